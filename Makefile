@@ -1,0 +1,45 @@
+# Every target sets up what it needs; a fresh clone needs only Python 3.11 and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test unit check bench golden protos clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+setup: $(READY) ## the virtual environment, everything installed
+
+$(READY): pyproject.toml constraints.txt protos/generate.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m protos.generate stubs
+	touch $@
+
+demo: $(READY) ## run the quickstart gateway with its two services
+	$(BIN)/python examples/quickstart/demo.py
+
+test: check ## everything: checks, unit, golden and end-to-end tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+unit: $(READY) ## the tests that start no Envoy
+	$(BIN)/python -m pytest -n 2 --ignore tests/e2e
+
+check: $(READY) ## formatting, lint, types, architecture
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --cache-dir .import_linter_cache
+
+bench: $(READY) ## the figures of docs/performance.md
+	$(BIN)/python -m benchmarks
+
+golden: $(READY) ## rewrite the golden files and prune what no input claims
+	$(BIN)/python -m pytest tests/translate --update-golden
+
+protos: $(READY) ## compile our own contracts again
+	$(BIN)/python -m protos.generate ours
+
+clean: ## remove what setup made
+	rm -rf $(VENV) .stubs .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

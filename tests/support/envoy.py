@@ -1,0 +1,89 @@
+"""A real Envoy for a test: started on free ports, stopped with the test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.ports import free_port
+from tests.support.wait import wait_for
+from xds_server.proxy.binary import envoy_binary
+
+
+class Envoy:
+    """One Envoy process with `bootstrap` (a dict; `admin` is added). Use as a context manager."""
+
+    def __init__(
+        self, bootstrap: dict[str, Any], folder: Path, *arguments: str, log_level: str = "info"
+    ) -> None:
+        self.admin_port = free_port()
+        self.admin = f"http://127.0.0.1:{self.admin_port}"
+        self.log = folder / f"envoy-{self.admin_port}.log"
+        address = {"socket_address": {"address": "127.0.0.1", "port_value": self.admin_port}}
+        self._file = folder / f"bootstrap-{self.admin_port}.json"
+        self._file.write_text(json.dumps({**bootstrap, "admin": {"address": address}}))
+        self._arguments = arguments
+        self._log_level = log_level
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Envoy:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        command = [str(envoy_binary()), "-c", str(self._file), "--use-dynamic-base-id", "--concurrency", "1"]
+        command += ["-l", self._log_level, "--drain-time-s", "1", *self._arguments]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_for(self._answers, "Envoy's admin address")
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise SystemExit(f"Envoy ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}")
+        return httpx.get(f"{self.admin}/server_info", timeout=5).status_code == 200
+
+    def ready(self) -> None:
+        """Wait until Envoy says that it is live (its first configuration is complete)."""
+        wait_for(lambda: httpx.get(f"{self.admin}/ready", timeout=5).status_code == 200, "Envoy to be live")
+
+    def kill(self) -> None:
+        """Die as by the OOM killer."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+
+    def stats(self, pattern: str) -> dict[str, int]:
+        """Counters and gauges whose name matches the regular expression `pattern`."""
+        answer = httpx.get(
+            f"{self.admin}/stats", params={"format": "json", "filter": pattern}, timeout=10
+        ).json()
+        return {stat["name"]: stat["value"] for stat in answer["stats"] if "name" in stat}
+
+    def config_dump(self) -> dict[str, Any]:
+        answer: dict[str, Any] = httpx.get(f"{self.admin}/config_dump?include_eds", timeout=10).json()
+        return answer
+
+
+def validate(bootstrap: Path) -> subprocess.CompletedProcess[str]:
+    """Have the real Envoy check a static configuration."""
+    command = [str(envoy_binary()), "--mode", "validate", "-c", str(bootstrap), "--use-dynamic-base-id"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
