@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 from tests.support.ports import free_port
 
@@ -28,7 +28,7 @@ class Backend:
         self.release: threading.Event | None = None
         self._server: ThreadingHTTPServer | None = None
 
-    def __enter__(self) -> Backend:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

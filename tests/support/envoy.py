@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -30,7 +30,7 @@ class Envoy:
         self._log_level = log_level
         self.process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Envoy:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -19,7 +19,7 @@ def wait_for(condition: Callable[[], T], what: str, limit: float = LIMIT) -> T:
     while time.monotonic() < deadline:
         try:
             value = condition()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - reported as the last thing seen
             last = error
         else:
             if value:
