@@ -1,0 +1,42 @@
+"""Where a value comes from that is not written in the YAML: a file, an environment variable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from filters.language.options import Mistake, option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSource:
+    """A value kept outside of the YAML."""
+
+    REFERENCE: ClassVar[bool] = True
+    file: str | None = option(
+        "A file, relative to the gateway's folder.", default=None, example="certs/example.crt"
+    )
+    env: str | None = option("An environment variable of the control plane.", default=None)
+    inline: str | None = option("The value itself; never for secrets.", default=None)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake unless exactly one source is named."""
+        if sum(source is not None for source in (self.file, self.env, self.inline)) != 1:
+            yield Mistake(
+                "exactly one of 'file', 'env' and 'inline' is needed", "write {file: PATH} or {env: NAME}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretSource(DataSource):
+    """A secret value: it never stands in the YAML itself."""
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake for a secret in plain text, or unless exactly one source is named."""
+        if self.inline is not None:
+            yield Mistake(
+                "a secret is never written plainly", "write {file: PATH} or {env: NAME}", value="[redacted]"
+            )
+        elif (self.file is None) == (self.env is None):
+            yield Mistake("exactly one of 'file' and 'env' is needed", "write {file: PATH} or {env: NAME}")

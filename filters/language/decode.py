@@ -1,0 +1,339 @@
+"""Compile a frozen dataclass into a decoder of plain YAML values that reports every problem with its path.
+
+A decoder is a closure: types are looked at once, when it is compiled, and never while a gateway is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import cache
+from typing import Any, Final, Literal, Union, get_args, get_origin
+
+from filters.language import scalars
+from filters.language.options import OFF, About, Mistake, Off, Raw
+from filters.language.problems import Path, Problem, did_you_mean, shown
+
+
+class _Invalid:
+    def __repr__(self) -> str:
+        return "INVALID"
+
+
+INVALID: Final = _Invalid()
+"""What a decoder returns where it has reported a problem."""
+
+
+class Problems(list[Problem]):
+    """The problems of one reading, and the files that what was read refers to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.references: list[tuple[Path, Any]] = []
+        """Every decoded value of a class with ``REFERENCE = True`` (a DataSource), with its path."""
+
+
+Decoder = Callable[[Any, Path, Problems], Any]
+
+_NO_ABOUT = About("")
+
+
+def _wrong(value: object, path: Path, problems: Problems, expected: str, remedy: str = "") -> _Invalid:
+    problems.append(Problem(path=path, message=f"expected {expected}", value=shown(value), remedy=remedy))
+    return INVALID
+
+
+def _bounds(about: About, problems: Problems, path: Path, value: Any, number: float) -> Any:
+    low, high = about.minimum, about.maximum
+    if (low is not None and number < low) or (high is not None and number > high):
+        allowed = f"from {low:g} to {high:g}" if low is not None and high is not None else ""
+        allowed = allowed or (f"at least {low:g}" if low is not None else f"at most {high:g}")
+        message = f"expected a value {allowed}"
+        problems.append(
+            Problem(path=path, message=message, value=shown(value), remedy=f"write one {allowed}")
+        )
+        return INVALID
+    return value
+
+
+def _string(about: About) -> Decoder:
+    pattern = re.compile(about.pattern) if about.pattern else None
+    what = about.shape or "text"
+
+    def decode(value: Any, path: Path, problems: Problems) -> Any:
+        if type(value) is not str:
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                value = str(value)
+            else:
+                return _wrong(value, path, problems, what)
+        if pattern is not None and not pattern.fullmatch(value):
+            return _wrong(value, path, problems, what)
+        return value
+
+    return decode
+
+
+def _number(kind: type, about: About) -> Decoder:
+    what = "a whole number" if kind is int else "a number"
+
+    def decode(value: Any, path: Path, problems: Problems) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+            return _wrong(value, path, problems, what, f"write {what} without quotes")
+        return _bounds(about, problems, path, value, value)
+
+    return decode
+
+
+def _boolean(value: Any, path: Path, problems: Problems) -> Any:
+    if value is True or value is False:
+        return value
+    return _wrong(value, path, problems, "true or false", "write true or false")
+
+
+def _scalar(parse: Callable[[object], Any], about: About) -> Decoder:
+    def decode(value: Any, path: Path, problems: Problems) -> Any:
+        try:
+            parsed = parse(value)
+        except ValueError as error:
+            problems.append(Problem(path=path, message=str(error), value=shown(value)))
+            return INVALID
+        number = parsed.total_seconds() if isinstance(parsed, timedelta) else parsed
+        return parsed if isinstance(number, scalars.Rate) else _bounds(about, problems, path, parsed, number)
+
+    return decode
+
+
+def _literal(choices: tuple[Any, ...]) -> Decoder:
+    known = frozenset(choices)
+
+    def decode(value: Any, path: Path, problems: Problems) -> Any:
+        if isinstance(value, str | int) and not isinstance(value, bool) and value in known:
+            return value
+        names = [str(choice) for choice in choices]
+        remedy = did_you_mean(str(value), names) if isinstance(value, str) else f"write {names[0]}"
+        return _wrong(value, path, problems, "one of " + ", ".join(names), remedy)
+
+    return decode
+
+
+def _list(item: Decoder, about: About) -> Decoder:
+    def decode(value: Any, path: Path, problems: Problems) -> Any:
+        if not isinstance(value, list):
+            return _wrong(
+                value, path, problems, "a list", "write it as [ … ] or with a dash before each item"
+            )
+        if len(value) < about.minimum_items:
+            return _wrong(value, path, problems, f"at least {about.minimum_items} item(s)")
+        items = [item(one, (*path, number), problems) for number, one in enumerate(value)]
+        return INVALID if INVALID in items else tuple(items)
+
+    return decode
+
+
+def _mapping(item: Decoder, about: About) -> Decoder:
+    pattern = re.compile(about.pattern) if about.pattern else None
+
+    def decode(value: Any, path: Path, problems: Problems) -> Any:
+        if not isinstance(value, dict):
+            return _wrong(value, path, problems, "a mapping from name to value")
+        if pattern is not None:
+            for name in value:
+                if not pattern.fullmatch(name):
+                    where = (*path, name)
+                    remedy = f"names are {about.shape}"
+                    problems.append(
+                        Problem(
+                            path=where,
+                            message="not a usable name",
+                            value=shown(name),
+                            remedy=remedy,
+                            at_key=True,
+                        )
+                    )
+        items = {name: item(one, (*path, name), problems) for name, one in value.items()}
+        return INVALID if INVALID in items.values() else types.MappingProxyType(items)
+
+    return decode
+
+
+def _raw(value: Any, path: Path, problems: Problems) -> Any:
+    return value if isinstance(value, dict) else _wrong(value, path, problems, "a mapping of Envoy's fields")
+
+
+def _one_of(choices: list[Decoder], accepts: list[Callable[[Any], bool]], what: str) -> Decoder:
+    """A union: the first member that takes the shape of the value decodes it, so that its problems are shown."""
+
+    def decode(value: Any, path: Path, problems: Problems) -> Any:
+        for accept, choice in zip(accepts, choices, strict=True):
+            if accept(value):
+                return choice(value, path, problems)
+        return _wrong(value, path, problems, what)
+
+    return decode
+
+
+def _accepts(annotation: Any) -> tuple[Callable[[Any], bool], str]:
+    origin = get_origin(annotation)
+    if annotation is Off:
+        return (lambda value: value is False or value == "off"), "off"
+    if annotation is bool:
+        return (lambda value: isinstance(value, bool)), "true or false"
+    if origin is tuple:
+        return (lambda value: isinstance(value, list)), "a list"
+    if dataclasses.is_dataclass(annotation) and annotation is not scalars.Rate:
+        short = getattr(annotation, "SHORTHAND", None)
+        takes: tuple[type, ...] = (dict, *(short.types if short else ()))
+        return (lambda value: type(value) in takes), short.what if short else "a mapping"
+    if origin in (Mapping, dict) or annotation is Raw or origin is Mapping:
+        return (lambda value: isinstance(value, dict)), "a mapping"
+    if origin is Literal:
+        choices = get_args(annotation)
+        return (lambda value: type(value) in (str, int) and value in choices), " or ".join(map(str, choices))
+    if annotation in (int, float):
+        return (lambda value: isinstance(value, int | float) and not isinstance(value, bool)), "a number"
+    return (lambda value: isinstance(value, str | int | float) and not isinstance(value, bool)), "text"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shorthand:
+    """A dataclass of the language may be written short: values of `types` go through its ``short(value)``.
+
+    `what` describes the short form for people, `schema` is its JSON Schema.
+    """
+
+    types: tuple[type, ...]
+    what: str
+    schema: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"type": "string"})
+
+
+def field_key(field: dataclasses.Field[Any]) -> str:
+    """The key in YAML of a field."""
+    about = field.metadata.get("about", _NO_ABOUT)
+    return about.key or field.name.rstrip("_")
+
+
+def _shorten(cls: Any, value: Any, path: Path, problems: Problems) -> Any:
+    try:
+        return cls.short(value)
+    except Mistake as mistake:
+        problems.append(_placed(mistake, path, value))
+        return INVALID
+
+
+def _fields(
+    by_key: dict[str, tuple[str, Decoder]], value: Any, path: Path, problems: Problems
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, item in value.items():
+        known = by_key.get(key)
+        if known is None:
+            remedy = did_you_mean(key, by_key)
+            problems.append(
+                Problem(path=(*path, key), message=f"unknown key '{key}'", remedy=remedy, at_key=True)
+            )
+        elif item is not None:
+            values[known[0]] = known[1](item, (*path, key), problems)
+    return values
+
+
+@cache
+def _object(cls: type) -> Decoder:
+    hints = typing.get_type_hints(cls)
+    fields = [field for field in dataclasses.fields(cls) if "about" in field.metadata]
+    by_key = {
+        field_key(field): (field.name, _compile(hints[field.name], field.metadata["about"]))
+        for field in fields
+    }
+    missing = dataclasses.MISSING
+    required = [field_key(field) for field in fields if field.default is missing is field.default_factory]
+    short: Shorthand | None = getattr(cls, "SHORTHAND", None)
+    checks, noted = hasattr(cls, "check"), getattr(cls, "REFERENCE", False)
+    what = short.what + " or a mapping" if short else "a mapping"
+
+    def decode(value: Any, path: Path, problems: Problems) -> Any:
+        if type(value) is not dict:
+            if short is not None and type(value) in short.types:
+                return _shorten(cls, value, path, problems)
+            return _wrong(value, path, problems, what)
+        before = len(problems)
+        values = _fields(by_key, value, path, problems)
+        for key in required:
+            if value.get(key) is None:
+                message, remedy = f"'{key}' is missing", f"add '{key}'"
+                problems.append(Problem(path=path, message=message, remedy=remedy, at_key=True))
+        if len(problems) > before:
+            return INVALID
+        result = cls(**values)
+        if checks:
+            problems.extend(_placed(mistake, path, ...) for mistake in result.check())
+        if noted:
+            problems.references.append((path, result))
+        return result if len(problems) == before else INVALID
+
+    return decode
+
+
+def _placed(mistake: Mistake, path: Path, value: object) -> Problem:
+    found = mistake.value if mistake.value is not ... else value
+    text = None if found is ... else shown(found)
+    return Problem(path=(*path, *mistake.path), message=mistake.message, remedy=mistake.remedy, value=text)
+
+
+_SCALARS: dict[Any, Callable[[object], Any]] = {
+    timedelta: scalars.duration,
+    scalars.Size: scalars.size,
+    scalars.Percent: scalars.percent,
+    scalars.Rate: scalars.rate,
+}
+
+
+def _compile(annotation: Any, about: About = _NO_ABOUT) -> Decoder:  # noqa: C901 - one branch for each kind of type
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        members = [member for member in arguments if member is not types.NoneType]
+        if len(members) == 1:
+            return _compile(members[0], about)
+        accepts = [_accepts(member) for member in members]
+        what = " or ".join(dict.fromkeys(text for _, text in accepts))
+        return _one_of(
+            [_compile(member, about) for member in members], [accept for accept, _ in accepts], what
+        )
+    if origin is typing.Annotated:
+        return _compile(arguments[0], about)
+    if annotation in _SCALARS:
+        return _scalar(_SCALARS[annotation], about)
+    if annotation is str:
+        return _string(about)
+    if annotation in (int, float):
+        return _number(annotation, about)
+    if annotation is bool:
+        return _boolean
+    if annotation is Off:
+        return lambda _value, _path, _problems: OFF
+    if annotation is Raw:
+        return _raw
+    if annotation is Any:
+        return lambda value, _path, _problems: value
+    if origin is Literal:
+        return _literal(arguments)
+    if origin is tuple:
+        return _list(_compile(arguments[0], dataclasses.replace(about, minimum_items=0)), about)
+    if origin is Mapping:
+        return _mapping(_compile(arguments[1]), about)
+    if dataclasses.is_dataclass(annotation):
+        return _object(typing.cast("type", annotation))
+    raise TypeError(f"the language has no decoder for {annotation!r}")
+
+
+@cache
+def decoder_for(annotation: Any) -> Decoder:
+    """The decoder of a type of the language.
+
+    It takes a plain value, its path, and the list to which it appends problems; it returns the typed value,
+    or INVALID when it reported any.
+    """
+    return _compile(annotation)

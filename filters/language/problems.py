@@ -1,0 +1,86 @@
+"""What is wrong with a gateway, as data: collected, placed and shown all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+Path = tuple[str | int, ...]
+"""Keys and list positions from the top of the document, as in ``("routes", "users", "methods", 0)``."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A position in a file of the gateway folder; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One mistake in a gateway: where, what and how to mend it.
+
+    `at_key` says that the key itself is at fault and not what stands under it. `value` is what was found,
+    already safe to print (values of secrets never get here).
+    """
+
+    path: Path
+    message: str
+    remedy: str = ""
+    value: str | None = None
+    at_key: bool = False
+    severity: Literal["error", "warning"] = "error"
+    place: Place | None = None
+    also: Place | None = None
+
+    @property
+    def where(self) -> str:
+        """The path as a person writes it: ``routes.users.methods[0]``."""
+        text = ""
+        for part in self.path:
+            text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        return text
+
+    def __str__(self) -> str:
+        parts = [f"{self.place}: " if self.place else "", f"{self.severity}: "]
+        parts += [f"{self.where}: " if self.path else "", self.message]
+        parts += [f" (found {self.value})" if self.value is not None else ""]
+        parts += [f"; {self.remedy}" if self.remedy else ""]
+        return "".join(parts)
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value as a problem shows it: short, one line, control characters escaped."""
+    match value:
+        case dict():
+            return "a mapping"
+        case list() | tuple():
+            return "a list"
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            text = repr(value)
+        case _:
+            text = str(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A remedy for a name that does not exist: the nearest one, else a list of all when it is short."""
+    names = sorted(known)
+    near = get_close_matches(name, names, 1, 0.6)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    if not names:
+        return ""
+    listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return f"known: {listed}"

@@ -1,0 +1,105 @@
+"""How a limit is written: requests, bytes and concurrency, on routes and on plans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from filters.language import Mistake, Rate, Shorthand, Size, option, scalars
+from filters.language.scalars import Period
+
+MOST = 2**32 - 1
+"""Envoy carries limits and hits as unsigned 32-bit numbers."""
+
+RATE_SCHEMA = {"type": "string", "pattern": r"^\d[\d_]*\s*/\s*(second|minute|hour|day|month)$"}
+BY_SHAPE = "consumer, ip, route, header:NAME or claim:NAME"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """So many requests in each window."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "a rate such as 1000/hour", RATE_SCHEMA)
+    requests: int = option("Requests that each window allows.", minimum=1, maximum=MOST)
+    per: Period = option("The window.")
+    by: str | tuple[str, ...] | None = option(
+        "Who is counted: consumer, ip, route, header:NAME, claim:NAME; a list combines. "
+        "Default: the consumer where one is identified, else the client address.",
+        default=None,
+    )
+    algorithm: Literal["fixed_window", "sliding_window", "token_bucket"] | None = option(
+        "How a window is counted; default fixed_window, or token_bucket where `burst` is given.", default=None
+    )
+    burst: int | None = option(
+        "Size of the token bucket, refilled with `requests` per `per`.", default=None, minimum=1, maximum=MOST
+    )
+    align: Literal["calendar", "rolling"] = option(
+        "Whether windows begin with the calendar's or with the first request.", default="calendar"
+    )
+    timezone: str = option("Time zone of calendar windows (IANA name).", default="UTC")
+    scope: Literal["global", "local"] = option(
+        "Counted for all proxies together, or in each.", default="global"
+    )
+    on_error: Literal["allow", "deny"] = option(
+        "The answer when the counters cannot be reached.", default="allow"
+    )
+    shadow: bool = option("Count and report but never reject.", default=False)
+    count: tuple[int, ...] = option("Only responses with these statuses are counted.", default=())
+    cost: int | str = option("What a request costs: a number, or header:NAME.", default=1)
+
+    @classmethod
+    def short(cls, value: Any) -> Limit:
+        """Read ``1000/hour``. Raises Mistake."""
+        rate = _rate(value, scalars.rate)
+        return cls(requests=rate.amount, per=rate.per)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes that show between the keys of one limit."""
+        if self.burst is not None and self.algorithm not in (None, "token_bucket"):
+            yield Mistake("'burst' is for algorithm token_bucket", "leave out one of them", path=("burst",))
+        for name in (self.by,) if isinstance(self.by, str) else self.by or ():
+            kind, _, rest = name.partition(":")
+            if not (name in ("consumer", "ip", "route") or (kind in ("header", "claim") and rest)):
+                yield Mistake("unknown way to count", f"write {BY_SHAPE}", path=("by",), value=name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """So many bytes in each window."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "bytes of a period such as 100MB/day")
+    bytes: Size = option("Bytes that each window allows.", minimum=1)
+    per: Period = option("The window.")
+    direction: Literal["in", "out", "both"] = option("Which bodies count.", default="both")
+    by: str | tuple[str, ...] | None = option("Who is counted, as for rate_limit.", default=None)
+    timezone: str = option("Time zone of the windows (IANA name).", default="UTC")
+    shadow: bool = option("Count and report but never reject.", default=False)
+
+    @classmethod
+    def short(cls, value: Any) -> Quota:
+        """Read ``100MB/day``. Raises Mistake."""
+        rate = _rate(value, scalars.byte_rate)
+        return cls(bytes=Size(rate.amount), per=rate.per)
+
+
+def _rate(value: Any, parse: Any) -> Rate:
+    try:
+        rate: Rate = parse(value)
+    except ValueError as error:
+        raise Mistake(str(error)) from None
+    if rate.amount < 1:
+        raise Mistake("a limit of nothing would reject everything", "write at least 1, or remove the route")
+    if parse is scalars.rate and rate.amount > MOST:
+        raise Mistake(f"at most {MOST} requests can be counted", "write a smaller limit")
+    return rate
+
+
+def repeated_windows(key: str, limits: Limit | Quota | tuple[Limit | Quota, ...] | None) -> Iterator[Mistake]:
+    """Yield a mistake for each limit that has the same window and the same `by` as one before it."""
+    seen = set()
+    for number, limit in enumerate(limits if isinstance(limits, tuple) else ()):
+        if (limit.per, limit.by) in seen:
+            remedy = "keep the smaller of the two"
+            yield Mistake(f"a second limit per {limit.per} on the same count", remedy, path=(key, number))
+        seen.add((limit.per, limit.by))

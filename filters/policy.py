@@ -1,0 +1,137 @@
+"""What every policy is: the settings a user writes, and what Envoy gets for them.
+
+A policy returns configuration and never places it: translate/ puts filters into listeners and the rest onto
+routes. Filters are installed in every listener from the start and do nothing until a route carries their
+configuration, so that adding a policy to a route is a route change and never a listener change, which would
+drain connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from envoy.config.core.v3 import base_pb2
+from google.protobuf.message import Message
+
+from filters.identity import Consumer, Plan, Provider
+from filters.language import DataSource, Mistake
+
+
+class Stage(StrEnum):
+    """The pipeline: policies run in this order, whatever order they are written in."""
+
+    VALIDATE = "validate"
+    ACCESS = "access"
+    AUTHENTICATE = "authenticate"
+    AUTHORIZE = "authorize"
+    LIMIT = "limit"
+    TRANSCODE = "transcode"
+    TRANSFORM = "transform"
+    CACHE = "cache"
+    BACKEND = "backend"
+    RESPOND = "respond"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpFilter:
+    """One filter of every listener's chain, `name` unique in it.
+
+    `dynamic` delivers the configuration by ECDS, for filters whose own configuration changes with the gateway
+    (a new JWT provider), so that such a change does not touch the listener either. A filter that is not
+    dynamic is installed disabled unless `always`, and a route enables it by carrying its configuration.
+    `calls` are the URLs that the filter itself fetches; each gets a cluster named `cluster_of_url(url)`.
+    """
+
+    name: str
+    config: Message
+    dynamic: bool = False
+    always: bool = False
+    calls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutePart:
+    """What a policy contributes to one route.
+
+    `filter_configs` are typed_per_filter_config by filter name. Header values may use Envoy's substitution
+    formats. `raw_prefix` routes are put before the route itself (see translate/routes.py).
+    """
+
+    filter_configs: Mapping[str, Message] = field(default_factory=dict)
+    request_headers: tuple[base_pb2.HeaderValueOption, ...] = ()
+    request_headers_to_remove: tuple[str, ...] = ()
+    response_headers: tuple[base_pb2.HeaderValueOption, ...] = ()
+    response_headers_to_remove: tuple[str, ...] = ()
+
+
+NOTHING = RoutePart()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The parts of the gateway that a policy may refer to."""
+
+    providers: Mapping[str, Provider] = field(default_factory=dict)
+    consumers: Mapping[str, Consumer] = field(default_factory=dict)
+    plans: Mapping[str, Plan] = field(default_factory=dict)
+    upstreams: frozenset[str] = frozenset()
+    contents: Mapping[DataSource, bytes] = field(default_factory=dict)
+    """What each DataSource of the gateway holds."""
+
+
+S = TypeVar("S")
+
+
+class Policy(Generic[S]):
+    """A policy of the language. Subclasses are stateless; one instance stands in `filters.POLICIES`.
+
+    `settings` is the type that the decoder reads for `key`: a frozen dataclass with options, perhaps with a
+    shorthand, or a union of types.
+    """
+
+    key: ClassVar[str]
+    stage: ClassVar[Stage]
+    settings: ClassVar[Any]
+    enforced_by: ClassVar[str] = "Envoy"
+
+    def check(self, settings: S, context: Context) -> Iterable[Mistake]:
+        """Mistakes that only show beside the rest of the gateway, such as a provider that does not exist."""
+        return ()
+
+    def http_filters(self, used: Iterable[S], context: Context) -> tuple[HttpFilter, ...]:
+        """The filters of this policy in every listener's chain, in their order.
+
+        `used` are all settings that some route carries; only a dynamic filter may depend on them.
+        """
+        return ()
+
+    def on_route(self, settings: S, context: Context) -> RoutePart:
+        """What a route with these settings carries."""
+        raise NotImplementedError
+
+    def off_route(self, context: Context) -> RoutePart:
+        """What a route without this policy carries: nothing, unless the filter is `always` on."""
+        return NOTHING
+
+    def explain(self, settings: S, context: Context) -> str:
+        """Where and how these settings are enforced, in a few words, for ``xds explain``."""
+        return self.enforced_by
+
+
+def cluster_of_url(url: str) -> str:
+    """The name of the cluster through which Envoy's own filters fetch from `url`."""
+    parts = urlsplit(url)
+    return f"url/{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
+
+def header(name: str, value: str, *, append: bool = False) -> base_pb2.HeaderValueOption:
+    """A header to set, or to add beside those that are there."""
+    action = base_pb2.HeaderValueOption.HeaderAppendAction
+    return base_pb2.HeaderValueOption(
+        header=base_pb2.HeaderValue(key=name, value=value),
+        append_action=action.APPEND_IF_EXISTS_OR_ADD if append else action.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
