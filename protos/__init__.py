@@ -1,1 +1,1 @@
-"""TBD"""
+"""Our own contracts: the rules that policy servers receive over ADS."""

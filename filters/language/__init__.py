@@ -5,8 +5,8 @@ the JSON Schema and the reference in docs/, so they cannot disagree. Nothing her
 """
 
 from filters.language.datasource import DataSource
-from filters.language.decode import INVALID, Decoder, Problems, Shorthand, decoder_for
-from filters.language.options import Mistake, Off, Raw, option
+from filters.language.decode import INVALID, Decoder, Problems, decoder_for
+from filters.language.options import Mistake, Off, Raw, Shorthand, option
 from filters.language.problems import Path, Place, Problem
 from filters.language.scalars import Percent, Rate, Size
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from filters.language.options import Mistake, option
+from filters.language.options import Mistake, Shorthand, option
+
+PLAIN = "write {file: PATH} or {env: NAME}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +34,18 @@ class DataSource:
 class SecretSource(DataSource):
     """A secret value: it never stands in the YAML itself."""
 
+    SHORTHAND: ClassVar[Shorthand] = Shorthand(
+        (str, int, float, bool, list), "{file: PATH} or {env: NAME}", {"not": {}}
+    )
+
+    @classmethod
+    def short(cls, _value: object) -> SecretSource:
+        """Refuse a secret in plain text without showing it. Raises Mistake."""
+        raise Mistake("a secret is never written plainly", PLAIN, value="[redacted]")
+
     def check(self) -> Iterator[Mistake]:
         """Yield a mistake for a secret in plain text, or unless exactly one source is named."""
         if self.inline is not None:
-            yield Mistake(
-                "a secret is never written plainly", "write {file: PATH} or {env: NAME}", value="[redacted]"
-            )
+            yield Mistake("a secret is never written plainly", PLAIN, value="[redacted]")
         elif (self.file is None) == (self.env is None):
-            yield Mistake("exactly one of 'file' and 'env' is needed", "write {file: PATH} or {env: NAME}")
+            yield Mistake("exactly one of 'file' and 'env' is needed", PLAIN)

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from filters.language import scalars
-from filters.language.options import OFF, About, Mistake, Off, Raw
+from filters.language.options import OFF, About, Mistake, Off, Raw, Shorthand
 from filters.language.problems import Path, Problem, did_you_mean, shown
 
 
@@ -35,6 +35,8 @@ class Problems(list[Problem]):
         super().__init__()
         self.references: list[tuple[Path, Any]] = []
         """Every decoded value of a class with ``REFERENCE = True`` (a DataSource), with its path."""
+        self.names: list[tuple[Path, str, str]] = []
+        """Every name that refers to an object: its path, the section and the name, checked when all is read."""
 
 
 Decoder = Callable[[Any, Path, Problems], Any]
@@ -72,6 +74,8 @@ def _string(about: About) -> Decoder:
                 return _wrong(value, path, problems, what)
         if pattern is not None and not pattern.fullmatch(value):
             return _wrong(value, path, problems, what)
+        if about.refers:
+            problems.names.append((path, about.refers, value))
         return value
 
     return decode
@@ -135,25 +139,11 @@ def _list(item: Decoder, about: About) -> Decoder:
 
 
 def _mapping(item: Decoder, about: About) -> Decoder:
-    pattern = re.compile(about.pattern) if about.pattern else None
-
     def decode(value: Any, path: Path, problems: Problems) -> Any:
         if not isinstance(value, dict):
             return _wrong(value, path, problems, "a mapping from name to value")
-        if pattern is not None:
-            for name in value:
-                if not pattern.fullmatch(name):
-                    where = (*path, name)
-                    remedy = f"names are {about.shape}"
-                    problems.append(
-                        Problem(
-                            path=where,
-                            message="not a usable name",
-                            value=shown(name),
-                            remedy=remedy,
-                            at_key=True,
-                        )
-                    )
+        if about.refers:
+            problems.names += [((*path, name), about.refers, name) for name in value]
         items = {name: item(one, (*path, name), problems) for name, one in value.items()}
         return INVALID if INVALID in items.values() else types.MappingProxyType(items)
 
@@ -198,30 +188,20 @@ def _accepts(annotation: Any) -> tuple[Callable[[Any], bool], str]:
     return (lambda value: isinstance(value, str | int | float) and not isinstance(value, bool)), "text"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Shorthand:
-    """A dataclass of the language may be written short: values of `types` go through its ``short(value)``.
-
-    `what` describes the short form for people, `schema` is its JSON Schema.
-    """
-
-    types: tuple[type, ...]
-    what: str
-    schema: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"type": "string"})
-
-
 def field_key(field: dataclasses.Field[Any]) -> str:
     """The key in YAML of a field."""
     about = field.metadata.get("about", _NO_ABOUT)
     return about.key or field.name.rstrip("_")
 
 
-def _shorten(cls: Any, value: Any, path: Path, problems: Problems) -> Any:
+def _shorten(cls: Any, refers: list[tuple[str, str]], value: Any, path: Path, problems: Problems) -> Any:
     try:
-        return cls.short(value)
+        result = cls.short(value)
     except Mistake as mistake:
         problems.append(_placed(mistake, path, value))
         return INVALID
+    problems.names += [(path, section, getattr(result, name)) for name, section in refers]
+    return result
 
 
 def _fields(
@@ -250,6 +230,9 @@ def _object(cls: type) -> Decoder:
     }
     missing = dataclasses.MISSING
     required = [field_key(field) for field in fields if field.default is missing is field.default_factory]
+    refers = [
+        (field.name, field.metadata["about"].refers) for field in fields if field.metadata["about"].refers
+    ]
     short: Shorthand | None = getattr(cls, "SHORTHAND", None)
     checks, noted = hasattr(cls, "check"), getattr(cls, "REFERENCE", False)
     what = short.what + " or a mapping" if short else "a mapping"
@@ -257,7 +240,7 @@ def _object(cls: type) -> Decoder:
     def decode(value: Any, path: Path, problems: Problems) -> Any:
         if type(value) is not dict:
             if short is not None and type(value) in short.types:
-                return _shorten(cls, value, path, problems)
+                return _shorten(cls, refers, value, path, problems)
             return _wrong(value, path, problems, what)
         before = len(problems)
         values = _fields(by_key, value, path, problems)
@@ -324,6 +307,8 @@ def _compile(annotation: Any, about: About = _NO_ABOUT) -> Decoder:  # noqa: C90
         return _list(_compile(arguments[0], dataclasses.replace(about, minimum_items=0)), about)
     if origin is Mapping:
         return _mapping(_compile(arguments[1]), about)
+    if hasattr(annotation, "decode_value"):
+        return typing.cast("Decoder", annotation.decode_value)
     if dataclasses.is_dataclass(annotation):
         return _object(typing.cast("type", annotation))
     raise TypeError(f"the language has no decoder for {annotation!r}")

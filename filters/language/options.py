@@ -67,3 +67,15 @@ def option(doc: str, *, default: Any = ..., key: str = "", **about: Any) -> Any:
     if getattr(default, "__hash__", None) is None:
         return dataclasses.field(default_factory=lambda: default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Shorthand:
+    """A dataclass of the language may be written short: values of `types` go through its ``short(value)``.
+
+    `what` describes the short form for people, `schema` is its JSON Schema.
+    """
+
+    types: tuple[type, ...]
+    what: str
+    schema: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"type": "string"})

@@ -1,1 +1,1 @@
-"""TBD"""
+"""The language: YAML to a frozen model, and every problem with its place."""

@@ -1,1 +1,1 @@
-"""TBD"""
+"""A gateway to the Envoy resources that serve it. Pure and deterministic."""

@@ -1,0 +1,256 @@
+"""One YAML file: parsed fast into plain values, and again with positions only to say where a problem stands.
+
+YAML 1.2's core schema is read (``off``, ``on``, ``yes`` and ``no`` are text, as in every other tool of the
+field), mapping keys are always text, a key given twice is a problem, and ``${NAME}`` reads the environment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from filters.language import Path, Place, Problem
+from filters.language.problems import shown
+
+try:
+    from yaml.cyaml import CParser as _Parser  # type: ignore[attr-defined] # types-PyYAML does not list it
+except ImportError:  # pragma: no cover - PyYAML without libyaml, slower but the same
+    from yaml.loader import SafeLoader as _Parser  # type: ignore[assignment]
+
+DEEPEST = 64
+MOST_NODES = 2_000_000
+"""Above this many values, aliases counted as often as they are used, a file is refused: a bomb of aliases."""
+
+_PLAIN, _QUOTED = "plain", "quoted"
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
+    word: value
+    for value, words in ((True, "true True TRUE"), (False, "false False FALSE"))
+    for word in words.split()
+}
+_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}|\$\{[^}]*\}?")
+
+
+class _Loader(_Parser):
+    """libyaml's composer, told to leave the meaning of scalars to us: PyYAML's own resolver is slow and YAML 1.1."""
+
+    def resolve(self, _kind: type, _value: Any, implicit: Any) -> str:
+        return _PLAIN if implicit is True or (implicit and implicit[0]) else _QUOTED
+
+    def descend_resolver(self, *_: Any) -> None:
+        pass
+
+    def ascend_resolver(self) -> None:
+        pass
+
+
+@dataclass(slots=True)
+class Document:
+    """What a file holds. `variables` are the environment variables that it read, None where one was not set."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    variables: dict[str, str | None] = field(default_factory=dict)
+
+
+class _Fault(Exception):  # noqa: N818 - ends the reading of one file, never leaves this module
+    def __init__(self, message: str, remedy: str, mark: Any) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+        self.mark = mark
+
+
+def parse(file: str, content: bytes, environment: Mapping[str, str]) -> Document:
+    """Read one file. Never raises: what is wrong stands in the document's problems."""
+    document = Document()
+    try:
+        node = _compose(content)
+        if node is None:
+            return document
+        if not isinstance(node, MappingNode):
+            raise _Fault(
+                "a gateway file is a mapping of sections",
+                "begin with a section such as routes:",
+                node.start_mark,
+            )
+        document.values = _Converter(file, environment, document).convert(node, (), 0)
+    except _Fault as fault:
+        place = Place(file, fault.mark.line + 1, fault.mark.column + 1) if fault.mark else Place(file, 1, 1)
+        document.problems.append(Problem(path=(), message=str(fault), remedy=fault.remedy, place=place))
+    return document
+
+
+def _compose(content: bytes) -> Node | None:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start)
+        mark: Any = yaml.Mark("", 0, line, error.start - content.rfind(b"\n", 0, error.start) - 1, None, 0)
+        raise _Fault("the file is not UTF-8", "save it as UTF-8", mark) from None
+    loader = _Loader(text)
+    try:
+        return loader.get_single_node()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        what = getattr(error, "problem", None) or str(error)
+        if getattr(error, "context", None) == "expected a single document in the stream":
+            raise _Fault(
+                "one file holds one document", "move what follows --- to a file of its own", mark
+            ) from None
+        remedy = "indent with spaces" if "\\t" in what or "tab" in what else "mend the YAML"
+        raise _Fault(f"not YAML: {what}", remedy, mark) from None
+    except RecursionError:
+        raise _Fault("nested too deeply", f"at most {DEEPEST} levels", None) from None
+    finally:
+        loader.dispose()
+
+
+class _Converter:
+    """Nodes to plain values. A subclass of no loader: it only walks."""
+
+    def __init__(self, file: str, environment: Mapping[str, str], document: Document) -> None:
+        self._file = file
+        self._environment = environment
+        self._document = document
+        self._nodes = 0
+
+    def convert(self, node: Node, path: Path, depth: int) -> Any:
+        self._nodes += 1
+        kind = node.__class__
+        if kind is ScalarNode:
+            return self._scalar(node, path)
+        if depth > DEEPEST or self._nodes > MOST_NODES:
+            raise _Fault(
+                "nested too deeply, or an alias within itself", f"at most {DEEPEST} levels", node.start_mark
+            )
+        if kind is SequenceNode:
+            return [self.convert(item, (*path, number), depth + 1) for number, item in enumerate(node.value)]
+        return self._mapping(node, path, depth)
+
+    def _mapping(self, node: Node, path: Path, depth: int) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        merged: list[dict[str, Any]] = []
+        for key_node, value_node in node.value:
+            if key_node.__class__ is not ScalarNode:
+                raise _Fault("a key is text", "write a plain name before the colon", key_node.start_mark)
+            key = key_node.value
+            if key == "<<" and key_node.tag == _PLAIN:
+                merged += self._merged(value_node, path, depth)
+                continue
+            if key in values:
+                self._twice(path, key, key_node, node)
+            values[key] = self.convert(value_node, (*path, key), depth + 1)
+        for more in merged:
+            for key, value in more.items():
+                values.setdefault(key, value)
+        return values
+
+    def _merged(self, node: Node, path: Path, depth: int) -> list[dict[str, Any]]:
+        value = self.convert(node, path, depth + 1)
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(one, dict) for one in values):
+            raise _Fault("<< merges mappings", "point it at an anchor of a mapping", node.start_mark)
+        return values
+
+    def _twice(self, path: Path, key: str, key_node: Node, node: Node) -> None:
+        first = next(other for other, _ in node.value if other.value == key)
+        self._document.problems.append(
+            Problem(
+                path=(*path, key),
+                message=f"'{key}' is given twice",
+                remedy="remove or rename one of them",
+                place=_place(self._file, key_node),
+                also=_place(self._file, first),
+            )
+        )
+
+    def _scalar(self, node: Node, path: Path) -> Any:
+        text: str = node.value
+        if "${" in text:
+            text = self._interpolate(text, node, path)
+        if node.tag == _PLAIN:
+            return _plain(text)
+        if node.tag == _QUOTED or node.tag == "tag:yaml.org,2002:str":
+            return text
+        raise _Fault(f"unknown tag {shown(node.tag)}", "remove the tag", node.start_mark)
+
+    def _interpolate(self, text: str, node: Node, path: Path) -> str:
+        def replace(match: re.Match[str]) -> str:
+            if match[0] == "$${":
+                return "${"
+            if match[1] is None:
+                self._problem(path, node, "not a variable", "write ${NAME} or ${NAME:-default}", match[0])
+                return match[0]
+            value = self._environment.get(match[1])
+            self._document.variables[match[1]] = value
+            if value is None and match[2] is None:
+                remedy = f"set it, or write ${{{match[1]}:-default}}"
+                self._problem(path, node, f"the environment variable {match[1]} is not set", remedy, match[0])
+            return value if value is not None else match[3] or ""
+
+        return _VARIABLE.sub(replace, text)
+
+    def _problem(self, path: Path, node: Node, message: str, remedy: str, value: str) -> None:
+        self._document.problems.append(
+            Problem(
+                path=path, message=message, remedy=remedy, value=shown(value), place=_place(self._file, node)
+            )
+        )
+
+
+_seen: dict[str, Any] = dict(_WORDS)
+
+
+def _plain(text: str) -> Any:
+    """The value of a plain scalar by YAML 1.2's core schema."""
+    try:
+        return _seen[text]
+    except KeyError:
+        value = _number(text)
+    if len(_seen) < 10_000 and len(text) < 32:
+        _seen[text] = value
+    return value
+
+
+def _number(text: str) -> Any:
+    if text[0] not in "+-.0123456789":
+        return text
+    if _INT.fullmatch(text):
+        return int(text, 0) if len(text) < 40 else text
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _place(file: str, node: Node) -> Place:
+    return Place(file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def locate(file: str, content: bytes, path: Path, *, at_key: bool = False) -> Place:
+    """The position of `path` in a file, or of the nearest thing above it that exists."""
+    try:
+        node = _compose(content)
+    except _Fault:
+        return Place(file, 1, 1)
+    place = Place(file, 1, 1)
+    for depth, part in enumerate(path):
+        last = depth == len(path) - 1
+        for key, child in _children(node):
+            if key == part or getattr(key, "value", None) == part:
+                node = child
+                place = _place(file, key if isinstance(key, Node) and (at_key or not last) else child)
+                break
+        else:
+            return place
+    return place
+
+
+def _children(node: Node | None) -> Iterator[tuple[Any, Node]]:
+    if isinstance(node, MappingNode):
+        yield from node.value
+    elif isinstance(node, SequenceNode):
+        yield from enumerate(node.value)

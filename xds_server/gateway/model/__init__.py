@@ -1,0 +1,20 @@
+"""The language as frozen values: what a person may write, key for key."""
+
+from xds_server.gateway.model.gateway import Gateway, Sections
+from xds_server.gateway.model.listeners import DownstreamTls, Listener, Secret
+from xds_server.gateway.model.routes import Redirect, Respond, Route
+from xds_server.gateway.model.upstreams import Endpoint, Upstream, UpstreamTls
+
+__all__ = [
+    "DownstreamTls",
+    "Endpoint",
+    "Gateway",
+    "Listener",
+    "Redirect",
+    "Respond",
+    "Route",
+    "Secret",
+    "Sections",
+    "Upstream",
+    "UpstreamTls",
+]

@@ -1,0 +1,105 @@
+"""Policies as they are attached: to all routes, to a set, to one route. Which keys exist is the registry's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from filters import POLICIES
+from filters.language import INVALID, Decoder, Path, Problem, Problems, decoder_for
+from filters.language.options import OFF
+from filters.language.problems import did_you_mean, shown
+from filters.policy import Policy
+
+PLANNED = frozenset(
+    [
+        "validate",
+        "csrf",
+        "api_key",
+        "basic_auth",
+        "oidc",
+        "mtls",
+        "authentication",
+        "authorize",
+        "ext_authz",
+        "rate_limit",
+        "quota",
+        "concurrency",
+        "plan_limits",
+        "limit_headers",
+        "grpc_transcoding",
+        "grpc_web",
+        "transform",
+        "fields",
+        "cache",
+    ]
+)
+"""Keys that the language reserves and that this version may not have yet: reading one says so."""
+
+
+class Policies(Mapping[str, Any]):
+    """Settings by policy key, `OFF` where one is taken away. Compared by identity, as it is read once."""
+
+    __slots__ = ("_settings",)
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
+
+    def __getitem__(self, key: str) -> Any:
+        return self._settings[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._settings)
+
+    def __len__(self) -> int:
+        return len(self._settings)
+
+    @staticmethod
+    def decode_value(value: Any, path: Path, problems: Problems) -> Any:
+        """Read one mapping of policies (the decoder's hook for this type)."""
+        if not isinstance(value, dict):
+            problems.append(Problem(path=path, message="expected a mapping of policies", value=shown(value)))
+            return INVALID
+        before = len(problems)
+        decoders = _decoders()
+        settings = {}
+        for key, item in value.items():
+            decoder = decoders.get(key)
+            if decoder is None:
+                problems.append(_unknown((*path, key), key, decoders))
+            elif item == "off" or item is False:
+                settings[key] = OFF
+            else:
+                settings[key] = decoder(item, (*path, key), problems)
+        return Policies(settings) if len(problems) == before else INVALID
+
+
+NONE = Policies({})
+
+
+@cache
+def by_key() -> Mapping[str, Policy[Any]]:
+    """The registered policies."""
+    return {policy.key: policy for policy in POLICIES}
+
+
+@cache
+def _decoders() -> Mapping[str, Decoder]:
+    return {policy.key: decoder_for(policy.settings) for policy in POLICIES}
+
+
+def _unknown(path: Path, key: str, known: Mapping[str, Decoder]) -> Problem:
+    if key in PLANNED:
+        message, remedy = f"this version has no '{key}' yet", "remove it; nothing would enforce it"
+    else:
+        message, remedy = f"unknown policy '{key}'", did_you_mean(key, known)
+    return Problem(path=path, message=message, remedy=remedy, at_key=True)
+
+
+def merge(*levels: Mapping[str, Any]) -> dict[str, Any]:
+    """The effective policies: a later level wins, key by key, and `OFF` takes a policy away."""
+    merged: dict[str, Any] = {}
+    for level in levels:
+        merged.update(level)
+    return {policy.key: merged[policy.key] for policy in POLICIES if merged.get(policy.key, OFF) is not OFF}

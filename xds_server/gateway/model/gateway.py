@@ -1,0 +1,52 @@
+"""The whole gateway: the sections that a person writes, and the result of reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from filters.errors import ErrorOverride
+from filters.identity import Consumer, Plan, Provider
+from filters.language import DataSource, Place, option
+from filters.policy import Context
+from xds_server.gateway.model.attached import NONE, Policies
+from xds_server.gateway.model.listeners import Listener, Secret
+from xds_server.gateway.model.routes import Route
+from xds_server.gateway.model.upstreams import Upstream
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sections:
+    """The top-level keys. Every one is a mapping from name to object."""
+
+    listeners: Mapping[str, Listener] = option("Ports that the gateway opens.", default=_EMPTY)
+    secrets: Mapping[str, Secret] = option("Certificates with their keys.", default=_EMPTY)
+    upstreams: Mapping[str, Upstream] = option("Services behind the gateway.", default=_EMPTY)
+    identity: Mapping[str, Provider] = option("Issuers of tokens.", default=_EMPTY)
+    plans: Mapping[str, Plan] = option("Limits for each consumer.", default=_EMPTY)
+    consumers: Mapping[str, Consumer] = option("Who calls.", default=_EMPTY)
+    policies: Policies = option("Policies of every route, unless the route says otherwise.", default=NONE)
+    policy_sets: Mapping[str, Policies] = option("Policies by name, for `use`.", default=_EMPTY)
+    routes: Mapping[str, Route] = option("Which requests, and what becomes of them.", default=_EMPTY)
+    errors: Mapping[str, ErrorOverride] = option(
+        "Other status, headers or body for a named reason.", default=_EMPTY
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """A gateway without mistakes: its sections, the effective policies, and where everything stands.
+
+    `policies` are the merged settings of each route by policy key. `contents` is what each DataSource holds.
+    `place` finds the position of a path in the YAML, for attribution; it reads no file again.
+    """
+
+    sections: Sections
+    policies: Mapping[str, Mapping[str, Any]]
+    contents: Mapping[DataSource, bytes] = field(repr=False)
+    context: Context = field(repr=False)
+    place: Callable[[tuple[str | int, ...]], Place | None] = field(repr=False, compare=False)

@@ -1,0 +1,153 @@
+"""Where the gateway listens, and the certificates it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from filters.language import DataSource, Mistake, Raw, Size, option
+from filters.language.datasource import SecretSource
+
+TlsVersion = Literal["1.0", "1.1", "1.2", "1.3"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """A certificate with its key, delivered to Envoy by SDS."""
+
+    certificate: DataSource = option("The certificate chain, PEM, the server's own first.")
+    private_key: SecretSource = option("The private key, PEM.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCertificate:
+    """Mutual TLS: which client certificates are accepted."""
+
+    ca: DataSource = option("The authorities that sign client certificates, PEM.")
+    required: bool = option("Whether a client without a certificate is refused.", default=True)
+    subject_alt_names: tuple[str, ...] = option(
+        "Only these names (DNS or URI, `*.example.com` for subdomains); all when left out.", default=()
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownstreamTls:
+    """TLS towards clients."""
+
+    certificates: tuple[str, ...] = option(
+        "Names of secrets; Envoy picks one by the server name (SNI) that the client asks for.",
+        minimum_items=1,
+        refers="secrets",
+    )
+    minimum_version: TlsVersion = option("The oldest TLS version accepted.", default="1.2")
+    maximum_version: TlsVersion = option("The newest TLS version accepted.", default="1.3")
+    client_certificate: ClientCertificate | None = option("Ask clients for a certificate.", default=None)
+    cipher_suites: tuple[str, ...] = option("Cipher suites for TLS 1.2, in BoringSSL's names.", default=())
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake when no version is left."""
+        if self.minimum_version > self.maximum_version:
+            remedy = "lower one or raise the other"
+            yield Mistake("minimum_version is above maximum_version", remedy, path=("minimum_version",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Time limits towards clients; `0s` switches one off."""
+
+    request: timedelta = option("To receive a whole request; 408 after it.", default=timedelta(minutes=5))
+    headers: timedelta = option(
+        "To receive a request's headers; 408 after it.", default=timedelta(seconds=10)
+    )
+    idle: timedelta = option("A connection without requests is closed.", default=timedelta(minutes=5))
+    stream_idle: timedelta = option(
+        "A request on which nothing moves is ended.", default=timedelta(minutes=5)
+    )
+    connection: timedelta = option("A connection is drained at this age.", default=timedelta(0))
+    tls_handshake: timedelta = option("To finish the TLS handshake.", default=timedelta(seconds=10))
+    drain: timedelta = option(
+        "Between GOAWAY and the end of a draining connection.", default=timedelta(seconds=5)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Sizes that a client may use."""
+
+    max_headers: Size = option(
+        "All request headers together; 431 above it.",
+        default=Size(60 * 1024),
+        minimum=1024,
+        maximum=8192 * 1024,
+    )
+    max_header_count: int = option(
+        "Number of request headers; 431 above it.", default=100, minimum=1, maximum=10000
+    )
+    max_body: Size | None = option(
+        "The request body; 413 above it. The body is then buffered before it is forwarded.",
+        default=None,
+        minimum=1,
+    )
+    max_connections: int | None = option("Open connections of this listener.", default=None, minimum=1)
+    max_requests_per_connection: int | None = option(
+        "A connection is drained after so many.", default=None, minimum=1
+    )
+    max_concurrent_streams: int = option(
+        "Requests at once on one HTTP/2 or HTTP/3 connection.", default=100, minimum=1, maximum=2**31 - 1
+    )
+    connection_buffer: Size = option(
+        "Bytes buffered for each connection.", default=Size(32 * 1024), minimum=1024
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """A port of the gateway."""
+
+    port: int = option("The port.", minimum=1, maximum=65535)
+    address: str = option("The address to bind to; `::` binds to IPv6 and IPv4.", default="0.0.0.0")
+    tls: DownstreamTls | None = option("Speak TLS; plain HTTP when left out.", default=None)
+    http3: bool = option(
+        "Also speak HTTP/3 (QUIC) on the same UDP port, and say so by Alt-Svc.", default=False
+    )
+    proxy_protocol: bool = option(
+        "Expect the PROXY protocol (v1 or v2) before each connection.", default=False
+    )
+    trusted_proxies: int = option(
+        "How many proxies in front of the gateway are trusted to append to x-forwarded-for.",
+        default=0,
+        minimum=0,
+        maximum=100,
+    )
+    escaped_slashes: Literal["redirect", "reject", "unescape", "keep"] = option(
+        "What becomes of %2F and %5C in a path: a redirect to the plain form, 400, unescaped silently, or kept.",
+        default="redirect",
+    )
+    merge_slashes: bool = option("Whether `//` in a path counts as `/`.", default=True)
+    underscores_in_headers: Literal["reject", "drop", "allow"] = option(
+        "What becomes of header names with an underscore, which some upstreams take for a hyphen.",
+        default="reject",
+    )
+    redirect_to_https: bool | int = option(
+        "Answer every request with a redirect to https, at 443 or at the port given.", default=False
+    )
+    server_name: str = option("The `server` response header.", default="envoy")
+    access_log: bool = option("Write one JSON line for each request to standard output.", default=False)
+    timeouts: Timeouts = option("Time limits towards clients.", default=Timeouts())
+    limits: Limits = option("Sizes that a client may use.", default=Limits())
+    envoy: Raw | None = option("Raw Envoy fields merged into the generated Listener.", default=None)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes between the keys of one listener."""
+        if self.http3 and self.tls is None:
+            yield Mistake("HTTP/3 is always encrypted", "add 'tls' or remove 'http3'", path=("http3",))
+        if self.http3 and self.proxy_protocol:
+            yield Mistake(
+                "the PROXY protocol does not exist for HTTP/3", "remove one", path=("proxy_protocol",)
+            )
+        if self.redirect_to_https and self.tls is not None:
+            yield Mistake(
+                "a listener with TLS cannot redirect to https", "remove one", path=("redirect_to_https",)
+            )

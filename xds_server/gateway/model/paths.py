@@ -1,0 +1,83 @@
+"""The four kinds of path match, parsed from the one string that a person writes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from filters.language import Mistake
+
+Kind = Literal["exact", "template", "regex", "prefix"]
+
+_SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%-]*")
+_NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+REMEDY = "write /x, /x/*, /x/{id} or ~^/regex"
+
+
+@dataclass(frozen=True, slots=True)
+class PathMatch:
+    """`value` is the exact path, the prefix without its ``/*``, the template, or the regular expression."""
+
+    kind: Kind
+    value: str
+    names: tuple[str, ...] = ()
+
+    @property
+    def regex(self) -> str:
+        """What a template or regex matches, as RE2; template names are groups in their order."""
+        if self.kind == "regex":
+            return self.value
+        parts = re.split(r"(\{\w+\})", self.value)
+        return "".join("([^/]+)" if part.startswith("{") else re.escape(part) for part in parts)
+
+    def __str__(self) -> str:
+        return {"regex": f"~{self.value}", "prefix": f"{self.value}/*"}.get(self.kind, self.value)
+
+
+@lru_cache(maxsize=65536)
+def parse_path(text: str) -> PathMatch:
+    """Parse a route's ``path``. Raises Mistake."""
+    if text.startswith("~"):
+        return _regex(text[1:])
+    if not text.startswith("/"):
+        raise Mistake("a path begins with /", REMEDY, value=text)
+    if "?" in text or "#" in text:
+        raise Mistake("a path has no ? and no #", "match the query with 'query'", value=text)
+    prefix = text.endswith("/*")
+    body = text[:-2] if prefix else text
+    names: list[str] = []
+    for segment in body.split("/")[1:]:
+        if match := _NAME.fullmatch(segment):
+            names.append(match[1])
+        elif "*" in segment or "{" in segment or "}" in segment:
+            raise Mistake(
+                "* stands only at the end after /, {name} only for a whole segment", REMEDY, value=text
+            )
+        elif not _SEGMENT.fullmatch(segment):
+            raise Mistake("this character does not stand in a path", "escape it as %XX", value=text)
+        elif segment in (".", ".."):
+            raise Mistake(
+                "the gateway resolves . and .. before it matches", "write the resolved path", value=text
+            )
+    if len(set(names)) != len(names):
+        raise Mistake("a name stands twice in the template", "name each segment differently", value=text)
+    if names and prefix:
+        raise Mistake("a template has no * at its end", "write a regex: ~^/users/[^/]+/.*", value=text)
+    if not prefix and "//" in body:
+        raise Mistake("the gateway merges // into / before it matches", "write /", value=text)
+    kind: Kind = "prefix" if prefix else "template" if names else "exact"
+    return PathMatch(kind, body, tuple(names))
+
+
+def _regex(pattern: str) -> PathMatch:
+    if re.search(r"\\[1-9]|\(\?[=!<]", pattern.replace("(?<name", "")):
+        raise Mistake(
+            "RE2 has no back-references and no look-around", "rewrite the expression", value=pattern
+        )
+    try:
+        compiled = re.compile(pattern.replace("(?P<", "(?P<"))
+    except re.error as error:
+        raise Mistake(f"not a regular expression: {error}", "mend it", value=pattern) from None
+    return PathMatch("regex", pattern, tuple(compiled.groupindex))

@@ -1,0 +1,350 @@
+"""Routes: what a request must look like, and what becomes of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+from filters.headers import HeaderMutation
+from filters.language import Mistake, Percent, Raw, Shorthand, Size, option
+from xds_server.gateway.model.attached import NONE, Policies
+from xds_server.gateway.model.paths import PathMatch, parse_path
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
+_HOST = re.compile(
+    r"\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
+)
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueMatch:
+    """How a header or a query parameter is matched."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand(
+        (str, int, float, bool), "the exact value", {"type": ["string", "number", "boolean"]}
+    )
+    exact: str | None = option("Equal to this.", default=None)
+    prefix: str | None = option("Begins with this.", default=None)
+    suffix: str | None = option("Ends with this.", default=None)
+    contains: str | None = option("Has this in it.", default=None)
+    regex: str | None = option("Matches this RE2 as a whole.", default=None)
+    present: bool | None = option("Whether it is there at all.", default=None)
+    invert: bool = option("Match where the rest does not.", default=False, key="not")
+
+    @classmethod
+    def short(cls, value: Any) -> ValueMatch:
+        """Read an exact value."""
+        return cls(exact=str(value).lower() if isinstance(value, bool) else str(value))
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake unless there is exactly one condition."""
+        given = [self.exact, self.prefix, self.suffix, self.contains, self.regex, self.present]
+        if sum(one is not None for one in given) != 1:
+            yield Mistake(
+                "exactly one of exact, prefix, suffix, contains, regex and present is needed", "keep one"
+            )
+        if self.regex is not None:
+            try:
+                re.compile(self.regex)
+            except re.error as error:
+                yield Mistake(
+                    f"not a regular expression: {error}", "mend it", path=("regex",), value=self.regex
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redirect:
+    """Answer with another address."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "a URL")
+    to: str | None = option("A whole URL (`https://docs.example.com/x`) or a path (`/x`).", default=None)
+    scheme: Literal["http", "https"] | None = option("Only the scheme changes.", default=None)
+    host: str | None = option("Only the host changes.", default=None)
+    port: int | None = option("Only the port changes.", default=None, minimum=1, maximum=65535)
+    path: str | None = option("The path; on a `/*` route `/new/*` keeps what follows.", default=None)
+    status: Literal[301, 302, 303, 307, 308] = option("The status.", default=302)
+    strip_query: bool = option("Leave the query out.", default=False)
+
+    @classmethod
+    def short(cls, value: Any) -> Redirect:
+        """Read a URL. Raises Mistake."""
+        redirect = cls(to=value)
+        for mistake in redirect.check():
+            raise mistake
+        return redirect
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes of the target."""
+        parts = (self.scheme, self.host, self.port, self.path)
+        if (self.to is None) == all(part is None for part in parts):
+            yield Mistake("either 'to' or some of scheme, host, port and path", "write to: https://host/path")
+        if self.to is not None and not re.fullmatch(r"(https?://[^/?#\s]+)?(/\S*)?", self.to):
+            yield Mistake("not a URL and not a path", "write https://host/path or /path", value=self.to)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Respond:
+    """Answer from the gateway itself."""
+
+    status: int = option("The status.", default=200, minimum=200, maximum=599)
+    body: str | Mapping[str, Any] | None = option("Text, or a mapping that is sent as JSON.", default=None)
+    content_type: str | None = option("Default: text/plain, or application/json for a mapping.", default=None)
+    headers: Mapping[str, str] = option("More response headers.", default=_EMPTY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewrite:
+    """Change what the upstream sees."""
+
+    path: str | None = option(
+        "`/v1/*` puts what followed the route's `/*` after /v1; `{name}` names segments of a template.",
+        default=None,
+        pattern=r"/\S*",
+        shape="a path such as /v1/*",
+    )
+    regex: str | None = option("Instead of `path`: this RE2 in the path is replaced …", default=None)
+    substitution: str | None = option("… by this; \\1 is the first group.", default=None)
+    host: str | None = option("The Host header; `auto` takes the endpoint's host name.", default=None)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes between the keys."""
+        if (self.regex is None) != (self.substitution is None):
+            yield Mistake("'regex' and 'substitution' go together", "add the other one")
+        if self.path is not None and self.regex is not None:
+            yield Mistake("'path' and 'regex' exclude each other", "keep one")
+        if self.path is self.regex is self.host is None:
+            yield Mistake("nothing to rewrite", "add 'path' or 'host'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """Send a copy elsewhere; its answer is thrown away."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "an upstream")
+    upstream: str = option("Where the copy goes.", refers="upstreams")
+    percent: Percent = option("Share of the requests.", default=Percent(100))
+
+    @classmethod
+    def short(cls, value: Any) -> Mirror:
+        """Read an upstream's name."""
+        return cls(upstream=value)
+
+
+RETRY_ON = (
+    "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "envoy-ratelimited",
+    "retriable-4xx", "refused-stream", "retriable-status-codes", "retriable-headers", "http3-post-connect-failure",
+    "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Try again where it is safe."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((int,), "a number of attempts", {"type": "integer"})
+    attempts: int = option("Retries after the first try.", default=1, minimum=0, maximum=20)
+    on: tuple[str, ...] = option(
+        "Envoy's retry conditions, or statuses.",
+        default=("connect-failure", "refused-stream", "reset-before-request"),
+    )
+    per_try_timeout: timedelta | None = option("Time limit of each try.", default=None, minimum=0.001)
+    backoff: timedelta = option(
+        "Wait before the first retry, grows.", default=timedelta(milliseconds=25), minimum=0.001
+    )
+    max_backoff: timedelta = option("The longest wait.", default=timedelta(milliseconds=250), minimum=0.001)
+    avoid_failed_hosts: bool = option("Prefer an endpoint that was not tried.", default=True)
+
+    @classmethod
+    def short(cls, value: Any) -> Retry:
+        """Read a number of attempts. Raises Mistake."""
+        if isinstance(value, bool) or not 0 <= value <= 20:
+            raise Mistake("attempts are 0 to 20", "write a number")
+        return cls(attempts=value)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake for each unknown condition."""
+        for number, condition in enumerate(self.on):
+            status = condition.isascii() and condition.isdigit() and 100 <= int(condition) <= 599
+            if condition not in RETRY_ON and not status:
+                remedy = "write a status or one of " + ", ".join(RETRY_ON)
+                yield Mistake("unknown retry condition", remedy, path=("on", number), value=condition)
+        if self.max_backoff < self.backoff:
+            yield Mistake("max_backoff is below backoff", "raise it", path=("max_backoff",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hedge:
+    """Try again without giving the slow try up; the first answer wins."""
+
+    on_per_try_timeout: bool = option("When `retry.per_try_timeout` has passed.", default=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AffinityCookie:
+    """A cookie, set by the gateway, that names the endpoint."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "the cookie's name")
+    name: str = option("The cookie's name.", pattern=r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", shape="a cookie's name")
+    ttl: timedelta = option("How long it lives; `0s`: until the browser ends.", default=timedelta(0))
+    path: str = option("The cookie's path.", default="/")
+
+    @classmethod
+    def short(cls, value: Any) -> AffinityCookie:
+        """Read the cookie's name."""
+        return cls(name=value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionAffinity:
+    """Requests of one client go to one endpoint."""
+
+    cookie: AffinityCookie | None = option("By a cookie of the gateway; any load balancing.", default=None)
+    header: str | None = option("By a header's value; needs ring_hash or maglev.", default=None)
+    query: str | None = option("By a query parameter; needs ring_hash or maglev.", default=None)
+    client_address: bool = option("By the client's address; needs ring_hash or maglev.", default=False)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake unless there is exactly one way."""
+        if (
+            sum(
+                [
+                    self.cookie is not None,
+                    self.header is not None,
+                    self.query is not None,
+                    self.client_address,
+                ]
+            )
+            != 1
+        ):
+            yield Mistake("exactly one of cookie, header, query and client_address is needed", "keep one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Which requests, and what becomes of them: one of upstream, split, redirect and respond."""
+
+    path: str = option("`/x` exact, `/x/*` prefix, `/x/{id}` template, `~^/regex` RE2.", default="/*")
+    hosts: tuple[str, ...] = option("Exact or `*.example.com`; all when left out.", default=())
+    listeners: tuple[str, ...] = option("All when left out.", default=(), refers="listeners")
+    methods: tuple[str, ...] = option("All when left out.", default=())
+    headers: Mapping[str, ValueMatch] = option("Headers that must match.", default=_EMPTY)
+    query: Mapping[str, ValueMatch] = option("Query parameters that must match.", default=_EMPTY)
+    upstream: str | None = option("Forward there.", default=None, refers="upstreams")
+    split: Mapping[str, int] | None = option(
+        "Forward by weight: {orders: 90, orders-next: 10}.", default=None, refers="upstreams"
+    )
+    redirect: Redirect | None = option("Answer with another address.", default=None)
+    respond: Respond | None = option("Answer from the gateway itself.", default=None)
+    rewrite: Rewrite | None = option("Change what the upstream sees.", default=None)
+    mirror: Mirror | tuple[Mirror, ...] | None = option("Send copies elsewhere.", default=None)
+    timeout: timedelta = option(
+        "For the whole answer, retries included; 504 after it.", default=timedelta(seconds=15)
+    )
+    idle_timeout: timedelta | None = option("While nothing moves; default the listener's.", default=None)
+    retry: Retry | None = option("Try again where it is safe.", default=None)
+    hedge: Hedge | None = option("Try again without giving the slow try up.", default=None)
+    websocket: bool = option("Allow the WebSocket upgrade; the timeout then ends with it.", default=False)
+    session_affinity: SessionAffinity | None = option(
+        "Requests of one client go to one endpoint.", default=None
+    )
+    max_body: Size | None = option(
+        "The request body; 413 above it. Buffered before it is forwarded.", default=None, minimum=1
+    )
+    request_headers: HeaderMutation | None = option("Change headers towards the upstream.", default=None)
+    response_headers: HeaderMutation | None = option("Change headers towards the client.", default=None)
+    use: tuple[str, ...] = option("Policy sets, later ones win.", default=(), refers="policy_sets")
+    policies: Policies = option("Policies of this route alone.", default=NONE)
+    envoy: Raw | None = option("Raw Envoy fields merged into the generated Route.", default=None)
+
+    @property
+    def match(self) -> PathMatch:
+        """The path in parts."""
+        return parse_path(self.path)
+
+    @property
+    def mirrors(self) -> tuple[Mirror, ...]:
+        """All mirrors."""
+        return self.mirror if isinstance(self.mirror, tuple) else (self.mirror,) if self.mirror else ()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The upstreams that answer."""
+        return (self.upstream,) if self.upstream is not None else tuple(self.split or ())
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes between the keys of one route."""
+        yield from self._check_match()
+        actions = [
+            key for key in ("upstream", "split", "redirect", "respond") if getattr(self, key) is not None
+        ]
+        if len(actions) != 1:
+            found = "several: " + ", ".join(actions) if actions else "none"
+            yield Mistake("a route has one of upstream, split, redirect and respond", "keep one", value=found)
+        elif actions[0] in ("redirect", "respond"):
+            yield from self._check_local(actions[0])
+        else:
+            yield from self._check_forward()
+
+    def _check_match(self) -> Iterator[Mistake]:
+        try:
+            parse_path(self.path)
+        except Mistake as mistake:
+            yield Mistake(mistake.message, mistake.remedy, path=("path",), value=self.path)
+        for number, host in enumerate(self.hosts):
+            if not _HOST.fullmatch(host):
+                remedy = "write api.example.com or *.example.com, without scheme and port"
+                yield Mistake("not a host", remedy, path=("hosts", number), value=host)
+        for number, method in enumerate(self.methods):
+            if not re.fullmatch(r"[A-Z][A-Z0-9_-]*", method):
+                remedy = f"write {method.upper()}" if method.isalpha() else "write GET"
+                yield Mistake("not a method", remedy, path=("methods", number), value=method)
+
+    def _check_local(self, action: str) -> Iterator[Mistake]:
+        for key in ("rewrite", "mirror", "retry", "hedge", "session_affinity"):
+            if getattr(self, key) is not None:
+                yield Mistake(
+                    f"'{key}' needs an upstream, and this route has '{action}'", "remove it", path=(key,)
+                )
+        if self.websocket:
+            yield Mistake(
+                f"'websocket' needs an upstream, and this route has '{action}'",
+                "remove it",
+                path=("websocket",),
+            )
+
+    def _check_forward(self) -> Iterator[Mistake]:
+        if self.split is not None:
+            if not self.split or sum(self.split.values()) < 1 or min(self.split.values()) < 0:
+                yield Mistake(
+                    "weights are whole numbers from 0 and not all 0", "write {a: 90, b: 10}", path=("split",)
+                )
+            elif sum(self.split.values()) > 2**32 - 1:
+                yield Mistake(
+                    "the weights add up to more than 4294967295", "write smaller ones", path=("split",)
+                )
+        if self.hedge is not None and (self.retry is None or self.retry.per_try_timeout is None):
+            yield Mistake("'hedge' needs retry.per_try_timeout", "add it", path=("hedge",))
+        if self.rewrite is not None and self.rewrite.path is not None:
+            yield from self._check_rewrite(self.rewrite.path)
+
+    def _check_rewrite(self, target: str) -> Iterator[Mistake]:
+        try:
+            match = parse_path(self.path)
+        except Mistake:
+            return
+        if target.endswith("/*") and match.kind != "prefix":
+            remedy = "end the route's path with /* too, or name segments as {name}"
+            yield Mistake(
+                "/* needs a route whose path ends with /*", remedy, path=("rewrite", "path"), value=target
+            )
+        for name in re.findall(r"\{(\w+)\}", target):
+            if name not in match.names:
+                remedy = "the path has " + (", ".join(match.names) or "no names")
+                yield Mistake(
+                    f"the route's path has no {{{name}}}", remedy, path=("rewrite", "path"), value=target
+                )

@@ -1,0 +1,318 @@
+"""What stands behind the gateway: endpoints and how traffic reaches them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar, Literal
+
+from filters.language import DataSource, Mistake, Percent, Raw, Shorthand, Size, option, scalars
+
+_HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+ADDRESS_REMEDY = "write 10.0.0.1:80, '[::1]:80', name.example:80 or unix:/path/to.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A parsed endpoint address: a Unix socket path (then `port` is 0), an IP address or a DNS name."""
+
+    host: str
+    port: int
+    kind: Literal["ip", "name", "unix"]
+
+
+def _ip_version(host: str) -> int:
+    try:
+        return ipaddress.ip_address(host).version
+    except ValueError:
+        return 0
+
+
+def parse_address(text: str) -> Address:
+    """Parse an endpoint's address. Raises Mistake."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:").removeprefix("//")
+        if not path.startswith(("/", "@")) or len(path) > 107:
+            raise Mistake(
+                "not a path of a Unix socket", "write unix:/path, at most 107 characters", value=text
+            )
+        return Address(path, 0, "unix")
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise Mistake("an endpoint needs a port from 1 to 65535", ADDRESS_REMEDY, value=text)
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    version = _ip_version(bare)
+    if version == 6 and bare == host:
+        raise Mistake("an IPv6 address stands in brackets", f"write '[{host}]:{port}'", value=text)
+    if version:
+        return Address(bare, int(port), "ip")
+    if not _HOST.fullmatch(host) or host.replace(".", "").isdigit():
+        raise Mistake("not an address", ADDRESS_REMEDY, value=text)
+    return Address(host, int(port), "name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One server of an upstream."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "an address such as 10.0.0.1:80")
+    address: str = option("IPv4, IPv6 in brackets or a host name, with a port; or unix:/path.")
+    weight: int = option("Share of the traffic among the endpoints.", default=1, minimum=1, maximum=1000)
+    priority: int = option(
+        "0 is used first; higher ones when lower ones fail.", default=0, minimum=0, maximum=127
+    )
+    zone: str = option("Locality, `region` or `region/zone` or `region/zone/sub_zone`.", default="")
+
+    @classmethod
+    def short(cls, value: Any) -> Endpoint:
+        """Read an address. Raises Mistake."""
+        parse_address(value)
+        return cls(address=value)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake when the address is none."""
+        try:
+            parse_address(self.address)
+        except Mistake as mistake:
+            yield Mistake(mistake.message, mistake.remedy, path=("address",), value=self.address)
+
+    @property
+    def parsed(self) -> Address:
+        """The address in parts."""
+        return parse_address(self.address)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadBalancing:
+    """How an endpoint is chosen."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand(
+        (str,), "round_robin, least_request, random, ring_hash or maglev"
+    )
+    policy: Literal["round_robin", "least_request", "random", "ring_hash", "maglev"] = option(
+        "The algorithm."
+    )
+    choices: int = option(
+        "least_request: endpoints compared for each request.", default=2, minimum=2, maximum=100
+    )
+    minimum_ring_size: int = option(
+        "ring_hash: entries in the ring.", default=1024, minimum=1, maximum=8388608
+    )
+    table_size: int = option(
+        "maglev: size of the table, a prime number.", default=65537, minimum=2, maximum=5000011
+    )
+    locality_weighted: bool = option("Share traffic among zones by their endpoints' weights.", default=False)
+
+    @classmethod
+    def short(cls, value: Any) -> LoadBalancing:
+        """Read the algorithm's name. Raises Mistake."""
+        known = ("round_robin", "least_request", "random", "ring_hash", "maglev")
+        if value not in known:
+            raise Mistake("unknown load balancing", "write one of " + ", ".join(known))
+        return cls(policy=value)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake when the table's size is no prime number."""
+        size = self.table_size
+        if any(size % divisor == 0 for divisor in range(2, int(size**0.5) + 1)):
+            yield Mistake(
+                "the table of maglev has a prime size", "write 65537", path=("table_size",), value=size
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck:
+    """Active health checks of every endpoint."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "a path such as /healthz")
+    type: Literal["http", "tcp", "grpc"] | None = option(
+        "Default: http with a path, grpc for protocol grpc, else tcp.", default=None
+    )
+    path: str | None = option(
+        "http: the path to ask for.", default=None, pattern=r"/\S*", shape="a path such as /healthz"
+    )
+    host: str | None = option("http: the Host header; default the upstream's name.", default=None)
+    expected_statuses: tuple[int, ...] = option("http: statuses that mean healthy.", default=(200,))
+    service: str = option("grpc: the service asked for.", default="")
+    interval: timedelta = option("Between two checks.", default=timedelta(seconds=5), minimum=0.001)
+    timeout: timedelta = option("Time limit of one check.", default=timedelta(seconds=1), minimum=0.001)
+    unhealthy_after: int = option("Failures in a row.", default=3, minimum=1)
+    healthy_after: int = option("Successes in a row.", default=2, minimum=1)
+
+    @classmethod
+    def short(cls, value: Any) -> HealthCheck:
+        """Read a path. Raises Mistake."""
+        if not value.startswith("/"):
+            raise Mistake("not a path", "write a path such as /healthz")
+        return cls(path=value)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake when the type lacks its path."""
+        if self.type == "http" and self.path is None:
+            yield Mistake("an http health check needs a path", "add 'path'")
+        for number, status in enumerate(self.expected_statuses):
+            if not 100 <= status <= 599:
+                yield Mistake(
+                    "not an HTTP status", "write 200", path=("expected_statuses", number), value=status
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutlierDetection:
+    """Endpoints that fail are left out for a while."""
+
+    consecutive_5xx: int | None = option("Answers 5xx in a row.", default=5, minimum=1)
+    consecutive_gateway_failures: int | None = option(
+        "Answers 502, 503, 504 in a row.", default=None, minimum=1
+    )
+    consecutive_connect_failures: int | None = option(
+        "Connections that failed in a row.", default=None, minimum=1
+    )
+    interval: timedelta = option("Between two looks.", default=timedelta(seconds=10), minimum=0.001)
+    eject_for: timedelta = option(
+        "Multiplied by how often it happened.", default=timedelta(seconds=30), minimum=0.001
+    )
+    max_ejected: Percent = option("At most this share of the endpoints is left out.", default=Percent(50))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitBreaker:
+    """Limits of what may be under way at the same time; 503 above them."""
+
+    max_connections: int = option("Connections.", default=1024, minimum=1, maximum=2**32 - 1)
+    max_pending: int = option(
+        "Requests that wait for a connection.", default=1024, minimum=0, maximum=2**32 - 1
+    )
+    max_requests: int = option("Requests.", default=1024, minimum=1, maximum=2**32 - 1)
+    max_retries: int | None = option(
+        "Retries; replaces the retry budget.", default=None, minimum=0, maximum=2**32 - 1
+    )
+    retry_budget: Percent = option("Retries as a share of the requests under way.", default=Percent(20))
+    min_retries: int = option(
+        "Retries that the budget always allows.", default=3, minimum=0, maximum=2**32 - 1
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamTls:
+    """TLS towards the endpoints."""
+
+    sni: str | None = option(
+        "Server name to ask for; default the host name of the first endpoint.", default=None
+    )
+    ca: DataSource | None = option("Authorities that are trusted, PEM; default the system's.", default=None)
+    subject_alt_names: tuple[str, ...] = option(
+        "The certificate must carry one of these names; default the server name.", default=()
+    )
+    client_certificate: str | None = option(
+        "A secret to show to the endpoints (mTLS).", default=None, refers="secrets"
+    )
+    verify: bool = option("Whether the certificate is verified; switch off for tests only.", default=True)
+    minimum_version: Literal["1.0", "1.1", "1.2", "1.3"] = option(
+        "The oldest TLS version used.", default="1.2"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowStart:
+    """An endpoint that just came gets its share of the traffic step by step."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "a duration such as 30s")
+    window: timedelta = option("Until the full share is reached.", minimum=0.001)
+    minimum_share: Percent = option("Where it begins.", default=Percent(10))
+
+    @classmethod
+    def short(cls, value: Any) -> SlowStart:
+        """Read a duration. Raises Mistake."""
+        try:
+            return cls(window=scalars.duration(value))
+        except ValueError as error:
+            raise Mistake(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpKeepalive:
+    """Probes on idle connections, so that half-open ones are found."""
+
+    time: timedelta = option("Idle time before the first probe.", default=timedelta(seconds=60), minimum=1)
+    interval: timedelta = option("Between probes.", default=timedelta(seconds=10), minimum=1)
+    probes: int = option("Probes without an answer before the connection is given up.", default=3, minimum=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """A service behind the gateway: one Envoy cluster."""
+
+    endpoints: tuple[Endpoint, ...] = option("The servers; an empty list answers 503.")
+    protocol: Literal["http1", "http2", "grpc", "auto"] = option(
+        "What the endpoints speak: `grpc` is http2; `auto` negotiates by ALPN and needs tls.", default="http1"
+    )
+    load_balancing: LoadBalancing = option(
+        "How an endpoint is chosen.", default=LoadBalancing(policy="least_request")
+    )
+    tls: UpstreamTls | None = option("Speak TLS to the endpoints.", default=None)
+    health_check: HealthCheck | None = option("Active health checks.", default=None)
+    outlier_detection: OutlierDetection | None = option("Leave failing endpoints out.", default=None)
+    circuit_breaker: CircuitBreaker = option("Limits of what is under way.", default=CircuitBreaker())
+    slow_start: SlowStart | None = option("round_robin and least_request only.", default=None)
+    panic_threshold: Percent = option(
+        "With fewer healthy endpoints than this share, all are used.", default=Percent(50)
+    )
+    connect_timeout: timedelta = option("To open a connection.", default=timedelta(seconds=5), minimum=0.001)
+    idle_timeout: timedelta = option("An unused connection is closed.", default=timedelta(minutes=1))
+    max_requests_per_connection: int | None = option(
+        "A connection is closed after so many.", default=None, minimum=1
+    )
+    max_connection_duration: timedelta | None = option(
+        "A connection is drained at this age.", default=None, minimum=1
+    )
+    max_concurrent_streams: int | None = option(
+        "http2: requests at once on one connection.", default=None, minimum=1
+    )
+    buffer: Size = option("Bytes buffered for each connection.", default=Size(32 * 1024), minimum=1024)
+    tcp_keepalive: TcpKeepalive | None = option("Probe idle connections.", default=TcpKeepalive())
+    proxy_protocol: Literal["v1", "v2"] | None = option(
+        "Begin each connection with the PROXY protocol, so that the endpoint sees the client's address.",
+        default=None,
+    )
+    dns_refresh: timedelta = option(
+        "Host names: how often they are resolved.", default=timedelta(seconds=5), minimum=0.001
+    )
+    dns_family: Literal["auto", "v4", "v6", "all"] = option(
+        "Host names: which addresses are used.", default="auto"
+    )
+    envoy: Raw | None = option("Raw Envoy fields merged into the generated Cluster.", default=None)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes between the keys of one upstream."""
+        if self.protocol == "auto" and self.tls is None:
+            yield Mistake(
+                "'auto' negotiates during the TLS handshake",
+                "add 'tls' or name a protocol",
+                path=("protocol",),
+            )
+        if self.slow_start and self.load_balancing.policy not in ("round_robin", "least_request"):
+            remedy = "use round_robin or least_request, or remove it"
+            yield Mistake("slow_start does not exist for this load balancing", remedy, path=("slow_start",))
+        kinds = {endpoint.parsed.kind for endpoint in self.endpoints}
+        if kinds >= {"unix", "name"}:
+            yield Mistake("host names and Unix sockets do not mix", "make two upstreams", path=("endpoints",))
+        addresses = [(endpoint.address, endpoint.priority) for endpoint in self.endpoints]
+        for number, address in enumerate(addresses):
+            if address in addresses[:number]:
+                yield Mistake(
+                    "the endpoint is there twice",
+                    "use 'weight'",
+                    path=("endpoints", number),
+                    value=address[0],
+                )
+        yield from self._priorities()
+
+    def _priorities(self) -> Iterator[Mistake]:
+        used = {endpoint.priority for endpoint in self.endpoints}
+        if used and used != set(range(len(used))):
+            missing = min(set(range(len(used))) - used)
+            yield Mistake(f"priority {missing} is skipped", "number priorities from 0", path=("endpoints",))
