@@ -75,4 +75,4 @@ class Cors(Policy[CorsSettings]):
             max_age=str(int(settings.max_age.total_seconds())),
             allow_credentials=wrappers_pb2.BoolValue(value=settings.allow_credentials),
         )
-        return RoutePart(filter_configs={FILTER: policy})
+        return RoutePart(filter_configs={FILTER: policy}, answers_preflight=True)

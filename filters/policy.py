@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 
 from filters.identity import Consumer, Plan, Provider
 from filters.language import DataSource, Mistake
+from filters.reasons import Reason
 
 
 class Stage(StrEnum):
@@ -58,7 +59,8 @@ class RoutePart:
     """What a policy contributes to one route.
 
     `filter_configs` are typed_per_filter_config by filter name. Header values may use Envoy's substitution
-    formats. `raw_prefix` routes are put before the route itself (see translate/routes.py).
+    formats. `answers_preflight` says that its filter answers CORS preflights, so that these reach it even where
+    the route itself is not for OPTIONS.
     """
 
     filter_configs: Mapping[str, Message] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class RoutePart:
     request_headers_to_remove: tuple[str, ...] = ()
     response_headers: tuple[base_pb2.HeaderValueOption, ...] = ()
     response_headers_to_remove: tuple[str, ...] = ()
+    answers_preflight: bool = False
 
 
 NOTHING = RoutePart()
@@ -97,6 +100,7 @@ class Policy(Generic[S]):
     stage: ClassVar[Stage]
     settings: ClassVar[Any]
     enforced_by: ClassVar[str] = "Envoy"
+    reasons: ClassVar[tuple[Reason, ...]] = ()
 
     def check(self, settings: S, context: Context) -> Iterable[Mistake]:
         """Mistakes that only show beside the rest of the gateway, such as a provider that does not exist."""

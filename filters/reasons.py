@@ -1,0 +1,146 @@
+"""Named reasons: why the gateway itself answered, told from what Envoy says of its own answer.
+
+Each reason is a row. The first row that matches wins: what policies contribute, then these, then the status.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DETAILS = "response.code_details"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One reason for which the gateway answers itself.
+
+    `when` is a CEL expression over Envoy's attributes, mostly of `response.code_details`. `status` is what the
+    client gets, None for the status that Envoy chose; `title` is the problem's (RFC 9457 section 3.1).
+    """
+
+    name: str
+    title: str
+    when: str
+    status: int | None = None
+
+
+def details(text: str) -> str:
+    """The answer's details are this text."""
+    return f"{DETAILS} == '{text}'"
+
+
+def details_begin(*texts: str) -> str:
+    """The answer's details begin with one of these texts."""
+    return " || ".join(f"{DETAILS}.startsWith('{text}')" for text in texts)
+
+
+REASONS: tuple[Reason, ...] = (
+    Reason(
+        name="method_not_allowed",
+        title="The method is not allowed here",
+        status=405,
+        when="xds.route_name.startsWith('405/') && " + details("direct_response"),
+    ),
+    Reason(name="not_found", title="No route matches", status=404, when=details("route_not_found")),
+    Reason(
+        name="no_upstream", title="The upstream does not exist", status=503, when=details("cluster_not_found")
+    ),
+    Reason(
+        name="no_healthy_upstream",
+        title="No healthy endpoint",
+        status=503,
+        when=details_begin("no_healthy_upstream"),
+    ),
+    Reason(
+        name="upstream_overflow",
+        title="Too much is under way to the upstream",
+        status=503,
+        when=details_begin("upstream_reset_before_response_started{overflow"),
+    ),
+    Reason(
+        name="upstream_unreachable",
+        title="No connection to the upstream",
+        status=503,
+        when=details_begin(
+            "upstream_reset_before_response_started{remote_connection_failure",
+            "upstream_reset_before_response_started{local_connection_failure",
+            "upstream_reset_before_response_started{connection_timeout",
+        ),
+    ),
+    Reason(
+        name="upstream_reset",
+        title="The upstream broke off",
+        status=502,
+        when=details_begin("upstream_reset_before_response_started"),
+    ),
+    Reason(
+        name="upstream_protocol_error",
+        title="The upstream's answer is malformed",
+        status=502,
+        when=details_begin("upstream_codec_error", "http1.upstream", "http2.upstream"),
+    ),
+    Reason(
+        name="upstream_timeout",
+        title="The upstream took too long",
+        status=504,
+        when=details_begin(
+            "upstream_response_timeout", "upstream_per_try", "response_timeout", "upstream_max_stream"
+        ),
+    ),
+    Reason(
+        name="request_timeout",
+        title="The request took too long to arrive",
+        status=408,
+        when=details_begin("request_overall_timeout", "request_header_timeout"),
+    ),
+    Reason(
+        name="stream_idle_timeout",
+        title="Nothing moved for too long",
+        when=details_begin("stream_idle_timeout"),
+    ),
+    Reason(
+        name="body_too_large",
+        title="The body is too large",
+        status=413,
+        when=details_begin("request_payload_too_large"),
+    ),
+    Reason(
+        name="headers_too_large",
+        title="The headers are too large or too many",
+        status=431,
+        when="response.code == 431 || " + details_begin("http1.too_many_headers", "http2.too_many_headers"),
+    ),
+    Reason(
+        name="overloaded",
+        title="The gateway is overloaded",
+        status=503,
+        when=details_begin("overload"),
+    ),
+    Reason(
+        name="bad_path",
+        title="The path is malformed",
+        status=400,
+        when=details_begin("path_normalization_failed"),
+    ),
+)
+
+BY_STATUS: tuple[tuple[int, str, str], ...] = (
+    (400, "bad_request", "The request is malformed"),
+    (401, "unauthorized", "Authentication is needed"),
+    (403, "forbidden", "Not allowed"),
+    (404, "not_found", "Nothing is here"),
+    (405, "method_not_allowed", "The method is not allowed here"),
+    (408, "request_timeout", "The request took too long to arrive"),
+    (413, "body_too_large", "The body is too large"),
+    (415, "unsupported_media_type", "The content type is not supported"),
+    (426, "upgrade_required", "An upgrade is required"),
+    (429, "rate_limited", "Too many requests"),
+    (431, "headers_too_large", "The headers are too large or too many"),
+    (500, "internal_error", "The gateway failed"),
+    (502, "bad_gateway", "The upstream failed"),
+    (503, "unavailable", "The service is unavailable"),
+    (504, "upstream_timeout", "The upstream took too long"),
+)
+"""The reason where nothing but the status is known: status, name, title."""
+OTHER = ("gateway_error", "The gateway answered itself")
+"""The reason of any other status."""

@@ -1,0 +1,110 @@
+"""What is served: immutable resources, each versioned by its content, and what changed between two states."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from google.protobuf.message import Message
+
+from xds_server.discovery.types import ResourceType
+
+_NONE: Mapping[str, Resource] = MappingProxyType({})
+
+
+def content_hash(*parts: bytes) -> str:
+    """16 hexadecimal digits that are the same for the same content on every replica."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One named resource; `body` is its message, serialized deterministically."""
+
+    name: str
+    version: str
+    body: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, message: Message, name: str | None = None, version: str | None = None) -> Resource:
+        """Wrap a message; its own name (or cluster_name) where none is given."""
+        if name is None:
+            name = getattr(message, "name", "") or getattr(message, "cluster_name", "")
+        return cls.from_bytes(name, message.SerializeToString(deterministic=True), version)
+
+    @classmethod
+    def from_bytes(cls, name: str, body: bytes, version: str | None = None) -> Resource:
+        """Wrap a serialized message; the version is the hash of its content unless it is given."""
+        return cls(name, version if version is not None else content_hash(body), body)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What changed in one type between two snapshots."""
+
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All resources of one node group at one moment."""
+
+    resources: Mapping[ResourceType, Mapping[str, Resource]]
+    versions: Mapping[ResourceType, str]
+
+    @classmethod
+    def of(
+        cls,
+        resources: Mapping[ResourceType, Iterable[Resource]],
+        versions: Mapping[ResourceType, str] | None = None,
+    ) -> Snapshot:
+        """Build a snapshot. A type's version is a hash over names and versions unless `versions` gives it."""
+        named = {
+            type_: MappingProxyType({one.name: one for one in sorted(items, key=lambda one: one.name)})
+            for type_, items in resources.items()
+        }
+        given = versions or {}
+        hashes = {type_: given.get(type_) or _version(items) for type_, items in named.items()}
+        return cls(MappingProxyType(named), MappingProxyType(hashes))
+
+    def __getitem__(self, type_: ResourceType) -> Mapping[str, Resource]:
+        return self.resources.get(type_, _NONE)
+
+    def __iter__(self) -> Iterator[ResourceType]:
+        return iter(self.resources)
+
+    def version(self, type_: ResourceType) -> str:
+        """The version of a whole type, for state-of-the-world responses."""
+        return self.versions.get(type_) or _version({})
+
+    def diff(self, old: Snapshot) -> Mapping[ResourceType, Difference]:
+        """What changed since `old`, by type; types without a change are left out."""
+        found = {}
+        for type_ in dict.fromkeys((*self.resources, *old.resources)):
+            if self.versions.get(type_) == old.versions.get(type_):
+                continue
+            new, was = self[type_], old[type_]
+            changed = tuple(
+                name for name, one in new.items() if name not in was or was[name].version != one.version
+            )
+            removed = tuple(name for name in was if name not in new)
+            if changed or removed:
+                found[type_] = Difference(changed, removed)
+        return MappingProxyType(found)
+
+
+EMPTY = Snapshot.of({})
+
+
+def _version(items: Mapping[str, Resource]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for name, one in items.items():
+        digest.update(f"{name}\0{one.version}\0".encode())
+    return digest.hexdigest()

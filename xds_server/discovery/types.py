@@ -1,0 +1,71 @@
+"""The one table of resource types. What differs between types is a column here and never a branch elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PREFIX = "type.googleapis.com/"
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceType:
+    """A kind of xDS resource.
+
+    `order` is make before break: types are sent from low to high, and removals from high to low. `whole` says
+    that a state-of-the-world response holds everything and absence deletes (LDS, CDS); such types also have
+    the old wildcard, an empty list of names. `follows` are types whose change makes Envoy wait for this one
+    again, so that it is sent once more at an equal version (a changed cluster waits for its endpoints).
+    """
+
+    name: str
+    short: str
+    message: str
+    order: int
+    whole: bool = False
+    follows: tuple[str, ...] = ()
+
+    @property
+    def url(self) -> str:
+        """The type URL on the wire."""
+        return PREFIX + self.message
+
+
+SECRET = ResourceType(
+    "secret", "SDS", "envoy.extensions.transport_sockets.tls.v3.Secret", 2, follows=("cluster", "listener")
+)
+CLUSTER = ResourceType("cluster", "CDS", "envoy.config.cluster.v3.Cluster", 0, whole=True)
+ENDPOINT = ResourceType(
+    "endpoint", "EDS", "envoy.config.endpoint.v3.ClusterLoadAssignment", 1, follows=("cluster",)
+)
+EXTENSION_CONFIG = ResourceType(
+    "extension_config", "ECDS", "envoy.config.core.v3.TypedExtensionConfig", 3, follows=("listener",)
+)
+LISTENER = ResourceType("listener", "LDS", "envoy.config.listener.v3.Listener", 4, whole=True)
+SCOPED_ROUTE = ResourceType("scoped_route", "SRDS", "envoy.config.route.v3.ScopedRouteConfiguration", 5)
+ROUTE = ResourceType("route", "RDS", "envoy.config.route.v3.RouteConfiguration", 6, follows=("listener",))
+VIRTUAL_HOST = ResourceType("virtual_host", "VHDS", "envoy.config.route.v3.VirtualHost", 7)
+RUNTIME = ResourceType("runtime", "RTDS", "envoy.service.runtime.v3.Runtime", 8)
+
+TYPES: tuple[ResourceType, ...] = (
+    CLUSTER,
+    ENDPOINT,
+    SECRET,
+    EXTENSION_CONFIG,
+    LISTENER,
+    SCOPED_ROUTE,
+    ROUTE,
+    VIRTUAL_HOST,
+    RUNTIME,
+)
+"""In the order of make before break."""
+
+BREAKS_FROM = LISTENER.order
+"""Types from here on refer to those before: they wait until those are acknowledged."""
+
+BY_URL = {type_.url: type_ for type_ in TYPES}
+BY_SHORT = {type_.short.lower(): type_ for type_ in TYPES}
+
+
+def custom(name: str, message: str, *, order: int = 9) -> ResourceType:
+    """A type of your own: `message` is the full name of its protobuf message."""
+    return ResourceType(name, name, message, order)

@@ -1,0 +1,46 @@
+"""Endpoints (EDS): the servers of an upstream, by priority and locality."""
+
+from __future__ import annotations
+
+from envoy.config.core.v3 import address_pb2, base_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+
+from xds_server.gateway.model.upstreams import Address, Endpoint, Upstream
+from xds_server.translate import names
+from xds_server.translate.wire import uint32
+
+
+def address(parsed: Address) -> address_pb2.Address:
+    """An endpoint's address as Envoy takes it."""
+    if parsed.kind == "unix":
+        return address_pb2.Address(pipe=address_pb2.Pipe(path=parsed.host))
+    socket = address_pb2.SocketAddress(address=parsed.host, port_value=parsed.port)
+    return address_pb2.Address(socket_address=socket)
+
+
+def _locality(zone: str) -> base_pb2.Locality:
+    region, _, rest = zone.partition("/")
+    zone_name, _, sub_zone = rest.partition("/")
+    return base_pb2.Locality(region=region, zone=zone_name, sub_zone=sub_zone)
+
+
+def _lb_endpoint(endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
+    inner = endpoint_components_pb2.Endpoint(address=address(endpoint.parsed))
+    if endpoint.parsed.kind == "name":
+        inner.hostname = endpoint.parsed.host
+    return endpoint_components_pb2.LbEndpoint(endpoint=inner, load_balancing_weight=uint32(endpoint.weight))
+
+
+def load_assignment(name: str, upstream: Upstream) -> endpoint_pb2.ClusterLoadAssignment:
+    """All endpoints of an upstream; empty, and never absent, when there are none."""
+    groups: dict[tuple[int, str], list[Endpoint]] = {}
+    for endpoint in upstream.endpoints:
+        groups.setdefault((endpoint.priority, endpoint.zone), []).append(endpoint)
+    assignment = endpoint_pb2.ClusterLoadAssignment(cluster_name=names.cluster(name))
+    for (priority, zone), members in sorted(groups.items()):
+        group = assignment.endpoints.add(priority=priority, lb_endpoints=map(_lb_endpoint, members))
+        if zone:
+            group.locality.CopyFrom(_locality(zone))
+        if upstream.load_balancing.locality_weighted:
+            group.load_balancing_weight.value = sum(member.weight for member in members)
+    return assignment

@@ -1,0 +1,223 @@
+"""Listeners (LDS): ports with their filter chain. Nothing that changes with a route stands here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from envoy.config.accesslog.v3 import accesslog_pb2
+from envoy.config.core.v3 import address_pb2, config_source_pb2, protocol_pb2, substitution_format_string_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.extensions.access_loggers.stream.v3 import stream_pb2
+from envoy.extensions.filters.http.buffer.v3 import buffer_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
+from envoy.extensions.filters.listener.proxy_protocol.v3 import proxy_protocol_pb2
+from envoy.extensions.filters.network.connection_limit.v3 import connection_limit_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from google.protobuf import struct_pb2
+
+from filters.errors import ErrorOverride
+from filters.policy import HttpFilter
+from xds_server.gateway.model.listeners import Listener
+from xds_server.gateway.raw import merged
+from xds_server.translate import local_replies, names, routes, tls
+from xds_server.translate.wire import ads, boolean, duration, packed, uint32
+
+HCM = "envoy.filters.network.http_connection_manager"
+_SLASHES = {
+    "redirect": hcm_pb2.HttpConnectionManager.UNESCAPE_AND_REDIRECT,
+    "reject": hcm_pb2.HttpConnectionManager.REJECT_REQUEST,
+    "unescape": hcm_pb2.HttpConnectionManager.UNESCAPE_AND_FORWARD,
+    "keep": hcm_pb2.HttpConnectionManager.KEEP_UNCHANGED,
+}
+_UNDERSCORES = {
+    "reject": protocol_pb2.HttpProtocolOptions.REJECT_REQUEST,
+    "drop": protocol_pb2.HttpProtocolOptions.DROP_HEADER,
+    "allow": protocol_pb2.HttpProtocolOptions.ALLOW,
+}
+ACCESS_LOG = {
+    "time": "%START_TIME%",
+    "method": "%REQ(:METHOD)%",
+    "host": "%REQ(:AUTHORITY)%",
+    "path": "%REQ(:PATH)%",
+    "protocol": "%PROTOCOL%",
+    "status": "%RESPONSE_CODE%",
+    "reason": "%RESP(X-GATEWAY-REASON)%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "flags": "%RESPONSE_FLAGS%",
+    "route": "%ROUTE_NAME%",
+    "upstream": "%UPSTREAM_CLUSTER%",
+    "endpoint": "%UPSTREAM_HOST%",
+    "duration_ms": "%DURATION%",
+    "bytes_received": "%BYTES_RECEIVED%",
+    "bytes_sent": "%BYTES_SENT%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "consumer": "%REQ(X-CONSUMER)%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+}
+
+
+def alt_svc(listener: Listener) -> str | None:
+    """The Alt-Svc header (RFC 7838) that tells clients of HTTP/3."""
+    return f'h3=":{listener.port}"; ma=86400' if listener.http3 else None
+
+
+def listeners(
+    name: str, listener: Listener, filters: Sequence[HttpFilter], errors: Mapping[str, ErrorOverride]
+) -> Iterator[listener_pb2.Listener]:
+    """The TCP listener, and the QUIC listener beside it where HTTP/3 is wanted. Raises Mistake for raw fields."""
+    yield merged(_tcp(name, listener, filters, errors), listener.envoy)
+    if listener.http3:
+        yield _quic(name, listener, filters, errors)
+
+
+def _tcp(
+    name: str, listener: Listener, filters: Sequence[HttpFilter], errors: Mapping[str, ErrorOverride]
+) -> listener_pb2.Listener:
+    manager = _connection_manager(name, listener, filters, errors)
+    chain = listener_components_pb2.FilterChain(
+        filters=[*_connection_limit(name, listener), _network(manager)]
+    )
+    if listener.tls is not None:
+        chain.transport_socket.CopyFrom(tls.downstream(name, listener.tls))
+        chain.transport_socket_connect_timeout.CopyFrom(duration(listener.timeouts.tls_handshake))
+    result = listener_pb2.Listener(
+        name=names.listener(name),
+        address=_address(listener),
+        filter_chains=[chain],
+        per_connection_buffer_limit_bytes=uint32(listener.limits.connection_buffer),
+    )
+    if listener.proxy_protocol:
+        config = packed(proxy_protocol_pb2.ProxyProtocol())
+        result.listener_filters.add(name="envoy.filters.listener.proxy_protocol", typed_config=config)
+    return result
+
+
+def _quic(
+    name: str, listener: Listener, filters: Sequence[HttpFilter], errors: Mapping[str, ErrorOverride]
+) -> listener_pb2.Listener:
+    assert listener.tls is not None, "checked when the gateway was read"
+    manager = _connection_manager(name, listener, filters, errors)
+    manager.codec_type = hcm_pb2.HttpConnectionManager.HTTP3
+    manager.http3_protocol_options.quic_protocol_options.max_concurrent_streams.value = (
+        listener.limits.max_concurrent_streams
+    )
+    chain = listener_components_pb2.FilterChain(
+        filters=[_network(manager)], transport_socket=tls.quic(name, listener.tls)
+    )
+    result = listener_pb2.Listener(
+        name=names.quic(name),
+        address=_address(listener, udp=True),
+        filter_chains=[chain],
+        per_connection_buffer_limit_bytes=uint32(listener.limits.connection_buffer),
+    )
+    result.udp_listener_config.quic_options.SetInParent()
+    return result
+
+
+def _address(listener: Listener, *, udp: bool = False) -> address_pb2.Address:
+    socket = address_pb2.SocketAddress(
+        address=listener.address,
+        port_value=listener.port,
+        protocol=address_pb2.SocketAddress.UDP if udp else address_pb2.SocketAddress.TCP,
+        ipv4_compat=listener.address == "::",
+    )
+    return address_pb2.Address(socket_address=socket)
+
+
+def _network(manager: hcm_pb2.HttpConnectionManager) -> listener_components_pb2.Filter:
+    return listener_components_pb2.Filter(name=HCM, typed_config=packed(manager))
+
+
+def _connection_limit(name: str, listener: Listener) -> Iterator[listener_components_pb2.Filter]:
+    if listener.limits.max_connections is not None:
+        limit = connection_limit_pb2.ConnectionLimit(stat_prefix=name)
+        limit.max_connections.value = listener.limits.max_connections
+        yield listener_components_pb2.Filter(
+            name="envoy.filters.network.connection_limit", typed_config=packed(limit)
+        )
+
+
+def _connection_manager(
+    name: str, listener: Listener, filters: Sequence[HttpFilter], errors: Mapping[str, ErrorOverride]
+) -> hcm_pb2.HttpConnectionManager:
+    """Envoy's advice for a proxy at the edge, with the listener's own limits."""
+    timeouts, limits = listener.timeouts, listener.limits
+    manager = hcm_pb2.HttpConnectionManager(
+        stat_prefix=name,
+        rds=hcm_pb2.Rds(config_source=ads(), route_config_name=names.routes(name)),
+        http_filters=[*map(_http_filter, filters), *_own_filters(listener)],
+        use_remote_address=boolean(True),
+        xff_num_trusted_hops=listener.trusted_proxies,
+        internal_address_config=hcm_pb2.HttpConnectionManager.InternalAddressConfig(),
+        normalize_path=boolean(True),
+        merge_slashes=listener.merge_slashes,
+        path_with_escaped_slashes_action=_SLASHES[listener.escaped_slashes],
+        strip_trailing_host_dot=True,
+        server_name=listener.server_name,
+        request_timeout=duration(timeouts.request),
+        request_headers_timeout=duration(timeouts.headers),
+        stream_idle_timeout=duration(timeouts.stream_idle),
+        drain_timeout=duration(timeouts.drain),
+        max_request_headers_kb=uint32(-(-limits.max_headers // 1024)),
+        common_http_protocol_options=_common_options(listener),
+        http2_protocol_options=_http2_options(listener),
+        local_reply_config=local_replies.local_reply_config(errors),
+        upgrade_configs=[
+            hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket", enabled=boolean(False))
+        ],
+    )
+    if listener.access_log:
+        manager.access_log.append(_access_log())
+    return manager
+
+
+def _common_options(listener: Listener) -> protocol_pb2.HttpProtocolOptions:
+    options = protocol_pb2.HttpProtocolOptions(
+        idle_timeout=duration(listener.timeouts.idle),
+        max_headers_count=uint32(listener.limits.max_header_count),
+        headers_with_underscores_action=_UNDERSCORES[listener.underscores_in_headers],
+    )
+    if listener.timeouts.connection:
+        options.max_connection_duration.CopyFrom(duration(listener.timeouts.connection))
+    if listener.limits.max_requests_per_connection is not None:
+        options.max_requests_per_connection.value = listener.limits.max_requests_per_connection
+    return options
+
+
+def _http2_options(listener: Listener) -> protocol_pb2.Http2ProtocolOptions:
+    return protocol_pb2.Http2ProtocolOptions(
+        max_concurrent_streams=uint32(listener.limits.max_concurrent_streams),
+        initial_stream_window_size=uint32(64 * 1024),
+        initial_connection_window_size=uint32(1024 * 1024),
+        allow_connect=True,
+    )
+
+
+def _http_filter(one: HttpFilter) -> hcm_pb2.HttpFilter:
+    if one.dynamic:
+        config = packed(one.config)
+        discovery = config_source_pb2.ExtensionConfigSource(config_source=ads(), type_urls=[config.type_url])
+        return hcm_pb2.HttpFilter(name=one.name, config_discovery=discovery)
+    return hcm_pb2.HttpFilter(name=one.name, typed_config=packed(one.config), disabled=not one.always)
+
+
+def _own_filters(listener: Listener) -> Iterator[hcm_pb2.HttpFilter]:
+    """What is no policy: body limits, session affinity by cookie, and the router."""
+    buffer = buffer_pb2.Buffer(max_request_bytes=uint32(listener.limits.max_body or 1))
+    limited = listener.limits.max_body is not None
+    yield hcm_pb2.HttpFilter(name=routes.BUFFER, typed_config=packed(buffer), disabled=not limited)
+    session = packed(stateful_session_pb2.StatefulSession())
+    yield hcm_pb2.HttpFilter(name=routes.STATEFUL_SESSION, typed_config=session, disabled=True)
+    router = router_pb2.Router(suppress_envoy_headers=True)
+    yield hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=packed(router))
+
+
+def _access_log() -> accesslog_pb2.AccessLog:
+    struct = struct_pb2.Struct()
+    struct.update(ACCESS_LOG)
+    log_format = substitution_format_string_pb2.SubstitutionFormatString(
+        json_format=struct, omit_empty_values=True
+    )
+    config = packed(stream_pb2.StdoutAccessLog(log_format=log_format))
+    return accesslog_pb2.AccessLog(name="envoy.access_loggers.stdout", typed_config=config)

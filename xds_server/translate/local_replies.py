@@ -1,0 +1,97 @@
+"""Errors that the gateway itself answers: problem+json (RFC 9457) with a named reason and the request id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from envoy.config.accesslog.v3 import accesslog_pb2
+from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
+from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from google.protobuf import struct_pb2
+
+from filters import POLICIES
+from filters.errors import ErrorOverride
+from filters.policy import header
+from filters.reasons import BY_STATUS, OTHER, REASONS, Reason, details
+from xds_server.translate.wire import packed, uint32
+
+REASON_HEADER = "x-gateway-reason"
+CONTENT_TYPE = "application/problem+json"
+_OWN_ANSWER = details("direct_response") + " && !xds.route_name.startsWith('405/')"
+
+
+def local_reply_config(overrides: Mapping[str, ErrorOverride]) -> hcm_pb2.LocalReplyConfig:
+    """All reasons as mappers, the first that matches wins. `respond` and `redirect` stay as they were written."""
+    config = hcm_pb2.LocalReplyConfig(mappers=[hcm_pb2.ResponseMapper(filter=_cel(_OWN_ANSWER))])
+    config.mappers.extend(_mapper(reason, overrides.get(reason.name)) for reason in _reasons())
+    fallback = Reason(name=OTHER[0], title=OTHER[1], when="true")
+    config.mappers.append(_mapper(fallback, overrides.get(fallback.name)))
+    return config
+
+
+def _reasons() -> Iterator[Reason]:
+    for policy in POLICIES:
+        yield from policy.reasons
+    yield from REASONS
+    for status, name, title in BY_STATUS:
+        yield Reason(name=name, title=title, status=status, when=f"response.code == {status}")
+
+
+def _cel(expression: str) -> accesslog_pb2.AccessLogFilter:
+    extension = accesslog_pb2.ExtensionFilter(
+        name="envoy.access_loggers.extension_filters.cel",
+        typed_config=packed(cel_pb2.ExpressionFilter(expression=expression)),
+    )
+    return accesslog_pb2.AccessLogFilter(extension_filter=extension)
+
+
+def _mapper(reason: Reason, override: ErrorOverride | None) -> hcm_pb2.ResponseMapper:
+    override = override or ErrorOverride()
+    status = override.status or reason.status
+    mapper = hcm_pb2.ResponseMapper(
+        filter=_cel(reason.when),
+        headers_to_add=[header(REASON_HEADER, reason.name), *_headers(override)],
+        body_format_override=_format(_body(reason, override, status)),
+    )
+    if status is not None:
+        mapper.status_code.CopyFrom(uint32(status))
+    return mapper
+
+
+def _headers(override: ErrorOverride) -> Iterator[base_pb2.HeaderValueOption]:
+    for name, value in sorted(override.headers.items()):
+        yield header(name, value.replace("%", "%%"))
+
+
+def _body(reason: Reason, override: ErrorOverride, status: int | None) -> Mapping[str, Any]:
+    if override.body is not None:
+        return {key: _escaped(one) for key, one in override.body.items()}
+    body = {
+        "type": _escaped(override.type or "about:blank"),
+        "title": _escaped(override.title or reason.title),
+        "status": status if status is not None else "%RESPONSE_CODE%",
+        "reason": reason.name,
+        "request_id": "%REQ(X-REQUEST-ID)%",
+    }
+    if override.detail is not None:
+        body["detail"] = _escaped(override.detail)
+    return body
+
+
+def _escaped(value: Any) -> Any:
+    """Text of a user, which must not be read as Envoy's format."""
+    if isinstance(value, str):
+        return value.replace("%", "%%")
+    if isinstance(value, Mapping):
+        return {key: _escaped(one) for key, one in value.items()}
+    return [_escaped(one) for one in value] if isinstance(value, list) else value
+
+
+def _format(body: Mapping[str, Any]) -> substitution_format_string_pb2.SubstitutionFormatString:
+    struct = struct_pb2.Struct()
+    struct.update(body)
+    return substitution_format_string_pb2.SubstitutionFormatString(
+        json_format=struct, content_type=CONTENT_TYPE
+    )

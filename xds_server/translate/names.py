@@ -1,0 +1,48 @@
+"""Every resource name. A name holds no position, so that reordering renames nothing and re-warms nothing."""
+
+from __future__ import annotations
+
+from filters.policy import cluster_of_url as cluster_of_url
+
+
+def cluster(upstream: str) -> str:
+    """The cluster of an upstream: one for each upstream, whoever routes to it."""
+    return upstream
+
+
+def listener(name: str) -> str:
+    """The TCP listener."""
+    return name
+
+
+def quic(name: str) -> str:
+    """The UDP listener beside it, for HTTP/3."""
+    return f"{name}/quic"
+
+
+def routes(listener_name: str) -> str:
+    """The route configuration of a listener, TCP and QUIC alike."""
+    return listener_name
+
+
+def certificate(secret: str) -> str:
+    """The SDS secret of a certificate with its key."""
+    return secret
+
+
+def upstream_ca(upstream: str) -> str:
+    """The SDS secret of the authorities that an upstream's certificate must come from."""
+    return f"upstream/{upstream}/ca"
+
+
+def client_ca(listener_name: str) -> str:
+    """The SDS secret of the authorities that client certificates must come from."""
+    return f"listener/{listener_name}/client-ca"
+
+
+def method_not_allowed(route: str) -> str:
+    """The route that answers 405 for a route; local replies recognize it by this prefix."""
+    return f"{METHOD_NOT_ALLOWED}{route}"
+
+
+METHOD_NOT_ALLOWED = "405/"

@@ -1,0 +1,313 @@
+"""Routes (RDS): each route is translated and serialized once, and joined into the virtual hosts it belongs to."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+
+from envoy.config.route.v3 import route_components_pb2 as pb
+from envoy.extensions.filters.http.buffer.v3 import buffer_pb2
+from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
+from envoy.extensions.http.stateful_session.cookie.v3 import cookie_pb2
+from envoy.type.http.v3 import cookie_pb2 as http_cookie_pb2
+from envoy.type.matcher.v3 import regex_pb2, string_pb2
+from envoy.type.v3 import percent_pb2
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+
+from filters.policy import Context, RoutePart, header
+from xds_server.gateway.model.attached import by_key
+from xds_server.gateway.model.paths import PathMatch
+from xds_server.gateway.model.routes import Redirect, Respond, Retry, Route, SessionAffinity, ValueMatch
+from xds_server.gateway.raw import merged
+from xds_server.translate import names
+from xds_server.translate.wire import boolean, duration, packed, uint32
+
+BUFFER = "envoy.filters.http.buffer"
+STATEFUL_SESSION = "envoy.filters.http.stateful_session"
+_NEVER = timedelta(0)
+_REDIRECTS = {
+    301: pb.RedirectAction.MOVED_PERMANENTLY,
+    302: pb.RedirectAction.FOUND,
+    303: pb.RedirectAction.SEE_OTHER,
+    307: pb.RedirectAction.TEMPORARY_REDIRECT,
+    308: pb.RedirectAction.PERMANENT_REDIRECT,
+}
+
+
+def _regex(pattern: str) -> regex_pb2.RegexMatcher:
+    return regex_pb2.RegexMatcher(regex=pattern)
+
+
+def _path(match: PathMatch) -> pb.RouteMatch:
+    if match.kind == "exact":
+        return pb.RouteMatch(path=match.value)
+    if match.kind != "prefix":
+        return pb.RouteMatch(safe_regex=_regex(match.regex))
+    if match.value in ("", "/") or match.value.endswith("/"):
+        return pb.RouteMatch(prefix=match.value or "/")
+    return pb.RouteMatch(path_separated_prefix=match.value)
+
+
+def _string(match: ValueMatch) -> string_pb2.StringMatcher:
+    if match.regex is not None:
+        return string_pb2.StringMatcher(safe_regex=_regex(match.regex))
+    kind = next(
+        kind for kind in ("exact", "prefix", "suffix", "contains") if getattr(match, kind) is not None
+    )
+    return string_pb2.StringMatcher(**{kind: getattr(match, kind)})
+
+
+def _header(name: str, match: ValueMatch) -> pb.HeaderMatcher:
+    matcher = pb.HeaderMatcher(name=name.lower(), invert_match=match.invert)
+    if match.present is not None:
+        matcher.present_match = match.present
+    else:
+        matcher.string_match.CopyFrom(_string(match))
+    return matcher
+
+
+def _query(name: str, match: ValueMatch) -> pb.QueryParameterMatcher:
+    if match.present is not None:
+        return pb.QueryParameterMatcher(name=name, present_match=match.present is not match.invert)
+    return pb.QueryParameterMatcher(name=name, string_match=_string(match))
+
+
+def _methods(methods: Iterable[str]) -> pb.HeaderMatcher:
+    wanted = sorted(set(methods))
+    if len(wanted) == 1:
+        return pb.HeaderMatcher(name=":method", string_match=string_pb2.StringMatcher(exact=wanted[0]))
+    regex = string_pb2.StringMatcher(safe_regex=_regex("|".join(wanted)))
+    return pb.HeaderMatcher(name=":method", string_match=regex)
+
+
+def route_match(route: Route, *, methods: bool = True) -> pb.RouteMatch:
+    """What a request must look like."""
+    match = _path(route.match)
+    if methods and route.methods:
+        match.headers.append(_methods(route.methods))
+    match.headers.extend(_header(name, value) for name, value in sorted(route.headers.items()))
+    match.query_parameters.extend(_query(name, value) for name, value in sorted(route.query.items()))
+    return match
+
+
+def _rewrite(route: Route, action: pb.RouteAction) -> None:
+    rewrite = route.rewrite
+    if rewrite is None:
+        return
+    if rewrite.host == "auto":
+        action.auto_host_rewrite.value = True
+    elif rewrite.host is not None:
+        action.host_rewrite_literal = rewrite.host
+    if rewrite.regex is not None:
+        action.regex_rewrite.pattern.CopyFrom(_regex(rewrite.regex))
+        action.regex_rewrite.substitution = rewrite.substitution or ""
+    elif rewrite.path is not None:
+        _rewrite_path(route.match, rewrite.path, action)
+
+
+def _rewrite_path(match: PathMatch, target: str, action: pb.RouteAction) -> None:
+    if match.kind == "prefix" and target.endswith("/*"):
+        base = match.value.rstrip("/")
+        pattern, substitution = f"^{re.escape(base)}(/.*)?$", f"{_literal(target[:-2])}\\1"
+        if target == "/*":
+            pattern, substitution = f"^{re.escape(base)}/*(.*)$", "/\\1"
+    else:
+        pattern = f"^{match.regex}$" if match.kind == "template" else "^.*$"
+        positions = {name: number for number, name in enumerate(match.names, 1)}
+        parts = re.split(r"\{(\w+)\}", target)
+        substitution = "".join(
+            f"\\{positions[part]}" if number % 2 and part in positions else _literal(part)
+            for number, part in enumerate(parts)
+        )
+    action.regex_rewrite.pattern.CopyFrom(_regex(pattern))
+    action.regex_rewrite.substitution = substitution
+
+
+def _literal(text: str) -> str:
+    return text.replace("\\", "\\\\")
+
+
+def _retry(retry: Retry) -> pb.RetryPolicy:
+    statuses = sorted(int(one) for one in retry.on if one.isdigit())
+    conditions = sorted(
+        {one for one in retry.on if not one.isdigit()} | ({"retriable-status-codes"} if statuses else set())
+    )
+    policy = pb.RetryPolicy(
+        retry_on=",".join(conditions),
+        num_retries=uint32(retry.attempts),
+        retriable_status_codes=statuses,
+        retry_back_off=pb.RetryPolicy.RetryBackOff(
+            base_interval=duration(retry.backoff), max_interval=duration(retry.max_backoff)
+        ),
+    )
+    if retry.per_try_timeout is not None:
+        policy.per_try_timeout.CopyFrom(duration(retry.per_try_timeout))
+    if retry.avoid_failed_hosts:
+        config = any_pb2.Any(
+            type_url="type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+        )
+        policy.retry_host_predicate.add(
+            name="envoy.retry_host_predicates.previous_hosts", typed_config=config
+        )
+        policy.host_selection_retry_max_attempts = 5
+    return policy
+
+
+def _hash(affinity: SessionAffinity) -> pb.RouteAction.HashPolicy:
+    policy = pb.RouteAction.HashPolicy()
+    if affinity.header is not None:
+        policy.header.header_name = affinity.header.lower()
+    elif affinity.query is not None:
+        policy.query_parameter.name = affinity.query
+    else:
+        policy.connection_properties.source_ip = True
+    return policy
+
+
+def route_action(route: Route) -> pb.RouteAction:
+    """Forwarding to an upstream."""
+    action = pb.RouteAction(
+        timeout=duration(route.timeout),
+        cluster_not_found_response_code=pb.RouteAction.SERVICE_UNAVAILABLE,
+    )
+    if route.upstream is not None:
+        action.cluster = names.cluster(route.upstream)
+    else:
+        for target, weight in sorted((route.split or {}).items()):
+            action.weighted_clusters.clusters.add(name=names.cluster(target), weight=uint32(weight))
+    _rewrite(route, action)
+    if route.idle_timeout is not None:
+        action.idle_timeout.CopyFrom(duration(route.idle_timeout))
+    if route.retry is not None:
+        action.retry_policy.CopyFrom(_retry(route.retry))
+    if route.hedge is not None:
+        action.hedge_policy.hedge_on_per_try_timeout = route.hedge.on_per_try_timeout
+    if route.session_affinity is not None and route.session_affinity.cookie is None:
+        action.hash_policy.append(_hash(route.session_affinity))
+    for mirror in route.mirrors:
+        policy = action.request_mirror_policies.add(cluster=names.cluster(mirror.upstream))
+        millionths = round(mirror.percent * 10_000)
+        denominator = percent_pb2.FractionalPercent.MILLION
+        policy.runtime_fraction.default_value.numerator = millionths
+        policy.runtime_fraction.default_value.denominator = denominator
+    return action
+
+
+def _redirect(redirect: Redirect, match: PathMatch) -> pb.RedirectAction:
+    action = pb.RedirectAction(
+        response_code=_REDIRECTS[redirect.status],
+        strip_query=redirect.strip_query,
+    )
+    target = re.fullmatch(r"(?:(https?)://([^/:]+|\[[^]]+\])(?::(\d+))?)?(/.*)?", redirect.to or "")
+    scheme, host, port, path = target.groups() if target else (None, None, None, None)
+    scheme, host, path = redirect.scheme or scheme, redirect.host or host, redirect.path or path
+    number = redirect.port or (int(port) if port else 0)
+    if scheme is not None:
+        action.scheme_redirect = scheme
+    if host is not None:
+        action.host_redirect = host
+    if number:
+        action.port_redirect = number
+    if path is not None and path.endswith("/*") and match.kind == "prefix":
+        action.regex_rewrite.pattern.CopyFrom(_regex(f"^{re.escape(match.value.rstrip('/'))}(/.*)?$"))
+        action.regex_rewrite.substitution = f"{_literal(path[:-2])}\\1"
+    elif path is not None:
+        action.path_redirect = path
+    return action
+
+
+def _respond(respond: Respond, result: pb.Route) -> None:
+    result.direct_response.status = respond.status
+    body, kind = respond.body, respond.content_type
+    if body is not None and not isinstance(body, str):
+        body, kind = json.dumps(body, separators=(",", ":"), ensure_ascii=False), kind or "application/json"
+    if body:
+        result.direct_response.body.inline_string = body
+        result.response_headers_to_add.append(header("content-type", kind or "text/plain; charset=utf-8"))
+    for name, value in sorted(respond.headers.items()):
+        result.response_headers_to_add.append(header(name, value.replace("%", "%%")))
+
+
+def _filter_configs(route: Route) -> Iterator[tuple[str, Message]]:
+    if route.max_body is not None:
+        yield (
+            BUFFER,
+            buffer_pb2.BufferPerRoute(buffer=buffer_pb2.Buffer(max_request_bytes=uint32(route.max_body))),
+        )
+    cookie = route.session_affinity.cookie if route.session_affinity else None
+    if cookie is not None:
+        inner = http_cookie_pb2.Cookie(name=cookie.name, ttl=duration(cookie.ttl), path=cookie.path)
+        state = cookie_pb2.CookieBasedSessionState(cookie=inner)
+        session = stateful_session_pb2.StatefulSession()
+        session.session_state.name = "envoy.http.stateful_session.cookie"
+        session.session_state.typed_config.CopyFrom(packed(state))
+        yield STATEFUL_SESSION, stateful_session_pb2.StatefulSessionPerRoute(stateful_session=session)
+
+
+def _add(part: RoutePart, result: pb.Route) -> None:
+    for name, config in part.filter_configs.items():
+        result.typed_per_filter_config[name].CopyFrom(packed(config))
+    result.request_headers_to_add.extend(part.request_headers)
+    result.request_headers_to_remove.extend(part.request_headers_to_remove)
+    result.response_headers_to_add.extend(part.response_headers)
+    result.response_headers_to_remove.extend(part.response_headers_to_remove)
+
+
+def translate(name: str, route: Route, settings: Mapping[str, Any], context: Context) -> tuple[bytes, ...]:
+    """A route as serialized Envoy routes, in the order in which Envoy tries them. Raises Mistake for raw fields."""
+    result = pb.Route(name=name, match=route_match(route))
+    if route.redirect is not None:
+        result.redirect.CopyFrom(_redirect(route.redirect, route.match))
+    elif route.respond is not None:
+        _respond(route.respond, result)
+    else:
+        result.route.CopyFrom(route_action(route))
+    for filter_name, config in _filter_configs(route):
+        result.typed_per_filter_config[filter_name].CopyFrom(packed(config))
+    preflights = []
+    for key, policy in by_key().items():
+        part = policy.on_route(settings[key], context) if key in settings else policy.off_route(context)
+        _add(part, result)
+        preflights += [part] if part.answers_preflight else []
+    if route.envoy is not None:
+        result = merged(result, route.envoy)
+    variants = [*_preflights(name, route, preflights), *_upgrades(route, result), result]
+    return tuple(one.SerializeToString(deterministic=True) for one in variants)
+
+
+def _preflights(name: str, route: Route, parts: Iterable[RoutePart]) -> Iterator[pb.Route]:
+    """A route for some methods only must still let the filter see CORS preflights, which are OPTIONS."""
+    for part in parts:
+        if route.methods and "OPTIONS" not in route.methods:
+            match = route_match(route, methods=False)
+            match.headers.insert(0, _methods(("OPTIONS",)))
+            match.headers.append(pb.HeaderMatcher(name="access-control-request-method", present_match=True))
+            result = pb.Route(name=f"{name}/preflight", match=match)
+            result.direct_response.status = 403
+            _add(RoutePart(filter_configs=part.filter_configs), result)
+            yield result
+
+
+def _upgrades(route: Route, result: pb.Route) -> Iterator[pb.Route]:
+    """The WebSocket upgrade of a route: the same route without its time limit."""
+    if route.websocket:
+        upgrade = pb.Route()
+        upgrade.CopyFrom(result)
+        matcher = string_pb2.StringMatcher(exact="websocket", ignore_case=True)
+        upgrade.match.headers.append(pb.HeaderMatcher(name="upgrade", string_match=matcher))
+        upgrade.route.timeout.CopyFrom(duration(_NEVER))
+        upgrade.route.upgrade_configs.add(upgrade_type="websocket", enabled=boolean(True))
+        upgrade.route.ClearField("retry_policy")
+        yield upgrade
+
+
+def not_allowed(name: str, route: Route, allow: Iterable[str]) -> bytes:
+    """The answer where only the method differs: 405 with Allow (RFC 9110 section 15.5.6)."""
+    result = pb.Route(name=names.method_not_allowed(name), match=route_match(route, methods=False))
+    result.direct_response.status = 405
+    result.response_headers_to_add.append(header("allow", ", ".join(sorted(set(allow)))))
+    return result.SerializeToString(deterministic=True)

@@ -1,0 +1,45 @@
+"""Secrets (SDS): certificates never stand in listeners or clusters, so that rotating one drains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
+
+from filters.language import DataSource
+from xds_server.gateway.model.gateway import Sections
+from xds_server.translate import names
+from xds_server.translate.wire import ads
+
+Contents = Mapping[DataSource, bytes]
+
+
+def _bytes(content: bytes) -> base_pb2.DataSource:
+    return base_pb2.DataSource(inline_bytes=content)
+
+
+def _ca(name: str, content: bytes) -> secret_pb2.Secret:
+    context = common_pb2.CertificateValidationContext(trusted_ca=_bytes(content))
+    return secret_pb2.Secret(name=name, validation_context=context)
+
+
+def secrets(sections: Sections, contents: Contents) -> Iterator[secret_pb2.Secret]:
+    """Every secret of the gateway: certificates with keys, and authorities."""
+    for name, secret in sections.secrets.items():
+        certificate = common_pb2.TlsCertificate(
+            certificate_chain=_bytes(contents[secret.certificate]),
+            private_key=_bytes(contents[secret.private_key]),
+        )
+        yield secret_pb2.Secret(name=names.certificate(name), tls_certificate=certificate)
+    for name, upstream in sections.upstreams.items():
+        if upstream.tls is not None and upstream.tls.ca is not None:
+            yield _ca(names.upstream_ca(name), contents[upstream.tls.ca])
+    for name, listener in sections.listeners.items():
+        if listener.tls is not None and listener.tls.client_certificate is not None:
+            yield _ca(names.client_ca(name), contents[listener.tls.client_certificate.ca])
+
+
+def reference(name: str) -> secret_pb2.SdsSecretConfig:
+    """A reference to a secret, fetched over ADS."""
+    return secret_pb2.SdsSecretConfig(name=name, sds_config=ads())

@@ -1,0 +1,108 @@
+"""TLS contexts, towards clients and towards endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.transport_sockets.quic.v3 import quic_transport_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
+from envoy.type.matcher.v3 import string_pb2
+
+from xds_server.gateway.model.listeners import DownstreamTls
+from xds_server.gateway.model.upstreams import UpstreamTls
+from xds_server.translate import names, secrets
+from xds_server.translate.wire import boolean, packed
+
+SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
+_VERSIONS = {
+    "1.0": common_pb2.TlsParameters.TLSv1_0,
+    "1.1": common_pb2.TlsParameters.TLSv1_1,
+    "1.2": common_pb2.TlsParameters.TLSv1_2,
+    "1.3": common_pb2.TlsParameters.TLSv1_3,
+}
+
+
+def _alt_names(wanted: Iterable[str]) -> list[common_pb2.SubjectAltNameMatcher]:
+    matchers = []
+    for name in wanted:
+        kind = common_pb2.SubjectAltNameMatcher.URI if "://" in name else common_pb2.SubjectAltNameMatcher.DNS
+        matcher = (
+            string_pb2.StringMatcher(suffix=name[1:])
+            if name.startswith("*.")
+            else string_pb2.StringMatcher(exact=name)
+        )
+        matchers.append(common_pb2.SubjectAltNameMatcher(san_type=kind, matcher=matcher))
+    return matchers
+
+
+def upstream(name: str, config: UpstreamTls, alpn: Iterable[str]) -> base_pb2.TransportSocket:
+    """TLS to the endpoints of an upstream."""
+    common = tls_pb2.CommonTlsContext(
+        tls_params=common_pb2.TlsParameters(
+            tls_minimum_protocol_version=_VERSIONS[config.minimum_version],
+            tls_maximum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
+        ),
+        alpn_protocols=alpn,
+    )
+    if config.client_certificate is not None:
+        common.tls_certificate_sds_secret_configs.append(
+            secrets.reference(names.certificate(config.client_certificate))
+        )
+    if config.verify:
+        _verify(name, config, common)
+    context = tls_pb2.UpstreamTlsContext(common_tls_context=common, sni=config.sni or "")
+    return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))
+
+
+def _verify(name: str, config: UpstreamTls, common: tls_pb2.CommonTlsContext) -> None:
+    wanted = config.subject_alt_names or ((config.sni,) if config.sni else ())
+    validation = common_pb2.CertificateValidationContext(match_typed_subject_alt_names=_alt_names(wanted))
+    if config.ca is None:
+        validation.trusted_ca.filename = SYSTEM_CA
+        common.validation_context.CopyFrom(validation)
+    else:
+        common.combined_validation_context.default_validation_context.CopyFrom(validation)
+        reference = secrets.reference(names.upstream_ca(name))
+        common.combined_validation_context.validation_context_sds_secret_config.CopyFrom(reference)
+
+
+def downstream(name: str, config: DownstreamTls) -> base_pb2.TransportSocket:
+    """TLS for HTTP/1.1 and HTTP/2 clients."""
+    context = _downstream(name, config, ("h2", "http/1.1"))
+    return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))
+
+
+def quic(name: str, config: DownstreamTls) -> base_pb2.TransportSocket:
+    """TLS within QUIC, for HTTP/3 clients."""
+    context = _downstream(name, config, ("h3",))
+    context.common_tls_context.ClearField("tls_params")
+    transport = quic_transport_pb2.QuicDownstreamTransport(
+        downstream_tls_context=context, enable_early_data=boolean(False)
+    )
+    return base_pb2.TransportSocket(name="envoy.transport_sockets.quic", typed_config=packed(transport))
+
+
+def _downstream(name: str, config: DownstreamTls, alpn: Iterable[str]) -> tls_pb2.DownstreamTlsContext:
+    common = tls_pb2.CommonTlsContext(
+        tls_params=common_pb2.TlsParameters(
+            tls_minimum_protocol_version=_VERSIONS[config.minimum_version],
+            tls_maximum_protocol_version=_VERSIONS[config.maximum_version],
+            cipher_suites=config.cipher_suites,
+        ),
+        tls_certificate_sds_secret_configs=[
+            secrets.reference(names.certificate(one)) for one in config.certificates
+        ],
+        alpn_protocols=alpn,
+    )
+    context = tls_pb2.DownstreamTlsContext(common_tls_context=common)
+    client = config.client_certificate
+    if client is not None:
+        validation = common_pb2.CertificateValidationContext(
+            match_typed_subject_alt_names=_alt_names(client.subject_alt_names)
+        )
+        combined = context.common_tls_context.combined_validation_context
+        combined.default_validation_context.CopyFrom(validation)
+        combined.validation_context_sds_secret_config.CopyFrom(secrets.reference(names.client_ca(name)))
+        context.require_client_certificate.value = client.required
+    return context

@@ -1,0 +1,175 @@
+"""Gateway to Snapshot. What did not change since the last time is neither translated nor serialized again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import is_
+from typing import Any
+
+from envoy.config.core.v3 import extension_pb2
+from envoy.config.route.v3 import route_components_pb2
+
+from filters import POLICIES
+from filters.language import Mistake, Path, Problem
+from filters.language.problems import shown
+from filters.policy import Context, HttpFilter
+from xds_server.discovery.snapshot import Resource, Snapshot
+from xds_server.discovery.types import CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE, SECRET
+from xds_server.gateway.model.gateway import Gateway
+from xds_server.gateway.model.listeners import Listener
+from xds_server.gateway.model.routes import Route
+from xds_server.gateway.model.upstreams import Upstream
+from xds_server.translate import clusters, endpoints, listeners, names, routes, secrets, virtual_hosts
+from xds_server.translate.wire import packed
+
+
+class Untranslatable(Exception):  # noqa: N818 - carries the user's mistakes, as data
+    """Raw Envoy fields that Envoy's schema does not have."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+class Memo:
+    """Results by name, kept while every input is the very same object (frozen values make identity enough)."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, tuple[tuple[Any, ...], Any]] = {}
+        self._next: dict[Any, tuple[tuple[Any, ...], Any]] = {}
+
+    def get(self, name: Any, inputs: tuple[Any, ...], make: Callable[..., Any]) -> Any:
+        """The result of before, or that of `make(*inputs)`. Marks it as still used."""
+        known = self._kept.get(name)
+        if known is None or len(known[0]) != len(inputs) or not all(map(is_, known[0], inputs)):
+            known = (inputs, make(*inputs))
+        self._next[name] = known
+        return known[1]
+
+    def finish(self) -> None:
+        """Forget what was not used since the last call."""
+        self._kept, self._next = self._next, {}
+
+
+class Translator:
+    """Translates one gateway again and again. Results depend on the gateway alone, never on the order of calls."""
+
+    def __init__(self) -> None:
+        self._memo = Memo()
+        self._problems: list[Problem] = []
+
+    def translate(self, gateway: Gateway) -> Snapshot:
+        """The snapshot of a gateway. Raises Untranslatable with every mistake in raw Envoy fields."""
+        self._problems = []
+        filters = _filters(gateway)
+        resources = {
+            CLUSTER: [*self._clusters(gateway), *_called(filters)],
+            ENDPOINT: list(self._endpoints(gateway)),
+            SECRET: [Resource.of(one) for one in secrets.secrets(gateway.sections, gateway.contents)],
+            EXTENSION_CONFIG: [_extension(one) for one in filters if one.dynamic],
+            LISTENER: list(self._listeners(gateway, filters)),
+            ROUTE: list(self._routes(gateway)),
+        }
+        self._memo.finish()
+        if self._problems:
+            self._memo = Memo()
+            raise Untranslatable(tuple(self._problems))
+        return Snapshot.of(resources)
+
+    def _try(self, path: Path, make: Callable[..., Iterable[Any]], *arguments: Any) -> tuple[Any, ...]:
+        try:
+            return tuple(make(*arguments))
+        except Mistake as mistake:
+            value = None if mistake.value is ... else shown(mistake.value)
+            where = (*path, "envoy", *mistake.path)
+            self._problems.append(
+                Problem(path=where, message=mistake.message, remedy=mistake.remedy, value=value)
+            )
+            return ()
+
+    def _clusters(self, gateway: Gateway) -> Iterator[Resource]:
+        for name, upstream in gateway.sections.upstreams.items():
+            yield from self._memo.get((CLUSTER, name), (name, upstream), self._cluster)
+
+    def _cluster(self, name: str, upstream: Upstream) -> tuple[Resource, ...]:
+        messages = self._try(("upstreams", name), lambda: [clusters.cluster(name, upstream)])
+        return tuple(map(Resource.of, messages))
+
+    def _endpoints(self, gateway: Gateway) -> Iterator[Resource]:
+        for name, upstream in gateway.sections.upstreams.items():
+            if not clusters.is_dns(upstream):
+                yield self._memo.get((ENDPOINT, name), (name, upstream), _load_assignment)
+
+    def _listeners(self, gateway: Gateway, filters: tuple[HttpFilter, ...]) -> Iterator[Resource]:
+        for name, listener in gateway.sections.listeners.items():
+            arguments = (name, listener, filters, gateway.sections.errors)
+            yield from map(Resource.of, self._try(("listeners", name), listeners.listeners, *arguments))
+
+    def _routes(self, gateway: Gateway) -> Iterator[Resource]:
+        for name, listener in gateway.sections.listeners.items():
+            if listener.redirect_to_https is not False:
+                body = virtual_hosts.route_configuration(name, None, [_to_https(listener)])
+            else:
+                selected = {
+                    key: route
+                    for key, route in gateway.sections.routes.items()
+                    if not route.listeners or name in route.listeners
+                }
+                hosts = self._hosts(gateway, selected)
+                body = virtual_hosts.route_configuration(name, listeners.alt_svc(listener), hosts)
+            yield Resource.from_bytes(names.routes(name), body)
+
+    def _hosts(self, gateway: Gateway, selected: Mapping[str, Route]) -> Iterator[bytes]:
+        for host, members in virtual_hosts.by_host(selected).items():
+            parts = [part for name in members for part in self._route(name, gateway)]
+            last = virtual_hosts.fallbacks(members, selected)
+            parts += virtual_hosts.not_allowed(last, selected)
+            yield virtual_hosts.virtual_host(host, parts)
+
+    def _route(self, name: str, gateway: Gateway) -> tuple[bytes, ...]:
+        route, settings, context = gateway.sections.routes[name], gateway.policies[name], gateway.context
+        inputs = (name, route, settings, context.providers, context.consumers, context.plans)
+
+        def make(*_: Any) -> tuple[bytes, ...]:
+            return self._try(("routes", name), routes.translate, name, route, settings, context)
+
+        parts: tuple[bytes, ...] = self._memo.get((Route, name), inputs, make)
+        return parts
+
+
+def _called(filters: Iterable[HttpFilter]) -> Iterator[Resource]:
+    urls = {names.cluster_of_url(url): url for one in filters for url in one.calls}
+    for _, url in sorted(urls.items()):
+        yield Resource.of(clusters.cluster_of_url(url))
+
+
+def _load_assignment(name: str, upstream: Upstream) -> Resource:
+    return Resource.of(endpoints.load_assignment(name, upstream), names.cluster(name))
+
+
+def _filters(gateway: Gateway) -> tuple[HttpFilter, ...]:
+    """The chain of HTTP filters, the same in every listener."""
+    used: dict[str, list[Any]] = {}
+    seen: set[tuple[str, int]] = set()
+    for settings in gateway.policies.values():
+        for key, value in settings.items():
+            if (key, id(value)) not in seen:
+                seen.add((key, id(value)))
+                used.setdefault(key, []).append(value)
+    context: Context = gateway.context
+    return tuple(one for policy in POLICIES for one in policy.http_filters(used.get(policy.key, ()), context))
+
+
+def _extension(one: HttpFilter) -> Resource:
+    config = extension_pb2.TypedExtensionConfig(name=one.name, typed_config=packed(one.config))
+    return Resource.of(config)
+
+
+def _to_https(listener: Listener) -> bytes:
+    host = route_components_pb2.VirtualHost(name="redirect-to-https", domains=["*"])
+    route = host.routes.add(name="redirect-to-https", match=route_components_pb2.RouteMatch(prefix="/"))
+    route.redirect.https_redirect = True
+    route.redirect.response_code = route_components_pb2.RedirectAction.PERMANENT_REDIRECT
+    if listener.redirect_to_https is not True:
+        route.redirect.port_redirect = listener.redirect_to_https
+    return host.SerializeToString(deterministic=True)
