@@ -116,8 +116,8 @@ def _rewrite_path(match: PathMatch, target: str, action: pb.RouteAction) -> None
         if target == "/*":
             pattern, substitution = f"^{re.escape(base)}/*(.*)$", "/\\1"
     else:
-        pattern = f"^{match.regex}$" if match.kind == "template" else "^.*$"
-        positions = {name: number for number, name in enumerate(match.names, 1)}
+        pattern = f"^(?:{match.regex})$" if match.names else "^.*$"
+        positions = match.positions
         parts = re.split(r"\{(\w+)\}", target)
         substitution = "".join(
             f"\\{positions[part]}" if number % 2 and part in positions else _literal(part)
@@ -224,7 +224,10 @@ def _respond(respond: Respond, result: pb.Route) -> None:
     result.direct_response.status = respond.status
     body, kind = respond.body, respond.content_type
     if body is not None and not isinstance(body, str):
-        body, kind = json.dumps(body, separators=(",", ":"), ensure_ascii=False), kind or "application/json"
+        body, kind = (
+            json.dumps(dict(body), separators=(",", ":"), ensure_ascii=False),
+            kind or "application/json",
+        )
     if body:
         result.direct_response.body.inline_string = body
         result.response_headers_to_add.append(header("content-type", kind or "text/plain; charset=utf-8"))

@@ -26,11 +26,24 @@ class PathMatch:
 
     @property
     def regex(self) -> str:
-        """What a template or regex matches, as RE2; template names are groups in their order."""
+        """What a template or regex matches, as an RE2 for the whole path; names are groups.
+
+        A regex is searched for in the path, as everywhere: it is anchored where it says ^ and $.
+        """
         if self.kind == "regex":
-            return self.value
+            one = "|" not in self.value
+            begin = "" if one and self.value.startswith("^") else ".*"
+            end = "" if one and self.value.endswith("$") and not self.value.endswith("\\$") else ".*"
+            return f"{begin}(?:{self.value}){end}" if begin or end else self.value
         parts = re.split(r"(\{\w+\})", self.value)
         return "".join("([^/]+)" if part.startswith("{") else re.escape(part) for part in parts)
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """The number of the group of each name in `regex`."""
+        if self.kind == "regex":
+            return dict(re.compile(self.value).groupindex)
+        return {name: number for number, name in enumerate(self.names, 1)}
 
     def __str__(self) -> str:
         return {"regex": f"~{self.value}", "prefix": f"{self.value}/*"}.get(self.kind, self.value)
@@ -72,12 +85,12 @@ def parse_path(text: str) -> PathMatch:
 
 
 def _regex(pattern: str) -> PathMatch:
-    if re.search(r"\\[1-9]|\(\?[=!<]", pattern.replace("(?<name", "")):
+    if re.search(r"\\[1-9]|\(\?(?:[=!]|<[=!])", pattern):
         raise Mistake(
             "RE2 has no back-references and no look-around", "rewrite the expression", value=pattern
         )
     try:
-        compiled = re.compile(pattern.replace("(?P<", "(?P<"))
+        compiled = re.compile(pattern)
     except re.error as error:
         raise Mistake(f"not a regular expression: {error}", "mend it", value=pattern) from None
     return PathMatch("regex", pattern, tuple(compiled.groupindex))

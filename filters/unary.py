@@ -1,0 +1,34 @@
+"""Unary gRPC methods as plain values: what a service offers, whichever server carries it.
+
+A service of a policy is a tuple of methods. Our own HTTP/2 server and grpcio both mount them, so that neither
+shows in the policy's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnaryMethod:
+    """One method: `path` is ``/package.Service/Method``.
+
+    `call` takes what `parse` made of the request's bytes and returns the response, or an awaitable of it.
+    A response that is already bytes is sent as it is, anything else goes through `serialize`.
+    """
+
+    path: str
+    parse: Callable[[bytes], Any]
+    call: Callable[[Any], Any | Awaitable[Any]]
+    serialize: Callable[[Any], bytes]
+
+
+class RpcError(Exception):
+    """Ends a call with a gRPC status other than OK (grpc/doc/statuscodes.md); `code` is its number."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message

@@ -1,0 +1,55 @@
+"""A gateway folder as bytes: which files count, and what was asked for beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What a folder held at one moment. `files` are its YAML files by relative name.
+
+    `problems` say what could not be read; a folder with problems is never served. `reads` collects the paths
+    that were asked for through `read`, so that they can be watched too.
+    """
+
+    root: Path
+    files: Mapping[str, bytes]
+    problems: tuple[str, ...] = ()
+    reads: set[Path] = field(default_factory=set, compare=False)
+
+    def read(self, path: str) -> bytes:
+        """The content of a file that the gateway refers to, relative to the folder. Raises OSError."""
+        found = self.root / path
+        self.reads.add(found)
+        return found.read_bytes()
+
+
+def read_folder(path: Path | str) -> Folder:
+    """Read every ``*.yaml`` and ``*.yml``, without `tests/` and names that begin with a dot or underscore."""
+    root = Path(path)
+    files: dict[str, bytes] = {}
+    problems: list[str] = []
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        return Folder(root, MappingProxyType({}), (f"{root} {what}",))
+
+    def failed(error: OSError) -> None:
+        problems.append(f"{error.filename}: {error.strerror}")
+
+    for folder, folders, names in os.walk(root, onerror=failed, followlinks=False):
+        folders[:] = sorted(one for one in folders if one != "tests" and one[0] not in "._")
+        for name in sorted(names):
+            if name.endswith(SUFFIXES) and name[0] not in "._":
+                file = Path(folder) / name
+                try:
+                    files[file.relative_to(root).as_posix()] = file.read_bytes()
+                except OSError as error:
+                    problems.append(f"{file}: {error.strerror}")
+    return Folder(root, MappingProxyType(files), tuple(problems))
