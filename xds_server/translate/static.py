@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from envoy.config.bootstrap.v3 import bootstrap_pb2
@@ -13,7 +14,7 @@ from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.transport_sockets.proxy_protocol.v3 import upstream_proxy_protocol_pb2
 from envoy.extensions.transport_sockets.quic.v3 import quic_transport_pb2
-from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from google.protobuf import any_pb2
 
 from xds_server.discovery.snapshot import Snapshot
@@ -22,12 +23,20 @@ from xds_server.translate.listeners import HCM
 from xds_server.translate.wire import packed
 
 
-def bootstrap(snapshot: Snapshot) -> bootstrap_pb2.Bootstrap:
-    """Every reference of the snapshot resolved into static resources."""
+def bootstrap(
+    snapshot: Snapshot, private_keys: Mapping[str, base_pb2.DataSource] | None = None
+) -> bootstrap_pb2.Bootstrap:
+    """Every reference of the snapshot resolved into static resources.
+
+    `private_keys` says by name of a secret where Envoy itself reads the key, so that the result holds none.
+    """
     result = bootstrap_pb2.Bootstrap()
     static = result.static_resources
-    for secret in snapshot[SECRET].values():
-        static.secrets.append(secret_pb2.Secret.FromString(secret.body))
+    for resource in snapshot[SECRET].values():
+        secret = static.secrets.add()
+        secret.ParseFromString(resource.body)
+        if secret.HasField("tls_certificate") and private_keys and secret.name in private_keys:
+            secret.tls_certificate.private_key.CopyFrom(private_keys[secret.name])
     for cluster in snapshot[CLUSTER].values():
         static.clusters.append(_cluster(cluster_pb2.Cluster.FromString(cluster.body), snapshot))
     for listener in snapshot[LISTENER].values():

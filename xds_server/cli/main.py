@@ -1,0 +1,54 @@
+"""The command `xds`: one module per command, imported only when it is the one that was called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from xds_server.errors import InvalidGateway, XdsError
+
+COMMANDS: dict[str, str] = {
+    "check": "all errors and warnings of a gateway",
+    "compile": "the Envoy resources of a gateway",
+    "version": "the versions of this command and of the bundled Envoy",
+}
+"""Each is the module of the same name in this package, with `arguments(parser)` and `run(arguments)`."""
+
+
+def parser(name: str | None) -> argparse.ArgumentParser:
+    """The parser, with the arguments of the command `name`."""
+    result = argparse.ArgumentParser(prog="xds", description="An API gateway as a folder of YAML, on Envoy.")
+    commands = result.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command, summary in COMMANDS.items():
+        one = commands.add_parser(command, help=summary, description=summary)
+        if command == name:
+            _module(command).arguments(one)
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit codes: 0 fine, 1 the input is wrong, 2 wrong usage, 3 the environment failed."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    name = next((word for word in words if not word.startswith("-")), None)
+    arguments = parser(name).parse_args(words)
+    try:
+        return int(_module(arguments.command).run(arguments))
+    except InvalidGateway as error:
+        from xds_server.cli import output
+
+        output.problems(error.problems, getattr(arguments, "output", "text"))
+        return error.exit_code
+    except XdsError as error:
+        print(f"xds: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _module(command: str):  # type: ignore[no-untyped-def] # a module of this package
+    return importlib.import_module(f"xds_server.cli.{command}")

@@ -1,0 +1,61 @@
+"""A folder to a snapshot: reading and translating joined, and both kept for the next time."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from filters.language import Problem
+from xds_server.discovery.snapshot import Snapshot
+from xds_server.errors import InvalidGateway, UnreadableFolder
+from xds_server.gateway.model.gateway import Gateway
+from xds_server.gateway.reader import Reader
+from xds_server.sources.folder import Folder
+from xds_server.translate.translator import Translator, Untranslatable
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A folder without mistakes: its gateway, the Envoy resources of it, and what is worth a warning."""
+
+    gateway: Gateway
+    snapshot: Snapshot
+    warnings: tuple[Problem, ...]
+
+
+class Compiler:
+    """Compiles folders again and again; what did not change is neither read nor translated again."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._reader = Reader()
+        self._translator = Translator()
+        self._environment = os.environ if environment is None else environment
+
+    def compile(self, folder: Folder) -> Compiled:
+        """Read and translate a folder. Raises UnreadableFolder and InvalidGateway."""
+        if folder.problems:
+            raise UnreadableFolder("\n".join(folder.problems))
+        with _without_collection():
+            reading = self._reader.read(folder.files, folder.read, self._environment)
+            if reading.gateway is None:
+                raise InvalidGateway(reading.problems)
+            try:
+                snapshot = self._translator.translate(reading.gateway)
+            except Untranslatable as error:
+                raise InvalidGateway((*reading.problems, *error.problems)) from None
+        return Compiled(reading.gateway, snapshot, reading.problems)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Reading makes many objects and no garbage in cycles: the collector would only look at them in vain."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,109 @@
+"""One folder, kept served: compiled on every change, published when it has no mistakes, reported when it has."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from filters.language import Problem
+from xds_server.compiler import Compiled, Compiler
+from xds_server.errors import InvalidGateway, UnreadableFolder
+from xds_server.sources.directory import Directory
+from xds_server.sources.folder import Folder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Serving:
+    """What is served, and what is wrong with what came after it.
+
+    `since` is Unix time. `compiled` is the last good gateway, None until there is one; `problems` and
+    `unreadable` are those of the newest state of the folder, so they are empty when that is what is served.
+    """
+
+    folder: str
+    compiled: Compiled | None = None
+    since: float = 0.0
+    problems: tuple[Problem, ...] = ()
+    unreadable: str = ""
+    changes: int = field(default=0)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the folder's newest state is the one that is served."""
+        return self.compiled is not None and not self.unreadable and not self.errors
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The mistakes that keep the newest state from being served."""
+        return tuple(one for one in self.problems if one.severity == "error")
+
+
+class Control:
+    """Follows a folder. `publish` is called with every good gateway that differs from the one before."""
+
+    def __init__(self, directory: Directory, compiler: Compiler, publish: Callable[[Compiled], None]) -> None:
+        self.serving = Serving(str(directory.path))
+        self._directory = directory
+        self._compiler = compiler
+        self._publish = publish
+        self._last: tuple[object, ...] = ()
+
+    async def run(self) -> None:
+        """Follow the folder until cancelled. A gateway with mistakes never replaces a good one."""
+        changes = self._directory.changes()
+        try:
+            async for folder in changes:
+                self.take(folder)
+                self._directory.refer_to(folder.reads)
+        finally:
+            await changes.aclose()
+
+    def take(self, folder: Folder) -> None:
+        """Compile one state of the folder and publish it, or report why not."""
+        began = time.perf_counter()
+        serving = self.serving
+        try:
+            compiled = self._compiler.compile(folder)
+        except UnreadableFolder as error:
+            self._report((), str(error))
+            return
+        except InvalidGateway as error:
+            self._report(error.problems, "")
+            return
+        self._report(compiled.warnings, "")
+        if serving.compiled is not None and serving.compiled.snapshot.versions == compiled.snapshot.versions:
+            serving.compiled = compiled
+            return
+        serving.compiled, serving.since = compiled, time.time()
+        serving.changes += 1
+        self._publish(compiled)
+        sections = compiled.gateway.sections
+        milliseconds = (time.perf_counter() - began) * 1000
+        log.info(
+            "published the gateway routes=%d upstreams=%d in=%.0fms",
+            len(sections.routes),
+            len(sections.upstreams),
+            milliseconds,
+        )
+
+    def _report(self, problems: tuple[Problem, ...], unreadable: str) -> None:
+        """Say what is wrong, once for each different state."""
+        serving = self.serving
+        state = (problems, unreadable)
+        serving.problems, serving.unreadable = problems, unreadable
+        if state == self._last:
+            return
+        mended, self._last = bool(self._last and any(self._last)), state
+        for problem in problems:
+            log.log(logging.ERROR if problem.severity == "error" else logging.WARNING, "%s", problem)
+        if unreadable:
+            log.error("%s", unreadable)
+        if unreadable or serving.errors:
+            kept = "the last good gateway stays in service" if serving.compiled else "nothing is served yet"
+            log.error("the gateway has mistakes; %s", kept)
+        elif mended:
+            log.info("the gateway has no mistakes any more")

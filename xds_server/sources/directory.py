@@ -1,0 +1,154 @@
+"""A folder that is watched: every change of it, the first at once, a burst as one.
+
+Watched are the folder, its parent (so that a folder that vanishes and returns is seen), the folders of the
+links on the way to it (so that a swapped one is) and the folders of the files that the gateway refers to. What an event says is not trusted: after any
+of them everything is read again, and what is the same as before is no change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver, ObservedWatch
+from watchdog.observers.polling import PollingObserver
+
+from xds_server.sources.folder import Folder, read_folder
+
+SETTLE = 0.05
+"""Seconds: a file that is still being written is read when it is closed, or at the latest after this."""
+RECHECK = 1.0
+"""Seconds between looks at a folder that cannot be read or watched."""
+DEEPEST_LINKS = 8
+_Identity = tuple[int, int] | None
+"""Device and inode: what a path leads to, which another folder under the same path does not share."""
+_WRITING = frozenset(["created", "modified", "opened", "closed_no_write"])
+_NO_CHANGE = frozenset(["opened", "closed_no_write"])
+
+
+class Directory:
+    """Watches one gateway folder. Iterate over `changes()` from one task only."""
+
+    def __init__(self, path: Path | str, *, poll: bool = False) -> None:
+        self.path = Path(path).absolute()
+        self._poll = poll
+        self._observer: BaseObserver | None = None
+        self._watches: dict[Path, tuple[ObservedWatch, _Identity]] = {}
+        self._wanted: frozenset[Path] = frozenset()
+        self._now = asyncio.Event()
+        self._soon = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def changes(self) -> AsyncGenerator[Folder, None]:
+        """Yield the folder as it is, then again after every change, until the iteration is closed."""
+        self._loop = asyncio.get_running_loop()
+        self._observer = PollingObserver(timeout=0.5) if self._poll else Observer()
+        self._observer.start()
+        try:
+            while True:
+                self._watch()
+                self._now.clear()
+                self._soon.clear()
+                folder = read_folder(self.path)
+                yield folder
+                self.refer_to(folder.reads)
+                await self._next(healthy=not folder.problems and self._watch())
+        finally:
+            self._observer.stop()
+            await asyncio.to_thread(self._observer.join)
+
+    def refer_to(self, paths: Iterable[Path]) -> None:
+        """Watch the folders of these files too, in place of those of the last call."""
+        outside = {Path(os.path.abspath(path)).parent for path in paths}  # noqa: PTH100 - links stay as they are
+        self._wanted = frozenset(one for one in outside if not one.is_relative_to(self.path))
+        self._watch()
+
+    async def _next(self, *, healthy: bool) -> None:
+        """Wait for a finished write, or for a while after one that is under way, or for a look in vain."""
+        soon = asyncio.ensure_future(self._soon.wait())
+        now = asyncio.ensure_future(self._now.wait())
+        try:
+            await asyncio.wait(
+                {soon, now}, timeout=None if healthy else RECHECK, return_when="FIRST_COMPLETED"
+            )
+            if soon.done() and not now.done():
+                await asyncio.wait({now}, timeout=SETTLE)
+        finally:
+            soon.cancel()
+            now.cancel()
+
+    def _watch(self) -> bool:
+        """Watch what is not watched yet; False when something cannot be."""
+        assert self._observer is not None
+        wanted = dict.fromkeys(map(_real, self._beside()), False) | {_real(self.path): True}
+        for path, (_, watched) in list(self._watches.items()):
+            if path not in wanted or _identity(path) != watched:
+                self._forget(path)
+        for path in wanted:
+            identity = _identity(path)
+            if path not in self._watches and identity is not None:
+                try:
+                    watch = self._observer.schedule(_Events(self), str(path), recursive=wanted[path])
+                except OSError:
+                    continue
+                self._watches[path] = (watch, identity)
+        return all(path in self._watches for path in wanted)
+
+    def _beside(self) -> Iterator[Path]:
+        yield self.path.parent
+        yield from self._wanted
+        for path in (self.path, *self._wanted):
+            yield from _folders_of_links(path)
+
+    def _forget(self, path: Path) -> None:
+        assert self._observer is not None
+        try:
+            self._observer.unschedule(self._watches.pop(path)[0])
+        except (KeyError, OSError):
+            return
+
+    def happened(self, event: FileSystemEvent) -> None:
+        """Take an event, in the observer's thread."""
+        if event.event_type in _NO_CHANGE or self._loop is None or self._loop.is_closed():
+            return
+        paths = [Path(os.fsdecode(path)) for path in (event.src_path, event.dest_path) if path]
+        if event.event_type in ("deleted", "moved") and event.is_directory and paths[0] in self._watches:
+            self._loop.call_soon_threadsafe(self._forget, paths[0])
+        writing = event.event_type in _WRITING and not event.is_directory
+        link = writing and event.event_type == "created" and any(path.is_symlink() for path in paths)
+        flag = self._soon if writing and not link else self._now
+        self._loop.call_soon_threadsafe(flag.set)
+
+
+class _Events(FileSystemEventHandler):
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+
+    def on_any_event(self, event: FileSystemEvent) -> Any:
+        self._directory.happened(event)
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _folders_of_links(path: Path, depth: int = 0) -> Iterator[Path]:
+    """The folders that hold the links on the way to `path`, and those on the way to where they lead."""
+    for link in (one for one in (*reversed(path.parents), path) if one.is_symlink()):
+        yield link.parent
+        if depth < DEEPEST_LINKS:
+            target = link.parent / os.readlink(link)  # noqa: PTH115 - one step only
+            yield from _folders_of_links(Path(os.path.abspath(target)), depth + 1)  # noqa: PTH100 - as above
+
+
+def _identity(path: Path) -> _Identity:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if path.is_dir() else None
