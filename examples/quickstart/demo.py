@@ -1,0 +1,46 @@
+"""`make demo`: the two services and the gateway in front of them, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from services import service  # noqa: E402 - beside this file, wherever it is run from
+
+LINES = """
+The gateway of examples/quickstart/gateway is starting. When it says that it is ready, try in another terminal:
+
+  curl -i http://localhost:{port}/api/users/1
+  curl -i http://localhost:{port}/api/orders/7
+  curl -i -X DELETE http://localhost:{port}/api/orders/7     # 405, with Allow
+  curl -i http://localhost:{port}/nowhere                    # 404, as problem+json
+  curl -i -H 'Host: admin.localhost' http://localhost:{port}/
+
+Then break examples/quickstart/gateway/gateway.yaml on purpose and watch this terminal: the line and the remedy
+are named, and the requests above go on. Ctrl-C ends.
+"""
+
+
+def main() -> int:
+    """Run until Ctrl-C; the exit code is that of `xds run`."""
+    for name, variable, default in (("users", "USERS_ADDRESS", 9001), ("orders", "ORDERS_ADDRESS", 9002)):
+        port = int(os.environ.get(variable, f":{default}").rpartition(":")[2])
+        threading.Thread(target=service(name, port).serve_forever, daemon=True).start()
+    print(LINES.format(port=os.environ.get("GATEWAY_PORT", "8080")), flush=True)
+    command = [sys.executable, "-m", "xds_server", "run", str(HERE / "gateway"), *sys.argv[1:]]
+    process = subprocess.Popen(command)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main())
