@@ -74,7 +74,7 @@ async def test_stopping_ends_envoy_and_frees_the_port(supervisor: Supervisor, po
     await _answers(port)
     await supervisor.stop()
     assert supervisor.pid is None
-    with pytest.raises(OSError, match="refused|failed"):
+    with pytest.raises(OSError, match=r"refused|failed"):
         await asyncio.open_connection("127.0.0.1", port)
 
 
