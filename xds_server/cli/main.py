@@ -12,6 +12,7 @@ from xds_server.errors import InvalidGateway, XdsError
 COMMANDS: dict[str, str] = {
     "check": "all errors and warnings of a gateway",
     "compile": "the Envoy resources of a gateway",
+    "bootstrap": "the bootstrap for an Envoy that someone else runs",
     "version": "the versions of this command and of the bundled Envoy",
 }
 """Each is the module of the same name in this package, with `arguments(parser)` and `run(arguments)`."""
