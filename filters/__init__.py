@@ -3,7 +3,8 @@
 from typing import Any
 
 from filters.cors import Cors
+from filters.jwt import Jwt
 from filters.policy import Policy
 
-POLICIES: tuple[Policy[Any], ...] = (Cors(),)
+POLICIES: tuple[Policy[Any], ...] = (Cors(), Jwt())
 """Position is order: in the filter chain, in `xds explain` and in the reference."""

@@ -48,6 +48,7 @@ class Provider:
     from_query: tuple[str, ...] = option("Query parameters that hold the token.", default=())
     from_cookies: tuple[str, ...] = option("Cookies that hold the token.", default=())
     forward: bool = option("Whether the upstream sees the token.", default=True)
+    require_expiration: bool = option("Refuse tokens without `exp`.", default=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,8 +42,8 @@ class HttpFilter:
     """One filter of every listener's chain, `name` unique in it.
 
     `dynamic` delivers the configuration by ECDS, for filters whose own configuration changes with the gateway
-    (a new JWT provider), so that such a change does not touch the listener either. A filter that is not
-    dynamic is installed disabled unless `always`, and a route enables it by carrying its configuration.
+    (a new JWT provider), so that such a change does not touch the listener either. A filter is installed
+    disabled unless `always`, and a route enables it by carrying its configuration.
     `calls` are the URLs that the filter itself fetches; each gets a cluster named `cluster_of_url(url)`.
     """
 
@@ -76,7 +76,11 @@ NOTHING = RoutePart()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The parts of the gateway that a policy may refer to."""
+    """The parts of the gateway that a policy may refer to.
+
+    While one route is checked or translated, `route` is its name and `beside` are all its effective settings by
+    policy key, for policies that depend on each other (several ways to authenticate).
+    """
 
     providers: Mapping[str, Provider] = field(default_factory=dict)
     consumers: Mapping[str, Consumer] = field(default_factory=dict)
@@ -84,6 +88,8 @@ class Context:
     upstreams: frozenset[str] = frozenset()
     contents: Mapping[DataSource, bytes] = field(default_factory=dict)
     """What each DataSource of the gateway holds."""
+    route: str = ""
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
 
 S = TypeVar("S")

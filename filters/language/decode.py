@@ -200,8 +200,14 @@ def _shorten(cls: Any, refers: list[tuple[str, str]], value: Any, path: Path, pr
     except Mistake as mistake:
         problems.append(_placed(mistake, path, value))
         return INVALID
-    problems.names += [(path, section, getattr(result, name)) for name, section in refers]
+    problems.names += [
+        (path, section, one) for name, section in refers for one in _referred(getattr(result, name))
+    ]
     return result
+
+
+def _referred(value: Any) -> tuple[str, ...]:
+    return value if isinstance(value, tuple) else () if value is None else (value,)
 
 
 def _fields(

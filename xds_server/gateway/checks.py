@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from filters.language import Mistake, Path, Problem
@@ -106,6 +106,7 @@ def _route(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
 def _policies(
     name: str, route: Route, settings: Mapping[str, Any], sections: Sections, context: Context
 ) -> Iterator[Problem]:
+    context = replace(context, route=name, beside=settings)
     for key, value in settings.items():
         for mistake in by_key()[key].check(value, context):
             yield _mistake(mistake, _attached(name, route, key, sections))

@@ -198,7 +198,7 @@ def _http_filter(one: HttpFilter) -> hcm_pb2.HttpFilter:
     if one.dynamic:
         config = packed(one.config)
         discovery = config_source_pb2.ExtensionConfigSource(config_source=ads(), type_urls=[config.type_url])
-        return hcm_pb2.HttpFilter(name=one.name, config_discovery=discovery)
+        return hcm_pb2.HttpFilter(name=one.name, config_discovery=discovery, disabled=not one.always)
     return hcm_pb2.HttpFilter(name=one.name, typed_config=packed(one.config), disabled=not one.always)
 
 

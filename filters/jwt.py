@@ -1,0 +1,233 @@
+"""jwt: signed tokens of the gateway's identity providers (RFC 7519), verified by Envoy's jwt_authn filter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from envoy.config.core.v3 import backoff_pb2, base_pb2, http_uri_pb2
+from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2 as pb
+from google.protobuf import duration_pb2, empty_pb2
+
+from filters.identity import Provider
+from filters.language import DataSource, Mistake, Shorthand, option
+from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage, cluster_of_url
+from filters.reasons import Reason, details_begin
+
+FILTER = "envoy.filters.http.jwt_authn"
+LARGEST_TOKEN = 16 * 1024
+"""Bytes of a token that Envoy keeps verified in its cache; longer ones are verified every time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JwtSettings:
+    """Tokens of which providers are accepted: one provider, any of several, or all of several."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand(
+        (str, list),
+        "a provider, or a list of providers of which any suffices",
+        {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+    )
+    provider: str | None = option("Tokens of this provider.", default=None, refers="identity")
+    any: tuple[str, ...] = option("A token of any of these.", default=(), refers="identity")
+    all: tuple[str, ...] = option("A token of each of these.", default=(), refers="identity")
+    optional: bool = option("Let requests without a token pass; a bad token is still refused.", default=False)
+
+    @classmethod
+    def short(cls, value: str | list[Any]) -> JwtSettings:
+        """Read a provider or a list of them. Raises Mistake."""
+        if isinstance(value, str):
+            return cls(provider=value)
+        if not value or not all(isinstance(one, str) for one in value):
+            raise Mistake("expected names of providers", "write [corp, partner]")
+        return cls(any=tuple(value))
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes between the keys."""
+        if sum((self.provider is not None, bool(self.any), bool(self.all))) != 1:
+            yield Mistake("exactly one of 'provider', 'any' and 'all' is needed", "write jwt: NAME")
+        for key in ("any", "all"):
+            names = getattr(self, key)
+            if len(set(names)) < len(names):
+                yield Mistake("a provider is named twice", "name it once", path=(key,))
+        if self.optional and len(self.all) > 1:
+            yield Mistake("'optional' does not go with 'all'", "remove one", path=("optional",))
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Every provider that is named."""
+        return (self.provider,) if self.provider is not None else self.any or self.all
+
+
+def requirement_name(settings: JwtSettings, *, judge: bool) -> str:
+    """The name under which routes refer to a requirement. It tells what the requirement is, so it never moves."""
+    joined = (" & " if settings.all else " | ").join(sorted(settings.providers))
+    return f"{joined}{' ?' if settings.optional else ''}{'' if judge else ' *'}"
+
+
+def requirement(settings: JwtSettings, *, judge: bool) -> pb.JwtRequirement:
+    """What Envoy must find. Without `judge` it only verifies, and a later filter judges what was found."""
+    needs = [pb.JwtRequirement(provider_name=name) for name in sorted(settings.providers)]
+    if not judge:
+        failed = pb.JwtRequirement(allow_missing_or_failed=empty_pb2.Empty())
+        alone = [_any([one, failed]) for one in needs]
+        return (
+            pb.JwtRequirement(requires_all=pb.JwtRequirementAndList(requirements=alone))
+            if len(alone) > 1
+            else alone[0]
+        )
+    if settings.optional:
+        return _any([*needs, pb.JwtRequirement(allow_missing=empty_pb2.Empty())])
+    if len(needs) == 1:
+        return needs[0]
+    if settings.all:
+        return pb.JwtRequirement(requires_all=pb.JwtRequirementAndList(requirements=needs))
+    return _any(needs)
+
+
+def _any(requirements: Iterable[pb.JwtRequirement]) -> pb.JwtRequirement:
+    return pb.JwtRequirement(requires_any=pb.JwtRequirementOrList(requirements=requirements))
+
+
+def jwt_provider(name: str, provider: Provider, contents: Mapping[DataSource, bytes]) -> pb.JwtProvider:
+    """A provider as Envoy's filter takes it. Its claims go into the filter's metadata under the provider's name."""
+    # Named even where it is Envoy's default, which would also take the token from the query.
+    elsewhere = provider.from_query or provider.from_cookies
+    names = provider.from_headers or (() if elsewhere else ("authorization",))
+    result = pb.JwtProvider(
+        issuer=provider.issuer or "",
+        audiences=provider.audiences,
+        forward=provider.forward,
+        require_expiration=provider.require_expiration,
+        from_headers=[header for name in names for header in _token_headers(name)],
+        from_params=provider.from_query,
+        from_cookies=provider.from_cookies,
+        payload_in_metadata=name,
+        failed_status_in_metadata=failure_key(name),
+        clock_skew_seconds=int(provider.clock_skew.total_seconds()),
+        claim_to_headers=[
+            pb.JwtClaimToHeader(header_name=header.lower(), claim_name=claim)
+            for claim, header in sorted(provider.claim_headers.items())
+        ],
+        jwt_cache_config=pb.JwtCacheConfig(jwt_cache_size=1000, jwt_max_token_size=LARGEST_TOKEN),
+    )
+    if provider.jwks.url is None:
+        result.local_jwks.inline_bytes = contents[provider.jwks]
+    else:
+        result.remote_jwks.CopyFrom(_remote(provider.jwks.url, provider))
+    return result
+
+
+def failure_key(provider: str) -> str:
+    """The key of the filter's metadata under which it says why a provider's token was refused."""
+    return f"failure/{provider}"
+
+
+def _token_headers(name: str) -> Iterator[pb.JwtHeader]:
+    """RFC 9110 section 11.1: the name of a scheme is case-insensitive; Envoy's prefix is not."""
+    for prefix in ("Bearer ", "bearer ") if name.lower() == "authorization" else ("",):
+        yield pb.JwtHeader(name=name.lower(), value_prefix=prefix)
+
+
+def _remote(url: str, provider: Provider) -> pb.RemoteJwks:
+    timeout, cached = duration_pb2.Duration(), duration_pb2.Duration()
+    timeout.FromTimedelta(provider.jwks.timeout)
+    cached.FromTimedelta(provider.jwks.cache_for)
+    backoff = backoff_pb2.BackoffStrategy(
+        base_interval=duration_pb2.Duration(nanos=100_000_000), max_interval=duration_pb2.Duration(seconds=2)
+    )
+    retry = base_pb2.RetryPolicy(retry_back_off=backoff)
+    retry.num_retries.value = 2
+    return pb.RemoteJwks(
+        http_uri=http_uri_pb2.HttpUri(uri=url, cluster=cluster_of_url(url), timeout=timeout),
+        cache_duration=cached,
+        # Fetched ahead of requests, but a listener never waits for somebody else's server.
+        async_fetch=pb.JwksAsyncFetch(
+            fast_listener=True, failed_refetch_duration=duration_pb2.Duration(seconds=1)
+        ),
+        retry_policy=retry,
+    )
+
+
+def jwks_fault(content: bytes) -> str | None:
+    """Why a key set (RFC 7517 section 5) cannot be used, or None."""
+    try:
+        keys = json.loads(content)
+    except ValueError:
+        return "it is not JSON"
+    keys = keys.get("keys") if isinstance(keys, dict) else None
+    if not isinstance(keys, list) or not keys or not all(isinstance(key, dict) for key in keys):
+        return "it has no list 'keys' with keys"
+    if not any(key.get("kty") in ("RSA", "EC", "OKP") for key in keys):
+        return "none of its keys is of type RSA, EC or OKP"
+    return None
+
+
+def _fault(provider: Provider, context: Context) -> str | None:
+    content = context.contents.get(provider.jwks)
+    return None if provider.jwks.url is not None or content is None else jwks_fault(content)
+
+
+def _reason(name: str, title: str, *texts: str, status: int = 401) -> Reason:
+    when = details_begin(*(f"jwt_authn_access_denied{{{text}" for text in texts))
+    return Reason(name=name, title=title, status=status, when=when)
+
+
+class Jwt(Policy[JwtSettings]):
+    """Compiled into Envoy's jwt_authn filter: routes refer to requirements of it by name."""
+
+    key = "jwt"
+    stage = Stage.AUTHENTICATE
+    settings = JwtSettings
+    reasons = (
+        _reason("jwt_missing", "A token is needed", "Jwt_is_missing"),
+        _reason("jwt_expired", "The token has expired", "Jwt_is_expired"),
+        _reason("jwt_not_yet_valid", "The token is not yet valid", "Jwt_not_yet_valid"),
+        _reason("jwt_wrong_issuer", "The token's issuer is not accepted", "Jwt_issuer_is_not_configured"),
+        _reason("jwt_wrong_audience", "The token is for somebody else", "Audiences_in_Jwt_are_not_allowed"),
+        _reason("jwt_invalid_signature", "The token cannot be verified", "Jwt_verification_fails"),
+        _reason("jwt_unknown_key", "The token's key is not known", "Jwks_doesn"),
+        _reason(
+            "jwt_unsupported_algorithm",
+            "The token's algorithm is not accepted",
+            "Jwt_header_[alg]_is_not_supported",
+        ),
+        _reason("jwks_unavailable", "The issuer's keys cannot be fetched", "Jwks", status=503),
+        _reason("jwt_malformed", "The token is malformed", ""),
+    )
+
+    def check(self, settings: JwtSettings, context: Context) -> Iterator[Mistake]:
+        """Yield a mistake for each provider whose key set cannot be used."""
+        for name in settings.providers:
+            provider = context.providers.get(name)
+            fault = _fault(provider, context) if provider is not None else None
+            if fault is not None:
+                remedy = "write the JSON that the issuer publishes as its jwks_uri"
+                yield Mistake(f"the key set of '{name}' cannot be used: {fault}", remedy)
+
+    def http_filters(self, used: Iterable[JwtSettings], context: Context) -> tuple[HttpFilter, ...]:
+        providers = {name: one for name, one in context.providers.items() if _fault(one, context) is None}
+        # Each provider alone is always there, so that a route that changes its provider finds it in time.
+        alone = [
+            JwtSettings(provider=name, optional=optional) for name in providers for optional in (False, True)
+        ]
+        wanted = [one for one in (*alone, *used) if all(name in providers for name in one.providers)]
+        config = pb.JwtAuthentication(stat_prefix="jwt")
+        for name, provider in providers.items():
+            config.providers[name].CopyFrom(jwt_provider(name, provider, context.contents))
+        for settings in wanted:
+            for judge in (True, False):
+                config.requirement_map[requirement_name(settings, judge=judge)].CopyFrom(
+                    requirement(settings, judge=judge)
+                )
+        urls = sorted({one.jwks.url for one in providers.values() if one.jwks.url is not None})
+        return (HttpFilter(name=FILTER, config=config, dynamic=True, calls=tuple(urls)),)
+
+    def on_route(self, settings: JwtSettings, context: Context) -> RoutePart:
+        return RoutePart(
+            filter_configs={
+                FILTER: pb.PerRouteConfig(requirement_name=requirement_name(settings, judge=True))
+            }
+        )

@@ -1,0 +1,99 @@
+"""jwt in the real Envoy: every token that must pass, and every one that must not, with status, reason and challenge."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.support import tokens
+from tests.support.backend import Backend
+from tests.support.compiled import compiled
+from tests.support.identity_cases import JWT_CASES, JWT_ROUTES, PROVIDERS, Case
+from tests.support.identity_requests import expect, send
+from tests.support.ports import free_port
+from tests.support.wait import wait_for
+
+REMOTE = """
+  remote{number}: {{issuer: {issuer}, jwks: {{url: "http://{address}/jwks", timeout: 500ms}}}}"""
+REMOTE_ROUTE = """
+  remote{number}: {{path: /remote/{number}, upstream: echo, policies: {{jwt: remote{number}}}}}"""
+GOOD, DOWN, GARBAGE, HUGE, SLOW = range(5)
+
+
+@pytest.fixture(scope="module")
+def issuers() -> Iterator[dict[int, Backend]]:
+    """Servers of key sets, one for each way to fail."""
+    servers = {number: Backend(f"issuer{number}") for number in (GOOD, GARBAGE, HUGE, SLOW)}
+    servers[GOOD].body = tokens.jwks().encode()
+    servers[GARBAGE].body = b"<html>busy</html>"
+    servers[HUGE].body = b'{"keys": ["' + b"x" * 20_000_000 + b'"]}'
+    servers[SLOW].release = threading.Event()
+    for server in servers.values():
+        server.start()
+    yield servers
+    servers[SLOW].release.set()
+    for server in servers.values():
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory, issuers: dict[int, Backend]) -> Iterator[str]:
+    port, folder = free_port(), tmp_path_factory.mktemp("jwt")
+    addresses = {DOWN: f"127.0.0.1:{free_port()}", **{key: one.address for key, one in issuers.items()}}
+    remotes = "".join(
+        REMOTE.format(number=number, issuer=tokens.ISSUER, address=address)
+        for number, address in addresses.items()
+    )
+    routes = JWT_ROUTES + "".join(REMOTE_ROUTE.format(number=number) for number in addresses)
+    with Backend("echo") as echo:
+        text = f"""
+listeners: {{http: {{port: {port}}}}}
+upstreams: {{echo: {{endpoints: [{echo.address}]}}}}
+{PROVIDERS}{remotes}
+routes:{routes}
+"""
+        with compiled(folder, {"gateway.yaml": text, "jwks.json": tokens.jwks()}):
+            yield f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("case", JWT_CASES, ids=lambda case: case.name)
+def test_a_token_passes_or_is_refused_by_name(url: str, case: Case) -> None:
+    expect(case, send(url, case))
+
+
+def test_the_upstream_sees_no_token_that_is_not_forwarded(url: str) -> None:
+    tested = Case(name="", path=f"/partner?a=1&token={_partner()}&b=2", status=200)
+    answer = send(url, tested)
+    expect(tested, answer)
+    assert "token" not in answer.json()["path"]
+    assert "a=1" in answer.json()["path"]
+
+
+def _partner() -> str:
+    return tokens.token(iss="https://partner.test")
+
+
+def test_keys_are_fetched_and_cached(url: str, issuers: dict[int, Backend]) -> None:
+    for _ in range(5):
+        assert _remote(url, GOOD).status_code == 200
+    assert len(issuers[GOOD].seen) == 1
+
+
+@pytest.mark.parametrize("number", [DOWN, GARBAGE, HUGE, SLOW], ids=["down", "garbage", "huge", "slow"])
+def test_keys_that_cannot_be_had_close_the_route_and_no_other(url: str, number: int) -> None:
+    answer = _remote(url, number)
+    assert (answer.status_code, answer.headers["x-gateway-reason"]) == (503, "jwks_unavailable")
+    assert httpx.get(f"{url}/open").status_code == 200
+
+
+def test_keys_that_come_back_open_the_route(url: str, issuers: dict[int, Backend]) -> None:
+    issuers[GARBAGE].body = tokens.jwks().encode()
+    wait_for(lambda: _remote(url, GARBAGE).status_code == 200, "the keys to be fetched again")
+
+
+def _remote(url: str, number: int) -> httpx.Response:
+    headers = {"authorization": f"Bearer {tokens.token()}"}
+    return httpx.get(f"{url}/remote/{number}", headers=headers, timeout=20)
