@@ -2,9 +2,28 @@
 
 from typing import Any
 
+from filters.compression import Compression
 from filters.cors import Cors
+from filters.fault import Fault
+from filters.grpc_web import GrpcWeb
+from filters.headers import RequestHeaders, ResponseHeaders
+from filters.ip_access import IpAccess
 from filters.jwt import Jwt
 from filters.policy import Policy
+from filters.request_id import RequestId
 
-POLICIES: tuple[Policy[Any], ...] = (Cors(), Jwt())
-"""Position is order: in the filter chain, in `xds explain` and in the reference."""
+POLICIES: tuple[Policy[Any], ...] = (
+    Compression(),
+    IpAccess(),
+    Cors(),
+    Jwt(),
+    GrpcWeb(),
+    RequestHeaders(),
+    Fault(),
+    RequestId(),
+    ResponseHeaders(),
+)
+"""Position is order: in the filter chain, in `xds explain` and in the reference.
+
+Filters see responses in the reverse order: compression stands first, because it works on what leaves.
+"""

@@ -149,11 +149,12 @@ def _connection_manager(
         http_filters=[*map(_http_filter, filters), *_own_filters(listener)],
         use_remote_address=boolean(True),
         xff_num_trusted_hops=listener.trusted_proxies,
-        internal_address_config=hcm_pb2.HttpConnectionManager.InternalAddressConfig(),
+        internal_address_config=_nobody_is_internal(),
         normalize_path=boolean(True),
         merge_slashes=listener.merge_slashes,
         path_with_escaped_slashes_action=_SLASHES[listener.escaped_slashes],
         strip_trailing_host_dot=True,
+        preserve_external_request_id=listener.trust_request_id,
         server_name=listener.server_name,
         request_timeout=duration(timeouts.request),
         request_headers_timeout=duration(timeouts.headers),
@@ -170,6 +171,12 @@ def _connection_manager(
     if listener.access_log:
         manager.access_log.append(_access_log())
     return manager
+
+
+def _nobody_is_internal() -> hcm_pb2.HttpConnectionManager.InternalAddressConfig:
+    """An empty list would mean private networks, whose clients could then set x-envoy-* headers and request ids."""
+    nobody = address_pb2.CidrRange(address_prefix="255.255.255.255", prefix_len=uint32(32))
+    return hcm_pb2.HttpConnectionManager.InternalAddressConfig(cidr_ranges=[nobody])
 
 
 def _common_options(listener: Listener) -> protocol_pb2.HttpProtocolOptions:

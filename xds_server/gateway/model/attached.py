@@ -29,7 +29,6 @@ PLANNED = frozenset(
         "plan_limits",
         "limit_headers",
         "grpc_transcoding",
-        "grpc_web",
         "transform",
         "fields",
         "cache",

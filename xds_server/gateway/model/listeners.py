@@ -133,6 +133,10 @@ class Listener:
     redirect_to_https: bool | int = option(
         "Answer every request with a redirect to https, at 443 or at the port given.", default=False
     )
+    trust_request_id: bool = option(
+        "Whether an x-request-id that the client sent is kept; otherwise every request gets a new one.",
+        default=False,
+    )
     server_name: str = option("The `server` response header.", default="envoy")
     access_log: bool = option("Write one JSON line for each request to standard output.", default=False)
     timeouts: Timeouts = option("Time limits towards clients.", default=Timeouts())

@@ -1,0 +1,86 @@
+"""compression: response bodies are compressed for clients that accept it (RFC 9110 section 12.5.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from envoy.config.core.v3 import extension_pb2
+from envoy.extensions.compression.brotli.compressor.v3 import brotli_pb2
+from envoy.extensions.compression.gzip.compressor.v3 import gzip_pb2
+from envoy.extensions.compression.zstd.compressor.v3 import zstd_pb2
+from envoy.extensions.filters.http.compressor.v3 import compressor_pb2
+from google.protobuf import any_pb2, wrappers_pb2
+from google.protobuf.message import Message
+
+from filters.language import Shorthand, option
+from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
+
+Algorithm = Literal["gzip", "brotli", "zstd"]
+ALGORITHMS: tuple[Algorithm, ...] = ("zstd", "brotli", "gzip")
+"""Where a client accepts several equally, the first of these is taken: the later filter decides last."""
+MINIMUM = 256
+"""Bytes: a smaller body does not get smaller."""
+CONTENT_TYPES = (
+    "application/atom+xml", "application/graphql", "application/javascript", "application/json",
+    "application/manifest+json", "application/problem+json", "application/wasm", "application/xhtml+xml",
+    "application/xml", "font/otf", "font/ttf", "image/bmp", "image/svg+xml", "text/css", "text/csv", "text/html",
+    "text/javascript", "text/markdown", "text/plain", "text/xml",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressionSettings:
+    """Text of at least 256 bytes is compressed; what is compressed already is left alone."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
+    algorithms: tuple[Algorithm, ...] = option(
+        "Which may be used, as the client prefers.", default=ALGORITHMS, minimum_items=1
+    )
+
+    @classmethod
+    def short(cls, _value: Any) -> CompressionSettings:
+        """Read ``true``."""
+        return cls()
+
+
+_LIBRARIES: dict[Algorithm, Message] = {
+    "gzip": gzip_pb2.Gzip(),
+    "brotli": brotli_pb2.Brotli(),
+    "zstd": zstd_pb2.Zstd(),
+}
+
+
+def filter_name(algorithm: str) -> str:
+    """The name of the filter of an algorithm."""
+    return f"xds.compression.{algorithm}"
+
+
+def _filter(algorithm: Algorithm) -> HttpFilter:
+    inner = any_pb2.Any()
+    inner.Pack(_LIBRARIES[algorithm], deterministic=True)
+    library = extension_pb2.TypedExtensionConfig(name=algorithm, typed_config=inner)
+    direction = compressor_pb2.Compressor.CommonDirectionConfig(
+        min_content_length=wrappers_pb2.UInt32Value(value=MINIMUM), content_type=CONTENT_TYPES
+    )
+    config = compressor_pb2.Compressor(
+        compressor_library=library,
+        response_direction_config=compressor_pb2.Compressor.ResponseDirectionConfig(common_config=direction),
+    )
+    return HttpFilter(name=filter_name(algorithm), config=config)
+
+
+class Compression(Policy[CompressionSettings]):
+    """Compiled into one of Envoy's compressor filters for each algorithm."""
+
+    key = "compression"
+    stage = Stage.RESPOND
+    settings = CompressionSettings
+
+    def http_filters(self, used: Iterable[CompressionSettings], context: Context) -> tuple[HttpFilter, ...]:
+        return tuple(_filter(algorithm) for algorithm in ALGORITHMS)
+
+    def on_route(self, settings: CompressionSettings, context: Context) -> RoutePart:
+        on = compressor_pb2.CompressorPerRoute(overrides=compressor_pb2.CompressorOverrides())
+        return RoutePart(filter_configs={filter_name(one): on for one in settings.algorithms})

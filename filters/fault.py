@@ -1,0 +1,95 @@
+"""fault: delays and failures on purpose, to test how clients and the rest of the system bear them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from envoy.config.route.v3 import route_components_pb2
+from envoy.extensions.filters.common.fault.v3 import fault_pb2 as common_pb2
+from envoy.extensions.filters.http.fault.v3 import fault_pb2
+from envoy.type.v3 import percent_pb2
+from google.protobuf import duration_pb2
+
+from filters.language import Mistake, Percent, Shorthand, option
+from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
+from filters.reasons import Reason, details
+
+FILTER = "envoy.filters.http.fault"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delay:
+    """Requests that wait before they go on."""
+
+    duration: timedelta = option("How long.", minimum=0.001)
+    percent: Percent = option("Share of the requests.", default=Percent(100))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abort:
+    """Requests that fail without reaching the upstream."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((int,), "a status", {"type": "integer"})
+    status: int = option("The status.", minimum=200, maximum=599)
+    percent: Percent = option("Share of the requests.", default=Percent(100))
+
+    @classmethod
+    def short(cls, value: Any) -> Abort:
+        """Read a status. Raises Mistake."""
+        if not 200 <= value <= 599:
+            raise Mistake("a status is 200 to 599", "write 503")
+        return cls(status=value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultSettings:
+    """What goes wrong, and for which requests."""
+
+    delay: Delay | None = option("Requests wait.", default=None)
+    abort: Abort | None = option("Requests fail.", default=None)
+    header: str | None = option("Only requests that have this header, whatever its value.", default=None)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake when nothing goes wrong at all."""
+        if self.delay is None and self.abort is None:
+            yield Mistake("neither 'delay' nor 'abort'", "write abort: 503")
+
+
+def _share(percent: Percent) -> percent_pb2.FractionalPercent:
+    return percent_pb2.FractionalPercent(
+        numerator=round(percent * 10_000), denominator=percent_pb2.FractionalPercent.MILLION
+    )
+
+
+def _fault(settings: FaultSettings) -> fault_pb2.HTTPFault:
+    result = fault_pb2.HTTPFault()
+    if settings.delay is not None:
+        fixed = duration_pb2.Duration()
+        fixed.FromTimedelta(settings.delay.duration)
+        share = _share(settings.delay.percent)
+        result.delay.CopyFrom(common_pb2.FaultDelay(fixed_delay=fixed, percentage=share))
+    if settings.abort is not None:
+        share = _share(settings.abort.percent)
+        result.abort.CopyFrom(fault_pb2.FaultAbort(http_status=settings.abort.status, percentage=share))
+    if settings.header is not None:
+        matcher = route_components_pb2.HeaderMatcher(name=settings.header.lower(), present_match=True)
+        result.headers.append(matcher)
+    return result
+
+
+class Fault(Policy[FaultSettings]):
+    """Compiled into Envoy's fault filter."""
+
+    key = "fault"
+    stage = Stage.BACKEND
+    settings = FaultSettings
+    reasons = (Reason(name="fault_injected", title="Failed on purpose", when=details("fault_filter_abort")),)
+
+    def http_filters(self, used: Iterable[FaultSettings], context: Context) -> tuple[HttpFilter, ...]:
+        return (HttpFilter(name=FILTER, config=fault_pb2.HTTPFault()),)
+
+    def on_route(self, settings: FaultSettings, context: Context) -> RoutePart:
+        return RoutePart(filter_configs={FILTER: _fault(settings)})

@@ -1,0 +1,42 @@
+"""request_id: the id under which a request is found in every log, told to the client too.
+
+Envoy gives every request an id, and the upstream always sees it as x-request-id; whether one that the client
+sent is kept is the listener's `trust_request_id`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from filters.language import Shorthand, option
+from filters.policy import Context, Policy, RoutePart, Stage, header
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestIdSettings:
+    """How the client is told."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
+    response_header: str = option(
+        "The response header that holds the id.",
+        default="x-request-id",
+        pattern=r"[A-Za-z0-9-]+",
+        shape="a header's name",
+    )
+
+    @classmethod
+    def short(cls, _value: Any) -> RequestIdSettings:
+        """Read ``true``."""
+        return cls()
+
+
+class RequestId(Policy[RequestIdSettings]):
+    """Compiled into a response header of the route."""
+
+    key = "request_id"
+    stage = Stage.RESPOND
+    settings = RequestIdSettings
+
+    def on_route(self, settings: RequestIdSettings, context: Context) -> RoutePart:
+        return RoutePart(response_headers=(header(settings.response_header.lower(), "%REQ(X-REQUEST-ID)%"),))
