@@ -6,10 +6,13 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from weakref import WeakKeyDictionary
 
 from google.protobuf.message import Message
 
 from xds_server.discovery.types import ResourceType
+
+Reference = tuple[ResourceType, str]
 
 _NONE: Mapping[str, Resource] = MappingProxyType({})
 
@@ -30,6 +33,8 @@ class Resource:
     name: str
     version: str
     body: bytes = field(repr=False)
+    needs: frozenset[Reference] | None = field(default=None, repr=False, compare=False)
+    """What it refers to, once somebody has read that from its message."""
 
     @classmethod
     def of(cls, message: Message, name: str | None = None, version: str | None = None) -> Resource:
@@ -52,12 +57,16 @@ class Difference:
     removed: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Snapshot:
     """All resources of one node group at one moment."""
 
     resources: Mapping[ResourceType, Mapping[str, Resource]]
     versions: Mapping[ResourceType, str]
+    _differences: WeakKeyDictionary[Snapshot, Mapping[ResourceType, Difference]] = field(
+        default_factory=WeakKeyDictionary, repr=False
+    )
+    """Computed once for however many streams go from that snapshot to this one."""
 
     @classmethod
     def of(
@@ -82,10 +91,21 @@ class Snapshot:
 
     def version(self, type_: ResourceType) -> str:
         """The version of a whole type, for state-of-the-world responses."""
-        return self.versions.get(type_) or _version({})
+        return self.versions.get(type_) or _NO_VERSION
+
+    def version_of(self, type_: ResourceType, items: Mapping[str, Resource]) -> str:
+        """The version of a whole type that for now consists of `items`."""
+        same = len(items) == len(self[type_]) and all(self[type_].get(n) is one for n, one in items.items())
+        return self.version(type_) if same else _version(items)
 
     def diff(self, old: Snapshot) -> Mapping[ResourceType, Difference]:
         """What changed since `old`, by type; types without a change are left out."""
+        known = self._differences.get(old)
+        if known is None:
+            known = self._differences[old] = self._diff(old)
+        return known
+
+    def _diff(self, old: Snapshot) -> Mapping[ResourceType, Difference]:
         found = {}
         for type_ in dict.fromkeys((*self.resources, *old.resources)):
             if self.versions.get(type_) == old.versions.get(type_):
@@ -100,11 +120,12 @@ class Snapshot:
         return MappingProxyType(found)
 
 
-EMPTY = Snapshot.of({})
-
-
 def _version(items: Mapping[str, Resource]) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    for name, one in items.items():
-        digest.update(f"{name}\0{one.version}\0".encode())
+    for name in sorted(items):
+        digest.update(f"{name}\0{items[name].version}\0".encode())
     return digest.hexdigest()
+
+
+_NO_VERSION = _version({})
+EMPTY = Snapshot.of({})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 PREFIX = "type.googleapis.com/"
 
@@ -15,14 +15,15 @@ class ResourceType:
     that a state-of-the-world response holds everything and absence deletes (LDS, CDS); such types also have
     the old wildcard, an empty list of names. `follows` are types whose change makes Envoy wait for this one
     again, so that it is sent once more at an equal version (a changed cluster waits for its endpoints).
+    Two types are the same when their message is.
     """
 
-    name: str
-    short: str
+    name: str = field(compare=False)
+    short: str = field(compare=False)
     message: str
-    order: int
-    whole: bool = False
-    follows: tuple[str, ...] = ()
+    order: int = field(compare=False)
+    whole: bool = field(default=False, compare=False)
+    follows: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def url(self) -> str:
@@ -67,5 +68,14 @@ BY_SHORT = {type_.short.lower(): type_ for type_ in TYPES}
 
 
 def custom(name: str, message: str, *, order: int = 9) -> ResourceType:
-    """A type of your own: `message` is the full name of its protobuf message."""
+    """A type of your own: `message` is the full name of its protobuf message.
+
+    Nothing needs to be registered: a stream serves every type that a snapshot holds.
+    """
     return ResourceType(name, name, message, order)
+
+
+def of_url(url: str) -> ResourceType:
+    """The type of a type URL; one that the table does not know is a custom type."""
+    message = url.rpartition("/")[2]
+    return BY_URL.get(url) or custom(message.rpartition(".")[2], message)

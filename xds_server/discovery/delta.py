@@ -1,0 +1,86 @@
+"""The delta variant of a watch: requests change the subscription, responses hold only what changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
+
+from xds_server.discovery.events import Acked, Nacked, Response, Subscribed
+from xds_server.discovery.snapshot import Resource, Snapshot
+from xds_server.discovery.subscription import WILDCARD
+from xds_server.discovery.watch import Watch, Work
+
+
+@dataclass(slots=True)
+class DeltaWatch(Watch):
+    """A request counts whatever its nonce is; only the pending response's nonce answers it."""
+
+    _begun: bool = False
+
+    def receive(
+        self, request: DeltaDiscoveryRequest, snapshot: Snapshot | None
+    ) -> Subscribed | Acked | Nacked:
+        """Take a request. `snapshot` is what this stream is at."""
+        first, self._begun = not self._begun, True
+        added, dropped = self.subscription.change(
+            request.resource_names_subscribe, request.resource_names_unsubscribe
+        )
+        if first:
+            self._begin(request)
+        self._changed(added, dropped, snapshot, first)
+        answer = None
+        nonce = request.response_nonce
+        if self.pending is not None and nonce == self.pending.nonce and not first:
+            answer = self.answered(request.error_detail.message if request.HasField("error_detail") else None)
+        stale = bool(nonce) and not first and answer is None
+        return answer or Subscribed(
+            type=self.type, added=frozenset(added), dropped=frozenset(dropped), stale=stale
+        )
+
+    def _begin(self, request: DeltaDiscoveryRequest) -> None:
+        """The client's state from an earlier stream: what is equal is skipped, what is gone is removed."""
+        self.sent.update(request.initial_resource_versions)
+        self.dirty.update(request.initial_resource_versions)
+        self.owed = self.subscription.wildcard
+
+    def _changed(self, added: set[str], dropped: set[str], snapshot: Snapshot | None, first: bool) -> None:
+        named = added - {WILDCARD}
+        if WILDCARD in added and snapshot is not None:
+            self._look_at(snapshot[self.type])
+        if WILDCARD in added and not first:
+            self.owed = True
+        self.forced |= named - (self.sent.keys() if first else set())
+        if WILDCARD in dropped:
+            dropped = dropped | (self.sent.keys() - self.subscription.names)
+        for name in dropped - {WILDCARD}:
+            self._dropped(name)
+
+    def _dropped(self, name: str) -> None:
+        if self.subscription.wildcard:
+            self.forced.add(name)
+            return
+        self.sent.pop(name, None)
+        self._done(name)
+        self.unsure.discard(name)
+
+    def take(
+        self, snapshot: Snapshot, work: Work, nonce: str, makes: bool, breaks: bool, limit: int
+    ) -> Response | None:
+        """The next response, or None. `makes` and `breaks` allow changes and removals; `limit` is in bytes."""
+        changes = _fitting(work.changes, limit) if makes else ()
+        removed = (*work.absent, *work.removals) if breaks else work.absent
+        if not (changes or removed or (self.owed and makes)):
+            return None
+        version = snapshot.version(self.type)
+        return self._send(Response(self.type, nonce, version, changes, tuple(sorted(removed))))
+
+
+def _fitting(changes: tuple[Resource, ...], limit: int) -> tuple[Resource, ...]:
+    """As many as the limit allows, at least one: the rest follows when these are acknowledged."""
+    size = 0
+    for count, one in enumerate(changes):
+        size += len(one.body)
+        if size > limit and count:
+            return changes[:count]
+    return changes

@@ -1,0 +1,139 @@
+"""What a cluster, a listener or a route configuration refers to in other types, read from its message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from google.protobuf import any_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError, Message
+
+from xds_server.discovery.snapshot import Reference, Resource, Snapshot
+from xds_server.discovery.types import (
+    CLUSTER,
+    ENDPOINT,
+    EXTENSION_CONFIG,
+    LISTENER,
+    ROUTE,
+    SECRET,
+    ResourceType,
+)
+
+_MESSAGES: Mapping[ResourceType, type[Message]] = {
+    CLUSTER: cluster_pb2.Cluster,
+    LISTENER: listener_pb2.Listener,
+    ROUTE: route_pb2.RouteConfiguration,
+}
+
+
+def references(type_: ResourceType, resource: Resource) -> frozenset[Reference]:
+    """The resources that `resource` has Envoy ask for over ADS (endpoints, secrets, routes, extensions)."""
+    if type_ not in (CLUSTER, LISTENER):
+        return frozenset()
+    if resource.needs is None:
+        object.__setattr__(resource, "needs", _read(type_, resource.body))
+    assert resource.needs is not None
+    return resource.needs
+
+
+def _read(type_: ResourceType, body: bytes) -> frozenset[Reference]:
+    """A body that is no such message refers to nothing: the client will say what is wrong with it."""
+    try:
+        return frozenset(_walk(_MESSAGES[type_].FromString(body), _DISCOVERED))
+    except DecodeError:
+        return frozenset()
+
+
+def unresolved(snapshot: Snapshot) -> tuple[tuple[Reference, Reference], ...]:
+    """References that lead nowhere within the snapshot, each as (from, to). Reads every route: not for a hot path."""
+    found = []
+    for type_, message in _MESSAGES.items():
+        for name, one in snapshot[type_].items():
+            targets = frozenset(_walk(message.FromString(one.body), {**_DISCOVERED, **_ROUTED}))
+            found += [
+                ((type_, name), to) for to in sorted(targets, key=_order) if to[1] not in snapshot[to[0]]
+            ]
+    return tuple(found)
+
+
+def _order(reference: Reference) -> tuple[int, str]:
+    return reference[0].order, reference[1]
+
+
+def _endpoints(cluster: Any) -> Iterator[Reference]:
+    if cluster.type == cluster_pb2.Cluster.EDS and cluster.eds_cluster_config.eds_config.HasField("ads"):
+        yield ENDPOINT, cluster.eds_cluster_config.service_name or cluster.name
+
+
+def _secret(config: Any) -> Iterator[Reference]:
+    if config.sds_config.HasField("ads"):
+        yield SECRET, config.name
+
+
+def _rds(rds: Any) -> Iterator[Reference]:
+    if rds.config_source.HasField("ads"):
+        yield ROUTE, rds.route_config_name
+
+
+def _extension(filter_: Any) -> Iterator[Reference]:
+    if filter_.config_discovery.config_source.HasField("ads"):
+        yield EXTENSION_CONFIG, filter_.name
+
+
+def _cluster(one: Any) -> Iterator[Reference]:
+    name = getattr(one, "cluster", None) or getattr(one, "name", "")
+    if name:
+        yield CLUSTER, name
+
+
+_Table = Mapping[str, Callable[[Any], Iterator[Reference]]]
+_HTTP = "envoy.extensions.filters.network.http_connection_manager.v3"
+_DISCOVERED: _Table = {
+    "envoy.config.cluster.v3.Cluster": _endpoints,
+    "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig": _secret,
+    f"{_HTTP}.Rds": _rds,
+    f"{_HTTP}.HttpFilter": _extension,
+}
+_ROUTED: _Table = {
+    "envoy.config.route.v3.RouteAction": _cluster,
+    "envoy.config.route.v3.RouteAction.RequestMirrorPolicy": _cluster,
+    "envoy.config.route.v3.WeightedCluster.ClusterWeight": _cluster,
+}
+
+
+def _walk(message: Message, table: _Table) -> Iterator[Reference]:
+    """Every reference below a message; what is packed in an Any of an unknown type is passed over."""
+    if isinstance(message, any_pb2.Any):
+        inner = _unpacked(message)
+        if inner is not None:
+            yield from _walk(inner, table)
+        return
+    found = table.get(message.DESCRIPTOR.full_name)
+    if found is not None:
+        yield from found(message)
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for child in _children(field, value):
+            yield from _walk(child, table)
+
+
+def _children(field: Any, value: Any) -> Iterator[Message]:
+    if field.message_type.GetOptions().map_entry:
+        if field.message_type.fields_by_name["value"].message_type is not None:
+            yield from value.values()
+    elif field.is_repeated:
+        yield from value
+    else:
+        yield value
+
+
+def _unpacked(packed: any_pb2.Any) -> Message | None:
+    try:
+        found = descriptor_pool.Default().FindMessageTypeByName(packed.type_url.rpartition("/")[2])
+    except KeyError:
+        return None
+    return message_factory.GetMessageClass(found).FromString(packed.value)

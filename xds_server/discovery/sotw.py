@@ -1,0 +1,113 @@
+"""The state-of-the-world variant of a watch: each request lists all names, LDS and CDS answers hold everything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
+
+from xds_server.discovery.events import Acked, Nacked, Response, Subscribed
+from xds_server.discovery.snapshot import Difference, Resource, Snapshot
+from xds_server.discovery.subscription import WILDCARD
+from xds_server.discovery.watch import Watch, Work
+
+
+@dataclass(slots=True)
+class SotwWatch(Watch):
+    """`held` are resources that the snapshot lost and the client still has to keep for a while: absence
+    deletes, so a response that goes out meanwhile must hold them."""
+
+    held: dict[str, Resource] = field(default_factory=dict)
+    _begun: bool = False
+    _known_version: str = ""
+
+    def receive(self, request: DiscoveryRequest, snapshot: Snapshot | None) -> Subscribed | Acked | Nacked:
+        """Take a request. `snapshot` is what this stream is at."""
+        if not self._begun:
+            return self._begin(request, snapshot)
+        if request.response_nonce and request.response_nonce != self.nonce:
+            added = self.subscription.extend(request.resource_names)
+            self._changed(added, set(), snapshot)
+            return Subscribed(type=self.type, added=frozenset(added), stale=True)
+        added, dropped = self.subscription.replace(request.resource_names)
+        rejected = request.error_detail.message if request.HasField("error_detail") else None
+        answer = self.answered(rejected) if request.response_nonce else None
+        self._changed(added, dropped, snapshot)
+        return answer or Subscribed(type=self.type, added=frozenset(added), dropped=frozenset(dropped))
+
+    def _begin(self, request: DiscoveryRequest, snapshot: Snapshot | None) -> Subscribed:
+        self._begun = True
+        added, _ = self.subscription.replace(request.resource_names)
+        self.owed = self.subscription.wildcard
+        if self.subscription.purely_wildcard:
+            self._known_version = request.version_info
+        self._changed(added, set(), snapshot)
+        return Subscribed(type=self.type, added=frozenset(added))
+
+    def _changed(self, added: set[str], dropped: set[str], snapshot: Snapshot | None) -> None:
+        self.forced |= added - {WILDCARD}
+        if WILDCARD in added and snapshot is not None:
+            self._look_at(snapshot[self.type])
+        if WILDCARD in dropped:
+            dropped = dropped | (self.sent.keys() - self.subscription.names)
+        for name in dropped:
+            if not self.subscription.wants(name):
+                self.sent.pop(name, None)
+                self.held.pop(name, None)
+
+    def note(self, difference: Difference, old: Snapshot) -> None:
+        Watch.note(self, difference, old)
+        if self.type.whole:
+            items = old[self.type]
+            self.held.update({name: items[name] for name in difference.removed if name in self.sent})
+        for name in difference.changed:
+            self.held.pop(name, None)
+
+    def work(self, snapshot: Snapshot) -> Work:
+        """What is to be sent. Of names that do not exist a state of the world says nothing."""
+        if self._known_version and self._known_version == snapshot.version(self.type):
+            self._skip(snapshot)
+        self._known_version = ""
+        work = Watch.work(self, snapshot)
+        for name in work.absent:
+            self._done(name)
+        return Work(work.changes, work.removals, ())
+
+    def take(
+        self, snapshot: Snapshot, work: Work, nonce: str, makes: bool, breaks: bool, _limit: int
+    ) -> Response | None:
+        """The next response, or None. `makes` and `breaks` allow changes and removals."""
+        if self.type.whole:
+            return self._whole(snapshot, nonce, work, makes, breaks)
+        return self._part(snapshot, nonce, work, makes)
+
+    def _skip(self, snapshot: Snapshot) -> None:
+        """The client has exactly this state, from another stream: its version says so."""
+        self.sent = {name: one.version for name, one in snapshot[self.type].items()}
+        self.owed = False
+        self.forced.clear()
+
+    def _whole(
+        self, snapshot: Snapshot, nonce: str, work: Work, makes: bool, breaks: bool
+    ) -> Response | None:
+        if not ((makes and (work.changes or self.owed)) or (breaks and work.removals)):
+            return None
+        items = snapshot[self.type]
+        wanted = {name: one for name, one in items.items() if self.subscription.wants(name)}
+        if breaks:
+            self.held.clear()
+            for name in work.removals:
+                self._done(name)
+                self.sent.pop(name, None)
+        kept = {name: one for name, one in self.held.items() if self.subscription.wants(name)}
+        state = {**wanted, **kept}
+        version = snapshot.version(self.type) if not kept else snapshot.version_of(self.type, state)
+        return self._send(Response(self.type, nonce, version, tuple(state[name] for name in sorted(state))))
+
+    def _part(self, snapshot: Snapshot, nonce: str, work: Work, makes: bool) -> Response | None:
+        for name in work.removals:
+            self._done(name)
+            self.sent.pop(name, None)
+        if not makes or not (work.changes or self.owed):
+            return None
+        return self._send(Response(self.type, nonce, snapshot.version(self.type), work.changes))

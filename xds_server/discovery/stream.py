@@ -1,0 +1,213 @@
+"""One stream, aggregated or of a single type, in either protocol: its watches, their order, and the two phases.
+
+Make before break: what others refer to (clusters, endpoints, secrets) goes first and is acknowledged before the
+listeners and routes that refer to it; what nothing refers to any more is removed after those are acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from xds_server.discovery import types
+from xds_server.discovery.delta import DeltaWatch
+from xds_server.discovery.events import Acked, Nacked, Overdue, Received, Refused, Response, Subscribed
+from xds_server.discovery.node import Node
+from xds_server.discovery.references import references
+from xds_server.discovery.snapshot import Reference, Snapshot
+from xds_server.discovery.sotw import SotwWatch
+from xds_server.discovery.subscription import Subscription
+from xds_server.discovery.types import ResourceType
+from xds_server.discovery.watch import Work
+
+
+class Protocol(Enum):
+    """The two variants of the protocol."""
+
+    SOTW = "sotw"
+    DELTA = "delta"
+
+
+_WATCHES: dict[Protocol, type[DeltaWatch | SotwWatch]] = {
+    Protocol.SOTW: SotwWatch,
+    Protocol.DELTA: DeltaWatch,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a stream may cost and how long it waits.
+
+    `patience` is the number of seconds after which what waits for an acknowledgement goes out without it.
+    `linger` is the number of seconds between the acknowledgement of new routes and the removal of what only
+    the old ones used: requests that chose their route before still arrive there. `response` is in bytes, for
+    one delta response (one resource is never split). `types` and `names` limit what a client may ask for.
+    """
+
+    patience: float = 5.0
+    linger: float = 1.0
+    response: int = 1 << 20
+    types: int = 64
+    names: int = 100_000
+
+
+class Stream:
+    """The state of one stream. Feed it requests, ask it what to send."""
+
+    def __init__(
+        self, protocol: Protocol, *, only: ResourceType | None = None, limits: Limits | None = None
+    ) -> None:
+        self.protocol = protocol
+        self.only = only
+        self.limits = limits or Limits()
+        self.node: Node | None = None
+        self.watches: dict[ResourceType, DeltaWatch | SotwWatch] = {}
+        self.overdue: list[Overdue] = []
+        self.deadline: float | None = None
+        self._snapshot: Snapshot | None = None
+        self._nonce = 0
+        self._awaited: dict[Reference, Reference] = {}  # with the cluster that has the client ask for it
+        self._since: dict[str, float] = {}
+        self._quiet_since: float | None = None
+
+    def receive(self, request: Any) -> Received:
+        """Take a DiscoveryRequest or DeltaDiscoveryRequest."""
+        if self.node is None:
+            self.node = Node.of(request.node)
+        watch = self._watch(request.type_url)
+        if isinstance(watch, Refused):
+            return watch
+        event = watch.receive(request, self._snapshot)
+        if len(watch.subscription.names) > self.limits.names:
+            return Refused(message=f"more than {self.limits.names} names of {watch.type.name} on one stream")
+        self._settle(watch.type, event)
+        return event
+
+    def _watch(self, url: str) -> DeltaWatch | SotwWatch | Refused:
+        if self.only is not None and url not in ("", self.only.url):
+            return Refused(message=f"this stream serves {self.only.url}, not {url}")
+        if self.only is None and not url:
+            return Refused(message="type_url is missing: an aggregated stream needs it in every request")
+        type_ = self.only or types.of_url(url)
+        if type_ not in self.watches:
+            if len(self.watches) >= self.limits.types:
+                return Refused(message=f"more than {self.limits.types} types on one stream")
+            added = _WATCHES[self.protocol](type_, Subscription(type_.whole))
+            self.watches = dict(sorted([*self.watches.items(), (type_, added)], key=lambda one: one[0].order))
+        return self.watches[type_]
+
+    def _settle(self, type_: ResourceType, event: Received) -> None:
+        match event:
+            case Acked():
+                self._forget((type_, name) for name in event.versions)
+            case Nacked():
+                rejected = {(type_, name) for name in event.versions}
+                self._forget(rejected)
+                self._forget([one for one, owner in self._awaited.items() if owner in rejected])
+            case Subscribed():
+                self._forget((type_, name) for name in event.dropped)
+
+    def _forget(self, awaited: Iterable[Reference]) -> None:
+        for reference in awaited:
+            self._awaited.pop(reference, None)
+
+    def responses(self, snapshot: Snapshot | None, now: float) -> list[Response]:
+        """What to send now, in this order. Nothing before there is a snapshot. `now` is in seconds, monotonic.
+
+        Ask again after every request, after every publication, and at `deadline`.
+        """
+        self.deadline = None
+        if snapshot is None:
+            return []
+        if snapshot is not self._snapshot:
+            self._advance(snapshot)
+        found: list[Response] = []
+        while sent := list(self._round(snapshot, now)):
+            found += sent
+        return found
+
+    def _advance(self, snapshot: Snapshot) -> None:
+        for watch in self.watches.values():
+            watch.advance(snapshot, self._snapshot)
+        self._snapshot = snapshot
+        gone = [
+            one
+            for one, owner in self._awaited.items()
+            if one[1] not in snapshot[one[0]] or owner[1] not in snapshot[owner[0]]
+        ]
+        self._forget(gone)
+
+    def _round(self, snapshot: Snapshot, now: float) -> Iterator[Response]:
+        makes: bool | None = None
+        for type_, watch in self.watches.items():
+            work = watch.work(snapshot)
+            if watch.pending is not None or not (work or watch.owed):
+                continue
+            if type_.order < types.BREAKS_FROM:
+                allowed = True, not work.removals or self._unused(snapshot, now)
+            else:
+                makes = self._made(now) if makes is None else makes
+                allowed = makes, makes
+            response = watch.take(snapshot, work, str(self._nonce + 1), *allowed, self.limits.response)
+            if response is not None:
+                self._nonce += 1
+                self._follow(response, work, snapshot)
+                yield response
+
+    def _follow(self, response: Response, work: Work, snapshot: Snapshot) -> None:
+        """The client waits for what the changed resources refer to, even for what it already has."""
+        if response.type.order >= types.BREAKS_FROM:
+            self._quiet_since = None
+        sent = {one.name for one in response.resources}
+        for one in work.changes:
+            for reference in references(response.type, one) if one.name in sent else ():
+                if reference[1] not in snapshot[reference[0]]:
+                    continue
+                if reference[0] in self.watches:
+                    self.watches[reference[0]].resend(reference[1])
+                if response.type.order < types.BREAKS_FROM:
+                    self._awaited[reference] = (response.type, one.name)
+
+    def _made(self, now: float) -> bool:
+        """Whether everything that listeners and routes refer to is with the client, or is waited for no longer."""
+        blockers = [f"{type_.name} {name}" for type_, name in self._awaited]
+        blockers += [type_.name for type_, watch in self._watches(makes=True) if watch.pending is not None]
+        if blockers and not self._expired("makes", blockers, now):
+            return False
+        self._awaited.clear()
+        self._since.pop("makes", None)
+        return True
+
+    def _unused(self, snapshot: Snapshot, now: float) -> bool:
+        """Whether the client has accepted the listeners and routes that no longer refer to what is removed."""
+        users = list(self._watches(makes=False))
+        busy = [type_.name for type_, watch in users if watch.pending is not None or watch.work(snapshot)]
+        if busy:
+            return self._expired("breaks", busy, now)
+        self._since.pop("breaks", None)
+        if not users:
+            return True
+        if self._quiet_since is None:
+            self._quiet_since = now
+        return self._past(self._quiet_since + self.limits.linger, now)
+
+    def _watches(self, *, makes: bool) -> Iterator[tuple[ResourceType, DeltaWatch | SotwWatch]]:
+        for type_, watch in self.watches.items():
+            if (type_.order < types.BREAKS_FROM) is makes:
+                yield type_, watch
+
+    def _expired(self, gate: str, blockers: list[str], now: float) -> bool:
+        since = self._since.setdefault(gate, now)
+        if not self._past(since + self.limits.patience, now):
+            return False
+        del self._since[gate]
+        self.overdue.append(Overdue(waited=now - since, unacknowledged=tuple(blockers)))
+        return True
+
+    def _past(self, moment: float, now: float) -> bool:
+        if now < moment:
+            self.deadline = moment if self.deadline is None else min(self.deadline, moment)
+            return False
+        return True

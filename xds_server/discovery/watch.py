@@ -1,0 +1,144 @@
+"""One type on one stream: what the client was sent, what is to be sent, and the one response it has not answered.
+
+A watch holds names and versions, never the resources themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from xds_server.discovery.events import Acked, Nacked, Response
+from xds_server.discovery.rejection import blamed
+from xds_server.discovery.snapshot import Difference, Resource, Snapshot
+from xds_server.discovery.subscription import Subscription
+from xds_server.discovery.types import ResourceType
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A response that the client has not answered."""
+
+    nonce: str
+    version: str
+    versions: Mapping[str, str]
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a client lacks. `removals` are names that it holds; `absent` it asked for and never had."""
+
+    changes: tuple[Resource, ...]
+    removals: tuple[str, ...]
+    absent: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.changes or self.removals or self.absent)
+
+
+@dataclass(slots=True)
+class Watch:
+    """The state that both protocols share.
+
+    `sent` is by name the version that was sent last: a rejected one too, so that it is sent again only when
+    its content changes. `dirty` may differ from the snapshot, `forced` is sent even if it does not. `unsure`
+    stood in a rejected response without being to blame: it goes along with the next change.
+    """
+
+    type: ResourceType
+    subscription: Subscription
+    sent: dict[str, str] = field(default_factory=dict)
+    dirty: set[str] = field(default_factory=set)
+    forced: set[str] = field(default_factory=set)
+    unsure: set[str] = field(default_factory=set)
+    owed: bool = False
+    pending: Pending | None = None
+    nonce: str = ""
+
+    def advance(self, new: Snapshot, old: Snapshot | None) -> None:
+        """Note what may differ now that `new` takes the place of `old`."""
+        if old is None:
+            self._look_at(new[self.type])
+            return
+        difference = new.diff(old).get(self.type)
+        if difference is not None:
+            self.note(difference, old)
+
+    def note(self, difference: Difference, old: Snapshot) -> None:
+        for names in (difference.changed, difference.removed):
+            self.dirty.update(name for name in names if self.subscription.wants(name))
+        self.forced |= self.unsure
+        self.unsure.clear()
+
+    def _look_at(self, names: Iterable[str]) -> None:
+        wanted = set(names) if self.subscription.wildcard else self.subscription.names.intersection(names)
+        self.dirty |= wanted
+
+    def resend(self, name: str) -> None:
+        """Send a resource again though its version is the same: the client waits for it anew."""
+        if name in self.sent and self.subscription.wants(name):
+            self.forced.add(name)
+
+    def work(self, snapshot: Snapshot) -> Work:
+        """What is to be sent; what turned out to be no work is forgotten."""
+        items = snapshot[self.type]
+        changes, removals, absent = [], [], []
+        for name in sorted(self.dirty | self.forced):
+            one = items.get(name)
+            if one is None and name in self.sent:
+                removals.append(name)
+            elif one is None and name in self.forced:
+                absent.append(name)
+            elif one is not None and self._lacks(one):
+                changes.append(one)
+            else:
+                self._done(name)
+        return Work(tuple(changes), tuple(removals), tuple(absent))
+
+    def _lacks(self, one: Resource) -> bool:
+        wanted = self.subscription.wants(one.name)
+        return wanted and (one.name in self.forced or self.sent.get(one.name) != one.version)
+
+    def _done(self, name: str) -> None:
+        self.dirty.discard(name)
+        self.forced.discard(name)
+
+    def _send(self, response: Response) -> Response:
+        versions = {one.name: one.version for one in response.resources}
+        for name in versions:
+            self._done(name)
+            self.unsure.discard(name)
+        for name in response.removed:
+            self._done(name)
+            self.sent.pop(name, None)
+        self.sent.update(versions)
+        self.owed = False
+        self.nonce = response.nonce
+        self.pending = Pending(response.nonce, response.version, versions, response.removed)
+        return response
+
+    def answered(self, message: str | None) -> Acked | Nacked | None:
+        """The client accepted (no message) or rejected the pending response; None when none was pending."""
+        pending, self.pending = self.pending, None
+        if pending is None:
+            return None
+        if message is None:
+            return Acked(
+                type=self.type,
+                version=pending.version,
+                nonce=pending.nonce,
+                versions=pending.versions,
+                removed=pending.removed,
+            )
+        guilty = blamed(message, pending.versions)
+        self.unsure |= pending.versions.keys() - guilty
+        return Nacked(
+            type=self.type,
+            version=pending.version,
+            nonce=pending.nonce,
+            versions=pending.versions,
+            removed=pending.removed,
+            message=message,
+            blamed=guilty,
+        )

@@ -1,0 +1,106 @@
+"""What an operator, a metric or the gateway's own code learns from the streams, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from xds_server.discovery.node import Node
+from xds_server.discovery.types import ResourceType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """A client sent its first request on a new stream."""
+
+    stream: int
+    node: Node
+    group: str
+    protocol: str
+    peer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnected:
+    """A stream ended; `reason` is empty when the client ended it."""
+
+    stream: int
+    node: Node
+    group: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A response went out."""
+
+    stream: int
+    node: Node
+    group: str
+    type: ResourceType
+    version: str
+    resources: int
+    removed: int
+    size: int
+    """Bytes on the wire, before HTTP/2."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acked:
+    """A client accepted a response.
+
+    `versions` are the resources of that response by name. `latency` is in seconds from sending to accepting,
+    `convergence` from the publication of the snapshot that the response came from.
+    """
+
+    stream: int
+    node: Node
+    group: str
+    type: ResourceType
+    version: str
+    versions: Mapping[str, str]
+    removed: tuple[str, ...]
+    latency: float
+    convergence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nacked:
+    """A client rejected a response; `message` is its own. It keeps what it had.
+
+    `blamed` are the names that the message is about, with the version that was rejected; empty when it
+    cannot be told.
+    """
+
+    stream: int
+    node: Node
+    group: str
+    type: ResourceType
+    version: str
+    versions: Mapping[str, str]
+    message: str
+    blamed: Mapping[str, str] = field(default_factory=dict)
+    latency: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overdue:
+    """A client took too long to acknowledge; what waited for that was sent without. `waited` in seconds."""
+
+    stream: int
+    node: Node
+    group: str
+    waited: float
+    unacknowledged: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A group has a new snapshot. `changed` and `removed` count resources by type."""
+
+    group: str
+    changed: Mapping[ResourceType, int]
+    removed: Mapping[ResourceType, int]
+
+
+Event = Connected | Disconnected | Sent | Acked | Nacked | Overdue | Published

@@ -1,0 +1,96 @@
+"""A gRPC server with the discovery services, health and reflection on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import grpc
+import grpc.aio
+from envoy.service.cluster.v3 import cds_pb2 as _cds
+from envoy.service.endpoint.v3 import eds_pb2 as _eds
+from envoy.service.extension.v3 import config_discovery_pb2 as _ecds
+from envoy.service.listener.v3 import lds_pb2 as _lds
+from envoy.service.route.v3 import rds_pb2 as _rds
+from envoy.service.route.v3 import srds_pb2 as _srds
+from envoy.service.runtime.v3 import rtds_pb2 as _rtds
+from envoy.service.secret.v3 import sds_pb2 as _sds
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from xds_server.discovery.stream import Limits
+from xds_server.serving.services import ADS, SINGLE, GroupOf, Services, one_group
+from xds_server.serving.store import Store
+
+DESCRIBED = (_cds, _eds, _ecds, _lds, _rds, _srds, _rtds, _sds)
+"""What reflection describes: importing them makes them known."""
+
+_MIB = 1 << 20
+
+
+def options(
+    *, keepalive: float = 30.0, keepalive_timeout: float = 10.0, max_message: int = 16 * _MIB
+) -> list[tuple[str, int]]:
+    """Channel arguments of the server: seconds between pings and for their answer, bytes of one request."""
+    return [
+        ("grpc.keepalive_time_ms", int(keepalive * 1000)),
+        ("grpc.keepalive_timeout_ms", int(keepalive_timeout * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.max_receive_message_length", max_message),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+class XdsServer:
+    """Serves a store's snapshots. `credentials` None is plain text: for loopback and local sockets."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        group_of: GroupOf = one_group,
+        limits: Limits | None = None,
+        max_streams: int = 10_000,
+        credentials: grpc.ServerCredentials | None = None,
+        channel_options: Sequence[tuple[str, int]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.services = Services(
+            store, group_of=group_of, limits=limits, max_streams=max_streams, clock=clock
+        )
+        self._credentials = credentials
+        self._options = list(options() if channel_options is None else channel_options)
+        self._server: grpc.aio.Server | None = None
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # the stubs lack it
+
+    async def start(self, address: str) -> int:
+        """Listen on ``host:port`` or ``unix:/path`` and serve. Returns the port. Raises OSError when it is taken."""
+        server = grpc.aio.server(options=self._options)
+        self.services.attach(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (ADS, *SINGLE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        port = self._bind(server, address)
+        await server.start()
+        self._server = server
+        for name in ("", ADS, *SINGLE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return port
+
+    def _bind(self, server: grpc.aio.Server, address: str) -> int:
+        try:
+            if self._credentials is None:
+                return server.add_insecure_port(address)
+            return server.add_secure_port(address, self._credentials)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: {error}") from None
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Stop serving; streams that are open after `grace` seconds are cut (None: at once)."""
+        if self._server is not None:
+            await self._health.enter_graceful_shutdown()
+            await self._server.stop(grace)
+            self._server = None

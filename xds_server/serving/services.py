@@ -1,0 +1,104 @@
+"""The discovery services: ADS and those of a single type, each in both protocols, to mount on any grpc.aio server."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from envoy.service.discovery.v3 import ads_pb2, discovery_pb2
+
+from xds_server.discovery import types
+from xds_server.discovery.node import Node
+from xds_server.discovery.stream import Limits, Protocol, Stream
+from xds_server.discovery.types import ResourceType
+from xds_server.serving.session import Context, Session
+from xds_server.serving.store import Store
+
+ADS = ads_pb2.DESCRIPTOR.services_by_name["AggregatedDiscoveryService"].full_name
+
+SINGLE: dict[str, tuple[ResourceType, str]] = {
+    "envoy.service.cluster.v3.ClusterDiscoveryService": (types.CLUSTER, "Clusters"),
+    "envoy.service.endpoint.v3.EndpointDiscoveryService": (types.ENDPOINT, "Endpoints"),
+    "envoy.service.secret.v3.SecretDiscoveryService": (types.SECRET, "Secrets"),
+    "envoy.service.extension.v3.ExtensionConfigDiscoveryService": (
+        types.EXTENSION_CONFIG,
+        "ExtensionConfigs",
+    ),
+    "envoy.service.listener.v3.ListenerDiscoveryService": (types.LISTENER, "Listeners"),
+    "envoy.service.route.v3.ScopedRoutesDiscoveryService": (types.SCOPED_ROUTE, "ScopedRoutes"),
+    "envoy.service.route.v3.RouteDiscoveryService": (types.ROUTE, "Routes"),
+    "envoy.service.runtime.v3.RuntimeDiscoveryService": (types.RUNTIME, "Runtime"),
+}
+"""The services of one type each, with the word that their methods are named for."""
+
+_REQUESTS: dict[Protocol, Any] = {
+    Protocol.SOTW: discovery_pb2.DiscoveryRequest,
+    Protocol.DELTA: discovery_pb2.DeltaDiscoveryRequest,
+}
+
+GroupOf = Callable[[Node, Context], str | None]
+
+
+def one_group(_node: Node, _context: Context) -> str:
+    """Everybody gets the group without a name."""
+    return ""
+
+
+class Services:
+    """All discovery services over one store. `sessions` are the streams that are open now, by number."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        group_of: GroupOf = one_group,
+        limits: Limits | None = None,
+        max_streams: int = 10_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.sessions: dict[int, Session] = {}
+        self._store = store
+        self._group_of = group_of
+        self._limits = limits or Limits()
+        self._max_streams = max_streams
+        self._clock = clock
+        self._numbers = itertools.count(1)
+
+    def attach(self, server: grpc.aio.Server) -> None:
+        """Mount every service on a server."""
+        server.add_generic_rpc_handlers((self._service(ADS, None, "AggregatedResources"),))
+        for name, (type_, word) in SINGLE.items():
+            server.add_generic_rpc_handlers((self._service(name, type_, word),))
+
+    def _service(self, name: str, only: ResourceType | None, word: str) -> grpc.GenericRpcHandler[Any, Any]:
+        methods = {f"Stream{word}": Protocol.SOTW, f"Delta{word}": Protocol.DELTA}
+        return grpc.method_handlers_generic_handler(
+            name,
+            {
+                method: grpc.stream_stream_rpc_method_handler(
+                    self._serve(protocol, only), request_deserializer=_REQUESTS[protocol].FromString
+                )
+                for method, protocol in methods.items()
+            },
+        )
+
+    def _serve(self, protocol: Protocol, only: ResourceType | None) -> Callable[..., Awaitable[None]]:
+        async def serve(_requests: object, context: Context) -> None:
+            if len(self.sessions) >= self._max_streams:
+                await context.abort(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"this server serves {self._max_streams} streams at most",
+                )
+            stream = Stream(protocol, only=only, limits=self._limits)
+            session = Session(next(self._numbers), stream, self._store, self._group_of, self._clock)
+            self.sessions[session.number] = session
+            try:
+                await session.run(context)
+            finally:
+                del self.sessions[session.number]
+
+        return serve

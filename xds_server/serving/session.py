@@ -1,0 +1,185 @@
+"""One stream on the wire: reads requests into the state machine, writes what it answers, records what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from xds_server.discovery import events as protocol
+from xds_server.discovery import wire
+from xds_server.discovery.node import Node
+from xds_server.discovery.stream import Protocol, Stream
+from xds_server.discovery.types import ResourceType
+from xds_server.serving.events import Acked, Connected, Disconnected, Event, Nacked, Overdue, Sent
+from xds_server.serving.store import Store
+
+_ENCODE = {Protocol.SOTW: wire.sotw, Protocol.DELTA: wire.delta}
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_END: Any = grpc.aio.EOF  # type: ignore[attr-defined] # the stubs lack it
+
+
+class Session:
+    """A stream with its client. `group_of` says whose snapshot the node gets; None: the node is refused."""
+
+    def __init__(
+        self,
+        number: int,
+        stream: Stream,
+        store: Store,
+        group_of: Callable[[Node, Context], str | None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.number = number
+        self.stream = stream
+        self.group = ""
+        self.refused: str | None = None
+        self._store = store
+        self._group_of = group_of
+        self._clock = clock
+        self._bell = asyncio.Event()
+        self._ended = False
+        self._sent: dict[ResourceType, tuple[float, float]] = {}  # when sent, when published
+
+    @property
+    def node(self) -> Node:
+        """Who the client is; known from its first request on."""
+        return self.stream.node or Node()
+
+    async def run(self, context: Context) -> None:
+        """Serve the stream until the client ends it."""
+        request = await context.read()
+        if request is _END:
+            return
+        self._receive(request)
+        group = self._group_of(self.node, context)
+        if group is None:
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED, f"node {self.node.id!r} belongs to no group"
+            )
+        self.group = group
+        self._record(
+            Connected(
+                stream=self.number,
+                node=self.node,
+                group=group,
+                protocol=self.stream.protocol.value,
+                peer=context.peer(),
+            )
+        )
+        with self._store.rung(self._bell, group):
+            await self._converse(context)
+
+    async def _converse(self, context: Context) -> None:
+        reading = asyncio.create_task(self._read(context))
+        reason = "the server ended it"
+        try:
+            await self._write(context)
+            reason = self.refused or ""
+        finally:
+            reading.cancel()
+            self._record(Disconnected(stream=self.number, node=self.node, group=self.group, reason=reason))
+
+    async def _read(self, context: Context) -> None:
+        try:
+            while (request := await context.read()) is not _END:
+                self._receive(request)
+                self._bell.set()
+        finally:
+            self._ended = True
+            self._bell.set()
+
+    def _receive(self, request: Any) -> None:
+        event = self.stream.receive(request)
+        match event:
+            case protocol.Refused():
+                self.refused = event.message
+            case protocol.Acked():
+                self._record(self._acked(event))
+            case protocol.Nacked():
+                self._record(self._nacked(event))
+
+    async def _write(self, context: Context) -> None:
+        encode = _ENCODE[self.stream.protocol]
+        while not self._ended:
+            self._bell.clear()
+            if self.refused is not None:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refused)
+            published = self._store.published_at(self.group)
+            for response in self.stream.responses(self._store.current(self.group), self._clock()):
+                body = encode(response)
+                self._sent[response.type] = (self._clock(), published)
+                await context.write(body)
+                self._record(self._sending(response, len(body)))
+            self._report_overdue()
+            await self._wait()
+
+    async def _wait(self) -> None:
+        if self.stream.deadline is None:
+            await self._bell.wait()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.stream.deadline - self._clock()):
+                await self._bell.wait()
+
+    def _report_overdue(self) -> None:
+        for one in self.stream.overdue:
+            self._record(
+                Overdue(
+                    stream=self.number,
+                    node=self.node,
+                    group=self.group,
+                    waited=one.waited,
+                    unacknowledged=one.unacknowledged,
+                )
+            )
+        self.stream.overdue.clear()
+
+    def _sending(self, response: protocol.Response, size: int) -> Sent:
+        return Sent(
+            stream=self.number,
+            node=self.node,
+            group=self.group,
+            type=response.type,
+            version=response.version,
+            resources=len(response.resources),
+            removed=len(response.removed),
+            size=size,
+        )
+
+    def _acked(self, event: protocol.Acked) -> Acked:
+        now = self._clock()
+        sent, published = self._sent.get(event.type, (now, now))
+        return Acked(
+            stream=self.number,
+            node=self.node,
+            group=self.group,
+            type=event.type,
+            version=event.version,
+            versions=event.versions,
+            removed=event.removed,
+            latency=now - sent,
+            convergence=now - published,
+        )
+
+    def _nacked(self, event: protocol.Nacked) -> Nacked:
+        now = self._clock()
+        return Nacked(
+            stream=self.number,
+            node=self.node,
+            group=self.group,
+            type=event.type,
+            version=event.version,
+            versions=event.versions,
+            message=event.message,
+            blamed={name: event.versions[name] for name in sorted(event.blamed)},
+            latency=now - self._sent.get(event.type, (now, now))[0],
+        )
+
+    def _record(self, event: Event) -> None:
+        self._store.record(event)
