@@ -22,17 +22,11 @@ ALGORITHMS: tuple[Algorithm, ...] = ("zstd", "brotli", "gzip")
 """Where a client accepts several equally, the first of these is taken: the later filter decides last."""
 MINIMUM = 256
 """Bytes: a smaller body does not get smaller."""
-CONTENT_TYPES = (
-    "application/atom+xml", "application/graphql", "application/javascript", "application/json",
-    "application/manifest+json", "application/problem+json", "application/wasm", "application/xhtml+xml",
-    "application/xml", "font/otf", "font/ttf", "image/bmp", "image/svg+xml", "text/css", "text/csv", "text/html",
-    "text/javascript", "text/markdown", "text/plain", "text/xml",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressionSettings:
-    """Text of at least 256 bytes is compressed; what is compressed already is left alone."""
+    """Text, JSON, JavaScript, XML and SVG of at least 256 bytes is compressed, whatever is compressed already is not."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
     algorithms: tuple[Algorithm, ...] = option(
@@ -62,7 +56,7 @@ def _filter(algorithm: Algorithm) -> HttpFilter:
     inner.Pack(_LIBRARIES[algorithm], deterministic=True)
     library = extension_pb2.TypedExtensionConfig(name=algorithm, typed_config=inner)
     direction = compressor_pb2.Compressor.CommonDirectionConfig(
-        min_content_length=wrappers_pb2.UInt32Value(value=MINIMUM), content_type=CONTENT_TYPES
+        min_content_length=wrappers_pb2.UInt32Value(value=MINIMUM)
     )
     config = compressor_pb2.Compressor(
         compressor_library=library,

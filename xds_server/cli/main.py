@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from xds_server.errors import InvalidGateway, XdsError
 
 COMMANDS: dict[str, str] = {
+    "run": "everything for one machine: control plane and a supervised Envoy, reloaded on change",
     "check": "all errors and warnings of a gateway",
     "compile": "the Envoy resources of a gateway",
+    "status": "every connected Envoy, and what it acknowledged or rejected",
     "bootstrap": "the bootstrap for an Envoy that someone else runs",
     "version": "the versions of this command and of the bundled Envoy",
 }

@@ -46,3 +46,16 @@ def method_not_allowed(route: str) -> str:
 
 
 METHOD_NOT_ALLOWED = "405/"
+
+
+def origin(type_name: str, resource: str) -> tuple[str, ...]:
+    """Where in the gateway a resource comes from, as a path; empty where no single object made it."""
+    first, slash, rest = resource.partition("/")
+    if type_name in ("listener", "route"):
+        return ("listeners", first)
+    if not slash and type_name in ("cluster", "endpoint"):
+        return ("upstreams", resource)
+    if type_name == "secret":
+        owner = {"upstream": "upstreams", "listener": "listeners"}.get(first) if slash else "secrets"
+        return (owner, rest.partition("/")[0] if slash else resource) if owner else ()
+    return ()

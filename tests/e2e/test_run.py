@@ -1,0 +1,180 @@
+"""`xds run`: a folder is served, changes are followed, mistakes never replace what is good, Envoy may die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.backend import Backend
+from tests.support.gateway import free_port, write
+from tests.support.running import Running
+from tests.support.wait import wait_for
+from xds_server.cli.main import main
+
+YAML = """
+listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
+upstreams: {{echo: {{endpoints: ["{echo}"]}}}}
+routes:
+  echo: {{path: /echo/*, upstream: echo}}
+  version: {{path: /version, respond: {{body: "{version}"}}}}
+"""
+
+
+class Served:
+    """A folder with `xds run` on it."""
+
+    def __init__(self, folder: Path, port: int, echo: str, running: Running) -> None:
+        self.folder, self.port, self.echo, self.running = folder, port, echo, running
+        self.url = f"http://127.0.0.1:{port}"
+
+    def write(self, version: str) -> None:
+        write(self.folder, gateway=YAML.format(port=self.port, echo=self.echo, version=version))
+
+    def version(self) -> str:
+        return httpx.get(f"{self.url}/version", timeout=5).text
+
+    def until(self, version: str) -> None:
+        wait_for(
+            lambda: self.version() == version, f"version {version}; the log:\n{self.running.log[-2000:]}"
+        )
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    folder, port = tmp_path / "gateway", free_port()
+    with Backend() as echo:
+        write(folder, gateway=YAML.format(port=port, echo=echo.address, version="1"))
+        with Running(folder, tmp_path) as running:
+            served = Served(folder, port, echo.address, running)
+            served.until("1")
+            yield served
+
+
+def test_a_change_of_the_folder_reaches_envoy(served: Served) -> None:
+    served.write("2")
+    served.until("2")
+
+
+def test_a_mistake_is_told_with_its_place_while_the_last_good_gateway_goes_on(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(served.folder, more="routes:\n  broken: {path: /x, upstrem: echo}\n")
+    served.running.says("more.yaml:2:")
+    served.running.says("did you mean 'upstream'?")
+    served.running.says("the last good gateway stays in service")
+    assert served.version() == "1"
+    assert main(["status", "--admin", served.running.admin]) == 1
+    assert "more.yaml:2:" in capsys.readouterr().out
+    (served.folder / "more.yaml").unlink()
+    served.running.says("the gateway has no mistakes any more")
+    assert main(["status", "--admin", served.running.admin]) == 0
+
+
+def test_a_folder_that_vanishes_takes_nothing_away_and_is_followed_when_it_returns(served: Served) -> None:
+    served.folder.rename(served.folder.with_name("away"))
+    served.running.says("does not exist")
+    assert served.version() == "1"
+    served.folder.with_name("away").rename(served.folder)
+    served.write("back")
+    served.until("back")
+
+
+def test_what_envoy_rejects_is_named_with_the_line_that_made_it(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(served.folder, more="upstreams:\n  odd: {endpoints: [], envoy: {connect_timeout: -1s}}\n")
+    served.running.says("rejected by Envoy")
+    line = next(line for line in served.running.log.splitlines() if "rejected by Envoy" in line)
+    assert "more.yaml:2:" in line
+    assert served.version() == "1"
+    assert main(["status", "--admin", served.running.admin]) == 1
+    assert "more.yaml:2:" in capsys.readouterr().out
+
+
+def test_requests_go_on_without_a_failure_while_the_gateway_changes(served: Served) -> None:
+    stop, failures, answered = threading.Event(), [], [0]
+
+    def ask() -> None:
+        with httpx.Client(base_url=served.url, timeout=30) as client:
+            while not stop.is_set():
+                answer = client.get("/echo/x")
+                answered[0] += 1
+                if answer.status_code != 200:
+                    failures.append(answer.text)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(20):
+            served.write(f"v{number}")
+            served.until(f"v{number}")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert answered[0] > 20
+    assert failures == []
+
+
+def test_an_envoy_that_is_killed_comes_back_with_the_same_configuration(served: Served) -> None:
+    before = served.running.status()["envoys"][0]["versions"]
+    os.kill(_envoy_of(served.running), signal.SIGKILL)
+    served.running.says("Envoy ended; it is started again")
+    served.until("1")
+    wait_for(lambda: served.running.status()["envoys"][0]["versions"] == before, "the same versions")
+
+
+def test_a_request_under_way_is_answered_when_the_gateway_stops(tmp_path: Path) -> None:
+    folder, port = tmp_path / "gateway", free_port()
+    with Backend() as echo:
+        write(folder, gateway=YAML.format(port=port, echo=echo.address, version="1"))
+        running = Running(folder, tmp_path, "--drain", "30")
+        running.start()
+        served = Served(folder, port, echo.address, running)
+        served.until("1")
+        echo.release = threading.Event()
+        answers: list[int] = []
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx.get(f"{served.url}/echo/slow", timeout=60).status_code)
+        )
+        asking.start()
+        wait_for(lambda: echo.seen, "the request to reach the backend")
+        assert running.process is not None
+        running.process.send_signal(signal.SIGINT)
+        running.says("stopping")
+        echo.release.set()
+        asking.join()
+        assert running.process.wait(60) == 0
+        assert answers == [200]
+
+
+def test_a_taken_port_is_named_and_exits_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "gateway", gateway="routes: {}\n")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        admin = f"127.0.0.1:{taken.getsockname()[1]}"
+        arguments = ["--no-proxy", "--xds-address", "127.0.0.1:0", "--admin-address", admin]
+        assert main(["run", str(tmp_path / "gateway"), *arguments]) == 3
+    assert "choose another address" in capsys.readouterr().err
+
+
+def test_status_says_that_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--admin", f"127.0.0.1:{free_port()}"]) == 3
+    assert "no control plane answers" in capsys.readouterr().err
+
+
+def _envoy_of(running: Running) -> int:
+    assert running.process is not None
+    children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
+    return next(
+        int(pid) for pid in children if b"envoy" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+    )

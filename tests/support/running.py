@@ -1,0 +1,70 @@
+"""`xds run` as a process of its own, on free ports, with its log to read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from tests.support.ports import free_port
+from tests.support.wait import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Running:
+    """`xds run FOLDER` with more arguments. Use as a context manager."""
+
+    def __init__(self, folder: Path, logs: Path, *arguments: str, **environment: str) -> None:
+        self.xds_port, self.admin_port = free_port(), free_port()
+        self.xds_address = f"127.0.0.1:{self.xds_port}"
+        self.admin = f"127.0.0.1:{self.admin_port}"
+        self._log = logs / f"run-{self.admin_port}.log"
+        self._command = [
+            *(sys.executable, "-m", "xds_server", "run", str(folder)),
+            *("--xds-address", self.xds_address, "--admin-address", self.admin),
+            *("--concurrency", "1", "--drain", "1", *arguments),
+        ]
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
+        wait_for(lambda: httpx.get(f"http://{self.admin}/healthz").status_code == 200, "the admin address")
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """End it as Ctrl-C does; returns the exit code."""
+        if self.process is None:
+            return 0
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def says(self, text: str, after: int = 0) -> None:
+        """Wait until the log has a text, beyond its first `after` characters."""
+        wait_for(lambda: text in self.log[after:], f"the log to say {text!r}; it says:\n{self.log[-3000:]}")
+
+    def status(self) -> dict[str, Any]:
+        answer: dict[str, Any] = httpx.get(f"http://{self.admin}/status").json()
+        return answer

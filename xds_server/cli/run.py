@@ -1,0 +1,80 @@
+"""xds run: the control plane on a folder, and the Envoy beside it, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+from xds_server.errors import WrongUsage
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this command."""
+    add = parser.add_argument
+    add("folder", help="the gateway's folder")
+    add("--no-proxy", action="store_true", help="the control plane alone, for Envoys that someone else runs")
+    add(
+        "--xds-address",
+        default="127.0.0.1:18000",
+        help="where Envoys ask, HOST:PORT or unix:/PATH; port 0: any",
+    )
+    add("--admin-address", default="127.0.0.1:19000", help="status, metrics and probes; port 0: any")
+    add("--node-id", default="local", help="what the Envoy beside it is called")
+    add("--concurrency", type=int, help="Envoy's worker threads; default: one for each core")
+    add("--drain", type=float, default=5.0, help="seconds that requests under way get at the end")
+    add(
+        "--poll",
+        action="store_true",
+        help="look at the folder twice a second: for file systems without events",
+    )
+    add("--envoy-log-level", default="warning", help="Envoy's own log, on standard error")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal comes. Raises EnvironmentFailed, WrongUsage."""
+    os.environ.setdefault(
+        "GRPC_ENABLE_FORK_SUPPORT", "0"
+    )  # Envoy is started by fork and exec, which needs none
+    from xds_server.app import Options, serve
+
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    host, port = _address(arguments.admin_address)
+    options = Options(
+        folder=Path(arguments.folder),
+        proxy=not arguments.no_proxy,
+        xds_address=arguments.xds_address,
+        admin_host=host,
+        admin_port=port,
+        node_id=arguments.node_id,
+        concurrency=arguments.concurrency,
+        drain=arguments.drain,
+        poll=arguments.poll,
+        envoy_log_level=arguments.envoy_log_level,
+    )
+    _loop(serve(options))
+    return 0
+
+
+def _loop(main) -> None:  # type: ignore[no-untyped-def] # a coroutine
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise WrongUsage(f"--admin-address: '{text}' is not HOST:PORT, such as 127.0.0.1:19000")
+    return host.strip("[]"), int(port)

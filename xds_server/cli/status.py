@@ -1,0 +1,80 @@
+"""xds status: every connected Envoy, and what it acknowledged or rejected."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from xds_server.cli import output
+from xds_server.errors import EnvironmentFailed
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this command."""
+    parser.add_argument("node", nargs="?", help="only this Envoy")
+    parser.add_argument("--admin", default="127.0.0.1:19000", help="the admin address of a running `xds run`")
+    output.add_output(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the status. Exits with 1 when the gateway has mistakes or an Envoy rejected what it was sent."""
+    status = ask(arguments.admin, "/status")
+    envoys = [one for one in status["envoys"] if arguments.node in (None, one["node"])]
+    if arguments.node is not None and not envoys:
+        known = ", ".join(sorted({one["node"] for one in status["envoys"]})) or "none"
+        raise EnvironmentFailed(f"no Envoy called '{arguments.node}' is connected; connected: {known}")
+    if arguments.output == "json":
+        output.as_json({**status, "envoys": envoys})
+    else:
+        _print(status["gateway"], envoys)
+    rejected = any(one["rejection"] and not one["rejection"]["mended"] for one in envoys)
+    return 0 if status["gateway"]["healthy"] and not rejected else 1
+
+
+def ask(address: str, path: str) -> Any:
+    """What the admin address answers. Raises EnvironmentFailed."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+            return json.load(answer)
+    except (OSError, ValueError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise EnvironmentFailed(f"no control plane answers at {address}: {reason}; see --admin") from None
+
+
+def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:
+    state = "served" if gateway["healthy"] else "has mistakes; the last good one is served"
+    print(f"gateway {gateway['folder']}: {state}")
+    for problem in gateway["problems"]:
+        print(f"  {problem}")
+    print(output.counted(len(envoys), "Envoy") + " connected")
+    for one in envoys:
+        age = _age(one["connected_since"])
+        print(f"{one['node']}  cluster={one['cluster']}  {one['protocol']}  {one['peer']}  for {age}")
+        for name, version in one["versions"].items():
+            current = gateway["versions"].get(name)
+            print(
+                f"  {name:<18} {version}"
+                + ("" if version == current or current is None else "  (not the newest)")
+            )
+        if one["rejection"]:
+            _print_rejection(one["rejection"])
+
+
+def _print_rejection(rejection: dict[str, Any]) -> None:
+    state = "mended since" if rejection["mended"] else "REJECTED"
+    places = ", ".join(rejection["places"])
+    print(
+        f"  {state} {_age(rejection['at'])} ago: {rejection['type']} {', '.join(rejection['resources'])} {places}"
+    )
+    print(f"    {rejection['message']}")
+
+
+def _age(since: float) -> str:
+    seconds = max(0, int(time.time() - since))
+    if seconds < 120:
+        return f"{seconds}s"
+    return f"{seconds // 60}m" if seconds < 7200 else f"{seconds // 3600}h"

@@ -1,0 +1,141 @@
+"""What every connected Envoy has: told from the events of the xDS streams, for `xds status` and the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from filters.language import Place
+from xds_server.discovery.types import ResourceType
+from xds_server.serving.events import Acked, Connected, Disconnected, Event, Nacked, Overdue
+
+log = logging.getLogger(__name__)
+
+PlaceOf = Callable[[ResourceType, str], Place | None]
+"""The place in the YAML that made a resource."""
+
+
+@dataclass(slots=True)
+class Rejection:
+    """The last time that an Envoy refused something; `mended` when it accepted that type afterwards."""
+
+    type: str
+    message: str
+    resources: tuple[str, ...]
+    places: tuple[str, ...]
+    at: float
+    mended: bool = False
+
+
+@dataclass(slots=True)
+class Status:
+    """One stream of one Envoy. Times are Unix time."""
+
+    node: str
+    cluster: str
+    group: str
+    peer: str
+    protocol: str
+    since: float
+    versions: dict[str, str] = field(default_factory=dict)
+    acknowledged: float = 0.0
+    latency: float = 0.0
+    rejection: Rejection | None = None
+
+
+class Fleet:
+    """Follows the events of a store. Everything is read and written in the event loop's thread or copied."""
+
+    def __init__(self, place_of: PlaceOf, clock: Callable[[], float] = time.time) -> None:
+        self._place_of = place_of
+        self._clock = clock
+        self._streams: dict[int, Status] = {}
+
+    def observe(self, event: Event) -> None:
+        """Take one event."""
+        match event:
+            case Connected():
+                self._connected(event)
+            case Disconnected():
+                status = self._streams.pop(event.stream, None)
+                if status is not None:
+                    log.info("disconnected node=%s reason=%s", status.node, event.reason or "by the client")
+            case Acked():
+                self._acked(event)
+            case Nacked():
+                self._nacked(event)
+            case Overdue():
+                log.warning(
+                    "node=%s did not acknowledge in %.1fs: %s; what waited for it was sent all the same",
+                    event.node.id,
+                    event.waited,
+                    ", ".join(event.unacknowledged),
+                )
+            case _:
+                return
+
+    def _connected(self, event: Connected) -> None:
+        node = event.node
+        self._streams[event.stream] = Status(
+            node.id, node.cluster, event.group, event.peer, event.protocol, self._clock()
+        )
+        log.info("connected node=%s cluster=%s protocol=%s", node.id, node.cluster, event.protocol)
+
+    def _acked(self, event: Acked) -> None:
+        status = self._streams.get(event.stream)
+        if status is None:
+            return
+        status.versions[event.type.name] = event.version
+        status.acknowledged, status.latency = self._clock(), event.convergence
+        if status.rejection is not None and status.rejection.type == event.type.name:
+            status.rejection.mended = True
+        log.debug("acknowledged node=%s type=%s version=%s", event.node.id, event.type.name, event.version)
+
+    def _nacked(self, event: Nacked) -> None:
+        names = tuple(sorted(event.blamed or event.versions))
+        found = [self._place_of(event.type, name) for name in names]
+        places = tuple(sorted({str(place) for place in found if place is not None}))
+        status = self._streams.get(event.stream)
+        if status is not None:
+            status.rejection = Rejection(event.type.name, event.message, names, places, self._clock())
+        log.error(
+            "%srejected by Envoy node=%s type=%s resources=%s: %s; it keeps its last good configuration, "
+            "a restarted one will fail to load this one",
+            f"{places[0]}: " if places else "",
+            event.node.id,
+            event.type.name,
+            ",".join(names) or "?",
+            event.message,
+        )
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Every stream, for machines."""
+        return [_fields(one) for one in sorted(self._streams.copy().values(), key=lambda one: one.node)]
+
+
+def _fields(status: Status) -> dict[str, Any]:
+    rejection = status.rejection
+    return {
+        "node": status.node,
+        "cluster": status.cluster,
+        "group": status.group,
+        "peer": status.peer,
+        "protocol": status.protocol,
+        "connected_since": status.since,
+        "acknowledged_at": status.acknowledged or None,
+        "convergence_seconds": status.latency,
+        "versions": dict(sorted(status.versions.items())),
+        "rejection": None
+        if rejection is None
+        else {
+            "type": rejection.type,
+            "message": rejection.message,
+            "resources": list(rejection.resources),
+            "places": list(rejection.places),
+            "at": rejection.at,
+            "mended": rejection.mended,
+        },
+    }
