@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test unit check bench golden protos clean
+.PHONY: help setup demo test unit check bench golden docs protos clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -37,6 +37,10 @@ bench: $(READY) ## the figures of docs/performance.md
 
 golden: $(READY) ## rewrite the golden files and prune what no input claims
 	$(BIN)/python -m pytest tests/translate --update-golden
+
+docs: $(READY) ## write the schema and the reference of the language again
+	$(BIN)/xds schema > docs/schema.json
+	$(BIN)/xds schema --format markdown > docs/reference.md
 
 protos: $(READY) ## compile our own contracts again
 	$(BIN)/python -m protos.generate ours

@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "compile": "the Envoy resources of a gateway",
     "status": "every connected Envoy, and what it acknowledged or rejected",
     "bootstrap": "the bootstrap for an Envoy that someone else runs",
+    "schema": "the JSON Schema of the language",
     "version": "the versions of this command and of the bundled Envoy",
 }
 """Each is the module of the same name in this package, with `arguments(parser)` and `run(arguments)`."""

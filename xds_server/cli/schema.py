@@ -1,0 +1,30 @@
+"""xds schema: the JSON Schema of the language, or its reference for people."""
+
+from __future__ import annotations
+
+import argparse
+
+from xds_server.cli import output
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this command."""
+    parser.add_argument(
+        "--format",
+        choices=("json", "markdown"),
+        default="json",
+        help="JSON Schema, or the reference for people",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the schema."""
+    if arguments.format == "markdown":
+        from xds_server.gateway.reference import reference
+
+        print(reference(), end="")
+    else:
+        from xds_server.gateway.schema import schema
+
+        output.as_json(schema())
+    return 0

@@ -1,0 +1,163 @@
+"""The JSON Schema (2020-12) of the language, made from the same fields as the decoder.
+
+It is for completion in editors: what it refuses is wrong, but what it accepts may still have mistakes that only
+show between keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Literal, Union, get_args, get_origin
+
+from filters import POLICIES
+from filters.language import Percent, Rate, Raw, Size
+from filters.language.datasource import SecretSource
+from filters.language.decode import field_key
+from filters.language.options import About, Off, Shorthand
+from xds_server.gateway.model.attached import Policies
+from xds_server.gateway.model.gateway import Sections
+
+Schema = dict[str, Any]
+ID = "https://json-schema.org/draft/2020-12/schema"
+VARIABLE: Schema = {"type": "string", "pattern": r"\$\{"}
+"""A value may come from the environment; what it is then is seen only when the gateway is read."""
+
+_DURATION = r"^(\d+(\.\d+)?(us|ms|s|m|h|d))+$"
+_SIZE = r"^\d+(\.\d+)?\s*(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?$"
+_PERCENT = r"^\d+(\.\d+)?%$"
+_RATE = r"^\d[\d_]*\s*/\s*(second|minute|hour|day|month)$"
+_SCALARS: dict[Any, Callable[[], Schema]] = {
+    str: lambda: {"type": ["string", "number"]},
+    bool: lambda: {"type": "boolean"},
+    float: lambda: {"type": "number"},
+    int: lambda: {"type": "integer"},
+    Any: dict,
+    Raw: lambda: {"type": "object"},
+    Off: lambda: {"enum": ["off", False]},
+    timedelta: lambda: {"anyOf": [{"type": "string", "pattern": _DURATION}, {"const": 0}]},
+    Size: lambda: {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _SIZE}]},
+    Percent: lambda: {"type": "string", "pattern": _PERCENT},
+    Rate: lambda: {"type": "string", "pattern": _RATE},
+}
+
+
+def schema() -> Schema:
+    """The schema of one file of a gateway."""
+    definitions: dict[str, Schema] = {}
+    root = _fields(Sections, definitions)
+    root["properties"]["policies"] = {"$ref": "#/$defs/policies", "description": "Policies of every route."}
+    definitions["policies"] = _policies(definitions)
+    return {
+        "$schema": ID,
+        "title": "gateway",
+        "description": "A gateway as a folder of YAML: every top-level key maps names to objects.",
+        **root,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def _policies(definitions: dict[str, Schema]) -> Schema:
+    keys = {}
+    for policy in POLICIES:
+        found = _type(policy.settings, About(""), definitions)
+        keys[policy.key] = {"anyOf": [found, {"enum": ["off", False]}]}
+    return {"type": "object", "properties": keys, "additionalProperties": False}
+
+
+def _fields(cls: Any, definitions: dict[str, Schema]) -> Schema:
+    hints = typing.get_type_hints(cls)
+    properties: dict[str, Schema] = {}
+    required = []
+    for field in dataclasses.fields(cls):
+        about: About | None = field.metadata.get("about")
+        if about is None:
+            continue
+        key = field_key(field)
+        properties[key] = _described(_type(hints[field.name], about, definitions), about, field)
+        if field.default is dataclasses.MISSING is field.default_factory:
+            required.append(key)
+    result: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return result | ({"required": required} if required else {})
+
+
+def _described(found: Schema, about: About, field: dataclasses.Field[Any]) -> Schema:
+    result: Schema = {"description": about.doc}
+    default = _plain(field.default)
+    if default is not None:
+        result["default"] = default
+    return {**result, **found}
+
+
+def _plain(value: Any) -> Any:
+    """A default as it would be written; None where it is none or has no short form."""
+    if isinstance(value, timedelta):
+        return duration(value)
+    if isinstance(value, str | bool | int | float) and value != "":
+        return value
+    if isinstance(value, tuple) and value and all(isinstance(one, str | int) for one in value):
+        return list(value)
+    return None
+
+
+def duration(value: timedelta) -> str:
+    """A duration as it would be written."""
+    milliseconds = round(value.total_seconds() * 1000)
+    for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if milliseconds and milliseconds % size == 0:
+            return f"{milliseconds // size}{unit}"
+    return f"{milliseconds}ms" if milliseconds else "0s"
+
+
+def _type(annotation: Any, about: About, definitions: dict[str, Schema]) -> Schema:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        members = [one for one in arguments if one is not types.NoneType]
+        found = [_type(one, about, definitions) for one in members]
+        return found[0] if len(found) == 1 else {"anyOf": found}
+    if annotation in _SCALARS:
+        return _bounded(_SCALARS[annotation](), annotation, about)
+    if origin is Literal:
+        return {"anyOf": [{"enum": list(arguments)}, VARIABLE]}
+    if origin is tuple:
+        items = _type(arguments[0], dataclasses.replace(about, minimum_items=0), definitions)
+        return {"type": "array", "items": items} | (
+            {"minItems": about.minimum_items} if about.minimum_items else {}
+        )
+    if origin is Mapping:
+        return {"type": "object", "additionalProperties": _type(arguments[1], About(""), definitions)}
+    if annotation is Policies:
+        return {"$ref": "#/$defs/policies"}
+    return _reference(annotation, definitions)
+
+
+def _bounded(found: Schema, annotation: Any, about: About) -> Schema:
+    if annotation is str and about.pattern:
+        return {"type": ["string", "number"], "anyOf": [{"pattern": f"^(?:{about.pattern})$"}, VARIABLE]}
+    if annotation in (int, float):
+        low = {"minimum": about.minimum} if about.minimum is not None else {}
+        high = {"maximum": about.maximum} if about.maximum is not None else {}
+        return {"anyOf": [found | low | high, VARIABLE]}
+    return found if annotation in (str, Raw, Any, Off) else {"anyOf": [found, VARIABLE]}
+
+
+def _reference(cls: Any, definitions: dict[str, Schema]) -> Schema:
+    name = cls.__name__
+    if name not in definitions:
+        definitions[name] = {}
+        definitions[name] = _object(cls, definitions)
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _object(cls: Any, definitions: dict[str, Schema]) -> Schema:
+    long = _fields(cls, definitions) | {"description": (cls.__doc__ or "").strip()}
+    if issubclass(cls, SecretSource):
+        long["properties"].pop("inline", None)
+    short: Shorthand | None = getattr(cls, "SHORTHAND", None)
+    if short is None or "not" in short.schema:
+        return long
+    brief = dict(short.schema) | {"description": short.what}
+    return {"anyOf": [brief, VARIABLE, long] if brief.get("type") != "string" else [brief, long]}
