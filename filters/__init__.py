@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from filters.api_key import ApiKey
+from filters.authentication import Authentication
+from filters.basic_auth import BasicAuth
 from filters.compression import Compression
 from filters.cors import Cors
 from filters.fault import Fault
@@ -9,6 +12,7 @@ from filters.grpc_web import GrpcWeb
 from filters.headers import RequestHeaders, ResponseHeaders
 from filters.ip_access import IpAccess
 from filters.jwt import Jwt
+from filters.mtls import Mtls
 from filters.policy import Policy
 from filters.request_id import RequestId
 
@@ -16,7 +20,11 @@ POLICIES: tuple[Policy[Any], ...] = (
     Compression(),
     IpAccess(),
     Cors(),
+    Authentication(),
+    Mtls(),
     Jwt(),
+    ApiKey(),
+    BasicAuth(),
     GrpcWeb(),
     RequestHeaders(),
     Fault(),

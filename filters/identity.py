@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +12,30 @@ from filters.language import DataSource, Mistake, option
 from filters.limits import Limit, Quota, repeated_windows
 
 NO_CLAIMS: Mapping[str, str] = MappingProxyType({})
+
+NAMESPACE = "xds.identity"
+"""The namespace of Envoy's dynamic metadata that says who calls, once a request is authenticated.
+
+Its keys: `consumer` and `plan` (names; absent where none was identified), `method` (`jwt`, `api_key`,
+`basic_auth` or `mtls`, joined by `+` where all were needed), `claims` (the verified token's, a struct) with
+`provider`, and `user` (the name of basic_auth). `failure` is there instead when the request was refused.
+"""
+CONSUMER_HEADER = "x-consumer"
+PLAN_HEADER = "x-consumer-plan"
+_NO_CLAIM_HEADERS = frozenset(
+    [
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "cookie",
+        "host",
+        "transfer-encoding",
+        "te",
+        "upgrade",
+    ]
+)
+"""A client's own of these must stay, and claim headers of clients are removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +75,17 @@ class Provider:
     forward: bool = option("Whether the upstream sees the token.", default=True)
     require_expiration: bool = option("Refuse tokens without `exp`.", default=False)
 
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake for each claim header that cannot be one."""
+        for claim, header in self.claim_headers.items():
+            name = header.lower()
+            if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+){0,5}", name):
+                remedy = "write a name such as x-user-id, of at most six parts"
+                yield Mistake("not a header's name", remedy, path=("claim_headers", claim), value=header)
+            elif name in _NO_CLAIM_HEADERS or name in (CONSUMER_HEADER, PLAN_HEADER):
+                yield Mistake("this header has a meaning of its own", "write another name",
+                    path=("claim_headers", claim), value=header)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
@@ -76,12 +112,49 @@ class ConsumerJwt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerPassword:
+    """A name and a password (RFC 7617), the password known only by its hash."""
+
+    username: str = option("The name.", pattern=r"[^:\x00-\x1f]+", shape="a name without a colon")
+    sha256: str = option(
+        "SHA-256 of the password, which must be a generated one of at least 128 bits.",
+        pattern=r"[0-9a-f]{64}",
+        shape="64 hexadecimal digits, lower case",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Consumer:
     """Somebody who calls, however they prove it."""
 
     plan: str | None = option("The plan whose limits apply.", default=None, refers="plans")
     api_keys: tuple[ApiKey, ...] = option("Keys, several at once for rotation.", default=())
-    jwt: ConsumerJwt | None = option("Tokens that stand for this consumer.", default=None)
+    jwt: ConsumerJwt | tuple[ConsumerJwt, ...] | None = option(
+        "Tokens that stand for this consumer.", default=None
+    )
+    basic_auth: ConsumerPassword | tuple[ConsumerPassword, ...] | None = option(
+        "Names with passwords, several at once for rotation.", default=None
+    )
+    certificates: tuple[str, ...] = option(
+        "Names in client certificates (URI or DNS subject alternative names) that stand for this consumer.",
+        default=(),
+    )
+
+    @property
+    def tokens(self) -> tuple[ConsumerJwt, ...]:
+        """All of `jwt`."""
+        return self.jwt if isinstance(self.jwt, tuple) else (self.jwt,) if self.jwt else ()
+
+    @property
+    def passwords(self) -> tuple[ConsumerPassword, ...]:
+        """All of `basic_auth`."""
+        return (
+            self.basic_auth
+            if isinstance(self.basic_auth, tuple)
+            else (self.basic_auth,)
+            if self.basic_auth
+            else ()
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from envoy.config.core.v3 import backoff_pb2, base_pb2, http_uri_pb2
 from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2 as pb
 from google.protobuf import duration_pb2, empty_pb2
 
+from filters.credentials import failed, identity_part, methods
 from filters.identity import Provider
 from filters.language import DataSource, Mistake, Shorthand, option
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage, cluster_of_url
@@ -55,6 +56,14 @@ class JwtSettings:
         if self.optional and len(self.all) > 1:
             yield Mistake("'optional' does not go with 'all'", "remove one", path=("optional",))
 
+    def rule(self) -> Mapping[str, Any]:
+        """What the identity script needs to know."""
+        return {"providers": sorted(self.providers), "every": bool(self.all)}
+
+    def challenge(self) -> str:
+        """RFC 6750 section 3."""
+        return 'Bearer realm="gateway"'
+
     @property
     def providers(self) -> tuple[str, ...]:
         """Every provider that is named."""
@@ -70,21 +79,13 @@ def requirement_name(settings: JwtSettings, *, judge: bool) -> str:
 def requirement(settings: JwtSettings, *, judge: bool) -> pb.JwtRequirement:
     """What Envoy must find. Without `judge` it only verifies, and a later filter judges what was found."""
     needs = [pb.JwtRequirement(provider_name=name) for name in sorted(settings.providers)]
+    if len(needs) > 1 and settings.all:
+        needs = [pb.JwtRequirement(requires_all=pb.JwtRequirementAndList(requirements=needs))]
     if not judge:
-        failed = pb.JwtRequirement(allow_missing_or_failed=empty_pb2.Empty())
-        alone = [_any([one, failed]) for one in needs]
-        return (
-            pb.JwtRequirement(requires_all=pb.JwtRequirementAndList(requirements=alone))
-            if len(alone) > 1
-            else alone[0]
-        )
+        return _any([*needs, pb.JwtRequirement(allow_missing_or_failed=empty_pb2.Empty())])
     if settings.optional:
         return _any([*needs, pb.JwtRequirement(allow_missing=empty_pb2.Empty())])
-    if len(needs) == 1:
-        return needs[0]
-    if settings.all:
-        return pb.JwtRequirement(requires_all=pb.JwtRequirementAndList(requirements=needs))
-    return _any(needs)
+    return needs[0] if len(needs) == 1 else _any(needs)
 
 
 def _any(requirements: Iterable[pb.JwtRequirement]) -> pb.JwtRequirement:
@@ -171,7 +172,7 @@ def _fault(provider: Provider, context: Context) -> str | None:
 
 
 def _reason(name: str, title: str, *texts: str, status: int = 401) -> Reason:
-    when = details_begin(*(f"jwt_authn_access_denied{{{text}" for text in texts))
+    when = details_begin(*(f"jwt_authn_access_denied{{{text}" for text in texts)) + f" || {failed(name)}"
     return Reason(name=name, title=title, status=status, when=when)
 
 
@@ -226,8 +227,7 @@ class Jwt(Policy[JwtSettings]):
         return (HttpFilter(name=FILTER, config=config, dynamic=True, calls=tuple(urls)),)
 
     def on_route(self, settings: JwtSettings, context: Context) -> RoutePart:
-        return RoutePart(
-            filter_configs={
-                FILTER: pb.PerRouteConfig(requirement_name=requirement_name(settings, judge=True))
-            }
-        )
+        # Beside other ways to authenticate a bad token is no refusal yet: then the identity script judges.
+        judge = len(methods(context.beside)) == 1
+        config = pb.PerRouteConfig(requirement_name=requirement_name(settings, judge=judge))
+        return RoutePart(filter_configs={FILTER: config, **identity_part(context).filter_configs})

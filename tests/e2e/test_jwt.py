@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import tokens
 from tests.support.backend import Backend
-from tests.support.compiled import compiled
+from tests.support.gateway import Gateway, write
 from tests.support.identity_cases import JWT_CASES, JWT_ROUTES, PROVIDERS, Case
 from tests.support.identity_requests import expect, send
 from tests.support.ports import free_port
@@ -55,8 +55,9 @@ upstreams: {{echo: {{endpoints: [{echo.address}]}}}}
 {PROVIDERS}{remotes}
 routes:{routes}
 """
-        with compiled(folder, {"gateway.yaml": text, "jwks.json": tokens.jwks()}):
-            yield f"http://127.0.0.1:{port}"
+        (folder / "jwks.json").write_text(tokens.jwks())
+        with Gateway(write(folder, gateway=text), folder) as gateway:
+            yield gateway.url
 
 
 @pytest.mark.parametrize("case", JWT_CASES, ids=lambda case: case.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -184,3 +186,185 @@ JWT_CASES = (
     Case(name="with an escaped slash", path="/public/..%2fadmin", status=400, reason="bad_path"),
 )
 """For a gateway of PROVIDERS and JWT_ROUTES."""
+
+
+def sha256(secret: str) -> str:
+    """A secret as it stands in the YAML."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+ACME, ACME_NEXT, ACME_OLD = "acme-key-1", "acme-key-2", "acme-key-0"
+UNICODE = "schlüssel-☃"
+CONSUMERS = f"""
+plans: {{pro: {{}}, free: {{}}}}
+consumers:
+  acme:
+    plan: pro
+    api_keys:
+      - {{sha256: {sha256(ACME)}}}
+      - {{sha256: {sha256(ACME_NEXT)}, not_after: 2999-12-31}}
+      - {{sha256: {sha256(ACME_OLD)}, not_after: 2020-01-31}}
+    jwt: {{provider: corp, claim: azp, value: acme-app}}
+    basic_auth: {{username: acme, sha256: {sha256("acme:password")}}}
+    certificates: ["spiffe://test/acme"]
+  globex:
+    plan: free
+    api_keys: [{{sha256: {sha256(UNICODE)}}}]
+    jwt:
+      - {{provider: corp, claim: realm.tenants, value: globex}}
+      - {{provider: partner, claim: "https://claims.test/tenant", value: "7"}}
+    certificates: [globex.test]
+  initech: {{api_keys: [{{sha256: {sha256("initech-key")}}}]}}
+  webmaster: {{plan: free}}
+"""
+HTPASSWD = """# two users, one of whom is a consumer
+webmaster:{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc=
+guest:{SHA}XEzeK5NRKkyTE3BUtNU0fHSrxkY=
+"""
+"""Passwords admin and guest-password."""
+
+CREDENTIAL_ROUTES = """
+  open: {path: /open, upstream: echo}
+  corp: {path: /corp, upstream: echo, policies: {jwt: corp}}
+  partner: {path: /partner, upstream: echo, policies: {jwt: partner}}
+  key: {path: /key, upstream: echo, policies: {api_key: true}}
+  key-places:
+    path: /key-places
+    upstream: echo
+    policies: {api_key: {header: x-key, query: api_key, cookie: key}}
+  key-forward: {path: /key-forward, upstream: echo, policies: {api_key: {forward: true}}}
+  key-optional: {path: /key-optional, upstream: echo, policies: {api_key: {optional: true}}}
+  basic: {path: /basic, upstream: echo, policies: {basic_auth: {realm: Shop}}}
+  file: {path: /file, upstream: echo, policies: {basic_auth: {htpasswd: {file: htpasswd}, forward: true}}}
+  any: {path: /any, upstream: echo, policies: {jwt: [corp, partner], api_key: true, basic_auth: true}}
+  both: {path: /both, upstream: echo, policies: {jwt: corp, api_key: true, authentication: all}}
+"""
+
+
+def key(value: str, header: str = "x-api-key") -> Callable[[], Headers]:
+    """An API key as a client sends it."""
+    return lambda: ((header, value),)
+
+
+def basic(name: str, password: str) -> Callable[[], Headers]:
+    """A name and a password as a client sends them (RFC 7617)."""
+    encoded = base64.b64encode(f"{name}:{password}".encode()).decode()
+    return lambda: (("authorization", f"Basic {encoded}"),)
+
+
+NOBODY: Mapping[str, str | None] = {"x-consumer": None, "x-consumer-plan": None}
+IS_ACME = {"x-consumer": "acme", "x-consumer-plan": "pro"}
+IS_GLOBEX = {"x-consumer": "globex", "x-consumer-plan": "free"}
+
+
+def _pass(
+    name: str, path: str, headers: Callable[[], Headers] = tuple, upstream: Mapping[str, str | None] = NOBODY
+) -> Case:
+    return Case(name=name, path=path, status=200, headers=headers, upstream=upstream)
+
+
+def _refuse(
+    name: str, path: str, reason: str, headers: Callable[[], Headers] = tuple, challenge: str = "ApiKey"
+) -> Case:
+    return Case(name=name, path=path, status=401, reason=reason, headers=headers, challenge=challenge)
+
+
+def _spoofed(*names: str) -> Callable[[], Headers]:
+    return lambda: tuple((name, "root") for name in names)
+
+
+SPOOFED = (
+    "X-Consumer",
+    "x-CONSUMER-plan",
+    "x_consumer",
+    "X_Consumer-Plan",
+    "x-consumer_plan",
+    "x-user-id",
+    "X_USER_ID",
+)
+GONE: Mapping[str, str | None] = {**{name.lower(): None for name in SPOOFED}}
+
+CREDENTIAL_CASES = (
+    _pass("an open route removes what says who calls", "/open", _spoofed(*SPOOFED), GONE),
+    _pass("a token without a consumer", "/corp", bearer(tokens.token), {**NOBODY, "x-user-id": "ann"}),
+    _pass(
+        "a token beside headers that say somebody else",
+        "/corp",
+        lambda: (*_spoofed(*SPOOFED)(), *bearer(lambda: tokens.token(azp="acme-app"))()),
+        {**GONE, **IS_ACME, "x-user-id": "ann"},
+    ),
+    _pass("a claim names the consumer", "/corp", bearer(lambda: tokens.token(azp="acme-app")), IS_ACME),
+    _pass("a claim of another value", "/corp", bearer(lambda: tokens.token(azp="acme-app2"))),
+    _pass(
+        "an element of a nested list names the consumer",
+        "/corp",
+        bearer(lambda: tokens.token(realm={"tenants": ["x", "globex"]})),
+        IS_GLOBEX,
+    ),
+    _pass(
+        "a claim whose name has dots, and whose value is a number",
+        "/partner",
+        lambda: (("x-token", partner(**{"https://claims.test/tenant": 7})),),
+        IS_GLOBEX,
+    ),
+    _pass("a key", "/key", key(ACME), {**IS_ACME, "x-api-key": None}),
+    _pass("the next key of a rotation", "/key", key(ACME_NEXT), IS_ACME),
+    _pass("a consumer without a plan", "/key", key("initech-key"), {"x-consumer": "initech", "x-consumer-plan": None}),
+    _pass("a key beside headers that say somebody else", "/key", lambda: (*_spoofed(*SPOOFED)(), ("x-api-key", ACME)), {**GONE, **IS_ACME}),
+    _pass("a key in letters beyond ASCII", "/key", key(UNICODE), IS_GLOBEX),
+    _pass("a key that is forwarded", "/key-forward", key(ACME), {**IS_ACME, "x-api-key": ACME}),
+    _pass("a key in a header of its own", "/key-places", key(ACME, "x-key"), {**IS_ACME, "x-key": None}),
+    _pass("a key in the query", f"/key-places?api_key={ACME}", upstream=IS_ACME),
+    _pass("an escaped key in the query", "/key-places?a=1&api_key=acme%2Dkey%2d1", upstream=IS_ACME),
+    _pass("a key in a cookie", "/key-places", key(f"a=b; key={ACME}; c=d", "cookie"), {**IS_ACME, "cookie": "a=b; c=d"}),
+    _pass("a key in the only cookie", "/key-places", key(f"key={ACME}", "cookie"), {**IS_ACME, "cookie": None}),
+    _pass("an optional key, none", "/key-optional"),
+    _pass("an optional key, good", "/key-optional", key(ACME), IS_ACME),
+    _refuse("an optional key, wrong", "/key-optional", "api_key_unknown", key("x")),
+    _refuse("no key", "/key", "api_key_missing"),
+    _refuse("an empty key", "/key", "api_key_missing", key("")),
+    _refuse("a wrong key", "/key", "api_key_unknown", key("acme-key-3")),
+    _refuse("the hash instead of the key", "/key", "api_key_unknown", key(sha256(ACME))),
+    _refuse("a key with a space behind a letter", "/key", "api_key_unknown", key(f"{ACME} x")),
+    _refuse("an expired key", "/key", "api_key_expired", key(ACME_OLD)),
+    _refuse("a key of 20,000 letters", "/key", "api_key_unknown", key("x" * 20_000)),
+    _refuse("two keys", "/key", "api_key_malformed", lambda: (("x-api-key", ACME), ("x-api-key", ACME))),
+    _refuse("a key where it is not looked for", f"/key?x-api-key={ACME}", "api_key_missing"),
+    _refuse("two keys in the query", f"/key-places?api_key={ACME}&api_key=x", "api_key_malformed"),
+    _refuse("a control character in the query", "/key-places?api_key=%00%0a", "api_key_unknown"),
+    _refuse("two keys in cookies", "/key-places", "api_key_malformed", key(f"key=x; key={ACME}", "cookie")),
+    _refuse("a token where a key is needed", "/key", "api_key_missing", bearer(tokens.token)),
+    _pass("a name and a password", "/basic", basic("acme", "acme:password"), {**IS_ACME, "authorization": None}),
+    _refuse("no password", "/basic", "basic_auth_missing", challenge='Basic realm="Shop"'),
+    _refuse("a wrong password", "/basic", "basic_auth_wrong", basic("acme", "x"), "Basic"),
+    _refuse("an empty password", "/basic", "basic_auth_wrong", basic("acme", ""), "Basic"),
+    _refuse("an unknown name", "/basic", "basic_auth_wrong", basic("root", "acme:password"), "Basic"),
+    _refuse("a name in another case", "/basic", "basic_auth_wrong", basic("ACME", "acme:password"), "Basic"),
+    _refuse("a name of the file where it does not count", "/basic", "basic_auth_wrong", basic("guest", "guest-password"), "Basic"),
+    _refuse("no base64", "/basic", "basic_auth_malformed", key("Basic !!", "authorization"), "Basic"),
+    _refuse("no colon", "/basic", "basic_auth_malformed", key("Basic YWNtZQ==", "authorization"), "Basic"),
+    _pass("a user of the file who is a consumer", "/file", basic("webmaster", "admin"), {"x-consumer": "webmaster", "x-consumer-plan": "free"}),
+    _pass("a user of the file who is none", "/file", basic("guest", "guest-password"), {**NOBODY, "authorization": "Basic Z3Vlc3Q6Z3Vlc3QtcGFzc3dvcmQ="}),
+    _pass("a consumer beside the file", "/file", basic("acme", "acme:password"), IS_ACME),
+    _refuse("a wrong password of the file", "/file", "basic_auth_wrong", basic("guest", "admin"), "Basic"),
+    _refuse("any of four, none", "/any", "credentials_missing", challenge="Basic"),
+    _pass("any of four, a token", "/any", bearer(lambda: tokens.token(azp="acme-app")), IS_ACME),
+    _pass("any of four, the other token", "/any", lambda: (("x-token", partner()),)),
+    _pass("any of four, a key", "/any", key(ACME), IS_ACME),
+    _pass("any of four, a password", "/any", basic("acme", "acme:password"), IS_ACME),
+    _pass("any of four, a good key beside a bad token", "/any", lambda: (*bearer(lambda: tokens.token(exp=1))(), ("x-api-key", ACME)), {**IS_ACME, "x-user-id": None}),
+    _refuse("any of four, an expired token", "/any", "jwt_expired", bearer(lambda: tokens.token(exp=1)), "Bearer"),
+    _refuse("any of four, a forged token", "/any", "jwt_invalid_signature", bearer(tokens.forged_with_public_key), "Bearer"),
+    _refuse("any of four, a token without signature", "/any", "jwt_malformed", bearer(tokens.unsigned), "Bearer"),
+    _refuse("any of four, another issuer", "/any", "jwt_wrong_issuer", bearer(lambda: tokens.token(iss="x")), "Bearer"),
+    _refuse("any of four, another audience", "/any", "jwt_wrong_audience", bearer(lambda: tokens.token(aud="x")), "Bearer"),
+    _refuse("any of four, an unknown kid", "/any", "jwt_unknown_key", bearer(lambda: tokens.token(kid="x")), "Bearer"),
+    _refuse("any of four, not yet valid", "/any", "jwt_not_yet_valid", bearer(lambda: tokens.token(nbf=tokens.now() + 90)), "Bearer"),
+    _refuse("any of four, a wrong key", "/any", "api_key_unknown", key("x")),
+    _pass("both, of one consumer", "/both", lambda: (*bearer(lambda: tokens.token(azp="acme-app"))(), ("x-api-key", ACME)), IS_ACME),
+    _pass("both, where the token names no consumer", "/both", lambda: (*bearer(tokens.token)(), ("x-api-key", ACME)), IS_ACME),
+    _refuse("both, one is missing", "/both", "api_key_missing", bearer(tokens.token)),
+    _refuse("both, the other is missing", "/both", "jwt_missing", key(ACME), "Bearer"),
+    _refuse("both, of two consumers", "/both", "consumers_differ", lambda: (*bearer(lambda: tokens.token(azp="acme-app"))(), ("x-api-key", "initech-key"))),
+)  # fmt: skip
+"""For a gateway of PROVIDERS, CONSUMERS and CREDENTIAL_ROUTES whose listener lets underscores pass in headers."""

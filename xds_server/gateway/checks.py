@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from filters.credentials import conflicts
 from filters.language import Mistake, Path, Problem
 from filters.language.problems import did_you_mean, shown
 from filters.policy import Context
@@ -37,6 +38,7 @@ def check(
     problems: list[Problem] = []
     problems += _listeners(sections.listeners)
     problems += _routes(sections, policies, context, memo)
+    problems += (_mistake(one, ("consumers",)) for one in conflicts(sections.consumers))
     problems += precedence.conflicts(sections.routes)
     return problems
 

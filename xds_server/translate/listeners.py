@@ -17,6 +17,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from google.protobuf import struct_pb2
 
 from filters.errors import ErrorOverride
+from filters.identity import NAMESPACE
 from filters.policy import HttpFilter
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.raw import merged
@@ -52,7 +53,9 @@ ACCESS_LOG = {
     "bytes_received": "%BYTES_RECEIVED%",
     "bytes_sent": "%BYTES_SENT%",
     "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
-    "consumer": "%REQ(X-CONSUMER)%",
+    "consumer": f"%DYNAMIC_METADATA({NAMESPACE}:consumer)%",
+    "plan": f"%DYNAMIC_METADATA({NAMESPACE}:plan)%",
+    "authenticated_by": f"%DYNAMIC_METADATA({NAMESPACE}:method)%",
     "request_id": "%REQ(X-REQUEST-ID)%",
 }
 

@@ -16,11 +16,7 @@ PLANNED = frozenset(
     [
         "validate",
         "csrf",
-        "api_key",
-        "basic_auth",
         "oidc",
-        "mtls",
-        "authentication",
         "authorize",
         "ext_authz",
         "rate_limit",

@@ -1,0 +1,176 @@
+"""Credentials to one consumer and plan: generated Lua in Envoy, delivered by ECDS, so that a new key is no listener change.
+
+The tables of the script are text that it parses when it is loaded: one constant each, however many consumers
+there are (LuaJIT limits the constants of a function to 65,536). What a route needs comes with the route.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, time, timedelta
+from importlib import resources
+from typing import Any, Protocol
+
+from envoy.extensions.filters.http.lua.v3 import lua_pb2
+from google.protobuf import struct_pb2, wrappers_pb2
+
+from filters.identity import NAMESPACE, Consumer
+from filters.language import Mistake
+from filters.policy import Context, HttpFilter, RoutePart
+from filters.reasons import Reason
+
+FILTER = "xds.identity"
+METHODS = ("mtls", "jwt", "api_key", "basic_auth")
+"""In the order in which they are asked. The first that succeeds names the consumer."""
+OWN_LIST = "consumers"
+"""The list of names and passwords that the consumers of the gateway have themselves."""
+_CODE = "\n".join(
+    resources.files("filters").joinpath("lua", name).read_text() for name in ("sha.lua", "identity.lua")
+)
+_UNSAFE = re.compile(rb"[^A-Za-z0-9 ._:/@=+,$-]")
+
+
+class Method(Protocol):
+    """The settings of one way to authenticate."""
+
+    @property
+    def optional(self) -> bool:
+        """Whether a request without such a credential passes."""
+
+    def rule(self) -> Mapping[str, Any]:
+        """What the script needs to know, as JSON."""
+
+    def challenge(self) -> str:
+        """What WWW-Authenticate says (RFC 9110 section 11.6.1)."""
+
+
+def methods(beside: Mapping[str, Any]) -> dict[str, Method]:
+    """The ways to authenticate among a route's settings."""
+    return {key: beside[key] for key in METHODS if key in beside}
+
+
+def identity_part(context: Context) -> RoutePart:
+    """What a route with any way to authenticate carries; every one of its policies returns the same."""
+    found = methods(context.beside)
+    rule = {
+        "methods": list(found),
+        "every": context.beside.get("authentication") == "all",
+        "optional": any(one.optional for one in found.values()),
+        "challenges": [one.challenge() for one in found.values()],
+        **{key: one.rule() for key, one in found.items()},
+    }
+    text = json.dumps(rule, sort_keys=True)
+    struct = struct_pb2.Struct()
+    struct.update({"id": hashlib.blake2b(text.encode(), digest_size=8).hexdigest(), "rule": rule})
+    return RoutePart(filter_configs={FILTER: lua_pb2.LuaPerRoute(filter_context=struct)})
+
+
+def failure(name: str, title: str, status: int = 401) -> Reason:
+    """A reason that the script gives."""
+    return Reason(name=name, title=title, status=status, when=failed(name))
+
+
+def failed(name: str) -> str:
+    """The script refused a request for this reason."""
+    return f"metadata.filter_metadata['{NAMESPACE}']['failure'] == '{name}'"
+
+
+def identity_filter(
+    consumers: Mapping[str, Consumer], lists: Mapping[str, Iterable[tuple[str, str]]]
+) -> HttpFilter:
+    """The filter. `lists` are more names and hashes (``sha1:…``, ``sha256:…``) by the name of their list."""
+    config = lua_pb2.Lua(clear_route_cache=wrappers_pb2.BoolValue(value=False))
+    config.default_source_code.inline_string = script(consumers, lists)
+    return HttpFilter(name=FILTER, config=config, dynamic=True)
+
+
+def script(consumers: Mapping[str, Consumer], lists: Mapping[str, Iterable[tuple[str, str]]]) -> str:
+    """The whole script: tables, hashes, code."""
+    numbers = {name: number for number, name in enumerate(sorted(consumers), 1)}
+    tables = {
+        "CONSUMERS": ((name, consumers[name].plan or "") for name in numbers),
+        "KEYS": _keys(consumers, numbers),
+        "USERS": itertools.chain(_users(consumers, numbers), _listed(lists, numbers)),
+        "CERTIFICATES": (
+            (san, number) for name, number in numbers.items() for san in consumers[name].certificates
+        ),
+        "CLAIMS": (
+            (one.provider, one.claim, one.value, number)
+            for name, number in numbers.items()
+            for one in consumers[name].tokens
+        ),
+    }
+    return "".join(f"{name} = [==[\n{_rows(rows)}]==]\n" for name, rows in tables.items()) + _CODE
+
+
+Row = tuple[str | int, ...]
+
+
+def _keys(consumers: Mapping[str, Consumer], numbers: Mapping[str, int]) -> Iterator[Row]:
+    for name, number in numbers.items():
+        for key in consumers[name].api_keys:
+            yield (key.sha256, number, "" if key.not_after is None else _last_second(key.not_after))
+
+
+def _users(consumers: Mapping[str, Consumer], numbers: Mapping[str, int]) -> Iterator[Row]:
+    for name, number in numbers.items():
+        for one in consumers[name].passwords:
+            yield (OWN_LIST, one.username, f"sha256:{one.sha256}", number)
+
+
+def _listed(lists: Mapping[str, Iterable[tuple[str, str]]], numbers: Mapping[str, int]) -> Iterator[Row]:
+    for list_name, users in sorted(lists.items()):
+        for name, digest in users:
+            yield (list_name, name, digest, numbers.get(name, ""))
+
+
+def _rows(rows: Iterable[Row]) -> str:
+    return "".join(
+        "\t".join(_escaped(row[at]) if at < len(row) else "" for at in range(4)) + "\n" for row in rows
+    )
+
+
+def _escaped(value: str | int) -> str:
+    """Text that holds no separator and does not end the table's constant."""
+    return _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], str(value).encode()).decode()
+
+
+def _last_second(not_after: str) -> int:
+    """Unix time. A date alone lasts to its end, UTC."""
+    moment = datetime.fromisoformat(not_after)
+    if len(not_after) == 10:
+        return int((datetime.combine(moment.date(), time(), UTC) + timedelta(days=1)).timestamp()) - 1
+    return int(moment.timestamp())
+
+
+def conflicts(consumers: Mapping[str, Consumer]) -> Iterator[Mistake]:
+    """Yield a mistake for each credential that two consumers have, and for each moment that does not exist."""
+    owners: dict[object, str] = {}
+    for name, consumer in consumers.items():
+        for path, credential in _credentials(consumer):
+            first = owners.setdefault(credential, name)
+            if first != name:
+                message = f"the consumer '{first}' has the same, so it would not tell them apart"
+                yield Mistake(message, "give each consumer its own", path=(name, *path))
+        for at, key in enumerate(consumer.api_keys):
+            try:
+                _last_second(key.not_after or "2000-01-01")
+            except ValueError:
+                remedy = "write a date such as 2027-01-31"
+                where = (name, "api_keys", at, "not_after")
+                yield Mistake("there is no such moment", remedy, path=where, value=key.not_after)
+
+
+def _credentials(consumer: Consumer) -> Iterator[tuple[tuple[str | int, ...], object]]:
+    for at, key in enumerate(consumer.api_keys):
+        yield ("api_keys", at), ("key", key.sha256)
+    for password in consumer.passwords:
+        yield ("basic_auth",), ("user", password.username)
+    for token in consumer.tokens:
+        yield ("jwt",), ("jwt", token.provider, token.claim, token.value)
+    for at, san in enumerate(consumer.certificates):
+        yield ("certificates", at), ("san", san)

@@ -1,0 +1,383 @@
+-- Who calls: credentials to one consumer and plan. It follows the generated tables CONSUMERS, KEYS, USERS,
+-- CERTIFICATES and CLAIMS, and sha.lua. The rules of a route come with it as its filter context.
+
+local NAMESPACE = "xds.identity"
+local TOKENS = "envoy.filters.http.jwt_authn"
+local LONGEST = 1024
+
+-- Tables -----------------------------------------------------------------------------------------------------
+
+local function plain(text)
+  return (text:gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
+end
+
+local function rows(text)
+  return text:gmatch("([^\n\t]*)\t([^\n\t]*)\t([^\n\t]*)\t([^\n\t]*)\n")
+end
+
+local consumers, keys, users, certificates, claims = {}, {}, {}, {}, {}
+for name, plan in rows(CONSUMERS) do
+  consumers[#consumers + 1] = { name = name, plan = plan ~= "" and plan or nil }
+end
+for hash, consumer, not_after in rows(KEYS) do
+  keys[hash] = { consumer = consumers[tonumber(consumer)], not_after = tonumber(not_after) }
+end
+for list, name, hash, consumer in rows(USERS) do
+  users[list] = users[list] or {}
+  users[list][plain(name)] = { hash = hash, consumer = consumers[tonumber(consumer)] }
+end
+for name, consumer in rows(CERTIFICATES) do
+  certificates[plain(name)] = consumers[tonumber(consumer)]
+end
+for provider, claim, value, consumer in rows(CLAIMS) do
+  claims[provider] = claims[provider] or {}
+  claims[provider][plain(claim)] = claims[provider][plain(claim)] or {}
+  claims[provider][plain(claim)][plain(value)] = consumers[tonumber(consumer)]
+end
+CONSUMERS, KEYS, USERS, CERTIFICATES, CLAIMS = nil, nil, nil, nil, nil
+
+-- Reading requests -------------------------------------------------------------------------------------------
+
+local function unescaped(text)
+  return plain((text:gsub("+", " ")))
+end
+
+-- The value of a parameter, and the path without it.
+local function from_query(path, name)
+  local before, query = path:match("^([^?]*)%?(.*)$")
+  local value, kept = nil, {}
+  for pair in (query or ""):gmatch("[^&]+") do
+    local key, text = pair:match("^([^=]*)=?(.*)$")
+    if unescaped(key) ~= name then
+      kept[#kept + 1] = pair
+    elseif value == nil then
+      value = unescaped(text)
+    else
+      return false
+    end
+  end
+  return value, before and before .. (#kept > 0 and "?" .. table.concat(kept, "&") or "")
+end
+
+-- The value of a cookie, and the header without it.
+local function from_cookie(header, name)
+  local value, kept = nil, {}
+  for pair in (header or ""):gmatch("[^;]+") do
+    local key, text = pair:match("^%s*([^=]*)=?(.*)$")
+    if key ~= name then
+      kept[#kept + 1] = pair:match("^%s*(.*)$")
+    elseif value == nil then
+      value = text:match('^"(.*)"%s*$') or text:match("^(.-)%s*$")
+    else
+      return false
+    end
+  end
+  return value, table.concat(kept, "; ")
+end
+
+local function base64(text)
+  if #text > LONGEST or #text % 4 == 1 or not text:match("^[%w+/]*=?=?$") then
+    return nil
+  end
+  local out, bits, count = {}, 0, 0
+  for letter in text:gmatch("[%w+/]") do
+    local code = letter:byte()
+    local value = code >= 97 and code - 71 or code >= 65 and code - 65 or code >= 48 and code + 4
+      or code == 43 and 62 or 63
+    bits, count = bor(shl(band(bits, 0xffff), 6), value), count + 6
+    if count >= 8 then
+      count = count - 8
+      out[#out + 1] = char(band(shr(bits, count), 255))
+    end
+  end
+  return table.concat(out)
+end
+
+-- A claim by its own name, or else by a dotted path into nested claims.
+local function claim(all, path)
+  if all[path] ~= nil then
+    return all[path]
+  end
+  local at = all
+  for part in path:gmatch("[^.]+") do
+    at = type(at) == "table" and at[part] or nil
+    if at == nil then
+      return nil
+    end
+  end
+  return at
+end
+
+local function text(value)
+  if type(value) == "number" and value == math.floor(value) then
+    return string.format("%.0f", value)
+  end
+  return tostring(value)
+end
+
+-- Methods: each returns an identity, or nil and a reason. Reasons that end in _missing found no credential. ----
+
+local REFUSALS = {
+  { "Jwt is missing", "jwt_missing" },
+  { "Jwt is expired", "jwt_expired" },
+  { "Jwt not yet valid", "jwt_not_yet_valid" },
+  { "Jwt issuer is not configured", "jwt_wrong_issuer" },
+  { "Audiences in Jwt are not allowed", "jwt_wrong_audience" },
+  { "Jwt verification fails", "jwt_invalid_signature" },
+  { "Jwks doesn", "jwt_unknown_key" },
+  { "Jwt header [alg] is not supported", "jwt_unsupported_algorithm" },
+  { "Jwks", "jwks_unavailable" },
+}
+
+local function refusal(status)
+  local message = type(status) == "table" and status.message or nil
+  if message == nil then
+    return "jwt_missing"
+  end
+  for _, row in ipairs(REFUSALS) do
+    if message:sub(1, #row[1]) == row[1] then
+      return row[2]
+    end
+  end
+  return "jwt_malformed"
+end
+
+local function consumer_of(provider, all)
+  for path, by_value in pairs(claims[provider] or {}) do
+    local found = claim(all, path)
+    for _, one in ipairs(type(found) == "table" and found or { found }) do
+      if by_value[text(one)] ~= nil then
+        return by_value[text(one)]
+      end
+    end
+  end
+end
+
+local METHODS = {}
+
+function METHODS.jwt(rule, handle)
+
+  local tokens = handle:streamInfo():dynamicMetadata():get(TOKENS) or {}
+  local reason, found = "jwt_missing", nil
+  for _, provider in ipairs(rule.providers) do
+    local all = tokens[provider]
+    if all ~= nil then
+      found = found or { consumer = consumer_of(provider, all), claims = all, provider = provider }
+      if not rule.every then
+        return found
+      end
+    else
+      local why = refusal(tokens["failure/" .. provider])
+      if why ~= "jwt_missing" or rule.every then
+        reason = why
+        if rule.every then
+          return nil, reason
+        end
+      end
+    end
+  end
+  if found ~= nil then
+    return found
+  end
+  return nil, reason
+end
+
+-- The key, and what removes it from the request; false where it stands there twice.
+local function api_key(rule, handle)
+  local headers = handle:headers()
+  for _, name in ipairs(rule.headers or {}) do
+    local value = headers:get(name)
+    if value ~= nil and value ~= "" then
+      if headers:getNumValues(name) > 1 then
+        return false
+      end
+      return value, function() headers:remove(name) end
+    end
+  end
+  for _, name in ipairs(rule.query or {}) do
+    local value, rest = from_query(headers:get(":path"), name)
+    if value ~= nil then
+      return value, function() headers:replace(":path", rest) end
+    end
+  end
+  for _, name in ipairs(rule.cookies or {}) do
+    local value, rest = from_cookie(headers:get("cookie"), name)
+    if value ~= nil then
+      return value, function()
+        if rest == "" then headers:remove("cookie") else headers:replace("cookie", rest) end
+      end
+    end
+  end
+end
+
+function METHODS.api_key(rule, handle)
+  local value, remove = api_key(rule, handle)
+  if value == nil or value == "" then
+    return nil, "api_key_missing"
+  elseif value == false then
+    return nil, "api_key_malformed"
+  elseif #value > LONGEST then
+    return nil, "api_key_unknown"
+  end
+  -- A lookup by hash tells nothing by its time: who does not know the key cannot choose the hash.
+  local found = keys[sha256(value)]
+  if found == nil then
+    return nil, "api_key_unknown"
+  elseif found.not_after ~= nil and os.time() > found.not_after then
+    return nil, "api_key_expired"
+  end
+  return { consumer = found.consumer, hide = not rule.forward and remove or nil }
+end
+
+local function matches(hash, password)
+  local kind, digest = hash:match("^(%w+):(.*)$")
+  return (kind == "sha256" and sha256(password) == digest) or (kind == "sha1" and sha1(password) == digest)
+end
+
+function METHODS.basic_auth(rule, handle)
+  local headers = handle:headers()
+  local scheme, encoded = (headers:get("authorization") or ""):match("^(%a+) +(.*)$")
+  if scheme == nil or scheme:lower() ~= "basic" then
+    return nil, "basic_auth_missing"
+  elseif headers:getNumValues("authorization") > 1 then
+    return nil, "basic_auth_malformed"
+  end
+  local name, password = (base64(encoded) or ""):match("^([^:]*):(.*)$")
+  if name == nil then
+    return nil, "basic_auth_malformed"
+  end
+  local found
+  for _, list in ipairs(rule.lists) do
+    found = found or (users[list] or {})[name]
+  end
+  if not matches(found and found.hash or "sha256:", password) or found == nil then
+    return nil, "basic_auth_wrong"
+  end
+  local hide = not rule.forward and function() headers:remove("authorization") end or nil
+  return { consumer = found.consumer, user = name, hide = hide }
+end
+
+function METHODS.mtls(rule, handle)
+  local connection = handle:streamInfo():downstreamSslConnection()
+  if connection == nil or not connection:peerCertificatePresented() then
+    return nil, "certificate_missing"
+  elseif not connection:peerCertificateValidated() then
+    return nil, "certificate_unknown"
+  end
+  for _, names in ipairs({ connection:uriSanPeerCertificate(), connection:dnsSansPeerCertificate() }) do
+    for _, name in ipairs(names) do
+      if certificates[name] ~= nil then
+        return { consumer = certificates[name] }
+      end
+    end
+  end
+  if rule.consumers_only then
+    return nil, "certificate_unknown"
+  end
+  return {}
+end
+
+-- Judging ----------------------------------------------------------------------------------------------------
+
+local function missing(reason)
+  return reason:sub(-8) == "_missing"
+end
+
+-- One identity, and how it was proved; or nil and the reason, which is nil where nothing is needed.
+local function any_of(rule, handle)
+  local refused
+  for _, method in ipairs(rule.methods) do
+    local found, reason = METHODS[method](rule[method], handle)
+    if found ~= nil then
+      found.method = method
+      return found
+    end
+    if not missing(reason) then
+      refused = refused or reason
+    elseif #rule.methods == 1 and not rule.optional then
+      refused = reason
+    end
+  end
+  if refused == nil and not rule.optional then
+    refused = "credentials_missing"
+  end
+  return nil, refused
+end
+
+local function all_of(rule, handle)
+  local all = { hides = {}, method = table.concat(rule.methods, "+") }
+  for _, method in ipairs(rule.methods) do
+    local found, reason = METHODS[method](rule[method], handle)
+    if found == nil then
+      return nil, reason
+    end
+    if all.consumer ~= nil and found.consumer ~= nil and all.consumer ~= found.consumer then
+      return nil, "consumers_differ"
+    end
+    all.consumer, all.claims = all.consumer or found.consumer, all.claims or found.claims
+    all.provider, all.user = all.provider or found.provider, all.user or found.user
+    all.hides[#all.hides + 1] = found.hide
+  end
+  return all
+end
+
+local function tell(handle, found)
+  local metadata, headers = handle:streamInfo():dynamicMetadata(), handle:headers()
+  metadata:set(NAMESPACE, "method", found.method)
+  if found.consumer ~= nil then
+    metadata:set(NAMESPACE, "consumer", found.consumer.name)
+    headers:replace("x-consumer", found.consumer.name)
+    if found.consumer.plan ~= nil then
+      metadata:set(NAMESPACE, "plan", found.consumer.plan)
+      headers:replace("x-consumer-plan", found.consumer.plan)
+    end
+  end
+  if found.claims ~= nil then
+    metadata:set(NAMESPACE, "claims", found.claims)
+    metadata:set(NAMESPACE, "provider", found.provider)
+  end
+  if found.user ~= nil then
+    metadata:set(NAMESPACE, "user", found.user)
+  end
+  for _, hide in ipairs(found.hides or { found.hide }) do
+    hide()
+  end
+end
+
+local cached = {}
+
+local function rule_of(handle)
+  local context = handle:filterContext()
+  local id = context:get("id")
+  if cached[id] == nil then
+    cached[id] = context:get("rule")
+  end
+  return cached[id]
+end
+
+-- The reason of a refusal, or nil.
+local function decide(handle, rule)
+  local found, reason = (rule.every and all_of or any_of)(rule, handle)
+  if found ~= nil then
+    tell(handle, found)
+  end
+  return reason
+end
+
+function envoy_on_request(handle)
+  local known, rule = pcall(rule_of, handle)
+  local decided, reason
+  if known then
+    decided, reason = pcall(decide, handle, rule)
+  end
+  -- Envoy lets a request pass when a script fails: so a failure must not leave this function.
+  if not decided then
+    handle:logErr("identity: " .. tostring(known and reason or rule))
+    handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", "identity_failed")
+    handle:respond({ [":status"] = "500" }, "")
+  elseif reason ~= nil then
+    handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", reason)
+    local status = reason == "jwks_unavailable" and "503" or "401"
+    handle:respond({ [":status"] = status, ["www-authenticate"] = rule.challenges }, "")
+  end
+end
