@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,58 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         main([command, "--help"])
     assert ended.value.code == 0
     assert COMMANDS[command] in " ".join(capsys.readouterr().out.split())
+
+
+def test_explain_says_which_route_matches_and_why_others_do_not(
+    gateway: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (gateway / "more.yaml").write_text(
+        "policies: {request_id: true}\nroutes: {post: {path: /users/*, methods: [POST], upstream: users}}\n"
+    )
+    assert main(["explain", str(gateway), "get", "http://localhost:8080/users/1"]) == 0
+    printed = capsys.readouterr().out
+    assert "- post  /users/*  the method is none of POST" in printed
+    assert "> users  /users/*  matches" in printed
+    assert "request_id" in printed
+    assert "(from all routes)" in printed
+
+
+def test_explain_exits_with_1_where_nothing_matches_and_2_for_a_wrong_url(
+    gateway: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(gateway), "GET", "http://localhost:8080/nowhere"]) == 1
+    assert "404: no route matches" in capsys.readouterr().out
+    for url in ("nowhere", "http://localhost:1/x", "ftp://localhost/x"):
+        assert main(["explain", str(gateway), "GET", url]) == 2
+
+
+def test_diff_tells_objects_and_resources(
+    gateway: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    changed = GOOD.replace("/users/*, upstream", "/people/*, policies: {request_id: true}, upstream")
+    (other / "gateway.yaml").write_text(changed + "secrets: {}\n")
+    assert main(["diff", str(gateway), str(other), "--exit-code"]) == 1
+    printed = capsys.readouterr().out
+    assert "~ routes users  (path, policies.request_id)" in printed
+    assert "~ route http" in printed
+    assert main(["diff", str(gateway), str(gateway), "--exit-code"]) == 0
+
+
+def test_diff_reads_a_git_revision(
+    gateway: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> None:
+        identity = ("-c", "user.name=t", "-c", "user.email=t@example.com")
+        subprocess.run(["git", *identity, *words], cwd=gateway, check=True, capture_output=True)
+
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "first")):
+        git(*words)
+    (gateway / "gateway.yaml").write_text(GOOD.replace("9001", "9002"))
+    monkeypatch.chdir(gateway)
+    assert main(["diff", "HEAD:./", ".", "--output", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in found["gateway"]] == ["users"]
+    assert [one["kind"] for one in found["resources"]] == ["endpoint"]
+    assert main(["diff", "nonsense:./", "."]) == 1
+    assert "nonsense:./ is neither a folder" in capsys.readouterr().err

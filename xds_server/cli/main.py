@@ -13,6 +13,8 @@ COMMANDS: dict[str, str] = {
     "run": "everything for one machine: control plane and a supervised Envoy, reloaded on change",
     "check": "all errors and warnings of a gateway",
     "compile": "the Envoy resources of a gateway",
+    "explain": "which route a request takes, and why",
+    "diff": "what changes between two gateways",
     "status": "every connected Envoy, and what it acknowledged or rejected",
     "bootstrap": "the bootstrap for an Envoy that someone else runs",
     "schema": "the JSON Schema of the language",

@@ -1,0 +1,70 @@
+"""xds diff: what changes between two gateways, each a folder or a folder of a git revision (``main:gateway``)."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+from xds_server.cli import output
+from xds_server.compiler import Compiled, Compiler
+from xds_server.errors import UnreadableFolder
+from xds_server.sources.folder import read_folder
+from xds_server.translate import diff
+
+SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this command."""
+    for name in ("old", "new"):
+        parser.add_argument(name, help="a folder, or REVISION:FOLDER of the git repository around")
+    parser.add_argument("--exit-code", action="store_true", help="exit with 1 when anything changes")
+    output.add_output(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what changes. Raises InvalidGateway, UnreadableFolder."""
+    old, new = _compiled(arguments.old), _compiled(arguments.new)
+    objects = diff.objects(old.gateway, new.gateway)
+    resources = diff.resources(old.snapshot, new.snapshot)
+    if arguments.output == "json":
+        parts = {"gateway": objects, "resources": resources}
+        output.as_json({key: [dataclasses.asdict(one) for one in found] for key, found in parts.items()})
+    else:
+        _print("gateway", objects)
+        _print("Envoy", resources)
+    return int(arguments.exit_code and bool(objects or resources))
+
+
+def _compiled(side: str) -> Compiled:
+    revision, colon, folder = side.partition(":")
+    if not colon or Path(side).exists():
+        return Compiler().compile(read_folder(side))
+    with tempfile.TemporaryDirectory(prefix="xds-diff-") as temporary:
+        _extract(revision, folder, Path(temporary))
+        return Compiler().compile(read_folder(Path(temporary)))
+
+
+def _extract(revision: str, folder: str, to: Path) -> None:
+    command = ["git", "archive", "--format=tar", f"{revision}:{folder.rstrip('/')}"]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - names come after a colon
+    except OSError as error:
+        raise UnreadableFolder(f"{revision}:{folder}: git cannot be run: {error.strerror}") from None
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip()
+        raise UnreadableFolder(f"{revision}:{folder} is neither a folder nor one of a git revision: {said}")
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(to, filter="data")
+
+
+def _print(title: str, changes: tuple[diff.Change, ...]) -> None:
+    print(f"{title}: {output.counted(len(changes), 'change')}")
+    for one in changes:
+        keys = f"  ({', '.join(one.keys)})" if one.keys else ""
+        print(f"  {SIGNS[one.what]} {one.kind} {one.name}{keys}")

@@ -1,0 +1,54 @@
+"""xds explain: which route a request takes, why the others do not, and which policies run where."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from xds_server.cli import output
+from xds_server.compiler import Compiler
+from xds_server.errors import WrongUsage
+from xds_server.sources.folder import read_folder
+from xds_server.translate.explain import Explanation, Request, explain
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this command."""
+    parser.add_argument("folder", help="the gateway's folder")
+    parser.add_argument("method", help="such as GET")
+    parser.add_argument("url", help="such as http://api.example.com/api/users/1?x=1")
+    parser.add_argument("-H", "--header", action="append", default=[], help="'name: value'; repeatable")
+    parser.add_argument("--listener", help="default: the one that has the URL's port or scheme")
+    output.add_output(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the explanation; exits with 1 where no route matches. Raises InvalidGateway, WrongUsage."""
+    compiled = Compiler().compile(read_folder(arguments.folder))
+    headers = {}
+    for text in arguments.header:
+        name, colon, value = text.partition(":")
+        if not colon:
+            raise WrongUsage(f"--header: '{text}' is not 'name: value'")
+        headers[name.strip().lower()] = value.strip()
+    try:
+        request = Request(method=arguments.method.upper(), url=arguments.url, headers=headers)
+        found = explain(compiled.gateway, request, arguments.listener)
+    except ValueError as error:
+        raise WrongUsage(str(error)) from None
+    if arguments.output == "json":
+        output.as_json(dataclasses.asdict(found))
+    else:
+        _print(found)
+    return 0 if found.route is not None or "redirect" in found.action else 1
+
+
+def _print(found: Explanation) -> None:
+    print(f"listener {found.listener}, host {found.host}, path {found.path}")
+    for note in found.notes:
+        print(f"  {note}")
+    for one in found.candidates:
+        print(f"  {'-' if one.why_not else '>'} {one.route}  {one.path}  {one.why_not or 'matches'}")
+    print(found.action)
+    for policy in found.policies:
+        print(f"  {policy.stage:<13} {policy.key:<17} {policy.enforced}  (from {policy.level})")

@@ -1,0 +1,269 @@
+"""Which route a request takes and why the others do not: what Envoy will do, told without an Envoy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from xds_server.gateway.model.attached import by_key
+from xds_server.gateway.model.gateway import Gateway
+from xds_server.gateway.model.listeners import Listener
+from xds_server.gateway.model.routes import Route, ValueMatch
+from xds_server.translate import virtual_hosts
+
+_ESCAPED_SLASH = re.compile(r"%2f|%5c", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A request as `xds explain` is told of it; header names are in lower case."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One route in the order in which Envoy tries it; `why_not` is empty for the one that matches."""
+
+    route: str
+    path: str
+    why_not: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """One policy of the route that matches, and where it is enforced."""
+
+    key: str
+    stage: str
+    enforced: str
+    level: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What becomes of a request. `route` is None where none matches; `notes` say what happens before."""
+
+    listener: str
+    host: str
+    path: str
+    candidates: tuple[Candidate, ...]
+    route: str | None
+    action: str
+    policies: tuple[Applied, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def explain(gateway: Gateway, request: Request, listener: str | None = None) -> Explanation:
+    """Explain a request. Raises ValueError with what is wrong with the URL or the listener's name."""
+    parts = urlsplit(request.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"'{request.url}' is not a URL; write http://api.example.com/path")
+    name = _listener(gateway, parts.scheme, parts.port, listener)
+    found = gateway.sections.listeners[name]
+    path, notes = _normalized(parts.path or "/", found)
+    host = parts.hostname.rstrip(".").lower()
+    if found.redirect_to_https is not False:
+        return _answer(name, host, path, (), None, "308 to https (redirect_to_https)", notes=notes)
+    selected = {
+        key: route
+        for key, route in gateway.sections.routes.items()
+        if not route.listeners or name in route.listeners
+    }
+    hosts = virtual_hosts.by_host(selected)
+    chosen = _virtual_host(host, hosts)
+    if chosen is None:
+        return _answer(name, host, path, (), None, "404: no route is for this host", notes=notes)
+    candidates = []
+    for member in hosts[chosen]:
+        route = selected[member]
+        why_not = _why_not(route, path, parts.query, request)
+        candidates.append(Candidate(route=member, path=route.path, why_not=why_not))
+        if not why_not:
+            policies = tuple(_policies(gateway, member))
+            action = _action(route)
+            return _answer(name, chosen, path, tuple(candidates), member, action, policies, notes)
+    allowed = _allowed(hosts[chosen], selected, path, parts.query, request)
+    action = f"405 with Allow: {allowed}" if allowed else "404: no route matches"
+    return _answer(name, chosen, path, tuple(candidates), None, action, notes=notes)
+
+
+def _answer(
+    listener: str,
+    host: str,
+    path: str,
+    candidates: tuple[Candidate, ...],
+    route: str | None,
+    action: str,
+    policies: tuple[Applied, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Explanation:
+    return Explanation(
+        listener=listener,
+        host=host,
+        path=path,
+        candidates=candidates,
+        route=route,
+        action=action,
+        policies=policies,
+        notes=notes,
+    )
+
+
+def _listener(gateway: Gateway, scheme: str, port: int | None, wanted: str | None) -> str:
+    listeners = gateway.sections.listeners
+    if wanted is not None:
+        if wanted not in listeners:
+            raise ValueError(f"there is no listener '{wanted}'; there are: {', '.join(listeners) or 'none'}")
+        return wanted
+    number = port or (443 if scheme == "https" else 80)
+    by_port = [name for name, one in listeners.items() if one.port == number]
+    by_scheme = [name for name, one in listeners.items() if (one.tls is not None) == (scheme == "https")]
+    for names in (by_port, () if port else by_scheme):
+        for name in names:
+            return name
+    ports = ", ".join(f"{name} at {one.port}" for name, one in listeners.items()) or "none"
+    raise ValueError(f"no listener answers {scheme} at port {number}; there are: {ports}")
+
+
+def _normalized(path: str, listener: Listener) -> tuple[str, tuple[str, ...]]:
+    """The path that routes are matched against (RFC 3986 section 5.2.4)."""
+    notes = []
+    if _ESCAPED_SLASH.search(path):
+        became = {
+            "redirect": "a redirect (307) to",
+            "reject": "400 for",
+            "unescape": "read as",
+            "keep": "kept in",
+        }
+        plain = re.sub(r"%5c", r"\\", re.sub(r"%2f", "/", path, flags=re.IGNORECASE), flags=re.IGNORECASE)
+        notes.append(f"an escaped slash: {became[listener.escaped_slashes]} {plain}")
+        path = path if listener.escaped_slashes == "keep" else plain
+    segments: list[str] = []
+    for segment in path.replace("\\", "/").split("/")[1:]:
+        if segment in ("..", "%2e%2e", "%2E%2E"):
+            segments = segments[:-1]
+        elif segment not in (".", "%2e", "%2E"):
+            segments.append(segment)
+    if path.endswith(("/.", "/..")):
+        segments.append("")
+    result = "/" + "/".join(segments)
+    if listener.merge_slashes:
+        result = re.sub(r"/{2,}", "/", result)
+    if result != path:
+        notes.append(f"the path is normalized to {result}")
+    return result, tuple(notes)
+
+
+def _virtual_host(host: str, hosts: Mapping[str, list[str]]) -> str | None:
+    if host in hosts:
+        return host
+    wildcards = [
+        one for one in hosts if one.startswith("*.") and host.endswith(one[1:]) and len(host) >= len(one)
+    ]
+    if wildcards:
+        return max(wildcards, key=len)
+    return "*" if "*" in hosts else None
+
+
+def _why_not(route: Route, path: str, query: str, request: Request) -> str:
+    if not _path_matches(route, path):
+        return "the path differs"
+    if route.methods and request.method not in route.methods:
+        return f"the method is none of {', '.join(route.methods)}"
+    for name, match in route.headers.items():
+        if not _matches(match, request.headers.get(name.lower())):
+            return f"the header {name} differs"
+    values = _query(query)
+    for name, match in route.query.items():
+        if not _matches(match, values.get(name)):
+            return f"the query parameter {name} differs"
+    return ""
+
+
+def _path_matches(route: Route, path: str) -> bool:
+    match = route.match
+    if match.kind == "exact":
+        return path == match.value
+    if match.kind == "prefix":
+        base = match.value.rstrip("/")
+        return path == base or path.startswith(base + "/")
+    return re.fullmatch(match.regex, path) is not None
+
+
+def _query(text: str) -> dict[str, str]:
+    """The first value of each parameter, as it stands: Envoy compares without decoding."""
+    values: dict[str, str] = {}
+    for part in text.split("&"):
+        name, _, value = part.partition("=")
+        values.setdefault(name, value)
+    return values
+
+
+def _matches(match: ValueMatch, value: str | None) -> bool:
+    if match.present is not None:
+        return ((value is not None) == match.present) is not match.invert
+    if value is None:
+        return False
+    conditions: dict[str, Callable[[str], bool]] = {
+        "exact": lambda text: value == text,
+        "prefix": value.startswith,
+        "suffix": value.endswith,
+        "contains": lambda text: text in value,
+        "regex": lambda text: re.fullmatch(text, value) is not None,
+    }
+    kind = next(kind for kind in conditions if getattr(match, kind) is not None)
+    return conditions[kind](getattr(match, kind)) is not match.invert
+
+
+def _allowed(
+    members: list[str], selected: Mapping[str, Route], path: str, query: str, request: Request
+) -> str:
+    """The methods that would match, for Allow; empty where the method is not all that differs."""
+    for name, methods in virtual_hosts.fallbacks(members, selected):
+        as_allowed = Request(method=min(methods), url=request.url, headers=request.headers)
+        route = selected[name]
+        if not _why_not(route, path, query, as_allowed) or any(
+            not _why_not(route, path, query, Request(method=one, url=request.url, headers=request.headers))
+            for one in methods
+        ):
+            return ", ".join(sorted(methods))
+    return ""
+
+
+def _action(route: Route) -> str:
+    if route.upstream is not None:
+        return f"forwarded to the upstream {route.upstream}"
+    if route.split is not None:
+        return "split over " + ", ".join(f"{name} ({weight})" for name, weight in route.split.items())
+    if route.redirect is not None:
+        return f"{route.redirect.status} to {route.redirect.to or 'another address'}"
+    assert route.respond is not None, "a route has one action"
+    return f"answered by the gateway with {route.respond.status}"
+
+
+def _policies(gateway: Gateway, route: str) -> Iterator[Applied]:
+    settings = gateway.policies[route]
+    for key, policy in by_key().items():
+        if key in settings:
+            yield Applied(
+                key=key,
+                stage=str(policy.stage),
+                enforced=policy.explain(settings[key], gateway.context),
+                level=_level(gateway, route, key),
+            )
+
+
+def _level(gateway: Gateway, name: str, key: str) -> str:
+    route: Any = gateway.sections.routes[name]
+    if key in route.policies or getattr(route, key, None) is not None:
+        return "route"
+    for one in reversed(route.use):
+        if key in gateway.sections.policy_sets.get(one, ()):
+            return f"policy set {one}"
+    return "all routes"
