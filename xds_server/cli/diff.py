@@ -51,7 +51,8 @@ def _compiled(side: str) -> Compiled:
 
 
 def _extract(revision: str, folder: str, to: Path) -> None:
-    command = ["git", "archive", "--format=tar", f"{revision}:{folder.rstrip('/')}"]
+    tree = "./" if folder in ("", ".", "./") else folder.rstrip("/")
+    command = ["git", "archive", "--format=tar", f"{revision}:{tree}"]
     try:
         done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - names come after a colon
     except OSError as error:
