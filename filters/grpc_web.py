@@ -42,6 +42,5 @@ class GrpcWeb(Policy[GrpcWebSettings]):
     def on_route(self, settings: GrpcWebSettings, context: Context) -> RoutePart:
         if not settings.enabled:
             return RoutePart()
-        inner = any_pb2.Any()
-        inner.Pack(grpc_web_pb2.GrpcWeb(), deterministic=True)
-        return RoutePart(filter_configs={FILTER: route_components_pb2.FilterConfig(config=inner)})
+        on = route_components_pb2.FilterConfig(config=any_pb2.Any())  # Envoy's way to say: as it is installed
+        return RoutePart(filter_configs={FILTER: on})

@@ -13,10 +13,10 @@ from envoy.config.route.v3 import route_components_pb2 as pb
 from envoy.extensions.filters.http.buffer.v3 import buffer_pb2
 from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from envoy.extensions.http.stateful_session.cookie.v3 import cookie_pb2
+from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.type.http.v3 import cookie_pb2 as http_cookie_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from envoy.type.v3 import percent_pb2
-from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
 from filters.policy import Context, RoutePart, header
@@ -148,9 +148,7 @@ def _retry(retry: Retry) -> pb.RetryPolicy:
     if retry.per_try_timeout is not None:
         policy.per_try_timeout.CopyFrom(duration(retry.per_try_timeout))
     if retry.avoid_failed_hosts:
-        config = any_pb2.Any(
-            type_url="type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-        )
+        config = packed(previous_hosts_pb2.PreviousHostsPredicate())
         policy.retry_host_predicate.add(
             name="envoy.retry_host_predicates.previous_hosts", typed_config=config
         )
