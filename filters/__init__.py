@@ -4,6 +4,7 @@ from typing import Any
 
 from filters.api_key import ApiKey
 from filters.authentication import Authentication
+from filters.authorize import Authorize
 from filters.basic_auth import BasicAuth
 from filters.compression import Compression
 from filters.cors import Cors
@@ -25,6 +26,7 @@ POLICIES: tuple[Policy[Any], ...] = (
     Jwt(),
     ApiKey(),
     BasicAuth(),
+    Authorize(),
     GrpcWeb(),
     RequestHeaders(),
     Fault(),

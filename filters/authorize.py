@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -21,9 +22,9 @@ from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.reasons import Reason, details
 
 FILTER = "xds.authorize"
-Wanted = str | int | float | bool
+Wanted = bool | float | str
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
-_IDENTITY = ("claims", "consumer", "plan", "user", "provider", "authenticated_by")
+_IDENTITY = ("claims", "consumer", "plan", "user", "provider")
 _ATTRIBUTES = ("request", "source", "destination", "connection")
 
 
@@ -45,7 +46,7 @@ class Rule:
         "A CEL condition over request, claims, consumer, plan, user, provider, authenticated_by, source and connection.",
         default=None,
     )
-    shadow: bool = option("Only count what would be refused (`xds.authorize.shadow_denied`).", default=False)
+    shadow: bool = option("Only count what would be refused (`rbac.authorize.shadow_denied`).", default=False)
 
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes of one rule."""
@@ -75,14 +76,15 @@ class Rule:
 Settings = Rule | tuple[Rule, ...]
 
 
-def _identity(name: str) -> cel.pb.Expr:
+def _identity(name: str) -> cel.Expr:
     metadata = cel.select(cel.variable("metadata"), "filter_metadata")
     return cel.select(cel.call("_[_]", metadata, cel.literal(NAMESPACE)), name)
 
 
 NAMES: cel.Names = {
-    **{name: lambda name=name: _identity("method" if name == "authenticated_by" else name) for name in _IDENTITY},
-    **{name: lambda name=name: cel.variable(name) for name in _ATTRIBUTES},
+    **{name: partial(_identity, name) for name in _IDENTITY},
+    "authenticated_by": partial(_identity, "method"),
+    **{name: partial(cel.variable, name) for name in _ATTRIBUTES},
 }
 """The variables of `when`."""
 
@@ -160,7 +162,9 @@ def _permission(rule: Rule) -> pb.Permission:
     if not rule.methods:
         return pb.Permission(any=True)
     matchers = [
-        route_components_pb2.HeaderMatcher(name=":method", string_match=string_pb2.StringMatcher(exact=method))
+        route_components_pb2.HeaderMatcher(
+            name=":method", string_match=string_pb2.StringMatcher(exact=method)
+        )
         for method in sorted(rule.methods)
     ]
     return pb.Permission(or_rules=pb.Permission.Set(rules=[pb.Permission(header=one) for one in matchers]))
@@ -198,14 +202,12 @@ class Authorize(Policy[Settings]):
             yield Mistake("nothing tells who calls here, so nobody would be allowed", remedy)
 
     def http_filters(self, used: Iterable[Settings], context: Context) -> tuple[HttpFilter, ...]:
-        return (HttpFilter(name=FILTER, config=filter_pb2.RBAC()),)
+        config = filter_pb2.RBAC(rules_stat_prefix="authorize.", shadow_rules_stat_prefix="authorize.")
+        return (HttpFilter(name=FILTER, config=config),)
 
     def on_route(self, settings: Settings, context: Context) -> RoutePart:
         rules = rules_of(settings)
         policies = {f"rule-{number}": rbac_policy(rule) for number, rule in enumerate(rules, 1)}
         rbac = pb.RBAC(action=pb.RBAC.ALLOW, policies=policies)
-        if rules[0].shadow:
-            config = filter_pb2.RBAC(shadow_rules=rbac, shadow_rules_stat_prefix=f"{FILTER}.")
-        else:
-            config = filter_pb2.RBAC(rules=rbac)
+        config = filter_pb2.RBAC(shadow_rules=rbac) if rules[0].shadow else filter_pb2.RBAC(rules=rbac)
         return RoutePart(filter_configs={FILTER: filter_pb2.RBACPerRoute(rbac=config)})

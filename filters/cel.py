@@ -9,9 +9,10 @@ import ast
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from google.api.expr.v1alpha1 import syntax_pb2 as pb
+from google.protobuf.message import DecodeError
 
 from filters.language import Mistake
 from filters.language.problems import did_you_mean
@@ -33,12 +34,15 @@ _LEVELS: tuple[Mapping[str, str], ...] = (
     {"*": "_*_", "/": "_/_", "%": "_%_"},
 )
 """Binary operators from weak to strong, with the functions that they call."""
-METHODS = frozenset("contains startsWith endsWith matches size lowerAscii upperAscii".split())
-FUNCTIONS = frozenset("size string int uint double bool type timestamp duration".split())
+METHODS = frozenset(["contains", "startsWith", "endsWith", "matches", "size"])
+FUNCTIONS = frozenset(["size", "string", "int", "uint", "double", "bool", "type", "timestamp", "duration"])
 LONGEST = 2000
-DEEPEST = 50
+DEEPEST = 24
+"""Nested expressions: Envoy reads messages that are at most 100 deep, and each expression is two, and what is around them in a static bootstrap is some 40."""
 
-Names = Mapping[str, Callable[[], pb.Expr]]
+Expr = Any
+"""A google.api.expr.v1alpha1.Expr; its package comes without types."""
+Names = Mapping[str, Callable[[], Expr]]
 """What a variable stands for."""
 
 
@@ -49,17 +53,26 @@ class _Token:
     at: int
 
 
-def parse(text: str, names: Names) -> pb.Expr:
+def parse(text: str, names: Names) -> Expr:
     """The expression. Raises Mistake, which says the column, for what is no CEL or knows no such name."""
     if len(text) > LONGEST:
         raise Mistake(f"a condition has at most {LONGEST} letters", "split it, or use ext_authz")
     parser = _Parser(text, _tokens(text), names)
-    result = parser.expression()
+    try:
+        result = parser.expression()
+    except DecodeError:  # from protobuf itself, for a message of more than 100 levels
+        raise _too_deep() from None
     if parser.here.kind != "end":
         parser.fail(f"'{parser.here.text}' is not expected here")
+    if _depth(result) > DEEPEST:
+        raise _too_deep()
     for number, node in enumerate(_nodes(result), 1):
         node.id = number
     return result
+
+
+def _too_deep() -> Mistake:
+    return Mistake("the condition is nested too deeply", "write it flatter, or use ext_authz")
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -77,24 +90,24 @@ def _tokens(text: str) -> list[_Token]:
     return [*tokens, _Token("end", "", at)]
 
 
-def call(function: str, *arguments: pb.Expr, target: pb.Expr | None = None) -> pb.Expr:
+def call(function: str, *arguments: Expr, target: Expr | None = None) -> Expr:
     """A call of a function, or of a method of `target`."""
     return pb.Expr(call_expr=pb.Expr.Call(target=target, function=function, args=arguments))
 
 
-def select(operand: pb.Expr, *path: str) -> pb.Expr:
+def select(operand: Expr, *path: str) -> Expr:
     """A field, through all of `path`."""
     for name in path:
         operand = pb.Expr(select_expr=pb.Expr.Select(operand=operand, field=name))
     return operand
 
 
-def variable(name: str) -> pb.Expr:
+def variable(name: str) -> Expr:
     """One of Envoy's attributes."""
     return pb.Expr(ident_expr=pb.Expr.Ident(name=name))
 
 
-def literal(value: str) -> pb.Expr:
+def literal(value: str) -> Expr:
     """A string."""
     return pb.Expr(const_expr=pb.Constant(string_value=value))
 
@@ -127,7 +140,7 @@ class _Parser:
             found = f"'{self.here.text}'" if self.here.text else "the end"
             self.fail(f"'{text}' is expected, not {found}")
 
-    def expression(self) -> pb.Expr:
+    def expression(self) -> Expr:
         self.depth += 1
         if self.depth > DEEPEST:
             self.fail("this is nested too deeply")
@@ -139,15 +152,21 @@ class _Parser:
         self.depth -= 1
         return result
 
-    def binary(self, level: int) -> pb.Expr:
+    def binary(self, level: int) -> Expr:
         if level == len(_LEVELS):
             return self.unary()
         result = self.binary(level + 1)
+        if level < 2:
+            ((chained, function),) = _LEVELS[level].items()
+            operands = [result]
+            while self.take(chained):
+                operands.append(self.binary(level + 1))
+            return _balanced(function, operands)
         while sign := self.take(*_LEVELS[level]):
             result = call(_LEVELS[level][sign], result, self.binary(level + 1))
         return result
 
-    def unary(self) -> pb.Expr:
+    def unary(self) -> Expr:
         signs = []
         while sign := self.take("!", "-"):
             signs.append(sign)
@@ -156,7 +175,7 @@ class _Parser:
             result = call(f"{sign}_", result)
         return result
 
-    def member(self) -> pb.Expr:
+    def member(self) -> Expr:
         result = self.primary()
         while sign := self.take(".", "["):
             if sign == "[":
@@ -178,15 +197,15 @@ class _Parser:
         self.at += 1
         return self.tokens[self.at - 1].text
 
-    def arguments(self, end: str) -> list[pb.Expr]:
-        result: list[pb.Expr] = []
+    def arguments(self, end: str) -> list[Expr]:
+        result: list[Expr] = []
         while self.take(end) is None:
             if result:
                 self.need(",")
             result.append(self.expression())
         return result
 
-    def primary(self) -> pb.Expr:
+    def primary(self) -> Expr:
         token = self.here
         if token.kind in ("string", "double", "int", "uint"):
             self.at += 1
@@ -209,7 +228,7 @@ class _Parser:
             self.fail(f"there is no '{name}'", did_you_mean(name, self.names))
         return self.names[name]()
 
-    def function(self, name: str) -> pb.Expr:
+    def function(self, name: str) -> Expr:
         if name == "has":
             (asked,) = self.arguments(")")[:1] or [pb.Expr()]
             if not asked.HasField("select_expr"):
@@ -219,6 +238,14 @@ class _Parser:
         if name not in FUNCTIONS:
             self.fail(f"Envoy has no function '{name}'", did_you_mean(name, FUNCTIONS))
         return call(name, *self.arguments(")"))
+
+
+def _balanced(function: str, operands: list[Expr]) -> Expr:
+    """A chain of && or ||, which are associative, as a tree that is not deeper than need be."""
+    if len(operands) == 1:
+        return operands[0]
+    half = (len(operands) + 1) // 2
+    return call(function, _balanced(function, operands[:half]), _balanced(function, operands[half:]))
 
 
 def _constant(token: _Token) -> pb.Constant:
@@ -241,16 +268,29 @@ def _unquoted(token: _Token) -> str:
     return value
 
 
-def _nodes(expression: pb.Expr) -> list[pb.Expr]:
-    """The expression and everything in it."""
+def _inner(expression: Expr) -> list[Expr]:
     match expression.WhichOneof("expr_kind"):
         case "select_expr":
-            inner = [expression.select_expr.operand]
+            return [expression.select_expr.operand]
         case "list_expr":
-            inner = list(expression.list_expr.elements)
+            return list(expression.list_expr.elements)
         case "call_expr":
             target = [expression.call_expr.target] if expression.call_expr.HasField("target") else []
-            inner = [*target, *expression.call_expr.args]
+            return [*target, *expression.call_expr.args]
         case _:
-            inner = []
-    return [expression, *(node for one in inner for node in _nodes(one))]
+            return []
+
+
+def _depth(expression: Expr) -> int:
+    level, depth = [expression], 0
+    while level:
+        level, depth = [inner for one in level for inner in _inner(one)], depth + 1
+    return depth
+
+
+def _nodes(expression: Expr) -> list[Expr]:
+    """The expression and everything in it."""
+    found = [expression]
+    for one in found:
+        found += _inner(one)
+    return found

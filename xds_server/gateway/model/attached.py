@@ -17,7 +17,6 @@ PLANNED = frozenset(
         "validate",
         "csrf",
         "oidc",
-        "authorize",
         "ext_authz",
         "rate_limit",
         "quota",
