@@ -68,16 +68,16 @@ REASONS: tuple[Reason, ...] = (
         ),
     ),
     Reason(
+        name="upstream_protocol_error",
+        title="The upstream's answer is malformed",
+        status=502,
+        when=details_begin("upstream_reset_before_response_started{protocol_error"),
+    ),
+    Reason(
         name="upstream_reset",
         title="The upstream broke off",
         status=502,
         when=details_begin("upstream_reset_before_response_started"),
-    ),
-    Reason(
-        name="upstream_protocol_error",
-        title="The upstream's answer is malformed",
-        status=502,
-        when=details_begin("upstream_codec_error", "http1.upstream", "http2.upstream"),
     ),
     Reason(
         name="upstream_timeout",

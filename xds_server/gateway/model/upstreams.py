@@ -184,7 +184,10 @@ class CircuitBreaker:
 
     max_connections: int = option("Connections.", default=1024, minimum=1, maximum=2**32 - 1)
     max_pending: int = option(
-        "Requests that wait for a connection.", default=1024, minimum=0, maximum=2**32 - 1
+        "Requests that wait for a connection; the first one to an idle upstream waits too.",
+        default=1024,
+        minimum=1,
+        maximum=2**32 - 1,
     )
     max_requests: int = option("Requests.", default=1024, minimum=1, maximum=2**32 - 1)
     max_retries: int | None = option(
@@ -297,6 +300,13 @@ class Upstream:
         if self.slow_start and self.load_balancing.policy not in ("round_robin", "least_request"):
             remedy = "use round_robin or least_request, or remove it"
             yield Mistake("slow_start does not exist for this load balancing", remedy, path=("slow_start",))
+        if (
+            self.load_balancing.policy == "random"
+            and len({endpoint.weight for endpoint in self.endpoints}) > 1
+        ):
+            yield Mistake(
+                "random load balancing knows no weights", "use round_robin", path=("load_balancing",)
+            )
         kinds = {endpoint.parsed.kind for endpoint in self.endpoints}
         if kinds >= {"unix", "name"}:
             yield Mistake("host names and Unix sockets do not mix", "make two upstreams", path=("endpoints",))

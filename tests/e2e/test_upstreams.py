@@ -1,0 +1,346 @@
+"""How traffic reaches the endpoints: balancing, health, limits, protocols, addresses, TLS."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.backend import Backend
+from tests.support.certificates import authority
+from tests.support.gateway import Gateway, free_port, until, write
+from tests.support.sockets import SocketServer, answering, http, read_head, server_context
+from tests.support.wait import wait_for
+
+HEAD = "listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}\n"
+
+
+def _route(*names: str) -> str:
+    return "routes:\n" + "".join(
+        f"  {name}: {{path: /{name}/*, upstream: {name}, timeout: 20s}}\n" for name in names
+    )
+
+
+def _served(gateway: Gateway, path: str, count: int) -> Counter[str]:
+    with gateway.client() as client:
+        return Counter(client.get(path).json()["backend"] for _ in range(count))
+
+
+@pytest.fixture
+def backends() -> Iterator[list[Backend]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(Backend(name)) for name in ("a", "b", "c")]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[object]:
+    with ExitStack() as stack:
+
+        def start(yaml: str, **files: bytes) -> Gateway:
+            folder = write(tmp_path / "gateway", gateway=HEAD.format(port=free_port()) + yaml)
+            for name, content in files.items():
+                (folder / name.replace("_", ".")).write_bytes(content)
+            return stack.enter_context(Gateway(folder, tmp_path))
+
+        yield start
+
+
+def test_every_way_of_balancing_uses_every_endpoint_by_weight(start, backends) -> None:  # type: ignore[no-untyped-def]
+    ways = ("round_robin", "least_request", "random", "maglev", "ring_hash")
+    addresses = [backend.address for backend in backends]
+    yaml = "upstreams:\n"
+    for way in ways:
+        weight = 1 if way == "random" else 3
+        endpoints = f'["{addresses[0]}", {{address: "{addresses[1]}", weight: {weight}}}]'
+        yaml += f"  {way.replace('_', '-')}: {{endpoints: {endpoints}, load_balancing: {way}}}\n"
+    gateway = start(yaml + _route(*(way.replace("_", "-") for way in ways)))
+    for way in ways:
+        seen = _served(gateway, f"/{way.replace('_', '-')}/", 80)
+        assert set(seen) == {"a", "b"}, way
+        if way in ("round_robin", "least_request"):
+            assert seen["b"] > seen["a"], way
+    assert _served(gateway, "/round-robin/", 80) == {"a": 20, "b": 60}
+
+
+def test_a_lower_priority_is_used_when_the_higher_one_fails(start, backends) -> None:  # type: ignore[no-untyped-def]
+    first, second, _ = backends
+    gateway = start(
+        f"""
+upstreams:
+  prio:
+    endpoints: ["{first.address}", {{address: "{second.address}", priority: 1}}]
+    health_check: {{path: /healthz, interval: 100ms, timeout: 1s, unhealthy_after: 1, healthy_after: 1}}
+"""
+        + _route("prio")
+    )
+    wait_for(lambda: first.seen and second.seen, "health checks")
+    wait_for(lambda: set(_served(gateway, "/prio/", 5)) == {"a"}, "the first priority")
+    first.status = 500
+    wait_for(lambda: set(_served(gateway, "/prio/", 5)) == {"b"}, "the second priority")
+    first.status = 200
+    wait_for(lambda: set(_served(gateway, "/prio/", 5)) == {"a"}, "the first priority again")
+
+
+def test_no_endpoint_is_503_with_its_reason(start) -> None:  # type: ignore[no-untyped-def]
+    gateway = start("upstreams: {none: {endpoints: []}}\n" + _route("none"))
+    answer = gateway.get("/none/")
+    assert (answer.status_code, answer.json()["reason"]) == (503, "no_healthy_upstream")
+
+
+def test_a_tcp_health_check_takes_a_closed_port_out(start, backends) -> None:  # type: ignore[no-untyped-def]
+    dead = free_port()
+    gateway = start(
+        f"""
+upstreams:
+  tcp:
+    endpoints: ["127.0.0.1:{dead}", "{backends[0].address}"]
+    panic_threshold: 0%
+    health_check: {{type: tcp, interval: 100ms, timeout: 1s, unhealthy_after: 1, healthy_after: 1}}
+"""
+        + _route("tcp")
+    )
+
+    def all_well() -> bool:
+        with gateway.client() as client:
+            return {client.get("/tcp/").status_code for _ in range(6)} == {200}
+
+    wait_for(all_well, "the closed port to be left out")
+
+
+def test_an_endpoint_that_keeps_failing_is_ejected(start, backends) -> None:  # type: ignore[no-untyped-def]
+    bad, good, _ = backends
+    bad.status = 500
+    gateway = start(
+        f"""
+upstreams:
+  outlier:
+    endpoints: ["{bad.address}", "{good.address}"]
+    load_balancing: round_robin
+    outlier_detection: {{consecutive_5xx: 3, interval: 100ms, eject_for: 10m, max_ejected: 50%}}
+"""
+        + _route("outlier")
+    )
+    wait_for(lambda: set(_served(gateway, "/outlier/", 6)) == {"b"}, "the ejection")
+    assert gateway.envoy.stats("cluster.outlier.outlier_detection.ejections_active") == {
+        "cluster.outlier.outlier_detection.ejections_active": 1
+    }
+
+
+def test_a_circuit_breaker_answers_503_at_once(start, backends) -> None:  # type: ignore[no-untyped-def]
+    slow = backends[0]
+    gateway = start(
+        f"""
+upstreams:
+  breaker: {{endpoints: ["{slow.address}"], circuit_breaker: {{max_connections: 1, max_pending: 1}}}}
+"""
+        + _route("breaker")
+    )
+    slow.release = threading.Event()
+    statuses: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: statuses.append(gateway.get("/breaker/").status_code))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: _gauge(gateway, "upstream_rq_pending_active") == 1, "one under way and one that waits")
+    answer = gateway.get("/breaker/")
+    assert (answer.status_code, answer.json()["reason"]) == (503, "upstream_overflow")
+    slow.release.set()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200, 200]
+
+
+def _gauge(gateway: Gateway, name: str) -> int:
+    return sum(gateway.envoy.stats(f"^cluster.breaker.{name}$").values())
+
+
+def test_an_endpoint_that_refuses_is_503_and_one_that_breaks_off_is_502(start) -> None:  # type: ignore[no-untyped-def]
+    def break_off(connection: socket.socket) -> None:
+        read_head(connection)
+
+    def nonsense(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(b"this is not HTTP\r\n\r\n")
+
+    with SocketServer(break_off) as broken, SocketServer(nonsense) as odd:
+        gateway = start(
+            f"""
+upstreams:
+  refused: {{endpoints: ["127.0.0.1:{free_port()}"]}}
+  broken: {{endpoints: ["{broken.address}"]}}
+  odd: {{endpoints: ["{odd.address}"]}}
+"""
+            + _route("refused", "broken", "odd")
+        )
+        for name, status, reason in (
+            ("refused", 503, "upstream_unreachable"),
+            ("broken", 502, "upstream_reset"),
+            ("odd", 502, "upstream_protocol_error"),
+        ):
+            answer = gateway.get(f"/{name}/")
+            assert (answer.status_code, answer.json()["reason"]) == (status, reason)
+            assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_endpoints_may_be_ipv6_host_names_and_unix_sockets(start, backends, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    sock = tmp_path / "s.sock"
+    with (
+        SocketServer(answering(b"unix"), path=sock) as unix,
+        SocketServer(answering(b"six"), host="::1") as six,
+    ):
+        gateway = start(
+            f"""
+upstreams:
+  unix: {{endpoints: ["{unix.address}"]}}
+  six: {{endpoints: ["{six.address}"]}}
+  name: {{endpoints: ["localhost:{backends[0].port}"], dns_family: v4}}
+"""
+            + _route("unix", "six", "name")
+        )
+        assert gateway.get("/unix/").text.startswith("unix|GET /unix/")
+        assert gateway.get("/six/").text.startswith("six|GET /six/")
+        assert until(gateway, "/name/", 200).json()["backend"] == "a"
+
+
+def test_the_proxy_protocol_tells_the_endpoint_the_clients_address(start) -> None:  # type: ignore[no-untyped-def]
+    def proxied(connection: socket.socket) -> None:
+        line = connection.recv(4096)
+        head = line if b"\r\n\r\n" in line else line + read_head(connection)
+        connection.sendall(http(head))
+
+    with SocketServer(proxied) as server:
+        gateway = start(
+            f"upstreams: {{v1: {{endpoints: ['{server.address}'], proxy_protocol: v1}}}}\n" + _route("v1")
+        )
+        assert gateway.get("/v1/").text.startswith("PROXY TCP4 127.0.0.1 127.0.0.1 ")
+
+
+def test_a_connection_may_be_closed_after_one_request(start) -> None:  # type: ignore[no-untyped-def]
+    def keep_open(connection: socket.socket) -> None:
+        while read_head(connection):
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    with SocketServer(keep_open) as kept, SocketServer(keep_open) as once:
+        gateway = start(
+            f"""
+upstreams:
+  kept: {{endpoints: ["{kept.address}"]}}
+  once: {{endpoints: ["{once.address}"], max_requests_per_connection: 1}}
+"""
+            + _route("kept", "once")
+        )
+        with gateway.client() as client:
+            for _ in range(5):
+                assert client.get("/kept/").text == client.get("/once/").text == "ok"
+        assert (kept.connections, once.connections) == (1, 5)
+
+
+def test_tls_to_endpoints_is_verified(start, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    certificate, key = authority().issue("orders.internal")
+    client_certificate, client_key = authority().issue("gateway.internal")
+    plain = server_context(certificate, key, tmp_path / "plain")
+    mutual = server_context(certificate, key, tmp_path / "mutual", ca=authority().pem)
+    with (
+        SocketServer(answering(b"tls"), tls=plain) as server,
+        SocketServer(answering(b"mtls"), tls=mutual) as strict,
+    ):
+        ca = "ca: {file: ca.crt}"
+        gateway = start(
+            f"""
+secrets: {{own: {{certificate: {{file: own.crt}}, private_key: {{file: own.key}}}}}}
+upstreams:
+  right: {{endpoints: ["{server.address}"], tls: {{sni: orders.internal, {ca}}}}}
+  wrong-name: {{endpoints: ["{server.address}"], tls: {{sni: other.internal, {ca}}}}}
+  other-name: {{endpoints: ["{server.address}"], tls: {{sni: x.internal, subject_alt_names: [orders.internal], {ca}}}}}
+  wrong-ca: {{endpoints: ["{server.address}"], tls: {{sni: orders.internal}}}}
+  blind: {{endpoints: ["{server.address}"], tls: {{verify: false}}}}
+  mutual: {{endpoints: ["{strict.address}"], tls: {{sni: orders.internal, client_certificate: own, {ca}}}}}
+  not-mutual: {{endpoints: ["{strict.address}"], tls: {{sni: orders.internal, {ca}}}}}
+"""
+            + _route("right", "wrong-name", "other-name", "wrong-ca", "blind", "mutual", "not-mutual"),
+            ca_crt=authority().pem,
+            own_crt=client_certificate,
+            own_key=client_key,
+        )
+        answers = {
+            name: gateway.get(f"/{name}/")
+            for name in ("right", "wrong-name", "other-name", "wrong-ca", "blind", "mutual", "not-mutual")
+        }
+    assert {name: answer.status_code for name, answer in answers.items()} == {
+        "right": 200,
+        "wrong-name": 503,
+        "other-name": 200,
+        "wrong-ca": 503,
+        "blind": 200,
+        "mutual": 200,
+        "not-mutual": answers["not-mutual"].status_code,
+    }
+    assert answers["not-mutual"].status_code in (502, 503)
+    assert answers["mutual"].text.startswith("mtls|")
+    assert answers["wrong-ca"].json()["reason"] == "upstream_unreachable"
+
+
+def test_http2_and_auto_reach_an_endpoint_in_http2(start, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Another gateway is the endpoint: it tells which protocol it was spoken to in."""
+    certificate, key = authority().issue("behind.internal")
+    behind_folder = write(
+        tmp_path / "behind",
+        gateway=f"""
+        listeners:
+          plain: {{port: {free_port()}, address: 127.0.0.1}}
+          tls: {{port: {free_port()}, address: 127.0.0.1, tls: {{certificates: [own]}}}}
+        secrets: {{own: {{certificate: {{file: own.crt}}, private_key: {{file: own.key}}}}}}
+        routes:
+          all: {{path: /*, respond: {{body: x}}, response_headers: {{set: {{x-protocol: "%PROTOCOL%"}}}}}}
+        """,
+    )
+    (behind_folder / "own.crt").write_bytes(certificate)
+    (behind_folder / "own.key").write_bytes(key)
+    with Gateway(behind_folder, tmp_path) as behind:
+        ports = [one.port for one in behind.compiled.gateway.sections.listeners.values()]
+        tls = "tls: {sni: behind.internal, ca: {file: ca.crt}}"
+        gateway = start(
+            f"""
+upstreams:
+  http1: {{endpoints: ["127.0.0.1:{ports[0]}"]}}
+  http2: {{endpoints: ["127.0.0.1:{ports[0]}"], protocol: http2}}
+  auto: {{endpoints: ["127.0.0.1:{ports[1]}"], protocol: auto, {tls}}}
+  tls1: {{endpoints: ["127.0.0.1:{ports[1]}"], {tls}}}
+"""
+            + _route("http1", "http2", "auto", "tls1"),
+            ca_crt=authority().pem,
+        )
+        found = {
+            name: gateway.get(f"/{name}/").headers["x-protocol"]
+            for name in ("http1", "http2", "auto", "tls1")
+        }
+    assert found == {"http1": "HTTP/1.1", "http2": "HTTP/2", "auto": "HTTP/2", "tls1": "HTTP/1.1"}
+
+
+def test_with_most_endpoints_unhealthy_all_are_used_unless_panic_is_off(start, backends) -> None:  # type: ignore[no-untyped-def]
+    sick, other, _ = backends
+    sick.status = other.status = 503
+    check = "health_check: {path: /healthz, interval: 100ms, timeout: 1s, unhealthy_after: 1}"
+    endpoints = f'endpoints: ["{sick.address}", "{other.address}"]'
+    gateway = start(
+        f"""
+upstreams:
+  panic: {{{endpoints}, {check}}}
+  calm: {{{endpoints}, panic_threshold: 0%, {check}}}
+"""
+        + _route("panic", "calm")
+    )
+
+    def reasons() -> tuple[str | None, str | None]:
+        answers: list[httpx.Response] = [gateway.get("/panic/"), gateway.get("/calm/")]
+        return answers[0].headers.get("x-gateway-reason"), answers[1].headers.get("x-gateway-reason")
+
+    wait_for(lambda: reasons() == (None, "no_healthy_upstream"), "the health checks to fail")
