@@ -112,7 +112,8 @@ def test_unsubscribed_then_subscribed_again_is_sent_again() -> None:
 
 def test_initial_versions_skip_what_is_equal_and_remove_what_is_gone() -> None:
     client = Delta(snapshot(cluster={"a": "1", "b": "2", "d": "1"}))
-    (response,) = client.ask(CLUSTER, has={"a": "1", "b": "1", "c": "1"})
+    assert client.ask(CLUSTER, has={"a": "1", "b": "1", "c": "1"}) == []
+    (response,) = client.wait(0.05)
     assert content(response) == {"b": "2", "d": "1"}
     assert response.removed == ("c",)
 
@@ -120,9 +121,10 @@ def test_initial_versions_skip_what_is_equal_and_remove_what_is_gone() -> None:
 def test_a_client_that_has_everything_is_sent_no_resource() -> None:
     served = {"a": "1", "b": "1"}
     client = Delta(snapshot(cluster=served, endpoint=served))
-    (wildcard,) = client.ask(CLUSTER, has=served)
-    assert (wildcard.resources, wildcard.removed) == ((), ())
-    assert client.ask(ENDPOINT, "a", "b", has=served) == []
+    client.ask(CLUSTER, has=served)
+    client.ask(ENDPOINT, "a", "b", has=served)
+    (wildcard,) = client.wait(0.05)
+    assert (wildcard.type, wildcard.resources, wildcard.removed) == (CLUSTER, (), ())
 
 
 def test_initial_versions_count_in_the_first_request_of_a_type_only() -> None:
@@ -133,7 +135,8 @@ def test_initial_versions_count_in_the_first_request_of_a_type_only() -> None:
 
 def test_initial_versions_of_names_also_remove_what_is_gone() -> None:
     client = Delta(snapshot(endpoint={"a": "1"}))
-    (response,) = client.ask(ENDPOINT, "a", "b", has={"a": "1", "b": "1"})
+    client.ask(ENDPOINT, "a", "b", has={"a": "1", "b": "1"})
+    (response,) = client.wait(0.05)
     assert content(response) == {}
     assert response.removed == ("b",)
 
@@ -158,7 +161,8 @@ def test_a_name_stands_in_one_list_and_once() -> None:
 def test_nothing_is_answered_before_the_first_snapshot() -> None:
     client = Delta(None)
     assert client.ask(CLUSTER, has={"a": "1"}) == []
-    (response,) = client.publish(snapshot(cluster={"a": "1"}))
+    client.publish(snapshot(cluster={"a": "1"}))
+    (response,) = client.wait(0.05)
     assert content(response) == {}
 
 

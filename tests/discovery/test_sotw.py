@@ -119,6 +119,12 @@ def test_a_reconnecting_client_with_names_is_answered_at_an_equal_version() -> N
     assert content(client.ask(CLUSTER, "a", version=served.version(CLUSTER))[0]) == {"a": "1"}
 
 
+def test_a_reconnecting_client_with_names_learns_that_they_are_gone() -> None:
+    client = Sotw(snapshot(cluster={}))
+    (response,) = client.ask(CLUSTER, "a", version="from an earlier stream")
+    assert content(response) == {}
+
+
 def test_an_aggregated_request_without_type_is_refused() -> None:
     client = Sotw(snapshot())
     client.say(DiscoveryRequest())

@@ -63,6 +63,8 @@ class Snapshot:
 
     resources: Mapping[ResourceType, Mapping[str, Resource]]
     versions: Mapping[ResourceType, str]
+    explicit: frozenset[ResourceType] = frozenset()
+    """The types whose version somebody gave."""
     _differences: WeakKeyDictionary[Snapshot, Mapping[ResourceType, Difference]] = field(
         default_factory=WeakKeyDictionary, repr=False
     )
@@ -81,7 +83,7 @@ class Snapshot:
         }
         given = versions or {}
         hashes = {type_: given.get(type_) or _version(items) for type_, items in named.items()}
-        return cls(MappingProxyType(named), MappingProxyType(hashes))
+        return cls(MappingProxyType(named), MappingProxyType(hashes), frozenset(given))
 
     def __getitem__(self, type_: ResourceType) -> Mapping[str, Resource]:
         return self.resources.get(type_, _NONE)
@@ -94,7 +96,9 @@ class Snapshot:
         return self.versions.get(type_) or _NO_VERSION
 
     def version_of(self, type_: ResourceType, items: Mapping[str, Resource]) -> str:
-        """The version of a whole type that for now consists of `items`."""
+        """The version of a client's state that holds only `items` of a type."""
+        if type_ in self.explicit:
+            return self.version(type_)
         same = len(items) == len(self[type_]) and all(self[type_].get(n) is one for n, one in items.items())
         return self.version(type_) if same else _version(items)
 

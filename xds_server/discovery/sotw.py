@@ -38,8 +38,9 @@ class SotwWatch(Watch):
     def _begin(self, request: DiscoveryRequest, snapshot: Snapshot | None) -> Subscribed:
         self._begun = True
         added, _ = self.subscription.replace(request.resource_names)
-        self.owed = self.subscription.wildcard
-        if self.subscription.purely_wildcard:
+        # a client that has a state already must learn of its end, even if it ended in nothing
+        self.owed = self.subscription.wildcard or (self.type.whole and bool(request.version_info))
+        if self.subscription.purely_wildcard and self.type.whole:
             self._known_version = request.version_info
         self._changed(added, set(), snapshot)
         return Subscribed(type=self.type, added=frozenset(added))
@@ -101,8 +102,13 @@ class SotwWatch(Watch):
                 self.sent.pop(name, None)
         kept = {name: one for name, one in self.held.items() if self.subscription.wants(name)}
         state = {**wanted, **kept}
-        version = snapshot.version(self.type) if not kept else snapshot.version_of(self.type, state)
-        return self._send(Response(self.type, nonce, version, tuple(state[name] for name in sorted(state))))
+        everything = self.subscription.purely_wildcard and not kept
+        version = snapshot.version(self.type) if everything else snapshot.version_of(self.type, state)
+        response = self._send(
+            Response(self.type, nonce, version, tuple(state[name] for name in sorted(state)))
+        )
+        self.dirty |= kept.keys()  # their removal is still to come
+        return response
 
     def _part(self, snapshot: Snapshot, nonce: str, work: Work, makes: bool) -> Response | None:
         for name in work.removals:

@@ -42,12 +42,15 @@ class Limits:
 
     `patience` is the number of seconds after which what waits for an acknowledgement goes out without it.
     `linger` is the number of seconds between the acknowledgement of new routes and the removal of what only
-    the old ones used: requests that chose their route before still arrive there. `response` is in bytes, for
-    one delta response (one resource is never split). `types` and `names` limit what a client may ask for.
+    the old ones used: requests that chose their route before still arrive there. `gather` is the number of
+    seconds in which a delta client that comes back names all the types that it has, before it is answered.
+    `response` is in bytes, for one delta response (one resource is never split). `types` and `names` limit
+    what a client may ask for.
     """
 
     patience: float = 5.0
     linger: float = 1.0
+    gather: float = 0.05
     response: int = 1 << 20
     types: int = 64
     names: int = 100_000
@@ -69,6 +72,9 @@ class Stream:
         self._snapshot: Snapshot | None = None
         self._nonce = 0
         self._awaited: dict[Reference, Reference] = {}  # with the cluster that has the client ask for it
+        self._resumed = False
+        self._resumed_at: float | None = None
+        self._blocked: set[str] = set()
         self._since: dict[str, float] = {}
         self._quiet_since: float | None = None
 
@@ -76,6 +82,7 @@ class Stream:
         """Take a DiscoveryRequest or DeltaDiscoveryRequest."""
         if self.node is None:
             self.node = Node.of(request.node)
+        begun = set(self.watches)
         watch = self._watch(request.type_url)
         if isinstance(watch, Refused):
             return watch
@@ -83,7 +90,16 @@ class Stream:
         if len(watch.subscription.names) > self.limits.names:
             return Refused(message=f"more than {self.limits.names} names of {watch.type.name} on one stream")
         self._settle(watch.type, event)
+        if watch.type not in begun:
+            self._resume(watch)
         return event
+
+    def _resume(self, watch: DeltaWatch | SotwWatch) -> None:
+        """What is awaited for a cluster of this stream counts as not sent, whatever the client has from before."""
+        self._resumed = self._resumed or bool(watch.sent)
+        for type_, name in self._awaited:
+            if type_ == watch.type:
+                watch.resend(name)
 
     def _watch(self, url: str) -> DeltaWatch | SotwWatch | Refused:
         if self.only is not None and url not in ("", self.only.url):
@@ -119,14 +135,27 @@ class Stream:
         Ask again after every request, after every publication, and at `deadline`.
         """
         self.deadline = None
-        if snapshot is None:
+        if snapshot is None or not self._gathered(now):
             return []
         if snapshot is not self._snapshot:
             self._advance(snapshot)
         found: list[Response] = []
+        self._blocked.clear()
         while sent := list(self._round(snapshot, now)):
             found += sent
+        self._since = {gate: since for gate, since in self._since.items() if gate in self._blocked}
         return found
+
+    def _gathered(self, now: float) -> bool:
+        """A client that comes back with state asks for type after type; what to keep for it depends on all."""
+        if not self._resumed or self.only is not None:
+            return True
+        return self._past(self._since_resumed(now) + self.limits.gather, now)
+
+    def _since_resumed(self, now: float) -> float:
+        if self._resumed_at is None:
+            self._resumed_at = now
+        return self._resumed_at
 
     def _advance(self, snapshot: Snapshot) -> None:
         for watch in self.watches.values():
@@ -177,16 +206,16 @@ class Stream:
         if blockers and not self._expired("makes", blockers, now):
             return False
         self._awaited.clear()
-        self._since.pop("makes", None)
         return True
 
     def _unused(self, snapshot: Snapshot, now: float) -> bool:
         """Whether the client has accepted the listeners and routes that no longer refer to what is removed."""
         users = list(self._watches(makes=False))
-        busy = [type_.name for type_, watch in users if watch.pending is not None or watch.work(snapshot)]
-        if busy:
-            return self._expired("breaks", busy, now)
-        self._since.pop("breaks", None)
+        pending = [type_.name for type_, watch in users if watch.pending is not None]
+        if pending:
+            return self._expired("breaks", pending, now)
+        if any(watch.work(snapshot) for _, watch in users):
+            return False
         if not users:
             return True
         if self._quiet_since is None:
@@ -199,10 +228,12 @@ class Stream:
                 yield type_, watch
 
     def _expired(self, gate: str, blockers: list[str], now: float) -> bool:
+        self._blocked.add(gate)
         since = self._since.setdefault(gate, now)
         if not self._past(since + self.limits.patience, now):
             return False
         del self._since[gate]
+        self._blocked.discard(gate)
         self.overdue.append(Overdue(waited=now - since, unacknowledged=tuple(blockers)))
         return True
 
