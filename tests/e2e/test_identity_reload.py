@@ -1,0 +1,110 @@
+"""Consumers, keys and issuers come and go while requests run: nothing is drained, nothing is refused that may pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support import tokens
+from tests.support.backend import Backend
+from tests.support.gateway import free_port, write
+from tests.support.identity_cases import sha256
+from tests.support.running import Running
+from tests.support.wait import wait_for
+
+YAML = """
+listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
+upstreams: {{echo: {{endpoints: ["{echo}"]}}}}
+identity:
+  corp: {{issuer: "{issuer}", jwks: {{file: jwks.json}}}}
+  {providers}
+consumers:
+  acme: {{api_keys: [{{sha256: {key}}}]}}
+  {consumers}
+routes:
+  key: {{path: /key, upstream: echo, policies: {{api_key: true}}}}
+  token: {{path: /token, upstream: echo, policies: {{jwt: {jwt}}}}}
+"""
+BETA = f"beta: {{api_keys: [{{sha256: {sha256('beta-key')}}}]}}"
+PARTNER = "partner: {issuer: https://partner.test, jwks: {file: jwks.json}}"
+
+
+class Served:
+    """A folder with `xds run` on it, and one connection on which all requests go."""
+
+    def __init__(self, folder: Path, port: int, echo: str, client: httpx.Client) -> None:
+        self.folder, self.port, self.echo, self.client = folder, port, echo, client
+        self.drained: list[str] = []
+
+    def write(self, *, providers: str = "", consumers: str = "", jwt: str = "corp") -> None:
+        text = YAML.format(
+            port=self.port,
+            echo=self.echo,
+            issuer=tokens.ISSUER,
+            key=sha256("acme-key"),
+            providers=providers,
+            consumers=consumers,
+            jwt=jwt,
+        )
+        write(self.folder, gateway=text)
+
+    def key(self, value: str) -> int:
+        """The status with a key."""
+        return self._get("/key", {"x-api-key": value})
+
+    def token(self, value: str) -> int:
+        return self._get("/token", {"authorization": f"Bearer {value}"})
+
+    def _get(self, path: str, headers: dict[str, str]) -> int:
+        answer = self.client.get(path, headers=headers)
+        if "connection" in answer.headers:  # Envoy says `close` when a listener drains
+            self.drained.append(path)
+        return answer.status_code
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    folder, port = tmp_path / "gateway", free_port()
+    folder.mkdir()
+    (folder / "jwks.json").write_text(tokens.jwks(tokens.RSA))
+    with Backend() as echo, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        served = Served(folder, port, echo.address, client)
+        served.write()
+        with Running(folder, tmp_path):
+            wait_for(lambda: served.key("acme-key") == 200, "the gateway to serve")
+            yield served
+
+
+def _until(served: Served, status: int, value: str) -> None:
+    """Wait until a key is answered so, while the other key passes all the time."""
+    others = []
+
+    def reached() -> bool:
+        others.append(served.key("acme-key"))
+        return served.key(value) == status
+
+    wait_for(reached, f"{value} to be answered {status}")
+    assert set(others) == {200}
+
+
+def test_a_key_comes_and_goes_and_no_connection_is_drained(served: Served) -> None:
+    assert served.key("beta-key") == 401
+    served.write(consumers=BETA)
+    _until(served, 200, "beta-key")
+    served.write()
+    _until(served, 401, "beta-key")
+    assert not served.drained
+
+
+def test_an_issuer_and_its_keys_change_and_no_connection_is_drained(served: Served) -> None:
+    partner = tokens.token(iss="https://partner.test")
+    assert (served.token(tokens.token()), served.token(partner)) == (200, 401)
+    served.write(providers=PARTNER, jwt="[corp, partner]")
+    wait_for(lambda: served.token(partner) == 200, "the new issuer to be accepted")
+    (served.folder / "jwks.json").write_text(tokens.jwks(tokens.EC))
+    wait_for(lambda: served.token(tokens.token("ES256")) == 200, "the new key to be accepted")
+    wait_for(lambda: served.token(tokens.token()) == 401, "the old key to be refused")
+    assert not served.drained
