@@ -16,9 +16,11 @@ from filters.jwt import Jwt
 from filters.mtls import Mtls
 from filters.policy import Policy
 from filters.request_id import RequestId
+from filters.validate import Validate
 
 POLICIES: tuple[Policy[Any], ...] = (
     Compression(),
+    Validate(),
     IpAccess(),
     Cors(),
     Authentication(),

@@ -108,6 +108,9 @@ def _route(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
 def _policies(
     name: str, route: Route, settings: Mapping[str, Any], sections: Sections, context: Context
 ) -> Iterator[Problem]:
+    if route.max_body is not None and getattr(settings.get("validate"), "max_body", None) is not None:
+        message, remedy = "'validate' limits the body here too", "keep one"
+        yield Problem(path=("routes", name, "max_body"), message=message, remedy=remedy)
     context = replace(context, route=name, beside=settings)
     for key, value in settings.items():
         for mistake in by_key()[key].check(value, context):

@@ -14,7 +14,6 @@ from filters.policy import Policy
 
 PLANNED = frozenset(
     [
-        "validate",
         "csrf",
         "oidc",
         "ext_authz",

@@ -1,0 +1,146 @@
+"""validate: requests that are malformed for their route are refused before anything else looks at them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from envoy.config.rbac.v3 import rbac_pb2 as pb
+from envoy.config.route.v3 import route_components_pb2
+from envoy.extensions.filters.http.buffer.v3 import buffer_pb2
+from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
+from envoy.type.matcher.v3 import regex_pb2, string_pb2
+from envoy.type.v3 import range_pb2
+from google.protobuf import wrappers_pb2
+from google.protobuf.message import Message
+
+from filters.language import Mistake, Size, option
+from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
+from filters.reasons import Reason, details
+
+FILTER = "xds.validate"
+BUFFER = "envoy.filters.http.buffer"
+"""Counts bodies that do not tell their length. It stands before the router, behind authentication."""
+MISSING, TYPE, SIZE = "missing_header", "unsupported_media_type", "body_too_large"
+_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # noqa: S105 - a token of RFC 9110
+_MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}")
+_WITH_BODY = ("PATCH", "POST", "PUT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidateSettings:
+    """What a request must have."""
+
+    required_headers: tuple[str, ...] = option("Headers that must be there and not empty; 400.", default=())
+    content_types: tuple[str, ...] = option(
+        "Media types of request bodies, such as `application/json`, `image/*` or `application/*+json`; 415.",
+        default=(),
+    )
+    max_body: Size | None = option(
+        "The request body; 413 above it. Buffered before it is forwarded.",
+        default=None,
+        minimum=1,
+        maximum=2**32 - 1,
+    )
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes of single entries."""
+        if not (self.required_headers or self.content_types or self.max_body):
+            yield Mistake("nothing to validate", "write required_headers, content_types or max_body")
+        for number, name in enumerate(self.required_headers):
+            if not re.fullmatch(_TOKEN, name):
+                path = ("required_headers", number)
+                yield Mistake("not a header's name", "write x-tenant", path=path, value=name)
+        for number, one in enumerate(self.content_types):
+            if not _MEDIA_TYPE.fullmatch(one):
+                path = ("content_types", number)
+                yield Mistake("not a media type", "write application/json", path=path, value=one)
+
+
+def _header(name: str, regex: str) -> pb.Permission:
+    """The header is there and matches as a whole."""
+    string = string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=regex))
+    return pb.Permission(header=route_components_pb2.HeaderMatcher(name=name, string_match=string))
+
+
+def _not(permission: pb.Permission) -> pb.Permission:
+    return pb.Permission(not_rule=permission)
+
+
+def _any(*permissions: pb.Permission) -> pb.Permission:
+    return pb.Permission(or_rules=pb.Permission.Set(rules=permissions))
+
+
+def _all(*permissions: pb.Permission) -> pb.Permission:
+    return pb.Permission(and_rules=pb.Permission.Set(rules=permissions))
+
+
+def _missing(names: Iterable[str], *, cors: bool) -> pb.Permission:
+    missing = _any(*(_not(_header(name.lower(), ".+")) for name in sorted(names)))
+    if not cors:
+        return missing
+    # Browsers send preflights without a page's headers (Fetch standard, section 4.9).
+    preflight = _all(_header(":method", "OPTIONS"), _header("access-control-request-method", ".+"))
+    return _all(missing, _not(preflight))
+
+
+def _wrong_type(types: Iterable[str]) -> pb.Permission:
+    """RFC 9110 section 8.3: names in any case, parameters behind a semicolon. A body without a type is wrong too."""
+    names = "|".join(re.escape(one).replace(r"\*", "[^/;,]+") for one in sorted(types))
+    kind = _header("content-type", rf"(?i)({names})\s*(;[^,]*)?")
+    present = _header("content-type", ".*")
+    no_length = _header("content-length", "0")
+    body = _any(
+        _header("content-length", "[1-9][0-9]*"),
+        _all(_header(":method", "|".join(_WITH_BODY)), _not(no_length)),
+    )
+    return _any(_all(present, _not(kind)), _all(_not(present), body))
+
+
+def _too_large(size: int) -> pb.Permission:
+    above = range_pb2.Int64Range(start=size + 1, end=2**63 - 1)
+    return pb.Permission(header=route_components_pb2.HeaderMatcher(name="content-length", range_match=above))
+
+
+def rbac(settings: ValidateSettings, *, cors: bool) -> pb.RBAC:
+    """One policy for each thing that may be wrong; its name is in the details of Envoy's answer."""
+    wrong: dict[str, pb.Permission] = {}
+    if settings.required_headers:
+        wrong[MISSING] = _missing(settings.required_headers, cors=cors)
+    if settings.content_types:
+        wrong[TYPE] = _wrong_type(settings.content_types)
+    if settings.max_body is not None:
+        wrong[SIZE] = _too_large(settings.max_body)
+    anybody = pb.Principal(any=True)
+    policies = {name: pb.Policy(permissions=[one], principals=[anybody]) for name, one in wrong.items()}
+    return pb.RBAC(action=pb.RBAC.DENY, policies=policies)
+
+
+def _reason(name: str, title: str, status: int) -> Reason:
+    when = details(f"rbac_access_denied_matched_policy[{name}]")
+    return Reason(name=name, title=title, status=status, when=when)
+
+
+class Validate(Policy[ValidateSettings]):
+    """Compiled into an RBAC filter that stands before authentication, and a limit of the buffer."""
+
+    key = "validate"
+    stage = Stage.VALIDATE
+    settings = ValidateSettings
+    reasons = (
+        _reason(MISSING, "A header is missing", 400),
+        _reason(TYPE, "The content type is not supported", 415),
+        _reason(SIZE, "The body is too large", 413),
+    )
+
+    def http_filters(self, used: Iterable[ValidateSettings], context: Context) -> tuple[HttpFilter, ...]:
+        return (HttpFilter(name=FILTER, config=filter_pb2.RBAC(rules_stat_prefix="validate.")),)
+
+    def on_route(self, settings: ValidateSettings, context: Context) -> RoutePart:
+        rules = rbac(settings, cors="cors" in context.beside)
+        configs: dict[str, Message] = {FILTER: filter_pb2.RBACPerRoute(rbac=filter_pb2.RBAC(rules=rules))}
+        if settings.max_body is not None:
+            limit = buffer_pb2.Buffer(max_request_bytes=wrappers_pb2.UInt32Value(value=settings.max_body))
+            configs[BUFFER] = buffer_pb2.BufferPerRoute(buffer=limit)
+        return RoutePart(filter_configs=configs)
