@@ -19,7 +19,9 @@ from xds_server.translate.wire import packed, uint32
 
 REASON_HEADER = "x-gateway-reason"
 CONTENT_TYPE = "application/problem+json"
-_OWN_ANSWER = details("direct_response") + " && !xds.route_name.startsWith('405/')"
+_OWN_ANSWER = (
+    "response.code < 400 || " + details("direct_response") + " && !xds.route_name.startsWith('405/')"
+)
 
 
 def local_reply_config(overrides: Mapping[str, ErrorOverride]) -> hcm_pb2.LocalReplyConfig:

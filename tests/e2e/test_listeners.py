@@ -1,0 +1,344 @@
+"""Ports of the gateway: TLS, HTTP/2, HTTP/3, trusted proxies, limits, and the tricks that paths are used for."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from aioquic.asyncio.client import connect
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.h3.connection import H3_ALPN, H3Connection
+from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import QuicEvent
+
+from tests.support.backend import Backend
+from tests.support.certificates import authority
+from tests.support.gateway import Gateway, free_port, write
+from tests.support.wait import wait_for
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[Backend]:
+    with Backend("echo") as backend:
+        yield backend
+
+
+@pytest.fixture(scope="module")
+def ports() -> dict[str, int]:
+    names = ("plain", "proxied", "strict", "kept", "secure", "mutual", "to_https", "proxy_protocol", "quic")
+    return {name: free_port() for name in names}
+
+
+YAML = """
+listeners:
+  plain: {{port: {plain}, address: 127.0.0.1}}
+  proxied: {{port: {proxied}, address: 127.0.0.1, trusted_proxies: 1}}
+  strict:
+    port: {strict}
+    address: 127.0.0.1
+    escaped_slashes: reject
+    underscores_in_headers: reject
+    timeouts: {{headers: 1s, request: 2s}}
+    limits: {{max_headers: 2KiB, max_header_count: 20, max_body: 1KiB, max_connections: 4}}
+  kept: {{port: {kept}, address: 127.0.0.1, escaped_slashes: keep, merge_slashes: false, underscores_in_headers: allow}}
+  secure: {{port: {secure}, address: 127.0.0.1, tls: {{certificates: [one, two], minimum_version: "1.3"}}}}
+  mutual:
+    port: {mutual}
+    address: 127.0.0.1
+    tls: {{certificates: [one], client_certificate: {{ca: {{file: ca.crt}}, subject_alt_names: ["*.clients.test"]}}}}
+  to-https: {{port: {to_https}, address: 127.0.0.1, redirect_to_https: {secure}}}
+  proxy-protocol: {{port: {proxy_protocol}, address: 127.0.0.1, proxy_protocol: true}}
+  quic: {{port: {quic}, address: 127.0.0.1, http3: true, tls: {{certificates: [one]}}}}
+secrets:
+  one: {{certificate: {{file: one.crt}}, private_key: {{file: one.key}}}}
+  two: {{certificate: {{file: two.crt}}, private_key: {{file: two.key}}}}
+upstreams: {{echo: {{endpoints: ["{echo}"]}}}}
+routes:
+  public: {{path: /public/*, upstream: echo}}
+  admin: {{path: /admin/*, respond: {{status: 403, body: admin}}}}
+  rest: {{path: /*, upstream: echo}}
+"""
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    tmp_path_factory: pytest.TempPathFactory, echo: Backend, ports: dict[str, int]
+) -> Iterator[Gateway]:
+    logs = tmp_path_factory.mktemp("listeners")
+    folder = write(logs / "gateway", gateway=YAML.format(**ports, echo=echo.address))
+    for name in ("one", "two"):
+        certificate, key = authority().issue(f"{name}.example.com")
+        (folder / f"{name}.crt").write_bytes(certificate)
+        (folder / f"{name}.key").write_bytes(key)
+    (folder / "ca.crt").write_bytes(authority().pem)
+    with Gateway(folder, logs) as gateway:
+        yield gateway
+
+
+def _raw(port: int, data: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(data)
+        received = b""
+        while b"\r\n\r\n" not in received and (more := connection.recv(65536)):
+            received += more
+        return received
+
+
+def _get(port: int, target: str, *headers: str) -> bytes:
+    lines = "".join(f"{header}\r\n" for header in headers)
+    return _raw(port, f"GET {target} HTTP/1.1\r\nhost: x.test\r\n{lines}\r\n".encode())
+
+
+def _trusting(certificate: tuple[Path, Path] | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=authority().pem.decode())
+    if certificate:
+        context.load_cert_chain(*certificate)
+    return context
+
+
+# --- paths ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/public/../admin/x",
+        "/public/%2e%2e/admin/x",
+        "//admin/x",
+        "/./admin/x",
+        "/public/..//admin/x",
+        "/%61dmin/x",
+    ],
+)
+def test_a_trick_in_the_path_does_not_reach_round_a_prefix(
+    gateway: Gateway, ports: dict[str, int], target: str
+) -> None:
+    assert _get(ports["plain"], target).startswith(b"HTTP/1.1 403")
+
+
+@pytest.mark.parametrize("target", ["/public%2F..%2Fadmin/x", "/public/..%2fadmin/x", "/public%5c..%5cadmin"])
+def test_an_escaped_slash_is_redirected_to_the_plain_form(
+    gateway: Gateway, ports: dict[str, int], target: str
+) -> None:
+    answer = _get(ports["plain"], target)
+    assert answer.startswith(b"HTTP/1.1 307")
+    assert b"%2" not in answer.split(b"location: ")[1].split(b"\r\n")[0].lower()
+    strict = _get(ports["strict"], target)
+    assert strict.startswith(b"HTTP/1.1 400")
+
+
+def test_slashes_may_be_kept_as_they_are(gateway: Gateway, ports: dict[str, int], echo: Backend) -> None:
+    assert b'"path": "/public/a%2Fb"' in _body(ports["kept"], "/public/a%2Fb")
+    assert b'"path": "/public//b"' in _body(ports["kept"], "/public//b")
+
+
+def _body(port: int, target: str) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(f"GET {target} HTTP/1.1\r\nhost: x.test\r\nconnection: close\r\n\r\n".encode())
+        received = b""
+        while more := connection.recv(65536):
+            received += more
+        return received
+
+
+# --- headers ----------------------------------------------------------------------------------------------------
+
+
+def test_a_header_with_an_underscore_is_refused_unless_allowed(
+    gateway: Gateway, ports: dict[str, int], echo: Backend
+) -> None:
+    refused = _get(ports["strict"], "/public/x", "x_consumer: evil")
+    assert refused.startswith(b"HTTP/1.1 400")
+    assert b'"x_other": "fine"' in _body_with(ports["kept"], "x_other: fine")
+
+
+def _body_with(port: int, header: str) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(
+            f"GET /public/x HTTP/1.1\r\nhost: x\r\n{header}\r\nconnection: close\r\n\r\n".encode()
+        )
+        received = b""
+        while more := connection.recv(65536):
+            received += more
+        return received
+
+
+def test_the_client_address_comes_from_the_trusted_proxy_only(
+    gateway: Gateway, ports: dict[str, int]
+) -> None:
+    spoofed = {"x-forwarded-for": "203.0.113.1, 198.51.100.2"}
+    with httpx.Client(timeout=30) as client:
+        plain = client.get(f"http://127.0.0.1:{ports['plain']}/public/x", headers=spoofed).json()["headers"]
+        proxied = client.get(f"http://127.0.0.1:{ports['proxied']}/public/x", headers=spoofed).json()[
+            "headers"
+        ]
+    assert plain["x-envoy-external-address"] == "127.0.0.1"
+    assert proxied["x-envoy-external-address"] == "198.51.100.2"
+
+
+def test_the_proxy_protocol_tells_the_clients_address(gateway: Gateway, ports: dict[str, int]) -> None:
+    request = b"GET /public/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", ports["proxy_protocol"]), timeout=30) as connection:
+        connection.sendall(b"PROXY TCP4 203.0.113.7 127.0.0.1 4711 80\r\n" + request)
+        received = b""
+        while more := connection.recv(65536):
+            received += more
+    assert b'"x-envoy-external-address": "203.0.113.7"' in received
+
+
+@pytest.mark.parametrize(
+    "headers", [("x-large: " + "x" * 4000,), tuple(f"x-{number}: 1" for number in range(30))]
+)
+def test_headers_that_are_too_large_or_too_many_are_431(
+    gateway: Gateway, ports: dict[str, int], headers: tuple[str, ...]
+) -> None:
+    assert _get(ports["strict"], "/public/x", *headers).startswith(b"HTTP/1.1 431")
+
+
+# --- bodies and time --------------------------------------------------------------------------------------------
+
+
+def test_a_body_above_the_listeners_limit_is_413(gateway: Gateway, ports: dict[str, int]) -> None:
+    answer = httpx.post(f"http://127.0.0.1:{ports['strict']}/public/x", content=b"x" * 2000, timeout=30)
+    assert (answer.status_code, answer.json()["reason"]) == (413, "body_too_large")
+
+
+def test_a_request_that_does_not_arrive_is_408(gateway: Gateway, ports: dict[str, int]) -> None:
+    head = b"POST /public/x HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\npart"
+    for data in (b"GET /public/x HTTP/1.1\r\nhost: x\r\nx-never-en", head):
+        assert _raw(ports["strict"], data).startswith(b"HTTP/1.1 408")
+
+
+def test_connections_above_the_limit_are_closed(gateway: Gateway, ports: dict[str, int]) -> None:
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(socket.create_connection(("127.0.0.1", ports["strict"]), timeout=30))
+        wait_for(lambda: _connections(gateway) >= 4, "four connections")
+        with socket.create_connection(("127.0.0.1", ports["strict"]), timeout=30) as fifth:
+            assert fifth.recv(1) == b""
+
+
+def _connections(gateway: Gateway) -> int:
+    return sum(gateway.envoy.stats(r"^connection_limit.strict.active_connections$").values())
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_the_certificate_is_chosen_by_the_servers_name(
+    gateway: Gateway, ports: dict[str, int], name: str
+) -> None:
+    with (
+        socket.create_connection(("127.0.0.1", ports["secure"]), timeout=30) as connection,
+        _trusting().wrap_socket(connection, server_hostname=f"{name}.example.com") as tls,
+    ):
+        certificate = tls.getpeercert() or {}
+        assert ("DNS", f"{name}.example.com") in certificate["subjectAltName"]
+        assert tls.version() == "TLSv1.3"
+
+
+def test_an_older_tls_version_is_refused(gateway: Gateway, ports: dict[str, int]) -> None:
+    context = _trusting()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        socket.create_connection(("127.0.0.1", ports["secure"]), timeout=30) as connection,
+        pytest.raises(ssl.SSLError),
+    ):
+        context.wrap_socket(connection, server_hostname="one.example.com")
+
+
+def test_clients_must_show_a_certificate_of_a_known_name(
+    gateway: Gateway, ports: dict[str, int], tmp_path: Path
+) -> None:
+    def ask(*names: str) -> bytes:
+        pair = None
+        if names:
+            certificate, key = authority().issue(*names)
+            pair = (tmp_path / "client.crt", tmp_path / "client.key")
+            pair[0].write_bytes(certificate)
+            pair[1].write_bytes(key)
+        with (
+            socket.create_connection(("127.0.0.1", ports["mutual"]), timeout=30) as connection,
+            _trusting(pair).wrap_socket(connection, server_hostname="one.example.com") as tls,
+        ):
+            tls.sendall(b"GET /public/x HTTP/1.1\r\nhost: x\r\n\r\n")
+            return tls.recv(65536)
+
+    assert ask("a.clients.test").startswith(b"HTTP/1.1 200")
+    for names in ((), ("a.others.test",)):
+        with pytest.raises(OSError, match=r"."):
+            assert ask(*names) == b"refused"
+
+
+def test_http2_is_spoken_where_the_client_offers_it(gateway: Gateway, ports: dict[str, int]) -> None:
+    context = _trusting()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with (
+        socket.create_connection(("127.0.0.1", ports["secure"]), timeout=30) as connection,
+        context.wrap_socket(connection, server_hostname="one.example.com") as tls,
+    ):
+        assert tls.selected_alpn_protocol() == "h2"
+
+
+def test_plain_http_is_sent_to_https(gateway: Gateway, ports: dict[str, int]) -> None:
+    answer = httpx.get(f"http://127.0.0.1:{ports['to_https']}/a?b=1", timeout=30)
+    assert answer.status_code == 308
+    assert answer.headers["location"] == f"https://127.0.0.1:{ports['secure']}/a?b=1"
+
+
+# --- HTTP/3 -----------------------------------------------------------------------------------------------------
+
+
+class _Http3(QuicConnectionProtocol):
+    """One request over HTTP/3."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)  # type: ignore[arg-type]
+        self._http = H3Connection(self._quic)
+        self.headers: dict[bytes, bytes] = {}
+        self.body = b""
+        self.done = asyncio.get_running_loop().create_future()
+
+    def ask(self, path: str) -> None:
+        stream = self._quic.get_next_available_stream_id()
+        names = {":method": "GET", ":scheme": "https", ":authority": "one.example.com", ":path": path}
+        headers = [(name.encode(), value.encode()) for name, value in names.items()]
+        self._http.send_headers(stream, headers, end_stream=True)
+        self.transmit()
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        for one in self._http.handle_event(event):
+            if isinstance(one, HeadersReceived):
+                self.headers |= dict(one.headers)
+            if isinstance(one, DataReceived):
+                self.body += one.data
+            if getattr(one, "stream_ended", False) and not self.done.done():
+                self.done.set_result(None)
+
+
+async def test_http3_answers_and_http2_tells_of_it(
+    gateway: Gateway, ports: dict[str, int], tmp_path: Path
+) -> None:
+    (tmp_path / "ca.pem").write_bytes(authority().pem)
+    configuration = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, server_name="one.example.com")
+    configuration.load_verify_locations(str(tmp_path / "ca.pem"))
+    async with connect(
+        "127.0.0.1", ports["quic"], configuration=configuration, create_protocol=_Http3
+    ) as connection:
+        assert isinstance(connection, _Http3)
+        connection.ask("/public/x")
+        await asyncio.wait_for(connection.done, 30)
+        assert connection.headers[b":status"] == b"200"
+        assert b'"path": "/public/x"' in connection.body
+    async with httpx.AsyncClient(verify=_trusting(), timeout=30) as client:
+        url = f"https://127.0.0.1:{ports['quic']}/public/x"
+        answer = await client.get(url, headers={"host": "x"}, extensions={"sni_hostname": "one.example.com"})
+    assert answer.headers["alt-svc"] == f'h3=":{ports["quic"]}"; ma=86400'
