@@ -14,7 +14,6 @@ from tests.support.gateway import Gateway, free_port, write
 YAML = """
 listeners:
   http: {{port: {port}, address: 127.0.0.1, limits: {{max_headers: 2KiB}}}}
-  changed: {{port: {changed}, address: 127.0.0.1}}
 upstreams:
   none: {{endpoints: []}}
   dead: {{endpoints: ["127.0.0.1:{dead}"]}}
@@ -33,7 +32,7 @@ errors:
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     logs = tmp_path_factory.mktemp("errors")
-    yaml = YAML.format(port=free_port(), changed=free_port(), dead=free_port())
+    yaml = YAML.format(port=free_port(), dead=free_port())
     with Gateway(write(logs / "gateway", gateway=yaml), logs) as gateway:
         yield gateway
 
