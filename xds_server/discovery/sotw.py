@@ -38,8 +38,8 @@ class SotwWatch(Watch):
     def _begin(self, request: DiscoveryRequest, snapshot: Snapshot | None) -> Subscribed:
         self._begun = True
         added, _ = self.subscription.replace(request.resource_names)
-        # a client that has a state already must learn of its end, even if it ended in nothing
-        self.owed = self.subscription.wildcard or (self.type.whole and bool(request.version_info))
+        # of a type whose absence deletes, even nothing is an answer: the client may have a state from before
+        self.owed = self.subscription.wildcard or self.type.whole
         if self.subscription.purely_wildcard and self.type.whole:
             self._known_version = request.version_info
         self._changed(added, set(), snapshot)
