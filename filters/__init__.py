@@ -14,6 +14,7 @@ from filters.headers import RequestHeaders, ResponseHeaders
 from filters.ip_access import IpAccess
 from filters.jwt import Jwt
 from filters.mtls import Mtls
+from filters.oidc import Oidc
 from filters.policy import Policy
 from filters.request_id import RequestId
 from filters.validate import Validate
@@ -24,6 +25,7 @@ POLICIES: tuple[Policy[Any], ...] = (
     IpAccess(),
     Cors(),
     Authentication(),
+    Oidc(),
     Mtls(),
     Jwt(),
     ApiKey(),

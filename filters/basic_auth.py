@@ -102,7 +102,7 @@ class BasicAuth(Policy[BasicAuthSettings]):
     def http_filters(self, used: Iterable[BasicAuthSettings], context: Context) -> tuple[HttpFilter, ...]:
         sources = {one.htpasswd for one in used if one.htpasswd is not None}
         lists = {list_name(one): tuple(htpasswd(context.contents[one])) for one in sources}
-        return (identity_filter(context.consumers, lists),)
+        return (identity_filter(context, lists),)
 
     def on_route(self, settings: BasicAuthSettings, context: Context) -> RoutePart:
         return identity_part(context)

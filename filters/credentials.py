@@ -18,13 +18,13 @@ from typing import Any, Protocol
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from google.protobuf import struct_pb2, wrappers_pb2
 
-from filters.identity import NAMESPACE, Consumer
+from filters.identity import NAMESPACE, Consumer, Provider
 from filters.language import Mistake
 from filters.policy import Context, HttpFilter, RoutePart
 from filters.reasons import Reason
 
 FILTER = "xds.identity"
-METHODS = ("mtls", "jwt", "api_key", "basic_auth")
+METHODS = ("oidc", "mtls", "jwt", "api_key", "basic_auth")
 """In the order in which they are asked. The first that succeeds names the consumer."""
 OWN_LIST = "consumers"
 """The list of names and passwords that the consumers of the gateway have themselves."""
@@ -32,6 +32,10 @@ _CODE = "\n".join(
     resources.files("filters").joinpath("lua", name).read_text() for name in ("sha.lua", "identity.lua")
 )
 _UNSAFE = re.compile(rb"[^A-Za-z0-9 ._:/@=+,$-]")
+
+
+Lists = Mapping[str, Iterable[tuple[str, str]]]
+"""Names and hashes (``sha1:…``, ``sha256:…``) by the name of their list."""
 
 
 class Method(Protocol):
@@ -60,7 +64,7 @@ def identity_part(context: Context) -> RoutePart:
         "methods": list(found),
         "every": context.beside.get("authentication") == "all",
         "optional": any(one.optional for one in found.values()),
-        "challenges": [one.challenge() for one in found.values()],
+        "challenges": list(dict.fromkeys(one.challenge() for one in found.values())),
         **{key: one.rule() for key, one in found.items()},
     }
     text = json.dumps(rule, sort_keys=True)
@@ -79,16 +83,14 @@ def failed(name: str) -> str:
     return f"metadata.filter_metadata['{NAMESPACE}']['failure'] == '{name}'"
 
 
-def identity_filter(
-    consumers: Mapping[str, Consumer], lists: Mapping[str, Iterable[tuple[str, str]]]
-) -> HttpFilter:
-    """The filter. `lists` are more names and hashes (``sha1:…``, ``sha256:…``) by the name of their list."""
+def identity_filter(context: Context, lists: Lists) -> HttpFilter:
+    """The filter. `lists` are more users than those of the consumers themselves."""
     config = lua_pb2.Lua(clear_route_cache=wrappers_pb2.BoolValue(value=False))
-    config.default_source_code.inline_string = script(consumers, lists)
+    config.default_source_code.inline_string = script(context.consumers, lists, context.providers)
     return HttpFilter(name=FILTER, config=config, dynamic=True)
 
 
-def script(consumers: Mapping[str, Consumer], lists: Mapping[str, Iterable[tuple[str, str]]]) -> str:
+def script(consumers: Mapping[str, Consumer], lists: Lists, providers: Mapping[str, Provider]) -> str:
     """The whole script: tables, hashes, code."""
     numbers = {name: number for number, name in enumerate(sorted(consumers), 1)}
     tables = {
@@ -102,6 +104,11 @@ def script(consumers: Mapping[str, Consumer], lists: Mapping[str, Iterable[tuple
             (one.provider, one.claim, one.value, number)
             for name, number in numbers.items()
             for one in consumers[name].tokens
+        ),
+        "HEADERS": (
+            (name, claim, header.lower())
+            for name, provider in sorted(providers.items())
+            for claim, header in sorted(provider.claim_headers.items())
         ),
     }
     return "".join(f"{name} = [==[\n{_rows(rows)}]==]\n" for name, rows in tables.items()) + _CODE
@@ -122,7 +129,7 @@ def _users(consumers: Mapping[str, Consumer], numbers: Mapping[str, int]) -> Ite
             yield (OWN_LIST, one.username, f"sha256:{one.sha256}", number)
 
 
-def _listed(lists: Mapping[str, Iterable[tuple[str, str]]], numbers: Mapping[str, int]) -> Iterator[Row]:
+def _listed(lists: Lists, numbers: Mapping[str, int]) -> Iterator[Row]:
     for list_name, users in sorted(lists.items()):
         for name, digest in users:
             yield (list_name, name, digest, numbers.get(name, ""))

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
+from typing import Literal
 
 from filters.language import DataSource, Mistake, option
+from filters.language.datasource import SecretSource
 from filters.limits import Limit, Quota, repeated_windows
 
 NO_CLAIMS: Mapping[str, str] = MappingProxyType({})
@@ -16,8 +18,8 @@ NO_CLAIMS: Mapping[str, str] = MappingProxyType({})
 NAMESPACE = "xds.identity"
 """The namespace of Envoy's dynamic metadata that says who calls, once a request is authenticated.
 
-Its keys: `consumer` and `plan` (names; absent where none was identified), `method` (`jwt`, `api_key`,
-`basic_auth` or `mtls`, joined by `+` where all were needed), `claims` (the verified token's, a struct) with
+Its keys: `consumer` and `plan` (names; absent where none was identified), `method` (`oidc`, `mtls`,
+`jwt`, `api_key` or `basic_auth`, joined by `+` where all were needed), `claims` (the verified token's, a struct) with
 `provider`, and `user` (the name of basic_auth). `failure` is there instead when the request was refused.
 """
 CONSUMER_HEADER = "x-consumer"
@@ -56,6 +58,42 @@ class Jwks(DataSource):
             )
 
 
+URL = r"https?://[^\s/?#]+(/[^\s#]*)?"
+PATH = r"/[A-Za-z0-9._~/-]+"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OidcClient:
+    """The gateway as a client of the issuer, for people who log in with a browser (OpenID Connect Core)."""
+
+    client_id: str = option("The client's name at the issuer; also the audience of its tokens.")
+    client_secret: SecretSource = option("The client's secret at the issuer.")
+    session_secret: SecretSource = option(
+        "At least 32 random bytes, the same on every gateway: they sign and encrypt the session's cookies."
+    )
+    authorization_endpoint: str = option("Where people log in.", pattern=URL, shape="a URL")
+    token_endpoint: str = option("Where Envoy exchanges codes for tokens.", pattern=URL, shape="a URL")
+    end_session_endpoint: str | None = option(
+        "Where the issuer ends its own session on logout.", default=None, pattern=URL, shape="a URL"
+    )
+    scopes: tuple[str, ...] = option("What is asked for.", default=("openid",))
+    callback_path: str | None = option(
+        "Where the issuer sends people back; default `/_oidc/NAME/callback`.",
+        default=None, pattern=PATH, shape="a path",
+    )  # fmt: skip
+    logout_path: str | None = option(
+        "Where people log out; default `/_oidc/NAME/logout`.", default=None, pattern=PATH, shape="a path"
+    )
+    cookie_domain: str | None = option("Share the session with subdomains.", default=None)
+    client_authentication: Literal["body", "basic"] = option(
+        "How the secret is sent to the token endpoint.", default="body"
+    )
+    refresh: bool = option("Use refresh tokens, so that people need not log in again.", default=True)
+    forward_access_token: bool = option(
+        "Whether the upstream sees the access token, as `authorization: Bearer …`.", default=False
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """An issuer of JSON Web Tokens (RFC 7519)."""
@@ -74,6 +112,9 @@ class Provider:
     from_cookies: tuple[str, ...] = option("Cookies that hold the token.", default=())
     forward: bool = option("Whether the upstream sees the token.", default=True)
     require_expiration: bool = option("Refuse tokens without `exp`.", default=False)
+    oidc: OidcClient | None = option(
+        "What `oidc` needs: the gateway as a client of the issuer.", default=None
+    )
 
     def check(self) -> Iterator[Mistake]:
         """Yield a mistake for each claim header that cannot be one."""

@@ -108,10 +108,6 @@ def jwt_provider(name: str, provider: Provider, contents: Mapping[DataSource, by
         payload_in_metadata=name,
         failed_status_in_metadata=failure_key(name),
         clock_skew_seconds=int(provider.clock_skew.total_seconds()),
-        claim_to_headers=[
-            pb.JwtClaimToHeader(header_name=header.lower(), claim_name=claim)
-            for claim, header in sorted(provider.claim_headers.items())
-        ],
         jwt_cache_config=pb.JwtCacheConfig(jwt_cache_size=1000, jwt_max_token_size=LARGEST_TOKEN),
     )
     if provider.jwks.url is None:
@@ -171,6 +167,11 @@ def _fault(provider: Provider, context: Context) -> str | None:
     return None if provider.jwks.url is not None or content is None else jwks_fault(content)
 
 
+def usable(context: Context) -> dict[str, Provider]:
+    """The providers whose key sets are fine; a broken one must not take the others away."""
+    return {name: one for name, one in context.providers.items() if _fault(one, context) is None}
+
+
 def _reason(name: str, title: str, *texts: str, status: int = 401) -> Reason:
     when = details_begin(*(f"jwt_authn_access_denied{{{text}" for text in texts)) + f" || {failed(name)}"
     return Reason(name=name, title=title, status=status, when=when)
@@ -209,7 +210,7 @@ class Jwt(Policy[JwtSettings]):
                 yield Mistake(f"the key set of '{name}' cannot be used: {fault}", remedy)
 
     def http_filters(self, used: Iterable[JwtSettings], context: Context) -> tuple[HttpFilter, ...]:
-        providers = {name: one for name, one in context.providers.items() if _fault(one, context) is None}
+        providers = usable(context)
         # Each provider alone is always there, so that a route that changes its provider finds it in time.
         alone = [
             JwtSettings(provider=name, optional=optional) for name in providers for optional in (False, True)

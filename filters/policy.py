@@ -60,7 +60,8 @@ class RoutePart:
 
     `filter_configs` are typed_per_filter_config by filter name. Header values may use Envoy's substitution
     formats. `answers_preflight` says that its filter answers CORS preflights, so that these reach it even where
-    the route itself is not for OPTIONS.
+    the route itself is not for OPTIONS. `own_paths` are paths that its filter answers itself wherever the route
+    is (a login's way back): each becomes a route beside it that carries `filter_configs`.
     """
 
     filter_configs: Mapping[str, Message] = field(default_factory=dict)
@@ -69,6 +70,7 @@ class RoutePart:
     response_headers: tuple[base_pb2.HeaderValueOption, ...] = ()
     response_headers_to_remove: tuple[str, ...] = ()
     answers_preflight: bool = False
+    own_paths: tuple[str, ...] = ()
 
 
 NOTHING = RoutePart()

@@ -16,12 +16,14 @@ class Reason:
 
     `when` is a CEL expression over Envoy's attributes, mostly of `response.code_details`. `status` is what the
     client gets, None for the status that Envoy chose; `title` is the problem's (RFC 9457 section 3.1).
+    `challenge` is a WWW-Authenticate where Envoy gives none.
     """
 
     name: str
     title: str
     when: str
     status: int | None = None
+    challenge: str | None = None
 
 
 def details(text: str) -> str:

@@ -1,5 +1,5 @@
 -- Who calls: credentials to one consumer and plan. It follows the generated tables CONSUMERS, KEYS, USERS,
--- CERTIFICATES and CLAIMS, and sha.lua. The rules of a route come with it as its filter context.
+-- CERTIFICATES, CLAIMS and HEADERS, and sha.lua. The rules of a route come with it as its filter context.
 
 local NAMESPACE = "xds.identity"
 local TOKENS = "envoy.filters.http.jwt_authn"
@@ -15,7 +15,7 @@ local function rows(text)
   return text:gmatch("([^\n\t]*)\t([^\n\t]*)\t([^\n\t]*)\t([^\n\t]*)\n")
 end
 
-local consumers, keys, users, certificates, claims = {}, {}, {}, {}, {}
+local consumers, keys, users, certificates, claims, claim_headers = {}, {}, {}, {}, {}, {}
 for name, plan in rows(CONSUMERS) do
   consumers[#consumers + 1] = { name = name, plan = plan ~= "" and plan or nil }
 end
@@ -34,7 +34,11 @@ for provider, claim, value, consumer in rows(CLAIMS) do
   claims[provider][plain(claim)] = claims[provider][plain(claim)] or {}
   claims[provider][plain(claim)][plain(value)] = consumers[tonumber(consumer)]
 end
-CONSUMERS, KEYS, USERS, CERTIFICATES, CLAIMS = nil, nil, nil, nil, nil
+for provider, claim, header in rows(HEADERS) do
+  claim_headers[provider] = claim_headers[provider] or {}
+  table.insert(claim_headers[provider], { claim = plain(claim), header = header })
+end
+CONSUMERS, KEYS, USERS, CERTIFICATES, CLAIMS, HEADERS = nil, nil, nil, nil, nil, nil
 
 -- Reading requests -------------------------------------------------------------------------------------------
 
@@ -115,6 +119,19 @@ local function text(value)
   return tostring(value)
 end
 
+-- A claim as a header's value: lists joined by commas; nil for what would not be one plain line.
+local function header_value(value)
+  local parts = {}
+  for _, one in ipairs(type(value) == "table" and value or { value }) do
+    if type(one) == "table" then
+      return nil
+    end
+    parts[#parts + 1] = text(one)
+  end
+  local joined = table.concat(parts, ",")
+  return #parts > 0 and not joined:find("%c") and joined or nil
+end
+
 -- Methods: each returns an identity, or nil and a reason. Reasons that end in _missing found no credential. ----
 
 local REFUSALS = {
@@ -180,6 +197,26 @@ function METHODS.jwt(rule, handle)
     return found
   end
   return nil, reason
+end
+
+-- The identity token of a browser's session, which Envoy keeps in cookies that no upstream needs to see.
+function METHODS.oidc(rule, handle)
+  local tokens = handle:streamInfo():dynamicMetadata():get(TOKENS) or {}
+  local all = tokens[rule.key]
+  if all == nil then
+    local reason = refusal(tokens["failure/" .. rule.key])
+    return nil, reason == "jwt_missing" and "oidc_missing" or reason
+  end
+  local function hide()
+    local headers = handle:headers()
+    local rest = headers:get("cookie") or ""
+    for _, name in ipairs(rule.cookies) do
+      local _, without = from_cookie(rest, name)
+      rest = without or ""
+    end
+    if rest == "" then headers:remove("cookie") else headers:replace("cookie", rest) end
+  end
+  return { consumer = consumer_of(rule.provider, all), claims = all, provider = rule.provider, hide = hide }
 end
 
 -- The key, and what removes it from the request; false where it stands there twice.
@@ -335,6 +372,12 @@ local function tell(handle, found)
   if found.claims ~= nil then
     metadata:set(NAMESPACE, "claims", found.claims)
     metadata:set(NAMESPACE, "provider", found.provider)
+    for _, row in ipairs(claim_headers[found.provider] or {}) do
+      local value = header_value(claim(found.claims, row.claim))
+      if value ~= nil then
+        headers:replace(row.header, value)
+      end
+    end
   end
   if found.user ~= nil then
     metadata:set(NAMESPACE, "user", found.user)

@@ -10,10 +10,11 @@ import pytest
 
 from tests.support import tokens
 from tests.support.backend import Backend
-from tests.support.certificates import Authority
+from tests.support.certificates import Authority, authority
 from tests.support.gateway import Gateway, write
 from tests.support.identity_cases import CONSUMERS, PROVIDERS
 from tests.support.ports import free_port
+from tests.support.tls import client_context, write_pair
 
 ROUTES = """
   strict: {path: /strict, upstream: echo, policies: {mtls: true}}
@@ -25,15 +26,11 @@ ROUTES = """
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("mtls"))
-
-
-@pytest.fixture(scope="module")
-def gateway(authority: Authority) -> Iterator[Gateway]:
-    folder = authority.folder
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("mtls")
+    (folder / "ca.crt").write_bytes(authority().pem)
     (folder / "jwks.json").write_text(tokens.jwks())
-    authority.sign("server", "127.0.0.1")
+    write_pair(folder, "server", authority().issue("127.0.0.1"))
     with Backend("echo") as echo:
         text = f"""
 listeners:
@@ -49,10 +46,9 @@ routes:{ROUTES}
             yield running
 
 
-def _get(
-    gateway: Gateway, authority: Authority, path: str, *pair: str, headers: dict[str, str] | None = None
-) -> httpx.Response:
-    return httpx.get(gateway.url + path, verify=authority.client(*pair), headers=headers, timeout=30)
+def _get(gateway: Gateway, path: str, *files: str, headers: dict[str, str] | None = None) -> httpx.Response:
+    context = client_context(authority(), *files)
+    return httpx.get(gateway.url + path, verify=context, headers=headers, timeout=30)
 
 
 def _outcome(answer: httpx.Response) -> tuple[int, str | None, str | None]:
@@ -78,32 +74,28 @@ def _outcome(answer: httpx.Response) -> tuple[int, str | None, str | None]:
     ],
 )
 def test_a_name_of_the_certificate_names_the_consumer(
-    gateway: Gateway, authority: Authority, path: str, names: list[str], outcome: tuple[object, ...]
+    gateway: Gateway, tmp_path: Path, path: str, names: list[str], outcome: tuple[object, ...]
 ) -> None:
-    pair = authority.sign("client", *names) if names else ()
-    assert _outcome(_get(gateway, authority, path, *pair)) == outcome
+    files = write_pair(tmp_path, "client", authority().issue(*names)) if names else ()
+    assert _outcome(_get(gateway, path, *files)) == outcome
 
 
-def test_a_token_of_another_consumer_does_not_go_with_a_certificate(
-    gateway: Gateway, authority: Authority
-) -> None:
-    pair = authority.sign("client", "globex.test")
+def test_a_token_of_another_consumer_does_not_go_with_a_certificate(gateway: Gateway, tmp_path: Path) -> None:
+    files = write_pair(tmp_path, "client", authority().issue("globex.test"))
     for azp, outcome in (("acme-app", (401, "consumers_differ", None)), ("x", (200, None, "globex"))):
         headers = {"authorization": f"Bearer {tokens.token(azp=azp)}"}
-        assert _outcome(_get(gateway, authority, "/both", *pair, headers=headers)) == outcome
+        assert _outcome(_get(gateway, "/both", *files, headers=headers)) == outcome
 
 
-def test_a_refusal_of_a_certificate_says_what_is_needed(gateway: Gateway, authority: Authority) -> None:
-    assert _get(gateway, authority, "/strict").headers["www-authenticate"] == 'Certificate realm="gateway"'
+def test_a_refusal_of_a_certificate_says_what_is_needed(gateway: Gateway) -> None:
+    assert _get(gateway, "/strict").headers["www-authenticate"] == 'Certificate realm="gateway"'
 
 
 @pytest.mark.parametrize("kind", ["expired", "of a stranger"])
 def test_a_certificate_that_the_authority_does_not_vouch_for_never_reaches_a_route(
-    gateway: Gateway, authority: Authority, tmp_path: Path, kind: str
+    gateway: Gateway, tmp_path: Path, kind: str
 ) -> None:
-    if kind == "expired":
-        pair = authority.sign("client", "spiffe://test/acme", days=-1)
-    else:
-        pair = Authority(tmp_path, "stranger").sign("client", "spiffe://test/acme")
+    signer, days = (authority(), -1) if kind == "expired" else (Authority("stranger"), 30)
+    files = write_pair(tmp_path, "client", signer.issue("spiffe://test/acme", days=days))
     with pytest.raises((httpx.ReadError, httpx.ConnectError, httpx.RemoteProtocolError)):
-        _get(gateway, authority, "/strict", *pair)
+        _get(gateway, "/strict", *files)

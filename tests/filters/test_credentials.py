@@ -27,7 +27,7 @@ def _table(name: str, text: str) -> list[list[str]]:
 
 
 def test_every_credential_points_to_its_consumer() -> None:
-    text = script({"b": Consumer(api_keys=(KEY,)), "a": Consumer(plan="pro")}, {})
+    text = script({"b": Consumer(api_keys=(KEY,)), "a": Consumer(plan="pro")}, {}, {})
     assert _table("CONSUMERS", text) == [["a", "pro", "", ""], ["b", "", "", ""]]
     assert _table("KEYS", text) == [["a" * 64, "2", "", ""]]
 
@@ -37,14 +37,14 @@ def test_every_credential_points_to_its_consumer() -> None:
     [("1970-01-02", 2 * 86400 - 1), ("1970-01-01T00:00:10Z", 10), ("1970-01-01T02:00:10+02:00", 10)],
 )
 def test_a_date_alone_lasts_to_its_end(not_after: str, last: int) -> None:
-    text = script({"a": Consumer(api_keys=(ApiKey(sha256="a" * 64, not_after=not_after),))}, {})
+    text = script({"a": Consumer(api_keys=(ApiKey(sha256="a" * 64, not_after=not_after),))}, {}, {})
     assert _table("KEYS", text)[0][2] == str(last)
 
 
 @given(st.text(st.characters(codec="utf-8")))
 def test_no_value_leaves_its_cell_of_the_table(value: str) -> None:
     consumer = Consumer(jwt=ConsumerJwt(provider="corp", claim=value, value=value))
-    (row,) = _table("CLAIMS", script({"a": consumer}, {}))
+    (row,) = _table("CLAIMS", script({"a": consumer}, {}, {}))
     assert row[0] == "corp"
     assert row[3] == "1"
     plain = re.sub(rb"%(..)", lambda match: bytes([int(match[1], 16)]), row[2].encode())
@@ -53,7 +53,7 @@ def test_no_value_leaves_its_cell_of_the_table(value: str) -> None:
 
 def test_equal_consumers_are_an_equal_script_in_whatever_order() -> None:
     one = {"a": Consumer(api_keys=(KEY,)), "b": Consumer()}
-    assert script(one, {}) == script(dict(reversed(one.items())), {})
+    assert script(one, {}, {}) == script(dict(reversed(one.items())), {}, {})
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,12 @@ class Authority:
         )
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, *names: str) -> tuple[bytes, bytes]:
-        """A certificate for DNS names, addresses or URIs, and its key; both PEM."""
+    def issue(self, *names: str, days: int = 30) -> tuple[bytes, bytes]:
+        """A certificate for DNS names, addresses or URIs, and its key; both PEM. Expired where `days` is negative."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0].rpartition("/")[2][:60])])
         certificate = (
-            _builder(subject, self._name, key.public_key())
+            _builder(subject, self._name, key.public_key(), days)
             .add_extension(x509.SubjectAlternativeName([_alt_name(name) for name in names]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -47,7 +47,7 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int = 30
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
@@ -56,8 +56,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - DAY)
-        .not_valid_after(now + 30 * DAY)
+        .not_valid_before(now - 60 * DAY)
+        .not_valid_after(now + days * DAY)
     )
 
 

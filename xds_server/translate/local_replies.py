@@ -54,12 +54,17 @@ def _mapper(reason: Reason, override: ErrorOverride | None) -> hcm_pb2.ResponseM
     status = override.status or reason.status
     mapper = hcm_pb2.ResponseMapper(
         filter=_cel(reason.when),
-        headers_to_add=[header(REASON_HEADER, reason.name), *_headers(override)],
+        headers_to_add=[header(REASON_HEADER, reason.name), *_challenge(reason), *_headers(override)],
         body_format_override=_format(_body(reason, override, status)),
     )
     if status is not None:
         mapper.status_code.CopyFrom(uint32(status))
     return mapper
+
+
+def _challenge(reason: Reason) -> Iterator[base_pb2.HeaderValueOption]:
+    if reason.challenge is not None:
+        yield header("www-authenticate", reason.challenge)
 
 
 def _headers(override: ErrorOverride) -> Iterator[base_pb2.HeaderValueOption]:

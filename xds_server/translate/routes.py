@@ -271,15 +271,31 @@ def translate(name: str, route: Route, settings: Mapping[str, Any], context: Con
     for filter_name, config in _filter_configs(route):
         result.typed_per_filter_config[filter_name].CopyFrom(packed(config))
     context = replace(context, route=name, beside=settings)
-    preflights = []
+    preflights, parts = [], []
     for key, policy in by_key().items():
         part = policy.on_route(settings[key], context) if key in settings else policy.off_route(context)
         _add(part, result)
+        parts.append(part)
         preflights += [part] if part.answers_preflight else []
     if route.envoy is not None:
         result = merged(result, route.envoy)
-    variants = [*_preflights(name, route, preflights), *_upgrades(route, result), result]
+    variants = [
+        *_own_paths(name, parts),
+        *_preflights(name, route, preflights),
+        *_upgrades(route, result),
+        result,
+    ]
     return tuple(one.SerializeToString(deterministic=True) for one in variants)
+
+
+def _own_paths(name: str, parts: Iterable[RoutePart]) -> Iterator[pb.Route]:
+    """Routes of which a policy's filter answers every request, so that nothing else stands behind them."""
+    for part in parts:
+        for path in part.own_paths:
+            result = pb.Route(name=f"{name}{path}", match=pb.RouteMatch(path=path))
+            result.direct_response.status = 404
+            _add(RoutePart(filter_configs=part.filter_configs), result)
+            yield result
 
 
 def _preflights(name: str, route: Route, parts: Iterable[RoutePart]) -> Iterator[pb.Route]:

@@ -8,6 +8,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
 
 from filters.language import DataSource
+from filters.oidc import client_secret_name, session_secret_name
 from xds_server.gateway.model.gateway import Sections
 from xds_server.translate import names
 from xds_server.translate.wire import ads
@@ -24,6 +25,13 @@ def _ca(name: str, content: bytes) -> secret_pb2.Secret:
     return secret_pb2.Secret(name=name, validation_context=context)
 
 
+def _generic(name: str, content: bytes) -> secret_pb2.Secret:
+    """A secret text; an editor's line end is no part of it."""
+    return secret_pb2.Secret(
+        name=name, generic_secret=secret_pb2.GenericSecret(secret=_bytes(content.rstrip(b"\r\n")))
+    )
+
+
 def secrets(sections: Sections, contents: Contents) -> Iterator[secret_pb2.Secret]:
     """Every secret of the gateway: certificates with keys, and authorities."""
     for name, secret in sections.secrets.items():
@@ -32,6 +40,10 @@ def secrets(sections: Sections, contents: Contents) -> Iterator[secret_pb2.Secre
             private_key=_bytes(contents[secret.private_key]),
         )
         yield secret_pb2.Secret(name=names.certificate(name), tls_certificate=certificate)
+    for name, provider in sections.identity.items():
+        if provider.oidc is not None:
+            yield _generic(client_secret_name(name), contents[provider.oidc.client_secret])
+            yield _generic(session_secret_name(name), contents[provider.oidc.session_secret])
     for name, upstream in sections.upstreams.items():
         if upstream.tls is not None and upstream.tls.ca is not None:
             yield _ca(names.upstream_ca(name), contents[upstream.tls.ca])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from envoy.config.bootstrap.v3 import bootstrap_pb2
@@ -17,6 +17,8 @@ from envoy.extensions.transport_sockets.quic.v3 import quic_transport_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from google.protobuf import any_pb2
 
+from filters.newer import OAuth2PerRoute
+from filters.oidc import FILTER as LOGIN
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE, SECRET
 from xds_server.translate.listeners import HCM
@@ -72,11 +74,23 @@ def _connection_manager(
     if manager.HasField("rds"):
         body = snapshot[ROUTE][manager.rds.route_config_name].body
         manager.route_config.CopyFrom(route_pb2.RouteConfiguration.FromString(body))
+        for host in manager.route_config.virtual_hosts:
+            for route in host.routes:
+                _login(route.typed_per_filter_config)
     for one in manager.http_filters:
         if one.HasField("config_discovery"):
             body = snapshot[EXTENSION_CONFIG][one.name].body
             one.typed_config.CopyFrom(extension_pb2.TypedExtensionConfig.FromString(body).typed_config)
     return manager
+
+
+def _login(configs: MutableMapping[str, any_pb2.Any]) -> None:
+    """Resolve the references of a login to its secrets."""
+    if LOGIN in configs:
+        login: Any = OAuth2PerRoute.FromString(configs[LOGIN].value)
+        login.config.credentials.token_secret.ClearField("sds_config")
+        login.config.credentials.hmac_secret.ClearField("sds_config")
+        configs[LOGIN].CopyFrom(packed(login))
 
 
 def _transport_socket(socket: base_pb2.TransportSocket) -> None:

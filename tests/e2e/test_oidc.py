@@ -1,0 +1,226 @@
+"""oidc in the real Envoy: a browser logs in at a real OpenID provider, and attackers do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.support import tokens
+from tests.support.backend import Backend
+from tests.support.certificates import authority
+from tests.support.gateway import Gateway, free_port, write
+from tests.support.identity_cases import ACME, sha256
+from tests.support.openid import CLIENT, SECRET, OpenIdProvider
+from tests.support.tls import client_context, write_pair
+from tests.support.wait import wait_for
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[OpenIdProvider]:
+    with OpenIdProvider() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(provider: OpenIdProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("oidc")
+    write_pair(folder, "server", authority().issue("127.0.0.1"))
+    (folder / "client").write_text(SECRET + "\n")
+    (folder / "session").write_text("s" * 64)
+    with Backend("echo") as echo:
+        text = f"""
+listeners: {{https: {{port: {free_port()}, tls: {{certificates: [server]}}, access_log: true}}}}
+secrets: {{server: {{certificate: {{file: server.crt}}, private_key: {{file: server.key}}}}}}
+upstreams: {{echo: {{endpoints: [{echo.address}]}}}}
+identity:
+  corp:
+    issuer: {tokens.ISSUER}
+    jwks: {{url: "{provider.url}/jwks"}}
+    claim_headers: {{sub: x-user-id}}
+    oidc:
+      client_id: {CLIENT}
+      client_secret: {{file: client}}
+      session_secret: {{file: session}}
+      authorization_endpoint: {provider.url}/authorize
+      token_endpoint: {provider.url}/token
+      end_session_endpoint: {provider.url}/end
+consumers:
+  acme: {{api_keys: [{{sha256: {sha256(ACME)}}}], jwt: {{provider: corp, claim: tenant, value: acme}}}}
+routes:
+  app: {{path: /app/*, upstream: echo, policies: {{oidc: corp}}}}
+  either: {{path: /either, upstream: echo, policies: {{oidc: corp, jwt: corp, api_key: true}}}}
+  staff: {{path: /staff, upstream: echo, policies: {{oidc: corp, authorize: {{claims: {{group: staff}}}}}}}}
+"""
+        with Gateway(write(folder, gateway=text), folder, scheme="https") as running:
+            yield running
+
+
+@pytest.fixture
+def browser(gateway: Gateway, provider: OpenIdProvider) -> Iterator[httpx.Client]:
+    """A browser without a session. It keeps cookies as browsers do and follows no redirect by itself."""
+    provider.claims, provider.lifetime, provider.refuse = {}, 600, False
+    with gateway.client(verify=client_context(authority())) as client:
+        yield client
+
+
+def _way_back(browser: httpx.Client, path: str) -> str:
+    """Ask for a page, log in at the provider, and return the URL to which it sends the browser."""
+    sent = browser.get(path)
+    assert sent.status_code == 302
+    return httpx.get(sent.headers["location"]).headers["location"]
+
+
+def _log_in(browser: httpx.Client, path: str) -> httpx.Response:
+    """The page, after the login."""
+    back = browser.get(_way_back(browser, path))
+    assert back.status_code == 302, back.text
+    return browser.get(back.headers["location"])
+
+
+def _outcome(answer: httpx.Response) -> tuple[int, str | None]:
+    return answer.status_code, answer.headers.get("x-gateway-reason")
+
+
+def test_a_browser_logs_in_and_comes_to_the_page_that_it_wanted(
+    browser: httpx.Client, provider: OpenIdProvider
+) -> None:
+    provider.claims = {"tenant": "acme"}
+    page = _log_in(browser, "/app/page?x=1")
+    assert page.status_code == 200
+    seen = page.json()
+    assert seen["path"] == "/app/page?x=1"
+    assert (seen["headers"]["x-user-id"], seen["headers"]["x-consumer"]) == ("ann", "acme")
+    assert "cookie" not in seen["headers"]
+    assert "authorization" not in seen["headers"]
+    asked = len(provider.grants)
+    assert browser.get("/app/other").status_code == 200
+    assert len(provider.grants) == asked
+
+
+def test_an_application_keeps_its_own_cookies(browser: httpx.Client) -> None:
+    _log_in(browser, "/app/page")
+    browser.cookies.set("own", "1", domain="127.0.0.1")
+    assert browser.get("/app/page").json()["headers"]["cookie"] == "own=1"
+
+
+def test_the_session_is_out_of_reach_of_scripts_and_other_sites(browser: httpx.Client) -> None:
+    back = browser.get(_way_back(browser, "/app/page"))
+    fresh = [one for one in back.headers.get_list("set-cookie") if "=deleted" not in one]
+    assert len(fresh) == 5
+    for one in fresh:
+        assert {"secure", "HttpOnly", "SameSite=Lax"} <= {part.strip() for part in one.split(";")}
+        assert tokens.ISSUER not in one
+    assert "eyJ" not in "".join(fresh), "tokens are encrypted"
+
+
+def test_an_expired_session_is_refreshed_without_a_login(
+    browser: httpx.Client, provider: OpenIdProvider
+) -> None:
+    provider.lifetime = 1
+    _log_in(browser, "/app/page")
+    provider.grants.clear()
+
+    def refreshed() -> bool:
+        browser.get("/app/page")
+        return provider.grants == ["refresh_token"]
+
+    wait_for(refreshed, "the session to be refreshed")
+    assert browser.get("/app/page").status_code == 200
+
+
+def test_a_logout_ends_the_session_here_and_at_the_provider(
+    browser: httpx.Client, provider: OpenIdProvider
+) -> None:
+    _log_in(browser, "/app/page")
+    left = browser.get("/_oidc/corp/logout")
+    assert left.status_code == 302
+    assert left.headers["location"].startswith(f"{provider.url}/end?")
+    assert not list(browser.cookies)
+    assert browser.get("/app/page").status_code == 302
+
+
+def test_a_program_is_told_instead_of_sent_to_log_in(browser: httpx.Client) -> None:
+    for name, value in (("x-requested-with", "XMLHttpRequest"), ("sec-fetch-mode", "cors")):
+        answer = browser.get("/app/page", headers={name: value})
+        assert _outcome(answer) == (401, "oidc_failed")
+        assert answer.headers["www-authenticate"] == 'Bearer realm="gateway"'
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_way_back_of_another_browser_is_refused(gateway: Gateway, browser: httpx.Client) -> None:
+    back = _way_back(browser, "/app/page")
+    with gateway.client(verify=client_context(authority())) as victim:
+        assert _outcome(victim.get(back)) == (401, "oidc_failed")
+        victim.get("/app/page")
+        assert _outcome(victim.get(back)) == (401, "oidc_failed")
+
+
+@pytest.mark.parametrize("query", ["", "code=x", "state=x", "code=x&state=x", "error=access_denied"])
+def test_a_way_back_that_nobody_asked_for_is_refused(browser: httpx.Client, query: str) -> None:
+    assert _outcome(browser.get(f"/_oidc/corp/callback?{query}")) == (401, "oidc_failed")
+
+
+def test_a_code_serves_once(browser: httpx.Client) -> None:
+    back = _way_back(browser, "/app/page")
+    kept = dict(browser.cookies)
+    assert browser.get(back).status_code == 302
+    browser.cookies.clear()
+    browser.cookies.update(kept)
+    assert _outcome(browser.get(back)) == (401, "oidc_failed")
+
+
+def test_a_provider_that_gives_no_token_lets_nobody_in(
+    browser: httpx.Client, provider: OpenIdProvider
+) -> None:
+    back = _way_back(browser, "/app/page")
+    provider.refuse = True
+    assert _outcome(browser.get(back)) == (401, "oidc_failed")
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"aud": "another-client"}, "jwt_wrong_audience"),
+        ({"iss": "https://evil.test"}, "jwt_wrong_issuer"),
+        ({"exp": 1}, "jwt_expired"),
+    ],
+)
+def test_an_identity_token_for_somebody_else_lets_nobody_in(
+    browser: httpx.Client, provider: OpenIdProvider, claims: dict[str, object], reason: str
+) -> None:
+    provider.claims = claims
+    assert _outcome(_log_in(browser, "/app/page")) == (401, reason)
+
+
+@pytest.mark.parametrize("kind", ["oauth_hmac", "oauth_expires", "bearer_token", "id_token"])
+def test_a_cookie_that_was_changed_is_no_session(browser: httpx.Client, kind: str) -> None:
+    _log_in(browser, "/app/page")
+    name = f"_oidc_{kind}_corp"
+    value = browser.cookies[name]
+    kept = {**browser.cookies, name: value[:-2] + ("11" if value[-2:] != "11" else "22")}
+    browser.cookies.clear()
+    browser.cookies.update({one: text for one, text in kept.items() if "refresh" not in one})
+    assert browser.get("/app/page").status_code == 302
+
+
+def test_a_token_in_a_cookie_of_the_client_s_own_making_is_no_session(browser: httpx.Client) -> None:
+    browser.cookies.set("_oidc_id_token_corp", tokens.token(aud=CLIENT))
+    assert browser.get("/app/page").status_code == 302
+
+
+def test_beside_other_ways_a_credential_is_taken_and_who_has_none_logs_in(browser: httpx.Client) -> None:
+    assert browser.get("/either", headers={"x-api-key": ACME}).json()["headers"]["x-consumer"] == "acme"
+    token = {"authorization": f"Bearer {tokens.token()}"}
+    assert browser.get("/either", headers=token).json()["headers"]["x-user-id"] == "ann"
+    assert _outcome(browser.get("/either", headers={"x-api-key": "x"})) == (401, "api_key_unknown")
+    assert _outcome(browser.get("/either", headers={"authorization": "Bearer x"})) == (401, "jwt_malformed")
+    assert _log_in(browser, "/either").json()["headers"]["x-user-id"] == "ann"
+
+
+def test_who_logged_in_is_still_to_be_authorized(browser: httpx.Client, provider: OpenIdProvider) -> None:
+    assert _outcome(_log_in(browser, "/staff")) == (403, "not_authorized")
+    browser.cookies.clear()
+    provider.claims = {"group": ["staff"]}
+    assert _log_in(browser, "/staff").status_code == 200
