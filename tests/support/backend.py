@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -27,6 +29,7 @@ class Backend:
         self.body: bytes | None = None
         self.release: threading.Event | None = None
         self._server: ThreadingHTTPServer | None = None
+        self._connections: list[socket.socket] = []
 
     def __enter__(self) -> Self:
         self.start()
@@ -90,6 +93,10 @@ class Backend:
             daemon_threads = True
             request_queue_size = 128
 
+            def process_request(self, request: Any, client_address: Any) -> None:
+                backend._connections.append(request)
+                super().process_request(request, client_address)
+
             def handle_error(self, *_: object) -> None:
                 """A client that went away is no news."""
 
@@ -97,7 +104,12 @@ class Backend:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
+        """End as a process does: the port and every open connection are gone."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._connections.clear()

@@ -1,0 +1,267 @@
+"""Every example: Envoy accepts it, and `xds run` does with it what its README says."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+import websockets.sync.client
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.support.backend import Backend
+from tests.support.gateway import free_port
+from tests.support.running import Running
+from tests.support.wait import wait_for
+from xds_server.cli.main import main
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+GATEWAYS = sorted(path.parent.name for path in EXAMPLES.glob("*/gateway"))
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{path.parent.name}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _copied(name: str, to: Path) -> Path:
+    folder = to / name
+    shutil.copytree(EXAMPLES / name, folder, ignore=shutil.ignore_patterns("certs"))
+    if (folder / "certificates.py").exists():
+        _module(folder / "certificates.py").write(folder / "gateway" / "certs")
+    return folder / "gateway"
+
+
+class Example:
+    """An example that runs; `url` is its first listener."""
+
+    def __init__(self, running: Running, folder: Path, environment: dict[str, str]) -> None:
+        self.running = running
+        self.folder = folder
+        self.port = int(environment["GATEWAY_PORT"])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = environment
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", timeout=30, **options)
+
+    def until(self, path: str, status: int = 200, **options: Any) -> httpx.Response:
+        """Ask until the answer has this status: endpoints are checked and names resolved meanwhile."""
+        wait_for(lambda: self.get(path, **options).status_code == status, f"{path} to answer {status}")
+        return self.get(path, **options)
+
+
+Start = Callable[..., Example]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    with ExitStack() as stack:
+
+        def start(name: str, **environment: str) -> Example:
+            environment = {"GATEWAY_PORT": str(free_port()), **environment}
+            folder = _copied(name, tmp_path)
+            running = stack.enter_context(Running(folder, tmp_path, **environment))
+            running.says("ready http")
+            return Example(running, folder, environment)
+
+        yield start
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Backend, Backend]]:
+    with Backend("a") as one, Backend("b") as other:
+        yield one, other
+
+
+@pytest.mark.parametrize("name", GATEWAYS)
+def test_envoy_accepts_every_example(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(_copied(name, tmp_path)), "--envoy"]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", GATEWAYS)
+def test_every_example_says_what_it_is_and_helps_editors(name: str) -> None:
+    assert (EXAMPLES / name / "README.md").read_text().startswith("# ")
+    for file in (EXAMPLES / name / "gateway").rglob("*.yaml"):
+        first = file.read_text().splitlines()[0]
+        assert first.startswith("# yaml-language-server: $schema=")
+        assert (file.parent / first.partition("=")[2]).resolve() == EXAMPLES.parent / "docs" / "schema.json"
+
+
+def test_quickstart(start: Start, pair: tuple[Backend, Backend]) -> None:
+    example = start("quickstart", USERS_ADDRESS=pair[0].address, ORDERS_ADDRESS=pair[1].address)
+    users, orders = example.get("/api/users/1").json(), example.get("/api/orders/7").json()
+    assert (users["backend"], users["path"]) == ("a", "/users/1")
+    assert (orders["backend"], orders["path"]) == ("b", "/orders/7")
+    assert httpx.delete(f"{example.url}/api/orders/7").headers["allow"] == "GET, POST"
+    assert example.get("/nowhere").headers["content-type"] == "application/problem+json"
+    assert example.get("/", headers={"host": "admin.localhost"}).json()["backend"] == "a"
+    assert example.get("/health").json() == {"status": "ok"}
+
+
+def test_the_demo_runs_and_ends_with_ctrl_c(tmp_path: Path) -> None:
+    gateway, users, orders = free_port(), free_port(), free_port()
+    environment = {
+        **os.environ,
+        "GATEWAY_PORT": str(gateway),
+        "USERS_ADDRESS": f"127.0.0.1:{users}",
+        "ORDERS_ADDRESS": f"127.0.0.1:{orders}",
+        "PYTHONPATH": str(EXAMPLES.parent),
+    }
+    command = [sys.executable, str(EXAMPLES / "quickstart" / "demo.py")]
+    command += ["--xds-address", f"127.0.0.1:{free_port()}", "--admin-address", f"127.0.0.1:{free_port()}"]
+    with (tmp_path / "demo.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--concurrency", "1"], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        url = f"http://127.0.0.1:{gateway}/api/users/1"
+        wait_for(lambda: httpx.get(url).json()["service"] == "users", "the demo")
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_load_balancing(start: Start, pair: tuple[Backend, Backend]) -> None:
+    example = start("load-balancing", USERS_A=pair[0].address, USERS_B=pair[1].address)
+    seen = Counter(example.get("/users/1").json()["backend"] for _ in range(60))
+    assert set(seen) == {"a", "b"}
+    carts = {example.get("/carts/1", headers={"x-user": "ann"}).json()["backend"] for _ in range(6)}
+    assert len(carts) == 1
+    wait_for(lambda: example.get("/search/x").json()["backend"] == "a", "the near zone")
+    pair[0].stop()
+    wait_for(lambda: example.get("/search/x").json()["backend"] == "b", "the far zone")
+
+
+def test_canary(start: Start, pair: tuple[Backend, Backend]) -> None:
+    example = start("canary", ORDERS=pair[0].address, ORDERS_NEXT=pair[1].address)
+    seen = Counter(example.get("/orders/1").json()["backend"] for _ in range(200))
+    assert 2 <= seen["b"] <= 60
+    always = {example.get("/orders/1", headers={"x-canary": "yes"}).json()["backend"] for _ in range(10)}
+    assert always == {"b"}
+    assert example.get("/search/x").json()["backend"] == "a"
+    wait_for(lambda: any(one["path"] == "/search/x" for one in pair[1].seen), "the copy")
+
+
+def test_tls(start: Start) -> None:
+    tls, partners = free_port(), free_port()
+    example = start("tls", GATEWAY_TLS_PORT=str(tls), GATEWAY_PARTNERS_PORT=str(partners))
+    certificates = example.folder / "certs"
+    trusting = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
+
+    def ask(name: str, port: int, context: ssl.SSLContext) -> httpx.Response:
+        with httpx.Client(verify=context, timeout=30) as client:
+            return client.get(
+                f"https://127.0.0.1:{port}/", headers={"host": name}, extensions={"sni_hostname": name}
+            )
+
+    wait_for(lambda: ask("shop.example.com", tls, trusting).text == "the shop\n", "the shop")
+    assert ask("api.example.com", tls, trusting).text == "the api\n"
+    assert "h3=" in ask("shop.example.com", tls, trusting).headers["alt-svc"]
+    assert example.get("/", headers={"host": "shop.example.com"}).status_code == 308
+    with pytest.raises(httpx.HTTPError):
+        ask("api.example.com", partners, trusting)
+    trusting.load_cert_chain(certificates / "partner.crt", certificates / "partner.key")
+    assert ask("api.example.com", partners, trusting).text == "the api\n"
+
+
+def test_grpc(start: Start) -> None:
+    port = free_port()
+    server = _module(EXAMPLES / "grpc" / "server.py").server(port)
+    server.start()
+    try:
+        example = start("grpc", INVENTORY=f"127.0.0.1:{port}")
+        with closing(grpc.insecure_channel(f"127.0.0.1:{example.port}")) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            asked = health_pb2.HealthCheckRequest(service="inventory")
+            wait_for(lambda: stub.Check(asked, timeout=5).status == 1, "the service behind the gateway")
+            nobody = channel.unary_unary("/shop.Nobody/Nothing")
+            with pytest.raises(grpc.RpcError) as refused:
+                nobody(b"", timeout=5)
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        frame = b"\0" + len(asked.SerializeToString()).to_bytes(4, "big") + asked.SerializeToString()
+        answer = httpx.post(
+            f"{example.url}/grpc.health.v1.Health/Check",
+            content=frame,
+            headers={"content-type": "application/grpc-web+proto", "x-grpc-web": "1"},
+        )
+        assert answer.headers["content-type"] == "application/grpc-web+proto"
+        assert answer.content[5:7] == b"\x08\x01"
+        assert b"grpc-status:0" in answer.content
+    finally:
+        server.stop(0).wait()
+
+
+def test_websocket(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    process = subprocess.Popen([sys.executable, str(EXAMPLES / "websocket" / "server.py"), str(port)])
+    try:
+        example = start("websocket", CHAT=f"127.0.0.1:{port}")
+
+        def chat() -> str | bytes:
+            with websockets.sync.client.connect(f"ws://127.0.0.1:{example.port}/chat") as connection:
+                connection.send("hello")
+                return connection.recv()
+
+        wait_for(lambda: chat() == "hello", "the echo")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_resilience(start: Start, pair: tuple[Backend, Backend]) -> None:
+    example = start("resilience", STOCK_A=pair[0].address, STOCK_B=pair[1].address)
+    assert {example.get("/stock/1").json()["backend"] for _ in range(10)} == {"a", "b"}
+    pair[0].stop()
+    assert {example.get("/stock/1").status_code for _ in range(20)} == {200}
+    chaos = [example.get("/stock/1", headers={"x-chaos": "1"}) for _ in range(12)]
+    assert "fault_injected" in {one.headers.get("x-gateway-reason") for one in chaos}
+
+
+def test_shop(start: Start) -> None:
+    names = ("ACCOUNTS", "CATALOG", "CATALOG_NEXT", "SEARCH", "SEARCH_LAB", "CART", "ORDERS", "PAYMENTS")
+    more = ("PARTNERS", "SUPPORT", "WEB")
+    with ExitStack() as stack:
+        backends = {name: stack.enter_context(Backend(name)) for name in (*names, *more)}
+        environment = {name: backend.address for name, backend in backends.items()}
+        example = start("shop", WAREHOUSE=f"127.0.0.1:{free_port()}", **environment)
+
+        def backend(path: str, **headers: str) -> tuple[str, str]:
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            seen = example.until(path, headers=sent).json()
+            return seen["backend"], seen["path"]
+
+        assert backend("/api/accounts/me") == ("ACCOUNTS", "/api/accounts/me")
+        assert backend("/api/products/7", x_canary="1") == ("CATALOG_NEXT", "/api/products/7")
+        assert backend("/p/red-shoes") == ("CATALOG", "/products/by-slug/red-shoes")
+        assert backend("/images/ab/0123.webp") == ("CATALOG", "/images/ab/0123.webp")
+        assert backend("/api/search?q=shoes") == ("SEARCH", "/api/search?q=shoes")
+        assert backend("/v2/x", host="partners.example.com") == ("PARTNERS", "/v2/x")
+        assert backend("/anything", host="shop.example.com") == ("WEB", "/anything")
+        assert example.get("/api/search").status_code == 400
+        assert example.get("/catalogue/7").headers["location"].endswith("/api/products/7")
+        assert example.get("/images/ab/x.exe").status_code == 404
+        internal = httpx.put(f"{example.url}/api/products/7", headers={"x-forwarded-for": "203.0.113.1"})
+        assert (internal.status_code, internal.json()["reason"]) == (403, "ip_denied")
+        secured = example.get("/healthz")
+        assert secured.headers["x-content-type-options"] == "nosniff"
+        assert "x-request-id" not in secured.headers
