@@ -20,6 +20,10 @@ from google.protobuf.message import Message
 from filters.identity import Consumer, Plan, Provider
 from filters.language import DataSource, Mistake
 from filters.reasons import Reason
+from filters.rules import Rule, RuleType
+
+POLICY_SERVER = "xds/policy-server"
+"""The cluster of the policy server, which decides what Envoy cannot. The slash keeps it apart from upstreams."""
 
 
 class Stage(StrEnum):
@@ -81,7 +85,8 @@ class Context:
     """The parts of the gateway that a policy may refer to.
 
     While one route is checked or translated, `route` is its name and `beside` are all its effective settings by
-    policy key, for policies that depend on each other (several ways to authenticate).
+    policy key, for policies that depend on each other (several ways to authenticate). `path_regex` matches the
+    route's whole path with its names as groups, where the path has names, else it is empty.
     """
 
     providers: Mapping[str, Provider] = field(default_factory=dict)
@@ -92,6 +97,7 @@ class Context:
     """What each DataSource of the gateway holds."""
     route: str = ""
     beside: Mapping[str, Any] = field(default_factory=dict)
+    path_regex: str = ""
 
 
 S = TypeVar("S")
@@ -109,6 +115,7 @@ class Policy(Generic[S]):
     settings: ClassVar[Any]
     enforced_by: ClassVar[str] = "Envoy"
     reasons: ClassVar[tuple[Reason, ...]] = ()
+    rule_types: ClassVar[tuple[RuleType, ...]] = ()
 
     def check(self, settings: S, context: Context) -> Iterable[Mistake]:
         """Mistakes that only show beside the rest of the gateway, such as a provider that does not exist."""
@@ -128,6 +135,13 @@ class Policy(Generic[S]):
     def off_route(self, context: Context) -> RoutePart:
         """What a route without this policy carries: nothing, unless the filter is `always` on."""
         return NOTHING
+
+    def rules(self, used: Iterable[S], context: Context) -> Iterable[Rule]:
+        """What policy servers are told, of `rule_types` only. Where any rule is, the gateway has a policy server.
+
+        `used` are all settings that some route carries. Names are unique for each type.
+        """
+        return ()
 
     def explain(self, settings: S, context: Context) -> str:
         """Where and how these settings are enforced, in a few words, for ``xds explain``."""

@@ -14,6 +14,7 @@ from xds_server.errors import InvalidGateway, UnreadableFolder
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.reader import Reader
 from xds_server.sources.folder import Folder
+from xds_server.translate.clusters import POLICY_SERVER_ADDRESS
 from xds_server.translate.translator import Translator, Untranslatable
 
 
@@ -27,11 +28,19 @@ class Compiled:
 
 
 class Compiler:
-    """Compiles folders again and again; what did not change is neither read nor translated again."""
+    """Compiles folders again and again; what did not change is neither read nor translated again.
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    `policy_server` is where Envoys reach the policy server, ``HOST:PORT`` or ``unix:/PATH``.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str] | None = None,
+        *,
+        policy_server: str = POLICY_SERVER_ADDRESS,
+    ) -> None:
         self._reader = Reader()
-        self._translator = Translator()
+        self._translator = Translator(policy_server)
         self._environment = os.environ if environment is None else environment
 
     def compile(self, folder: Folder) -> Compiled:

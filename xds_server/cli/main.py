@@ -16,11 +16,12 @@ COMMANDS: dict[str, str] = {
     "explain": "which route a request takes, and why",
     "diff": "what changes between two gateways",
     "status": "every connected Envoy, and what it acknowledged or rejected",
+    "policy-server": "the services that decide what Envoy cannot, fed by a control plane",
     "bootstrap": "the bootstrap for an Envoy that someone else runs",
     "schema": "the JSON Schema of the language",
     "version": "the versions of this command and of the bundled Envoy",
 }
-"""Each is the module of the same name in this package, with `arguments(parser)` and `run(arguments)`."""
+"""Each is the module of the same name (with underscores) in this package, with `arguments(parser)` and `run(arguments)`."""
 
 
 def parser(name: str | None) -> argparse.ArgumentParser:
@@ -57,4 +58,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _module(command: str):  # type: ignore[no-untyped-def] # a module of this package
-    return importlib.import_module(f"xds_server.cli.{command}")
+    return importlib.import_module(f"xds_server.cli.{command.replace('-', '_')}")

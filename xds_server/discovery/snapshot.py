@@ -125,9 +125,14 @@ class Snapshot:
 
 
 def _version(items: Mapping[str, Resource]) -> str:
+    return state_version({name: one.version for name, one in items.items()})
+
+
+def state_version(versions: Mapping[str, str]) -> str:
+    """The version of a whole type whose resources have these versions by name."""
     digest = hashlib.blake2b(digest_size=8)
-    for name in sorted(items):
-        digest.update(f"{name}\0{items[name].version}\0".encode())
+    for name in sorted(versions):
+        digest.update(f"{name}\0{versions[name]}\0".encode())
     return digest.hexdigest()
 
 

@@ -23,6 +23,8 @@ from xds_server.gateway.raw import merged
 from xds_server.translate import endpoints, names, tls
 from xds_server.translate.wire import ads, duration, packed, uint32
 
+POLICY_SERVER_ADDRESS = "127.0.0.1:18001"
+"""Where the policy server is expected unless it is said."""
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 _LB_POLICIES = {
@@ -91,6 +93,29 @@ def cluster_of_url(url: str) -> cluster_pb2.Cluster:
     )
     if parts.scheme == "https":
         result.transport_socket.CopyFrom(tls.upstream(name, UpstreamTls(sni=parts.hostname), ()))
+    return result
+
+
+def policy_server(address: str) -> cluster_pb2.Cluster:
+    """The cluster of the policy server: gRPC in plain text, on this machine or a trusted network.
+
+    No limit of its own holds requests back: the time limits of the policies do.
+    """
+    parsed = parse_address(address)
+    kind = cluster_pb2.Cluster.STRICT_DNS if parsed.kind == "name" else cluster_pb2.Cluster.STATIC
+    result = cluster_pb2.Cluster(
+        name=names.POLICY_SERVER, connect_timeout=duration(timedelta(seconds=1)), type=kind
+    )
+    result.load_assignment.cluster_name = names.POLICY_SERVER
+    endpoint = result.load_assignment.endpoints.add().lb_endpoints.add().endpoint
+    endpoint.address.CopyFrom(endpoints.address(parsed))
+    options = http_protocol_options_pb2.HttpProtocolOptions()
+    options.explicit_http_config.http2_protocol_options.SetInParent()
+    result.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(packed(options))
+    most = uint32(1_000_000)
+    result.circuit_breakers.thresholds.add(
+        max_connections=most, max_pending_requests=most, max_requests=most, max_retries=most
+    )
     return result
 
 

@@ -270,7 +270,7 @@ def translate(name: str, route: Route, settings: Mapping[str, Any], context: Con
         result.route.CopyFrom(route_action(route))
     for filter_name, config in _filter_configs(route):
         result.typed_per_filter_config[filter_name].CopyFrom(packed(config))
-    context = replace(context, route=name, beside=settings)
+    context = replace(context, route=name, beside=settings, path_regex=route.match.named_regex)
     preflights, parts = [], []
     for key, policy in by_key().items():
         part = policy.on_route(settings[key], context) if key in settings else policy.off_route(context)

@@ -13,14 +13,29 @@ from filters import POLICIES
 from filters.language import Mistake, Path, Problem
 from filters.language.problems import shown
 from filters.policy import Context, HttpFilter
+from filters.rules import Rule
 from xds_server.discovery.snapshot import Resource, Snapshot
-from xds_server.discovery.types import CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE, SECRET
+from xds_server.discovery.types import (
+    CLUSTER,
+    ENDPOINT,
+    EXTENSION_CONFIG,
+    LISTENER,
+    ROUTE,
+    SECRET,
+    ResourceType,
+    custom,
+)
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.routes import Route
 from xds_server.gateway.model.upstreams import Upstream
 from xds_server.translate import clusters, endpoints, listeners, names, routes, secrets, virtual_hosts
 from xds_server.translate.wire import packed
+
+RULE_TYPES: Mapping[str, ResourceType] = {
+    one.name: custom(one.name, one.full_name) for policy in POLICIES for one in policy.rule_types
+}
+"""What policy servers ask for. Every snapshot has all of them, so that they know when they have everything."""
 
 
 class Untranslatable(Exception):  # noqa: N818 - carries the user's mistakes, as data
@@ -52,23 +67,30 @@ class Memo:
 
 
 class Translator:
-    """Translates one gateway again and again. Results depend on the gateway alone, never on the order of calls."""
+    """Translates one gateway again and again. Results depend on the gateway alone, never on the order of calls.
 
-    def __init__(self) -> None:
+    `policy_server` is where Envoys reach the policy server, ``HOST:PORT`` or ``unix:/PATH``.
+    """
+
+    def __init__(self, policy_server: str = clusters.POLICY_SERVER_ADDRESS) -> None:
+        self._policy_server = policy_server
         self._memo = Memo()
         self._problems: list[Problem] = []
 
     def translate(self, gateway: Gateway) -> Snapshot:
         """The snapshot of a gateway. Raises Untranslatable with every mistake in raw Envoy fields."""
         self._problems = []
-        filters = _filters(gateway)
+        used = _used(gateway)
+        filters = _filters(used, gateway.context)
+        rules = self._rules(used, gateway.context)
         resources = {
-            CLUSTER: [*self._clusters(gateway), *_called(filters)],
+            CLUSTER: [*self._clusters(gateway), *_called(filters), *self._decider(rules)],
             ENDPOINT: list(self._endpoints(gateway)),
             SECRET: [Resource.of(one) for one in secrets.secrets(gateway.sections, gateway.contents)],
             EXTENSION_CONFIG: [_extension(one) for one in filters if one.dynamic],
             LISTENER: list(self._listeners(gateway, filters)),
             ROUTE: list(self._routes(gateway)),
+            **rules,
         }
         self._memo.finish()
         if self._problems:
@@ -86,6 +108,21 @@ class Translator:
                 Problem(path=where, message=mistake.message, remedy=mistake.remedy, value=value)
             )
             return ()
+
+    def _rules(self, used: Mapping[str, list[Any]], context: Context) -> dict[ResourceType, list[Resource]]:
+        """The rules of all policies by type."""
+        found: dict[ResourceType, list[Resource]] = {type_: [] for type_ in RULE_TYPES.values()}
+        for policy in POLICIES:
+            for rule in policy.rules(used.get(policy.key, ()), context):
+                type_ = RULE_TYPES[rule.type.name]
+                found[type_].append(
+                    self._memo.get((type_, rule.name), (rule.value,), lambda _, rule=rule: _rule(rule))
+                )
+        return found
+
+    def _decider(self, rules: Mapping[ResourceType, list[Resource]]) -> Iterator[Resource]:
+        if any(rules.values()):
+            yield Resource.of(clusters.policy_server(self._policy_server))
 
     def _clusters(self, gateway: Gateway) -> Iterator[Resource]:
         for name, upstream in gateway.sections.upstreams.items():
@@ -147,8 +184,12 @@ def _load_assignment(name: str, upstream: Upstream) -> Resource:
     return Resource.of(endpoints.load_assignment(name, upstream), names.cluster(name))
 
 
-def _filters(gateway: Gateway) -> tuple[HttpFilter, ...]:
-    """The chain of HTTP filters, the same in every listener."""
+def _rule(rule: Rule) -> Resource:
+    return Resource.of(rule.build(), rule.name)
+
+
+def _used(gateway: Gateway) -> dict[str, list[Any]]:
+    """All settings that some route carries, by policy key."""
     used: dict[str, list[Any]] = {}
     seen: set[tuple[str, int]] = set()
     for settings in gateway.policies.values():
@@ -156,7 +197,11 @@ def _filters(gateway: Gateway) -> tuple[HttpFilter, ...]:
             if (key, id(value)) not in seen:
                 seen.add((key, id(value)))
                 used.setdefault(key, []).append(value)
-    context: Context = gateway.context
+    return used
+
+
+def _filters(used: Mapping[str, list[Any]], context: Context) -> tuple[HttpFilter, ...]:
+    """The chain of HTTP filters, the same in every listener."""
     return tuple(one for policy in POLICIES for one in policy.http_filters(used.get(policy.key, ()), context))
 
 

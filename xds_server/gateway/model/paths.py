@@ -45,6 +45,18 @@ class PathMatch:
             return dict(re.compile(self.value).groupindex)
         return {name: number for number, name in enumerate(self.names, 1)}
 
+    @property
+    def named_regex(self) -> str:
+        """`regex` with groups that have names; empty for a path without names."""
+        if self.kind == "regex":
+            return self.regex if re.compile(self.value).groupindex else ""
+        if not self.names:
+            return ""
+        parts = re.split(r"\{(\w+)\}", self.value)
+        return "".join(
+            f"(?P<{part}>[^/]+)" if number % 2 else re.escape(part) for number, part in enumerate(parts)
+        )
+
     def __str__(self) -> str:
         return {"regex": f"~{self.value}", "prefix": f"{self.value}/*"}.get(self.kind, self.value)
 

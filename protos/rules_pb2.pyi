@@ -1,0 +1,47 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ApiKey(_message.Message):
+    __slots__ = ("sha256", "not_after")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    sha256: bytes
+    not_after: int
+    def __init__(self, sha256: _Optional[bytes] = ..., not_after: _Optional[int] = ...) -> None: ...
+
+class Password(_message.Message):
+    __slots__ = ("username", "sha256")
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    username: str
+    sha256: bytes
+    def __init__(self, username: _Optional[str] = ..., sha256: _Optional[bytes] = ...) -> None: ...
+
+class Consumer(_message.Message):
+    __slots__ = ("name", "plan", "api_keys", "passwords")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    API_KEYS_FIELD_NUMBER: _ClassVar[int]
+    PASSWORDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    plan: str
+    api_keys: _containers.RepeatedCompositeFieldContainer[ApiKey]
+    passwords: _containers.RepeatedCompositeFieldContainer[Password]
+    def __init__(self, name: _Optional[str] = ..., plan: _Optional[str] = ..., api_keys: _Optional[_Iterable[_Union[ApiKey, _Mapping]]] = ..., passwords: _Optional[_Iterable[_Union[Password, _Mapping]]] = ...) -> None: ...
+
+class PythonPolicy(_message.Message):
+    __slots__ = ("name", "file", "function", "source")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    file: str
+    function: str
+    source: bytes
+    def __init__(self, name: _Optional[str] = ..., file: _Optional[str] = ..., function: _Optional[str] = ..., source: _Optional[bytes] = ...) -> None: ...

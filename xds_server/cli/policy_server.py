@@ -1,0 +1,43 @@
+"""xds policy-server: the services that decide what Envoy cannot, fed by a control plane, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this command."""
+    add = parser.add_argument
+    add("--xds", default="127.0.0.1:18000", help="the control plane, HOST:PORT or unix:/PATH")
+    add(
+        "--listen",
+        default="127.0.0.1:18001",
+        help="where Envoys ask, HOST:PORT (several processes may share it) or unix:/PATH",
+    )
+    add("--node-id", default="", help="what `xds status` calls it; default: policy-server@HOSTNAME")
+    add("--drain", type=float, default=5.0, help="seconds that requests under way get at the end")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal comes. Raises EnvironmentFailed."""
+    import uvloop
+
+    from xds_server.policy_server.run import Options, serve
+    from xds_server.policy_server.services import SERVICES
+
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    options = Options(
+        xds=arguments.xds, listen=arguments.listen, node_id=arguments.node_id, drain=arguments.drain
+    )
+    uvloop.run(serve(options, tuple(make() for make in SERVICES)))
+    sys.stderr.flush()
+    # A function of a user that never returns would hold the interpreter back for ever.
+    os._exit(0)

@@ -1,0 +1,70 @@
+"""A policy server from its start to its end: it gets its rules, says that it is healthy, serves, and drains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from envoy.config.core.v3 import base_pb2
+
+from filters.rules import Service
+from xds_server.errors import EnvironmentFailed
+from xds_server.policy_server.client import Client
+from xds_server.policy_server.rules import Rules
+from xds_server.policy_server.server import PolicyServer
+
+log = logging.getLogger(__name__)
+
+CLUSTER = "policy-servers"
+"""The node cluster under which policy servers ask, apart from Envoys."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `xds policy-server` was asked for. `xds` and `listen` are ``HOST:PORT`` or ``unix:/PATH``.
+
+    `drain` is the number of seconds that requests under way get at the end.
+    """
+
+    xds: str
+    listen: str
+    node_id: str = ""
+    drain: float = 5.0
+
+
+async def serve(options: Options, services: Sequence[Service]) -> None:
+    """Serve until SIGINT or SIGTERM. Raises EnvironmentFailed."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = PolicyServer(services)
+
+    def complete() -> None:
+        server.healthy = True
+        log.info("ready %s", " ".join(f"{name}={count}" for name, count in rules.counts().items()))
+
+    rules = Rules(table for service in services for table in service.tables)
+    client = Client(rules, options.xds, _node(options), complete)
+    try:
+        address = await server.start(options.listen)
+    except OSError as error:
+        raise EnvironmentFailed(f"{error}; choose another address") from None
+    log.info("policy server at %s, asking the control plane at %s", address, options.xds)
+    following = asyncio.create_task(client.run())
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait({following, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if following.done():
+        following.result()
+    log.info("draining")
+    await server.stop(options.drain)
+    following.cancel()
+    await asyncio.wait({following})
+
+
+def _node(options: Options) -> base_pb2.Node:
+    name = options.node_id or f"policy-server@{socket.gethostname()}"
+    return base_pb2.Node(id=name, cluster=CLUSTER, user_agent_name="xds policy-server")
