@@ -166,6 +166,11 @@ def _one_of(choices: list[Decoder], accepts: list[Callable[[Any], bool]], what: 
     return decode
 
 
+def _is_a(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether a value is of one of these types; true and false are no numbers."""
+    return type(value) in kinds or (isinstance(value, kinds) and type(value) is not bool)
+
+
 def _accepts(annotation: Any) -> tuple[Callable[[Any], bool], str]:
     origin = get_origin(annotation)
     if annotation is Off:
@@ -177,12 +182,12 @@ def _accepts(annotation: Any) -> tuple[Callable[[Any], bool], str]:
     if dataclasses.is_dataclass(annotation) and annotation is not scalars.Rate:
         short = getattr(annotation, "SHORTHAND", None)
         takes: tuple[type, ...] = (dict, *(short.types if short else ()))
-        return (lambda value: type(value) in takes), short.what if short else "a mapping"
+        return (lambda value: _is_a(value, takes)), short.what if short else "a mapping"
     if origin in (Mapping, dict) or annotation is Raw or origin is Mapping:
         return (lambda value: isinstance(value, dict)), "a mapping"
     if origin is Literal:
         choices = get_args(annotation)
-        return (lambda value: type(value) in (str, int) and value in choices), " or ".join(map(str, choices))
+        return (lambda value: _is_a(value, (str, int)) and value in choices), " or ".join(map(str, choices))
     if annotation in (int, float):
         return (lambda value: isinstance(value, int | float) and not isinstance(value, bool)), "a number"
     return (lambda value: isinstance(value, str | int | float) and not isinstance(value, bool)), "text"
@@ -245,7 +250,7 @@ def _object(cls: type) -> Decoder:
 
     def decode(value: Any, path: Path, problems: Problems) -> Any:
         if type(value) is not dict:
-            if short is not None and type(value) in short.types:
+            if short is not None and _is_a(value, short.types):
                 return _shorten(cls, refers, value, path, problems)
             return _wrong(value, path, problems, what)
         before = len(problems)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from filters.credentials import conflicts
@@ -12,40 +11,43 @@ from filters.language import Mistake, Path, Problem
 from filters.language.problems import did_you_mean, shown
 from filters.policy import Context
 from xds_server.gateway import precedence
+from xds_server.gateway.files import File
 from xds_server.gateway.model.attached import by_key
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.listeners import Listener
+from xds_server.gateway.model.ranks import Ranked
 from xds_server.gateway.model.routes import Route
-
-NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?")
-
-Names = set[Path]
-"""(section, name) of everything that was written, also where it had problems of its own."""
 
 
 @dataclass(slots=True)
 class Memo:
-    """Routes that were found in order, and the surroundings for which that holds."""
+    """Routes that were found in order, and the context for which that holds."""
 
-    surroundings: tuple[Any, ...] = ()
+    context: Context | None = None
     routes: dict[str, tuple[Route, Mapping[str, Any]]] = field(default_factory=dict)
 
 
 def check(
-    sections: Sections, policies: Mapping[str, Mapping[str, Any]], context: Context, memo: Memo
+    sections: Sections,
+    policies: Mapping[str, Mapping[str, Any]],
+    ranked: Mapping[str, Ranked],
+    context: Context,
+    memo: Memo,
 ) -> list[Problem]:
     """All problems across objects but for names that lead nowhere."""
     problems: list[Problem] = []
     problems += _listeners(sections.listeners)
     problems += _routes(sections, policies, context, memo)
     problems += (_mistake(one, ("consumers",)) for one in conflicts(sections.consumers))
-    problems += precedence.conflicts(sections.routes)
+    problems += precedence.conflicts(ranked, sections.listeners)
     return problems
 
 
-def references(references: Iterable[tuple[Path, str, str]], names: Names) -> Iterator[Problem]:
+def references(file: File, names: frozenset[Path]) -> Iterator[Problem]:
     """Names that lead nowhere. A name that exists but has problems of its own is no second problem."""
-    for path, section, name in references:
+    if file.targets <= names:
+        return
+    for path, section, name in file.refers:
         if (section, name) not in names:
             known = [str(one[1]) for one in names if one[0] == section]
             remedy = did_you_mean(name, known) or f"add it under '{section}:'"
@@ -70,39 +72,37 @@ def _overlap(one: str, other: str) -> bool:
 def _routes(
     sections: Sections, policies: Mapping[str, Mapping[str, Any]], context: Context, memo: Memo
 ) -> Iterator[Problem]:
-    others = (sections.listeners, sections.upstreams, sections.policy_sets, sections.policies)
-    surroundings = (*others, context.providers, context.consumers, context.plans, frozenset(context.contents))
-    same = len(memo.surroundings) == len(surroundings) and all(
-        one is other or one == other for one, other in zip(memo.surroundings, surroundings, strict=True)
-    )
-    fine = memo.routes if same else {}
-    memo.surroundings, memo.routes = surroundings, {}
+    fine = memo.routes if memo.context is context else {}
+    memo.context, memo.routes = context, {}
     for name, route in sections.routes.items():
+        if route.session_affinity is not None:
+            yield from _affinity(name, route, sections)
         known = fine.get(name)
         if known is None or known[0] is not route or known[1] is not policies[name]:
-            problems = [
-                *_route(name, route, sections),
-                *_policies(name, route, policies[name], sections, context),
-            ]
+            problems = [*_twice(name, route), *_policies(name, route, policies[name], sections, context)]
             yield from problems
             if problems:
                 continue
-        memo.routes[name] = (route, policies[name])
+            known = (route, policies[name])
+        memo.routes[name] = known
 
 
-def _route(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
-    at: Path = ("routes", name)
-    affinity = route.session_affinity
-    if affinity is not None and affinity.cookie is None:
-        for target in route.targets:
-            upstream = sections.upstreams.get(target)
-            if upstream and upstream.load_balancing.policy not in ("ring_hash", "maglev"):
-                message = f"this needs hashing, and '{target}' balances by {upstream.load_balancing.policy}"
-                remedy = "use a cookie, or load_balancing: ring_hash or maglev there"
-                yield Problem(path=(*at, "session_affinity"), message=message, remedy=remedy)
+def _affinity(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
+    if route.session_affinity is None or route.session_affinity.cookie is not None:
+        return
+    for target in route.targets:
+        upstream = sections.upstreams.get(target)
+        if upstream and upstream.load_balancing.policy not in ("ring_hash", "maglev"):
+            message = f"this needs hashing, and '{target}' balances by {upstream.load_balancing.policy}"
+            remedy = "use a cookie, or load_balancing: ring_hash or maglev there"
+            yield Problem(path=("routes", name, "session_affinity"), message=message, remedy=remedy)
+
+
+def _twice(name: str, route: Route) -> Iterator[Problem]:
     for key in ("request_headers", "response_headers"):
-        if getattr(route, key) is not None and key in route.policies:
-            yield Problem(path=(*at, key), message=f"'{key}' also stands under 'policies'", remedy="keep one")
+        if key in route.policies and getattr(route, key) is not None:
+            message = f"'{key}' also stands under 'policies'"
+            yield Problem(path=("routes", name, key), message=message, remedy="keep one")
 
 
 def _policies(
@@ -111,7 +111,7 @@ def _policies(
     if route.max_body is not None and getattr(settings.get("validate"), "max_body", None) is not None:
         message, remedy = "'validate' limits the body here too", "keep one"
         yield Problem(path=("routes", name, "max_body"), message=message, remedy=remedy)
-    context = replace(context, route=name, beside=settings)
+    context = context.on_route(name, settings)
     for key, value in settings.items():
         for mistake in by_key()[key].check(value, context):
             yield _mistake(mistake, _attached(name, route, key, sections))

@@ -6,6 +6,7 @@ field), mapping keys are always text, a key given twice is a problem, and ``${NA
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ MOST_NODES = 2_000_000
 """Above this many values, aliases counted as often as they are used, a file is refused: a bomb of aliases."""
 
 _PLAIN, _QUOTED = "plain", "quoted"
-_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+")
+_INT = re.compile(r"[-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
     word: value
@@ -43,11 +44,16 @@ class _Loader(_Parser):
     def resolve(self, _kind: type, _value: Any, implicit: Any) -> str:
         return _PLAIN if implicit is True or (implicit and implicit[0]) else _QUOTED
 
-    def descend_resolver(self, *_: Any) -> None:
-        pass
+    depth = 0
+
+    def descend_resolver(self, parent: Any, _index: Any) -> None:
+        """Called for every node. libyaml's composer recurses in C: too deep a file would end the process."""
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise _Fault("nested too deeply", f"at most {DEEPEST} levels", parent.start_mark)
 
     def ascend_resolver(self) -> None:
-        pass
+        self.depth -= 1
 
 
 @dataclass(slots=True)
@@ -57,6 +63,8 @@ class Document:
     values: dict[str, Any] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     variables: dict[str, str | None] = field(default_factory=dict)
+    whole: bool = True
+    """Whether the file is YAML to its end, so that `values` are all that it holds."""
 
 
 class _Fault(Exception):  # noqa: N818 - ends the reading of one file, never leaves this module
@@ -83,6 +91,7 @@ def parse(file: str, content: bytes, environment: Mapping[str, str]) -> Document
     except _Fault as fault:
         place = Place(file, fault.mark.line + 1, fault.mark.column + 1) if fault.mark else Place(file, 1, 1)
         document.problems.append(Problem(path=(), message=str(fault), remedy=fault.remedy, place=place))
+        document.whole = False
     return document
 
 
@@ -105,8 +114,6 @@ def _compose(content: bytes) -> Node | None:
             ) from None
         remedy = "indent with spaces" if "\\t" in what or "tab" in what else "mend the YAML"
         raise _Fault(f"not YAML: {what}", remedy, mark) from None
-    except RecursionError:
-        raise _Fault("nested too deeply", f"at most {DEEPEST} levels", None) from None
     finally:
         loader.dispose()
 
@@ -218,35 +225,73 @@ def _plain(text: str) -> Any:
     return value
 
 
+class _Int(int):
+    """A number that remembers how it was written: read as text, ``007`` stays ``007``."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class _Float(float):
+    """As above: a version ``1.10`` is not ``1.1``."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def _number(text: str) -> Any:
     if text[0] not in "+-.0123456789":
         return text
     if _INT.fullmatch(text):
-        return int(text, 0) if len(text) < 40 else text
-    return float(text) if _FLOAT.fullmatch(text) else text
+        return (
+            _written(_Int(text, 0 if text[1:2] in ("x", "o") else 10), text, int) if len(text) < 40 else text
+        )
+    return _written(_Float(text), text, float) if _FLOAT.fullmatch(text) else text
+
+
+def _written(number: Any, text: str, kind: type) -> Any:
+    plain = kind(number)
+    if str(plain) == text:
+        return plain
+    number.text = text
+    return number
 
 
 def _place(file: str, node: Node) -> Place:
     return Place(file, node.start_mark.line + 1, node.start_mark.column + 1)
 
 
-def locate(file: str, content: bytes, path: Path, *, at_key: bool = False) -> Place:
-    """The position of `path` in a file, or of the nearest thing above it that exists."""
-    try:
-        node = _compose(content)
-    except _Fault:
-        return Place(file, 1, 1)
-    place = Place(file, 1, 1)
-    for depth, part in enumerate(path):
-        last = depth == len(path) - 1
-        for key, child in _children(node):
-            if key == part or getattr(key, "value", None) == part:
-                node = child
-                place = _place(file, key if isinstance(key, Node) and (at_key or not last) else child)
-                break
-        else:
-            return place
-    return place
+class Positions:
+    """Where things stand in one file; it is composed when the first is asked for."""
+
+    def __init__(self, file: str, content: bytes) -> None:
+        self._file = file
+        self._content: bytes | None = content
+        self._root: Node | None = None
+
+    def of(self, path: Path, *, at_key: bool = False) -> Place:
+        """The position of `path`, or of the nearest thing above it that exists."""
+        if self._content is not None:
+            with contextlib.suppress(_Fault):
+                self._root = _compose(self._content)
+            self._content = None
+        node, place = self._root, Place(self._file, 1, 1)
+        for depth, part in enumerate(path):
+            last = depth == len(path) - 1
+            for key, child in _children(node):
+                if key == part or getattr(key, "value", None) == part:
+                    node = child
+                    place = _place(
+                        self._file, key if isinstance(key, Node) and (at_key or not last) else child
+                    )
+                    break
+            else:
+                return place
+        return place
 
 
 def _children(node: Node | None) -> Iterator[tuple[Any, Node]]:

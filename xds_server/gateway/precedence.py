@@ -1,115 +1,93 @@
-"""Which of several routes wins: the most specific one, by the rules of the Gateway API's HTTPRoute."""
+"""Routes beside each other: two that no request can tell apart, and those that no request reaches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
 from filters.language import Problem
+from xds_server.gateway.model.ranks import Condition, Ranked
 from xds_server.gateway.model.routes import Route
 
-_KINDS = {"exact": 0, "template": 1, "regex": 2, "prefix": 3}
+_BEGINNING = re.compile(r"~\^(/[\w/-]*)(\.\*)?\$?")
+"""Regular expressions that say no more than how a path begins (without ``.*`` the end must be open)."""
 
 
-def rank(name: str, route: Route) -> tuple[Any, ...]:
-    """Sort key of a route within one host: the smaller wins.
-
-    Exact path, template, regex, longest prefix; then a method, the number of headers, of query parameters, the
-    name. Among templates the one with more literal text wins, among regular expressions the longer one.
-    """
-    match = route.match
-    literal = len(match.value) - sum(len(part) + 2 for part in match.names)
-    return (
-        _KINDS[match.kind],
-        -literal,
-        not route.methods,
-        -len(route.headers),
-        -len(route.query),
-        name,
-    )
-
-
-def host_rank(host: str) -> tuple[Any, ...]:
+def host_rank(host: str) -> tuple[bool, bool, int, str]:
     """Sort key of a host: exact, longest wildcard, all."""
     return (host == "*", host.startswith("*."), -len(host), host)
 
 
-def _condition(route: Route) -> tuple[Any, ...]:
-    headers = (
-        tuple(sorted((name.lower(), match) for name, match in route.headers.items())) if route.headers else ()
-    )
-    query = tuple(sorted(route.query.items(), key=lambda item: item[0])) if route.query else ()
-    return (route.path, frozenset(route.methods), _hashable(headers), _hashable(query))
+Groups = Mapping[tuple[str, Condition], list[Ranked]]
 
 
-def _hashable(pairs: tuple[tuple[str, Any], ...]) -> tuple[Any, ...]:
-    return tuple(
-        (
-            name,
-            match.exact,
-            match.prefix,
-            match.suffix,
-            match.contains,
-            match.regex,
-            match.present,
-            match.invert,
-        )
-        for name, match in pairs
-    )
-
-
-def conflicts(routes: Mapping[str, Route]) -> Iterator[Problem]:
+def conflicts(routes: Mapping[str, Ranked], listeners: Iterable[str]) -> Iterator[Problem]:
     """Two routes that no request can tell apart; routes that another one always shadows."""
-    seen: dict[tuple[Any, ...], list[str]] = {}
-    for name, route in routes.items():
-        seen.setdefault(_condition(route), []).append(name)
-    for names in seen.values():
-        for number, name in enumerate(names[1:], 1):
-            for other in names[:number]:
-                if _meet(routes[name], routes[other]):
-                    yield Problem(
-                        path=("routes", name),
-                        message=f"no request can tell this route from '{other}'",
-                        remedy="change its path, hosts, methods, headers or query, or remove one",
-                        at_key=True,
-                    )
-                    break
-    yield from _shadowed(routes)
+    groups: dict[tuple[str, Condition], list[Ranked]] = {}
+    for one in routes.values():
+        for host in one.hosts:
+            groups.setdefault((host, one.condition), []).append(one)
+    shared = [members for members in groups.values() if len(members) > 1]
+    twins = dict(sorted(pair for members in shared for pair in _twins(members)))
+    for name, other in twins.items():
+        message = f"no request can tell this route from '{other}'"
+        remedy = "change its path, hosts, methods, headers or query, or remove one"
+        yield Problem(path=("routes", name), message=message, remedy=remedy, at_key=True)
+    broad = [(one, start) for one in routes.values() if (start := _beginning(one.route)) is not None]
+    suspects = dict.fromkeys(one for members in shared for one in members if one.route.methods)
+    every = sorted(listeners)
+    for one in routes.values() if broad else suspects:
+        winner = None if one.name in twins else _winner(one, groups, broad, every)
+        if winner is not None:
+            message = f"no request reaches this route: '{winner}' always wins"
+            path = ("routes", one.name)
+            yield Problem(path=path, message=message, remedy="remove it", at_key=True, severity="warning")
+
+
+def _twins(members: list[Ranked]) -> Iterator[tuple[str, str]]:
+    """Of routes with one condition on one host, those for the same methods: each with the first like it."""
+    alike: dict[frozenset[str], list[Ranked]] = {}
+    for one in members:
+        alike.setdefault(frozenset(one.route.methods), []).append(one)
+    for group in alike.values():
+        for number, one in enumerate(group):
+            other = next((other for other in group[:number] if _meet(one.route, other.route)), None)
+            if other is not None:
+                yield one.name, other.name
 
 
 def _meet(one: Route, other: Route) -> bool:
-    listeners = not one.listeners or not other.listeners or set(one.listeners) & set(other.listeners)
-    hosts = set(map(str.lower, one.hosts or ("*",))) & set(map(str.lower, other.hosts or ("*",)))
-    return bool(listeners and hosts)
+    return not one.listeners or not other.listeners or bool(set(one.listeners) & set(other.listeners))
 
 
-def _shadowed(routes: Mapping[str, Route]) -> Iterator[Problem]:
-    """Warn where methods, split over routes with the same conditions otherwise, leave a route nothing."""
-    groups: dict[tuple[Any, ...], list[str]] = {}
-    for name, route in routes.items():
-        path, _, headers, query = _condition(route)
-        groups.setdefault((path, headers, query), []).append(name)
-    for names in groups.values():
-        for name in names if len(names) > 1 else ():
-            others = [other for other in names if other != name and _covers(routes[other], routes[name])]
-            methods = set(routes[name].methods)
-            taken = {method for other in others for method in routes[other].methods}
-            if (
-                methods
-                and others
-                and methods <= taken
-                and all(rank(o, routes[o]) < rank(name, routes[name]) for o in others)
-            ):
-                message = f"'{others[0]}' always wins over this route"
-                yield Problem(
-                    path=("routes", name),
-                    message=message,
-                    remedy="remove it",
-                    at_key=True,
-                    severity="warning",
-                )
+def _winner(one: Ranked, groups: Groups, broad: list[tuple[Ranked, str]], listeners: list[str]) -> str | None:
+    """One of the routes that take every request of this one, if they do."""
+    first: Ranked | None = None
+    for host in one.hosts:
+        near = groups[host, one.condition]
+        near = near + [other for other, start in broad if host in other.hosts and _begins(one.route, start)]
+        better = [other for other in near if other.rank < one.rank and _wider(other, one)]
+        for listener in one.route.listeners or listeners:
+            here = [other for other in better if listener in (other.route.listeners or listeners)]
+            taken = {method for other in here for method in other.route.methods}
+            whole = [other for other in here if not other.route.methods]
+            if not whole and not (one.route.methods and taken.issuperset(one.route.methods)):
+                return None
+            first = first or (whole or here)[0]
+    return first.name if first else None
 
 
-def _covers(one: Route, other: Route) -> bool:
-    hosts = set(one.hosts or ("*",)) >= set(other.hosts or ("*",))
-    return hosts and (not one.listeners or set(one.listeners) >= set(other.listeners) > set())
+def _wider(one: Ranked, other: Ranked) -> bool:
+    """Whether the headers and parameters that `one` asks for are among those that `other` asks for."""
+    return bool(one.condition[2] <= other.condition[2] and one.condition[3] <= other.condition[3])
+
+
+def _beginning(route: Route) -> str | None:
+    """How a path must begin for a regular expression that asks for nothing else."""
+    value = route.path
+    found = _BEGINNING.fullmatch(value) if value.startswith("~") else None
+    return found[1] if found and (found[2] or not value.endswith("$")) else None
+
+
+def _begins(route: Route, start: str) -> bool:
+    return route.match.kind == "prefix" and (route.match.value or "/").startswith(start)

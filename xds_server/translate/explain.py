@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from xds_server.gateway.model.attached import by_key
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.listeners import Listener
+from xds_server.gateway.model.ranks import Ranked
 from xds_server.gateway.model.routes import Route, ValueMatch
 from xds_server.translate import virtual_hosts
 
@@ -70,25 +71,19 @@ def explain(gateway: Gateway, request: Request, listener: str | None = None) -> 
     host = parts.hostname.rstrip(".").lower()
     if found.redirect_to_https is not False:
         return _answer(name, host, path, (), None, "308 to https (redirect_to_https)", notes=notes)
-    selected = {
-        key: route
-        for key, route in gateway.sections.routes.items()
-        if not route.listeners or name in route.listeners
-    }
-    hosts = virtual_hosts.by_host(selected)
+    hosts = virtual_hosts.by_host(virtual_hosts.selected(gateway.ranked.values(), name))
     chosen = _virtual_host(host, hosts)
     if chosen is None:
         return _answer(name, host, path, (), None, "404: no route is for this host", notes=notes)
     candidates = []
-    for member in hosts[chosen]:
-        route = selected[member]
+    for member, route in ((one.name, one.route) for one in hosts[chosen]):
         why_not = _why_not(route, path, parts.query, request)
         candidates.append(Candidate(route=member, path=route.path, why_not=why_not))
         if not why_not:
             policies = tuple(_policies(gateway, member))
             action = _action(route)
             return _answer(name, chosen, path, tuple(candidates), member, action, policies, notes)
-    allowed = _allowed(hosts[chosen], selected, path, parts.query, request)
+    allowed = _allowed(hosts[chosen], path, parts.query, request)
     action = f"405 with Allow: {allowed}" if allowed else "404: no route matches"
     return _answer(name, chosen, path, tuple(candidates), None, action, notes=notes)
 
@@ -160,7 +155,7 @@ def _normalized(path: str, listener: Listener) -> tuple[str, tuple[str, ...]]:
     return result, tuple(notes)
 
 
-def _virtual_host(host: str, hosts: Mapping[str, list[str]]) -> str | None:
+def _virtual_host(host: str, hosts: Collection[str]) -> str | None:
     if host in hosts:
         return host
     wildcards = [
@@ -221,17 +216,11 @@ def _matches(match: ValueMatch, value: str | None) -> bool:
     return conditions[kind](getattr(match, kind)) is not match.invert
 
 
-def _allowed(
-    members: list[str], selected: Mapping[str, Route], path: str, query: str, request: Request
-) -> str:
+def _allowed(members: list[Ranked], path: str, query: str, request: Request) -> str:
     """The methods that would match, for Allow; empty where the method is not all that differs."""
-    for name, methods in virtual_hosts.fallbacks(members, selected):
-        as_allowed = Request(method=min(methods), url=request.url, headers=request.headers)
-        route = selected[name]
-        if not _why_not(route, path, query, as_allowed) or any(
-            not _why_not(route, path, query, Request(method=one, url=request.url, headers=request.headers))
-            for one in methods
-        ):
+    for one, methods in virtual_hosts.fallbacks(members):
+        asked = (Request(method=method, url=request.url, headers=request.headers) for method in methods)
+        if any(not _why_not(one.route, path, query, other) for other in asked):
             return ", ".join(sorted(methods))
     return ""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2 as pb
@@ -19,8 +19,8 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from envoy.type.v3 import percent_pb2
 from google.protobuf.message import Message
 
-from filters.policy import Context, RoutePart, header
-from xds_server.gateway.model.attached import by_key
+from filters import POLICIES
+from filters.policy import NOTHING, Context, Policy, RoutePart, header
 from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.routes import Redirect, Respond, Retry, Route, SessionAffinity, ValueMatch
 from xds_server.gateway.raw import merged
@@ -270,22 +270,33 @@ def translate(name: str, route: Route, settings: Mapping[str, Any], context: Con
         result.route.CopyFrom(route_action(route))
     for filter_name, config in _filter_configs(route):
         result.typed_per_filter_config[filter_name].CopyFrom(packed(config))
-    context = replace(context, route=name, beside=settings, path_regex=route.match.named_regex)
-    preflights, parts = [], []
-    for key, policy in by_key().items():
-        part = policy.on_route(settings[key], context) if key in settings else policy.off_route(context)
+    parts = list(_parts(settings, context.on_route(name, settings, route.match.named_regex)))
+    for part in parts:
         _add(part, result)
-        parts.append(part)
-        preflights += [part] if part.answers_preflight else []
     if route.envoy is not None:
         result = merged(result, route.envoy)
     variants = [
         *_own_paths(name, parts),
-        *_preflights(name, route, preflights),
+        *_preflights(name, route, parts),
         *_upgrades(route, result),
         result,
     ]
     return tuple(one.SerializeToString(deterministic=True) for one in variants)
+
+
+def _parts(settings: Mapping[str, Any], context: Context) -> Iterator[RoutePart]:
+    """What the policies contribute, in their order."""
+    for policy in _order(frozenset(settings)):
+        key = policy.key
+        part = policy.on_route(settings[key], context) if key in settings else policy.off_route(context)
+        if part is not NOTHING:
+            yield part
+
+
+@cache
+def _order(keys: frozenset[str]) -> tuple[Policy[Any], ...]:
+    """The policies with these keys, and those that a route carries also without."""
+    return tuple(one for one in POLICIES if one.key in keys or type(one).off_route is not Policy.off_route)
 
 
 def _own_paths(name: str, parts: Iterable[RoutePart]) -> Iterator[pb.Route]:
@@ -301,7 +312,7 @@ def _own_paths(name: str, parts: Iterable[RoutePart]) -> Iterator[pb.Route]:
 def _preflights(name: str, route: Route, parts: Iterable[RoutePart]) -> Iterator[pb.Route]:
     """A route for some methods only must still let the filter see CORS preflights, which are OPTIONS."""
     for part in parts:
-        if route.methods and "OPTIONS" not in route.methods:
+        if part.answers_preflight and route.methods and "OPTIONS" not in route.methods:
             match = route_match(route, methods=False)
             match.headers.insert(0, _methods(("OPTIONS",)))
             match.headers.append(pb.HeaderMatcher(name="access-control-request-method", present_match=True))

@@ -22,11 +22,13 @@ from xds_server.discovery.types import (
     LISTENER,
     ROUTE,
     SECRET,
+    VIRTUAL_HOST,
     ResourceType,
     custom,
 )
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.listeners import Listener
+from xds_server.gateway.model.ranks import Ranked
 from xds_server.gateway.model.routes import Route
 from xds_server.gateway.model.upstreams import Upstream
 from xds_server.translate import clusters, endpoints, listeners, names, routes, secrets, virtual_hosts
@@ -53,11 +55,11 @@ class Memo:
         self._kept: dict[Any, tuple[tuple[Any, ...], Any]] = {}
         self._next: dict[Any, tuple[tuple[Any, ...], Any]] = {}
 
-    def get(self, name: Any, inputs: tuple[Any, ...], make: Callable[..., Any]) -> Any:
-        """The result of before, or that of `make(*inputs)`. Marks it as still used."""
+    def get(self, name: Any, inputs: tuple[Any, ...], make: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of before while the inputs are the same, or that of `make`. Marks it as still used."""
         known = self._kept.get(name)
         if known is None or len(known[0]) != len(inputs) or not all(map(is_, known[0], inputs)):
-            known = (inputs, make(*inputs))
+            known = (inputs, make(*arguments))
         self._next[name] = known
         return known[1]
 
@@ -76,10 +78,12 @@ class Translator:
         self._policy_server = policy_server
         self._memo = Memo()
         self._problems: list[Problem] = []
+        self._surroundings: tuple[Any, ...] = ()
 
     def translate(self, gateway: Gateway) -> Snapshot:
         """The snapshot of a gateway. Raises Untranslatable with every mistake in raw Envoy fields."""
         self._problems = []
+        self._notice(gateway.context)
         used = _used(gateway)
         filters = _filters(used, gateway.context)
         rules = self._rules(used, gateway.context)
@@ -98,6 +102,12 @@ class Translator:
             raise Untranslatable(tuple(self._problems))
         return Snapshot.of(resources)
 
+    def _notice(self, context: Context) -> None:
+        """Keep one object for what translated policies depend on, the same while nothing of it changed."""
+        found = (context.providers, context.consumers, context.plans, context.contents)
+        if len(self._surroundings) != len(found) or not all(map(is_, self._surroundings, found)):
+            self._surroundings = found
+
     def _try(self, path: Path, make: Callable[..., Iterable[Any]], *arguments: Any) -> tuple[Any, ...]:
         try:
             return tuple(make(*arguments))
@@ -115,9 +125,7 @@ class Translator:
         for policy in POLICIES:
             for rule in policy.rules(used.get(policy.key, ()), context):
                 type_ = RULE_TYPES[rule.type.name]
-                found[type_].append(
-                    self._memo.get((type_, rule.name), (rule.value,), lambda _, rule=rule: _rule(rule))
-                )
+                found[type_].append(self._memo.get((type_, rule.name), (rule.value,), _rule, rule))
         return found
 
     def _decider(self, rules: Mapping[ResourceType, list[Resource]]) -> Iterator[Resource]:
@@ -126,7 +134,7 @@ class Translator:
 
     def _clusters(self, gateway: Gateway) -> Iterator[Resource]:
         for name, upstream in gateway.sections.upstreams.items():
-            yield from self._memo.get((CLUSTER, name), (name, upstream), self._cluster)
+            yield from self._memo.get((CLUSTER, name), (upstream,), self._cluster, name, upstream)
 
     def _cluster(self, name: str, upstream: Upstream) -> tuple[Resource, ...]:
         messages = self._try(("upstreams", name), lambda: [clusters.cluster(name, upstream)])
@@ -135,7 +143,7 @@ class Translator:
     def _endpoints(self, gateway: Gateway) -> Iterator[Resource]:
         for name, upstream in gateway.sections.upstreams.items():
             if not clusters.is_dns(upstream):
-                yield self._memo.get((ENDPOINT, name), (name, upstream), _load_assignment)
+                yield self._memo.get((ENDPOINT, name), (upstream,), _load_assignment, name, upstream)
 
     def _listeners(self, gateway: Gateway, filters: tuple[HttpFilter, ...]) -> Iterator[Resource]:
         for name, listener in gateway.sections.listeners.items():
@@ -147,31 +155,41 @@ class Translator:
             if listener.redirect_to_https is not False:
                 body = virtual_hosts.route_configuration(name, None, [_to_https(listener)])
             else:
-                selected = {
-                    key: route
-                    for key, route in gateway.sections.routes.items()
-                    if not route.listeners or name in route.listeners
-                }
-                hosts = self._hosts(gateway, selected)
+                members = virtual_hosts.selected(gateway.ranked.values(), name)
+                hosts = self._hosts(gateway, name, members)
                 body = virtual_hosts.route_configuration(name, listeners.alt_svc(listener), hosts)
             yield Resource.from_bytes(names.routes(name), body)
 
-    def _hosts(self, gateway: Gateway, selected: Mapping[str, Route]) -> Iterator[bytes]:
+    def _hosts(self, gateway: Gateway, listener: str, selected: Iterable[Ranked]) -> Iterator[bytes]:
         for host, members in virtual_hosts.by_host(selected).items():
-            parts = [part for name in members for part in self._route(name, gateway)]
-            last = virtual_hosts.fallbacks(members, selected)
-            parts += virtual_hosts.not_allowed(last, selected)
-            yield virtual_hosts.virtual_host(host, parts)
+            parts = tuple(self._route(one, gateway) for one in members)
+            inputs = (*members, *parts)
+            yield self._memo.get((VIRTUAL_HOST, listener, host), inputs, self._host, host, members, parts)
 
-    def _route(self, name: str, gateway: Gateway) -> tuple[bytes, ...]:
-        route, settings, context = gateway.sections.routes[name], gateway.policies[name], gateway.context
-        inputs = (name, route, settings, context.providers, context.consumers, context.plans)
+    def _host(self, host: str, members: list[Ranked], parts: tuple[bytes, ...]) -> bytes:
+        last = [self._not_allowed(one, methods) for one, methods in virtual_hosts.fallbacks(members)]
+        return virtual_hosts.virtual_host(host, [*parts, *last])
 
-        def make(*_: Any) -> tuple[bytes, ...]:
-            return self._try(("routes", name), routes.translate, name, route, settings, context)
+    def _not_allowed(self, one: Ranked, methods: frozenset[str]) -> bytes:
+        key = (Route, "405", one.name, methods)
+        made: bytes = self._memo.get(key, (one,), _not_allowed, one, methods)
+        return made
 
-        parts: tuple[bytes, ...] = self._memo.get((Route, name), inputs, make)
-        return parts
+    def _route(self, one: Ranked, gateway: Gateway) -> bytes:
+        settings = gateway.policies[one.name]
+        inputs = (one, settings, self._surroundings)
+        part: bytes = self._memo.get(
+            (Route, one.name), inputs, self._translated, one, settings, gateway.context
+        )
+        return part
+
+    def _translated(self, one: Ranked, settings: Mapping[str, Any], context: Context) -> bytes:
+        arguments = (one.name, one.route, settings, context)
+        return virtual_hosts.joined(self._try(("routes", one.name), routes.translate, *arguments))
+
+
+def _not_allowed(one: Ranked, methods: frozenset[str]) -> bytes:
+    return virtual_hosts.joined([routes.not_allowed(one.name, one.route, methods)])
 
 
 def _called(filters: Iterable[HttpFilter]) -> Iterator[Resource]:
@@ -192,7 +210,8 @@ def _used(gateway: Gateway) -> dict[str, list[Any]]:
     """All settings that some route carries, by policy key."""
     used: dict[str, list[Any]] = {}
     seen: set[tuple[str, int]] = set()
-    for settings in gateway.policies.values():
+    shared = {id(settings): settings for settings in gateway.policies.values()}
+    for settings in shared.values():
         for key, value in settings.items():
             if (key, id(value)) not in seen:
                 seen.add((key, id(value)))

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from operator import attrgetter
 
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
 from filters.policy import header
 from xds_server.gateway import precedence
 from xds_server.gateway.model.paths import PathMatch
-from xds_server.gateway.model.routes import Route
-from xds_server.translate import names, routes
+from xds_server.gateway.model.ranks import Ranked
+from xds_server.translate import names
 from xds_server.translate.wire import delimited, uint32
 
 _VIRTUAL_HOSTS = route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
 _ROUTES = route_components_pb2.VirtualHost.ROUTES_FIELD_NUMBER
 
-Hosts = Mapping[str, tuple[str, ...]]
+
+def selected(routes: Iterable[Ranked], listener: str) -> list[Ranked]:
+    """The routes of a listener."""
+    return [one for one in routes if not one.route.listeners or listener in one.route.listeners]
 
 
-def by_host(selected: Mapping[str, Route]) -> dict[str, list[str]]:
-    """The names of each host's routes in the order in which they are tried.
+def by_host(routes: Iterable[Ranked]) -> dict[str, list[Ranked]]:
+    """Each host's routes in the order in which they are tried.
 
     Envoy picks one virtual host and never looks into another. So a host has its own routes first, then those of
     the wildcards that cover it, then those for all hosts.
     """
-    own: dict[str, list[tuple[object, str]]] = {}
-    for name, route in selected.items():
-        key = precedence.rank(name, route)
-        for host in dict.fromkeys(one.lower() for one in route.hosts) or ("*",):
-            own.setdefault(host, []).append((key, name))
-    ordered = {host: [name for _, name in sorted(members)] for host, members in own.items()}
-    result: dict[str, list[str]] = {}
+    ordered: dict[str, list[Ranked]] = {}
+    for one in sorted(routes, key=attrgetter("rank")):
+        for host in one.hosts:
+            ordered.setdefault(host, []).append(one)
+    result: dict[str, list[Ranked]] = {}
     for host in sorted(ordered, key=precedence.host_rank):
         members = list(ordered[host])
         for wildcard in _wildcards(host):
@@ -53,28 +55,47 @@ def _wildcards(host: str) -> Iterable[str]:
         yield "*"
 
 
-def fallbacks(
-    members: Iterable[str], selected: Mapping[str, Route]
-) -> tuple[tuple[str, frozenset[str]], ...]:
+def fallbacks(members: Iterable[Ranked]) -> tuple[tuple[Ranked, frozenset[str]], ...]:
     """For which routes a 405 stands at the end, and the methods that it allows."""
-    restricted = [(name, selected[name]) for name in members if selected[name].methods]
-    by_condition: dict[object, tuple[str, set[str]]] = {}
-    for name, route in restricted:
-        condition = (
-            route.path,
-            *((key, repr(match)) for key, match in sorted({**route.headers, **route.query}.items())),
-        )
-        by_condition.setdefault(condition, (name, set()))[1].update(route.methods)
-    groups = list(by_condition.values())
-    broad = [
-        (selected[name].match, methods) for name, methods in groups if selected[name].match.kind != "exact"
-    ]
-    result = []
-    for name, methods in groups:
-        match = selected[name].match
-        allowed = set(methods).union(*(more for other, more in broad if _covers(other, match)))
-        result.append((name, frozenset(allowed)))
-    return tuple(result)
+    by_condition: dict[object, tuple[Ranked, set[str]]] = {}
+    for one in members:
+        if one.route.methods:
+            by_condition.setdefault(one.condition, (one, set()))[1].update(one.route.methods)
+    groups = [(one, one.route.match, methods) for one, methods in by_condition.values()]
+    broad = _Broad((match, methods) for _, match, methods in groups)
+    return tuple((one, frozenset(methods | broad.methods(match))) for one, match, methods in groups)
+
+
+class _Broad:
+    """Paths that may cover other ones, found without looking at each: a host may have thousands of routes."""
+
+    def __init__(self, found: Iterable[tuple[PathMatch, set[str]]]) -> None:
+        self._prefixes: dict[str, list[tuple[PathMatch, set[str]]]] = {}
+        self._templates: dict[tuple[int, str], list[tuple[PathMatch, set[str]]]] = {}
+        self._others: list[tuple[PathMatch, set[str]]] = []
+        for match, methods in found:
+            if match.kind == "prefix":
+                self._prefixes.setdefault(match.value.rstrip("/"), []).append((match, methods))
+            elif match.kind == "template":
+                key = (match.value.count("/"), match.value.partition("{")[0])
+                self._templates.setdefault(key, []).append((match, methods))
+            elif match.kind == "regex":
+                self._others.append((match, methods))
+
+    def methods(self, match: PathMatch) -> set[str]:
+        """The methods of all paths that cover `match`."""
+        return {one for other, more in self._near(match) if _covers(other, match) for one in more}
+
+    def _near(self, match: PathMatch) -> Iterator[tuple[PathMatch, set[str]]]:
+        if match.kind == "regex":
+            return
+        slashes = [number for number, one in enumerate(match.value) if one == "/"]
+        for end in (*slashes, len(match.value)):
+            yield from self._prefixes.get(match.value[:end].rstrip("/"), ())
+        if match.kind == "exact":
+            for end in slashes:
+                yield from self._templates.get((len(slashes), match.value[: end + 1]), ())
+            yield from self._others
 
 
 def _covers(one: PathMatch, other: PathMatch) -> bool:
@@ -90,9 +111,14 @@ def _covers(one: PathMatch, other: PathMatch) -> bool:
 
 
 def virtual_host(host: str, parts: Iterable[bytes]) -> bytes:
-    """A serialized VirtualHost of serialized routes."""
+    """A serialized VirtualHost of parts, each of them routes as `joined` makes them."""
     head = route_components_pb2.VirtualHost(name=host, domains=[host])
-    return head.SerializeToString(deterministic=True) + b"".join(delimited(_ROUTES, part) for part in parts)
+    return head.SerializeToString(deterministic=True) + b"".join(parts)
+
+
+def joined(bodies: Iterable[bytes]) -> bytes:
+    """Serialized routes as they stand in a virtual host."""
+    return b"".join([delimited(_ROUTES, body) for body in bodies])
 
 
 def route_configuration(listener: str, alt_svc: str | None, hosts: Iterable[bytes]) -> bytes:
@@ -107,8 +133,3 @@ def route_configuration(listener: str, alt_svc: str | None, hosts: Iterable[byte
     return head.SerializeToString(deterministic=True) + b"".join(
         delimited(_VIRTUAL_HOSTS, one) for one in hosts
     )
-
-
-def not_allowed(found: Iterable[tuple[str, frozenset[str]]], selected: Mapping[str, Route]) -> list[bytes]:
-    """The serialized routes that answer 405."""
-    return [routes.not_allowed(name, selected[name], methods) for name, methods in found]

@@ -94,4 +94,13 @@ def merge(*levels: Mapping[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for level in levels:
         merged.update(level)
-    return {policy.key: merged[policy.key] for policy in POLICIES if merged.get(policy.key, OFF) is not OFF}
+    return {key: merged[key] for key in sorted(merged, key=_position) if merged[key] is not OFF}
+
+
+def _position(key: str) -> int:
+    return _positions()[key]
+
+
+@cache
+def _positions() -> Mapping[str, int]:
+    return {policy.key: number for number, policy in enumerate(POLICIES)}

@@ -13,6 +13,7 @@ from filters.language import DataSource, Place, option
 from filters.policy import Context
 from xds_server.gateway.model.attached import NONE, Policies
 from xds_server.gateway.model.listeners import Listener, Secret
+from xds_server.gateway.model.ranks import Ranked
 from xds_server.gateway.model.routes import Route
 from xds_server.gateway.model.upstreams import Upstream
 
@@ -41,12 +42,13 @@ class Sections:
 class Gateway:
     """A gateway without mistakes: its sections, the effective policies, and where everything stands.
 
-    `policies` are the merged settings of each route by policy key. `contents` is what each DataSource holds.
+    `policies` are the merged settings of each route by policy key, `ranked` says which route wins. `contents` is what each DataSource holds.
     `place` finds the position of a path in the YAML, for attribution; it reads no file again.
     """
 
     sections: Sections
     policies: Mapping[str, Mapping[str, Any]]
+    ranked: Mapping[str, Ranked] = field(repr=False)
     contents: Mapping[DataSource, bytes] = field(repr=False)
     context: Context = field(repr=False)
     place: Callable[[tuple[str | int, ...]], Place | None] = field(repr=False, compare=False)

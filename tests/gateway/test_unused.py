@@ -1,0 +1,67 @@
+"""Warnings for what was written and never takes part."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.reading import read, warnings
+
+USED = """
+listeners:
+  http: {port: 8080}
+upstreams:
+  users: {endpoints: ['127.0.0.1:1']}
+  copies: {endpoints: ['127.0.0.1:2']}
+  raw: {endpoints: ['127.0.0.1:3']}
+identity:
+  corp: {issuer: corp, jwks: {url: 'https://idp.example/jwks'}}
+plans:
+  pro: {rate_limit: 10/second}
+consumers:
+  acme: {plan: pro, jwt: {provider: corp, claim: azp, value: acme}}
+policy_sets:
+  partner: {jwt: corp}
+routes:
+  users: {path: /*, upstream: users, mirror: copies, use: [partner]}
+  other: {path: /x, upstream: users, envoy: {route: {request_mirror_policies: [{cluster: raw}]}}}
+"""
+
+
+def test_nothing_is_said_of_what_is_used() -> None:
+    assert warnings(read(USED)) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "warning"),
+    [
+        ("upstreams:\n  idle: {endpoints: ['127.0.0.1:4']}\n", "upstreams.idle: nothing uses this"),
+        ("policy_sets:\n  idle: {request_id: true}\n", "policy_sets.idle: nothing uses this"),
+        ("plans:\n  idle: {rate_limit: 1/second}\n", "plans.idle: nothing uses this"),
+        (
+            "identity:\n  idle: {jwks: {url: 'https://idp.example/jwks'}}\n",
+            "identity.idle: nothing uses this",
+        ),
+        ("consumers:\n  nobody: {plan: pro}\n", "consumers.nobody: nothing identifies this consumer"),
+        (
+            "consumers:\n  keyed: {api_keys: [{sha256: " + "a" * 64 + "}]}\n",
+            "consumers.keyed: no route has the policy api_key, which would identify this consumer",
+        ),
+    ],
+)
+def test_what_nothing_uses_is_warned_of(written: str, warning: str) -> None:
+    reading = read({"a.yaml": USED, "b.yaml": written})
+    assert warnings(reading) == [warning]
+    assert str(reading.problems[0].place) == "b.yaml:2:3"
+
+
+def test_routes_without_any_listener_are_warned_of() -> None:
+    reading = read("routes:\n  ping: {path: /ping, respond: {}}\n")
+    assert warnings(reading) == ["routes: no listener answers, so no request reaches these routes"]
+
+
+def test_a_file_that_is_no_yaml_makes_no_other_file_look_wrong() -> None:
+    reading = read({
+        "a.yaml": "listeners: {http: {port: 8080}}\nroutes:\n  users: {path: /*, upstream: users}\n",
+        "b.yaml": "upstreams:\n\tusers: {endpoints: ['127.0.0.1:1']}\n",
+    })  # fmt: skip
+    assert [str(problem.place) for problem in reading.problems] == ["b.yaml:2:1"]

@@ -1,0 +1,115 @@
+"""One file of a gateway: parsed and decoded once for its content, every problem of its own with its place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, get_type_hints
+
+from filters.language import INVALID, DataSource, Decoder, Path, Problem, Problems, decoder_for
+from filters.language.problems import did_you_mean, shown
+from xds_server.gateway import document
+from xds_server.gateway.model import ranks
+from xds_server.gateway.model.attached import Policies
+from xds_server.gateway.model.gateway import Sections
+from xds_server.gateway.model.ranks import Ranked
+
+NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?")
+RESERVED = ("catalog", "products", "portal", "graphql", "aggregate", "sources", "rollout")
+HINTS = get_type_hints(Sections)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class File:
+    """One file, decoded. `variables` are what it read from the environment.
+
+    `names` are (section, name) of everything that was written, also where it had problems of its own, `refers`
+    the path, section and name of every reference, `targets` the same without the paths. A file that is not
+    `whole` is no YAML: nobody knows what stands in it.
+    """
+
+    sections: Mapping[str, Mapping[str, Any]]
+    ranked: Mapping[str, Ranked]
+    names: frozenset[Path]
+    problems: tuple[Problem, ...]
+    references: tuple[tuple[Path, DataSource], ...]
+    refers: tuple[tuple[Path, str, str], ...]
+    targets: frozenset[Path]
+    variables: Mapping[str, str | None]
+    whole: bool
+
+
+_ITEMS: dict[str, Decoder] = {
+    field.name: decoder_for(HINTS[field.name].__args__[1])
+    for field in fields(Sections)
+    if field.name != "policies"
+}
+
+
+def decode(file: str, content: bytes, environment: Mapping[str, str]) -> File:
+    """Decode one file. Never raises for what a user wrote."""
+    parsed = document.parse(file, content, environment)
+    problems = Problems()
+    names: set[Path] = set()
+    sections: dict[str, Mapping[str, Any]] = {}
+    for section, value in parsed.values.items():
+        if section not in HINTS:
+            problems.append(_unknown_section(section))
+        elif value is None:
+            continue
+        elif not isinstance(value, dict):
+            message = "expected a mapping from name to object"
+            problems.append(
+                Problem(path=(section,), message=message, value=shown(value), remedy="write NAME: {…}")
+            )
+        else:
+            names |= {(section, name) for name in value}
+            sections[section] = _section(section, value, problems)
+    return File(
+        sections=sections,
+        ranked=ranks.ranked(sections.get("routes", {})),
+        names=frozenset(names),
+        problems=tuple(_located([*parsed.problems, *problems], file, content)),
+        references=tuple(problems.references),
+        refers=tuple(problems.names),
+        targets=frozenset((section, name) for _, section, name in problems.names),
+        variables=parsed.variables,
+        whole=parsed.whole,
+    )
+
+
+def _section(section: str, value: dict[str, Any], problems: Problems) -> dict[str, Any]:
+    if section == "policies":
+        decoded = Policies.decode_value(value, (section,), problems)
+        return {} if decoded is INVALID else dict(decoded)
+    decode = _ITEMS[section]
+    items: dict[str, Any] = {}
+    for name, item in value.items():
+        if not NAME.fullmatch(name):
+            remedy = "use letters, digits, - _ and ., at most 128"
+            problems.append(
+                Problem(path=(section, name), message="not a usable name", remedy=remedy, at_key=True)
+            )
+            continue
+        decoded = decode(item if item is not None else {}, (section, name), problems)
+        if decoded is not INVALID:
+            items[name] = decoded
+    return items
+
+
+def _unknown_section(section: str) -> Problem:
+    if section in RESERVED:
+        message, remedy = f"'{section}' is reserved for a later version", "remove it"
+    else:
+        message, remedy = f"unknown section '{section}'", did_you_mean(section, HINTS)
+    return Problem(path=(section,), message=message, remedy=remedy, at_key=True)
+
+
+def _located(problems: Iterable[Problem], file: str, content: bytes) -> Iterator[Problem]:
+    positions = document.Positions(file, content)
+    for problem in problems:
+        if problem.place is None:
+            yield replace(problem, place=positions.of(problem.path, at_key=problem.at_key))
+        else:
+            yield problem

@@ -1,0 +1,48 @@
+"""Where things stand: a place for every problem, and for every path that somebody asks about later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from filters.language import Path, Place, Problem
+from xds_server.gateway.document import Positions
+from xds_server.gateway.files import File
+
+_NOWHERE = Place("", 0, 0)
+
+
+def placed(
+    problems: Iterable[Problem], parsed: Mapping[str, File], contents: Mapping[str, bytes]
+) -> Iterator[Problem]:
+    """Problems in the order of the files, errors first, each with its place."""
+    positions = {name: Positions(name, contents[name]) for name in parsed}
+    result = []
+    for problem in problems:
+        file = problem.place.file if problem.place else owner(parsed, problem.path)
+        if file is not None and (problem.place is None or problem.place.line == 0):
+            place = positions[file].of(problem.path, at_key=problem.at_key)
+            problem = replace(problem, place=place)
+        if problem.also is not None and problem.also.line == 0:
+            also = positions[problem.also.file].of(problem.path, at_key=True)
+            problem = replace(problem, also=also)
+        result.append(problem)
+    yield from sorted(result, key=lambda one: (one.severity, one.place or _NOWHERE, one.message))
+
+
+def finder(parsed: Mapping[str, File], contents: Mapping[str, bytes]) -> Callable[[Path], Place | None]:
+    """A function from a path to its place, for attribution long after the reading."""
+
+    def place(path: Path) -> Place | None:
+        file = owner(parsed, path)
+        return Positions(file, contents[file]).of(path, at_key=True) if file is not None else None
+
+    return place
+
+
+def owner(parsed: Mapping[str, File], path: Path) -> str | None:
+    """The file in which the object of a path stands."""
+    for name, file in parsed.items():
+        if path[:2] in file.names or (len(path) == 1 and path[0] in file.sections):
+            return name
+    return None
