@@ -79,6 +79,8 @@ class Translator:
         self._memo = Memo()
         self._problems: list[Problem] = []
         self._surroundings: tuple[Any, ...] = ()
+        self._refusals: dict[tuple[str, frozenset[str]], tuple[Ranked, bytes]] = {}
+        """The 405 of routes, also of virtual hosts that were not made again this time."""
 
     def translate(self, gateway: Gateway) -> Snapshot:
         """The snapshot of a gateway. Raises Untranslatable with every mistake in raw Envoy fields."""
@@ -97,6 +99,9 @@ class Translator:
             **rules,
         }
         self._memo.finish()
+        self._refusals = {
+            key: known for key, known in self._refusals.items() if gateway.ranked.get(key[0]) is known[0]
+        }
         if self._problems:
             self._memo = Memo()
             raise Untranslatable(tuple(self._problems))
@@ -171,9 +176,11 @@ class Translator:
         return virtual_hosts.virtual_host(host, [*parts, *last])
 
     def _not_allowed(self, one: Ranked, methods: frozenset[str]) -> bytes:
-        key = (Route, "405", one.name, methods)
-        made: bytes = self._memo.get(key, (one,), _not_allowed, one, methods)
-        return made
+        known = self._refusals.get((one.name, methods))
+        if known is None or known[0] is not one:
+            body = routes.not_allowed(one.name, one.route, methods)
+            known = self._refusals[one.name, methods] = (one, virtual_hosts.joined([body]))
+        return known[1]
 
     def _route(self, one: Ranked, gateway: Gateway) -> bytes:
         settings = gateway.policies[one.name]
@@ -186,10 +193,6 @@ class Translator:
     def _translated(self, one: Ranked, settings: Mapping[str, Any], context: Context) -> bytes:
         arguments = (one.name, one.route, settings, context)
         return virtual_hosts.joined(self._try(("routes", one.name), routes.translate, *arguments))
-
-
-def _not_allowed(one: Ranked, methods: frozenset[str]) -> bytes:
-    return virtual_hosts.joined([routes.not_allowed(one.name, one.route, methods)])
 
 
 def _called(filters: Iterable[HttpFilter]) -> Iterator[Resource]:
