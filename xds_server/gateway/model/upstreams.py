@@ -300,6 +300,7 @@ class Upstream:
         if self.slow_start and self.load_balancing.policy not in ("round_robin", "least_request"):
             remedy = "use round_robin or least_request, or remove it"
             yield Mistake("slow_start does not exist for this load balancing", remedy, path=("slow_start",))
+        yield from self._health()
         if (
             self.load_balancing.policy == "random"
             and len({endpoint.weight for endpoint in self.endpoints}) > 1
@@ -320,6 +321,11 @@ class Upstream:
                     value=address[0],
                 )
         yield from self._priorities()
+
+    def _health(self) -> Iterator[Mistake]:
+        check = self.health_check
+        if check is not None and check.type == "grpc" and self.protocol not in ("http2", "grpc"):
+            yield Mistake("gRPC health checks need HTTP/2", "write protocol: grpc", path=("health_check",))
 
     def _priorities(self) -> Iterator[Mistake]:
         used = {endpoint.priority for endpoint in self.endpoints}
