@@ -36,7 +36,7 @@ bench: $(READY) ## the figures of docs/performance.md
 	$(BIN)/python -m benchmarks
 
 golden: $(READY) ## rewrite the golden files and prune what no input claims
-	$(BIN)/python -m pytest tests/translate --update-golden
+	$(BIN)/python -m pytest tests/translate tests/test_docs.py --update-golden
 
 docs: $(READY) ## write the schema and the reference of the language again
 	$(BIN)/xds schema > docs/schema.json
