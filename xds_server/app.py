@@ -73,7 +73,10 @@ class _ControlPlane:
 
 
 async def _control_plane(options: Options, stack: AsyncExitStack) -> _ControlPlane:
-    store = Store()
+    store = Store(
+        quarantine=True,
+        place=lambda _group: lambda type_, name: str(_place(control.serving, type_, name) or ""),
+    )
     directory = Directory(options.folder, poll=options.poll)
     control = Control(directory, Compiler(), lambda compiled: _publish(store, compiled))
     fleet = Fleet(lambda type_, name: _place(control.serving, type_, name))

@@ -51,10 +51,27 @@ def test_a_rejected_resource_is_not_sent_again_until_its_content_changes() -> No
     assert isinstance(client.event, Nacked)
     assert client.wait(3600) == []
     (better,) = client.publish(snapshot(cluster={"a": "1", "b": "1", "c": "1"}))
-    assert content(better) == {"b": "1", "c": "1"}
-    client.ack(better)
+    assert content(better) == {"c": "1"}
+    (innocent,) = client.ack(better)
+    assert content(innocent) == {"b": "1"}
+    client.ack(innocent)
     (repaired,) = client.publish(snapshot(cluster={"a": "2", "b": "1", "c": "1"}))
     assert content(repaired) == {"a": "2"}
+
+
+def test_after_a_rejection_that_names_nobody_each_suspect_goes_alone_after_what_is_new() -> None:
+    client = Delta(snapshot(cluster={"a": "1", "b": "1"}))
+    (response,) = client.ask(CLUSTER)
+    client.nack(response, "something is wrong")
+    (new,) = client.publish(snapshot(cluster={"a": "1", "b": "1", "c": "1"}))
+    assert content(new) == {"c": "1"}
+    (first,) = client.ack(new)
+    assert content(first) == {"a": "1"}
+    (second,) = client.nack(first, "something is wrong")
+    assert isinstance(client.event, Nacked)
+    assert client.event.blamed == {"a"}
+    assert content(second) == {"b": "1"}
+    assert client.ack(second) == []
 
 
 def test_the_first_answer_to_a_wildcard_is_sent_even_when_it_is_empty() -> None:

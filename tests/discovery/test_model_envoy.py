@@ -80,6 +80,8 @@ class Machine(RuleBasedStateMachine):
     def deliver(self) -> None:
         response = self.queue.popleft()
         got = {one.name: one for one in response.resources}
+        if response.type == ENDPOINT:  # of a cluster that has gone meanwhile, Envoy wants none
+            got = {name: one for name, one in got.items() if name in self.has[CLUSTER]}
         before = dict(self.has[response.type])
         if self.protocol is Protocol.SOTW and response.type.whole:
             self.has[response.type] = {}
@@ -135,7 +137,7 @@ class Machine(RuleBasedStateMachine):
         assert self.served is not None
         assert self.client.stream.overdue == []
         for type_, held in self.has.items():
-            assert held == {name: one.version for name, one in self.served[type_].items()}
+            assert held == {name: one.version for name, one in self.served[type_].items()}, type_
         self.excused = False
         assert self.targets <= self.warm
 

@@ -48,6 +48,7 @@ class DeltaWatch(Watch):
         named = added - {WILDCARD}
         if WILDCARD in added and snapshot is not None:
             self._look_at(snapshot[self.type])
+            self.dirty.update(self.sent)
         if WILDCARD in added and not first:
             self.owed = True
         self.forced |= named - (self.sent.keys() if first else set())
@@ -60,15 +61,19 @@ class DeltaWatch(Watch):
         if self.subscription.wildcard:
             self.forced.add(name)
             return
-        self.sent.pop(name, None)
+        if self.pending is None or name not in self.pending.versions:
+            self.sent.pop(
+                name, None
+            )  # else it is on its way, and the client may want it again before it arrives
         self._done(name)
         self.unsure.discard(name)
+        self.suspects.discard(name)
 
     def take(
         self, snapshot: Snapshot, work: Work, nonce: str, makes: bool, breaks: bool, limit: int
     ) -> Response | None:
         """The next response, or None. `makes` and `breaks` allow changes and removals; `limit` is in bytes."""
-        changes = _fitting(work.changes, limit) if makes else ()
+        changes = _fitting(self.part(work.changes), limit) if makes else ()
         removed = (*work.absent, *work.removals) if breaks else work.absent
         if not (changes or removed or (self.owed and makes)):
             return None

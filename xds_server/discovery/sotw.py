@@ -60,7 +60,8 @@ class SotwWatch(Watch):
         Watch.note(self, difference, old)
         if self.type.whole:
             items = old[self.type]
-            self.held.update({name: items[name] for name in difference.removed if name in self.sent})
+            kept = self.sent.keys() - self.rejected
+            self.held.update({name: items[name] for name in difference.removed if name in kept})
         for name in difference.changed:
             self.held.pop(name, None)
 
@@ -116,4 +117,4 @@ class SotwWatch(Watch):
             self.sent.pop(name, None)
         if not makes or not (work.changes or self.owed):
             return None
-        return self._send(Response(self.type, nonce, snapshot.version(self.type), work.changes))
+        return self._send(Response(self.type, nonce, snapshot.version(self.type), self.part(work.changes)))

@@ -22,6 +22,9 @@ from xds_server.discovery.subscription import Subscription
 from xds_server.discovery.types import ResourceType
 from xds_server.discovery.watch import Work
 
+ENVOY = "envoy"
+"""What Envoy calls itself (``user_agent_name``)."""
+
 
 class Protocol(Enum):
     """The two variants of the protocol."""
@@ -110,7 +113,8 @@ class Stream:
         if type_ not in self.watches:
             if len(self.watches) >= self.limits.types:
                 return Refused(message=f"more than {self.limits.types} types on one stream")
-            added = _WATCHES[self.protocol](type_, Subscription(type_.whole))
+            alone = type_.alone and self.node is not None and self.node.agent == ENVOY
+            added = _WATCHES[self.protocol](type_, Subscription(type_.whole), alone=alone)
             self.watches = dict(sorted([*self.watches.items(), (type_, added)], key=lambda one: one[0].order))
         return self.watches[type_]
 
@@ -119,8 +123,9 @@ class Stream:
             case Acked():
                 self._forget((type_, name) for name in event.versions)
             case Nacked():
-                rejected = {(type_, name) for name in event.versions}
-                self._forget(rejected)
+                # Envoy applies what it does not blame; when it blames nobody, it applied nothing
+                rejected = {(type_, name) for name in event.blamed or event.versions}
+                self._forget((type_, name) for name in event.versions)
                 self._forget([one for one, owner in self._awaited.items() if owner in rejected])
             case Subscribed():
                 self._forget((type_, name) for name in event.dropped)
@@ -161,12 +166,6 @@ class Stream:
         for watch in self.watches.values():
             watch.advance(snapshot, self._snapshot)
         self._snapshot = snapshot
-        gone = [
-            one
-            for one, owner in self._awaited.items()
-            if one[1] not in snapshot[one[0]] or owner[1] not in snapshot[owner[0]]
-        ]
-        self._forget(gone)
 
     def _round(self, snapshot: Snapshot, now: float) -> Iterator[Response]:
         makes: bool | None = None
@@ -177,7 +176,7 @@ class Stream:
             if type_.order < types.BREAKS_FROM:
                 allowed = True, not work.removals or self._unused(snapshot, now)
             else:
-                makes = self._made(now) if makes is None else makes
+                makes = self._made(snapshot, now) if makes is None else makes
                 allowed = makes, makes
             response = watch.take(snapshot, work, str(self._nonce + 1), *allowed, self.limits.response)
             if response is not None:
@@ -190,6 +189,8 @@ class Stream:
         if response.type.order >= types.BREAKS_FROM:
             self._quiet_since = None
         sent = {one.name for one in response.resources}
+        removed = {(response.type, name) for name in response.removed}
+        self._forget([one for one, owner in self._awaited.items() if removed and owner in removed])
         for one in work.changes:
             for reference in references(response.type, one) if one.name in sent else ():
                 if reference[1] not in snapshot[reference[0]]:
@@ -199,13 +200,18 @@ class Stream:
                 if response.type.order < types.BREAKS_FROM:
                     self._awaited[reference] = (response.type, one.name)
 
-    def _made(self, now: float) -> bool:
+    def _made(self, snapshot: Snapshot, now: float) -> bool:
         """Whether everything that listeners and routes refer to is with the client, or is waited for no longer."""
-        blockers = [f"{type_.name} {name}" for type_, name in self._awaited]
+        blockers = [
+            f"{type_.name} {name}"
+            for (type_, name), owner in self._awaited.items()
+            if name in snapshot[type_] and owner[1] in snapshot[owner[0]]
+        ]
         blockers += [type_.name for type_, watch in self._watches(makes=True) if watch.pending is not None]
-        if blockers and not self._expired("makes", blockers, now):
-            return False
-        self._awaited.clear()
+        if blockers:
+            if not self._expired("makes", blockers, now):
+                return False
+            self._awaited.clear()
         return True
 
     def _unused(self, snapshot: Snapshot, now: float) -> bool:

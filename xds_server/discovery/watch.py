@@ -43,15 +43,20 @@ class Watch:
 
     `sent` is by name the version that was sent last: a rejected one too, so that it is sent again only when
     its content changes. `dirty` may differ from the snapshot, `forced` is sent even if it does not. `unsure`
-    stood in a rejected response without being to blame: it goes along with the next change.
+    stood in a rejected response without being to blame: the next change makes it one of `suspects`, which go
+    one at a time where the protocol has parts, so that the guilty one shows and holds back nothing else.
+    `rejected` are to blame for the last rejection of theirs. `alone` sends each resource by itself.
     """
 
     type: ResourceType
     subscription: Subscription
+    alone: bool = False
     sent: dict[str, str] = field(default_factory=dict)
     dirty: set[str] = field(default_factory=set)
     forced: set[str] = field(default_factory=set)
     unsure: set[str] = field(default_factory=set)
+    suspects: set[str] = field(default_factory=set)
+    rejected: set[str] = field(default_factory=set)
     owed: bool = False
     pending: Pending | None = None
     nonce: str = ""
@@ -69,6 +74,7 @@ class Watch:
         for names in (difference.changed, difference.removed):
             self.dirty.update(name for name in names if self.subscription.wants(name))
         self.forced |= self.unsure
+        self.suspects |= self.unsure
         self.unsure.clear()
 
     def _look_at(self, names: Iterable[str]) -> None:
@@ -104,11 +110,19 @@ class Watch:
         self.dirty.discard(name)
         self.forced.discard(name)
 
+    def part(self, changes: tuple[Resource, ...]) -> tuple[Resource, ...]:
+        """What may go together: all that are above suspicion, else one of the others."""
+        if self.alone:
+            return changes[:1]
+        trusted = tuple(one for one in changes if one.name not in self.suspects)
+        return trusted or changes[:1]
+
     def _send(self, response: Response) -> Response:
         versions = {one.name: one.version for one in response.resources}
         for name in versions:
             self._done(name)
             self.unsure.discard(name)
+            self.suspects.discard(name)
         for name in response.removed:
             self._done(name)
             self.sent.pop(name, None)
@@ -123,7 +137,11 @@ class Watch:
         pending, self.pending = self.pending, None
         if pending is None:
             return None
+        for name in pending.versions:
+            if not self.subscription.wants(name):
+                self.sent.pop(name, None)
         if message is None:
+            self.rejected.difference_update(pending.versions)
             return Acked(
                 type=self.type,
                 version=pending.version,
@@ -132,6 +150,7 @@ class Watch:
                 removed=pending.removed,
             )
         guilty = blamed(message, pending.versions)
+        self.rejected |= guilty
         self.unsure |= pending.versions.keys() - guilty
         return Nacked(
             type=self.type,

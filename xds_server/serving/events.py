@@ -103,4 +103,27 @@ class Published:
     removed: Mapping[ResourceType, int]
 
 
-Event = Connected | Disconnected | Sent | Acked | Nacked | Overdue | Published
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """One quarantined resource. `standing` is the version that is served in its place; None: nothing is."""
+
+    type: ResourceType
+    name: str
+    version: str
+    standing: str | None
+    message: str
+    """The client's own words."""
+    node: str
+    place: str = ""
+    """Where the resource came from, when somebody told: ``file:line``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """A rejected resource is held back from now on, for its whole group."""
+
+    group: str
+    held: Held
+
+
+Event = Connected | Disconnected | Sent | Acked | Nacked | Overdue | Published | Quarantined

@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from xds_server.discovery.snapshot import EMPTY, Snapshot
-from xds_server.serving.events import Event, Published
+from xds_server.serving.events import Acked, Event, Held, Nacked, Published, Quarantined
+from xds_server.serving.quarantine import Place, Quarantine
 
 Observer = Callable[[Event], None]
 
 
 @dataclass(slots=True)
 class _Group:
+    quarantine: Quarantine
+    wanted: Snapshot | None = None
     snapshot: Snapshot | None = None
     published: float = 0.0
     bells: set[asyncio.Event] = field(default_factory=set)
@@ -25,23 +28,39 @@ class Store:
     """Snapshots by node group. The group without a name, ``""``, is everybody's unless groups are told apart.
 
     `observers` are called with every event, in the order given, in the event loop: they must not block.
-    `clock` gives monotonic seconds.
+    `quarantine` has a resource that a client rejected replaced by its last accepted form, for the whole group;
+    `place` says where a resource of a group came from. `clock` gives monotonic seconds.
     """
 
-    def __init__(self, *observers: Observer, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *observers: Observer,
+        quarantine: bool = False,
+        place: Callable[[str], Place] = lambda _group: lambda _type, _name: "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._observers = list(observers)
+        self._quarantine = quarantine
+        self._place = place
         self._groups: dict[str, _Group] = {}
         self._clock = clock
 
     def publish(self, snapshot: Snapshot, group: str = "") -> bool:
         """Make a snapshot current: all of it or nothing. Returns False when it changes nothing."""
         entry = self._group(group)
-        old = entry.snapshot
-        difference = snapshot.diff(old if old is not None else EMPTY)
-        if old is not None and not difference:
+        if entry.wanted is not None and not snapshot.diff(entry.wanted):
             return False
-        entry.snapshot, entry.published = snapshot, self._clock()
-        self.record(
+        entry.wanted, entry.published = snapshot, self._clock()
+        self._serve(group, entry)
+        return True
+
+    def _serve(self, group: str, entry: _Group) -> None:
+        """Make what is wanted, without what is held back, the current snapshot."""
+        assert entry.wanted is not None
+        snapshot = entry.quarantine.apply(entry.wanted)
+        difference = snapshot.diff(entry.snapshot if entry.snapshot is not None else EMPTY)
+        entry.snapshot = snapshot
+        self._tell(
             Published(
                 group=group,
                 changed={type_: len(one.changed) for type_, one in difference.items()},
@@ -50,10 +69,13 @@ class Store:
         )
         for bell in entry.bells:
             bell.set()
-        return True
+
+    def held(self, group: str = "") -> tuple[Held, ...]:
+        """What was rejected and is held back until its content changes."""
+        return tuple(self._group(group).quarantine.held.values())
 
     def current(self, group: str = "") -> Snapshot | None:
-        """The snapshot of a group; None before its first one."""
+        """The snapshot that a group is served; None before its first one."""
         entry = self._groups.get(group)
         return entry.snapshot if entry is not None else None
 
@@ -92,9 +114,28 @@ class Store:
         self._observers.append(observer)
 
     def record(self, event: Event) -> None:
-        """Tell the observers."""
+        """Take note of what happened on a stream, and tell the observers."""
+        self._tell(event)
+        if self._quarantine and isinstance(event, Acked | Nacked):
+            self._judge(event)
+
+    def _judge(self, event: Acked | Nacked) -> None:
+        entry = self._group(event.group)
+        if isinstance(event, Acked):
+            if entry.snapshot is not None:
+                entry.quarantine.accept(event, entry.snapshot)
+        elif entry.quarantine.reject(event) and entry.wanted is not None:
+            before = set(entry.quarantine.held)
+            self._serve(event.group, entry)
+            for key, held in entry.quarantine.held.items():
+                if key not in before:
+                    self._tell(Quarantined(group=event.group, held=held))
+
+    def _tell(self, event: Event) -> None:
         for observer in self._observers:
             observer(event)
 
     def _group(self, name: str) -> _Group:
-        return self._groups.setdefault(name, _Group())
+        if name not in self._groups:
+            self._groups[name] = _Group(Quarantine(self._place(name)))
+        return self._groups[name]

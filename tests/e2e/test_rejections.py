@@ -1,0 +1,198 @@
+"""What the real Envoy does with a response that has one bad resource, and what we make of it (docs/rejections.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from google.protobuf import any_pb2
+
+from tests.support.envoy import Envoy
+from tests.support.ports import free_port
+from tests.support.resources import cluster, endpoint, listener, routes
+from tests.support.wait import wait_for
+from tests.support.xds import XdsThread, bootstrap
+from xds_server.discovery.snapshot import Resource, Snapshot
+from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ROUTE, ResourceType
+from xds_server.serving.events import Nacked
+from xds_server.serving.store import Store
+
+Resources = dict[ResourceType, dict[str, Resource]]
+
+
+class Fleet:
+    """One Envoy with a server of its own; every test leaves the base behind."""
+
+    def __init__(self, xds: XdsThread, envoy: Envoy) -> None:
+        self.xds = xds
+        self.envoy = envoy
+        self.ports = free_port(), free_port()
+
+    def base(self) -> Resources:
+        return {
+            CLUSTER: {"a": cluster("a"), "b": cluster("b")},
+            ENDPOINT: {"a": endpoint("a"), "b": endpoint("b")},
+            LISTENER: {
+                "l1": _listener("l1", self.ports[0], "r1"),
+                "l2": _listener("l2", self.ports[1], "r2"),
+            },
+            ROUTE: {"r1": routes("r1", {"/": "a"}), "r2": routes("r2", {"/": "b"})},
+        }
+
+    def publish(self, resources: Resources) -> None:
+        self.xds.publish(Snapshot.of({type_: list(items.values()) for type_, items in resources.items()}))
+
+    def reset(self) -> None:
+        self.publish(self.base())
+        wait_for(lambda: self.has() == (["a", "b"], ["l1", "l2"], {"r1": "/", "r2": "/"}), "the base")
+        self.xds.run(self.xds.events.clear)
+
+    def rejection(self) -> Nacked:
+        return wait_for(lambda: self.xds.seen(Nacked), "a rejection")[-1]
+
+    def _dump(self, kind: str, key: str) -> list[dict[str, Any]]:
+        for part in self.envoy.config_dump()["configs"]:
+            if part["@type"].endswith(f".{kind}"):
+                found: list[dict[str, Any]] = part.get(key, [])
+                return found
+        return []
+
+    def has(self) -> tuple[list[str], list[str], dict[str, str]]:
+        """Active clusters, active listeners, and the first prefix of each route configuration."""
+        clusters = [
+            one["cluster"]["name"] for one in self._dump("ClustersConfigDump", "dynamic_active_clusters")
+        ]
+        listeners = [
+            one for one in self._dump("ListenersConfigDump", "dynamic_listeners") if "active_state" in one
+        ]
+        found = self._dump("RoutesConfigDump", "dynamic_route_configs")
+        prefixes = {
+            one["route_config"]["name"]: one["route_config"]["virtual_hosts"][0]["routes"][0]["match"][
+                "prefix"
+            ]
+            for one in found
+        }
+        return sorted(clusters), sorted(one["name"] for one in listeners), prefixes
+
+    def ports_of(self, name: str) -> list[int]:
+        dumped = [
+            one["endpoint_config"] for one in self._dump("EndpointsConfigDump", "dynamic_endpoint_configs")
+        ]
+        return [
+            lb["endpoint"]["address"]["socket_address"]["port_value"]
+            for one in dumped
+            if one["cluster_name"] == name
+            for locality in one.get("endpoints", [])
+            for lb in locality["lb_endpoints"]
+        ]
+
+
+def _listener(name: str, port: int, route_name: str) -> Resource:
+    message = listener_pb2.Listener.FromString(listener(name, route_name).body)
+    network = message.filter_chains[0].filters[0]
+    manager = hcm_pb2.HttpConnectionManager()
+    network.typed_config.Unpack(manager)
+    manager.http_filters.add(name="router").typed_config.Pack(router_pb2.Router())
+    network.typed_config.Pack(manager)
+    socket = message.address.socket_address
+    socket.address, socket.port_value = "127.0.0.1", port
+    return Resource.of(message)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["delta", "sotw"])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    folder: Path = tmp_path_factory.mktemp("envoy")
+    with (
+        XdsThread(store=Store(quarantine=True)) as xds,
+        Envoy(bootstrap(xds.port, delta=request.param), folder) as envoy,
+    ):
+        yield Fleet(xds, envoy)
+
+
+@pytest.fixture
+def fleet(shared: Fleet) -> Fleet:
+    shared.reset()
+    return shared
+
+
+def test_a_cluster_that_cannot_be_built_is_named_and_the_others_of_its_response_are_applied(
+    fleet: Fleet,
+) -> None:
+    wanted = fleet.base()
+    wanted[CLUSTER]["bad"] = Resource.of(cluster_pb2.Cluster(name="bad", type=cluster_pb2.Cluster.EDS))
+    wanted[CLUSTER]["z"], wanted[ENDPOINT]["z"] = cluster("z"), endpoint("z")
+    fleet.publish(wanted)
+    assert set(fleet.rejection().blamed) == {"bad"}
+    wait_for(lambda: fleet.has()[0] == ["a", "b", "z"], "the good cluster")
+    assert len(fleet.xds.seen(Nacked)) == 1
+
+
+def test_a_cluster_that_breaks_a_constraint_takes_its_whole_response_with_it_unnamed(fleet: Fleet) -> None:
+    wanted = fleet.base()
+    broken = cluster_pb2.Cluster.FromString(cluster("bad").body)
+    broken.connect_timeout.seconds = -1
+    wanted[CLUSTER]["bad"] = Resource.of(broken)
+    wanted[CLUSTER]["z"], wanted[ENDPOINT]["z"] = cluster("z"), endpoint("z")
+    fleet.publish(wanted)
+    rejection = fleet.rejection()
+    assert {"bad", "z"} <= set(rejection.versions)
+    assert not rejection.blamed
+    assert fleet.has()[0] == ["a", "b"]
+
+
+def test_a_listener_that_cannot_be_built_is_named_and_the_others_are_applied(fleet: Fleet) -> None:
+    wanted = fleet.base()
+    broken = listener_pb2.Listener.FromString(_listener("bad", free_port(), "r1").body)
+    packed = any_pb2.Any(type_url=CLUSTER.url)
+    broken.filter_chains[0].filters[0].typed_config.CopyFrom(packed)
+    wanted[LISTENER]["bad"] = Resource.of(broken)
+    wanted[LISTENER]["z"] = _listener("z", free_port(), "r1")
+    fleet.publish(wanted)
+    assert set(fleet.rejection().blamed) == {"bad"}
+    wait_for(lambda: fleet.has()[1] == ["l1", "l2", "z"], "the good listener")
+
+
+def test_a_listener_at_an_address_that_is_taken_is_named_and_the_others_are_applied(fleet: Fleet) -> None:
+    wanted = fleet.base()
+    wanted[LISTENER]["same"] = _listener("same", fleet.ports[0], "r1")
+    wanted[LISTENER]["z"] = _listener("z", free_port(), "r1")
+    fleet.publish(wanted)
+    assert set(fleet.rejection().blamed) == {"same"}
+    wait_for(lambda: fleet.has()[1] == ["l1", "l2", "z"], "the good listener")
+
+
+def test_routes_go_to_envoy_one_by_one_so_that_the_bad_ones_are_known_and_the_others_applied(
+    fleet: Fleet,
+) -> None:
+    wanted = fleet.base()
+    broken = route_pb2.RouteConfiguration.FromString(routes("r1", {"/new": "a"}).body)
+    broken.virtual_hosts[0].routes[0].match.safe_regex.regex = "("
+    wanted[ROUTE] = {"r1": Resource.of(broken), "r2": routes("r2", {"/new": "b"})}
+    fleet.publish(wanted)
+    rejection = fleet.rejection()
+    assert "r1" not in rejection.message
+    assert set(rejection.blamed) == {"r1"}
+    wait_for(lambda: fleet.has()[2] == {"r1": "/", "r2": "/new"}, "the good routes")
+    (held,) = fleet.xds.run(fleet.xds.store.held)
+    assert (held.name, held.standing) == ("r1", fleet.base()[ROUTE]["r1"].version)
+
+
+def test_endpoints_that_break_a_constraint_are_named_and_stand_at_their_last_accepted_form(
+    fleet: Fleet,
+) -> None:
+    wanted = fleet.base()
+    broken = endpoint_pb2.ClusterLoadAssignment.FromString(endpoint("b", 81).body)
+    broken.endpoints[0].priority = 129
+    wanted[ENDPOINT] = {"a": endpoint("a", 81), "b": Resource.of(broken)}
+    fleet.publish(wanted)
+    assert set(fleet.rejection().blamed) == {"b"}
+    wait_for(lambda: fleet.ports_of("a") == [81], "the good endpoints")
+    assert fleet.ports_of("b") == [80]

@@ -1,0 +1,135 @@
+"""What one client rejects stands at its last accepted form for the group, or is left out; the rest goes on."""
+
+from __future__ import annotations
+
+from tests.support.conversation import snapshot
+from xds_server.discovery.node import Node
+from xds_server.discovery.snapshot import Snapshot
+from xds_server.discovery.types import CLUSTER, ENDPOINT
+from xds_server.serving.events import Acked, Event, Nacked, Quarantined
+from xds_server.serving.store import Store
+
+
+class Group:
+    """A store with quarantine, and clients that accept and reject."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.store = Store(
+            self.events.append,
+            quarantine=True,
+            place=lambda group: lambda type_, name: f"{group or 'gateway'}.yaml: {type_.name} {name}",
+        )
+
+    def publish(self, **types: dict[str, str]) -> None:
+        self.store.publish(snapshot(**types))
+
+    def accept(self, **versions: str) -> None:
+        self.store.record(
+            Acked(
+                stream=1,
+                node=Node(id="n"),
+                group="",
+                type=CLUSTER,
+                version="",
+                versions=versions,
+                removed=(),
+                latency=0,
+                convergence=0,
+            )
+        )
+
+    def reject(self, **versions: str) -> None:
+        self.store.record(
+            Nacked(
+                stream=1,
+                node=Node(id="n"),
+                group="",
+                type=CLUSTER,
+                version="",
+                versions=versions,
+                message="no",
+                blamed=versions,
+            )
+        )
+
+    @property
+    def served(self) -> dict[str, str]:
+        current = self.store.current()
+        assert isinstance(current, Snapshot)
+        return {name: one.version for name, one in current[CLUSTER].items()}
+
+
+def test_a_rejected_resource_stands_at_its_last_accepted_form() -> None:
+    group = Group()
+    group.publish(cluster={"a": "1", "b": "1"})
+    group.accept(a="1", b="1")
+    group.publish(cluster={"a": "2", "b": "2"})
+    group.reject(a="2")
+    assert group.served == {"a": "1", "b": "2"}
+    (held,) = group.store.held()
+    assert (held.name, held.version, held.standing, held.message) == ("a", "2", "1", "no")
+
+
+def test_a_resource_that_was_never_accepted_is_left_out() -> None:
+    group = Group()
+    group.publish(cluster={"a": "1", "b": "1"})
+    group.reject(a="1")
+    assert group.served == {"b": "1"}
+    assert group.store.held()[0].standing is None
+
+
+def test_the_place_that_it_came_from_is_told() -> None:
+    group = Group()
+    group.publish(cluster={"a": "1"})
+    group.reject(a="1")
+    (event,) = [event for event in group.events if isinstance(event, Quarantined)]
+    assert event.held.place == "gateway.yaml: cluster a"
+
+
+def test_changed_content_is_served_again() -> None:
+    group = Group()
+    group.publish(cluster={"a": "1"})
+    group.reject(a="1")
+    group.publish(cluster={"a": "2"})
+    assert group.served == {"a": "2"}
+    assert group.store.held() == ()
+
+
+def test_other_changes_go_on_while_one_resource_is_held() -> None:
+    group = Group()
+    group.publish(cluster={"a": "1", "b": "1"}, endpoint={"e": "1"})
+    group.accept(a="1", b="1")
+    group.publish(cluster={"a": "bad", "b": "1"}, endpoint={"e": "1"})
+    group.reject(a="bad")
+    group.publish(cluster={"a": "bad", "b": "2"}, endpoint={"e": "2"})
+    assert group.served == {"a": "1", "b": "2"}
+    current = group.store.current()
+    assert current is not None
+    assert current[ENDPOINT]["e"].version == "2"
+
+
+def test_what_another_client_accepted_is_not_held_back_for_all() -> None:
+    group = Group()
+    group.publish(cluster={"a": "1"})
+    group.accept(a="1")
+    group.reject(a="1")
+    assert group.served == {"a": "1"}
+
+
+def test_a_removed_resource_is_held_no_longer() -> None:
+    group = Group()
+    group.publish(cluster={"a": "1", "b": "1"})
+    group.reject(a="1")
+    group.publish(cluster={"b": "1"})
+    assert group.store.held() == ()
+
+
+def test_other_groups_are_not_concerned() -> None:
+    group = Group()
+    group.store.publish(snapshot(cluster={"a": "1"}), "other")
+    group.publish(cluster={"a": "1"})
+    group.reject(a="1")
+    other = group.store.current("other")
+    assert other is not None
+    assert list(other[CLUSTER]) == ["a"]

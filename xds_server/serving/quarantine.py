@@ -1,0 +1,91 @@
+"""Rejected resources held back: each stands at its last accepted form, or is left out, until its content changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from xds_server.discovery.snapshot import Resource, Snapshot
+from xds_server.discovery.types import ResourceType
+from xds_server.serving.events import Acked, Held, Nacked
+
+Key = tuple[ResourceType, str]
+
+
+Place = Callable[[ResourceType, str], str]
+
+
+class Quarantine:
+    """Of one node group. `place` says where a resource came from."""
+
+    def __init__(self, place: Place = lambda _type, _name: "") -> None:
+        self.held: dict[Key, Held] = {}
+        self._place = place
+        self._accepted: dict[Key, Resource] = {}
+        self._bad: dict[Key, dict[str, Nacked]] = {}
+
+    def accept(self, event: Acked, served: Snapshot) -> None:
+        """Remember what was accepted, as what a later version can fall back on."""
+        for name, version in event.versions.items():
+            one = served[event.type].get(name)
+            if one is not None and one.version == version:
+                self._accepted[event.type, name] = one
+
+    def reject(self, event: Nacked) -> bool:
+        """Hold back what is to blame. Returns False when that is not known, or known already.
+
+        What another client accepted in this very version is not held back: the one that rejects it is alone.
+        """
+        new = False
+        for name, version in event.blamed.items():
+            accepted = self._accepted.get((event.type, name))
+            if accepted is not None and accepted.version == version:
+                continue
+            bad = self._bad.setdefault((event.type, name), {})
+            new = new or version not in bad
+            bad[version] = event
+        return new
+
+    def apply(self, wanted: Snapshot) -> Snapshot:
+        """What is served instead of `wanted`."""
+        self.held = {}
+        changed: dict[ResourceType, dict[str, Resource]] = {}
+        for (type_, name), rejections in list(self._bad.items()):
+            one = wanted[type_].get(name)
+            if one is None or one.version not in rejections:
+                del self._bad[type_, name]
+                continue
+            items = changed.setdefault(type_, dict(wanted[type_]))
+            self._hold(type_, one, rejections, items)
+        self._accepted = {key: one for key, one in self._accepted.items() if key[1] in wanted[key[0]]}
+        return _replaced(wanted, changed) if changed else wanted
+
+    def _hold(
+        self,
+        type_: ResourceType,
+        one: Resource,
+        rejections: Mapping[str, Nacked],
+        items: dict[str, Resource],
+    ) -> None:
+        standing = self._accepted.get((type_, one.name))
+        if standing is not None and standing.version in rejections:
+            standing = None
+        if standing is None:
+            del items[one.name]
+        else:
+            items[one.name] = standing
+        rejection = rejections[one.version]
+        self.held[type_, one.name] = Held(
+            type=type_,
+            name=one.name,
+            version=one.version,
+            standing=standing.version if standing is not None else None,
+            message=rejection.message,
+            node=rejection.node.id,
+            place=self._place(type_, one.name),
+        )
+
+
+def _replaced(wanted: Snapshot, changed: Mapping[ResourceType, Mapping[str, Resource]]) -> Snapshot:
+    items = {type_: changed.get(type_, wanted[type_]) for type_ in wanted}
+    versions = {type_: wanted.version(type_) for type_ in wanted if type_ not in changed}
+    return Snapshot.of({type_: one.values() for type_, one in items.items()}, versions)
