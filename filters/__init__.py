@@ -8,6 +8,7 @@ from filters.authorize import Authorize
 from filters.basic_auth import BasicAuth
 from filters.compression import Compression
 from filters.cors import Cors
+from filters.ext_authz.policy import ExtAuthz
 from filters.fault import Fault
 from filters.grpc_web import GrpcWeb
 from filters.headers import RequestHeaders, ResponseHeaders
@@ -31,6 +32,7 @@ POLICIES: tuple[Policy[Any], ...] = (
     ApiKey(),
     BasicAuth(),
     Authorize(),
+    ExtAuthz(),
     GrpcWeb(),
     RequestHeaders(),
     Fault(),

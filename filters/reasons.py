@@ -16,7 +16,8 @@ class Reason:
 
     `when` is a CEL expression over Envoy's attributes, mostly of `response.code_details`. `status` is what the
     client gets, None for the status that Envoy chose; `title` is the problem's (RFC 9457 section 3.1).
-    `challenge` is a WWW-Authenticate where Envoy gives none.
+    `challenge` is a WWW-Authenticate where Envoy gives none. `own_body` leaves the body as its author wrote it,
+    unless `errors:` says otherwise.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Reason:
     when: str
     status: int | None = None
     challenge: str | None = None
+    own_body: bool = False
 
 
 def details(text: str) -> str:

@@ -208,6 +208,8 @@ def _shorten(cls: Any, refers: list[tuple[str, str]], value: Any, path: Path, pr
     problems.names += [
         (path, section, one) for name, section in refers for one in _referred(getattr(result, name))
     ]
+    if getattr(cls, "REFERENCE", False):
+        problems.references.append((path, result))
     return result
 
 

@@ -7,6 +7,8 @@ import logging
 import os
 import sys
 
+from xds_server.cli.run import address
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
@@ -17,6 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="127.0.0.1:18001",
         help="where Envoys ask, HOST:PORT (several processes may share it) or unix:/PATH",
     )
+    add("--admin-address", help="probes, status and metrics, HOST:PORT; port 0: any; default: none")
     add("--node-id", default="", help="what `xds status` calls it; default: policy-server@HOSTNAME")
     add("--drain", type=float, default=5.0, help="seconds that requests under way get at the end")
 
@@ -24,6 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal comes. Raises EnvironmentFailed."""
     import uvloop
+    from prometheus_client import CollectorRegistry
 
     from xds_server.policy_server.run import Options, serve
     from xds_server.policy_server.services import SERVICES
@@ -35,9 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
         stream=sys.stderr,
     )
     options = Options(
-        xds=arguments.xds, listen=arguments.listen, node_id=arguments.node_id, drain=arguments.drain
+        xds=arguments.xds,
+        listen=arguments.listen,
+        admin=address("--admin-address", arguments.admin_address) if arguments.admin_address else None,
+        node_id=arguments.node_id,
+        drain=arguments.drain,
     )
-    uvloop.run(serve(options, tuple(make() for make in SERVICES)))
+    registry = CollectorRegistry()
+    uvloop.run(serve(options, tuple(make(registry) for make in SERVICES), registry))
     sys.stderr.flush()
     # A function of a user that never returns would hold the interpreter back for ever.
     os._exit(0)

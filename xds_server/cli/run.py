@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
-    host, port = _address(arguments.admin_address)
+    host, port = address("--admin-address", arguments.admin_address)
     options = Options(
         folder=Path(arguments.folder),
         proxy=not arguments.no_proxy,
@@ -73,8 +73,9 @@ def _loop(main) -> None:  # type: ignore[no-untyped-def] # a coroutine
         uvloop.run(main)
 
 
-def _address(text: str) -> tuple[str, int]:
+def address(option: str, text: str) -> tuple[str, int]:
+    """Host and port of an option's value. Raises WrongUsage."""
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
-        raise WrongUsage(f"--admin-address: '{text}' is not HOST:PORT, such as 127.0.0.1:19000")
+        raise WrongUsage(f"{option}: '{text}' is not HOST:PORT, such as 127.0.0.1:19000")
     return host.strip("[]"), int(port)

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from envoy.config.core.v3 import base_pb2
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from filters.rules import Service
+from xds_server.admin import Admin, Page, Pages
 from xds_server.errors import EnvironmentFailed
 from xds_server.policy_server.client import Client
 from xds_server.policy_server.rules import Rules
@@ -27,17 +29,19 @@ CLUSTER = "policy-servers"
 class Options:
     """What `xds policy-server` was asked for. `xds` and `listen` are ``HOST:PORT`` or ``unix:/PATH``.
 
-    `drain` is the number of seconds that requests under way get at the end.
+    `admin` is where probes and metrics are, None for nowhere; a port of 0 is any free one. `drain` is the number of
+    seconds that requests under way get at the end.
     """
 
     xds: str
     listen: str
+    admin: tuple[str, int] | None = None
     node_id: str = ""
     drain: float = 5.0
 
 
-async def serve(options: Options, services: Sequence[Service]) -> None:
-    """Serve until SIGINT or SIGTERM. Raises EnvironmentFailed."""
+async def serve(options: Options, services: Sequence[Service], registry: CollectorRegistry) -> None:
+    """Serve until SIGINT or SIGTERM. `registry` has the services' metrics. Raises EnvironmentFailed."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -51,6 +55,7 @@ async def serve(options: Options, services: Sequence[Service]) -> None:
     client = Client(rules, options.xds, _node(options), complete)
     try:
         address = await server.start(options.listen)
+        admin = _admin(options.admin, _pages(server, client, rules, registry))
     except OSError as error:
         raise EnvironmentFailed(f"{error}; choose another address") from None
     log.info("policy server at %s, asking the control plane at %s", address, options.xds)
@@ -63,6 +68,33 @@ async def serve(options: Options, services: Sequence[Service]) -> None:
     await server.stop(options.drain)
     following.cancel()
     await asyncio.wait({following})
+    if admin is not None:
+        admin.stop()
+
+
+def _admin(address: tuple[str, int] | None, pages: Pages) -> Admin | None:
+    if address is None:
+        return None
+    admin = Admin(*address, pages)
+    admin.start()
+    log.info("admin at http://%s:%d", address[0], admin.port)
+    return admin
+
+
+def _pages(server: PolicyServer, client: Client, rules: Rules, registry: CollectorRegistry) -> Pages:
+    return {
+        "/healthz": lambda: Page.of({"status": "ok"}),
+        "/ready": lambda: Page.of({"ready": server.healthy}, 200 if server.healthy else 503),
+        "/status": lambda: Page.of(
+            {
+                "control_plane_connected": client.connected,
+                "under_way": server.busy,
+                "rules": dict(rules.counts()),
+                "refused": dict(rules.refused),
+            }
+        ),
+        "/metrics": lambda: Page(200, generate_latest(registry), CONTENT_TYPE_LATEST),
+    }
 
 
 def _node(options: Options) -> base_pb2.Node:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from prometheus_client import CollectorRegistry
+
+from filters.ext_authz.service import Authorization
 from filters.rules import Service
 
-SERVICES: tuple[Callable[[], Service], ...] = ()
-"""A literal, as the policies are: each makes one service."""
+SERVICES: tuple[Callable[[CollectorRegistry], Service], ...] = (
+    lambda registry: Authorization(registry).service(),
+)
+"""A literal, as the policies are: each makes one service, whose metrics go into the registry."""

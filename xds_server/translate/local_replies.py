@@ -50,13 +50,15 @@ def _cel(expression: str) -> accesslog_pb2.AccessLogFilter:
 
 
 def _mapper(reason: Reason, override: ErrorOverride | None) -> hcm_pb2.ResponseMapper:
+    own_body = reason.own_body and override is None
     override = override or ErrorOverride()
     status = override.status or reason.status
     mapper = hcm_pb2.ResponseMapper(
         filter=_cel(reason.when),
         headers_to_add=[header(REASON_HEADER, reason.name), *_challenge(reason), *_headers(override)],
-        body_format_override=_format(_body(reason, override, status)),
     )
+    if not own_body:
+        mapper.body_format_override.CopyFrom(_format(_body(reason, override, status)))
     if status is not None:
         mapper.status_code.CopyFrom(uint32(status))
     return mapper

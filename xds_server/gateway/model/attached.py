@@ -15,7 +15,6 @@ from filters.policy import Policy
 PLANNED = frozenset(
     [
         "csrf",
-        "ext_authz",
         "rate_limit",
         "quota",
         "concurrency",

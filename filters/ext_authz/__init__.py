@@ -1,0 +1,8 @@
+"""ext_authz: a policy in Python, or a service of your own, decides whether a request passes.
+
+This is what policies import: ``from filters.ext_authz import Request, Decision, allow, deny``.
+"""
+
+from filters.ext_authz.decisions import Decision, Headers, Peer, Request, allow, deny
+
+__all__ = ["Decision", "Headers", "Peer", "Request", "allow", "deny"]

@@ -1,0 +1,141 @@
+"""What a policy in Python is asked and what it answers, as plain frozen values."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from envoy.type.v3 import http_status_pb2
+
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+_STATUSES = frozenset(code for code in http_status_pb2.StatusCode.values() if code >= 300)
+
+
+class Headers(Mapping[str, str]):
+    """Headers by name, whatever its case. Several of one name are joined by a comma (RFC 9110 section 5.3)."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
+        pairs = values.items() if isinstance(values, Mapping) else values
+        self._values = {name.lower(): value for name, value in pairs}
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Headers({sorted(self._values)})"  # names only: values may be secrets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """The client's certificate. `principal` is its first URI name, else DNS name, else the subject."""
+
+    principal: str
+    certificate: str = field(default="", repr=False)
+    """PEM."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request. `path` is normalized and without the query.
+
+    `query` has the first value of each parameter, `query_string` all of it as it was written. `claims` are those
+    of the verified token, `consumer` and `plan` who was identified, `peer` the verified client certificate.
+    `body` is None unless the policy asks for it; with `partial` it may be cut.
+    """
+
+    method: str = "GET"
+    scheme: str = "https"
+    host: str = ""
+    path: str = "/"
+    query: Mapping[str, str] = field(default_factory=dict)
+    query_string: str = ""
+    path_params: Mapping[str, str] = field(default_factory=dict)
+    headers: Headers = field(default_factory=Headers)
+    client_address: str = ""
+    peer: Peer | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    consumer: str | None = None
+    plan: str | None = None
+    authenticated_by: str | None = None
+    route: str = ""
+    id: str = ""
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a policy answers; made by `allow` and `deny`.
+
+    When allowed, `headers` are set on the request to the upstream, `remove` are taken from it, and
+    `response_headers` are set on the response. When denied, `headers` belong to the answer, and a `body` of None
+    is the gateway's own problem+json (RFC 9457). `metadata` is Envoy's dynamic metadata.
+    """
+
+    allowed: bool
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    remove: tuple[str, ...] = ()
+    response_headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def allow(
+    headers: Mapping[str, str] | None = None,
+    *,
+    remove: Iterable[str] = (),
+    response_headers: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Decision:
+    """Let the request pass. Raises ValueError for what is no header."""
+    removed = tuple(remove)
+    _checked(dict.fromkeys(removed, ""))
+    return Decision(
+        allowed=True,
+        headers=_checked(headers or {}),
+        remove=removed,
+        response_headers=_checked(response_headers or {}),
+        metadata=dict(metadata or {}),
+    )
+
+
+def deny(
+    status: int = 403,
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: str | bytes | Mapping[str, Any] | None = None,
+) -> Decision:
+    """Refuse the request; a mapping as the body is sent as JSON. Raises ValueError for what HTTP does not have."""
+    if status not in _STATUSES:
+        raise ValueError(f"{status} is not a status that a refusal can have")
+    answer = dict(_checked(headers or {}))
+    if isinstance(body, Mapping):
+        body = json.dumps(dict(body), ensure_ascii=False)
+        if not any(name.lower() == "content-type" for name in answer):
+            answer["content-type"] = "application/json"
+    content = body.encode() if isinstance(body, str) else body
+    return Decision(allowed=False, status=status, headers=answer, body=content)
+
+
+def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in headers.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a header's name")
+        if not isinstance(value, str) or not _VALUE.fullmatch(value):
+            raise ValueError(f"the value of {name} is not text, or has control characters")
+    return dict(headers)

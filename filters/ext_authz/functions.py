@@ -1,0 +1,170 @@
+"""The source of a policy to a function that decides within a time limit, whatever the function does.
+
+A function never gets hold of the event loop's thread unless it is a coroutine: others run in threads of their own,
+a bounded number for each, so that one slow policy holds back neither the others nor the server.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import linecache
+import re
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import CodeType, ModuleType
+from typing import Any
+
+from filters.ext_authz.decisions import Decision, Request
+from filters.rules import Refused
+
+THREADS = 16
+"""For each function that is no coroutine."""
+WAITING = 1024
+"""Requests that one function has under way at most; what comes beyond is refused at once."""
+LOADING = 10.0
+"""Seconds that the import of a policy may take."""
+
+
+class Busy(Exception):  # noqa: N818 - a state of the server, told to Envoy
+    """So many requests are under way that this one would not be decided in time."""
+
+
+class Failed(Exception):  # noqa: N818 - the policy's failure, not ours
+    """The policy raised something, or did not return a Decision."""
+
+
+def fault(source: bytes, file: str, function: str) -> str | None:
+    """Why a source cannot be a policy, as far as that shows without running it."""
+    try:
+        tree = ast.parse(source, file)
+        compile(tree, file, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        return f"{file}:{line}: {getattr(error, 'msg', error)}"
+    if not function.isidentifier():
+        return f"'{function}' is not the name of a function"
+    if function not in _names(tree):
+        return f"{file} has no function '{function}'"
+    return None
+
+
+def _names(tree: ast.Module) -> set[str]:
+    """Names that the module may have when it was run; all of them where it imports everything of another."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
+
+
+class Function:
+    """A policy that is ready to decide."""
+
+    def __init__(self, name: str, call: Callable[[Request], Any]) -> None:
+        self.name = name
+        self.call = call
+        self._coroutine = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
+            getattr(call, "__call__", None)  # noqa: B004 - the method itself is asked, not whether it is there
+        )
+        self._under_way = 0
+        self._threads = ThreadPoolExecutor(THREADS, f"policy {name}") if not self._coroutine else None
+
+    async def decide(self, request: Request, limit: float) -> Decision:
+        """Ask the policy. Raises TimeoutError after `limit` seconds, Busy, and Failed with the policy's error."""
+        if self._under_way >= WAITING:
+            raise Busy(f"{self.name} has {WAITING} requests under way")
+        self._under_way += 1
+        try:
+            async with asyncio.timeout(limit):
+                decision, error = await self._outcome(request)
+        finally:
+            self._under_way -= 1
+        if error is not None:
+            raise Failed(f"{type(error).__name__}: {error}") from error
+        if not isinstance(decision, Decision):
+            raise Failed(f"returned {type(decision).__name__} and not a Decision")
+        return decision
+
+    async def _outcome(self, request: Request) -> tuple[Any, BaseException | None]:
+        if self._threads is None:
+            try:
+                return await self.call(request), None
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001 - SystemExit of a policy must not end the server
+                return None, error
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, request)
+
+    def _guarded(self, request: Request) -> tuple[Any, BaseException | None]:
+        try:
+            return self.call(request), None
+        except BaseException as error:  # noqa: BLE001 - as above
+            return None, error
+
+    def close(self) -> None:
+        """Start no more calls. What runs in a thread cannot be ended, and ends by itself."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+
+
+def load(file: str, function: str, source: bytes) -> Function:
+    """Run the source as a module of its own and take its function. Raises Refused."""
+    why = fault(source, file, function)
+    if why is not None:
+        raise Refused(why)
+    name = f"{file}:{function}"
+    code = compile(source, file, "exec", dont_inherit=True)
+    module = ModuleType("xds_policy_" + re.sub(r"\W", "_", name))
+    module.__file__ = file
+    before = sys.modules.get(module.__name__)
+    sys.modules[module.__name__] = module
+    try:
+        _run(code, module)
+        found = getattr(module, function, None)
+        if not callable(found):
+            raise Refused(f"{file} has no function '{function}'")
+    except Refused:
+        sys.modules.pop(module.__name__)
+        if before is not None:
+            sys.modules[module.__name__] = before
+        raise
+    lines = source.decode("utf-8", "replace").splitlines(keepends=True)
+    linecache.cache[file] = (len(source), None, lines, file)  # so that a traceback shows the policy's lines
+    return Function(name, found)
+
+
+def _run(code: CodeType, module: ModuleType) -> None:
+    """In a thread, because an import that never ends must not hold the other rules back."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            exec(code, module.__dict__)  # noqa: S102 - the gateway's own policy
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the last good version stays
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name=f"import {module.__file__}", daemon=True)
+    thread.start()
+    thread.join(LOADING)
+    if thread.is_alive():
+        raise Refused(f"{module.__file__} takes more than {LOADING:g} s to import")
+    if errors:
+        raise Refused(f"{module.__file__}{_line(errors[0], module)}: {type(errors[0]).__name__}: {errors[0]}")
+
+
+def _line(error: BaseException, module: ModuleType) -> str:
+    """The last line of the policy itself in the error's traceback."""
+    line, trace = "", error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == module.__file__:
+            line = f":{trace.tb_lineno}"
+        trace = trace.tb_next
+    return line

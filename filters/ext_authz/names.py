@@ -1,0 +1,31 @@
+"""Names that the Envoy side and the Python side of ext_authz agree on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from filters.rules import RuleType
+from protos import rules_pb2
+
+FILTER = "xds.ext_authz"
+LENIENT_FILTER = "xds.ext_authz.on_error_allow"
+"""Envoy decides for a whole filter, not for a route, what an unreachable service means."""
+PROBLEM = "problem"
+"""Metadata of a refusal that leaves its body to the gateway."""
+FAILED = "failed"
+"""Metadata of a refusal because the policy itself failed."""
+
+
+class Source(NamedTuple):
+    """A policy in Python as it stands in the gateway's folder."""
+
+    file: str
+    function: str
+    content: bytes
+
+
+def _message(name: str, value: Source) -> rules_pb2.PythonPolicy:
+    return rules_pb2.PythonPolicy(name=name, file=value.file, function=value.function, source=value.content)
+
+
+POLICY = RuleType(name="python_policy", message=rules_pb2.PythonPolicy, build=_message)

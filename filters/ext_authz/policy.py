@@ -1,0 +1,273 @@
+"""ext_authz: what a user writes, and how Envoy asks: the policy server for Python, or an upstream over gRPC or HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
+from typing import ClassVar, Literal
+
+from envoy.config.core.v3 import config_source_pb2, grpc_service_pb2, http_uri_pb2
+from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2 as pb
+from envoy.type.matcher.v3 import string_pb2
+from google.protobuf import duration_pb2
+
+from filters.ext_authz.functions import fault
+from filters.ext_authz.names import FAILED, FILTER, LENIENT_FILTER, POLICY, PROBLEM, Source
+from filters.identity import NAMESPACE
+from filters.language import DataSource, Mistake, Shorthand, Size, option
+from filters.policy import POLICY_SERVER, Context, HttpFilter, Policy, RoutePart, Stage
+from filters.reasons import Reason, details
+from filters.rules import Rule
+
+_NO_CONTEXT: Mapping[str, str] = MappingProxyType({})
+_LARGEST = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PythonFunction(DataSource):
+    """A function of a file in the gateway's folder."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand(
+        (str,), "FILE.py:FUNCTION", {"type": "string", "pattern": r"^.+\.py:[A-Za-z_]\w*$"}
+    )
+    function: str = option("The function.", default="check")
+
+    @classmethod
+    def short(cls, value: str) -> PythonFunction:
+        """Read ``policies/hours.py:check``. Raises Mistake."""
+        file, colon, function = value.rpartition(":")
+        if not colon or not file.endswith(".py") or not function.isidentifier():
+            raise Mistake("not a function of a file", "write policies/hours.py:check")
+        return cls(file=file, function=function)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake unless a file is named."""
+        if self.file is None or self.env is not None or self.inline is not None:
+            yield Mistake("a policy stands in a file", "write policies/hours.py:check")
+
+    @property
+    def rule_name(self) -> str:
+        """The name of the rule that carries it."""
+        return f"{self.file}:{self.function}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpService:
+    """A service that answers 200 for yes and anything else for no (as Traefik's forwardAuth and nginx's auth_request)."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "an upstream")
+    upstream: str = option("The upstream that is asked.", refers="upstreams")
+    path: str = option(
+        "Put before the path of the request.", default="", pattern=r"(/\S*)?", shape="a path such as /auth"
+    )
+    upstream_headers: tuple[str, ...] = option(
+        "Headers of its answer that the upstream of the request sees; a * at the end matches any rest.",
+        default=(),
+    )
+    client_headers: tuple[str, ...] = option(
+        "Headers of its refusal that the client sees; default: all.", default=()
+    )
+
+    @classmethod
+    def short(cls, value: str) -> HttpService:
+        """Read the name of an upstream."""
+        return cls(upstream=value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """How much of the request's body is shown."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
+    max: Size = option("Bytes.", default=Size(8192), minimum=1, maximum=_LARGEST)
+    partial: bool = option("Show the beginning of a longer body instead of answering 413.", default=False)
+
+    @classmethod
+    def short(cls, value: bool) -> Body:
+        """Read ``true``."""
+        return cls()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtAuthzSettings:
+    """Who decides, and what it means when no answer comes."""
+
+    python: PythonFunction | None = option("A function: FILE.py:FUNCTION.", default=None)
+    grpc: str | None = option(
+        "An upstream that implements envoy.service.auth.v3.Authorization.", default=None, refers="upstreams"
+    )
+    http: HttpService | None = option("An upstream that answers 200 for yes.", default=None)
+    timeout: timedelta = option(
+        "How long a decision may take.", default=timedelta(milliseconds=200), minimum=0.001, maximum=60
+    )
+    on_error: Literal["deny", "allow"] = option(
+        "What an answer that does not come in time means: 503, or that the request passes. "
+        "A policy in Python that raises an error never lets a request pass.",
+        default="deny",
+    )
+    body: Body | None = option("Whether the body is shown.", default=None)
+    context: Mapping[str, str] = option(
+        "More that a gRPC service is told (its context extensions).", default=_NO_CONTEXT
+    )
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes between the keys."""
+        if sum(one is not None for one in (self.python, self.grpc, self.http)) != 1:
+            yield Mistake(
+                "exactly one of 'python', 'grpc' and 'http' is needed", "write {python: policies/x.py:check}"
+            )
+        if self.context and self.grpc is None:
+            yield Mistake("'context' is for a gRPC service", "remove it", path=("context",))
+
+
+def _duration(value: timedelta) -> duration_pb2.Duration:
+    result = duration_pb2.Duration()
+    result.FromTimedelta(value)
+    return result
+
+
+def _grpc(cluster: str, timeout: timedelta) -> grpc_service_pb2.GrpcService:
+    envoy = grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=cluster)
+    return grpc_service_pb2.GrpcService(envoy_grpc=envoy, timeout=_duration(timeout))
+
+
+def _listed(names: Iterable[str]) -> string_pb2.ListStringMatcher:
+    patterns = [
+        string_pb2.StringMatcher(prefix=name[:-1].lower())
+        if name.endswith("*")
+        else string_pb2.StringMatcher(exact=name.lower())
+        for name in names
+    ]
+    return string_pb2.ListStringMatcher(patterns=patterns)
+
+
+def _http(service: HttpService, timeout: timedelta) -> pb.HttpService:
+    uri = http_uri_pb2.HttpUri(
+        uri=f"http://{service.upstream}", cluster=service.upstream, timeout=_duration(timeout)
+    )
+    result = pb.HttpService(server_uri=uri, path_prefix=service.path)
+    answer = result.authorization_response
+    if service.upstream_headers:
+        answer.allowed_upstream_headers.CopyFrom(_listed(service.upstream_headers))
+    if service.client_headers:
+        answer.allowed_client_headers.CopyFrom(_listed(service.client_headers))
+    return result
+
+
+def _filter(name: str, *, lenient: bool) -> HttpFilter:
+    config = pb.ExtAuthz(
+        grpc_service=_grpc(POLICY_SERVER, timedelta(milliseconds=200)),
+        transport_api_version=config_source_pb2.V3,
+        failure_mode_allow=lenient,
+        metadata_context_namespaces=[NAMESPACE],
+        include_peer_certificate=True,
+        validate_mutations=True,
+        stat_prefix="on_error_allow" if lenient else "on_error_deny",
+    )
+    config.status_on_error.code = 503  # type: ignore[assignment] # Service Unavailable
+    return HttpFilter(name=name, config=config)
+
+
+def _told(key: str) -> str:
+    """What the policy server said of a refusal: Envoy keeps it under this name, whatever the filter's own."""
+    return f"metadata.filter_metadata['envoy.filters.http.ext_authz']['{key}'] == true"
+
+
+class ExtAuthz(Policy[ExtAuthzSettings]):
+    """Asked by Envoy's ext_authz filter, which is there twice because `on_error` holds for a whole filter."""
+
+    key = "ext_authz"
+    stage = Stage.AUTHORIZE
+    settings = ExtAuthzSettings
+    enforced_by = "policy server, or an upstream"
+    rule_types = (POLICY,)
+    reasons = (
+        Reason(
+            name="ext_authz_failed",
+            title="The decision failed",
+            status=503,
+            when=f"{details('ext_authz_denied')} && {_told(FAILED)}",
+        ),
+        Reason(
+            name="ext_authz_denied",
+            title="This is not allowed",
+            when=f"{details('ext_authz_denied')} && {_told(PROBLEM)}",
+        ),
+        # What a service wrote itself is never replaced.
+        Reason(
+            name="ext_authz_denied",
+            title="This is not allowed",
+            when=details("ext_authz_denied"),
+            own_body=True,
+        ),
+        Reason(
+            name="ext_authz_unavailable",
+            title="Nobody could decide",
+            status=503,
+            when=details("ext_authz_error"),
+        ),
+        Reason(
+            name="ext_authz_invalid",
+            title="The decision is malformed",
+            status=500,
+            when=details("ext_authz_invalid"),
+        ),
+    )
+
+    def check(self, settings: ExtAuthzSettings, context: Context) -> Iterator[Mistake]:
+        """Yield a mistake for a source that cannot be a policy."""
+        function = settings.python
+        content = context.contents.get(function) if function is not None else None
+        if function is not None and content is not None:
+            why = fault(content, str(function.file), function.function)
+            if why is not None:
+                yield Mistake(why, "mend the policy", path=("python",), value=function.rule_name)
+
+    def http_filters(self, used: Iterable[ExtAuthzSettings], context: Context) -> tuple[HttpFilter, ...]:
+        return (_filter(FILTER, lenient=False), _filter(LENIENT_FILTER, lenient=True))
+
+    def on_route(self, settings: ExtAuthzSettings, context: Context) -> RoutePart:
+        checks = pb.CheckSettings(context_extensions=self._told(settings, context))
+        if settings.http is not None:
+            checks.http_service.CopyFrom(_http(settings.http, settings.timeout))
+        else:
+            checks.grpc_service.CopyFrom(_grpc(settings.grpc or POLICY_SERVER, settings.timeout))
+        if settings.body is not None:
+            checks.with_request_body.CopyFrom(
+                pb.BufferSettings(
+                    max_request_bytes=settings.body.max,
+                    allow_partial_message=settings.body.partial,
+                    pack_as_bytes=settings.http is None,
+                )
+            )
+        name = LENIENT_FILTER if settings.on_error == "allow" else FILTER
+        return RoutePart(filter_configs={name: pb.ExtAuthzPerRoute(check_settings=checks)})
+
+    def _told(self, settings: ExtAuthzSettings, context: Context) -> Mapping[str, str]:
+        if settings.python is None:
+            return {**settings.context, "route": context.route} if settings.grpc is not None else {}
+        told = {
+            "policy": settings.python.rule_name,
+            "route": context.route,
+            "timeout": f"{settings.timeout.total_seconds():g}",
+        }
+        if context.path_regex:
+            told["path"] = context.path_regex
+        if settings.body is not None:
+            told["body"] = "true"
+        return told
+
+    def rules(self, used: Iterable[ExtAuthzSettings], context: Context) -> Iterator[Rule]:
+        functions = {one.python.rule_name: one.python for one in used if one.python is not None}
+        for name, function in sorted(functions.items()):
+            content = context.contents[function]
+            yield Rule(type=POLICY, name=name, value=Source(str(function.file), function.function, content))
+
+    def explain(self, settings: ExtAuthzSettings, context: Context) -> str:
+        if settings.python is not None:
+            return f"policy server ({settings.python.rule_name}), asked by Envoy"
+        return (
+            f"upstream {settings.grpc or (settings.http.upstream if settings.http else '')}, asked by Envoy"
+        )

@@ -1,0 +1,54 @@
+"""What unit tests of policies use: requests made in one line, and decisions of any kind of function.
+
+from filters.ext_authz.testing import decide, request
+
+def test_writing_is_for_operators() -> None:
+    assert decide(check, request("POST", "/orders", claims={"department": "ops"})).allowed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from filters.ext_authz.decisions import Decision, Headers, Request
+from filters.ext_authz.functions import Failed, load
+
+
+def request(
+    method: str = "GET", url: str = "/", headers: Mapping[str, str] | None = None, **more: Any
+) -> Request:
+    """A request: `url` is a path with or without a query, `more` are further fields of Request."""
+    path, _, query = url.partition("?")
+    return Request(
+        method=method,
+        path=path,
+        query=dict(reversed(parse_qsl(query, keep_blank_values=True))),
+        query_string=query,
+        headers=Headers(headers or {}),
+        **more,
+    )
+
+
+def decide(policy: Callable[[Request], Any], asked: Request) -> Decision:
+    """What a policy decides, whether it is a coroutine or not. Raises what it raises, and Failed for no Decision."""
+    answer = policy(asked)
+    if inspect.isawaitable(answer):
+        answer = asyncio.run(_awaited(answer))
+    if not isinstance(answer, Decision):
+        raise Failed(f"returned {type(answer).__name__} and not a Decision")
+    return answer
+
+
+async def _awaited(answer: Any) -> Any:
+    return await answer
+
+
+def policy(reference: str, folder: Path | str = ".") -> Callable[[Request], Any]:
+    """The function of ``FILE.py:FUNCTION``, loaded as the policy server loads it. Raises Refused."""
+    file, _, function = reference.rpartition(":")
+    return load(file, function, (Path(folder) / file).read_bytes()).call

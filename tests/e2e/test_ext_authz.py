@@ -1,0 +1,275 @@
+"""Policies in Python through the real Envoy, decided by a policy server process, fed by the real xDS server."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support import tokens
+from tests.support.backend import Backend
+from tests.support.policy_server import Stack
+from tests.support.wait import wait_for
+
+POLICIES = """
+import asyncio
+import sys
+import time
+
+from filters.ext_authz import Decision, Request, allow, deny
+
+
+def read_only(request: Request) -> Decision:
+    if request.claims.get("department") != "ops" and request.method != "GET":
+        return deny(403, body="read only")
+    return allow(headers={"x-policy": "seen"}, remove=["x-secret"], response_headers={"x-checked": "yes"})
+
+
+async def seen(request: Request) -> Decision:
+    await asyncio.sleep(0)
+    values = {
+        "x-method": request.method, "x-host": request.host, "x-path": request.path, "x-scheme": request.scheme,
+        "x-query": request.query.get("q", ""), "x-id": request.path_params.get("id", ""),
+        "x-address": request.client_address, "x-consumer-seen": str(request.consumer),
+        "x-plan-seen": str(request.plan), "x-route": request.route, "x-agent": request.headers["User-Agent"],
+        "x-sub": str(request.claims.get("sub")), "x-roles": str(request.claims.get("roles")),
+        "x-body": str(request.body), "x-by": str(request.authenticated_by),
+    }
+    return allow(values, metadata={"tier": "gold"})
+
+
+def refuse(request: Request) -> Decision:
+    return deny()
+
+
+def teapot(request: Request) -> Decision:
+    return deny(429, headers={"retry-after": "7"}, body={"error": "100% no"})
+
+
+def login(request: Request) -> Decision:
+    return deny(302, headers={"location": "https://login.test/"})
+
+
+def crash(request: Request) -> Decision:
+    raise RuntimeError("no luck")
+
+
+def leave(request: Request) -> Decision:
+    sys.exit(3)
+
+
+def nothing(request):
+    return True
+
+
+def bad_header(request):
+    return allow(headers={"x": "a\\nb"})
+
+
+def slow(request: Request) -> Decision:
+    time.sleep(1)
+    return allow()
+
+
+async def slow_async(request: Request) -> Decision:
+    await asyncio.sleep(30)
+    return allow()
+"""
+
+
+def gateway(port: int, echo: str, more: str = "") -> str:
+    return f"""
+listeners: {{http: {{port: {port}}}}}
+upstreams: {{echo: {{endpoints: [{echo}]}}}}
+identity: {{corp: {{issuer: {tokens.ISSUER}, audiences: [shop], jwks: {{file: jwks.json}}}}}}
+plans: {{pro: {{}}}}
+consumers: {{acme: {{plan: pro, jwt: {{provider: corp, claim: azp, value: acme-app}}}}}}
+routes:
+  open: {{path: /open, upstream: echo}}
+  read-only: {{path: /read-only, upstream: echo, policies: {{ext_authz: {{python: "policies/all.py:read_only"}}}}}}
+  ops: {{path: /ops, upstream: echo, policies: {{jwt: corp, ext_authz: {{python: "policies/all.py:read_only"}}}}}}
+  seen:
+    path: "/seen/{{id}}"
+    upstream: echo
+    policies:
+      jwt: {{provider: corp, optional: true}}
+      ext_authz: {{python: "policies/all.py:seen", body: {{max: 16, partial: true}}}}
+  limited: {{path: /limited, upstream: echo, policies: {{ext_authz: {{python: "policies/all.py:seen", body: {{max: 16}}}}}}}}
+""" + "".join(
+        f"  {name}: {{path: /{name}, upstream: echo, policies: {{ext_authz: {settings}}}}}\n"
+        for name, settings in {
+            **{
+                one: f'{{python: "policies/all.py:{one}", on_error: {on_error}}}'
+                for one, on_error in (
+                    ("refuse", "deny"),
+                    ("teapot", "deny"),
+                    ("login", "deny"),
+                    ("crash", "allow"),
+                    ("leave", "allow"),
+                    ("nothing", "allow"),
+                    ("bad_header", "allow"),
+                    ("slow", "deny"),
+                    ("slow_async", "deny"),
+                )
+            },
+            "slow-open": '{python: "policies/all.py:slow", timeout: 50ms, on_error: allow}',
+        }.items()
+    ) + more  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Backend]:
+    with Backend("echo") as echo:
+        yield echo
+
+
+def write(folder: Path, text: str, source: str = POLICIES) -> None:
+    (folder / "policies").mkdir(exist_ok=True)
+    (folder / "policies" / "all.py").write_text(textwrap.dedent(source))
+    (folder / "jwks.json").write_text(tokens.jwks())
+    (folder / "gateway.yaml").write_text(text)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("gw"))
+    write(stack.folder, gateway(stack.listener, backend.address))
+    with stack:
+        yield stack
+
+
+def headers(answer: httpx.Response) -> dict[str, str]:
+    assert answer.status_code == 200, answer.text
+    seen: dict[str, str] = answer.json()["headers"]
+    return seen
+
+
+def problem(answer: httpx.Response, status: int, reason: str) -> None:
+    assert (answer.status_code, answer.headers.get("x-gateway-reason")) == (status, reason), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.json()["status"], answer.json()["reason"]) == (status, reason)
+
+
+def test_allowed_headers_are_set_and_removed_on_the_request_and_set_on_the_response(stack: Stack) -> None:
+    answer = stack.get("/read-only", headers={"x-secret": "1", "x-policy": "forged"})
+    seen = headers(answer)
+    assert (seen["x-policy"], seen.get("x-secret"), answer.headers["x-checked"]) == ("seen", None, "yes")
+
+
+def test_a_refusal_has_the_status_and_the_body_that_the_policy_gave(stack: Stack) -> None:
+    answer = httpx.post(stack.url + "/read-only", content=b"x")
+    assert (answer.status_code, answer.text) == (403, "read only")
+    assert answer.headers["x-gateway-reason"] == "ext_authz_denied"
+
+
+def test_a_refusal_as_json_with_headers(stack: Stack) -> None:
+    answer = stack.get("/teapot")
+    assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (
+        429,
+        {"error": "100% no"},
+        "7",
+    )
+    assert answer.headers["content-type"] == "application/json"
+
+
+def test_a_refusal_without_a_body_is_a_problem_of_the_gateway(stack: Stack) -> None:
+    problem(stack.get("/refuse"), 403, "ext_authz_denied")
+
+
+def test_a_refusal_may_send_somewhere_else(stack: Stack) -> None:
+    answer = stack.get("/login", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (302, "https://login.test/")
+
+
+def test_claims_reach_the_policy(stack: Stack) -> None:
+    ops = {"authorization": f"Bearer {tokens.token(department='ops')}"}
+    assert httpx.post(stack.url + "/ops", headers=ops).status_code == 200
+    other = {"authorization": f"Bearer {tokens.token(department='sales')}"}
+    assert httpx.post(stack.url + "/ops", headers=other).status_code == 403
+
+
+def test_everything_of_the_request_reaches_the_policy(stack: Stack) -> None:
+    token = tokens.token(azp="acme-app", roles=["a", {"b": 1}])
+    answer = httpx.post(
+        f"{stack.url}/seen/a%20b?q=1&q=2",
+        headers={"authorization": f"Bearer {token}", "user-agent": "me"},
+        content=b"12345678901234567890",
+    )
+    seen = headers(answer)
+    assert {name: seen[name] for name in (
+        "x-method", "x-host", "x-path", "x-query", "x-id", "x-address", "x-consumer-seen", "x-plan-seen",
+        "x-route", "x-agent", "x-sub", "x-roles", "x-body", "x-by", "x-scheme",
+    )} == {
+        "x-method": "POST", "x-host": f"127.0.0.1:{stack.listener}", "x-path": "/seen/a%20b", "x-query": "1",
+        "x-id": "a b", "x-address": "127.0.0.1", "x-consumer-seen": "acme", "x-plan-seen": "pro",
+        "x-route": "seen", "x-agent": "me", "x-sub": "ann", "x-roles": "['a', {'b': 1}]",
+        "x-body": "b'1234567890123456'", "x-by": "jwt", "x-scheme": "http",
+    }  # fmt: skip
+    assert answer.json()["body"] == "12345678901234567890"
+
+
+def test_who_is_not_known_is_none(stack: Stack) -> None:
+    seen = headers(stack.get("/seen/1"))
+    assert (seen["x-consumer-seen"], seen["x-plan-seen"], seen["x-sub"], seen["x-by"]) == ("None",) * 4
+
+
+def test_a_body_beyond_the_limit_is_413_unless_a_part_is_enough(stack: Stack) -> None:
+    answer = httpx.post(stack.url + "/limited", content=b"x" * 17)
+    problem(answer, 413, "body_too_large")
+    assert headers(httpx.post(stack.url + "/limited", content=b"x" * 16))["x-body"] == str(b"x" * 16)
+
+
+@pytest.mark.parametrize("path", ["/crash", "/leave", "/nothing", "/bad_header"])
+def test_a_policy_that_fails_opens_no_route_whatever_on_error_says(stack: Stack, path: str) -> None:
+    problem(stack.get(path), 503, "ext_authz_failed")
+    assert stack.get("/read-only").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/slow", "/slow_async"])
+def test_a_policy_that_takes_too_long_closes_its_route(stack: Stack, path: str) -> None:
+    problem(stack.get(path), 503, "ext_authz_unavailable")
+
+
+def test_a_policy_that_takes_too_long_lets_pass_where_that_is_wanted(stack: Stack) -> None:
+    assert stack.get("/slow-open").status_code == 200
+
+
+def test_a_route_without_the_policy_asks_nobody(stack: Stack) -> None:
+    before = stack.policy_server.metrics()
+    assert stack.get("/open").status_code == 200
+    assert stack.policy_server.metrics() == before
+
+
+def test_decisions_are_counted_by_policy_and_outcome(stack: Stack) -> None:
+    stack.get("/refuse")
+    stack.get("/crash")
+    metrics = stack.policy_server.metrics()
+    for outcome, name in (("denied", "refuse"), ("failed", "crash")):
+        assert f'xds_policy_decisions_total{{outcome="{outcome}",policy="policies/all.py:{name}"}}' in metrics
+    assert 'xds_policy_seconds_count{policy="policies/all.py:refuse"}' in metrics
+    stack.policy_server.says("RuntimeError: no luck")
+
+
+def test_a_changed_policy_is_in_force_without_a_listener_change(stack: Stack, backend: Backend) -> None:
+    before = stack.envoy.stats("listener_manager.listener_(modified|added)")
+    write(stack.folder, gateway(stack.listener, backend.address), POLICIES.replace('"seen"', '"changed"'))
+    stack.publish()
+    wait_for(lambda: headers(stack.get("/read-only"))["x-policy"] == "changed", "the changed policy")
+    assert stack.envoy.stats("listener_manager.listener_(modified|added)") == before
+
+
+def test_a_policy_that_fails_at_import_leaves_the_last_good_one_and_is_rejected_by_name(
+    stack: Stack, backend: Backend
+) -> None:
+    mark = len(stack.policy_server.log)
+    write(stack.folder, gateway(stack.listener, backend.address), "import no_such_module\n" + POLICIES)
+    stack.publish()
+    stack.policy_server.says("all.py:1: ModuleNotFoundError", mark)
+    assert stack.get("/read-only").status_code == 200
+    assert "policies/all.py:read_only" in stack.policy_server.status()["refused"]
+    write(stack.folder, gateway(stack.listener, backend.address), POLICIES)
+    stack.publish()
+    wait_for(lambda: not stack.policy_server.status()["refused"], "the mended policy")

@@ -1,0 +1,86 @@
+"""The service without a server: requests of Envoy in, answers for Envoy out."""
+
+from __future__ import annotations
+
+import pytest
+from envoy.service.auth.v3 import external_auth_pb2
+from prometheus_client import CollectorRegistry
+
+from filters.ext_authz.names import POLICY, Source
+from filters.ext_authz.service import Authorization
+from filters.unary import RpcError
+
+SOURCE = b"""
+from filters.ext_authz import allow, deny
+def seen(r):
+    return allow({"x-id": r.path_params.get("id", "-"), "x-peer": r.peer.principal if r.peer else "-",
+                  "x-pem": r.peer.certificate if r.peer else "-", "x-body": repr(r.body), "x-q": r.query_string})
+def metadata(r): return allow(metadata={"a": [1, {"b": None}]})
+def bad_metadata(r): return allow(metadata={"a": object()})
+def no(r): return deny()
+async def slow(r):
+    import asyncio
+    await asyncio.sleep(60)
+"""
+
+
+def authorization(*functions: str) -> Authorization:
+    result = Authorization(CollectorRegistry())
+    bodies = {one: POLICY.build(one, Source("p.py", one, SOURCE)).SerializeToString() for one in functions}
+    assert result.functions.replace(bodies, ()) == {}
+    return result
+
+
+def asked(policy: str, url: str = "/", **said: str) -> external_auth_pb2.CheckRequest:
+    request = external_auth_pb2.CheckRequest()
+    request.attributes.request.http.path = url
+    request.attributes.request.http.method = "GET"
+    request.attributes.context_extensions.update({"policy": policy, "timeout": "30", **said})
+    return request
+
+
+def headers(response: external_auth_pb2.CheckResponse) -> dict[str, str]:
+    return {one.header.key: one.header.value for one in response.ok_response.headers}
+
+
+async def test_what_envoy_says_becomes_a_request() -> None:
+    request = asked("seen", "/users/a%2Fb/x?c=d", path=r"/users/(?P<id>[^/]+)/x", body="true")
+    request.attributes.source.principal = "spiffe://x/y"
+    request.attributes.source.certificate = "-----BEGIN%20CERTIFICATE-----"
+    request.attributes.request.http.raw_body = b"\xff"
+    assert headers(await authorization("seen").check(request)) == {
+        "x-id": "a/b",
+        "x-peer": "spiffe://x/y",
+        "x-pem": "-----BEGIN CERTIFICATE-----",
+        "x-body": r"b'\xff'",
+        "x-q": "c=d",
+    }
+
+
+async def test_metadata_of_a_decision_is_told() -> None:
+    response = await authorization("metadata").check(asked("metadata"))
+    assert dict(response.dynamic_metadata)["a"][0] == 1
+
+
+@pytest.mark.parametrize("policy", ["bad_metadata", "missing"])
+async def test_what_cannot_be_decided_is_refused(policy: str) -> None:
+    response = await authorization("bad_metadata").check(asked(policy))
+    assert (response.status.code, response.denied_response.status.code) == (7, 503)
+    assert response.dynamic_metadata["failed"] is True
+
+
+async def test_a_request_that_names_no_policy_is_refused() -> None:
+    response = await authorization().check(external_auth_pb2.CheckRequest())
+    assert response.denied_response.status.code == 503
+
+
+async def test_a_decision_that_takes_too_long_is_a_status_of_grpc_for_envoy_to_judge() -> None:
+    with pytest.raises(RpcError) as error:
+        await authorization("slow").check(asked("slow", timeout="0.01"))
+    assert error.value.code == 4
+
+
+async def test_a_refusal_without_a_body_leaves_it_to_the_gateway() -> None:
+    response = await authorization("no").check(asked("no"))
+    assert (response.denied_response.status.code, response.denied_response.body) == (403, "")
+    assert response.dynamic_metadata["problem"] is True

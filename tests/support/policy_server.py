@@ -1,0 +1,139 @@
+"""A control plane and policy servers as processes of their own, and an Envoy between them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from tests.support.envoy import Envoy
+from tests.support.ports import free_port
+from tests.support.wait import wait_for
+from tests.support.xds import XdsThread, bootstrap
+from xds_server.compiler import Compiler
+from xds_server.sources.folder import read_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class PolicyServerProcess:
+    """`xds policy-server` with more arguments. Use as a context manager."""
+
+    def __init__(self, xds: str, listen: str, logs: Path, *arguments: str) -> None:
+        self.admin = f"127.0.0.1:{free_port()}"
+        self._log = logs / f"policy-server-{self.admin.rpartition(':')[2]}.log"
+        self._command = [
+            *(sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", listen),
+            *("--admin-address", self.admin, "--drain", "5", *arguments),
+        ]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        self.ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=environment)
+
+    def ready(self) -> None:
+        """Wait until it has its rules."""
+        wait_for(
+            lambda: httpx.get(f"http://{self.admin}/ready").status_code == 200,
+            f"the policy server to be ready; it says:\n{self.log}",
+        )
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it; returns the exit code."""
+        if self.process is None:
+            return 0
+        self.process.send_signal(number)
+        self.process.send_signal(signal.SIGCONT)
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text() if self._log.exists() else ""
+
+    def says(self, text: str, after: int = 0) -> None:
+        """Wait until the log has a text, beyond its first `after` characters."""
+        wait_for(lambda: text in self.log[after:], f"the policy server to say {text!r}:\n{self.log[-3000:]}")
+
+    def status(self) -> dict[str, Any]:
+        answer: dict[str, Any] = httpx.get(f"http://{self.admin}/status").json()
+        return answer
+
+    def metrics(self) -> str:
+        return httpx.get(f"http://{self.admin}/metrics").text
+
+
+class Stack:
+    """A gateway's folder served by the real xDS server to a real Envoy and a policy server process.
+
+    `publish()` compiles the folder as it is now. `policy_server` None until `with` is entered. With `start` false
+    the policy server is left to the test.
+    """
+
+    def __init__(self, folder: Path, *, start: bool = True) -> None:
+        self.folder = folder
+        self.listener = free_port()
+        self.url = f"http://127.0.0.1:{self.listener}"
+        self.socket = f"unix:{folder}/policy.sock"
+        self.control = XdsThread()
+        self._compiler = Compiler({}, policy_server=self.socket)
+        self._start = start
+        self._stack = ExitStack()
+        self.envoy: Envoy
+        self.policy_server: PolicyServerProcess
+
+    def __enter__(self) -> Self:
+        enter = self._stack.enter_context
+        enter(self.control)
+        self.publish()
+        self.policy_server = self.server()
+        if self._start:
+            enter(self.policy_server)
+        self.envoy = enter(Envoy(bootstrap(self.control.port), self.folder))
+        self.envoy.ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def server(self, *arguments: str) -> PolicyServerProcess:
+        """A policy server process that is not started."""
+        return PolicyServerProcess(
+            f"127.0.0.1:{self.control.port}",
+            self.socket,
+            self.folder,
+            "--node-id",
+            "policy-server",
+            *arguments,
+        )
+
+    def publish(self) -> None:
+        """Serve the folder as it is. Raises InvalidGateway."""
+        self.control.publish(self._compiler.compile(read_folder(self.folder)).snapshot)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=30, **options)
