@@ -6,9 +6,7 @@ there are (LuaJIT limits the constants of a function to 65,536). What a route ne
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, time, timedelta
@@ -67,10 +65,25 @@ def identity_part(context: Context) -> RoutePart:
         "challenges": list(dict.fromkeys(one.challenge() for one in found.values())),
         **{key: one.rule() for key, one in found.items()},
     }
-    text = json.dumps(rule, sort_keys=True)
-    struct = struct_pb2.Struct()
-    struct.update({"id": hashlib.blake2b(text.encode(), digest_size=8).hexdigest(), "rule": rule})
-    return RoutePart(filter_configs={FILTER: lua_pb2.LuaPerRoute(filter_context=struct)})
+    # One text and not a struct of many fields: Envoy copies it for every request, and the script keeps what it read.
+    context_struct = struct_pb2.Struct()
+    context_struct.update({"rule": lua(rule)})
+    return RoutePart(filter_configs={FILTER: lua_pb2.LuaPerRoute(filter_context=context_struct)})
+
+
+def lua(value: Any) -> str:
+    """A value as Lua writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"[{lua(key)}]={lua(one)}" for key, one in sorted(value.items())) + "}"
+    if isinstance(value, str):
+        return (
+            '"'
+            + re.sub(rb"[^ !#-\[\]-~]", lambda match: b"\\%03d" % match[0][0], value.encode()).decode()
+            + '"'
+        )
+    return "{" + ",".join(map(lua, value)) + "}"
 
 
 def failure(name: str, title: str, status: int = 401) -> Reason:

@@ -15,12 +15,12 @@ local function rows(text)
   return text:gmatch("([^\n\t]*)\t([^\n\t]*)\t([^\n\t]*)\t([^\n\t]*)\n")
 end
 
-local consumers, keys, users, certificates, claims, claim_headers = {}, {}, {}, {}, {}, {}
+local consumers, keys, last_seconds, users, certificates, claims, claim_headers = {}, {}, {}, {}, {}, {}, {}
 for name, plan in rows(CONSUMERS) do
   consumers[#consumers + 1] = { name = name, plan = plan ~= "" and plan or nil }
 end
 for hash, consumer, not_after in rows(KEYS) do
-  keys[hash] = { consumer = consumers[tonumber(consumer)], not_after = tonumber(not_after) }
+  keys[hash], last_seconds[hash] = consumers[tonumber(consumer)], tonumber(not_after)
 end
 for list, name, hash, consumer in rows(USERS) do
   users[list] = users[list] or {}
@@ -207,63 +207,77 @@ function METHODS.oidc(rule, handle)
     local reason = refusal(tokens["failure/" .. rule.key])
     return nil, reason == "jwt_missing" and "oidc_missing" or reason
   end
-  local function hide()
-    local headers = handle:headers()
+  return {
+    consumer = consumer_of(rule.provider, all), claims = all, provider = rule.provider,
+    hide = "cookies", hidden = rule.cookies,
+  }
+end
+
+-- The key, the kind of its place and the place's name; false for the key where it stands there twice.
+local function api_key(rule, headers)
+  for _, name in ipairs(rule.headers) do
+    local value = headers:get(name)
+    if value ~= nil and value ~= "" then
+      return value, "header", name
+    end
+  end
+  for _, name in ipairs(rule.query) do
+    local value = from_query(headers:get(":path"), name)
+    if value ~= nil then
+      return value, "query", name
+    end
+  end
+  for _, name in ipairs(rule.cookies) do
+    local value = from_cookie(headers:get("cookie"), name)
+    if value ~= nil then
+      return value, "cookie", name
+    end
+  end
+end
+
+local function set_or_remove(headers, name, value)
+  if value == "" then headers:remove(name) else headers:replace(name, value) end
+end
+
+local HIDE = {
+  header = function(headers, name) headers:remove(name) end,
+  query = function(headers, name)
+    local _, rest = from_query(headers:get(":path"), name)
+    headers:replace(":path", rest)
+  end,
+  cookie = function(headers, name)
+    local _, rest = from_cookie(headers:get("cookie"), name)
+    set_or_remove(headers, "cookie", rest)
+  end,
+  cookies = function(headers, names)
     local rest = headers:get("cookie") or ""
-    for _, name in ipairs(rule.cookies) do
+    for _, name in ipairs(names) do
       local _, without = from_cookie(rest, name)
       rest = without or ""
     end
-    if rest == "" then headers:remove("cookie") else headers:replace("cookie", rest) end
-  end
-  return { consumer = consumer_of(rule.provider, all), claims = all, provider = rule.provider, hide = hide }
-end
-
--- The key, and what removes it from the request; false where it stands there twice.
-local function api_key(rule, handle)
-  local headers = handle:headers()
-  for _, name in ipairs(rule.headers or {}) do
-    local value = headers:get(name)
-    if value ~= nil and value ~= "" then
-      if headers:getNumValues(name) > 1 then
-        return false
-      end
-      return value, function() headers:remove(name) end
-    end
-  end
-  for _, name in ipairs(rule.query or {}) do
-    local value, rest = from_query(headers:get(":path"), name)
-    if value ~= nil then
-      return value, function() headers:replace(":path", rest) end
-    end
-  end
-  for _, name in ipairs(rule.cookies or {}) do
-    local value, rest = from_cookie(headers:get("cookie"), name)
-    if value ~= nil then
-      return value, function()
-        if rest == "" then headers:remove("cookie") else headers:replace("cookie", rest) end
-      end
-    end
-  end
-end
+    set_or_remove(headers, "cookie", rest)
+  end,
+}
 
 function METHODS.api_key(rule, handle)
-  local value, remove = api_key(rule, handle)
+  local headers = handle:headers()
+  local value, place, name = api_key(rule, headers)
   if value == nil or value == "" then
     return nil, "api_key_missing"
-  elseif value == false then
+  elseif value == false or (place == "header" and value:find(",", 1, true) and headers:getNumValues(name) > 1) then
     return nil, "api_key_malformed"
   elseif #value > LONGEST then
     return nil, "api_key_unknown"
   end
   -- A lookup by hash tells nothing by its time: who does not know the key cannot choose the hash.
-  local found = keys[sha256(value)]
-  if found == nil then
+  local hash = sha256(value)
+  local consumer, last_second = keys[hash], last_seconds[hash]
+  if consumer == nil then
     return nil, "api_key_unknown"
-  elseif found.not_after ~= nil and os.time() > found.not_after then
+  elseif last_second ~= nil and os.time() > last_second then
     return nil, "api_key_expired"
   end
-  return { consumer = found.consumer, hide = not rule.forward and remove or nil }
+  return { consumer = consumer, hide = not rule.forward and place or nil, hidden = name }
 end
 
 local function matches(hash, password)
@@ -290,8 +304,8 @@ function METHODS.basic_auth(rule, handle)
   if not matches(found and found.hash or "sha256:", password) or found == nil then
     return nil, "basic_auth_wrong"
   end
-  local hide = not rule.forward and function() headers:remove("authorization") end or nil
-  return { consumer = found.consumer, user = name, hide = hide }
+  local hide = not rule.forward and "header" or nil
+  return { consumer = found.consumer, user = name, hide = hide, hidden = "authorization" }
 end
 
 function METHODS.mtls(rule, handle)
@@ -342,7 +356,7 @@ local function any_of(rule, handle)
 end
 
 local function all_of(rule, handle)
-  local all = { hides = {}, method = table.concat(rule.methods, "+") }
+  local all = { parts = {}, method = table.concat(rule.methods, "+") }
   for _, method in ipairs(rule.methods) do
     local found, reason = METHODS[method](rule[method], handle)
     if found == nil then
@@ -353,7 +367,7 @@ local function all_of(rule, handle)
     end
     all.consumer, all.claims = all.consumer or found.consumer, all.claims or found.claims
     all.provider, all.user = all.provider or found.provider, all.user or found.user
-    all.hides[#all.hides + 1] = found.hide
+    all.parts[#all.parts + 1] = found
   end
   return all
 end
@@ -382,24 +396,28 @@ local function tell(handle, found)
   if found.user ~= nil then
     metadata:set(NAMESPACE, "user", found.user)
   end
-  for _, hide in ipairs(found.hides or { found.hide }) do
-    hide()
+  for _, part in ipairs(found.parts or { found }) do
+    if part.hide ~= nil then
+      HIDE[part.hide](headers, part.hidden)
+    end
   end
 end
 
 local cached = {}
 
 local function rule_of(handle)
-  local context = handle:filterContext()
-  local id = context:get("id")
-  if cached[id] == nil then
-    cached[id] = context:get("rule")
+  local written = handle:filterContext():get("rule")
+  local rule = cached[written]
+  if rule == nil then
+    rule = assert(loadstring("return " .. written))()
+    cached[written] = rule
   end
-  return cached[id]
+  return rule
 end
 
 -- The reason of a refusal, or nil.
-local function decide(handle, rule)
+local function decide(handle)
+  local rule = rule_of(handle)
   local found, reason = (rule.every and all_of or any_of)(rule, handle)
   if found ~= nil then
     tell(handle, found)
@@ -408,19 +426,15 @@ local function decide(handle, rule)
 end
 
 function envoy_on_request(handle)
-  local known, rule = pcall(rule_of, handle)
-  local decided, reason
-  if known then
-    decided, reason = pcall(decide, handle, rule)
-  end
+  local decided, reason = pcall(decide, handle)
   -- Envoy lets a request pass when a script fails: so a failure must not leave this function.
   if not decided then
-    handle:logErr("identity: " .. tostring(known and reason or rule))
+    handle:logErr("identity: " .. tostring(reason))
     handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", "identity_failed")
     handle:respond({ [":status"] = "500" }, "")
   elseif reason ~= nil then
     handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", reason)
     local status = reason == "jwks_unavailable" and "503" or "401"
-    handle:respond({ [":status"] = status, ["www-authenticate"] = rule.challenges }, "")
+    handle:respond({ [":status"] = status, ["www-authenticate"] = rule_of(handle).challenges }, "")
   end
 end

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from filters.authentication import protected
 from filters.basic_auth import htpasswd
-from filters.credentials import conflicts, script
+from filters.credentials import conflicts, lua, script
 from filters.identity import ApiKey, Consumer, ConsumerJwt, ConsumerPassword, Jwks, Provider
 from filters.language import Mistake
 from filters.policy import Context
@@ -103,3 +103,8 @@ def test_headers_that_only_the_gateway_sets_are_known_with_every_underscore() ->
 def test_a_claim_header_must_not_take_away_a_client_s_own(header: str) -> None:
     provider = Provider(jwks=Jwks(inline="{}"), claim_headers={"sub": header})
     assert len(list(provider.check())) == 1
+
+
+def test_a_rule_is_written_as_lua_writes_it() -> None:
+    rule = {"b": [True, False], "a": 'x"\\\n☃', "c": {}}
+    assert lua(rule) == r'{["a"]="x\034\092\010\226\152\131",["b"]={true,false},["c"]={}}'
