@@ -69,6 +69,7 @@ class Snapshot:
         default_factory=WeakKeyDictionary, repr=False
     )
     """Computed once for however many streams go from that snapshot to this one."""
+    _without: dict[ResourceType, Snapshot] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -101,6 +102,16 @@ class Snapshot:
             return self.version(type_)
         same = len(items) == len(self[type_]) and all(self[type_].get(n) is one for n, one in items.items())
         return self.version(type_) if same else _version(items)
+
+    def without(self, type_: ResourceType) -> Snapshot:
+        """The same without one type; always the same object."""
+        if type_ not in self.resources:
+            return self
+        found = self._without.get(type_)
+        if found is None:
+            rest = {one: items for one, items in self.resources.items() if one != type_}
+            found = self._without[type_] = Snapshot(MappingProxyType(rest), self.versions, self.explicit)
+        return found
 
     def diff(self, old: Snapshot) -> Mapping[ResourceType, Difference]:
         """What changed since `old`, by type; types without a change are left out."""

@@ -45,7 +45,10 @@ def options(
 
 
 class XdsServer:
-    """Serves a store's snapshots. `credentials` None is plain text: for loopback and local sockets."""
+    """Serves a store's snapshots. `credentials` None is plain text: for loopback and local sockets.
+
+    Without `secrets_anywhere`, secrets are served over TLS, local sockets and loopback only.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class XdsServer:
         group_of: GroupOf = one_group,
         limits: Limits | None = None,
         max_streams: int = 10_000,
+        secrets_anywhere: bool = False,
         credentials: grpc.ServerCredentials | None = None,
         channel_options: Sequence[tuple[str, int]] | None = None,
         clock: Callable[[], float] = time.monotonic,

@@ -58,6 +58,7 @@ class Services:
         group_of: GroupOf = one_group,
         limits: Limits | None = None,
         max_streams: int = 10_000,
+        secrets_anywhere: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.sessions: dict[int, Session] = {}
@@ -65,6 +66,7 @@ class Services:
         self._group_of = group_of
         self._limits = limits or Limits()
         self._max_streams = max_streams
+        self._secrets_anywhere = secrets_anywhere
         self._clock = clock
         self._numbers = itertools.count(1)
 
@@ -94,7 +96,9 @@ class Services:
                     f"this server serves {self._max_streams} streams at most",
                 )
             stream = Stream(protocol, only=only, limits=self._limits)
-            session = Session(next(self._numbers), stream, self._store, self._group_of, self._clock)
+            session = Session(
+                next(self._numbers), stream, self._store, self._group_of, self._clock, self._secrets_anywhere
+            )
             self.sessions[session.number] = session
             try:
                 await session.run(context)

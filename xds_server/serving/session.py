@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,13 @@ import grpc.aio
 from xds_server.discovery import events as protocol
 from xds_server.discovery import wire
 from xds_server.discovery.node import Node
+from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.stream import Protocol, Stream
-from xds_server.discovery.types import ResourceType
+from xds_server.discovery.types import SECRET, ResourceType
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Nacked, Overdue, Sent
 from xds_server.serving.store import Store
+
+log = logging.getLogger(__name__)
 
 _ENCODE = {Protocol.SOTW: wire.sotw, Protocol.DELTA: wire.delta}
 
@@ -25,7 +29,10 @@ _END: Any = grpc.aio.EOF  # type: ignore[attr-defined] # the stubs lack it
 
 
 class Session:
-    """A stream with its client. `group_of` says whose snapshot the node gets; None: the node is refused."""
+    """A stream with its client. `group_of` says whose snapshot the node gets; None: the node is refused.
+
+    Secrets go out over TLS and on the same machine only, unless `secrets_anywhere`.
+    """
 
     def __init__(
         self,
@@ -34,6 +41,7 @@ class Session:
         store: Store,
         group_of: Callable[[Node, Context], str | None],
         clock: Callable[[], float],
+        secrets_anywhere: bool = False,
     ) -> None:
         self.number = number
         self.stream = stream
@@ -42,8 +50,10 @@ class Session:
         self._store = store
         self._group_of = group_of
         self._clock = clock
+        self._secrets = secrets_anywhere
         self._bell = asyncio.Event()
         self._ended = False
+        self._warned = False
         self._sent: dict[ResourceType, tuple[float, float]] = {}  # when sent, when published
 
     @property
@@ -63,6 +73,7 @@ class Session:
                 grpc.StatusCode.PERMISSION_DENIED, f"node {self.node.id!r} belongs to no group"
             )
         self.group = group
+        self.meet(context)
         self._record(
             Connected(
                 stream=self.number,
@@ -111,13 +122,30 @@ class Session:
             if self.refused is not None:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refused)
             published = self._store.published_at(self.group)
-            for response in self.stream.responses(self._store.current(self.group), self._clock()):
+            for response in self.stream.responses(self.view(), self._clock()):
                 body = encode(response)
                 self._sent[response.type] = (self._clock(), published)
                 await context.write(body)
                 self._record(self._sending(response, len(body)))
             self._report_overdue()
             await self._wait()
+
+    def meet(self, context: Context) -> None:
+        """Take note of who is at the other end, and how."""
+        self._secrets = self._secrets or _confidential(context)
+
+    def view(self) -> Snapshot | None:
+        """What of the group's snapshot this client may have."""
+        current = self._store.current(self.group)
+        if current is None or self._secrets:
+            return current
+        if SECRET in self.stream.watches and not self._warned:
+            self._warned = True
+            log.warning(
+                "withheld secrets, because the connection is not encrypted and not of this machine; node=%s",
+                self.node.id,
+            )
+        return current.without(SECRET)
 
     async def _wait(self) -> None:
         if self.stream.deadline is None:
@@ -183,3 +211,10 @@ class Session:
 
     def _record(self, event: Event) -> None:
         self._store.record(event)
+
+
+def _confidential(context: Context) -> bool:
+    """Whether nobody between can read the stream: it is encrypted, or never leaves the machine."""
+    security = (context.auth_context() or {}).get("transport_security_type", [b""])
+    local = context.peer().startswith(("unix:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D"))
+    return local or b"ssl" in security

@@ -1,0 +1,165 @@
+"""The channel: certificates that reload, nodes bound to theirs, secrets only where nobody can listen."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+
+from tests.support.conversation import snapshot
+from xds_server.discovery.stream import Protocol, Stream
+from xds_server.discovery.types import CLUSTER, SECRET
+from xds_server.serving.groups import Groups, Rule
+from xds_server.serving.server import XdsServer
+from xds_server.serving.session import Session
+from xds_server.serving.store import Store
+from xds_server.serving.tls import Files, credentials
+
+
+class Authority:
+    """A certificate authority for a test."""
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
+        self.certificate = self._sign(self._name, self._key.public_key(), x509.BasicConstraints(True, None))
+
+    def _sign(self, subject: x509.Name, public: Any, *extensions: Any) -> bytes:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+        )
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def issue(self, *names: x509.GeneralName, common: str = "leaf") -> tuple[bytes, bytes]:
+        """A certificate and its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+        certificate = self._sign(subject, key.public_key(), x509.SubjectAlternativeName(names))
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return certificate, pem
+
+
+def write(folder: Path, authority: Authority, pair: tuple[bytes, bytes]) -> Files:
+    files = Files(certificate=folder / "tls.crt", private_key=folder / "tls.key", client_ca=folder / "ca.crt")
+    assert files.client_ca is not None
+    files.certificate.write_bytes(pair[0])
+    files.private_key.write_bytes(pair[1])
+    files.client_ca.write_bytes(authority.certificate)
+    return files
+
+
+def server_pair(authority: Authority) -> tuple[bytes, bytes]:
+    return authority.issue(x509.DNSName("localhost"))
+
+
+@asynccontextmanager
+async def serving(files: Files, group_of: Any) -> AsyncIterator[int]:
+    store = Store()
+    store.publish(snapshot(cluster={"a": "1"}))
+    server = XdsServer(store, group_of=group_of, credentials=credentials(files))
+    yield await server.start("127.0.0.1:0")
+    await server.stop()
+
+
+async def ask(port: int, authority: Authority, pair: tuple[bytes, bytes] | None, node: str) -> list[str]:
+    certificate, key = pair or (None, None)
+    made = grpc.ssl_channel_credentials(authority.certificate, key, certificate)
+    options = [("grpc.ssl_target_name_override", "localhost")]
+    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", made, options) as channel:
+        stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources()
+        request = discovery_pb2.DeltaDiscoveryRequest(type_url=CLUSTER.url)
+        request.node.id = node
+        await stream.write(request)
+        names = [one.name for one in (await stream.read()).resources]
+        stream.cancel()
+        return names
+
+
+async def test_a_node_gets_its_group_with_its_certificate_and_with_no_other(tmp_path: Path) -> None:
+    authority = Authority()
+    files = write(tmp_path, authority, server_pair(authority))
+    edge = authority.issue(x509.UniformResourceIdentifier("spiffe://example.com/edge-1"))
+    groups = Groups(Rule(group="", identities=("spiffe://example.com/{id}",)))
+    async with serving(files, groups) as port:
+        assert await ask(port, authority, edge, "edge-1") == ["a"]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(port, authority, edge, "edge-2")
+        assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_client_without_a_certificate_is_not_served(tmp_path: Path) -> None:
+    authority = Authority()
+    files = write(tmp_path, authority, server_pair(authority))
+    async with serving(files, lambda _node, _context: "") as port:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await ask(port, authority, None, "edge-1")
+
+
+async def test_new_certificate_files_are_used_for_new_connections(tmp_path: Path) -> None:
+    old, new = Authority(), Authority()
+    files = write(tmp_path, old, server_pair(old))
+    async with serving(files, lambda _node, _context: "") as port:
+        assert await ask(port, old, old.issue(), "n") == ["a"]
+        write(tmp_path, new, server_pair(new))
+        assert await ask(port, new, new.issue(), "n") == ["a"]
+        files.certificate.unlink()
+        assert await ask(port, new, new.issue(), "n") == ["a"]
+
+
+class Peer:
+    """Stands where gRPC's context does: who is at the other end, and how."""
+
+    def __init__(self, peer: str, security: bytes = b"") -> None:
+        self._peer = peer
+        self._security = security
+
+    def peer(self) -> str:
+        return self._peer
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {"transport_security_type": [self._security]}
+
+
+@pytest.mark.parametrize(
+    ("peer", "security", "anywhere", "served"),
+    [
+        ("ipv4:10.0.0.7:4000", b"", False, False),
+        ("ipv4:10.0.0.7:4000", b"", True, True),
+        ("ipv4:10.0.0.7:4000", b"ssl", False, True),
+        ("ipv4:127.0.0.1:4000", b"", False, True),
+        ("ipv6:%5B::1%5D:4000", b"", False, True),
+        ("unix:", b"", False, True),
+    ],
+)
+def test_secrets_are_served_only_where_nobody_can_listen(
+    peer: str, security: bytes, anywhere: bool, served: bool
+) -> None:
+    store = Store()
+    store.publish(snapshot(secret={"key": "1"}))
+    session = Session(1, Stream(Protocol.DELTA), store, lambda _node, _context: "", lambda: 0.0, anywhere)
+    session.meet(Peer(peer, security))  # type: ignore[arg-type]
+    view = session.view()
+    assert view is not None
+    assert bool(view[SECRET]) is served

@@ -1,0 +1,91 @@
+"""Which node gets whose snapshot, and who may claim to be that node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from xds_server.discovery.node import Node
+from xds_server.serving.session import Context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Nodes of one group. Every pattern that is given must match; ``*`` and ``?`` stand for any characters.
+
+    `metadata` is by dotted path (``team.name``). `identities` are the SANs of client certificates that may
+    claim such a node (SPIFFE IDs); ``{id}`` and ``{cluster}`` in them stand for the node's own, so that
+    ``spiffe://example.com/envoy/{id}`` binds each node to a certificate of its own. Without identities anybody may.
+    """
+
+    group: str
+    id: str = "*"
+    cluster: str = "*"
+    region: str = "*"
+    zone: str = "*"
+    sub_zone: str = "*"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    identities: tuple[str, ...] = ()
+
+    def matches(self, node: Node) -> bool:
+        """Whether the node belongs to the group, if it is who it says."""
+        pairs = [
+            (node.id, self.id),
+            (node.cluster, self.cluster),
+            (node.region, self.region),
+            (node.zone, self.zone),
+            (node.sub_zone, self.sub_zone),
+            *((_at(node.metadata, path), pattern) for path, pattern in self.metadata.items()),
+        ]
+        return all(fnmatchcase(value, pattern) for value, pattern in pairs)
+
+    def admits(self, node: Node, sans: Iterable[str]) -> bool:
+        """Whether a certificate with these names may claim the node."""
+        return not self.identities or any(
+            _named(pattern, node).fullmatch(san) for pattern in self.identities for san in sans
+        )
+
+
+class Groups:
+    """The first rule that matches decides; a node that it does not admit is refused, and so is one without rule.
+
+    Nobody is given another group because a certificate does not fit.
+    """
+
+    def __init__(self, *rules: Rule) -> None:
+        self.rules = rules
+
+    def of(self, node: Node, sans: Iterable[str] = ()) -> str | None:
+        """The group of a node; None refuses it."""
+        for rule in self.rules:
+            if rule.matches(node):
+                return rule.group if rule.admits(node, tuple(sans)) else None
+        return None
+
+    def __call__(self, node: Node, context: Context) -> str | None:
+        return self.of(node, names(context))
+
+
+def names(context: Context) -> tuple[str, ...]:
+    """The subject alternative names of the client's certificate, which the handshake has verified."""
+    found: Mapping[Any, Iterable[bytes]] = context.auth_context() or {}
+    return tuple(one.decode("utf-8", "replace") for one in found.get("x509_subject_alternative_name", ()))
+
+
+def _at(metadata: Mapping[str, Any], path: str) -> str:
+    value: Any = metadata
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _named(pattern: str, node: Node) -> re.Pattern[str]:
+    """The pattern as an expression. What a node says of itself is taken literally, and ``*`` stops at a slash."""
+    literal = re.escape(pattern).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+    named = literal.replace(r"\{id\}", re.escape(node.id)).replace(r"\{cluster\}", re.escape(node.cluster))
+    return re.compile(named)

@@ -1,0 +1,166 @@
+"""The last good snapshots on disk, so that a restarted control plane serves at once what it served before.
+
+A file is ``XDS1``, a BLAKE2b checksum of what follows, and for each group its name and a DeltaDiscoveryResponse
+for each type, each with its length in front (8 bytes, big-endian). It holds private keys: only the owner may read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import DecodeError
+
+from xds_server.discovery import types, wire
+from xds_server.discovery.events import Response
+from xds_server.discovery.snapshot import Resource, Snapshot
+from xds_server.discovery.types import ResourceType
+from xds_server.serving.events import Event, Published
+from xds_server.serving.store import Store
+
+log = logging.getLogger(__name__)
+
+MAGIC = b"XDS1"
+_DIGEST = 32
+_LENGTH = 8
+
+
+class Unreadable(ValueError):  # noqa: N818 - it is what the file is
+    """The file is no such file, or was damaged. The message says which."""
+
+
+def save(path: Path, snapshots: Mapping[str, Snapshot]) -> None:
+    """Write the snapshots of all groups, so that a crash leaves the old file or the new one. Raises OSError."""
+    payload = b"".join(_framed(part) for part in _parts(snapshots))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(MAGIC + _checksum(payload) + payload)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load(path: Path) -> dict[str, Snapshot]:
+    """Read the snapshots by group; none where there is no file. Raises OSError and Unreadable."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    if content[:4] != MAGIC:
+        raise Unreadable(f"{path} is not a file of snapshots")
+    digest, payload = content[4 : 4 + _DIGEST], content[4 + _DIGEST :]
+    if digest != _checksum(payload):
+        raise Unreadable(f"{path} is damaged: its checksum does not fit")
+    try:
+        return dict(_groups(list(_unframed(payload))))
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise Unreadable(f"{path} was written by another version: {error}") from None
+
+
+def _checksum(payload: bytes) -> bytes:
+    return hashlib.blake2b(payload, digest_size=_DIGEST).digest()
+
+
+def _parts(snapshots: Mapping[str, Snapshot]) -> Iterator[bytes]:
+    for group, snapshot in sorted(snapshots.items()):
+        yield group.encode()
+        yield len(snapshot.resources).to_bytes(_LENGTH, "big")
+        for type_ in sorted(snapshot, key=lambda one: one.url):
+            yield wire.delta(Response(type_, "", snapshot.version(type_), tuple(snapshot[type_].values())))
+
+
+def _framed(part: bytes) -> bytes:
+    return len(part).to_bytes(_LENGTH, "big") + part
+
+
+def _unframed(payload: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(payload):
+        end = at + _LENGTH + int.from_bytes(payload[at : at + _LENGTH], "big")
+        yield payload[at + _LENGTH : end]
+        at = end
+
+
+def _groups(parts: list[bytes]) -> Iterator[tuple[str, Snapshot]]:
+    while parts:
+        group, count = parts[0].decode(), int.from_bytes(parts[1], "big")
+        yield group, _snapshot(parts[2 : 2 + count])
+        parts = parts[2 + count :]
+
+
+def _snapshot(parts: list[bytes]) -> Snapshot:
+    resources: dict[ResourceType, list[Resource]] = {}
+    versions: dict[ResourceType, str] = {}
+    for part in parts:
+        response = discovery_pb2.DeltaDiscoveryResponse.FromString(part)
+        type_ = types.of_url(response.type_url)
+        versions[type_] = response.system_version_info
+        resources[type_] = [Resource(one.name, one.version, one.resource.value) for one in response.resources]
+    return Snapshot.of(resources, versions)
+
+
+class LastGood:
+    """Keeps a file at what a store serves. Writing happens outside of the event loop, the newest state wins."""
+
+    def __init__(self, path: Path, store: Store) -> None:
+        self._path = path
+        self._store = store
+        self._writing: asyncio.Task[None] | None = None
+        self._again = False
+
+    def restore(self) -> bool:
+        """Publish what the file has, for groups that have nothing yet; whether there was anything.
+
+        A file that cannot be read is reported and left alone until the next state overwrites it.
+        """
+        try:
+            found = load(self._path)
+        except (OSError, Unreadable) as error:
+            log.warning("could not read the last good state, starting without; error=%s", error)
+            return False
+        for group, snapshot in found.items():
+            if self._store.current(group) is None:
+                self._store.publish(snapshot, group)
+        return bool(found)
+
+    def observe(self, event: Event) -> None:
+        """Take one event of the store: every publication is written."""
+        if isinstance(event, Published):
+            self._again = True
+            if self._writing is None or self._writing.done():
+                self._writing = asyncio.get_running_loop().create_task(self._write())
+
+    async def close(self) -> None:
+        """Wait until the newest state is on disk."""
+        if self._writing is not None:
+            await self._writing
+
+    async def _write(self) -> None:
+        while self._again:
+            self._again = False
+            snapshots = dict(self._store.groups)
+            await self._save(snapshots)
+
+    async def _save(self, snapshots: Mapping[str, Snapshot]) -> None:
+        try:
+            await asyncio.to_thread(save, self._path, snapshots)
+        except OSError as error:
+            log.warning(
+                "could not write the last good state; a restart would serve an older one; error=%s", error
+            )
