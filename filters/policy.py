@@ -169,8 +169,10 @@ def cluster_of_url(url: str) -> str:
 
 def header(name: str, value: str, *, append: bool = False) -> base_pb2.HeaderValueOption:
     """A header to set, or to add beside those that are there."""
-    action = base_pb2.HeaderValueOption.HeaderAppendAction
-    return base_pb2.HeaderValueOption(
-        header=base_pb2.HeaderValue(key=name, value=value),
-        append_action=action.APPEND_IF_EXISTS_OR_ADD if append else action.OVERWRITE_IF_EXISTS_OR_ADD,
-    )
+    option = base_pb2.HeaderValueOption(append_action=_ADD if append else _OVERWRITE)
+    option.header.key, option.header.value = name, value
+    return option
+
+
+_ADD = base_pb2.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
+_OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD

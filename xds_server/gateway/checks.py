@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
+from filters import POLICIES
 from filters.credentials import conflicts
 from filters.language import Mistake, Path, Problem
 from filters.language.problems import did_you_mean, shown
-from filters.policy import Context
+from filters.policy import Context, Policy
 from xds_server.gateway import precedence
 from xds_server.gateway.files import File
 from xds_server.gateway.model.attached import by_key
@@ -111,10 +113,20 @@ def _policies(
     if route.max_body is not None and getattr(settings.get("validate"), "max_body", None) is not None:
         message, remedy = "'validate' limits the body here too", "keep one"
         yield Problem(path=("routes", name, "max_body"), message=message, remedy=remedy)
+    keys = _checked().intersection(settings)
+    if not keys:
+        return
     context = context.on_route(name, settings)
-    for key, value in settings.items():
-        for mistake in by_key()[key].check(value, context):
-            yield _mistake(mistake, _attached(name, route, key, sections))
+    for key in settings:
+        if key in keys:
+            for mistake in by_key()[key].check(settings[key], context):
+                yield _mistake(mistake, _attached(name, route, key, sections))
+
+
+@cache
+def _checked() -> frozenset[str]:
+    """The policies that have something to check beside the rest of the gateway."""
+    return frozenset(one.key for one in POLICIES if type(one).check is not Policy.check)
 
 
 def _attached(name: str, route: Route, key: str, sections: Sections) -> Path:

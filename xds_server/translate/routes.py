@@ -25,11 +25,16 @@ from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.routes import Redirect, Respond, Retry, Route, SessionAffinity, ValueMatch
 from xds_server.gateway.raw import merged
 from xds_server.translate import names
-from xds_server.translate.wire import boolean, duration, packed, uint32
+from xds_server.translate.wire import boolean, duration, fill, packed, uint32
 
 BUFFER = "envoy.filters.http.buffer"
 STATEFUL_SESSION = "envoy.filters.http.stateful_session"
 _NEVER = timedelta(0)
+_SERVICE_UNAVAILABLE = pb.RouteAction.SERVICE_UNAVAILABLE
+_PREVIOUS_HOSTS = pb.RetryPolicy.RetryHostPredicate(
+    name="envoy.retry_host_predicates.previous_hosts",
+    typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
+)
 _REDIRECTS = {
     301: pb.RedirectAction.MOVED_PERMANENTLY,
     302: pb.RedirectAction.FOUND,
@@ -43,56 +48,61 @@ def _regex(pattern: str) -> regex_pb2.RegexMatcher:
     return regex_pb2.RegexMatcher(regex=pattern)
 
 
-def _path(match: PathMatch) -> pb.RouteMatch:
-    if match.kind == "exact":
-        return pb.RouteMatch(path=match.value)
-    if match.kind != "prefix":
-        return pb.RouteMatch(safe_regex=_regex(match.regex))
-    if match.value in ("", "/") or match.value.endswith("/"):
-        return pb.RouteMatch(prefix=match.value or "/")
-    return pb.RouteMatch(path_separated_prefix=match.value)
+def _path(path: PathMatch, match: pb.RouteMatch) -> None:
+    if path.kind == "exact":
+        match.path = path.value
+    elif path.kind != "prefix":
+        match.safe_regex.regex = path.regex
+    elif path.value.endswith("/") or not path.value:
+        match.prefix = path.value or "/"
+    else:
+        match.path_separated_prefix = path.value
 
 
-def _string(match: ValueMatch) -> string_pb2.StringMatcher:
+def _string(match: ValueMatch, matcher: string_pb2.StringMatcher) -> None:
     if match.regex is not None:
-        return string_pb2.StringMatcher(safe_regex=_regex(match.regex))
+        matcher.safe_regex.regex = match.regex
+        return
     kind = next(
         kind for kind in ("exact", "prefix", "suffix", "contains") if getattr(match, kind) is not None
     )
-    return string_pb2.StringMatcher(**{kind: getattr(match, kind)})
+    setattr(matcher, kind, getattr(match, kind))
 
 
-def _header(name: str, match: ValueMatch) -> pb.HeaderMatcher:
-    matcher = pb.HeaderMatcher(name=name.lower(), invert_match=match.invert)
+def _header(name: str, match: ValueMatch, matcher: pb.HeaderMatcher) -> None:
+    matcher.name, matcher.invert_match = name.lower(), match.invert
     if match.present is not None:
         matcher.present_match = match.present
     else:
-        matcher.string_match.CopyFrom(_string(match))
-    return matcher
+        _string(match, matcher.string_match)
 
 
-def _query(name: str, match: ValueMatch) -> pb.QueryParameterMatcher:
+def _query(name: str, match: ValueMatch, matcher: pb.QueryParameterMatcher) -> None:
+    matcher.name = name
     if match.present is not None:
-        return pb.QueryParameterMatcher(name=name, present_match=match.present is not match.invert)
-    return pb.QueryParameterMatcher(name=name, string_match=_string(match))
+        matcher.present_match = match.present is not match.invert
+    else:
+        _string(match, matcher.string_match)
 
 
-def _methods(methods: Iterable[str]) -> pb.HeaderMatcher:
+def _methods(methods: Iterable[str], matcher: pb.HeaderMatcher) -> None:
+    matcher.name = ":method"
     wanted = sorted(set(methods))
     if len(wanted) == 1:
-        return pb.HeaderMatcher(name=":method", string_match=string_pb2.StringMatcher(exact=wanted[0]))
-    regex = string_pb2.StringMatcher(safe_regex=_regex("|".join(wanted)))
-    return pb.HeaderMatcher(name=":method", string_match=regex)
+        matcher.string_match.exact = wanted[0]
+    else:
+        matcher.string_match.safe_regex.regex = "|".join(wanted)
 
 
-def route_match(route: Route, *, methods: bool = True) -> pb.RouteMatch:
-    """What a request must look like."""
-    match = _path(route.match)
-    if methods and route.methods:
-        match.headers.append(_methods(route.methods))
-    match.headers.extend(_header(name, value) for name, value in sorted(route.headers.items()))
-    match.query_parameters.extend(_query(name, value) for name, value in sorted(route.query.items()))
-    return match
+def _match(route: Route, methods: Iterable[str], match: pb.RouteMatch) -> None:
+    """What a request must look like, written in place: a gateway has many routes, and every copy is felt."""
+    _path(route.match, match)
+    if methods:
+        _methods(methods, match.headers.add())
+    for name, value in sorted(route.headers.items()) if route.headers else ():
+        _header(name, value, match.headers.add())
+    for name, value in sorted(route.query.items()) if route.query else ():
+        _query(name, value, match.query_parameters.add())
 
 
 def _rewrite(route: Route, action: pb.RouteAction) -> None:
@@ -124,7 +134,7 @@ def _rewrite_path(match: PathMatch, target: str, action: pb.RouteAction) -> None
             f"\\{positions[part]}" if number % 2 and part in positions else _literal(part)
             for number, part in enumerate(parts)
         )
-    action.regex_rewrite.pattern.CopyFrom(_regex(pattern))
+    action.regex_rewrite.pattern.regex = pattern
     action.regex_rewrite.substitution = substitution
 
 
@@ -132,28 +142,19 @@ def _literal(text: str) -> str:
     return text.replace("\\", "\\\\")
 
 
-def _retry(retry: Retry) -> pb.RetryPolicy:
+def _retry(retry: Retry, policy: pb.RetryPolicy) -> None:
     statuses = sorted(int(one) for one in retry.on if one.isdigit())
-    conditions = sorted(
-        {one for one in retry.on if not one.isdigit()} | ({"retriable-status-codes"} if statuses else set())
-    )
-    policy = pb.RetryPolicy(
-        retry_on=",".join(conditions),
-        num_retries=uint32(retry.attempts),
-        retriable_status_codes=statuses,
-        retry_back_off=pb.RetryPolicy.RetryBackOff(
-            base_interval=duration(retry.backoff), max_interval=duration(retry.max_backoff)
-        ),
-    )
+    conditions = {one for one in retry.on if not one.isdigit()}
+    policy.retry_on = ",".join(sorted(conditions | ({"retriable-status-codes"} if statuses else set())))
+    policy.num_retries.value = retry.attempts
+    policy.retriable_status_codes.extend(statuses)
+    fill(policy.retry_back_off.base_interval, retry.backoff)
+    fill(policy.retry_back_off.max_interval, retry.max_backoff)
     if retry.per_try_timeout is not None:
-        policy.per_try_timeout.CopyFrom(duration(retry.per_try_timeout))
+        fill(policy.per_try_timeout, retry.per_try_timeout)
     if retry.avoid_failed_hosts:
-        config = packed(previous_hosts_pb2.PreviousHostsPredicate())
-        policy.retry_host_predicate.add(
-            name="envoy.retry_host_predicates.previous_hosts", typed_config=config
-        )
+        policy.retry_host_predicate.append(_PREVIOUS_HOSTS)
         policy.host_selection_retry_max_attempts = 5
-    return policy
 
 
 def _hash(affinity: SessionAffinity) -> pb.RouteAction.HashPolicy:
@@ -167,22 +168,21 @@ def _hash(affinity: SessionAffinity) -> pb.RouteAction.HashPolicy:
     return policy
 
 
-def route_action(route: Route) -> pb.RouteAction:
+def _forward(route: Route, action: pb.RouteAction) -> None:
     """Forwarding to an upstream."""
-    action = pb.RouteAction(
-        timeout=duration(route.timeout),
-        cluster_not_found_response_code=pb.RouteAction.SERVICE_UNAVAILABLE,
-    )
+    fill(action.timeout, route.timeout)
+    action.cluster_not_found_response_code = _SERVICE_UNAVAILABLE
     if route.upstream is not None:
         action.cluster = names.cluster(route.upstream)
     else:
         for target, weight in sorted((route.split or {}).items()):
-            action.weighted_clusters.clusters.add(name=names.cluster(target), weight=uint32(weight))
+            weighted = action.weighted_clusters.clusters.add(name=names.cluster(target))
+            weighted.weight.value = weight
     _rewrite(route, action)
     if route.idle_timeout is not None:
-        action.idle_timeout.CopyFrom(duration(route.idle_timeout))
+        fill(action.idle_timeout, route.idle_timeout)
     if route.retry is not None:
-        action.retry_policy.CopyFrom(_retry(route.retry))
+        _retry(route.retry, action.retry_policy)
     if route.hedge is not None:
         action.hedge_policy.hedge_on_per_try_timeout = route.hedge.on_per_try_timeout
     if route.session_affinity is not None and route.session_affinity.cookie is None:
@@ -193,7 +193,6 @@ def route_action(route: Route) -> pb.RouteAction:
         denominator = percent_pb2.FractionalPercent.MILLION
         policy.runtime_fraction.default_value.numerator = millionths
         policy.runtime_fraction.default_value.denominator = denominator
-    return action
 
 
 def _redirect(redirect: Redirect, match: PathMatch) -> pb.RedirectAction:
@@ -253,35 +252,40 @@ def _filter_configs(route: Route) -> Iterator[tuple[str, Message]]:
 def _add(part: RoutePart, result: pb.Route) -> None:
     for name, config in part.filter_configs.items():
         result.typed_per_filter_config[name].CopyFrom(packed(config))
-    result.request_headers_to_add.extend(part.request_headers)
-    result.request_headers_to_remove.extend(part.request_headers_to_remove)
-    result.response_headers_to_add.extend(part.response_headers)
-    result.response_headers_to_remove.extend(part.response_headers_to_remove)
+    if part.request_headers or part.request_headers_to_remove:
+        result.request_headers_to_add.extend(part.request_headers)
+        result.request_headers_to_remove.extend(part.request_headers_to_remove)
+    if part.response_headers or part.response_headers_to_remove:
+        result.response_headers_to_add.extend(part.response_headers)
+        result.response_headers_to_remove.extend(part.response_headers_to_remove)
 
 
 def translate(name: str, route: Route, settings: Mapping[str, Any], context: Context) -> tuple[bytes, ...]:
     """A route as serialized Envoy routes, in the order in which Envoy tries them. Raises Mistake for raw fields."""
-    result = pb.Route(name=name, match=route_match(route))
+    result = pb.Route(name=name)
+    _match(route, route.methods, result.match)
     if route.redirect is not None:
         result.redirect.CopyFrom(_redirect(route.redirect, route.match))
     elif route.respond is not None:
         _respond(route.respond, result)
     else:
-        result.route.CopyFrom(route_action(route))
-    for filter_name, config in _filter_configs(route):
-        result.typed_per_filter_config[filter_name].CopyFrom(packed(config))
+        _forward(route, result.route)
+    if route.max_body is not None or route.session_affinity is not None:
+        for filter_name, config in _filter_configs(route):
+            result.typed_per_filter_config[filter_name].CopyFrom(packed(config))
     parts = list(_parts(settings, context.on_route(name, settings, route.match.named_regex)))
     for part in parts:
         _add(part, result)
     if route.envoy is not None:
         result = merged(result, route.envoy)
-    variants = [
-        *_own_paths(name, parts),
-        *_preflights(name, route, parts),
-        *_upgrades(route, result),
-        result,
-    ]
-    return tuple(one.SerializeToString(deterministic=True) for one in variants)
+    variants = [*_beside(name, route, parts), *_upgrades(route, result), result]
+    return tuple([one.SerializeToString(deterministic=True) for one in variants])
+
+
+def _beside(name: str, route: Route, parts: Iterable[RoutePart]) -> list[pb.Route]:
+    """The routes that policies need before the route itself."""
+    needed = [part for part in parts if part.own_paths or part.answers_preflight]
+    return [*_own_paths(name, needed), *_preflights(name, route, needed)] if needed else []
 
 
 def _parts(settings: Mapping[str, Any], context: Context) -> Iterator[RoutePart]:
@@ -313,10 +317,9 @@ def _preflights(name: str, route: Route, parts: Iterable[RoutePart]) -> Iterator
     """A route for some methods only must still let the filter see CORS preflights, which are OPTIONS."""
     for part in parts:
         if part.answers_preflight and route.methods and "OPTIONS" not in route.methods:
-            match = route_match(route, methods=False)
-            match.headers.insert(0, _methods(("OPTIONS",)))
-            match.headers.append(pb.HeaderMatcher(name="access-control-request-method", present_match=True))
-            result = pb.Route(name=f"{name}/preflight", match=match)
+            result = pb.Route(name=f"{name}/preflight")
+            _match(route, ("OPTIONS",), result.match)
+            result.match.headers.add(name="access-control-request-method", present_match=True)
             result.direct_response.status = 403
             _add(RoutePart(filter_configs=part.filter_configs), result)
             yield result
@@ -337,7 +340,8 @@ def _upgrades(route: Route, result: pb.Route) -> Iterator[pb.Route]:
 
 def not_allowed(name: str, route: Route, allow: Iterable[str]) -> bytes:
     """The answer where only the method differs: 405 with Allow (RFC 9110 section 15.5.6)."""
-    result = pb.Route(name=names.method_not_allowed(name), match=route_match(route, methods=False))
+    result = pb.Route(name=names.method_not_allowed(name))
+    _match(route, (), result.match)
     result.direct_response.status = 405
     result.response_headers_to_add.append(header("allow", ", ".join(sorted(set(allow)))))
     return result.SerializeToString(deterministic=True)

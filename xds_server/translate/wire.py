@@ -23,6 +23,12 @@ def duration(value: timedelta) -> duration_pb2.Duration:
     return duration_pb2.Duration(seconds=seconds, nanos=value.microseconds * 1000)
 
 
+def fill(message: duration_pb2.Duration, value: timedelta) -> None:
+    """Write a duration in place, where a copy would be felt."""
+    message.SetInParent()
+    message.seconds, message.nanos = value.days * 86400 + value.seconds, value.microseconds * 1000
+
+
 def uint32(value: int) -> wrappers_pb2.UInt32Value:
     """An optional number."""
     return wrappers_pb2.UInt32Value(value=value)

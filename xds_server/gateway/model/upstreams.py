@@ -7,11 +7,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 from filters.language import DataSource, Mistake, Percent, Raw, Shorthand, Size, option, scalars
 
 _HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"{_OCTET}(\.{_OCTET}){{3}}", re.ASCII)
 ADDRESS_REMEDY = "write 10.0.0.1:80, '[::1]:80', name.example:80 or unix:/path/to.sock"
 
 
@@ -25,12 +28,15 @@ class Address:
 
 
 def _ip_version(host: str) -> int:
+    if _IPV4.fullmatch(host):
+        return 4
     try:
         return ipaddress.ip_address(host).version
     except ValueError:
         return 0
 
 
+@lru_cache(maxsize=65536)
 def parse_address(text: str) -> Address:
     """Parse an endpoint's address. Raises Mistake."""
     if text.startswith("unix:"):
