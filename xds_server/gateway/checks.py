@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -33,6 +33,7 @@ def check(
     sections: Sections,
     policies: Mapping[str, Mapping[str, Any]],
     ranked: Mapping[str, Ranked],
+    files: Iterable[File],
     context: Context,
     memo: Memo,
 ) -> list[Problem]:
@@ -41,7 +42,7 @@ def check(
     problems += _listeners(sections.listeners)
     problems += _routes(sections, policies, context, memo)
     problems += (_mistake(one, ("consumers",)) for one in conflicts(sections.consumers))
-    problems += precedence.conflicts(ranked, sections.listeners)
+    problems += precedence.conflicts([file.keys for file in files], ranked, sections.listeners)
     return problems
 
 

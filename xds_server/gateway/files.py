@@ -13,7 +13,7 @@ from xds_server.gateway import document
 from xds_server.gateway.model import ranks
 from xds_server.gateway.model.attached import Policies
 from xds_server.gateway.model.gateway import Sections
-from xds_server.gateway.model.ranks import Ranked
+from xds_server.gateway.model.ranks import Keys, Ranked
 
 NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?")
 RESERVED = ("catalog", "products", "portal", "graphql", "aggregate", "sources", "rollout")
@@ -31,6 +31,7 @@ class File:
 
     sections: Mapping[str, Mapping[str, Any]]
     ranked: Mapping[str, Ranked]
+    keys: Keys
     names: frozenset[Path]
     problems: tuple[Problem, ...]
     references: tuple[tuple[Path, DataSource], ...]
@@ -66,9 +67,11 @@ def decode(file: str, content: bytes, environment: Mapping[str, str]) -> File:
         else:
             names |= {(section, name) for name in value}
             sections[section] = _section(section, value, problems)
+    ranked = ranks.ranked(sections.get("routes", {}))
     return File(
         sections=sections,
-        ranked=ranks.ranked(sections.get("routes", {})),
+        ranked=ranked,
+        keys=Keys.of(ranked.values()),
         names=frozenset(names),
         problems=tuple(_located([*parsed.problems, *problems], file, content)),
         references=tuple(problems.references),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from filters.language import Problem
-from xds_server.gateway.model.ranks import Condition, Ranked
+from xds_server.gateway.model.ranks import Key, Keys, Ranked, shared
 from xds_server.gateway.model.routes import Route
 
 _BEGINNING = re.compile(r"~\^(/[\w/-]*)(\.\*)?\$?")
@@ -18,23 +18,19 @@ def host_rank(host: str) -> tuple[bool, bool, int, str]:
     return (host == "*", host.startswith("*."), -len(host), host)
 
 
-Groups = Mapping[tuple[str, Condition], list[Ranked]]
-
-
-def conflicts(routes: Mapping[str, Ranked], listeners: Iterable[str]) -> Iterator[Problem]:
+def conflicts(
+    files: Sequence[Keys], routes: Mapping[str, Ranked], listeners: Iterable[str]
+) -> Iterator[Problem]:
     """Two routes that no request can tell apart; routes that another one always shadows."""
-    groups: dict[tuple[str, Condition], list[Ranked]] = {}
-    for one in routes.values():
-        for host in one.hosts:
-            groups.setdefault((host, one.condition), []).append(one)
-    shared = [members for members in groups.values() if len(members) > 1]
-    twins = dict(sorted(pair for members in shared for pair in _twins(members)))
+    groups = shared(files)
+    twins = dict(sorted(pair for members in groups.values() for pair in _twins(members)))
     for name, other in twins.items():
         message = f"no request can tell this route from '{other}'"
         remedy = "change its path, hosts, methods, headers or query, or remove one"
         yield Problem(path=("routes", name), message=message, remedy=remedy, at_key=True)
-    broad = [(one, start) for one in routes.values() if (start := _beginning(one.route)) is not None]
-    suspects = dict.fromkeys(one for members in shared for one in members if one.route.methods)
+    regexes = dict.fromkeys(one for file in files for one in file.regexes)
+    broad = [(one, start) for one in regexes if (start := _beginning(one.route)) is not None]
+    suspects = dict.fromkeys(one for members in groups.values() for one in members if one.route.methods)
     every = sorted(listeners)
     for one in routes.values() if broad else suspects:
         winner = None if one.name in twins else _winner(one, groups, broad, every)
@@ -60,11 +56,13 @@ def _meet(one: Route, other: Route) -> bool:
     return not one.listeners or not other.listeners or bool(set(one.listeners) & set(other.listeners))
 
 
-def _winner(one: Ranked, groups: Groups, broad: list[tuple[Ranked, str]], listeners: list[str]) -> str | None:
+def _winner(
+    one: Ranked, groups: Mapping[Key, list[Ranked]], broad: list[tuple[Ranked, str]], listeners: list[str]
+) -> str | None:
     """One of the routes that take every request of this one, if they do."""
     first: Ranked | None = None
     for host in one.hosts:
-        near = groups[host, one.condition]
+        near = groups.get((host, one.condition), [])
         near = near + [other for other, start in broad if host in other.hosts and _begins(one.route, start)]
         better = [other for other in near if other.rank < one.rank and _wider(other, one)]
         for listener in one.route.listeners or listeners:
@@ -85,7 +83,7 @@ def _wider(one: Ranked, other: Ranked) -> bool:
 def _beginning(route: Route) -> str | None:
     """How a path must begin for a regular expression that asks for nothing else."""
     value = route.path
-    found = _BEGINNING.fullmatch(value) if value.startswith("~") else None
+    found = _BEGINNING.fullmatch(value)
     return found[1] if found and (found[2] or not value.endswith("$")) else None
 
 

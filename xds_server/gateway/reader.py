@@ -55,7 +55,8 @@ class Reader:
         """Read all files as one document. Never raises for what a user wrote."""
         parsed = self._parse(contents, environment)
         problems = [problem for file in parsed.values() for problem in file.problems]
-        problems += _collisions(parsed)
+        names = frozenset[Path]().union(*(file.names for file in parsed.values()))
+        problems += _collisions(parsed, names)
         sections = self._join(parsed)
         sources, missing = _sources(parsed, load, environment)
         problems += missing
@@ -63,10 +64,9 @@ class Reader:
         policies = self._merge(parsed, sections)
         ranked = {name: one for file in parsed.values() for name, one in file.ranked.items()}
         if all(file.whole for file in parsed.values()):
-            names = frozenset[Path]().union(*(file.names for file in parsed.values()))
             problems += (one for file in parsed.values() for one in checks.references(file, names))
-            problems += unused.unused(sections, policies, names, parsed.values())
-        problems += checks.check(sections, policies, ranked, context, self._checked)
+            problems += unused.unused(sections, policies, parsed.values())
+        problems += checks.check(sections, policies, ranked, parsed.values(), context, self._checked)
         placed = tuple(placing.placed(problems, parsed, contents))
         if any(problem.severity == "error" for problem in placed):
             return Reading(None, placed)
@@ -111,7 +111,7 @@ class Reader:
             elif files.HINTS[name] is Policies:
                 joined[name] = Policies(merged)
             else:
-                joined[name] = MappingProxyType(dict(sorted(merged.items())))
+                joined[name] = MappingProxyType({key: merged[key] for key in sorted(merged)})
         self._joined = Sections(**joined)
         return self._joined
 
@@ -163,10 +163,9 @@ def _effective(route: Route, sections: Sections, everywhere: Mapping[str, Any]) 
     return merge(sections.policies, *sets, own)
 
 
-def _collisions(parsed: Mapping[str, File]) -> list[Problem]:
+def _collisions(parsed: Mapping[str, File], names: frozenset[Path]) -> list[Problem]:
     """Names that two files give."""
-    total = sum(len(file.names) for file in parsed.values())
-    if total == len(frozenset().union(*(file.names for file in parsed.values()))):
+    if sum(len(file.names) for file in parsed.values()) == len(names):
         return []
     first: dict[Path, str] = {}
     problems = []

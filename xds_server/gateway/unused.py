@@ -15,15 +15,18 @@ REFERRED = ("secrets", "upstreams", "identity", "plans", "policy_sets")
 
 
 def unused(
-    sections: Sections,
-    policies: Mapping[str, Mapping[str, Any]],
-    names: frozenset[Path],
-    files: Iterable[File],
+    sections: Sections, policies: Mapping[str, Mapping[str, Any]], files: Iterable[File]
 ) -> Iterator[Problem]:
     """Warnings for objects that nothing refers to, consumers that no route knows, and routes without listeners."""
-    idle = {one for one in names if one[0] in REFERRED}.difference(*(file.targets for file in files))
+    targets = frozenset[Path]().union(*(file.targets for file in files))
+    idle = [
+        (section, name)
+        for section in REFERRED
+        for name in getattr(sections, section)
+        if (section, name) not in targets
+    ]
     raw = _raw_texts(sections) if idle else frozenset()
-    for section, name in sorted(idle, key=str):
+    for section, name in idle:
         if name not in raw:
             yield _warning((section, name), "nothing uses this", "remove it, or refer to it")
     asked = {key for settings in _distinct(policies.values()) for key in settings}

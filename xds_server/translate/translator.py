@@ -22,16 +22,15 @@ from xds_server.discovery.types import (
     LISTENER,
     ROUTE,
     SECRET,
-    VIRTUAL_HOST,
     ResourceType,
     custom,
 )
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.ranks import Ranked
-from xds_server.gateway.model.routes import Route
 from xds_server.gateway.model.upstreams import Upstream
 from xds_server.translate import clusters, endpoints, listeners, names, routes, secrets, virtual_hosts
+from xds_server.translate.route_tables import RouteTables
 from xds_server.translate.wire import packed
 
 RULE_TYPES: Mapping[str, ResourceType] = {
@@ -79,8 +78,7 @@ class Translator:
         self._memo = Memo()
         self._problems: list[Problem] = []
         self._surroundings: tuple[Any, ...] = ()
-        self._refusals: dict[tuple[str, frozenset[str]], tuple[Ranked, bytes]] = {}
-        """The 405 of routes, also of virtual hosts that were not made again this time."""
+        self._tables = RouteTables(self._translated)
 
     def translate(self, gateway: Gateway) -> Snapshot:
         """The snapshot of a gateway. Raises Untranslatable with every mistake in raw Envoy fields."""
@@ -89,9 +87,10 @@ class Translator:
         used = _used(gateway)
         filters = _filters(used, gateway.context)
         rules = self._rules(used, gateway.context)
+        cds, eds = self._upstreams(gateway)
         resources = {
-            CLUSTER: [*self._clusters(gateway), *_called(filters), *self._decider(rules)],
-            ENDPOINT: list(self._endpoints(gateway)),
+            CLUSTER: [*cds, *_called(filters), *self._decider(rules)],
+            ENDPOINT: eds,
             SECRET: [Resource.of(one) for one in secrets.secrets(gateway.sections, gateway.contents)],
             EXTENSION_CONFIG: [_extension(one) for one in filters if one.dynamic],
             LISTENER: list(self._listeners(gateway, filters)),
@@ -99,11 +98,8 @@ class Translator:
             **rules,
         }
         self._memo.finish()
-        self._refusals = {
-            key: known for key, known in self._refusals.items() if gateway.ranked.get(key[0]) is known[0]
-        }
         if self._problems:
-            self._memo = Memo()
+            self._memo, self._tables = Memo(), RouteTables(self._translated)
             raise Untranslatable(tuple(self._problems))
         return Snapshot.of(resources)
 
@@ -137,18 +133,18 @@ class Translator:
         if any(rules.values()):
             yield Resource.of(clusters.policy_server(self._policy_server))
 
-    def _clusters(self, gateway: Gateway) -> Iterator[Resource]:
-        for name, upstream in gateway.sections.upstreams.items():
-            yield from self._memo.get((CLUSTER, name), (upstream,), self._cluster, name, upstream)
+    def _upstreams(self, gateway: Gateway) -> tuple[list[Resource], list[Resource]]:
+        """The clusters and the endpoints of all upstreams."""
+        found: list[tuple[tuple[Resource, ...], tuple[Resource, ...]]] = [
+            self._memo.get((CLUSTER, name), (upstream,), self._upstream, name, upstream)
+            for name, upstream in gateway.sections.upstreams.items()
+        ]
+        return [one for some, _ in found for one in some], [one for _, some in found for one in some]
 
-    def _cluster(self, name: str, upstream: Upstream) -> tuple[Resource, ...]:
+    def _upstream(self, name: str, upstream: Upstream) -> tuple[tuple[Resource, ...], tuple[Resource, ...]]:
         messages = self._try(("upstreams", name), lambda: [clusters.cluster(name, upstream)])
-        return tuple(map(Resource.of, messages))
-
-    def _endpoints(self, gateway: Gateway) -> Iterator[Resource]:
-        for name, upstream in gateway.sections.upstreams.items():
-            if not clusters.is_dns(upstream):
-                yield self._memo.get((ENDPOINT, name), (upstream,), _load_assignment, name, upstream)
+        served = () if clusters.is_dns(upstream) else (_load_assignment(name, upstream),)
+        return tuple(map(Resource.of, messages)), served
 
     def _listeners(self, gateway: Gateway, filters: tuple[HttpFilter, ...]) -> Iterator[Resource]:
         for name, listener in gateway.sections.listeners.items():
@@ -156,43 +152,18 @@ class Translator:
             yield from map(Resource.of, self._try(("listeners", name), listeners.listeners, *arguments))
 
     def _routes(self, gateway: Gateway) -> Iterator[Resource]:
+        self._tables.update(gateway, self._surroundings)
+        self._tables.forget(gateway.sections.listeners)
         for name, listener in gateway.sections.listeners.items():
             if listener.redirect_to_https is not False:
                 body = virtual_hosts.route_configuration(name, None, [_to_https(listener)])
             else:
-                members = virtual_hosts.selected(gateway.ranked.values(), name)
-                hosts = self._hosts(gateway, name, members)
+                hosts = self._tables.hosts(name)
                 body = virtual_hosts.route_configuration(name, listeners.alt_svc(listener), hosts)
             yield Resource.from_bytes(names.routes(name), body)
 
-    def _hosts(self, gateway: Gateway, listener: str, selected: Iterable[Ranked]) -> Iterator[bytes]:
-        for host, members in virtual_hosts.by_host(selected).items():
-            parts = tuple(self._route(one, gateway) for one in members)
-            inputs = (*members, *parts)
-            yield self._memo.get((VIRTUAL_HOST, listener, host), inputs, self._host, host, members, parts)
-
-    def _host(self, host: str, members: list[Ranked], parts: tuple[bytes, ...]) -> bytes:
-        last = [self._not_allowed(one, methods) for one, methods in virtual_hosts.fallbacks(members)]
-        return virtual_hosts.virtual_host(host, [*parts, *last])
-
-    def _not_allowed(self, one: Ranked, methods: frozenset[str]) -> bytes:
-        known = self._refusals.get((one.name, methods))
-        if known is None or known[0] is not one:
-            body = routes.not_allowed(one.name, one.route, methods)
-            known = self._refusals[one.name, methods] = (one, virtual_hosts.joined([body]))
-        return known[1]
-
-    def _route(self, one: Ranked, gateway: Gateway) -> bytes:
-        settings = gateway.policies[one.name]
-        inputs = (one, settings, self._surroundings)
-        part: bytes = self._memo.get(
-            (Route, one.name), inputs, self._translated, one, settings, gateway.context
-        )
-        return part
-
-    def _translated(self, one: Ranked, settings: Mapping[str, Any], context: Context) -> bytes:
-        arguments = (one.name, one.route, settings, context)
-        return virtual_hosts.joined(self._try(("routes", one.name), routes.translate, *arguments))
+    def _translated(self, one: Ranked, settings: Mapping[str, Any], context: Context) -> tuple[bytes, ...]:
+        return self._try(("routes", one.name), routes.translate, one.name, one.route, settings, context)
 
 
 def _called(filters: Iterable[HttpFilter]) -> Iterator[Resource]:

@@ -30,16 +30,19 @@ def by_host(routes: Iterable[Ranked]) -> dict[str, list[Ranked]]:
     Envoy picks one virtual host and never looks into another. So a host has its own routes first, then those of
     the wildcards that cover it, then those for all hosts.
     """
-    ordered: dict[str, list[Ranked]] = {}
-    for one in sorted(routes, key=attrgetter("rank")):
+    return of_hosts(sorted(routes, key=attrgetter("rank")))
+
+
+def of_hosts(ordered: Iterable[Ranked]) -> dict[str, list[Ranked]]:
+    """As above, of routes that are in the order of their ranks."""
+    own: dict[str, list[Ranked]] = {}
+    for one in ordered:
         for host in one.hosts:
-            ordered.setdefault(host, []).append(one)
+            own.setdefault(host, []).append(one)
     result: dict[str, list[Ranked]] = {}
-    for host in sorted(ordered, key=precedence.host_rank):
-        members = list(ordered[host])
-        for wildcard in _wildcards(host):
-            members += ordered.get(wildcard, ())
-        result[host] = list(dict.fromkeys(members))
+    for host in sorted(own, key=precedence.host_rank):
+        wider = [one for wildcard in _wildcards(host) for one in own.get(wildcard, ())]
+        result[host] = list(dict.fromkeys((*own[host], *wider))) if wider else own[host]
     return result
 
 
@@ -63,51 +66,53 @@ def fallbacks(members: Iterable[Ranked]) -> tuple[tuple[Ranked, frozenset[str]],
             by_condition.setdefault(one.condition, (one, set()))[1].update(one.route.methods)
     groups = [(one, one.route.match, methods) for one, methods in by_condition.values()]
     broad = _Broad((match, methods) for _, match, methods in groups)
-    return tuple((one, frozenset(methods | broad.methods(match))) for one, match, methods in groups)
+    return tuple([(one, frozenset(methods | broad.methods(match))) for one, match, methods in groups])
 
 
 class _Broad:
     """Paths that may cover other ones, found without looking at each: a host may have thousands of routes."""
 
     def __init__(self, found: Iterable[tuple[PathMatch, set[str]]]) -> None:
-        self._prefixes: dict[str, list[tuple[PathMatch, set[str]]]] = {}
+        self._prefixes: dict[str, set[str]] = {}
+        self._above: dict[str, set[str]] = {}
         self._templates: dict[tuple[int, str], list[tuple[PathMatch, set[str]]]] = {}
-        self._others: list[tuple[PathMatch, set[str]]] = []
+        self._regexes: list[tuple[PathMatch, set[str]]] = []
         for match, methods in found:
             if match.kind == "prefix":
-                self._prefixes.setdefault(match.value.rstrip("/"), []).append((match, methods))
+                self._prefixes.setdefault(match.value, set()).update(methods)
+                self._above.setdefault(match.value.rstrip("/"), set()).update(methods)
             elif match.kind == "template":
                 key = (match.value.count("/"), match.value.partition("{")[0])
                 self._templates.setdefault(key, []).append((match, methods))
             elif match.kind == "regex":
-                self._others.append((match, methods))
+                self._regexes.append((match, methods))
 
     def methods(self, match: PathMatch) -> set[str]:
-        """The methods of all paths that cover `match`."""
-        return {one for other, more in self._near(match) if _covers(other, match) for one in more}
-
-    def _near(self, match: PathMatch) -> Iterator[tuple[PathMatch, set[str]]]:
+        """The methods of all paths that cover `match`; where that is not easily told, they do not."""
         if match.kind == "regex":
-            return
-        slashes = [number for number, one in enumerate(match.value) if one == "/"]
-        for end in (*slashes, len(match.value)):
-            yield from self._prefixes.get(match.value[:end].rstrip("/"), ())
+            return set()
+        found = set(self._prefixes.get(match.value, ()))
+        end = match.value.rfind("/")
+        while end >= 0:
+            found.update(self._above.get(match.value[:end], ()))
+            end = match.value.rfind("/", 0, end)
         if match.kind == "exact":
-            for end in slashes:
-                yield from self._templates.get((len(slashes), match.value[: end + 1]), ())
-            yield from self._others
+            found.update(*(methods for other, methods in self._patterns(match) if _fits(other, match)))
+        return found
+
+    def _patterns(self, match: PathMatch) -> Iterator[tuple[PathMatch, set[str]]]:
+        slashes, end = match.value.count("/"), match.value.rfind("/")
+        while end >= 0:
+            yield from self._templates.get((slashes, match.value[: end + 1]), ())
+            end = match.value.rfind("/", 0, end)
+        yield from self._regexes
 
 
-def _covers(one: PathMatch, other: PathMatch) -> bool:
-    """Whether every path of `other` is one of `one`; where that is not easily told, no."""
-    if one.kind == "prefix" and other.kind in ("exact", "prefix", "template"):
-        return other.value == one.value or other.value.startswith(one.value.rstrip("/") + "/")
-    if one.kind in ("regex", "template") and other.kind == "exact":
-        try:
-            return re.fullmatch(one.regex, other.value) is not None
-        except re.error:
-            return False
-    return False
+def _fits(pattern: PathMatch, exact: PathMatch) -> bool:
+    try:
+        return re.fullmatch(pattern.regex, exact.value) is not None
+    except re.error:
+        return False
 
 
 def virtual_host(host: str, parts: Iterable[bytes]) -> bytes:

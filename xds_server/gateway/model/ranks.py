@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,45 @@ def ranked(routes: Mapping[str, Route]) -> dict[str, Ranked]:
         name: Ranked(name, route, _hosts(route), _condition(route), _rank(name, route))
         for name, route in routes.items()
     }
+
+
+Key = tuple[str, Condition]
+"""A host and a condition: routes with the same key can only be told apart by listener and method."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Keys:
+    """The routes of one file by key; `crowded` are the keys of several, `regexes` have such a path."""
+
+    routes: Mapping[Key, list[Ranked]]
+    every: frozenset[Key]
+    crowded: tuple[Key, ...]
+    regexes: tuple[Ranked, ...]
+
+    @classmethod
+    def of(cls, routes: Iterable[Ranked]) -> Keys:
+        """Sort routes by key."""
+        found: dict[Key, list[Ranked]] = {}
+        for one in routes:
+            for host in one.hosts:
+                found.setdefault((host, one.condition), []).append(one)
+        crowded = tuple(key for key, members in found.items() if len(members) > 1)
+        regexes = tuple(one for members in found.values() for one in members if one.route.path[0] == "~")
+        return cls(found, frozenset(found), crowded, regexes)
+
+
+def shared(files: Sequence[Keys]) -> dict[Key, list[Ranked]]:
+    """The keys of several routes. Sets of keys are joined without looking at any key that only one file has."""
+    seen: set[Key] = set()
+    common: set[Key] = set()
+    for file in files:
+        common |= seen & file.every
+        seen |= file.every
+    found: dict[Key, list[Ranked]] = {}
+    for file in files:
+        for key in (common & file.every).union(file.crowded):
+            found.setdefault(key, []).extend(file.routes[key])
+    return found
 
 
 def _rank(name: str, route: Route) -> tuple[Any, ...]:

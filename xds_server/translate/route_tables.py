@@ -1,0 +1,76 @@
+"""Route configurations, again and again: a changed route costs the work of its own virtual hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping
+from operator import attrgetter
+from typing import Any
+
+from filters.policy import Context
+from xds_server.gateway.model.gateway import Gateway
+from xds_server.gateway.model.ranks import Ranked
+from xds_server.translate import routes, virtual_hosts
+
+Translate = Callable[[Ranked, Mapping[str, Any], Context], Iterable[bytes]]
+"""The serialized routes of a route with its effective policies."""
+
+_rank = attrgetter("rank")
+
+
+class RouteTables:
+    """Keeps the serialized parts of route configurations while what they are made of stays the same object."""
+
+    def __init__(self, translate: Translate) -> None:
+        self._translate = translate
+        self._parts: dict[Ranked, tuple[Mapping[str, Any], object, bytes]] = {}
+        self._order: dict[str, list[Ranked]] = {}
+        self._hosts: dict[str, dict[str, tuple[list[Ranked], list[bytes], bytes]]] = {}
+        self._refusals: dict[tuple[Ranked, frozenset[str]], bytes] = {}
+
+    def update(self, gateway: Gateway, surroundings: object) -> None:
+        """Translate the routes that are new, or whose policies or `surroundings` are."""
+        old, parts = self._parts, {}
+        for name, one in gateway.ranked.items():
+            settings, known = gateway.policies[name], old.get(one)
+            if known is None or known[0] is not settings or known[1] is not surroundings:
+                body = virtual_hosts.joined(self._translate(one, settings, gateway.context))
+                known = (settings, surroundings, body)
+            parts[one] = known
+        self._parts = parts
+        self._refusals = {key: body for key, body in self._refusals.items() if key[0] in parts}
+
+    def hosts(self, listener: str) -> list[bytes]:
+        """The serialized virtual hosts of a listener."""
+        old, parts = self._hosts.get(listener, {}), self._parts
+        hosts = self._hosts[listener] = {}
+        for host, members in virtual_hosts.of_hosts(self._ordered(listener)).items():
+            bodies = [parts[one][2] for one in members]
+            known = old.get(host)
+            if known is None or known[0] != members or known[1] != bodies:
+                known = (members, bodies, self._host(host, members, bodies))
+            hosts[host] = known
+        return [body for _, _, body in hosts.values()]
+
+    def forget(self, listeners: Container[str]) -> None:
+        """Drop what is kept for listeners that are no more."""
+        for name in [name for name in self._order if name not in listeners]:
+            del self._order[name], self._hosts[name]
+
+    def _ordered(self, listener: str) -> list[Ranked]:
+        """The routes of a listener by rank; sorting those that were sorted before is quick."""
+        current = set(virtual_hosts.selected(self._parts, listener))
+        kept = [one for one in self._order.get(listener, ()) if one in current]
+        order = self._order[listener] = sorted([*kept, *current.difference(kept)], key=_rank)
+        return order
+
+    def _host(self, host: str, members: list[Ranked], bodies: list[bytes]) -> bytes:
+        last = [self._refusal(one, methods) for one, methods in virtual_hosts.fallbacks(members)]
+        return virtual_hosts.virtual_host(host, [*bodies, *last])
+
+    def _refusal(self, one: Ranked, methods: frozenset[str]) -> bytes:
+        """The 405 of a route."""
+        known = self._refusals.get((one, methods))
+        if known is None:
+            known = virtual_hosts.joined([routes.not_allowed(one.name, one.route, methods)])
+            self._refusals[one, methods] = known
+        return known
