@@ -35,7 +35,7 @@ _LEVELS: tuple[Mapping[str, str], ...] = (
 )
 """Binary operators from weak to strong, with the functions that they call."""
 METHODS = frozenset(["contains", "startsWith", "endsWith", "matches", "size"])
-FUNCTIONS = frozenset(["size", "string", "int", "uint", "double", "bool", "type", "timestamp", "duration"])
+FUNCTIONS = frozenset(["size", "int", "uint", "double", "timestamp", "duration"])
 LONGEST = 2000
 DEEPEST = 24
 """Nested expressions: Envoy reads messages that are at most 100 deep, and each expression is two, and what is around them in a static bootstrap is some 40."""
@@ -163,7 +163,10 @@ class _Parser:
                 operands.append(self.binary(level + 1))
             return _balanced(function, operands)
         while sign := self.take(*_LEVELS[level]):
-            result = call(_LEVELS[level][sign], result, self.binary(level + 1))
+            other = self.binary(level + 1)
+            if sign == "+" and any(_is_text(one) or one.HasField("list_expr") for one in (result, other)):
+                self.fail("Envoy joins no texts and no lists", "compare the parts one by one")
+            result = call(_LEVELS[level][sign], result, other)
         return result
 
     def unary(self) -> Expr:
@@ -238,6 +241,10 @@ class _Parser:
         if name not in FUNCTIONS:
             self.fail(f"Envoy has no function '{name}'", did_you_mean(name, FUNCTIONS))
         return call(name, *self.arguments(")"))
+
+
+def _is_text(node: Expr) -> bool:
+    return bool(node.HasField("const_expr") and node.const_expr.HasField("string_value"))
 
 
 def _balanced(function: str, operands: list[Expr]) -> Expr:

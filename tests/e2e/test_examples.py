@@ -265,3 +265,31 @@ def test_shop(start: Start) -> None:
         secured = example.get("/healthz")
         assert secured.headers["x-content-type-options"] == "nosniff"
         assert "x-request-id" not in secured.headers
+
+
+def test_identity(start: Start) -> None:
+    example, token = start("identity"), _module(EXAMPLES / "identity" / "token.py").token
+
+    def status(path: str, key: str = "", method: str = "GET", **claims: object) -> int:
+        bearer = {"authorization": f"Bearer {token(**claims)}"} if claims else {}
+        headers = {**({"x-api-key": key} if key else {}), **bearer}
+        return httpx.request(method, f"{example.url}{path}", headers=headers).status_code
+
+    refused = example.get("/hello")
+    assert (refused.status_code, refused.json()["reason"]) == (401, "credentials_missing")
+    assert len(refused.headers.get_list("www-authenticate")) == 3
+    assert [status("/hello", "globex-key"), status("/hello", sub="ann")] == [200, 200]
+    assert example.get("/hello", auth=("globex", "globex-password")).status_code == 200
+    assert (
+        example.get("/hello", headers={"x-api-key": "acme-key-of-2024"}).json()["reason"] == "api_key_expired"
+    )
+    assert [status("/reports", "acme-key"), status("/reports", "globex-key")] == [200, 403]
+    assert [status("/reports", azp="acme-app"), status("/reports", azp="other")] == [200, 403]
+    assert [status("/users", scope="users.read"), status("/users", method="POST", scope="users.read")] == [
+        200,
+        403,
+    ]
+    assert status("/users", method="POST", scope="users.write", realm={"roles": ["admin"]}) == 200
+    for tenant, expected in (("acme", 200), ("globex", 403)):
+        headers = {"x-api-key": "acme-key", "x-tenant": tenant}
+        assert example.get("/tenant", headers=headers).status_code == expected

@@ -39,6 +39,13 @@ AUTHORIZE_ROUTES = """
       api_key: true
       authorize: {when: 'consumer == request.headers["x-tenant"] && authenticated_by == "api_key" && plan in ["pro"]'}
   level: {path: /level, upstream: echo, policies: {jwt: corp, authorize: {when: 'has(claims.level) && claims.level >= 2.5'}}}
+  functions:
+    path: /functions
+    upstream: echo
+    policies:
+      jwt: corp
+      authorize: {when: 'size(claims.groups) > 1 && int(claims.rank) >= 2 && claims.email.matches("^[a-z]+@shop[.]test$")'}
+  time: {path: /time, upstream: echo, policies: {authorize: {when: 'request.time < timestamp("2200-01-01T00:00:00Z")'}}}
   nested: {path: /nested, upstream: echo, policies: {jwt: corp, authorize: {when: 'NESTED'}}}
   deep: {path: /deep, upstream: echo, policies: {jwt: corp, authorize: {when: 'DEEP'}}}
   shadow: {path: /shadow, upstream: echo, policies: {jwt: corp, authorize: {scopes: [users.read], shadow: true}}}
@@ -122,6 +129,12 @@ AUTHORIZE_CASES = (
     _may("a condition on a number", "/level", _token(level=3)),
     _may_not("a condition on a smaller number", "/level", _token(level=2)),
     _may_not("a condition on no number", "/level", _token()),
+    _may("functions of CEL", "/functions", _token(groups=["a", "b"], rank="3", email="ann@shop.test")),
+    _may_not("functions of CEL, a short list", "/functions", _token(groups=["a"], rank="3", email="ann@shop.test")),
+    _may_not("functions of CEL, a small number", "/functions", _token(groups=["a", "b"], rank="1", email="ann@shop.test")),
+    _may_not("functions of CEL, no number", "/functions", _token(groups=["a", "b"], rank="x", email="ann@shop.test")),
+    _may_not("functions of CEL, another domain", "/functions", _token(groups=["a", "b"], rank="3", email="ann@evil.test")),
+    _may("a condition on the time", "/time"),
     _may("a condition as deep as it may be", "/nested", _token(n=1)),
     _may("a condition of 80 parts", "/deep", _token(n=79)),
     _may_not("a condition of 80 parts that does not hold", "/deep", _token(n=80)),
