@@ -60,11 +60,16 @@ class Compiler:
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """Reading makes many objects and no garbage in cycles: the collector would only look at them in vain."""
+    """Reading makes many objects and no garbage in cycles: the collector would only look at them in vain.
+
+    Frozen and thawed, they are among the old ones, which it looks at rarely.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
+            gc.freeze()
+            gc.unfreeze()
             gc.enable()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Literal, NewType, cast
 
 Size = NewType("Size", int)
@@ -45,11 +46,20 @@ class Rate:
 
 def duration(value: object) -> timedelta:
     """Parse ``250ms``, ``5s``, ``1h30m``; ``0`` alone needs no unit."""
+    if isinstance(value, str):
+        return _duration(value)
     if value == 0 and not isinstance(value, bool):
         return timedelta(0)
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise ValueError(f"a duration needs a unit: write {value}s or {value}ms")
-    text = str(value) if isinstance(value, str) else ""
+    raise ValueError(_SHAPE)
+
+
+_SHAPE = "write a duration such as 250ms, 5s, 2m or 1h"
+
+
+@lru_cache(maxsize=1024)
+def _duration(text: str) -> timedelta:
     total, end = 0.0, 0
     for match in _DURATION.finditer(text):
         if match.start() != end:
@@ -57,7 +67,7 @@ def duration(value: object) -> timedelta:
         total += float(match[1]) * _UNITS[match[2]]
         end = match.end()
     if not text or end != len(text):
-        raise ValueError("write a duration such as 250ms, 5s, 2m or 1h")
+        raise ValueError(_SHAPE)
     if total > LONGEST.total_seconds() * 10**6:
         raise ValueError(f"a duration is at most {LONGEST.days}d")
     return timedelta(microseconds=round(total))

@@ -137,7 +137,12 @@ class _Converter:
                 "nested too deeply, or an alias within itself", f"at most {DEEPEST} levels", node.start_mark
             )
         if kind is SequenceNode:
-            return [self.convert(item, (*path, number), depth + 1) for number, item in enumerate(node.value)]
+            return [
+                _plain(item.value)
+                if item.__class__ is ScalarNode and item.tag is _PLAIN and "$" not in item.value
+                else self.convert(item, (*path, number), depth + 1)
+                for number, item in enumerate(node.value)
+            ]
         return self._mapping(node, path, depth)
 
     def _mapping(self, node: Node, path: Path, depth: int) -> dict[str, Any]:
@@ -152,7 +157,14 @@ class _Converter:
                 continue
             if key in values:
                 self._twice(path, key, key_node, node)
-            values[key] = self.convert(value_node, (*path, key), depth + 1)
+            if (
+                value_node.__class__ is ScalarNode
+                and value_node.tag is _PLAIN
+                and "$" not in value_node.value
+            ):
+                values[key] = _plain(value_node.value)  # most values: no call, no path
+            else:
+                values[key] = self.convert(value_node, (*path, key), depth + 1)
         for more in merged:
             for key, value in more.items():
                 values.setdefault(key, value)

@@ -17,7 +17,7 @@ from filters.language.problems import shown
 from filters.policy import Context
 from xds_server.gateway import checks, files, placing, unused
 from xds_server.gateway.files import File
-from xds_server.gateway.model.attached import Policies, merge
+from xds_server.gateway.model.attached import NONE, Policies, merge
 from xds_server.gateway.model.gateway import Gateway, Sections
 from xds_server.gateway.model.routes import Route
 
@@ -153,7 +153,7 @@ class Reader:
 
 
 def _effective(route: Route, sections: Sections, everywhere: Mapping[str, Any]) -> Mapping[str, Any]:
-    own = dict(route.policies)
+    own = dict(route.policies) if route.policies is not NONE else {}
     for key in ("request_headers", "response_headers"):
         if getattr(route, key) is not None:
             own[key] = getattr(route, key)

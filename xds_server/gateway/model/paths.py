@@ -35,8 +35,7 @@ class PathMatch:
             begin = "" if one and self.value.startswith("^") else ".*"
             end = "" if one and self.value.endswith("$") and not self.value.endswith("\\$") else ".*"
             return f"{begin}(?:{self.value}){end}" if begin or end else self.value
-        parts = re.split(r"(\{\w+\})", self.value)
-        return "".join("([^/]+)" if part.startswith("{") else re.escape(part) for part in parts)
+        return _template(self.value)
 
     @property
     def positions(self) -> dict[str, int]:
@@ -59,6 +58,12 @@ class PathMatch:
 
     def __str__(self) -> str:
         return {"regex": f"~{self.value}", "prefix": f"{self.value}/*"}.get(self.kind, self.value)
+
+
+@lru_cache(maxsize=65536)
+def _template(value: str) -> str:
+    parts = re.split(r"(\{\w+\})", value)
+    return "".join("([^/]+)" if part.startswith("{") else re.escape(part) for part in parts)
 
 
 @lru_cache(maxsize=65536)

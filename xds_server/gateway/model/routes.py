@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -19,6 +20,11 @@ _HOST = re.compile(
     r"\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
 )
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@lru_cache(maxsize=65536)
+def _is_host(text: str) -> bool:
+    return _HOST.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,11 +302,11 @@ class Route:
         except Mistake as mistake:
             yield Mistake(mistake.message, mistake.remedy, path=("path",), value=self.path)
         for number, host in enumerate(self.hosts):
-            if not _HOST.fullmatch(host):
+            if not _is_host(host):
                 remedy = "write api.example.com or *.example.com, without scheme and port"
                 yield Mistake("not a host", remedy, path=("hosts", number), value=host)
         for number, method in enumerate(self.methods):
-            if not re.fullmatch(r"[A-Z][A-Z0-9_-]*", method):
+            if method not in METHODS and not re.fullmatch(r"[A-Z][A-Z0-9_-]*", method):
                 remedy = f"write {method.upper()}" if method.isalpha() else "write GET"
                 yield Mistake("not a method", remedy, path=("methods", number), value=method)
 
