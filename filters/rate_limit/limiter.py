@@ -1,0 +1,171 @@
+"""Deciding on any number of limits at once, all or nothing, and the counters in memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from filters.rate_limit.algorithms import Concurrency, Counter, Limit
+
+
+class Hit(NamedTuple):
+    """What a request asks of one limit. Keys of one decision differ.
+
+    `cost` 0 asks whether there is anything left and takes nothing. `lease` names the request where it holds a slot.
+    """
+
+    limit: Limit
+    key: str
+    cost: int = 1
+    lease: str = ""
+
+
+class Figure(NamedTuple):
+    """One limit after a decision. `remaining` is never below 0; `reset` is a moment, `wait` a time (microseconds).
+
+    `short` says that there was no room, be it in shadow.
+    """
+
+    limit: Limit
+    remaining: int
+    reset: int
+    wait: int
+    short: bool
+
+
+class Decision(NamedTuple):
+    """Whether a request passes, and the figures of each limit in the order asked. `uncounted`: by no counter."""
+
+    admitted: bool
+    now: int
+    figures: tuple[Figure, ...]
+    uncounted: bool = False
+
+    @property
+    def violated(self) -> tuple[Figure, ...]:
+        """The limits that reject it."""
+        return tuple(one for one in self.figures if one.short and not one.limit.shadow)
+
+    def strictest(self) -> Figure | None:
+        """The limit to tell of: of those that reject the one with the longest wait, else that which leaves least."""
+        violated = self.violated
+        if violated:
+            return max(violated, key=lambda one: one.wait)
+        enforced = [one for one in self.figures if not one.limit.shadow]
+        return min(enforced, key=lambda one: (one.remaining, -one.reset), default=None)
+
+
+class Memory:
+    """Counters in memory, at most `capacity` of them.
+
+    Where it is full, ended counters go first, then the oldest that is not exhausted. An exhausted one stays until its
+    own end; where nothing can go, a new key is let pass and `uncounted` says how often.
+    """
+
+    LOOK = 64
+    """Keys that one new key may look at to find its place."""
+
+    def __init__(self, capacity: int = 1_000_000) -> None:
+        self.uncounted = 0
+        self._capacity = capacity
+        self._counters: dict[str, Counter] = {}
+        self._order: deque[str] = deque()
+
+    def __len__(self) -> int:
+        return len(self._counters)
+
+    def decide(self, now: int, hits: Sequence[Hit]) -> Decision:
+        """Admit and count all, or count nothing."""
+        if len(hits) == 1:
+            return self._decide_one(now, hits[0])
+        get = self._counters.get
+        found = [get(hit[1]) for hit in hits]
+        rooms = [
+            limit.room(counter, now, cost or 1)
+            for (limit, _, cost, _), counter in zip(hits, found, strict=True)
+        ]
+        admitted = all(room >= 0 or hit[0].shadow for hit, room in zip(hits, rooms, strict=True))
+        figures = [
+            self._figure(now, hit, counter, room, admitted)
+            for hit, counter, room in zip(hits, found, rooms, strict=True)
+        ]
+        return Decision(admitted, now, tuple(figures))
+
+    def _decide_one(self, now: int, hit: Hit) -> Decision:
+        """The same for one limit, as most routes have it."""
+        limit, key, cost, lease = hit
+        counter = self._counters.get(key)
+        room = limit.room(counter, now, cost or 1)
+        if room < 0 or not cost:
+            figure = self._figure(now, hit, counter, room, False)
+            return Decision(room >= 0 or limit.shadow, now, (figure,))
+        taken = limit.take(counter, now, cost, lease)
+        if counter is None:
+            self._keep(key, taken, now)
+        return Decision(True, now, (Figure(limit, room, limit.reset(taken, now), 0, False),))
+
+    def _figure(self, now: int, hit: Hit, counter: Counter | None, room: int, admitted: bool) -> Figure:
+        """Take what an admitted request costs, and say how the limit stands then."""
+        limit, key, cost, lease = hit
+        if room < 0:
+            if counter is not None:
+                counter.full = True
+            wait = limit.wait(counter, now, cost or 1)
+            return Figure(limit, max(0, room + (cost or 1)), limit.reset(counter, now), wait, True)
+        if not admitted or not cost:
+            return Figure(limit, room + (cost or 1), limit.reset(counter, now), 0, False)
+        taken = limit.take(counter, now, cost, lease)
+        if counter is None:
+            self._keep(key, taken, now)
+        return Figure(limit, room, limit.reset(taken, now), 0, False)
+
+    def charge(self, now: int, hits: Iterable[Hit]) -> None:
+        """Count what has already happened, such as the bytes of an answer, even beyond the limit."""
+        for limit, key, cost, lease in hits:
+            counter = self._counters.get(key)
+            taken = limit.take(counter, now, cost, lease)
+            if counter is None:
+                self._keep(key, taken, now)
+
+    def release(self, hits: Iterable[Hit]) -> None:
+        """Give slots back."""
+        for limit, key, _, lease in hits:
+            counter = self._counters.get(key)
+            if counter is not None and isinstance(limit, Concurrency):
+                limit.give_back(counter, lease)
+
+    def show(self, now: int, hits: Iterable[Hit]) -> tuple[Figure, ...]:
+        """What is left, taking nothing."""
+        return self.decide(now, [hit._replace(cost=0) for hit in hits]).figures
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """The keys that are counted under, in no order."""
+        return (key for key in list(self._counters) if key.startswith(prefix))
+
+    def reset(self, prefix: str) -> int:
+        """Forget the counters whose key begins with `prefix`. Returns how many."""
+        keys = list(self.keys(prefix))
+        for key in keys:
+            del self._counters[key]
+        self._order = deque(key for key in self._order if key in self._counters)
+        return len(keys)
+
+    def _keep(self, key: str, counter: Counter, now: int) -> None:
+        """Make place for a new key: each looks at two old ones, so that ended counters go without being asked for."""
+        counters, order = self._counters, self._order
+        look = 2 if len(counters) < self._capacity else self.LOOK
+        for _ in range(min(look, len(order))):
+            oldest = order.popleft()
+            known = counters[oldest]
+            if known.until <= now or (len(counters) >= self._capacity and not known.full):
+                del counters[oldest]
+                if look > 2:
+                    break
+            else:
+                order.append(oldest)
+        if len(counters) >= self._capacity:
+            self.uncounted += 1
+            return
+        counters[key] = counter
+        order.append(key)
