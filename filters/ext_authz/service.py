@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 NAME = "envoy.service.auth.v3.Authorization"
 OK, PERMISSION_DENIED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 0, 7, 4, 8
 """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
+STEP = 0.005
+"""Seconds between two looks for a policy that is not here yet."""
 DEFAULT_LIMIT = 1.0
 """Seconds, for an Envoy that does not say how long it waits."""
 
@@ -66,14 +69,14 @@ class Authorization:
     async def check(self, asked: external_auth_pb2.CheckRequest) -> external_auth_pb2.CheckResponse:
         """Decide one request. A status other than OK is what Envoy's `on_error` is for: no time, no room."""
         said = asked.attributes.context_extensions
-        name = said.get("policy", "")
-        function = self.functions.current.get(name)
+        name, limit = said.get("policy", ""), _limit(said.get("timeout", ""))
+        function = self.functions.current.get(name) or await self._arrival(name, limit)
         if function is None:
             log.error("there is no policy %r; the request is refused", name)
             return _failure(self._count(name, "missing"))
         began = self._clock()
         try:
-            decision = await function.decide(_request(asked.attributes), _limit(said.get("timeout", "")))
+            decision = await function.decide(_request(asked.attributes), limit)
             response = _allowed(decision) if decision.allowed else _denied(decision)
         except TimeoutError:
             self._count(name, "timeout")
@@ -88,6 +91,14 @@ class Authorization:
             self._seconds.labels(name).observe(self._clock() - began)
         self._count(name, "allowed" if decision.allowed else "denied")
         return response
+
+    async def _arrival(self, name: str, limit: float) -> Function | None:
+        """A new route and its policy come over two streams, to Envoy and to here: the route may be first."""
+        for _ in range(int(limit / STEP) if name else 0):
+            await asyncio.sleep(STEP)
+            if name in self.functions.current:
+                return self.functions.current[name]
+        return None
 
     def _count(self, policy: str, outcome: str) -> str:
         self._decisions.labels(policy, outcome).inc()

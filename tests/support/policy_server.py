@@ -90,35 +90,36 @@ class PolicyServerProcess:
 class Stack:
     """A gateway's folder served by the real xDS server to a real Envoy and a policy server process.
 
-    `publish()` compiles the folder as it is now. `policy_server` None until `with` is entered. With `start` false
-    the policy server is left to the test.
+    `publish()` compiles the folder as it is now. The policy server listens on a Unix socket, or on `tcp`.
     """
 
-    def __init__(self, folder: Path, *, start: bool = True) -> None:
+    def __init__(self, folder: Path, *, tcp: bool = False) -> None:
         self.folder = folder
         self.listener = free_port()
         self.url = f"http://127.0.0.1:{self.listener}"
-        self.socket = f"unix:{folder}/policy.sock"
+        self.socket = f"127.0.0.1:{free_port()}" if tcp else f"unix:{folder}/policy.sock"
         self.control = XdsThread()
         self._compiler = Compiler({}, policy_server=self.socket)
-        self._start = start
-        self._stack = ExitStack()
+        self._stack, self._served = ExitStack(), ExitStack()
         self.envoy: Envoy
         self.policy_server: PolicyServerProcess
 
     def __enter__(self) -> Self:
         enter = self._stack.enter_context
-        enter(self.control)
+        enter(self._served).enter_context(self.control)
         self.publish()
         self.policy_server = self.server()
-        if self._start:
-            enter(self.policy_server)
+        enter(self.policy_server)
         self.envoy = enter(Envoy(bootstrap(self.control.port), self.folder))
         self.envoy.ready()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def lose_control_plane(self) -> None:
+        """End the xDS server for good."""
+        self._served.close()
 
     def server(self, *arguments: str) -> PolicyServerProcess:
         """A policy server process that is not started."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 from envoy.config.core.v3 import base_pb2
@@ -45,31 +45,50 @@ async def serve(options: Options, services: Sequence[Service], registry: Collect
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = PolicyServer(services)
-
-    def complete() -> None:
-        server.healthy = True
-        log.info("ready %s", " ".join(f"{name}={count}" for name, count in rules.counts().items()))
-
+    server, complete = PolicyServer(services), asyncio.Event()
     rules = Rules(table for service in services for table in service.tables)
-    client = Client(rules, options.xds, _node(options), complete)
+    client = Client(rules, options.xds, _node(options), complete.set)
     try:
-        address = await server.start(options.listen)
         admin = _admin(options.admin, _pages(server, client, rules, registry))
     except OSError as error:
-        raise EnvironmentFailed(f"{error}; choose another address") from None
-    log.info("policy server at %s, asking the control plane at %s", address, options.xds)
+        raise EnvironmentFailed(f"{error}; choose another admin address") from None
+    log.info("asking the control plane at %s for rules", options.xds)
     following = asyncio.create_task(client.run())
-    waiting = asyncio.create_task(stop.wait())
-    await asyncio.wait({following, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    if following.done():
-        following.result()
-    log.info("draining")
-    await server.stop(options.drain)
-    following.cancel()
-    await asyncio.wait({following})
-    if admin is not None:
-        admin.stop()
+    try:
+        if await _before(stop, complete.wait(), following):
+            await _listen(server, options.listen, rules)
+            await _before(stop, following)
+    finally:
+        log.info("draining")
+        await server.stop(options.drain)
+        following.cancel()
+        await asyncio.wait({following})
+        if admin is not None:
+            admin.stop()
+
+
+async def _listen(server: PolicyServer, listen: str, rules: Rules) -> None:
+    """Only now: a process without rules must take no connections from those that share its port."""
+    try:
+        address = await server.start(listen)
+    except OSError as error:
+        raise EnvironmentFailed(f"{error}; choose another address") from None
+    server.healthy = True
+    log.info("ready at %s with %s", address, " ".join(f"{name}={n}" for name, n in rules.counts().items()))
+
+
+async def _before(stop: asyncio.Event, *others: Awaitable[object]) -> bool:
+    """Wait for the first of the others, and raise what it raises; False when `stop` is set before."""
+    stopping = asyncio.ensure_future(stop.wait())
+    tasks = [asyncio.ensure_future(one) for one in others]
+    try:
+        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+    for task in tasks:
+        if task in done:
+            task.result()
+    return stopping not in done
 
 
 def _admin(address: tuple[str, int] | None, pages: Pages) -> Admin | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from envoy.service.auth.v3 import external_auth_pb2
 from prometheus_client import CollectorRegistry
@@ -35,7 +37,7 @@ def asked(policy: str, url: str = "/", **said: str) -> external_auth_pb2.CheckRe
     request = external_auth_pb2.CheckRequest()
     request.attributes.request.http.path = url
     request.attributes.request.http.method = "GET"
-    request.attributes.context_extensions.update({"policy": policy, "timeout": "30", **said})
+    request.attributes.context_extensions.update({"timeout": "30", **said, "policy": policy})
     return request
 
 
@@ -64,7 +66,8 @@ async def test_metadata_of_a_decision_is_told() -> None:
 
 @pytest.mark.parametrize("policy", ["bad_metadata", "missing"])
 async def test_what_cannot_be_decided_is_refused(policy: str) -> None:
-    response = await authorization("bad_metadata").check(asked(policy))
+    limit = "0.01" if policy == "missing" else "30"
+    response = await authorization("bad_metadata").check(asked(policy, timeout=limit))
     assert (response.status.code, response.denied_response.status.code) == (7, 503)
     assert response.dynamic_metadata["failed"] is True
 
@@ -84,3 +87,12 @@ async def test_a_refusal_without_a_body_leaves_it_to_the_gateway() -> None:
     response = await authorization("no").check(asked("no"))
     assert (response.denied_response.status.code, response.denied_response.body) == (403, "")
     assert response.dynamic_metadata["problem"] is True
+
+
+async def test_a_policy_that_arrives_after_its_route_still_decides() -> None:
+    service = authorization()
+    waiting = asyncio.create_task(service.check(asked("no")))
+    await asyncio.sleep(0)
+    body = POLICY.build("no", Source("p.py", "no", SOURCE)).SerializeToString()
+    service.functions.replace({"no": body}, ())
+    assert (await waiting).denied_response.status.code == 403
