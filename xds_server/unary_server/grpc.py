@@ -1,0 +1,103 @@
+"""gRPC over HTTP/2 for unary calls: messages, time limits, and answers as field blocks made once.
+
+The protocol is grpc/doc/PROTOCOL-HTTP2.md. Answers use no dynamic table, so a block is the same bytes for everybody.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+from functools import lru_cache
+from urllib.parse import quote
+
+from filters.unary import RpcError
+from xds_server.unary_server.fields import Fields
+
+_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
+
+
+class Status(IntEnum):
+    """The status codes that the server itself answers with."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    DEADLINE_EXCEEDED = 4
+    RESOURCE_EXHAUSTED = 8
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+
+
+def timeout(fields: Fields) -> float | None:
+    """Seconds that the client waits, None without a limit. Raises RpcError."""
+    if not fields.timeout:
+        return None
+    match = _TIMEOUT.fullmatch(fields.timeout)
+    if match is None:
+        raise RpcError(Status.INTERNAL, "grpc-timeout is malformed")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def message(body: bytes, most: int) -> bytes:
+    """The one message of a unary request. Raises RpcError."""
+    if len(body) < 5:
+        raise RpcError(Status.INTERNAL, "the request has no whole message")
+    length = int.from_bytes(body[1:5], "big")
+    if body[0] == 1:
+        raise RpcError(Status.UNIMPLEMENTED, "compressed messages are not supported")
+    if body[0]:
+        raise RpcError(Status.INTERNAL, "the message's flag is malformed")
+    if length > most:
+        raise RpcError(Status.RESOURCE_EXHAUSTED, f"a message is at most {most} bytes")
+    if len(body) != length + 5:
+        what = "one message" if len(body) > length + 5 else "whole message"
+        raise RpcError(Status.INTERNAL, f"a unary request has {what}")
+    return body[5:]
+
+
+def framed(body: bytes) -> bytes:
+    """A message as it stands in DATA."""
+    return b"\0" + len(body).to_bytes(4, "big") + body
+
+
+def _literal(name: bytes, value: bytes) -> bytes:
+    """A field without indexing and without Huffman coding (RFC 7541 section 6.2.2)."""
+    return b"\0" + _string(name) + _string(value)
+
+
+def _string(text: bytes) -> bytes:
+    if len(text) < 127:
+        return bytes((len(text),)) + text
+    length, out = len(text) - 127, bytearray((127,))
+    while length >= 128:
+        out.append(length % 128 + 128)
+        length //= 128
+    out.append(length)
+    return bytes(out) + text
+
+
+_OK = b"\x88"  # :status 200, from the static table
+HEADERS = _OK + _literal(b"content-type", b"application/grpc")
+"""The fields before a message."""
+TRAILERS = _literal(b"grpc-status", b"0")
+"""The fields after it."""
+
+
+@lru_cache(maxsize=256)
+def failed(code: int, text: str) -> bytes:
+    """The fields of an answer without a message ("Trailers-Only")."""
+    more = _literal(b"grpc-accept-encoding", b"identity") if code == Status.UNIMPLEMENTED else b""
+    status = _literal(b"grpc-status", str(int(code)).encode())
+    return (
+        HEADERS
+        + status
+        + _literal(b"grpc-message", quote(text[:1000], safe=" !#$&'()*+,/:;=?@[]~").encode())
+        + more
+    )
+
+
+def refused(status: int) -> bytes:
+    """The fields of an answer to what is no gRPC at all, such as 415."""
+    return _literal(b":status", str(status).encode())

@@ -1,0 +1,237 @@
+"""The asyncio edge: sockets in, methods called, answers out in one write for all that one read brought."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from filters.unary import RpcError, UnaryMethod
+from xds_server.unary_server import grpc
+from xds_server.unary_server.connection import Cancelled, Connection, Limits, Request
+from xds_server.unary_server.grpc import Status
+
+log = logging.getLogger(__name__)
+
+HANDSHAKE = 10.0
+"""Seconds for a peer's preface."""
+
+
+class UnaryServer:
+    """Serves unary gRPC methods. Start it on as many addresses as you like; everything is of one event loop."""
+
+    def __init__(self, methods: Iterable[UnaryMethod], *, limits: Limits | None = None) -> None:
+        self._methods = {method.path.encode(): method for method in methods}
+        self._limits = limits or Limits()
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[_Protocol] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def start(
+        self, address: str | socket.socket, *, tls: ssl.SSLContext | None = None, reuse_port: bool = False
+    ) -> int:
+        """Listen on ``host:port``, ``unix:/path`` or a socket that listens already; returns the port (0: none).
+
+        `tls` must offer ``h2`` by ALPN (see `server_context`). Raises OSError when the address is taken.
+        """
+        loop = asyncio.get_running_loop()
+        make: Callable[[], asyncio.BaseProtocol] = self._protocol
+        if isinstance(address, socket.socket):
+            server = await loop.create_server(make, sock=address, ssl=tls)
+        elif address.startswith("unix:"):
+            path = address.removeprefix("unix:").removeprefix("//")
+            _remove_stale(path)
+            server = await loop.create_unix_server(make, path, ssl=tls)
+        else:
+            host, _, port = address.rpartition(":")
+            server = await loop.create_server(
+                make, host.strip("[]"), int(port), ssl=tls, reuse_port=reuse_port or None, backlog=1024
+            )
+        self._servers.append(server)
+        bound = server.sockets[0].getsockname()
+        return int(bound[1]) if isinstance(bound, tuple) else 0
+
+    async def drain(self, grace: float) -> None:
+        """Take no new connections and requests, and give those under way `grace` seconds."""
+        for server in self._servers:
+            server.close()
+        for connection in tuple(self._connections):
+            connection.drain()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace)
+        for connection in tuple(self._connections):
+            connection.abort()
+        self._servers.clear()
+
+    def _protocol(self) -> _Protocol:
+        return _Protocol(self._methods, self._limits, self)
+
+    def opened(self, connection: _Protocol) -> None:
+        """A connection came in."""
+        self._connections.add(connection)
+        self._idle.clear()
+
+    def ended(self, connection: _Protocol) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._idle.set()
+
+
+class _Protocol(asyncio.Protocol):
+    def __init__(self, methods: dict[bytes, UnaryMethod], limits: Limits, server: UnaryServer) -> None:
+        self._methods = methods
+        self._limits = limits
+        self._server = server
+        self._connection = Connection(limits)
+        self._transport: Any = None
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._flushing = False
+        self._handshake: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._server.opened(self)
+        self._handshake = asyncio.get_running_loop().call_later(HANDSHAKE, transport.abort)
+        self._flush()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if self._handshake is not None:
+            self._handshake.cancel()
+        for task in self._tasks.values():
+            task.cancel()
+        self._server.ended(self)
+
+    def pause_writing(self) -> None:
+        """The peer does not read its answers: it is not read either."""
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self._handshake is not None:
+            self._handshake.cancel()
+            self._handshake = None
+        for event in self._connection.receive(data):
+            if type(event) is Request:
+                if self._connection.wanted(event.stream):
+                    self._call(event)
+            elif type(event) is Cancelled:
+                self._cancel(event.stream)
+        self._flush()
+
+    def drain(self) -> None:
+        """Finish what is under way."""
+        self._connection.drain()
+        self._flush()
+
+    def abort(self) -> None:
+        """End at once."""
+        self._transport.abort()
+
+    def _call(self, request: Request) -> None:
+        fields, stream = request.fields, request.stream
+        try:
+            if fields.method != b"POST":
+                self._connection.refuse(stream, 405)
+                return
+            if not fields.content_type.startswith(b"application/grpc"):
+                self._connection.refuse(stream, 415)
+                return
+            method = self._methods.get(fields.path)
+            if method is None:
+                raise RpcError(Status.UNIMPLEMENTED, "no such method")
+            if fields.encoding not in (b"", b"identity"):
+                raise RpcError(Status.UNIMPLEMENTED, "compressed messages are not supported")
+            limit = grpc.timeout(fields)
+            result = method.call(_parsed(method, grpc.message(request.body, self._limits.max_message)))
+            if type(result) is bytes:
+                self._connection.answer(stream, result)
+            elif hasattr(result, "__await__"):
+                self._tasks[stream] = asyncio.ensure_future(self._await(stream, method, result, limit))
+            else:
+                self._connection.answer(stream, method.serialize(result))
+        except RpcError as error:
+            self._connection.fail(stream, error.code, error.message)
+        except Exception:
+            log.exception("a method failed path=%s", fields.path.decode("ascii", "replace"))
+            self._connection.fail(stream, Status.UNKNOWN, "the method failed")
+
+    async def _await(self, stream: int, method: UnaryMethod, result: Any, limit: float | None) -> None:
+        connection = self._connection
+        try:
+            async with asyncio.timeout(limit):
+                answer = await result
+            connection.answer(stream, answer if type(answer) is bytes else method.serialize(answer))
+        except TimeoutError:
+            connection.fail(stream, Status.DEADLINE_EXCEEDED, "the deadline passed")
+        except RpcError as error:
+            connection.fail(stream, error.code, error.message)
+        except asyncio.CancelledError:
+            connection.release(stream)
+        except Exception:
+            log.exception("a method failed path=%s", method.path)
+            connection.fail(stream, Status.UNKNOWN, "the method failed")
+        finally:
+            self._tasks.pop(stream, None)
+            self._flush_soon()
+
+    def _cancel(self, stream: int) -> None:
+        task = self._tasks.get(stream)
+        if task is not None:
+            task.cancel()
+        else:
+            self._connection.release(stream)
+
+    def _flush_soon(self) -> None:
+        """Answers that come together go out together."""
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._transport.is_closing():
+            return
+        out = self._connection.take()
+        if out:
+            self._transport.write(out)
+        if self._connection.closed and not self._tasks:
+            self._transport.close()
+
+
+def _parsed(method: UnaryMethod, body: bytes) -> Any:
+    try:
+        return method.parse(body)
+    except Exception:  # noqa: BLE001 - whatever a decoder says of bytes that are no message
+        raise RpcError(Status.INTERNAL, "the message cannot be read") from None
+
+
+def _remove_stale(path: str) -> None:
+    """Take away a socket that nobody listens on any more."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)  # noqa: PTH108 - a path of the socket API
+        except OSError:
+            return
+
+
+def server_context(certificate: str, key: str, ca: str | None = None) -> ssl.SSLContext:
+    """TLS for `start`, from PEM files; with `ca`, clients must show a certificate of it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    context.load_cert_chain(certificate, key)
+    if ca is not None:
+        context.load_verify_locations(ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
