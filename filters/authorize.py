@@ -181,6 +181,7 @@ class Authorize(Policy[Settings]):
     key = "authorize"
     stage = Stage.AUTHORIZE
     settings = Settings
+    enforced_by = "Envoy (RBAC over the metadata of authentication)"
     reasons = (
         Reason(
             name="not_authorized",

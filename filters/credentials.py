@@ -6,7 +6,6 @@ there are (LuaJIT limits the constants of a function to 65,536). What a route ne
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, time, timedelta
@@ -105,11 +104,26 @@ def identity_filter(context: Context, lists: Lists) -> HttpFilter:
 
 def script(consumers: Mapping[str, Consumer], lists: Lists, providers: Mapping[str, Provider]) -> str:
     """The whole script: tables, hashes, code."""
-    numbers = {name: number for number, name in enumerate(sorted(consumers), 1)}
-    tables = {
+    tables = dict(_consumer_tables(consumers))
+    numbers = _numbers(consumers) if lists else {}
+    tables["USERS"] += _rows(_listed(lists, numbers))
+    tables["HEADERS"] = _rows(
+        (name, claim, header.lower())
+        for name, provider in sorted(providers.items())
+        for claim, header in sorted(provider.claim_headers.items())
+    )
+    return "".join(f"{name} = [==[\n{rows}]==]\n" for name, rows in tables.items()) + _CODE
+
+
+def _consumer_tables(consumers: Mapping[str, Consumer]) -> Mapping[str, str]:
+    """The tables that grow with the consumers. The last ones are kept: they are the work of a reload."""
+    if _kept and _kept[0][0] is consumers:
+        return _kept[0][1]
+    numbers = _numbers(consumers)
+    rows: dict[str, Iterable[Row]] = {
         "CONSUMERS": ((name, consumers[name].plan or "") for name in numbers),
         "KEYS": _keys(consumers, numbers),
-        "USERS": itertools.chain(_users(consumers, numbers), _listed(lists, numbers)),
+        "USERS": _users(consumers, numbers),
         "CERTIFICATES": (
             (san, number) for name, number in numbers.items() for san in consumers[name].certificates
         ),
@@ -118,13 +132,18 @@ def script(consumers: Mapping[str, Consumer], lists: Lists, providers: Mapping[s
             for name, number in numbers.items()
             for one in consumers[name].tokens
         ),
-        "HEADERS": (
-            (name, claim, header.lower())
-            for name, provider in sorted(providers.items())
-            for claim, header in sorted(provider.claim_headers.items())
-        ),
     }
-    return "".join(f"{name} = [==[\n{_rows(rows)}]==]\n" for name, rows in tables.items()) + _CODE
+    tables = {name: _rows(one) for name, one in rows.items()}
+    _kept[:] = [(consumers, tables)]
+    return tables
+
+
+_kept: list[tuple[Mapping[str, Consumer], Mapping[str, str]]] = []
+"""At most one entry, found by identity: the sections of a gateway are the same objects until they change."""
+
+
+def _numbers(consumers: Mapping[str, Consumer]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(sorted(consumers), 1)}
 
 
 Row = tuple[str | int, ...]

@@ -183,6 +183,7 @@ class Jwt(Policy[JwtSettings]):
     key = "jwt"
     stage = Stage.AUTHENTICATE
     settings = JwtSettings
+    enforced_by = "Envoy (jwt_authn; generated Lua: claim to consumer)"
     reasons = (
         _reason("jwt_missing", "A token is needed", "Jwt_is_missing"),
         _reason("jwt_expired", "The token has expired", "Jwt_is_expired"),

@@ -191,6 +191,7 @@ class Oidc(Policy[OidcSettings]):
     key = "oidc"
     stage = Stage.AUTHENTICATE
     settings = OidcSettings
+    enforced_by = "Envoy (oauth2, jwt_authn; generated Lua: claim to consumer)"
     reasons = (
         failure("oidc_missing", "A login is needed"),
         Reason(

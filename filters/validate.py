@@ -128,6 +128,7 @@ class Validate(Policy[ValidateSettings]):
     key = "validate"
     stage = Stage.VALIDATE
     settings = ValidateSettings
+    enforced_by = "Envoy (RBAC before authentication; buffer)"
     reasons = (
         _reason(MISSING, "A header is missing", 400),
         _reason(TYPE, "The content type is not supported", 415),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from tests.support.certificates import authority
 from tests.support.gateway import Gateway, free_port, write
 from tests.support.identity_cases import ACME, sha256
 from tests.support.openid import CLIENT, SECRET, OpenIdProvider
+from tests.support.running import Running
 from tests.support.tls import client_context, write_pair
 from tests.support.wait import wait_for
 
@@ -23,29 +25,23 @@ def provider() -> Iterator[OpenIdProvider]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def gateway(provider: OpenIdProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("oidc")
-    write_pair(folder, "server", authority().issue("127.0.0.1"))
-    (folder / "client").write_text(SECRET + "\n")
-    (folder / "session").write_text("s" * 64)
-    with Backend("echo") as echo:
-        text = f"""
-listeners: {{https: {{port: {free_port()}, tls: {{certificates: [server]}}, access_log: true}}}}
+def _gateway(port: int, echo: str, provider: str) -> str:
+    return f"""
+listeners: {{https: {{port: {port}, tls: {{certificates: [server]}}, access_log: true}}}}
 secrets: {{server: {{certificate: {{file: server.crt}}, private_key: {{file: server.key}}}}}}
-upstreams: {{echo: {{endpoints: [{echo.address}]}}}}
+upstreams: {{echo: {{endpoints: [{echo}]}}}}
 identity:
   corp:
     issuer: {tokens.ISSUER}
-    jwks: {{url: "{provider.url}/jwks"}}
+    jwks: {{url: "{provider}/jwks"}}
     claim_headers: {{sub: x-user-id}}
     oidc:
       client_id: {CLIENT}
       client_secret: {{file: client}}
       session_secret: {{file: session}}
-      authorization_endpoint: {provider.url}/authorize
-      token_endpoint: {provider.url}/token
-      end_session_endpoint: {provider.url}/end
+      authorization_endpoint: {provider}/authorize
+      token_endpoint: {provider}/token
+      end_session_endpoint: {provider}/end
 consumers:
   acme: {{api_keys: [{{sha256: {sha256(ACME)}}}], jwt: {{provider: corp, claim: tenant, value: acme}}}}
 routes:
@@ -53,6 +49,20 @@ routes:
   either: {{path: /either, upstream: echo, policies: {{oidc: corp, jwt: corp, api_key: true}}}}
   staff: {{path: /staff, upstream: echo, policies: {{oidc: corp, authorize: {{claims: {{group: staff}}}}}}}}
 """
+
+
+def _files(folder: Path) -> None:
+    write_pair(folder, "server", authority().issue("127.0.0.1"))
+    (folder / "client").write_text(SECRET + "\n")
+    (folder / "session").write_text("s" * 64)
+
+
+@pytest.fixture(scope="module")
+def gateway(provider: OpenIdProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("oidc")
+    _files(folder)
+    with Backend("echo") as echo:
+        text = _gateway(free_port(), echo.address, provider.url)
         with Gateway(write(folder, gateway=text), folder, scheme="https") as running:
             yield running
 
@@ -224,3 +234,20 @@ def test_who_logged_in_is_still_to_be_authorized(browser: httpx.Client, provider
     browser.cookies.clear()
     provider.claims = {"group": ["staff"]}
     assert _log_in(browser, "/staff").status_code == 200
+
+
+def test_the_secrets_of_a_login_come_over_xds(provider: OpenIdProvider, tmp_path: Path) -> None:
+    provider.claims, provider.lifetime, provider.refuse = {}, 600, False
+    folder, port = tmp_path / "gateway", free_port()
+    folder.mkdir()
+    _files(folder)
+    with Backend("echo") as echo:
+        write(folder, gateway=_gateway(port, echo.address, provider.url))
+        with (
+            Running(folder, tmp_path),
+            httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=client_context(authority())) as client,
+        ):
+            wait_for(lambda: client.get("/app/page").status_code == 302, "the gateway to serve")
+            assert _log_in(client, "/app/page").status_code == 200
+            (folder / "session").write_text("t" * 64)
+            wait_for(lambda: client.get("/app/page").status_code == 302, "another secret to end the session")

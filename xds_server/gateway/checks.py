@@ -9,6 +9,7 @@ from typing import Any
 
 from filters import POLICIES
 from filters.credentials import conflicts
+from filters.identity import Consumer
 from filters.language import Mistake, Path, Problem
 from filters.language.problems import did_you_mean, shown
 from filters.policy import Context, Policy
@@ -23,8 +24,9 @@ from xds_server.gateway.model.routes import Route
 
 @dataclass(slots=True)
 class Memo:
-    """Routes that were found in order, and the context for which that holds."""
+    """Routes and consumers that were found in order, and the context for which that holds."""
 
+    consumers: Mapping[str, Consumer] | None = None
     context: Context | None = None
     routes: dict[str, tuple[Route, Mapping[str, Any]]] = field(default_factory=dict)
 
@@ -41,8 +43,16 @@ def check(
     problems: list[Problem] = []
     problems += _listeners(sections.listeners)
     problems += _routes(sections, policies, context, memo)
-    problems += (_mistake(one, ("consumers",)) for one in conflicts(sections.consumers))
+    problems += _consumers(sections.consumers, memo)
     problems += precedence.conflicts([file.keys for file in files], ranked, sections.listeners)
+    return problems
+
+
+def _consumers(consumers: Mapping[str, Consumer], memo: Memo) -> list[Problem]:
+    if memo.consumers is consumers:
+        return []
+    problems = [_mistake(one, ("consumers",)) for one in conflicts(consumers)]
+    memo.consumers = None if problems else consumers
     return problems
 
 
