@@ -20,6 +20,7 @@ from filters.unary import RpcError, UnaryMethod
 from tests.support.ports import free_port
 from tests.support.rules import snapshot, table
 from tests.support.xds import XdsThread
+from xds_server.policy_server.carriers import Kind
 from xds_server.policy_server.client import Client
 from xds_server.policy_server.rules import Rules
 from xds_server.policy_server.server import PolicyServer
@@ -57,13 +58,23 @@ async def eventually(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+KIND: list[Kind] = ["native"]
+
+
+@pytest.fixture(params=["native", "grpcio"], autouse=True)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Every test here is run on each carrier."""
+    KIND[0] = request.param
+    return KIND[0]
+
+
 class Running:
     """A policy server in this loop, following the control plane on `port`."""
 
     def __init__(self, port: int) -> None:
         self.words = table()
         self.release = asyncio.Event()
-        self.server = PolicyServer([words(self.words, self.release)])
+        self.server = PolicyServer([words(self.words, self.release)], KIND[0])
         self.client = Client(Rules([self.words]), f"127.0.0.1:{port}", NODE, self._complete)
         self.address = ""
 
@@ -149,7 +160,7 @@ async def test_a_status_of_the_service_and_a_failure_of_it_reach_the_caller() ->
     with XdsThread() as control:
         control.publish(snapshot({}))
         async with running(control.port) as one:
-            for text, code in (("x", grpc.StatusCode.NOT_FOUND), ("crash", grpc.StatusCode.INTERNAL)):
+            for text, code in (("x", grpc.StatusCode.NOT_FOUND), ("crash", grpc.StatusCode.UNKNOWN)):
                 with pytest.raises(grpc.aio.AioRpcError) as error:
                     await one.call(LOOKUP, text)
                 assert error.value.code() is code
@@ -184,7 +195,7 @@ async def test_an_address_that_cannot_be_had_is_an_error_of_the_environment() ->
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(OSError, match="cannot listen"):
-            await PolicyServer([]).start(f"127.0.0.1:{taken.getsockname()[1]}")
+            await PolicyServer([], KIND[0]).start(f"127.0.0.1:{taken.getsockname()[1]}")
 
 
 async def test_draining_finishes_what_is_under_way() -> None:

@@ -21,6 +21,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--admin-address", help="probes, status and metrics, HOST:PORT; port 0: any; default: none")
     add("--node-id", default="", help="what `xds status` calls it; default: policy-server@HOSTNAME")
+    add(
+        "--grpc",
+        choices=("native", "grpcio"),
+        default="native",
+        help="what carries the services: our own server, or grpcio for comparison",
+    )
     add("--drain", type=float, default=5.0, help="seconds that requests under way get at the end")
 
 
@@ -44,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         admin=address("--admin-address", arguments.admin_address) if arguments.admin_address else None,
         node_id=arguments.node_id,
         drain=arguments.drain,
+        grpc=arguments.grpc,
     )
     registry = CollectorRegistry()
     uvloop.run(serve(options, tuple(make(registry) for make in SERVICES), registry))

@@ -15,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from filters.rules import Service
 from xds_server.admin import Admin, Page, Pages
 from xds_server.errors import EnvironmentFailed
+from xds_server.policy_server.carriers import Kind
 from xds_server.policy_server.client import Client
 from xds_server.policy_server.rules import Rules
 from xds_server.policy_server.server import PolicyServer
@@ -38,6 +39,7 @@ class Options:
     admin: tuple[str, int] | None = None
     node_id: str = ""
     drain: float = 5.0
+    grpc: Kind = "native"
 
 
 async def serve(options: Options, services: Sequence[Service], registry: CollectorRegistry) -> None:
@@ -45,7 +47,7 @@ async def serve(options: Options, services: Sequence[Service], registry: Collect
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server, complete = PolicyServer(services), asyncio.Event()
+    server, complete = PolicyServer(services, options.grpc), asyncio.Event()
     rules = Rules(table for service in services for table in service.tables)
     client = Client(rules, options.xds, _node(options), complete.set)
     try:

@@ -1,0 +1,111 @@
+"""What carries the methods of the services: our own unary server, or grpcio for comparison. Nobody else sees which."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal, Protocol
+
+import grpc
+import grpc.aio
+
+from filters.unary import RpcError, UnaryMethod
+from xds_server.unary_server.connection import Limits
+from xds_server.unary_server.server import UnaryServer
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["native", "grpcio"]
+MOST_STREAMS, MOST_BYTES = 100_000, 32 << 20
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_OPTIONS = [
+    ("grpc.so_reuseport", 1),
+    ("grpc.max_concurrent_streams", MOST_STREAMS),
+    ("grpc.max_receive_message_length", MOST_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+]
+
+
+class Carrier(Protocol):
+    """A gRPC server of unary methods."""
+
+    async def start(self, address: str) -> int:
+        """Listen on ``HOST:PORT``, which other processes may share, or ``unix:/PATH``. Raises OSError."""
+        ...
+
+    async def stop(self, grace: float) -> None:
+        """Take no more requests and finish those under way for at most `grace` seconds."""
+        ...
+
+
+def carrier(kind: Kind, methods: Sequence[UnaryMethod]) -> Carrier:
+    """A carrier of these methods."""
+    return Native(methods) if kind == "native" else Grpcio(methods)
+
+
+class Native:
+    """Our own unary server."""
+
+    def __init__(self, methods: Sequence[UnaryMethod]) -> None:
+        limits = Limits(max_message=MOST_BYTES, max_streams=MOST_STREAMS, window=2 * MOST_BYTES)
+        self._server = UnaryServer(methods, limits=limits)
+
+    async def start(self, address: str) -> int:
+        return await self._server.start(address, reuse_port=not address.startswith("unix:"))
+
+    async def stop(self, grace: float) -> None:
+        await self._server.drain(grace)
+
+
+class Grpcio:
+    """grpcio's server on asyncio."""
+
+    def __init__(self, methods: Sequence[UnaryMethod]) -> None:
+        self._methods = methods
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, address: str) -> int:
+        server = grpc.aio.server(options=_OPTIONS)
+        services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
+        for method in self._methods:
+            _, service, name = method.path.split("/")
+            services.setdefault(service, {})[name] = _handler(method)
+        handlers = [grpc.method_handlers_generic_handler(name, one) for name, one in services.items()]
+        server.add_generic_rpc_handlers(tuple(handlers))
+        try:
+            port = server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(str(error)) from None
+        await server.start()
+        self._server = server
+        return port
+
+    async def stop(self, grace: float) -> None:
+        if self._server is not None:
+            await self._server.stop(grace)
+
+
+def _handler(method: UnaryMethod) -> grpc.RpcMethodHandler[Any, Any]:
+    return grpc.unary_unary_rpc_method_handler(
+        _behaviour(method), request_deserializer=method.parse, response_serializer=_serializer(method)
+    )
+
+
+def _behaviour(method: UnaryMethod) -> Callable[[Any, Any], Awaitable[Any]]:
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            response = method.call(request)
+            return await response if inspect.isawaitable(response) else response
+        except RpcError as error:
+            await context.abort(_CODES[error.code], error.message)
+        except Exception:
+            log.exception("failed in %s", method.path)
+            await context.abort(grpc.StatusCode.UNKNOWN, "the method failed")
+
+    return call
+
+
+def _serializer(method: UnaryMethod) -> Callable[[Any], bytes]:
+    return lambda response: response if isinstance(response, bytes) else method.serialize(response)
