@@ -118,7 +118,8 @@ def _literal(choices: tuple[Any, ...]) -> Decoder:
         if isinstance(value, str | int) and not isinstance(value, bool) and value in known:
             return value
         names = [str(choice) for choice in choices]
-        remedy = did_you_mean(str(value), names) if isinstance(value, str) else f"write {names[0]}"
+        near = did_you_mean(value, names) if isinstance(value, str) else ""
+        remedy = near if near.startswith("did") else f"write {names[0]}"
         return _wrong(value, path, problems, "one of " + ", ".join(names), remedy)
 
     return decode
@@ -266,7 +267,7 @@ def _object(cls: type) -> Decoder:
         result = cls(**values)
         if checks:
             problems.extend(_placed(mistake, path, ...) for mistake in result.check())
-        if noted:
+        if noted and len(problems) == before:
             problems.references.append((path, result))
         return result if len(problems) == before else INVALID
 

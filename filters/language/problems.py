@@ -28,7 +28,7 @@ class Problem:
     """One mistake in a gateway: where, what and how to mend it.
 
     `at_key` says that the key itself is at fault and not what stands under it. `value` is what was found,
-    already safe to print (values of secrets never get here).
+    already safe to print (values of secrets never get here). `also` is where the same was given first.
     """
 
     path: Path
@@ -51,6 +51,7 @@ class Problem:
     def __str__(self) -> str:
         parts = [f"{self.place}: " if self.place else "", f"{self.severity}: "]
         parts += [f"{self.where}: " if self.path else "", self.message]
+        parts += [f", the first time at {self.also}" if self.also is not None else ""]
         parts += [f" (found {self.value})" if self.value is not None else ""]
         parts += [f"; {self.remedy}" if self.remedy else ""]
         return "".join(parts)

@@ -28,6 +28,7 @@ MOST_NODES = 2_000_000
 """Above this many values, aliases counted as often as they are used, a file is refused: a bomb of aliases."""
 
 _PLAIN, _QUOTED = "plain", "quoted"
+_UNTAGGED = (_PLAIN, _QUOTED, "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _INT = re.compile(r"[-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
@@ -112,8 +113,10 @@ def _compose(content: bytes) -> Node | None:
             raise _Fault(
                 "one file holds one document", "move what follows --- to a file of its own", mark
             ) from None
-        remedy = "indent with spaces" if "\\t" in what or "tab" in what else "mend the YAML"
-        raise _Fault(f"not YAML: {what}", remedy, mark) from None
+        lines = text.splitlines()[mark.line : mark.line + 1] if mark else []
+        if any(line.lstrip(" ").startswith("\t") for line in lines):
+            raise _Fault("a tab cannot indent", "indent with spaces", mark) from None
+        raise _Fault(f"not YAML: {what}", "mend the YAML", mark) from None
     finally:
         loader.dispose()
 
@@ -136,6 +139,8 @@ class _Converter:
             raise _Fault(
                 "nested too deeply, or an alias within itself", f"at most {DEEPEST} levels", node.start_mark
             )
+        if node.tag not in _UNTAGGED:
+            raise _Fault(f"unknown tag {shown(node.tag)}", "remove the tag", node.start_mark)
         if kind is SequenceNode:
             return [
                 _plain(item.value)

@@ -65,8 +65,9 @@ class Reader:
         ranked = {name: one for file in parsed.values() for name, one in file.ranked.items()}
         if all(file.whole for file in parsed.values()):
             problems += (one for file in parsed.values() for one in checks.references(file, names))
-            problems += unused.unused(sections, policies, parsed.values())
         problems += checks.check(sections, policies, ranked, parsed.values(), context, self._checked)
+        if not any(problem.severity == "error" for problem in problems):
+            problems += unused.unused(sections, policies, parsed.values())
         placed = tuple(placing.placed(problems, parsed, contents))
         if any(problem.severity == "error" for problem in placed):
             return Reading(None, placed)
@@ -172,7 +173,7 @@ def _collisions(parsed: Mapping[str, File], names: frozenset[Path]) -> list[Prob
     for file, content in parsed.items():
         for path in sorted(content.names, key=str):
             if path in first:
-                message = f"'{path[1]}' is given twice, the first time in {first[path]}"
+                message = f"'{path[1]}' is given twice"
                 where = Place(file, 0, 0)
                 also = Place(first[path], 0, 0)
                 problems.append(
