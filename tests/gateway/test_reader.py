@@ -1,22 +1,167 @@
-"""Reading a folder: all problems at once, each with its place."""
+"""Reading a folder: all problems at once, policies of three levels, and nothing read twice that did not change."""
 
 from __future__ import annotations
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.reading import load, read
+from xds_server.gateway import files as files_module
 from xds_server.gateway.reader import Reader
+from xds_server.translate.translator import Translator
 
-
-def _load(path: str) -> bytes:
-    raise FileNotFoundError(2, "No such file or directory", path)
+LEVELS = """
+listeners: {http: {port: 8080}}
+policies:
+  request_id: true
+  response_headers: {set: {level: everywhere}}
+policy_sets:
+  one: {response_headers: {set: {level: one}}, compression: true}
+  two: {response_headers: {set: {level: two}}, request_id: off}
+routes:
+  plain: {path: /plain, respond: {}}
+  one: {path: /one, respond: {}, use: [one]}
+  both: {path: /both, respond: {}, use: [one, two]}
+  back: {path: /back, respond: {}, use: [two], policies: {request_id: true}}
+  own: {path: /own, respond: {}, use: [one], policies: {compression: off, response_headers: {set: {level: own}}}}
+  key: {path: /key, respond: {}, use: [one], response_headers: {set: {level: key}}}
+  none: {path: /none, respond: {}, policies: {request_id: off, response_headers: off}}
+"""
 
 
 def test_every_problem_of_a_folder_is_reported_at_once_with_its_place() -> None:
-    files = {
-        "a.yaml": b"routes:\n  one:\n    path: /x\n    upstrem: users\n",
-        "b.yaml": b"upstreams:\n  users:\n    endpoints: [127.0.0.1]\n",
-    }
-    reading = Reader().read(files, _load, {})
+    reading = read({
+        "a.yaml": "routes:\n  one:\n    path: /x\n    upstrem: users\n",
+        "b.yaml": "upstreams:\n  users:\n    endpoints: [127.0.0.1]\n",
+    })  # fmt: skip
     assert reading.gateway is None
-    places = {str(problem.place) for problem in reading.errors}
-    assert "a.yaml:4:5" in places
-    assert any(place.startswith("b.yaml:3:") for place in places)
-    assert any("did you mean 'upstream'" in problem.remedy for problem in reading.errors)
+    assert [str(problem.place) for problem in reading.errors] == ["a.yaml:4:5", "b.yaml:3:17"]
+
+
+@pytest.mark.parametrize(
+    ("route", "keys", "level"),
+    [
+        ("plain", ["request_id", "response_headers"], "everywhere"),
+        ("one", ["compression", "request_id", "response_headers"], "one"),
+        ("both", ["compression", "response_headers"], "two"),
+        ("back", ["request_id", "response_headers"], "two"),
+        ("own", ["request_id", "response_headers"], "own"),
+        ("key", ["compression", "request_id", "response_headers"], "key"),
+        ("none", [], None),
+    ],
+)
+def test_the_nearest_level_wins_key_by_key_and_off_takes_away(
+    route: str, keys: list[str], level: str | None
+) -> None:
+    gateway = read(LEVELS).gateway
+    assert gateway is not None
+    effective = gateway.policies[route]
+    assert list(effective) == keys
+    headers = effective.get("response_headers")
+    assert (headers.set["level"] if headers else None) == level
+
+
+def test_a_set_that_others_use_may_stand_in_another_file() -> None:
+    reading = read({
+        "a.yaml": "listeners: {http: {port: 1}}\nroutes: {one: {respond: {}, use: [shared]}}\n",
+        "b.yaml": "policy_sets: {shared: {request_id: true}}\n",
+    })  # fmt: skip
+    assert reading.gateway is not None
+    assert list(reading.gateway.policies["one"]) == ["request_id"]
+
+
+FILES = {
+    "gateway.yaml": b"listeners: {http: {port: 8080}}\npolicies: {request_id: true}\n",
+    "users.yaml": b"upstreams: {users: {endpoints: ['127.0.0.1:1']}}\nroutes: {users: {path: /u/*, upstream: users}}\n",
+    "orders.yaml": b"upstreams: {orders: {endpoints: ['127.0.0.1:2']}}\nroutes: {orders: {path: /o, upstream: orders}}\n",
+}
+
+
+def _count(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are decoded from now on."""
+    decoded: list[str] = []
+    decode = files_module.decode
+
+    def counted(file: str, content: bytes, environment: dict[str, str]) -> files_module.File:
+        decoded.append(file)
+        return decode(file, content, environment)
+
+    monkeypatch.setattr(files_module, "decode", counted)
+    return decoded
+
+
+def test_only_the_file_that_changed_is_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Reader()
+    before = reader.read(FILES, load, {}).gateway
+    decoded = _count(monkeypatch)
+    changed = {**FILES, "users.yaml": FILES["users.yaml"].replace(b"/u/*", b"/v/*")}
+    after = reader.read(changed, load, {}).gateway
+    assert decoded == ["users.yaml"]
+    assert before is not None
+    assert after is not None
+    assert after.sections.routes["orders"] is before.sections.routes["orders"]
+    assert after.policies["orders"] is before.policies["orders"]
+    assert after.sections.routes["users"].path == "/v/*"
+
+
+def test_a_changed_variable_reads_again_the_files_that_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {**FILES, "users.yaml": FILES["users.yaml"].replace(b"127.0.0.1:1", b"127.0.0.1:${PORT}")}
+    reader = Reader()
+    reader.read(files, load, {"PORT": "1", "OTHER": "1"})
+    decoded = _count(monkeypatch)
+    gateway = reader.read(files, load, {"PORT": "7", "OTHER": "2"}).gateway
+    assert decoded == ["users.yaml"]
+    assert gateway is not None
+    assert gateway.sections.upstreams["users"].endpoints[0].address == "127.0.0.1:7"
+
+
+def test_a_changed_content_of_a_file_beside_is_seen() -> None:
+    text = "secrets: {tls: {certificate: {file: a.crt}, private_key: {file: a.key}}}\n"
+    text += "listeners: {https: {port: 8443, tls: {certificates: [tls]}}}\n"
+    reader, found = Reader(), {"a.crt": b"one", "a.key": b"key"}
+    first = reader.read({"a.yaml": text.encode()}, found.__getitem__, {}).gateway
+    found["a.crt"] = b"two"
+    second = reader.read({"a.yaml": text.encode()}, found.__getitem__, {}).gateway
+    assert first is not None
+    assert second is not None
+    assert sorted(first.contents.values()) == [b"key", b"one"]
+    assert sorted(second.contents.values()) == [b"key", b"two"]
+
+
+LINES = {
+    "listeners": ["  http: {port: 8080}", "  inner: {port: 8081}"],
+    "upstreams": ["  users: {endpoints: ['127.0.0.1:1']}", "  users: {endpoints: ['127.0.0.1:3']}", ""],
+    "policies": ["  request_id: true", "  response_headers: {set: {a: b}}", ""],
+    "policy_sets": ["  some: {compression: true}", "  some: {request_id: off}", ""],
+    "routes": [
+        "  a: {path: /a, respond: {}}",
+        "  a: {path: /a, methods: [GET], respond: {}, use: [some]}",
+        "  a: {path: /a, methods: [GET], upstream: users}\n  b: {path: /a, methods: [PUT], respond: {}}",
+        "  a: {path: '/{x}', hosts: [a.example], respond: {}}\n  b: {hosts: ['*.example'], upstream: users}",
+        "  a: {path: /*, listeners: [inner], respond: {}, response_headers: {remove: [server]}}",
+        "",
+    ],
+}
+
+
+@st.composite
+def folders(draw: st.DrawFn) -> dict[str, bytes]:
+    """A gateway with one file for each section, not always without mistakes."""
+    return {
+        f"{section}.yaml": f"{section}:\n{draw(st.sampled_from(choices))}\n".encode()
+        for section, choices in LINES.items()
+    }
+
+
+@given(st.lists(folders(), min_size=2, max_size=6))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_reading_again_and_again_gives_what_reading_once_gives(steps: list[dict[str, bytes]]) -> None:
+    reader, translator = Reader(), Translator()
+    for files in steps:
+        again, once = reader.read(files, load, {}), Reader().read(files, load, {})
+        assert again.problems == once.problems
+        if again.gateway is not None and once.gateway is not None:
+            assert again.gateway.policies == once.gateway.policies
+            kept = translator.translate(again.gateway)
+            assert kept.versions == Translator().translate(once.gateway).versions

@@ -131,10 +131,10 @@ class _Converter:
         self._nodes = 0
 
     def convert(self, node: Node, path: Path, depth: int) -> Any:
-        self._nodes += 1
         kind = node.__class__
         if kind is ScalarNode:
             return self._scalar(node, path)
+        self._nodes += len(node.value)
         if depth > DEEPEST or self._nodes > MOST_NODES:
             raise _Fault(
                 "nested too deeply, or an alias within itself", f"at most {DEEPEST} levels", node.start_mark
