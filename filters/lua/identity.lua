@@ -71,7 +71,8 @@ local function from_cookie(header, name)
     if key ~= name then
       kept[#kept + 1] = pair:match("^%s*(.*)$")
     elseif value == nil then
-      value = text:match('^"(.*)"%s*$') or text:match("^(.-)%s*$")
+      -- A longer one is no credential, and trimming it could take long.
+      value = #text <= LONGEST and (text:match('^"(.*)"%s*$') or text:match("^(.-)%s*$")) or text
     else
       return false
     end

@@ -19,7 +19,7 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from envoy.type.v3 import percent_pb2
 from google.protobuf.message import Message
 
-from filters import POLICIES
+from filters import POLICIES, authorize
 from filters.policy import NOTHING, Context, Policy, RoutePart, header
 from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.routes import Redirect, Respond, Retry, Route, SessionAffinity, ValueMatch
@@ -320,8 +320,15 @@ def _preflights(name: str, route: Route, parts: Iterable[RoutePart]) -> Iterator
             result = pb.Route(name=f"{name}/preflight")
             _match(route, ("OPTIONS",), result.match)
             result.match.headers.add(name="access-control-request-method", present_match=True)
-            result.direct_response.status = 403
-            _add(RoutePart(filter_configs=part.filter_configs), result)
+            # Envoy applies CORS to forwarding routes alone; what its filter does not answer goes no further.
+            if route.targets:
+                result.route.cluster = names.cluster(route.targets[0])
+            else:
+                result.direct_response.status = 403
+            _add(
+                RoutePart(filter_configs={**part.filter_configs, authorize.FILTER: authorize.nobody()}),
+                result,
+            )
             yield result
 
 
