@@ -23,7 +23,9 @@ from xds_server.fleet import Fleet
 from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.bootstrap import bootstrap
 from xds_server.proxy.supervisor import Supervisor
+from xds_server.serving import metrics
 from xds_server.serving.events import Acked, Event
+from xds_server.serving.persistence import LastGood
 from xds_server.serving.server import XdsServer
 from xds_server.serving.store import Store
 from xds_server.sources.directory import Directory
@@ -34,7 +36,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What `xds run` was asked for. A port of 0 is any free one; `drain` is in seconds."""
+    """What `xds run` was asked for. A port of 0 is any free one; `drain` is in seconds.
+
+    `state` is the file of the last good state, served at the next start until the folder has been read.
+    """
 
     folder: Path
     proxy: bool = True
@@ -44,6 +49,7 @@ class Options:
     node_id: str = "local"
     concurrency: int | None = None
     drain: float = 5.0
+    state: Path | None = None
     poll: bool = False
     envoy_log_level: str = "warning"
 
@@ -82,11 +88,15 @@ async def _control_plane(options: Options, stack: AsyncExitStack) -> _ControlPla
     fleet = Fleet(lambda type_, name: _place(control.serving, type_, name))
     store.observe(fleet.observe)
     store.observe(_Ready(control.serving).observe)
+    counted = metrics.Metrics(store)
+    store.observe(counted.observe)
+    if options.state is not None:
+        _keep_state(options.state, store, stack)
     server = XdsServer(store)
     stack.push_async_callback(server.stop, 1.0)
     try:
         port = await server.start(options.xds_address)
-        admin = Admin(options.admin_host, options.admin_port, _pages(control.serving, fleet))
+        admin = Admin(options.admin_host, options.admin_port, _pages(control.serving, fleet, counted))
     except OSError as error:
         raise EnvironmentFailed(f"{error}; choose another address") from None
     admin.start()
@@ -96,6 +106,14 @@ async def _control_plane(options: Options, stack: AsyncExitStack) -> _ControlPla
     address = options.xds_address if unix else f"{host}:{port}"
     log.info("xds at %s, admin at http://%s:%d", address, options.admin_host, admin.port)
     return _ControlPlane(control, address)
+
+
+def _keep_state(path: Path, store: Store, stack: AsyncExitStack) -> None:
+    last = LastGood(path, store)
+    if last.restore():
+        log.info("serving the last good state until the folder has been read; file=%s", path)
+    store.observe(last.observe)
+    stack.push_async_callback(last.close)
 
 
 def _publish(store: Store, compiled: Compiled) -> None:
@@ -164,8 +182,9 @@ def _place(serving: Serving, type_: ResourceType, name: str) -> Place | None:
     return serving.compiled.gateway.place(path)
 
 
-def _pages(serving: Serving, fleet: Fleet) -> Pages:
+def _pages(serving: Serving, fleet: Fleet, counted: metrics.Metrics) -> Pages:
     return {
+        "/metrics": lambda: Page(200, counted.text(), metrics.CONTENT_TYPE),
         "/healthz": lambda: Page.of({"status": "ok"}),
         "/ready": lambda: Page.of({"ready": serving.compiled is not None}, 200 if serving.compiled else 503),
         "/status": lambda: Page.of({"gateway": _gateway(serving), "envoys": fleet.as_json()}),

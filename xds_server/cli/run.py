@@ -26,6 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--node-id", default="local", help="what the Envoy beside it is called")
     add("--concurrency", type=int, help="Envoy's worker threads; default: one for each core")
     add("--drain", type=float, default=5.0, help="seconds that requests under way get at the end")
+    add("--state", type=Path, help="a file for the last good state, served at the next start")
     add(
         "--poll",
         action="store_true",
@@ -57,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         node_id=arguments.node_id,
         concurrency=arguments.concurrency,
         drain=arguments.drain,
+        state=arguments.state,
         poll=arguments.poll,
         envoy_log_level=arguments.envoy_log_level,
     )

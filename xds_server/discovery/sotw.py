@@ -60,7 +60,7 @@ class SotwWatch(Watch):
         Watch.note(self, difference, old)
         if self.type.whole:
             items = old[self.type]
-            kept = self.sent.keys() - self.rejected
+            kept = self.sent.keys() - self.rejected.keys()
             self.held.update({name: items[name] for name in difference.removed if name in kept})
         for name in difference.changed:
             self.held.pop(name, None)

@@ -45,7 +45,7 @@ class Watch:
     its content changes. `dirty` may differ from the snapshot, `forced` is sent even if it does not. `unsure`
     stood in a rejected response without being to blame: the next change makes it one of `suspects`, which go
     one at a time where the protocol has parts, so that the guilty one shows and holds back nothing else.
-    `rejected` are to blame for the last rejection of theirs. `alone` sends each resource by itself.
+    `rejected` are to blame for the last rejection of theirs, with the client's words. `alone` sends each resource by itself.
     """
 
     type: ResourceType
@@ -56,7 +56,7 @@ class Watch:
     forced: set[str] = field(default_factory=set)
     unsure: set[str] = field(default_factory=set)
     suspects: set[str] = field(default_factory=set)
-    rejected: set[str] = field(default_factory=set)
+    rejected: dict[str, str] = field(default_factory=dict)
     owed: bool = False
     pending: Pending | None = None
     nonce: str = ""
@@ -141,7 +141,8 @@ class Watch:
             if not self.subscription.wants(name):
                 self.sent.pop(name, None)
         if message is None:
-            self.rejected.difference_update(pending.versions)
+            for name in pending.versions:
+                self.rejected.pop(name, None)
             return Acked(
                 type=self.type,
                 version=pending.version,
@@ -150,7 +151,7 @@ class Watch:
                 removed=pending.removed,
             )
         guilty = blamed(message, pending.versions)
-        self.rejected |= guilty
+        self.rejected.update(dict.fromkeys(guilty, message))
         self.unsure |= pending.versions.keys() - guilty
         return Nacked(
             type=self.type,

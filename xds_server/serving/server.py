@@ -1,4 +1,4 @@
-"""A gRPC server with the discovery services, health and reflection on it."""
+"""A gRPC server with the discovery services, client status, health and reflection on it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from xds_server.discovery.stream import Limits
+from xds_server.serving import csds
 from xds_server.serving.services import ADS, SINGLE, GroupOf, Services, one_group
 from xds_server.serving.store import Store
 
@@ -75,7 +76,8 @@ class XdsServer:
         server = grpc.aio.server(options=self._options)
         self.services.attach(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (ADS, *SINGLE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        csds.ClientStatus(self.services).attach(server)
+        names = (ADS, *SINGLE, csds.NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         port = self._bind(server, address)
         await server.start()

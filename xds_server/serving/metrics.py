@@ -1,0 +1,101 @@
+"""Prometheus metrics of the xDS server, told from the events of a store."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from xds_server.serving.events import (
+    Acked,
+    Connected,
+    Disconnected,
+    Event,
+    Nacked,
+    Overdue,
+    Published,
+    Quarantined,
+    Sent,
+)
+from xds_server.serving.store import Store
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_BYTES = tuple(4**power * 256 for power in range(9))
+
+
+class Metrics:
+    """Observes one store. `registry` is one of its own unless one is given."""
+
+    def __init__(self, store: Store, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self._store = store
+        self._streams: dict[int, tuple[str, str]] = {}
+        self._connected = self._gauge("connected_streams", "Open streams of clients", "group", "protocol")
+        self._pushes = self._counter("pushes", "Responses sent", "type")
+        self._resources_sent = self._counter("pushed_resources", "Resources in responses sent", "type")
+        self._removed = self._counter("removed_resources", "Removals in responses sent", "type")
+        self._size = self._histogram("push_size_bytes", "Size of a response", _BYTES)
+        self._acks = self._counter("acks", "Responses that clients accepted", "type")
+        self._rejects = self._counter("rejects", "Responses that clients rejected", "type")
+        self._ack_latency = self._histogram(
+            "ack_latency_seconds", "From a response to its acceptance", _SECONDS
+        )
+        self._convergence = self._histogram(
+            "convergence_seconds", "From the publication of a snapshot to its acceptance", _SECONDS
+        )
+        self._overdue = self._counter("overdue", "Times that make before break stopped waiting", "group")
+        self._published = self._counter("publications", "Snapshots published", "group")
+        self._resources = self._gauge("resources", "Resources served", "group", "type")
+        self._bytes = self._gauge("resource_bytes", "Size of the resources served", "group", "type")
+        self._quarantined = self._gauge("quarantined_resources", "Rejected resources held back", "group")
+
+    def observe(self, event: Event) -> None:
+        """Take one event."""
+        match event:
+            case Connected():
+                self._streams[event.stream] = (event.group, event.protocol)
+                self._connected.labels(event.group, event.protocol).inc()
+            case Disconnected() if event.stream in self._streams:
+                self._connected.labels(*self._streams.pop(event.stream)).dec()
+            case Sent():
+                self._sent(event)
+            case Acked():
+                self._acks.labels(event.type.name).inc()
+                self._ack_latency.labels(event.type.name).observe(event.latency)
+                self._convergence.labels(event.type.name).observe(event.convergence)
+            case Nacked():
+                self._rejects.labels(event.type.name).inc()
+            case Overdue():
+                self._overdue.labels(event.group).inc()
+            case Published():
+                self._publication(event.group)
+            case Quarantined():
+                self._quarantined.labels(event.group).set(len(self._store.held(event.group)))
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _sent(self, event: Sent) -> None:
+        self._pushes.labels(event.type.name).inc()
+        self._resources_sent.labels(event.type.name).inc(event.resources)
+        self._removed.labels(event.type.name).inc(event.removed)
+        self._size.labels(event.type.name).observe(event.size)
+
+    def _publication(self, group: str) -> None:
+        self._published.labels(group).inc()
+        self._quarantined.labels(group).set(len(self._store.held(group)))
+        snapshot = self._store.current(group)
+        for type_ in snapshot or ():
+            items = snapshot[type_] if snapshot is not None else {}
+            self._resources.labels(group, type_.name).set(len(items))
+            self._bytes.labels(group, type_.name).set(sum(len(one.body) for one in items.values()))
+
+    def _counter(self, name: str, text: str, label: str) -> Counter:
+        return Counter(f"xds_{name}", text, [label], registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"xds_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"xds_{name}", text, ["type"], buckets=buckets, registry=self.registry)
