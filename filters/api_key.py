@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from filters.credentials import failure, identity_part
+from filters import consumers
+from filters.credentials import failure, identity_part, keys_elsewhere
 from filters.language import Mistake, Shorthand, option
-from filters.policy import Context, Policy, RoutePart, Stage
+from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
+from filters.rules import Rule
 
 NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 
@@ -47,7 +49,7 @@ class ApiKeySettings:
 
 
 class ApiKey(Policy[ApiKeySettings]):
-    """Enforced by the gateway's identity script."""
+    """Enforced by the gateway's identity script, which a policy server tells about keys where there are very many."""
 
     key = "api_key"
     stage = Stage.AUTHENTICATE
@@ -58,12 +60,31 @@ class ApiKey(Policy[ApiKeySettings]):
         failure("api_key_malformed", "There is more than one API key"),
         failure("api_key_unknown", "The API key is not known"),
         failure("api_key_expired", "The API key has expired"),
+        failure("identity_unavailable", "Nobody could tell whose key it is", 503),
     )
+    rule_types = (consumers.CONSUMER,)
 
     def check(self, settings: ApiKeySettings, context: Context) -> Iterator[Mistake]:
         """Yield a mistake when no key could ever be right."""
         if not any(consumer.api_keys for consumer in context.consumers.values()):
             yield Mistake("no consumer has an API key", "add api_keys to a consumer")
 
+    def http_filters(self, used: Iterable[ApiKeySettings], context: Context) -> tuple[HttpFilter, ...]:
+        return (consumers.lookup_filter(),)
+
     def on_route(self, settings: ApiKeySettings, context: Context) -> RoutePart:
-        return identity_part(context)
+        part = identity_part(context)
+        if not keys_elsewhere(context.consumers):
+            return part
+        return RoutePart(filter_configs={**part.filter_configs, **consumers.lookup(settings.rule())})
+
+    def rules(self, used: Iterable[ApiKeySettings], context: Context) -> Iterator[Rule]:
+        if keys_elsewhere(context.consumers) and any(True for _ in used):
+            for name, one in context.consumers.items():
+                if one.api_keys:
+                    yield Rule(type=consumers.CONSUMER, name=name, value=one)
+
+    def explain(self, settings: ApiKeySettings, context: Context) -> str:
+        if keys_elsewhere(context.consumers):
+            return "policy server (hash to consumer), judged by Envoy"
+        return self.enforced_by

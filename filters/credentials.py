@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from importlib import resources
 from typing import Any, Protocol
@@ -64,6 +65,8 @@ def identity_part(context: Context) -> RoutePart:
         "challenges": list(dict.fromkeys(one.challenge() for one in found.values())),
         **{key: one.rule() for key, one in found.items()},
     }
+    if "api_key" in found and keys_elsewhere(context.consumers):
+        rule["api_key"] = {**found["api_key"].rule(), "elsewhere": True}
     # One text and not a struct of many fields: Envoy copies it for every request, and the script keeps what it read.
     context_struct = struct_pb2.Struct()
     context_struct.update({"rule": lua(rule)})
@@ -104,6 +107,7 @@ def identity_filter(context: Context, lists: Lists) -> HttpFilter:
 
 def script(consumers: Mapping[str, Consumer], lists: Lists, providers: Mapping[str, Provider]) -> str:
     """The whole script: tables, hashes, code."""
+    consumers = _here(consumers, lists)
     tables = dict(_consumer_tables(consumers))
     numbers = _numbers(consumers) if lists else {}
     tables["USERS"] += _rows(_listed(lists, numbers))
@@ -113,6 +117,32 @@ def script(consumers: Mapping[str, Consumer], lists: Lists, providers: Mapping[s
         for claim, header in sorted(provider.claim_headers.items())
     )
     return "".join(f"{name} = [==[\n{rows}]==]\n" for name, rows in tables.items()) + _CODE
+
+
+MOST_KEYS = 10_000
+"""With more API keys than this, a policy server looks them up: a script of a table for each would grow without end."""
+
+
+def keys_elsewhere(consumers: Mapping[str, Consumer]) -> bool:
+    """Whether a policy server has the API keys. The last answer is kept: every route asks, and counting takes time."""
+    if not _counted or _counted[0][0] is not consumers:
+        _counted[:] = [(consumers, sum(len(one.api_keys) for one in consumers.values()) > MOST_KEYS)]
+    return _counted[0][1]
+
+
+_counted: list[tuple[Mapping[str, Consumer], bool]] = []
+
+
+def _here(consumers: Mapping[str, Consumer], lists: Lists) -> Mapping[str, Consumer]:
+    """The consumers that the script must know: where keys are elsewhere, not those who have only keys."""
+    if not keys_elsewhere(consumers):
+        return consumers
+    listed = {name for users in lists.values() for name, _ in users}
+    return {
+        name: replace(one, api_keys=())
+        for name, one in consumers.items()
+        if one.jwt or one.basic_auth or one.certificates or name in listed
+    }
 
 
 def _consumer_tables(consumers: Mapping[str, Consumer]) -> Mapping[str, str]:
@@ -152,7 +182,7 @@ Row = tuple[str | int, ...]
 def _keys(consumers: Mapping[str, Consumer], numbers: Mapping[str, int]) -> Iterator[Row]:
     for name, number in numbers.items():
         for key in consumers[name].api_keys:
-            yield (key.sha256, number, "" if key.not_after is None else _last_second(key.not_after))
+            yield (key.sha256, number, "" if key.not_after is None else last_second(key.not_after))
 
 
 def _users(consumers: Mapping[str, Consumer], numbers: Mapping[str, int]) -> Iterator[Row]:
@@ -178,7 +208,7 @@ def _escaped(value: str | int) -> str:
     return _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], str(value).encode()).decode()
 
 
-def _last_second(not_after: str) -> int:
+def last_second(not_after: str) -> int:
     """Unix time. A date alone lasts to its end, UTC."""
     moment = datetime.fromisoformat(not_after)
     if len(not_after) == 10:
@@ -197,7 +227,7 @@ def conflicts(consumers: Mapping[str, Consumer]) -> Iterator[Mistake]:
                 yield Mistake(message, "give each consumer its own", path=(name, *path))
         for at, key in enumerate(consumer.api_keys):
             try:
-                _last_second(key.not_after or "2000-01-01")
+                last_second(key.not_after or "2000-01-01")
             except ValueError:
                 remedy = "write a date such as 2027-01-31"
                 where = (name, "api_keys", at, "not_after")

@@ -52,14 +52,15 @@ class Refused(Exception):  # noqa: N818 - an answer to the control plane, which 
 class Table(Generic[T]):
     """The rules of one type, loaded. `current` is never changed but replaced, so a request holds one state of it.
 
-    `load` makes what a service needs of a message, and raises Refused. `changed` is told afterwards what changed.
+    `load` makes what a service needs of a message, and raises Refused. `changed` is told afterwards what was before,
+    what is new and what is gone.
     """
 
     def __init__(
         self,
         type_: RuleType,
         load: Callable[[Any], T],
-        changed: Callable[[Mapping[str, T], Collection[str]], None] | None = None,
+        changed: Callable[[Mapping[str, T], Mapping[str, T], Collection[str]], None] | None = None,
     ) -> None:
         self.type = type_
         self.current: Mapping[str, T] = MappingProxyType({})
@@ -79,10 +80,11 @@ class Table(Generic[T]):
             except (Refused, DecodeError) as error:
                 refused[name] = str(error)
         gone = frozenset(removed)
-        kept = {name: one for name, one in self.current.items() if name not in gone}
+        before = self.current
+        kept = {name: one for name, one in before.items() if name not in gone}
         self.current = MappingProxyType({**kept, **loaded})
         if self._changed is not None:
-            self._changed(loaded, gone)
+            self._changed(before, loaded, gone)
         return refused
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import time
@@ -16,6 +17,7 @@ from envoy.service.auth.v3 import attribute_context_pb2, external_auth_pb2
 from google.protobuf import struct_pb2
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from filters import consumers
 from filters.ext_authz.decisions import Decision, Headers, Peer, Request
 from filters.ext_authz.functions import Busy, Failed, Function, load
 from filters.ext_authz.names import FAILED, POLICY, PROBLEM
@@ -41,6 +43,7 @@ class Authorization:
 
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.perf_counter) -> None:
         self.functions: Table[Function] = Table(POLICY, _function)
+        self.keys = consumers.Keys()
         self._clock = clock
         self._decisions = Counter(
             "xds_policy_decisions",
@@ -64,11 +67,15 @@ class Authorization:
             call=self.check,
             serialize=external_auth_pb2.CheckResponse.SerializeToString,
         )
-        return Service(name=NAME, methods=(check,), tables=(self.functions,), close=self._close)
+        return Service(
+            name=NAME, methods=(check,), tables=(self.functions, self.keys.table), close=self._close
+        )
 
     async def check(self, asked: external_auth_pb2.CheckRequest) -> external_auth_pb2.CheckResponse:
         """Decide one request. A status other than OK is what Envoy's `on_error` is for: no time, no room."""
         said = asked.attributes.context_extensions
+        if consumers.EXTENSION in said:
+            return self._whose_key(asked.attributes)
         name, limit = said.get("policy", ""), _limit(said.get("timeout", ""))
         function = self.functions.current.get(name) or await self._arrival(name, limit)
         if function is None:
@@ -92,6 +99,23 @@ class Authorization:
         self._count(name, "allowed" if decision.allowed else "denied")
         return response
 
+    def _whose_key(self, asked: attribute_context_pb2.AttributeContext) -> external_auth_pb2.CheckResponse:
+        """Always a yes: what it says of the key is judged in Envoy, beside the other ways to authenticate."""
+        rule = _rule(asked.context_extensions[consumers.EXTENSION])
+        found = self.keys.find(rule, asked.request.http.header_map.headers)
+        self._count("api_key", "unknown" if found is None else "found")
+        response = external_auth_pb2.CheckResponse(ok_response=external_auth_pb2.OkHttpResponse())
+        answer = response.dynamic_metadata.fields[consumers.EXTENSION].struct_value.fields
+        if found is None:
+            answer["unknown"].bool_value = True
+            return response
+        answer["consumer"].string_value = found.consumer
+        if found.plan:
+            answer["plan"].string_value = found.plan
+        if found.not_after:
+            answer["not_after"].number_value = found.not_after
+        return response
+
     async def _arrival(self, name: str, limit: float) -> Function | None:
         """A new route and its policy come over two streams, to Envoy and to here: the route may be first."""
         for _ in range(int(limit / STEP) if name else 0):
@@ -111,6 +135,12 @@ class Authorization:
 
 def _function(message: rules_pb2.PythonPolicy) -> Function:
     return load(message.file, message.function, message.source)
+
+
+@lru_cache(maxsize=1024)
+def _rule(text: str) -> Mapping[str, Any]:
+    rule: Mapping[str, Any] = json.loads(text)
+    return rule
 
 
 def _limit(text: str) -> float:

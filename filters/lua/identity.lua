@@ -3,6 +3,7 @@
 
 local NAMESPACE = "xds.identity"
 local TOKENS = "envoy.filters.http.jwt_authn"
+local POLICY_SERVER = "envoy.filters.http.ext_authz"
 local LONGEST = 1024
 
 -- Tables -----------------------------------------------------------------------------------------------------
@@ -15,9 +16,11 @@ local function rows(text)
   return text:gmatch("([^\n\t]*)\t([^\n\t]*)\t([^\n\t]*)\t([^\n\t]*)\n")
 end
 
-local consumers, keys, last_seconds, users, certificates, claims, claim_headers = {}, {}, {}, {}, {}, {}, {}
+local consumers, by_name = {}, {}
+local keys, last_seconds, users, certificates, claims, claim_headers = {}, {}, {}, {}, {}, {}
 for name, plan in rows(CONSUMERS) do
-  consumers[#consumers + 1] = { name = name, plan = plan ~= "" and plan or nil }
+  by_name[name] = { name = name, plan = plan ~= "" and plan or nil }
+  consumers[#consumers + 1] = by_name[name]
 end
 for hash, consumer, not_after in rows(KEYS) do
   keys[hash], last_seconds[hash] = consumers[tonumber(consumer)], tonumber(not_after)
@@ -270,9 +273,21 @@ function METHODS.api_key(rule, handle)
   elseif #value > LONGEST then
     return nil, "api_key_unknown"
   end
-  -- A lookup by hash tells nothing by its time: who does not know the key cannot choose the hash.
-  local hash = sha256(value)
-  local consumer, last_second = keys[hash], last_seconds[hash]
+  local consumer, last_second
+  if rule.elsewhere then
+    -- The policy server was asked before this script. It says what it found, or nothing when it did not answer.
+    local answer = (handle:streamInfo():dynamicMetadata():get(POLICY_SERVER) or {}).api_key
+    if answer == nil then
+      return nil, "identity_unavailable"
+    elseif answer.consumer ~= nil then
+      consumer = by_name[answer.consumer] or { name = answer.consumer, plan = answer.plan }
+      last_second = answer.not_after
+    end
+  else
+    -- A lookup by hash tells nothing by its time: who does not know the key cannot choose the hash.
+    local hash = sha256(value)
+    consumer, last_second = keys[hash], last_seconds[hash]
+  end
   if consumer == nil then
     return nil, "api_key_unknown"
   elseif last_second ~= nil and os.time() > last_second then
@@ -435,7 +450,7 @@ function envoy_on_request(handle)
     handle:respond({ [":status"] = "500" }, "")
   elseif reason ~= nil then
     handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", reason)
-    local status = reason == "jwks_unavailable" and "503" or "401"
+    local status = reason:sub(-12) == "_unavailable" and "503" or "401"
     handle:respond({ [":status"] = status, ["www-authenticate"] = rule_of(handle).challenges }, "")
   end
 end
