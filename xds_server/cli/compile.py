@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the resources. Raises InvalidGateway, UnreadableFolder, WrongUsage."""
+    gc.disable()  # the command ends soon, and the resources of a large gateway are many objects
     compiled = Compiler().compile(read_folder(arguments.folder))
     if compiled.warnings:
         output.problems(compiled.warnings)
@@ -77,9 +79,24 @@ def _bootstrap(compiled: Compiled, folder: Path) -> Any:
 
 def _print(value: Any, form: str) -> None:
     if form == "json":
-        json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
-        print()
+        print(_indented(value))
         return
     import yaml
 
     yaml.dump(value, sys.stdout, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _indented(value: Any, levels: int = 6, indent: str = "") -> str:
+    """JSON with a line for each of the outer values; a route, which is deep inside, has one line."""
+    if not levels or not value or not isinstance(value, dict | list):
+        return _encode(value)
+    inner = indent + " "
+    if isinstance(value, dict):
+        items = [f"{inner}{_encode(key)}: {_indented(one, levels - 1, inner)}" for key, one in value.items()]
+    else:
+        items = [inner + _indented(one, levels - 1, inner) for one in value]
+    begin, end = "{}" if isinstance(value, dict) else "[]"
+    return f"{begin}\n" + ",\n".join(items) + f"\n{indent}{end}"

@@ -135,10 +135,11 @@ class _Converter:
         if kind is ScalarNode:
             return self._scalar(node, path)
         self._nodes += len(node.value)
-        if depth > DEEPEST or self._nodes > MOST_NODES:
-            raise _Fault(
-                "nested too deeply, or an alias within itself", f"at most {DEEPEST} levels", node.start_mark
-            )
+        if self._nodes > MOST_NODES:
+            raise _Fault("too many values: aliases multiply them", f"at most {MOST_NODES}", node.start_mark)
+        if depth > DEEPEST:
+            remedy = f"at most {DEEPEST} levels"
+            raise _Fault("nested too deeply, or an alias within itself", remedy, node.start_mark)
         if node.tag not in _UNTAGGED:
             raise _Fault(f"unknown tag {shown(node.tag)}", "remove the tag", node.start_mark)
         if kind is SequenceNode:

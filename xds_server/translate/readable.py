@@ -1,10 +1,18 @@
-"""Resources as plain values for people; private keys are left out."""
+"""Resources as plain values for people (protobuf's JSON mapping, Envoy's field names); private keys are left out.
+
+json_format looks at every field anew; here each message type is looked at once, as a gateway has many of few kinds.
+"""
 
 from __future__ import annotations
 
+import base64
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
-from google.protobuf import json_format, message_factory
+from google.protobuf import any_pb2, duration_pb2, json_format, message_factory
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 
@@ -12,24 +20,27 @@ from xds_server.discovery.snapshot import Resource
 from xds_server.discovery.types import SECRET, ResourceType
 
 REDACTED = "[redacted]"
+_ANY = any_pb2.Any.DESCRIPTOR.full_name
+_DURATION = duration_pb2.Duration.DESCRIPTOR.full_name
+_WRAPPERS = frozenset(f"google.protobuf.{one}Value" for one in ("UInt32", "Int32", "Bool", "String"))
+_INT64 = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
+
+Convert = Callable[[Any], Any]
 
 
 def decoded(type_: ResourceType, resource: Resource) -> Message:
     """The message of a resource."""
-    kind = message_factory.GetMessageClass(Default().FindMessageTypeByName(type_.message))
-    return kind.FromString(resource.body)
+    return _class(type_.message).FromString(resource.body)
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """A message as plain values, with Envoy's field names; mappings are plain ones, as YAML wants them."""
-    value: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
-    return {key: _plain(one) for key, one in value.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list) else value
+    """A message as plain values, with Envoy's field names."""
+    fields = _fields(message.DESCRIPTOR)
+    result = {}
+    for field, value in message.ListFields():
+        name, convert = fields[field.number]
+        result[name] = convert(value)
+    return result
 
 
 def readable(type_: ResourceType, resource: Resource) -> dict[str, Any]:
@@ -38,6 +49,87 @@ def readable(type_: ResourceType, resource: Resource) -> dict[str, Any]:
     if type_ is SECRET:
         _redact(value)
     return value
+
+
+@cache
+def _class(full_name: str) -> type[Message]:
+    found: type[Message] = message_factory.GetMessageClass(Default().FindMessageTypeByName(full_name))
+    return found
+
+
+@cache
+def _fields(descriptor: Descriptor) -> Mapping[int, tuple[str, Convert]]:
+    return {field.number: (field.name, _field(field)) for field in descriptor.fields}
+
+
+def _field(field: FieldDescriptor) -> Convert:
+    kind = field.message_type
+    if kind is not None and kind.GetOptions().map_entry:
+        one = _single(kind.fields_by_name["value"])
+        return lambda entries: {_key(key): one(entries[key]) for key in entries}
+    one = _single(field)
+    return (lambda values: [one(value) for value in values]) if field.is_repeated else one
+
+
+def _key(key: object) -> str:
+    return str(key).lower() if isinstance(key, bool) else str(key)
+
+
+def _single(field: FieldDescriptor) -> Convert:
+    if field.message_type is not None:
+        return _message(field.message_type)
+    if field.enum_type is not None:
+        return _enum(field.enum_type)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return lambda value: base64.b64encode(value).decode()
+    if field.cpp_type in _INT64:
+        return str
+    if field.cpp_type == FieldDescriptor.CPPTYPE_DOUBLE:
+        return _double
+    if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT:
+        return lambda value: _double(float(f"{value:.7g}"))
+    return lambda value: value
+
+
+def _double(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _enum(kind: EnumDescriptor) -> Convert:
+    names = {number: value.name for number, value in kind.values_by_number.items()}
+    return lambda value: names.get(value, value)
+
+
+def _message(kind: Descriptor) -> Convert:
+    if kind.full_name == _ANY:
+        return _any
+    if kind.full_name == _DURATION:
+        return lambda value: value.ToJsonString()
+    if kind.full_name in _WRAPPERS:
+        return lambda value: value.value
+    if kind.full_name.startswith("google.protobuf."):
+        return _by_library
+    return plain
+
+
+def _any(value: any_pb2.Any) -> Any:
+    name = value.type_url.rpartition("/")[2]
+    if not name or name.startswith("google.protobuf."):
+        return _by_library(value)
+    return {"@type": value.type_url, **plain(_class(name).FromString(value.value))}
+
+
+def _by_library(value: Message) -> Any:
+    """Values whose JSON is none of their fields, such as Struct; mappings are plain ones, as YAML wants them."""
+    return _unordered(json_format.MessageToDict(value, preserving_proto_field_name=True))
+
+
+def _unordered(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _unordered(one) for key, one in value.items()}
+    return [_unordered(one) for one in value] if isinstance(value, list) else value
 
 
 def _redact(value: dict[str, Any]) -> None:
