@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.http2 import FIELDS, Client, grpc_message
+from tests.support.http2 import FIELDS, Client, Seen, grpc_message
 from xds_server.unary_server import frames
 from xds_server.unary_server.connection import Cancelled, Limits, Request
 from xds_server.unary_server.frames import (
@@ -336,16 +336,39 @@ def test_6_7_a_malformed_ping_ends_the_connection(stream: int, size: int, code: 
     assert client.ended_by() is code
 
 
-def test_6_8_draining_finishes_what_is_under_way_and_takes_nothing_new() -> None:
+def _last_stream(seen: Seen) -> int:
+    assert (seen.kind, seen.payload[4:8]) == (Frame.GOAWAY, bytes(4))
+    return int.from_bytes(seen.payload[:4], "big")
+
+
+def test_6_8_draining_takes_what_is_on_its_way_then_nothing_new_and_finishes_what_is_under_way() -> None:
     client = Client()
     client.say(client.request(1))
     client.heard()
     client.connection.drain()
-    (goaway,) = client.heard()
-    assert (goaway.kind, goaway.payload[:4], goaway.payload[4:8]) == (Frame.GOAWAY, b"\0\0\0\1", bytes(4))
-    assert client.say(client.request(3)) == []
+    goaway, ping = client.heard()
+    assert (_last_stream(goaway), ping.kind) == (2**31 - 1, Frame.PING)
+    assert len(client.say(client.request(3))) == 1
+    client.say(f(Frame.PING, ACK, 0, ping.payload))
+    assert [_last_stream(one) for one in client.heard()] == [3]
+    assert client.say(client.request(5)) == []
     client.connection.answer(1, b"answer")
+    assert not client.connection.closed
+    client.connection.answer(3, b"answer")
     assert client.connection.closed
+
+
+def test_6_8_draining_ends_a_connection_on_which_nothing_was_said() -> None:
+    client = Client(begin=False)
+    client.connection.drain()
+    assert client.connection.closed
+
+
+def test_6_8_only_the_ping_of_the_drain_ends_it() -> None:
+    client = Client()
+    client.connection.drain()
+    client.say(f(Frame.PING, ACK, 0, bytes(8)))
+    assert client.works(1)
 
 
 @pytest.mark.parametrize(

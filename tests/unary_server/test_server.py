@@ -20,8 +20,10 @@ import pytest
 
 from filters.unary import RpcError, UnaryMethod
 from tests.support.certificates import authority
-from tests.support.http2 import FIELDS
+from tests.support.http2 import FIELDS, parse
+from xds_server.unary_server import frames
 from xds_server.unary_server.connection import Limits
+from xds_server.unary_server.frames import Frame
 from xds_server.unary_server.server import UnaryServer, server_context
 
 
@@ -184,6 +186,42 @@ async def test_what_outlasts_the_grace_is_cut(server: UnaryServer, slow: Slow) -
         await server.drain(0.01)
         with pytest.raises(grpc.aio.AioRpcError):
             await calling
+
+
+async def test_a_silent_peer_is_asked_for_a_sign_of_life_and_cut(slow: Slow) -> None:
+    server = UnaryServer([_method("Slow", slow)], keepalive=0.02)
+    port = await server.start("127.0.0.1:0")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(frames.PREFACE + frames.settings({}))
+    seen = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while data := await asyncio.wait_for(reader.read(65536), 30):
+            seen += data
+    assert [one.kind for one in parse(bytes(seen)) if one.kind == Frame.PING and not one.flags] == [
+        Frame.PING
+    ]
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    assert server.busy == 0
+    await server.drain(0)
+
+
+async def test_a_peer_that_answers_is_kept(slow: Slow) -> None:
+    server = UnaryServer([_method("Slow", slow)], keepalive=0.02)
+    async with _channel(server) as call:
+        calling = asyncio.ensure_future(call("Slow"))
+        await asyncio.wait_for(slow.begun.wait(), 30)
+        await asyncio.sleep(0.2)  # ten times what silence may last
+        slow.go.set()
+        assert await calling == b"slow x"
+    await server.drain(0)
+
+
+async def test_draining_ends_idle_connections_of_clients_that_go_on(server: UnaryServer) -> None:
+    async with _channel(server) as call:
+        assert await call("Echo") == b"echo x"
+        await asyncio.wait_for(server.drain(60), 30)
 
 
 async def test_a_unix_socket_serves_and_a_stale_one_is_replaced(server: UnaryServer, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from xds_server.unary_server.frames import Code, ConnectionFault, Frame, Setting
 
 MOST_REMEMBERED = 128
 """Streams of which it is kept that we reset them."""
+_LAST_PING = b"draining"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,8 @@ class Connection:
         self.limits = limits or Limits()
         self.closed = False
         self.draining = False
+        self._ending = False
+        """Whether the peer knows which request is the last."""
         self._in = bytearray()
         self._out: list[bytes] = []
         self._decoder = FieldDecoder(self.limits.max_header_block)
@@ -179,12 +182,33 @@ class Connection:
         """The work on a cancelled request has ended."""
         self._streams.pop(stream, None)
 
+    @property
+    def began(self) -> bool:
+        """Whether the peer has said its preface."""
+        return not self._expects_preface
+
+    def ping(self) -> None:
+        """Ask the peer for a sign of life."""
+        self._out.append(frames.frame(Frame.PING, 0, 0, bytes(8)))
+
     def drain(self) -> None:
-        """Take no new requests; those under way are finished (section 6.8)."""
+        """Take no new requests; those under way, and on their way, are finished (section 6.8).
+
+        The peer is told first that the end comes. Only when it has answered a PING, so that nothing is on its way
+        any more, it is told which request was the last.
+        """
         if not self.draining and not self.closed:
             self.draining = True
+            self._out.append(frames.goaway(frames.LARGEST_WINDOW, Code.NO_ERROR))
+            self._out.append(frames.frame(Frame.PING, 0, 0, _LAST_PING))
+            if self._expects_preface:
+                self._end()
+
+    def _end(self) -> None:
+        if self.draining and not self._ending:
+            self._ending = True
             self._out.append(frames.goaway(self._last, Code.NO_ERROR))
-            self.closed = not self._streams
+            self._close_if_drained()
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -238,7 +262,7 @@ class Connection:
         self._close_if_drained()
 
     def _close_if_drained(self) -> None:
-        self.closed = self.closed or (self.draining and not self._streams)
+        self.closed = self.closed or (self._ending and not self._streams)
 
     def _close(self, code: Code, message: str) -> None:
         if not self.closed:
@@ -410,7 +434,7 @@ class Connection:
             return
         self._last = stream
         fields = self._decoder.request(stream, block)
-        if self.draining:
+        if self._ending:
             return
         if len(self._streams) >= self.limits.max_streams:
             raise StreamFault(stream, Code.REFUSED_STREAM, "too many streams")
@@ -458,6 +482,8 @@ class Connection:
         self._idle()
         if not flags & frames.ACK:
             self._out.append(frames.frame(Frame.PING, frames.ACK, 0, payload))
+        elif payload == _LAST_PING:
+            self._end()
 
     def _goaway(self, _flags: int, stream: int, payload: bytes) -> None:
         if stream != 0:

@@ -20,12 +20,25 @@ log = logging.getLogger(__name__)
 
 HANDSHAKE = 10.0
 """Seconds for a peer's preface."""
+KEEPALIVE = 30.0
+"""Seconds of silence after which a peer is asked whether it lives."""
 
 
 class UnaryServer:
-    """Serves unary gRPC methods. Start it on as many addresses as you like; everything is of one event loop."""
+    """Serves unary gRPC methods. Start it on as many addresses as you like; everything is of one event loop.
 
-    def __init__(self, methods: Iterable[UnaryMethod], *, limits: Limits | None = None) -> None:
+    A connection that is silent for more than `keepalive` seconds is asked for a sign of life, and cut after as many
+    again.
+    """
+
+    def __init__(
+        self,
+        methods: Iterable[UnaryMethod],
+        *,
+        limits: Limits | None = None,
+        keepalive: float = KEEPALIVE,
+    ) -> None:
+        self.keepalive = keepalive
         self._methods = {method.path.encode(): method for method in methods}
         self._limits = limits or Limits()
         self._servers: list[asyncio.Server] = []
@@ -56,6 +69,11 @@ class UnaryServer:
         self._servers.append(server)
         bound = server.sockets[0].getsockname()
         return int(bound[1]) if isinstance(bound, tuple) else 0
+
+    @property
+    def busy(self) -> int:
+        """Requests that are under way."""
+        return sum(connection.active for connection in self._connections)
 
     async def drain(self, grace: float) -> None:
         """Take no new connections and requests, and give those under way `grace` seconds."""
@@ -93,17 +111,26 @@ class _Protocol(asyncio.Protocol):
         self._transport: Any = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._flushing = False
-        self._handshake: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        """Of the handshake first, then of the keepalive."""
+        self._began = False
+        self._silent = 0
+        """Turns of the keepalive without a byte from the peer."""
+
+    @property
+    def active(self) -> int:
+        """Requests that are under way."""
+        return self._connection.active
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         self._server.opened(self)
-        self._handshake = asyncio.get_running_loop().call_later(HANDSHAKE, transport.abort)
+        self._timer = asyncio.get_running_loop().call_later(HANDSHAKE, transport.abort)
         self._flush()
 
     def connection_lost(self, _error: Exception | None) -> None:
-        if self._handshake is not None:
-            self._handshake.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._tasks.values():
             task.cancel()
         self._server.ended(self)
@@ -116,16 +143,33 @@ class _Protocol(asyncio.Protocol):
         self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        if self._handshake is not None:
-            self._handshake.cancel()
-            self._handshake = None
-        for event in self._connection.receive(data):
+        self._silent = 0
+        events = self._connection.receive(data)
+        if not self._began and self._connection.began:
+            self._begin()
+        for event in events:
             if type(event) is Request:
                 if self._connection.wanted(event.stream):
                     self._call(event)
             elif type(event) is Cancelled:
                 self._cancel(event.stream)
         self._flush()
+
+    def _begin(self) -> None:
+        self._began = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self._server.keepalive, self._keep_alive)
+
+    def _keep_alive(self) -> None:
+        self._silent += 1
+        if self._silent > 2:
+            self._transport.abort()
+            return
+        if self._silent == 2:
+            self._connection.ping()
+            self._flush()
+        self._timer = asyncio.get_running_loop().call_later(self._server.keepalive, self._keep_alive)
 
     def drain(self) -> None:
         """Finish what is under way."""
