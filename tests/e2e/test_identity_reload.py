@@ -108,3 +108,17 @@ def test_an_issuer_and_its_keys_change_and_no_connection_is_drained(served: Serv
     wait_for(lambda: served.token(tokens.token("ES256")) == 200, "the new key to be accepted")
     wait_for(lambda: served.token(tokens.token()) == 401, "the old key to be refused")
     assert not served.drained
+
+
+def test_an_issuer_whose_keys_are_fetched_comes_and_goes(served: Served) -> None:
+    remote = tokens.token(iss="https://remote.test")
+    with Backend("issuer") as issuer:
+        issuer.body = tokens.jwks().encode()
+        provider = f'remote: {{issuer: "https://remote.test", jwks: {{url: "http://{issuer.address}/jwks"}}}}'
+        served.write(providers=provider, jwt="[corp, remote]")
+        wait_for(lambda: served.token(remote) == 200, "tokens of the new issuer to be accepted")
+        assert served.token(tokens.token()) == 200
+        served.write()
+        wait_for(lambda: served.token(remote) == 401, "tokens of the issuer that is gone to be refused")
+        assert served.token(tokens.token()) == 200
+    assert not served.drained
