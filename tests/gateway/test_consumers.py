@@ -37,3 +37,20 @@ def test_tables_are_made_once_for_consumers_that_did_not_change() -> None:
     assert first.sections.consumers is second.sections.consumers
     tables = credentials._consumer_tables(first.sections.consumers)
     assert credentials._consumer_tables(second.sections.consumers) is tables
+
+
+def test_a_route_that_trusts_a_header_of_identity_is_warned_of_each_time() -> None:
+    text = """
+listeners: {http: {port: 8080}}
+identity: {corp: {jwks: {url: "https://idp.test/jwks"}, claim_headers: {sub: x-user-id}}}
+routes:
+  a: {headers: {X-User-Id: root}, respond: {body: x}}
+  b: {headers: {x-consumer: {present: true}}, respond: {body: x}}
+  c: {headers: {x-other: root}, respond: {body: x}}
+"""
+    reader = Reader()
+    for _ in range(2):
+        reading = reader.read({"a.yaml": text.encode()}, _load, {})
+        warned = {problem.where for problem in reading.problems if "every client can send" in problem.message}
+        assert warned == {"routes.a.headers.X-User-Id", "routes.b.headers.x-consumer"}
+        assert reading.gateway is not None

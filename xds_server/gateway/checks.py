@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from filters import POLICIES
+from filters.authentication import protected
 from filters.credentials import conflicts
 from filters.identity import Consumer
 from filters.language import Mistake, Path, Problem
@@ -92,7 +93,11 @@ def _routes(
             yield from _affinity(name, route, sections)
         known = fine.get(name)
         if known is None or known[0] is not route or known[1] is not policies[name]:
-            problems = [*_twice(name, route), *_policies(name, route, policies[name], sections, context)]
+            problems = [
+                *_twice(name, route),
+                *_spoofable(name, route, context),
+                *_policies(name, route, policies[name], sections, context),
+            ]
             yield from problems
             if problems:
                 continue
@@ -116,6 +121,16 @@ def _twice(name: str, route: Route) -> Iterator[Problem]:
         if key in route.policies and getattr(route, key) is not None:
             message = f"'{key}' also stands under 'policies'"
             yield Problem(path=("routes", name, key), message=message, remedy="keep one")
+
+
+def _spoofable(name: str, route: Route, context: Context) -> Iterator[Problem]:
+    """A route that is chosen by a header which the gateway sets, and which is still the client's own then."""
+    for header in route.headers:
+        if header.lower() in protected(context):
+            message = "every client can send this header: routes are chosen before the gateway sets its own"
+            path = ("routes", name, "headers", header)
+            remedy = "match on something else, and use authorize for who may"
+            yield Problem(path=path, message=message, remedy=remedy, at_key=True, severity="warning")
 
 
 def _policies(
