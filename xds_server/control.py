@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from filters.language import Problem
@@ -45,7 +45,9 @@ class Serving:
 class Control:
     """Follows a folder. `publish` is called with every good gateway that differs from the one before."""
 
-    def __init__(self, directory: Directory, compiler: Compiler, publish: Callable[[Compiled], None]) -> None:
+    def __init__(
+        self, directory: Directory, compiler: Compiler, publish: Callable[[Compiled], Awaitable[None]]
+    ) -> None:
         self.serving = Serving(str(directory.path))
         self._directory = directory
         self._compiler = compiler
@@ -57,12 +59,12 @@ class Control:
         changes = self._directory.changes()
         try:
             async for folder in changes:
-                self.take(folder)
+                await self.take(folder)
                 self._directory.refer_to(folder.reads)
         finally:
             await changes.aclose()
 
-    def take(self, folder: Folder) -> None:
+    async def take(self, folder: Folder) -> None:
         """Compile one state of the folder and publish it, or report why not."""
         began = time.perf_counter()
         serving = self.serving
@@ -80,7 +82,7 @@ class Control:
             return
         serving.compiled, serving.since = compiled, time.time()
         serving.changes += 1
-        self._publish(compiled)
+        await self._publish(compiled)
         sections = compiled.gateway.sections
         milliseconds = (time.perf_counter() - began) * 1000
         log.info(

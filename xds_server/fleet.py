@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,9 +54,21 @@ class Fleet:
         self._place_of = place_of
         self._clock = clock
         self._streams: dict[int, Status] = {}
+        self._bell = asyncio.Event()
+
+    async def until_acknowledged(self, group: str, versions: Mapping[str, str]) -> None:
+        """Wait until somebody of a group is connected and all of it have acknowledged these versions by type."""
+        while not self._acknowledged(group, versions):
+            self._bell.clear()
+            await self._bell.wait()
+
+    def _acknowledged(self, group: str, versions: Mapping[str, str]) -> bool:
+        members = [one for one in self._streams.values() if one.group == group]
+        return bool(members) and all(versions.items() <= one.versions.items() for one in members)
 
     def observe(self, event: Event) -> None:
         """Take one event."""
+        self._bell.set()
         match event:
             case Connected():
                 self._connected(event)

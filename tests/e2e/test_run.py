@@ -156,6 +156,54 @@ def test_a_request_under_way_is_answered_when_the_gateway_stops(tmp_path: Path) 
         assert answers == [200]
 
 
+PYTHON = """
+from filters.ext_authz import Decision, Request, allow, deny
+
+def check(request: Request) -> Decision:
+    return allow(headers={{"x-policy": "{version}"}}) if request.headers.get("x-key") == "open" else deny(403)
+"""
+
+
+def test_the_first_python_policy_of_a_gateway_fails_no_request_that_it_allows(served: Served) -> None:
+    (served.folder / "policies").mkdir()
+    (served.folder / "policies" / "door.py").write_text(PYTHON.format(version="1"))
+    policy = "routes:\n  door:\n    path: /echo/door\n    upstream: echo\n    policies: {ext_authz: {python: policies/door.py:check}}\n"
+    write(served.folder, door=policy)
+    statuses = set()
+
+    def decided() -> bool:
+        answer = httpx.get(f"{served.url}/echo/door", headers={"x-key": "open"}, timeout=30)
+        statuses.add(answer.status_code)
+        return answer.json()["headers"].get("x-policy") == "1"
+
+    wait_for(decided, f"the policy; the log:\n{served.running.log[-2000:]}")
+    assert statuses == {200}
+    assert httpx.get(f"{served.url}/echo/door", timeout=30).status_code == 403
+    (served.folder / "policies" / "door.py").write_text(PYTHON.format(version="2"))
+
+    def reloaded() -> bool:
+        answer = httpx.get(f"{served.url}/echo/door", headers={"x-key": "open"}, timeout=30)
+        statuses.add(answer.status_code)
+        return answer.json()["headers"].get("x-policy") == "2"
+
+    wait_for(reloaded, "the changed policy")
+    assert statuses == {200}
+
+
+def test_the_last_good_gateway_survives_a_restart_with_a_broken_folder(tmp_path: Path) -> None:
+    folder, port = tmp_path / "gateway", free_port()
+    with Backend() as echo:
+        write(folder, gateway=YAML.format(port=port, echo=echo.address, version="1"))
+        state = ("--state", str(tmp_path / "state"))
+        with Running(folder, tmp_path, *state) as running:
+            Served(folder, port, echo.address, running).until("1")
+        write(folder, more="routes: [\n")
+        with Running(folder, tmp_path, *state) as running:
+            Served(folder, port, echo.address, running).until("1")
+            running.says("the gateway has mistakes")
+            assert running.status()["gateway"]["healthy"] is False
+
+
 def test_a_taken_port_is_named_and_exits_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "gateway", gateway="routes: {}\n")
     with socket.socket() as taken:

@@ -8,8 +8,12 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xds_server.errors import WrongUsage
+
+if TYPE_CHECKING:
+    from xds_server.serving.tls import Files
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,20 +30,38 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--node-id", default="local", help="what the Envoy beside it is called")
     add("--concurrency", type=int, help="Envoy's worker threads; default: one for each core")
     add("--drain", type=float, default=5.0, help="seconds that requests under way get at the end")
-    add("--state", type=Path, help="a file for the last good state, served at the next start")
     add(
         "--poll",
         action="store_true",
         help="look at the folder twice a second: for file systems without events",
     )
+    add(
+        "--policy-server",
+        metavar="ADDRESS",
+        help="where Envoys reach a policy server that someone else runs; default: one is run beside, when needed",
+    )
+    add(
+        "--state",
+        type=Path,
+        help="file that keeps the last good gateway over a restart, private keys included",
+    )
+    add("--xds-certificate", type=Path, help="PEM file: xDS over TLS; read again when it changes")
+    add("--xds-private-key", type=Path, help="PEM file of its key")
+    add("--xds-client-ca", type=Path, help="PEM file: clients must show a certificate of these authorities")
+    add(
+        "--xds-identity",
+        action="append",
+        default=[],
+        help="SAN that an Envoy's certificate must have, such as spiffe://example.com/envoy/{id}; repeatable",
+    )
+    add("--secrets-anywhere", action="store_true", help="send secrets also in plain text over a network")
     add("--envoy-log-level", default="warning", help="Envoy's own log, on standard error")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal comes. Raises EnvironmentFailed, WrongUsage."""
-    os.environ.setdefault(
-        "GRPC_ENABLE_FORK_SUPPORT", "0"
-    )  # Envoy is started by fork and exec, which needs none
+    # Envoy is started by fork and exec, which needs no support of gRPC's
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from xds_server.app import Options, serve
 
     logging.basicConfig(
@@ -58,12 +80,31 @@ def run(arguments: argparse.Namespace) -> int:
         node_id=arguments.node_id,
         concurrency=arguments.concurrency,
         drain=arguments.drain,
-        state=arguments.state,
         poll=arguments.poll,
         envoy_log_level=arguments.envoy_log_level,
+        policy_server=arguments.policy_server,
+        state=arguments.state,
+        tls=_tls(arguments),
+        identities=tuple(arguments.xds_identity),
+        secrets_anywhere=arguments.secrets_anywhere,
     )
     _loop(serve(options))
     return 0
+
+
+def _tls(arguments: argparse.Namespace) -> Files | None:
+    from xds_server.serving.tls import Files
+
+    certificate, key, ca = arguments.xds_certificate, arguments.xds_private_key, arguments.xds_client_ca
+    if (certificate is None) != (key is None):
+        raise WrongUsage("--xds-certificate and --xds-private-key go together")
+    if certificate is None or key is None:
+        if ca is not None or arguments.xds_identity:
+            raise WrongUsage("--xds-client-ca and --xds-identity need --xds-certificate")
+        return None
+    if arguments.xds_identity and ca is None:
+        raise WrongUsage("--xds-identity needs --xds-client-ca")
+    return Files(certificate=certificate, private_key=key, client_ca=ca)
 
 
 def _loop(main) -> None:  # type: ignore[no-untyped-def] # a coroutine
