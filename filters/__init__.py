@@ -8,6 +8,7 @@ from filters.authorize import Authorize
 from filters.basic_auth import BasicAuth
 from filters.compression import Compression
 from filters.cors import Cors
+from filters.csrf import Csrf
 from filters.ext_authz.policy import ExtAuthz
 from filters.fault import Fault
 from filters.grpc_web import GrpcWeb
@@ -25,6 +26,7 @@ POLICIES: tuple[Policy[Any], ...] = (
     Validate(),
     IpAccess(),
     Cors(),
+    Csrf(),
     Authentication(),
     Oidc(),
     Mtls(),

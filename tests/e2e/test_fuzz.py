@@ -113,6 +113,7 @@ policies = _some(
         optional={"max_age": durations, "allow_methods": st.just(["GET"])},
     ),
     ip_access=_some(allow=st.just(["10.0.0.0/8", "2001:db8::/32"]), deny=st.just(["10.0.0.1"])),
+    csrf=st.one_of(st.just(True), st.just({"hosts": ["a.test", "*.b.test:8443"]})),
     request_id=st.just(True),
     compression=st.one_of(st.just(True), st.just({"algorithms": ["gzip"]})),
     fault=_some(

@@ -40,6 +40,7 @@ routes:
   gzip: {{path: /gzip, upstream: echo, policies: {{compression: {{algorithms: [gzip]}}}}}}
   abort: {{path: /abort, upstream: echo, policies: {{fault: {{abort: 418}}}}}}
   sometimes: {{path: /sometimes, upstream: echo, policies: {{fault: {{abort: 503, header: x-fail}}}}}}
+  csrf: {{path: /csrf, upstream: echo, policies: {{csrf: {{hosts: [shop.test, "*.shop.test", "local.test:3000"]}}}}}}
   slow: {{path: /slow, upstream: echo, policies: {{fault: {{delay: {{duration: 1ms}}}}}}}}
 """
 
@@ -174,3 +175,36 @@ def test_a_delayed_request_arrives(gateway: Gateway) -> None:
     assert gateway.get("/slow").status_code == 200
     after = gateway.envoy.stats("http.http.fault.delays_injected")
     assert sum(after.values()) == sum(before.values()) + 1
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("GET", {"origin": "https://evil.test"}, 200),
+        ("POST", {"origin": "https://api.test"}, 200),
+        ("POST", {"origin": "https://shop.test"}, 200),
+        ("POST", {"origin": "https://a.b.shop.test"}, 200),
+        ("POST", {"origin": "http://local.test:3000"}, 200),
+        ("POST", {"referer": "https://shop.test/page?x=1"}, 200),
+        ("POST", {}, 403),
+        ("POST", {"origin": "null"}, 403),
+        ("POST", {"origin": "https://evil.test"}, 403),
+        ("POST", {"origin": "https://evilshop.test"}, 403),
+        ("POST", {"origin": "https://api.test.evil.test"}, 403),
+        ("POST", {"origin": "https://shop.test@evil.test"}, 403),
+        ("POST", {"origin": "http://local.test:3001"}, 403),
+        ("POST", {"referer": "https://evil.test/shop.test"}, 403),
+        ("PUT", {"origin": "https://evil.test"}, 403),
+        ("PATCH", {"origin": "https://evil.test"}, 403),
+        ("DELETE", {"origin": "https://evil.test"}, 403),
+    ],
+)
+def test_pages_of_other_hosts_change_nothing(
+    gateway: Gateway, echo: Backend, method: str, headers: dict[str, str], status: int
+) -> None:
+    before = len(echo.seen)
+    answer = gateway.request(method, "/csrf", headers={"host": "api.test", **headers})
+    assert answer.status_code == status
+    assert len(echo.seen) - before == (status == 200)
+    if status == 403:
+        assert answer.json()["reason"] == answer.headers["x-gateway-reason"] == "csrf_denied"

@@ -14,7 +14,6 @@ from filters.policy import Policy
 
 PLANNED = frozenset(
     [
-        "csrf",
         "rate_limit",
         "quota",
         "concurrency",
