@@ -121,6 +121,12 @@ REASONS: tuple[Reason, ...] = (
         when=details_begin("overload"),
     ),
     Reason(
+        name="upgrade_not_allowed",
+        title="The upgrade is not allowed here",
+        status=403,
+        when=details_begin("upgrade_failed"),
+    ),
+    Reason(
         name="bad_path",
         title="The path is malformed",
         status=400,
@@ -141,6 +147,7 @@ BY_STATUS: tuple[tuple[int, str, str], ...] = (
     (429, "rate_limited", "Too many requests"),
     (431, "headers_too_large", "The headers are too large or too many"),
     (500, "internal_error", "The gateway failed"),
+    (501, "not_implemented", "The gateway does not know how"),
     (502, "bad_gateway", "The upstream failed"),
     (503, "unavailable", "The service is unavailable"),
     (504, "upstream_timeout", "The upstream took too long"),

@@ -8,21 +8,17 @@ from dataclasses import dataclass
 
 from envoy.config.rbac.v3 import rbac_pb2 as pb
 from envoy.config.route.v3 import route_components_pb2
-from envoy.extensions.filters.http.buffer.v3 import buffer_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
-from envoy.type.v3 import range_pb2
-from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
 
+from filters import body_limit
 from filters.language import Mistake, Size, option
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.reasons import Reason, details
 
 FILTER = "xds.validate"
-BUFFER = "envoy.filters.http.buffer"
-"""Counts bodies that do not tell their length. It stands before the router, behind authentication."""
-MISSING, TYPE, SIZE = "missing_header", "unsupported_media_type", "body_too_large"
+MISSING, TYPE, SIZE = "missing_header", "unsupported_media_type", body_limit.TOO_LARGE
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # noqa: S105 - a token of RFC 9110
 _MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}")
 _WITH_BODY = ("PATCH", "POST", "PUT")
@@ -98,11 +94,6 @@ def _wrong_type(types: Iterable[str]) -> pb.Permission:
     return _any(_all(present, _not(kind)), _all(_not(present), body))
 
 
-def _too_large(size: int) -> pb.Permission:
-    above = range_pb2.Int64Range(start=size + 1, end=2**63 - 1)
-    return pb.Permission(header=route_components_pb2.HeaderMatcher(name="content-length", range_match=above))
-
-
 def rbac(settings: ValidateSettings, *, cors: bool) -> pb.RBAC:
     """One policy for each thing that may be wrong; its name is in the details of Envoy's answer."""
     wrong: dict[str, pb.Permission] = {}
@@ -111,7 +102,7 @@ def rbac(settings: ValidateSettings, *, cors: bool) -> pb.RBAC:
     if settings.content_types:
         wrong[TYPE] = _wrong_type(settings.content_types)
     if settings.max_body is not None:
-        wrong[SIZE] = _too_large(settings.max_body)
+        wrong[SIZE] = body_limit.too_large(settings.max_body)
     anybody = pb.Principal(any=True)
     policies = {name: pb.Policy(permissions=[one], principals=[anybody]) for name, one in wrong.items()}
     return pb.RBAC(action=pb.RBAC.DENY, policies=policies)
@@ -123,7 +114,7 @@ def _reason(name: str, title: str, status: int) -> Reason:
 
 
 class Validate(Policy[ValidateSettings]):
-    """Compiled into an RBAC filter that stands before authentication, and a limit of the buffer."""
+    """Compiled into an RBAC filter that stands before authentication, and a limit of the body behind it."""
 
     key = "validate"
     stage = Stage.VALIDATE
@@ -142,6 +133,5 @@ class Validate(Policy[ValidateSettings]):
         rules = rbac(settings, cors="cors" in context.beside)
         configs: dict[str, Message] = {FILTER: filter_pb2.RBACPerRoute(rbac=filter_pb2.RBAC(rules=rules))}
         if settings.max_body is not None:
-            limit = buffer_pb2.Buffer(max_request_bytes=wrappers_pb2.UInt32Value(value=settings.max_body))
-            configs[BUFFER] = buffer_pb2.BufferPerRoute(buffer=limit)
+            configs |= body_limit.on_route(settings.max_body)
         return RoutePart(filter_configs=configs)

@@ -39,6 +39,9 @@ routes:
   mirror: {{path: /mirror/*, upstream: one, mirror: two}}
   url: {{path: /docs, redirect: {{to: "https://docs.example.com/x?y=1", status: 301}}}}
   keep: {{path: /old/*, redirect: {{path: /new/*, status: 308}}}}
+  to-top: {{path: /top/*, redirect: {{path: /*}}}}
+  other-site: {{path: /site/*, redirect: {{to: "https://other.example.com/*"}}}}
+  named: {{path: "/t/{{tenant}}/of/{{id}}", redirect: {{path: "/{{id}}/by/{{tenant}}", status: 307}}}}
   secure: {{path: /secure, redirect: {{scheme: https, port: 8443, strip_query: true}}}}
   text: {{path: /ping, respond: {{body: pong, headers: {{x-share: "100%"}}}}}}
   json: {{path: /json, respond: {{status: 201, body: {{a: 1, b: [true, null], c: "50%"}}}}}}
@@ -55,6 +58,8 @@ routes:
   by-address: {{path: /by-address, upstream: ring, session_affinity: {{client_address: true}}}}
   small: {{path: /small, upstream: one, max_body: 1KiB}}
   websocket: {{path: /ws, upstream: socket, websocket: true, timeout: 1s}}
+  both: {{path: /both, upstream: one, websocket: true, max_body: 1KiB}}
+  limited-websocket: {{path: /limited-ws, upstream: socket, websocket: true, max_body: 1KiB}}
   no-websocket: {{path: /no-ws, upstream: socket}}
 """
 
@@ -146,7 +151,9 @@ def test_paths_are_rewritten(gateway: Gateway, path: str, seen: str) -> None:
 
 
 def test_hosts_are_rewritten(gateway: Gateway) -> None:
-    assert gateway.get("/host").json()["headers"]["host"] == "internal.example.com"
+    rewritten = gateway.get("/host", headers={"x-forwarded-host": "evil.test"}).json()["headers"]
+    assert rewritten["host"] == "internal.example.com"
+    assert rewritten["x-forwarded-host"] == gateway.url.removeprefix("http://")
     assert gateway.get("/auto-host").json()["headers"]["host"] == "localhost"
     assert gateway.get("/mirror/x").json()["headers"]["host"].startswith("127.0.0.1:")
 
@@ -174,6 +181,10 @@ def test_a_mirror_sees_a_copy_and_its_answer_is_thrown_away(gateway: Gateway, tw
         ("/docs", 301, "https://docs.example.com/x?y=1"),
         ("/old/a?b=1", 308, "{url}/new/a?b=1"),
         ("/old", 308, "{url}/new"),
+        ("/top", 302, "{url}/"),
+        ("/top/a?b=1", 302, "{url}/a?b=1"),
+        ("/site/a?b=1", 302, "https://other.example.com/a?b=1"),
+        ("/t/acme/of/7", 307, "{url}/7/by/acme"),
         ("/secure?x=1", 302, "https://127.0.0.1:8443/secure"),
     ],
 )
@@ -273,8 +284,23 @@ async def test_websocket_messages_pass_both_ways_beyond_the_routes_timeout(gatew
         assert await connection.recv() == "three"
 
 
+async def test_a_limit_on_bodies_does_not_hold_an_upgrade_back(gateway: Gateway) -> None:
+    uri = gateway.url.replace("http", "ws")
+    async with websockets.asyncio.client.connect(f"{uri}/limited-ws", open_timeout=30) as connection:
+        for message in ("one", "x" * 5000):
+            await connection.send(message)
+            assert await connection.recv() == message
+
+
 async def test_an_upgrade_is_refused_where_the_route_does_not_allow_it(gateway: Gateway) -> None:
     uri = gateway.url.replace("http", "ws")
     with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
         await websockets.asyncio.client.connect(f"{uri}/no-ws", open_timeout=30)
     assert refused.value.response.status_code == 403
+    assert refused.value.response.headers["x-gateway-reason"] == "upgrade_not_allowed"
+
+
+def test_no_header_of_an_upgrade_lifts_the_limits_of_other_requests(gateway: Gateway, one: Backend) -> None:
+    answer = gateway.request("POST", "/both", content=b"x" * 2000, headers={"upgrade": "websocket"})
+    assert (answer.status_code, answer.json()["reason"]) == (413, "body_too_large")
+    assert one.seen == []

@@ -67,6 +67,14 @@ def _raw(gateway: Gateway, data: bytes) -> tuple[int, dict[str, str], bytes]:
             "bad_request",
         ),
         (b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"x" * 5000 + b"\r\n\r\n", 431, "headers_too_large"),
+        (b"GET /own HTTP/1.0\r\nhost: x\r\n\r\n", 426, "upgrade_required"),
+        (b"POST /own HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n", 501, "not_implemented"),
+        (b"CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n", 404, "not_found"),
+        (
+            b"GET /dead HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+            403,
+            "upgrade_not_allowed",
+        ),
         (b"GET /%00 HTTP/1.1\r\nhost: x\r\n\r\n", 400, "bad_path"),
     ],
 )

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import h2.connection
+import h2.events
 import httpx
 import pytest
 from aioquic.asyncio.client import connect
@@ -183,6 +185,26 @@ def test_the_client_address_comes_from_the_trusted_proxy_only(
     assert proxied["x-envoy-external-address"] == "198.51.100.2"
 
 
+def test_a_client_cannot_tell_upstreams_where_it_came_from(gateway: Gateway, ports: dict[str, int]) -> None:
+    """What is believed from a trusted proxy is taken away from anybody else."""
+    claims = {"forwarded": "for=203.0.113.1", "x-forwarded-host": "evil.test", "x-real-ip": "203.0.113.1"}
+    never = {"x-original-url": "/admin/x", "x-rewrite-url": "/admin/x", "x-envoy-attempt-count": "7"}
+    never |= {
+        "x-envoy-upstream-rq-timeout-ms": "1",
+        "x-envoy-retry-on": "5xx",
+        "x-forwarded-client-cert": "By=x",
+    }
+    with httpx.Client(timeout=30) as client:
+        plain, proxied = (
+            client.get(f"http://127.0.0.1:{ports[name]}/public/x", headers=claims | never).json()["headers"]
+            for name in ("plain", "proxied")
+        )
+    assert {name: plain.get(name) for name in (*claims, *never)} == dict.fromkeys((*claims, *never))
+    assert {name: proxied.get(name) for name in claims} == claims
+    assert {name: proxied.get(name) for name in never} == dict.fromkeys(never)
+    assert plain["x-forwarded-proto"] == "http"
+
+
 def test_the_proxy_protocol_tells_the_clients_address(gateway: Gateway, ports: dict[str, int]) -> None:
     request = b"GET /public/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
     with socket.create_connection(("127.0.0.1", ports["proxy_protocol"]), timeout=30) as connection:
@@ -208,6 +230,30 @@ def test_headers_that_are_too_large_or_too_many_are_431(
 def test_a_body_above_the_listeners_limit_is_413(gateway: Gateway, ports: dict[str, int]) -> None:
     answer = httpx.post(f"http://127.0.0.1:{ports['strict']}/public/x", content=b"x" * 2000, timeout=30)
     assert (answer.status_code, answer.json()["reason"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    ("size", "status"), [(1024, b"200"), (1025, b"413"), (16000, b"413"), (40000, b"413")]
+)
+@pytest.mark.parametrize("told", [True, False])
+def test_a_body_in_frames_that_end_it_is_limited_too(
+    gateway: Gateway, ports: dict[str, int], size: int, status: bytes, told: bool
+) -> None:
+    """HTTP/2 ends a request with the frame that has its last bytes, which Envoy's own buffer does not count."""
+    connection = h2.connection.H2Connection()
+    connection.initiate_connection()
+    names = {":method": "POST", ":scheme": "http", ":authority": "x", ":path": "/public/x"}
+    connection.send_headers(1, [*names.items(), *([("content-length", str(size))] if told else [])])
+    for start in range(0, size, 16384):
+        connection.send_data(1, b"x" * min(16384, size - start), end_stream=start + 16384 >= size)
+    with socket.create_connection(("127.0.0.1", ports["strict"]), timeout=30) as transport:
+        transport.sendall(connection.data_to_send())
+        while True:
+            for event in connection.receive_data(transport.recv(65536)):
+                if isinstance(event, h2.events.ResponseReceived):
+                    assert dict(event.headers)[b":status"] == status
+                    return
+            transport.sendall(connection.data_to_send())
 
 
 def test_a_request_that_does_not_arrive_is_408(gateway: Gateway, ports: dict[str, int]) -> None:

@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from envoy.config.accesslog.v3 import accesslog_pb2
-from envoy.config.core.v3 import address_pb2, config_source_pb2, protocol_pb2, substitution_format_string_pb2
+from envoy.config.core.v3 import (
+    address_pb2,
+    config_source_pb2,
+    extension_pb2,
+    protocol_pb2,
+    substitution_format_string_pb2,
+)
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
-from envoy.extensions.filters.http.buffer.v3 import buffer_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from envoy.extensions.filters.listener.proxy_protocol.v3 import proxy_protocol_pb2
 from envoy.extensions.filters.network.connection_limit.v3 import connection_limit_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 from google.protobuf import struct_pb2
 
+from filters import body_limit
 from filters.errors import ErrorOverride
 from filters.identity import NAMESPACE
 from filters.policy import HttpFilter
@@ -25,6 +32,14 @@ from xds_server.translate import local_replies, names, routes, tls
 from xds_server.translate.wire import ads, boolean, duration, packed, uint32
 
 HCM = "envoy.filters.network.http_connection_manager"
+EARLY_HEADERS = "envoy.http.early_header_mutation.header_mutation"
+_NOBODYS = ("x-envoy-attempt-count", "x-envoy-is-timeout-retry", "x-original-url", "x-rewrite-url")
+"""Request headers that only the gateway may set, or by which some frameworks take another path than the gateway saw."""
+_PROXIES = (
+    *("forwarded", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-server"),
+    "x-real-ip",
+)
+"""Request headers that are believed only from trusted proxies, beside those that Envoy itself looks after."""
 _SLASHES = {
     "redirect": hcm_pb2.HttpConnectionManager.UNESCAPE_AND_REDIRECT,
     "reject": hcm_pb2.HttpConnectionManager.REJECT_REQUEST,
@@ -150,6 +165,7 @@ def _connection_manager(
         stat_prefix=name,
         rds=hcm_pb2.Rds(config_source=ads(), route_config_name=names.routes(name)),
         http_filters=[*map(_http_filter, filters), *_own_filters(listener)],
+        early_header_mutation_extensions=[_without_claims(listener)],
         use_remote_address=boolean(True),
         xff_num_trusted_hops=listener.trusted_proxies,
         internal_address_config=_nobody_is_internal(),
@@ -174,6 +190,15 @@ def _connection_manager(
     if listener.access_log:
         manager.access_log.append(_access_log())
     return manager
+
+
+def _without_claims(listener: Listener) -> extension_pb2.TypedExtensionConfig:
+    """Take headers away by which a client would tell upstreams who it is or what it asked for."""
+    removed = (*_NOBODYS, *(() if listener.trusted_proxies else _PROXIES))
+    mutation = header_mutation_pb2.HeaderMutation()
+    for name in removed:
+        mutation.mutations.add(remove=name)
+    return extension_pb2.TypedExtensionConfig(name=EARLY_HEADERS, typed_config=packed(mutation))
 
 
 def _nobody_is_internal() -> hcm_pb2.HttpConnectionManager.InternalAddressConfig:
@@ -214,9 +239,7 @@ def _http_filter(one: HttpFilter) -> hcm_pb2.HttpFilter:
 
 def _own_filters(listener: Listener) -> Iterator[hcm_pb2.HttpFilter]:
     """What is no policy: body limits, session affinity by cookie, and the router."""
-    buffer = buffer_pb2.Buffer(max_request_bytes=uint32(listener.limits.max_body or 1))
-    limited = listener.limits.max_body is not None
-    yield hcm_pb2.HttpFilter(name=routes.BUFFER, typed_config=packed(buffer), disabled=not limited)
+    yield from map(_http_filter, body_limit.http_filters(listener.limits.max_body))
     session = packed(stateful_session_pb2.StatefulSession())
     yield hcm_pb2.HttpFilter(name=routes.STATEFUL_SESSION, typed_config=session, disabled=True)
     router = router_pb2.Router(suppress_envoy_headers=True)

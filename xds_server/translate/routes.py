@@ -10,7 +10,6 @@ from functools import cache
 from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2 as pb
-from envoy.extensions.filters.http.buffer.v3 import buffer_pb2
 from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from envoy.extensions.http.stateful_session.cookie.v3 import cookie_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
@@ -19,15 +18,14 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from envoy.type.v3 import percent_pb2
 from google.protobuf.message import Message
 
-from filters import POLICIES, authorize
+from filters import POLICIES, authorize, body_limit
 from filters.policy import NOTHING, Context, Policy, RoutePart, header
 from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.routes import Redirect, Respond, Retry, Route, SessionAffinity, ValueMatch
 from xds_server.gateway.raw import merged
 from xds_server.translate import names
-from xds_server.translate.wire import boolean, duration, fill, packed, uint32
+from xds_server.translate.wire import boolean, duration, fill, packed
 
-BUFFER = "envoy.filters.http.buffer"
 STATEFUL_SESSION = "envoy.filters.http.stateful_session"
 _NEVER = timedelta(0)
 _SERVICE_UNAVAILABLE = pb.RouteAction.SERVICE_UNAVAILABLE
@@ -113,14 +111,15 @@ def _rewrite(route: Route, action: pb.RouteAction) -> None:
         action.auto_host_rewrite.value = True
     elif rewrite.host is not None:
         action.host_rewrite_literal = rewrite.host
+    action.append_x_forwarded_host = rewrite.host is not None
     if rewrite.regex is not None:
         action.regex_rewrite.pattern.CopyFrom(_regex(rewrite.regex))
         action.regex_rewrite.substitution = rewrite.substitution or ""
     elif rewrite.path is not None:
-        _rewrite_path(route.match, rewrite.path, action)
+        _rewrite_path(route.match, rewrite.path, action.regex_rewrite)
 
 
-def _rewrite_path(match: PathMatch, target: str, action: pb.RouteAction) -> None:
+def _rewrite_path(match: PathMatch, target: str, rewrite: regex_pb2.RegexMatchAndSubstitute) -> None:
     if match.kind == "prefix" and target.endswith("/*"):
         base = match.value.rstrip("/")
         pattern, substitution = f"^{re.escape(base)}(/.*)?$", f"{_literal(target[:-2])}\\1"
@@ -134,8 +133,8 @@ def _rewrite_path(match: PathMatch, target: str, action: pb.RouteAction) -> None
             f"\\{positions[part]}" if number % 2 and part in positions else _literal(part)
             for number, part in enumerate(parts)
         )
-    action.regex_rewrite.pattern.regex = pattern
-    action.regex_rewrite.substitution = substitution
+    rewrite.pattern.regex = pattern
+    rewrite.substitution = substitution
 
 
 def _literal(text: str) -> str:
@@ -210,9 +209,8 @@ def _redirect(redirect: Redirect, match: PathMatch) -> pb.RedirectAction:
         action.host_redirect = host
     if number:
         action.port_redirect = number
-    if path is not None and path.endswith("/*") and match.kind == "prefix":
-        action.regex_rewrite.pattern.CopyFrom(_regex(f"^{re.escape(match.value.rstrip('/'))}(/.*)?$"))
-        action.regex_rewrite.substitution = f"{_literal(path[:-2])}\\1"
+    if path is not None and (path.endswith("/*") or "{" in path):
+        _rewrite_path(match, path, action.regex_rewrite)
     elif path is not None:
         action.path_redirect = path
     return action
@@ -235,10 +233,7 @@ def _respond(respond: Respond, result: pb.Route) -> None:
 
 def _filter_configs(route: Route) -> Iterator[tuple[str, Message]]:
     if route.max_body is not None:
-        yield (
-            BUFFER,
-            buffer_pb2.BufferPerRoute(buffer=buffer_pb2.Buffer(max_request_bytes=uint32(route.max_body))),
-        )
+        yield from body_limit.on_route(route.max_body).items()
     cookie = route.session_affinity.cookie if route.session_affinity else None
     if cookie is not None:
         inner = http_cookie_pb2.Cookie(name=cookie.name, ttl=duration(cookie.ttl), path=cookie.path)
@@ -333,12 +328,15 @@ def _preflights(name: str, route: Route, parts: Iterable[RoutePart]) -> Iterator
 
 
 def _upgrades(route: Route, result: pb.Route) -> Iterator[pb.Route]:
-    """The WebSocket upgrade of a route: the same route without its time limit."""
+    """The WebSocket upgrade of a route: the same route without a limit on the time or on what is sent."""
     if route.websocket:
         upgrade = pb.Route()
         upgrade.CopyFrom(result)
         matcher = string_pb2.StringMatcher(exact="websocket", ignore_case=True)
         upgrade.match.headers.append(pb.HeaderMatcher(name="upgrade", string_match=matcher))
+        token = string_pb2.StringMatcher(contains="upgrade", ignore_case=True)
+        upgrade.match.headers.append(pb.HeaderMatcher(name="connection", string_match=token))
+        _add(RoutePart(filter_configs=body_limit.off_route()), upgrade)
         upgrade.route.timeout.CopyFrom(duration(_NEVER))
         upgrade.route.upgrade_configs.add(upgrade_type="websocket", enabled=boolean(True))
         upgrade.route.ClearField("retry_policy")

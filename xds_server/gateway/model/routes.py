@@ -72,9 +72,19 @@ class Redirect:
     scheme: Literal["http", "https"] | None = option("Only the scheme changes.", default=None)
     host: str | None = option("Only the host changes.", default=None)
     port: int | None = option("Only the port changes.", default=None, minimum=1, maximum=65535)
-    path: str | None = option("The path; on a `/*` route `/new/*` keeps what follows.", default=None)
+    path: str | None = option(
+        "The path; on a `/*` route `/new/*` keeps what follows, `{name}` names segments of a template.",
+        default=None,
+        pattern=r"/\S*",
+        shape="a path such as /new/*",
+    )
     status: Literal[301, 302, 303, 307, 308] = option("The status.", default=302)
     strip_query: bool = option("Leave the query out.", default=False)
+
+    @property
+    def new_path(self) -> str:
+        """The path that the client is sent to, "" when it stays."""
+        return self.path or re.sub(r"^https?://[^/]*", "", self.to or "")
 
     @classmethod
     def short(cls, value: Any) -> Redirect:
@@ -316,6 +326,9 @@ class Route:
                 yield Mistake(
                     f"'{key}' needs an upstream, and this route has '{action}'", "remove it", path=(key,)
                 )
+        if self.redirect is not None:
+            key = "to" if self.redirect.to is not None else "path"
+            yield from self._check_target(self.redirect.new_path, ("redirect", key))
         if self.websocket:
             yield Mistake(
                 f"'websocket' needs an upstream, and this route has '{action}'",
@@ -336,21 +349,17 @@ class Route:
         if self.hedge is not None and (self.retry is None or self.retry.per_try_timeout is None):
             yield Mistake("'hedge' needs retry.per_try_timeout", "add it", path=("hedge",))
         if self.rewrite is not None and self.rewrite.path is not None:
-            yield from self._check_rewrite(self.rewrite.path)
+            yield from self._check_target(self.rewrite.path, ("rewrite", "path"))
 
-    def _check_rewrite(self, target: str) -> Iterator[Mistake]:
+    def _check_target(self, target: str, place: tuple[str, ...]) -> Iterator[Mistake]:
         try:
             match = parse_path(self.path)
         except Mistake:
             return
         if target.endswith("/*") and match.kind != "prefix":
             remedy = "end the route's path with /* too, or name segments as {name}"
-            yield Mistake(
-                "/* needs a route whose path ends with /*", remedy, path=("rewrite", "path"), value=target
-            )
+            yield Mistake("/* needs a route whose path ends with /*", remedy, path=place, value=target)
         for name in re.findall(r"\{(\w+)\}", target):
             if name not in match.names:
                 remedy = "the path has " + (", ".join(match.names) or "no names")
-                yield Mistake(
-                    f"the route's path has no {{{name}}}", remedy, path=("rewrite", "path"), value=target
-                )
+                yield Mistake(f"the route's path has no {{{name}}}", remedy, path=place, value=target)
