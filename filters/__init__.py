@@ -18,6 +18,7 @@ from filters.jwt import Jwt
 from filters.mtls import Mtls
 from filters.oidc import Oidc
 from filters.policy import Policy
+from filters.rate_limit.policy import Concurrent, LimitHeaders, PlanLimits, QuotaLimit, RateLimit
 from filters.request_id import RequestId
 from filters.validate import Validate
 
@@ -35,6 +36,11 @@ POLICIES: tuple[Policy[Any], ...] = (
     BasicAuth(),
     Authorize(),
     ExtAuthz(),
+    RateLimit(),
+    QuotaLimit(),
+    Concurrent(),
+    PlanLimits(),
+    LimitHeaders(),
     GrpcWeb(),
     RequestHeaders(),
     Fault(),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, ClassVar, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from filters.language import Mistake, Rate, Shorthand, Size, option, scalars
 from filters.language.scalars import Period
@@ -13,6 +16,8 @@ MOST = 2**32 - 1
 """Envoy carries limits and hits as unsigned 32-bit numbers."""
 
 RATE_SCHEMA = {"type": "string", "pattern": r"^\d[\d_]*\s*/\s*(second|minute|hour|day|month)$"}
+_HEADER = re.compile(r"header:[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_CLAIM = re.compile(r"claim:[^'\"\\\x00-\x1f]+")
 BY_SHAPE = "consumer, ip, route, header:NAME or claim:NAME"
 
 
@@ -58,10 +63,19 @@ class Limit:
         """Yield mistakes that show between the keys of one limit."""
         if self.burst is not None and self.algorithm not in (None, "token_bucket"):
             yield Mistake("'burst' is for algorithm token_bucket", "leave out one of them", path=("burst",))
-        for name in (self.by,) if isinstance(self.by, str) else self.by or ():
-            kind, _, rest = name.partition(":")
-            if not (name in ("consumer", "ip", "route") or (kind in ("header", "claim") and rest)):
-                yield Mistake("unknown way to count", f"write {BY_SHAPE}", path=("by",), value=name)
+        if isinstance(self.cost, int) and not 1 <= self.cost <= self.requests:
+            remedy = f"write 1 to {self.requests}"
+            yield Mistake("no request could cost this", remedy, path=("cost",), value=self.cost)
+        if isinstance(self.cost, str) and not _HEADER.fullmatch(self.cost):
+            yield Mistake("not a cost", "write a number or header:NAME", path=("cost",), value=self.cost)
+        for number, status in enumerate(self.count):
+            if not 100 <= status <= 599:
+                yield Mistake("not a status", "write one such as 200", path=("count", number), value=status)
+        if self.count and self.scope == "local":
+            yield Mistake(
+                "a local limit counts before the answer is known", "use scope: global", path=("count",)
+            )
+        yield from _check_counted(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +95,53 @@ class Quota:
         """Read ``100MB/day``. Raises Mistake."""
         rate = _rate(value, scalars.byte_rate)
         return cls(bytes=Size(rate.amount), per=rate.per)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes that show between the keys."""
+        yield from _check_counted(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConcurrencyLimit:
+    """So many requests at the same time."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand(
+        (int,), "a number of requests", {"type": "integer", "minimum": 1}
+    )
+    requests: int = option("Requests that may be under way at the same time.", minimum=1, maximum=2**31)
+    by: str | tuple[str, ...] | None = option("Who is counted, as for rate_limit.", default=None)
+    lease: timedelta = option(
+        "After this a request no longer counts, be it under way or lost with a proxy that crashed.",
+        default=timedelta(minutes=10),
+        minimum=1,
+    )
+    shadow: bool = option("Count and report but never reject.", default=False)
+
+    @classmethod
+    def short(cls, value: int) -> ConcurrencyLimit:
+        """Read ``10``. Raises Mistake."""
+        if isinstance(value, bool) or not 1 <= value <= 2**31:
+            raise Mistake("not a number of requests", f"write 1 to {2**31}")
+        return cls(requests=value)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes that show between the keys."""
+        yield from _check_by(self.by)
+
+
+def _check_counted(limit: Limit | Quota) -> Iterator[Mistake]:
+    yield from _check_by(limit.by)
+    try:
+        ZoneInfo(limit.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a directory of the database
+        remedy = "write an IANA name such as Europe/Berlin"
+        yield Mistake("unknown time zone", remedy, path=("timezone",), value=limit.timezone)
+
+
+def _check_by(by: str | tuple[str, ...] | None) -> Iterator[Mistake]:
+    for name in (by,) if isinstance(by, str) else by or ():
+        if not (name in ("consumer", "ip", "route") or _HEADER.fullmatch(name) or _CLAIM.fullmatch(name)):
+            yield Mistake("unknown way to count", f"write {BY_SHAPE}", path=("by",), value=name)
 
 
 def _rate(value: Any, parse: Any) -> Rate:

@@ -80,6 +80,13 @@ class RoutePart:
 NOTHING = RoutePart()
 
 
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Settings that apply together, by the place where each was written, outermost first."""
+
+    places: tuple[tuple[str, Any], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """The parts of the gateway that a policy may refer to.
@@ -129,6 +136,13 @@ class Policy(Generic[S]):
     enforced_by: ClassVar[str] = "Envoy"
     reasons: ClassVar[tuple[Reason, ...]] = ()
     rule_types: ClassVar[tuple[RuleType, ...]] = ()
+    cumulative: ClassVar[bool] = False
+    """Whether the settings of all levels apply together, as `Levels`, instead of the nearest's alone."""
+    implied: ClassVar[bool] = False
+    """Whether a route has it unless it says `off`, which then stays among its settings."""
+
+    needs_upstream: ClassVar[bool] = False
+    """Whether Envoy runs it only where a request goes to an upstream, not where the gateway answers itself."""
 
     def check(self, settings: S, context: Context) -> Iterable[Mistake]:
         """Mistakes that only show beside the rest of the gateway, such as a provider that does not exist."""

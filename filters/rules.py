@@ -7,7 +7,7 @@ server loads it into whatever its service needs, or refuses it and keeps the las
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -93,9 +93,13 @@ class Service:
     """What a policy server carries: methods, and the tables of the rules by which they decide.
 
     `name` is the full name of the gRPC service. `close` ends what the service holds (threads, connections).
+    `pages` are what an operator may read, as JSON, by the path on the admin address; `actions` are what an operator
+    may do, told a text. Both are called in a thread of their own.
     """
 
     name: str
     methods: tuple[UnaryMethod, ...]
     tables: tuple[Table[Any], ...] = ()
     close: Callable[[], None] = lambda: None
+    pages: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    actions: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,17 +30,25 @@ class Page:
 
 
 Pages = Mapping[str, Callable[[], Page]]
+Actions = Mapping[str, Callable[[str], Page]]
+"""What a POST does, told its body."""
+NONE: Actions = MappingProxyType({})
+LONGEST = 1 << 16
+"""Bytes of a body."""
 
 
 class Admin:
-    """Serves `pages` by path. Raises OSError when the address is taken."""
+    """Serves `pages` and `actions` by path. Raises OSError when the address is taken."""
 
-    def __init__(self, host: str, port: int, pages: Pages) -> None:
+    def __init__(self, host: str, port: int, pages: Pages, actions: Actions = NONE) -> None:
         class Handler(BaseHTTPRequestHandler):
             timeout = 30
 
             def do_GET(self) -> None:
-                _answer(self, pages)
+                _answer(self, _page(self, pages))
+
+            def do_POST(self) -> None:
+                _answer(self, _done(self, actions))
 
             def log_message(self, *_: object) -> None:
                 """Probes are no news."""
@@ -63,9 +72,24 @@ class Admin:
         self._server.server_close()
 
 
-def _answer(request: BaseHTTPRequestHandler, pages: Pages) -> None:
+def _page(request: BaseHTTPRequestHandler, pages: Pages) -> Page:
     page = pages.get(urlsplit(request.path).path)
-    found = page() if page else Page.of({"pages": sorted(pages)}, 404)
+    return page() if page else Page.of({"pages": sorted(pages)}, 404)
+
+
+def _done(request: BaseHTTPRequestHandler, actions: Actions) -> Page:
+    action = actions.get(urlsplit(request.path).path)
+    if action is None:
+        return Page.of({"actions": sorted(actions)}, 404)
+    if request.headers.get("origin") is not None:
+        return Page.of({"error": "not for pages of a browser"}, 403)
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > LONGEST:
+        return Page.of({"error": f"a body of at most {LONGEST} bytes is needed"}, 413)
+    return action(request.rfile.read(int(length)).decode("utf-8", "replace"))
+
+
+def _answer(request: BaseHTTPRequestHandler, found: Page) -> None:
     request.send_response(found.status)
     request.send_header("content-type", found.content_type)
     request.send_header("content-length", str(len(found.body)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from filters.rate_limit.algorithms import Concurrency, Counter, Limit
@@ -63,6 +63,7 @@ class Memory:
     own end; where nothing can go, a new key is let pass and `uncounted` says how often.
     """
 
+    name = "memory"
     LOOK = 64
     """Keys that one new key may look at to find its place."""
 
@@ -135,21 +136,14 @@ class Memory:
             if counter is not None and isinstance(limit, Concurrency):
                 limit.give_back(counter, lease)
 
-    def show(self, now: int, hits: Iterable[Hit]) -> tuple[Figure, ...]:
-        """What is left, taking nothing."""
-        return self.decide(now, [hit._replace(cost=0) for hit in hits]).figures
-
-    def keys(self, prefix: str = "") -> Iterator[str]:
-        """The keys that are counted under, in no order."""
-        return (key for key in list(self._counters) if key.startswith(prefix))
+    def counters(self) -> list[tuple[str, Counter]]:
+        """What is counted, in no order. May be asked by another thread than that which decides."""
+        return list(self._counters.items())
 
     def reset(self, prefix: str) -> int:
-        """Forget the counters whose key begins with `prefix`. Returns how many."""
-        keys = list(self.keys(prefix))
-        for key in keys:
-            del self._counters[key]
-        self._order = deque(key for key in self._order if key in self._counters)
-        return len(keys)
+        """Forget the counters whose key begins with `prefix`, also from another thread. Returns how many."""
+        keys = [key for key in list(self._counters) if key.startswith(prefix)]
+        return sum(self._counters.pop(key, None) is not None for key in keys)
 
     def _keep(self, key: str, counter: Counter, now: int) -> None:
         """Make place for a new key: each looks at two old ones, so that ended counters go without being asked for."""
@@ -157,7 +151,9 @@ class Memory:
         look = 2 if len(counters) < self._capacity else self.LOOK
         for _ in range(min(look, len(order))):
             oldest = order.popleft()
-            known = counters[oldest]
+            known = counters.get(oldest)
+            if known is None:
+                continue
             if known.until <= now or (len(counters) >= self._capacity and not known.full):
                 del counters[oldest]
                 if look > 2:

@@ -12,6 +12,7 @@ from filters.authentication import protected
 from filters.credentials import conflicts
 from filters.identity import Consumer
 from filters.language import Mistake, Path, Problem
+from filters.language.options import OFF
 from filters.language.problems import did_you_mean, shown
 from filters.policy import Context, Policy
 from xds_server.gateway import precedence
@@ -139,6 +140,10 @@ def _policies(
     if route.max_body is not None and getattr(settings.get("validate"), "max_body", None) is not None:
         message, remedy = "'validate' limits the body here too", "keep one"
         yield Problem(path=("routes", name, "max_body"), message=message, remedy=remedy)
+    for key, value in route.policies.items():
+        if by_key()[key].needs_upstream and value is not OFF and not route.targets:
+            message = f"Envoy has no '{key}' where the gateway answers itself"
+            yield Problem(path=("routes", name, "policies", key), message=message, remedy="remove it")
     keys = _checked().intersection(settings)
     if not keys:
         return

@@ -140,28 +140,30 @@ class Reader:
     def _merge(self, parsed: Mapping[str, File], sections: Sections) -> Effective:
         """The effective policies of each route; the same objects as before for a file where no level changed."""
         effective: dict[str, tuple[File, Policies, Any, Effective]] = {}
-        everywhere = merge(sections.policies)
+        everywhere = merge(("gateway", sections.policies))
         for name, file in parsed.items():
             known = self._effective.get(name)
             levels = (file, sections.policies, sections.policy_sets)
             if known is None or not all(one is other for one, other in zip(known, levels, strict=False)):
                 routes = file.sections.get("routes", {})
-                merged = {key: _effective(route, sections, everywhere) for key, route in routes.items()}
+                merged = {key: _effective(key, route, sections, everywhere) for key, route in routes.items()}
                 known = (*levels, merged)
             effective[name] = known
         self._effective = effective
         return {name: settings for known in effective.values() for name, settings in known[3].items()}
 
 
-def _effective(route: Route, sections: Sections, everywhere: Mapping[str, Any]) -> Mapping[str, Any]:
+def _effective(
+    name: str, route: Route, sections: Sections, everywhere: Mapping[str, Any]
+) -> Mapping[str, Any]:
     own = dict(route.policies) if route.policies is not NONE else {}
     for key in ("request_headers", "response_headers"):
         if getattr(route, key) is not None:
             own[key] = getattr(route, key)
     if not own and not route.use:
         return everywhere
-    sets = [sections.policy_sets[one] for one in route.use if one in sections.policy_sets]
-    return merge(sections.policies, *sets, own)
+    sets = [(f"set/{one}", sections.policy_sets[one]) for one in route.use if one in sections.policy_sets]
+    return merge(("gateway", sections.policies), *sets, (f"route/{name}", own))
 
 
 def _collisions(parsed: Mapping[str, File], names: frozenset[Path]) -> list[Problem]:

@@ -8,12 +8,13 @@ import signal
 import socket
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from envoy.config.core.v3 import base_pb2
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from filters.rules import Service
-from xds_server.admin import Admin, Page, Pages
+from xds_server.admin import Actions, Admin, Page, Pages
 from xds_server.errors import EnvironmentFailed
 from xds_server.policy_server.carriers import Kind
 from xds_server.policy_server.client import Client
@@ -51,7 +52,9 @@ async def serve(options: Options, services: Sequence[Service], registry: Collect
     rules = Rules(table for service in services for table in service.tables)
     client = Client(rules, options.xds, _node(options), complete.set)
     try:
-        admin = _admin(options.admin, _pages(server, client, rules, registry))
+        admin = _admin(
+            options.admin, {**_pages(server, client, rules, registry), **_read(services)}, _done(services)
+        )
     except OSError as error:
         raise EnvironmentFailed(f"{error}; choose another admin address") from None
     log.info("asking the control plane at %s for rules", options.xds)
@@ -93,10 +96,20 @@ async def _before(stop: asyncio.Event, *others: Awaitable[object]) -> bool:
     return stopping not in done
 
 
-def _admin(address: tuple[str, int] | None, pages: Pages) -> Admin | None:
+def _read(services: Sequence[Service]) -> Pages:
+    found = [pair for service in services for pair in service.pages.items()]
+    return {path: partial(lambda page: Page.of(page()), page) for path, page in found}
+
+
+def _done(services: Sequence[Service]) -> Actions:
+    found = [pair for service in services for pair in service.actions.items()]
+    return {path: partial(lambda action, text: Page.of(action(text)), action) for path, action in found}
+
+
+def _admin(address: tuple[str, int] | None, pages: Pages, actions: Actions) -> Admin | None:
     if address is None:
         return None
-    admin = Admin(*address, pages)
+    admin = Admin(*address, pages, actions)
     admin.start()
     log.info("admin at http://%s:%d", address[0], admin.port)
     return admin

@@ -185,14 +185,14 @@ def test_the_reset_is_when_everything_is_there_again(limit, given_steps):
     for now, _ in asked:
         memory.decide(now, (Hit(limit, "k", 1),))
     if asked:
-        reset = memory.show(asked[-1][0], (Hit(limit, "k"),))[0].reset
-        assert memory.show(reset, (Hit(limit, "k"),))[0].remaining == whole
+        reset = memory.decide(asked[-1][0], (Hit(limit, "k", 0),)).figures[0].reset
+        assert memory.decide(reset, (Hit(limit, "k", 0),)).figures[0].remaining == whole
 
 
 @given(limits, st.lists(st.integers(-5 * SECOND, SECOND), max_size=60))
 def test_a_clock_that_steps_back_admits_no_more(limit, jumps):
     """Whatever the clock does, what was admitted is no more than what its furthest moment allows."""
-    memory, now, furthest, count = Memory(), START, START, 0
+    memory, now, furthest, count = Memory(), START, 0, 0
     for jump in jumps:
         now += jump
         before = furthest
@@ -304,7 +304,7 @@ def test_counters_are_shown_and_reset_by_prefix():
     limit, memory = FixedWindow(name="l", amount=1, per="day"), Memory()
     for key in ("a|1", "a|2", "b|1"):
         memory.decide(START, (Hit(limit, key),))
-    assert sorted(memory.keys("a|")) == ["a|1", "a|2"]
+    assert sorted(key for key, _ in memory.counters() if key.startswith("a|")) == ["a|1", "a|2"]
     assert memory.reset("a|") == 2
     assert memory.decide(START, (Hit(limit, "a|1"),)).admitted
     assert not memory.decide(START, (Hit(limit, "b|1"),)).admitted

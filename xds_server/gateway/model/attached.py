@@ -10,15 +10,10 @@ from filters import POLICIES
 from filters.language import INVALID, Decoder, Path, Problem, Problems, decoder_for
 from filters.language.options import OFF
 from filters.language.problems import did_you_mean, shown
-from filters.policy import Policy
+from filters.policy import Levels, Policy
 
 PLANNED = frozenset(
     [
-        "rate_limit",
-        "quota",
-        "concurrency",
-        "plan_limits",
-        "limit_headers",
         "grpc_transcoding",
         "transform",
         "fields",
@@ -87,12 +82,24 @@ def _unknown(path: Path, key: str, known: Mapping[str, Decoder]) -> Problem:
     return Problem(path=path, message=message, remedy=remedy, at_key=True)
 
 
-def merge(*levels: Mapping[str, Any]) -> dict[str, Any]:
-    """The effective policies: a later level wins, key by key, and `OFF` takes a policy away."""
+def merge(*levels: tuple[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The effective policies of levels by their places: a later level wins, key by key, and `OFF` takes away.
+
+    A cumulative policy has the settings of all levels since the last `OFF`.
+    """
     merged: dict[str, Any] = {}
-    for level in levels:
-        merged.update(level)
-    return {key: merged[key] for key in sorted(merged, key=_position) if merged[key] is not OFF}
+    for place, level in levels:
+        for key, value in level.items():
+            if value is not OFF and by_key()[key].cumulative:
+                outer = merged.get(key)
+                merged[key] = Levels((*(outer.places if isinstance(outer, Levels) else ()), (place, value)))
+            else:
+                merged[key] = value
+    return {
+        key: merged[key]
+        for key in sorted(merged, key=_position)
+        if merged[key] is not OFF or by_key()[key].implied
+    }
 
 
 def _position(key: str) -> int:

@@ -1,0 +1,85 @@
+"""What Envoy tells the policy server of a request: one descriptor before, and one at the end where that is needed.
+
+Sizes and the status travel as entries of CEL expressions and not as hits_addend, which Envoy bounds to 1,000,000,000
+and drops with the whole descriptor above that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from envoy.config.core.v3 import extension_pb2
+from envoy.config.route.v3 import route_components_pb2
+from envoy.extensions.rate_limit_descriptors.expr.v3 import expr_pb2
+from google.protobuf import any_pb2, wrappers_pb2
+
+from filters.identity import NAMESPACE
+
+DOMAIN = "xds"
+"""The domain of our own compiled gateways."""
+RULE, PLANS, STYLE, DONE, ROUTE = "rule", "plans", "style", "done", "route"
+CONSUMER, PLAN, ADDRESS = "consumer", "plan", "masked_remote_address"
+REQUEST_ID, CONNECTION, BEGAN = "request_id", "connection", "began"
+STATUS, DETAILS, SENT, RECEIVED = "status", "details", "sent", "received"
+REJECTED = "request_rate_limited"
+"""What Envoy says in the details of an answer when the rate limit service rejected a request."""
+
+Action = route_components_pb2.RateLimit.Action
+
+
+def word(key: str, value: str) -> Action:
+    """An entry that is always the same."""
+    return Action(generic_key=Action.GenericKey(descriptor_key=key, descriptor_value=value))
+
+
+def expression(key: str, text: str) -> Action:
+    """An entry of a CEL expression; none where it has no value."""
+    config = any_pb2.Any()
+    config.Pack(expr_pb2.Descriptor(descriptor_key=key, text=text, skip_if_error=True), deterministic=True)
+    extension = extension_pb2.TypedExtensionConfig(
+        name="envoy.rate_limit_descriptors.expr", typed_config=config
+    )
+    return Action(extension=extension)
+
+
+def identity(path: Iterable[str]) -> str:
+    """A CEL expression of who calls."""
+    return f"metadata.filter_metadata['{NAMESPACE}']" + "".join(f"['{one}']" for one in path)
+
+
+def asked(by: str) -> Iterator[Action]:
+    """The entries of one way of counting or of a cost's header: ``header:NAME``, ``claim:NAME`` or a word."""
+    kind, _, name = by.partition(":")
+    if kind == "header":
+        header = Action.RequestHeaders(header_name=name.lower(), descriptor_key=by, skip_if_absent=True)
+        yield Action(request_headers=header)
+    elif kind == "claim":
+        for path in dict.fromkeys([(name,), tuple(part for part in name.split(".") if part)]):
+            yield expression(by, identity(("claims", *path)))
+
+
+def who() -> Iterator[Action]:
+    """The consumer, the plan and the client's address; IPv6 by /64, of which one client has all."""
+    yield expression(CONSUMER, identity([CONSUMER]))
+    yield expression(PLAN, identity([PLAN]))
+    yield Action(
+        masked_remote_address=Action.MaskedRemoteAddress(
+            v4_prefix_mask_len=wrappers_pb2.UInt32Value(value=32),
+            v6_prefix_mask_len=wrappers_pb2.UInt32Value(value=64),
+        )
+    )
+
+
+def lease() -> Iterator[Action]:
+    """What tells this request from all others, also where clients choose its id."""
+    yield expression(CONNECTION, "connection.id")
+    yield expression(BEGAN, "request.time")
+
+
+def ended() -> Iterator[Action]:
+    """What is known at the end."""
+    yield word(DONE, "true")
+    yield expression(STATUS, "response.code")
+    yield expression(DETAILS, "response.code_details")
+    yield expression(SENT, "response.size")
+    yield expression(RECEIVED, "request.size")

@@ -1,0 +1,222 @@
+"""rate_limit, quota, concurrency, plan_limits and limit_headers: Envoy's rate limit filter, asking the policy server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from envoy.config.core.v3 import config_source_pb2, grpc_service_pb2
+from envoy.config.ratelimit.v3 import rls_pb2
+from envoy.config.route.v3 import route_components_pb2
+from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2
+from google.protobuf import duration_pb2
+
+from filters.credentials import methods
+from filters.language import Mistake
+from filters.language.options import OFF
+from filters.limits import ConcurrencyLimit, Limit, Quota, repeated_windows
+from filters.policy import NOTHING, POLICY_SERVER, Context, HttpFilter, Levels, Policy, RoutePart, Stage
+from filters.rate_limit import answer, descriptors
+from filters.rate_limit.rules import LIMITS, Written, by_of, each, of_plan, shared
+from filters.reasons import Reason, details
+from filters.rules import Rule
+
+FILTER = "xds.rate_limit"
+STRICT_FILTER = "xds.rate_limit.strict"
+"""The same, which answers 503 where no decision comes: `on_error` holds for a whole filter."""
+TIMEOUT = duration_pb2.Duration(nanos=200_000_000)
+Styles = tuple[Literal["x-ratelimit", "ietf"], ...]
+KEYS = ("rate_limit", "quota", "concurrency")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnRoute:
+    """All limits of a route: the names of the rules, the limits themselves, whether plans count beside them."""
+
+    rules: tuple[str, ...]
+    written: tuple[Written, ...]
+    plans: bool
+
+    @property
+    def everything(self) -> bool:
+        """Whether the end of each request is needed: of bytes, of statuses, of slots that are given back."""
+        return any(not isinstance(one, Limit) or one.count for one in self.written)
+
+
+def _places(key: str, settings: Any) -> Iterator[tuple[str, Any]]:
+    """The rules of a policy's settings: name and what is written there."""
+    for place, written in settings.places if isinstance(settings, Levels) else ():
+        if any(shared(one) for one in each(written)):
+            yield f"{key}:{place}", written
+
+
+def on_route(context: Context) -> OnRoute:
+    """What applies to the route of `context`."""
+    rules = [pair for key in KEYS for pair in _places(key, context.beside.get(key))]
+    written = [one for _, found in rules for one in each(found) if shared(one)]
+    exempt = context.beside.get("plan_limits") is OFF
+    plans = [] if exempt or not methods(context.beside) else [*map(of_plan, context.plans.values())]
+    of_plans = [one for found in plans for one in found if shared(one)]
+    return OnRoute(
+        rules=tuple(name for name, _ in rules), written=(*written, *of_plans), plans=bool(of_plans)
+    )
+
+
+def _entries(found: OnRoute, context: Context) -> Iterator[descriptors.Action]:
+    yield descriptors.word(descriptors.ROUTE, context.route)
+    for name in found.rules:
+        yield descriptors.word(descriptors.RULE, name)
+    if found.plans:
+        yield descriptors.word(descriptors.PLANS, "true")
+    for style in context.beside.get("limit_headers", answer.STYLES):
+        yield descriptors.word(descriptors.STYLE, style)
+    yield from descriptors.who()
+    yield descriptors.expression(descriptors.REQUEST_ID, "request.id")
+    names = {by for one in found.written for by in by_of(one)}
+    names |= {one.cost for one in found.written if isinstance(one, Limit) and isinstance(one.cost, str)}
+    for name in sorted(names):
+        yield from descriptors.asked(name)
+    if any(isinstance(one, ConcurrencyLimit) for one in found.written):
+        yield from descriptors.lease()
+
+
+def part(context: Context) -> RoutePart:
+    """What the route of `context` carries for all of its limits together."""
+    found = on_route(context)
+    if not found.written:
+        return NOTHING
+    entries = tuple(_entries(found, context))
+    limits = [route_components_pb2.RateLimit(actions=entries)]
+    if found.everything:
+        limits.append(
+            route_components_pb2.RateLimit(
+                actions=[*entries, *descriptors.ended()], apply_on_stream_done=True
+            )
+        )
+    strict = any(isinstance(one, Limit) and one.on_error == "deny" for one in found.written)
+    config = rate_limit_pb2.RateLimitPerRoute(rate_limits=limits)
+    return RoutePart(
+        filter_configs={STRICT_FILTER if strict else FILTER: config},
+        response_headers_to_remove=answer.HEADERS,
+    )
+
+
+def _filter(name: str, *, strict: bool) -> HttpFilter:
+    service = rls_pb2.RateLimitServiceConfig(transport_api_version=config_source_pb2.V3)
+    service.grpc_service.envoy_grpc.CopyFrom(
+        grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=POLICY_SERVER)
+    )
+    config = rate_limit_pb2.RateLimit(
+        domain=descriptors.DOMAIN,
+        rate_limit_service=service,
+        timeout=TIMEOUT,
+        failure_mode_deny=strict,
+        disable_x_envoy_ratelimited_header=True,
+    )
+    config.status_on_error.code = 503  # type: ignore[assignment] # Service Unavailable
+    return HttpFilter(name=name, config=config)
+
+
+def _rejected(name: str, title: str) -> Reason:
+    when = f"{details(descriptors.REJECTED)} && response.headers['x-gateway-reason'] == '{name}'"
+    return Reason(name=name, title=title, status=429, when=when, own_body=True)
+
+
+class _Cumulative(Policy[Levels]):
+    """Limits that are written at several levels and all apply. `plan_limits` gives Envoy what it needs for them."""
+
+    stage = Stage.LIMIT
+    cumulative = True
+    needs_upstream = True
+    enforced_by = "policy server, asked by Envoy"
+
+    def on_route(self, settings: Levels, context: Context) -> RoutePart:
+        return NOTHING
+
+    def rules(self, used: Iterable[Levels], context: Context) -> Iterator[Rule]:
+        found = {name: written for settings in used for name, written in _places(self.key, settings)}
+        for name, written in sorted(found.items()):
+            yield Rule(type=LIMITS, name=name, value=written)
+
+
+class RateLimit(_Cumulative):
+    """Requests in windows."""
+
+    key = "rate_limit"
+    settings = Limit | tuple[Limit, ...]
+    rule_types = (LIMITS,)
+    reasons = (
+        _rejected("rate_limited", "Too many requests"),
+        _rejected("quota_exceeded", "The quota is used up"),
+        _rejected("concurrency_exceeded", "Too many requests at the same time"),
+        Reason(
+            name="rate_limit_unavailable",
+            title="Nobody could count the request",
+            status=503,
+            when=details("rate_limiter_error"),
+        ),
+    )
+
+    def check(self, settings: Levels, context: Context) -> Iterator[Mistake]:
+        """Yield mistakes of the nearest level."""
+        for mistake in repeated_windows("", settings.places[-1][1]):
+            yield Mistake(mistake.message, mistake.remedy, path=mistake.path[1:])
+
+
+class QuotaLimit(_Cumulative):
+    """Bytes in windows, counted when an answer has ended and checked before the next request."""
+
+    key = "quota"
+    settings = Quota | tuple[Quota, ...]
+
+    def check(self, settings: Levels, context: Context) -> Iterator[Mistake]:
+        """Yield mistakes of the nearest level."""
+        for mistake in repeated_windows("", settings.places[-1][1]):
+            yield Mistake(mistake.message, mistake.remedy, path=mistake.path[1:])
+
+
+class Concurrent(_Cumulative):
+    """Requests at the same time."""
+
+    key = "concurrency"
+    settings = ConcurrencyLimit
+
+
+class PlanLimits(Policy[Any]):
+    """The limits of consumers' plans, which routes have unless they say `off`; and the filter for all limits."""
+
+    key = "plan_limits"
+    stage = Stage.LIMIT
+    settings = bool
+    implied = True
+    enforced_by = "policy server, asked by Envoy"
+
+    def http_filters(self, used: Iterable[Any], context: Context) -> tuple[HttpFilter, ...]:
+        return (_filter(FILTER, strict=False), _filter(STRICT_FILTER, strict=True))
+
+    def on_route(self, settings: Any, context: Context) -> RoutePart:
+        return part(context)
+
+    def off_route(self, context: Context) -> RoutePart:
+        return part(context)
+
+    def rules(self, used: Iterable[Any], context: Context) -> Iterator[Rule]:
+        for name, plan in sorted(context.plans.items()):
+            if any(shared(one) for one in of_plan(plan)):
+                yield Rule(type=LIMITS, name=f"plan:plan/{name}", value=plan)
+
+    def explain(self, settings: Any, context: Context) -> str:
+        return "not applied" if settings is OFF else self.enforced_by
+
+
+class LimitHeaders(Policy[Styles]):
+    """Which headers tell of limits: all when this is not written."""
+
+    key = "limit_headers"
+    stage = Stage.LIMIT
+    settings = Styles
+    enforced_by = "policy server"
+
+    def on_route(self, settings: Styles, context: Context) -> RoutePart:
+        return NOTHING

@@ -1,0 +1,269 @@
+"""The rate limit service: what Envoy asks before a request and tells at its end, counted by the rules."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from inspect import isawaitable
+from typing import Any, Protocol
+
+from envoy.service.ratelimit.v3 import rls_pb2
+from prometheus_client import CollectorRegistry, Counter
+
+from filters.rate_limit import algorithms as state
+from filters.rate_limit import answer, descriptors
+from filters.rate_limit.limiter import Decision, Hit, Memory
+from filters.rate_limit.rules import LIMITS, Counted, load
+from filters.rules import Service, Table
+from filters.unary import RpcError, UnaryMethod
+
+SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
+UNAVAILABLE = 14
+"""https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
+_CODE = rls_pb2.RateLimitResponse
+TITLES = {
+    "rate_limited": "Too many requests",
+    "quota_exceeded": "The quota is used up",
+    "concurrency_exceeded": "Too many requests at the same time",
+}
+
+
+class Store(Protocol):
+    """Where counters are: in memory, or elsewhere, in which case the answers have to be awaited."""
+
+    name: str
+
+    def decide(self, now: int, hits: Sequence[Hit]) -> Decision | Awaitable[Decision]:
+        """Admit and count all, or count nothing."""
+
+    def charge(self, now: int, hits: Sequence[Hit]) -> Awaitable[None] | None:
+        """Count what has happened."""
+
+    def release(self, hits: Sequence[Hit]) -> Awaitable[None] | None:
+        """Give slots back."""
+
+    def reset(self, prefix: str) -> int:
+        """Forget the counters whose key begins with `prefix`. Returns how many; called in any thread."""
+
+
+def microseconds() -> int:
+    """The present moment of Unix time."""
+    return time.time_ns() // 1000
+
+
+Entries = Mapping[str, str]
+
+
+class RateLimits:
+    """Counts requests by the rules of the gateway. `store` has the counters, `clock` the moment in microseconds."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        store: Store | None = None,
+        clock: Callable[[], int] = microseconds,
+    ) -> None:
+        self.store = store if store is not None else Memory()
+        self.rules = Table(LIMITS, load)
+        self._clock = clock
+        self._decisions = Counter(
+            "xds_rate_limit_decisions",
+            "Requests that were asked for, by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
+
+    def service(self) -> Service:
+        """What a policy server carries of it."""
+        method = UnaryMethod(
+            path=f"/{SERVICE}/ShouldRateLimit",
+            parse=rls_pb2.RateLimitRequest.FromString,
+            call=self.should_rate_limit,
+            serialize=rls_pb2.RateLimitResponse.SerializeToString,
+        )
+        return Service(
+            name=SERVICE,
+            methods=(method,),
+            tables=(self.rules,),
+            pages={"/limits": self.shown},
+            actions={"/limits/reset": self.reset},
+        )
+
+    def shown(self) -> dict[str, Any]:
+        """All counters of limits that are known, for an operator."""
+        if not isinstance(self.store, Memory):
+            return {"store": self.store.name}
+        now = self._clock()
+        by_base = {one.base: one for found in self.rules.current.values() for one in found}
+        counters = [
+            shown
+            for stored, counter in sorted(self.store.counters())
+            if (shown := _shown(stored, counter, by_base, now)) is not None
+        ]
+        return {"store": "memory", "uncounted": self.store.uncounted, "counters": counters}
+
+    def reset(self, prefix: str) -> dict[str, Any]:
+        """Forget the counters whose key begins with `prefix`, by an operator."""
+        return {"reset": self.store.reset(prefix)}
+
+    def should_rate_limit(
+        self, request: rls_pb2.RateLimitRequest
+    ) -> rls_pb2.RateLimitResponse | Awaitable[rls_pb2.RateLimitResponse]:
+        """One call of Envoy. Raises RpcError where it names rules that are not here yet."""
+        descriptor = request.descriptors[0] if request.descriptors else None
+        if request.domain != descriptors.DOMAIN or descriptor is None:
+            return _passed(len(request.descriptors))
+        entries: dict[str, str] = {}
+        rules, styles = [], []
+        for entry in descriptor.entries:
+            if entry.key == descriptors.RULE:
+                rules.append(entry.value)
+            elif entry.key == descriptors.STYLE:
+                styles.append(entry.value)
+            else:
+                entries.setdefault(entry.key, entry.value)
+        counted = self._counted(rules, entries)
+        if descriptors.DONE in entries:
+            return self._end(counted, entries)
+        hits = [_before(one, entries) for one in counted]
+        decision = self.store.decide(self._clock(), hits)
+        if isawaitable(decision):
+            return self._awaited(decision, styles, entries)
+        assert isinstance(decision, Decision)
+        return self._answer(decision, styles, entries)
+
+    def _counted(self, rules: Iterable[str], entries: Entries) -> list[Counted]:
+        """The limits that apply. A plan that is not known has none; a rule that Envoy names has to be there."""
+        current = self.rules.current
+        counted: list[Counted] = []
+        for name in rules:
+            found = current.get(name)
+            if found is None:
+                raise RpcError(UNAVAILABLE, f"the rule {name} is not here yet")
+            counted += found
+        plan = entries.get(descriptors.PLAN) if descriptors.PLANS in entries else None
+        if plan is not None and descriptors.CONSUMER in entries:
+            counted += current.get(f"plan:plan/{plan}", ())
+        return counted
+
+    def _end(
+        self, counted: Iterable[Counted], entries: Entries
+    ) -> rls_pb2.RateLimitResponse | Awaitable[rls_pb2.RateLimitResponse]:
+        """Count what is only known now, and give slots back. A request that was rejected here took nothing."""
+        if entries.get(descriptors.DETAILS) == descriptors.REJECTED:
+            return _passed(1)
+        charged = [_after(one, entries) for one in counted if one.afterwards]
+        charged = [hit for hit in charged if hit.cost]
+        released = [_before(one, entries) for one in counted if one.limit.unit == "concurrent-requests"]
+        waiting = [
+            self.store.charge(self._clock(), charged) if charged else None,
+            self.store.release(released) if released else None,
+        ]
+        awaited = [one for one in waiting if one is not None]
+        return _all(awaited) if awaited else _passed(1)
+
+    async def _awaited(
+        self, decision: Awaitable[Decision], styles: Sequence[str], entries: Entries
+    ) -> rls_pb2.RateLimitResponse:
+        return self._answer(await decision, styles, entries)
+
+    def _answer(
+        self, decision: Decision, styles: Sequence[str], entries: Entries
+    ) -> rls_pb2.RateLimitResponse:
+        response = rls_pb2.RateLimitResponse()
+        code = _CODE.OK if decision.admitted else _CODE.OVER_LIMIT
+        response.overall_code = code
+        response.statuses.add(code=code)
+        for name, value in answer.headers(decision, styles):
+            response.response_headers_to_add.add(key=name, value=value)
+        self._decisions.labels("admitted" if decision.admitted else "rejected").inc()
+        if not decision.admitted:
+            reason = answer.reason(decision)
+            request_id = entries.get(descriptors.REQUEST_ID, "")
+            response.raw_body = answer.problem(decision, TITLES[reason], request_id)
+            response.response_headers_to_add.add(key="content-type", value="application/problem+json")
+            response.response_headers_to_add.add(key="x-gateway-reason", value=reason)
+        return response
+
+
+async def _all(waiting: Iterable[Awaitable[None]]) -> rls_pb2.RateLimitResponse:
+    for one in waiting:
+        await one
+    return _passed(1)
+
+
+def _passed(count: int) -> rls_pb2.RateLimitResponse:
+    response = rls_pb2.RateLimitResponse(overall_code=_CODE.OK)
+    for _ in range(count):
+        response.statuses.add(code=_CODE.OK)
+    return response
+
+
+def key(counted: Counted, entries: Entries) -> str:
+    """Under which a request counts. A value that is absent is the empty one, so that leaving it out is no way out."""
+    return "|".join([counted.base, *(_value(one, entries) for one in counted.by or ("consumer",))])
+
+
+def _value(by: str, entries: Entries) -> str:
+    if by == "consumer" and descriptors.CONSUMER in entries:
+        return f"consumer={entries[descriptors.CONSUMER]}"
+    if by in ("consumer", "ip"):
+        return f"ip={entries.get(descriptors.ADDRESS, '')}"
+    # Escaped, so that no client can write a value that ends in another client's key.
+    value = entries.get(by, "").replace("%", "%25").replace("|", "%7C")
+    return f"{by}={value}"
+
+
+def _before(counted: Counted, entries: Entries) -> Hit:
+    if counted.limit.unit == "concurrent-requests":
+        names = (descriptors.CONNECTION, descriptors.BEGAN, descriptors.REQUEST_ID)
+        return Hit(counted.limit, key(counted, entries), 1, "/".join(entries.get(one, "") for one in names))
+    cost = 0 if counted.afterwards else _cost(counted, entries)
+    return Hit(counted.limit, key(counted, entries), cost)
+
+
+def _cost(counted: Counted, entries: Entries) -> int:
+    """A header that is absent or no whole number of at least 1 costs what a request costs otherwise."""
+    text = entries.get(counted.cost_header, "") if counted.cost_header else ""
+    if text.isascii() and text.isdigit() and len(text) < 20:
+        return max(1, int(text))
+    return counted.cost
+
+
+def _after(counted: Counted, entries: Entries) -> Hit:
+    if counted.limit.unit == "content-bytes":
+        cost = sum(_size(one, entries) for one in _directions(counted.direction))
+    else:
+        status = entries.get(descriptors.STATUS, "")
+        cost = _cost(counted, entries) if status.isdigit() and int(status) in counted.statuses else 0
+    return Hit(counted.limit, key(counted, entries), cost)
+
+
+def _shown(
+    stored: str, counter: state.Counter, by_base: Mapping[str, Counted], now: int
+) -> dict[str, Any] | None:
+    """A counter as an operator reads it; None where it has ended or no limit knows it any more."""
+    for values in range(1, 1 + max((len(one.by) for one in by_base.values()), default=0) or 2):
+        counted = by_base.get(stored.rsplit("|", values)[0])
+        if counted is not None and counter.until > now:
+            limit = counted.limit
+            left = limit.room(counter, now, 0)
+            return {
+                "key": stored,
+                "limit": limit.name,
+                "amount": answer.capacity(limit),
+                "used": answer.capacity(limit) - left,
+                "remaining": max(0, left),
+                "reset": answer.seconds(limit.reset(counter, now)),
+            }
+    return None
+
+
+def _directions(direction: str) -> tuple[str, ...]:
+    both = {"in": (descriptors.RECEIVED,), "out": (descriptors.SENT,)}
+    return both.get(direction, (descriptors.RECEIVED, descriptors.SENT))
+
+
+def _size(name: str, entries: Entries) -> int:
+    text = entries.get(name, "")
+    return int(text) if text.isdigit() else 0

@@ -1,0 +1,281 @@
+"""Limits through the real Envoy, counted by a policy server process that is fed by the real xDS server."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.backend import Backend
+from tests.support.policy_server import Stack
+from tests.support.wait import wait_for
+
+KEYS = {name: f"key-of-{name}" for name in ("acme", "beta", "gamma", "vip")}
+
+
+def gateway(port: int, echo: str, changing: str = "5/day") -> str:
+    consumers = "\n".join(
+        f"  {name}: {{plan: {'pro' if name == 'vip' else 'free'}, "
+        f"api_keys: [{{sha256: {hashlib.sha256(key.encode()).hexdigest()}}}]}}"
+        for name, key in KEYS.items()
+    )
+    return f"""
+listeners: {{http: {{port: {port}}}}}
+upstreams: {{echo: {{endpoints: [{echo}]}}}}
+plans:
+  free: {{rate_limit: 4/day, concurrency: 2}}
+  pro: {{rate_limit: [100/day, 1000/month]}}
+consumers:
+{consumers}
+policy_sets:
+  common: {{rate_limit: {{requests: 3, per: day, by: "header:x-team"}}}}
+routes:
+  free: {{path: /free, upstream: echo}}
+  daily: {{path: /daily, upstream: echo, policies: {{rate_limit: 3/day}}}}
+  two: {{path: /two, upstream: echo, policies: {{rate_limit: [2/day, 5/month]}}}}
+  header: {{path: /header, upstream: echo, policies: {{rate_limit: {{requests: 2, per: day, by: "header:x-tenant"}}}}}}
+  cost: {{path: /cost, upstream: echo, policies: {{rate_limit: {{requests: 10, per: day, cost: "header:x-cost", by: route}}}}}}
+  failures: {{path: /failures, upstream: echo, policies: {{rate_limit: {{requests: 2, per: day, count: [500], by: route}}}}}}
+  bucket: {{path: /bucket, upstream: echo, policies: {{rate_limit: {{requests: 1, per: day, burst: 3}}}}}}
+  shadow: {{path: /shadow, upstream: echo, policies: {{rate_limit: {{requests: 1, per: day, shadow: true}}}}}}
+  quiet: {{path: /quiet, upstream: echo, policies: {{rate_limit: 1/day, limit_headers: []}}}}
+  ietf: {{path: /ietf, upstream: echo, policies: {{rate_limit: 9/day, limit_headers: [ietf]}}}}
+  bytes-out: {{path: /bytes-out, upstream: echo, policies: {{quota: {{bytes: 1000B, per: day, direction: out, by: route}}}}}}
+  bytes-in: {{path: /bytes-in, upstream: echo, policies: {{quota: {{bytes: 1000B, per: day, direction: in, by: route}}}}}}
+  slots: {{path: /slots, upstream: echo, policies: {{concurrency: 2}}}}
+  planned: {{path: /planned, upstream: echo, policies: {{api_key: true}}}}
+  also-planned: {{path: /also-planned, upstream: echo, policies: {{api_key: true, rate_limit: 3/day}}}}
+  exempt: {{path: /exempt, upstream: echo, policies: {{api_key: true, plan_limits: off}}}}
+  team-a: {{path: /team/a, upstream: echo, use: [common], policies: {{rate_limit: 2/day}}}}
+  team-b: {{path: /team/b, upstream: echo, use: [common]}}
+  changing: {{path: /changing, upstream: echo, policies: {{rate_limit: {changing}}}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Backend]:
+    with Backend("echo") as echo:
+        yield echo
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("gw"))
+    (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address))
+    with stack:
+        # Envoy connects to the policy server with the first request that is limited.
+        wait_for(lambda: "ratelimit" in stack.get("/ietf").headers, "the first decision")
+        yield stack
+
+
+def statuses(stack: Stack, path: str, count: int, **headers: str) -> list[int]:
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    return [stack.get(path, headers=sent).status_code for _ in range(count)]
+
+
+def counted(stack: Stack, prefix: str) -> int:
+    """What the policy server says is used under the only key with this prefix."""
+    shown = httpx.get(f"http://{stack.policy_server.admin}/limits").json()["counters"]
+    return sum(one["used"] for one in shown if one["key"].startswith(prefix))
+
+
+def as_consumer(name: str) -> dict[str, str]:
+    return {"x_api_key": KEYS[name]}
+
+
+def test_exactly_so_many_pass_and_the_figures_are_told(stack: Stack) -> None:
+    before = int(time.time())
+    answers = [stack.get("/daily") for _ in range(5)]
+    assert [one.status_code for one in answers] == [200, 200, 200, 429, 429]
+    assert [one.headers["x-ratelimit-remaining"] for one in answers] == ["2", "1", "0", "0", "0"]
+    first, last = answers[0], answers[-1]
+    midnight = before - before % 86400 + 86400
+    assert first.headers["x-ratelimit-limit"] == "3"
+    assert first.headers["x-ratelimit-reset"] == str(midnight)
+    assert first.headers["ratelimit-policy"] == '"requests-per-day";q=3;w=86400'
+    assert first.headers["ratelimit"].startswith('"requests-per-day";r=2;t=')
+    assert "retry-after" not in first.headers
+    assert abs(int(last.headers["retry-after"]) - (midnight - time.time())) < 60
+    assert last.headers["content-type"] == "application/problem+json"
+    assert last.headers["x-gateway-reason"] == "rate_limited"
+    body = last.json()
+    assert body["violated-policies"] == ["requests-per-day"]
+    assert (body["status"], body["reason"]) == (429, "rate_limited")
+    assert body["request_id"]
+
+
+def test_two_windows_apply_together_and_the_strictest_is_told(stack: Stack) -> None:
+    answers = [stack.get("/two") for _ in range(3)]
+    assert [one.status_code for one in answers] == [200, 200, 429]
+    assert [one.headers["x-ratelimit-limit"] for one in answers] == ["2", "2", "2"]
+    assert answers[-1].headers["ratelimit-policy"].count("q=") == 2
+    assert '"requests-per-month";r=3' in answers[-1].headers["ratelimit"]  # a rejection took nothing
+
+
+def test_values_of_a_header_count_apart_and_absence_is_one_of_them(stack: Stack) -> None:
+    assert statuses(stack, "/header", 3, x_tenant="a") == [200, 200, 429]
+    assert statuses(stack, "/header", 3, x_tenant="b") == [200, 200, 429]
+    assert statuses(stack, "/header", 3) == [200, 200, 429]
+
+
+def test_the_cost_stands_in_a_header(stack: Stack) -> None:
+    assert statuses(stack, "/cost", 2, x_cost="4") == [200, 200]
+    assert statuses(stack, "/cost", 1, x_cost="4") == [429]
+    assert statuses(stack, "/cost", 3, x_cost="1") == [200, 200, 429]
+
+
+def test_only_some_statuses_count(stack: Stack) -> None:
+    assert statuses(stack, "/failures", 4) == [200] * 4
+    assert statuses(stack, "/failures", 2, x_echo_status="500") == [500, 500]
+    wait_for(lambda: stack.get("/failures").status_code == 429, "the two failures to count")
+
+
+def test_a_bucket_holds_its_burst(stack: Stack) -> None:
+    answers = [stack.get("/bucket") for _ in range(4)]
+    assert [one.status_code for one in answers] == [200, 200, 200, 429]
+    assert answers[0].headers["x-ratelimit-limit"] == "3"
+    assert int(answers[-1].headers["retry-after"]) > 80000
+
+
+def test_shadow_never_rejects_nor_tells(stack: Stack) -> None:
+    answers = [stack.get("/shadow") for _ in range(3)]
+    assert [one.status_code for one in answers] == [200] * 3
+    assert not any(name.startswith("ratelimit") or "x-ratelimit" in name for name in answers[0].headers)
+
+
+def test_headers_are_chosen(stack: Stack) -> None:
+    quiet = [stack.get("/quiet") for _ in range(2)]
+    assert [one.status_code for one in quiet] == [200, 429]
+    assert not any("ratelimit" in name for one in quiet for name in one.headers)
+    assert "retry-after" in quiet[1].headers
+    ietf = stack.get("/ietf").headers
+    assert "ratelimit" in ietf
+    assert "x-ratelimit-limit" not in ietf
+
+
+def test_the_upstreams_own_copies_are_removed(stack: Stack, backend: Backend) -> None:
+    backend.headers = {"x-ratelimit-limit": "77", "RateLimit": '"theirs";r=1'}
+    try:
+        answer = stack.get("/ietf")
+        assert "theirs" not in answer.headers["ratelimit"]
+        assert "x-ratelimit-limit" not in answer.headers
+        assert stack.get("/free").headers["x-ratelimit-limit"] == "77"
+    finally:
+        backend.headers = {}
+
+
+def test_sent_bytes_count_exactly(stack: Stack, backend: Backend) -> None:
+    backend.body = b"x" * 300
+    try:
+        for number in (1, 2, 3, 4):
+            assert stack.get("/bytes-out").status_code == 200
+            wait_for(lambda number=number: counted(stack, "route/bytes-out") == 300 * number, "the bytes")
+        rejected = stack.get("/bytes-out")
+        assert rejected.status_code == 429
+        assert rejected.json()["reason"] == "quota_exceeded"
+        assert rejected.headers["x-gateway-reason"] == "quota_exceeded"
+        assert (
+            rejected.headers["ratelimit-policy"]
+            == '"bytes-per-day-by-route";q=1000;qu="content-bytes";w=86400'
+        )
+        assert counted(stack, "route/bytes-out") == 1200
+    finally:
+        backend.body = None
+
+
+def test_received_bytes_count_exactly(stack: Stack) -> None:
+    for number in (1, 2):
+        assert httpx.post(stack.url + "/bytes-in", content=b"y" * 400).status_code == 200
+        wait_for(lambda number=number: counted(stack, "route/bytes-in") == 400 * number, "the bytes to count")
+    assert httpx.post(stack.url + "/bytes-in", content=b"y" * 400).status_code == 200
+    wait_for(lambda: counted(stack, "route/bytes-in") == 1200, "the bytes to count")
+    assert httpx.post(stack.url + "/bytes-in", content=b"y").status_code == 429
+
+
+def test_slots_are_taken_and_given_back(stack: Stack, backend: Backend) -> None:
+    backend.release = threading.Event()
+    before = len(backend.seen)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            held = [pool.submit(stack.get, "/slots") for _ in range(2)]
+            wait_for(lambda: len(backend.seen) == before + 2, "two requests to be under way")
+            rejected = stack.get("/slots")
+            backend.release.set()
+            assert [one.result().status_code for one in held] == [200, 200]
+    finally:
+        backend.release = None
+    assert rejected.status_code == 429
+    assert rejected.json()["reason"] == "concurrency_exceeded"
+    assert rejected.headers["ratelimit-policy"] == '"concurrent-requests";q=2;qu="concurrent-requests"'
+    assert rejected.headers["retry-after"] == "1"
+    wait_for(lambda: counted(stack, "route/slots") == 0, "the slots to be given back")
+    assert statuses(stack, "/slots", 1) == [200]
+
+
+def test_a_plan_counts_across_routes_beside_their_own_limits(stack: Stack) -> None:
+    assert statuses(stack, "/planned", 1, **as_consumer("acme")) == [200]
+    assert statuses(stack, "/also-planned", 4, **as_consumer("acme")) == [200, 200, 200, 429]
+    answer = stack.get("/also-planned", headers={"x-api-key": KEYS["acme"]})
+    assert answer.json()["violated-policies"] == ["requests-per-day", "plan-requests-per-day"]
+    assert statuses(stack, "/planned", 1, **as_consumer("acme")) == [429]
+    assert statuses(stack, "/exempt", 6, **as_consumer("acme")) == [200] * 6
+    assert statuses(stack, "/planned", 5, **as_consumer("beta")) == [200, 200, 200, 200, 429]
+    assert statuses(stack, "/planned", 6, **as_consumer("vip")) == [200] * 6
+    assert statuses(stack, "/planned", 1) == [401]
+
+
+def test_all_levels_apply_and_a_set_counts_across_its_routes(stack: Stack) -> None:
+    assert statuses(stack, "/team/a", 3, x_team="x") == [200, 200, 429]
+    assert statuses(stack, "/team/b", 2, x_team="x") == [200, 429]
+    assert statuses(stack, "/team/b", 1, x_team="y") == [200]
+
+
+def test_requests_at_the_same_time_never_exceed_the_limit(stack: Stack) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(
+            pool.map(lambda _: stack.get("/header", headers={"x-tenant": "busy"}).status_code, range(24))
+        )
+    assert sorted(set(found)) == [200, 429]
+    assert found.count(200) == 2
+
+
+def test_a_changed_limit_is_effective_at_once_and_keeps_its_count(stack: Stack, backend: Backend) -> None:
+    assert statuses(stack, "/changing", 4) == [200] * 4
+    (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address, "4/day"))
+    stack.publish()
+    wait_for(lambda: stack.get("/changing").headers["x-ratelimit-limit"] == "4", "the smaller limit")
+    assert statuses(stack, "/changing", 1) == [429]
+    (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address, "50/day"))
+    stack.publish()
+    wait_for(lambda: stack.get("/changing").status_code == 200, "the larger limit")
+    assert int(stack.get("/changing").headers["x-ratelimit-remaining"]) <= 50 - 6
+
+
+def test_routes_without_limits_ask_nobody(stack: Stack) -> None:
+    answer = stack.get("/free")
+    assert answer.status_code == 200
+    assert not any("ratelimit" in name for name in answer.headers)
+
+
+def test_where_nobody_counts_each_limit_says_what_happens(tmp_path: Path, backend: Backend) -> None:
+    stack = Stack(tmp_path)
+    (tmp_path / "gateway.yaml").write_text(f"""
+listeners: {{http: {{port: {stack.listener}}}}}
+upstreams: {{echo: {{endpoints: [{backend.address}]}}}}
+routes:
+  open: {{path: /open, upstream: echo, policies: {{rate_limit: 1/day}}}}
+  closed: {{path: /closed, upstream: echo, policies: {{rate_limit: {{requests: 1, per: day, on_error: deny}}}}}}
+""")
+    with stack:
+        assert statuses(stack, "/open", 2) == [200, 429]
+        stack.policy_server.stop()
+        assert statuses(stack, "/open", 3) == [200] * 3
+        answer = stack.get("/closed")
+        assert answer.status_code == 503
+        assert answer.json()["reason"] == "rate_limit_unavailable"
