@@ -70,6 +70,15 @@ class Store:
         for bell in entry.bells:
             bell.set()
 
+    def withdraw(self, group: str = "") -> None:
+        """Serve a group nothing more: no answer, not an empty one. Its clients keep what they have."""
+        entry = self._group(group)
+        entry.wanted = entry.snapshot = None
+
+    def wanted(self, group: str = "") -> Snapshot | None:
+        """What was published last, also of what is held back."""
+        return self._group(group).wanted
+
     def held(self, group: str = "") -> tuple[Held, ...]:
         """What was rejected and is held back until its content changes."""
         return tuple(self._group(group).quarantine.held.values())

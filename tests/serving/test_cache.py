@@ -1,0 +1,80 @@
+"""The library's way in: set, update, delete, clear, by node group, with versions of one's own or hashes."""
+
+from __future__ import annotations
+
+from google.protobuf import wrappers_pb2
+
+from tests.support.conversation import Delta, Sotw, content
+from tests.support.resources import cluster, endpoint
+from xds_server.discovery.snapshot import Resource, Snapshot
+from xds_server.discovery.types import CLUSTER, ENDPOINT, custom
+from xds_server.serving.cache import Cache
+
+
+def current(cache: Cache, group: str = "") -> Snapshot:
+    found = cache.store.current(group)
+    assert found is not None
+    return found
+
+
+def test_set_replaces_everything_of_one_group() -> None:
+    cache = Cache()
+    cache.set({CLUSTER: [cluster("a")], ENDPOINT: [endpoint("a")]}, group="blue")
+    cache.set({CLUSTER: [cluster("b")]}, group="green")
+    cache.set({CLUSTER: [cluster("c")]}, group="blue")
+    assert list(current(cache, "blue")[CLUSTER]) == ["c"]
+    assert list(current(cache, "blue")[ENDPOINT]) == []
+    assert list(current(cache, "green")[CLUSTER]) == ["b"]
+
+
+def test_update_and_delete_touch_only_what_they_name() -> None:
+    cache = Cache()
+    cache.set({CLUSTER: [cluster("a"), cluster("b")], ENDPOINT: [endpoint("a")]})
+    before = current(cache)
+    cache.update(CLUSTER, cluster("a", "2"), cluster("c"))
+    cache.delete(CLUSTER, "b", "never there")
+    after = current(cache)
+    assert list(after[CLUSTER]) == ["a", "c"]
+    assert after[CLUSTER]["a"].version != before[CLUSTER]["a"].version
+    assert after.version(ENDPOINT) == before.version(ENDPOINT)
+
+
+def test_messages_are_taken_as_they_are() -> None:
+    cache = Cache()
+    plans = custom("plan", "google.protobuf.StringValue")
+    cache.update(plans, Resource.of(wrappers_pb2.StringValue(value="x"), "free", "7"))
+    assert current(cache)[plans]["free"].version == "7"
+
+
+def test_versions_may_be_given_and_are_what_clients_see() -> None:
+    cache = Cache()
+    cache.set({CLUSTER: [Resource.from_bytes("a", b"", "a1")]}, versions={CLUSTER: "1"})
+    client = Sotw(current(cache))
+    (first,) = client.ask(CLUSTER, "a")
+    assert first.version == "1"
+    client.ack(first)
+    cache.update(CLUSTER, Resource.from_bytes("a", b"", "a2"), version="2")
+    (second,) = client.publish(current(cache))
+    assert (second.version, content(second)) == ("2", {"a": "a2"})
+
+
+def test_the_given_version_of_another_type_stays() -> None:
+    cache = Cache()
+    cache.set({CLUSTER: [cluster("a")], ENDPOINT: [endpoint("a")]}, versions={CLUSTER: "1", ENDPOINT: "1"})
+    cache.update(CLUSTER, cluster("b"), version="2")
+    assert current(cache).version(CLUSTER) == "2"
+    assert current(cache).version(ENDPOINT) == "1"
+
+
+def test_a_cleared_group_is_sent_nothing_and_then_what_is_set_again() -> None:
+    cache = Cache()
+    cache.set({CLUSTER: [Resource.from_bytes("a", b"", "1")]})
+    client = Delta(current(cache))
+    client.ack(*client.ask(CLUSTER))
+    cache.clear()
+    client.served = cache.store.current()
+    assert client.served is None
+    assert client.wait(10) == []
+    cache.set({CLUSTER: [Resource.from_bytes("b", b"", "1")]})
+    (response,) = client.publish(current(cache))
+    assert (content(response), response.removed) == ({"b": "1"}, ("a",))

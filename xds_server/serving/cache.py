@@ -1,0 +1,72 @@
+"""The library's way in: resources by node group, changed as a whole or one at a time, published at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from google.protobuf.message import Message
+
+from xds_server.discovery.snapshot import EMPTY, Resource, Snapshot
+from xds_server.discovery.types import ResourceType
+from xds_server.serving.store import Store
+
+
+class Cache:
+    """Edits what a store serves. Each call is one publication: all of it reaches the clients, or nothing.
+
+    A version is the hash of the content unless it is given, for a resource (`Resource.of`) or for a whole type.
+    With given versions, equal versions mean equal content: nothing is sent for what keeps its version.
+    """
+
+    def __init__(self, store: Store | None = None) -> None:
+        self.store = store or Store()
+
+    def set(
+        self,
+        resources: Mapping[ResourceType, Iterable[Resource | Message]],
+        *,
+        group: str = "",
+        versions: Mapping[ResourceType, str] | None = None,
+    ) -> Snapshot:
+        """Replace everything that a group is served. Returns what is served now."""
+        made = {type_: [_resource(one) for one in items] for type_, items in resources.items()}
+        return self._publish(Snapshot.of(made, versions), group)
+
+    def update(
+        self, type_: ResourceType, *resources: Resource | Message, group: str = "", version: str | None = None
+    ) -> Snapshot:
+        """Add resources or replace those of the same name. `version` is of the type."""
+        now = self._now(group)
+        named = {one.name: one for one in map(_resource, resources)}
+        return self._publish(_with(now, type_, {**now[type_], **named}, version), group)
+
+    def delete(
+        self, type_: ResourceType, *names: str, group: str = "", version: str | None = None
+    ) -> Snapshot:
+        """Remove resources; names that do not exist change nothing. `version` is of the type."""
+        now = self._now(group)
+        left = {name: one for name, one in now[type_].items() if name not in names}
+        return self._publish(_with(now, type_, left, version), group)
+
+    def clear(self, group: str = "") -> None:
+        """Forget a group. Its clients keep what they have: nothing is sent until something is set again."""
+        self.store.withdraw(group)
+
+    def _now(self, group: str) -> Snapshot:
+        return self.store.wanted(group) or EMPTY
+
+    def _publish(self, snapshot: Snapshot, group: str) -> Snapshot:
+        self.store.publish(snapshot, group)
+        return snapshot
+
+
+def _resource(one: Resource | Message) -> Resource:
+    return one if isinstance(one, Resource) else Resource.of(one)
+
+
+def _with(now: Snapshot, type_: ResourceType, items: Mapping[str, Resource], version: str | None) -> Snapshot:
+    resources = {**{one: now[one].values() for one in now}, type_: items.values()}
+    versions = {one: now.version(one) for one in now.explicit if one != type_}
+    if version is not None:
+        versions[type_] = version
+    return Snapshot.of(resources, versions)
