@@ -87,6 +87,15 @@ def test_the_place_that_it_came_from_is_told() -> None:
     assert event.held.place == "gateway.yaml: cluster a"
 
 
+def test_what_is_accepted_after_the_next_publication_still_counts() -> None:
+    group = Group()
+    group.publish(cluster={"a": "1"})
+    group.publish(cluster={"a": "2"})
+    group.accept(a="1")
+    group.reject(a="2")
+    assert group.served == {"a": "1"}
+
+
 def test_changed_content_is_served_again() -> None:
     group = Group()
     group.publish(cluster={"a": "1"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import ResourceType
@@ -23,12 +23,14 @@ class Quarantine:
         self._accepted: dict[Key, Resource] = {}
         self._bad: dict[Key, dict[str, Nacked]] = {}
 
-    def accept(self, event: Acked, served: Snapshot) -> None:
+    def accept(self, event: Acked, served: Iterable[Snapshot]) -> None:
         """Remember what was accepted, as what a later version can fall back on."""
         for name, version in event.versions.items():
-            one = served[event.type].get(name)
-            if one is not None and one.version == version:
-                self._accepted[event.type, name] = one
+            for snapshot in served:
+                one = snapshot[event.type].get(name)
+                if one is not None and one.version == version:
+                    self._accepted[event.type, name] = one
+                    break
 
     def reject(self, event: Nacked) -> bool:
         """Hold back what is to blame. Returns False when that is not known, or known already.

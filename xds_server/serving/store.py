@@ -20,6 +20,8 @@ class _Group:
     quarantine: Quarantine
     wanted: Snapshot | None = None
     snapshot: Snapshot | None = None
+    before: Snapshot | None = None
+    """The one before, which clients may be accepting still."""
     published: float = 0.0
     bells: set[asyncio.Event] = field(default_factory=set)
 
@@ -59,7 +61,7 @@ class Store:
         assert entry.wanted is not None
         snapshot = entry.quarantine.apply(entry.wanted)
         difference = snapshot.diff(entry.snapshot if entry.snapshot is not None else EMPTY)
-        entry.snapshot = snapshot
+        entry.before, entry.snapshot = entry.snapshot, snapshot
         self._tell(
             Published(
                 group=group,
@@ -73,7 +75,7 @@ class Store:
     def withdraw(self, group: str = "") -> None:
         """Serve a group nothing more: no answer, not an empty one. Its clients keep what they have."""
         entry = self._group(group)
-        entry.wanted = entry.snapshot = None
+        entry.wanted = entry.snapshot = entry.before = None
 
     def wanted(self, group: str = "") -> Snapshot | None:
         """What was published last, also of what is held back."""
@@ -131,8 +133,8 @@ class Store:
     def _judge(self, event: Acked | Nacked) -> None:
         entry = self._group(event.group)
         if isinstance(event, Acked):
-            if entry.snapshot is not None:
-                entry.quarantine.accept(event, entry.snapshot)
+            served = [one for one in (entry.snapshot, entry.before) if one is not None]
+            entry.quarantine.accept(event, served)
         elif entry.quarantine.reject(event) and entry.wanted is not None:
             before = set(entry.quarantine.held)
             self._serve(event.group, entry)
