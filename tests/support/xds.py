@@ -50,6 +50,10 @@ class XdsThread:
     def _await(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
+    def kill(self) -> None:
+        """Cut every connection and listen no more."""
+        self._await(self.server.stop(0))
+
     def run(self, step: Callable[[], T]) -> T:
         """Call something in the server's loop."""
 
@@ -67,16 +71,9 @@ class XdsThread:
 
 
 def bootstrap(*ports: int, delta: bool = True, node: str = "envoy-1") -> dict[str, Any]:
-    """What an Envoy needs to ask the xDS servers on these ports over ADS (the first that answers)."""
-    endpoints = [
-        {
-            "priority": number,
-            "lb_endpoints": [
-                {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
-            ],
-        }
-        for number, port in enumerate(ports)
-    ]
+    """What an Envoy needs to ask the xDS servers on these ports over ADS, one after the other."""
+    addresses = [{"socket_address": {"address": "127.0.0.1", "port_value": port}} for port in ports]
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}} for address in addresses]}]
     http2 = {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {
