@@ -42,6 +42,7 @@ for provider, claim, header in rows(HEADERS) do
   table.insert(claim_headers[provider], { claim = plain(claim), header = header })
 end
 CONSUMERS, KEYS, USERS, CERTIFICATES, CLAIMS, HEADERS = nil, nil, nil, nil, nil, nil
+collectgarbage() -- what the tables were read from, before requests pay for it
 
 -- Reading requests -------------------------------------------------------------------------------------------
 
