@@ -23,14 +23,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class PolicyServerProcess:
-    """`xds policy-server` with more arguments. Use as a context manager."""
+    """`xds policy-server` with more arguments, one worker unless they say more. Use as a context manager."""
 
     def __init__(self, xds: str, listen: str, logs: Path, *arguments: str) -> None:
         self.admin = f"127.0.0.1:{free_port()}"
         self._log = logs / f"policy-server-{self.admin.rpartition(':')[2]}.log"
         self._command = [
             *(sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", listen),
-            *("--admin-address", self.admin, "--drain", "5", *arguments),
+            *("--admin-address", self.admin, "--drain", "5", "--workers", "1", *arguments),
         ]
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -6,8 +6,15 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xds_server.cli.run import address
+from xds_server.errors import WrongUsage
+
+if TYPE_CHECKING:
+    from xds_server.policy_server.run import Options
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,24 +34,42 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="native",
         help="what carries the services: our own server, or grpcio for comparison",
     )
+    add(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes that share the address, each with its own rules and counters; default: 1",
+    )
     add("--drain", type=float, default=5.0, help="seconds that requests under way get at the end")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until a signal comes. Raises EnvironmentFailed."""
-    import uvloop
-    from prometheus_client import CollectorRegistry
-
-    from xds_server.policy_server.run import Options, serve
-    from xds_server.policy_server.services import SERVICES
-
+    """Serve until a signal comes. Raises EnvironmentFailed, WrongUsage."""
+    workers = _workers(arguments)
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)-7s %(message)s",
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
-    options = Options(
+    code = _alone(arguments) if workers == 1 else _together(arguments, workers)
+    sys.stderr.flush()
+    # A function of a user that never returns would hold the interpreter back for ever.
+    os._exit(code)
+
+
+def _workers(arguments: argparse.Namespace) -> int:
+    if arguments.workers < 1:
+        raise WrongUsage("--workers: at least 1")
+    if arguments.workers > 1 and arguments.grpc == "grpcio" and arguments.listen.startswith("unix:"):
+        raise WrongUsage("--grpc=grpcio: its workers can share a port, but no Unix socket")
+    return int(arguments.workers)
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    from xds_server.policy_server.run import Options
+
+    return Options(
         xds=arguments.xds,
         listen=arguments.listen,
         admin=address("--admin-address", arguments.admin_address) if arguments.admin_address else None,
@@ -52,8 +77,24 @@ def run(arguments: argparse.Namespace) -> int:
         drain=arguments.drain,
         grpc=arguments.grpc,
     )
+
+
+def _alone(arguments: argparse.Namespace) -> int:
+    import uvloop
+    from prometheus_client import CollectorRegistry
+
+    from xds_server.policy_server.run import serve
+    from xds_server.policy_server.services import SERVICES
+
     registry = CollectorRegistry()
-    uvloop.run(serve(options, tuple(make(registry) for make in SERVICES), registry))
-    sys.stderr.flush()
-    # A function of a user that never returns would hold the interpreter back for ever.
-    os._exit(0)
+    uvloop.run(serve(_options(arguments), tuple(make(registry) for make in SERVICES), registry))
+    return 0
+
+
+def _together(arguments: argparse.Namespace, workers: int) -> int:
+    with tempfile.TemporaryDirectory(prefix="xds-policy-server-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when prometheus_client is imported
+        from xds_server.policy_server.services import SERVICES
+        from xds_server.policy_server.workers import run as run_workers
+
+        return run_workers(_options(arguments), workers, SERVICES, Path(folder))

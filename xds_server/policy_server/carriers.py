@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, Protocol
 
@@ -31,8 +32,8 @@ _OPTIONS = [
 class Carrier(Protocol):
     """A gRPC server of unary methods."""
 
-    async def start(self, address: str) -> int:
-        """Listen on ``HOST:PORT``, which other processes may share, or ``unix:/PATH``. Raises OSError."""
+    async def start(self, address: str | socket.socket) -> int:
+        """Listen on ``HOST:PORT``, which other processes may share, ``unix:/PATH`` or a socket. Raises OSError."""
         ...
 
     async def stop(self, grace: float) -> None:
@@ -52,8 +53,9 @@ class Native:
         limits = Limits(max_message=MOST_BYTES, max_streams=MOST_STREAMS, window=2 * MOST_BYTES)
         self._server = UnaryServer(methods, limits=limits)
 
-    async def start(self, address: str) -> int:
-        return await self._server.start(address, reuse_port=not address.startswith("unix:"))
+    async def start(self, address: str | socket.socket) -> int:
+        reuse = isinstance(address, str) and not address.startswith("unix:")
+        return await self._server.start(address, reuse_port=reuse)
 
     async def stop(self, grace: float) -> None:
         await self._server.drain(grace)
@@ -66,7 +68,9 @@ class Grpcio:
         self._methods = methods
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, address: str) -> int:
+    async def start(self, address: str | socket.socket) -> int:
+        if isinstance(address, socket.socket):
+            raise OSError("grpcio takes no socket that others share")
         server = grpc.aio.server(options=_OPTIONS)
         services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
         for method in self._methods:

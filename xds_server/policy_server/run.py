@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import logging
+import os
 import signal
 import socket
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from envoy.config.core.v3 import base_pb2
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from filters.rules import Service
-from xds_server.admin import Actions, Admin, Page, Pages
+from xds_server.admin import NONE, Actions, Admin, Page, Pages
 from xds_server.errors import EnvironmentFailed
 from xds_server.policy_server.carriers import Kind
 from xds_server.policy_server.client import Client
@@ -25,6 +30,8 @@ log = logging.getLogger(__name__)
 
 CLUSTER = "policy-servers"
 """The node cluster under which policy servers ask, apart from Envoys."""
+TELLING = 0.2
+"""Seconds between two looks whether a worker's state has changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +39,8 @@ class Options:
     """What `xds policy-server` was asked for. `xds` and `listen` are ``HOST:PORT`` or ``unix:/PATH``.
 
     `admin` is where probes and metrics are, None for nowhere; a port of 0 is any free one. `drain` is the number of
-    seconds that requests under way get at the end.
+    seconds that requests under way get at the end. A worker among several may accept from a socket `listening` that
+    they share, and writes its state to a `status_file`.
     """
 
     xds: str
@@ -41,6 +49,8 @@ class Options:
     node_id: str = ""
     drain: float = 5.0
     grpc: Kind = "native"
+    listening: socket.socket | None = None
+    status_file: Path | None = None
 
 
 async def serve(options: Options, services: Sequence[Service], registry: CollectorRegistry) -> None:
@@ -59,25 +69,29 @@ async def serve(options: Options, services: Sequence[Service], registry: Collect
         raise EnvironmentFailed(f"{error}; choose another admin address") from None
     log.info("asking the control plane at %s for rules", options.xds)
     following = asyncio.create_task(client.run())
+    telling = asyncio.create_task(_tell(options.status_file, lambda: _status(server, client, rules)))
     try:
         if await _before(stop, complete.wait(), following):
-            await _listen(server, options.listen, rules)
+            await _listen(server, options, rules)
             await _before(stop, following)
     finally:
         log.info("draining")
         await server.stop(options.drain)
         following.cancel()
-        await asyncio.wait({following})
+        telling.cancel()
+        await asyncio.wait({following, telling})
         if admin is not None:
             admin.stop()
 
 
-async def _listen(server: PolicyServer, listen: str, rules: Rules) -> None:
+async def _listen(server: PolicyServer, options: Options, rules: Rules) -> None:
     """Only now: a process without rules must take no connections from those that share its port."""
     try:
-        address = await server.start(listen)
+        address = await server.start(options.listen, options.listening)
     except OSError as error:
         raise EnvironmentFailed(f"{error}; choose another address") from None
+    gc.collect()
+    gc.freeze()  # the rules live long: no request pays for looking at them
     server.healthy = True
     log.info("ready at %s with %s", address, " ".join(f"{name}={n}" for name, n in rules.counts().items()))
 
@@ -109,6 +123,11 @@ def _done(services: Sequence[Service]) -> Actions:
 def _admin(address: tuple[str, int] | None, pages: Pages, actions: Actions) -> Admin | None:
     if address is None:
         return None
+    return listen_admin(address, pages, actions)
+
+
+def listen_admin(address: tuple[str, int], pages: Pages, actions: Actions = NONE) -> Admin:
+    """Answer pages and take actions. Raises OSError when the address is taken."""
     admin = Admin(*address, pages, actions)
     admin.start()
     log.info("admin at http://%s:%d", address[0], admin.port)
@@ -119,16 +138,31 @@ def _pages(server: PolicyServer, client: Client, rules: Rules, registry: Collect
     return {
         "/healthz": lambda: Page.of({"status": "ok"}),
         "/ready": lambda: Page.of({"ready": server.healthy}, 200 if server.healthy else 503),
-        "/status": lambda: Page.of(
-            {
-                "control_plane_connected": client.connected,
-                "under_way": server.busy,
-                "rules": dict(rules.counts()),
-                "refused": dict(rules.refused),
-            }
-        ),
+        "/status": lambda: Page.of(_status(server, client, rules)),
         "/metrics": lambda: Page(200, generate_latest(registry), CONTENT_TYPE_LATEST),
     }
+
+
+def _status(server: PolicyServer, client: Client, rules: Rules) -> dict[str, Any]:
+    return {
+        "ready": server.healthy,
+        "control_plane_connected": client.connected,
+        "under_way": server.busy,
+        "rules": dict(rules.counts()),
+        "refused": dict(rules.refused),
+    }
+
+
+async def _tell(file: Path | None, status: Callable[[], dict[str, Any]]) -> None:
+    """Keep a file up to date that another process reads, which never sees half of it."""
+    told: dict[str, Any] = {}
+    while file is not None:
+        now = {"process": os.getpid(), **status()}
+        if now != told:
+            told, new = now, file.with_suffix(".new")
+            new.write_text(json.dumps(now))
+            new.rename(file)
+        await asyncio.sleep(TELLING)
 
 
 def _node(options: Options) -> base_pb2.Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
@@ -30,10 +31,13 @@ class PolicyServer:
         methods = [self._counted(method) for service in services for method in service.methods]
         self._carrier = carrier(kind, [*methods, self._health()])
 
-    async def start(self, address: str) -> str:
-        """Listen on ``HOST:PORT``, which other processes may share, or ``unix:/PATH``. Raises OSError."""
+    async def start(self, address: str, shared: socket.socket | None = None) -> str:
+        """Listen on ``HOST:PORT``, which other processes may share, or ``unix:/PATH``. Raises OSError.
+
+        `shared` is a socket that is bound there already, from which other processes accept too.
+        """
         try:
-            port = await self._carrier.start(address)
+            port = await self._carrier.start(address if shared is None else shared)
         except OSError as error:
             raise OSError(f"cannot listen on {address}: {error.strerror or error}") from None
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"

@@ -49,14 +49,15 @@ class UnaryServer:
     async def start(
         self, address: str | socket.socket, *, tls: ssl.SSLContext | None = None, reuse_port: bool = False
     ) -> int:
-        """Listen on ``host:port``, ``unix:/path`` or a socket that listens already; returns the port (0: none).
+        """Listen on ``host:port``, ``unix:/path`` or a bound socket; returns the port (0: none).
 
         `tls` must offer ``h2`` by ALPN (see `server_context`). Raises OSError when the address is taken.
         """
         loop = asyncio.get_running_loop()
         make: Callable[[], asyncio.BaseProtocol] = self._protocol
         if isinstance(address, socket.socket):
-            server = await loop.create_server(make, sock=address, ssl=tls)
+            create = loop.create_unix_server if address.family == socket.AF_UNIX else loop.create_server
+            server = await create(make, sock=address, ssl=tls)
         elif address.startswith("unix:"):
             path = address.removeprefix("unix:").removeprefix("//")
             _remove_stale(path)
