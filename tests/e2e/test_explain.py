@@ -29,6 +29,7 @@ def _match(rng: random.Random) -> dict[str, Any]:
     return rng.choice([
         {"exact": value}, {"prefix": value[0]}, {"suffix": value[-1]}, {"contains": value}, {"present": True},
         {"present": False}, {"regex": "[0-9]+"}, {"exact": value, "not": True},
+        {"prefix": value[0], "not": True}, {"suffix": value[-1], "not": True}, {"contains": value, "not": True},
     ])  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def _unique(routes: dict[str, Any]) -> dict[str, Any]:
 
 def _request(rng: random.Random, port: int) -> tuple[str, str, dict[str, str]]:
     path = "".join(f"/{rng.choice([*SEGMENTS, 'aa', 'abab', '..', ''])}" for _ in range(rng.randint(1, 4)))
-    query = rng.choice(["", "", "?q=1", "?q=one", "?q=x1&q=2", "?p=1", "?q"])
+    query = rng.choice(["", "", "?q=1", "?q=one", "?q=x1&q=2", "?q=2&q=x1", "?q=11", "?p=1", "?q"])
     headers = {"host": f"{rng.choice(HOSTS)}:{port}"}
     if rng.random() < 0.5:
         headers["x-one"] = rng.choice(["1", "one", "x1", ""])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -176,7 +176,7 @@ def _why_not(route: Route, path: str, query: str, request: Request) -> str:
             return f"the header {name} differs"
     values = _query(query)
     for name, match in route.query.items():
-        if not _matches(match, values.get(name)):
+        if not _query_matches(match, values.get(name, [])):
             return f"the query parameter {name} differs"
     return ""
 
@@ -191,13 +191,20 @@ def _path_matches(route: Route, path: str) -> bool:
     return re.fullmatch(match.regex, path) is not None
 
 
-def _query(text: str) -> dict[str, str]:
-    """The first value of each parameter, as it stands: Envoy compares without decoding."""
-    values: dict[str, str] = {}
+def _query(text: str) -> dict[str, list[str]]:
+    """The values of each parameter, as they stand: Envoy compares without decoding."""
+    values: dict[str, list[str]] = {}
     for part in text.split("&"):
         name, _, value = part.partition("=")
-        values.setdefault(name, value)
+        values.setdefault(name, []).append(value)
     return values
+
+
+def _query_matches(match: ValueMatch, found: Sequence[str]) -> bool:
+    """The first value counts; where it must not be like that, none may be."""
+    if match.invert and match.present is None:
+        return bool(found) and all(_matches(match, one) for one in found)
+    return _matches(match, found[0] if found else None)
 
 
 def _matches(match: ValueMatch, value: str | None) -> bool:

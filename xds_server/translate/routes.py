@@ -75,12 +75,24 @@ def _header(name: str, match: ValueMatch, matcher: pb.HeaderMatcher) -> None:
         _string(match, matcher.string_match)
 
 
-def _query(name: str, match: ValueMatch, matcher: pb.QueryParameterMatcher) -> None:
-    matcher.name = name
+def _query(name: str, match: ValueMatch, result: pb.RouteMatch) -> None:
+    matcher = result.query_parameters.add(name=name)
     if match.present is not None:
         matcher.present_match = match.present is not match.invert
+    elif match.invert:
+        matcher.present_match = True
+        _no_parameter(name, match, result.headers.add(name=":path", invert_match=True))
     else:
         _string(match, matcher.string_match)
+
+
+def _no_parameter(name: str, match: ValueMatch, matcher: pb.HeaderMatcher) -> None:
+    """Envoy inverts conditions on headers only, so the parameter is looked for in the whole path."""
+    before = "[^&]*" if match.suffix is not None or match.contains is not None else ""
+    after = "[^&]*" if match.prefix is not None or match.contains is not None else ""
+    text = match.exact or match.prefix or match.suffix or match.contains or ""
+    value = f"={before}{re.escape(text)}{after}" if text else f"(?:={before}{after})?"
+    matcher.string_match.safe_regex.regex = rf"[^?]*\?(?:.*&)?{re.escape(name)}{value}(?:&.*)?"
 
 
 def _methods(methods: Iterable[str], matcher: pb.HeaderMatcher) -> None:
@@ -100,7 +112,7 @@ def _match(route: Route, methods: Iterable[str], match: pb.RouteMatch) -> None:
     for name, value in sorted(route.headers.items()) if route.headers else ():
         _header(name, value, match.headers.add())
     for name, value in sorted(route.query.items()) if route.query else ():
-        _query(name, value, match.query_parameters.add())
+        _query(name, value, match)
 
 
 def _rewrite(route: Route, action: pb.RouteAction) -> None:

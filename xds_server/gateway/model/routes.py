@@ -319,6 +319,10 @@ class Route:
             if method not in METHODS and not re.fullmatch(r"[A-Z][A-Z0-9_-]*", method):
                 remedy = f"write {method.upper()}" if method.isalpha() else "write GET"
                 yield Mistake("not a method", remedy, path=("methods", number), value=method)
+        for name, match in self.query.items():
+            if match.regex is not None and match.invert:
+                remedy = "write a regex of what should match, or 'not' with exact, prefix, suffix or contains"
+                yield Mistake("Envoy cannot invert a regex here", remedy, path=("query", name, "not"))
 
     def _check_local(self, action: str) -> Iterator[Mistake]:
         for key in ("rewrite", "mirror", "retry", "hedge", "session_affinity"):
