@@ -293,3 +293,22 @@ def test_identity(start: Start) -> None:
     for tenant, expected in (("acme", 200), ("globex", 403)):
         headers = {"x-api-key": "acme-key", "x-tenant": tenant}
         assert example.get("/tenant", headers=headers).status_code == expected
+
+
+def test_python_policies(start: Start) -> None:
+    example = start("python-policies")
+    assert example.until("/orders").text == "orders\n"
+    refused = httpx.post(f"{example.url}/orders")
+    assert (refused.status_code, refused.text) == (403, "writing is for operators\n")
+    assert httpx.post(f"{example.url}/orders", headers={"x-team": "ops"}).status_code == 200
+    large = httpx.post(f"{example.url}/transfers", json={"amount": 20_000})
+    assert (large.status_code, large.json()) == (403, {"error": "at most 10000"})
+    assert httpx.post(f"{example.url}/transfers", json={"amount": 20}).text == "done\n"
+
+
+def test_the_policies_of_python_policies_pass_their_own_tests() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
+    result = subprocess.run(
+        command, cwd=EXAMPLES / "python-policies", capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr

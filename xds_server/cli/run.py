@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         drain=arguments.drain,
         poll=arguments.poll,
         envoy_log_level=arguments.envoy_log_level,
-        policy_server=arguments.policy_server,
+        policy_server=_endpoint(arguments.policy_server) if arguments.policy_server else None,
         state=arguments.state,
         tls=_tls(arguments),
         identities=tuple(arguments.xds_identity),
@@ -114,6 +114,17 @@ def _loop(main) -> None:  # type: ignore[no-untyped-def] # a coroutine
         asyncio.run(main)
     else:
         uvloop.run(main)
+
+
+def _endpoint(text: str) -> str:
+    from filters.language import Mistake
+    from xds_server.gateway.model.upstreams import parse_address
+
+    try:
+        parse_address(text)
+    except Mistake as mistake:
+        raise WrongUsage(f"--policy-server: {mistake.message}; {mistake.remedy}") from None
+    return text
 
 
 def address(option: str, text: str) -> tuple[str, int]:
