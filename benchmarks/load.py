@@ -57,7 +57,7 @@ class Measured:
     cpu_microseconds: float
 
 
-def _cpu(process: int) -> float:
+def cpu(process: int) -> float:
     """Seconds of CPU time that a process has used (proc(5))."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -74,9 +74,9 @@ async def _run(port: int, requests: Sequence[bytes], status: bytes, seconds: flo
         )
         asking.append(one)
     await asyncio.sleep(0.3)
-    before, start, cpu = sum(one.answers for one in asking), time.perf_counter(), _cpu(process)
+    before, start, spent = sum(one.answers for one in asking), time.perf_counter(), cpu(process)
     await asyncio.sleep(seconds)
-    took, used = time.perf_counter() - start, _cpu(process) - cpu
+    took, used = time.perf_counter() - start, cpu(process) - spent
     answers = sum(one.answers for one in asking) - before
     if failures:
         raise RuntimeError(str(failures[0]))

@@ -90,10 +90,12 @@ class PolicyServerProcess:
 class Stack:
     """A gateway's folder served by the real xDS server to a real Envoy and a policy server process.
 
-    `publish()` compiles the folder as it is now. The policy server listens on a Unix socket, or on `tcp`.
+    `publish()` compiles the folder as it is now. The policy server listens on a Unix socket, or on `tcp`, and gets
+    more `arguments`.
     """
 
-    def __init__(self, folder: Path, *, tcp: bool = False) -> None:
+    def __init__(self, folder: Path, *, tcp: bool = False, arguments: tuple[str, ...] = ()) -> None:
+        self._arguments = arguments
         self.folder = folder
         self.listener = free_port()
         self.url = f"http://127.0.0.1:{self.listener}"
@@ -129,6 +131,7 @@ class Stack:
             self.folder,
             "--node-id",
             "policy-server",
+            *self._arguments,
             *arguments,
         )
 
