@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -62,6 +63,10 @@ class Example:
     def get(self, path: str, **options: Any) -> httpx.Response:
         return httpx.get(f"{self.url}{path}", timeout=30, **options)
 
+    def open(self) -> bool:
+        socket.create_connection(("127.0.0.1", self.port), 5).close()
+        return True
+
     def until(self, path: str, status: int = 200, **options: Any) -> httpx.Response:
         """Ask until the answer has this status: endpoints are checked and names resolved meanwhile."""
         wait_for(lambda: self.get(path, **options).status_code == status, f"{path} to answer {status}")
@@ -80,7 +85,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
             folder = _copied(name, tmp_path)
             running = stack.enter_context(Running(folder, tmp_path, **environment))
             running.says("ready http")
-            return Example(running, folder, environment)
+            example = Example(running, folder, environment)
+            wait_for(example.open, "the listener, which is acknowledged before its routes come, to open")
+            return example
 
         yield start
 
