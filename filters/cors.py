@@ -11,6 +11,7 @@ from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from google.protobuf import wrappers_pb2
 
+from filters.headers import HEADER_NAME
 from filters.language import Mistake, option
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 
@@ -41,6 +42,10 @@ class CorsSettings:
             yield Mistake(
                 "credentials for every origin would let any web page act for the user", "list the origins"
             )
+        for key in ("allow_methods", "allow_headers", "expose_headers"):
+            for number, name in enumerate(getattr(self, key)):
+                if not re.fullmatch(HEADER_NAME, name):
+                    yield Mistake("not a name", "use letters, digits and -", path=(key, number), value=name)
         for number, origin in enumerate(self.allow_origins):
             if origin not in ("*", "null") and not re.fullmatch(r"https?://(\*\.)?[^/*\s]+", origin):
                 remedy = "write scheme and host, such as https://shop.example.com, without a path"

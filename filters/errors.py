@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from filters.headers import check_plain_headers
 from filters.language import Mistake, option
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -24,6 +25,7 @@ class ErrorOverride:
     body: Mapping[str, Any] | None = option("The whole body as JSON, instead of the problem.", default=None)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake when the body leaves the other texts without effect."""
+        """Yield mistakes of the headers, and one when the body leaves the other texts without effect."""
+        yield from check_plain_headers(self.headers)
         if self.body is not None and (self.title or self.detail or self.type):
             yield Mistake("'body' replaces title, detail and type", "keep one or the other", path=("body",))

@@ -13,6 +13,7 @@ from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.type.v3 import percent_pb2
 from google.protobuf import duration_pb2
 
+from filters.headers import HEADER_NAME
 from filters.language import Mistake, Percent, Shorthand, option
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.reasons import Reason, details
@@ -50,7 +51,12 @@ class FaultSettings:
 
     delay: Delay | None = option("Requests wait.", default=None)
     abort: Abort | None = option("Requests fail.", default=None)
-    header: str | None = option("Only requests that have this header, whatever its value.", default=None)
+    header: str | None = option(
+        "Only requests that have this header, whatever its value.",
+        default=None,
+        pattern=HEADER_NAME,
+        shape="a header's name",
+    )
 
     def check(self) -> Iterator[Mistake]:
         """Yield a mistake when nothing goes wrong at all."""

@@ -10,11 +10,19 @@ from types import MappingProxyType
 from envoy.config.core.v3 import base_pb2
 
 from filters.language import Mistake, Path, option
+from filters.language.problems import did_you_mean
+from filters.operators import OPERATORS
 from filters.policy import Context, Policy, RoutePart, Stage, header
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+"""A header's name (RFC 9110 section 5.1), as a regular expression."""
+LONGEST_VALUE = 16384
+"""Bytes of one value: Envoy takes no longer one."""
+_NAME = re.compile(HEADER_NAME)
+_PLAIN_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _VALUE = re.compile(r"(?:[^%\x00-\x08\x0a-\x1f\x7f]|%%|%[A-Z][A-Z0-9_]*(?:\([^()%]*\))?(?::\d+)?%)*")
+_OPERATOR = re.compile(r"%%|%([A-Z][A-Z0-9_]*)(\([^()%]*\))?(?::\d+)?%")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +43,35 @@ class HeaderMutation:
                 if not _VALUE.fullmatch(value):
                     remedy = "write %% for a percent sign, or an operator such as %REQ(X-REQUEST-ID)%"
                     yield Mistake("not a header's value", remedy, path=(key, name), value=value)
+                else:
+                    yield from _check_length(value, (key, name))
+                    yield from _check_operators(value, (key, name))
+
+
+def check_plain_headers(headers: Mapping[str, str]) -> Iterator[Mistake]:
+    """Yield mistakes of headers whose values stand for themselves, under the key ``headers``."""
+    for name, value in headers.items():
+        yield from _check_name(name, ("headers", name))
+        if not _PLAIN_VALUE.fullmatch(value):
+            remedy = "leave out line ends and control characters"
+            yield Mistake("not a header's value", remedy, path=("headers", name), value=value)
+        yield from _check_length(value, ("headers", name))
+
+
+def _check_length(value: str, path: Path) -> Iterator[Mistake]:
+    if len(value.encode()) > LONGEST_VALUE:
+        yield Mistake(
+            f"a header's value has at most {LONGEST_VALUE} bytes", "shorten it", path=path, value=value
+        )
+
+
+def _check_operators(value: str, path: Path) -> Iterator[Mistake]:
+    for operator, argument in filter(any, _OPERATOR.findall(value)):
+        if operator not in OPERATORS:
+            remedy = did_you_mean(f"%{operator}%", [f"%{one}%" for one in sorted(OPERATORS)])
+            yield Mistake(f"Envoy has no operator '{operator}'", remedy, path=path, value=value)
+        elif bool(argument) < OPERATORS[operator]:
+            yield Mistake(f"'{operator}' needs an argument", f"write %{operator}(…)%", path=path, value=value)
 
 
 def _check_name(name: str, path: Path) -> Iterator[Mistake]:

@@ -83,7 +83,7 @@ class Quota:
     """So many bytes in each window."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "bytes of a period such as 100MB/day")
-    bytes: Size = option("Bytes that each window allows.", minimum=1)
+    bytes: Size = option("Bytes that each window allows.", minimum=1, maximum=2**53)
     per: Period = option("The window.")
     direction: Literal["in", "out", "both"] = option("Which bodies count.", default="both")
     by: str | tuple[str, ...] | None = option("Who is counted, as for rate_limit.", default=None)

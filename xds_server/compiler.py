@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from filters.language import Problem
 from xds_server.discovery.snapshot import Snapshot
@@ -54,7 +54,8 @@ class Compiler:
             try:
                 snapshot = self._translator.translate(reading.gateway)
             except Untranslatable as error:
-                raise InvalidGateway((*reading.problems, *error.problems)) from None
+                placed = (replace(one, place=reading.gateway.place(one.path)) for one in error.problems)
+                raise InvalidGateway((*reading.problems, *placed)) from None
         return Compiled(reading.gateway, snapshot, reading.problems)
 
 

@@ -42,6 +42,8 @@ class Problems(list[Problem]):
 Decoder = Callable[[Any, Path, Problems], Any]
 
 _NO_ABOUT = About("")
+UINT32 = 2**32 - 1
+"""The largest whole number of most of Envoy's fields, for keys that say no other."""
 
 
 def _wrong(value: object, path: Path, problems: Problems, expected: str, remedy: str = "") -> _Invalid:
@@ -49,11 +51,17 @@ def _wrong(value: object, path: Path, problems: Problems, expected: str, remedy:
     return INVALID
 
 
+def _written(number: float | None) -> str:
+    return str(int(number)) if number is not None and number == int(number) else f"{number:g}"
+
+
 def _bounds(about: About, problems: Problems, path: Path, value: Any, number: float) -> Any:
     low, high = about.minimum, about.maximum
+    if high is None and isinstance(value, int) and value > UINT32:
+        low, high = None, UINT32
     if (low is not None and number < low) or (high is not None and number > high):
-        allowed = f"from {low:g} to {high:g}" if low is not None and high is not None else ""
-        allowed = allowed or (f"at least {low:g}" if low is not None else f"at most {high:g}")
+        allowed = f"from {_written(low)} to {_written(high)}" if low is not None and high is not None else ""
+        allowed = allowed or (f"at least {_written(low)}" if low is not None else f"at most {_written(high)}")
         message = f"expected a value {allowed}"
         problems.append(
             Problem(path=path, message=message, value=shown(value), remedy=f"write one {allowed}")

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Literal
 
 from filters.language import Mistake
+from xds_server.gateway.model import regex
 
 Kind = Literal["exact", "template", "regex", "prefix"]
 
@@ -102,12 +103,6 @@ def parse_path(text: str) -> PathMatch:
 
 
 def _regex(pattern: str) -> PathMatch:
-    if re.search(r"\\[1-9]|\(\?(?:[=!]|<[=!])", pattern):
-        raise Mistake(
-            "RE2 has no back-references and no look-around", "rewrite the expression", value=pattern
-        )
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise Mistake(f"not a regular expression: {error}", "mend it", value=pattern) from None
-    return PathMatch("regex", pattern, tuple(compiled.groupindex))
+    if (fault := regex.fault(pattern)) is not None:
+        raise Mistake(fault, regex.REMEDY, value=pattern)
+    return PathMatch("regex", pattern, tuple(re.compile(pattern).groupindex))

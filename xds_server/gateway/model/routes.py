@@ -10,8 +10,9 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-from filters.headers import HeaderMutation
+from filters.headers import HeaderMutation, check_plain_headers
 from filters.language import Mistake, Percent, Raw, Shorthand, Size, option
+from xds_server.gateway.model import regex
 from xds_server.gateway.model.attached import NONE, Policies
 from xds_server.gateway.model.paths import PathMatch, parse_path
 
@@ -25,6 +26,11 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 @lru_cache(maxsize=65536)
 def _is_host(text: str) -> bool:
     return _HOST.fullmatch(text) is not None
+
+
+def _check_regex(pattern: str) -> Iterator[Mistake]:
+    if (fault := regex.fault(pattern)) is not None:
+        yield Mistake(fault, regex.REMEDY, path=("regex",), value=pattern)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +61,7 @@ class ValueMatch:
                 "exactly one of exact, prefix, suffix, contains, regex and present is needed", "keep one"
             )
         if self.regex is not None:
-            try:
-                re.compile(self.regex)
-            except re.error as error:
-                yield Mistake(
-                    f"not a regular expression: {error}", "mend it", path=("regex",), value=self.regex
-                )
+            yield from _check_regex(self.regex)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +71,14 @@ class Redirect:
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "a URL")
     to: str | None = option("A whole URL (`https://docs.example.com/x`) or a path (`/x`).", default=None)
     scheme: Literal["http", "https"] | None = option("Only the scheme changes.", default=None)
-    host: str | None = option("Only the host changes.", default=None)
+    host: str | None = option(
+        "Only the host changes.", default=None, pattern=r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", shape="a host"
+    )
     port: int | None = option("Only the port changes.", default=None, minimum=1, maximum=65535)
     path: str | None = option(
         "The path; on a `/*` route `/new/*` keeps what follows, `{name}` names segments of a template.",
         default=None,
-        pattern=r"/\S*",
+        pattern=r"/[!-~]*",
         shape="a path such as /new/*",
     )
     status: Literal[301, 302, 303, 307, 308] = option("The status.", default=302)
@@ -99,7 +102,7 @@ class Redirect:
         parts = (self.scheme, self.host, self.port, self.path)
         if (self.to is None) == all(part is None for part in parts):
             yield Mistake("either 'to' or some of scheme, host, port and path", "write to: https://host/path")
-        if self.to is not None and not re.fullmatch(r"(https?://[^/?#\s]+)?(/\S*)?", self.to):
+        if self.to is not None and not re.fullmatch(r"(https?://[^/?#\s]+)?(/[!-~]*)?", self.to):
             yield Mistake("not a URL and not a path", "write https://host/path or /path", value=self.to)
 
 
@@ -111,6 +114,10 @@ class Respond:
     body: str | Mapping[str, Any] | None = option("Text, or a mapping that is sent as JSON.", default=None)
     content_type: str | None = option("Default: text/plain, or application/json for a mapping.", default=None)
     headers: Mapping[str, str] = option("More response headers.", default=_EMPTY)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes of the headers."""
+        yield from check_plain_headers(self.headers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +140,8 @@ class Rewrite:
             yield Mistake("'regex' and 'substitution' go together", "add the other one")
         if self.path is not None and self.regex is not None:
             yield Mistake("'path' and 'regex' exclude each other", "keep one")
+        if self.regex is not None:
+            yield from _check_regex(self.regex)
         if self.path is self.regex is self.host is None:
             yield Mistake("nothing to rewrite", "add 'path' or 'host'")
 

@@ -1,0 +1,30 @@
+"""The command operators that the language lets through, asked of the real Envoy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from filters.operators import OPERATORS
+from xds_server.compiler import Compiler
+from xds_server.proxy.validate import complaint
+from xds_server.sources.folder import Folder
+from xds_server.translate.static import bootstrap
+
+ARGUMENTS = {"CEL": "request.path", "COMMON_DURATION": "DS_RX_BEG:DS_TX_END:ms", "METADATA": "ROUTE:a:b"}
+
+
+def _operator(name: str, needs_argument: bool) -> str:
+    return f"%{name}({ARGUMENTS.get(name, 'a')})%" if needs_argument else f"%{name}%"
+
+
+def test_envoy_has_every_operator() -> None:
+    headers = {f"x-{number}": _operator(*one) for number, one in enumerate(OPERATORS.items())}
+    gateway = {
+        "listeners": {"http": {"port": 8080}},
+        "upstreams": {"users": {"endpoints": ["127.0.0.1:9001"]}},
+        "routes": {"users": {"upstream": "users", "request_headers": {"set": headers}}},
+    }
+    folder = Folder(Path(), {"gateway.yaml": yaml.safe_dump(gateway).encode()})
+    assert complaint(bootstrap(Compiler({}).compile(folder).snapshot)) is None
