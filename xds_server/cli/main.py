@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "explain": "which route a request takes, and why",
     "diff": "what changes between two gateways",
     "status": "every connected Envoy, and what it acknowledged or rejected",
+    "watch": "a client to any xDS server, that shows what it is sent",
     "policy-server": "the services that decide what Envoy cannot, fed by a control plane",
     "bootstrap": "the bootstrap for an Envoy that someone else runs",
     "schema": "the JSON Schema of the language",

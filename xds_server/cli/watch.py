@@ -1,0 +1,128 @@
+"""xds watch: a client to any xDS server, that shows what it is sent."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from xds_server.cli import output
+from xds_server.errors import EnvironmentFailed, WrongUsage
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this command."""
+    add = parser.add_argument
+    add("type", help="cluster (CDS), endpoint, listener, route, secret, …, or the full name of a message")
+    add("names", nargs="*", help="resources; none: all of them")
+    add("--server", default="127.0.0.1:18000", help="the xDS server, HOST:PORT or unix:/PATH")
+    add("--delta", action="store_true", help="ask for deltas and not for the state of the world")
+    add("--nack", action="store_true", help="reject everything, to see what the server makes of that")
+    add("--once", action="store_true", help="end after the first response")
+    add("--node-id", default="xds-watch", help="who to be")
+    add("--node-cluster", default="gateway", help="which fleet to belong to")
+    add("--ca", type=Path, help="PEM file of the authorities of the server's certificate: speaks TLS")
+    add("--certificate", type=Path, help="PEM file of a client certificate")
+    add("--private-key", type=Path, help="PEM file of its key")
+    output.add_output(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what comes until Ctrl-C. Raises EnvironmentFailed, WrongUsage."""
+    import grpc
+
+    try:
+        asyncio.run(_watch(arguments))
+    except grpc.aio.AioRpcError as error:
+        raise EnvironmentFailed(f"{arguments.server}: {error.details()} ({error.code().name})") from None
+    return 0
+
+
+async def _watch(arguments: argparse.Namespace) -> None:
+    from envoy.config.core.v3 import base_pb2
+
+    from xds_server.discovery.stream import Protocol
+    from xds_server.serving import client
+
+    asked = client.Client(
+        _type(arguments.type),
+        arguments.names,
+        Protocol.DELTA if arguments.delta else Protocol.SOTW,
+        node=base_pb2.Node(id=arguments.node_id, cluster=arguments.node_cluster),
+        reject="rejected by xds watch --nack" if arguments.nack else None,
+    )
+    async with aclosing(client.watch(arguments.server, asked, _credentials(arguments))) as updates:  # type: ignore[type-var]
+        async for update in updates:
+            _print(update, arguments.output)
+            if arguments.once:
+                return
+
+
+def _type(word: str) -> Any:
+    from xds_server.discovery import types
+
+    known = {**types.BY_SHORT, **{one.name: one for one in types.TYPES}}
+    if word.lower() in known:
+        return known[word.lower()]
+    if "." not in word:
+        raise WrongUsage(f"there is no type '{word}'; known: {', '.join(one.name for one in types.TYPES)}")
+    return types.of_url(word)
+
+
+def _credentials(arguments: argparse.Namespace) -> Any:
+    import grpc
+
+    if arguments.ca is None:
+        return None
+    try:
+        files = [
+            path.read_bytes() if path is not None else None
+            for path in (arguments.ca, arguments.private_key, arguments.certificate)
+        ]
+    except OSError as error:
+        raise WrongUsage(f"{error.filename}: {error.strerror}") from None
+    return grpc.ssl_channel_credentials(*files)
+
+
+def _print(update: Any, form: str) -> None:
+    if form == "json":
+        print(json.dumps(_as_json(update)), flush=True)
+        return
+    print(f"version {update.version}  nonce {update.nonce}")
+    for one in update.resources:
+        print(f"  + {one.name}  {one.version}  {len(one.body.value)} bytes")
+    for name in update.removed:
+        print(f"  - {name}")
+    sys.stdout.flush()
+
+
+def _as_json(update: Any) -> dict[str, Any]:
+    return {
+        "version": update.version,
+        "nonce": update.nonce,
+        "resources": [
+            {"name": one.name, "version": one.version, "resource": _resource(one.body)}
+            for one in update.resources
+        ],
+        "removed": list(update.removed),
+    }
+
+
+def _resource(body: Any) -> Any:
+    """The content as JSON; of secrets, and of types that are not known here, only the type."""
+    from google.protobuf import json_format
+
+    from xds_server.discovery.types import SECRET
+    from xds_server.serving import client
+
+    message = client.unpacked(body)
+    if message is None or body.type_url == SECRET.url:
+        return {"@type": body.type_url}
+    try:
+        return json_format.MessageToDict(message, preserving_proto_field_name=True)
+    except TypeError:  # an Any inside whose type is not known here
+        return {"@type": body.type_url}
