@@ -6,6 +6,7 @@ The clients run in a second process on the same machine; all times are the serve
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import statistics
 import sys
@@ -53,7 +54,7 @@ def _routes(configurations: int, each: int, changed: int, epoch: int) -> Snapsho
         for route in range(each):
             path = f"/api/{number}/{route}" + (f"/{epoch}" if number < changed else "")
             host.routes.add(
-                match={"path_separated_prefix": path}, route={"cluster": "users", "timeout": "5s"}
+                match={"path_separated_prefix": path}, route={"cluster": "users", "timeout": {"seconds": 5}}
             )
         made.append(Resource.of(message))
     return Snapshot.of({ROUTE: made})
@@ -168,8 +169,8 @@ async def _thousand(bench: Bench) -> None:
     await bench.reconnect()
     await bench.until(lambda: bench.connected == 0)
     await bench.until(lambda: bench.connected == streams)
-    await bench.change(_endpoints(99), streams)
-    repeated = sum(event.resources for event in bench.sent) - streams
+    await bench.until(lambda: len(bench.acked) >= streams)
+    repeated = sum(event.resources for event in bench.sent)
     print(f"| {streams} streams reconnecting: resources sent again | {repeated} | |")
 
 
@@ -213,44 +214,49 @@ def _row(what: str, figure: str, values: list[float]) -> None:
     print(f"| {what} | {figure} | p99 {_percentile(values, 0.99):.1f} ms, max {max(values):.1f} ms |")
 
 
-async def _client(stub: Any, url: str, again: asyncio.Event) -> None:
+class _Client:
     """One stream after the other; each begins with what the one before had."""
-    versions: dict[str, str] = {}
-    while True:
-        stream = stub.DeltaAggregatedResources()
-        request = discovery_pb2.DeltaDiscoveryRequest(
-            type_url=url, resource_names_subscribe=["*"], initial_resource_versions=versions
-        )
-        await stream.write(request)
-        waiting = asyncio.create_task(again.wait())
+
+    def __init__(self, stub: Any, url: str) -> None:
+        self._stub = stub
+        self._url = url
+        self._versions: dict[str, str] = {}
+        self._stream: Any = None
+
+    async def run(self) -> None:
+        """Accept everything until the process ends."""
         while True:
-            reading = asyncio.create_task(stream.read())
-            await asyncio.wait({reading, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                reading.cancel()
-                stream.cancel()
-                break
-            response = reading.result()
-            versions.update({one.name: one.version for one in response.resources})
-            answer = discovery_pb2.DeltaDiscoveryRequest(type_url=url, response_nonce=response.nonce)
-            await stream.write(answer)
-        await asyncio.sleep(1)  # until all have gone, so that the server sees everybody leave and come
-        again.clear()
+            self._stream = self._stub.DeltaAggregatedResources()
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
+                await self._converse(self._stream)
+            await asyncio.sleep(2)  # the server sees everybody leave before anybody comes
+
+    async def _converse(self, stream: Any) -> None:
+        subscription = discovery_pb2.DeltaDiscoveryRequest(
+            type_url=self._url, resource_names_subscribe=["*"], initial_resource_versions=self._versions
+        )
+        await stream.write(subscription)
+        while response := await stream.read():
+            self._versions.update({one.name: one.version for one in response.resources})
+            nonce = response.nonce
+            await stream.write(discovery_pb2.DeltaDiscoveryRequest(type_url=self._url, response_nonce=nonce))
+
+    def cut(self) -> None:
+        """End the stream."""
+        self._stream.cancel()
 
 
 async def _clients(port: int, streams: int, url: str) -> None:
-    again = [asyncio.Event() for _ in range(streams)]
     options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
-    tasks = []
-    for number, event in enumerate(again):
-        if number % STREAMS_PER_CONNECTION == 0:
-            stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(
-                grpc.aio.insecure_channel(f"127.0.0.1:{port}", options)
-            )
-        tasks.append(asyncio.create_task(_client(stub, url, event)))
+    stubs = [
+        ads_pb2_grpc.AggregatedDiscoveryServiceStub(grpc.aio.insecure_channel(f"127.0.0.1:{port}", options))
+        for _ in range(0, streams, STREAMS_PER_CONNECTION)
+    ]
+    clients = [_Client(stubs[number // STREAMS_PER_CONNECTION], url) for number in range(streams)]
+    tasks = [asyncio.create_task(one.run()) for one in clients]
     while await asyncio.to_thread(sys.stdin.readline):
-        for event in again:
-            event.set()
+        for one in clients:
+            one.cut()
     await asyncio.gather(*tasks)
 
 

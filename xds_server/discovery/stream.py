@@ -78,6 +78,7 @@ class Stream:
         self._resumed = False
         self._resumed_at: float | None = None
         self._blocked: set[str] = set()
+        self._again = False
         self._since: dict[str, float] = {}
         self._quiet_since: float | None = None
 
@@ -146,8 +147,10 @@ class Stream:
             self._advance(snapshot)
         found: list[Response] = []
         self._blocked.clear()
-        while sent := list(self._round(snapshot, now)):
-            found += sent
+        self._again = True
+        while self._again:  # what was sent may have the client wait for what stands before it in the order
+            self._again = False
+            found += self._round(snapshot, now)
         self._since = {gate: since for gate, since in self._since.items() if gate in self._blocked}
         return found
 
@@ -197,6 +200,7 @@ class Stream:
                     continue
                 if reference[0] in self.watches:
                     self.watches[reference[0]].resend(reference[1])
+                    self._again = True
                 if response.type.order < types.BREAKS_FROM:
                     self._awaited[reference] = (response.type, one.name)
 

@@ -119,13 +119,13 @@ class Watch:
 
     def _send(self, response: Response) -> Response:
         versions = {one.name: one.version for one in response.resources}
-        for name in versions:
-            self._done(name)
-            self.unsure.discard(name)
-            self.suspects.discard(name)
         for name in response.removed:
-            self._done(name)
             self.sent.pop(name, None)
+        # new sets, since an emptied one keeps the memory of what it once held
+        self.dirty = self.dirty.difference(versions, response.removed)
+        self.forced = self.forced.difference(versions, response.removed)
+        self.unsure = self.unsure.difference(versions)
+        self.suspects = self.suspects.difference(versions)
         self.sent.update(versions)
         self.owed = False
         self.nonce = response.nonce
