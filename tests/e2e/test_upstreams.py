@@ -87,6 +87,77 @@ upstreams:
     wait_for(lambda: set(_served(gateway, "/prio/", 5)) == {"a"}, "the first priority again")
 
 
+def test_zones_share_the_traffic_by_their_endpoints_weights(start, backends) -> None:  # type: ignore[no-untyped-def]
+    a, b, c = (backend.address for backend in backends)
+    check = (
+        "health_check: {path: /healthz, interval: 100ms, timeout: 1s, unhealthy_after: 1, healthy_after: 1}"
+    )
+    gateway = start(
+        f"""
+upstreams:
+  zones:
+    endpoints: [{{address: "{a}", zone: eu/a}}, {{address: "{b}", zone: eu/a}}, {{address: "{c}", zone: eu/b, weight: 2}}]
+    load_balancing: {{policy: round_robin, locality_weighted: true}}
+    {check}
+"""
+        + _route("zones")
+    )
+    wait_for(lambda: set(_served(gateway, "/zones/", 12)) == {"a", "b", "c"}, "all endpoints")
+    seen = _served(gateway, "/zones/", 80)
+    assert seen["a"] == pytest.approx(20, abs=3)
+    assert seen["c"] == pytest.approx(40, abs=3)
+    backends[2].status = 500
+    wait_for(lambda: set(_served(gateway, "/zones/", 12)) == {"a", "b"}, "the other zone alone")
+
+
+def test_a_health_check_takes_the_statuses_and_the_host_that_are_said(start, backends) -> None:  # type: ignore[no-untyped-def]
+    checked = backends[0]
+    checked.status = 202
+    gateway = start(
+        f"""
+upstreams:
+  picky:
+    endpoints: ["{checked.address}"]
+    panic_threshold: 0%
+    health_check:
+      {{path: "/ready?deep=1", host: picky.internal, expected_statuses: [202, 429], interval: 50ms, unhealthy_after: 1, healthy_after: 1}}
+"""
+        + _route("picky")
+    )
+    asked = wait_for(lambda: [one for one in checked.seen if one["path"] == "/ready?deep=1"], "a check")[0]
+    assert asked["headers"]["host"] == "picky.internal"
+    until(gateway, "/picky/", 202)
+    checked.status = 200
+    until(gateway, "/picky/", 503)
+    checked.status = 429
+    until(gateway, "/picky/", 429)
+
+
+@pytest.mark.parametrize(
+    ("rule", "status"), [("consecutive_connect_failures: 2", None), ("consecutive_gateway_failures: 2", 503)]
+)
+def test_endpoints_are_ejected_by_other_rules(  # type: ignore[no-untyped-def]
+    start, backends, rule: str, status: int | None
+) -> None:
+    bad, good, _ = backends
+    if status is None:
+        bad.stop()
+    else:
+        bad.status = status
+    gateway = start(
+        f"""
+upstreams:
+  outlier:
+    endpoints: ["{bad.address}", "{good.address}"]
+    load_balancing: round_robin
+    outlier_detection: {{consecutive_5xx: 1000, {rule}, interval: 100ms, eject_for: 10m}}
+"""
+        + _route("outlier")
+    )
+    with gateway.client() as client:
+        wait_for(lambda: {client.get("/outlier/").status_code for _ in range(6)} == {200}, "the ejection")
+
+
 def test_no_endpoint_is_503_with_its_reason(start) -> None:  # type: ignore[no-untyped-def]
     gateway = start("upstreams: {none: {endpoints: []}}\n" + _route("none"))
     answer = gateway.get("/none/")
@@ -221,6 +292,42 @@ def test_the_proxy_protocol_tells_the_endpoint_the_clients_address(start) -> Non
             f"upstreams: {{v1: {{endpoints: ['{server.address}'], proxy_protocol: v1}}}}\n" + _route("v1")
         )
         assert gateway.get("/v1/").text.startswith("PROXY TCP4 127.0.0.1 127.0.0.1 ")
+
+
+def test_the_proxy_protocol_in_binary_goes_before_tls(start, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Another gateway is the endpoint: it expects the same, and tells the address that it was told."""
+    certificate, key = authority().issue("behind.internal")
+    behind_folder = write(
+        tmp_path / "behind",
+        gateway=f"""
+        listeners:
+          tls: {{port: {free_port()}, address: 127.0.0.1, proxy_protocol: true, tls: {{certificates: [own]}}}}
+        secrets: {{own: {{certificate: {{file: own.crt}}, private_key: {{file: own.key}}}}}}
+        routes:
+          all: {{path: /*, respond: {{body: x}}, response_headers: {{set: {{x-client: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}}}}}}
+        """,
+    )
+    (behind_folder / "own.crt").write_bytes(certificate)
+    (behind_folder / "own.key").write_bytes(key)
+    with Gateway(behind_folder, tmp_path) as behind:
+        gateway = start(
+            f"""
+upstreams:
+  told:
+    endpoints: ["127.0.0.1:{behind.port}"]
+    proxy_protocol: v2
+    protocol: http2
+    tls: {{sni: behind.internal, ca: {{file: ca.crt}}}}
+  untold:
+    endpoints: ["127.0.0.1:{behind.port}"]
+    tls: {{sni: behind.internal, ca: {{file: ca.crt}}}}
+"""
+            + _route("told", "untold"),
+            ca_crt=authority().pem,
+        )
+        answer = gateway.get("/told/")
+        assert (answer.status_code, answer.headers["x-client"]) == (200, "127.0.0.1")
+        assert gateway.get("/untold/").status_code == 503
 
 
 def test_a_connection_may_be_closed_after_one_request(start) -> None:  # type: ignore[no-untyped-def]

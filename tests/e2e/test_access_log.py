@@ -1,0 +1,65 @@
+"""The access log: one JSON line for each request, with the reason that the client was told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.support.backend import Backend
+from tests.support.gateway import Gateway, free_port, write
+
+YAML = """
+listeners:
+  loud: {{port: {port}, address: 127.0.0.1, access_log: true}}
+  quiet: {{port: {quiet}, address: 127.0.0.1}}
+upstreams:
+  echo: {{endpoints: ["{echo}"]}}
+  none: {{endpoints: []}}
+routes:
+  echo: {{path: /echo, upstream: echo}}
+  none: {{path: /none, upstream: none}}
+"""
+
+
+def _lines(log: Path) -> dict[str, dict[str, Any]]:
+    """The log's lines by the request's path."""
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    assert len({line["path"] for line in lines}) == len(lines)
+    return {line["path"]: line for line in lines}
+
+
+def test_every_request_leaves_a_line(tmp_path: Path) -> None:
+    port, quiet = free_port(), free_port()
+    with Backend("echo") as echo:
+        yaml = YAML.format(port=port, quiet=quiet, echo=echo.address)
+        with Gateway(write(tmp_path / "gateway", gateway=yaml), tmp_path) as gateway:
+            seen = gateway.request("POST", "/echo?a=1", content=b"body", headers={"x-tab": "1"}).json()
+            problem = gateway.get("/none").json()
+            gateway.get('/"nowhere"')
+            with gateway.client() as client:
+                client.get(f"http://127.0.0.1:{quiet}/quiet")
+    # Envoy writes what it still holds when it ends.
+    lines = _lines(gateway.envoy.log)
+    assert set(lines) == {"/echo?a=1", "/none", "/%22nowhere%22"}
+    echoed = lines["/echo?a=1"]
+    assert echoed["request_id"] == seen["headers"]["x-request-id"]
+    expected = {
+        "method": "POST",
+        "status": 200,
+        "route": "echo",
+        "upstream": "echo",
+        "endpoint": echo.address,
+    }
+    expected |= {
+        "bytes_received": 4,
+        "client": "127.0.0.1",
+        "protocol": "HTTP/1.1",
+        "host": f"127.0.0.1:{port}",
+    }
+    assert {key: echoed[key] for key in expected} == expected
+    assert "reason" not in echoed
+    refused = lines["/none"]
+    assert (refused["status"], refused["reason"], refused["flags"]) == (503, "no_healthy_upstream", "UH")
+    assert refused["request_id"] == problem["request_id"]
+    assert lines["/%22nowhere%22"]["reason"] == "not_found"
