@@ -44,7 +44,7 @@ def _twins(members: list[Ranked]) -> Iterator[tuple[str, str]]:
     """Of routes with one condition on one host, those for the same methods: each with the first like it."""
     alike: dict[frozenset[str], list[Ranked]] = {}
     for one in members:
-        alike.setdefault(frozenset(one.route.methods), []).append(one)
+        alike.setdefault(one.methods, []).append(one)
     for group in alike.values():
         for number, one in enumerate(group):
             other = next((other for other in group[:number] if _meet(one.route, other.route)), None)

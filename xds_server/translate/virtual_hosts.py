@@ -58,49 +58,53 @@ def _wildcards(host: str) -> Iterable[str]:
         yield "*"
 
 
-def fallbacks(members: Iterable[Ranked]) -> tuple[tuple[Ranked, frozenset[str]], ...]:
+def fallbacks(members: Iterable[Ranked]) -> list[tuple[Ranked, frozenset[str]]]:
     """For which routes a 405 stands at the end, and the methods that it allows."""
-    by_condition: dict[object, tuple[Ranked, set[str]]] = {}
+    found: dict[object, tuple[Ranked, frozenset[str]]] = {}
     for one in members:
-        if one.route.methods:
-            by_condition.setdefault(one.condition, (one, set()))[1].update(one.route.methods)
-    groups = [(one, one.route.match, methods) for one, methods in by_condition.values()]
+        if one.methods:
+            known = found.get(one.condition)
+            found[one.condition] = (one, one.methods) if known is None else (known[0], known[1] | one.methods)
+    groups = [(one, one.route.match, methods) for one, methods in found.values()]
     broad = _Broad((match, methods) for _, match, methods in groups)
-    return tuple([(one, frozenset(methods | broad.methods(match))) for one, match, methods in groups])
+    return [(one, broad.allowed(match, methods)) for one, match, methods in groups]
 
 
 class _Broad:
     """Paths that may cover other ones, found without looking at each: a host may have thousands of routes."""
 
-    def __init__(self, found: Iterable[tuple[PathMatch, set[str]]]) -> None:
-        self._prefixes: dict[str, set[str]] = {}
-        self._above: dict[str, set[str]] = {}
-        self._templates: dict[tuple[int, str], list[tuple[PathMatch, set[str]]]] = {}
-        self._regexes: list[tuple[PathMatch, set[str]]] = []
+    def __init__(self, found: Iterable[tuple[PathMatch, frozenset[str]]]) -> None:
+        self._prefixes: dict[str, frozenset[str]] = {}
+        self._above: dict[str, frozenset[str]] = {}
+        self._templates: dict[tuple[int, str], list[tuple[PathMatch, frozenset[str]]]] = {}
+        self._regexes: list[tuple[PathMatch, frozenset[str]]] = []
         for match, methods in found:
             if match.kind == "prefix":
-                self._prefixes.setdefault(match.value, set()).update(methods)
-                self._above.setdefault(match.value.rstrip("/"), set()).update(methods)
+                base = match.value.rstrip("/")
+                self._prefixes[match.value] = self._prefixes.get(match.value, methods) | methods
+                self._above[base] = self._above.get(base, methods) | methods
             elif match.kind == "template":
                 key = (match.value.count("/"), match.value.partition("{")[0])
                 self._templates.setdefault(key, []).append((match, methods))
             elif match.kind == "regex":
                 self._regexes.append((match, methods))
 
-    def methods(self, match: PathMatch) -> set[str]:
-        """The methods of all paths that cover `match`; where that is not easily told, they do not."""
+    def allowed(self, match: PathMatch, methods: frozenset[str]) -> frozenset[str]:
+        """`methods` and those of all paths that cover `match`; where that is not easily told, they do not."""
         if match.kind == "regex":
-            return set()
-        found = set(self._prefixes.get(match.value, ()))
+            return methods
+        methods = methods | self._prefixes.get(match.value, methods)
         end = match.value.rfind("/")
         while end >= 0:
-            found.update(self._above.get(match.value[:end], ()))
+            more = self._above.get(match.value[:end])
+            if more is not None:
+                methods = methods | more
             end = match.value.rfind("/", 0, end)
-        if match.kind == "exact":
-            found.update(*(methods for other, methods in self._patterns(match) if _fits(other, match)))
-        return found
+        if match.kind == "exact" and (self._templates or self._regexes):
+            methods = methods.union(*(more for one, more in self._patterns(match) if _fits(one, match)))
+        return methods
 
-    def _patterns(self, match: PathMatch) -> Iterator[tuple[PathMatch, set[str]]]:
+    def _patterns(self, match: PathMatch) -> Iterator[tuple[PathMatch, frozenset[str]]]:
         slashes, end = match.value.count("/"), match.value.rfind("/")
         while end >= 0:
             yield from self._templates.get((slashes, match.value[: end + 1]), ())

@@ -24,6 +24,7 @@ class Ranked:
     name: str
     route: Route
     hosts: tuple[str, ...]
+    methods: frozenset[str]
     condition: Condition
     rank: tuple[Any, ...]
 
@@ -31,7 +32,9 @@ class Ranked:
 def ranked(routes: Mapping[str, Route]) -> dict[str, Ranked]:
     """All routes with their ranks."""
     return {
-        name: Ranked(name, route, _hosts(route), _condition(route), _rank(name, route))
+        name: Ranked(
+            name, route, _hosts(route), frozenset(route.methods), _condition(route), _rank(name, route)
+        )
         for name, route in routes.items()
     }
 
