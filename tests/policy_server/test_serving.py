@@ -17,13 +17,15 @@ from grpc_health.v1 import health_pb2
 
 from filters.rules import Service, Table
 from filters.unary import RpcError, UnaryMethod
+from tests.support.certificates import Authority, authority
 from tests.support.ports import free_port
 from tests.support.rules import snapshot, table
 from tests.support.xds import XdsThread
 from xds_server.policy_server.carriers import Kind
-from xds_server.policy_server.client import Client
+from xds_server.policy_server.client import Client, Tls
 from xds_server.policy_server.rules import Rules
 from xds_server.policy_server.server import PolicyServer
+from xds_server.serving import tls
 from xds_server.serving.events import Connected, Nacked
 
 NODE = base_pb2.Node(id="policy-server-1", cluster="policy-servers")
@@ -71,11 +73,11 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 class Running:
     """A policy server in this loop, following the control plane on `port`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: Tls | None = None) -> None:
         self.words = table()
         self.release = asyncio.Event()
         self.server = PolicyServer([words(self.words, self.release)], KIND[0])
-        self.client = Client(Rules([self.words]), f"127.0.0.1:{port}", NODE, self._complete)
+        self.client = Client(Rules([self.words]), f"127.0.0.1:{port}", NODE, self._complete, tls)
         self.address = ""
 
     def _complete(self) -> None:
@@ -209,3 +211,29 @@ async def test_draining_finishes_what_is_under_way() -> None:
             one.release.set()
             assert await under_way == "late"
             await stopping
+
+
+async def test_it_speaks_tls_and_takes_renewed_files_at_its_next_attempt(tmp_path: Path) -> None:
+    for name, (certificate, key) in {
+        "server": authority().issue("127.0.0.1"),
+        "client": authority().issue("spiffe://test/policy-server"),
+    }.items():
+        (tmp_path / f"{name}.crt").write_bytes(certificate)
+        (tmp_path / f"{name}.key").write_bytes(key)
+    ca = tmp_path / "ca.crt"
+    ca.write_bytes(Authority("Another CA").pem)
+    trusted = tmp_path / "trusted.crt"
+    trusted.write_bytes(authority().pem)
+    files = tls.Files(
+        certificate=tmp_path / "server.crt", private_key=tmp_path / "server.key", client_ca=trusted
+    )
+    with XdsThread(credentials=tls.credentials(files)) as control:
+        control.publish(snapshot({"a": "one"}))
+        own = Tls(ca=ca, certificate=tmp_path / "client.crt", private_key=tmp_path / "client.key")
+        one = Running(control.port, own)
+        following = asyncio.create_task(one.client.run())
+        await eventually(lambda: "CERTIFICATE_VERIFY_FAILED" in one.client.reason)
+        ca.write_bytes(authority().pem)
+        await eventually(lambda: one.words.current == {"a": "one"})
+        following.cancel()
+        await asyncio.wait({following})

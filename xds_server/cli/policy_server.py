@@ -21,6 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
     add = parser.add_argument
     add("--xds", default="127.0.0.1:18000", help="the control plane, HOST:PORT or unix:/PATH")
+    add("--xds-ca", type=Path, help="speak TLS; PEM of who issued the control plane's certificate")
+    add("--xds-certificate", type=Path, help="PEM of a certificate to show to the control plane")
+    add("--xds-key", type=Path, help="PEM of its key")
     add(
         "--listen",
         default="127.0.0.1:18001",
@@ -67,10 +70,15 @@ def _workers(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
+    from xds_server.policy_server.client import Tls
     from xds_server.policy_server.run import Options
 
+    ca, certificate, key = arguments.xds_ca, arguments.xds_certificate, arguments.xds_key
+    if (certificate is None) != (key is None) or (certificate is not None and ca is None):
+        raise WrongUsage("--xds-certificate and --xds-key go together, and with --xds-ca")
     return Options(
         xds=arguments.xds,
+        tls=Tls(ca=ca, certificate=certificate, private_key=key) if ca is not None else None,
         listen=arguments.listen,
         admin=address("--admin-address", arguments.admin_address) if arguments.admin_address else None,
         node_id=arguments.node_id,

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -32,16 +34,48 @@ _OPTIONS = [
 ]
 
 
-class Client:
-    """Keeps `rules` up to date from the control plane at `address`. `complete` is called once they all are here."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """PEM files: whose certificate the control plane must show, and this client's own where it asks for one.
 
-    def __init__(self, rules: Rules, address: str, node: base_pb2.Node, complete: Callable[[], None]) -> None:
+    They are read for each connection, so that they may be renewed.
+    """
+
+    ca: Path
+    certificate: Path | None = None
+    private_key: Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """What they hold now. Raises OSError."""
+        return grpc.ssl_channel_credentials(
+            self.ca.read_bytes(),
+            self.private_key.read_bytes() if self.private_key else None,
+            self.certificate.read_bytes() if self.certificate else None,
+        )
+
+
+class Client:
+    """Keeps `rules` up to date from the control plane at `address`. `complete` is called once they all are here.
+
+    Without `tls` it speaks in plain text, for loopback and Unix sockets. `reason` is why the last stream ended.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        address: str,
+        node: base_pb2.Node,
+        complete: Callable[[], None],
+        tls: Tls | None = None,
+    ) -> None:
         self.connected = False
+        self.reason = ""
         self._rules = rules
         self._address = address
         self._node = node
         self._complete = complete
         self._told = False
+        self._tls = tls
 
     async def run(self) -> None:
         """Follow the control plane until cancelled."""
@@ -51,13 +85,19 @@ class Client:
             if self.connected:
                 wait = SHORTEST
                 log.warning("lost the control plane at %s: %s; the last rules stay", self._address, reason)
-            self.connected = False
+            elif reason != self.reason:
+                log.warning("cannot reach the control plane at %s: %s", self._address, reason)
+            self.connected, self.reason = False, reason
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             wait = min(wait * 2, LONGEST)
 
     async def _stream(self) -> str:
         """Follow one stream to its end. Returns why it ended."""
-        async with grpc.aio.insecure_channel(self._address, options=_OPTIONS) as channel:
+        try:
+            opened = self._channel()
+        except OSError as error:
+            return f"TLS: {error}"
+        async with opened as channel:
             method: Any = channel.stream_stream(
                 METHOD,
                 request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
@@ -71,6 +111,11 @@ class Client:
             except asyncio.InvalidStateError:  # grpc.aio raises it for a write on a call that has just ended
                 return "the stream broke"
             return "it ended the stream"
+
+    def _channel(self) -> grpc.aio.Channel:
+        if self._tls is None:
+            return grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+        return grpc.aio.secure_channel(self._address, self._tls.credentials(), options=_OPTIONS)
 
     async def _converse(self, call: Any) -> None:
         for request in self._rules.first_requests(self._node):

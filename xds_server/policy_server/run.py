@@ -22,7 +22,7 @@ from filters.rules import Service
 from xds_server.admin import NONE, Actions, Admin, Page, Pages
 from xds_server.errors import EnvironmentFailed
 from xds_server.policy_server.carriers import Kind
-from xds_server.policy_server.client import Client
+from xds_server.policy_server.client import Client, Tls
 from xds_server.policy_server.rules import Rules
 from xds_server.policy_server.server import PolicyServer
 
@@ -38,7 +38,7 @@ TELLING = 0.2
 class Options:
     """What `xds policy-server` was asked for. `xds` and `listen` are ``HOST:PORT`` or ``unix:/PATH``.
 
-    `admin` is where probes and metrics are, None for nowhere; a port of 0 is any free one. `drain` is the number of
+    `tls` is for the control plane. `admin` is where probes and metrics are, None for nowhere; a port of 0 is any free one. `drain` is the number of
     seconds that requests under way get at the end. A worker among several may accept from a socket `listening` that
     they share, and writes its state to a `status_file`.
     """
@@ -47,6 +47,7 @@ class Options:
     listen: str
     admin: tuple[str, int] | None = None
     node_id: str = ""
+    tls: Tls | None = None
     drain: float = 5.0
     grpc: Kind = "native"
     listening: socket.socket | None = None
@@ -60,7 +61,7 @@ async def serve(options: Options, services: Sequence[Service], registry: Collect
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server, complete = PolicyServer(services, options.grpc), asyncio.Event()
     rules = Rules(table for service in services for table in service.tables)
-    client = Client(rules, options.xds, _node(options), complete.set)
+    client = Client(rules, options.xds, _node(options), complete.set, options.tls)
     try:
         admin = _admin(
             options.admin, {**_pages(server, client, rules, registry), **_read(services)}, _done(services)
