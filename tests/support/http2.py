@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import hpack
 
 from xds_server.unary_server import frames
-from xds_server.unary_server.connection import Connection, Event, Limits, Request
+from xds_server.unary_server.connection import Connection
+from xds_server.unary_server.events import Event, Limits, Request
 from xds_server.unary_server.frames import Code, Frame
 
 PATH = "/test.Service/Method"

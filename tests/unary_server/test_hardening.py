@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.support.http2 import FIELDS, Client, grpc_message, parse
 from xds_server.unary_server import frames
-from xds_server.unary_server.connection import Cancelled, Connection, Limits, Request
+from xds_server.unary_server.connection import Connection
+from xds_server.unary_server.events import Cancelled, Limits, Request
 from xds_server.unary_server.fields import FieldDecoder
 from xds_server.unary_server.frames import END_HEADERS, END_STREAM, Code, Frame
 

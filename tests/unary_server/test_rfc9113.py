@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.http2 import FIELDS, Client, Seen, grpc_message
 from xds_server.unary_server import frames
-from xds_server.unary_server.connection import Cancelled, Limits, Request
+from xds_server.unary_server.events import Cancelled, Limits, Request
 from xds_server.unary_server.frames import (
     ACK,
     END_HEADERS,

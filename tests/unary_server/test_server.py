@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -22,7 +23,7 @@ from filters.unary import RpcError, UnaryMethod
 from tests.support.certificates import authority
 from tests.support.http2 import FIELDS, parse
 from xds_server.unary_server import frames
-from xds_server.unary_server.connection import Limits
+from xds_server.unary_server.events import Limits
 from xds_server.unary_server.frames import Frame
 from xds_server.unary_server.server import UnaryServer, server_context
 
@@ -310,3 +311,31 @@ async def test_what_is_not_one_whole_message_is_refused(server: UnaryServer, bod
     port = await server.start("127.0.0.1:0")
     fields = {**dict(FIELDS), ":path": "/test.Service/Echo"}
     assert (await _by_h2(port, list(fields.items()), body))["grpc-status"] in ("12", "13")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("curl", "-sS", "--http2-prior-knowledge", "-o", "-", "--data-binary", "@"),
+        ("nghttp", "-d", ""),
+    ],
+    ids=["curl", "nghttp"],
+)
+async def test_command_line_clients_are_answered(
+    server: UnaryServer, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    body = tmp_path / "body"
+    body.write_bytes(b"\0\0\0\0\1x")
+    port = await server.start("127.0.0.1:0")
+    asking = await asyncio.create_subprocess_exec(
+        *command[:-1],
+        command[-1] + str(body),
+        *("-H", "content-type: application/grpc", "-H", "te: trailers"),
+        f"http://127.0.0.1:{port}/test.Service/Echo",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, error = await asyncio.wait_for(asking.communicate(), 30)
+    assert (asking.returncode, out) == (0, b"\0\0\0\0\6echo x"), error

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from filters.unary import RpcError, UnaryMethod
-from xds_server.unary_server.connection import Limits
+from xds_server.unary_server.events import Limits
 from xds_server.unary_server.server import UnaryServer
 
 log = logging.getLogger(__name__)

@@ -7,63 +7,17 @@ that the peer gave up still counts against its streams until it has ended, so th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from xds_server.unary_server import frames, grpc
-from xds_server.unary_server.fields import FieldDecoder, Fields, check_trailers
+from xds_server.unary_server.events import Cancelled, Event, Limits, Request, Stream
+from xds_server.unary_server.fields import FieldDecoder, check_trailers
 from xds_server.unary_server.frames import Code, ConnectionFault, Frame, Setting, StreamFault
+from xds_server.unary_server.incoming import Incoming
+from xds_server.unary_server.outgoing import Outgoing
 
 MOST_REMEMBERED = 128
 """Streams of which it is kept that we reset them."""
 _LAST_PING = b"draining"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one peer may use. Sizes are in bytes."""
-
-    max_message: int = 4 << 20
-    max_streams: int = 1000
-    max_header_block: int = 16 << 10
-    max_frame: int = frames.SMALLEST_FRAME
-    window: int = 8 << 20
-    """Bytes of requests that a connection may hold at once."""
-    max_answer_buffer: int = 16 << 20
-    """Bytes of answers that may wait for a slow reader."""
-    max_idle_frames: int = 10_000
-    """Frames without progress (PING, SETTINGS, PRIORITY, empty DATA, resets) since the last finished request."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A whole request came in; it wants exactly one `answer`, `fail` or `refuse`."""
-
-    stream: int
-    fields: Fields
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """The client gave a request up; whatever works on it may stop, and `release` says when it did."""
-
-    stream: int
-
-
-Event = Request | Cancelled
-
-
-@dataclass(slots=True)
-class _Stream:
-    """`ended` when the request is whole, `reset` when the client gave up and our work has not ended yet."""
-
-    fields: Fields
-    window: int
-    body: bytearray = field(default_factory=bytearray)
-    ended: bool = False
-    reset: bool = False
-    waiting: list[tuple[int, bytes]] = field(default_factory=list)
-    """What of the answer has not gone out: (frame type, payload), the last one ends the stream."""
 
 
 class Connection:
@@ -79,26 +33,14 @@ class Connection:
         self.draining = False
         self._ending = False
         """Whether the peer knows which request is the last."""
-        self._in = bytearray()
-        self._out: list[bytes] = []
+        self._incoming = Incoming(self.limits)
+        self._outgoing = Outgoing()
         self._decoder = FieldDecoder(self.limits.max_header_block)
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, Stream] = {}
         self._last = 0
-        self._expects_preface = True
         self._expects_settings = True
-        self._block: tuple[int, int, bytearray] | None = None
-        """Stream, flags and bytes of a field block that CONTINUATION goes on with."""
-        self._stream_window = min(self.limits.max_message + 5, frames.LARGEST_WINDOW)
-        self._window_left = max(self.limits.window, 65_535)
-        """Bytes that the peer may still send, and has not got back."""
-        self._peer_stream_window = 65_535
-        self._peer_window = 65_535
-        self._peer_frame = frames.SMALLEST_FRAME
-        self._unacknowledged = 0
-        """Bytes that were worked on and are not given back to the peer's window yet."""
         self._reset: dict[int, None] = {}
         """Streams that we reset lately: what was on its way for them is ignored."""
-        self._waiting = 0
         self._idle_frames = 0
         self._events: list[Event] = []
         self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
@@ -115,13 +57,13 @@ class Connection:
         }
         mine = {
             Setting.MAX_CONCURRENT_STREAMS: self.limits.max_streams,
-            Setting.INITIAL_WINDOW_SIZE: self._stream_window,
+            Setting.INITIAL_WINDOW_SIZE: self._incoming.stream_window,
             Setting.MAX_FRAME_SIZE: self.limits.max_frame,
             Setting.MAX_HEADER_LIST_SIZE: self.limits.max_header_block,
         }
-        self._out.append(frames.settings(mine))
+        self._outgoing.add(frames.settings(mine))
         if self.limits.window > 65_535:
-            self._out.append(frames.window_update(0, self.limits.window - 65_535))
+            self._outgoing.add(frames.window_update(0, self.limits.window - 65_535))
 
     @property
     def active(self) -> int:
@@ -132,7 +74,7 @@ class Connection:
         """Take bytes from the peer. Never raises: a fault ends the stream or the connection."""
         if self.closed:
             return []
-        self._in += data
+        self._incoming.add(data)
         try:
             self._read()
         except ConnectionFault as fault:
@@ -142,9 +84,7 @@ class Connection:
 
     def take(self) -> bytes:
         """The bytes to send now."""
-        out = b"".join(self._out)
-        self._out.clear()
-        return out
+        return self._outgoing.take()
 
     def wanted(self, stream: int) -> bool:
         """Whether the client still waits; if not, the request is over with this call."""
@@ -157,14 +97,12 @@ class Connection:
         """Answer with a message."""
         framed = grpc.framed(body)
         one = self._streams.get(stream)
-        if one is not None and not one.reset and not one.waiting and len(framed) <= self._room(one):
-            one.window -= len(framed)
-            self._peer_window -= len(framed)
-            self._out += (
-                frames.frame(Frame.HEADERS, frames.END_HEADERS, stream, grpc.HEADERS),
-                frames.frame(Frame.DATA, 0, stream, framed),
-                frames.frame(Frame.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream, grpc.TRAILERS),
-            )
+        if (
+            one is not None
+            and not one.reset
+            and not one.waiting
+            and self._outgoing.at_once(stream, one, framed)
+        ):
             self._finished(stream)
             return
         parts = [(Frame.HEADERS, grpc.HEADERS), (Frame.DATA, framed), (Frame.HEADERS, grpc.TRAILERS)]
@@ -185,11 +123,11 @@ class Connection:
     @property
     def began(self) -> bool:
         """Whether the peer has said its preface."""
-        return not self._expects_preface
+        return self._incoming.began
 
     def ping(self) -> None:
         """Ask the peer for a sign of life."""
-        self._out.append(frames.frame(Frame.PING, 0, 0, bytes(8)))
+        self._outgoing.add(frames.frame(Frame.PING, 0, 0, bytes(8)))
 
     def drain(self) -> None:
         """Take no new requests; those under way, and on their way, are finished (section 6.8).
@@ -199,21 +137,18 @@ class Connection:
         """
         if not self.draining and not self.closed:
             self.draining = True
-            self._out.append(frames.goaway(frames.LARGEST_WINDOW, Code.NO_ERROR))
-            self._out.append(frames.frame(Frame.PING, 0, 0, _LAST_PING))
-            if self._expects_preface:
+            self._outgoing.add(frames.goaway(frames.LARGEST_WINDOW, Code.NO_ERROR))
+            self._outgoing.add(frames.frame(Frame.PING, 0, 0, _LAST_PING))
+            if not self.began:
                 self._end()
 
     def _end(self) -> None:
         if self.draining and not self._ending:
             self._ending = True
-            self._out.append(frames.goaway(self._last, Code.NO_ERROR))
+            self._outgoing.add(frames.goaway(self._last, Code.NO_ERROR))
             self._close_if_drained()
 
     # --- sending --------------------------------------------------------------------------------------------------
-
-    def _room(self, stream: _Stream) -> int:
-        return min(stream.window, self._peer_window, self._peer_frame)
 
     def _send(self, stream: int, parts: list[tuple[int, bytes]]) -> None:
         one = self._streams.get(stream)
@@ -223,38 +158,15 @@ class Connection:
             self.release(stream)
             self._close_if_drained()
             return
-        one.waiting = parts
-        self._waiting += sum(len(payload) for _, payload in parts)
-        self._flush(stream, one)
-        if self._waiting > self.limits.max_answer_buffer:
+        if self._outgoing.send(stream, one, parts):
+            self._finished(stream)
+        if self._outgoing.waiting > self.limits.max_answer_buffer:
             self._close(Code.ENHANCE_YOUR_CALM, "answers are not read")
-
-    def _flush(self, stream: int, one: _Stream) -> None:
-        """Send of an answer what the peer's windows allow."""
-        while one.waiting:
-            kind, payload = one.waiting[0]
-            size = len(payload)
-            if kind == Frame.DATA:
-                size = min(size, self._room(one))
-                if size <= 0 < len(payload):
-                    return
-                one.window -= size
-                self._peer_window -= size
-            whole = size == len(payload)
-            last = whole and len(one.waiting) == 1
-            flags = (frames.END_HEADERS if kind == Frame.HEADERS else 0) | (frames.END_STREAM if last else 0)
-            self._out.append(frames.frame(kind, flags, stream, payload[:size]))
-            self._waiting -= size
-            if whole:
-                one.waiting.pop(0)
-            else:
-                one.waiting[0] = (kind, payload[size:])
-        self._finished(stream)
 
     def _finished(self, stream: int) -> None:
         one = self._streams.pop(stream)
         if not one.ended:
-            self._out.append(
+            self._outgoing.add(
                 frames.rst_stream(stream, Code.NO_ERROR)
             )  # an answer before its request's end (8.1)
             self._consumed(len(one.body))
@@ -267,7 +179,7 @@ class Connection:
     def _close(self, code: Code, message: str) -> None:
         if not self.closed:
             self.closed = True
-            self._out.append(frames.goaway(self._last, code, message))
+            self._outgoing.add(frames.goaway(self._last, code, message))
         for stream, one in self._streams.items():
             if one.ended and not one.reset and not one.waiting:
                 self._events.append(Cancelled(stream))
@@ -276,42 +188,17 @@ class Connection:
     # --- receiving ------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        if self._expects_preface and not self._preface():
-            return
-        data, position, end = self._in, 0, len(self._in)
-        try:
-            while end - position >= frames.HEAD and not self.closed:
-                length = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
-                if length > self.limits.max_frame:
-                    raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
-                after = position + frames.HEAD + length
-                if after > end:
-                    break
-                kind, flags = data[position + 3], data[position + 4]
-                stream = int.from_bytes(data[position + 5 : position + 9], "big") & 0x7FFF_FFFF
-                payload = bytes(data[position + frames.HEAD : after])
-                position = after
-                self._dispatch(kind, flags, stream, payload)
-        finally:
-            del data[:position]
-
-    def _preface(self) -> bool:
-        seen = min(len(self._in), len(frames.PREFACE))
-        if self._in[:seen] != frames.PREFACE[:seen]:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "not the preface of HTTP/2")
-        if seen < len(frames.PREFACE):
-            return False
-        del self._in[:seen]
-        self._expects_preface = False
-        return True
+        for kind, flags, stream, payload in self._incoming.frames():
+            self._dispatch(kind, flags, stream, payload)
+            if self.closed:
+                return
 
     def _dispatch(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if self._expects_settings:
             if kind != Frame.SETTINGS or flags & frames.ACK:
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "the first frame is SETTINGS")
             self._expects_settings = False
-        if self._block is not None and (kind != Frame.CONTINUATION or stream != self._block[0]):
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "a field block is not interrupted")
+        self._incoming.check_block(kind, stream)
         one = self._handlers.get(kind)
         if one is None:
             self._idle()
@@ -323,7 +210,7 @@ class Connection:
 
     def _fault(self, fault: StreamFault) -> None:
         self._idle()
-        self._out.append(frames.rst_stream(fault.stream, fault.code))
+        self._outgoing.add(frames.rst_stream(fault.stream, fault.code))
         self._reset[fault.stream] = None
         if len(self._reset) > MOST_REMEMBERED:
             del self._reset[next(iter(self._reset))]
@@ -340,7 +227,7 @@ class Connection:
             return
         if one.reset:
             return
-        self._waiting -= sum(len(payload) for _, payload in one.waiting)
+        self._outgoing.forget(one)
         self._consumed(0 if one.ended else len(one.body))
         del self._streams[stream]
         self._close_if_drained()
@@ -351,20 +238,15 @@ class Connection:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "frames without progress")
 
     def _consumed(self, size: int) -> None:
-        """Give the peer its window back, in few frames."""
-        self._unacknowledged += size
-        if self._unacknowledged > self.limits.window // 2:
-            self._out.append(frames.window_update(0, self._unacknowledged))
-            self._window_left += self._unacknowledged
-            self._unacknowledged = 0
+        given = self._incoming.consumed(size)
+        if given:
+            self._outgoing.add(frames.window_update(0, given))
 
     # --- frames ---------------------------------------------------------------------------------------------------
 
     def _data(self, flags: int, stream: int, payload: bytes) -> None:
         self._known(stream, Frame.DATA)
-        self._window_left -= len(payload)
-        if self._window_left < 0:
-            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more than the connection's window")
+        self._incoming.take_in(len(payload))
         data = frames.unpadded(payload, flags, Frame.DATA)
         one = self._streams.get(stream)
         if one is None or one.ended:
@@ -377,7 +259,7 @@ class Connection:
         if not data and not flags & frames.END_STREAM:
             self._idle()
         one.body += data
-        if len(one.body) > self._stream_window:
+        if len(one.body) > self._incoming.stream_window:
             raise StreamFault(stream, Code.FLOW_CONTROL_ERROR, "more than the stream's window")
         if flags & frames.END_STREAM:
             self._whole(stream, one)
@@ -388,7 +270,7 @@ class Connection:
                 f"a message is at most {self.limits.max_message} bytes",
             )
 
-    def _whole(self, stream: int, one: _Stream) -> None:
+    def _whole(self, stream: int, one: Stream) -> None:
         length = one.fields.content_length
         if length is not None and length != len(one.body):
             raise StreamFault(stream, Code.PROTOCOL_ERROR, "the content length differs")
@@ -409,24 +291,13 @@ class Connection:
         if flags & frames.END_HEADERS:
             self._fields(stream, flags, block)
         else:
-            self._begin_block(stream, flags, block)
-
-    def _begin_block(self, stream: int, flags: int, block: bytes) -> None:
-        self._block = (stream, flags, bytearray(block))
-        if len(block) > self.limits.max_header_block:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a field block is too large")
+            self._incoming.begin_block(stream, flags, block)
 
     def _continuation(self, flags: int, stream: int, payload: bytes) -> None:
-        if self._block is None:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        _, first_flags, block = self._block
-        block += payload
         self._idle()
-        if len(block) > self.limits.max_header_block:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a field block is too large")
-        if flags & frames.END_HEADERS:
-            self._block = None
-            self._fields(stream, first_flags, bytes(block))
+        whole = self._incoming.go_on_block(flags, payload)
+        if whole is not None:
+            self._fields(stream, *whole)
 
     def _fields(self, stream: int, flags: int, block: bytes) -> None:
         if stream <= self._last:
@@ -438,7 +309,7 @@ class Connection:
             return
         if len(self._streams) >= self.limits.max_streams:
             raise StreamFault(stream, Code.REFUSED_STREAM, "too many streams")
-        one = self._streams[stream] = _Stream(fields, self._peer_stream_window)
+        one = self._streams[stream] = Stream(fields, self._outgoing.stream_window)
         if flags & frames.END_STREAM:
             self._whole(stream, one)
 
@@ -481,7 +352,7 @@ class Connection:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PING has 8 bytes")
         self._idle()
         if not flags & frames.ACK:
-            self._out.append(frames.frame(Frame.PING, frames.ACK, 0, payload))
+            self._outgoing.add(frames.frame(Frame.PING, frames.ACK, 0, payload))
         elif payload == _LAST_PING:
             self._end()
 
@@ -497,7 +368,9 @@ class Connection:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, "WINDOW_UPDATE has 4 bytes")
         increment = int.from_bytes(payload, "big") & 0x7FFF_FFFF
         if stream == 0:
-            self._widen(increment)
+            self._outgoing.widen(increment)
+            self._idle()
+            self._flush_all()
             return
         self._known(stream, Frame.WINDOW_UPDATE)
         if increment == 0:
@@ -509,23 +382,14 @@ class Connection:
         one.window += increment
         if one.window > frames.LARGEST_WINDOW:
             raise StreamFault(stream, Code.FLOW_CONTROL_ERROR, "the window overflows")
-        if one.waiting:
-            self._flush(stream, one)
-
-    def _widen(self, increment: int) -> None:
-        if increment == 0:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "an increment of 0")
-        self._peer_window += increment
-        if self._peer_window > frames.LARGEST_WINDOW:
-            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "the connection's window overflows")
-        self._idle()
-        self._flush_all()
+        if one.waiting and self._outgoing.flush(stream, one):
+            self._finished(stream)
 
     def _flush_all(self) -> None:
-        if self._waiting:
+        if self._outgoing.waiting:
             for stream, one in list(self._streams.items()):
-                if one.waiting:
-                    self._flush(stream, one)
+                if one.waiting and self._outgoing.flush(stream, one):
+                    self._finished(stream)
 
     def _settings(self, flags: int, stream: int, payload: bytes) -> None:
         if stream != 0:
@@ -535,28 +399,5 @@ class Connection:
         self._idle()
         if flags & frames.ACK:
             return
-        for at in range(0, len(payload), 6):
-            key, value = (
-                int.from_bytes(payload[at : at + 2], "big"),
-                int.from_bytes(payload[at + 2 : at + 6], "big"),
-            )
-            self._set(key, value)
-        self._out.append(frames.SETTINGS_ACK)
+        self._outgoing.settings(payload, self._streams.values())
         self._flush_all()
-
-    def _set(self, key: int, value: int) -> None:
-        if key == Setting.ENABLE_PUSH and value > 1:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
-        if key == Setting.MAX_FRAME_SIZE:
-            if not frames.SMALLEST_FRAME <= value <= frames.LARGEST_FRAME:
-                raise ConnectionFault(Code.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of its range")
-            self._peer_frame = value
-        if key == Setting.INITIAL_WINDOW_SIZE:
-            if value > frames.LARGEST_WINDOW:
-                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is out of its range")
-            more = value - self._peer_stream_window
-            self._peer_stream_window = value
-            for one in self._streams.values():
-                one.window += more
-                if one.window > frames.LARGEST_WINDOW:
-                    raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "a stream's window overflows")

@@ -13,7 +13,8 @@ from typing import Any
 
 from filters.unary import RpcError, UnaryMethod
 from xds_server.unary_server import grpc
-from xds_server.unary_server.connection import Cancelled, Connection, Limits, Request
+from xds_server.unary_server.connection import Connection
+from xds_server.unary_server.events import Cancelled, Limits, Request
 from xds_server.unary_server.grpc import Status
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,101 @@
+"""A fuzz target for the HTTP/2 core, with a corpus: ``python -m tests.fuzz.unary_server [SECONDS]``.
+
+It runs under atheris where that is installed, and otherwise changes the corpus at random.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import sys
+import time
+from pathlib import Path
+
+from xds_server.unary_server import frames
+from xds_server.unary_server.connection import Connection
+from xds_server.unary_server.events import Cancelled, Limits, Request
+
+CORPUS = Path(__file__).parent / "corpus"
+LIMITS = Limits(
+    max_message=2000,
+    max_streams=8,
+    max_header_block=1000,
+    window=70_000,
+    max_answer_buffer=5000,
+    max_idle_frames=500,
+)
+INTERESTING = (0, 1, 4, 5, 8, 9, 0x20, 0x2C, 0x7F, 0x80, 0x82, 0xFF)
+
+
+def play(data: bytes) -> Connection:
+    """Say these bytes to a server in two pieces; the first byte is where they part. Raises where a law is broken."""
+    connection = Connection(LIMITS)
+    cut = data[0] if data else 0
+    for piece in (data[1 : 1 + cut], data[1 + cut :]):
+        for event in connection.receive(piece):
+            if isinstance(event, Request) and connection.wanted(event.stream):
+                connection.answer(event.stream, event.body)
+            elif isinstance(event, Cancelled):
+                connection.release(event.stream)
+        assert connection.active <= LIMITS.max_streams
+        if not connection.closed:
+            assert len(connection._incoming._in) <= LIMITS.max_frame + frames.HEAD
+            assert connection._outgoing.waiting <= LIMITS.max_answer_buffer
+    _whole_frames(connection.take())
+    return connection
+
+
+def _whole_frames(sent: bytes) -> None:
+    at = 0
+    while at < len(sent):
+        at += frames.HEAD + int.from_bytes(sent[at : at + 3], "big")
+    assert at == len(sent)
+
+
+def changed(data: bytes, chance: random.Random) -> bytes:
+    """The bytes with some of them changed, taken out, doubled or put in."""
+    out = bytearray(data)
+    for _ in range(chance.randint(1, 6)):
+        at = chance.randrange(len(out) + 1)
+        kind = chance.randrange(4)
+        if kind == 0 and at < len(out):
+            out[at] = chance.choice((*INTERESTING, chance.randrange(256)))
+        elif kind == 1:
+            del out[at : at + chance.randint(1, 12)]
+        elif kind == 2:
+            out[at:at] = out[at : at + chance.randint(1, 60)]
+        else:
+            out[at:at] = chance.randbytes(chance.randint(1, 9))
+    return bytes(out)
+
+
+def corpus() -> list[bytes]:
+    """The kept inputs."""
+    return [file.read_bytes() for file in sorted(CORPUS.iterdir())]
+
+
+def main(argv: list[str]) -> None:
+    """Run until it is stopped, or for some seconds."""
+    if importlib.util.find_spec("atheris") is not None:
+        import atheris
+
+        atheris.Setup([*argv, str(CORPUS)], lambda data: play(data) and None)
+        atheris.Fuzz()
+        return
+    seed = time.time_ns()
+    chance, inputs, count = random.Random(seed), corpus(), 0
+    end = time.monotonic() + float(argv[1] if len(argv) > 1 else "60")
+    while time.monotonic() < end:
+        data = changed(chance.choice(inputs), chance)
+        try:
+            play(data)
+        except Exception:
+            Path("fuzz-failure.bin").write_bytes(data)
+            sys.stderr.write("the input is in fuzz-failure.bin\n")
+            raise
+        count += 1
+    sys.stdout.write(f"{count} inputs, seed {seed}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv)
