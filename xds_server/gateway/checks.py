@@ -15,6 +15,7 @@ from filters.language import Mistake, Path, Problem
 from filters.language.options import OFF
 from filters.language.problems import did_you_mean, shown
 from filters.policy import Context, Policy
+from filters.reasons import BY_STATUS, OTHER, REASONS
 from xds_server.gateway import precedence
 from xds_server.gateway.files import File
 from xds_server.gateway.model.attached import by_key
@@ -44,6 +45,7 @@ def check(
     """All problems across objects but for names that lead nowhere."""
     problems: list[Problem] = []
     problems += _listeners(sections.listeners)
+    problems += _reasons(sections.errors)
     problems += _routes(sections, policies, context, memo)
     problems += _consumers(sections.consumers, memo)
     problems += precedence.conflicts([file.keys for file in files], ranked, sections.listeners)
@@ -82,6 +84,20 @@ def _listeners(listeners: Mapping[str, Listener]) -> Iterator[Problem]:
 
 def _overlap(one: str, other: str) -> bool:
     return one == other or bool({"0.0.0.0", "::"} & {one, other})
+
+
+def _reasons(errors: Iterable[str]) -> Iterator[Problem]:
+    for name in errors:
+        if name not in _known_reasons():
+            message, remedy = f"the gateway never answers '{name}'", did_you_mean(name, _known_reasons())
+            yield Problem(path=("errors", name), message=message, remedy=remedy, at_key=True)
+
+
+@cache
+def _known_reasons() -> frozenset[str]:
+    """The names of everything that the gateway itself can answer."""
+    rows = [*REASONS, *(reason for policy in POLICIES for reason in policy.reasons)]
+    return frozenset([*(row.name for row in rows), *(name for _, name, _ in BY_STATUS), OTHER[0]])
 
 
 def _routes(
