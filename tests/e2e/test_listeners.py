@@ -49,7 +49,14 @@ listeners:
     underscores_in_headers: reject
     timeouts: {{headers: 1s, request: 2s}}
     limits: {{max_headers: 2KiB, max_header_count: 20, max_body: 1KiB, max_connections: 4}}
-  kept: {{port: {kept}, address: 127.0.0.1, escaped_slashes: keep, merge_slashes: false, underscores_in_headers: allow}}
+  kept:
+    port: {kept}
+    address: 127.0.0.1
+    escaped_slashes: keep
+    merge_slashes: false
+    underscores_in_headers: allow
+    server_name: shop
+    limits: {{max_requests_per_connection: 2}}
   secure: {{port: {secure}, address: 127.0.0.1, tls: {{certificates: [one, two], minimum_version: "1.3"}}}}
   mutual:
     port: {mutual}
@@ -260,6 +267,13 @@ def test_a_request_that_does_not_arrive_is_408(gateway: Gateway, ports: dict[str
     head = b"POST /public/x HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\npart"
     for data in (b"GET /public/x HTTP/1.1\r\nhost: x\r\nx-never-en", head):
         assert _raw(ports["strict"], data).startswith(b"HTTP/1.1 408")
+
+
+def test_a_connection_ends_after_its_last_request(gateway: Gateway, ports: dict[str, int]) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{ports['kept']}", timeout=30) as client:
+        answers = [client.get("/public/x") for _ in range(3)]
+    assert [answer.headers.get("connection") for answer in answers] == [None, "close", None]
+    assert {answer.headers["server"] for answer in answers} == {"shop"}
 
 
 def test_connections_above_the_limit_are_closed(gateway: Gateway, ports: dict[str, int]) -> None:
