@@ -96,3 +96,9 @@ async def test_a_policy_that_arrives_after_its_route_still_decides() -> None:
     body = POLICY.build("no", Source("p.py", "no", SOURCE)).SerializeToString()
     service.functions.replace({"no": body}, ())
     assert (await waiting).denied_response.status.code == 403
+
+
+def test_a_key_is_looked_up_without_waiting() -> None:
+    response = authorization().check(asked("", api_key='{"headers":["x-api-key"],"query":[],"cookies":[]}'))
+    assert isinstance(response, external_auth_pb2.CheckResponse)
+    assert response.dynamic_metadata["api_key"]["unknown"] is True
