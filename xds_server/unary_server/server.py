@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from filters.unary import RpcError, UnaryMethod
@@ -213,8 +213,7 @@ class _Protocol(asyncio.Protocol):
     async def _await(self, stream: int, method: UnaryMethod, result: Any, limit: float | None) -> None:
         connection = self._connection
         try:
-            async with asyncio.timeout(limit):
-                answer = await result
+            answer = await result if limit is None else await _within(limit, result)
             connection.answer(stream, answer if type(answer) is bytes else method.serialize(answer))
         except TimeoutError:
             connection.fail(stream, Status.DEADLINE_EXCEEDED, "the deadline passed")
@@ -251,6 +250,11 @@ class _Protocol(asyncio.Protocol):
             self._transport.write(out)
         if self._connection.closed and not self._tasks:
             self._transport.close()
+
+
+async def _within(limit: float, result: Awaitable[Any]) -> Any:
+    async with asyncio.timeout(limit):
+        return await result
 
 
 def _parsed(method: UnaryMethod, body: bytes) -> Any:
