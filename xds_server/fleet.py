@@ -11,7 +11,16 @@ from typing import Any
 
 from filters.language import Place
 from xds_server.discovery.types import ResourceType
-from xds_server.serving.events import Acked, Connected, Disconnected, Event, Nacked, Overdue
+from xds_server.serving.events import (
+    Acked,
+    Connected,
+    Disconnected,
+    Event,
+    Held,
+    Nacked,
+    Overdue,
+    Quarantined,
+)
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +96,8 @@ class Fleet:
                     event.waited,
                     ", ".join(event.unacknowledged),
                 )
+            case Quarantined():
+                _held_back(event.held)
             case _:
                 return
 
@@ -152,3 +163,16 @@ def _fields(status: Status) -> dict[str, Any]:
             "mended": rejection.mended,
         },
     }
+
+
+def _held_back(held: Held) -> None:
+    instead = "left out" if held.standing is None else "served as it was last accepted"
+    log.warning(
+        "%s '%s' was rejected by node=%s and is %s for every Envoy until it changes; at=%s reason=%s",
+        held.type.name,
+        held.name,
+        held.node,
+        instead,
+        held.place or "unknown",
+        held.message,
+    )
