@@ -143,6 +143,16 @@ def test_an_escaped_slash_is_redirected_to_the_plain_form(
     assert strict.startswith(b"HTTP/1.1 400")
 
 
+@pytest.mark.parametrize(
+    "target",
+    ["/%2Fevil.test", "/%5Cevil.test", "//evil.test%2Fx", "/a/..%2F%2Fevil.test", "/%2Fa/%2e%2e/evil.test"],
+)
+def test_an_escaped_slash_never_leads_to_another_host(
+    gateway: Gateway, ports: dict[str, int], target: str
+) -> None:
+    assert b"\r\nlocation: /evil.test" in _get(ports["plain"], target)
+
+
 def test_slashes_may_be_kept_as_they_are(gateway: Gateway, ports: dict[str, int], echo: Backend) -> None:
     assert b'"path": "/public/a%2Fb"' in _body(ports["kept"], "/public/a%2Fb")
     assert b'"path": "/public//b"' in _body(ports["kept"], "/public//b")

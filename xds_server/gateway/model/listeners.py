@@ -151,6 +151,9 @@ class Listener:
             yield Mistake(
                 "the PROXY protocol does not exist for HTTP/3", "remove one", path=("proxy_protocol",)
             )
+        if not self.merge_slashes and self.escaped_slashes == "redirect":
+            message = "/%2Fother.example would be redirected to //other.example, which is another host"
+            yield Mistake(message, "add escaped_slashes: reject, unescape or keep", path=("merge_slashes",))
         if self.redirect_to_https and self.tls is not None:
             yield Mistake(
                 "a listener with TLS cannot redirect to https", "remove one", path=("redirect_to_https",)
