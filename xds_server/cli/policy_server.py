@@ -15,6 +15,7 @@ from xds_server.errors import WrongUsage
 
 if TYPE_CHECKING:
     from xds_server.policy_server.run import Options
+    from xds_server.policy_server.workers import Make
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +43,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         help="processes that share the address, each with its own rules and counters; default: 1",
+    )
+    add(
+        "--counters",
+        default="memory",
+        help="where limits are counted: memory, redis://HOST:PORT, rediss://, unix://PATH, "
+        "redis+cluster://HOST:PORT,... or redis+sentinel://HOST:PORT,.../NAME; several processes need a Redis",
     )
     add("--drain", type=float, default=5.0, help="seconds that requests under way get at the end")
 
@@ -92,17 +99,37 @@ def _alone(arguments: argparse.Namespace) -> int:
     from prometheus_client import CollectorRegistry
 
     from xds_server.policy_server.run import serve
-    from xds_server.policy_server.services import SERVICES
 
     registry = CollectorRegistry()
-    uvloop.run(serve(_options(arguments), tuple(make(registry) for make in SERVICES), registry))
+    uvloop.run(
+        serve(_options(arguments), tuple(make(registry) for make in _services(arguments.counters)), registry)
+    )
     return 0
 
 
 def _together(arguments: argparse.Namespace, workers: int) -> int:
     with tempfile.TemporaryDirectory(prefix="xds-policy-server-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when prometheus_client is imported
-        from xds_server.policy_server.services import SERVICES
         from xds_server.policy_server.workers import run as run_workers
 
-        return run_workers(_options(arguments), workers, SERVICES, Path(folder))
+        made = _services(arguments.counters)
+        if arguments.counters == "memory":
+            logging.getLogger(__name__).warning(
+                "each of the %d workers counts limits in its own memory, so up to %d times as much may pass; "
+                "give --counters a redis URL where the gateway has limits",
+                workers,
+                workers,
+            )
+        return run_workers(_options(arguments), workers, made, Path(folder))
+
+
+def _services(counters: str) -> tuple[Make, ...]:
+    from filters.rate_limit.redis_store import connect
+    from xds_server.policy_server.services import services
+
+    if counters != "memory":
+        try:
+            connect(counters)
+        except ValueError as error:
+            raise WrongUsage(f"--counters: {error}") from None
+    return services(counters)

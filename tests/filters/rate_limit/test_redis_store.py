@@ -1,0 +1,249 @@
+"""Counters in a real Valkey: exact with several processes, and safe when it is killed, paused, flushed or read-only."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from filters.rate_limit.algorithms import Concurrency, FixedWindow, Limit, SlidingWindow, TokenBucket
+from filters.rate_limit.calendar import SECOND
+from filters.rate_limit.limiter import Hit, Memory
+from filters.rate_limit.redis_store import FAILURES, RedisStore, connect
+from tests.support.valkey import Cluster, SentinelServer, Valkey
+
+DAY = FixedWindow(name="day", amount=5, per="day")
+STRICT = FixedWindow(name="strict", amount=5, per="day", allow_on_error=False)
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with Valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@asynccontextmanager
+async def store(url: str, deadline: float = 5.0) -> AsyncIterator[RedisStore]:
+    opened = RedisStore(connect(url), CollectorRegistry(), deadline)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+def now() -> int:
+    return time.time_ns() // 1000
+
+
+async def eventually(condition: Callable[[], object], what: str) -> None:
+    """Ask again and again, as the client of a service does."""
+    for _ in range(600):
+        if await condition():  # type: ignore[misc]
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"waited for {what}")
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        DAY,
+        FixedWindow(name="month", amount=3, per="month"),
+        FixedWindow(name="zone", amount=3, per="day", zone="Europe/Berlin"),
+        FixedWindow(name="rolling", amount=3, per="hour", rolling=True),
+        SlidingWindow(name="sliding", amount=4, per="month"),
+        TokenBucket(name="bucket", amount=1, per="day", burst=4),
+        Concurrency(name="slots", amount=3),
+    ],
+    ids=lambda limit: limit.name,
+)
+async def test_each_algorithm_is_that_of_the_memory(valkey: Valkey, limit: Limit) -> None:
+    memory, key = Memory(), f"each|{limit.name}|consumer=a"
+    async with store(valkey.url) as redis:
+        for number in range(8):
+            cost = (1, 2, 0, 1)[number % 4] if limit.kind != "concurrency" else 1
+            hit = Hit(limit, key, cost, f"request{number}")
+            found = await redis.decide(now(), [hit])
+            expected = memory.decide(found.now, [hit])
+            assert found.admitted == expected.admitted
+            ours, theirs = expected.figures[0], found.figures[0]
+            assert (ours.remaining, ours.short) == (theirs.remaining, theirs.short)
+            assert abs(ours.reset - theirs.reset) < 2 * SECOND
+
+
+async def test_several_limits_take_all_or_nothing(valkey: Valkey) -> None:
+    async with store(valkey.url) as redis:
+        hits = [Hit(DAY, "all|consumer=a"), Hit(FixedWindow(name="two", amount=2, per="day"), "two|ip=1")]
+        assert [(await redis.decide(now(), hits)).admitted for _ in range(4)] == [True, True, False, False]
+        alone = await redis.decide(now(), [Hit(DAY, "all|consumer=a", 0)])
+        assert alone.figures[0].remaining == 3
+
+
+async def test_slots_are_given_back(valkey: Valkey) -> None:
+    limit = Concurrency(name="slots", amount=1)
+    async with store(valkey.url) as redis:
+        first, second = (Hit(limit, "slots|consumer=a", 1, name) for name in ("first", "second"))
+        assert (await redis.decide(now(), [first])).admitted
+        assert not (await redis.decide(now(), [second])).admitted
+        await redis.release([second])
+        assert not (await redis.decide(now(), [second])).admitted
+        await redis.release([first])
+        assert (await redis.decide(now(), [second])).admitted
+
+
+async def test_bytes_are_charged_beyond_the_limit_and_keys_expire(valkey: Valkey) -> None:
+    quota = FixedWindow(name="quota", amount=100, per="day", unit="content-bytes")
+    async with store(valkey.url) as redis:
+        await redis.charge(now(), [Hit(quota, "quota|consumer=a", 5_000_000_000)])
+        decision = await redis.decide(now(), [Hit(quota, "quota|consumer=a", 0)])
+        assert (decision.admitted, decision.figures[0].remaining) == (False, 0)
+    ttl = valkey.ask("PTTL", "xds:{consumer=a}quota|consumer=a")
+    assert isinstance(ttl, int)
+    assert 0 < ttl <= 86_400_000
+
+
+async def test_an_exhausted_key_is_answered_without_redis(valkey: Valkey) -> None:
+    async with store(valkey.url) as redis:
+        hit = Hit(FixedWindow(name="l", amount=1, per="day"), "cached|consumer=a")
+        at = now()
+        assert [(await redis.decide(at, [hit])).admitted for _ in range(2)] == [True, False]
+        before = valkey.ask("INFO", "commandstats")
+        cached = await redis.decide(at, [hit])
+        after = valkey.ask("INFO", "commandstats")
+        assert not cached.admitted
+        assert cached.figures[0].reset > at
+        assert before["cmdstat_evalsha"]["calls"] == after["cmdstat_evalsha"]["calls"]  # type: ignore[index]
+
+
+def _ask(url: str, count: int, results: multiprocessing.Queue[int]) -> None:
+    async def ask() -> int:
+        async with store(url, 30.0) as redis:
+            hits = [
+                Hit(FixedWindow(name="many", amount=100, per="day"), "many|consumer=a"),
+                Hit(TokenBucket(name="wide", amount=1, per="day", burst=100), "wide|ip=1"),
+            ]
+            found = await asyncio.gather(*(redis.decide(now(), hits) for _ in range(count)))
+            assert not any(one.uncounted for one in found)
+            return sum(one.admitted for one in found)
+
+    results.put(asyncio.run(ask()))
+
+
+def admitted_by_processes(url: str) -> int:
+    """How many of 3 times 150 requests three processes admit together."""
+    context = multiprocessing.get_context("spawn")
+    results: multiprocessing.Queue[int] = context.Queue()
+    processes = [context.Process(target=_ask, args=(url, 150, results)) for _ in range(3)]
+    for one in processes:
+        one.start()
+    total = sum(results.get(timeout=60) for _ in processes)
+    for one in processes:
+        one.join(30)
+    return total
+
+
+def test_several_processes_admit_exactly_the_limit(valkey: Valkey) -> None:
+    assert admitted_by_processes(valkey.url) == 100
+
+
+def test_a_cluster_admits_no_more_than_the_limit(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        assert 90 <= admitted_by_processes(cluster.url) <= 100
+
+
+async def test_a_killed_server_lets_pass_what_may_and_comes_back(tmp_path: Path) -> None:
+    with Valkey(tmp_path) as server:
+        async with store(server.url, 0.5) as redis:
+            assert (await redis.decide(now(), [Hit(DAY, "k|ip=1")])).figures
+            server.kill()
+            for _ in range(FAILURES + 1):
+                passed = await redis.decide(now(), [Hit(DAY, "k|ip=1")])
+                assert (passed.admitted, passed.uncounted) == (True, True)
+            assert not (await redis.decide(now(), [Hit(STRICT, "s|ip=1")])).admitted
+            server.start()
+
+            async def counted() -> bool:
+                return bool((await redis.decide(now(), [Hit(DAY, "k|ip=1", 0)])).figures)
+
+            await eventually(counted, "Redis to be asked again")
+
+
+async def test_a_paused_server_costs_no_more_than_the_deadline_and_then_nothing(tmp_path: Path) -> None:
+    with Valkey(tmp_path) as server:
+        async with store(server.url, 0.05) as redis:
+            server.signal(signal.SIGSTOP)
+            answers = [await redis.decide(now(), [Hit(DAY, "k|ip=1")]) for _ in range(200)]
+            assert all(one.admitted and one.uncounted for one in answers)
+            assert redis._closed_until > 0
+            server.signal(signal.SIGCONT)
+
+            async def counted() -> bool:
+                return bool((await redis.decide(now(), [Hit(DAY, "k|ip=1", 0)])).figures)
+
+            await eventually(counted, "Redis to be asked again")
+
+
+async def test_a_flushed_server_counts_from_nothing(tmp_path: Path) -> None:
+    with Valkey(tmp_path) as server:
+        async with store(server.url) as redis:
+            await redis.decide(now(), [Hit(DAY, "k|ip=1", 4)])
+            server.ask("FLUSHALL")
+            server.ask("SCRIPT", "FLUSH")
+            assert (await redis.decide(now(), [Hit(DAY, "k|ip=1")])).figures[0].remaining == 4
+
+
+async def test_a_server_that_cannot_be_written_is_as_one_that_is_away(tmp_path: Path) -> None:
+    with Valkey(tmp_path) as server:
+        server.ask("REPLICAOF", "127.0.0.1", server.port)
+        async with store(server.url) as redis:
+            assert (await redis.decide(now(), [Hit(DAY, "k|ip=1")])).uncounted
+            server.ask("REPLICAOF", "NO", "ONE")
+            assert (await redis.decide(now(), [Hit(DAY, "k|ip=1")])).figures[0].remaining == 4
+
+
+async def test_a_fail_over_is_followed(tmp_path: Path) -> None:
+    with Valkey(tmp_path) as master, Valkey(tmp_path, "--replicaof", f"127.0.0.1 {master.port}") as replica:
+
+        async def linked() -> bool:
+            return b"master_link_status:up" in str(replica.ask("INFO", "replication")).encode() or (
+                replica.ask("INFO", "replication")["master_link_status"] == "up"  # type: ignore[index]
+            )
+
+        await eventually(linked, "the replica")
+        with SentinelServer(tmp_path, master) as sentinel:
+
+            async def known() -> bool:
+                return bool(sentinel.ask("SENTINEL", "REPLICAS", "counters"))
+
+            await eventually(known, "the Sentinel to know the replica")
+            async with store(sentinel.url) as redis:
+                assert (await redis.decide(now(), [Hit(DAY, "k|ip=1", 3)])).figures[0].remaining == 2
+                master.ask("WAIT", 1, 5000)
+                master.kill()
+
+                async def counted() -> bool:
+                    return bool((await redis.decide(now(), [Hit(DAY, "k|ip=1", 0)])).figures)
+
+                await eventually(counted, "the fail-over")
+                assert (await redis.decide(now(), [Hit(DAY, "k|ip=1", 0)])).figures[0].remaining == 2
+
+
+async def test_counters_are_reset_by_prefix(valkey: Valkey) -> None:
+    async with store(valkey.url) as redis:
+        for key in ("gone|a*|consumer=a", "kept|consumer=a"):
+            await redis.decide(now(), [Hit(DAY, key)])
+        assert await asyncio.to_thread(redis.reset, "gone|a*") == 1
+        assert (await redis.decide(now(), [Hit(DAY, "gone|a*|consumer=a")])).figures[0].remaining == 4
+        assert (await redis.decide(now(), [Hit(DAY, "kept|consumer=a")])).figures[0].remaining == 3
+
+
+def test_a_sentinel_needs_the_name_of_the_master() -> None:
+    with pytest.raises(ValueError, match="the name of the master is missing"):
+        connect("redis+sentinel://127.0.0.1:26379")
