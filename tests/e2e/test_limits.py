@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.backend import Backend
 from tests.support.policy_server import Stack
+from tests.support.valkey import Valkey
 from tests.support.wait import wait_for
 
 KEYS = {name: f"key-of-{name}" for name in ("acme", "beta", "gamma", "vip")}
@@ -279,3 +280,30 @@ routes:
         answer = stack.get("/closed")
         assert answer.status_code == 503
         assert answer.json()["reason"] == "rate_limit_unavailable"
+
+
+def test_a_second_policy_server_goes_on_counting_in_redis(tmp_path: Path, backend: Backend) -> None:
+    with Valkey(tmp_path) as valkey:
+        stack = Stack(tmp_path, tcp=True, arguments=("--counters", valkey.url))
+        (tmp_path / "gateway.yaml").write_text(f"""
+listeners: {{http: {{port: {stack.listener}}}}}
+upstreams: {{echo: {{endpoints: [{backend.address}]}}}}
+routes:
+  a: {{path: /a, upstream: echo, policies: {{rate_limit: 5/day}}}}
+""")
+        with stack:
+            assert statuses(stack, "/a", 3) == [200] * 3
+            # The counters outlive the process that counted.
+            stack.policy_server.stop()
+            answers: list[httpx.Response] = []
+
+            def counted_again() -> bool:
+                answers.append(stack.get("/a"))
+                return "x-ratelimit-limit" in answers[-1].headers
+
+            with stack.server():
+                wait_for(counted_again, "the second policy server")
+                answers += [stack.get("/a") for _ in range(3)]
+            told = [one.status_code for one in answers if "x-ratelimit-limit" in one.headers]
+            assert told.count(200) <= 2
+            assert told[-1] == 429
