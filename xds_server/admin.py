@@ -6,10 +6,13 @@ It runs in a thread of its own, so that it answers also while the control plane 
 from __future__ import annotations
 
 import json
+import socket
+import socketserver
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,8 +40,26 @@ LONGEST = 1 << 16
 """Bytes of a body."""
 
 
+UNIX = "unix:"
+
+
+class _Local(ThreadingHTTPServer):
+    """The same on a Unix socket, which only those reach who may open its folder."""
+
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        path = Path(str(self.server_address))
+        if path.is_socket():
+            path.unlink()  # of a process that was killed
+        socketserver.TCPServer.server_bind(self)
+
+
 class Admin:
-    """Serves `pages` and `actions` by path. Raises OSError when the address is taken."""
+    """Serves `pages` and `actions` by path. Raises OSError when the address is taken.
+
+    A host of ``unix:/PATH`` is a Unix socket, which has no port.
+    """
 
     def __init__(self, host: str, port: int, pages: Pages, actions: Actions = NONE) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -53,14 +74,17 @@ class Admin:
             def log_message(self, *_: object) -> None:
                 """Probes are no news."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
+        if host.startswith(UNIX):
+            self._server: ThreadingHTTPServer = _Local(host.removeprefix(UNIX), Handler)  # type: ignore[arg-type] # typeshed knows ports only
+        else:
+            self._server = ThreadingHTTPServer((host, port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
 
     @property
     def port(self) -> int:
-        """The port that is bound."""
-        return int(self._server.server_address[1])
+        """The port that is bound; 0 on a Unix socket."""
+        return int(self._server.server_port) if isinstance(self._server.server_address, tuple) else 0
 
     def start(self) -> None:
         """Begin to answer."""

@@ -87,10 +87,14 @@ async def serve(options: Options) -> None:
 
 @dataclass(slots=True)
 class _Beside:
-    """Addresses of what runs on this machine: `xds` for the processes beside, `policy` for Envoys."""
+    """Addresses of what runs on this machine: `xds` for the processes beside, `policy` for Envoys.
+
+    `admin` is where the policy server beside shows its counters, None where someone else runs one.
+    """
 
     xds: str
     policy: str
+    admin: str | None
     need: Callable[[], Awaitable[None]] | None
 
 
@@ -99,11 +103,13 @@ async def _beside(options: Options, stack: AsyncExitStack) -> _Beside:
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xds-run-"))
     xds = f"unix:{folder}/xds.sock"
     if options.policy_server is not None or not options.proxy:
-        return _Beside(xds, options.policy_server or POLICY_SERVER_ADDRESS, None)
-    policy = f"unix:{folder}/policy.sock"
+        return _Beside(xds, options.policy_server or POLICY_SERVER_ADDRESS, None, None)
+    policy, admin = f"unix:{folder}/policy.sock", f"unix:{folder}/admin.sock"
     command = (sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", policy)
     process = Process(
-        "the policy server", (*command, "--drain", str(options.drain)), patience=options.drain + 5
+        "the policy server",
+        (*command, "--admin-address", admin, "--drain", str(options.drain)),
+        patience=options.drain + 5,
     )
     stack.push_async_callback(process.stop)
 
@@ -115,7 +121,7 @@ async def _beside(options: Options, stack: AsyncExitStack) -> _Beside:
             begun = True
             await process.start()
 
-    return _Beside(xds, policy, need)
+    return _Beside(xds, policy, admin, need)
 
 
 async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStack) -> Control:
@@ -135,7 +141,9 @@ async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStac
         _restore(options.state, store, stack)
     address = await _serve(options, beside, store, stack)
     try:
-        admin = Admin(options.admin_host, options.admin_port, _pages(control.serving, fleet, counted))
+        admin = Admin(
+            options.admin_host, options.admin_port, _pages(control.serving, fleet, counted, beside.admin)
+        )
     except OSError as error:
         raise EnvironmentFailed(f"{error}; choose another address") from None
     admin.start()
@@ -236,12 +244,18 @@ def _place(serving: Serving, type_: ResourceType, name: str) -> Place | None:
     return serving.compiled.gateway.place(path)
 
 
-def _pages(serving: Serving, fleet: Fleet, counted: metrics.Metrics) -> Pages:
+def _pages(serving: Serving, fleet: Fleet, counted: metrics.Metrics, beside: str | None) -> Pages:
     return {
         "/metrics": lambda: Page(200, counted.text(), metrics.CONTENT_TYPE),
         "/healthz": lambda: Page.of({"status": "ok"}),
         "/ready": lambda: Page.of({"ready": serving.compiled is not None}, 200 if serving.compiled else 503),
-        "/status": lambda: Page.of({"gateway": _gateway(serving), "envoys": fleet.as_json()}),
+        "/status": lambda: Page.of(
+            {
+                "gateway": _gateway(serving),
+                "policy_server": {"admin": beside},
+                "envoys": fleet.as_json(),
+            }
+        ),
     }
 
 

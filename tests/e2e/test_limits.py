@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +15,11 @@ import pytest
 
 from tests.support.backend import Backend
 from tests.support.policy_server import Stack
+from tests.support.ports import free_port
+from tests.support.running import Running
 from tests.support.valkey import Valkey
 from tests.support.wait import wait_for
+from xds_server.cli.main import main
 
 KEYS = {name: f"key-of-{name}" for name in ("acme", "beta", "gamma", "vip")}
 
@@ -258,6 +262,45 @@ def test_a_changed_limit_is_effective_at_once_and_keeps_its_count(stack: Stack, 
     assert int(stack.get("/changing").headers["x-ratelimit-remaining"]) <= 50 - 6
 
 
+def test_an_operator_sees_and_resets_counters(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    admin = ("--admin", stack.policy_server.admin)
+    tenant = {"x_tenant": "operated"}
+    assert statuses(stack, "/header", 3, **tenant) == [200, 200, 429]
+    key = "route/header|requests|fixed_window|day|header:x-tenant=operated"
+    assert main(["limits", key, *admin]) == 0
+    assert (
+        f"{key}  requests-per-day-by-header-x-tenant: 2 of 2 used, 0 left, until 20"
+        in capsys.readouterr().out
+    )
+    assert main(["limits", key, "--reset", "--output", "json", *admin]) == 0
+    assert json.loads(capsys.readouterr().out) == {"reset": 1}
+    assert main(["limits", key, "--output", "json", *admin]) == 0
+    assert json.loads(capsys.readouterr().out)["counters"] == []
+    assert statuses(stack, "/header", 3, **tenant) == [200, 200, 429]
+    assert main(["limits", "--reset", *admin]) == 2
+    assert "--all" in capsys.readouterr().err
+
+
+def test_xds_run_tells_where_the_policy_server_beside_it_counts(
+    tmp_path: Path, backend: Backend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port, folder = free_port(), tmp_path / "gateway"
+    folder.mkdir()
+    (folder / "gateway.yaml").write_text(f"""
+listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
+upstreams: {{echo: {{endpoints: [{backend.address}]}}}}
+routes: {{a: {{path: /a, upstream: echo, policies: {{rate_limit: {{requests: 1, per: day, by: route}}}}}}}}
+""")
+    with Running(folder, tmp_path) as running:
+        admin = ("--admin", running.admin)
+        wait_for(lambda: httpx.get(f"http://127.0.0.1:{port}/a").status_code == 429, "the limit")
+        assert main(["limits", *admin]) == 0
+        assert "1 counter in memory" in capsys.readouterr().out
+        assert main(["limits", "--reset", "--all", *admin]) == 0
+        assert "1 counter reset" in capsys.readouterr().out
+        assert httpx.get(f"http://127.0.0.1:{port}/a").status_code == 200
+
+
 def test_routes_without_limits_ask_nobody(stack: Stack) -> None:
     answer = stack.get("/free")
     assert answer.status_code == 200
@@ -282,7 +325,9 @@ routes:
         assert answer.json()["reason"] == "rate_limit_unavailable"
 
 
-def test_a_second_policy_server_goes_on_counting_in_redis(tmp_path: Path, backend: Backend) -> None:
+def test_a_second_policy_server_goes_on_counting_in_redis(
+    tmp_path: Path, backend: Backend, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Valkey(tmp_path) as valkey:
         stack = Stack(tmp_path, tcp=True, arguments=("--counters", valkey.url))
         (tmp_path / "gateway.yaml").write_text(f"""
@@ -301,9 +346,14 @@ routes:
                 answers.append(stack.get("/a"))
                 return "x-ratelimit-limit" in answers[-1].headers
 
-            with stack.server():
+            with stack.server() as second:
                 wait_for(counted_again, "the second policy server")
                 answers += [stack.get("/a") for _ in range(3)]
-            told = [one.status_code for one in answers if "x-ratelimit-limit" in one.headers]
-            assert told.count(200) <= 2
-            assert told[-1] == 429
+                told = [one.status_code for one in answers if "x-ratelimit-limit" in one.headers]
+                assert told.count(200) <= 2
+                assert told[-1] == 429
+                assert main(["limits", "--admin", second.admin]) == 0
+                assert "not listed from here" in capsys.readouterr().out
+                assert main(["limits", "route/a|", "--reset", "--admin", second.admin]) == 0
+                assert "1 counter reset" in capsys.readouterr().out
+                assert stack.get("/a").status_code == 200

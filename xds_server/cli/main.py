@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "status": "every connected Envoy, and what it acknowledged or rejected",
     "watch": "a client to any xDS server, that shows what it is sent",
     "policy-server": "the services that decide what Envoy cannot, fed by a control plane",
+    "limits": "the counters of limits: what is used and left, and how to reset them",
     "bootstrap": "the bootstrap for an Envoy that someone else runs",
     "schema": "the JSON Schema of the language",
     "version": "the versions of this command and of the bundled Envoy",

@@ -30,7 +30,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="127.0.0.1:18001",
         help="where Envoys ask, HOST:PORT (several processes may share it) or unix:/PATH",
     )
-    add("--admin-address", help="probes, status and metrics, HOST:PORT; port 0: any; default: none")
+    add(
+        "--admin-address",
+        help="probes, status, metrics and counters, HOST:PORT (0: any) or unix:/PATH; default: none",
+    )
     add("--node-id", default="", help="what `xds status` calls it; default: policy-server@HOSTNAME")
     add(
         "--grpc",

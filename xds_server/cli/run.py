@@ -128,7 +128,9 @@ def _endpoint(text: str) -> str:
 
 
 def address(option: str, text: str) -> tuple[str, int]:
-    """Host and port of an option's value. Raises WrongUsage."""
+    """Host and port of an option's value, or ``unix:/PATH`` and 0. Raises WrongUsage."""
+    if text.startswith("unix:/"):
+        return text, 0
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise WrongUsage(f"{option}: '{text}' is not HOST:PORT, such as 127.0.0.1:19000")

@@ -131,7 +131,7 @@ def listen_admin(address: tuple[str, int], pages: Pages, actions: Actions = NONE
     """Answer pages and take actions. Raises OSError when the address is taken."""
     admin = Admin(*address, pages, actions)
     admin.start()
-    log.info("admin at http://%s:%d", address[0], admin.port)
+    log.info("admin at %s", f"http://{address[0]}:{admin.port}" if admin.port else address[0])
     return admin
 
 

@@ -1,0 +1,126 @@
+"""xds limits: the counters of limits, shown and reset through a policy server's admin address."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import socket
+import time
+from typing import Any
+
+from xds_server.cli import output
+from xds_server.cli.run import address
+from xds_server.errors import EnvironmentFailed, WrongUsage
+
+NOT_FOUND = 404
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this command."""
+    parser.add_argument("prefix", nargs="?", default="", help="only counters whose key begins with this")
+    parser.add_argument(
+        "--admin",
+        default="127.0.0.1:19000",
+        metavar="ADDRESS",
+        help="HOST:PORT or unix:/PATH of a policy server, or of an `xds run` that has one beside it",
+    )
+    parser.add_argument("--reset", action="store_true", help="forget the counters, in Redis too")
+    parser.add_argument("--all", action="store_true", help="with --reset and no prefix: every counter")
+    output.add_output(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show or reset counters. Raises EnvironmentFailed, WrongUsage."""
+    if arguments.reset and not arguments.prefix and not arguments.all:
+        raise WrongUsage("--reset: name the beginning of the keys, such as 'plan/free|', or say --all")
+    admin = arguments.admin
+    status, shown = _ask(admin, "GET", "/limits")
+    if status == NOT_FOUND:
+        admin = _beside(admin)
+        status, shown = _ask(admin, "GET", "/limits")
+    if status != http.client.OK:
+        raise EnvironmentFailed(
+            f"the policy server at {admin} counts nothing that it can show; "
+            "one with several workers keeps its counters in each of them or in Redis"
+        )
+    if arguments.reset:
+        _reset(admin, arguments)
+    else:
+        _show(shown, arguments)
+    return 0
+
+
+def _reset(admin: str, arguments: argparse.Namespace) -> None:
+    status, done = _ask(admin, "POST", "/limits/reset", arguments.prefix)
+    if status != http.client.OK:
+        raise EnvironmentFailed(f"the policy server at {admin} did not reset them: {done}")
+    if arguments.output == "json":
+        output.as_json(done)
+    else:
+        print(output.counted(done["reset"], "counter") + " reset")
+
+
+def _show(shown: dict[str, Any], arguments: argparse.Namespace) -> None:
+    if "counters" in shown:
+        found = [one for one in shown["counters"] if one["key"].startswith(arguments.prefix)]
+        shown = {**shown, "counters": found}
+    if arguments.output == "json":
+        output.as_json(shown)
+    elif "counters" not in shown:
+        print(f"counters are in {shown['store']}, which is not listed from here; --reset works on them")
+    else:
+        _print(shown["counters"])
+        if shown["uncounted"]:
+            print(f"memory was full for {output.counted(shown['uncounted'], 'request')}, which did not count")
+
+
+def _print(counters: list[dict[str, Any]]) -> None:
+    print(output.counted(len(counters), "counter") + " in memory")
+    width = max((len(one["key"]) for one in counters), default=0)
+    for one in counters:
+        until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(one["reset"]))
+        figures = f"{one['used']} of {one['amount']} used, {one['remaining']} left, until {until}"
+        print(f"{one['key']:<{width}}  {one['limit']}: {figures}")
+
+
+def _beside(admin: str) -> str:
+    """The policy server beside the `xds run` at this address."""
+    status, told = _ask(admin, "GET", "/status")
+    found = told.get("policy_server", {}).get("admin") if status == http.client.OK else None
+    if not found:
+        raise EnvironmentFailed(f"no policy server runs beside {admin}; see --admin")
+    return str(found)
+
+
+def _ask(admin: str, method: str, path: str, body: str | None = None) -> tuple[int, Any]:
+    """Status and JSON of an answer. Raises EnvironmentFailed."""
+    connection = _connection(admin)
+    try:
+        connection.request(method, path, body.encode() if body is not None else None)
+        answer = connection.getresponse()
+        return answer.status, json.load(answer)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise EnvironmentFailed(f"no policy server answers at {admin}: {error}; see --admin") from None
+    finally:
+        connection.close()
+
+
+def _connection(admin: str) -> http.client.HTTPConnection:
+    host, port = address("--admin", admin)
+    if not host.startswith("unix:"):
+        return http.client.HTTPConnection(host, port, timeout=10)
+    return _Local(host.removeprefix("unix:"))
+
+
+class _Local(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=10)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
