@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+import ssl
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,17 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from google.protobuf import any_pb2
 
+from tests.support.certificates import Authority
 from tests.support.envoy import Envoy
 from tests.support.ports import free_port
-from tests.support.resources import cluster, endpoint, listener, routes
+from tests.support.resources import ADS, cluster, endpoint, listener, routes
 from tests.support.wait import wait_for
 from tests.support.xds import XdsThread, bootstrap
 from xds_server.discovery.snapshot import Resource, Snapshot
-from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ROUTE, ResourceType
+from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, ResourceType
 from xds_server.serving.events import Nacked
 from xds_server.serving.store import Store
 
@@ -81,6 +85,13 @@ class Fleet:
             for one in found
         }
         return sorted(clusters), sorted(one["name"] for one in listeners), prefixes
+
+    def certificates(self) -> dict[str, str]:
+        """The certificates in use, in base64 as Envoy shows them, by the secret's name."""
+        return {
+            one["name"]: one["secret"]["tls_certificate"]["certificate_chain"]["inline_bytes"]
+            for one in self._dump("SecretsConfigDump", "dynamic_active_secrets")
+        }
 
     def ports_of(self, name: str) -> list[int]:
         dumped = [
@@ -196,3 +207,62 @@ def test_endpoints_that_break_a_constraint_are_named_and_stand_at_their_last_acc
     assert set(fleet.rejection().blamed) == {"b"}
     wait_for(lambda: fleet.ports_of("a") == [81], "the good endpoints")
     assert fleet.ports_of("b") == [80]
+
+
+def _secret(name: str, certificate: bytes, key: bytes) -> Resource:
+    message = secret_pb2.Secret(name=name)
+    message.tls_certificate.certificate_chain.inline_bytes = certificate
+    message.tls_certificate.private_key.inline_bytes = key
+    return Resource.of(message)
+
+
+def _tls_listener(name: str, port: int, secret: str) -> Resource:
+    message = listener_pb2.Listener.FromString(_listener(name, port, "r1").body)
+    context = tls_pb2.DownstreamTlsContext()
+    context.common_tls_context.tls_certificate_sds_secret_configs.add(name=secret, sds_config=ADS)
+    message.filter_chains[0].transport_socket.name = "tls"
+    message.filter_chains[0].transport_socket.typed_config.Pack(context)
+    return Resource.of(message)
+
+
+def _certificates(ports: Mapping[str, int]) -> dict[str, str]:
+    """What TLS connections to these ports are shown."""
+    return {name: ssl.get_server_certificate(("127.0.0.1", port), timeout=5) for name, port in ports.items()}
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one-by-one", "together"])
+def test_a_key_of_another_certificate_leaves_the_old_secret_in_use_and_rotates_the_others(
+    fleet: Fleet, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority()
+    ports = {name: free_port() for name in ("s1", "s2", "s3")}
+    old = {name: authority.issue(name) for name in ports}
+    new = {name: authority.issue(name) for name in ports}
+    before, after = ({name: pair[0].decode() for name, pair in state.items()} for state in (old, new))
+    listeners = {name: _tls_listener(name, port, name) for name, port in ports.items()}
+
+    def with_secrets(pairs: Mapping[str, tuple[bytes, bytes]]) -> Resources:
+        wanted = fleet.base()
+        wanted[LISTENER].update(listeners)
+        wanted[SECRET] = {name: _secret(name, *pair) for name, pair in pairs.items()}
+        return wanted
+
+    fleet.publish(with_secrets(old))
+    wait_for(lambda: _certificates(ports) == before, "the certificates")
+    if together:
+        for session in fleet.xds.server.services.sessions.values():
+            monkeypatch.setattr(session.stream.watches[SECRET], "alone", False)
+    fleet.publish(with_secrets({**new, "s2": (new["s2"][0], old["s2"][1])}))
+    rejection = fleet.rejection()
+    assert "KEY_VALUES_MISMATCH" in rejection.message
+    if together:
+        assert set(rejection.versions) == set(ports)
+        assert not rejection.blamed
+        assert _certificates(ports)["s2"] == before["s2"]
+        shown = base64.b64decode(fleet.certificates()["s2"]).decode()
+        assert shown == after["s2"]  # the dump has what was rejected: only a handshake tells what is in use
+    else:
+        assert set(rejection.blamed) == {"s2"}
+        wait_for(lambda: _certificates(ports) == {**after, "s2": before["s2"]}, "the good certificates")
+        (held,) = fleet.xds.run(fleet.xds.store.held)
+        assert (held.name, held.standing) == ("s2", _secret("s2", *old["s2"]).version)

@@ -104,6 +104,38 @@ def test_renaming_upstreams_costs_no_request_and_waits_for_nobody_in_vain(
 
 
 @BOTH
+def test_adding_and_removing_3000_routes_costs_no_request(
+    tmp_path: Path, backends: tuple[Backend, Backend], delta: bool
+) -> None:
+    port = free_port()
+
+    def with_routes(count: int) -> Snapshot:
+        added = "\n".join(f"  route-{one}: {{path: /added/{one}, upstream: two}}" for one in range(count))
+        return gateways.snapshot(
+            f"listeners:\n  http: {{address: 127.0.0.1, port: {port}}}\n"
+            f"upstreams:\n  one: {{endpoints: ['127.0.0.1:{backends[0].port}']}}\n"
+            f"  two: {{endpoints: ['127.0.0.1:{backends[1].port}']}}\n"
+            f"routes:\n  all: {{path: /*, upstream: one}}\n{added}\n"
+        )
+
+    counts = range(0, 3001, 500)
+    states = {count: with_routes(count) for count in counts}
+    last = f"http://127.0.0.1:{port}/added/2999"
+    with XdsThread() as xds, Envoy(bootstrap(xds.port, delta=delta), tmp_path) as envoy:
+        started(xds, envoy, port, states[0])
+        with Load(port, "/added/0") as load:
+            for count in (*counts, *reversed(counts)):
+                xds.publish(states[count])
+                wait_for(accepted(xds, states[count], ROUTE), f"{count} routes")
+                if count == counts[-1]:
+                    assert httpx.get(last).json()["backend"] == "two"
+            assert httpx.get(last).json()["backend"] == "one"
+        unharmed(envoy, load)
+        assert xds.seen(Nacked) == []
+        assert {event.type for event in xds.seen(Sent)[-6:]} == {ROUTE}
+
+
+@BOTH
 def test_rotating_certificates_costs_no_connection(
     tmp_path: Path, backends: tuple[Backend, Backend], delta: bool
 ) -> None:

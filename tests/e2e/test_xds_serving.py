@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +19,8 @@ from tests.support.wait import wait_for
 from tests.support.xds import XdsThread, bootstrap
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import CLUSTER, ROUTE
-from xds_server.serving.events import Acked, Nacked
+from xds_server.serving.events import Acked, Connected, Nacked
+from xds_server.serving.groups import Groups, Rule
 
 GATEWAY = """
 listeners:
@@ -71,3 +74,68 @@ def test_envoy_gets_a_gateway_an_update_and_rejects_what_is_wrong(
         assert "broken" in nacked.message
         assert httpx.get(f"{url}/people").status_code == 200
         assert len(xds.seen(Nacked)) == 1
+
+
+def test_several_envoys_get_their_own_groups_gateway_and_one_that_rejects_holds_nobody_back(
+    tmp_path: Path, backend: Backend
+) -> None:
+    ports = {"edge": free_port(), "core": free_port()}
+    nodes = {"edge-1": True, "edge-2": False, "core-1": False}
+
+    def publish(group: str, path: str) -> None:
+        text = GATEWAY.format(port=ports[group], backend=backend.port, path=path)
+        xds.publish(gateways.snapshot(text), group)
+
+    with ExitStack() as stack:
+        groups = Groups(Rule(group="edge", id="edge-*"), Rule(group="core", id="core-*"))
+        xds = stack.enter_context(XdsThread(group_of=groups))
+        envoys = {
+            name: stack.enter_context(Envoy(_strict(xds.port, delta, name), tmp_path))
+            for name, delta in nodes.items()
+        }
+        publish("edge", "/of-edge")
+        publish("core", "/of-core")
+        for name, envoy in envoys.items():
+            _until(envoy, f"/of-{name[:4]}")
+
+        publish("edge", "~^/[0-9]+/regex$")
+        publish("core", "/of-core/next")
+        (nacked,) = wait_for(lambda: xds.seen(Nacked), "the rejection")
+        assert (nacked.node.id, nacked.group, set(nacked.blamed)) == ("edge-2", "edge", {"http"})
+        _until(envoys["edge-1"], "^/[0-9]+/regex$")
+        _until(envoys["core-1"], "/of-core/next")
+        assert _paths(envoys["edge-2"]) == ["/of-edge"]
+
+        publish("edge", "/of-edge/mended")
+        for name in ("edge-1", "edge-2"):
+            _until(envoys[name], "/of-edge/mended")
+        assert len(xds.seen(Nacked)) == 1
+        assert {event.node.id: event.protocol == "delta" for event in xds.seen(Connected)} == nodes
+
+
+def _strict(port: int, delta: bool, node: str) -> dict[str, Any]:
+    """The second Envoy's bootstrap: no regular expression is small enough for it."""
+    runtime = {"re2.max_program_size.error_level": 1} if node.endswith("-2") else {}
+    layers = {"layers": [{"name": "strict", "static_layer": runtime}]}
+    return {**bootstrap(port, delta=delta, node=node), "layered_runtime": layers}
+
+
+def _until(envoy: Envoy, path: str) -> None:
+    wait_for(lambda: _paths(envoy) == [path], f"the route {path}")
+
+
+def _paths(envoy: Envoy) -> list[str]:
+    """What the routes of an Envoy match."""
+    configurations = [
+        one["route_config"]
+        for part in envoy.config_dump()["configs"]
+        for one in part.get("dynamic_route_configs", [])
+    ]
+    matches = [
+        route["match"]
+        for one in configurations
+        for host in one["virtual_hosts"]
+        for route in host["routes"]
+        if "route" in route
+    ]
+    return [one.get("path") or one.get("prefix") or one["safe_regex"]["regex"] for one in matches]
