@@ -20,6 +20,7 @@ from tests.support.policy_server import PolicyServerProcess
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
 from tests.support.xds import XdsThread
+from xds_server.cli.main import main
 from xds_server.compiler import Compiler
 from xds_server.policy_server.workers import together
 from xds_server.sources.folder import read_folder
@@ -37,6 +38,8 @@ routes: {r: {path: /, respond: {body: ok}, policies: {ext_authz: {python: "p.py:
 """
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 WORKERS = 2
+SHARED = ("--counters", "redis://127.0.0.1:1")
+"""Nothing is limited here, so that nobody asks it."""
 
 
 def ask(address: str) -> int:
@@ -64,7 +67,7 @@ def control(folder: Path) -> Iterator[XdsThread]:
 def serving(folder: Path, listen: str, *arguments: str) -> Iterator[PolicyServerProcess]:
     with control(folder) as xds:
         started = PolicyServerProcess(
-            f"127.0.0.1:{xds.port}", listen, folder, "--workers", str(WORKERS), *arguments
+            f"127.0.0.1:{xds.port}", listen, folder, "--workers", str(WORKERS), *SHARED, *arguments
         )
         with started as server:
             wait_for(lambda: len(processes(server)) == WORKERS, "both workers to be ready")
@@ -124,7 +127,7 @@ def test_a_port_that_cannot_be_had_ends_them_all(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        server = PolicyServerProcess(f"127.0.0.1:{xds.port}", address, tmp_path, "--workers", "2")
+        server = PolicyServerProcess(f"127.0.0.1:{xds.port}", address, tmp_path, "--workers", "2", *SHARED)
         server.start()
         assert server.process is not None
         assert server.process.wait(30) == 3
@@ -136,12 +139,31 @@ def test_workers_on_a_socket_that_another_server_has_are_refused(tmp_path: Path)
         taken.bind(f"{tmp_path}/policy.sock")
         taken.listen()
         server = PolicyServerProcess(
-            "127.0.0.1:1", f"unix:{tmp_path}/policy.sock", tmp_path, "--workers", "2"
+            "127.0.0.1:1", f"unix:{tmp_path}/policy.sock", tmp_path, "--workers", "2", *SHARED
         )
         server.start()
         assert server.process is not None
         assert server.process.wait(30) == 3
         assert "choose another address" in server.log
+
+
+def test_workers_that_would_each_count_for_themselves_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["policy-server", "--workers", "2"]) == 2
+    said = capsys.readouterr().err
+    assert "--counters redis://HOST:PORT" in said
+    assert "--workers 1" in said
+
+
+@pytest.mark.parametrize("kind", ["native", "grpcio"])
+def test_a_second_process_on_the_port_that_counts_for_itself_says_so(tmp_path: Path, kind: str) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with control(tmp_path) as xds:
+        asked = (f"127.0.0.1:{xds.port}", address, tmp_path, "--grpc", kind)
+        with PolicyServerProcess(*asked) as first, PolicyServerProcess(*asked) as second:
+            assert f"another process listens on {address} too" in second.log
+            assert "another process listens" not in first.log
+            with PolicyServerProcess(*asked, *SHARED) as third:
+                assert "another process listens" not in third.log
 
 
 def test_the_state_of_none_is_not_connected() -> None:

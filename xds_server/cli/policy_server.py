@@ -45,7 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         default=1,
-        help="processes that share the address, each with its own rules and counters; default: 1",
+        help="processes that share the address, each with its own rules; several need --counters redis://…; default: 1",
     )
     add(
         "--counters",
@@ -74,6 +74,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _workers(arguments: argparse.Namespace) -> int:
     if arguments.workers < 1:
         raise WrongUsage("--workers: at least 1")
+    if arguments.workers > 1 and arguments.counters == "memory":
+        raise WrongUsage(
+            f"--workers {arguments.workers}: each would count limits in its own memory, so that up to "
+            f"{arguments.workers} times a limit would pass; share the counters with --counters redis://HOST:PORT, "
+            "or use --workers 1"
+        )
     if arguments.workers > 1 and arguments.grpc == "grpcio" and arguments.listen.startswith("unix:"):
         raise WrongUsage("--grpc=grpcio: its workers can share a port, but no Unix socket")
     return int(arguments.workers)
@@ -94,6 +100,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         node_id=arguments.node_id,
         drain=arguments.drain,
         grpc=arguments.grpc,
+        own_counters=arguments.counters == "memory",
     )
 
 
@@ -116,13 +123,6 @@ def _together(arguments: argparse.Namespace, workers: int) -> int:
         from xds_server.policy_server.workers import run as run_workers
 
         made = _services(arguments.counters)
-        if arguments.counters == "memory":
-            logging.getLogger(__name__).warning(
-                "each of the %d workers counts limits in its own memory, so up to %d times as much may pass; "
-                "give --counters a redis URL where the gateway has limits",
-                workers,
-                workers,
-            )
         return run_workers(_options(arguments), workers, made, Path(folder))
 
 

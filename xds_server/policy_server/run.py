@@ -25,6 +25,7 @@ from xds_server.policy_server.carriers import Kind
 from xds_server.policy_server.client import Client, Tls
 from xds_server.policy_server.rules import Rules
 from xds_server.policy_server.server import PolicyServer
+from xds_server.policy_server.sharing import shares_a_port
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Options:
 
     `tls` is for the control plane. `admin` is where probes and metrics are, None for nowhere; a port of 0 is any free one. `drain` is the number of
     seconds that requests under way get at the end. A worker among several may accept from a socket `listening` that
-    they share, and writes its state to a `status_file`.
+    they share, and writes its state to a `status_file`. `own_counters` says that limits are counted in this process alone.
     """
 
     xds: str
@@ -52,6 +53,7 @@ class Options:
     grpc: Kind = "native"
     listening: socket.socket | None = None
     status_file: Path | None = None
+    own_counters: bool = False
 
 
 async def serve(options: Options, services: Sequence[Service], registry: CollectorRegistry) -> None:
@@ -91,6 +93,12 @@ async def _listen(server: PolicyServer, options: Options, rules: Rules) -> None:
         address = await server.start(options.listen, options.listening)
     except OSError as error:
         raise EnvironmentFailed(f"{error}; choose another address") from None
+    if options.own_counters and shares_a_port():
+        log.warning(
+            "another process listens on %s too: each counts limits in its own memory, so that more than a limit "
+            "passes; stop one of them, or give both the same --counters redis://HOST:PORT",
+            address,
+        )
     gc.collect()
     gc.freeze()  # the rules live long: no request pays for looking at them
     server.healthy = True
