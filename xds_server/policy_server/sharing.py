@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,10 +25,10 @@ def shares_a_port() -> bool:
 def _own_sockets() -> Iterator[str]:
     """The inodes of this process's sockets."""
     with contextlib.suppress(OSError):
-        for name in os.listdir("/proc/self/fd"):
+        for name in Path("/proc/self/fd").iterdir():
             # The file of the list itself is gone by now.
             with contextlib.suppress(OSError):
-                link = os.readlink(f"/proc/self/fd/{name}")
+                link = str(name.readlink())
                 if link.startswith("socket:["):
                     yield link[len("socket:[") : -1]
 

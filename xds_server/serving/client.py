@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,8 @@ from xds_server.discovery.stream import Protocol
 from xds_server.discovery.types import ResourceType
 from xds_server.serving.services import ADS
 
+LAST_WORDS = 2.0
+"""Seconds that a server gets to end a stream which the client has ended."""
 _METHODS = {Protocol.SOTW: "StreamAggregatedResources", Protocol.DELTA: "DeltaAggregatedResources"}
 _REQUESTS: dict[Protocol, Any] = {
     Protocol.SOTW: discovery_pb2.DiscoveryRequest,
@@ -146,4 +150,17 @@ async def watch(
         async for response in stream:
             update, answer = client.receive(response)
             await stream.write(answer)
-            yield update
+            try:
+                yield update
+            except GeneratorExit:
+                await _hang_up(stream)
+                raise
+
+
+async def _hang_up(stream: Any) -> None:
+    """End a stream so that the server reads the last answer: a call that is cancelled may lose it on its way."""
+    with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError):
+        await stream.done_writing()
+        async with asyncio.timeout(LAST_WORDS):
+            async for _ in stream:
+                pass
