@@ -60,7 +60,7 @@ class ApiKey(Policy[ApiKeySettings]):
         failure("api_key_malformed", "There is more than one API key"),
         failure("api_key_unknown", "The API key is not known"),
         failure("api_key_expired", "The API key has expired"),
-        failure("identity_unavailable", "Nobody could tell whose key it is", 503),
+        failure("identity_unavailable", "Nobody could tell whose credential it is", 503),
     )
     rule_types = (consumers.CONSUMER,)
 

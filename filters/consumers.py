@@ -14,14 +14,13 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from envoy.config.core.v3 import base_pb2, config_source_pb2, grpc_service_pb2
-from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2 as pb
-from google.protobuf import duration_pb2
+from envoy.config.core.v3 import base_pb2
 from google.protobuf.message import Message
 
+from filters import lookups
 from filters.credentials import last_second
 from filters.identity import Consumer
-from filters.policy import POLICY_SERVER, HttpFilter
+from filters.policy import HttpFilter
 from filters.rules import RuleType, Table
 from protos import rules_pb2
 
@@ -47,25 +46,13 @@ CONSUMER = RuleType(name="consumer", message=rules_pb2.Consumer, build=_message)
 
 
 def lookup_filter() -> HttpFilter:
-    """The filter that asks. Without an answer the script refuses the key; who has none, or a token, may still pass."""
-    envoy = grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=POLICY_SERVER)
-    timeout = duration_pb2.Duration()
-    timeout.FromTimedelta(TIMEOUT)
-    config = pb.ExtAuthz(
-        grpc_service=grpc_service_pb2.GrpcService(envoy_grpc=envoy, timeout=timeout),
-        transport_api_version=config_source_pb2.V3,
-        failure_mode_allow=True,
-        encode_raw_headers=True,
-        stat_prefix="api_key",
-    )
-    return HttpFilter(name=FILTER, config=config)
+    """The filter that asks whose key it is."""
+    return lookups.lookup_filter(FILTER, EXTENSION, TIMEOUT)
 
 
 def lookup(rule: Mapping[str, Any]) -> Mapping[str, Message]:
     """What a route carries: `rule` says where the key is looked for, as for the script."""
-    text = json.dumps(dict(rule), sort_keys=True, separators=(",", ":"))
-    checks = pb.CheckSettings(context_extensions={EXTENSION: text})
-    return {FILTER: pb.ExtAuthzPerRoute(check_settings=checks)}
+    return lookups.lookup(FILTER, EXTENSION, json.dumps(dict(rule), sort_keys=True, separators=(",", ":")))
 
 
 class Found(NamedTuple):

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from google.protobuf import struct_pb2, wrappers_pb2
 
+from filters.htpasswd import has_slow
 from filters.identity import NAMESPACE, Consumer, Provider
 from filters.language import Mistake
 from filters.policy import Context, HttpFilter, RoutePart
@@ -33,7 +34,7 @@ _UNSAFE = re.compile(rb"[^A-Za-z0-9 ._:/@=+,$-]")
 
 
 Lists = Mapping[str, Iterable[tuple[str, str]]]
-"""Names and hashes (``sha1:…``, ``sha256:…``) by the name of their list."""
+"""Names and hashes (``sha1:…``, ``sha256:…``, or ``bcrypt:`` for the policy server's) by the name of their list."""
 
 
 class Method(Protocol):
@@ -65,12 +66,20 @@ def identity_part(context: Context) -> RoutePart:
         "challenges": list(dict.fromkeys(one.challenge() for one in found.values())),
         **{key: one.rule() for key, one in found.items()},
     }
-    if "api_key" in found and keys_elsewhere(context.consumers):
-        rule["api_key"] = {**found["api_key"].rule(), "elsewhere": True}
+    for key in _elsewhere(context):
+        rule[key] = {**found[key].rule(), "elsewhere": True}
     # One text and not a struct of many fields: Envoy copies it for every request, and the script keeps what it read.
     context_struct = struct_pb2.Struct()
     context_struct.update({"rule": lua(rule)})
     return RoutePart(filter_configs={FILTER: lua_pb2.LuaPerRoute(filter_context=context_struct)})
+
+
+def _elsewhere(context: Context) -> Iterator[str]:
+    """The ways of a route for which the script needs the policy server's answer."""
+    if "api_key" in context.beside and keys_elsewhere(context.consumers):
+        yield "api_key"
+    if "basic_auth" in context.beside and has_slow(context.beside["basic_auth"].htpasswd, context.contents):
+        yield "basic_auth"
 
 
 def lua(value: Any) -> str:

@@ -45,3 +45,19 @@ class PythonPolicy(_message.Message):
     function: str
     source: bytes
     def __init__(self, name: _Optional[str] = ..., file: _Optional[str] = ..., function: _Optional[str] = ..., source: _Optional[bytes] = ...) -> None: ...
+
+class Users(_message.Message):
+    __slots__ = ("name", "users")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    users: _containers.RepeatedCompositeFieldContainer[User]
+    def __init__(self, name: _Optional[str] = ..., users: _Optional[_Iterable[_Union[User, _Mapping]]] = ...) -> None: ...
+
+class User(_message.Message):
+    __slots__ = ("name", "bcrypt")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BCRYPT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    bcrypt: str
+    def __init__(self, name: _Optional[str] = ..., bcrypt: _Optional[str] = ...) -> None: ...

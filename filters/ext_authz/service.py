@@ -17,7 +17,7 @@ from envoy.service.auth.v3 import attribute_context_pb2, external_auth_pb2
 from google.protobuf import struct_pb2
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from filters import consumers
+from filters import consumers, passwords
 from filters.ext_authz.decisions import Decision, Headers, Peer, Request
 from filters.ext_authz.functions import Busy, Failed, Function, load
 from filters.ext_authz.names import FAILED, POLICY, PROBLEM
@@ -30,7 +30,7 @@ from protos import rules_pb2
 log = logging.getLogger(__name__)
 
 NAME = "envoy.service.auth.v3.Authorization"
-OK, PERMISSION_DENIED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 0, 7, 4, 8
+OK, PERMISSION_DENIED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 0, 7, 4, 8, 14
 """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
 STEP = 0.005
 """Seconds between two looks for a policy that is not here yet."""
@@ -46,6 +46,7 @@ class Authorization:
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.perf_counter) -> None:
         self.functions: Table[Function] = Table(POLICY, _function)
         self.keys = consumers.Keys()
+        self.passwords = passwords.Passwords()
         self._clock = clock
         decisions = Counter(
             "xds_policy_decisions",
@@ -73,7 +74,10 @@ class Authorization:
             serialize=external_auth_pb2.CheckResponse.SerializeToString,
         )
         return Service(
-            name=NAME, methods=(check,), tables=(self.functions, self.keys.table), close=self._close
+            name=NAME,
+            methods=(check,),
+            tables=(self.functions, self.keys.table, self.passwords.table),
+            close=self._close,
         )
 
     def check(
@@ -82,6 +86,8 @@ class Authorization:
         """Decide one request, at once where nobody has to be waited for."""
         if consumers.EXTENSION in asked.attributes.context_extensions:
             return self._whose_key(asked.attributes)
+        if passwords.EXTENSION in asked.attributes.context_extensions:
+            return self._whose_password(asked.attributes)
         return self._decide(asked)
 
     async def _decide(self, asked: external_auth_pb2.CheckRequest) -> external_auth_pb2.CheckResponse:
@@ -127,6 +133,28 @@ class Authorization:
             answer["not_after"].number_value = found.not_after
         return response
 
+    async def _whose_password(
+        self, asked: attribute_context_pb2.AttributeContext
+    ) -> external_auth_pb2.CheckResponse:
+        """A yes, as for keys; a status other than OK where nobody can tell, so that Envoy hears nothing."""
+        list_name = asked.context_extensions[passwords.EXTENSION]
+        try:
+            user = await self.passwords.user(list_name, asked.request.http.header_map.headers)
+        except passwords.Missing:
+            self._count("basic_auth", "missing")
+            raise RpcError(UNAVAILABLE, f"the users of {list_name} are not here yet") from None
+        except Busy as busy:
+            self._count("basic_auth", "busy")
+            raise RpcError(RESOURCE_EXHAUSTED, str(busy)) from None
+        self._count("basic_auth", "wrong" if user is None else "found")
+        response = external_auth_pb2.CheckResponse(ok_response=external_auth_pb2.OkHttpResponse())
+        answer = response.dynamic_metadata.fields[passwords.EXTENSION].struct_value.fields
+        if user is None:
+            answer["wrong"].bool_value = True
+        else:
+            answer["user"].string_value = user
+        return response
+
     async def _arrival(self, name: str, limit: float) -> Function | None:
         """A new route and its policy come over two streams, to Envoy and to here: the route may be first."""
         for _ in range(int(limit / STEP) if name else 0):
@@ -142,6 +170,7 @@ class Authorization:
     def _close(self) -> None:
         for function in self.functions.current.values():
             function.close()
+        self.passwords.close()
 
 
 def _function(message: rules_pb2.PythonPolicy) -> Function:

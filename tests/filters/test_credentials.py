@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filters.authentication import protected
-from filters.basic_auth import htpasswd
 from filters.credentials import conflicts, lua, script
+from filters.htpasswd import read
 from filters.identity import ApiKey, Consumer, ConsumerJwt, ConsumerPassword, Jwks, Provider
 from filters.language import Mistake
 from filters.policy import Context
@@ -79,13 +79,27 @@ def test_a_day_that_does_not_exist_is_a_mistake() -> None:
     ]
 
 
-def test_an_htpasswd_file_is_read_and_its_slow_hashes_are_refused_by_line() -> None:
+def test_an_htpasswd_file_is_read_and_what_nobody_verifies_is_refused_by_line() -> None:
     digest = hashlib.sha1(b"secret").digest()
     line = b"ann:{SHA}" + base64.b64encode(digest)
-    assert list(htpasswd(b"# users\n\n" + line)) == [("ann", f"sha1:{digest.hex()}")]
-    for wrong in (b"bob:$2y$05$abc", b"bob:$apr1$x$y", b"bob", b"bob:plain", b"bob:{SHA}x"):
+    assert list(read(b"# users\n\n" + line)) == [("ann", f"sha1:{digest.hex()}")]
+    for form in (b"$2y$", b"$2b$", b"$2a$"):
+        slow = form + b"10$" + b"." * 53
+        assert list(read(b"bob:" + slow)) == [("bob", f"bcrypt:{slow.decode()}")]
+    wrong_lines = (
+        b"bob:$2y$05$abc",
+        b"bob:$2x$05$" + b"." * 53,
+        b"bob:$2y$03$" + b"." * 53,
+        b"bob:$2y$15$" + b"." * 53,
+        b"bob:$2y$05$" + b"." * 21 + b"z" + b"." * 31,
+        b"bob:$apr1$x$y",
+        b"bob",
+        b"bob:plain",
+        b"bob:{SHA}x",
+    )
+    for wrong in wrong_lines:
         with pytest.raises(Mistake, match="line 2"):
-            list(htpasswd(line + b"\n" + wrong))
+            list(read(line + b"\n" + wrong))
 
 
 def test_headers_that_only_the_gateway_sets_are_known_with_every_underscore() -> None:

@@ -233,6 +233,14 @@ webmaster:{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc=
 guest:{SHA}XEzeK5NRKkyTE3BUtNU0fHSrxkY=
 """
 """Passwords admin and guest-password."""
+HTPASSWD_SLOW = """# the same users, their passwords hashed slowly, in each form that bcrypt has had
+webmaster:$2y$05$cU9sthheTzDKIaFTQgTXMOtowIy9m714uufRsK86nH4VkFTJBYAhe
+guest:$2b$04$dSWXrEdqrN3dl1MrEyZpBuAjL7wa4wHs14O3g5ZXjWsOSCSSlU8k2
+long:$2a$04$kIWHFCDiA/cXEYkLgVHdcuus44n/errDof2GZUdDTc1w4/BTpsy6m
+schlüssel:$2y$04$clEYspGrKtXSo5FHveonB.J7oN1mtjOn.x9.iCTU7tDM86qv09qvq
+quick:{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc=
+"""
+"""The same and of: 72 times x, ☃:☃, and admin, the only one for which Envoy needs nobody."""
 
 CREDENTIAL_ROUTES = """
   open: {path: /open, upstream: echo}
@@ -379,3 +387,41 @@ CREDENTIAL_CASES = (
     _refuse("both, of two consumers", "/both", "consumers_differ", lambda: (*bearer(lambda: tokens.token(azp="acme-app"))(), ("x-api-key", "initech-key"))),
 )  # fmt: skip
 """For a gateway of PROVIDERS, CONSUMERS and CREDENTIAL_ROUTES whose listener lets underscores pass in headers."""
+
+SLOW_ROUTES = """
+  file-any: {path: /file-any, upstream: echo, policies: {api_key: true, basic_auth: {htpasswd: {file: htpasswd}}}}
+  file-optional: {path: /file-optional, upstream: echo, policies: {basic_auth: {htpasswd: {file: htpasswd}, optional: true}}}
+  file-both: {path: /file-both, upstream: echo, policies: {api_key: true, basic_auth: {htpasswd: {file: htpasswd}}, authentication: all}}
+"""
+IS_WEBMASTER = {"x-consumer": "webmaster", "x-consumer-plan": "free"}
+SLOW_CASES = (
+    _pass("a password of 72 bytes", "/file", basic("long", "x" * 72)),
+    _refuse("a byte more", "/file", "basic_auth_wrong", basic("long", "x" * 73), "Basic"),
+    _refuse("a byte less", "/file", "basic_auth_wrong", basic("long", "x" * 71), "Basic"),
+    _refuse("what bcrypt takes for the same", "/file", "basic_auth_wrong", basic("webmaster", "admin\0admin"), "Basic"),
+    _refuse("a NUL behind it", "/file", "basic_auth_wrong", basic("webmaster", "admin\0"), "Basic"),
+    _pass("letters beyond ASCII, and a colon", "/file", basic("schlüssel", "☃:☃")),
+    _pass("a quick user of the file", "/file", basic("quick", "admin")),
+    _refuse("a quick user of the file, wrong", "/file", "basic_auth_wrong", basic("quick", "x"), "Basic"),
+    _refuse("an unknown name of the file", "/file", "basic_auth_wrong", basic("root", "admin"), "Basic"),
+    _refuse("a name of the file that is a prefix", "/file", "basic_auth_wrong", basic("webmaste", "admin"), "Basic"),
+    _refuse("the password of another", "/file", "basic_auth_wrong", basic("webmaster", "guest-password"), "Basic"),
+    _refuse("the hash as a password", "/file", "basic_auth_wrong", basic("guest", HTPASSWD_SLOW.split("guest:")[1].split("\n")[0]), "Basic"),
+    _refuse("an empty name and password", "/file", "basic_auth_wrong", basic("", ""), "Basic"),
+    _refuse("a name that is not UTF-8", "/file", "basic_auth_wrong", key("Basic /3g6eA==", "authorization"), "Basic"),
+    _refuse("no base64 for the file", "/file", "basic_auth_malformed", key("Basic !!", "authorization"), "Basic"),
+    _refuse("nothing for the file", "/file", "basic_auth_missing", challenge="Basic"),
+    _refuse("twice", "/file", "basic_auth_malformed", lambda: basic("guest", "guest-password")() * 2, "Basic"),
+    _pass("without padding", "/file", key("basic  Z3Vlc3Q6Z3Vlc3QtcGFzc3dvcmQ", "authorization")),
+    _pass("a key or a user, a user", "/file-any", basic("webmaster", "admin"), {**IS_WEBMASTER, "authorization": None}),
+    _pass("a key or a user, a key", "/file-any", key(ACME), IS_ACME),
+    _pass("a key or a user, a key beside a wrong user", "/file-any", lambda: (*basic("webmaster", "x")(), ("x-api-key", ACME)), IS_ACME),
+    _refuse("a key or a user, a wrong user", "/file-any", "basic_auth_wrong", basic("webmaster", "x"), "Basic"),
+    _refuse("a key or a user, none", "/file-any", "credentials_missing", challenge="Basic"),
+    _pass("optional, none", "/file-optional"),
+    _pass("optional, a user", "/file-optional", basic("webmaster", "admin"), IS_WEBMASTER),
+    _refuse("optional, a wrong one", "/file-optional", "basic_auth_wrong", basic("webmaster", "x"), "Basic"),
+    _pass("a key and a user who is no consumer", "/file-both", lambda: (*basic("guest", "guest-password")(), ("x-api-key", ACME)), IS_ACME),
+    _refuse("a key and a user of another consumer", "/file-both", "consumers_differ", lambda: (*basic("webmaster", "admin")(), ("x-api-key", ACME)), "Basic"),
+)  # fmt: skip
+"""For the same with SLOW_ROUTES, where HTPASSWD_SLOW is the file."""
