@@ -209,6 +209,10 @@ class Plan:
     concurrency: int | None = option("Requests at the same time.", default=None, minimum=1, maximum=2**31)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake for two limits with the same window."""
+        """Yield a mistake for two limits with the same window, and for what no proxy can count alone."""
+        written = self.rate_limit if isinstance(self.rate_limit, tuple) else (self.rate_limit,)
+        if any(one is not None and one.scope == "local" for one in written):
+            remedy = "use scope: global, or write the limit under policies"
+            yield Mistake("a plan counts across all routes and proxies", remedy, path=("rate_limit",))
         yield from repeated_windows("rate_limit", self.rate_limit)
         yield from repeated_windows("quota", self.quota)

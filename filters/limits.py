@@ -71,11 +71,31 @@ class Limit:
         for number, status in enumerate(self.count):
             if not 100 <= status <= 599:
                 yield Mistake("not a status", "write one such as 200", path=("count", number), value=status)
-        if self.count and self.scope == "local":
-            yield Mistake(
-                "a local limit counts before the answer is known", "use scope: global", path=("count",)
-            )
+        if self.scope == "local":
+            yield from self._check_local()
         yield from _check_counted(self)
+
+    def _check_local(self) -> Iterator[Mistake]:
+        """Yield mistakes for what only the policy server can do."""
+        if self.algorithm not in (None, "token_bucket"):
+            yield Mistake("a local limit is a token bucket", "leave out 'algorithm'", path=("algorithm",))
+        remedy = "use scope: global"
+        if self.count:
+            yield Mistake("a local limit counts before the answer is known", remedy, path=("count",))
+        if self.cost != 1:
+            yield Mistake("each request costs a local limit 1", remedy, path=("cost",))
+        if self.shadow:
+            yield Mistake("a local limit always rejects", remedy, path=("shadow",))
+        if self.align != "calendar" or self.timezone != "UTC":
+            where = "align" if self.align != "calendar" else "timezone"
+            yield Mistake(
+                "a local limit has no windows, its bucket is refilled evenly", remedy, path=(where,)
+            )
+        if any(
+            name.startswith("claim:")
+            for name in (self.by if isinstance(self.by, tuple) else (self.by or "",))
+        ):
+            yield Mistake("a local limit cannot count by claims", remedy, path=("by",))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +180,8 @@ def repeated_windows(key: str, limits: Limit | Quota | tuple[Limit | Quota, ...]
     """Yield a mistake for each limit that has the same window and the same `by` as one before it."""
     seen = set()
     for number, limit in enumerate(limits if isinstance(limits, tuple) else ()):
-        if (limit.per, limit.by) in seen:
+        count = (limit.per, limit.by, isinstance(limit, Limit) and limit.scope)
+        if count in seen:
             remedy = "keep the smaller of the two"
             yield Mistake(f"a second limit per {limit.per} on the same count", remedy, path=(key, number))
-        seen.add((limit.per, limit.by))
+        seen.add(count)

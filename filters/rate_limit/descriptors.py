@@ -32,10 +32,12 @@ def word(key: str, value: str) -> Action:
     return Action(generic_key=Action.GenericKey(descriptor_key=key, descriptor_value=value))
 
 
-def expression(key: str, text: str) -> Action:
-    """An entry of a CEL expression; none where it has no value."""
+def expression(key: str, text: str, *, skip_if_error: bool = True) -> Action:
+    """An entry of a CEL expression; where it has no value none, or no descriptor at all."""
     config = any_pb2.Any()
-    config.Pack(expr_pb2.Descriptor(descriptor_key=key, text=text, skip_if_error=True), deterministic=True)
+    config.Pack(
+        expr_pb2.Descriptor(descriptor_key=key, text=text, skip_if_error=skip_if_error), deterministic=True
+    )
     extension = extension_pb2.TypedExtensionConfig(
         name="envoy.rate_limit_descriptors.expr", typed_config=config
     )
@@ -62,7 +64,12 @@ def who() -> Iterator[Action]:
     """The consumer, the plan and the client's address; IPv6 by /64, of which one client has all."""
     yield expression(CONSUMER, identity([CONSUMER]))
     yield expression(PLAN, identity([PLAN]))
-    yield Action(
+    yield address()
+
+
+def address() -> Action:
+    """The client's address."""
+    return Action(
         masked_remote_address=Action.MaskedRemoteAddress(
             v4_prefix_mask_len=wrappers_pb2.UInt32Value(value=32),
             v6_prefix_mask_len=wrappers_pb2.UInt32Value(value=64),

@@ -11,13 +11,14 @@ from envoy.config.ratelimit.v3 import rls_pb2
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2
 from google.protobuf import duration_pb2
+from google.protobuf.message import Message
 
 from filters.credentials import methods
 from filters.language import Mistake
 from filters.language.options import OFF
 from filters.limits import ConcurrencyLimit, Limit, Quota, repeated_windows
 from filters.policy import NOTHING, POLICY_SERVER, Context, HttpFilter, Levels, Policy, RoutePart, Stage
-from filters.rate_limit import answer, descriptors
+from filters.rate_limit import answer, descriptors, local
 from filters.rate_limit.rules import LIMITS, Written, by_of, each, of_plan, shared
 from filters.reasons import Reason, details
 from filters.rules import Rule
@@ -83,9 +84,28 @@ def _entries(found: OnRoute, context: Context) -> Iterator[descriptors.Action]:
 
 def part(context: Context) -> RoutePart:
     """What the route of `context` carries for all of its limits together."""
-    found = on_route(context)
-    if not found.written:
+    found, own = on_route(context), local_limits(context)
+    if not found.written and not own:
         return NOTHING
+    configs: dict[str, Message] = {}
+    if own:
+        told = not found.written and answer.X_RATELIMIT in context.beside.get("limit_headers", answer.STYLES)
+        configs[local.FILTER] = local.on_route(context.route, own, headers=told)
+    if found.written:
+        configs.update(_asked(found, context))
+    return RoutePart(filter_configs=configs, response_headers_to_remove=answer.HEADERS)
+
+
+def local_limits(context: Context) -> tuple[Limit, ...]:
+    """The limits on the route of `context` that each proxy counts for itself."""
+    settings = context.beside.get("rate_limit")
+    places = settings.places if isinstance(settings, Levels) else ()
+    found = (one for _, written in places for one in each(written))
+    return tuple(one for one in found if isinstance(one, Limit) and one.scope == "local")
+
+
+def _asked(found: OnRoute, context: Context) -> Iterator[tuple[str, Message]]:
+    """The limits that the policy server counts."""
     entries = tuple(_entries(found, context))
     limits = [route_components_pb2.RateLimit(actions=entries)]
     if found.everything:
@@ -96,10 +116,7 @@ def part(context: Context) -> RoutePart:
         )
     strict = any(isinstance(one, Limit) and one.on_error == "deny" for one in found.written)
     config = rate_limit_pb2.RateLimitPerRoute(rate_limits=limits)
-    return RoutePart(
-        filter_configs={STRICT_FILTER if strict else FILTER: config},
-        response_headers_to_remove=answer.HEADERS,
-    )
+    yield STRICT_FILTER if strict else FILTER, config
 
 
 def _filter(name: str, *, strict: bool) -> HttpFilter:
@@ -163,6 +180,13 @@ class RateLimit(_Cumulative):
         for mistake in repeated_windows("", settings.places[-1][1]):
             yield Mistake(mistake.message, mistake.remedy, path=mistake.path[1:])
 
+    def explain(self, settings: Levels, context: Context) -> str:
+        """Name who counts."""
+        asked = {shared(one) for _, written in settings.places for one in each(written)}
+        return " and ".join(
+            name for name, kind in (("Envoy", False), (self.enforced_by, True)) if kind in asked
+        )
+
 
 class QuotaLimit(_Cumulative):
     """Bytes in windows, counted when an answer has ended and checked before the next request."""
@@ -193,7 +217,8 @@ class PlanLimits(Policy[Any]):
     enforced_by = "policy server, asked by Envoy"
 
     def http_filters(self, used: Iterable[Any], context: Context) -> tuple[HttpFilter, ...]:
-        return (_filter(FILTER, strict=False), _filter(STRICT_FILTER, strict=True))
+        own = HttpFilter(name=local.FILTER, config=local.filter_config())
+        return (own, _filter(FILTER, strict=False), _filter(STRICT_FILTER, strict=True))
 
     def on_route(self, settings: Any, context: Context) -> RoutePart:
         return part(context)

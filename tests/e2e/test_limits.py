@@ -57,6 +57,7 @@ routes:
   planned: {{path: /planned, upstream: echo, policies: {{api_key: true}}}}
   also-planned: {{path: /also-planned, upstream: echo, policies: {{api_key: true, rate_limit: 3/day}}}}
   exempt: {{path: /exempt, upstream: echo, policies: {{api_key: true, plan_limits: off}}}}
+  mixed: {{path: /mixed, upstream: echo, policies: {{rate_limit: [{{requests: 2, per: day, by: route, scope: local}}, {{requests: 9, per: day, by: route}}]}}}}
   team-a: {{path: /team/a, upstream: echo, use: [common], policies: {{rate_limit: 2/day}}}}
   team-b: {{path: /team/b, upstream: echo, use: [common]}}
   changing: {{path: /changing, upstream: echo, policies: {{rate_limit: {changing}}}}}
@@ -260,6 +261,13 @@ def test_a_changed_limit_is_effective_at_once_and_keeps_its_count(stack: Stack, 
     stack.publish()
     wait_for(lambda: stack.get("/changing").status_code == 200, "the larger limit")
     assert int(stack.get("/changing").headers["x-ratelimit-remaining"]) <= 50 - 6
+
+
+def test_what_a_proxy_rejects_itself_is_neither_asked_for_nor_counted(stack: Stack) -> None:
+    answers = [stack.get("/mixed") for _ in range(4)]
+    assert [one.status_code for one in answers] == [200, 200, 429, 429]
+    assert [one.headers.get("x-ratelimit-limit") for one in answers] == ["9", "9", None, None]
+    assert counted(stack, "route/mixed") == 2
 
 
 def test_an_operator_sees_and_resets_counters(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,129 @@
+"""`scope: local` through the real Envoy: exact counts, with nobody asked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.support.backend import Backend
+from tests.support.envoy import Envoy
+from tests.support.ports import free_port
+from tests.support.xds import XdsThread, bootstrap
+from xds_server.compiler import Compiler
+from xds_server.sources.folder import read_folder
+
+KEYS = ("acme", "beta")
+
+
+def gateway(port: int, echo: str) -> str:
+    consumers = "\n".join(
+        f"  {name}: {{api_keys: [{{sha256: {hashlib.sha256(name.encode()).hexdigest()}}}]}}" for name in KEYS
+    )
+
+    def limited(name: str, limit: str, more: str = "") -> str:
+        return f"  {name}: {{path: /{name}, upstream: echo, policies: {{rate_limit: {limit}{more}}}}}"
+
+    local = "per: day, scope: local"
+    routes = (
+        limited("shared", f"{{requests: 3, {local}, by: route}}"),
+        limited("address", f"{{requests: 2, {local}}}"),
+        limited("consumer", f"{{requests: 2, {local}}}", ", api_key: {optional: true}"),
+        limited("header", f"{{requests: 2, {local}, by: 'header:x-tenant'}}"),
+        limited("both", f"{{requests: 2, {local}, by: [consumer, 'header:X-Tenant']}}", ", api_key: true"),
+        limited("burst", f"{{requests: 1, {local}, burst: 4, by: ip}}"),
+        limited("two", f"[{{requests: 5, {local}}}, {{requests: 2, per: hour, scope: local}}]"),
+        limited("quiet", f"{{requests: 1, {local}}}", ", limit_headers: []"),
+    )
+    return f"""
+listeners: {{http: {{port: {port}, address: 127.0.0.1, trusted_proxies: 1}}}}
+upstreams: {{echo: {{endpoints: [{echo}]}}}}
+consumers:
+{consumers}
+routes:
+""" + "\n".join(routes)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder, port = tmp_path_factory.mktemp("gw"), free_port()
+    with Backend("echo") as echo, XdsThread() as control:
+        (folder / "gateway.yaml").write_text(gateway(port, echo.address))
+        compiled = Compiler({}).compile(read_folder(folder))
+        control.publish(compiled.snapshot)
+        with Envoy(bootstrap(control.port), folder) as envoy:
+            envoy.ready()
+            yield f"http://127.0.0.1:{port}"
+
+
+def statuses(url: str, count: int, **headers: str) -> list[int]:
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    return [httpx.get(url, headers=sent).status_code for _ in range(count)]
+
+
+def test_exactly_so_many_pass_and_the_rejection_has_its_name(url: str) -> None:
+    answers = [httpx.get(f"{url}/shared") for _ in range(5)]
+    assert [one.status_code for one in answers] == [200, 200, 200, 429, 429]
+    assert [one.headers["x-ratelimit-limit"] for one in answers] == ["3"] * 5
+    assert [one.headers["x-ratelimit-remaining"] for one in answers] == ["2", "1", "0", "0", "0"]
+    rejected = answers[-1]
+    assert rejected.headers["retry-after"] == str(86400 // 3)
+    assert rejected.headers["x-gateway-reason"] == "rate_limited"
+    assert rejected.headers["content-type"] == "application/problem+json"
+    assert rejected.json()["reason"] == "rate_limited"
+    assert "retry-after" not in answers[0].headers
+
+
+def test_each_address_has_its_own_bucket(url: str) -> None:
+    one, other = {"x_forwarded_for": "192.0.2.1"}, {"x_forwarded_for": "192.0.2.2"}
+    assert statuses(f"{url}/address", 3, **one) == [200, 200, 429]
+    assert statuses(f"{url}/address", 3, **other) == [200, 200, 429]
+    assert statuses(f"{url}/address", 1, x_forwarded_for="2001:db8:0:1::1") == [200]
+    assert statuses(f"{url}/address", 2, x_forwarded_for="2001:db8:0:1::2") == [200, 429]
+
+
+def test_each_consumer_has_its_own_and_nobody_counts_by_address(url: str) -> None:
+    assert statuses(f"{url}/consumer", 3, x_api_key="acme") == [200, 200, 429]
+    assert statuses(f"{url}/consumer", 3, x_api_key="beta") == [200, 200, 429]
+    assert statuses(f"{url}/consumer", 3) == [200, 200, 429]
+    assert statuses(f"{url}/consumer", 1, x_api_key="acme", x_forwarded_for="192.0.2.9") == [429]
+    assert statuses(f"{url}/consumer", 1, x_forwarded_for="192.0.2.9") == [200]
+
+
+def test_values_of_a_header_count_apart_and_absence_is_one_of_them(url: str) -> None:
+    assert statuses(f"{url}/header", 3, x_tenant="a") == [200, 200, 429]
+    assert statuses(f"{url}/header", 3, x_tenant="b") == [200, 200, 429]
+    assert statuses(f"{url}/header", 2) == [200, 200]
+    assert statuses(f"{url}/header", 1, x_tenant="") == [429]
+
+
+def test_a_combination_counts_together(url: str) -> None:
+    assert statuses(f"{url}/both", 3, x_api_key="acme", x_tenant="a") == [200, 200, 429]
+    assert statuses(f"{url}/both", 3, x_api_key="acme", x_tenant="b") == [200, 200, 429]
+    assert statuses(f"{url}/both", 3, x_api_key="beta", x_tenant="a") == [200, 200, 429]
+    assert statuses(f"{url}/both", 1, x_tenant="a") == [401]
+
+
+def test_a_bucket_holds_its_burst(url: str) -> None:
+    assert statuses(f"{url}/burst", 5) == [200] * 4 + [429]
+
+
+def test_two_limits_apply_together(url: str) -> None:
+    answers = [httpx.get(f"{url}/two") for _ in range(3)]
+    assert [one.status_code for one in answers] == [200, 200, 429]
+
+
+def test_headers_are_chosen(url: str) -> None:
+    answers = [httpx.get(f"{url}/quiet") for _ in range(2)]
+    assert [one.status_code for one in answers] == [200, 429]
+    assert not any("ratelimit-" in name for one in answers for name in one.headers)
+    assert "retry-after" in answers[1].headers
+
+
+def test_many_more_clients_than_envoy_remembers_by_default_count_apart(url: str) -> None:
+    with httpx.Client(base_url=url) as client:
+        tenants = [f"many-{number}" for number in range(100)]
+        first = [client.get("/header", headers={"x-tenant": one}).status_code for one in tenants * 3]
+    assert first == [200] * 200 + [429] * 100
