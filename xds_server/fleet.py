@@ -65,9 +65,12 @@ class Fleet:
         self._streams: dict[int, Status] = {}
         self._bell = asyncio.Event()
 
-    async def until_acknowledged(self, group: str, versions: Mapping[str, str]) -> None:
-        """Wait until somebody of a group is connected and all of it have acknowledged these versions by type."""
-        while not self._acknowledged(group, versions):
+    async def until_acknowledged(self, group: str, versions: Callable[[], Mapping[str, str]]) -> None:
+        """Wait until somebody of a group is connected and all of it have acknowledged these versions by type.
+
+        They are asked for anew after every event: what a rejection has changed is waited for, not what it replaced.
+        """
+        while not self._acknowledged(group, versions()):
             self._bell.clear()
             await self._bell.wait()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from xds_server.compiler import Compiled
 from xds_server.discovery.snapshot import Snapshot
@@ -42,10 +42,14 @@ class Rollout:
         self._store.publish(compiled.snapshot)
 
     async def _until_they_have(self, rules: Snapshot) -> None:
-        wanted = {type_.name: version for type_, version in rules.versions.items() if rules[type_]}
+        def served() -> Mapping[str, str]:
+            """Without what is quarantined, which nobody will acknowledge."""
+            current = self._store.current(POLICY_SERVERS) or rules
+            return {type_.name: current.version(type_) for type_ in rules if rules[type_]}
+
         try:
             async with asyncio.timeout(PATIENCE):
-                await self._fleet.until_acknowledged(POLICY_SERVERS, wanted)
+                await self._fleet.until_acknowledged(POLICY_SERVERS, served)
         except TimeoutError:
             log.warning(
                 "policy servers did not take the rules in %.0fs; Envoys go on without waiting", PATIENCE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from xds_server.serving.server import XdsServer
 from xds_server.serving.session import Session
 from xds_server.serving.store import Store
 from xds_server.serving.tls import Files, credentials
+from xds_server.serving.turns import Turns
 
 
 class Authority:
@@ -158,8 +160,39 @@ def test_secrets_are_served_only_where_nobody_can_listen(
 ) -> None:
     store = Store()
     store.publish(snapshot(secret={"key": "1"}))
-    session = Session(1, Stream(Protocol.DELTA), store, lambda _node, _context: "", lambda: 0.0, anywhere)
+    turns = Turns(1, 0.0)
+    session = Session(
+        1, Stream(Protocol.DELTA), store, lambda _node, _context: "", lambda: 0.0, turns, anywhere
+    )
     session.meet(Peer(peer, security))  # type: ignore[arg-type]
     view = session.view()
     assert view is not None
     assert bool(view[SECRET]) is served
+
+
+def _address() -> str:
+    """This machine's own address that is not loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # connecting it sends nothing
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has only the loopback address")
+        return str(probe.getsockname()[0])
+
+
+@pytest.mark.parametrize("anywhere", [False, True])
+async def test_the_server_serves_secrets_in_the_open_only_where_it_is_told_to(anywhere: bool) -> None:
+    store = Store()
+    store.publish(snapshot(secret={"key": "1"}))
+    server = XdsServer(store, secrets_anywhere=anywhere)
+    address = _address()
+    port = await server.start(f"{address}:0")
+    async with grpc.aio.insecure_channel(f"{address}:{port}") as channel:
+        stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources()
+        await stream.write(
+            discovery_pb2.DeltaDiscoveryRequest(type_url=SECRET.url, resource_names_subscribe=["key"])
+        )
+        response = await stream.read()
+        assert [one.name for one in response.resources] == (["key"] if anywhere else [])
+        assert list(response.removed_resources) == ([] if anywhere else ["key"])
+    await server.stop()

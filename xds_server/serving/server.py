@@ -48,7 +48,8 @@ def options(
 class XdsServer:
     """Serves a store's snapshots. `credentials` None is plain text: for loopback and local sockets.
 
-    Without `secrets_anywhere`, secrets are served over TLS, local sockets and loopback only.
+    Without `secrets_anywhere`, secrets are served over TLS, local sockets and loopback only. `first_at_once` clients are
+    sent their first configuration at the same time, so that a fleet that comes back costs bounded memory.
     """
 
     def __init__(
@@ -58,13 +59,20 @@ class XdsServer:
         group_of: GroupOf = one_group,
         limits: Limits | None = None,
         max_streams: int = 10_000,
+        first_at_once: int = 100,
         secrets_anywhere: bool = False,
         credentials: grpc.ServerCredentials | None = None,
         channel_options: Sequence[tuple[str, int]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.services = Services(
-            store, group_of=group_of, limits=limits, max_streams=max_streams, clock=clock
+            store,
+            group_of=group_of,
+            limits=limits,
+            max_streams=max_streams,
+            first_at_once=first_at_once,
+            secrets_anywhere=secrets_anywhere,
+            clock=clock,
         )
         self._credentials = credentials
         self._options = list(options() if channel_options is None else channel_options)

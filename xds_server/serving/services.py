@@ -17,6 +17,7 @@ from xds_server.discovery.stream import Limits, Protocol, Stream
 from xds_server.discovery.types import ResourceType
 from xds_server.serving.session import Context, Session
 from xds_server.serving.store import Store
+from xds_server.serving.turns import Turns
 
 ADS = ads_pb2.DESCRIPTOR.services_by_name["AggregatedDiscoveryService"].full_name
 
@@ -49,7 +50,10 @@ def one_group(_node: Node, _context: Context) -> str:
 
 
 class Services:
-    """All discovery services over one store. `sessions` are the streams that are open now, by number."""
+    """All discovery services over one store. `sessions` are the streams that are open now, by number.
+
+    At most `first_at_once` clients are sent their first configuration at the same time, until they answer.
+    """
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class Services:
         group_of: GroupOf = one_group,
         limits: Limits | None = None,
         max_streams: int = 10_000,
+        first_at_once: int = 100,
         secrets_anywhere: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -66,6 +71,7 @@ class Services:
         self._group_of = group_of
         self._limits = limits or Limits()
         self._max_streams = max_streams
+        self._turns = Turns(first_at_once, self._limits.patience)
         self._secrets_anywhere = secrets_anywhere
         self._clock = clock
         self._numbers = itertools.count(1)
@@ -97,7 +103,13 @@ class Services:
                 )
             stream = Stream(protocol, only=only, limits=self._limits)
             session = Session(
-                next(self._numbers), stream, self._store, self._group_of, self._clock, self._secrets_anywhere
+                next(self._numbers),
+                stream,
+                self._store,
+                self._group_of,
+                self._clock,
+                self._turns,
+                self._secrets_anywhere,
             )
             self.sessions[session.number] = session
             try:

@@ -19,6 +19,7 @@ from xds_server.discovery.stream import Protocol, Stream
 from xds_server.discovery.types import SECRET, ResourceType
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Nacked, Overdue, Sent
 from xds_server.serving.store import Store
+from xds_server.serving.turns import Turn, Turns
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,8 @@ _END: Any = grpc.aio.EOF  # type: ignore[attr-defined] # the stubs lack it
 class Session:
     """A stream with its client. `group_of` says whose snapshot the node gets; None: the node is refused.
 
-    Secrets go out over TLS and on the same machine only, unless `secrets_anywhere`.
+    Secrets go out over TLS and on the same machine only, unless `secrets_anywhere`. The first responses wait for one of
+    `turns`, which lasts until the client answers.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Session:
         store: Store,
         group_of: Callable[[Node, Context], str | None],
         clock: Callable[[], float],
+        turns: Turns,
         secrets_anywhere: bool = False,
     ) -> None:
         self.number = number
@@ -50,6 +53,8 @@ class Session:
         self._store = store
         self._group_of = group_of
         self._clock = clock
+        self._turns = turns
+        self._turn: Turn | None = None
         self._secrets = secrets_anywhere
         self._bell = asyncio.Event()
         self._ended = False
@@ -94,6 +99,8 @@ class Session:
             reason = self.refused or ""
         finally:
             reading.cancel()
+            if self._turn is not None:
+                self._turn.end()
             self._record(Disconnected(stream=self.number, node=self.node, group=self.group, reason=reason))
 
     async def _read(self, context: Context) -> None:
@@ -107,6 +114,8 @@ class Session:
 
     def _receive(self, request: Any) -> None:
         event = self.stream.receive(request)
+        if self._turn is not None and isinstance(event, protocol.Acked | protocol.Nacked):
+            self._turn.end()
         match event:
             case protocol.Refused():
                 self.refused = event.message
@@ -116,19 +125,34 @@ class Session:
                 self._record(self._nacked(event))
 
     async def _write(self, context: Context) -> None:
-        encode = _ENCODE[self.stream.protocol]
         while not self._ended:
             self._bell.clear()
             if self.refused is not None:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refused)
-            published = self._store.published_at(self.group)
-            for response in self.stream.responses(self.view(), self._clock()):
-                body = encode(response)
-                self._sent[response.type] = (self._clock(), published)
-                await context.write(body)
-                self._record(self._sending(response, len(body)))
+            if self._turn is None:
+                await self._begin(context)
+            else:
+                await self._respond(context)
             self._report_overdue()
             await self._wait()
+
+    async def _begin(self, context: Context) -> None:
+        """The first responses, in turn; what there is to say is decided when the turn has come."""
+        self._turn = await self._turns.take()
+        if self._ended or not await self._respond(context):
+            self._turn.end()
+            self._turn = None
+
+    async def _respond(self, context: Context) -> bool:
+        """Send what there is to send. Returns False when that is nothing."""
+        published = self._store.published_at(self.group)
+        responses = self.stream.responses(self.view(), self._clock())
+        for response in responses:
+            body = _ENCODE[self.stream.protocol](response)
+            self._sent[response.type] = (self._clock(), published)
+            await context.write(body)
+            self._record(self._sending(response, len(body)))
+        return bool(responses)
 
     def meet(self, context: Context) -> None:
         """Take note of who is at the other end, and how."""
