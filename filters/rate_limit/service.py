@@ -11,7 +11,8 @@ from envoy.service.ratelimit.v3 import rls_pb2
 from prometheus_client import CollectorRegistry, Counter
 
 from filters.rate_limit import algorithms as state
-from filters.rate_limit import answer, descriptors
+from filters.rate_limit import answer, descriptors, elsewhere
+from filters.rate_limit.imported import Domain
 from filters.rate_limit.limiter import Decision, Hit, Memory
 from filters.rate_limit.rules import LIMITS, Counted, load
 from filters.rules import Service, Table
@@ -55,7 +56,10 @@ Entries = Mapping[str, str]
 
 
 class RateLimits:
-    """Counts requests by the rules of the gateway. `store` has the counters, `clock` the moment in microseconds."""
+    """Counts requests by the rules of the gateway. `store` has the counters, `clock` the moment in microseconds.
+
+    `domains` are those of Envoys that other people configure; they are never changed but replaced.
+    """
 
     def __init__(
         self,
@@ -65,6 +69,7 @@ class RateLimits:
     ) -> None:
         self.store = store if store is not None else Memory()
         self.rules = Table(LIMITS, load)
+        self.domains: Mapping[str, Domain] = {}
         self._clock = clock
         self._decisions = Counter(
             "xds_rate_limit_decisions",
@@ -98,7 +103,7 @@ class RateLimits:
         counters = [
             shown
             for stored, counter in sorted(self.store.counters())
-            if (shown := _shown(stored, counter, by_base, now)) is not None
+            if (shown := self._shown(stored, counter, by_base, now)) is not None
         ]
         return {"store": "memory", "uncounted": self.store.uncounted, "counters": counters}
 
@@ -110,9 +115,11 @@ class RateLimits:
         self, request: rls_pb2.RateLimitRequest
     ) -> rls_pb2.RateLimitResponse | Awaitable[rls_pb2.RateLimitResponse]:
         """One call of Envoy. Raises RpcError where it names rules that are not here yet."""
-        descriptor = request.descriptors[0] if request.descriptors else None
-        if request.domain != descriptors.DOMAIN or descriptor is None:
-            return _passed(len(request.descriptors))
+        if request.domain != descriptors.DOMAIN:
+            return self._elsewhere(request)
+        if not request.descriptors:
+            return _passed(0)
+        descriptor = request.descriptors[0]
         entries: dict[str, str] = {}
         rules, styles = [], []
         for entry in descriptor.entries:
@@ -131,6 +138,48 @@ class RateLimits:
             return self._awaited(decision, styles, entries)
         assert isinstance(decision, Decision)
         return self._answer(decision, styles, entries)
+
+    def _elsewhere(
+        self, request: rls_pb2.RateLimitRequest
+    ) -> rls_pb2.RateLimitResponse | Awaitable[rls_pb2.RateLimitResponse]:
+        """A call of an Envoy that someone else configures. A domain that nobody gives is let pass, and counted."""
+        domain = self.domains.get(request.domain)
+        if domain is None:
+            self._decisions.labels("unknown_domain").inc()
+            return _passed(len(request.descriptors))
+        asked = elsewhere.asked(domain, request)
+        hits = asked.hits
+        decision = self.store.decide(self._clock(), hits) if hits else Decision(True, 0, ())
+        if isawaitable(decision):
+            return self._awaited_elsewhere(asked, decision)
+        assert isinstance(decision, Decision)
+        return self._told(asked, decision)
+
+    async def _awaited_elsewhere(
+        self, asked: elsewhere.Asked, decision: Awaitable[Decision]
+    ) -> rls_pb2.RateLimitResponse:
+        return self._told(asked, await decision)
+
+    def _told(self, asked: elsewhere.Asked, decision: Decision) -> rls_pb2.RateLimitResponse:
+        self._decisions.labels("admitted" if decision.admitted else "rejected").inc()
+        return elsewhere.answer(asked, decision)
+
+    def _shown(
+        self, stored: str, counter: state.Counter, by_base: Mapping[str, Counted], now: int
+    ) -> dict[str, Any] | None:
+        """A counter as an operator reads it; None where it has ended or no limit knows it any more."""
+        limit = _limit_of(stored, by_base) or elsewhere.limit_of(self.domains.values(), stored)
+        if limit is None or counter.until <= now:
+            return None
+        left = limit.room(counter, now, 0)
+        return {
+            "key": stored,
+            "limit": limit.name,
+            "amount": answer.capacity(limit),
+            "used": answer.capacity(limit) - left,
+            "remaining": max(0, left),
+            "reset": answer.seconds(limit.reset(counter, now)),
+        }
 
     def _counted(self, rules: Iterable[str], entries: Entries) -> list[Counted]:
         """The limits that apply. A plan that is not known has none; a rule that Envoy names has to be there."""
@@ -239,23 +288,12 @@ def _after(counted: Counted, entries: Entries) -> Hit:
     return Hit(counted.limit, key(counted, entries), cost)
 
 
-def _shown(
-    stored: str, counter: state.Counter, by_base: Mapping[str, Counted], now: int
-) -> dict[str, Any] | None:
-    """A counter as an operator reads it; None where it has ended or no limit knows it any more."""
+def _limit_of(stored: str, by_base: Mapping[str, Counted]) -> state.Limit | None:
+    """The limit of a gateway's rule that counts under a key."""
     for values in range(1, 1 + max((len(one.by) for one in by_base.values()), default=0) or 2):
         counted = by_base.get(stored.rsplit("|", values)[0])
-        if counted is not None and counter.until > now:
-            limit = counted.limit
-            left = limit.room(counter, now, 0)
-            return {
-                "key": stored,
-                "limit": limit.name,
-                "amount": answer.capacity(limit),
-                "used": answer.capacity(limit) - left,
-                "remaining": max(0, left),
-                "reset": answer.seconds(limit.reset(counter, now)),
-            }
+        if counted is not None:
+            return counted.limit
     return None
 
 

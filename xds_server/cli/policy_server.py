@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
     add = parser.add_argument
-    add("--xds", default="127.0.0.1:18000", help="the control plane, HOST:PORT or unix:/PATH")
+    add(
+        "--xds",
+        default="127.0.0.1:18000",
+        help="the control plane, HOST:PORT or unix:/PATH; none: descriptors only",
+    )
     add("--xds-ca", type=Path, help="speak TLS; PEM of who issued the control plane's certificate")
     add("--xds-certificate", type=Path, help="PEM of a certificate to show to the control plane")
     add("--xds-key", type=Path, help="PEM of its key")
@@ -52,6 +56,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="memory",
         help="where limits are counted: memory, redis://HOST:PORT, rediss://, unix://PATH, "
         "redis+cluster://HOST:PORT,... or redis+sentinel://HOST:PORT,.../NAME; several processes need a Redis",
+    )
+    add(
+        "--descriptors",
+        type=Path,
+        help="a file or folder in the format of envoyproxy/ratelimit: limits of Envoys with the standard filter",
     )
     add("--drain", type=float, default=5.0, help="seconds that requests under way get at the end")
 
@@ -111,9 +120,7 @@ def _alone(arguments: argparse.Namespace) -> int:
     from xds_server.policy_server.run import serve
 
     registry = CollectorRegistry()
-    uvloop.run(
-        serve(_options(arguments), tuple(make(registry) for make in _services(arguments.counters)), registry)
-    )
+    uvloop.run(serve(_options(arguments), tuple(make(registry) for make in _services(arguments)), registry))
     return 0
 
 
@@ -122,17 +129,23 @@ def _together(arguments: argparse.Namespace, workers: int) -> int:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when prometheus_client is imported
         from xds_server.policy_server.workers import run as run_workers
 
-        made = _services(arguments.counters)
+        made = _services(arguments)
         return run_workers(_options(arguments), workers, made, Path(folder))
 
 
-def _services(counters: str) -> tuple[Make, ...]:
+def _services(arguments: argparse.Namespace) -> tuple[Make, ...]:
     from filters.rate_limit.redis_store import connect
+    from xds_server.policy_server.descriptors import read
+    from xds_server.policy_server.run import NOBODY
     from xds_server.policy_server.services import services
 
-    if counters != "memory":
+    if arguments.counters != "memory":
         try:
-            connect(counters)
+            connect(arguments.counters)
         except ValueError as error:
             raise WrongUsage(f"--counters: {error}") from None
-    return services(counters)
+    if arguments.descriptors is not None:
+        read(arguments.descriptors)  # so that mistakes end the command and not its workers
+    elif arguments.xds == NOBODY:
+        raise WrongUsage("--xds none: nothing is left to serve without --descriptors")
+    return services(arguments.counters, arguments.descriptors)

@@ -31,13 +31,15 @@ log = logging.getLogger(__name__)
 
 CLUSTER = "policy-servers"
 """The node cluster under which policy servers ask, apart from Envoys."""
+NOBODY = "none"
+"""As the control plane's address: there is none, and nothing to wait for."""
 TELLING = 0.2
 """Seconds between two looks whether a worker's state has changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What `xds policy-server` was asked for. `xds` and `listen` are ``HOST:PORT`` or ``unix:/PATH``.
+    """What `xds policy-server` was asked for. `xds` and `listen` are ``HOST:PORT`` or ``unix:/PATH``; `xds` may be NOBODY.
 
     `tls` is for the control plane. `admin` is where probes and metrics are, None for nowhere; a port of 0 is any free one. `drain` is the number of
     seconds that requests under way get at the end. A worker among several may accept from a socket `listening` that
@@ -70,8 +72,7 @@ async def serve(options: Options, services: Sequence[Service], registry: Collect
         )
     except OSError as error:
         raise EnvironmentFailed(f"{error}; choose another admin address") from None
-    log.info("asking the control plane at %s for rules", options.xds)
-    following = asyncio.create_task(client.run())
+    following: asyncio.Task[None] = asyncio.create_task(_follow(client, options.xds, complete))
     telling = asyncio.create_task(_tell(options.status_file, lambda: _status(server, client, rules)))
     try:
         if await _before(stop, complete.wait(), following):
@@ -85,6 +86,14 @@ async def serve(options: Options, services: Sequence[Service], registry: Collect
         await asyncio.wait({following, telling})
         if admin is not None:
             admin.stop()
+
+
+async def _follow(client: Client, xds: str, complete: asyncio.Event) -> None:
+    if xds == NOBODY:
+        complete.set()
+        await asyncio.Event().wait()
+    log.info("asking the control plane at %s for rules", xds)
+    await client.run()
 
 
 async def _listen(server: PolicyServer, options: Options, rules: Rules) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 from filters.ext_authz.service import Authorization
+from filters.rate_limit.imported import Domain
 from filters.rate_limit.limiter import Memory
 from filters.rate_limit.redis_store import RedisStore, connect
 from filters.rate_limit.service import RateLimits, Store
 from filters.rules import Service
+from xds_server.policy_server.descriptors import Following
 
 
 def store(counters: str, registry: CollectorRegistry) -> Store:
@@ -20,9 +24,26 @@ def store(counters: str, registry: CollectorRegistry) -> Store:
     return RedisStore(connect(counters), registry)
 
 
-def services(counters: str) -> tuple[Callable[[CollectorRegistry], Service], ...]:
-    """Each makes one service, whose metrics go into the registry; `counters` is where limits are counted."""
+def services(
+    counters: str, descriptors: Path | None = None
+) -> tuple[Callable[[CollectorRegistry], Service], ...]:
+    """Each makes one service, whose metrics go into the registry; `counters` is where limits are counted.
+
+    `descriptors` is a file or folder with the limits of Envoys that other people configure.
+    """
     return (
         lambda registry: Authorization(registry).service(),
-        lambda registry: RateLimits(registry, store(counters, registry)).service(),
+        lambda registry: _limits(registry, counters, descriptors),
     )
+
+
+def _limits(registry: CollectorRegistry, counters: str, descriptors: Path | None) -> Service:
+    limits = RateLimits(registry, store(counters, registry))
+    service = limits.service()
+    if descriptors is None:
+        return service
+
+    def use(domains: Mapping[str, Domain]) -> None:
+        limits.domains = domains
+
+    return dataclasses.replace(service, close=Following(descriptors, use).end)

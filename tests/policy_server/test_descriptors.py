@@ -1,0 +1,72 @@
+"""Descriptor files on disk: read at once, refused with every mistake, and what the command says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from filters.rate_limit.imported import Domain
+from tests.support.wait import wait_for
+from xds_server.cli.main import main
+from xds_server.errors import InvalidGateway, UnreadableFolder
+from xds_server.policy_server.descriptors import Following, read
+
+
+def test_a_folder_is_all_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("domain: a")
+    (tmp_path / "b.yml").write_text("domain: b")
+    (tmp_path / "notes.txt").write_text("domain: c")
+    assert set(read(tmp_path)) == {"a", "b"}
+    assert set(read(tmp_path / "a.yaml")) == {"a"}
+
+
+def test_nothing_to_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableFolder, match=r"no \.yaml file is there"):
+        read(tmp_path)
+    with pytest.raises(UnreadableFolder, match="No such file"):
+        read(tmp_path / "absent.yaml")
+
+
+def test_every_mistake_of_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("domain: a\nx: 1")
+    (tmp_path / "b.yaml").write_text("descriptors: []")
+    with pytest.raises(InvalidGateway) as found:
+        read(tmp_path)
+    assert [one.place.line for one in found.value.problems if one.place is not None] == [2, 1]
+
+
+def test_changes_are_followed_and_mistakes_and_absence_keep_the_last_good_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, taken = tmp_path / "a.yaml", list[Mapping[str, Domain]]()
+    file.write_text("domain: a")
+    following = Following(file, taken.append)
+    try:
+        assert [set(one) for one in taken] == [{"a"}]
+        file.unlink()
+        wait_for(lambda: "No such file" in caplog.text, "the absence to be told")
+        file.write_text("domain: a\nx: 1")
+        wait_for(lambda: f"{file}:2:1: error: there is no key 'x'" in caplog.text, "the mistake to be told")
+        assert len(taken) == 1
+        new = tmp_path / "new"
+        new.write_text("domain: b")
+        new.rename(file)
+        wait_for(lambda: len(taken) == 2, "the new file to be taken")
+        assert set(taken[1]) == {"b"}
+    finally:
+        following.end()
+
+
+def test_a_policy_server_does_not_begin_with_mistakes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.yaml").write_text("domain: a\nx: 1")
+    assert main(["policy-server", "--xds", "none", "--descriptors", str(tmp_path)]) == 1
+    assert f"{tmp_path}/a.yaml:2:1: error: there is no key 'x'" in capsys.readouterr().err
+
+
+def test_a_policy_server_with_nothing_to_serve_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["policy-server", "--xds", "none"]) == 2
+    assert "--descriptors" in capsys.readouterr().err
