@@ -96,6 +96,15 @@ def test_what_is_accepted_after_the_next_publication_still_counts() -> None:
     assert group.served == {"a": "1"}
 
 
+def test_what_a_slow_client_accepts_after_many_publications_still_counts() -> None:
+    group = Group()
+    for version in range(1, 11):
+        group.publish(cluster={"a": str(version)})
+    group.accept(a="1")
+    group.reject(a="10")
+    assert group.served == {"a": "1"}
+
+
 def test_changed_content_is_served_again() -> None:
     group = Group()
     group.publish(cluster={"a": "1"})

@@ -144,7 +144,10 @@ class Session:
             self._turn = None
 
     async def _respond(self, context: Context) -> bool:
-        """Send what there is to send. Returns False when that is nothing."""
+        """Send what there is to send. Returns False when that is nothing.
+
+        Not a part of `_write`, whose frame would keep the last response's bytes for as long as the stream is quiet.
+        """
         published = self._store.published_at(self.group)
         responses = self.stream.responses(self.view(), self._clock())
         for response in responses:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,14 +15,17 @@ from xds_server.serving.quarantine import Place, Quarantine
 
 Observer = Callable[[Event], None]
 
+_REMEMBERED = 16
+"""Earlier snapshots of a group; they share with the current one what did not change."""
+
 
 @dataclass(slots=True)
 class _Group:
     quarantine: Quarantine
     wanted: Snapshot | None = None
     snapshot: Snapshot | None = None
-    before: Snapshot | None = None
-    """The one before, which clients may be accepting still."""
+    before: deque[Snapshot] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    """Those before, the newest first, which slow clients may be accepting still."""
     published: float = 0.0
     bells: set[asyncio.Event] = field(default_factory=set)
 
@@ -61,7 +65,9 @@ class Store:
         assert entry.wanted is not None
         snapshot = entry.quarantine.apply(entry.wanted)
         difference = snapshot.diff(entry.snapshot if entry.snapshot is not None else EMPTY)
-        entry.before, entry.snapshot = entry.snapshot, snapshot
+        if entry.snapshot is not None:
+            entry.before.appendleft(entry.snapshot)
+        entry.snapshot = snapshot
         self._tell(
             Published(
                 group=group,
@@ -75,7 +81,8 @@ class Store:
     def withdraw(self, group: str = "") -> None:
         """Serve a group nothing more: no answer, not an empty one. Its clients keep what they have."""
         entry = self._group(group)
-        entry.wanted = entry.snapshot = entry.before = None
+        entry.wanted = entry.snapshot = None
+        entry.before.clear()
 
     def wanted(self, group: str = "") -> Snapshot | None:
         """What was published last, also of what is held back."""
@@ -133,7 +140,7 @@ class Store:
     def _judge(self, event: Acked | Nacked) -> None:
         entry = self._group(event.group)
         if isinstance(event, Acked):
-            served = [one for one in (entry.snapshot, entry.before) if one is not None]
+            served = () if entry.snapshot is None else (entry.snapshot, *entry.before)
             entry.quarantine.accept(event, served)
         elif entry.quarantine.reject(event) and entry.wanted is not None:
             before = set(entry.quarantine.held)
