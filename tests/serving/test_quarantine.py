@@ -105,6 +105,16 @@ def test_what_a_slow_client_accepts_after_many_publications_still_counts() -> No
     assert group.served == {"a": "1"}
 
 
+def test_what_a_slow_client_accepts_does_not_replace_what_another_accepted_since() -> None:
+    group = Group()
+    for version in ("1", "2", "3"):
+        group.publish(cluster={"a": version})
+    group.accept(a="2")
+    group.accept(a="1")
+    group.reject(a="3")
+    assert group.served == {"a": "2"}
+
+
 def test_changed_content_is_served_again() -> None:
     group = Group()
     group.publish(cluster={"a": "1"})

@@ -24,11 +24,16 @@ class Quarantine:
         self._bad: dict[Key, dict[str, Nacked]] = {}
 
     def accept(self, event: Acked, served: Iterable[Snapshot]) -> None:
-        """Remember what was accepted, as what a later version can fall back on."""
+        """Remember what was accepted, as what a later version can fall back on. `served` has the newest first.
+
+        What a slow client accepts does not take the place of something newer that another one has accepted.
+        """
         for name, version in event.versions.items():
+            known = self._accepted.get((event.type, name))
+            versions = {version} if known is None else {version, known.version}
             for snapshot in served:
                 one = snapshot[event.type].get(name)
-                if one is not None and one.version == version:
+                if one is not None and one.version in versions:
                     self._accepted[event.type, name] = one
                     break
 
