@@ -133,7 +133,7 @@ class ApiKey:
     """An API key, known only by its hash."""
 
     sha256: str = option(
-        "SHA-256 of the key.", pattern=r"[0-9a-f]{64}", shape="64 hexadecimal digits, lower case"
+        "SHA-256 of the key.", secret=True, pattern=r"[0-9a-f]{64}", shape="64 hexadecimal digits, lower case"
     )
     not_after: str | None = option(
         "The moment after which the key is refused.",
@@ -159,6 +159,7 @@ class ConsumerPassword:
     username: str = option("The name.", pattern=r"[^:\x00-\x1f]+", shape="a name without a colon")
     sha256: str = option(
         "SHA-256 of the password, which must be a generated one of at least 128 bits.",
+        secret=True,
         pattern=r"[0-9a-f]{64}",
         shape="64 hexadecimal digits, lower case",
     )

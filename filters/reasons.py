@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DETAILS = "response.code_details"
+REASON_HEADER = "x-gateway-reason"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,8 @@ REASONS: tuple[Reason, ...] = (
         name="bad_path",
         title="The path is malformed",
         status=400,
-        when=details_begin("path_normalization_failed"),
+        when=f"{details_begin('path_normalization_failed')} || "
+        f"(xds.route_name.startsWith('400/') && {details('direct_response')})",
     ),
 )
 

@@ -145,7 +145,8 @@ async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStac
             options.admin_host, options.admin_port, _pages(control.serving, fleet, counted, beside.admin)
         )
     except OSError as error:
-        raise EnvironmentFailed(f"{error}; choose another address") from None
+        where = f"--admin-address {options.admin_host}:{options.admin_port}"
+        raise EnvironmentFailed(f"{where}: {error.strerror or error}; choose another address") from None
     admin.start()
     stack.callback(admin.stop)
     log.info("xds at %s, admin at http://%s:%d", address, options.admin_host, admin.port)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from filters.language import Problem
 from xds_server.compiler import Compiled, Compiler
 from xds_server.errors import InvalidGateway, UnreadableFolder
+from xds_server.gateway.model.gateway import Sections
 from xds_server.sources.directory import Directory
 from xds_server.sources.folder import Folder
 
@@ -59,10 +60,30 @@ class Control:
         changes = self._directory.changes()
         try:
             async for folder in changes:
-                await self.take(folder)
+                await self.take(await self._directory.settled() if self._doubtful(folder) else folder)
                 self._directory.refer_to(folder.reads)
         finally:
             await changes.aclose()
+
+    def _doubtful(self, folder: Folder) -> bool:
+        """Whether a folder looks as if it were in the middle of a change: it has mistakes, or loses something.
+
+        Editors empty a file before they write it, and git takes files away before it puts others there.
+        """
+        served = self.serving.compiled
+        if served is None:
+            return False
+        if not all(folder.files.values()):
+            return True
+        try:
+            compiled = self._compiler.compile(folder)
+        except (UnreadableFolder, InvalidGateway):
+            return True
+        before, after = served.gateway.sections, compiled.gateway.sections
+        return any(
+            getattr(before, field.name).keys() - getattr(after, field.name).keys()
+            for field in fields(Sections)
+        )
 
     async def take(self, folder: Folder) -> None:
         """Compile one state of the folder and publish it, or report why not."""

@@ -42,6 +42,15 @@ class Problems(list[Problem]):
 Decoder = Callable[[Any, Path, Problems], Any]
 
 _NO_ABOUT = About("")
+
+
+class _Redacted:
+    def __str__(self) -> str:
+        return "[redacted]"
+
+
+REDACTED: Final = _Redacted()
+"""Shown in place of what may be a secret, written where only its hash belongs."""
 UINT32 = 2**32 - 1
 """The largest whole number of most of Envoy's fields, for keys that say no other."""
 
@@ -81,7 +90,7 @@ def _string(about: About) -> Decoder:
             else:
                 return _wrong(value, path, problems, what)
         if pattern is not None and not pattern.fullmatch(value):
-            return _wrong(value, path, problems, what)
+            return _wrong(REDACTED if about.secret else value, path, problems, what)
         if about.refers:
             problems.names.append((path, about.refers, value))
         return value
@@ -257,13 +266,14 @@ def _object(cls: type) -> Decoder:
     ]
     short: Shorthand | None = getattr(cls, "SHORTHAND", None)
     checks, noted = hasattr(cls, "check"), getattr(cls, "REFERENCE", False)
+    secret = any(field.metadata["about"].secret for field in fields)
     what = short.what + " or a mapping" if short else "a mapping"
 
     def decode(value: Any, path: Path, problems: Problems) -> Any:
         if type(value) is not dict:
             if short is not None and _is_a(value, short.types):
                 return _shorten(cls, refers, value, path, problems)
-            return _wrong(value, path, problems, what)
+            return _wrong(REDACTED if secret else value, path, problems, what)
         before = len(problems)
         values = _fields(by_key, value, path, problems)
         for key in required:

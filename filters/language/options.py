@@ -55,6 +55,7 @@ class About:
     pattern: str | None = None
     shape: str = ""
     refers: str | None = None
+    secret: bool = False
     minimum_items: int = 0
     example: str = ""
 

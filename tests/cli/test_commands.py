@@ -157,3 +157,21 @@ def test_diff_reads_a_git_revision(
     assert [one["kind"] for one in found["resources"]] == ["endpoint"]
     assert main(["diff", "nonsense:./", "."]) == 1
     assert "nonsense:./ is neither a folder" in capsys.readouterr().err
+
+
+def test_what_may_be_a_secret_is_never_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gateway.yaml").write_text(
+        "consumers: {a: {api_keys: [hunter2]}, b: {api_keys: [{sha256: hunter2}]}}\n"
+    )
+    for output in ("text", "json"):
+        assert main(["check", str(tmp_path), "--output", output]) == 1
+        captured = capsys.readouterr()
+        assert "hunter2" not in captured.out + captured.err
+        assert "[redacted]" in captured.out + captured.err
+
+
+@pytest.mark.parametrize("words", [("--concurrency", "-1"), ("--drain", "-5"), ("--envoy-log-level", "loud")])
+def test_run_refuses_arguments_that_make_no_sense(words: tuple[str, str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(tmp_path), *words])
+    assert ended.value.code == 2

@@ -132,6 +132,22 @@ def test_a_trick_in_the_path_does_not_reach_round_a_prefix(
     assert _get(ports["plain"], target).startswith(b"HTTP/1.1 403")
 
 
+@pytest.mark.parametrize("target", ["/public/%2e%2e;/admin/x", "/public/.%2e;x=1/admin/x", "/public/%2e;/x"])
+def test_a_dot_segment_with_parameters_is_refused(
+    gateway: Gateway, ports: dict[str, int], target: str
+) -> None:
+    answer = _get(ports["plain"], target)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"x-gateway-reason: bad_path" in answer
+
+
+@pytest.mark.parametrize("target", ["/public/..;/admin/x", "/public/..;x=1/admin/x"])
+def test_a_plain_dot_segment_with_parameters_leads_nowhere_else(
+    gateway: Gateway, ports: dict[str, int], target: str
+) -> None:
+    assert _get(ports["plain"], target)[9:12] in (b"400", b"403")
+
+
 @pytest.mark.parametrize("target", ["/public%2F..%2Fadmin/x", "/public/..%2fadmin/x", "/public%5c..%5cadmin"])
 def test_an_escaped_slash_is_redirected_to_the_plain_form(
     gateway: Gateway, ports: dict[str, int], target: str

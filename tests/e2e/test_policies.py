@@ -48,7 +48,7 @@ routes:
 @pytest.fixture(scope="module")
 def echo() -> Iterator[Backend]:
     with Backend("echo") as backend:
-        backend.headers = {"x-powered-by": "something", "x-more": "1"}
+        backend.headers = {"x-gateway-reason": "spoofed", "x-powered-by": "something", "x-more": "1"}
         yield backend
 
 
@@ -83,6 +83,10 @@ def test_response_headers_are_set_added_and_removed(gateway: Gateway) -> None:
     assert answer.headers["server-name"] == f"127.0.0.1:{gateway.port}"
     assert answer.headers.get_list("x-more") == ["1", "2"]
     assert "x-powered-by" not in answer.headers
+
+
+def test_an_upstream_cannot_speak_for_the_gateway(gateway: Gateway) -> None:
+    assert "x-gateway-reason" not in gateway.get("/shorthand").headers
 
 
 def test_headers_may_stand_on_the_route_itself(gateway: Gateway) -> None:

@@ -86,6 +86,26 @@ def test_a_folder_that_vanishes_takes_nothing_away_and_is_followed_when_it_retur
     served.until("back")
 
 
+def test_a_folder_in_the_middle_of_a_change_takes_nothing_away(served: Served) -> None:
+    """Files that are emptied, cut short or gone for a moment, as editors and git leave them."""
+    whole = (served.folder / "gateway.yaml").read_text()
+    statuses = set()
+    for number in range(5):
+        with (served.folder / "gateway.yaml").open("w") as file:
+            file.flush()
+            statuses.add(httpx.get(f"{served.url}/version").status_code)
+            file.write(whole[: len(whole) // 2])
+            file.flush()
+            statuses.add(httpx.get(f"{served.url}/version").status_code)
+            file.write(whole[len(whole) // 2 :])
+        (served.folder / "gateway.yaml").unlink()
+        statuses.add(httpx.get(f"{served.url}/version").status_code)
+        served.write(f"c{number}")
+        served.until(f"c{number}")
+    assert statuses == {200}
+    assert "routes=0" not in served.running.log
+
+
 def test_what_envoy_rejects_is_named_with_the_line_that_made_it(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,7 +110,7 @@ def test_a_route_says_which_policy_how_long_and_what_it_needs(tmp_path: Path) ->
     (tmp_path / "p.py").write_text("def check(r): ...\n")
     snapshot = compiled(write(tmp_path, gateway=text)).snapshot
     (host,) = route_pb2.RouteConfiguration.FromString(snapshot[ROUTE]["http"].body).virtual_hosts
-    packed = host.routes[0].typed_per_filter_config
+    packed = next(one for one in host.routes if one.name == "a").typed_per_filter_config
     assert "xds.ext_authz" not in packed
     checks = ext_authz_pb2.ExtAuthzPerRoute.FromString(
         packed["xds.ext_authz.on_error_allow"].value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -167,3 +168,19 @@ async def test_polling_sees_changes_without_the_kernels_help(tmp_path: Path) -> 
         await watched.until(a_yaml="longer than before")
     finally:
         await watched.close()
+
+
+async def test_what_is_no_file_is_a_problem_and_does_not_hold_the_reader(watched: Watched) -> None:
+    os.mkfifo(watched.directory.path / "pipe.yaml")
+    found = await watched.when(lambda folder: bool(folder.problems))
+    assert "pipe.yaml is not a file" in found.problems[0]
+    (watched.directory.path / "pipe.yaml").unlink()
+    await watched.until(a_yaml="1")
+
+
+async def test_a_folder_counts_as_settled_when_no_file_is_empty_any_more(watched: Watched) -> None:
+    (watched.directory.path / "a.yaml").write_text("")
+    settling = asyncio.ensure_future(watched.directory.settled())
+    await asyncio.sleep(0)
+    (watched.directory.path / "a.yaml").write_text("whole")
+    assert dict((await settling).files) == {"a.yaml": b"whole"}

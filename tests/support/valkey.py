@@ -83,21 +83,28 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-        # The cluster's own bus is at the port + 10000.
-        self.nodes = [Valkey(folder, *options) for _ in range(3)]
+        self._buses = [free_port() for _ in range(3)]
+        self.nodes = [Valkey(folder, *options, "--cluster-port", str(bus)) for bus in self._buses]
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{one.port}" for one in self.nodes)
 
     def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self) -> None:
         for number, node in enumerate(self.nodes):
             node.start()
             first, last = 16384 * number // 3, 16384 * (number + 1) // 3 - 1
             node.ask("CLUSTER", "ADDSLOTSRANGE", first, last)
             node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for node in self.nodes[1:]:
-            node.ask("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
+            node.ask("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self._buses[0])
         for node in self.nodes:
             wait_for(lambda node=node: self._whole(node), "the cluster to be whole")
-        return self
 
     @staticmethod
     def _whole(node: Valkey) -> bool:

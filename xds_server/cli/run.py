@@ -16,6 +16,23 @@ if TYPE_CHECKING:
     from xds_server.serving.tls import Files
 
 
+LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 86_400:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds from 0 to 86400")
+    return number
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
     add = parser.add_argument
@@ -28,8 +45,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--admin-address", default="127.0.0.1:19000", help="status, metrics and probes; port 0: any")
     add("--node-id", default="local", help="what the Envoy beside it is called")
-    add("--concurrency", type=int, help="Envoy's worker threads; default: one for each core")
-    add("--drain", type=float, default=5.0, help="seconds that requests under way get at the end")
+    add("--concurrency", type=_positive, help="Envoy's worker threads; default: one for each core")
+    add("--drain", type=_seconds, default=5.0, help="seconds that requests under way get at the end")
     add(
         "--poll",
         action="store_true",
@@ -55,7 +72,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="SAN that an Envoy's certificate must have, such as spiffe://example.com/envoy/{id}; repeatable",
     )
     add("--secrets-anywhere", action="store_true", help="send secrets also in plain text over a network")
-    add("--envoy-log-level", default="warning", help="Envoy's own log, on standard error")
+    add("--envoy-log-level", choices=LEVELS, default="warning", help="Envoy's own log, on standard error")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -16,6 +16,8 @@ from google.protobuf.message import Message
 from filters.language import Mistake
 
 M = TypeVar("M", bound=Message)
+OWN = ("name", "load_assignment")
+"""Fields by which the rest of a gateway finds a resource."""
 REMEDY = "see Envoy's API reference for the fields of this message"
 
 
@@ -23,6 +25,10 @@ def merged(message: M, raw: Mapping[str, Any] | None) -> M:
     """`message` with `raw` on top: fields replace, messages merge, lists are appended. Raises Mistake."""
     if raw is None:
         return message
+    for key in OWN:
+        if key in raw:
+            remedy = "remove it: the name is the one in the gateway"
+            raise Mistake(f"'{key}' cannot be changed", remedy, path=(key,), value=raw[key])
     result = type(message)()
     result.CopyFrom(message)
     result.MergeFrom(parse(type(message), raw))

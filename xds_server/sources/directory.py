@@ -22,6 +22,8 @@ from xds_server.sources.folder import Folder, read_folder
 
 SETTLE = 0.05
 """Seconds: a file that is still being written is read when it is closed, or at the latest after this."""
+QUIET, LONGEST = 0.15, 2.0
+"""Seconds without an event after which a folder counts as settled, and at which it does at the latest."""
 RECHECK = 1.0
 """Seconds between looks at a folder that cannot be read or watched."""
 DEEPEST_LINKS = 8
@@ -61,6 +63,28 @@ class Directory:
         finally:
             self._observer.stop()
             await asyncio.to_thread(self._observer.join)
+
+    async def settled(self) -> Folder:
+        """The folder once nothing happens in it: a file that is being written is empty at first, or cut short."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + LONGEST
+        while True:
+            self._now.clear()
+            self._soon.clear()
+            folder = read_folder(self.path)
+            happened = await self._happened(QUIET)
+            late = loop.time() >= end
+            if late or (not happened and all(folder.files.values())):
+                return read_folder(self.path) if happened else folder
+
+    async def _happened(self, within: float) -> bool:
+        flags = {asyncio.ensure_future(flag.wait()) for flag in (self._now, self._soon)}
+        try:
+            done, _ = await asyncio.wait(flags, timeout=within, return_when="FIRST_COMPLETED")
+        finally:
+            for flag in flags:
+                flag.cancel()
+        return bool(done)
 
     def refer_to(self, paths: Iterable[Path]) -> None:
         """Watch the folders of these files too, in place of those of the last call."""

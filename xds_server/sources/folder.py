@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,11 @@ def read_folder(path: Path | str) -> Folder:
             if name.endswith(SUFFIXES) and name[0] not in "._":
                 file = Path(folder) / name
                 try:
+                    if not stat.S_ISREG(file.stat().st_mode):
+                        problems.append(f"{file} is not a file; remove it, or give it another name")
+                        continue
                     files[file.relative_to(root).as_posix()] = file.read_bytes()
                 except OSError as error:
-                    problems.append(f"{file}: {error.strerror}")
+                    remedy = "remove the link" if file.is_symlink() else "make it readable"
+                    problems.append(f"{file}: {error.strerror}; {remedy}")
     return Folder(root, MappingProxyType(files), tuple(problems))

@@ -15,6 +15,7 @@ from xds_server.gateway.model.ranks import Ranked
 from xds_server.gateway.model.routes import Route, ValueMatch
 from xds_server.translate import virtual_hosts
 
+_DOTS_WITH_PARAMETERS = re.compile(r"/(?:\.|%2e){1,2};", re.IGNORECASE)
 _ESCAPED_SLASH = re.compile(r"%2f|%5c", re.IGNORECASE)
 
 
@@ -141,9 +142,10 @@ def _normalized(path: str, listener: Listener) -> tuple[str, tuple[str, ...]]:
         path = path if listener.escaped_slashes == "keep" else plain
     segments: list[str] = []
     for segment in path.replace("\\", "/").split("/")[1:]:
-        if segment in ("..", "%2e%2e", "%2E%2E"):
+        plainly = segment.partition(";")[0]
+        if plainly == ".." or segment.lower() in ("%2e%2e", ".%2e", "%2e."):
             segments = segments[:-1]
-        elif segment not in (".", "%2e", "%2E"):
+        elif plainly != "." and segment.lower() != "%2e":
             segments.append(segment)
     if path.endswith(("/.", "/..")):
         segments.append("")

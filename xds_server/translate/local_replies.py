@@ -14,13 +14,13 @@ from google.protobuf import struct_pb2
 from filters import POLICIES
 from filters.errors import ErrorOverride
 from filters.policy import header
-from filters.reasons import BY_STATUS, OTHER, REASONS, Reason, details
+from filters.reasons import BY_STATUS, OTHER, REASON_HEADER, REASONS, Reason, details
 from xds_server.translate.wire import packed, uint32
 
-REASON_HEADER = "x-gateway-reason"
 CONTENT_TYPE = "application/problem+json"
 _OWN_ANSWER = (
-    "response.code < 400 || " + details("direct_response") + " && !xds.route_name.startsWith('405/')"
+    "response.code < 400 || " + details("direct_response") + " "
+    "&& !xds.route_name.startsWith('405/') && !xds.route_name.startsWith('400/')"
 )
 
 

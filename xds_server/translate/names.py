@@ -47,6 +47,8 @@ def method_not_allowed(route: str) -> str:
 
 
 METHOD_NOT_ALLOWED = "405/"
+BAD_PATH = "400/path"
+"""The route that refuses dot segments with parameters; local replies recognize it."""
 
 
 def origin(type_name: str, resource: str) -> tuple[str, ...]:

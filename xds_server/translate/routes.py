@@ -371,3 +371,15 @@ def not_allowed(name: str, route: Route, allow: Iterable[str]) -> bytes:
     result.direct_response.status = 405
     result.response_headers_to_add.append(header("allow", ", ".join(sorted(set(allow)))))
     return result.SerializeToString(deterministic=True)
+
+
+def bad_path() -> bytes:
+    """Refuse what is left of dot segments with parameters (``/..;x/``): some upstreams would resolve them.
+
+    Envoy resolves ``..`` and ``%2e%2e``, but not the latter with a parameter behind it.
+    """
+    result = pb.Route(name=names.BAD_PATH, match=pb.RouteMatch(prefix="/"))
+    matcher = string_pb2.StringMatcher(safe_regex=_regex(r"[^?]*/\.\.?;.*"))
+    result.match.headers.append(pb.HeaderMatcher(name=":path", string_match=matcher))
+    result.direct_response.status = 400
+    return result.SerializeToString(deterministic=True)

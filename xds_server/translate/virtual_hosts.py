@@ -9,10 +9,11 @@ from operator import attrgetter
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
 from filters.policy import header
+from filters.reasons import REASON_HEADER
 from xds_server.gateway import precedence
 from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.ranks import Ranked
-from xds_server.translate import names
+from xds_server.translate import names, routes
 from xds_server.translate.wire import delimited, uint32
 
 _VIRTUAL_HOSTS = route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
@@ -122,7 +123,7 @@ def _fits(pattern: PathMatch, exact: PathMatch) -> bool:
 def virtual_host(host: str, parts: Iterable[bytes]) -> bytes:
     """A serialized VirtualHost of parts, each of them routes as `joined` makes them."""
     head = route_components_pb2.VirtualHost(name=host, domains=[host])
-    return head.SerializeToString(deterministic=True) + b"".join(parts)
+    return head.SerializeToString(deterministic=True) + _BAD_PATH + b"".join(parts)
 
 
 def joined(bodies: Iterable[bytes]) -> bytes:
@@ -137,8 +138,12 @@ def route_configuration(listener: str, alt_svc: str | None, hosts: Iterable[byte
         ignore_port_in_host_matching=True,
         max_direct_response_body_size_bytes=uint32(1 << 20),
     )
+    head.response_headers_to_remove.append(REASON_HEADER)  # an upstream's own would be taken for ours
     if alt_svc is not None:
         head.response_headers_to_add.append(header("alt-svc", alt_svc))
     return head.SerializeToString(deterministic=True) + b"".join(
         delimited(_VIRTUAL_HOSTS, one) for one in hosts
     )
+
+
+_BAD_PATH = joined([routes.bad_path()])

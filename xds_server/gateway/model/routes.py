@@ -12,11 +12,18 @@ from typing import Any, ClassVar, Literal
 
 from filters.headers import HeaderMutation, check_plain_headers
 from filters.language import Mistake, Percent, Raw, Shorthand, Size, option
+from filters.language.problems import did_you_mean
 from xds_server.gateway.model import regex
 from xds_server.gateway.model.attached import NONE, Policies
 from xds_server.gateway.model.paths import PathMatch, parse_path
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
+METHODS = (
+    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+    "ACL", "BIND", "CHECKOUT", "COPY", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE", "M-SEARCH",
+    "NOTIFY", "PROPFIND", "PROPPATCH", "PURGE", "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "UNBIND", "UNLINK",
+    "UNLOCK", "UNSUBSCRIBE",
+)  # fmt: skip
+"""The methods that Envoy's HTTP/1 parser knows; it answers any other with 400."""
 _HOST = re.compile(
     r"\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
 )
@@ -325,8 +332,8 @@ class Route:
                 remedy = "write api.example.com or *.example.com, without scheme and port"
                 yield Mistake("not a host", remedy, path=("hosts", number), value=host)
         for number, method in enumerate(self.methods):
-            if method not in METHODS and not re.fullmatch(r"[A-Z][A-Z0-9_-]*", method):
-                remedy = f"write {method.upper()}" if method.isalpha() else "write GET"
+            if method not in METHODS:
+                remedy = did_you_mean(method.upper(), METHODS)
                 yield Mistake("not a method", remedy, path=("methods", number), value=method)
         for name, match in self.query.items():
             if match.regex is not None and match.invert:
