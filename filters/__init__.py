@@ -19,6 +19,7 @@ from filters.mtls import Mtls
 from filters.oidc import Oidc
 from filters.policy import Policy
 from filters.rate_limit.policy import Concurrent, LimitHeaders, PlanLimits, QuotaLimit, RateLimit
+from filters.rate_limit.usage import Usage
 from filters.request_id import RequestId
 from filters.validate import Validate
 
@@ -36,6 +37,7 @@ POLICIES: tuple[Policy[Any], ...] = (
     BasicAuth(),
     Authorize(),
     ExtAuthz(),
+    Usage(),
     RateLimit(),
     QuotaLimit(),
     Concurrent(),

@@ -14,6 +14,8 @@ PROBLEM = "problem"
 """Metadata of a refusal that leaves its body to the gateway."""
 FAILED = "failed"
 """Metadata of a refusal because the policy itself failed."""
+USAGE = "usage"
+"""What a route tells that answers consumers with their limits."""
 
 
 class Source(NamedTuple):

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from filters import consumers, passwords
 from filters.ext_authz.decisions import Decision, Headers, Peer, Request
 from filters.ext_authz.functions import Busy, Failed, Function, load
-from filters.ext_authz.names import FAILED, POLICY, PROBLEM
+from filters.ext_authz.names import FAILED, POLICY, PROBLEM, USAGE
 from filters.identity import NAMESPACE
 from filters.policy import header
 from filters.rules import Service, Table
@@ -36,14 +36,25 @@ STEP = 0.005
 """Seconds between two looks for a policy that is not here yet."""
 MOST_LABELS = 4096
 """Metrics that are found without a search."""
+_JSON = {"content-type": "application/json", "cache-control": "no-store"}
 DEFAULT_LIMIT = 1.0
 """Seconds, for an Envoy that does not say how long it waits."""
 
 
-class Authorization:
-    """The service. `clock` gives seconds for the metrics."""
+Usage = Callable[[str, str, str], Awaitable[Mapping[str, Any]]]
+"""The limits of a consumer with a plan, where a route says which apply."""
 
-    def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.perf_counter) -> None:
+
+class Authorization:
+    """The service. `clock` gives seconds for the metrics; `usage` answers consumers that read their limits."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        clock: Callable[[], float] = time.perf_counter,
+        usage: Usage | None = None,
+    ) -> None:
+        self._usage = usage
         self.functions: Table[Function] = Table(POLICY, _function)
         self.keys = consumers.Keys()
         self.passwords = passwords.Passwords()
@@ -88,7 +99,28 @@ class Authorization:
             return self._whose_key(asked.attributes)
         if passwords.EXTENSION in asked.attributes.context_extensions:
             return self._whose_password(asked.attributes)
+        if USAGE in asked.attributes.context_extensions:
+            return self._tell_usage(asked.attributes)
         return self._decide(asked)
+
+    async def _tell_usage(
+        self, asked: attribute_context_pb2.AttributeContext
+    ) -> external_auth_pb2.CheckResponse:
+        """The answer to the request itself; a refusal for whoever is no consumer."""
+        identity = asked.metadata_context.filter_metadata.get(NAMESPACE)
+        who = _mapping(identity) if identity is not None else {}
+        if self._usage is None or not who.get("consumer"):
+            self._count(USAGE, "denied")
+            return _denied(Decision(allowed=False, status=403))
+        try:
+            said = asked.context_extensions[USAGE]
+            found = await self._usage(who["consumer"], who.get("plan") or "", said)
+        except (KeyError, TimeoutError) as error:
+            log.warning("no usage can be told: %s", error)
+            return _failure(self._count(USAGE, "failed"))
+        self._count(USAGE, "told")
+        body = json.dumps(found).encode()
+        return _denied(Decision(allowed=False, status=200, headers=_JSON, body=body))
 
     async def _decide(self, asked: external_auth_pb2.CheckRequest) -> external_auth_pb2.CheckResponse:
         """Ask a policy. A status other than OK is what Envoy's `on_error` is for: no time, no room."""

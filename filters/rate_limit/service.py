@@ -70,7 +70,7 @@ class RateLimits:
         self.store = store if store is not None else Memory()
         self.rules = Table(LIMITS, load)
         self.domains: Mapping[str, Domain] = {}
-        self._clock = clock
+        self.clock = clock
         self._decisions = Counter(
             "xds_rate_limit_decisions",
             "Requests that were asked for, by outcome.",
@@ -98,7 +98,7 @@ class RateLimits:
         """All counters of limits that are known, for an operator."""
         if not isinstance(self.store, Memory):
             return {"store": self.store.name}
-        now = self._clock()
+        now = self.clock()
         by_base = {one.base: one for found in self.rules.current.values() for one in found}
         counters = [
             shown
@@ -133,7 +133,7 @@ class RateLimits:
         if descriptors.DONE in entries:
             return self._end(counted, entries)
         hits = [_before(one, entries) for one in counted]
-        decision = self.store.decide(self._clock(), hits)
+        decision = self.store.decide(self.clock(), hits)
         if isawaitable(decision):
             return self._awaited(decision, styles, entries)
         assert isinstance(decision, Decision)
@@ -149,7 +149,7 @@ class RateLimits:
             return _passed(len(request.descriptors))
         asked = elsewhere.asked(domain, request)
         hits = asked.hits
-        decision = self.store.decide(self._clock(), hits) if hits else Decision(True, 0, ())
+        decision = self.store.decide(self.clock(), hits) if hits else Decision(True, 0, ())
         if isawaitable(decision):
             return self._awaited_elsewhere(asked, decision)
         assert isinstance(decision, Decision)
@@ -205,7 +205,7 @@ class RateLimits:
         charged = [hit for hit in charged if hit.cost]
         released = [_before(one, entries) for one in counted if one.limit.unit == "concurrent-requests"]
         waiting = [
-            self.store.charge(self._clock(), charged) if charged else None,
+            self.store.charge(self.clock(), charged) if charged else None,
             self.store.release(released) if released else None,
         ]
         awaited = [one for one in waiting if one is not None]

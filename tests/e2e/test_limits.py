@@ -39,6 +39,7 @@ plans:
 consumers:
 {consumers}
 policy_sets:
+  each: {{rate_limit: [{{requests: 7, per: month, by: consumer}}, {{requests: 9, per: month, by: "header:x-other"}}]}}
   common: {{rate_limit: {{requests: 3, per: day, by: "header:x-team"}}}}
 routes:
   free: {{path: /free, upstream: echo}}
@@ -57,6 +58,8 @@ routes:
   planned: {{path: /planned, upstream: echo, policies: {{api_key: true}}}}
   also-planned: {{path: /also-planned, upstream: echo, policies: {{api_key: true, rate_limit: 3/day}}}}
   exempt: {{path: /exempt, upstream: echo, policies: {{api_key: true, plan_limits: off}}}}
+  usage: {{path: /usage, respond: {{status: 404}}, use: [each], policies: {{api_key: {{optional: true}}, usage: true}}}}
+  used: {{path: /used, upstream: echo, use: [each], policies: {{api_key: true}}}}
   mixed: {{path: /mixed, upstream: echo, policies: {{rate_limit: [{{requests: 2, per: day, by: route, scope: local}}, {{requests: 9, per: day, by: route}}]}}}}
   team-a: {{path: /team/a, upstream: echo, use: [common], policies: {{rate_limit: 2/day}}}}
   team-b: {{path: /team/b, upstream: echo, use: [common]}}
@@ -270,6 +273,41 @@ def test_what_a_proxy_rejects_itself_is_neither_asked_for_nor_counted(stack: Sta
     assert counted(stack, "route/mixed") == 2
 
 
+def test_a_consumer_reads_what_it_has_left_which_counts_nothing(stack: Stack) -> None:
+    gamma = {"x-api-key": KEYS["gamma"]}
+
+    def told(key: str) -> list[int]:
+        answer = stack.get("/usage", headers=gamma)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["cache-control"] == "no-store"
+        return [one[key] for one in answer.json()["limits"]]
+
+    answer = stack.get("/usage", headers=gamma).json()
+    assert (answer["consumer"], answer["plan"]) == ("gamma", "free")
+    assert told("name") == [
+        "each-requests-per-month-by-consumer",
+        "plan-requests-per-day",
+        "plan-concurrent-requests",
+    ]
+    assert told("unit") == ["requests", "requests", "concurrent-requests"]
+    assert told("limit") == [7, 4, 2]
+    assert told("remaining") == [7, 4, 2]
+    assert statuses(stack, "/used", 3, **as_consumer("gamma")) == [200, 200, 200]
+    wait_for(lambda: told("remaining")[2] == 2, "the slot to be given back")
+    assert told("remaining") == [4, 1, 2]
+    assert statuses(stack, "/used", 2, **as_consumer("gamma")) == [200, 429]
+    assert told("remaining")[:2] == [3, 0]
+    midnight = int(time.time()) // 86400 * 86400 + 86400
+    assert answer["limits"][1]["reset"] == midnight
+
+
+def test_usage_is_told_to_consumers_alone(stack: Stack) -> None:
+    assert stack.get("/usage", headers={"x-api-key": "wrong"}).status_code == 401
+    answer = stack.get("/usage")
+    assert (answer.status_code, answer.json()["reason"]) == (403, "ext_authz_denied")
+
+
 def test_an_operator_sees_and_resets_counters(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     admin = ("--admin", stack.policy_server.admin)
     tenant = {"x_tenant": "operated"}
@@ -343,6 +381,10 @@ listeners: {{http: {{port: {stack.listener}}}}}
 upstreams: {{echo: {{endpoints: [{backend.address}]}}}}
 routes:
   a: {{path: /a, upstream: echo, policies: {{rate_limit: 5/day}}}}
+  usage: {{path: /usage, respond: {{status: 404}}, policies: {{api_key: true, usage: true}}}}
+plans: {{free: {{rate_limit: 6/day, concurrency: 3}}}}
+consumers:
+  acme: {{plan: free, api_keys: [{{sha256: {hashlib.sha256(KEYS["acme"].encode()).hexdigest()}}}]}}
 """)
         with stack:
             assert statuses(stack, "/a", 3) == [200] * 3
@@ -360,6 +402,8 @@ routes:
                 told = [one.status_code for one in answers if "x-ratelimit-limit" in one.headers]
                 assert told.count(200) <= 2
                 assert told[-1] == 429
+                told = stack.get("/usage", headers={"x-api-key": KEYS["acme"]}).json()["limits"]
+                assert [(one["limit"], one["remaining"]) for one in told] == [(6, 6), (3, 3)]
                 assert main(["limits", "--admin", second.admin]) == 0
                 assert "not listed from here" in capsys.readouterr().out
                 assert main(["limits", "route/a|", "--reset", "--admin", second.admin]) == 0

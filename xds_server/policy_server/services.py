@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 from filters.ext_authz.service import Authorization
+from filters.rate_limit import usage
 from filters.rate_limit.imported import Domain
 from filters.rate_limit.limiter import Memory
 from filters.rate_limit.redis_store import RedisStore, connect
@@ -31,14 +33,18 @@ def services(
 
     `descriptors` is a file or folder with the limits of Envoys that other people configure.
     """
+
+    @cache
+    def limits(registry: CollectorRegistry) -> RateLimits:
+        return RateLimits(registry, store(counters, registry))
+
     return (
-        lambda registry: Authorization(registry).service(),
-        lambda registry: _limits(registry, counters, descriptors),
+        lambda registry: Authorization(registry, usage=usage.reader(limits(registry))).service(),
+        lambda registry: _limits(limits(registry), descriptors),
     )
 
 
-def _limits(registry: CollectorRegistry, counters: str, descriptors: Path | None) -> Service:
-    limits = RateLimits(registry, store(counters, registry))
+def _limits(limits: RateLimits, descriptors: Path | None) -> Service:
     service = limits.service()
     if descriptors is None:
         return service
