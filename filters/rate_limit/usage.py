@@ -7,9 +7,7 @@ is counted.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from inspect import isawaitable
-from typing import Any
+from collections.abc import Iterator
 
 from envoy.config.core.v3 import grpc_service_pb2
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
@@ -19,12 +17,7 @@ from filters.credentials import methods
 from filters.ext_authz.names import FILTER, USAGE
 from filters.language import Mistake
 from filters.policy import NOTHING, POLICY_SERVER, Context, Policy, RoutePart, Stage
-from filters.rate_limit import answer, descriptors
-from filters.rate_limit.calendar import SECOND
-from filters.rate_limit.limiter import Decision, Figure, Hit
 from filters.rate_limit.policy import OnRoute, on_route
-from filters.rate_limit.rules import Counted
-from filters.rate_limit.service import RateLimits, key
 
 TIMEOUT = duration_pb2.Duration(nanos=500_000_000)
 
@@ -62,49 +55,3 @@ class Usage(Policy[bool]):
 
 def _said(found: OnRoute) -> str:
     return json.dumps({"rules": found.rules, "plans": found.plans}, separators=(",", ":"))
-
-
-def reader(limits: RateLimits) -> Callable[[str, str, str], Awaitable[Mapping[str, Any]]]:
-    """What answers for a consumer, its plan and what the route says.
-
-    It raises KeyError for rules that are not here yet, and TimeoutError where the counters cannot be reached.
-    """
-
-    async def read(consumer: str, plan: str, said: str) -> Mapping[str, Any]:
-        route = json.loads(said)
-        found = [one for name in route["rules"] for one in limits.rules.current[name]]
-        if route["plans"]:
-            found += limits.rules.current.get(f"plan:plan/{plan}", ())
-        told = [await _figure(limits, one, consumer) for one in found if _own(one)]
-        return {"consumer": consumer, "plan": plan or None, "limits": [_shown(one) for one in told]}
-
-    return read
-
-
-def _own(counted: Counted) -> bool:
-    """Whether it counts a consumer and nothing else, and rejects."""
-    return counted.by in ((), ("consumer",)) and not counted.limit.shadow
-
-
-async def _figure(limits: RateLimits, counted: Counted, consumer: str) -> Figure:
-    """How a limit stands. Each is asked for alone, so that an exhausted one hides none; a cost of 0 counts nothing."""
-    hit = Hit(counted.limit, key(counted, {descriptors.CONSUMER: consumer}), 0)
-    found = limits.store.decide(limits.clock(), [hit])
-    decision = await found if isawaitable(found) else found
-    assert isinstance(decision, Decision)
-    if not decision.figures:
-        raise TimeoutError("the counters cannot be reached")
-    return decision.figures[0]
-
-
-def _shown(figure: Figure) -> Mapping[str, Any]:
-    limit = figure.limit
-    shown = {
-        "name": limit.name,
-        "unit": limit.unit,
-        "limit": answer.capacity(limit),
-        "remaining": max(0, figure.remaining),
-    }
-    if limit.unit == "concurrent-requests":
-        return shown
-    return {**shown, "window": limit.length // SECOND, "reset": answer.seconds(figure.reset)}

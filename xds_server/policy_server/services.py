@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from filters.ext_authz.service import Authorization
-from filters.rate_limit import usage
+from filters.rate_limit import reading
 from filters.rate_limit.imported import Domain
 from filters.rate_limit.limiter import Memory
 from filters.rate_limit.redis_store import RedisStore, connect
@@ -39,7 +39,7 @@ def services(
         return RateLimits(registry, store(counters, registry))
 
     return (
-        lambda registry: Authorization(registry, usage=usage.reader(limits(registry))).service(),
+        lambda registry: Authorization(registry, usage=reading.reader(limits(registry))).service(),
         lambda registry: _limits(limits(registry), descriptors),
     )
 
