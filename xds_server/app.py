@@ -19,17 +19,19 @@ from xds_server.admin import Admin, Page, Pages
 from xds_server.compiler import Compiled as Compiled
 from xds_server.compiler import Compiler as Compiler
 from xds_server.control import Control, Serving
+from xds_server.discovery.stream import Limits
 from xds_server.discovery.types import ResourceType
 from xds_server.errors import EnvironmentFailed
 from xds_server.fleet import Fleet
 from xds_server.policy_server.run import CLUSTER as POLICY_SERVERS
+from xds_server.proving import PROVING, Prover
 from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.bootstrap import bootstrap
 from xds_server.proxy.process import Process
 from xds_server.proxy.supervisor import Supervisor
 from xds_server.rollout import Rollout
 from xds_server.serving import groups, metrics, tls
-from xds_server.serving.events import Acked, Event
+from xds_server.serving.events import Acked, Event, Held
 from xds_server.serving.persistence import LastGood
 from xds_server.serving.server import XdsServer
 from xds_server.serving.store import Store
@@ -45,11 +47,13 @@ log = logging.getLogger(__name__)
 class Options:
     """What `xds run` was asked for. A port of 0 is any free one; `drain` is in seconds.
 
+    `prove` has an Envoy that serves nobody accept every gateway first.
     `state` is the file of the last good gateway, served at the next start until the folder has been read.
     """
 
     folder: Path
     proxy: bool = True
+    prove: bool = True
     xds_address: str = "127.0.0.1:18000"
     admin_host: str = "127.0.0.1"
     admin_port: int = 19000
@@ -129,11 +133,14 @@ async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStac
         quarantine=True,
         place=lambda _group: lambda type_, name: str(_place(control.serving, type_, name) or ""),
     )
-    fleet = Fleet(lambda type_, name: _place(control.serving, type_, name))
-    rollout = Rollout(store, fleet, beside.need)
+    fleet = Fleet(lambda type_, name: _place(control.serving, type_, name), proving=PROVING)
+    prover = Prover(store) if options.prove else None
+    rollout = Rollout(store, fleet, beside.need, prover)
     directory = Directory(options.folder, poll=options.poll)
     control = Control(directory, Compiler(policy_server=beside.policy), rollout.publish)
     store.observe(fleet.observe)
+    if prover is not None:
+        store.observe(prover.observe)
     store.observe(_Ready(control.serving).observe)
     counted = metrics.Metrics(store)
     store.observe(counted.observe)
@@ -142,13 +149,17 @@ async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStac
     address = await _serve(options, beside, store, stack)
     try:
         admin = Admin(
-            options.admin_host, options.admin_port, _pages(control.serving, fleet, counted, beside.admin)
+            options.admin_host,
+            options.admin_port,
+            _pages(control.serving, fleet, counted, _Proof(store, prover), beside.admin),
         )
     except OSError as error:
         where = f"--admin-address {options.admin_host}:{options.admin_port}"
         raise EnvironmentFailed(f"{where}: {error.strerror or error}; choose another address") from None
     admin.start()
     stack.callback(admin.stop)
+    if prover is not None:
+        prover.available = await _proving_envoy(beside.xds, stack)
     log.info("xds at %s, admin at http://%s:%d", address, options.admin_host, admin.port)
     return control
 
@@ -157,13 +168,14 @@ async def _serve(options: Options, beside: _Beside, store: Store, stack: AsyncEx
     """Two servers on one store: one for the fleet, and one for the processes beside."""
     everybody = (groups.Rule(group=POLICY_SERVERS, cluster=POLICY_SERVERS), groups.Rule(group=""))
     fleet = tuple(replace(rule, identities=options.identities) for rule in everybody)
+    beside_it = (groups.Rule(group=PROVING, cluster=PROVING), *everybody)
     public = XdsServer(
         store,
         group_of=groups.Groups(*fleet),
         secrets_anywhere=options.secrets_anywhere,
         credentials=tls.credentials(options.tls) if options.tls else None,
     )
-    local = XdsServer(store, group_of=groups.Groups(*everybody))
+    local = XdsServer(store, group_of=groups.Groups(*beside_it), limits=Limits(insist=True))
     for server in (public, local):
         stack.push_async_callback(server.stop, 1.0)
     try:
@@ -178,11 +190,30 @@ async def _serve(options: Options, beside: _Beside, store: Store, stack: AsyncEx
 
 def _restore(path: Path, store: Store, stack: AsyncExitStack) -> None:
     """Serve at once what was served before the restart, until the folder has been read."""
-    kept = LastGood(path, store)
+    kept = LastGood(path, store, without=PROVING)
     if kept.restore():
         log.info("serving the last good gateway of %s until the folder has been read", path)
     store.observe(kept.observe)
     stack.push_async_callback(kept.close)
+
+
+async def _proving_envoy(xds_address: str, stack: AsyncExitStack) -> bool:
+    """Start the Envoy that judges what the others get; whether there is one."""
+    binary = envoy_binary()
+    if binary is None:
+        log.warning("there is no Envoy binary to prove with: the gateway goes to Envoys unproved")
+        return False
+    proving = bootstrap(xds_address=xds_address, node_id="prover", cluster=PROVING)
+    supervisor = Supervisor(
+        binary, proving, name="the proving Envoy", arguments=("--concurrency", "1"), log_level="off", drain=0
+    )
+    stack.push_async_callback(supervisor.stop)
+    try:
+        await supervisor.start()
+    except OSError as error:
+        log.warning("the proving Envoy could not be started, the gateway goes to Envoys unproved; %s", error)
+        return False
+    return True
 
 
 @asynccontextmanager
@@ -220,7 +251,9 @@ class _Ready:
 
     def observe(self, event: Event) -> None:
         """Take one event of a store."""
-        if not isinstance(event, Acked) or event.type.name != "listener" or self._serving.compiled is None:
+        if not isinstance(event, Acked) or event.group or event.type.name != "listener":
+            return
+        if self._serving.compiled is None:
             return
         listeners = self._serving.compiled.gateway.sections.listeners
         urls = tuple(
@@ -245,7 +278,9 @@ def _place(serving: Serving, type_: ResourceType, name: str) -> Place | None:
     return serving.compiled.gateway.place(path)
 
 
-def _pages(serving: Serving, fleet: Fleet, counted: metrics.Metrics, beside: str | None) -> Pages:
+def _pages(
+    serving: Serving, fleet: Fleet, counted: metrics.Metrics, proof: _Proof, beside: str | None
+) -> Pages:
     return {
         "/metrics": lambda: Page(200, counted.text(), metrics.CONTENT_TYPE),
         "/healthz": lambda: Page.of({"status": "ok"}),
@@ -254,9 +289,35 @@ def _pages(serving: Serving, fleet: Fleet, counted: metrics.Metrics, beside: str
             {
                 "gateway": _gateway(serving),
                 "policy_server": {"admin": beside},
+                **proof.as_json(),
                 "envoys": fleet.as_json(),
             }
         ),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """What is held back, and by whom it was judged."""
+
+    store: Store
+    prover: Prover | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "prover": self.prover.as_json() if self.prover is not None else None,
+            "held": [_held(one) for one in self.store.held()],
+        }
+
+
+def _held(held: Held) -> Mapping[str, Any]:
+    return {
+        "type": held.type.name,
+        "name": held.name,
+        "place": held.place or None,
+        "rejected_by": held.node,
+        "message": held.message,
+        "served_instead": held.standing,
     }
 
 

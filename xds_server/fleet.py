@@ -24,6 +24,9 @@ from xds_server.serving.events import (
 
 log = logging.getLogger(__name__)
 
+_KEPT = "it keeps its last good configuration, a restarted one will fail to load this one"
+_PROVED = "this is the proving Envoy, and no other was sent it"
+
 PlaceOf = Callable[[ResourceType, str], Place | None]
 """The place in the YAML that made a resource."""
 
@@ -57,11 +60,17 @@ class Status:
 
 
 class Fleet:
-    """Follows the events of a store. Everything is read and written in the event loop's thread or copied."""
+    """Follows the events of a store. Everything is read and written in the event loop's thread or copied.
 
-    def __init__(self, place_of: PlaceOf, clock: Callable[[], float] = time.time) -> None:
+    The group `proving` judges what the others get: it is not of the fleet.
+    """
+
+    def __init__(
+        self, place_of: PlaceOf, clock: Callable[[], float] = time.time, proving: str | None = None
+    ) -> None:
         self._place_of = place_of
         self._clock = clock
+        self._proving = proving
         self._streams: dict[int, Status] = {}
         self._bell = asyncio.Event()
 
@@ -99,7 +108,7 @@ class Fleet:
                     event.waited,
                     ", ".join(event.unacknowledged),
                 )
-            case Quarantined():
+            case Quarantined() if event.group != self._proving:
                 _held_back(event.held)
             case _:
                 return
@@ -128,19 +137,21 @@ class Fleet:
         status = self._streams.get(event.stream)
         if status is not None:
             status.rejection = Rejection(event.type.name, event.message, names, places, self._clock())
+        judged = event.group == self._proving
         log.error(
-            "%srejected by Envoy node=%s type=%s resources=%s: %s; it keeps its last good configuration, "
-            "a restarted one will fail to load this one",
+            "%srejected by Envoy node=%s type=%s resources=%s: %s; %s",
             f"{places[0]}: " if places else "",
             event.node.id,
             event.type.name,
             ",".join(names) or "?",
             event.message,
+            _PROVED if judged else _KEPT,
         )
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Every stream, for machines."""
-        return [_fields(one) for one in sorted(self._streams.copy().values(), key=lambda one: one.node)]
+        """Every stream of the fleet, for machines."""
+        streams = [one for one in self._streams.copy().values() if one.group != self._proving]
+        return [_fields(one) for one in sorted(streams, key=lambda one: one.node)]
 
 
 def _fields(status: Status) -> dict[str, Any]:

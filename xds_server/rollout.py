@@ -1,4 +1,4 @@
-"""A compiled gateway to those who serve it: the policy servers have its rules before Envoys send them requests."""
+"""A compiled gateway to those who serve it: policy servers first, then a proof, then the Envoys."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import BY_URL, CLUSTER
 from xds_server.fleet import Fleet
 from xds_server.policy_server.run import CLUSTER as POLICY_SERVERS
+from xds_server.proving import PROVING, Prover
 from xds_server.serving.store import Store
 from xds_server.translate import names
 
@@ -24,22 +25,38 @@ class Rollout:
     """Publishes gateways in a store. `need` starts policy servers; it is called when a gateway first wants one.
 
     Without `need` nobody waits: policy servers are run by someone else, and a request that comes before its rule is
-    answered as if they were away.
+    answered as if they were away. Without `prover` Envoys get what nobody has judged.
     """
 
-    def __init__(self, store: Store, fleet: Fleet, need: Callable[[], Awaitable[None]] | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        fleet: Fleet,
+        need: Callable[[], Awaitable[None]] | None,
+        prover: Prover | None = None,
+    ) -> None:
         self._store = store
         self._fleet = fleet
         self._need = need
+        self._prover = prover
 
     async def publish(self, compiled: Compiled) -> None:
         """Bring everybody to a gateway."""
-        rules = _rules(compiled.snapshot)
+        proved_by = PROVING if self._prover is not None else None
+        await asyncio.gather(self._inform(compiled.snapshot), self._prove(compiled.snapshot))
+        self._store.publish(compiled.snapshot, proved_by=proved_by)
+
+    async def _prove(self, snapshot: Snapshot) -> None:
+        if self._prover is not None:
+            await self._prover.prove(snapshot)
+
+    async def _inform(self, snapshot: Snapshot) -> None:
+        """Bring the policy servers to their rules."""
+        rules = _rules(snapshot)
         self._store.publish(rules, POLICY_SERVERS)
-        if self._need is not None and names.POLICY_SERVER in compiled.snapshot[CLUSTER]:
+        if self._need is not None and names.POLICY_SERVER in snapshot[CLUSTER]:
             await self._need()
             await self._until_they_have(rules)
-        self._store.publish(compiled.snapshot)
 
     async def _until_they_have(self, rules: Snapshot) -> None:
         def served() -> Mapping[str, str]:

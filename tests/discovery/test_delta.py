@@ -74,6 +74,18 @@ def test_after_a_rejection_that_names_nobody_each_suspect_goes_alone_after_what_
     assert client.ack(second) == []
 
 
+def test_a_stream_that_insists_finds_the_guilty_one_at_once() -> None:
+    client = Delta(snapshot(cluster={"a": "1", "b": "1"}), limits=Limits(insist=True))
+    (response,) = client.ask(CLUSTER)
+    (first,) = client.nack(response, "something is wrong")
+    assert content(first) == {"a": "1"}
+    (second,) = client.nack(first, "something is wrong")
+    assert isinstance(client.event, Nacked)
+    assert client.event.blamed == {"a"}
+    assert content(second) == {"b": "1"}
+    assert client.ack(second) == []
+
+
 def test_the_first_answer_to_a_wildcard_is_sent_even_when_it_is_empty() -> None:
     client = Delta(snapshot(cluster={}))
     (response,) = client.ask(CLUSTER)

@@ -85,6 +85,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
             folder = _copied(name, tmp_path)
             running = stack.enter_context(Running(folder, tmp_path, **environment))
             running.says("ready http")
+            assert running.status()["prover"]["proved"], running.log
+            assert running.status()["held"] == []
             example = Example(running, folder, environment)
             wait_for(example.open, "the listener, which is acknowledged before its routes come, to open")
             return example

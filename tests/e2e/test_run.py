@@ -146,8 +146,8 @@ def test_requests_go_on_without_a_failure_while_the_gateway_changes(served: Serv
 
 def test_an_envoy_that_is_killed_comes_back_with_the_same_configuration(served: Served) -> None:
     before = served.running.status()["envoys"][0]["versions"]
-    os.kill(_envoy_of(served.running), signal.SIGKILL)
-    served.running.says("Envoy ended; it is started again")
+    os.kill(served.running.envoy(), signal.SIGKILL)
+    served.running.says(" Envoy ended; it is started again")
     served.until("1")
     wait_for(lambda: served.running.status()["envoys"][0]["versions"] == before, "the same versions")
 
@@ -238,11 +238,3 @@ def test_a_taken_port_is_named_and_exits_with_3(tmp_path: Path, capsys: pytest.C
 def test_status_says_that_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--admin", f"127.0.0.1:{free_port()}"]) == 3
     assert "no control plane answers" in capsys.readouterr().err
-
-
-def _envoy_of(running: Running) -> int:
-    assert running.process is not None
-    children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
-    return next(
-        int(pid) for pid in children if b"envoy" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
-    )

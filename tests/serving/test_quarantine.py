@@ -161,3 +161,42 @@ def test_other_groups_are_not_concerned() -> None:
     other = group.store.current("other")
     assert other is not None
     assert list(other[CLUSTER]) == ["a"]
+
+
+def _nacked(group: str, **versions: str) -> Nacked:
+    return Nacked(
+        stream=2,
+        node=Node(id="prover"),
+        group=group,
+        type=CLUSTER,
+        version="",
+        versions=versions,
+        message="no",
+        blamed=versions,
+    )
+
+
+def test_what_a_proving_group_rejected_is_never_served_to_the_others() -> None:
+    group = Group()
+    group.publish(cluster={"a": "1", "b": "1"})
+    group.accept(a="1", b="1")
+    new = snapshot(cluster={"a": "2", "b": "2"})
+    group.store.publish(new, "proving")
+    group.store.record(_nacked("proving", a="2"))
+    assert group.served == {"a": "1", "b": "1"}
+    group.store.publish(new, proved_by="proving")
+    assert group.served == {"a": "1", "b": "2"}
+    (held,) = group.store.held()
+    assert (held.name, held.standing, held.node) == ("a", "1", "prover")
+    assert [one.group for one in group.events if isinstance(one, Quarantined)] == ["proving", ""]
+
+
+def test_what_others_have_accepted_stays_whatever_a_proving_group_says() -> None:
+    group = Group()
+    group.publish(cluster={"a": "1"})
+    group.accept(a="1")
+    group.store.publish(snapshot(cluster={"a": "1"}), "proving")
+    group.store.record(_nacked("proving", a="1"))
+    group.store.publish(snapshot(cluster={"a": "1", "b": "1"}), proved_by="proving")
+    assert group.served == {"a": "1", "b": "1"}
+    assert group.store.held() == ()

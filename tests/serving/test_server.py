@@ -160,3 +160,18 @@ async def test_a_port_that_is_taken_is_an_os_error() -> None:
     with pytest.raises(OSError, match="cannot listen"):
         await XdsServer(Store()).start(f"127.0.0.1:{port}")
     await holder.stop()
+
+
+async def test_two_servers_of_one_store_give_no_stream_the_number_of_another(xds: Served) -> None:
+    xds.store.publish(served(a="1"))
+    other = XdsServer(xds.store)
+    port = await other.start("127.0.0.1:0")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for one in (xds.channel, channel):
+            stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(one).DeltaAggregatedResources()
+            await stream.write(DeltaRequest(type_url=CLUSTER.url))
+            await stream.read()
+            stream.cancel()
+    await other.stop()
+    first, second = xds.seen(Connected)
+    assert first.stream != second.stream

@@ -68,3 +68,10 @@ class Running:
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = httpx.get(f"http://{self.admin}/status").json()
         return answer
+
+    def envoy(self, *, proving: bool = False) -> int:
+        """The process of the Envoy beside it, or of the proving one, which is silent."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        lines = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in children}
+        return next(pid for pid, line in lines.items() if b"envoy" in line[0] and (b"off" in line) is proving)

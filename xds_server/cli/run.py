@@ -39,6 +39,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("folder", help="the gateway's folder")
     add("--no-proxy", action="store_true", help="the control plane alone, for Envoys that someone else runs")
     add(
+        "--prove",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="have an Envoy that serves nobody accept every change before others get it; default: unless --no-proxy",
+    )
+    add(
         "--xds-address",
         default="127.0.0.1:18000",
         help="where Envoys ask, HOST:PORT or unix:/PATH; port 0: any",
@@ -91,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = Options(
         folder=Path(arguments.folder),
         proxy=not arguments.no_proxy,
+        prove=not arguments.no_proxy if arguments.prove is None else arguments.prove,
         xds_address=arguments.xds_address,
         admin_host=host,
         admin_port=port,

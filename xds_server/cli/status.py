@@ -31,8 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
         output.as_json({**status, "envoys": envoys})
     else:
         _print(status["gateway"], envoys)
+        _print_proof(status["prover"], status["held"])
     rejected = any(one["rejection"] and not one["rejection"]["mended"] for one in envoys)
-    return 0 if status["gateway"]["healthy"] and not rejected else 1
+    return 0 if status["gateway"]["healthy"] and not rejected and not status["held"] else 1
 
 
 def ask(address: str, path: str) -> Any:
@@ -62,6 +63,15 @@ def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:
             )
         if one["rejection"]:
             _print_rejection(one["rejection"])
+
+
+def _print_proof(prover: dict[str, Any] | None, held: list[dict[str, Any]]) -> None:
+    if prover is not None and not prover["proved"]:
+        print("the proving Envoy is away or has not answered: what is served is unproved")
+    for one in held:
+        instead = "served as it was last accepted" if one["served_instead"] else "left out"
+        print(f"HELD BACK, {instead}: {one['type']} {one['name']} {one['place'] or ''}")
+        print(f"  rejected by {one['rejected_by']}: {one['message']}")
 
 
 def _print_rejection(rejection: dict[str, Any]) -> None:

@@ -33,6 +33,8 @@ class DeltaWatch(Watch):
         nonce = request.response_nonce
         if self.pending is not None and nonce == self.pending.nonce and not first:
             answer = self.answered(request.error_detail.message if request.HasField("error_detail") else None)
+            if self.insist:
+                self._suspect()
         stale = bool(nonce) and not first and answer is None
         return answer or Subscribed(
             type=self.type, added=frozenset(added), dropped=frozenset(dropped), stale=stale

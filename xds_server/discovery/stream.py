@@ -48,7 +48,8 @@ class Limits:
     the old ones used: requests that chose their route before still arrive there. `gather` is the number of
     seconds in which a delta client that comes back names all the types that it has, before it is answered.
     `response` is in bytes, for one delta response (one resource is never split). `types` and `names` limit
-    what a client may ask for.
+    what a client may ask for. `insist` has a delta stream find the bad resource of a rejected response at once,
+    by sending what was not to blame again, one at a time; without it, that waits for the next change.
     """
 
     patience: float = 5.0
@@ -57,6 +58,7 @@ class Limits:
     response: int = 1 << 20
     types: int = 64
     names: int = 100_000
+    insist: bool = False
 
 
 class Stream:
@@ -115,7 +117,9 @@ class Stream:
             if len(self.watches) >= self.limits.types:
                 return Refused(message=f"more than {self.limits.types} types on one stream")
             alone = type_.alone and self.node is not None and self.node.agent == ENVOY
-            added = _WATCHES[self.protocol](type_, Subscription(type_.whole), alone=alone)
+            added = _WATCHES[self.protocol](
+                type_, Subscription(type_.whole), alone=alone, insist=self.limits.insist
+            )
             self.watches = dict(sorted([*self.watches.items(), (type_, added)], key=lambda one: one[0].order))
         return self.watches[type_]
 

@@ -45,12 +45,14 @@ class Watch:
     its content changes. `dirty` may differ from the snapshot, `forced` is sent even if it does not. `unsure`
     stood in a rejected response without being to blame: the next change makes it one of `suspects`, which go
     one at a time where the protocol has parts, so that the guilty one shows and holds back nothing else.
-    `rejected` are to blame for the last rejection of theirs, with the client's words. `alone` sends each resource by itself.
+    `rejected` are to blame for the last rejection of theirs, with the client's words. `alone` sends each resource by itself;
+    `insist` sends what is unsure again at once.
     """
 
     type: ResourceType
     subscription: Subscription
     alone: bool = False
+    insist: bool = False
     sent: dict[str, str] = field(default_factory=dict)
     dirty: set[str] = field(default_factory=set)
     forced: set[str] = field(default_factory=set)
@@ -73,6 +75,9 @@ class Watch:
     def note(self, difference: Difference, old: Snapshot) -> None:
         for names in (difference.changed, difference.removed):
             self.dirty.update(name for name in names if self.subscription.wants(name))
+        self._suspect()
+
+    def _suspect(self) -> None:
         self.forced |= self.unsure
         self.suspects |= self.unsure
         self.unsure.clear()

@@ -26,6 +26,7 @@ class Supervisor:
         binary: Path,
         bootstrap: bootstrap_pb2.Bootstrap,
         *,
+        name: str = "Envoy",
         arguments: Sequence[str] = (),
         log_level: str = "warning",
         drain: float = 5.0,
@@ -42,7 +43,7 @@ class Supervisor:
             *("--parent-shutdown-time-s", str(max(2, round(drain) + 1))),
             *arguments,
         ]
-        self._process = Process("Envoy", command, before=lambda: self._admin_file.unlink(missing_ok=True))
+        self._process = Process(name, command, before=lambda: self._admin_file.unlink(missing_ok=True))
 
     @property
     def pid(self) -> int | None:

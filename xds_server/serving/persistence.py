@@ -116,11 +116,15 @@ def _snapshot(parts: list[bytes]) -> Snapshot:
 
 
 class LastGood:
-    """Keeps a file at what a store serves. Writing happens outside of the event loop, the newest state wins."""
+    """Keeps a file at what a store serves. Writing happens outside of the event loop, the newest state wins.
 
-    def __init__(self, path: Path, store: Store) -> None:
+    The group `without` is left out.
+    """
+
+    def __init__(self, path: Path, store: Store, without: str | None = None) -> None:
         self._path = path
         self._store = store
+        self._without = without
         self._writing: asyncio.Task[None] | None = None
         self._again = False
 
@@ -154,7 +158,7 @@ class LastGood:
     async def _write(self) -> None:
         while self._again:
             self._again = False
-            snapshots = dict(self._store.groups)
+            snapshots = {name: one for name, one in self._store.groups.items() if name != self._without}
             await self._save(snapshots)
 
     async def _save(self, snapshots: Mapping[str, Snapshot]) -> None:

@@ -52,6 +52,12 @@ class Quarantine:
             bad[version] = event
         return new
 
+    def adopt(self, other: Quarantine) -> None:
+        """Hold back what another group rejected, unless a client of this one accepted it in that very version."""
+        for rejections in other._bad.values():
+            for event in rejections.values():
+                self.reject(event)
+
     def apply(self, wanted: Snapshot) -> Snapshot:
         """What is served instead of `wanted`."""
         self.held = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -74,7 +73,6 @@ class Services:
         self._turns = Turns(first_at_once, self._limits.patience)
         self._secrets_anywhere = secrets_anywhere
         self._clock = clock
-        self._numbers = itertools.count(1)
 
     def attach(self, server: grpc.aio.Server) -> None:
         """Mount every service on a server."""
@@ -103,7 +101,7 @@ class Services:
                 )
             stream = Stream(protocol, only=only, limits=self._limits)
             session = Session(
-                next(self._numbers),
+                next(self._store.numbers),
                 stream,
                 self._store,
                 self._group_of,

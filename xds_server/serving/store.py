@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -45,24 +46,32 @@ class Store:
         place: Callable[[str], Place] = lambda _group: lambda _type, _name: "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.numbers = itertools.count(1)
+        """Of streams: one number is one stream, however many servers the store has."""
         self._observers = list(observers)
         self._quarantine = quarantine
         self._place = place
         self._groups: dict[str, _Group] = {}
         self._clock = clock
 
-    def publish(self, snapshot: Snapshot, group: str = "") -> bool:
-        """Make a snapshot current: all of it or nothing. Returns False when it changes nothing."""
+    def publish(self, snapshot: Snapshot, group: str = "", *, proved_by: str | None = None) -> bool:
+        """Make a snapshot current: all of it or nothing. Returns False when it changes nothing.
+
+        What the group `proved_by` rejected is held back here too.
+        """
         entry = self._group(group)
         if entry.wanted is not None and not snapshot.diff(entry.wanted):
             return False
         entry.wanted, entry.published = snapshot, self._clock()
+        if proved_by is not None:
+            entry.quarantine.adopt(self._group(proved_by).quarantine)
         self._serve(group, entry)
         return True
 
     def _serve(self, group: str, entry: _Group) -> None:
         """Make what is wanted, without what is held back, the current snapshot."""
         assert entry.wanted is not None
+        before = {key: held.version for key, held in entry.quarantine.held.items()}
         snapshot = entry.quarantine.apply(entry.wanted)
         difference = snapshot.diff(entry.snapshot if entry.snapshot is not None else EMPTY)
         if entry.snapshot is not None:
@@ -77,6 +86,9 @@ class Store:
         )
         for bell in entry.bells:
             bell.set()
+        for key, held in entry.quarantine.held.items():
+            if before.get(key) != held.version:
+                self._tell(Quarantined(group=group, held=held))
 
     def withdraw(self, group: str = "") -> None:
         """Serve a group nothing more: no answer, not an empty one. Its clients keep what they have."""
@@ -143,11 +155,7 @@ class Store:
             served = () if entry.snapshot is None else (entry.snapshot, *entry.before)
             entry.quarantine.accept(event, served)
         elif entry.quarantine.reject(event) and entry.wanted is not None:
-            before = set(entry.quarantine.held)
             self._serve(event.group, entry)
-            for key, held in entry.quarantine.held.items():
-                if key not in before:
-                    self._tell(Quarantined(group=event.group, held=held))
 
     def _tell(self, event: Event) -> None:
         for observer in self._observers:

@@ -1,0 +1,129 @@
+"""Proved before pushed: what Envoy refuses is told with its line, and no Envoy of the fleet is ever sent it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.envoy import Envoy
+from tests.support.gateway import free_port, write
+from tests.support.running import Running
+from tests.support.wait import wait_for
+from xds_server import app
+from xds_server.cli.main import main
+from xds_server.proxy.bootstrap import bootstrap
+from xds_server.translate.readable import plain
+
+YAML = """
+listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
+upstreams:
+  one: {{endpoints: ["127.0.0.1:1"], health_check: {{path: /health}}}}
+  two: {{endpoints: ["nowhere.invalid:1"]}}
+routes:
+  version: {{path: /version, respond: {{body: "{version}"}}}}
+"""
+BAD = "upstreams:\n  odd: {{endpoints: [], envoy: {{connect_timeout: {timeout}}}}}\n"
+
+
+class Proved:
+    """`xds run --no-proxy --prove`, and an Envoy of the fleet."""
+
+    def __init__(self, folder: Path, logs: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.running = Running(folder, logs, "--no-proxy", "--prove")
+        fleet = bootstrap(xds_address=self.running.xds_address, node_id="fleet")
+        self.envoy = Envoy(plain(fleet), logs)
+
+    def write(self, version: str, timeout: str | None = None) -> None:
+        more = {} if timeout is None else {"more": BAD.format(timeout=timeout)}
+        write(self.folder, **more, gateway=YAML.format(port=self.port, version=version))
+
+    def answers(self, version: str) -> bool:
+        return httpx.get(f"http://127.0.0.1:{self.port}/version").text == version
+
+    def until(self, version: str) -> None:
+        wait_for(lambda: self.answers(version), f"{version}; the log:\n{self.running.log[-3000:]}")
+
+    def rejections(self) -> int:
+        return sum(self.envoy.stats("update_rejected").values())
+
+    def prover(self) -> dict[str, bool]:
+        found: dict[str, bool] = self.running.status()["prover"]
+        return found
+
+
+@pytest.fixture
+def proved(tmp_path: Path) -> Iterator[Proved]:
+    proved = Proved(tmp_path / "gateway", tmp_path)
+    proved.write("1", timeout="-1s")
+    with proved.running, proved.envoy:
+        proved.until("1")
+        yield proved
+
+
+def test_what_the_prover_rejects_is_told_with_its_line_and_reaches_nobody(
+    proved: Proved, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = proved.running
+    assert proved.prover() == {"connected": True, "proved": True}
+    (held,) = running.status()["held"]
+    assert (held["type"], held["name"], held["rejected_by"]) == ("cluster", "odd", "prover")
+    assert held["place"].endswith("more.yaml:2:3")
+    running.says("this is the proving Envoy, and no other was sent it")
+    assert main(["status", "--admin", running.admin]) == 1
+    out = capsys.readouterr().out
+    assert "HELD BACK, left out: cluster odd" in out
+    assert "rejected by prover" in out
+    assert [one["node"] for one in running.status()["envoys"]] == ["fleet"]
+
+    proved.write("2", timeout="1s")
+    proved.until("2")
+    wait_for(lambda: not running.status()["held"], "the mended upstream")
+    assert main(["status", "--admin", running.admin]) == 0
+    proved.write("3", timeout="-2s")
+    proved.until("3")
+    (held,) = wait_for(lambda: running.status()["held"], "the new rejection")
+    assert held["served_instead"]
+    assert "unproved" not in running.log
+    assert proved.rejections() == 0
+
+
+def test_a_prover_that_is_killed_comes_back_and_changes_go_on(proved: Proved) -> None:
+    os.kill(proved.running.envoy(proving=True), signal.SIGKILL)
+    proved.running.says("the proving Envoy ended; it is started again")
+    proved.write("2")
+    proved.until("2")
+    wait_for(lambda: proved.prover() == {"connected": True, "proved": True}, "the prover")
+    proved.write("3", timeout="-1s")
+    proved.until("3")
+    assert proved.rejections() == 0
+
+
+async def test_without_an_envoy_binary_serving_goes_on_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(app, "envoy_binary", lambda: None)
+    proved = Proved(tmp_path / "gateway", tmp_path)
+    proved.write("1")
+    options = app.Options(
+        folder=proved.folder,
+        proxy=False,
+        prove=True,
+        xds_address=proved.running.xds_address,
+        admin_port=proved.running.admin_port,
+    )
+    serving = asyncio.create_task(app.serve(options))
+    try:
+        with proved.envoy:
+            await asyncio.to_thread(wait_for, lambda: proved.answers("1"), "an answer")
+            assert await asyncio.to_thread(proved.prover) == {"connected": False, "proved": False}
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+    assert "there is no Envoy binary to prove with" in caplog.text

@@ -1,0 +1,89 @@
+"""The proving copy has every name and version, opens no port, and reaches out to nobody."""
+
+from __future__ import annotations
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import address_pb2
+from envoy.config.listener.v3 import listener_pb2
+
+from tests.support.resources import cluster, endpoint, listener, routes
+from xds_server.discovery.snapshot import Resource, Snapshot
+from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ROUTE, custom
+from xds_server.translate.proving import proving_copy
+
+RULE = custom("rule", "xds.Rule")
+
+
+def _copied_cluster(message: cluster_pb2.Cluster) -> cluster_pb2.Cluster:
+    copy = proving_copy(Snapshot.of({CLUSTER: [Resource.of(message)]}))
+    return cluster_pb2.Cluster.FromString(copy[CLUSTER][message.name].body)
+
+
+def _copied_listener(message: listener_pb2.Listener) -> listener_pb2.Listener:
+    copy = proving_copy(Snapshot.of({LISTENER: [Resource.of(message)]}))
+    return listener_pb2.Listener.FromString(copy[LISTENER][message.name].body)
+
+
+def _snapshot(version: str = "") -> Snapshot:
+    return Snapshot.of(
+        {
+            CLUSTER: [cluster("a", version), cluster("b")],
+            ENDPOINT: [endpoint("a"), endpoint("b")],
+            LISTENER: [listener("l", "r")],
+            ROUTE: [routes("r", {"/": "a"})],
+            RULE: [Resource.from_bytes("x", b"y")],
+        }
+    )
+
+
+def test_names_and_versions_are_those_of_the_original_and_types_of_our_own_are_left_out() -> None:
+    snapshot = _snapshot()
+    copy = proving_copy(snapshot)
+    assert set(copy) == {CLUSTER, ENDPOINT, LISTENER, ROUTE}
+    for type_ in copy:
+        assert copy.version(type_) == snapshot.version(type_)
+        assert {n: one.version for n, one in copy[type_].items()} == {
+            n: one.version for n, one in snapshot[type_].items()
+        }
+
+
+def test_what_did_not_change_is_not_copied_again() -> None:
+    first = proving_copy(_snapshot())
+    second = proving_copy(_snapshot("2"), first)
+    assert second[CLUSTER]["b"] is first[CLUSTER]["b"]
+    assert second[LISTENER]["l"] is first[LISTENER]["l"]
+    assert second[CLUSTER]["a"].version != first[CLUSTER]["a"].version
+
+
+def test_a_tcp_listener_opens_no_port_and_keeps_its_address() -> None:
+    message = listener_pb2.Listener(name="l")
+    message.address.socket_address.address, message.address.socket_address.port_value = "0.0.0.0", 443
+    copy = _copied_listener(message)
+    assert copy.HasField("bind_to_port")
+    assert copy.bind_to_port.value is False
+    assert copy.address == message.address
+
+
+def test_a_udp_listener_opens_any_free_port_on_loopback() -> None:
+    udp = address_pb2.SocketAddress.UDP
+    socket = address_pb2.SocketAddress(protocol=udp, address="::", port_value=443, ipv4_compat=True)
+    copy = _copied_listener(
+        listener_pb2.Listener(name="l", address=address_pb2.Address(socket_address=socket))
+    )
+    assert not copy.HasField("bind_to_port")
+    wanted = address_pb2.SocketAddress(protocol=udp, address="127.0.0.1", port_value=0)
+    assert copy.address.socket_address == wanted
+    assert copy.address.socket_address.HasField("port_value")
+
+
+def test_clusters_check_no_health_and_look_no_names_up() -> None:
+    message = cluster_pb2.Cluster(name="c", type=cluster_pb2.Cluster.STRICT_DNS)
+    message.health_checks.add()
+    one = message.load_assignment.endpoints.add(priority=1).lb_endpoints.add().endpoint
+    one.address.socket_address.address, one.address.socket_address.port_value = "db.example.com", 5432
+    copy = _copied_cluster(message)
+    assert not copy.health_checks
+    assert copy.type == cluster_pb2.Cluster.STATIC
+    (locality,) = copy.load_assignment.endpoints
+    socket = locality.lb_endpoints[0].endpoint.address.socket_address
+    assert (locality.priority, socket.address, socket.port_value) == (1, "127.0.0.1", 9)
