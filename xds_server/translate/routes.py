@@ -373,13 +373,15 @@ def not_allowed(name: str, route: Route, allow: Iterable[str]) -> bytes:
     return result.SerializeToString(deterministic=True)
 
 
-def bad_path() -> bytes:
+def bad_paths() -> Iterator[bytes]:
     """Refuse what is left of dot segments with parameters (``/..;x/``): some upstreams would resolve them.
 
-    Envoy resolves ``..`` and ``%2e%2e``, but not the latter with a parameter behind it.
+    Envoy resolves ``..`` and ``%2e%2e``, but not the latter with a parameter behind it. Told by plain text, which
+    costs less than an expression; so a query that holds such a path is refused too.
     """
-    result = pb.Route(name=names.BAD_PATH, match=pb.RouteMatch(prefix="/"))
-    matcher = string_pb2.StringMatcher(safe_regex=_regex(r"[^?]*/\.\.?;.*"))
-    result.match.headers.append(pb.HeaderMatcher(name=":path", string_match=matcher))
-    result.direct_response.status = 400
-    return result.SerializeToString(deterministic=True)
+    for segment in ("/..;", "/.;"):
+        result = pb.Route(name=names.BAD_PATH, match=pb.RouteMatch(prefix="/"))
+        matcher = string_pb2.StringMatcher(contains=segment)
+        result.match.headers.append(pb.HeaderMatcher(name=":path", string_match=matcher))
+        result.direct_response.status = 400
+        yield result.SerializeToString(deterministic=True)

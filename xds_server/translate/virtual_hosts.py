@@ -146,4 +146,4 @@ def route_configuration(listener: str, alt_svc: str | None, hosts: Iterable[byte
     )
 
 
-_BAD_PATH = joined([routes.bad_path()])
+_BAD_PATH = joined(routes.bad_paths())
