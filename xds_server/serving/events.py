@@ -32,7 +32,7 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """A response went out."""
+    """A response goes out; recorded before what the client makes of it."""
 
     stream: int
     node: Node

@@ -153,8 +153,8 @@ class Session:
         for response in responses:
             body = _ENCODE[self.stream.protocol](response)
             self._sent[response.type] = (self._clock(), published)
+            self._record(self._sending(response, len(body)))  # first, or its acknowledgement may overtake it
             await context.write(body)
-            self._record(self._sending(response, len(body)))
         return bool(responses)
 
     def meet(self, context: Context) -> None:
