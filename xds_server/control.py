@@ -16,6 +16,9 @@ from xds_server.sources.folder import Folder
 
 log = logging.getLogger(__name__)
 
+Outcome = Compiled | UnreadableFolder | InvalidGateway
+"""What compiling a folder comes to."""
+
 
 @dataclass(slots=True)
 class Serving:
@@ -60,12 +63,23 @@ class Control:
         changes = self._directory.changes()
         try:
             async for folder in changes:
-                await self.take(await self._directory.settled() if self._doubtful(folder) else folder)
+                began = time.perf_counter()
+                outcome = self._compile(folder)
+                if self._doubtful(folder, outcome):
+                    folder = await self._directory.settled()
+                    outcome = self._compile(folder)
+                await self._take(outcome, began)
                 self._directory.refer_to(folder.reads)
         finally:
             await changes.aclose()
 
-    def _doubtful(self, folder: Folder) -> bool:
+    def _compile(self, folder: Folder) -> Outcome:
+        try:
+            return self._compiler.compile(folder)
+        except (UnreadableFolder, InvalidGateway) as error:
+            return error
+
+    def _doubtful(self, folder: Folder, outcome: Outcome) -> bool:
         """Whether a folder looks as if it were in the middle of a change: it has mistakes, or loses something.
 
         Editors empty a file before they write it, and git takes files away before it puts others there.
@@ -73,44 +87,37 @@ class Control:
         served = self.serving.compiled
         if served is None:
             return False
-        if not all(folder.files.values()):
+        if not isinstance(outcome, Compiled) or not all(folder.files.values()):
             return True
-        try:
-            compiled = self._compiler.compile(folder)
-        except (UnreadableFolder, InvalidGateway):
-            return True
-        before, after = served.gateway.sections, compiled.gateway.sections
+        before, after = served.gateway.sections, outcome.gateway.sections
         return any(
             getattr(before, field.name).keys() - getattr(after, field.name).keys()
             for field in fields(Sections)
         )
 
-    async def take(self, folder: Folder) -> None:
-        """Compile one state of the folder and publish it, or report why not."""
-        began = time.perf_counter()
+    async def _take(self, outcome: Outcome, began: float) -> None:
+        """Publish what was compiled, or report why not."""
         serving = self.serving
-        try:
-            compiled = self._compiler.compile(folder)
-        except UnreadableFolder as error:
-            self._report((), str(error))
+        match outcome:
+            case UnreadableFolder():
+                self._report((), str(outcome))
+                return
+            case InvalidGateway():
+                self._report(outcome.problems, "")
+                return
+        self._report(outcome.warnings, "")
+        if serving.compiled is not None and serving.compiled.snapshot.versions == outcome.snapshot.versions:
+            serving.compiled = outcome
             return
-        except InvalidGateway as error:
-            self._report(error.problems, "")
-            return
-        self._report(compiled.warnings, "")
-        if serving.compiled is not None and serving.compiled.snapshot.versions == compiled.snapshot.versions:
-            serving.compiled = compiled
-            return
-        serving.compiled, serving.since = compiled, time.time()
+        serving.compiled, serving.since = outcome, time.time()
         serving.changes += 1
-        await self._publish(compiled)
-        sections = compiled.gateway.sections
-        milliseconds = (time.perf_counter() - began) * 1000
+        await self._publish(outcome)
+        sections = outcome.gateway.sections
         log.info(
             "published the gateway routes=%d upstreams=%d in=%.0fms",
             len(sections.routes),
             len(sections.upstreams),
-            milliseconds,
+            (time.perf_counter() - began) * 1000,
         )
 
     def _report(self, problems: tuple[Problem, ...], unreadable: str) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from xds_server.discovery.references import references
-from xds_server.discovery.snapshot import EMPTY, Reference, Snapshot
-from xds_server.discovery.types import CLUSTER, LISTENER
+from xds_server.discovery.snapshot import EMPTY, Reference, Resource, Snapshot
+from xds_server.discovery.types import CLUSTER, LISTENER, ROUTE
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Nacked
 from xds_server.serving.store import Store
 from xds_server.translate.proving import proving_copy
@@ -32,7 +32,8 @@ class Prover:
         self._patience = patience
         self._streams: set[int] = set()
         self._answered: dict[Reference, str] = {}
-        self._copy = EMPTY
+        self._snapshot = self._copy = EMPTY
+        self._routes: dict[str, Resource] = {}
         self._unproved = False
         self._bell = asyncio.Event()
 
@@ -40,7 +41,7 @@ class Prover:
         """Have a snapshot judged; the store's group `PROVING` then holds back what is bad. False: nobody judged it."""
         if not self.available:
             return False
-        self._copy = proving_copy(snapshot, self._copy)
+        self._snapshot, self._copy = snapshot, proving_copy(snapshot, self._copy, self._routes)
         self._store.publish(self._copy, PROVING)
         # who was away the last time is not waited for again before it is back
         patience = 0 if self._unproved and not self._streams else self._patience
@@ -76,6 +77,7 @@ class Prover:
                 self._streams.discard(event.stream)
             case Acked():
                 self._answer(event, event.versions)
+                self._accept(event)
             case Nacked():
                 self._answer(event, event.blamed)
         self._bell.set()
@@ -83,6 +85,16 @@ class Prover:
     def _answer(self, event: Acked | Nacked, versions: Mapping[str, str]) -> None:
         for name, version in versions.items():
             self._answered[event.type, name] = version
+
+    def _accept(self, event: Acked) -> None:
+        """Remember route configurations in full, of which the copy has only what is new."""
+        if event.type != ROUTE:
+            return
+        current = self._snapshot[ROUTE]
+        for name, version in event.versions.items():
+            if name in current and current[name].version == version:
+                self._routes[name] = current[name]
+        self._routes = {name: one for name, one in self._routes.items() if name in current}
 
     def as_json(self) -> dict[str, Any]:
         """For machines: whether there is one, and whether it judged what is served."""

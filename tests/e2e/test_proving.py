@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -43,6 +44,11 @@ class Proved:
     def write(self, version: str, timeout: str | None = None) -> None:
         more = {} if timeout is None else {"more": BAD.format(timeout=timeout)}
         write(self.folder, **more, gateway=YAML.format(port=self.port, version=version))
+
+    def write_routes(self, version: str, odd: str) -> None:
+        """One more route, with Envoy's fields given in its own words."""
+        routes = f"routes:\n  odd: {{path: /odd, upstream: one, envoy: {odd}}}\n"
+        write(self.folder, gateway=YAML.format(port=self.port, version=version), routes=routes)
 
     def answers(self, version: str) -> bool:
         return httpx.get(f"http://127.0.0.1:{self.port}/version").text == version
@@ -91,6 +97,29 @@ def test_what_the_prover_rejects_is_told_with_its_line_and_reaches_nobody(
     (held,) = wait_for(lambda: running.status()["held"], "the new rejection")
     assert held["served_instead"]
     assert "unproved" not in running.log
+    assert proved.rejections() == 0
+
+
+def test_a_bad_route_stays_bad_whatever_else_changes_and_the_others_stand_as_they_were(
+    proved: Proved,
+) -> None:
+    running, good = proved.running, "{route: {timeout: 3s}}"
+
+    def held_routes() -> list[dict[str, Any]]:
+        return [one for one in running.status()["held"] if one["type"] == "route"]
+
+    proved.write_routes("2", good)
+    proved.until("2")
+    for version in ("3", "4"):
+        before = len(running.log)
+        proved.write_routes(version, "{route: {hash_policy: [{}]}}")
+        running.says("published the gateway", before)
+        (held,) = held_routes()
+        assert held["served_instead"]
+        assert proved.answers("2")
+    proved.write_routes("5", good)
+    proved.until("5")
+    assert held_routes() == []
     assert proved.rejections() == 0
 
 

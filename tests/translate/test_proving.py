@@ -5,6 +5,7 @@ from __future__ import annotations
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
 
 from tests.support.resources import cluster, endpoint, listener, routes
 from xds_server.discovery.snapshot import Resource, Snapshot
@@ -53,6 +54,33 @@ def test_what_did_not_change_is_not_copied_again() -> None:
     assert second[CLUSTER]["b"] is first[CLUSTER]["b"]
     assert second[LISTENER]["l"] is first[LISTENER]["l"]
     assert second[CLUSTER]["a"].version != first[CLUSTER]["a"].version
+
+
+def _hosts(proved: dict[str, str] | None, wanted: dict[str, str]) -> dict[str, list[str]]:
+    """The prefixes by virtual host that are to be judged."""
+    known = {} if proved is None else {"r": routes("r", proved)}
+    copy = proving_copy(Snapshot.of({ROUTE: [routes("r", wanted)]}), proved=known)
+    message = route_pb2.RouteConfiguration.FromString(copy[ROUTE]["r"].body)
+    return {host.name: [one.match.prefix for one in host.routes] for host in message.virtual_hosts}
+
+
+def test_of_routes_only_what_was_not_proved_before_is_judged() -> None:
+    known = {"/a": "a", "/b": "b"}
+    assert _hosts(None, known) == {"all": ["/a", "/b"]}
+    assert _hosts(known, {**known, "/c": "a"}) == {"all": ["/c"]}
+    assert _hosts(known, {"/b": "a", "/a": "a"}) == {"all": ["/b"]}
+    assert _hosts(known, {"/b": "b"}) == {"all": []}
+
+
+def test_a_route_is_judged_again_in_a_virtual_host_that_did_not_have_it() -> None:
+    message = route_pb2.RouteConfiguration.FromString(routes("r", {"/a": "a"}).body)
+    other = message.virtual_hosts.add()
+    other.CopyFrom(message.virtual_hosts[0])
+    other.name, other.domains[0] = "other", "example.com"
+    snapshot = Snapshot.of({ROUTE: [Resource.of(message)]})
+    copy = proving_copy(snapshot, proved={"r": routes("r", {"/a": "a"})})
+    found = route_pb2.RouteConfiguration.FromString(copy[ROUTE]["r"].body)
+    assert [(one.name, len(one.routes)) for one in found.virtual_hosts] == [("all", 0), ("other", 1)]
 
 
 def test_a_tcp_listener_opens_no_port_and_keeps_its_address() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from envoy.config.accesslog.v3 import accesslog_pb2
@@ -27,10 +28,16 @@ _OWN_ANSWER = (
 def local_reply_config(overrides: Mapping[str, ErrorOverride]) -> hcm_pb2.LocalReplyConfig:
     """All reasons as mappers, the first that matches wins. `respond` and `redirect` stay as they were written."""
     config = hcm_pb2.LocalReplyConfig(mappers=[hcm_pb2.ResponseMapper(filter=_cel(_OWN_ANSWER))])
-    config.mappers.extend(_mapper(reason, overrides.get(reason.name)) for reason in _reasons())
-    fallback = Reason(name=OTHER[0], title=OTHER[1], when="true")
-    config.mappers.append(_mapper(fallback, overrides.get(fallback.name)))
+    for reason in _reasons():
+        override = overrides.get(reason.name)
+        config.mappers.append(_usual(reason) if override is None else _mapper(reason, override))
     return config
+
+
+@cache
+def _usual(reason: Reason) -> hcm_pb2.ResponseMapper:
+    """To be copied: it is kept, since listeners are built at every change."""
+    return _mapper(reason, None)
 
 
 def _reasons() -> Iterator[Reason]:
@@ -39,6 +46,7 @@ def _reasons() -> Iterator[Reason]:
     yield from REASONS
     for status, name, title in BY_STATUS:
         yield Reason(name=name, title=title, status=status, when=f"response.code == {status}")
+    yield Reason(name=OTHER[0], title=OTHER[1], when="true")
 
 
 def _cel(expression: str) -> accesslog_pb2.AccessLogFilter:

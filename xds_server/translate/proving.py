@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
 
 from xds_server.discovery.snapshot import EMPTY, Resource, Snapshot
-from xds_server.discovery.types import BY_URL, CLUSTER, LISTENER, ResourceType
+from xds_server.discovery.types import BY_URL, CLUSTER, LISTENER, ROUTE, ResourceType
 
 LOOPBACK, DISCARD = "127.0.0.1", 9
 """Where what Envoy would look up by DNS leads to (RFC 863); nothing answers there, and nothing is asked for it."""
+_ROUTE = route_components_pb2.Route
 _DNS = (cluster_pb2.Cluster.STRICT_DNS, cluster_pb2.Cluster.LOGICAL_DNS)
 
 
-def proving_copy(snapshot: Snapshot, previous: Snapshot = EMPTY) -> Snapshot:
-    """What is for Envoys, changed so that it serves nobody. `previous` is the copy before, whose parts are used again."""
+_NOTHING: Mapping[str, Resource] = {}
+
+
+def proving_copy(
+    snapshot: Snapshot, previous: Snapshot = EMPTY, proved: Mapping[str, Resource] = _NOTHING
+) -> Snapshot:
+    """What is for Envoys, changed so that it serves nobody. `previous` is the copy before, whose parts are used again.
+
+    `proved` are route configurations, in full, that were accepted: of another version only the routes that it adds
+    are to be judged, since each is good or bad by itself and Envoy needs a while for thousands.
+    """
     types = [type_ for type_ in snapshot if type_.url in BY_URL]
+    copies = {**_COPY, ROUTE: lambda one: _routes(one, proved.get(one.name))}
     return Snapshot.of(
-        {type_: list(_copies(type_, snapshot[type_], previous[type_])) for type_ in types},
+        {type_: list(_copies(copies.get(type_), snapshot[type_], previous[type_])) for type_ in types},
         {type_: snapshot.version(type_) for type_ in types},
     )
 
 
 def _copies(
-    type_: ResourceType, items: Mapping[str, Resource], previous: Mapping[str, Resource]
+    copy: Callable[[Resource], bytes] | None,
+    items: Mapping[str, Resource],
+    previous: Mapping[str, Resource],
 ) -> Iterator[Resource]:
-    copy = _COPY.get(type_)
     for name, one in items.items():
         before = previous.get(name)
         if copy is None:
@@ -36,12 +50,12 @@ def _copies(
         elif before is not None and before.version == one.version:
             yield before
         else:
-            yield Resource.from_bytes(name, copy(one.body), one.version)
+            yield Resource.from_bytes(name, copy(one), one.version)
 
 
-def _listener(body: bytes) -> bytes:
+def _listener(one: Resource) -> bytes:
     """TCP listeners open no port. Envoy has UDP listeners open one: any that is free, on loopback."""
-    message = listener_pb2.Listener.FromString(body)
+    message = listener_pb2.Listener.FromString(one.body)
     socket = message.address.socket_address
     if socket.protocol == address_pb2.SocketAddress.UDP:
         socket.CopyFrom(address_pb2.SocketAddress(protocol=socket.protocol, address=LOOPBACK, port_value=0))
@@ -50,9 +64,9 @@ def _listener(body: bytes) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-def _cluster(body: bytes) -> bytes:
+def _cluster(cluster: Resource) -> bytes:
     """No health checks, and no names to look up: Envoy would wait for both before it goes on."""
-    message = cluster_pb2.Cluster.FromString(body)
+    message = cluster_pb2.Cluster.FromString(cluster.body)
     message.ClearField("health_checks")
     if message.type in _DNS and not message.HasField("cluster_type"):
         message.type = cluster_pb2.Cluster.STATIC
@@ -63,4 +77,25 @@ def _cluster(body: bytes) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-_COPY: Mapping[ResourceType, Callable[[bytes], bytes]] = {LISTENER: _listener, CLUSTER: _cluster}
+def _routes(one: Resource, proved: Resource | None) -> bytes:
+    """Every virtual host, so that their domains are judged together, with the routes that were not proved before."""
+    if proved is None:
+        return one.body
+    new = _routes_of(one.body) - _routes_of(proved.body)
+    message = route_pb2.RouteConfiguration.FromString(one.body)
+    for host in message.virtual_hosts:
+        del host.routes[:]
+        host.routes.extend(_ROUTE.FromString(body) for name, body in sorted(new) if name == host.name)
+    return message.SerializeToString(deterministic=True)
+
+
+@lru_cache(maxsize=8)
+def _routes_of(body: bytes) -> frozenset[tuple[str, bytes]]:
+    found: set[tuple[str, bytes]] = set()
+    for host in route_pb2.RouteConfiguration.FromString(body).virtual_hosts:
+        name = host.name
+        found.update((name, route.SerializeToString(deterministic=True)) for route in host.routes)
+    return frozenset(found)
+
+
+_COPY: Mapping[ResourceType, Callable[[Resource], bytes]] = {LISTENER: _listener, CLUSTER: _cluster}
