@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import statistics
 import sys
@@ -21,6 +22,7 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
+from xds_server.app import COLLECTOR
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import ENDPOINT, ROUTE, ResourceType
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Sent
@@ -266,6 +268,7 @@ async def _clients(port: int, streams: int, url: str) -> None:
 
 def main() -> None:
     """Print the table."""
+    gc.set_threshold(*COLLECTOR)
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # the clients are another program, not a fork
     print("| xDS server | | |\n|---|---|---|")
     for measure in (_change_to_ack, _thousand, _changed_bytes, _stall):

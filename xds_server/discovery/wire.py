@@ -2,51 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from xds_server.discovery.events import Response
 
-CONTROL_PLANE = b"xds-gateway"
+CONTROL_PLANE = "xds-gateway"
 
 
 def sotw(response: Response) -> bytes:
     """An envoy.service.discovery.v3.DiscoveryResponse."""
+    url = response.type.url
     parts = [_text(1, response.version)]
     for one in response.resources:
-        parts += _nested(2, _any(response.type.url, one.body))
-    parts += [_text(4, response.type.url), _text(5, response.nonce)]
-    parts += _nested(6, [_field(1, CONTROL_PLANE)])
+        parts += _any(2, url, len(one.body)), one.body
+    parts += _text(4, url), _text(5, response.nonce), _CONTROL_PLANE[6]
     return b"".join(parts)
 
 
 def delta(response: Response) -> bytes:
     """An envoy.service.discovery.v3.DeltaDiscoveryResponse."""
+    url = response.type.url
     parts = [_text(1, response.version)]
     for one in response.resources:
-        entry = [_text(1, one.version), *_nested(2, _any(response.type.url, one.body)), _text(3, one.name)]
-        parts += _nested(2, entry)
-    parts += [_text(4, response.type.url), _text(5, response.nonce)]
+        parts += _entry(url, one.name, one.version, len(one.body)), one.body
+    parts += _text(4, url), _text(5, response.nonce)
     parts += [_text(6, name) for name in response.removed]
-    parts += _nested(7, [_field(1, CONTROL_PLANE)])
+    parts.append(_CONTROL_PLANE[7])
     return b"".join(parts)
 
 
-def _any(url: str, body: bytes) -> list[bytes]:
-    return [_text(1, url), _head(2, len(body)), body]
+@lru_cache(maxsize=1024)  # a change goes to every client, each time with the same words around it
+def _entry(url: str, name: str, version: str, size: int) -> bytes:
+    """A Resource of a delta response, up to its message of `size` bytes."""
+    head = _text(3, name) + _text(1, version) + _any(2, url, size)
+    return _head(2, len(head) + size) + head
 
 
-def _nested(number: int, parts: Iterable[bytes]) -> Iterator[bytes]:
-    inner = list(parts)
-    yield _head(number, sum(map(len, inner)))
-    yield from inner
+@lru_cache(maxsize=1024)
+def _any(number: int, url: str, size: int) -> bytes:
+    """A google.protobuf.Any up to its message of `size` bytes."""
+    head = _text(1, url) + _head(2, size)
+    return _head(number, len(head) + size) + head
 
 
+@lru_cache(maxsize=1024)
 def _text(number: int, value: str) -> bytes:
-    return _field(number, value.encode())
-
-
-def _field(number: int, value: bytes) -> bytes:
-    return _head(number, len(value)) + value
+    encoded = value.encode()
+    return _head(number, len(encoded)) + encoded
 
 
 def _head(number: int, length: int) -> bytes:
@@ -56,3 +58,8 @@ def _head(number: int, length: int) -> bytes:
         length >>= 7
     out.append(length)
     return bytes(out)
+
+
+_CONTROL_PLANE = {
+    number: _head(number, len(_text(1, CONTROL_PLANE))) + _text(1, CONTROL_PLANE) for number in (6, 7)
+}
