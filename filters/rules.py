@@ -79,6 +79,8 @@ class Table(Generic[T]):
                 loaded[name] = self._load(self.type.message.FromString(body))
             except (Refused, DecodeError) as error:
                 refused[name] = str(error)
+            except Exception as error:  # noqa: BLE001 - one rule never takes the others or the server away
+                refused[name] = f"{type(error).__name__}: {error}"
         gone = frozenset(removed)
         before = self.current
         kept = {name: one for name, one in before.items() if name not in gone}

@@ -11,8 +11,8 @@ from typing import Any
 from envoy.type.v3 import http_status_pb2
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-_STATUSES = frozenset(code for code in http_status_pb2.StatusCode.values() if code >= 300)
+_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
+_STATUSES = frozenset(http_status_pb2.StatusCode.values())
 
 
 class Headers(Mapping[str, str]):
@@ -79,7 +79,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a policy answers; made by `allow` and `deny`.
+    """What a policy answers; made by `allow` and `deny`. Raises ValueError or TypeError for what cannot be answered.
 
     When allowed, `headers` are set on the request to the upstream, `remove` are taken from it, and
     `response_headers` are set on the response. When denied, `headers` belong to the answer, and a `body` of None
@@ -94,6 +94,18 @@ class Decision:
     body: bytes | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Fail in the policy that made it, and not where nobody knows whose failure it is."""
+        if not isinstance(self.allowed, bool):
+            raise TypeError(f"{self.allowed!r} is neither True nor False")
+        if self.status not in _STATUSES:
+            raise ValueError(f"{self.status!r} is not a status of HTTP")
+        if self.body is not None and not isinstance(self.body, bytes):
+            raise TypeError("the body is not bytes")
+        for headers in (self.headers, self.response_headers, dict.fromkeys(self.remove, "")):
+            if headers:
+                _check(headers)
+
 
 def allow(
     headers: Mapping[str, str] | None = None,
@@ -103,13 +115,11 @@ def allow(
     metadata: Mapping[str, Any] | None = None,
 ) -> Decision:
     """Let the request pass. Raises ValueError for what is no header."""
-    removed = tuple(remove)
-    _checked(dict.fromkeys(removed, ""))
     return Decision(
         allowed=True,
-        headers=_checked(headers or {}),
-        remove=removed,
-        response_headers=_checked(response_headers or {}),
+        headers=dict(headers or {}),
+        remove=tuple(remove),
+        response_headers=dict(response_headers or {}),
         metadata=dict(metadata or {}),
     )
 
@@ -121,9 +131,9 @@ def deny(
     body: str | bytes | Mapping[str, Any] | None = None,
 ) -> Decision:
     """Refuse the request; a mapping as the body is sent as JSON. Raises ValueError for what HTTP does not have."""
-    if status not in _STATUSES:
+    if status not in _STATUSES or status < 300:
         raise ValueError(f"{status} is not a status that a refusal can have")
-    answer = dict(_checked(headers or {}))
+    answer = dict(headers or {})
     if isinstance(body, Mapping):
         body = json.dumps(dict(body), ensure_ascii=False)
         if not any(name.lower() == "content-type" for name in answer):
@@ -132,10 +142,9 @@ def deny(
     return Decision(allowed=False, status=status, headers=answer, body=content)
 
 
-def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:
+def _check(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
-        if not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a header's name")
         if not isinstance(value, str) or not _VALUE.fullmatch(value):
             raise ValueError(f"the value of {name} is not text, or has control characters")
-    return dict(headers)

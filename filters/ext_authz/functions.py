@@ -45,6 +45,8 @@ def fault(source: bytes, file: str, function: str) -> str | None:
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 1
         return f"{file}:{line}: {getattr(error, 'msg', error)}"
+    except (RecursionError, MemoryError):  # how Python's parser says it
+        return f"{file} is nested too deeply"
     if not function.isidentifier():
         return f"'{function}' is not the name of a function"
     if function not in _names(tree):
@@ -88,20 +90,19 @@ class Function:
         finally:
             self._under_way -= 1
         if error is not None:
-            raise Failed(f"{type(error).__name__}: {error}") from error
+            raise Failed(told(error)) from error
         if not isinstance(decision, Decision):
             raise Failed(f"returned {type(decision).__name__} and not a Decision")
         return decision
 
     async def _outcome(self, request: Request) -> tuple[Any, BaseException | None]:
         if self._threads is None:
-            try:
-                return await self.call(request), None
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:  # noqa: BLE001 - SystemExit of a policy must not end the server
-                return None, error
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, request)
+            return await _awaited(self.call, request)
+        loop = asyncio.get_running_loop()
+        answer, error = await loop.run_in_executor(self._threads, self._guarded, request)
+        if error is None and type(answer) is not Decision and inspect.isawaitable(answer):
+            return await _awaited(lambda _: answer, request)
+        return answer, error
 
     def _guarded(self, request: Request) -> tuple[Any, BaseException | None]:
         try:
@@ -113,6 +114,26 @@ class Function:
         """Start no more calls. What runs in a thread cannot be ended, and ends by itself."""
         if self._threads is not None:
             self._threads.shutdown(wait=False)
+
+
+async def _awaited(call: Callable[[Request], Any], request: Request) -> tuple[Any, BaseException | None]:
+    try:
+        return await call(request), None
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return None, error  # nobody cancelled us: the policy raised it, or what it awaited was cancelled
+    except BaseException as error:  # noqa: BLE001 - SystemExit of a policy must not end the server
+        return None, error
+
+
+def told(error: BaseException) -> str:
+    """What an error says, also one that fails to say it."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - the error is a policy's own
+        return type(error).__name__
 
 
 def load(file: str, function: str, source: bytes) -> Function:
@@ -157,7 +178,7 @@ def _run(code: CodeType, module: ModuleType) -> None:
     if thread.is_alive():
         raise Refused(f"{module.__file__} takes more than {LOADING:g} s to import")
     if errors:
-        raise Refused(f"{module.__file__}{_line(errors[0], module)}: {type(errors[0]).__name__}: {errors[0]}")
+        raise Refused(f"{module.__file__}{_line(errors[0], module)}: {told(errors[0])}")
 
 
 def _line(error: BaseException, module: ModuleType) -> str:

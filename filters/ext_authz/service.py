@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+import re2
 from envoy.config.core.v3 import base_pb2
 from envoy.service.auth.v3 import attribute_context_pb2, external_auth_pb2
 from google.protobuf import struct_pb2
@@ -133,7 +134,7 @@ class Authorization:
         began = self._clock()
         try:
             decision = await function.decide(_request(asked.attributes), limit)
-            response = _allowed(decision) if decision.allowed else _denied(decision)
+            response = _allowed(decision) if decision.allowed is True else _denied(decision)
         except TimeoutError:
             self._count(name, "timeout")
             raise RpcError(DEADLINE_EXCEEDED, f"{name} took too long") from None
@@ -143,6 +144,10 @@ class Authorization:
         except Failed as failed:
             log.exception("the policy %s failed; the request is refused", name)
             return _failure(self._count(name, "failed"), str(failed))
+        except Exception:
+            # As a status of gRPC it would let the request pass where `on_error` says so.
+            log.exception("the decision of %s cannot be told; the request is refused", name)
+            return _failure(self._count(name, "failed"))
         finally:
             self._seconds(name).observe(self._clock() - began)
         self._count(name, "allowed" if decision.allowed else "denied")
@@ -255,11 +260,17 @@ def _peer(source: attribute_context_pb2.AttributeContext.Peer) -> Peer | None:
     return Peer(principal=source.principal, certificate=unquote(source.certificate))
 
 
+_TEMPLATE = re.compile(r"(?:[^\\()\[\]*+?{}|]|\\.|\(\?P<\w+>\[\^/\]\+\))*")
+"""Segments with names, as the paths of most routes are: Python's own expressions need no backtracking for these."""
+
+
 @lru_cache(maxsize=4096)
 def _pattern(regex: str) -> re.Pattern[str] | None:
+    """What a user wrote for RE2 is matched by RE2: a client chooses the path, and backtracking could take for ever."""
     try:
-        return re.compile(regex)
-    except re.error:
+        found: re.Pattern[str] = (re if _TEMPLATE.fullmatch(regex) else re2).compile(regex)
+        return found
+    except (re.error, re2.error):
         return None
 
 
@@ -326,5 +337,5 @@ def _tell(response: external_auth_pb2.CheckResponse, metadata: Mapping[str, Any]
     """Raises Failed for metadata that protobuf's Struct cannot hold."""
     try:
         response.dynamic_metadata.update(metadata)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise Failed(f"its metadata: {error}") from None

@@ -25,6 +25,8 @@ GOOD = b"from filters.ext_authz import allow\ndef check(request):\n    return al
         (b"def other(): ...", "check", "p.py has no function 'check'"),
         (b"\xff", "check", "p.py:1: "),
         (b"x = 1", "a-b", "not the name"),
+        (b"x = " + b"-" * 100_000 + b"1", "check", "nested too deeply"),
+        (b"x = " + b"a." * 20_000 + b"b", "check", "nested too deeply"),
     ],
 )
 def test_what_shows_without_running_is_told_with_its_line(source: bytes, function: str, message: str) -> None:
@@ -153,6 +155,14 @@ async def test_whatever_a_policy_raises_is_its_failure(error: BaseException) -> 
 async def test_what_is_no_decision_is_a_failure(answer: object) -> None:
     with pytest.raises(Failed, match="not a Decision"):
         await Function("p", lambda _: answer).decide(ASKED, 30)
+
+
+async def test_a_function_that_hands_on_a_coroutine_decides_as_in_the_test_kit() -> None:
+    async def later(_: Request) -> object:
+        await asyncio.sleep(0)
+        return allow()
+
+    assert (await Function("p", lambda asked: later(asked)).decide(ASKED, 30)).allowed
 
 
 async def test_an_object_with_an_asynchronous_call_is_a_coroutine() -> None:

@@ -102,3 +102,62 @@ def test_a_key_is_looked_up_without_waiting() -> None:
     response = authorization().check(asked("", api_key='{"headers":["x-api-key"],"query":[],"cookies":[]}'))
     assert isinstance(response, external_auth_pb2.CheckResponse)
     assert response.dynamic_metadata["api_key"]["unknown"] is True
+
+
+HOSTILE = """
+import asyncio
+from filters.ext_authz import Decision, allow, deny
+
+class Mute(Exception):
+    def __str__(self): raise RuntimeError
+
+class Nobody(BaseException): ...
+
+def raises_what_cannot_be_shown(r): raise Mute
+async def raises_it_as_a_coroutine(r): raise Mute
+def raises_the_base_of_all(r): raise Nobody
+async def says_that_it_was_cancelled(r): raise asyncio.CancelledError
+def goes_too_deep(r): return goes_too_deep(r)
+def is_a_generator(r): yield allow()
+async def is_an_asynchronous_generator(r): yield allow()
+def has_half_a_letter(r): return allow({"x": "\\ud800"})
+def answers_with_half_a_letter(r): return deny(403, headers={"x": "\\ud800"})
+def splits_a_header(r): return Decision(allowed=True, headers={"x": "a\\r\\nx-consumer: root"})
+def has_no_headers(r): return Decision(allowed=True, headers=None)
+def has_no_status(r): return Decision(allowed=False, status="403")
+def has_a_text_as_its_body(r): return Decision(allowed=False, status=403, body="no")
+def removes_a_number(r): return Decision(allowed=True, remove=(3,))
+def is_nearly_allowed(r): return Decision(allowed="no")
+def holds_itself(r):
+    metadata = {}
+    metadata["again"] = metadata
+    return allow(metadata=metadata)
+"""
+HOSTILE_NAMES = [line.split("def ")[1].split("(")[0] for line in HOSTILE.splitlines() if "(r)" in line]
+
+
+@pytest.mark.parametrize("policy", HOSTILE_NAMES)
+async def test_whatever_a_policy_does_is_a_refusal_and_no_status_that_envoy_may_let_pass(policy: str) -> None:
+    service = Authorization(CollectorRegistry())
+    body = POLICY.build(policy, Source("p.py", policy, HOSTILE.encode())).SerializeToString()
+    assert service.functions.replace({policy: body}, ()) == {}
+    response = await service.check(asked(policy))
+    assert (response.status.code, response.denied_response.status.code) == (7, 503)
+    assert response.dynamic_metadata["failed"] is True
+
+
+async def test_a_path_that_would_take_for_ever_to_backtrack_is_matched_as_envoy_matches_it() -> None:
+    path = "/" + "a" * 5000
+    for end, found in (("", "a" * 5000), ("!", "-")):
+        request = asked("seen", path + end, path=r"/(?P<id>(a+)+)")
+        assert headers(await authorization("seen").check(request))["x-id"] == found
+
+
+def test_a_rule_that_fails_in_no_known_way_takes_no_other_away() -> None:
+    service = authorization("no")
+    source = b"x = " + b"-" * 100_000 + b"1\ndef check(r): ..."
+    refused = service.functions.replace(
+        {"deep": POLICY.build("deep", Source("p.py", "check", source)).SerializeToString()}, ()
+    )
+    assert "too deeply" in refused["deep"]
+    assert list(service.functions.current) == ["no"]
