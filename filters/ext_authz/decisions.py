@@ -102,9 +102,11 @@ class Decision:
             raise ValueError(f"{self.status!r} is not a status of HTTP")
         if self.body is not None and not isinstance(self.body, bytes):
             raise TypeError("the body is not bytes")
-        for headers in (self.headers, self.response_headers, dict.fromkeys(self.remove, "")):
+        for headers in (self.headers, self.response_headers):
             if headers:
                 _check(headers)
+        if self.remove:
+            _check(dict.fromkeys(self.remove, ""))
 
 
 def allow(
@@ -117,10 +119,10 @@ def allow(
     """Let the request pass. Raises ValueError for what is no header."""
     return Decision(
         allowed=True,
-        headers=dict(headers or {}),
+        headers=dict(headers) if headers else {},
         remove=tuple(remove),
-        response_headers=dict(response_headers or {}),
-        metadata=dict(metadata or {}),
+        response_headers=dict(response_headers) if response_headers else {},
+        metadata=dict(metadata) if metadata else {},
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import dis
 import inspect
 import linecache
 import re
@@ -68,7 +69,7 @@ def _names(tree: ast.Module) -> set[str]:
 
 
 class Function:
-    """A policy that is ready to decide."""
+    """A policy that is ready to decide. `immediate` says that it is a coroutine that waits for nothing."""
 
     def __init__(self, name: str, call: Callable[[Request], Any]) -> None:
         self.name = name
@@ -76,8 +77,21 @@ class Function:
         self._coroutine = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
             getattr(call, "__call__", None)  # noqa: B004 - the method itself is asked, not whether it is there
         )
+        self.immediate = self._coroutine and not _waits(call)
         self._under_way = 0
         self._threads = ThreadPoolExecutor(THREADS, f"policy {name}") if not self._coroutine else None
+
+    def at_once(self, request: Request) -> Decision:
+        """Ask an immediate policy: no task is needed for it, and no time limit could end it. Raises Failed."""
+        try:
+            coroutine = self.call(request)
+            coroutine.send(None)
+        except StopIteration as stop:
+            return _decision(stop.value, None)
+        except BaseException as error:  # noqa: BLE001 - SystemExit of a policy must not end the server
+            return _decision(None, error)
+        coroutine.close()
+        raise Failed("it waits, which does not show in its code")
 
     async def decide(self, request: Request, limit: float) -> Decision:
         """Ask the policy. Raises TimeoutError after `limit` seconds, Busy, and Failed with the policy's error."""
@@ -89,11 +103,7 @@ class Function:
                 decision, error = await self._outcome(request)
         finally:
             self._under_way -= 1
-        if error is not None:
-            raise Failed(told(error)) from error
-        if not isinstance(decision, Decision):
-            raise Failed(f"returned {type(decision).__name__} and not a Decision")
-        return decision
+        return _decision(decision, error)
 
     async def _outcome(self, request: Request) -> tuple[Any, BaseException | None]:
         if self._threads is None:
@@ -134,6 +144,21 @@ def told(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - the error is a policy's own
         return type(error).__name__
+
+
+def _decision(answer: Any, error: BaseException | None) -> Decision:
+    """Raises Failed."""
+    if error is not None:
+        raise Failed(told(error)) from error
+    if not isinstance(answer, Decision):
+        raise Failed(f"returned {type(answer).__name__} and not a Decision")
+    return answer
+
+
+def _waits(call: Callable[[Request], Any]) -> bool:
+    """Whether a coroutine's code has a place where it could wait (`await`, `async with`, `async for`)."""
+    code = getattr(call, "__code__", None)
+    return code is None or any(one.opname == "SEND" for one in dis.get_instructions(code))
 
 
 def load(file: str, function: str, source: bytes) -> Function:

@@ -5,25 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qsl, unquote
 
-import re2
-from envoy.config.core.v3 import base_pb2
-from envoy.service.auth.v3 import attribute_context_pb2, external_auth_pb2
-from google.protobuf import struct_pb2
+from envoy.service.auth.v3 import external_auth_pb2
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from filters import consumers, passwords
-from filters.ext_authz.decisions import Decision, Headers, Peer, Request
+from filters.ext_authz import answers
+from filters.ext_authz.asked import Attributes, identity, request
+from filters.ext_authz.decisions import Decision
 from filters.ext_authz.functions import Busy, Failed, Function, load
-from filters.ext_authz.names import FAILED, POLICY, PROBLEM, USAGE
-from filters.identity import NAMESPACE
-from filters.policy import header
+from filters.ext_authz.names import POLICY, USAGE
 from filters.rules import Service, Table
 from filters.unary import RpcError, UnaryMethod
 from protos import rules_pb2
@@ -31,7 +26,7 @@ from protos import rules_pb2
 log = logging.getLogger(__name__)
 
 NAME = "envoy.service.auth.v3.Authorization"
-OK, PERMISSION_DENIED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 0, 7, 4, 8, 14
+DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 4, 8, 14
 """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
 STEP = 0.005
 """Seconds between two looks for a policy that is not here yet."""
@@ -92,49 +87,65 @@ class Authorization:
             close=self._close,
         )
 
-    def check(
-        self, asked: external_auth_pb2.CheckRequest
-    ) -> external_auth_pb2.CheckResponse | Awaitable[external_auth_pb2.CheckResponse]:
-        """Decide one request, at once where nobody has to be waited for."""
-        if consumers.EXTENSION in asked.attributes.context_extensions:
-            return self._whose_key(asked.attributes)
-        if passwords.EXTENSION in asked.attributes.context_extensions:
-            return self._whose_password(asked.attributes)
-        if USAGE in asked.attributes.context_extensions:
-            return self._tell_usage(asked.attributes)
-        return self._decide(asked)
+    def check(self, asked: external_auth_pb2.CheckRequest) -> bytes | Awaitable[bytes]:
+        """Decide one request, at once where nobody has to be waited for. Returns a serialized CheckResponse."""
+        attributes = asked.attributes
+        said = attributes.context_extensions
+        name = said.get("policy", "")
+        if name:
+            return self._decide(name, attributes)
+        if consumers.EXTENSION in said:
+            return self._whose_key(attributes)
+        if passwords.EXTENSION in said:
+            return self._whose_password(attributes)
+        if USAGE in said:
+            return self._tell_usage(attributes)
+        return self._missing(name)
 
-    async def _tell_usage(
-        self, asked: attribute_context_pb2.AttributeContext
-    ) -> external_auth_pb2.CheckResponse:
+    def _missing(self, name: str) -> bytes:
+        log.error("there is no policy %r; the request is refused", name)
+        self._count(name, "missing")
+        return answers.failure()
+
+    async def _tell_usage(self, asked: Attributes) -> bytes:
         """The answer to the request itself; a refusal for whoever is no consumer."""
-        identity = asked.metadata_context.filter_metadata.get(NAMESPACE)
-        who = _mapping(identity) if identity is not None else {}
-        if self._usage is None or not who.get("consumer"):
+        consumer = identity(asked, "consumer")
+        if self._usage is None or not consumer:
             self._count(USAGE, "denied")
-            return _denied(Decision(allowed=False, status=403))
+            return answers.decided(Decision(allowed=False, status=403))
         try:
             said = asked.context_extensions[USAGE]
-            found = await self._usage(who["consumer"], who.get("plan") or "", said)
+            found = await self._usage(consumer, identity(asked, "plan") or "", said)
         except (KeyError, TimeoutError) as error:
             log.warning("no usage can be told: %s", error)
-            return _failure(self._count(USAGE, "failed"))
+            self._count(USAGE, "failed")
+            return answers.failure()
         self._count(USAGE, "told")
         body = json.dumps(found).encode()
-        return _denied(Decision(allowed=False, status=200, headers=_JSON, body=body))
+        return answers.decided(Decision(allowed=False, status=200, headers=_JSON, body=body))
 
-    async def _decide(self, asked: external_auth_pb2.CheckRequest) -> external_auth_pb2.CheckResponse:
-        """Ask a policy. A status other than OK is what Envoy's `on_error` is for: no time, no room."""
-        said = asked.attributes.context_extensions
-        name, limit = said.get("policy", ""), _limit(said.get("timeout", ""))
-        function = self.functions.current.get(name) or await self._arrival(name, limit)
-        if function is None:
-            log.error("there is no policy %r; the request is refused", name)
-            return _failure(self._count(name, "missing"))
+    def _decide(self, name: str, attributes: Attributes) -> bytes | Awaitable[bytes]:
+        """Ask a policy; a coroutine that waits for nothing is done before anybody could wait for it."""
+        function = self.functions.current.get(name)
+        if function is None or not function.immediate:
+            return self._wait_for(name, function, attributes)
         began = self._clock()
         try:
-            decision = await function.decide(_request(asked.attributes), limit)
-            response = _allowed(decision) if decision.allowed is True else _denied(decision)
+            return self._decided(name, function.at_once(request(attributes)))
+        except Failed as failed:
+            return self._failed(name, failed)
+        finally:
+            self._seconds(name).observe(self._clock() - began)
+
+    async def _wait_for(self, name: str, function: Function | None, attributes: Attributes) -> bytes:
+        """Ask a policy. A status other than OK is what Envoy's `on_error` is for: no time, no room."""
+        limit = _limit(attributes.context_extensions.get("timeout", ""))
+        function = function or await self._arrival(name, limit)
+        if function is None:
+            return self._missing(name)
+        began = self._clock()
+        try:
+            return self._decided(name, await function.decide(request(attributes), limit))
         except TimeoutError:
             self._count(name, "timeout")
             raise RpcError(DEADLINE_EXCEEDED, f"{name} took too long") from None
@@ -142,38 +153,29 @@ class Authorization:
             self._count(name, "busy")
             raise RpcError(RESOURCE_EXHAUSTED, str(busy)) from None
         except Failed as failed:
-            log.exception("the policy %s failed; the request is refused", name)
-            return _failure(self._count(name, "failed"), str(failed))
-        except Exception:
-            # As a status of gRPC it would let the request pass where `on_error` says so.
-            log.exception("the decision of %s cannot be told; the request is refused", name)
-            return _failure(self._count(name, "failed"))
+            return self._failed(name, failed)
         finally:
             self._seconds(name).observe(self._clock() - began)
+
+    def _decided(self, name: str, decision: Decision) -> bytes:
+        """Raises Failed."""
+        response = answers.decided(decision)
         self._count(name, "allowed" if decision.allowed else "denied")
         return response
 
-    def _whose_key(self, asked: attribute_context_pb2.AttributeContext) -> external_auth_pb2.CheckResponse:
-        """Always a yes: what it says of the key is judged in Envoy, beside the other ways to authenticate."""
+    def _failed(self, name: str, failed: Failed) -> bytes:
+        log.error("the policy %s failed; the request is refused", name, exc_info=failed)
+        self._count(name, "failed")
+        return answers.failure(str(failed))
+
+    def _whose_key(self, asked: Attributes) -> bytes:
         rule = _rule(asked.context_extensions[consumers.EXTENSION])
         found = self.keys.find(rule, asked.request.http.header_map.headers)
         self._count("api_key", "unknown" if found is None else "found")
-        response = external_auth_pb2.CheckResponse(ok_response=external_auth_pb2.OkHttpResponse())
-        answer = response.dynamic_metadata.fields[consumers.EXTENSION].struct_value.fields
-        if found is None:
-            answer["unknown"].bool_value = True
-            return response
-        answer["consumer"].string_value = found.consumer
-        if found.plan:
-            answer["plan"].string_value = found.plan
-        if found.not_after:
-            answer["not_after"].number_value = found.not_after
-        return response
+        return answers.key(found)
 
-    async def _whose_password(
-        self, asked: attribute_context_pb2.AttributeContext
-    ) -> external_auth_pb2.CheckResponse:
-        """A yes, as for keys; a status other than OK where nobody can tell, so that Envoy hears nothing."""
+    async def _whose_password(self, asked: Attributes) -> bytes:
+        """A status other than OK where nobody can tell, so that Envoy hears nothing."""
         list_name = asked.context_extensions[passwords.EXTENSION]
         try:
             user = await self.passwords.user(list_name, asked.request.http.header_map.headers)
@@ -184,13 +186,7 @@ class Authorization:
             self._count("basic_auth", "busy")
             raise RpcError(RESOURCE_EXHAUSTED, str(busy)) from None
         self._count("basic_auth", "wrong" if user is None else "found")
-        response = external_auth_pb2.CheckResponse(ok_response=external_auth_pb2.OkHttpResponse())
-        answer = response.dynamic_metadata.fields[passwords.EXTENSION].struct_value.fields
-        if user is None:
-            answer["wrong"].bool_value = True
-        else:
-            answer["user"].string_value = user
-        return response
+        return answers.password(user)
 
     async def _arrival(self, name: str, limit: float) -> Function | None:
         """A new route and its policy come over two streams, to Envoy and to here: the route may be first."""
@@ -200,9 +196,8 @@ class Authorization:
                 return self.functions.current[name]
         return None
 
-    def _count(self, policy: str, outcome: str) -> str:
+    def _count(self, policy: str, outcome: str) -> None:
         self._decisions(policy, outcome).inc()
-        return outcome
 
     def _close(self) -> None:
         for function in self.functions.current.values():
@@ -225,117 +220,3 @@ def _limit(text: str) -> float:
         return float(text)
     except ValueError:
         return DEFAULT_LIMIT
-
-
-def _request(asked: attribute_context_pb2.AttributeContext) -> Request:
-    http = asked.request.http
-    said = asked.context_extensions
-    path, _, query = http.path.partition("?")
-    identity = asked.metadata_context.filter_metadata.get(NAMESPACE)
-    who = _mapping(identity) if identity is not None else {}
-    return Request(
-        method=http.method,
-        scheme=http.scheme,
-        host=http.host,
-        path=path,
-        query=dict(reversed(parse_qsl(query, keep_blank_values=True))) if query else {},
-        query_string=query,
-        path_params=_path_params(said.get("path", ""), path),
-        headers=Headers(http.headers.items()),
-        client_address=asked.source.address.socket_address.address,
-        peer=_peer(asked.source),
-        claims=who.get("claims", {}),
-        consumer=who.get("consumer"),
-        plan=who.get("plan"),
-        authenticated_by=who.get("method"),
-        route=said.get("route", ""),
-        id=http.headers.get("x-request-id", http.id),
-        body=(http.raw_body or http.body.encode()) if "body" in said else None,
-    )
-
-
-def _peer(source: attribute_context_pb2.AttributeContext.Peer) -> Peer | None:
-    if not source.principal and not source.certificate:
-        return None
-    return Peer(principal=source.principal, certificate=unquote(source.certificate))
-
-
-_TEMPLATE = re.compile(r"(?:[^\\()\[\]*+?{}|]|\\.|\(\?P<\w+>\[\^/\]\+\))*")
-"""Segments with names, as the paths of most routes are: Python's own expressions need no backtracking for these."""
-
-
-@lru_cache(maxsize=4096)
-def _pattern(regex: str) -> re.Pattern[str] | None:
-    """What a user wrote for RE2 is matched by RE2: a client chooses the path, and backtracking could take for ever."""
-    try:
-        found: re.Pattern[str] = (re if _TEMPLATE.fullmatch(regex) else re2).compile(regex)
-        return found
-    except (re.error, re2.error):
-        return None
-
-
-def _path_params(regex: str, path: str) -> Mapping[str, str]:
-    pattern = _pattern(regex) if regex else None
-    match = pattern.fullmatch(path) if pattern is not None else None
-    return {name: unquote(value or "") for name, value in match.groupdict().items()} if match else {}
-
-
-def _mapping(struct: struct_pb2.Struct) -> dict[str, Any]:
-    return {name: _value(value) for name, value in struct.fields.items()}
-
-
-def _value(value: struct_pb2.Value) -> Any:
-    kind = value.WhichOneof("kind")
-    if kind == "struct_value":
-        return _mapping(value.struct_value)
-    if kind == "list_value":
-        return [_value(one) for one in value.list_value.values]
-    if kind == "number_value":
-        number = value.number_value
-        return int(number) if number.is_integer() else number
-    return getattr(value, kind) if kind in ("string_value", "bool_value") else None
-
-
-def _headers(headers: Mapping[str, str]) -> list[base_pb2.HeaderValueOption]:
-    return [header(name.lower(), value) for name, value in headers.items()]
-
-
-def _allowed(decision: Decision) -> external_auth_pb2.CheckResponse:
-    response = external_auth_pb2.CheckResponse()
-    response.status.code = OK
-    response.ok_response.headers.extend(_headers(decision.headers))
-    response.ok_response.headers_to_remove.extend(decision.remove)
-    response.ok_response.response_headers_to_add.extend(_headers(decision.response_headers))
-    if decision.metadata:
-        _tell(response, decision.metadata)
-    return response
-
-
-def _denied(decision: Decision) -> external_auth_pb2.CheckResponse:
-    response = external_auth_pb2.CheckResponse()
-    response.status.code = PERMISSION_DENIED
-    response.denied_response.status.code = decision.status  # type: ignore[assignment] # checked by deny()
-    response.denied_response.headers.extend(_headers(decision.headers))
-    if decision.body is None:
-        _tell(response, {PROBLEM: True})
-    else:
-        response.denied_response.body = decision.body.decode("utf-8", "replace")
-    return response
-
-
-def _failure(_outcome: str, message: str = "") -> external_auth_pb2.CheckResponse:
-    """Never a status of gRPC: a policy that fails opens no route, also where an unreachable one would."""
-    response = external_auth_pb2.CheckResponse()
-    response.status.code = PERMISSION_DENIED
-    response.status.message = message[:200]
-    response.denied_response.status.code = 503  # type: ignore[assignment]
-    _tell(response, {FAILED: True})
-    return response
-
-
-def _tell(response: external_auth_pb2.CheckResponse, metadata: Mapping[str, Any]) -> None:
-    """Raises Failed for metadata that protobuf's Struct cannot hold."""
-    try:
-        response.dynamic_metadata.update(metadata)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise Failed(f"its metadata: {error}") from None

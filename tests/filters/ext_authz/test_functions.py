@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -171,3 +172,51 @@ async def test_an_object_with_an_asynchronous_call_is_a_coroutine() -> None:
             return allow()
 
     assert (await Function("p", Check()).decide(ASKED, 30)).allowed
+
+
+async def _nothing(_: Request) -> object:
+    return allow()
+
+
+async def _awaits(_: Request) -> object:
+    return await _nothing(_)
+
+
+async def _enters(_: Request) -> object:
+    async with asyncio.Lock():
+        return allow()
+
+
+async def _iterates(_: Request) -> object:
+    async for _number in _numbers():
+        pass
+    return allow()
+
+
+async def _numbers() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("call", "immediate"),
+    [(_nothing, True), (_awaits, False), (_enters, False), (_iterates, False), (lambda _: allow(), False)],
+)
+async def test_a_coroutine_that_cannot_wait_is_immediate(
+    call: Callable[[Request], object], immediate: bool
+) -> None:
+    function = Function("p", call)
+    assert function.immediate is immediate
+    assert (await function.decide(ASKED, 30)).allowed
+    assert not immediate or function.at_once(ASKED).allowed
+    function.close()
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError()]
+)
+def test_whatever_an_immediate_policy_raises_is_its_failure(error: BaseException) -> None:
+    async def fails(_: Request) -> None:
+        raise error
+
+    with pytest.raises(Failed, match=type(error).__name__):
+        Function("p", fails).at_once(ASKED)

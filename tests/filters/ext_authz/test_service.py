@@ -13,13 +13,20 @@ from filters.ext_authz.service import Authorization
 from filters.unary import RpcError
 
 SOURCE = b"""
-from filters.ext_authz import allow, deny
+import copy, dataclasses
+from filters.ext_authz import Decision, allow, deny
 def seen(r):
     return allow({"x-id": r.path_params.get("id", "-"), "x-peer": r.peer.principal if r.peer else "-",
                   "x-pem": r.peer.certificate if r.peer else "-", "x-body": repr(r.body), "x-q": r.query_string})
 def metadata(r): return allow(metadata={"a": [1, {"b": None}]})
 def bad_metadata(r): return allow(metadata={"a": object()})
 def no(r): return deny()
+def bad_header(r): return Decision(allowed=True, headers={"x": 1})
+async def quick(r): return allow({"x-path": r.path})
+def who(r): return allow({"x-who": repr((r.consumer, r.plan, dict(sorted(r.claims.items()))))})
+def copies(r):
+    return allow({"x-path": copy.copy(r).path, "x-other": dataclasses.replace(r, path="/b").path,
+                  "x-none": str(hasattr(r, "nothing"))})
 async def slow(r):
     import asyncio
     await asyncio.sleep(60)
@@ -41,6 +48,14 @@ def asked(policy: str, url: str = "/", **said: str) -> external_auth_pb2.CheckRe
     return request
 
 
+async def answer(
+    service: Authorization, request: external_auth_pb2.CheckRequest
+) -> external_auth_pb2.CheckResponse:
+    found = service.check(request)
+    body = found if isinstance(found, bytes) else await found
+    return external_auth_pb2.CheckResponse.FromString(body)
+
+
 def headers(response: external_auth_pb2.CheckResponse) -> dict[str, str]:
     return {one.header.key: one.header.value for one in response.ok_response.headers}
 
@@ -50,7 +65,7 @@ async def test_what_envoy_says_becomes_a_request() -> None:
     request.attributes.source.principal = "spiffe://x/y"
     request.attributes.source.certificate = "-----BEGIN%20CERTIFICATE-----"
     request.attributes.request.http.raw_body = b"\xff"
-    assert headers(await authorization("seen").check(request)) == {
+    assert headers(await answer(authorization("seen"), request)) == {
         "x-id": "a/b",
         "x-peer": "spiffe://x/y",
         "x-pem": "-----BEGIN CERTIFICATE-----",
@@ -60,38 +75,38 @@ async def test_what_envoy_says_becomes_a_request() -> None:
 
 
 async def test_metadata_of_a_decision_is_told() -> None:
-    response = await authorization("metadata").check(asked("metadata"))
+    response = await answer(authorization("metadata"), asked("metadata"))
     assert dict(response.dynamic_metadata)["a"][0] == 1
 
 
 @pytest.mark.parametrize("policy", ["bad_metadata", "missing"])
 async def test_what_cannot_be_decided_is_refused(policy: str) -> None:
     limit = "0.01" if policy == "missing" else "30"
-    response = await authorization("bad_metadata").check(asked(policy, timeout=limit))
+    response = await answer(authorization("bad_metadata"), asked(policy, timeout=limit))
     assert (response.status.code, response.denied_response.status.code) == (7, 503)
     assert response.dynamic_metadata["failed"] is True
 
 
 async def test_a_request_that_names_no_policy_is_refused() -> None:
-    response = await authorization().check(external_auth_pb2.CheckRequest())
+    response = await answer(authorization(), external_auth_pb2.CheckRequest())
     assert response.denied_response.status.code == 503
 
 
 async def test_a_decision_that_takes_too_long_is_a_status_of_grpc_for_envoy_to_judge() -> None:
     with pytest.raises(RpcError) as error:
-        await authorization("slow").check(asked("slow", timeout="0.01"))
+        await answer(authorization("slow"), asked("slow", timeout="0.01"))
     assert error.value.code == 4
 
 
 async def test_a_refusal_without_a_body_leaves_it_to_the_gateway() -> None:
-    response = await authorization("no").check(asked("no"))
+    response = await answer(authorization("no"), asked("no"))
     assert (response.denied_response.status.code, response.denied_response.body) == (403, "")
     assert response.dynamic_metadata["problem"] is True
 
 
 async def test_a_policy_that_arrives_after_its_route_still_decides() -> None:
     service = authorization()
-    waiting = asyncio.create_task(service.check(asked("no")))
+    waiting = asyncio.create_task(answer(service, asked("no")))
     await asyncio.sleep(0)
     body = POLICY.build("no", Source("p.py", "no", SOURCE)).SerializeToString()
     service.functions.replace({"no": body}, ())
@@ -99,9 +114,40 @@ async def test_a_policy_that_arrives_after_its_route_still_decides() -> None:
 
 
 def test_a_key_is_looked_up_without_waiting() -> None:
-    response = authorization().check(asked("", api_key='{"headers":["x-api-key"],"query":[],"cookies":[]}'))
-    assert isinstance(response, external_auth_pb2.CheckResponse)
-    assert response.dynamic_metadata["api_key"]["unknown"] is True
+    body = authorization().check(asked("", api_key='{"headers":["x-api-key"],"query":[],"cookies":[]}'))
+    assert isinstance(body, bytes)
+    assert external_auth_pb2.CheckResponse.FromString(body).dynamic_metadata["api_key"]["unknown"] is True
+
+
+def test_a_coroutine_that_waits_for_nothing_decides_at_once() -> None:
+    body = authorization("quick").check(asked("quick", "/a"))
+    assert isinstance(body, bytes)
+    assert headers(external_auth_pb2.CheckResponse.FromString(body)) == {"x-path": "/a"}
+
+
+async def test_a_decision_that_no_response_can_hold_is_refused_however_it_was_made() -> None:
+    response = await answer(authorization("bad_header"), asked("bad_header"))
+    assert response.denied_response.status.code == 503
+
+
+async def test_the_same_answer_is_the_same_bytes_and_another_is_not() -> None:
+    service = authorization("quick")
+    said = [service.check(asked("quick", url)) for url in ("/a", "/a", "/b")]
+    assert said[0] is said[1] != said[2]
+
+
+async def test_what_is_known_of_the_caller_is_read() -> None:
+    request = asked("who")
+    who = request.attributes.metadata_context.filter_metadata["xds.identity"]
+    who.update({"consumer": "a", "claims": {"n": 1, "f": 1.5, "list": [True, None], "text": "x"}})
+    found = headers(await answer(authorization("who"), request))
+    assert found["x-who"] == "('a', None, {'f': 1.5, 'list': [True, None], 'n': 1, 'text': 'x'})"
+    assert headers(await answer(authorization("who"), asked("who")))["x-who"] == "(None, None, {})"
+
+
+async def test_a_request_can_be_copied_and_changed() -> None:
+    found = headers(await answer(authorization("copies"), asked("copies", "/a")))
+    assert found == {"x-path": "/a", "x-other": "/b", "x-none": "False"}
 
 
 HOSTILE = """
@@ -141,7 +187,7 @@ async def test_whatever_a_policy_does_is_a_refusal_and_no_status_that_envoy_may_
     service = Authorization(CollectorRegistry())
     body = POLICY.build(policy, Source("p.py", policy, HOSTILE.encode())).SerializeToString()
     assert service.functions.replace({policy: body}, ()) == {}
-    response = await service.check(asked(policy))
+    response = await answer(service, asked(policy))
     assert (response.status.code, response.denied_response.status.code) == (7, 503)
     assert response.dynamic_metadata["failed"] is True
 
@@ -150,7 +196,7 @@ async def test_a_path_that_would_take_for_ever_to_backtrack_is_matched_as_envoy_
     path = "/" + "a" * 5000
     for end, found in (("", "a" * 5000), ("!", "-")):
         request = asked("seen", path + end, path=r"/(?P<id>(a+)+)")
-        assert headers(await authorization("seen").check(request))["x-id"] == found
+        assert headers(await answer(authorization("seen"), request))["x-id"] == found
 
 
 def test_a_rule_that_fails_in_no_known_way_takes_no_other_away() -> None:
