@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,10 @@ def test_run_refuses_arguments_that_make_no_sense(words: tuple[str, str], tmp_pa
     with pytest.raises(SystemExit) as ended:
         main(["run", str(tmp_path), *words])
     assert ended.value.code == 2
+
+
+def test_output_that_cannot_be_written_is_told_in_a_line() -> None:
+    command = [sys.executable, "-m", "xds_server", "schema"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (3, "xds: No space left on device\n")

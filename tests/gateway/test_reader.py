@@ -39,6 +39,21 @@ def test_every_problem_of_a_folder_is_reported_at_once_with_its_place() -> None:
     assert [str(problem.place) for problem in reading.errors] == ["a.yaml:4:5", "b.yaml:3:17"]
 
 
+def test_no_problem_shows_what_a_variable_holds() -> None:
+    text = (
+        "listeners: {http: {port: '${PORT}'}}\n"
+        "upstreams: {users: {endpoints: ['${SECRET}']}}\n"
+        "routes: {one: {path: /x, upstream: 'a${SECRET}'}}\n"
+        "secrets: {a: {certificate: {fiel: '${SECRET}'}}}\n"
+    )
+    reading = read({"a.yaml": text}, {"SECRET": "hunter2!" * 10, "PORT": "1000000"})
+    told = "\n".join(map(str, reading.errors))
+    assert "hunter2" not in told
+    assert "1000000" not in told
+    assert [one.value for one in reading.errors if one.path[-1] == "port"] == ["'${PORT}'"]
+    assert "a${SECRET}" in told
+
+
 @pytest.mark.parametrize(
     ("route", "keys", "level"),
     [

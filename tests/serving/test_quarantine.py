@@ -200,3 +200,48 @@ def test_what_others_have_accepted_stays_whatever_a_proving_group_says() -> None
     group.store.publish(snapshot(cluster={"a": "1", "b": "1"}), proved_by="proving")
     assert group.served == {"a": "1", "b": "1"}
     assert group.store.held() == ()
+
+
+def test_what_was_proved_and_sent_is_fallen_back_on_before_anybody_acknowledged_it() -> None:
+    group = Group()
+    for version in ("1", "2", "3"):
+        state = snapshot(cluster={"a": version})
+        group.store.publish(state, "proving")
+        answer = _nacked if version == "3" else _accepted
+        group.store.record(answer("proving", a=version))
+        group.store.publish(state, proved_by="proving")
+        if version == "1":
+            group.accept(a="1")
+    assert group.served == {"a": "2"}
+
+
+def test_what_was_proved_and_rejected_by_the_fleet_all_the_same_is_nothing_to_fall_back_on() -> None:
+    group = Group()
+    for version in ("1", "2"):
+        state = snapshot(cluster={"a": version})
+        group.store.publish(state, "proving")
+        group.store.record(_accepted("proving", a=version))
+        group.store.publish(state, proved_by="proving")
+        if version == "1":
+            group.accept(a="1")
+    group.reject(a="2")
+    assert group.served == {"a": "1"}
+    state = snapshot(cluster={"a": "3"})
+    group.store.publish(state, "proving")
+    group.store.record(_nacked("proving", a="3"))
+    group.store.publish(state, proved_by="proving")
+    assert group.served == {"a": "1"}
+
+
+def _accepted(group: str, **versions: str) -> Acked:
+    return Acked(
+        stream=2,
+        node=Node(id="prover"),
+        group=group,
+        type=CLUSTER,
+        version="",
+        versions=versions,
+        removed=(),
+        latency=0,
+        convergence=0,
+    )

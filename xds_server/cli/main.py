@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
 
-from xds_server.errors import InvalidGateway, XdsError
+from xds_server.errors import EnvironmentFailed, InvalidGateway, XdsError
 
 COMMANDS: dict[str, str] = {
     "run": "everything for one machine: control plane and a supervised Envoy, reloaded on change",
@@ -43,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = next((word for word in words if not word.startswith("-")), None)
     arguments = parser(name).parse_args(words)
     try:
-        return int(_module(arguments.command).run(arguments))
+        code = int(_module(arguments.command).run(arguments))
+        sys.stdout.flush()
+        return code
     except InvalidGateway as error:
         from xds_server.cli import output
 
@@ -55,6 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"xds: {error.strerror}", file=sys.stderr)
+        return EnvironmentFailed.exit_code
     except KeyboardInterrupt:
         return 130
 

@@ -59,11 +59,15 @@ class _Loader(_Parser):
 
 @dataclass(slots=True)
 class Document:
-    """What a file holds. `variables` are the environment variables that it read, None where one was not set."""
+    """What a file holds. `variables` are the environment variables that it read, None where one was not set.
+
+    `read` has by path the texts that hold such a variable's value, and how they are written in the file.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     variables: dict[str, str | None] = field(default_factory=dict)
+    read: dict[Path, tuple[str, str]] = field(default_factory=dict)
     whole: bool = True
     """Whether the file is YAML to its end, so that `values` are all that it holds."""
 
@@ -199,6 +203,7 @@ class _Converter:
         text: str = node.value
         if "${" in text:
             text = self._interpolate(text, node, path)
+            self._document.read[path] = text, node.value
         if node.tag == _PLAIN:
             return _plain(text)
         if node.tag == _QUOTED or node.tag == "tag:yaml.org,2002:str":

@@ -22,7 +22,7 @@ HINTS = get_type_hints(Sections)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class File:
-    """One file, decoded. `variables` are what it read from the environment.
+    """One file, decoded. `variables` are what it read from the environment, `read` where (as in Document).
 
     `names` are (section, name) of everything that was written, also where it had problems of its own, `refers`
     the path, section and name of every reference, `targets` the same without the paths. A file that is not
@@ -38,6 +38,7 @@ class File:
     refers: tuple[tuple[Path, str, str], ...]
     targets: frozenset[Path]
     variables: Mapping[str, str | None]
+    read: Mapping[Path, tuple[str, str]]
     whole: bool
 
 
@@ -78,6 +79,7 @@ def decode(file: str, content: bytes, environment: Mapping[str, str]) -> File:
         refers=tuple(problems.names),
         targets=frozenset((section, name) for _, section, name in problems.names),
         variables=parsed.variables,
+        read=parsed.read,
         whole=parsed.whole,
     )
 

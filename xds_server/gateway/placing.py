@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from filters.language import Path, Place, Problem
+from filters.language.problems import shown
 from xds_server.gateway.document import Positions
 from xds_server.gateway.files import File
 
 _NOWHERE = Place("", 0, 0)
+_TELLING = 6
+"""Characters: of a shorter text a message may speak that has nothing to do with the variable."""
 
 
 def placed(
@@ -26,8 +29,24 @@ def placed(
         if problem.also is not None and problem.also.line == 0:
             also = positions[problem.also.file].of(problem.path, at_key=True)
             problem = replace(problem, also=also)
-        result.append(problem)
+        result.append(veiled(problem, parsed[file].read) if file is not None else problem)
     yield from sorted(result, key=lambda one: (one.severity, one.place or _NOWHERE, one.message))
+
+
+def veiled(problem: Problem, read: Mapping[Path, tuple[str, str]]) -> Problem:
+    """Without values of environment variables, which may be secret: as they are written, ``${NAME}``."""
+    for path, (text, written) in read.items():
+        if path == problem.path and problem.value is not None:
+            problem = replace(problem, value=shown(written))
+        if len(text) >= _TELLING:
+            problem = replace(problem, message=_without(problem.message, text, written))
+    return problem
+
+
+def _without(message: str, text: str, written: str) -> str:
+    for found in (shown(text), text):
+        message = message.replace(found, written)
+    return message
 
 
 def finder(parsed: Mapping[str, File], contents: Mapping[str, bytes]) -> Callable[[Path], Place | None]:

@@ -52,8 +52,19 @@ class Quarantine:
             bad[version] = event
         return new
 
-    def adopt(self, other: Quarantine) -> None:
-        """Hold back what another group rejected, unless a client of this one accepted it in that very version."""
+    def adopt(self, other: Quarantine, served: Snapshot) -> None:
+        """Hold back what another group rejected, unless a client of this one accepted it in that very version.
+
+        What is `served` in a version that the other group accepted is good to fall back on, be it not acknowledged yet.
+        """
+        for (type_, name), accepted in other._accepted.items():
+            one = served[type_].get(name)
+            if (
+                one is not None
+                and one.version == accepted.version
+                and one.version not in self._bad.get((type_, name), ())
+            ):
+                self._accepted[type_, name] = one
         for rejections in other._bad.values():
             for event in rejections.values():
                 self.reject(event)

@@ -64,7 +64,7 @@ class Store:
             return False
         entry.wanted, entry.published = snapshot, self._clock()
         if proved_by is not None:
-            entry.quarantine.adopt(self._group(proved_by).quarantine)
+            entry.quarantine.adopt(self._group(proved_by).quarantine, entry.snapshot or EMPTY)
         self._serve(group, entry)
         return True
 
