@@ -14,6 +14,8 @@ from filters.language.scalars import Period
 
 MOST = 2**32 - 1
 """Envoy carries limits and hits as unsigned 32-bit numbers."""
+MOST_BYTES = 2**53
+"""Up to here Redis counts exactly: its scripts have no whole numbers but those of a double."""
 
 RATE_SCHEMA = {"type": "string", "pattern": r"^\d[\d_]*\s*/\s*(second|minute|hour|day|month)$"}
 _HEADER = re.compile(r"header:[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -53,19 +55,24 @@ class Limit:
     count: tuple[int, ...] = option("Only responses with these statuses are counted.", default=())
     cost: int | str = option("What a request costs: a number, or header:NAME.", default=1)
 
+    @property
+    def bucket(self) -> bool:
+        """Whether it is a token bucket, by name or because it has a burst."""
+        return self.burst is not None or self.algorithm == "token_bucket"
+
     @classmethod
     def short(cls, value: Any) -> Limit:
         """Read ``1000/hour``. Raises Mistake."""
-        rate = _rate(value, scalars.rate)
+        rate = _rate(value, scalars.rate, MOST, "requests")
         return cls(requests=rate.amount, per=rate.per)
 
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes that show between the keys of one limit."""
         if self.burst is not None and self.algorithm not in (None, "token_bucket"):
             yield Mistake("'burst' is for algorithm token_bucket", "leave out one of them", path=("burst",))
-        if isinstance(self.cost, int) and not 1 <= self.cost <= self.requests:
-            remedy = f"write 1 to {self.requests}"
-            yield Mistake("no request could cost this", remedy, path=("cost",), value=self.cost)
+        most = (self.burst or self.requests) if self.bucket else self.requests
+        if isinstance(self.cost, int) and not 1 <= self.cost <= most:
+            yield Mistake("no request could cost this", f"write 1 to {most}", path=("cost",), value=self.cost)
         if isinstance(self.cost, str) and not _HEADER.fullmatch(self.cost):
             yield Mistake("not a cost", "write a number or header:NAME", path=("cost",), value=self.cost)
         for number, status in enumerate(self.count):
@@ -73,7 +80,18 @@ class Limit:
                 yield Mistake("not a status", "write one such as 200", path=("count", number), value=status)
         if self.scope == "local":
             yield from self._check_local()
+        else:
+            yield from self._check_windows()
         yield from _check_counted(self)
+
+    def _check_windows(self) -> Iterator[Mistake]:
+        """Yield mistakes for what only windows of the calendar have, and would be without effect."""
+        calendar = self.align == "calendar" and not self.bucket and self.algorithm != "sliding_window"
+        if self.timezone != "UTC" and not calendar:
+            message = "only windows of the calendar have a time zone"
+            yield Mistake(message, "leave out 'timezone'", path=("timezone",), value=self.timezone)
+        if self.align == "rolling" and (self.bucket or self.algorithm == "sliding_window"):
+            yield Mistake("only fixed windows are aligned", "leave out 'align'", path=("align",))
 
     def _check_local(self) -> Iterator[Mistake]:
         """Yield mistakes for what only the policy server can do."""
@@ -103,7 +121,7 @@ class Quota:
     """So many bytes in each window."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "bytes of a period such as 100MB/day")
-    bytes: Size = option("Bytes that each window allows.", minimum=1, maximum=2**53)
+    bytes: Size = option("Bytes that each window allows.", minimum=1, maximum=MOST_BYTES)
     per: Period = option("The window.")
     direction: Literal["in", "out", "both"] = option("Which bodies count.", default="both")
     by: str | tuple[str, ...] | None = option("Who is counted, as for rate_limit.", default=None)
@@ -113,7 +131,7 @@ class Quota:
     @classmethod
     def short(cls, value: Any) -> Quota:
         """Read ``100MB/day``. Raises Mistake."""
-        rate = _rate(value, scalars.byte_rate)
+        rate = _rate(value, scalars.byte_rate, MOST_BYTES, "bytes")
         return cls(bytes=Size(rate.amount), per=rate.per)
 
     def check(self) -> Iterator[Mistake]:
@@ -159,29 +177,41 @@ def _check_counted(limit: Limit | Quota) -> Iterator[Mistake]:
 
 
 def _check_by(by: str | tuple[str, ...] | None) -> Iterator[Mistake]:
+    seen = set()
     for name in (by,) if isinstance(by, str) else by or ():
         if not (name in ("consumer", "ip", "route") or _HEADER.fullmatch(name) or _CLAIM.fullmatch(name)):
             yield Mistake("unknown way to count", f"write {BY_SHAPE}", path=("by",), value=name)
+        if name in seen:
+            yield Mistake(f"'{name}' stands here twice", "keep one", path=("by",))
+        seen.add(name)
 
 
-def _rate(value: Any, parse: Any) -> Rate:
+def _rate(value: Any, parse: Any, most: int, unit: str) -> Rate:
     try:
         rate: Rate = parse(value)
     except ValueError as error:
         raise Mistake(str(error)) from None
     if rate.amount < 1:
         raise Mistake("a limit of nothing would reject everything", "write at least 1, or remove the route")
-    if parse is scalars.rate and rate.amount > MOST:
-        raise Mistake(f"at most {MOST} requests can be counted", "write a smaller limit")
+    if rate.amount > most:
+        raise Mistake(f"at most {most} {unit} can be counted", "write a smaller limit")
     return rate
 
 
 def repeated_windows(key: str, limits: Limit | Quota | tuple[Limit | Quota, ...] | None) -> Iterator[Mistake]:
-    """Yield a mistake for each limit that has the same window and the same `by` as one before it."""
+    """Yield a mistake for each limit that counts the same, by the same and in the same window, as one before it."""
     seen = set()
     for number, limit in enumerate(limits if isinstance(limits, tuple) else ()):
-        count = (limit.per, limit.by, isinstance(limit, Limit) and limit.scope)
+        count = (limit.per, _counts(limit))
         if count in seen:
             remedy = "keep the smaller of the two"
             yield Mistake(f"a second limit per {limit.per} on the same count", remedy, path=(key, number))
         seen.add(count)
+
+
+def _counts(limit: Limit | Quota) -> tuple[object, ...]:
+    """What a limit counts. Where nobody is named it is the consumer, as if that were written."""
+    by = frozenset((limit.by,) if isinstance(limit.by, str) else limit.by or ("consumer",))
+    if isinstance(limit, Quota):
+        return by, limit.direction
+    return by, limit.scope, frozenset(limit.count)

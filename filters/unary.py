@@ -16,13 +16,22 @@ class UnaryMethod:
     """One method: `path` is ``/package.Service/Method``.
 
     `call` takes what `parse` made of the request's bytes and returns the response, or an awaitable of it.
-    A response that is already bytes is sent as it is, anything else goes through `serialize`.
+    A response that is already bytes is sent as it is, anything else goes through `serialize`. A response that took
+    something which only its reader gives back is wrapped as `Undoable`.
     """
 
     path: str
     parse: Callable[[bytes], Any]
     call: Callable[[Any], Any | Awaitable[Any]]
     serialize: Callable[[Any], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Undoable:
+    """A response, and what is called where the client gave up before it can have read it."""
+
+    response: Any
+    undo: Callable[[], None]
 
 
 class RpcError(Exception):

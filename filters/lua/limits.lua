@@ -28,7 +28,8 @@ end
 local function keep(limit)
   redis.call('HSET', limit.key, 'used', string.format('%.0f', limit.used), 'since', string.format('%.0f', limit.since),
     'before', string.format('%.0f', limit.before), 'until', string.format('%.0f', limit.last))
-  redis.call('PEXPIREAT', limit.key, string.format('%.0f', ceil(limit.last / 1000)))
+  -- A large bucket that is hardly refilled is full again after more time than Redis knows.
+  redis.call('PEXPIREAT', limit.key, string.format('%.0f', min(ceil(limit.last / 1000), 2^52)))
 end
 
 local function window_end(limit)

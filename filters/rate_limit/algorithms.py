@@ -29,6 +29,14 @@ class Counter:
         self.full = False
         self.leases: dict[str, int] | None = None
 
+    def copy(self) -> Counter:
+        """As it is at this moment, for another thread than that which counts."""
+        result = Counter()
+        result.until, result.used, result.since = self.until, self.used, self.since
+        result.before, result.full = self.before, self.full
+        result.leases = None if self.leases is None else self.leases.copy()
+        return result
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
@@ -183,34 +191,46 @@ class TokenBucket(Limit):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concurrency(Limit):
-    """So many at the same time. Each holds a lease, which ends by itself where nobody gives it back."""
+    """So many at the same time. Each holds a lease, which ends by itself where nobody gives it back.
+
+    No lease of a counter ends before `since` or after `until`, so that most requests need not look at each.
+    """
 
     kind = "concurrency"
     lease: int = 600 * SECOND
     """Microseconds after which a slot is free again."""
 
     def _held(self, counter: Counter | None, now: int) -> int:
-        if counter is None or not counter.leases or counter.until <= now:
+        if counter is None or counter.leases is None or counter.until <= now:
             return 0
-        return sum(end > now for end in counter.leases.values()) if counter.since <= now else counter.used
+        if counter.since <= now:
+            counter.leases = {name: end for name, end in counter.leases.items() if end > now}
+            counter.since = min(counter.leases.values(), default=counter.until)
+        return len(counter.leases)
 
     def room(self, counter: Counter | None, now: int, cost: int) -> int:
         return self.amount - self._held(counter, now) - cost
 
     def take(self, counter: Counter | None, now: int, cost: int, lease: str = "") -> Counter:
-        held = counter.leases if counter is not None and counter.leases is not None else {}
-        held = {name: end for name, end in held.items() if end > now} if self._due(counter, now) else held
         if counter is None:
             counter = Counter()
+        if not self._held(counter, now) or counter.leases is None:
+            counter.leases, counter.since, counter.until = {}, now + self.lease, 0
         if cost:
-            held[lease] = now + self.lease
-        return self._hold(counter, held)
+            counter.leases[lease] = now + self.lease
+            counter.since = min(counter.since, now + self.lease)
+            counter.until = max(counter.until, now + self.lease)
+        counter.full = len(counter.leases) >= self.amount
+        return counter
 
     def give_back(self, counter: Counter, lease: str) -> Counter:
         """End a lease. One that has ended, or never was, changes nothing."""
-        held = counter.leases or {}
-        held.pop(lease, None)
-        return self._hold(counter, held)
+        if counter.leases is not None:
+            counter.leases.pop(lease, None)
+            counter.full = len(counter.leases) >= self.amount
+            if not counter.leases:
+                counter.until = 0
+        return counter
 
     def wait(self, counter: Counter | None, now: int, cost: int) -> int:
         """Nobody knows when a request ends; a second is a fair time to ask again."""
@@ -218,15 +238,3 @@ class Concurrency(Limit):
 
     def reset(self, counter: Counter | None, now: int) -> int:
         return now
-
-    @staticmethod
-    def _due(counter: Counter | None, now: int) -> bool:
-        return counter is not None and counter.since <= now
-
-    def _hold(self, counter: Counter, held: dict[str, int]) -> Counter:
-        """`since` is when the first lease ends, so that most requests need not look at each."""
-        counter.leases, counter.used = held, len(held)
-        counter.since = min(held.values(), default=0)
-        counter.until = max(held.values(), default=0)
-        counter.full = len(held) >= self.amount
-        return counter

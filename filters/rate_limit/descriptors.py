@@ -24,6 +24,9 @@ STATUS, DETAILS, SENT, RECEIVED = "status", "details", "sent", "received"
 REJECTED = "request_rate_limited"
 """What Envoy says in the details of an answer when the rate limit service rejected a request."""
 
+_RECEIVED = "request.size < request.total_size ? request.size : request.total_size"
+"""The size is what a content-length promises, and the total size, with the headers, what came: a promise alone is free."""
+
 Action = route_components_pb2.RateLimit.Action
 
 
@@ -89,4 +92,4 @@ def ended() -> Iterator[Action]:
     yield expression(STATUS, "response.code")
     yield expression(DETAILS, "response.code_details")
     yield expression(SENT, "response.size")
-    yield expression(RECEIVED, "request.size")
+    yield expression(RECEIVED, _RECEIVED)

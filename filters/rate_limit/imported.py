@@ -16,6 +16,7 @@ from filters.language import Path, Place, Problem
 from filters.language.problems import did_you_mean
 from filters.language.scalars import Period
 from filters.rate_limit.algorithms import FixedWindow
+from filters.rate_limit.keys import bounded
 
 MOST = 2**32 - 1
 """requests_per_unit is a uint32."""
@@ -79,12 +80,12 @@ class Domain:
             if found is None:
                 return None
             (_, written), level = found
-            parts.append(f"{_escaped(key)}={_escaped(written if level.shared else value)}")
+            parts.append(f"{_escaped(key)}={_escaped(written if level.shared else bounded(value))}")
         return None if level.imported is None else (level.imported, "|".join(parts))
 
     def key(self, entries: Iterable[tuple[str, str]]) -> str:
         """Under which a descriptor counts that brings its own limit."""
-        return "|".join(f"{_escaped(key)}={_escaped(value)}" for key, value in entries)
+        return "|".join(f"{_escaped(bounded(key))}={_escaped(bounded(value))}" for key, value in entries)
 
 
 def _escaped(text: str) -> str:

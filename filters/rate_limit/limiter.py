@@ -35,7 +35,10 @@ class Figure(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Whether a request passes, and the figures of each limit in the order asked. `uncounted`: by no counter."""
+    """Whether a request passes, and the figures of each limit in the order asked.
+
+    `uncounted` says that a limit had no counter for it; where it does not pass then, there are no figures.
+    """
 
     admitted: bool
     now: int
@@ -60,7 +63,7 @@ class Memory:
     """Counters in memory, at most `capacity` of them.
 
     Where it is full, ended counters go first, then the oldest that is not exhausted. An exhausted one stays until its
-    own end; where nothing can go, a new key is let pass and `uncounted` says how often.
+    own end; where nothing can go, a new key passes or not as `on_error` says, and `uncounted` says how often.
     """
 
     name = "memory"
@@ -87,11 +90,14 @@ class Memory:
             for (limit, _, cost, _), counter in zip(hits, found, strict=True)
         ]
         admitted = all(room >= 0 or hit[0].shadow for hit, room in zip(hits, rooms, strict=True))
+        if admitted and None in found and self._must_not_pass(now, hits, found):
+            return self._refused(now)
+        uncounted = self.uncounted
         figures = [
             self._figure(now, hit, counter, room, admitted)
             for hit, counter, room in zip(hits, found, rooms, strict=True)
         ]
-        return Decision(admitted, now, tuple(figures))
+        return Decision(admitted, now, tuple(figures), self.uncounted != uncounted)
 
     def _decide_one(self, now: int, hit: Hit) -> Decision:
         """The same for one limit, as most routes have it."""
@@ -101,10 +107,26 @@ class Memory:
         if room < 0 or not cost:
             figure = self._figure(now, hit, counter, room, False)
             return Decision(room >= 0 or limit.shadow, now, (figure,))
+        if counter is None and self._must_not_pass(now, (hit,), (None,)):
+            return self._refused(now)
         taken = limit.take(counter, now, cost, lease)
-        if counter is None:
-            self._keep(key, taken, now)
-        return Decision(True, now, (Figure(limit, room, limit.reset(taken, now), 0, False),))
+        kept = counter is not None or self._keep(key, taken, now)
+        return Decision(True, now, (Figure(limit, room, limit.reset(taken, now), 0, False),), not kept)
+
+    def _must_not_pass(self, now: int, hits: Sequence[Hit], found: Sequence[Counter | None]) -> bool:
+        """Whether a limit that nobody passes uncounted finds no place for its new counter."""
+        if len(self._counters) + len(hits) <= self._capacity:
+            return False
+        new = [hit for hit, counter in zip(hits, found, strict=True) if counter is None]
+        if all(hit.limit.allow_on_error for hit in new):
+            return False
+        for _ in new:
+            self._look(now, self.LOOK, len(new))
+        return len(self._counters) + len(new) > self._capacity
+
+    def _refused(self, now: int) -> Decision:
+        self.uncounted += 1
+        return Decision(False, now, (), uncounted=True)
 
     def _figure(self, now: int, hit: Hit, counter: Counter | None, room: int, admitted: bool) -> Figure:
         """Take what an admitted request costs, and say how the limit stands then."""
@@ -145,23 +167,29 @@ class Memory:
         keys = [key for key in list(self._counters) if key.startswith(prefix)]
         return sum(self._counters.pop(key, None) is not None for key in keys)
 
-    def _keep(self, key: str, counter: Counter, now: int) -> None:
-        """Make place for a new key: each looks at two old ones, so that ended counters go without being asked for."""
+    def _keep(self, key: str, counter: Counter, now: int) -> bool:
+        """Store a new counter where there is a place, and look at old ones, so that those that ended go by themselves."""
+        counters = self._counters
+        self._look(now, 2 if len(counters) < self._capacity else self.LOOK, 1)
+        if len(counters) >= self._capacity:
+            self.uncounted += 1
+            return False
+        counters[key] = counter
+        self._order.append(key)
+        return True
+
+    def _look(self, now: int, count: int, wanted: int) -> None:
+        """Look at the oldest `count` counters: what ended goes, and while `wanted` have no place what is not full."""
         counters, order = self._counters, self._order
-        look = 2 if len(counters) < self._capacity else self.LOOK
-        for _ in range(min(look, len(order))):
+        for _ in range(min(count, len(order))):
             oldest = order.popleft()
             known = counters.get(oldest)
             if known is None:
                 continue
-            if known.until <= now or (len(counters) >= self._capacity and not known.full):
+            missing = len(counters) + wanted > self._capacity
+            if known.until <= now or (missing and not known.full):
                 del counters[oldest]
-                if look > 2:
+                if missing and len(counters) + wanted <= self._capacity:
                     break
             else:
                 order.append(oldest)
-        if len(counters) >= self._capacity:
-            self.uncounted += 1
-            return
-        counters[key] = counter
-        order.append(key)

@@ -63,7 +63,11 @@ def _name(place: str, written: Written) -> str:
     by = "".join(f"-by-{one.replace(':', '-')}" for one in by_of(written))
     if isinstance(written, ConcurrencyLimit):
         return f"{before}concurrent-requests{by}"
-    return f"{before}{'bytes' if isinstance(written, Quota) else 'requests'}-per-{written.per}{by}"
+    if isinstance(written, Quota):
+        which = "" if written.direction == "both" else f"-{written.direction}"
+        return f"{before}bytes{which}-per-{written.per}{by}"
+    only = "".join(f"-{status}" for status in sorted(set(written.count)))
+    return f"{before}requests-per-{written.per}{by}{only and f'-of{only}'}"
 
 
 def _limit(place: str, written: Written) -> pb.Limit:
@@ -77,10 +81,9 @@ def _limit(place: str, written: Written) -> pb.Limit:
         result.algorithm, result.unit, result.amount = "fixed_window", "content-bytes", written.bytes
         result.direction = written.direction
         return result
-    bucket = written.burst is not None or written.algorithm == "token_bucket"
-    result.algorithm = "token_bucket" if bucket else written.algorithm or "fixed_window"
+    result.algorithm = "token_bucket" if written.bucket else written.algorithm or "fixed_window"
     result.unit, result.amount = "requests", written.requests
-    result.burst = (written.burst or written.requests) if bucket else 0
+    result.burst = (written.burst or written.requests) if written.bucket else 0
     result.rolling = written.align == "rolling"
     result.deny_on_error = written.on_error == "deny"
     result.statuses.extend(sorted(set(written.count)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from inspect import isawaitable
@@ -10,18 +12,24 @@ from typing import Any, Protocol
 from envoy.service.ratelimit.v3 import rls_pb2
 from prometheus_client import CollectorRegistry, Counter
 
+from filters.limits import MOST
 from filters.rate_limit import algorithms as state
 from filters.rate_limit import answer, descriptors, elsewhere
+from filters.rate_limit.calendar import SECOND
 from filters.rate_limit.imported import Domain
+from filters.rate_limit.keys import bounded
 from filters.rate_limit.limiter import Decision, Hit, Memory
 from filters.rate_limit.rules import LIMITS, Counted, load
 from filters.rules import Service, Table
-from filters.unary import RpcError, UnaryMethod
+from filters.unary import RpcError, UnaryMethod, Undoable
+
+log = logging.getLogger(__name__)
 
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 UNAVAILABLE = 14
 """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
 _CODE = rls_pb2.RateLimitResponse
+MINUTE = 60 * SECOND
 TITLES = {
     "rate_limited": "Too many requests",
     "quota_exceeded": "The quota is used up",
@@ -71,6 +79,8 @@ class RateLimits:
         self.rules = Table(LIMITS, load)
         self.domains: Mapping[str, Domain] = {}
         self.clock = clock
+        self._quiet_until = 0
+        self._unattended: set[asyncio.Future[Any]] = set()
         self._decisions = Counter(
             "xds_rate_limit_decisions",
             "Requests that were asked for, by outcome.",
@@ -113,8 +123,11 @@ class RateLimits:
 
     def should_rate_limit(
         self, request: rls_pb2.RateLimitRequest
-    ) -> rls_pb2.RateLimitResponse | Awaitable[rls_pb2.RateLimitResponse]:
-        """One call of Envoy. Raises RpcError where it names rules that are not here yet."""
+    ) -> rls_pb2.RateLimitResponse | Undoable | Awaitable[rls_pb2.RateLimitResponse | Undoable]:
+        """One call of Envoy. Raises RpcError where it names rules that are not here yet.
+
+        Slots are given back where Envoy gives up before it has the answer: it then never tells of the request's end.
+        """
         if request.domain != descriptors.DOMAIN:
             return self._elsewhere(request)
         if not request.descriptors:
@@ -133,11 +146,12 @@ class RateLimits:
         if descriptors.DONE in entries:
             return self._end(counted, entries)
         hits = [_before(one, entries) for one in counted]
+        held = [hit for hit in hits if hit.lease]
         decision = self.store.decide(self.clock(), hits)
         if isawaitable(decision):
-            return self._awaited(decision, styles, entries)
+            return self._awaited(self._guarded(decision, held) if held else decision, styles, entries, held)
         assert isinstance(decision, Decision)
-        return self._answer(decision, styles, entries)
+        return self._undoable(self._answer(decision, styles, entries), decision, held)
 
     def _elsewhere(
         self, request: rls_pb2.RateLimitRequest
@@ -171,6 +185,7 @@ class RateLimits:
         limit = _limit_of(stored, by_base) or elsewhere.limit_of(self.domains.values(), stored)
         if limit is None or counter.until <= now:
             return None
+        counter = counter.copy()
         left = limit.room(counter, now, 0)
         return {
             "key": stored,
@@ -212,13 +227,56 @@ class RateLimits:
         return _all(awaited) if awaited else _passed(1)
 
     async def _awaited(
-        self, decision: Awaitable[Decision], styles: Sequence[str], entries: Entries
-    ) -> rls_pb2.RateLimitResponse:
-        return self._answer(await decision, styles, entries)
+        self, decision: Awaitable[Decision], styles: Sequence[str], entries: Entries, held: Sequence[Hit]
+    ) -> rls_pb2.RateLimitResponse | Undoable:
+        found = await decision
+        return self._undoable(self._answer(found, styles, entries), found, held)
+
+    async def _guarded(self, decision: Awaitable[Decision], held: Sequence[Hit]) -> Decision:
+        """A decision that goes on where the call is given up, so that what it takes then can be given back."""
+        deciding = asyncio.ensure_future(decision)
+        try:
+            return await asyncio.shield(deciding)
+        except asyncio.CancelledError:
+            self._finish(deciding)
+            deciding.add_done_callback(lambda _: self._give_back(held))
+            raise
+
+    def _undoable(
+        self, response: rls_pb2.RateLimitResponse, decision: Decision, held: Sequence[Hit]
+    ) -> rls_pb2.RateLimitResponse | Undoable:
+        if not held or not decision.admitted:
+            return response
+        return Undoable(response, lambda: self._give_back(held))
+
+    def _give_back(self, held: Sequence[Hit]) -> None:
+        releasing = self.store.release(held)
+        if releasing is not None:
+            self._finish(asyncio.ensure_future(releasing))
+
+    def _finish(self, work: asyncio.Future[Any]) -> None:
+        """Hold on to work for which nobody waits any more."""
+        self._unattended.add(work)
+        work.add_done_callback(self._unattended.discard)
+
+    def _tell_uncounted(self, decision: Decision) -> None:
+        """What is elsewhere tells of itself when it is away; that memory is full is told once a minute."""
+        self._decisions.labels("uncounted").inc()
+        if self.store.name == Memory.name and decision.now >= self._quiet_until:
+            self._quiet_until = decision.now + MINUTE
+            log.error(
+                "memory is full of exhausted counters: new clients pass uncounted, or not where on_error is deny"
+            )
 
     def _answer(
         self, decision: Decision, styles: Sequence[str], entries: Entries
     ) -> rls_pb2.RateLimitResponse:
+        """Raises RpcError where nobody could count and a limit says that nobody passes then."""
+        if decision.uncounted:
+            self._tell_uncounted(decision)
+            if not decision.admitted:
+                raise RpcError(UNAVAILABLE, "the counters cannot be reached")
+            return _passed(1)
         response = rls_pb2.RateLimitResponse()
         code = _CODE.OK if decision.admitted else _CODE.OVER_LIMIT
         response.overall_code = code
@@ -259,7 +317,7 @@ def _value(by: str, entries: Entries) -> str:
     if by in ("consumer", "ip"):
         return f"ip={entries.get(descriptors.ADDRESS, '')}"
     # Escaped, so that no client can write a value that ends in another client's key.
-    value = entries.get(by, "").replace("%", "%25").replace("|", "%7C")
+    value = bounded(entries.get(by, "")).replace("%", "%25").replace("|", "%7C")
     return f"{by}={value}"
 
 
@@ -272,10 +330,13 @@ def _before(counted: Counted, entries: Entries) -> Hit:
 
 
 def _cost(counted: Counted, entries: Entries) -> int:
-    """A header that is absent or no whole number of at least 1 costs what a request costs otherwise."""
+    """A header that is absent or no whole number of at least 1 costs what a request costs otherwise.
+
+    More than the largest limit is as good as that, and no counter grows beyond what every store can hold.
+    """
     text = entries.get(counted.cost_header, "") if counted.cost_header else ""
     if text.isascii() and text.isdigit() and len(text) < 20:
-        return max(1, int(text))
+        return min(MOST, max(1, int(text)))
     return counted.cost
 
 

@@ -191,7 +191,7 @@ def test_sent_bytes_count_exactly(stack: Stack, backend: Backend) -> None:
         assert rejected.headers["x-gateway-reason"] == "quota_exceeded"
         assert (
             rejected.headers["ratelimit-policy"]
-            == '"bytes-per-day-by-route";q=1000;qu="content-bytes";w=86400'
+            == '"bytes-out-per-day-by-route";q=1000;qu="content-bytes";w=86400'
         )
         assert counted(stack, "route/bytes-out") == 1200
     finally:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.http2 import FIELDS, Client, Seen, grpc_message
 from xds_server.unary_server import frames
-from xds_server.unary_server.events import Cancelled, Limits, Request
+from xds_server.unary_server.events import Cancelled, Limits, Request, Unread
 from xds_server.unary_server.frames import (
     ACK,
     END_HEADERS,
@@ -277,6 +277,18 @@ def test_6_4_a_reset_request_is_given_up() -> None:
     client.connection.answer(1, b"too late")
     assert client.heard() == []
     assert client.connection.active == 0
+
+
+def test_6_4_a_reset_of_an_answered_request_says_that_the_answer_was_not_read() -> None:
+    client = Client()
+    assert client.works(1)
+    assert client.say(f(Frame.RST_STREAM, 0, 1, bytes(4))) == [Unread(1)]
+    client.say(frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: 0}))
+    client.say(client.request(3))
+    client.connection.answer(3, b"waits for the window")
+    assert client.say(f(Frame.RST_STREAM, 0, 3, bytes(4))) == [Unread(3)]
+    client.say(client.head(5, fields=[(":method", "POST")]))
+    assert client.say(f(Frame.RST_STREAM, 0, 5, bytes(4))) == []  # the server itself had reset it
 
 
 @pytest.mark.parametrize(

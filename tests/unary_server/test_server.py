@@ -19,7 +19,7 @@ import h2.connection
 import h2.events
 import pytest
 
-from filters.unary import RpcError, UnaryMethod
+from filters.unary import RpcError, UnaryMethod, Undoable
 from tests.support.certificates import authority
 from tests.support.http2 import FIELDS, parse
 from xds_server.unary_server import frames
@@ -166,6 +166,42 @@ async def test_a_call_that_is_given_up_ends_the_work(server: UnaryServer, slow: 
         await asyncio.wait_for(slow.begun.wait(), 30)
         calling.cancel()
         await asyncio.wait_for(slow.given_up.wait(), 30)
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_an_answer_that_nobody_read_is_undone_and_no_other(later: bool) -> None:
+    undone: list[bytes] = []
+    happened = asyncio.Event()
+
+    def taking(body: bytes) -> Any:
+        def undo() -> None:
+            undone.append(body)
+            happened.set()
+
+        async def soon() -> Undoable:
+            await asyncio.sleep(0)
+            return Undoable(body, undo)
+
+        return soon() if later else Undoable(body, undo)
+
+    server = UnaryServer([_method("Take", taking)])
+    port = await server.start("127.0.0.1:0")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    client = h2.connection.H2Connection()
+    client.initiate_connection()
+    ended: set[int] = set()
+    for stream in (1, 3, 5):
+        client.send_headers(stream, [*FIELDS[:2], (":path", "/test.Service/Take"), *FIELDS[3:]])
+        client.send_data(stream, b"\0\0\0\0\1%d" % stream, end_stream=True)
+    writer.write(client.data_to_send())
+    while ended != {1, 3, 5}:
+        found = client.receive_data(await asyncio.wait_for(reader.read(65536), 30))
+        ended |= {one.stream_id for one in found if isinstance(one, h2.events.StreamEnded)}
+    writer.write(client.data_to_send() + frames.frame(Frame.RST_STREAM, 0, 3, bytes(4)))
+    await asyncio.wait_for(happened.wait(), 30)
+    assert undone == [b"3"]
+    writer.close()
+    await server.drain(0)
 
 
 async def test_draining_finishes_what_is_under_way(server: UnaryServer, slow: Slow) -> None:

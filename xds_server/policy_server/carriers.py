@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import grpc
 import grpc.aio
 
-from filters.unary import RpcError, UnaryMethod
+from filters.unary import RpcError, UnaryMethod, Undoable
 from xds_server.unary_server.events import Limits
 from xds_server.unary_server.server import UnaryServer
 
@@ -101,7 +101,12 @@ def _behaviour(method: UnaryMethod) -> Callable[[Any, Any], Awaitable[Any]]:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             response = method.call(request)
-            return await response if inspect.isawaitable(response) else response
+            if inspect.isawaitable(response):
+                response = await response
+            if isinstance(response, Undoable):
+                context.add_done_callback(_undoing(response))
+                return response.response
+            return response
         except RpcError as error:
             await context.abort(_CODES[error.code], error.message)
         except Exception:
@@ -109,6 +114,10 @@ def _behaviour(method: UnaryMethod) -> Callable[[Any, Any], Awaitable[Any]]:
             await context.abort(grpc.StatusCode.UNKNOWN, "the method failed")
 
     return call
+
+
+def _undoing(response: Undoable) -> Any:
+    return lambda ended: response.undo() if ended.cancelled() else None
 
 
 def _serializer(method: UnaryMethod) -> Callable[[Any], bytes]:

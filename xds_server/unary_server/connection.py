@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from xds_server.unary_server import frames, grpc
-from xds_server.unary_server.events import Cancelled, Event, Limits, Request, Stream
+from xds_server.unary_server.events import Cancelled, Event, Limits, Request, Stream, Unread
 from xds_server.unary_server.fields import FieldDecoder, check_trailers
 from xds_server.unary_server.frames import Code, ConnectionFault, Frame, Setting, StreamFault
 from xds_server.unary_server.incoming import Incoming
@@ -340,6 +340,9 @@ class Connection:
         if len(payload) != 4:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, "RST_STREAM has 4 bytes")
         self._idle()
+        one = self._streams.get(stream)
+        if one.waiting if one is not None else stream not in self._reset:
+            self._events.append(Unread(stream))
         self._forget(stream)
 
     def _push_promise(self, _flags: int, _stream: int, _payload: bytes) -> None:

@@ -40,7 +40,14 @@ class Cancelled:
     stream: int
 
 
-Event = Request | Cancelled
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """The client gave a request up that is answered already: it had not read the answer then."""
+
+    stream: int
+
+
+Event = Request | Cancelled | Unread
 
 
 @dataclass(slots=True)

@@ -11,10 +11,10 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from filters.unary import RpcError, UnaryMethod
+from filters.unary import RpcError, UnaryMethod, Undoable
 from xds_server.unary_server import grpc
 from xds_server.unary_server.connection import Connection
-from xds_server.unary_server.events import Cancelled, Limits, Request
+from xds_server.unary_server.events import Cancelled, Limits, Request, Unread
 from xds_server.unary_server.grpc import Status
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,8 @@ HANDSHAKE = 10.0
 """Seconds for a peer's preface."""
 KEEPALIVE = 30.0
 """Seconds of silence after which a peer is asked whether it lives."""
+MOST_UNDOABLE = 1024
+"""Answers of a connection that may still be undone: as many may be on their way to a peer that gives requests up."""
 
 
 class UnaryServer:
@@ -112,6 +114,7 @@ class _Protocol(asyncio.Protocol):
         self._connection = Connection(limits)
         self._transport: Any = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._undoable: dict[int, Callable[[], None]] = {}
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
         """Of the handshake first, then of the keepalive."""
@@ -155,6 +158,10 @@ class _Protocol(asyncio.Protocol):
                     self._call(event)
             elif type(event) is Cancelled:
                 self._cancel(event.stream)
+            elif type(event) is Unread:
+                undo = self._undoable.pop(event.stream, None)
+                if undo is not None:
+                    undo()
         self._flush()
 
     def _begin(self) -> None:
@@ -203,7 +210,7 @@ class _Protocol(asyncio.Protocol):
             elif hasattr(result, "__await__"):
                 self._tasks[stream] = asyncio.ensure_future(self._await(stream, method, result, limit))
             else:
-                self._connection.answer(stream, method.serialize(result))
+                self._answer(stream, method, result)
         except RpcError as error:
             self._connection.fail(stream, error.code, error.message)
         except Exception:
@@ -213,8 +220,7 @@ class _Protocol(asyncio.Protocol):
     async def _await(self, stream: int, method: UnaryMethod, result: Any, limit: float | None) -> None:
         connection = self._connection
         try:
-            answer = await result if limit is None else await _within(limit, result)
-            connection.answer(stream, answer if type(answer) is bytes else method.serialize(answer))
+            self._answer(stream, method, await result if limit is None else await _within(limit, result))
         except TimeoutError:
             connection.fail(stream, Status.DEADLINE_EXCEEDED, "the deadline passed")
         except RpcError as error:
@@ -227,6 +233,14 @@ class _Protocol(asyncio.Protocol):
         finally:
             self._tasks.pop(stream, None)
             self._flush_soon()
+
+    def _answer(self, stream: int, method: UnaryMethod, result: Any) -> None:
+        if type(result) is Undoable:
+            self._undoable[stream] = result.undo
+            if len(self._undoable) > MOST_UNDOABLE:
+                del self._undoable[next(iter(self._undoable))]
+            result = result.response
+        self._connection.answer(stream, result if type(result) is bytes else method.serialize(result))
 
     def _cancel(self, stream: int) -> None:
         task = self._tasks.get(stream)

@@ -140,6 +140,21 @@ def test_concurrency(given_steps, amount):
             memory.release((Hit(limit, "k", 1, name),))
 
 
+@given(st.lists(st.integers(-3 * SECOND, 3 * SECOND), max_size=60), st.integers(1, 4))
+def test_a_clock_that_steps_back_ends_no_lease_early(jumps, amount):
+    limit, memory = Concurrency(name="l", amount=amount, lease=5 * SECOND), Memory()
+    now, furthest, held = START, START, dict[str, int]()
+    for number, jump in enumerate(jumps):
+        now += jump
+        furthest = max(furthest, now)
+        if memory.decide(now, (Hit(limit, "k", 1, str(number)),)).admitted:
+            held[str(number)] = now + limit.lease
+        assert sum(end > furthest for end in held.values()) <= amount
+        if number % 3 == 2:
+            memory.release((Hit(limit, "k", 1, str(number - 1)),))
+            held.pop(str(number - 1), None)
+
+
 limits = st.one_of(
     st.builds(FixedWindow, name=st.just("f"), amount=st.integers(1, 6)),
     st.builds(SlidingWindow, name=st.just("s"), amount=st.integers(1, 6)),
@@ -291,6 +306,48 @@ def test_where_nothing_can_go_a_new_key_passes_uncounted():
         memory.decide(START, (Hit(limit, f"{number}"),))
     assert [memory.decide(START, (Hit(limit, "new"),)).admitted for _ in range(2)] == [True, True]
     assert (memory.uncounted, len(memory)) == (2, 10)
+
+
+def test_where_nothing_can_go_nobody_passes_a_limit_that_denies():
+    memory = Memory(capacity=10)
+    for number in range(10):
+        memory.decide(START, (Hit(FixedWindow(name="l", amount=1, per="day"), f"{number}"),))
+    strict = FixedWindow(name="s", amount=5, per="day", allow_on_error=False)
+    lax = FixedWindow(name="a", amount=5, per="day")
+    alone = memory.decide(START, (Hit(strict, "new"),))
+    together = memory.decide(START, (Hit(lax, "0"), Hit(strict, "new")))
+    assert [(one.admitted, one.uncounted, one.figures) for one in (alone, together)] == [
+        (False, True, ())
+    ] * 2
+    assert memory.decide(START, (Hit(lax, "0", 0),)).figures[0].remaining == 4  # counted for none
+    beside = memory.decide(START, (Hit(lax, "other"), Hit(lax, "another")))
+    assert (beside.admitted, beside.uncounted) == (True, True)
+    assert memory.uncounted == 4
+
+
+def test_a_strict_limit_takes_the_place_of_a_counter_with_something_left():
+    memory = Memory(capacity=10)
+    roomy = FixedWindow(name="r", amount=9, per="day")
+    for number in range(10):
+        memory.decide(START, (Hit(roomy, f"{number}"),))
+    strict = FixedWindow(name="s", amount=1, per="day", allow_on_error=False)
+    decisions = [memory.decide(START, (Hit(strict, "new"), Hit(strict, "newer"))) for _ in range(2)]
+    assert [one.admitted for one in decisions] == [True, False]
+    assert not any(one.uncounted for one in decisions)
+    assert len(memory) == 10
+
+
+def test_a_flood_of_keys_is_bounded_and_forgives_nobody_early():
+    """Four times as many clients as there is room for, between them those who used up what they had."""
+    limit, memory = FixedWindow(name="l", amount=2, per="day"), Memory(capacity=20_000)
+    exhausted = [f"exhausted{number}" for number in range(5_000)]
+    for key in exhausted * 2:
+        assert memory.decide(START, (Hit(limit, key),)).admitted
+    for number in range(80_000):
+        assert memory.decide(START, (Hit(limit, f"new{number}"),)).admitted
+    assert len(memory) == 20_000
+    assert memory.uncounted == 0
+    assert not any(memory.decide(START, (Hit(limit, key),)).admitted for key in exhausted)
 
 
 def test_ended_counters_leave_by_themselves():
