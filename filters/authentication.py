@@ -53,9 +53,9 @@ class Authentication(Policy[Settings]):
 
     def http_filters(self, used: Iterable[Settings], context: Context) -> tuple[HttpFilter, ...]:
         config = header_mutation_pb2.HeaderMutation()
-        config.mutations.request_mutations.extend(
-            mutation_rules_pb2.HeaderMutation(remove=name) for name in protected(context)
-        )
+        removed = [mutation_rules_pb2.HeaderMutation(remove=name) for name in protected(context)]
+        config.mutations.request_mutations.extend(removed)
+        config.mutations.request_trailers_mutations.extend(removed)
         return (HttpFilter(name=FILTER, config=config, dynamic=True, always=True),)
 
     def on_route(self, settings: Settings, context: Context) -> RoutePart:

@@ -68,10 +68,44 @@ def identity_part(context: Context) -> RoutePart:
     }
     for key in _elsewhere(context):
         rule[key] = {**found[key].rule(), "elsewhere": True}
+    if "jwt" in found:
+        rule["jwt"] = {**found["jwt"].rule(), **_token_places(context)}
+    if "oidc" in found:
+        rule["oidc"] = {**found["oidc"].rule(), **_session(context)}
     # One text and not a struct of many fields: Envoy copies it for every request, and the script keeps what it read.
     context_struct = struct_pb2.Struct()
     context_struct.update({"rule": lua(rule)})
     return RoutePart(filter_configs={FILTER: lua_pb2.LuaPerRoute(filter_context=context_struct)})
+
+
+def _token_places(context: Context) -> Mapping[str, Any]:
+    """Where tokens could stand twice, and the cookies that the upstream must not see: Envoy leaves them there."""
+    providers = [context.providers[name] for name in context.beside["jwt"].providers]
+    places = {
+        "query": {name for one in providers for name in one.from_query},
+        "cookies": {name for one in providers for name in one.from_cookies},
+        "hidden": {name for one in providers if not one.forward for name in one.from_cookies},
+    }
+    return {key: sorted(names) for key, names in places.items() if names}
+
+
+def _session(context: Context) -> Mapping[str, Any]:
+    client = context.providers[context.beside["oidc"].provider].oidc
+    domain = {"domain": client.cookie_domain} if client is not None and client.cookie_domain else {}
+    return {"unless": sorted(set(other_headers(context))), **domain}
+
+
+def other_headers(context: Context) -> Iterator[str]:
+    """Headers with a credential of another way beside `oidc`: with one of them nobody is sent to log in."""
+    if context.beside.get("authentication") == "all":
+        return
+    if "basic_auth" in context.beside:
+        yield "authorization"
+    if "api_key" in context.beside:
+        yield from context.beside["api_key"].rule()["headers"]
+    if "jwt" in context.beside:
+        for name in context.beside["jwt"].providers:
+            yield from (one.lower() for one in context.providers[name].from_headers or ("authorization",))
 
 
 def _elsewhere(context: Context) -> Iterator[str]:

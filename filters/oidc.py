@@ -18,7 +18,7 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.type.matcher.v3 import path_pb2, regex_pb2, string_pb2
 from google.protobuf import duration_pb2, wrappers_pb2
 
-from filters.credentials import failure, identity_part
+from filters.credentials import failure, identity_part, other_headers
 from filters.identity import OidcClient, Provider
 from filters.jwt import JwtSettings, jwt_provider, requirement, usable
 from filters.language import Mistake, Shorthand, option
@@ -40,6 +40,8 @@ _KINDS = (
     "oauth_nonce",
     "code_verifier",
 )
+AGAIN = "again"
+"""The kind of the cookie that says how the script has tried to renew a session."""
 _LAX = pb.CookieConfig(same_site=pb.CookieConfig.LAX, path="/")
 
 
@@ -62,8 +64,13 @@ class OidcSettings:
 
     def rule(self) -> Mapping[str, Any]:
         """What the identity script needs to know."""
-        cookies = [cookie(kind, self.provider) for kind in _KINDS]
-        return {"provider": self.provider, "key": token_key(self.provider), "cookies": cookies}
+        return {
+            "provider": self.provider,
+            "key": token_key(self.provider),
+            "cookies": [cookie(kind, self.provider) for kind in (*_KINDS, AGAIN)],
+            "refresh": cookie("refresh_token", self.provider),
+            "again": cookie(AGAIN, self.provider),
+        }
 
     def challenge(self) -> str:
         """What a program is told that cannot log in."""
@@ -111,19 +118,6 @@ def _header(name: str, regex: str) -> route_components_pb2.HeaderMatcher:
     return route_components_pb2.HeaderMatcher(name=name, string_match=string)
 
 
-def _elsewhere(context: Context) -> Iterator[str]:
-    """Headers that carry a credential of another way to authenticate: with one of them nobody is sent to log in."""
-    if context.beside.get("authentication") == "all":
-        return
-    if "basic_auth" in context.beside:
-        yield "authorization"
-    if "api_key" in context.beside:
-        yield from context.beside["api_key"].rule()["headers"]
-    if "jwt" in context.beside:
-        for name in context.beside["jwt"].providers:
-            yield from context.providers[name].from_headers or ("authorization",)
-
-
 def oauth2_config(name: str, client: OidcClient, context: Context) -> pb.OAuth2Config:
     """The login of one route."""
     callback, logout = own_paths(name, client)
@@ -147,7 +141,7 @@ def oauth2_config(name: str, client: OidcClient, context: Context) -> pb.OAuth2C
             _header("x-requested-with", "(?i)xmlhttprequest"),
             _header("sec-fetch-mode", "cors|same-origin|websocket"),
         ],
-        pass_through_matcher=[_header(one.lower(), ".+") for one in sorted(set(_elsewhere(context)))],
+        pass_through_matcher=[_header(one, ".+") for one in sorted(set(other_headers(context)))],
         stat_prefix="oidc",
     )
     if client.end_session_endpoint is not None:
@@ -194,6 +188,7 @@ class Oidc(Policy[OidcSettings]):
     enforced_by = "Envoy (oauth2, jwt_authn; generated Lua: claim to consumer)"
     reasons = (
         failure("oidc_missing", "A login is needed"),
+        failure("oidc_expired", "The login has expired"),
         Reason(
             name="oidc_failed",
             title="The login failed or is needed",

@@ -85,6 +85,22 @@ local function from_cookie(header, name)
   return value, table.concat(kept, "; ")
 end
 
+-- The header without some cookies, however often they stand there.
+local function without_cookies(header, names)
+  local kept = {}
+  for pair in (header or ""):gmatch("[^;]+") do
+    local cookie = pair:match("^%s*(.*)$")
+    local key, found = cookie:match("^([^=]*)"), false
+    for _, name in ipairs(names) do
+      found = found or key == name
+    end
+    if not found then
+      kept[#kept + 1] = cookie
+    end
+  end
+  return table.concat(kept, "; ")
+end
+
 local function base64(text)
   if #text > LONGEST or #text % 4 == 1 or not text:match("^[%w+/]*=?=?$") then
     return nil
@@ -178,14 +194,34 @@ end
 
 local METHODS = {}
 
-function METHODS.jwt(rule, handle)
+-- Whether a token stands twice in a place where upstreams might read another of them than Envoy has verified.
+local function doubled(rule, headers)
+  for _, name in ipairs(rule.query or {}) do
+    if from_query(headers:get(":path"), name) == false then
+      return true
+    end
+  end
+  for _, name in ipairs(rule.cookies or {}) do
+    if headers:getNumValues("cookie") > 1 or from_cookie(headers:get("cookie"), name) == false then
+      return true
+    end
+  end
+  return false
+end
 
+function METHODS.jwt(rule, handle)
+  if doubled(rule, handle:headers()) then
+    return nil, "jwt_malformed"
+  end
   local tokens = handle:streamInfo():dynamicMetadata():get(TOKENS) or {}
   local reason, found = "jwt_missing", nil
   for _, provider in ipairs(rule.providers) do
     local all = tokens[provider]
     if all ~= nil then
-      found = found or { consumer = consumer_of(provider, all), claims = all, provider = provider }
+      found = found or {
+        consumer = consumer_of(provider, all), claims = all, provider = provider,
+        hide = rule.hidden and "cookies" or nil, hidden = rule.hidden,
+      }
       if not rule.every then
         return found
       end
@@ -207,11 +243,16 @@ end
 
 -- The identity token of a browser's session, which Envoy keeps in cookies that no upstream needs to see.
 function METHODS.oidc(rule, handle)
+  for _, name in ipairs(rule.unless) do
+    if (handle:headers():get(name) or "") ~= "" then
+      return nil, "oidc_missing" -- the oauth2 filter passed it through: its cookies are nobody's session
+    end
+  end
   local tokens = handle:streamInfo():dynamicMetadata():get(TOKENS) or {}
   local all = tokens[rule.key]
   if all == nil then
     local reason = refusal(tokens["failure/" .. rule.key])
-    return nil, reason == "jwt_missing" and "oidc_missing" or reason
+    return nil, (reason == "jwt_missing" or reason == "jwt_expired") and "oidc_expired" or reason
   end
   return {
     consumer = consumer_of(rule.provider, all), claims = all, provider = rule.provider,
@@ -256,12 +297,7 @@ local HIDE = {
     set_or_remove(headers, "cookie", rest)
   end,
   cookies = function(headers, names)
-    local rest = headers:get("cookie") or ""
-    for _, name in ipairs(names) do
-      local _, without = from_cookie(rest, name)
-      rest = without or ""
-    end
-    set_or_remove(headers, "cookie", rest)
+    set_or_remove(headers, "cookie", without_cookies(headers:get("cookie"), names))
   end,
 }
 
@@ -344,9 +380,10 @@ function METHODS.mtls(rule, handle)
   elseif not connection:peerCertificateValidated() then
     return nil, "certificate_unknown"
   end
-  for _, names in ipairs({ connection:uriSanPeerCertificate(), connection:dnsSansPeerCertificate() }) do
+  -- An authority may vouch for names of one kind only: a URI never stands for a DNS name, nor the other way round.
+  for at, names in ipairs({ connection:uriSanPeerCertificate(), connection:dnsSansPeerCertificate() }) do
     for _, name in ipairs(names) do
-      if certificates[name] ~= nil then
+      if certificates[name] ~= nil and (name:find(":", 1, true) ~= nil) == (at == 1) then
         return { consumer = certificates[name] }
       end
     end
@@ -454,6 +491,30 @@ local function decide(handle)
   return reason
 end
 
+local SCRIPTS = { cors = true, ["same-origin"] = true, websocket = true }
+
+-- How a browser gets a session again whose identity token has expired: the cookies to set, or nil for a refusal.
+-- The session is refreshed first, then begun anew; a cookie remembers what was tried.
+local function renewal(rule, headers)
+  local method = headers:get(":method")
+  if (method ~= "GET" and method ~= "HEAD") or SCRIPTS[headers:get("sec-fetch-mode") or ""]
+    or (headers:get("x-requested-with") or ""):lower() == "xmlhttprequest" then
+    return nil
+  end
+  local tried = from_cookie(headers:get("cookie"), rule.again)
+  if tried ~= nil and tried ~= "refresh" then
+    return nil
+  end
+  local attributes = "; Path=/; Secure; HttpOnly; SameSite=Lax" .. (rule.domain and "; Domain=" .. rule.domain or "")
+  local set = { rule.again .. "=" .. (tried == nil and "refresh" or "login") .. "; Max-Age=60" .. attributes }
+  for _, name in ipairs(rule.cookies) do
+    if name ~= rule.again and (tried ~= nil or name ~= rule.refresh) then
+      set[#set + 1] = name .. "=; Max-Age=0" .. attributes
+    end
+  end
+  return set
+end
+
 function envoy_on_request(handle)
   local decided, reason = pcall(decide, handle)
   -- Envoy lets a request pass when a script fails: so a failure must not leave this function.
@@ -461,6 +522,13 @@ function envoy_on_request(handle)
     handle:logErr("identity: " .. tostring(reason))
     handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", "identity_failed")
     handle:respond({ [":status"] = "500" }, "")
+    return
+  end
+  local cookies = reason == "oidc_expired" and renewal(rule_of(handle).oidc, handle:headers()) or nil
+  if cookies ~= nil then
+    local headers = handle:headers()
+    local here = headers:get("x-forwarded-proto") .. "://" .. headers:get(":authority") .. headers:get(":path")
+    handle:respond({ [":status"] = "302", location = here, ["set-cookie"] = cookies, ["cache-control"] = "no-store" }, "")
   elseif reason ~= nil then
     handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", reason)
     local status = reason:sub(-12) == "_unavailable" and "503" or "401"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
 
 from tests.support import tokens
 from tests.support.backend import Backend
@@ -78,6 +81,38 @@ def test_a_name_of_the_certificate_names_the_consumer(
 ) -> None:
     files = write_pair(tmp_path, "client", authority().issue(*names)) if names else ()
     assert _outcome(_get(gateway, path, *files)) == outcome
+
+
+def test_a_name_of_another_kind_stands_for_nobody(gateway: Gateway, tmp_path: Path) -> None:
+    uri = x509.UniformResourceIdentifier("globex.test")
+    files = write_pair(tmp_path, "client", authority().issue("other.test", uri))
+    assert _outcome(_get(gateway, "/strict", *files)) == (401, "certificate_unknown", None)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_that_would_resume_its_session_is_known_again(
+    gateway: Gateway, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    context = client_context(authority(), *write_pair(tmp_path, "client", authority().issue("globex.test")))
+    context.minimum_version = context.maximum_version = version
+    session, answers = None, []
+    for _ in range(2):
+        with (
+            socket.create_connection(("127.0.0.1", gateway.port)) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as secure,
+        ):
+            secure.sendall(b"GET /strict HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            with secure.makefile("rb") as answer:
+                answers.append(answer.read().split()[1])
+            session = secure.session
+    assert answers == [b"200", b"200"]
+
+
+def test_what_a_client_says_of_its_certificate_is_not_believed(gateway: Gateway) -> None:
+    spoofed = {"x-forwarded-client-cert": "By=x;URI=spiffe://test/acme"}
+    assert _outcome(_get(gateway, "/strict", headers=spoofed)) == (401, "certificate_missing", None)
+    seen = _get(gateway, "/optional", headers=spoofed).json()["headers"]
+    assert "x-forwarded-client-cert" not in seen
 
 
 def test_a_token_of_another_consumer_does_not_go_with_a_certificate(gateway: Gateway, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def gateway(provider: OpenIdProvider, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def browser(gateway: Gateway, provider: OpenIdProvider) -> Iterator[httpx.Client]:
     """A browser without a session. It keeps cookies as browsers do and follows no redirect by itself."""
-    provider.claims, provider.lifetime, provider.refuse = {}, 600, False
+    provider.claims, provider.lifetime, provider.refuse, provider.refreshes = {}, 600, False, True
     with gateway.client(verify=client_context(authority())) as client:
         yield client
 
@@ -140,6 +140,56 @@ def test_an_expired_session_is_refreshed_without_a_login(
     assert browser.get("/app/page").status_code == 200
 
 
+def _follow(browser: httpx.Client, answer: httpx.Response, most: int = 12) -> httpx.Response:
+    """Where a browser ends, which follows redirects, the provider's too."""
+    for _ in range(most):
+        if answer.status_code != 302:
+            return answer
+        answer = browser.get(answer.headers["location"])
+    raise AssertionError("a loop of redirects")
+
+
+def test_an_identity_token_that_expires_before_its_session_is_refreshed(
+    browser: httpx.Client, provider: OpenIdProvider
+) -> None:
+    provider.claims = {"exp": tokens.now() - 90}
+    back = browser.get(_way_back(browser, "/app/page?x=1"))
+    provider.claims, provider.grants[:] = {}, []
+    page = _follow(browser, browser.get(back.headers["location"]))
+    assert (page.status_code, page.json()["path"]) == (200, "/app/page?x=1")
+    assert provider.grants == ["refresh_token"]
+    assert "cookie" not in page.json()["headers"]
+
+
+def test_one_that_cannot_be_refreshed_is_a_new_login(browser: httpx.Client, provider: OpenIdProvider) -> None:
+    provider.claims = {"exp": tokens.now() - 90}
+    back = browser.get(_way_back(browser, "/app/page"))
+    provider.grants[:], provider.refreshes = [], False
+    page = browser.get(back.headers["location"])
+    provider.claims = {}
+    assert _follow(browser, page).status_code == 200
+    assert provider.grants == ["refresh_token", "authorization_code"]
+
+
+def test_one_that_is_never_good_ends_in_a_refusal_and_not_in_a_loop(
+    browser: httpx.Client, provider: OpenIdProvider
+) -> None:
+    provider.claims = {"exp": tokens.now() - 90}
+    assert _outcome(_follow(browser, browser.get("/app/page"))) == (401, "oidc_expired")
+
+
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [("GET", {"sec-fetch-mode": "cors"}), ("GET", {"x-requested-with": "XMLHttpRequest"}), ("POST", {})],
+)
+def test_what_cannot_be_sent_anywhere_is_told_that_the_login_has_expired(
+    browser: httpx.Client, provider: OpenIdProvider, method: str, headers: dict[str, str]
+) -> None:
+    provider.claims = {"exp": tokens.now() - 90}
+    browser.get(_way_back(browser, "/app/page"))
+    assert _outcome(browser.request(method, "/app/page", headers=headers)) == (401, "oidc_expired")
+
+
 def test_a_logout_ends_the_session_here_and_at_the_provider(
     browser: httpx.Client, provider: OpenIdProvider
 ) -> None:
@@ -194,7 +244,6 @@ def test_a_provider_that_gives_no_token_lets_nobody_in(
     [
         ({"aud": "another-client"}, "jwt_wrong_audience"),
         ({"iss": "https://evil.test"}, "jwt_wrong_issuer"),
-        ({"exp": 1}, "jwt_expired"),
     ],
 )
 def test_an_identity_token_for_somebody_else_lets_nobody_in(
@@ -218,6 +267,15 @@ def test_a_cookie_that_was_changed_is_no_session(browser: httpx.Client, kind: st
 def test_a_token_in_a_cookie_of_the_client_s_own_making_is_no_session(browser: httpx.Client) -> None:
     browser.cookies.set("_oidc_id_token_corp", tokens.token(aud=CLIENT))
     assert browser.get("/app/page").status_code == 302
+
+
+def test_a_token_in_such_a_cookie_is_no_session_beside_another_credential_either(
+    browser: httpx.Client,
+) -> None:
+    browser.cookies.set("_oidc_id_token_corp", tokens.token(aud=CLIENT))
+    assert _outcome(browser.get("/either", headers={"x-api-key": "x"})) == (401, "api_key_unknown")
+    answer = browser.get("/either", headers={"authorization": "Basic x"})
+    assert _outcome(answer) == (401, "credentials_missing")
 
 
 def test_beside_other_ways_a_credential_is_taken_and_who_has_none_logs_in(browser: httpx.Client) -> None:

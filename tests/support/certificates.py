@@ -27,10 +27,11 @@ class Authority:
         )
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, *names: str, days: int = 30) -> tuple[bytes, bytes]:
-        """A certificate for DNS names, addresses or URIs, and its key; both PEM. Expired where `days` is negative."""
+    def issue(self, *names: str | x509.GeneralName, days: int = 30) -> tuple[bytes, bytes]:
+        """A certificate for DNS names, addresses, URIs or what is given, and its key; both PEM. Expired where `days` is negative."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0].rpartition("/")[2][:60])])
+        common = str(names[0]).rpartition("/")[2][:60]
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
         certificate = (
             _builder(subject, self._name, key.public_key(), days)
             .add_extension(x509.SubjectAlternativeName([_alt_name(name) for name in names]), critical=False)
@@ -61,7 +62,9 @@ def _builder(
     )
 
 
-def _alt_name(name: str) -> x509.GeneralName:
+def _alt_name(name: str | x509.GeneralName) -> x509.GeneralName:
+    if not isinstance(name, str):
+        return name
     if "://" in name:
         return x509.UniformResourceIdentifier(name)
     try:

@@ -160,10 +160,26 @@ JWT_CASES = (
         upstream={"x-token": None},
     ),
     Case(
-        name="in a cookie",
+        name="in a cookie, and removed from it",
         path="/partner",
         status=200,
-        headers=lambda: (("cookie", f"a=b; session={partner()}"),),
+        headers=lambda: (("cookie", f"a=b; session={partner()}; c=d"),),
+        upstream={"cookie": "a=b; c=d"},
+    ),
+    *(
+        Case(
+            name=f"beside another one in {place}, of which the upstream might read the other",
+            path=f"/partner{query}",
+            status=401,
+            headers=lambda cookies=cookies: tuple(("cookie", one.format(partner())) for one in cookies),
+            reason="jwt_malformed",
+            challenge="Bearer realm=",
+        )
+        for place, query, cookies in (
+            ("cookies", "", ("session={0}; session=x.y.z",)),
+            ("cookies, after it", "", ("session={0}; a=b; session={0}",)),
+            ("two headers of cookies", "", ("session={0}", "session=x.y.z")),
+        )
     ),
     Case(
         name="an expiry that this provider requires",
@@ -171,6 +187,14 @@ JWT_CASES = (
         status=401,
         headers=lambda: (("x-token", partner(exp=None)),),
         reason="jwt_invalid_signature",
+        challenge="Bearer realm=",
+    ),
+    Case(
+        name="a good one beside a bad one elsewhere",
+        path="/partner?token=x.y.z",
+        status=401,
+        headers=lambda: (("x-token", partner()),),
+        reason="jwt_malformed",
         challenge="Bearer realm=",
     ),
     _missing("any of two, none", "/any"),

@@ -21,7 +21,8 @@ class OpenIdProvider:
     """Listens on 127.0.0.1. Use as a context manager.
 
     `claims` are added to identity tokens; `lifetime` (seconds) is that of access tokens; `refuse` makes the token
-    endpoint answer with an error; `grants` are the grant types that were asked for.
+    endpoint answer with an error, not `refreshes` only to refresh tokens; `grants` are the grant types that were
+    asked for.
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,7 @@ class OpenIdProvider:
         self.claims: dict[str, Any] = {}
         self.lifetime = 600
         self.refuse = False
+        self.refreshes = True
         self.grants: list[str] = []
         self._codes: dict[str, dict[str, str]] = {}
         self._refresh: set[str] = set()
@@ -61,7 +63,7 @@ class OpenIdProvider:
         if self.refuse or (form.get("client_id"), form.get("client_secret")) != (CLIENT, SECRET):
             return 401, {"error": "invalid_client"}
         if form["grant_type"] == "refresh_token":
-            if form["refresh_token"] not in self._refresh:
+            if not self.refreshes or form["refresh_token"] not in self._refresh:
                 return 400, {"error": "invalid_grant"}
         elif not self._proves(form):
             return 400, {"error": "invalid_grant"}

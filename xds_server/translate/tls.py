@@ -105,4 +105,7 @@ def _downstream(name: str, config: DownstreamTls, alpn: Iterable[str]) -> tls_pb
         combined.default_validation_context.CopyFrom(validation)
         combined.validation_context_sds_secret_config.CopyFrom(secrets.reference(names.client_ca(name)))
         context.require_client_certificate.value = client.required
+        # Envoy takes the certificate of a resumed session for one that was not verified: `mtls` would refuse it.
+        context.disable_stateless_session_resumption = True
+        context.disable_stateful_session_resumption = True
     return context
