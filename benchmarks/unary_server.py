@@ -63,14 +63,15 @@ def _check(function: str) -> bytes:
 
 def _limit() -> bytes:
     asked = rls_pb2.RateLimitRequest(domain="xds")
-    entries = {
-        "route": "limited",
-        "rule": "rate_limit:route/limited",
-        "style": "draft",
-        "masked_remote_address": "10.0.0.1/32",
-    }
+    entries = (
+        ("route", "limited"),
+        ("rule", "rate_limit:route/limited"),
+        ("style", "x-ratelimit"),
+        ("style", "ietf"),
+        ("masked_remote_address", "10.0.0.1/32"),
+    )
     descriptor = asked.descriptors.add()
-    for key, value in entries.items():
+    for key, value in entries:
         descriptor.entries.add(key=key, value=value)
     return asked.SerializeToString()
 

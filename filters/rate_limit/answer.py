@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
 
 from filters.rate_limit.algorithms import Limit, TokenBucket, Unit
 from filters.rate_limit.calendar import SECOND
@@ -30,6 +31,8 @@ def seconds(microseconds: int) -> int:
 
 def headers(decision: Decision, styles: Collection[str] = STYLES) -> Iterator[tuple[str, str]]:
     """The headers of an answer, whether the request passed or not. Limits in shadow are not told."""
+    if not styles and decision.admitted:
+        return
     figures = [one for one in decision.figures if not one.limit.shadow]
     if X_RATELIMIT in styles:
         yield from _x_ratelimit(decision)
@@ -42,8 +45,9 @@ def headers(decision: Decision, styles: Collection[str] = STYLES) -> Iterator[tu
 
 def _x_ratelimit(decision: Decision) -> Iterator[tuple[str, str]]:
     """The tightest window of requests, else of whatever there is."""
-    told = [one for one in decision.figures if one.limit.unit == "requests"] or decision.figures
-    if not decision.admitted:
+    if decision.admitted:
+        told = [one for one in decision.figures if one.limit.unit == "requests"] or decision.figures
+    else:
         told = decision.violated
     strictest = decision._replace(figures=tuple(told)).strictest()
     if strictest is not None:
@@ -75,6 +79,7 @@ def _state(figure: Figure, now: int) -> str:
     return f"{_string(figure.limit.name)};r={figure.remaining}{reset}"
 
 
+@lru_cache(maxsize=4096)
 def _string(text: str) -> str:
     """A string of structured fields (RFC 9651 section 3.3.3), which has printable ASCII only."""
     plain = "".join(one if " " <= one <= "~" else "?" for one in text)

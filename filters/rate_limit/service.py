@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from inspect import isawaitable
 from typing import Any, Protocol
 
 from envoy.service.ratelimit.v3 import rls_pb2
@@ -14,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from filters.limits import MOST
 from filters.rate_limit import algorithms as state
-from filters.rate_limit import answer, descriptors, elsewhere
+from filters.rate_limit import answer, descriptors, elsewhere, responses
 from filters.rate_limit.calendar import SECOND
 from filters.rate_limit.imported import Domain
 from filters.rate_limit.keys import bounded
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 UNAVAILABLE = 14
 """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
-_CODE = rls_pb2.RateLimitResponse
 MINUTE = 60 * SECOND
 TITLES = {
     "rate_limited": "Too many requests",
@@ -81,11 +79,16 @@ class RateLimits:
         self.clock = clock
         self._quiet_until = 0
         self._unattended: set[asyncio.Future[Any]] = set()
-        self._decisions = Counter(
+        decisions = Counter(
             "xds_rate_limit_decisions",
             "Requests that were asked for, by outcome.",
             ["outcome"],
             registry=registry,
+        )
+        self._admitted, self._rejected = decisions.labels("admitted"), decisions.labels("rejected")
+        self._unknown_domain, self._uncounted = (
+            decisions.labels("unknown_domain"),
+            decisions.labels("uncounted"),
         )
 
     def service(self) -> Service:
@@ -123,60 +126,54 @@ class RateLimits:
 
     def should_rate_limit(
         self, request: rls_pb2.RateLimitRequest
-    ) -> rls_pb2.RateLimitResponse | Undoable | Awaitable[rls_pb2.RateLimitResponse | Undoable]:
-        """One call of Envoy. Raises RpcError where it names rules that are not here yet.
+    ) -> bytes | Undoable | Awaitable[bytes | Undoable]:
+        """One call of Envoy: a serialized RateLimitResponse. Raises RpcError where it names rules that are not here yet.
 
         Slots are given back where Envoy gives up before it has the answer: it then never tells of the request's end.
         """
         if request.domain != descriptors.DOMAIN:
             return self._elsewhere(request)
         if not request.descriptors:
-            return _passed(0)
-        descriptor = request.descriptors[0]
+            return responses.passed(0)
         entries: dict[str, str] = {}
         rules, styles = [], []
-        for entry in descriptor.entries:
-            if entry.key == descriptors.RULE:
-                rules.append(entry.value)
-            elif entry.key == descriptors.STYLE:
-                styles.append(entry.value)
+        for entry in request.descriptors[0].entries:
+            name, value = entry.key, entry.value
+            if name == descriptors.RULE:
+                rules.append(value)
+            elif name == descriptors.STYLE:
+                styles.append(value)
             else:
-                entries.setdefault(entry.key, entry.value)
+                entries.setdefault(name, value)
         counted = self._counted(rules, entries)
         if descriptors.DONE in entries:
             return self._end(counted, entries)
         hits = [_before(one, entries) for one in counted]
         held = [hit for hit in hits if hit.lease]
         decision = self.store.decide(self.clock(), hits)
-        if isawaitable(decision):
-            return self._awaited(self._guarded(decision, held) if held else decision, styles, entries, held)
-        assert isinstance(decision, Decision)
-        return self._undoable(self._answer(decision, styles, entries), decision, held)
+        if isinstance(decision, Decision):
+            return self._undoable(self._answer(decision, styles, entries), decision, held)
+        return self._awaited(self._guarded(decision, held) if held else decision, styles, entries, held)
 
-    def _elsewhere(
-        self, request: rls_pb2.RateLimitRequest
-    ) -> rls_pb2.RateLimitResponse | Awaitable[rls_pb2.RateLimitResponse]:
+    def _elsewhere(self, request: rls_pb2.RateLimitRequest) -> bytes | Awaitable[bytes]:
         """A call of an Envoy that someone else configures. A domain that nobody gives is let pass, and counted."""
         domain = self.domains.get(request.domain)
         if domain is None:
-            self._decisions.labels("unknown_domain").inc()
-            return _passed(len(request.descriptors))
+            self._unknown_domain.inc()
+            return responses.passed(len(request.descriptors))
         asked = elsewhere.asked(domain, request)
         hits = asked.hits
         decision = self.store.decide(self.clock(), hits) if hits else Decision(True, 0, ())
-        if isawaitable(decision):
-            return self._awaited_elsewhere(asked, decision)
-        assert isinstance(decision, Decision)
-        return self._told(asked, decision)
+        if isinstance(decision, Decision):
+            return self._told(asked, decision)
+        return self._awaited_elsewhere(asked, decision)
 
-    async def _awaited_elsewhere(
-        self, asked: elsewhere.Asked, decision: Awaitable[Decision]
-    ) -> rls_pb2.RateLimitResponse:
+    async def _awaited_elsewhere(self, asked: elsewhere.Asked, decision: Awaitable[Decision]) -> bytes:
         return self._told(asked, await decision)
 
-    def _told(self, asked: elsewhere.Asked, decision: Decision) -> rls_pb2.RateLimitResponse:
-        self._decisions.labels("admitted" if decision.admitted else "rejected").inc()
-        return elsewhere.answer(asked, decision)
+    def _told(self, asked: elsewhere.Asked, decision: Decision) -> bytes:
+        (self._admitted if decision.admitted else self._rejected).inc()
+        return elsewhere.answer(asked, decision).SerializeToString()
 
     def _shown(
         self, stored: str, counter: state.Counter, by_base: Mapping[str, Counted], now: int
@@ -210,12 +207,10 @@ class RateLimits:
             counted += current.get(f"plan:plan/{plan}", ())
         return counted
 
-    def _end(
-        self, counted: Iterable[Counted], entries: Entries
-    ) -> rls_pb2.RateLimitResponse | Awaitable[rls_pb2.RateLimitResponse]:
+    def _end(self, counted: Iterable[Counted], entries: Entries) -> bytes | Awaitable[bytes]:
         """Count what is only known now, and give slots back. A request that was rejected here took nothing."""
         if entries.get(descriptors.DETAILS) == descriptors.REJECTED:
-            return _passed(1)
+            return responses.passed(1)
         charged = [_after(one, entries) for one in counted if one.afterwards]
         charged = [hit for hit in charged if hit.cost]
         released = [_before(one, entries) for one in counted if one.limit.unit == "concurrent-requests"]
@@ -224,11 +219,11 @@ class RateLimits:
             self.store.release(released) if released else None,
         ]
         awaited = [one for one in waiting if one is not None]
-        return _all(awaited) if awaited else _passed(1)
+        return _all(awaited) if awaited else responses.passed(1)
 
     async def _awaited(
         self, decision: Awaitable[Decision], styles: Sequence[str], entries: Entries, held: Sequence[Hit]
-    ) -> rls_pb2.RateLimitResponse | Undoable:
+    ) -> bytes | Undoable:
         found = await decision
         return self._undoable(self._answer(found, styles, entries), found, held)
 
@@ -242,9 +237,7 @@ class RateLimits:
             deciding.add_done_callback(lambda _: self._give_back(held))
             raise
 
-    def _undoable(
-        self, response: rls_pb2.RateLimitResponse, decision: Decision, held: Sequence[Hit]
-    ) -> rls_pb2.RateLimitResponse | Undoable:
+    def _undoable(self, response: bytes, decision: Decision, held: Sequence[Hit]) -> bytes | Undoable:
         if not held or not decision.admitted:
             return response
         return Undoable(response, lambda: self._give_back(held))
@@ -261,49 +254,35 @@ class RateLimits:
 
     def _tell_uncounted(self, decision: Decision) -> None:
         """What is elsewhere tells of itself when it is away; that memory is full is told once a minute."""
-        self._decisions.labels("uncounted").inc()
+        self._uncounted.inc()
         if self.store.name == Memory.name and decision.now >= self._quiet_until:
             self._quiet_until = decision.now + MINUTE
             log.error(
                 "memory is full of exhausted counters: new clients pass uncounted, or not where on_error is deny"
             )
 
-    def _answer(
-        self, decision: Decision, styles: Sequence[str], entries: Entries
-    ) -> rls_pb2.RateLimitResponse:
+    def _answer(self, decision: Decision, styles: Sequence[str], entries: Entries) -> bytes:
         """Raises RpcError where nobody could count and a limit says that nobody passes then."""
         if decision.uncounted:
             self._tell_uncounted(decision)
             if not decision.admitted:
                 raise RpcError(UNAVAILABLE, "the counters cannot be reached")
-            return _passed(1)
-        response = rls_pb2.RateLimitResponse()
-        code = _CODE.OK if decision.admitted else _CODE.OVER_LIMIT
-        response.overall_code = code
-        response.statuses.add(code=code)
-        for name, value in answer.headers(decision, styles):
-            response.response_headers_to_add.add(key=name, value=value)
-        self._decisions.labels("admitted" if decision.admitted else "rejected").inc()
-        if not decision.admitted:
-            reason = answer.reason(decision)
-            request_id = entries.get(descriptors.REQUEST_ID, "")
-            response.raw_body = answer.problem(decision, TITLES[reason], request_id)
-            response.response_headers_to_add.add(key="content-type", value="application/problem+json")
-            response.response_headers_to_add.add(key="x-gateway-reason", value=reason)
-        return response
+            return responses.passed(1)
+        headers = answer.headers(decision, styles)
+        if decision.admitted:
+            self._admitted.inc()
+            return responses.response(True, headers)
+        self._rejected.inc()
+        reason = answer.reason(decision)
+        body = answer.problem(decision, TITLES[reason], entries.get(descriptors.REQUEST_ID, ""))
+        more = (("content-type", "application/problem+json"), ("x-gateway-reason", reason))
+        return responses.response(False, (*headers, *more), body)
 
 
-async def _all(waiting: Iterable[Awaitable[None]]) -> rls_pb2.RateLimitResponse:
+async def _all(waiting: Iterable[Awaitable[None]]) -> bytes:
     for one in waiting:
         await one
-    return _passed(1)
-
-
-def _passed(count: int) -> rls_pb2.RateLimitResponse:
-    response = rls_pb2.RateLimitResponse(overall_code=_CODE.OK)
-    for _ in range(count):
-        response.statuses.add(code=_CODE.OK)
-    return response
+    return responses.passed(1)
 
 
 def key(counted: Counted, entries: Entries) -> str:

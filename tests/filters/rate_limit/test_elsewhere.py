@@ -29,6 +29,11 @@ OK, OVER = rls_pb2.RateLimitResponse.OK, rls_pb2.RateLimitResponse.OVER_LIMIT
 MINUTE = 60_000_000
 
 
+def read(response: Any) -> rls_pb2.RateLimitResponse:
+    assert isinstance(response, bytes)
+    return rls_pb2.RateLimitResponse.FromString(response)
+
+
 class Limits:
     """The service with a clock that stands, 15 seconds after a full minute."""
 
@@ -43,7 +48,7 @@ class Limits:
             added = request.descriptors.add()
             for key, value in entries.items():
                 added.entries.add(key=key, value=value)
-        return self.service.should_rate_limit(request)
+        return read(self.service.should_rate_limit(request))
 
     def codes(self, count: int, *descriptors: dict[str, str]) -> list[int]:
         return [self.ask(*descriptors).overall_code for _ in range(count)]
@@ -112,10 +117,10 @@ def test_what_a_request_costs_is_what_envoy_says() -> None:
     descriptor = request.descriptors.add()
     descriptor.entries.add(key="user", value="me")
     descriptor.hits_addend.value = 0
-    free: Any = limits.service.should_rate_limit(request)
+    free: Any = read(limits.service.should_rate_limit(request))
     assert free.statuses[0].limit_remaining == 1
     descriptor.hits_addend.value = 2
-    dear: Any = limits.service.should_rate_limit(request)
+    dear: Any = read(limits.service.should_rate_limit(request))
     assert dear.overall_code == OVER
 
 
@@ -126,7 +131,7 @@ def test_a_limit_that_envoy_sends_itself_is_counted() -> None:
     descriptor.entries.add(key="anything", value="x")
     descriptor.limit.requests_per_unit = 2
     descriptor.limit.unit = 2
-    answers: list[Any] = [limits.service.should_rate_limit(request) for _ in range(3)]
+    answers: list[Any] = [read(limits.service.should_rate_limit(request)) for _ in range(3)]
     assert [one.overall_code for one in answers] == [OK, OK, OVER]
 
 
@@ -163,7 +168,7 @@ async def test_two_servers_count_together_in_redis_and_tell_the_same_figures(tmp
         for server in servers:
             server.domains = read_all({"f.yaml": FILE + more})[0]
         calls: list[Any] = [server.should_rate_limit(request) for server in servers * 8]
-        answers = await asyncio.gather(*calls)
+        answers = [read(one) for one in await asyncio.gather(*calls)]
         for one in stores:
             await one.close()
     assert sorted(one.overall_code for one in answers) == [OK] * 10 + [OVER] * 6

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import inspect
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,19 @@ OK, OVER = rls_pb2.RateLimitResponse.OK, rls_pb2.RateLimitResponse.OVER_LIMIT
 START = 1_792_890_000_000_000
 
 
+def _read(answer: Any) -> Any:
+    """The answer with its response parsed, also where it comes later."""
+    if inspect.isawaitable(answer):
+        return _read_later(answer)
+    if isinstance(answer, Undoable):
+        return dataclasses.replace(answer, response=_read(answer.response))
+    return rls_pb2.RateLimitResponse.FromString(answer)
+
+
+async def _read_later(answer: Awaitable[Any]) -> Any:
+    return _read(await answer)
+
+
 class Asking:
     """The service with one rule, `limits`, asked as Envoy does."""
 
@@ -39,7 +54,7 @@ class Asking:
         found.add(key="rule", value="rule")
         for key, value in entries.items():
             found.add(key=key.replace("_", ":"), value=value)
-        return self.service.should_rate_limit(request)
+        return _read(self.service.should_rate_limit(request))
 
     def metric(self, line: str) -> bool:
         return line in generate_latest(self.registry).decode()
