@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from google.protobuf import wrappers_pb2
 
 from tests.support.conversation import Delta, content, snapshot
-from xds_server.discovery.events import Acked, Nacked, Subscribed
+from xds_server.discovery.events import Acked, Nacked, Refused, Subscribed
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.stream import Limits
 from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ROUTE, custom
@@ -224,3 +225,35 @@ def test_a_custom_type_needs_no_registration(name: str) -> None:
     (response,) = client.ask(custom("other name", "google.protobuf.StringValue"), name)
     assert list(content(response)) == ["acme"]
     assert response.type.url == "type.googleapis.com/google.protobuf.StringValue"
+
+
+def test_a_type_url_is_the_prefix_and_a_message() -> None:
+    for url in ("x", "example.com/envoy.config.cluster.v3.Cluster", "type.googleapis.com/"):
+        client = Delta(snapshot(cluster={"a": "1"}))
+        client.say(DeltaDiscoveryRequest(type_url=url, resource_names_subscribe=["*"]))
+        assert isinstance(client.event, Refused)
+
+
+def test_names_that_come_and_go_without_an_answer_are_not_remembered_without_end() -> None:
+    client = Delta(snapshot(cluster={"a": "1"}), limits=Limits(names=10))
+    client.ask(CLUSTER)
+    for number in range(11):
+        client.ask(CLUSTER, f"x{number}", nonce="0")
+        client.ask(CLUSTER, unsubscribe=[f"x{number}"], nonce="0")
+    assert isinstance(client.event, Refused)
+
+
+def test_a_client_may_say_so_much_of_itself_and_no_more() -> None:
+    client = Delta(snapshot(cluster={"a": "1"}), limits=Limits(node=100))
+    client.ask(CLUSTER, node="x" * 101)
+    assert isinstance(client.event, Refused)
+
+
+def test_who_lacks_nothing_is_not_looked_at_again_and_who_waits_is() -> None:
+    client = Delta(snapshot(cluster={"a": "1"}, route={"r": "1"}))
+    (clusters,) = client.ask(CLUSTER, "*")
+    client.ask(ROUTE, "r")
+    assert client.stream.busy
+    (routes,) = client.ack(clusters)
+    client.ack(routes)
+    assert not client.stream.busy

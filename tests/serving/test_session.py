@@ -24,7 +24,7 @@ class Prompt:
 
     def __init__(self) -> None:
         self._requests: asyncio.Queue[Any] = asyncio.Queue()
-        self._requests.put_nowait(Request(type_url=CLUSTER.url))
+        self._requests.put_nowait(Request(type_url=CLUSTER.url).SerializeToString())
         self._reading = asyncio.Event()
 
     async def read(self) -> Any:
@@ -34,7 +34,8 @@ class Prompt:
     async def write(self, body: bytes) -> None:
         nonce = discovery_pb2.DeltaDiscoveryResponse.FromString(body).nonce
         self._reading.clear()
-        self._requests.put_nowait(Request(type_url=CLUSTER.url, response_nonce=nonce))
+        answer = Request(type_url=CLUSTER.url, response_nonce=nonce)
+        self._requests.put_nowait(answer.SerializeToString())
         await self._reading.wait()  # the server has taken the acknowledgement and wants more
         self._requests.put_nowait(grpc.aio.EOF)
 

@@ -162,7 +162,13 @@ def test_secrets_are_served_only_where_nobody_can_listen(
     store.publish(snapshot(secret={"key": "1"}))
     turns = Turns(1, 0.0)
     session = Session(
-        1, Stream(Protocol.DELTA), store, lambda _node, _context: "", lambda: 0.0, turns, anywhere
+        1,
+        Stream(Protocol.DELTA),
+        store,
+        lambda _node, _context: "",
+        lambda: 0.0,
+        turns,
+        anywhere,
     )
     session.meet(Peer(peer, security))  # type: ignore[arg-type]
     view = session.view()

@@ -23,12 +23,15 @@ class DeltaWatch(Watch):
     ) -> Subscribed | Acked | Nacked:
         """Take a request. `snapshot` is what this stream is at."""
         first, self._begun = not self._begun, True
-        added, dropped = self.subscription.change(
-            request.resource_names_subscribe, request.resource_names_unsubscribe
-        )
-        if first:
-            self._begin(request)
-        self._changed(added, dropped, snapshot, first)
+        added: set[str] = set()
+        dropped: set[str] = set()
+        if first or request.resource_names_subscribe or request.resource_names_unsubscribe:
+            added, dropped = self.subscription.change(
+                request.resource_names_subscribe, request.resource_names_unsubscribe
+            )
+            if first:
+                self._begin(request)
+            self._changed(added, dropped, snapshot, first)
         answer = None
         nonce = request.response_nonce
         if self.pending is not None and nonce == self.pending.nonce and not first:

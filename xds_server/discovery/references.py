@@ -28,10 +28,13 @@ _MESSAGES: Mapping[ResourceType, type[Message]] = {
     ROUTE: route_pb2.RouteConfiguration,
 }
 
+REFERRING = (CLUSTER, LISTENER)
+"""The types that have Envoy ask for others."""
+
 
 def references(type_: ResourceType, resource: Resource) -> frozenset[Reference]:
     """The resources that `resource` has Envoy ask for over ADS (endpoints, secrets, routes, extensions)."""
-    if type_ not in (CLUSTER, LISTENER):
+    if type_ not in REFERRING:
         return frozenset()
     if resource.needs is None:
         object.__setattr__(resource, "needs", _read(type_, resource.body))

@@ -15,7 +15,7 @@ from xds_server.discovery import types
 from xds_server.discovery.delta import DeltaWatch
 from xds_server.discovery.events import Acked, Nacked, Overdue, Received, Refused, Response, Subscribed
 from xds_server.discovery.node import Node
-from xds_server.discovery.references import references
+from xds_server.discovery.references import REFERRING, references
 from xds_server.discovery.snapshot import Reference, Snapshot
 from xds_server.discovery.sotw import SotwWatch
 from xds_server.discovery.subscription import Subscription
@@ -47,17 +47,21 @@ class Limits:
     `linger` is the number of seconds between the acknowledgement of new routes and the removal of what only
     the old ones used: requests that chose their route before still arrive there. `gather` is the number of
     seconds in which a delta client that comes back names all the types that it has, before it is answered.
-    `response` is in bytes, for one delta response (one resource is never split). `types` and `names` limit
-    what a client may ask for. `insist` has a delta stream find the bad resource of a rejected response at once,
+    `silence` is the number of seconds in which a client sends its first request, `stall` those in which it reads a
+    response: then the stream ends. `response` is in bytes, for one delta response (one resource is never split). `types` and `names` limit
+    what a client may ask for, `node` is in bytes, for what it says of itself. `insist` has a delta stream find the bad resource of a rejected response at once,
     by sending what was not to blame again, one at a time; without it, that waits for the next change.
     """
 
     patience: float = 5.0
     linger: float = 1.0
     gather: float = 0.05
+    silence: float = 30.0
+    stall: float = 60.0
     response: int = 1 << 20
     types: int = 64
     names: int = 100_000
+    node: int = 1 << 18
     insist: bool = False
 
 
@@ -87,13 +91,15 @@ class Stream:
     def receive(self, request: Any) -> Received:
         """Take a DiscoveryRequest or DeltaDiscoveryRequest."""
         if self.node is None:
+            if request.node.ByteSize() > self.limits.node:
+                return Refused(message=f"a node of more than {self.limits.node} bytes")
             self.node = Node.of(request.node)
         begun = set(self.watches)
         watch = self._watch(request.type_url)
         if isinstance(watch, Refused):
             return watch
         event = watch.receive(request, self._snapshot)
-        if len(watch.subscription.names) > self.limits.names:
+        if watch.size > self.limits.names:
             return Refused(message=f"more than {self.limits.names} names of {watch.type.name} on one stream")
         self._settle(watch.type, event)
         if watch.type not in begun:
@@ -112,6 +118,8 @@ class Stream:
             return Refused(message=f"this stream serves {self.only.url}, not {url}")
         if self.only is None and not url:
             return Refused(message="type_url is missing: an aggregated stream needs it in every request")
+        if self.only is None and not (url.startswith(types.PREFIX) and len(url) > len(types.PREFIX)):
+            return Refused(message=f"type_url is {types.PREFIX} and the name of a message, not {url}")
         type_ = self.only or types.of_url(url)
         if type_ not in self.watches:
             if len(self.watches) >= self.limits.types:
@@ -139,6 +147,11 @@ class Stream:
         for reference in awaited:
             self._awaited.pop(reference, None)
 
+    @property
+    def busy(self) -> bool:
+        """Whether there is something that a client lacks or waits for, now or later."""
+        return any(watch.dirty or watch.forced or watch.owed for watch in self.watches.values())
+
     def responses(self, snapshot: Snapshot | None, now: float) -> list[Response]:
         """What to send now, in this order. Nothing before there is a snapshot. `now` is in seconds, monotonic.
 
@@ -155,7 +168,8 @@ class Stream:
         while self._again:  # what was sent may have the client wait for what stands before it in the order
             self._again = False
             found += self._round(snapshot, now)
-        self._since = {gate: since for gate, since in self._since.items() if gate in self._blocked}
+        if self._since:
+            self._since = {gate: since for gate, since in self._since.items() if gate in self._blocked}
         return found
 
     def _gathered(self, now: float) -> bool:
@@ -177,8 +191,10 @@ class Stream:
     def _round(self, snapshot: Snapshot, now: float) -> Iterator[Response]:
         makes: bool | None = None
         for type_, watch in self.watches.items():
+            if watch.pending is not None:
+                continue
             work = watch.work(snapshot)
-            if watch.pending is not None or not (work or watch.owed):
+            if not (work or watch.owed):
                 continue
             if type_.order < types.BREAKS_FROM:
                 allowed = True, not work.removals or self._unused(snapshot, now)
@@ -195,6 +211,8 @@ class Stream:
         """The client waits for what the changed resources refer to, even for what it already has."""
         if response.type.order >= types.BREAKS_FROM:
             self._quiet_since = None
+        if response.type not in REFERRING:
+            return
         sent = {one.name for one in response.resources}
         removed = {(response.type, name) for name in response.removed}
         self._forget([one for one, owner in self._awaited.items() if removed and owner in removed])

@@ -25,6 +25,9 @@ class ResourceType:
     whole: bool = field(default=False, compare=False)
     alone: bool = field(default=False, compare=False)
 
+    def __hash__(self) -> int:
+        return hash(self.message)
+
     @property
     def url(self) -> str:
         """The type URL on the wire."""

@@ -63,6 +63,11 @@ class Watch:
     pending: Pending | None = None
     nonce: str = ""
 
+    @property
+    def size(self) -> int:
+        """How many names the client has it remember; what a snapshot has is not its doing."""
+        return max(len(self.subscription.names), len(self.forced))
+
     def advance(self, new: Snapshot, old: Snapshot | None) -> None:
         """Note what may differ now that `new` takes the place of `old`."""
         if old is None:
@@ -73,6 +78,7 @@ class Watch:
             self.note(difference, old)
 
     def note(self, difference: Difference, old: Snapshot) -> None:
+        """Note what changed since `old`, and that what stood in a rejected response is due again."""
         for names in (difference.changed, difference.removed):
             self.dirty.update(name for name in names if self.subscription.wants(name))
         self._suspect()
@@ -119,6 +125,8 @@ class Watch:
         """What may go together: all that are above suspicion, else one of the others."""
         if self.alone:
             return changes[:1]
+        if not self.suspects:
+            return changes
         trusted = tuple(one for one in changes if one.name not in self.suspects)
         return trusted or changes[:1]
 
@@ -128,9 +136,11 @@ class Watch:
             self.sent.pop(name, None)
         # new sets, since an emptied one keeps the memory of what it once held
         self.dirty = self.dirty.difference(versions, response.removed)
-        self.forced = self.forced.difference(versions, response.removed)
-        self.unsure = self.unsure.difference(versions)
-        self.suspects = self.suspects.difference(versions)
+        if self.forced:
+            self.forced = self.forced.difference(versions, response.removed)
+        if self.unsure or self.suspects:
+            self.unsure = self.unsure.difference(versions)
+            self.suspects = self.suspects.difference(versions)
         self.sent.update(versions)
         self.owed = False
         self.nonce = response.nonce

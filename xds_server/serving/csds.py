@@ -18,7 +18,7 @@ from xds_server.discovery.snapshot import Resource
 from xds_server.discovery.types import SECRET
 from xds_server.discovery.watch import Watch
 from xds_server.serving.services import Services
-from xds_server.serving.session import Context, Session
+from xds_server.serving.session import Context, Session, local
 
 NAME = csds_pb2.DESCRIPTOR.services_by_name["ClientStatusDiscoveryService"].full_name
 
@@ -26,10 +26,14 @@ _Client = config_dump_shared_pb2.ClientResourceStatus
 
 
 class ClientStatus:
-    """Answers from the streams that are open. Secrets are named and never shown."""
+    """Answers from the streams that are open. Secrets are named and never shown.
 
-    def __init__(self, services: Services) -> None:
+    It shows every group's configuration, so it answers clients of this machine only, unless `anywhere`.
+    """
+
+    def __init__(self, services: Services, *, anywhere: bool = False) -> None:
         self._services = services
+        self._anywhere = anywhere
 
     def attach(self, server: grpc.aio.Server) -> None:
         """Mount the service on a server."""
@@ -47,9 +51,16 @@ class ClientStatus:
         self, request: csds_pb2.ClientStatusRequest, context: Context
     ) -> csds_pb2.ClientStatusResponse:
         """All clients that match, once."""
+        if not (self._anywhere or local(context)):
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED, "client status is for clients of this machine only"
+            )
         if any(matcher.node_metadatas for matcher in request.node_matchers):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "nodes are matched by node_id only")
-        return self.answer(request)
+        try:
+            return self.answer(request)
+        except re.error as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"safe_regex: {error}")
 
     async def stream(
         self, requests: AsyncIterator[csds_pb2.ClientStatusRequest], context: Context

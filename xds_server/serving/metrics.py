@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from xds_server.discovery.types import BY_URL, ResourceType
 from xds_server.serving.events import (
     Acked,
     Connected,
@@ -21,6 +24,20 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _BYTES = tuple(4**power * 256 for power in range(9))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OfType:
+    """The metrics of one resource type, found once: finding them costs more than counting."""
+
+    pushes: Counter
+    resources: Counter
+    removed: Counter
+    size: Histogram
+    acks: Counter
+    rejects: Counter
+    ack_latency: Histogram
+    convergence: Histogram
 
 
 class Metrics:
@@ -48,23 +65,26 @@ class Metrics:
         self._resources = self._gauge("resources", "Resources served", "group", "type")
         self._bytes = self._gauge("resource_bytes", "Size of the resources served", "group", "type")
         self._quarantined = self._gauge("quarantined_resources", "Rejected resources held back", "group")
+        self._types: dict[ResourceType, _OfType] = {}
+        self._unknown = self._labelled("unknown")
 
     def observe(self, event: Event) -> None:
         """Take one event."""
         match event:
+            case Sent():
+                self._sent(event)
+            case Acked():
+                of_type = self._of(event.type)
+                of_type.acks.inc()
+                of_type.ack_latency.observe(event.latency)
+                of_type.convergence.observe(event.convergence)
+            case Nacked():
+                self._of(event.type).rejects.inc()
             case Connected():
                 self._streams[event.stream] = (event.group, event.protocol)
                 self._connected.labels(event.group, event.protocol).inc()
             case Disconnected() if event.stream in self._streams:
                 self._connected.labels(*self._streams.pop(event.stream)).dec()
-            case Sent():
-                self._sent(event)
-            case Acked():
-                self._acks.labels(event.type.name).inc()
-                self._ack_latency.labels(event.type.name).observe(event.latency)
-                self._convergence.labels(event.type.name).observe(event.convergence)
-            case Nacked():
-                self._rejects.labels(event.type.name).inc()
             case Overdue():
                 self._overdue.labels(event.group).inc()
             case Published():
@@ -77,10 +97,33 @@ class Metrics:
         return generate_latest(self.registry)
 
     def _sent(self, event: Sent) -> None:
-        self._pushes.labels(event.type.name).inc()
-        self._resources_sent.labels(event.type.name).inc(event.resources)
-        self._removed.labels(event.type.name).inc(event.removed)
-        self._size.labels(event.type.name).observe(event.size)
+        of_type = self._of(event.type)
+        of_type.pushes.inc()
+        of_type.resources.inc(event.resources)
+        of_type.removed.inc(event.removed)
+        of_type.size.observe(event.size)
+
+    def _of(self, type_: ResourceType) -> _OfType:
+        """The metrics of a type. Types that only a client speaks of are counted as one: clients make up any."""
+        found = self._types.get(type_)
+        if found is not None:
+            return found
+        if type_.url in BY_URL or any(type_ in snapshot for snapshot in self._store.groups.values()):
+            found = self._types[type_] = self._labelled(type_.name)
+            return found
+        return self._unknown
+
+    def _labelled(self, name: str) -> _OfType:
+        return _OfType(
+            pushes=self._pushes.labels(name),
+            resources=self._resources_sent.labels(name),
+            removed=self._removed.labels(name),
+            size=self._size.labels(name),
+            acks=self._acks.labels(name),
+            rejects=self._rejects.labels(name),
+            ack_latency=self._ack_latency.labels(name),
+            convergence=self._convergence.labels(name),
+        )
 
     def _publication(self, group: str) -> None:
         self._published.labels(group).inc()

@@ -41,6 +41,7 @@ def options(
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.max_receive_message_length", max_message),
         ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", 1000),
         ("grpc.so_reuseport", 0),
     ]
 
@@ -48,7 +49,8 @@ def options(
 class XdsServer:
     """Serves a store's snapshots. `credentials` None is plain text: for loopback and local sockets.
 
-    Without `secrets_anywhere`, secrets are served over TLS, local sockets and loopback only. `first_at_once` clients are
+    Without `secrets_anywhere`, secrets are served over TLS, local sockets and loopback only; client status is told to
+    clients of this machine, unless `status_anywhere`: it shows what every group is served. `first_at_once` clients are
     sent their first configuration at the same time, so that a fleet that comes back costs bounded memory.
     """
 
@@ -61,6 +63,7 @@ class XdsServer:
         max_streams: int = 10_000,
         first_at_once: int = 100,
         secrets_anywhere: bool = False,
+        status_anywhere: bool = False,
         credentials: grpc.ServerCredentials | None = None,
         channel_options: Sequence[tuple[str, int]] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -75,6 +78,7 @@ class XdsServer:
             clock=clock,
         )
         self._credentials = credentials
+        self._status_anywhere = status_anywhere
         self._options = list(options() if channel_options is None else channel_options)
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # the stubs lack it
@@ -84,7 +88,7 @@ class XdsServer:
         server = grpc.aio.server(options=self._options)
         self.services.attach(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        csds.ClientStatus(self.services).attach(server)
+        csds.ClientStatus(self.services, anywhere=self._status_anywhere).attach(server)
         names = (ADS, *SINGLE, csds.NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         port = self._bind(server, address)

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from envoy.service.discovery.v3 import ads_pb2, discovery_pb2
+from envoy.service.discovery.v3 import ads_pb2
 
 from xds_server.discovery import types
 from xds_server.discovery.node import Node
@@ -34,11 +34,6 @@ SINGLE: dict[str, tuple[ResourceType, str]] = {
     "envoy.service.runtime.v3.RuntimeDiscoveryService": (types.RUNTIME, "Runtime"),
 }
 """The services of one type each, with the word that their methods are named for."""
-
-_REQUESTS: dict[Protocol, Any] = {
-    Protocol.SOTW: discovery_pb2.DiscoveryRequest,
-    Protocol.DELTA: discovery_pb2.DeltaDiscoveryRequest,
-}
 
 GroupOf = Callable[[Node, Context], str | None]
 
@@ -85,9 +80,7 @@ class Services:
         return grpc.method_handlers_generic_handler(
             name,
             {
-                method: grpc.stream_stream_rpc_method_handler(
-                    self._serve(protocol, only), request_deserializer=_REQUESTS[protocol].FromString
-                )
+                method: grpc.stream_stream_rpc_method_handler(self._serve(protocol, only))
                 for method, protocol in methods.items()
             },
         )

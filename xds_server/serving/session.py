@@ -10,6 +10,8 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import DecodeError
 
 from xds_server.discovery import events as protocol
 from xds_server.discovery import wire
@@ -24,14 +26,23 @@ from xds_server.serving.turns import Turn, Turns
 log = logging.getLogger(__name__)
 
 _ENCODE = {Protocol.SOTW: wire.sotw, Protocol.DELTA: wire.delta}
+_REQUESTS: dict[Protocol, Any] = {
+    Protocol.SOTW: discovery_pb2.DiscoveryRequest,
+    Protocol.DELTA: discovery_pb2.DeltaDiscoveryRequest,
+}
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _END: Any = grpc.aio.EOF  # type: ignore[attr-defined] # the stubs lack it
 
 
+class _Unread(Exception):  # noqa: N818 - it is what the response is
+    """The client did not read a response in time."""
+
+
 class Session:
     """A stream with its client. `group_of` says whose snapshot the node gets; None: the node is refused.
 
+    Requests are read as bytes, so that what is no request is refused and not an error of this server.
     Secrets go out over TLS and on the same machine only, unless `secrets_anywhere`. The first responses wait for one of
     `turns`, which lasts until the client answers.
     """
@@ -55,10 +66,12 @@ class Session:
         self._clock = clock
         self._turns = turns
         self._turn: Turn | None = None
+        self._parse = _REQUESTS[stream.protocol].FromString
         self._secrets = secrets_anywhere
         self._bell = asyncio.Event()
         self._ended = False
         self._warned = False
+        self._stalled = False
         self._sent: dict[ResourceType, tuple[float, float]] = {}  # when sent, when published
 
     @property
@@ -68,7 +81,13 @@ class Session:
 
     async def run(self, context: Context) -> None:
         """Serve the stream until the client ends it."""
-        request = await context.read()
+        try:
+            async with asyncio.timeout(self.stream.limits.silence):
+                request = await context.read()
+        except TimeoutError:
+            await context.abort(
+                grpc.StatusCode.DEADLINE_EXCEEDED, f"no request in {self.stream.limits.silence:g} s"
+            )
         if request is _END:
             return
         self._receive(request)
@@ -97,6 +116,13 @@ class Session:
         try:
             await self._write(context)
             reason = self.refused or ""
+        except _Unread:
+            reason = f"it did not read a response within {self.stream.limits.stall:g} s"
+            await _give_up(context, reason)
+        except grpc.aio.InternalError:
+            reason = ""
+            # it left while it was written to: gRPC has no status to send, and takes this for what it is
+            raise asyncio.CancelledError from None
         finally:
             reading.cancel()
             if self._turn is not None:
@@ -106,14 +132,18 @@ class Session:
     async def _read(self, context: Context) -> None:
         try:
             while (request := await context.read()) is not _END:
-                self._receive(request)
-                self._bell.set()
+                if self._receive(request):
+                    self._bell.set()
         finally:
             self._ended = True
             self._bell.set()
 
-    def _receive(self, request: Any) -> None:
-        event = self.stream.receive(request)
+    def _receive(self, body: bytes) -> bool:
+        """Take a request. Returns False when there is nothing to say about it."""
+        try:
+            event = self.stream.receive(self._parse(body))
+        except DecodeError as error:
+            event = protocol.Refused(message=f"this is no request: {error}")
         if self._turn is not None and isinstance(event, protocol.Acked | protocol.Nacked):
             self._turn.end()
         match event:
@@ -123,6 +153,7 @@ class Session:
                 self._record(self._acked(event))
             case protocol.Nacked():
                 self._record(self._nacked(event))
+        return self.stream.busy or not isinstance(event, protocol.Acked)
 
     async def _write(self, context: Context) -> None:
         while not self._ended:
@@ -154,8 +185,26 @@ class Session:
             body = _ENCODE[self.stream.protocol](response)
             self._sent[response.type] = (self._clock(), published)
             self._record(self._sending(response, len(body)))  # first, or its acknowledgement may overtake it
-            await context.write(body)
+            await self._deliver(context, body)
         return bool(responses)
+
+    async def _deliver(self, context: Context, body: bytes) -> None:
+        """Write until the client has room for it all. A client that takes too long is given up."""
+        task = asyncio.current_task()
+        assert task is not None
+        timer = asyncio.get_running_loop().call_later(self.stream.limits.stall, self._stall, task)
+        try:
+            await context.write(body)
+        except asyncio.CancelledError:
+            if self._stalled and not task.uncancel():
+                raise _Unread from None
+            raise
+        finally:
+            timer.cancel()
+
+    def _stall(self, task: asyncio.Task[Any]) -> None:
+        self._stalled = True
+        task.cancel()
 
     def meet(self, context: Context) -> None:
         """Take note of who is at the other end, and how."""
@@ -243,5 +292,16 @@ class Session:
 def _confidential(context: Context) -> bool:
     """Whether nobody between can read the stream: it is encrypted, or never leaves the machine."""
     security = (context.auth_context() or {}).get("transport_security_type", [b""])
-    local = context.peer().startswith(("unix:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D"))
-    return local or b"ssl" in security
+    return local(context) or b"ssl" in security
+
+
+def local(context: Context) -> bool:
+    """Whether the client is on this machine."""
+    return context.peer().startswith(("unix:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D"))
+
+
+async def _give_up(context: Context, reason: str) -> None:
+    """End the stream. The status stands behind what the client does not read, so it is not waited for."""
+    with contextlib.suppress(TimeoutError, grpc.aio.BaseError):
+        async with asyncio.timeout(1):
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, reason)
