@@ -381,6 +381,7 @@ listeners: {{http: {{port: {stack.listener}}}}}
 upstreams: {{echo: {{endpoints: [{backend.address}]}}}}
 routes:
   a: {{path: /a, upstream: echo, policies: {{rate_limit: 5/day}}}}
+  closed: {{path: /closed, upstream: echo, policies: {{rate_limit: {{requests: 5, per: day, on_error: deny}}}}}}
   usage: {{path: /usage, respond: {{status: 404}}, policies: {{api_key: true, usage: true}}}}
 plans: {{free: {{rate_limit: 6/day, concurrency: 3}}}}
 consumers:
@@ -409,3 +410,16 @@ consumers:
                 assert main(["limits", "route/a|", "--reset", "--admin", second.admin]) == 0
                 assert "1 counter reset" in capsys.readouterr().out
                 assert stack.get("/a").status_code == 200
+                assert stack.get("/closed").status_code == 200
+                valkey.kill()
+                wait_for(lambda: stack.get("/closed").status_code == 503, "Redis to be missed")
+                refused = stack.get("/closed")
+                assert (refused.status_code, refused.json()["reason"]) == (503, "rate_limit_unavailable")
+                assert statuses(stack, "/a", 6) == [200] * 6
+                answer = stack.get("/usage", headers={"x-api-key": KEYS["acme"]})
+                assert (answer.status_code, answer.json()["reason"]) == (503, "ext_authz_failed")
+                second.says("redis does not answer")
+                metrics = second.metrics()
+                for outcome in ("allowed", "denied"):
+                    assert f'xds_rate_limit_redis_failures_total{{outcome="{outcome}"}}' in metrics
+                assert 'xds_rate_limit_decisions_total{outcome="uncounted"}' in metrics
