@@ -30,9 +30,10 @@ from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.bootstrap import bootstrap
 from xds_server.proxy.process import Process
 from xds_server.proxy.supervisor import Supervisor
+from xds_server.ready import Ready
 from xds_server.rollout import Rollout
 from xds_server.serving import groups, metrics, tls
-from xds_server.serving.events import Acked, Event, Held
+from xds_server.serving.events import Held
 from xds_server.serving.persistence import LastGood
 from xds_server.serving.server import XdsServer
 from xds_server.serving.store import Store
@@ -87,9 +88,9 @@ async def serve(options: Options) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         beside = await _beside(options, stack)
-        control = await _control_plane(options, beside, stack)
-        if options.proxy:
-            await stack.enter_async_context(_envoy(options, beside.xds))
+        control, store = await _control_plane(options, beside, stack)
+        envoy = await stack.enter_async_context(_envoy(options, beside.xds)) if options.proxy else None
+        store.observe(Ready(control.serving, store, envoy).observe)
         following = asyncio.create_task(control.run())
         stack.push_async_callback(_cancelled, following)
         waiting = asyncio.create_task(stop.wait())
@@ -138,7 +139,7 @@ async def _beside(options: Options, stack: AsyncExitStack) -> _Beside:
     return _Beside(xds, policy, admin, need)
 
 
-async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStack) -> Control:
+async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStack) -> tuple[Control, Store]:
     store = Store(
         quarantine=True,
         place=lambda _group: lambda type_, name: str(_place(control.serving, type_, name) or ""),
@@ -151,7 +152,6 @@ async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStac
     store.observe(fleet.observe)
     if prover is not None:
         store.observe(prover.observe)
-    store.observe(_Ready(control.serving).observe)
     counted = metrics.Metrics(store)
     store.observe(counted.observe)
     if options.state is not None:
@@ -171,7 +171,7 @@ async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStac
     if prover is not None:
         prover.available = await _proving_envoy(beside.xds, stack)
     log.info("xds at %s, admin at http://%s:%d", address, options.admin_host, admin.port)
-    return control
+    return control, store
 
 
 async def _serve(options: Options, beside: _Beside, store: Store, stack: AsyncExitStack) -> str:
@@ -250,35 +250,6 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-class _Ready:
-    """Says once for each set of listeners where the gateway answers, when an Envoy has acknowledged them."""
-
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
-        self._said: tuple[str, ...] = ()
-
-    def observe(self, event: Event) -> None:
-        """Take one event of a store."""
-        if not isinstance(event, Acked) or event.group or event.type.name != "listener":
-            return
-        if self._serving.compiled is None:
-            return
-        listeners = self._serving.compiled.gateway.sections.listeners
-        urls = tuple(
-            f"{'https' if one.tls else 'http'}://{_host(one.address)}:{one.port}"
-            for one in listeners.values()
-        )
-        if urls != self._said:
-            self._said = urls
-            log.info("ready %s", " ".join(urls))
-
-
-def _host(address: str) -> str:
-    if address in ("0.0.0.0", "::"):
-        return "localhost"
-    return f"[{address}]" if ":" in address else address
 
 
 def _place(serving: Serving, type_: ResourceType, name: str) -> Place | None:

@@ -144,7 +144,7 @@ class Fleet:
             event.node.id,
             event.type.name,
             ",".join(names) or "?",
-            event.message,
+            event.message.strip(),
             _PROVED if judged else _KEPT,
         )
 
@@ -188,5 +188,5 @@ def _held_back(held: Held) -> None:
         held.node,
         instead,
         held.place or "unknown",
-        held.message,
+        held.message.strip(),
     )

@@ -77,6 +77,13 @@ def test_a_mistake_is_told_with_its_place_while_the_last_good_gateway_goes_on(
     assert main(["status", "--admin", served.running.admin]) == 0
 
 
+def test_a_port_that_another_gateway_has_too_is_told(served: Served, tmp_path: Path) -> None:
+    served.running.says(f"ready http://127.0.0.1:{served.port}")
+    assert "another process" not in served.running.log
+    with Running(served.folder, tmp_path) as second:
+        second.says(f"listener 'http': another process listens on port {served.port} too")
+
+
 def test_a_folder_that_vanishes_takes_nothing_away_and_is_followed_when_it_returns(served: Served) -> None:
     served.folder.rename(served.folder.with_name("away"))
     served.running.says("does not exist")

@@ -1,4 +1,4 @@
-"""Whether other processes listen where this one does, as SO_REUSEPORT allows; read from Linux's own tables."""
+"""Whether other processes listen where one does, as SO_REUSEPORT allows; read from Linux's own tables."""
 
 from __future__ import annotations
 
@@ -16,16 +16,25 @@ def shares_a_port() -> bool:
 
     To be asked after listening: of two that begin at the same time, the later one sees both.
     """
-    own = set(_own_sockets())
+    return any(ports_of().values())
+
+
+def ports_of(process: int | None = None) -> dict[int, bool]:
+    """The TCP ports on which a process listens (None: this one), and whether another one does on the same address."""
+    own = set(_sockets(process))
     listening = list(_listening())
-    mine = {address for address, socket in listening if socket in own}
-    return any(address in mine and socket not in own for address, socket in listening)
+    others = {address for address, socket in listening if socket not in own}
+    return {
+        int(address.rpartition(":")[2], 16): address in others
+        for address, socket in listening
+        if socket in own
+    }
 
 
-def _own_sockets() -> Iterator[str]:
-    """The inodes of this process's sockets."""
+def _sockets(process: int | None) -> Iterator[str]:
+    """The inodes of a process's sockets."""
     with contextlib.suppress(OSError):
-        for name in Path("/proc/self/fd").iterdir():
+        for name in Path(f"/proc/{process or 'self'}/fd").iterdir():
             # The file of the list itself is gone by now.
             with contextlib.suppress(OSError):
                 link = str(name.readlink())
