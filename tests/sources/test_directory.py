@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from xds_server.sources.directory import Directory
+from xds_server.sources.directory import QUIET, Directory
 from xds_server.sources.folder import Folder
 
 LIMIT = 30
@@ -184,3 +184,19 @@ async def test_a_folder_counts_as_settled_when_no_file_is_empty_any_more(watched
     await asyncio.sleep(0)
     (watched.directory.path / "a.yaml").write_text("whole")
     assert dict((await settling).files) == {"a.yaml": b"whole"}
+
+
+async def test_a_file_that_is_still_open_for_writing_is_not_settled(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xds_server.sources.directory.LONGEST", 60.0)
+    path = watched.directory.path / "a.yaml"
+    with path.open("w") as file:
+        file.write("half")
+        file.flush()
+        await watched.when(lambda folder: folder.files.get("a.yaml") == b"half")
+        settling = asyncio.ensure_future(watched.directory.settled())
+        await asyncio.sleep(QUIET * 1.5)
+        assert not settling.done()
+        file.write(" and whole")
+    assert dict((await settling).files) == {"a.yaml": b"half and whole"}

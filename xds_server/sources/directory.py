@@ -44,6 +44,7 @@ class Directory:
         self._wanted: frozenset[Path] = frozenset()
         self._now = asyncio.Event()
         self._soon = asyncio.Event()
+        self._unfinished = False  # whether the last event was a write that nothing says is over
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def changes(self) -> AsyncGenerator[Folder, None]:
@@ -65,7 +66,10 @@ class Directory:
             await asyncio.to_thread(self._observer.join)
 
     async def settled(self) -> Folder:
-        """The folder once nothing happens in it: a file that is being written is empty at first, or cut short."""
+        """The folder once nothing happens in it: a file that is being written is empty at first, or cut short.
+
+        Until the latest moment it waits for the end of a write, and for files where there are none or an empty one.
+        """
         loop = asyncio.get_running_loop()
         end = loop.time() + LONGEST
         while True:
@@ -74,7 +78,8 @@ class Directory:
             folder = read_folder(self.path)
             happened = await self._happened(QUIET)
             late = loop.time() >= end
-            if late or (not happened and all(folder.files.values())):
+            whole = not self._unfinished and folder.files and all(folder.files.values())
+            if late or (whole and not happened):
                 return read_folder(self.path) if happened else folder
 
     async def _happened(self, within: float) -> bool:
@@ -145,7 +150,8 @@ class Directory:
             self._loop.call_soon_threadsafe(self._forget, paths[0])
         writing = event.event_type in _WRITING and not event.is_directory
         link = writing and event.event_type == "created" and any(path.is_symlink() for path in paths)
-        flag = self._soon if writing and not link else self._now
+        self._unfinished = writing and not link
+        flag = self._soon if self._unfinished else self._now
         self._loop.call_soon_threadsafe(flag.set)
 
 
