@@ -77,7 +77,8 @@ def authz_port() -> int:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend, authz_port: int) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("gw"))
+    folder = tmp_path_factory.mktemp("gw")
+    stack = Stack(folder, arguments=("--state", str(folder / "rules.state")))
     policy(stack.folder, "1")
     (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address, authz_port))
     with stack:
@@ -328,3 +329,17 @@ def test_without_the_control_plane_the_last_rules_decide(stack: Stack) -> None:
     assert httpx.get(f"http://{stack.policy_server.admin}/ready").status_code == 200
     assert stack.policy_server.status()["control_plane_connected"] is False
     assert [one.node.cluster for one in stack.control.seen(Connected) if one.node.id == "policy-server"]
+
+
+def test_a_policy_server_that_starts_without_the_control_plane_decides_by_the_last_good_rules(
+    stack: Stack,
+) -> None:
+    stack.lose_control_plane()
+    stack.policy_server.stop(signal.SIGKILL)
+    unavailable(stack.get("/closed"))
+    stack.policy_server.start()
+    stack.policy_server.ready()
+    works(stack)
+    assert stack.policy_server.status()["restored"] is True
+    stack.policy_server.says("the control plane is away; deciding by the last good rules")
+    assert Path(stack.folder, "rules.state").stat().st_mode & 0o777 == 0o600

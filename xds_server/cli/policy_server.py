@@ -62,6 +62,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a file or folder in the format of envoyproxy/ratelimit: limits of Envoys with the standard filter",
     )
+    add(
+        "--state",
+        type=Path,
+        help="a file of the last good rules, by which it decides after a start while the control plane is away",
+    )
     add("--drain", type=float, default=5.0, help="seconds that requests under way get at the end")
 
 
@@ -110,6 +115,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         drain=arguments.drain,
         grpc=arguments.grpc,
         own_counters=arguments.counters == "memory",
+        state=arguments.state,
     )
 
 

@@ -16,6 +16,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from xds_server.policy_server.rules import Rules, Taken
+from xds_server.policy_server.state import LastRules
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Client:
     """Keeps `rules` up to date from the control plane at `address`. `complete` is called once they all are here.
 
     Without `tls` it speaks in plain text, for loopback and Unix sockets. `reason` is why the last stream ended.
+    `away` is set once an attempt has failed. What was taken goes into `state`.
     """
 
     def __init__(
@@ -67,8 +69,10 @@ class Client:
         node: base_pb2.Node,
         complete: Callable[[], None],
         tls: Tls | None = None,
+        state: LastRules | None = None,
     ) -> None:
         self.connected = False
+        self.away = asyncio.Event()
         self.reason = ""
         self._rules = rules
         self._address = address
@@ -76,6 +80,7 @@ class Client:
         self._complete = complete
         self._told = False
         self._tls = tls
+        self._state = state
 
     async def run(self) -> None:
         """Follow the control plane until cancelled."""
@@ -88,6 +93,7 @@ class Client:
             elif reason != self.reason:
                 log.warning("cannot reach the control plane at %s: %s", self._address, reason)
             self.connected, self.reason = False, reason
+            self.away.set()
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             wait = min(wait * 2, LONGEST)
 
@@ -125,12 +131,20 @@ class Client:
                 self.connected = True
                 log.info("following the control plane at %s", self._address)
             # In a thread: loading 100,000 rules must not hold back the requests that are being decided.
-            answer, taken = await asyncio.to_thread(self._rules.receive, response)
+            answer, taken = await asyncio.to_thread(self._take, response)
             _report(taken)
             if self._rules.complete and not self._told:
                 self._told = True
                 self._complete()
             await call.write(answer)
+
+    def _take(
+        self, response: discovery_pb2.DeltaDiscoveryResponse
+    ) -> tuple[discovery_pb2.DeltaDiscoveryRequest, Taken]:
+        answer, taken = self._rules.receive(response)
+        if self._state is not None and self._rules.knows(response.type_url):
+            self._state.keep(response, taken.refused, whole=self._rules.whole(response.type_url))
+        return answer, taken
 
 
 def _report(taken: Taken) -> None:

@@ -5,7 +5,7 @@ https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#incremental-xd
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,15 @@ class Rules:
         """Whether every type was once here as a whole; it never becomes false again."""
         return all(held.whole for held in self._held.values())
 
+    def knows(self, type_url: str) -> bool:
+        """Whether rules of this type are held here."""
+        return type_url in self._held
+
+    def whole(self, type_url: str) -> bool:
+        """Whether a type was once here as a whole."""
+        held = self._held.get(type_url)
+        return held is not None and held.whole
+
     @property
     def refused(self) -> Mapping[str, str]:
         """The rules whose newest form was refused, with the reasons."""
@@ -81,6 +90,18 @@ class Rules:
                 )
             )
         return requests
+
+    def restore(
+        self, records: Iterable[discovery_pb2.DeltaDiscoveryResponse], whole: Collection[str]
+    ) -> bool:
+        """Begin with what was held before; whether every type is among the `whole` ones.
+
+        `complete` stays as it is: what the control plane has now is not known.
+        """
+        for one in records:
+            if (held := self._held.get(one.type_url)) is not None:
+                _replace(held, one)
+        return self._held.keys() <= set(whole)
 
     def receive(
         self, response: discovery_pb2.DeltaDiscoveryResponse

@@ -26,6 +26,7 @@ from xds_server.policy_server.client import Client, Tls
 from xds_server.policy_server.rules import Rules
 from xds_server.policy_server.server import PolicyServer
 from xds_server.policy_server.sharing import shares_a_port
+from xds_server.policy_server.state import LastRules
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ CLUSTER = "policy-servers"
 """The node cluster under which policy servers ask, apart from Envoys."""
 NOBODY = "none"
 """As the control plane's address: there is none, and nothing to wait for."""
+PATIENCE = 3.0
+"""Seconds that a control plane which neither answers nor refuses gets before the last good rules decide."""
 TELLING = 0.2
 """Seconds between two looks whether a worker's state has changed."""
 
@@ -44,6 +47,7 @@ class Options:
     `tls` is for the control plane. `admin` is where probes and metrics are, None for nowhere; a port of 0 is any free one. `drain` is the number of
     seconds that requests under way get at the end. A worker among several may accept from a socket `listening` that
     they share, and writes its state to a `status_file`. `own_counters` says that limits are counted in this process alone.
+    `state` is the file of the last good rules, which is only read unless this process `keeps` it.
     """
 
     xds: str
@@ -56,6 +60,8 @@ class Options:
     listening: socket.socket | None = None
     status_file: Path | None = None
     own_counters: bool = False
+    state: Path | None = None
+    keeps: bool = True
 
 
 async def serve(options: Options, services: Sequence[Service], registry: CollectorRegistry) -> None:
@@ -65,7 +71,9 @@ async def serve(options: Options, services: Sequence[Service], registry: Collect
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server, complete = PolicyServer(services, options.grpc), asyncio.Event()
     rules = Rules(table for service in services for table in service.tables)
-    client = Client(rules, options.xds, _node(options), complete.set, options.tls)
+    state = LastRules(options.state, keeps=options.keeps) if options.state is not None else None
+    restored = state is not None and state.restore(rules)
+    client = Client(rules, options.xds, _node(options), complete.set, options.tls, state)
     try:
         admin = _admin(
             options.admin, {**_pages(server, client, rules, registry), **_read(services)}, _done(services)
@@ -75,7 +83,7 @@ async def serve(options: Options, services: Sequence[Service], registry: Collect
     following: asyncio.Task[None] = asyncio.create_task(_follow(client, options.xds, complete))
     telling = asyncio.create_task(_tell(options.status_file, lambda: _status(server, client, rules)))
     try:
-        if await _before(stop, complete.wait(), following):
+        if await _before(stop, _enough(complete, client, restored), following):
             await _listen(server, options, rules)
             await _before(stop, following)
     finally:
@@ -94,6 +102,19 @@ async def _follow(client: Client, xds: str, complete: asyncio.Event) -> None:
         await asyncio.Event().wait()
     log.info("asking the control plane at %s for rules", xds)
     await client.run()
+
+
+async def _enough(complete: asyncio.Event, client: Client, restored: bool) -> None:
+    """Until there are rules to decide by: those of the control plane, or the last good ones when it is away."""
+    if not restored:
+        await complete.wait()
+        return
+    waiting = {asyncio.ensure_future(one.wait()) for one in (complete, client.away)}
+    await asyncio.wait(waiting, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+    for one in waiting:
+        one.cancel()
+    if not complete.is_set():
+        log.warning("the control plane is away; deciding by the last good rules until it is there")
 
 
 async def _listen(server: PolicyServer, options: Options, rules: Rules) -> None:
@@ -165,6 +186,7 @@ def _status(server: PolicyServer, client: Client, rules: Rules) -> dict[str, Any
     return {
         "ready": server.healthy,
         "control_plane_connected": client.connected,
+        "restored": not rules.complete,
         "under_way": server.busy,
         "rules": dict(rules.counts()),
         "refused": dict(rules.refused),

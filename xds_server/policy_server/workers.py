@@ -58,6 +58,7 @@ def _work(
         node_id=f"{name}/{number}",
         listening=shared,
         status_file=_status_file(folder, number),
+        keeps=number == 0,
     )
     registry = CollectorRegistry()
     uvloop.run(serve(mine, tuple(make(registry) for make in services), registry))
@@ -99,6 +100,7 @@ def together(workers: list[dict[str, Any]]) -> dict[str, Any]:
     """The state of all, as one policy server has it, with each worker's own below."""
     return {
         "control_plane_connected": bool(workers) and all(one["control_plane_connected"] for one in workers),
+        "restored": any(one["restored"] for one in workers),
         "under_way": sum(one["under_way"] for one in workers),
         "rules": workers[0]["rules"] if workers else {},
         "refused": {name: why for one in workers for name, why in one["refused"].items()},
