@@ -39,7 +39,7 @@ def play(data: bytes) -> Connection:
                 connection.release(event.stream)
         assert connection.active <= LIMITS.max_streams
         if not connection.closed:
-            assert len(connection._incoming._in) <= LIMITS.max_frame + frames.HEAD
+            assert len(connection._incoming._rest) <= LIMITS.max_frame + frames.HEAD
             assert connection._outgoing.waiting <= LIMITS.max_answer_buffer
     _whole_frames(connection.take())
     return connection

@@ -54,7 +54,9 @@ class PolicyServer:
 
         def call(request: Any) -> Any:
             response = inner(request)
-            return self._wait(response) if hasattr(response, "__await__") else response
+            if type(response) is bytes or not hasattr(response, "__await__"):
+                return response
+            return self._wait(response)
 
         return dataclasses.replace(method, call=call)
 

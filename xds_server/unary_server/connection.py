@@ -44,16 +44,16 @@ class Connection:
         self._idle_frames = 0
         self._events: list[Event] = []
         self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
-            Frame.DATA: self._data,
-            Frame.HEADERS: self._headers,
-            Frame.PRIORITY: self._priority,
-            Frame.RST_STREAM: self._rst_stream,
-            Frame.SETTINGS: self._settings,
-            Frame.PUSH_PROMISE: self._push_promise,
-            Frame.PING: self._ping,
-            Frame.GOAWAY: self._goaway,
-            Frame.WINDOW_UPDATE: self._window_update,
-            Frame.CONTINUATION: self._continuation,
+            Frame.DATA.value: self._data,
+            Frame.HEADERS.value: self._headers,
+            Frame.PRIORITY.value: self._priority,
+            Frame.RST_STREAM.value: self._rst_stream,
+            Frame.SETTINGS.value: self._settings,
+            Frame.PUSH_PROMISE.value: self._push_promise,
+            Frame.PING.value: self._ping,
+            Frame.GOAWAY.value: self._goaway,
+            Frame.WINDOW_UPDATE.value: self._window_update,
+            Frame.CONTINUATION.value: self._continuation,
         }
         mine = {
             Setting.MAX_CONCURRENT_STREAMS: self.limits.max_streams,
@@ -74,9 +74,8 @@ class Connection:
         """Take bytes from the peer. Never raises: a fault ends the stream or the connection."""
         if self.closed:
             return []
-        self._incoming.add(data)
         try:
-            self._read()
+            self._read(data)
         except ConnectionFault as fault:
             self._close(fault.code, str(fault))
         events, self._events = self._events, []
@@ -187,26 +186,29 @@ class Connection:
 
     # --- receiving ------------------------------------------------------------------------------------------------
 
-    def _read(self) -> None:
-        for kind, flags, stream, payload in self._incoming.frames():
-            self._dispatch(kind, flags, stream, payload)
+    def _read(self, data: bytes) -> None:
+        incoming, handlers = self._incoming, self._handlers
+        for kind, flags, stream, payload in incoming.frames(data):
+            if self._expects_settings:
+                self._first(kind, flags)
+            if incoming.block is not None:
+                incoming.check_block(kind, stream)
+            try:
+                handlers.get(kind, self._unknown)(flags, stream, payload)
+            except StreamFault as fault:
+                self._fault(fault)
             if self.closed:
                 return
 
-    def _dispatch(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if self._expects_settings:
-            if kind != Frame.SETTINGS or flags & frames.ACK:
-                raise ConnectionFault(Code.PROTOCOL_ERROR, "the first frame is SETTINGS")
-            self._expects_settings = False
-        self._incoming.check_block(kind, stream)
-        one = self._handlers.get(kind)
-        if one is None:
-            self._idle()
-            return
-        try:
-            one(flags, stream, payload)
-        except StreamFault as fault:
-            self._fault(fault)
+    def _first(self, kind: int, flags: int) -> None:
+        """Raises ConnectionFault."""
+        if kind != Frame.SETTINGS or flags & frames.ACK:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "the first frame is SETTINGS")
+        self._expects_settings = False
+
+    def _unknown(self, _flags: int, _stream: int, _payload: bytes) -> None:
+        """A frame of a type that nobody knows is ignored (section 4.1)."""
+        self._idle()
 
     def _fault(self, fault: StreamFault) -> None:
         self._idle()
@@ -255,10 +257,11 @@ class Connection:
                 self._idle()
                 return
             raise StreamFault(stream, Code.STREAM_CLOSED, "DATA on a closed stream")
-        self._consumed(len(payload) - len(data))
+        if len(data) < len(payload):
+            self._consumed(len(payload) - len(data))
         if not data and not flags & frames.END_STREAM:
             self._idle()
-        one.body += data
+        one.add(data)
         if len(one.body) > self._incoming.stream_window:
             raise StreamFault(stream, Code.FLOW_CONTROL_ERROR, "more than the stream's window")
         if flags & frames.END_STREAM:
@@ -276,7 +279,7 @@ class Connection:
             raise StreamFault(stream, Code.PROTOCOL_ERROR, "the content length differs")
         one.ended = True
         self._consumed(len(one.body))
-        body, one.body = bytes(one.body), bytearray()
+        body, one.body = bytes(one.body), b""
         self._events.append(Request(stream, one.fields, body))
 
     def _known(self, stream: int, kind: Frame) -> None:

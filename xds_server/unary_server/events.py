@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from xds_server.unary_server import frames
 from xds_server.unary_server.fields import Fields
@@ -24,8 +25,7 @@ class Limits:
     """Frames without progress (PING, SETTINGS, PRIORITY, empty DATA, resets) since the last finished request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A whole request came in; it wants exactly one `answer`, `fail` or `refuse`."""
 
     stream: int
@@ -56,8 +56,17 @@ class Stream:
 
     fields: Fields
     window: int
-    body: bytearray = field(default_factory=bytearray)
+    body: bytes | bytearray = b""
     ended: bool = False
     reset: bool = False
-    waiting: list[tuple[int, bytes]] = field(default_factory=list)
+    waiting: list[tuple[int, bytes]] | None = None
     """What of the answer has not gone out: (frame type, payload), the last one ends the stream."""
+
+    def add(self, data: bytes) -> None:
+        """Take a piece of the body. Most bodies are one piece."""
+        if not self.body:
+            self.body = data
+            return
+        if type(self.body) is bytes:
+            self.body = bytearray(self.body)
+        self.body += data

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 from xds_server.unary_server import frames
 from xds_server.unary_server.events import Limits
 from xds_server.unary_server.frames import Code, ConnectionFault, Frame
+
+_HEAD = struct.Struct(">BHBBI")
+"""A frame's header: the length in two parts, type, flags, and the stream with its reserved bit."""
 
 
 class Incoming:
@@ -17,67 +21,63 @@ class Incoming:
         """Whether the preface has come."""
         self.stream_window = min(limits.max_message + 5, frames.LARGEST_WINDOW)
         self._limits = limits
-        self._in = bytearray()
-        self._block: tuple[int, int, bytearray] | None = None
+        self._rest = b""
+        self.block: tuple[int, int, bytearray] | None = None
         """Stream, flags and bytes of a field block that CONTINUATION goes on with."""
         self._window_left = max(limits.window, 65_535)
         """Bytes that the peer may still send, and has not got back."""
         self._unacknowledged = 0
         """Bytes that were worked on and are not given back to the peer's window yet."""
 
-    def add(self, data: bytes) -> None:
-        """Take bytes from the peer."""
-        self._in += data
-
-    def frames(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """The whole frames so far, as type, flags, stream and payload. Raises ConnectionFault."""
-        if not self.began and not self._preface():
-            return
-        data, position, end = self._in, 0, len(self._in)
+    def frames(self, data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+        """The frames that are whole with these bytes, as type, flags, stream and payload. Raises ConnectionFault."""
+        if self._rest:
+            data = self._rest + data
+        position, end, most = 0, len(data), self._limits.max_frame
         try:
-            while end - position >= frames.HEAD:
-                length = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
-                if length > self._limits.max_frame:
+            if not self.began:
+                position = self._preface(data)
+            while self.began and end - position >= frames.HEAD:
+                high, low, kind, flags, stream = _HEAD.unpack_from(data, position)
+                length = high << 16 | low
+                if length > most:
                     raise ConnectionFault(Code.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
-                after = position + frames.HEAD + length
-                if after > end:
+                begin = position + frames.HEAD
+                if begin + length > end:
                     return
-                stream = int.from_bytes(data[position + 5 : position + 9], "big") & 0x7FFF_FFFF
-                begin, position = position, after
-                yield data[begin + 3], data[begin + 4], stream, bytes(data[begin + frames.HEAD : after])
+                position = begin + length
+                yield kind, flags, stream & 0x7FFF_FFFF, data[begin:position]
         finally:
-            del data[:position]
+            self._rest = data[position:]
 
-    def _preface(self) -> bool:
-        seen = min(len(self._in), len(frames.PREFACE))
-        if self._in[:seen] != frames.PREFACE[:seen]:
+    def _preface(self, data: bytes) -> int:
+        """Returns its length once it is there. Raises ConnectionFault."""
+        seen = min(len(data), len(frames.PREFACE))
+        if data[:seen] != frames.PREFACE[:seen]:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "not the preface of HTTP/2")
-        if seen < len(frames.PREFACE):
-            return False
-        del self._in[:seen]
-        self.began = True
-        return True
+        self.began = seen == len(frames.PREFACE)
+        return seen if self.began else 0
 
     def check_block(self, kind: int, stream: int) -> None:
-        """A field block is not interrupted (section 4.3). Raises ConnectionFault."""
-        if self._block is not None and (kind != Frame.CONTINUATION or stream != self._block[0]):
+        """A field `block` is not interrupted (section 4.3). Raises ConnectionFault."""
+        if self.block is not None and (kind != Frame.CONTINUATION or stream != self.block[0]):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a field block is not interrupted")
 
     def begin_block(self, stream: int, flags: int, block: bytes) -> None:
         """Keep the first piece of a field block. Raises ConnectionFault."""
-        self._block = (stream, flags, bytearray(block))
+        self.block = (stream, flags, bytearray(block))
         self._check_size(len(block))
 
     def go_on_block(self, flags: int, more: bytes) -> tuple[int, bytes] | None:
         """Take the next piece; returns the flags and bytes of the whole block. Raises ConnectionFault."""
-        if self._block is None:
+        if self.block is None:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        _, first_flags, block = self._block
+        _, first_flags, block = self.block
         block += more
         self._check_size(len(block))
         if not flags & frames.END_HEADERS:
             return None
-        self._block = None
+        self.block = None
         return first_flags, bytes(block)
 
     def _check_size(self, size: int) -> None:

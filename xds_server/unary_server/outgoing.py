@@ -11,6 +11,11 @@ from xds_server.unary_server.frames import Code, ConnectionFault, Frame, Setting
 Part = tuple[int, bytes]
 """The type of a frame, and its payload, which may be cut where it is DATA."""
 
+# The headers of the three frames of an answer, but for the stream's number that ends them and the length of DATA.
+_HEADERS = frames.frame(Frame.HEADERS, frames.END_HEADERS, 0, grpc.HEADERS)[:5]
+_DATA = frames.frame(Frame.DATA, 0, 0)[3:5]
+_TRAILERS = frames.frame(Frame.HEADERS, frames.END_HEADERS | frames.END_STREAM, 0, grpc.TRAILERS)[:5]
+
 
 class Outgoing:
     """Frames to send, the peer's windows and settings. `waiting` is the size of the answers that wait for windows."""
@@ -36,12 +41,13 @@ class Outgoing:
         """Send a whole answer in one piece; False when the windows do not allow it, and nothing was sent."""
         if len(framed) > self._room(one):
             return False
-        one.window -= len(framed)
-        self._window -= len(framed)
+        size, number = len(framed), stream.to_bytes(4, "big")
+        one.window -= size
+        self._window -= size
         self._out += (
-            frames.frame(Frame.HEADERS, frames.END_HEADERS, stream, grpc.HEADERS),
-            frames.frame(Frame.DATA, 0, stream, framed),
-            frames.frame(Frame.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream, grpc.TRAILERS),
+            *(_HEADERS, number, grpc.HEADERS),
+            *(size.to_bytes(3, "big"), _DATA, number, framed),
+            *(_TRAILERS, number, grpc.TRAILERS),
         )
         return True
 
@@ -75,7 +81,7 @@ class Outgoing:
 
     def forget(self, one: Stream) -> None:
         """Send no more of an answer."""
-        self.waiting -= sum(len(payload) for _, payload in one.waiting)
+        self.waiting -= sum(len(payload) for _, payload in one.waiting or ())
 
     def widen(self, increment: int) -> None:
         """The peer takes more on this connection (section 6.9). Raises ConnectionFault."""

@@ -207,10 +207,10 @@ class _Protocol(asyncio.Protocol):
             result = method.call(_parsed(method, grpc.message(request.body, self._limits.max_message)))
             if type(result) is bytes:
                 self._connection.answer(stream, result)
-            elif hasattr(result, "__await__"):
-                self._tasks[stream] = asyncio.ensure_future(self._await(stream, method, result, limit))
-            else:
+            elif type(result) is Undoable or not hasattr(result, "__await__"):
                 self._answer(stream, method, result)
+            else:
+                self._tasks[stream] = asyncio.ensure_future(self._await(stream, method, result, limit))
         except RpcError as error:
             self._connection.fail(stream, error.code, error.message)
         except Exception:
