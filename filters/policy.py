@@ -93,7 +93,8 @@ class Context:
 
     While one route is checked or translated, `route` is its name and `beside` are all its effective settings by
     policy key, for policies that depend on each other (several ways to authenticate). `path_regex` matches the
-    route's whole path with its names as groups, where the path has names, else it is empty.
+    route's whole path with its names as groups, where the path has names, else it is empty. `forwards` says that
+    the route goes to an upstream.
     """
 
     providers: Mapping[str, Provider] = field(default_factory=dict)
@@ -105,8 +106,11 @@ class Context:
     route: str = ""
     beside: Mapping[str, Any] = field(default_factory=dict)
     path_regex: str = ""
+    forwards: bool = False
 
-    def on_route(self, route: str, beside: Mapping[str, Any], path_regex: str = "") -> Context:
+    def on_route(
+        self, route: str, beside: Mapping[str, Any], path_regex: str = "", *, forwards: bool = False
+    ) -> Context:
         """The same for one route (dataclasses.replace is slow, and a gateway has many routes)."""
         return Context(
             providers=self.providers,
@@ -117,6 +121,7 @@ class Context:
             route=route,
             beside=beside,
             path_regex=path_regex,
+            forwards=forwards,
         )
 
 

@@ -34,6 +34,11 @@ class Undoable:
     undo: Callable[[], None]
 
 
+def mapped(result: Any, change: Callable[[Any], Any]) -> Any:
+    """A response that was changed, undoable where it was."""
+    return Undoable(change(result.response), result.undo) if isinstance(result, Undoable) else change(result)
+
+
 class RpcError(Exception):
     """Ends a call with a gRPC status other than OK (grpc/doc/statuscodes.md); `code` is its number."""
 

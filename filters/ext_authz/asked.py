@@ -92,6 +92,12 @@ def _peer(attributes: Attributes) -> Peer | None:
     return Peer(principal=source.principal, certificate=unquote(source.certificate))
 
 
+def client_address(attributes: Attributes) -> str:
+    """The client's address as Envoy judges it: behind trusted proxies it is not the connection's."""
+    found = attributes.request.http.headers.get("x-envoy-external-address", "")
+    return found or attributes.source.address.socket_address.address
+
+
 def _body(attributes: Attributes) -> bytes | None:
     http = attributes.request.http
     return (http.raw_body or http.body.encode()) if "body" in attributes.context_extensions else None
@@ -127,7 +133,7 @@ _READERS: Mapping[str, Callable[[Attributes], Any]] = {
     "query_string": _query_string,
     "path_params": _path_params,
     "headers": _headers,
-    "client_address": lambda one: one.source.address.socket_address.address,
+    "client_address": client_address,
     "peer": _peer,
     "claims": lambda one: identity(one, "claims") or {},
     "consumer": lambda one: identity(one, "consumer"),

@@ -18,6 +18,7 @@ from filters.ext_authz.names import FAILED, FILTER, LENIENT_FILTER, POLICY, PROB
 from filters.identity import NAMESPACE
 from filters.language import DataSource, Mistake, Shorthand, Size, option
 from filters.policy import POLICY_SERVER, Context, HttpFilter, Policy, RoutePart, Stage
+from filters.rate_limit import within
 from filters.reasons import Reason, details
 from filters.rules import Rule
 
@@ -184,6 +185,7 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
     enforced_by = "policy server, or an upstream"
     rule_types = (POLICY,)
     reasons = (
+        *within.REASONS,
         Reason(
             name="ext_authz_failed",
             title="The decision failed",
@@ -233,7 +235,8 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
         if settings.http is not None:
             checks.http_service.CopyFrom(_http(settings.http, settings.timeout))
         else:
-            checks.grpc_service.CopyFrom(_grpc(settings.grpc or POLICY_SERVER, settings.timeout))
+            time = settings.timeout + (within.TIME if within.decides(context) else timedelta())
+            checks.grpc_service.CopyFrom(_grpc(settings.grpc or POLICY_SERVER, time))
         if settings.body is not None:
             checks.with_request_body.CopyFrom(
                 pb.BufferSettings(
@@ -257,6 +260,8 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
             told["path"] = context.path_regex
         if settings.body is not None:
             told["body"] = "true"
+        if within.decides(context):
+            told[within.EXTENSION] = within.said(context)
         return told
 
     def rules(self, used: Iterable[ExtAuthzSettings], context: Context) -> Iterator[Rule]:

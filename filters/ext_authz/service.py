@@ -14,11 +14,13 @@ from envoy.service.auth.v3 import external_auth_pb2
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from filters import consumers, passwords
-from filters.ext_authz import answers
+from filters.ext_authz import answers, limits
 from filters.ext_authz.asked import Attributes, identity, request
 from filters.ext_authz.decisions import Decision
 from filters.ext_authz.functions import Busy, Failed, Function, load
 from filters.ext_authz.names import POLICY, USAGE
+from filters.rate_limit import within
+from filters.rate_limit.service import RateLimits
 from filters.rules import Service, Table
 from filters.unary import RpcError, UnaryMethod
 from protos import rules_pb2
@@ -42,15 +44,20 @@ Usage = Callable[[str, str, str], Awaitable[Mapping[str, Any]]]
 
 
 class Authorization:
-    """The service. `clock` gives seconds for the metrics; `usage` answers consumers that read their limits."""
+    """The service. `clock` gives seconds for the metrics; `usage` answers consumers that read their limits.
+
+    `counting` decides limits where a Check asks for them too.
+    """
 
     def __init__(
         self,
         registry: CollectorRegistry,
         clock: Callable[[], float] = time.perf_counter,
         usage: Usage | None = None,
+        counting: RateLimits | None = None,
     ) -> None:
         self._usage = usage
+        self._counting = counting
         self.functions: Table[Function] = Table(POLICY, _function)
         self.keys = consumers.Keys()
         self.passwords = passwords.Passwords()
@@ -87,7 +94,7 @@ class Authorization:
             close=self._close,
         )
 
-    def check(self, asked: external_auth_pb2.CheckRequest) -> bytes | Awaitable[bytes]:
+    def check(self, asked: external_auth_pb2.CheckRequest) -> limits.Answer | Awaitable[limits.Answer]:
         """Decide one request, at once where nobody has to be waited for. Returns a serialized CheckResponse."""
         attributes = asked.attributes
         said = attributes.context_extensions
@@ -124,20 +131,22 @@ class Authorization:
         body = json.dumps(found).encode()
         return answers.decided(Decision(allowed=False, status=200, headers=_JSON, body=body))
 
-    def _decide(self, name: str, attributes: Attributes) -> bytes | Awaitable[bytes]:
+    def _decide(self, name: str, attributes: Attributes) -> limits.Answer | Awaitable[limits.Answer]:
         """Ask a policy; a coroutine that waits for nothing is done before anybody could wait for it."""
         function = self.functions.current.get(name)
         if function is None or not function.immediate:
             return self._wait_for(name, function, attributes)
         began = self._clock()
         try:
-            return self._decided(name, function.at_once(request(attributes)))
+            decision = function.at_once(request(attributes))
+            response = self._decided(name, decision)
         except Failed as failed:
             return self._failed(name, failed)
         finally:
             self._seconds(name).observe(self._clock() - began)
+        return self._limited(attributes, decision, response)
 
-    async def _wait_for(self, name: str, function: Function | None, attributes: Attributes) -> bytes:
+    async def _wait_for(self, name: str, function: Function | None, attributes: Attributes) -> limits.Answer:
         """Ask a policy. A status other than OK is what Envoy's `on_error` is for: no time, no room."""
         limit = _limit(attributes.context_extensions.get("timeout", ""))
         function = function or await self._arrival(name, limit)
@@ -145,7 +154,8 @@ class Authorization:
             return self._missing(name)
         began = self._clock()
         try:
-            return self._decided(name, await function.decide(request(attributes), limit))
+            decision = await function.decide(request(attributes), limit)
+            response = self._decided(name, decision)
         except TimeoutError:
             self._count(name, "timeout")
             raise RpcError(DEADLINE_EXCEEDED, f"{name} took too long") from None
@@ -156,6 +166,16 @@ class Authorization:
             return self._failed(name, failed)
         finally:
             self._seconds(name).observe(self._clock() - began)
+        answer = self._limited(attributes, decision, response)
+        return await answer if isinstance(answer, Awaitable) else answer
+
+    def _limited(
+        self, attributes: Attributes, decision: Decision, response: bytes
+    ) -> limits.Answer | Awaitable[limits.Answer]:
+        """The same, unless a limit rejects what the policy lets pass."""
+        if decision.allowed is not True or within.EXTENSION not in attributes.context_extensions:
+            return response
+        return limits.decide(self._counting, attributes, decision, response)
 
     def _decided(self, name: str, decision: Decision) -> bytes:
         """Raises Failed."""

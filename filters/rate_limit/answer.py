@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 from filters.rate_limit.algorithms import Limit, TokenBucket, Unit
 from filters.rate_limit.calendar import SECOND
 from filters.rate_limit.limiter import Decision, Figure
+from filters.reasons import REASON_HEADER
 
 X_RATELIMIT = "x-ratelimit"
 IETF = "ietf"
 STYLES = (X_RATELIMIT, IETF)
+TITLES = {
+    "rate_limited": "Too many requests",
+    "quota_exceeded": "The quota is used up",
+    "concurrency_exceeded": "Too many requests at the same time",
+}
 HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit", "ratelimit-policy")
 """All that this module may set; what an upstream says under these names is about something else."""
 REASONS: dict[Unit, str] = {
@@ -22,6 +29,25 @@ REASONS: dict[Unit, str] = {
 }
 TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 """draft-ietf-httpapi-ratelimit-headers-11 section 6.1."""
+
+
+class Told(NamedTuple):
+    """What a client is told, by whichever call Envoy asked. `reason` and `body` are empty where the request passes."""
+
+    admitted: bool
+    headers: list[tuple[str, str]]
+    reason: str = ""
+    body: bytes = b""
+
+
+def told(decision: Decision, styles: Collection[str], request_id: str) -> Told:
+    """All that a decision means for the client."""
+    found = list(headers(decision, styles))
+    if decision.admitted:
+        return Told(True, found)
+    why = reason(decision)
+    found += [("content-type", "application/problem+json"), (REASON_HEADER, why)]
+    return Told(False, found, why, problem(decision, TITLES[why], request_id))
 
 
 def seconds(microseconds: int) -> int:

@@ -19,10 +19,12 @@ DOMAIN = "xds"
 """The domain of our own compiled gateways."""
 RULE, PLANS, STYLE, DONE, ROUTE = "rule", "plans", "style", "done", "route"
 CONSUMER, PLAN, ADDRESS = "consumer", "plan", "masked_remote_address"
-REQUEST_ID, CONNECTION, BEGAN = "request_id", "connection", "began"
+REQUEST_ID, CONNECTION, BEGAN, LEASE = "request_id", "connection", "began", "lease"
 STATUS, DETAILS, SENT, RECEIVED = "status", "details", "sent", "received"
 REJECTED = "request_rate_limited"
 """What Envoy says in the details of an answer when the rate limit service rejected a request."""
+CHECKED, TOLD_LEASE = "envoy.filters.http.ext_authz", "xds.lease"
+"""Where Envoy keeps what a Check told, and the name of the slot there."""
 
 _RECEIVED = "request.size < request.total_size ? request.size : request.total_size"
 """The size is what a content-length promises, and the total size, with the headers, what came: a promise alone is free."""
@@ -56,8 +58,9 @@ def asked(by: str) -> Iterator[Action]:
     """The entries of one way of counting or of a cost's header: ``header:NAME``, ``claim:NAME`` or a word."""
     kind, _, name = by.partition(":")
     if kind == "header":
-        header = Action.RequestHeaders(header_name=name.lower(), descriptor_key=by, skip_if_absent=True)
-        yield Action(request_headers=header)
+        # Not Envoy's own action for headers: of several with one name that would send the first alone.
+        quoted = name.lower().replace("'", "\\'")
+        yield expression(by, f"request.headers['{quoted}']")
     elif kind == "claim":
         for path in dict.fromkeys([(name,), tuple(part for part in name.split(".") if part)]):
             yield expression(by, identity(("claims", *path)))
@@ -84,6 +87,11 @@ def lease() -> Iterator[Action]:
     """What tells this request from all others, also where clients choose its id."""
     yield expression(CONNECTION, "connection.id")
     yield expression(BEGAN, "request.time")
+
+
+def told_lease() -> Iterator[Action]:
+    """What the Check called the slot that it took."""
+    yield expression(LEASE, f"metadata.filter_metadata['{CHECKED}']['{TOLD_LEASE}']")
 
 
 def ended() -> Iterator[Action]:

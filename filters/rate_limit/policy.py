@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from envoy.config.core.v3 import config_source_pb2, grpc_service_pb2
 from envoy.config.ratelimit.v3 import rls_pb2
@@ -13,13 +12,13 @@ from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2
 from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 
-from filters.credentials import methods
 from filters.language import Mistake
 from filters.language.options import OFF
 from filters.limits import ConcurrencyLimit, Limit, Quota, repeated_windows
 from filters.policy import NOTHING, POLICY_SERVER, Context, HttpFilter, Levels, Policy, RoutePart, Stage
-from filters.rate_limit import answer, descriptors, local
-from filters.rate_limit.rules import LIMITS, Written, by_of, each, of_plan, shared
+from filters.rate_limit import answer, descriptors, local, within
+from filters.rate_limit.applying import OnRoute, Styles, local_limits, on_route, places
+from filters.rate_limit.rules import LIMITS, each, of_plan, shared
 from filters.reasons import Reason, details
 from filters.rules import Rule
 
@@ -27,41 +26,6 @@ FILTER = "xds.rate_limit"
 STRICT_FILTER = "xds.rate_limit.strict"
 """The same, which answers 503 where no decision comes: `on_error` holds for a whole filter."""
 TIMEOUT = duration_pb2.Duration(nanos=200_000_000)
-Styles = tuple[Literal["x-ratelimit", "ietf"], ...]
-KEYS = ("rate_limit", "quota", "concurrency")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnRoute:
-    """All limits of a route: the names of the rules, the limits themselves, whether plans count beside them."""
-
-    rules: tuple[str, ...]
-    written: tuple[Written, ...]
-    plans: bool
-
-    @property
-    def everything(self) -> bool:
-        """Whether the end of each request is needed: of bytes, of statuses, of slots that are given back."""
-        return any(not isinstance(one, Limit) or one.count for one in self.written)
-
-
-def _places(key: str, settings: Any) -> Iterator[tuple[str, Any]]:
-    """The rules of a policy's settings: name and what is written there."""
-    for place, written in settings.places if isinstance(settings, Levels) else ():
-        if any(shared(one) for one in each(written)):
-            yield f"{key}:{place}", written
-
-
-def on_route(context: Context) -> OnRoute:
-    """What applies to the route of `context`."""
-    rules = [pair for key in KEYS for pair in _places(key, context.beside.get(key))]
-    written = [one for _, found in rules for one in each(found) if shared(one)]
-    exempt = context.beside.get("plan_limits") is OFF
-    plans = [] if exempt or not methods(context.beside) else [*map(of_plan, context.plans.values())]
-    of_plans = [one for found in plans for one in found if shared(one)]
-    return OnRoute(
-        rules=tuple(name for name, _ in rules), written=(*written, *of_plans), plans=bool(of_plans)
-    )
 
 
 def _entries(found: OnRoute, context: Context) -> Iterator[descriptors.Action]:
@@ -74,12 +38,10 @@ def _entries(found: OnRoute, context: Context) -> Iterator[descriptors.Action]:
         yield descriptors.word(descriptors.STYLE, style)
     yield from descriptors.who()
     yield descriptors.expression(descriptors.REQUEST_ID, "request.id")
-    names = {by for one in found.written for by in by_of(one)}
-    names |= {one.cost for one in found.written if isinstance(one, Limit) and isinstance(one.cost, str)}
-    for name in sorted(names):
+    for name in found.looks_at:
         yield from descriptors.asked(name)
-    if any(isinstance(one, ConcurrencyLimit) for one in found.written):
-        yield from descriptors.lease()
+    if found.slots:
+        yield from descriptors.told_lease() if within.decides(context) else descriptors.lease()
 
 
 def part(context: Context) -> RoutePart:
@@ -96,27 +58,19 @@ def part(context: Context) -> RoutePart:
     return RoutePart(filter_configs=configs, response_headers_to_remove=answer.HEADERS)
 
 
-def local_limits(context: Context) -> tuple[Limit, ...]:
-    """The limits on the route of `context` that each proxy counts for itself."""
-    settings = context.beside.get("rate_limit")
-    places = settings.places if isinstance(settings, Levels) else ()
-    found = (one for _, written in places for one in each(written))
-    return tuple(one for one in found if isinstance(one, Limit) and one.scope == "local")
-
-
 def _asked(found: OnRoute, context: Context) -> Iterator[tuple[str, Message]]:
-    """The limits that the policy server counts."""
+    """The limits that the policy server counts: at once, unless a Check decides them, and what the end tells."""
     entries = tuple(_entries(found, context))
-    limits = [route_components_pb2.RateLimit(actions=entries)]
+    limits = [] if within.decides(context) else [route_components_pb2.RateLimit(actions=entries)]
     if found.everything:
         limits.append(
             route_components_pb2.RateLimit(
                 actions=[*entries, *descriptors.ended()], apply_on_stream_done=True
             )
         )
-    strict = any(isinstance(one, Limit) and one.on_error == "deny" for one in found.written)
-    config = rate_limit_pb2.RateLimitPerRoute(rate_limits=limits)
-    yield STRICT_FILTER if strict else FILTER, config
+    if limits:
+        config = rate_limit_pb2.RateLimitPerRoute(rate_limits=limits)
+        yield STRICT_FILTER if found.strict else FILTER, config
 
 
 def _filter(name: str, *, strict: bool) -> HttpFilter:
@@ -152,7 +106,7 @@ class _Cumulative(Policy[Levels]):
         return NOTHING
 
     def rules(self, used: Iterable[Levels], context: Context) -> Iterator[Rule]:
-        found = {name: written for settings in used for name, written in _places(self.key, settings)}
+        found = {name: written for settings in used for name, written in places(self.key, settings)}
         for name, written in sorted(found.items()):
             yield Rule(type=LIMITS, name=name, value=written)
 

@@ -20,7 +20,7 @@ from filters.rate_limit.keys import bounded
 from filters.rate_limit.limiter import Decision, Hit, Memory
 from filters.rate_limit.rules import LIMITS, Counted, load
 from filters.rules import Service, Table
-from filters.unary import RpcError, UnaryMethod, Undoable
+from filters.unary import RpcError, UnaryMethod, Undoable, mapped
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +28,6 @@ SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 UNAVAILABLE = 14
 """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
 MINUTE = 60 * SECOND
-TITLES = {
-    "rate_limited": "Too many requests",
-    "quota_exceeded": "The quota is used up",
-    "concurrency_exceeded": "Too many requests at the same time",
-}
 
 
 class Store(Protocol):
@@ -127,10 +122,7 @@ class RateLimits:
     def should_rate_limit(
         self, request: rls_pb2.RateLimitRequest
     ) -> bytes | Undoable | Awaitable[bytes | Undoable]:
-        """One call of Envoy: a serialized RateLimitResponse. Raises RpcError where it names rules that are not here yet.
-
-        Slots are given back where Envoy gives up before it has the answer: it then never tells of the request's end.
-        """
+        """One call of Envoy: a serialized RateLimitResponse. Raises RpcError where it names rules that are not here yet."""
         if request.domain != descriptors.DOMAIN:
             return self._elsewhere(request)
         if not request.descriptors:
@@ -145,15 +137,24 @@ class RateLimits:
                 styles.append(value)
             else:
                 entries.setdefault(name, value)
-        counted = self._counted(rules, entries)
         if descriptors.DONE in entries:
-            return self._end(counted, entries)
-        hits = [_before(one, entries) for one in counted]
+            return self._end(self._counted(rules, entries), entries)
+        told = self.before(rules, styles, entries)
+        return _awaited(told) if isinstance(told, Awaitable) else mapped(told, _response)
+
+    def before(
+        self, rules: Iterable[str], styles: Sequence[str], entries: Entries
+    ) -> answer.Told | Undoable | Awaitable[answer.Told | Undoable]:
+        """Decide a request that begins. Raises RpcError where nobody can, so that `on_error` says what it means.
+
+        Slots are given back where Envoy gives up before it has the answer: it then never tells of the request's end.
+        """
+        hits = [_before(one, entries) for one in self._counted(rules, entries)]
         held = [hit for hit in hits if hit.lease]
         decision = self.store.decide(self.clock(), hits)
         if isinstance(decision, Decision):
-            return self._undoable(self._answer(decision, styles, entries), decision, held)
-        return self._awaited(self._guarded(decision, held) if held else decision, styles, entries, held)
+            return self._told_now(decision, styles, entries, held)
+        return self._told_later(self._guarded(decision, held) if held else decision, styles, entries, held)
 
     def _elsewhere(self, request: rls_pb2.RateLimitRequest) -> bytes | Awaitable[bytes]:
         """A call of an Envoy that someone else configures. A domain that nobody gives is let pass, and counted."""
@@ -221,11 +222,24 @@ class RateLimits:
         awaited = [one for one in waiting if one is not None]
         return _all(awaited) if awaited else responses.passed(1)
 
-    async def _awaited(
+    async def _told_later(
         self, decision: Awaitable[Decision], styles: Sequence[str], entries: Entries, held: Sequence[Hit]
-    ) -> bytes | Undoable:
-        found = await decision
-        return self._undoable(self._answer(found, styles, entries), found, held)
+    ) -> answer.Told | Undoable:
+        return self._told_now(await decision, styles, entries, held)
+
+    def _told_now(
+        self, decision: Decision, styles: Sequence[str], entries: Entries, held: Sequence[Hit]
+    ) -> answer.Told | Undoable:
+        """Raises RpcError where nobody could count and a limit says that nobody passes then."""
+        if decision.uncounted:
+            self._tell_uncounted(decision)
+            if not decision.admitted:
+                raise RpcError(UNAVAILABLE, "the counters cannot be reached")
+            told = answer.Told(True, [])
+        else:
+            (self._admitted if decision.admitted else self._rejected).inc()
+            told = answer.told(decision, styles, entries.get(descriptors.REQUEST_ID, ""))
+        return Undoable(told, lambda: self._give_back(held)) if held and decision.admitted else told
 
     async def _guarded(self, decision: Awaitable[Decision], held: Sequence[Hit]) -> Decision:
         """A decision that goes on where the call is given up, so that what it takes then can be given back."""
@@ -236,11 +250,6 @@ class RateLimits:
             self._finish(deciding)
             deciding.add_done_callback(lambda _: self._give_back(held))
             raise
-
-    def _undoable(self, response: bytes, decision: Decision, held: Sequence[Hit]) -> bytes | Undoable:
-        if not held or not decision.admitted:
-            return response
-        return Undoable(response, lambda: self._give_back(held))
 
     def _give_back(self, held: Sequence[Hit]) -> None:
         releasing = self.store.release(held)
@@ -261,22 +270,14 @@ class RateLimits:
                 "memory is full of exhausted counters: new clients pass uncounted, or not where on_error is deny"
             )
 
-    def _answer(self, decision: Decision, styles: Sequence[str], entries: Entries) -> bytes:
-        """Raises RpcError where nobody could count and a limit says that nobody passes then."""
-        if decision.uncounted:
-            self._tell_uncounted(decision)
-            if not decision.admitted:
-                raise RpcError(UNAVAILABLE, "the counters cannot be reached")
-            return responses.passed(1)
-        headers = answer.headers(decision, styles)
-        if decision.admitted:
-            self._admitted.inc()
-            return responses.response(True, headers)
-        self._rejected.inc()
-        reason = answer.reason(decision)
-        body = answer.problem(decision, TITLES[reason], entries.get(descriptors.REQUEST_ID, ""))
-        more = (("content-type", "application/problem+json"), ("x-gateway-reason", reason))
-        return responses.response(False, (*headers, *more), body)
+
+async def _awaited(told: Awaitable[answer.Told | Undoable]) -> bytes | Undoable:
+    found: bytes | Undoable = mapped(await told, _response)
+    return found
+
+
+def _response(told: answer.Told) -> bytes:
+    return responses.response(told.admitted, told.headers, told.body)
 
 
 async def _all(waiting: Iterable[Awaitable[None]]) -> bytes:
@@ -302,10 +303,17 @@ def _value(by: str, entries: Entries) -> str:
 
 def _before(counted: Counted, entries: Entries) -> Hit:
     if counted.limit.unit == "concurrent-requests":
-        names = (descriptors.CONNECTION, descriptors.BEGAN, descriptors.REQUEST_ID)
-        return Hit(counted.limit, key(counted, entries), 1, "/".join(entries.get(one, "") for one in names))
+        return Hit(counted.limit, key(counted, entries), 1, _lease(entries))
     cost = 0 if counted.afterwards else _cost(counted, entries)
     return Hit(counted.limit, key(counted, entries), cost)
+
+
+def _lease(entries: Entries) -> str:
+    """The name of the slot that a request holds: as a Check called it, or what tells it from all other requests."""
+    if descriptors.LEASE in entries:
+        return entries[descriptors.LEASE]
+    names = (descriptors.CONNECTION, descriptors.BEGAN, descriptors.REQUEST_ID)
+    return "/".join(entries.get(one, "") for one in names)
 
 
 def _cost(counted: Counted, entries: Entries) -> int:

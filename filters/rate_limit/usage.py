@@ -17,7 +17,7 @@ from filters.credentials import methods
 from filters.ext_authz.names import FILTER, USAGE
 from filters.language import Mistake
 from filters.policy import NOTHING, POLICY_SERVER, Context, Policy, RoutePart, Stage
-from filters.rate_limit.policy import OnRoute, on_route
+from filters.rate_limit.applying import OnRoute, on_route
 
 TIMEOUT = duration_pb2.Duration(nanos=500_000_000)
 

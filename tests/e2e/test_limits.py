@@ -21,10 +21,17 @@ from tests.support.valkey import Valkey
 from tests.support.wait import wait_for
 from xds_server.cli.main import main
 
+POLICY = """
+from filters.ext_authz import Decision, Request, allow
+
+async def check(request: Request) -> Decision:
+    return allow()
+"""
+CHECKED = 'policies: {ext_authz: {python: "p.py:check", timeout: 5s}}'
 KEYS = {name: f"key-of-{name}" for name in ("acme", "beta", "gamma", "vip")}
 
 
-def gateway(port: int, echo: str, changing: str = "5/day") -> str:
+def gateway(port: int, echo: str, changing: str = "5/day", *, policies: str = "") -> str:
     consumers = "\n".join(
         f"  {name}: {{plan: {'pro' if name == 'vip' else 'free'}, "
         f"api_keys: [{{sha256: {hashlib.sha256(key.encode()).hexdigest()}}}]}}"
@@ -33,6 +40,7 @@ def gateway(port: int, echo: str, changing: str = "5/day") -> str:
     return f"""
 listeners: {{http: {{port: {port}}}}}
 upstreams: {{echo: {{endpoints: [{echo}]}}}}
+{policies}
 plans:
   free: {{rate_limit: 4/day, concurrency: 2}}
   pro: {{rate_limit: [100/day, 1000/month]}}
@@ -58,7 +66,7 @@ routes:
   planned: {{path: /planned, upstream: echo, policies: {{api_key: true}}}}
   also-planned: {{path: /also-planned, upstream: echo, policies: {{api_key: true, rate_limit: 3/day}}}}
   exempt: {{path: /exempt, upstream: echo, policies: {{api_key: true, plan_limits: off}}}}
-  usage: {{path: /usage, respond: {{status: 404}}, use: [each], policies: {{api_key: {{optional: true}}, usage: true}}}}
+  usage: {{path: /usage, respond: {{status: 404}}, use: [each], policies: {{api_key: {{optional: true}}, usage: true, ext_authz: off}}}}
   used: {{path: /used, upstream: echo, use: [each], policies: {{api_key: true}}}}
   mixed: {{path: /mixed, upstream: echo, policies: {{rate_limit: [{{requests: 2, per: day, by: route, scope: local}}, {{requests: 9, per: day, by: route}}]}}}}
   team-a: {{path: /team/a, upstream: echo, use: [common], policies: {{rate_limit: 2/day}}}}
@@ -73,10 +81,17 @@ def backend() -> Iterator[Backend]:
         yield echo
 
 
+@pytest.fixture(scope="module", params=["rate limit call", "check"])
+def policies(request: pytest.FixtureRequest) -> str:
+    """What stands on all routes: a policy in Python, whose Check then decides limits too, or nothing."""
+    return CHECKED if request.param == "check" else ""
+
+
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend, policies: str) -> Iterator[Stack]:
     stack = Stack(tmp_path_factory.mktemp("gw"))
-    (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address))
+    (stack.folder / "p.py").write_text(POLICY)
+    (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address, policies=policies))
     with stack:
         # Envoy connects to the policy server with the first request that is limited.
         wait_for(lambda: "ratelimit" in stack.get("/ietf").headers, "the first decision")
@@ -254,13 +269,19 @@ def test_requests_at_the_same_time_never_exceed_the_limit(stack: Stack) -> None:
     assert found.count(200) == 2
 
 
-def test_a_changed_limit_is_effective_at_once_and_keeps_its_count(stack: Stack, backend: Backend) -> None:
+def test_a_changed_limit_is_effective_at_once_and_keeps_its_count(
+    stack: Stack, backend: Backend, policies: str
+) -> None:
+    def change(limit: str) -> None:
+        written = gateway(stack.listener, backend.address, limit, policies=policies)
+        (stack.folder / "gateway.yaml").write_text(written)
+
     assert statuses(stack, "/changing", 4) == [200] * 4
-    (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address, "4/day"))
+    change("4/day")
     stack.publish()
     wait_for(lambda: stack.get("/changing").headers["x-ratelimit-limit"] == "4", "the smaller limit")
     assert statuses(stack, "/changing", 1) == [429]
-    (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address, "50/day"))
+    change("50/day")
     stack.publish()
     wait_for(lambda: stack.get("/changing").status_code == 200, "the larger limit")
     assert int(stack.get("/changing").headers["x-ratelimit-remaining"]) <= 50 - 6

@@ -39,9 +39,13 @@ def services(
         return RateLimits(registry, store(counters, registry))
 
     return (
-        lambda registry: Authorization(registry, usage=reading.reader(limits(registry))).service(),
+        lambda registry: _authorization(limits(registry), registry),
         lambda registry: _limits(limits(registry), descriptors),
     )
+
+
+def _authorization(limits: RateLimits, registry: CollectorRegistry) -> Service:
+    return Authorization(registry, usage=reading.reader(limits), counting=limits).service()
 
 
 def _limits(limits: RateLimits, descriptors: Path | None) -> Service:

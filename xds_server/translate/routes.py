@@ -289,7 +289,8 @@ def translate(name: str, route: Route, settings: Mapping[str, Any], context: Con
     if route.max_body is not None or route.session_affinity is not None:
         for filter_name, config in _filter_configs(route):
             result.typed_per_filter_config[filter_name].CopyFrom(packed(config))
-    parts = list(_parts(settings, context.on_route(name, settings, route.match.named_regex)))
+    here = context.on_route(name, settings, route.match.named_regex, forwards=bool(route.targets))
+    parts = list(_parts(settings, here))
     for part in parts:
         _add(part, result)
     if route.envoy is not None:
