@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from filters.language import Place
+from xds_server.discovery.rejection import of_its_machine
 from xds_server.discovery.types import ResourceType
 from xds_server.serving.events import (
     Acked,
@@ -25,6 +26,7 @@ from xds_server.serving.events import (
 log = logging.getLogger(__name__)
 
 _KEPT = "it keeps its last good configuration, a restarted one will fail to load this one"
+_TAKEN = "what listens there has to go, or the listener to another port; it is tried again until then"
 _PROVED = "this is the proving Envoy, and no other was sent it"
 
 PlaceOf = Callable[[ResourceType, str], Place | None]
@@ -145,7 +147,7 @@ class Fleet:
             event.type.name,
             ",".join(names) or "?",
             event.message.strip(),
-            _PROVED if judged else _KEPT,
+            _PROVED if judged else _TAKEN if of_its_machine(event.message) else _KEPT,
         )
 
     def as_json(self) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from xds_server.discovery.types import LISTENER
 from xds_server.gateway.model.listeners import Listener
 from xds_server.policy_server.sharing import ports_of
 from xds_server.proxy.supervisor import Supervisor
-from xds_server.serving.events import Acked, Event
+from xds_server.serving.events import Acked, Event, Nacked
 from xds_server.serving.store import Store
 from xds_server.translate import names
 
@@ -28,12 +28,12 @@ class Ready:
         self._serving = serving
         self._store = store
         self._envoy = envoy
-        self._accepted: tuple[str, ...] = ()
+        self._said: tuple[str, ...] = ()
         self._looking: asyncio.Task[None] | None = None
 
     def observe(self, event: Event) -> None:
-        """Take one event of a store."""
-        if not isinstance(event, Acked) or event.group or event.type != LISTENER:
+        """Take one event of a store. Of what it rejects as a whole, Envoy may have taken other listeners."""
+        if not isinstance(event, Acked | Nacked) or event.group or event.type != LISTENER:
             return
         if self._serving.compiled is None:
             return
@@ -45,16 +45,12 @@ class Ready:
             for name, one in self._serving.compiled.gateway.sections.listeners.items()
             if name not in held
         }
-        urls = tuple(map(_url, listeners.values()))
-        if urls == self._accepted:
-            return
-        self._accepted = urls
-        if self._envoy is None:
-            _say(listeners)
-            return
-        if self._looking is not None:
-            self._looking.cancel()
-        self._looking = asyncio.create_task(self._open(listeners, self._envoy))
+        if self._envoy is not None:
+            if self._looking is not None:
+                self._looking.cancel()
+            self._looking = asyncio.create_task(self._open(listeners, self._envoy))
+        elif isinstance(event, Acked):
+            self._say(listeners)
 
     async def _open(self, listeners: Mapping[str, Listener], envoy: Supervisor) -> None:
         loop = asyncio.get_running_loop()
@@ -64,7 +60,8 @@ class Ready:
             if loop.time() > end or all(one.port in opened for one in listeners.values()):
                 break
             await asyncio.sleep(LOOK)
-        _say({name: one for name, one in listeners.items() if one.port in opened})
+        if not self._say({name: one for name, one in listeners.items() if one.port in opened}):
+            return
         for name, one in listeners.items():
             if opened.get(one.port):
                 log.warning(
@@ -74,10 +71,14 @@ class Ready:
                     one.port,
                 )
 
-
-def _say(listeners: Mapping[str, Listener]) -> None:
-    if listeners:
-        log.info("ready %s", " ".join(map(_url, listeners.values())))
+    def _say(self, listeners: Mapping[str, Listener]) -> bool:
+        """Log where the gateway answers. Returns False when that was said already."""
+        urls = tuple(map(_url, listeners.values()))
+        news = urls != self._said
+        self._said = urls
+        if news and urls:
+            log.info("ready %s", " ".join(urls))
+        return news
 
 
 def _url(listener: Listener) -> str:

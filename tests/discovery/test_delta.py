@@ -60,6 +60,15 @@ def test_a_rejected_resource_is_not_sent_again_until_its_content_changes() -> No
     assert content(repaired) == {"a": "2"}
 
 
+def test_a_resource_that_a_taken_port_kept_from_the_client_is_sent_again_when_asked_for() -> None:
+    client = Delta(snapshot(cluster={"a": "1", "b": "1"}))
+    (response,) = client.ask(CLUSTER)
+    assert client.nack(response, "a: cannot bind: Address already in use") == []
+    client.stream.again(CLUSTER, ["a"])
+    (second,) = client.wait(0)
+    assert content(second) == {"a": "1"}
+
+
 def test_after_a_rejection_that_names_nobody_each_suspect_goes_alone_after_what_is_new() -> None:
     client = Delta(snapshot(cluster={"a": "1", "b": "1"}))
     (response,) = client.ask(CLUSTER)

@@ -84,6 +84,27 @@ def test_a_port_that_another_gateway_has_too_is_told(served: Served, tmp_path: P
         second.says(f"listener 'http': another process listens on port {served.port} too")
 
 
+def test_a_port_that_is_taken_is_told_and_opened_once_it_is_free(tmp_path: Path) -> None:
+    folder = tmp_path / "gateway"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port, other = taken.getsockname()[1], free_port()
+        listeners = f"listeners: {{http: {{port: {port}, address: 127.0.0.1}}, more: {{port: {other}}}}}\n"
+        write(folder, gateway=listeners + "routes: {all: {path: /*, respond: {body: fine}}}\n")
+        running = Running(folder, tmp_path)
+        running.start()
+        running.says("it is tried again until then")
+        running.says("gateway.yaml:1:")
+        assert running.status()["held"] == []
+    try:
+        running.says(f"ready http://127.0.0.1:{port}")
+        assert httpx.get(f"http://127.0.0.1:{port}/").text == "fine"
+        assert httpx.get(f"http://127.0.0.1:{other}/").text == "fine"
+    finally:
+        running.stop()
+
+
 def test_a_folder_that_vanishes_takes_nothing_away_and_is_followed_when_it_returns(served: Served) -> None:
     served.folder.rename(served.folder.with_name("away"))
     served.running.says("does not exist")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.support.conversation import snapshot
 from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import Snapshot
@@ -150,6 +152,16 @@ def test_a_removed_resource_is_held_no_longer() -> None:
     group.publish(cluster={"a": "1", "b": "1"})
     group.reject(a="1")
     group.publish(cluster={"b": "1"})
+    assert group.store.held() == ()
+
+
+def test_a_port_that_is_taken_on_one_machine_concerns_nobody_else() -> None:
+    group = Group()
+    group.publish(cluster={"a": "1"})
+    group.store.record(
+        replace(_nacked("", a="1"), message="a: cannot bind '0.0.0.0:80': Address already in use")
+    )
+    assert group.served == {"a": "1"}
     assert group.store.held() == ()
 
 

@@ -15,6 +15,14 @@ def blamed(message: str, names: Collection[str]) -> frozenset[str]:
     return frozenset(name for name in found if _outside_of(name, longest, message))
 
 
+def of_its_machine(message: str) -> bool:
+    """Whether a rejection is about the client's machine, a port that is taken, and not about what it was sent.
+
+    Others may well take the same, and so may this one later.
+    """
+    return "cannot bind" in message
+
+
 def _stands_alone(name: str, message: str) -> bool:
     return re.search(rf"(?<![\w/.-]){re.escape(name)}(?![\w/-]|\.\w)", message) is not None
 

@@ -147,6 +147,11 @@ class Stream:
         for reference in awaited:
             self._awaited.pop(reference, None)
 
+    def again(self, type_: ResourceType, names: Iterable[str]) -> None:
+        """Send resources again in the version that the client rejected: what it lacked may be there by now."""
+        for name in names:
+            self.watches[type_].resend(name)
+
     @property
     def busy(self) -> bool:
         """Whether there is something that a client lacks or waits for, now or later."""

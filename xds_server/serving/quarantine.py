@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from xds_server.discovery.rejection import of_its_machine
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import ResourceType
 from xds_server.serving.events import Acked, Held, Nacked
@@ -40,8 +41,11 @@ class Quarantine:
     def reject(self, event: Nacked) -> bool:
         """Hold back what is to blame. Returns False when that is not known, or known already.
 
-        What another client accepted in this very version is not held back: the one that rejects it is alone.
+        What another client accepted in this very version is not held back: the one that rejects it is alone, as is
+        the one on whose machine a port is taken.
         """
+        if of_its_machine(event.message):
+            return False
         new = False
         for name, version in event.blamed.items():
             accepted = self._accepted.get((event.type, name))

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from xds_server.discovery import events as protocol
 from xds_server.discovery import wire
 from xds_server.discovery.node import Node
+from xds_server.discovery.rejection import of_its_machine
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.stream import Protocol, Stream
 from xds_server.discovery.types import SECRET, ResourceType
@@ -31,6 +32,8 @@ _REQUESTS: dict[Protocol, Any] = {
     Protocol.DELTA: discovery_pb2.DeltaDiscoveryRequest,
 }
 
+RETRY = 5.0
+"""Seconds until a client gets again what only its machine kept it from taking."""
 Context = grpc.aio.ServicerContext[Any, Any]
 _END: Any = grpc.aio.EOF  # type: ignore[attr-defined] # the stubs lack it
 
@@ -153,7 +156,13 @@ class Session:
                 self._record(self._acked(event))
             case protocol.Nacked():
                 self._record(self._nacked(event))
+                if of_its_machine(event.message):
+                    asyncio.get_running_loop().call_later(RETRY, self._again, event)
         return self.stream.busy or not isinstance(event, protocol.Acked)
+
+    def _again(self, rejected: protocol.Nacked) -> None:
+        self.stream.again(rejected.type, rejected.blamed)
+        self._bell.set()
 
     async def _write(self, context: Context) -> None:
         while not self._ended:
