@@ -20,8 +20,9 @@ from xds_server.admin import Admin, Page, Pages
 from xds_server.compiler import Compiled as Compiled
 from xds_server.compiler import Compiler as Compiler
 from xds_server.control import Control, Serving
+from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.stream import Limits
-from xds_server.discovery.types import ResourceType
+from xds_server.discovery.types import CLUSTER, ResourceType
 from xds_server.errors import EnvironmentFailed
 from xds_server.fleet import Fleet
 from xds_server.policy_server.run import CLUSTER as POLICY_SERVERS
@@ -40,7 +41,7 @@ from xds_server.serving.store import Store
 from xds_server.serving.tls import Files
 from xds_server.sources.directory import Directory
 from xds_server.translate import names
-from xds_server.translate.clusters import POLICY_SERVER_ADDRESS
+from xds_server.translate.clusters import POLICY_SERVER_ADDRESS, policy_server
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStac
     counted = metrics.Metrics(store)
     store.observe(counted.observe)
     if options.state is not None:
-        _restore(options.state, store, stack)
+        control.serving.restored = _restore(options.state, store, beside.policy, stack)
     address = await _serve(options, beside, store, stack)
     try:
         admin = Admin(
@@ -170,6 +171,8 @@ async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStac
     stack.callback(admin.stop)
     if prover is not None:
         prover.available = await _proving_envoy(beside.xds, stack)
+    if control.serving.restored:
+        await rollout.resume()
     log.info("xds at %s, admin at http://%s:%d", address, options.admin_host, admin.port)
     return control, store
 
@@ -198,13 +201,25 @@ async def _serve(options: Options, beside: _Beside, store: Store, stack: AsyncEx
     return f"{options.xds_address.rpartition(':')[0]}:{port}"
 
 
-def _restore(path: Path, store: Store, stack: AsyncExitStack) -> None:
-    """Serve at once what was served before the restart, until the folder has been read."""
-    kept = LastGood(path, store, without=PROVING)
-    if kept.restore():
+def _restore(path: Path, store: Store, policy: str, stack: AsyncExitStack) -> bool:
+    """Serve at once what was served before the restart, until the folder has been read; whether there was any.
+
+    The policy server is at `policy` now, which is another place than before when it runs beside.
+    """
+    address = Resource.of(policy_server(policy))
+
+    def here(snapshot: Snapshot) -> Snapshot:
+        if address.name not in snapshot[CLUSTER]:
+            return snapshot
+        return snapshot.replacing({CLUSTER: {**snapshot[CLUSTER], address.name: address}})
+
+    kept = LastGood(path, store, without=PROVING, adapt=here)
+    restored = kept.restore()
+    if restored:
         log.info("serving the last good gateway of %s until the folder has been read", path)
     store.observe(kept.observe)
     stack.push_async_callback(kept.close)
+    return restored
 
 
 async def _proving_envoy(xds_address: str, stack: AsyncExitStack) -> bool:
@@ -265,7 +280,7 @@ def _pages(
     return {
         "/metrics": lambda: Page(200, counted.text(), metrics.CONTENT_TYPE),
         "/healthz": lambda: Page.of({"status": "ok"}),
-        "/ready": lambda: Page.of({"ready": serving.compiled is not None}, 200 if serving.compiled else 503),
+        "/ready": lambda: Page.of({"ready": serving.something}, 200 if serving.something else 503),
         "/status": lambda: Page.of(
             {
                 "gateway": _gateway(serving),

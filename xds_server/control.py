@@ -34,6 +34,13 @@ class Serving:
     problems: tuple[Problem, ...] = ()
     unreadable: str = ""
     changes: int = field(default=0)
+    restored: bool = False
+    """Whether the last good gateway of before a restart is served until there is a newer one."""
+
+    @property
+    def something(self) -> bool:
+        """Whether any gateway is served."""
+        return self.restored or self.compiled is not None
 
     @property
     def healthy(self) -> bool:
@@ -133,7 +140,7 @@ class Control:
         if unreadable:
             log.error("%s", unreadable)
         if unreadable or serving.errors:
-            kept = "the last good gateway stays in service" if serving.compiled else "nothing is served yet"
+            kept = "the last good gateway stays in service" if serving.something else "nothing is served yet"
             log.error("the gateway has mistakes; %s", kept)
         elif mended:
             log.info("the gateway has no mistakes any more")

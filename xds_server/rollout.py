@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from xds_server.compiler import Compiled
-from xds_server.discovery.snapshot import Snapshot
+from xds_server.discovery.snapshot import EMPTY, Snapshot
 from xds_server.discovery.types import BY_URL, CLUSTER
 from xds_server.fleet import Fleet
 from xds_server.policy_server.run import CLUSTER as POLICY_SERVERS
@@ -45,6 +45,13 @@ class Rollout:
         proved_by = PROVING if self._prover is not None else None
         await asyncio.gather(self._inform(compiled.snapshot), self._prove(compiled.snapshot))
         self._store.publish(compiled.snapshot, proved_by=proved_by)
+
+    async def resume(self) -> None:
+        """Bring policy servers to what was restored after a restart; Envoys ask for it already."""
+        restored = self._store.current()
+        if self._need is not None and restored is not None and names.POLICY_SERVER in restored[CLUSTER]:
+            await self._need()
+            await self._until_they_have(self._store.current(POLICY_SERVERS) or EMPTY)
 
     async def _prove(self, snapshot: Snapshot) -> None:
         if self._prover is not None:

@@ -108,3 +108,36 @@ async def test_a_folder_that_cannot_be_written_is_reported(
     store.publish(snapshot(cluster={"a": "1"}))
     await last.close()
     assert "could not write the last good state" in caplog.text
+
+
+async def test_what_could_not_be_written_is_written_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "folder").write_text("in the way")
+    store = Store()
+    last = LastGood(tmp_path / "folder" / "state", store)
+    store.observe(last.observe)
+    store.publish(snapshot(cluster={"a": "1"}))
+    await last.close()
+    (tmp_path / "folder").unlink()
+    await last.close()
+    assert load(tmp_path / "folder" / "state").keys() == {""}
+
+
+def test_a_file_of_another_version_is_told_from_one_that_is_none(tmp_path: Path) -> None:
+    for content, message in ((b"XDS0 and more", "another version"), (b"", "no snapshots")):
+        (tmp_path / "state").write_bytes(content)
+        with pytest.raises(Unreadable, match=message):
+            load(tmp_path / "state")
+
+
+async def test_what_is_restored_is_adapted_to_what_this_process_can_serve(tmp_path: Path) -> None:
+    save(tmp_path / "state", {"": snapshot(cluster={"a": "1", "b": "1"})})
+    store = Store(quarantine=True)
+
+    def without_b(found: Snapshot) -> Snapshot:
+        return found.replacing({CLUSTER: {"a": found[CLUSTER]["a"]}})
+
+    assert LastGood(tmp_path / "state", store, adapt=without_b).restore()
+    current = store.current()
+    assert current is not None
+    assert list(current[CLUSTER]) == ["a"]
+    assert current.versions == snapshot(cluster={"a": "1"}).versions

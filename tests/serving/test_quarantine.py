@@ -257,3 +257,33 @@ def _accepted(group: str, **versions: str) -> Acked:
         latency=0,
         convergence=0,
     )
+
+
+def test_what_was_served_before_a_restart_is_good_to_fall_back_on() -> None:
+    group = Group()
+    group.store.restore(snapshot(cluster={"a": "1", "b": "1"}))
+    group.publish(cluster={"a": "2", "b": "2"})
+    group.reject(a="2")
+    assert group.served == {"a": "1", "b": "2"}
+    group.publish(cluster={"a": "3", "b": "2"})
+    group.accept(a="3")
+    group.publish(cluster={"a": "4", "b": "2"})
+    group.reject(a="4")
+    assert group.served == {"a": "3", "b": "2"}
+
+
+def test_what_was_served_before_a_restart_is_held_back_when_a_client_rejects_it() -> None:
+    group = Group()
+    group.store.restore(snapshot(cluster={"a": "1", "b": "1"}))
+    group.reject(a="1")
+    assert group.served == {"b": "1"}
+
+
+def test_what_was_served_before_a_restart_stays_whatever_a_proving_group_says() -> None:
+    group = Group()
+    old = snapshot(cluster={"a": "1"})
+    group.store.restore(old)
+    group.store.publish(old, "proving")
+    group.store.record(_nacked("proving", a="1"))
+    group.store.publish(snapshot(cluster={"a": "1", "b": "1"}), proved_by="proving")
+    assert group.served == {"a": "1", "b": "1"}

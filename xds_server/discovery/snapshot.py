@@ -77,14 +77,14 @@ class Snapshot:
         resources: Mapping[ResourceType, Iterable[Resource]],
         versions: Mapping[ResourceType, str] | None = None,
     ) -> Snapshot:
-        """Build a snapshot. A type's version is a hash over names and versions unless `versions` gives it."""
+        """Build a snapshot. A type's version is a hash over names and versions unless `versions` gives another."""
         named = {
             type_: MappingProxyType({one.name: one for one in sorted(items, key=lambda one: one.name)})
             for type_, items in resources.items()
         }
-        given = versions or {}
-        hashes = {type_: given.get(type_) or _version(items) for type_, items in named.items()}
-        return cls(MappingProxyType(named), MappingProxyType(hashes), frozenset(given))
+        hashes = {type_: _version(items) for type_, items in named.items()}
+        given = {type_: one for type_, one in (versions or {}).items() if one and one != hashes.get(type_)}
+        return cls(MappingProxyType(named), MappingProxyType({**hashes, **given}), frozenset(given))
 
     def __getitem__(self, type_: ResourceType) -> Mapping[str, Resource]:
         return self.resources.get(type_, _NONE)
@@ -102,6 +102,11 @@ class Snapshot:
             return self.version(type_)
         same = len(items) == len(self[type_]) and all(self[type_].get(n) is one for n, one in items.items())
         return self.version(type_) if same else _version(items)
+
+    def replacing(self, changed: Mapping[ResourceType, Mapping[str, Resource]]) -> Snapshot:
+        """The same with other resources of some types; a version that somebody gave stays with what it was given for."""
+        items = {type_: one.values() for type_, one in {**self.resources, **changed}.items()}
+        return Snapshot.of(items, {type_: self.version(type_) for type_ in self.explicit - changed.keys()})
 
     def without(self, type_: ResourceType) -> Snapshot:
         """The same without one type; always the same object."""

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from envoy.service.discovery.v3 import discovery_pb2
@@ -63,13 +63,14 @@ def load(path: Path) -> dict[str, Snapshot]:
     except FileNotFoundError:
         return {}
     if content[:4] != MAGIC:
-        raise Unreadable(f"{path} is not a file of snapshots")
+        known = content[:3] == MAGIC[:3]
+        raise Unreadable(f"{path} was written by another version" if known else f"{path} holds no snapshots")
     digest, payload = content[4 : 4 + _DIGEST], content[4 + _DIGEST :]
     if digest != _checksum(payload):
         raise Unreadable(f"{path} is damaged: its checksum does not fit")
     try:
         return dict(_groups(list(_unframed(payload))))
-    except (DecodeError, UnicodeDecodeError) as error:
+    except (DecodeError, UnicodeDecodeError, IndexError) as error:
         raise Unreadable(f"{path} was written by another version: {error}") from None
 
 
@@ -118,15 +119,23 @@ def _snapshot(parts: list[bytes]) -> Snapshot:
 class LastGood:
     """Keeps a file at what a store serves. Writing happens outside of the event loop, the newest state wins.
 
-    The group `without` is left out.
+    The group `without` is left out. `adapt` changes what is restored into what this process can serve.
     """
 
-    def __init__(self, path: Path, store: Store, without: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        store: Store,
+        without: str | None = None,
+        adapt: Callable[[Snapshot], Snapshot] = lambda snapshot: snapshot,
+    ) -> None:
         self._path = path
         self._store = store
         self._without = without
+        self._adapt = adapt
         self._writing: asyncio.Task[None] | None = None
         self._again = False
+        self._failed = False
 
     def restore(self) -> bool:
         """Publish what the file has, for groups that have nothing yet; whether there was anything.
@@ -140,7 +149,7 @@ class LastGood:
             return False
         for group, snapshot in found.items():
             if self._store.current(group) is None:
-                self._store.publish(snapshot, group)
+                self._store.restore(self._adapt(snapshot), group)
         return bool(found)
 
     def observe(self, event: Event) -> None:
@@ -151,9 +160,11 @@ class LastGood:
                 self._writing = asyncio.get_running_loop().create_task(self._write())
 
     async def close(self) -> None:
-        """Wait until the newest state is on disk."""
+        """Wait until the newest state is on disk, or could not be written now either."""
         if self._writing is not None:
             await self._writing
+            self._again = self._failed
+            await self._write()
 
     async def _write(self) -> None:
         while self._again:
@@ -162,9 +173,11 @@ class LastGood:
             await self._save(snapshots)
 
     async def _save(self, snapshots: Mapping[str, Snapshot]) -> None:
+        self._failed = False
         try:
             await asyncio.to_thread(save, self._path, snapshots)
         except OSError as error:
+            self._failed = True
             log.warning(
                 "could not write the last good state; a restart would serve an older one; error=%s", error
             )

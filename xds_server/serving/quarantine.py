@@ -22,7 +22,12 @@ class Quarantine:
         self.held: dict[Key, Held] = {}
         self._place = place
         self._accepted: dict[Key, Resource] = {}
+        self._kept: dict[Key, Resource] = {}
         self._bad: dict[Key, dict[str, Nacked]] = {}
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Remember what was served before a restart: it is good to fall back on, and nobody's opinion."""
+        self._kept = {(type_, name): one for type_ in snapshot for name, one in snapshot[type_].items()}
 
     def accept(self, event: Acked, served: Iterable[Snapshot]) -> None:
         """Remember what was accepted, as what a later version can fall back on. `served` has the newest first.
@@ -46,18 +51,20 @@ class Quarantine:
         """
         if of_its_machine(event.message):
             return False
-        new = False
-        for name, version in event.blamed.items():
-            accepted = self._accepted.get((event.type, name))
-            if accepted is not None and accepted.version == version:
-                continue
-            bad = self._bad.setdefault((event.type, name), {})
-            new = new or version not in bad
-            bad[version] = event
+        new = [self._reject((event.type, name), version, event) for name, version in event.blamed.items()]
+        return any(new)
+
+    def _reject(self, key: Key, version: str, event: Nacked) -> bool:
+        accepted = self._accepted.get(key)
+        if accepted is not None and accepted.version == version:
+            return False
+        bad = self._bad.setdefault(key, {})
+        new = version not in bad
+        bad[version] = event
         return new
 
     def adopt(self, other: Quarantine, served: Snapshot) -> None:
-        """Hold back what another group rejected, unless a client of this one accepted it in that very version.
+        """Hold back what another group rejected, unless this one had it in that very version, accepted or before a restart.
 
         What is `served` in a version that the other group accepted is good to fall back on, be it not acknowledged yet.
         """
@@ -69,9 +76,11 @@ class Quarantine:
                 and one.version not in self._bad.get((type_, name), ())
             ):
                 self._accepted[type_, name] = one
-        for rejections in other._bad.values():
-            for event in rejections.values():
-                self.reject(event)
+        for key, rejections in other._bad.items():
+            for version, event in rejections.items():
+                kept = self._kept.get(key)
+                if kept is None or kept.version != version:
+                    self._reject(key, version, event)
 
     def apply(self, wanted: Snapshot) -> Snapshot:
         """What is served instead of `wanted`."""
@@ -84,8 +93,9 @@ class Quarantine:
                 continue
             items = changed.setdefault(type_, dict(wanted[type_]))
             self._hold(type_, one, rejections, items)
-        self._accepted = {key: one for key, one in self._accepted.items() if key[1] in wanted[key[0]]}
-        return _replaced(wanted, changed) if changed else wanted
+        self._accepted = _of(wanted, self._accepted)
+        self._kept = _of(wanted, self._kept)
+        return wanted.replacing(changed) if changed else wanted
 
     def _hold(
         self,
@@ -94,9 +104,9 @@ class Quarantine:
         rejections: Mapping[str, Nacked],
         items: dict[str, Resource],
     ) -> None:
-        standing = self._accepted.get((type_, one.name))
-        if standing is not None and standing.version in rejections:
-            standing = None
+        known = (self._accepted.get((type_, one.name)), self._kept.get((type_, one.name)))
+        good = [form for form in known if form is not None and form.version not in rejections]
+        standing = good[0] if good else None
         if standing is None:
             del items[one.name]
         else:
@@ -113,7 +123,5 @@ class Quarantine:
         )
 
 
-def _replaced(wanted: Snapshot, changed: Mapping[ResourceType, Mapping[str, Resource]]) -> Snapshot:
-    items = {type_: changed.get(type_, wanted[type_]) for type_ in wanted}
-    versions = {type_: wanted.version(type_) for type_ in wanted if type_ not in changed}
-    return Snapshot.of({type_: one.values() for type_, one in items.items()}, versions)
+def _of(wanted: Snapshot, resources: Mapping[Key, Resource]) -> dict[Key, Resource]:
+    return {key: one for key, one in resources.items() if key[1] in wanted[key[0]]}

@@ -68,6 +68,11 @@ class Store:
         self._serve(group, entry)
         return True
 
+    def restore(self, snapshot: Snapshot, group: str = "") -> None:
+        """Publish what was served before a restart. Until something else is accepted, rejections fall back on it."""
+        self._group(group).quarantine.keep(snapshot)
+        self.publish(snapshot, group)
+
     def _serve(self, group: str, entry: _Group) -> None:
         """Make what is wanted, without what is held back, the current snapshot."""
         assert entry.wanted is not None
