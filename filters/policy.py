@@ -149,6 +149,9 @@ class Policy(Generic[S]):
     needs_upstream: ClassVar[bool] = False
     """Whether Envoy runs it only where a request goes to an upstream, not where the gateway answers itself."""
 
+    answers: ClassVar[bool] = False
+    """Whether a route that carries it needs no action, because the policy answers each request."""
+
     def check(self, settings: S, context: Context) -> Iterable[Mistake]:
         """Mistakes that only show beside the rest of the gateway, such as a provider that does not exist."""
         return ()

@@ -28,6 +28,7 @@ class Usage(Policy[bool]):
     key = "usage"
     stage = Stage.AUTHORIZE
     settings = bool
+    answers = True
     enforced_by = "policy server, asked by Envoy"
 
     def check(self, settings: bool, context: Context) -> Iterator[Mistake]:

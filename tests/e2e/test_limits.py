@@ -66,7 +66,7 @@ routes:
   planned: {{path: /planned, upstream: echo, policies: {{api_key: true}}}}
   also-planned: {{path: /also-planned, upstream: echo, policies: {{api_key: true, rate_limit: 3/day}}}}
   exempt: {{path: /exempt, upstream: echo, policies: {{api_key: true, plan_limits: off}}}}
-  usage: {{path: /usage, respond: {{status: 404}}, use: [each], policies: {{api_key: {{optional: true}}, usage: true, ext_authz: off}}}}
+  usage: {{path: /usage, use: [each], policies: {{api_key: {{optional: true}}, usage: true, ext_authz: off}}}}
   used: {{path: /used, upstream: echo, use: [each], policies: {{api_key: true}}}}
   mixed: {{path: /mixed, upstream: echo, policies: {{rate_limit: [{{requests: 2, per: day, by: route, scope: local}}, {{requests: 9, per: day, by: route}}]}}}}
   team-a: {{path: /team/a, upstream: echo, use: [common], policies: {{rate_limit: 2/day}}}}
@@ -382,14 +382,26 @@ upstreams: {{echo: {{endpoints: [{backend.address}]}}}}
 routes:
   open: {{path: /open, upstream: echo, policies: {{rate_limit: 1/day}}}}
   closed: {{path: /closed, upstream: echo, policies: {{rate_limit: {{requests: 1, per: day, on_error: deny}}}}}}
+  usage: {{path: /usage, policies: {{api_key: true, usage: true}}}}
+plans: {{free: {{rate_limit: 6/day}}}}
+consumers:
+  acme: {{plan: free, api_keys: [{{sha256: {hashlib.sha256(KEYS["acme"].encode()).hexdigest()}}}]}}
 """)
     with stack:
         assert statuses(stack, "/open", 2) == [200, 429]
+        assert stack.get("/usage", headers={"x-api-key": KEYS["acme"]}).status_code == 200
         stack.policy_server.stop()
         assert statuses(stack, "/open", 3) == [200] * 3
         answer = stack.get("/closed")
         assert answer.status_code == 503
         assert answer.json()["reason"] == "rate_limit_unavailable"
+        answer = stack.get("/usage", headers={"x-api-key": KEYS["acme"]})
+        assert (answer.status_code, answer.json()["reason"]) == (503, "ext_authz_unavailable")
+        assert stack.get("/usage").status_code == 401
+        # Envoy itself says how often nobody answered.
+        stats = stack.envoy.stats(r"cluster\.echo\.ratelimit\.")
+        assert stats["cluster.echo.ratelimit.failure_mode_allowed"] >= 3
+        assert stats["cluster.echo.ratelimit.error"] >= 4
 
 
 def test_a_second_policy_server_goes_on_counting_in_redis(
@@ -403,7 +415,7 @@ upstreams: {{echo: {{endpoints: [{backend.address}]}}}}
 routes:
   a: {{path: /a, upstream: echo, policies: {{rate_limit: 5/day}}}}
   closed: {{path: /closed, upstream: echo, policies: {{rate_limit: {{requests: 5, per: day, on_error: deny}}}}}}
-  usage: {{path: /usage, respond: {{status: 404}}, policies: {{api_key: true, usage: true}}}}
+  usage: {{path: /usage, policies: {{api_key: true, usage: true}}}}
 plans: {{free: {{rate_limit: 6/day, concurrency: 3}}}}
 consumers:
   acme: {{plan: free, api_keys: [{{sha256: {hashlib.sha256(KEYS["acme"].encode()).hexdigest()}}}]}}

@@ -160,6 +160,7 @@ def _policies(
         if by_key()[key].needs_upstream and value is not OFF and not route.targets:
             message = f"Envoy has no '{key}' where the gateway answers itself"
             yield Problem(path=("routes", name, "policies", key), message=message, remedy="remove it")
+    yield from _without_effect(name, route, sections)
     keys = _checked().intersection(settings)
     if not keys:
         return
@@ -168,6 +169,19 @@ def _policies(
         if key in keys:
             for mistake in by_key()[key].check(settings[key], context):
                 yield _mistake(mistake, _attached(name, route, key, sections))
+
+
+def _without_effect(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
+    """What a set that the route names says of policies that need an upstream, unless the route tells of them."""
+    if route.targets or route.policies.answering is not None:
+        return
+    for number, used in enumerate(route.use):
+        for key, value in sections.policy_sets.get(used, {}).items():
+            if by_key()[key].needs_upstream and value is not OFF and route.policies.get(key) is not OFF:
+                message = f"'{key}' of this set has no effect where the gateway answers itself"
+                remedy = f"write {key}: off under 'policies' here, or leave out the set"
+                path = ("routes", name, "use", number)
+                yield Problem(path=path, message=message, remedy=remedy, severity="warning")
 
 
 @cache

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from filters.language.options import OFF
+from filters.policy import Policy
 from xds_server.gateway.model.attached import by_key
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.listeners import Listener
@@ -241,8 +243,9 @@ def _action(route: Route) -> str:
         return "split over " + ", ".join(f"{name} ({weight})" for name, weight in route.split.items())
     if route.redirect is not None:
         return f"{route.redirect.status} to {route.redirect.to or 'another address'}"
-    assert route.respond is not None, "a route has one action"
-    return f"answered by the gateway with {route.respond.status}"
+    if route.respond is not None:
+        return f"answered by the gateway with {route.respond.status}"
+    return f"answered by the policy '{route.policies.answering}'"
 
 
 def _policies(gateway: Gateway, route: str) -> Iterator[Applied]:
@@ -252,9 +255,15 @@ def _policies(gateway: Gateway, route: str) -> Iterator[Applied]:
             yield Applied(
                 key=key,
                 stage=str(policy.stage),
-                enforced=policy.explain(settings[key], gateway.context),
+                enforced=_enforced(policy, settings[key], gateway, route),
                 level=_level(gateway, route, key),
             )
+
+
+def _enforced(policy: Policy[Any], settings: Any, gateway: Gateway, route: str) -> str:
+    if policy.needs_upstream and settings is not OFF and not gateway.sections.routes[route].targets:
+        return "not applied: the gateway answers itself"
+    return policy.explain(settings, gateway.context)
 
 
 def _level(gateway: Gateway, name: str, key: str) -> str:

@@ -284,8 +284,10 @@ def translate(name: str, route: Route, settings: Mapping[str, Any], context: Con
         result.redirect.CopyFrom(_redirect(route.redirect, route.match))
     elif route.respond is not None:
         _respond(route.respond, result)
-    else:
+    elif route.targets:
         _forward(route, result.route)
+    else:  # a policy answers before it comes to this
+        result.direct_response.status = 404
     if route.max_body is not None or route.session_affinity is not None:
         for filter_name, config in _filter_configs(route):
             result.typed_per_filter_config[filter_name].CopyFrom(packed(config))

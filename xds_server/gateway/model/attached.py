@@ -40,6 +40,12 @@ class Policies(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._settings)
 
+    @property
+    def answering(self) -> str | None:
+        """The policy that answers requests itself, so that the route needs no action."""
+        found = (key for key, value in self.items() if by_key()[key].answers and value and value is not OFF)
+        return next(found, None)
+
     @staticmethod
     def decode_value(value: Any, path: Path, problems: Problems) -> Any:
         """Read one mapping of policies (the decoder's hook for this type)."""

@@ -314,9 +314,12 @@ class Route:
         actions = [
             key for key in ("upstream", "split", "redirect", "respond") if getattr(self, key) is not None
         ]
-        if len(actions) != 1:
+        if not actions and self.policies.answering is not None:
+            yield from self._check_local(self.policies.answering)
+        elif len(actions) != 1:
             found = "several: " + ", ".join(actions) if actions else "none"
-            yield Mistake("a route has one of upstream, split, redirect and respond", "keep one", value=found)
+            remedy = "keep one" if actions else "add one"
+            yield Mistake("a route has one of upstream, split, redirect and respond", remedy, value=found)
         elif actions[0] in ("redirect", "respond"):
             yield from self._check_local(actions[0])
         else:
