@@ -35,16 +35,26 @@ class Consumer(_message.Message):
     def __init__(self, name: _Optional[str] = ..., plan: _Optional[str] = ..., api_keys: _Optional[_Iterable[_Union[ApiKey, _Mapping]]] = ..., passwords: _Optional[_Iterable[_Union[Password, _Mapping]]] = ...) -> None: ...
 
 class PythonPolicy(_message.Message):
-    __slots__ = ("name", "file", "function", "source")
+    __slots__ = ("name", "file", "function", "source", "modules")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
     FUNCTION_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    MODULES_FIELD_NUMBER: _ClassVar[int]
     name: str
     file: str
     function: str
     source: bytes
-    def __init__(self, name: _Optional[str] = ..., file: _Optional[str] = ..., function: _Optional[str] = ..., source: _Optional[bytes] = ...) -> None: ...
+    modules: _containers.RepeatedCompositeFieldContainer[PythonModule]
+    def __init__(self, name: _Optional[str] = ..., file: _Optional[str] = ..., function: _Optional[str] = ..., source: _Optional[bytes] = ..., modules: _Optional[_Iterable[_Union[PythonModule, _Mapping]]] = ...) -> None: ...
+
+class PythonModule(_message.Message):
+    __slots__ = ("file", "source")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    source: bytes
+    def __init__(self, file: _Optional[str] = ..., source: _Optional[bytes] = ...) -> None: ...
 
 class Users(_message.Message):
     __slots__ = ("name", "users")

@@ -10,22 +10,22 @@ import ast
 import asyncio
 import dis
 import inspect
-import linecache
 import re
-import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from types import CodeType, ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from filters.ext_authz.decisions import Decision, Request
+from filters.ext_authz.modules import Modules
 from filters.rules import Refused
 
 THREADS = 16
 """For each function that is no coroutine."""
 WAITING = 1024
 """Requests that one function has under way at most; what comes beyond is refused at once."""
+NO_MODULES: Mapping[str, bytes] = MappingProxyType({})
 LOADING = 10.0
 """Seconds that the import of a policy may take."""
 
@@ -40,18 +40,25 @@ class Failed(Exception):  # noqa: N818 - the policy's failure, not ours
 
 def fault(source: bytes, file: str, function: str) -> str | None:
     """Why a source cannot be a policy, as far as that shows without running it."""
+    why = no_python(source, file)
+    if why is not None:
+        return why
+    if not function.isidentifier():
+        return f"'{function}' is not the name of a function"
+    if function not in _names(ast.parse(source, file)):
+        return f"{file} has no function '{function}'"
+    return None
+
+
+def no_python(source: bytes, file: str) -> str | None:
+    """Why a source cannot be run at all."""
     try:
-        tree = ast.parse(source, file)
-        compile(tree, file, "exec", dont_inherit=True)
+        compile(ast.parse(source, file), file, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 1
         return f"{file}:{line}: {getattr(error, 'msg', error)}"
     except (RecursionError, MemoryError):  # how Python's parser says it
         return f"{file} is nested too deeply"
-    if not function.isidentifier():
-        return f"'{function}' is not the name of a function"
-    if function not in _names(tree):
-        return f"{file} has no function '{function}'"
     return None
 
 
@@ -161,39 +168,35 @@ def _waits(call: Callable[[Request], Any]) -> bool:
     return code is None or any(one.opname == "SEND" for one in dis.get_instructions(code))
 
 
-def load(file: str, function: str, source: bytes) -> Function:
-    """Run the source as a module of its own and take its function. Raises Refused."""
+def load(file: str, function: str, source: bytes, modules: Mapping[str, bytes] = NO_MODULES) -> Function:
+    """Run the source as a module of its own and take its function. Raises Refused.
+
+    `modules` are the files beside it that it may import, by their path in the gateway's folder.
+    """
     why = fault(source, file, function)
     if why is not None:
         raise Refused(why)
     name = f"{file}:{function}"
-    code = compile(source, file, "exec", dont_inherit=True)
-    module = ModuleType("xds_policy_" + re.sub(r"\W", "_", name))
-    module.__file__ = file
-    before = sys.modules.get(module.__name__)
-    sys.modules[module.__name__] = module
+    own = Modules("xds_policy_" + re.sub(r"\W", "_", name), modules)
+    module = own.main(file)
     try:
-        _run(code, module)
+        _run(own, module, source, {file, *modules})
         found = getattr(module, function, None)
         if not callable(found):
             raise Refused(f"{file} has no function '{function}'")
     except Refused:
-        sys.modules.pop(module.__name__)
-        if before is not None:
-            sys.modules[module.__name__] = before
+        own.forget()
         raise
-    lines = source.decode("utf-8", "replace").splitlines(keepends=True)
-    linecache.cache[file] = (len(source), None, lines, file)  # so that a traceback shows the policy's lines
     return Function(name, found)
 
 
-def _run(code: CodeType, module: ModuleType) -> None:
+def _run(own: Modules, module: ModuleType, source: bytes, files: Collection[str]) -> None:
     """In a thread, because an import that never ends must not hold the other rules back."""
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            exec(code, module.__dict__)  # noqa: S102 - the gateway's own policy
+            own.run(module, source)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the last good version stays
             errors.append(error)
 
@@ -203,14 +206,14 @@ def _run(code: CodeType, module: ModuleType) -> None:
     if thread.is_alive():
         raise Refused(f"{module.__file__} takes more than {LOADING:g} s to import")
     if errors:
-        raise Refused(f"{module.__file__}{_line(errors[0], module)}: {told(errors[0])}")
+        raise Refused(f"{_place(errors[0], files) or module.__file__}: {told(errors[0])}")
 
 
-def _line(error: BaseException, module: ModuleType) -> str:
-    """The last line of the policy itself in the error's traceback."""
-    line, trace = "", error.__traceback__
+def _place(error: BaseException, files: Collection[str]) -> str:
+    """The last line of the gateway's own files in the error's traceback."""
+    place, trace = "", error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == module.__file__:
-            line = f":{trace.tb_lineno}"
+        if trace.tb_frame.f_code.co_filename in files:
+            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
         trace = trace.tb_next
-    return line
+    return place

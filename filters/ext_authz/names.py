@@ -19,15 +19,19 @@ USAGE = "usage"
 
 
 class Source(NamedTuple):
-    """A policy in Python as it stands in the gateway's folder."""
+    """A policy in Python as it stands in the gateway's folder, with the files that it imports."""
 
     file: str
     function: str
     content: bytes
+    modules: tuple[tuple[str, bytes], ...] = ()
 
 
 def _message(name: str, value: Source) -> rules_pb2.PythonPolicy:
-    return rules_pb2.PythonPolicy(name=name, file=value.file, function=value.function, source=value.content)
+    modules = [rules_pb2.PythonModule(file=file, source=source) for file, source in value.modules]
+    return rules_pb2.PythonPolicy(
+        name=name, file=value.file, function=value.function, source=value.content, modules=modules
+    )
 
 
 POLICY = RuleType(name="python_policy", message=rules_pb2.PythonPolicy, build=_message)

@@ -13,7 +13,8 @@ from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2 as pb
 from envoy.type.matcher.v3 import string_pb2
 from google.protobuf import duration_pb2
 
-from filters.ext_authz.functions import fault
+from filters.ext_authz.functions import fault, no_python
+from filters.ext_authz.modules import imported
 from filters.ext_authz.names import FAILED, FILTER, LENIENT_FILTER, POLICY, PROBLEM, Source
 from filters.identity import NAMESPACE
 from filters.language import DataSource, Mistake, Shorthand, Size, option
@@ -27,7 +28,16 @@ _LARGEST = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PythonFunction(DataSource):
+class PythonFile(DataSource):
+    """Python in the gateway's folder."""
+
+    def beside(self, content: bytes) -> Iterable[PythonFile]:
+        """The files that it imports."""
+        return (PythonFile(file=file) for file in imported(str(self.file), content))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PythonFunction(PythonFile):
     """A function of a file in the gateway's folder."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand(
@@ -176,6 +186,18 @@ def _told(key: str) -> str:
     return f"metadata.filter_metadata['envoy.filters.http.ext_authz']['{key}'] == true"
 
 
+def _modules(function: PythonFunction, context: Context) -> tuple[tuple[str, bytes], ...]:
+    """The files that a policy imports, those that these import, and so on; sorted."""
+    found: dict[PythonFile, bytes] = {}
+    waiting: list[PythonFile] = [function]
+    for one in waiting:
+        for other in one.beside(context.contents[one]):
+            if other in context.contents and other not in found:
+                found[other] = context.contents[other]
+                waiting.append(other)
+    return tuple(sorted((str(one.file), content) for one, content in found.items()))
+
+
 class ExtAuthz(Policy[ExtAuthzSettings]):
     """Asked by Envoy's ext_authz filter, which is there twice because `on_error` holds for a whole filter."""
 
@@ -223,7 +245,9 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
         function = settings.python
         content = context.contents.get(function) if function is not None else None
         if function is not None and content is not None:
-            why = fault(content, str(function.file), function.function)
+            why = fault(content, str(function.file), function.function) or next(
+                filter(None, (no_python(source, file) for file, source in _modules(function, context))), None
+            )
             if why is not None:
                 yield Mistake(why, "mend the policy", path=("python",), value=function.rule_name)
 
@@ -268,7 +292,8 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
         functions = {one.python.rule_name: one.python for one in used if one.python is not None}
         for name, function in sorted(functions.items()):
             content = context.contents[function]
-            yield Rule(type=POLICY, name=name, value=Source(str(function.file), function.function, content))
+            source = Source(str(function.file), function.function, content, _modules(function, context))
+            yield Rule(type=POLICY, name=name, value=source)
 
     def explain(self, settings: ExtAuthzSettings, context: Context) -> str:
         if settings.python is not None:

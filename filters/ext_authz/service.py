@@ -226,7 +226,8 @@ class Authorization:
 
 
 def _function(message: rules_pb2.PythonPolicy) -> Function:
-    return load(message.file, message.function, message.source)
+    modules = {one.file: one.source for one in message.modules}
+    return load(message.file, message.function, message.source, modules)
 
 
 @lru_cache(maxsize=1024)

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 
 from filters.ext_authz.decisions import Decision, Headers, Request
 from filters.ext_authz.functions import Failed, load
+from filters.ext_authz.modules import imported
 
 
 def request(
@@ -51,4 +52,11 @@ async def _awaited(answer: Any) -> Any:
 def policy(reference: str, folder: Path | str = ".") -> Callable[[Request], Any]:
     """The function of ``FILE.py:FUNCTION``, loaded as the policy server loads it. Raises Refused."""
     file, _, function = reference.rpartition(":")
-    return load(file, function, (Path(folder) / file).read_bytes()).call
+    sources = {file: (Path(folder) / file).read_bytes()}
+    waiting = [file]
+    for one in waiting:
+        for other in imported(one, sources[one]):
+            if other not in sources and (Path(folder) / other).is_file():
+                sources[other] = (Path(folder) / other).read_bytes()
+                waiting.append(other)
+    return load(file, function, sources[file], sources).call

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +21,10 @@ class DataSource:
     )
     env: str | None = option("An environment variable of the control plane.", default=None)
     inline: str | None = option("The value itself; never for secrets.", default=None)
+
+    def beside(self, content: bytes) -> Iterable[DataSource]:
+        """Further files that `content`, which this one holds, refers to, where they exist."""
+        return ()
 
     def check(self) -> Iterator[Mistake]:
         """Yield a mistake unless exactly one source is named."""

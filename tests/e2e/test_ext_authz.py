@@ -261,6 +261,33 @@ def test_a_changed_policy_is_in_force_without_a_listener_change(stack: Stack, ba
     assert stack.envoy.stats("listener_manager.listener_(modified|added)") == before
 
 
+def test_a_changed_file_that_a_policy_imports_is_in_force_too(stack: Stack, backend: Backend) -> None:
+    common = stack.folder / "policies" / "common.py"
+    route = '  shared: {path: /shared, upstream: echo, policies: {ext_authz: {python: "policies/shared.py:check"}}}\n'
+    source = "from filters.ext_authz import allow\nfrom policies.common import word\n"
+    (stack.folder / "policies" / "shared.py").write_text(
+        source + "def check(r): return allow({'x-word': word})\n"
+    )
+    for word in ("one", "two"):
+        common.write_text(f"word = {word!r}\n")
+        write(stack.folder, gateway(stack.listener, backend.address, route))
+        stack.publish()
+        wait_for(
+            lambda word=word: stack.get("/shared").json()["headers"]["x-word"] == word, f"the word {word}"
+        )
+    mark = len(stack.policy_server.log)
+    common.write_text("word = 1 / 0\n")
+    stack.publish()
+    stack.policy_server.says("policies/common.py:1: ZeroDivisionError", mark)
+    assert stack.get("/shared").json()["headers"]["x-word"] == "two"
+    common.write_text("word = 'three'\n")
+    stack.publish()
+    wait_for(lambda: stack.get("/shared").json()["headers"]["x-word"] == "three", "the mended file")
+    write(stack.folder, gateway(stack.listener, backend.address))
+    stack.publish()
+    wait_for(lambda: stack.get("/shared").status_code == 404, "the route to be gone")
+
+
 def test_a_policy_that_fails_at_import_leaves_the_last_good_one_and_is_rejected_by_name(
     stack: Stack, backend: Backend
 ) -> None:

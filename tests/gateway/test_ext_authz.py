@@ -88,6 +88,32 @@ def test_a_source_that_becomes_faulty_is_found_though_no_yaml_changed(tmp_path: 
         compiler.compile(read_folder(tmp_path))
 
 
+def test_files_that_a_policy_imports_go_with_it_and_a_change_of_one_is_a_change_of_the_rule(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "policies").mkdir()
+    compiler, common = Compiler({}), tmp_path / "policies" / "common.py"
+    (tmp_path / "policies" / "p.py").write_text(
+        "from policies.more import x\nimport json\ndef check(r): ...\n"
+    )
+    (tmp_path / "policies" / "more.py").write_text("from .common import x\n")
+    common.write_text("x = 1\n")
+    folder = read_folder(write(tmp_path, gateway=gateway("{python: policies/p.py:check}")))
+    first = compiler.compile(folder).snapshot
+    assert {common, tmp_path / "policies" / "more.py"} <= folder.reads
+    rule = rules_pb2.PythonPolicy.FromString(first[POLICY]["policies/p.py:check"].body)
+    assert {one.file: one.source for one in rule.modules} == {
+        "policies/common.py": b"x = 1\n",
+        "policies/more.py": b"from .common import x\n",
+    }
+    common.write_text("x = 2\n")
+    changed = compiler.compile(read_folder(tmp_path)).snapshot.diff(first)
+    assert [one.changed for one in changed.values()] == [("policies/p.py:check",)]
+    common.write_text("x = (\n")
+    with pytest.raises(InvalidGateway, match=r"policies/common\.py:1: "):
+        compiler.compile(read_folder(tmp_path))
+
+
 def test_the_source_is_watched(tmp_path: Path) -> None:
     (tmp_path / "p.py").write_text("def check(r): ...\n")
     folder = read_folder(write(tmp_path, gateway=gateway("{python: p.py:check}")))

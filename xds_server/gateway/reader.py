@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -210,6 +211,7 @@ def _sources(
             elif source.file is not None:
                 try:
                     contents[source] = load(source.file)
+                    _follow(source, contents, load)
                 except OSError as error:
                     reason = error.strerror or type(error).__name__
                     message, remedy = (
@@ -224,3 +226,14 @@ def _sources(
             elif source.inline is not None and not isinstance(source, SecretSource):
                 contents[source] = source.inline.encode()
     return contents, problems
+
+
+def _follow(source: DataSource, contents: dict[DataSource, bytes], load: Load) -> None:
+    """Read what a file refers to, and so on."""
+    waiting = [source]
+    for one in waiting:
+        for other in one.beside(contents[one]):
+            if other not in contents and other.file is not None:
+                with suppress(OSError):
+                    contents[other] = load(other.file)
+                    waiting.append(other)
