@@ -80,7 +80,7 @@ def test_a_rejected_state_is_not_sent_again_until_its_content_changes() -> None:
     served = snapshot(cluster={"a": "1", "b": "1"})
     client = Sotw(served)
     (response,) = client.ask(CLUSTER)
-    assert client.nack(response, "cluster a is wrong") == []
+    assert client.nack(response, "cluster 'a' is wrong") == []
     assert isinstance(client.event, Nacked)
     assert client.event.blamed == {"a"}
     assert client.wait(3600) == []

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import extension_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
@@ -25,8 +27,16 @@ from tests.support.resources import ADS, cluster, endpoint, listener, routes
 from tests.support.wait import wait_for
 from tests.support.xds import XdsThread, bootstrap
 from xds_server.discovery.snapshot import Resource, Snapshot
-from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, ResourceType
-from xds_server.serving.events import Nacked
+from xds_server.discovery.types import (
+    CLUSTER,
+    ENDPOINT,
+    EXTENSION_CONFIG,
+    LISTENER,
+    ROUTE,
+    SECRET,
+    ResourceType,
+)
+from xds_server.serving.events import Acked, Nacked
 from xds_server.serving.store import Store
 
 Resources = dict[ResourceType, dict[str, Resource]]
@@ -106,11 +116,15 @@ class Fleet:
         ]
 
 
-def _listener(name: str, port: int, route_name: str) -> Resource:
+def _listener(name: str, port: int, route_name: str, *extensions: str) -> Resource:
     message = listener_pb2.Listener.FromString(listener(name, route_name).body)
     network = message.filter_chains[0].filters[0]
     manager = hcm_pb2.HttpConnectionManager()
     network.typed_config.Unpack(manager)
+    for extension in extensions:
+        discovered = manager.http_filters.add(name=extension).config_discovery
+        discovered.config_source.CopyFrom(ADS)
+        discovered.type_urls.append("type.googleapis.com/" + fault_pb2.HTTPFault.DESCRIPTOR.full_name)
     manager.http_filters.add(name="router").typed_config.Pack(router_pb2.Router())
     network.typed_config.Pack(manager)
     socket = message.address.socket_address
@@ -144,6 +158,47 @@ def test_a_cluster_that_cannot_be_built_is_named_and_the_others_of_its_response_
     assert set(fleet.rejection().blamed) == {"bad"}
     wait_for(lambda: fleet.has()[0] == ["a", "b", "z"], "the good cluster")
     assert len(fleet.xds.seen(Nacked)) == 1
+
+
+def test_clusters_that_are_named_like_words_of_the_message_are_not_to_blame(fleet: Fleet) -> None:
+    wanted = fleet.base()
+    words = ["cluster", "config", "EDS", "s"]
+    wanted[CLUSTER] |= {name: cluster(name) for name in words}
+    wanted[ENDPOINT] |= {name: endpoint(name) for name in words}
+    wanted[CLUSTER]["error"] = Resource.of(cluster_pb2.Cluster(name="error", type=cluster_pb2.Cluster.EDS))
+    fleet.publish(wanted)
+    assert set(fleet.rejection().blamed) == {"error"}
+    wait_for(lambda: fleet.has()[0] == sorted(["a", "b", *words]), "the good clusters")
+
+
+def test_extensions_go_to_envoy_one_by_one_so_that_the_bad_one_is_known(fleet: Fleet) -> None:
+    wanted = fleet.base()
+    wanted[LISTENER]["l1"] = _listener("l1", fleet.ports[0], "r1", "delay-1", "delay-2")
+    wanted[EXTENSION_CONFIG] = {name: _fault(name, 503) for name in ("delay-1", "delay-2")}
+    fleet.publish(wanted)
+    wait_for(lambda: {"delay-1", "delay-2"} <= _accepted(fleet), "the extensions")
+    wanted[EXTENSION_CONFIG] = {"delay-1": _fault("delay-1", 7), "delay-2": _fault("delay-2", 504)}
+    fleet.publish(wanted)
+    rejection = fleet.rejection()
+    assert rejection.type == EXTENSION_CONFIG
+    assert "delay" not in rejection.message
+    assert set(rejection.blamed) == {"delay-1"}
+    (held,) = fleet.xds.run(fleet.xds.store.held)
+    assert (held.name, held.standing) == ("delay-1", _fault("delay-1", 503).version)
+
+
+def _accepted(fleet: Fleet) -> set[str]:
+    return {name for one in fleet.xds.seen(Acked) if one.type == EXTENSION_CONFIG for name in one.versions}
+
+
+def _fault(name: str, status: int) -> Resource:
+    """Aborts one request of a hundred; a status below 200 breaks a constraint."""
+    fault = fault_pb2.HTTPFault()
+    fault.abort.http_status = status
+    fault.abort.percentage.numerator = 1
+    message = extension_pb2.TypedExtensionConfig(name=name)
+    message.typed_config.Pack(fault)
+    return Resource.of(message)
 
 
 def test_a_cluster_that_breaks_a_constraint_takes_its_whole_response_with_it_unnamed(fleet: Fleet) -> None:

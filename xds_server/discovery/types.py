@@ -43,7 +43,9 @@ SECRET = ResourceType(
 )
 CLUSTER = ResourceType("cluster", "CDS", "envoy.config.cluster.v3.Cluster", 0, whole=True)
 ENDPOINT = ResourceType("endpoint", "EDS", "envoy.config.endpoint.v3.ClusterLoadAssignment", 1)
-EXTENSION_CONFIG = ResourceType("extension_config", "ECDS", "envoy.config.core.v3.TypedExtensionConfig", 3)
+EXTENSION_CONFIG = ResourceType(
+    "extension_config", "ECDS", "envoy.config.core.v3.TypedExtensionConfig", 3, alone=True
+)
 LISTENER = ResourceType("listener", "LDS", "envoy.config.listener.v3.Listener", 4, whole=True)
 SCOPED_ROUTE = ResourceType("scoped_route", "SRDS", "envoy.config.route.v3.ScopedRouteConfiguration", 5)
 ROUTE = ResourceType("route", "RDS", "envoy.config.route.v3.RouteConfiguration", 6, alone=True)
