@@ -13,12 +13,12 @@ import inspect
 import re
 import threading
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType, ModuleType
 from typing import Any
 
 from filters.ext_authz.decisions import Decision, Request
 from filters.ext_authz.modules import Modules
+from filters.ext_authz.threads import Outcome, Threads
 from filters.rules import Refused
 
 THREADS = 16
@@ -81,12 +81,12 @@ class Function:
     def __init__(self, name: str, call: Callable[[Request], Any]) -> None:
         self.name = name
         self.call = call
-        self._coroutine = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
+        coroutine = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
             getattr(call, "__call__", None)  # noqa: B004 - the method itself is asked, not whether it is there
         )
-        self.immediate = self._coroutine and not _waits(call)
+        self.immediate = coroutine and not _waits(call)
         self._under_way = 0
-        self._threads = ThreadPoolExecutor(THREADS, f"policy {name}") if not self._coroutine else None
+        self._threads = None if coroutine else Threads(call, THREADS, f"policy {name}")
 
     def at_once(self, request: Request) -> Decision:
         """Ask an immediate policy: no task is needed for it, and no time limit could end it. Raises Failed."""
@@ -106,34 +106,23 @@ class Function:
             raise Busy(f"{self.name} has {WAITING} requests under way")
         self._under_way += 1
         try:
-            async with asyncio.timeout(limit):
-                decision, error = await self._outcome(request)
+            return _decision(*await self._outcome(request, limit))
         finally:
             self._under_way -= 1
-        return _decision(decision, error)
 
-    async def _outcome(self, request: Request) -> tuple[Any, BaseException | None]:
+    async def _outcome(self, request: Request, limit: float) -> Outcome:
         if self._threads is None:
-            return await _awaited(self.call, request)
-        loop = asyncio.get_running_loop()
-        answer, error = await loop.run_in_executor(self._threads, self._guarded, request)
+            async with asyncio.timeout(limit):
+                return await _awaited(self.call, request)
+        latest = asyncio.get_running_loop().time() + limit
+        answer, error = await self._threads.ask(request, limit)
         if error is None and type(answer) is not Decision and inspect.isawaitable(answer):
-            return await _awaited(lambda _: answer, request)
+            async with asyncio.timeout_at(latest):
+                return await _awaited(lambda _: answer, request)
         return answer, error
 
-    def _guarded(self, request: Request) -> tuple[Any, BaseException | None]:
-        try:
-            return self.call(request), None
-        except BaseException as error:  # noqa: BLE001 - as above
-            return None, error
 
-    def close(self) -> None:
-        """Start no more calls. What runs in a thread cannot be ended, and ends by itself."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
-
-
-async def _awaited(call: Callable[[Request], Any], request: Request) -> tuple[Any, BaseException | None]:
+async def _awaited(call: Callable[[Request], Any], request: Request) -> Outcome:
     try:
         return await call(request), None
     except asyncio.CancelledError as error:

@@ -220,8 +220,6 @@ class Authorization:
         self._decisions(policy, outcome).inc()
 
     def _close(self) -> None:
-        for function in self.functions.current.values():
-            function.close()
         self.passwords.close()
 
 

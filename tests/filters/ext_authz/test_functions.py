@@ -208,7 +208,6 @@ async def test_a_coroutine_that_cannot_wait_is_immediate(
     assert function.immediate is immediate
     assert (await function.decide(ASKED, 30)).allowed
     assert not immediate or function.at_once(ASKED).allowed
-    function.close()
 
 
 @pytest.mark.parametrize(
