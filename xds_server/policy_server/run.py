@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from xds_server.admin import NONE, Actions, Admin, Page, Pages
 from xds_server.errors import EnvironmentFailed
 from xds_server.policy_server.carriers import Kind
 from xds_server.policy_server.client import Client, Tls
+from xds_server.policy_server.collector import Pauses, settle
 from xds_server.policy_server.rules import Rules
 from xds_server.policy_server.server import PolicyServer
 from xds_server.policy_server.sharing import shares_a_port
@@ -81,6 +81,8 @@ async def serve(options: Options, services: Sequence[Service], registry: Collect
     except OSError as error:
         raise EnvironmentFailed(f"{error}; choose another admin address") from None
     following: asyncio.Task[None] = asyncio.create_task(_follow(client, options.xds, complete))
+    pauses = Pauses()
+    pauses.watch()
     telling = asyncio.create_task(_tell(options.status_file, lambda: _status(server, client, rules)))
     try:
         if await _before(stop, _enough(complete, client, restored), following):
@@ -92,6 +94,7 @@ async def serve(options: Options, services: Sequence[Service], registry: Collect
         following.cancel()
         telling.cancel()
         await asyncio.wait({following, telling})
+        pauses.end()
         if admin is not None:
             admin.stop()
 
@@ -129,8 +132,7 @@ async def _listen(server: PolicyServer, options: Options, rules: Rules) -> None:
             "passes; stop one of them, or give both the same --counters redis://HOST:PORT",
             address,
         )
-    gc.collect()
-    gc.freeze()  # the rules live long: no request pays for looking at them
+    settle()
     server.healthy = True
     log.info("ready at %s with %s", address, " ".join(f"{name}={n}" for name, n in rules.counts().items()))
 
