@@ -51,3 +51,21 @@ class Limits(_message.Message):
     place: str
     limits: _containers.RepeatedCompositeFieldContainer[Limit]
     def __init__(self, name: _Optional[str] = ..., place: _Optional[str] = ..., limits: _Optional[_Iterable[_Union[Limit, _Mapping]]] = ...) -> None: ...
+
+class UncheckedRequest(_message.Message):
+    __slots__ = ("descriptors",)
+    class Descriptor(_message.Message):
+        __slots__ = ("entries",)
+        ENTRIES_FIELD_NUMBER: _ClassVar[int]
+        entries: _containers.RepeatedCompositeFieldContainer[UncheckedRequest.Entry]
+        def __init__(self, entries: _Optional[_Iterable[_Union[UncheckedRequest.Entry, _Mapping]]] = ...) -> None: ...
+    class Entry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: bytes
+        value: bytes
+        def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ...) -> None: ...
+    DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
+    descriptors: _containers.RepeatedCompositeFieldContainer[UncheckedRequest.Descriptor]
+    def __init__(self, descriptors: _Optional[_Iterable[_Union[UncheckedRequest.Descriptor, _Mapping]]] = ...) -> None: ...

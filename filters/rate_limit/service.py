@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from filters.limits import MOST
 from filters.rate_limit import algorithms as state
-from filters.rate_limit import answer, descriptors, elsewhere, responses
+from filters.rate_limit import answer, descriptors, elsewhere, requests, responses
 from filters.rate_limit.calendar import SECOND
 from filters.rate_limit.imported import Domain
 from filters.rate_limit.keys import bounded
@@ -90,7 +90,7 @@ class RateLimits:
         """What a policy server carries of it."""
         method = UnaryMethod(
             path=f"/{SERVICE}/ShouldRateLimit",
-            parse=rls_pb2.RateLimitRequest.FromString,
+            parse=requests.parse,
             call=self.should_rate_limit,
             serialize=rls_pb2.RateLimitResponse.SerializeToString,
         )

@@ -126,6 +126,12 @@ CASES = (
         statuses=[200, 200, 200, 429],
     ),
     Case(
+        name="a-header-that-is-no-text",
+        policies=_by("header:x-team"),
+        requests=[[("x-team", one)] for one in (b"\xff", b"\xff", b"\xff", b"a\xe2\x82b", b"\xe2\x82\xac")],
+        statuses=[200, 200, 429, 200, 200],
+    ),
+    Case(
         name="a-header-that-the-policy-sets",
         policies=_by("header:x-set"),
         requests=[[("x-set", str(one))] for one in range(3)],
