@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cache, lru_cache, partial
 from ipaddress import ip_network
 
-from envoy.config.core.v3 import base_pb2
 from envoy.service.auth.v3 import external_auth_pb2
 from google.protobuf import struct_pb2
 
@@ -21,7 +20,7 @@ from filters.ext_authz.asked import Attributes, client_address
 from filters.ext_authz.decisions import Decision
 from filters.identity import NAMESPACE
 from filters.policy import header
-from filters.rate_limit import descriptors, within
+from filters.rate_limit import descriptors, responses, within
 from filters.rate_limit.answer import Told
 from filters.rate_limit.service import RateLimits
 from filters.unary import Undoable, mapped
@@ -117,14 +116,17 @@ def decide(
     found = entries(route, asked, decision)
     if route.lease:
         found[descriptors.LEASE] = secrets.token_hex(8)
-    answer = partial(_answer, decision, passed, found.get(descriptors.LEASE, ""))
+    lease = found.get(descriptors.LEASE, "")
     try:
         if counting is None:
             raise ValueError("this policy server has no limits")
         told = counting.before(route.rules, route.styles, found)
     except Exception as error:  # noqa: BLE001 - whatever hinders counting, the limits say what it means
-        return answer(_uncounted(route, error))
-    return _later(route, told, answer) if isinstance(told, Awaitable) else mapped(told, answer)
+        return _answer(decision, passed, lease, _uncounted(route, error))
+    if isinstance(told, Told):
+        return _answer(decision, passed, lease, told)
+    answer = partial(_answer, decision, passed, lease)
+    return mapped(told, answer) if isinstance(told, Undoable) else _later(route, told, answer)
 
 
 async def _later(
@@ -149,25 +151,28 @@ def _answer(decision: Decision, passed: bytes, lease: str, told: Told | None) ->
     """What Envoy is told. Serialized messages that follow each other are read as one."""
     if told is None:
         return _unavailable()
-    own = {name.lower() for name in decision.response_headers}
-    headers = [header(name, value) for name, value in told.headers if name not in own]
+    headers = told.headers
+    if decision.response_headers:
+        own = {name.lower() for name in decision.response_headers}
+        headers = [one for one in headers if one[0] not in own]
     if not told.admitted:
         return _refused(told, headers, decision)
-    more = external_auth_pb2.CheckResponse()
-    more.ok_response.response_headers_to_add.extend(headers)
+    found = passed + responses.checked(headers)
     if lease:
+        more = external_auth_pb2.CheckResponse()
         more.dynamic_metadata.fields[descriptors.TOLD_LEASE].string_value = lease
-    return passed + more.SerializeToString()
+        found += more.SerializeToString()
+    return found
 
 
-def _refused(told: Told, headers: Iterable[base_pb2.HeaderValueOption], decision: Decision) -> bytes:
+def _refused(told: Told, headers: Iterable[tuple[str, str]], decision: Decision) -> bytes:
     """A rejection. It has what the policy adds to responses and to the metadata, as if it came later."""
     response = external_auth_pb2.CheckResponse()
     response.status.code = PERMISSION_DENIED
     denied = response.denied_response
     denied.status.code = 429  # type: ignore[assignment]
     denied.body = told.body.decode()
-    denied.headers.extend(headers)
+    denied.headers.extend(header(*one) for one in headers)
     denied.headers.extend(header(name.lower(), value) for name, value in decision.response_headers.items())
     if decision.metadata:
         response.dynamic_metadata.update(decision.metadata)

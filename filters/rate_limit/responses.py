@@ -16,6 +16,10 @@ _HEADER, _BODY = b"\x1a", b"\x2a"
 _KEY, _VALUE = b"\x0a", b"\x12"
 """The tags of a HeaderValue's `key` (1) and `value` (2)."""
 
+_PASSES, _TO_ADD, _PAIR, _OVERWRITE = b"\x1a", b"\x32", b"\x0a", b"\x18\x02"
+"""The tags of a CheckResponse's `ok_response` (3), its `response_headers_to_add` (6), and a HeaderValueOption's `header`
+(1), and its `append_action` (3), OVERWRITE_IF_EXISTS_OR_ADD."""
+
 
 def _codes(code: rls_pb2.RateLimitResponse.Code, count: int) -> bytes:
     statuses = [_RESPONSE.DescriptorStatus(code=code)] * count
@@ -41,6 +45,19 @@ def response(admitted: bool, headers: Iterable[tuple[str, str]], body: bytes = b
     if body:
         out += (_BODY, _varint(len(body)), body)
     return b"".join(out)
+
+
+def checked(headers: Iterable[tuple[str, str]]) -> bytes:
+    """The headers for a client whom a Check lets pass, as a CheckResponse of nothing else."""
+    out: list[bytes] = []
+    for name, value in headers:
+        key, text = _named(name), value.encode()
+        size = _varint(len(text))
+        pair = _varint(len(key) + len(size) + len(text))
+        option = _varint(1 + len(pair) + len(key) + len(size) + len(text) + len(_OVERWRITE))
+        out += (_TO_ADD, option, _PAIR, pair, key, size, text, _OVERWRITE)
+    body = b"".join(out)
+    return _PASSES + _varint(len(body)) + body
 
 
 @lru_cache(maxsize=256)

@@ -20,7 +20,7 @@ from filters.rate_limit.keys import bounded
 from filters.rate_limit.limiter import Decision, Hit, Memory
 from filters.rate_limit.rules import LIMITS, Counted, load
 from filters.rules import Service, Table
-from filters.unary import RpcError, UnaryMethod, Undoable, mapped
+from filters.unary import RpcError, UnaryMethod, Undoable
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,9 @@ class RateLimits:
         if descriptors.DONE in entries:
             return self._end(self._counted(rules, entries), entries)
         told = self.before(rules, styles, entries)
-        return _awaited(told) if isinstance(told, Awaitable) else mapped(told, _response)
+        if isinstance(told, answer.Told):
+            return _response(told)
+        return _undoable(told) if isinstance(told, Undoable) else _awaited(told)
 
     def before(
         self, rules: Iterable[str], styles: Sequence[str], entries: Entries
@@ -272,8 +274,12 @@ class RateLimits:
 
 
 async def _awaited(told: Awaitable[answer.Told | Undoable]) -> bytes | Undoable:
-    found: bytes | Undoable = mapped(await told, _response)
-    return found
+    found = await told
+    return _undoable(found) if isinstance(found, Undoable) else _response(found)
+
+
+def _undoable(told: Undoable) -> Undoable:
+    return Undoable(_response(told.response), told.undo)
 
 
 def _response(told: answer.Told) -> bytes:
