@@ -47,6 +47,10 @@ async def slow(request: Request) -> Decision:
     return allow()
 
 
+def address(request: Request) -> Decision:
+    return allow({"x-address": request.client_address})
+
+
 async def waits(request: Request) -> Decision:
     number = request.headers["x-number"]
     (HERE / f"began-{number}").touch()
@@ -244,6 +248,7 @@ routes:
     upstream: echo
     policies: {{ext_authz: {{python: "p.py:plain"}}, rate_limit: 1000/day, concurrency: 9}}
   calls-two: {{path: /calls-two, upstream: echo, policies: {{ext_authz: {{python: "p.py:plain", on_error: allow}}, rate_limit: 1000/day}}}}
+  seen: {{path: /seen, upstream: echo, policies: {{ext_authz: {{python: "p.py:address"}}}}}}
   answers: {{path: /answers, respond: {{body: ok}}, policies: {{ext_authz: {{python: "p.py:plain"}}, api_key: true}}}}
 {routes}"""
 
@@ -357,6 +362,11 @@ def test_one_request_is_one_call_and_one_at_its_end_only_where_that_is_counted(
     assert [stack.get(path).status_code for _ in range(20)] == [200] * 20
     wait_for(lambda: calls(stack) == before + 20 * each, "the calls of 20 requests")
     assert decisions(stack) == [one + 20 for one in decided]
+
+
+def test_a_policy_sees_the_clients_address_and_not_the_proxys(stack: Stack) -> None:
+    answer = stack.get("/seen", headers={"x-forwarded-for": "9.9.9.9", "x-envoy-external-address": "8.8.8.8"})
+    assert answer.json()["headers"]["x-address"] == "9.9.9.9"
 
 
 def test_where_the_gateway_answers_itself_nothing_is_limited(stack: Stack) -> None:
