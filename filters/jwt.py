@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, ClassVar
 
 from envoy.config.core.v3 import backoff_pb2, base_pb2, http_uri_pb2
@@ -18,6 +19,8 @@ from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage, cluste
 from filters.reasons import Reason, details_begin
 
 FILTER = "envoy.filters.http.jwt_authn"
+MOST_COMBINED = 4
+"""Of so many providers every combination is a requirement that Envoy has."""
 LARGEST_TOKEN = 16 * 1024
 """Bytes of a token that Envoy keeps verified in its cache; longer ones are verified every time."""
 
@@ -177,6 +180,19 @@ def _reason(name: str, title: str, *texts: str, status: int = 401) -> Reason:
     return Reason(name=name, title=title, status=status, when=when)
 
 
+def _foreseen(names: Collection[str]) -> Iterator[JwtSettings]:
+    """Requirements that are there though no route has them: routes come to Envoy after this filter, and find theirs.
+
+    They also keep theirs until they are gone. Of many providers it is each alone, as combinations double with each.
+    """
+    most = len(names) if len(names) <= MOST_COMBINED else 1
+    for count in range(1, most + 1):
+        for some in combinations(names, count):
+            yield JwtSettings(any=some)
+            yield JwtSettings(any=some, optional=True)
+            yield JwtSettings(all=some)
+
+
 class Jwt(Policy[JwtSettings]):
     """Compiled into Envoy's jwt_authn filter: routes refer to requirements of it by name."""
 
@@ -212,11 +228,7 @@ class Jwt(Policy[JwtSettings]):
 
     def http_filters(self, used: Iterable[JwtSettings], context: Context) -> tuple[HttpFilter, ...]:
         providers = usable(context)
-        # Each provider alone is always there, so that a route that changes its provider finds it in time.
-        alone = [
-            JwtSettings(provider=name, optional=optional) for name in providers for optional in (False, True)
-        ]
-        wanted = [one for one in (*alone, *used) if all(name in providers for name in one.providers)]
+        wanted = [one for one in (*_foreseen(providers), *used) if providers.keys() >= set(one.providers)]
         config = pb.JwtAuthentication(stat_prefix="jwt")
         for name, provider in providers.items():
             config.providers[name].CopyFrom(jwt_provider(name, provider, context.contents))

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -32,6 +32,8 @@ DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 4, 8, 14
 """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
 STEP = 0.005
 """Seconds between two looks for a policy that is not here yet."""
+LINGER = 10.0
+"""Seconds for which a removed policy still decides: longer than a control plane waits for an Envoy to follow."""
 MOST_LABELS = 4096
 """Metrics that are found without a search."""
 _JSON = {"content-type": "application/json", "cache-control": "no-store"}
@@ -58,7 +60,8 @@ class Authorization:
     ) -> None:
         self._usage = usage
         self._counting = counting
-        self.functions: Table[Function] = Table(POLICY, _function)
+        self.functions: Table[Function] = Table(POLICY, _function, self._policies_changed)
+        self._leaving: Mapping[str, tuple[Function, float]] = {}
         self.keys = consumers.Keys()
         self.passwords = passwords.Passwords()
         self._clock = clock
@@ -133,7 +136,7 @@ class Authorization:
 
     def _decide(self, name: str, attributes: Attributes) -> limits.Answer | Awaitable[limits.Answer]:
         """Ask a policy; a coroutine that waits for nothing is done before anybody could wait for it."""
-        function = self.functions.current.get(name)
+        function = self.functions.current.get(name) or self._left(name)
         if function is None or not function.immediate:
             return self._wait_for(name, function, attributes)
         began = self._clock()
@@ -207,6 +210,19 @@ class Authorization:
             raise RpcError(RESOURCE_EXHAUSTED, str(busy)) from None
         self._count("basic_auth", "wrong" if user is None else "found")
         return answers.password(user)
+
+    def _policies_changed(
+        self, before: Mapping[str, Function], loaded: Mapping[str, Function], removed: Collection[str]
+    ) -> None:
+        now = self._clock()
+        kept = {name: one for name, one in self._leaving.items() if one[1] > now and name not in loaded}
+        gone = {name: (before[name], now + LINGER) for name in removed if name in before}
+        self._leaving = {**kept, **gone}
+
+    def _left(self, name: str) -> Function | None:
+        """A policy that is gone here, while an Envoy may still have the route that asks for it."""
+        function, until = self._leaving.get(name, (None, 0.0))
+        return function if until > self._clock() else None
 
     async def _arrival(self, name: str, limit: float) -> Function | None:
         """A new route and its policy come over two streams, to Envoy and to here: the route may be first."""

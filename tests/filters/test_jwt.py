@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from filters.identity import Jwks, Provider
@@ -53,11 +55,32 @@ def test_the_name_of_a_requirement_does_not_depend_on_the_order_of_its_providers
     assert requirement_name(one, judge=True) != requirement_name(JwtSettings(all=("a", "b")), judge=True)
 
 
-def test_each_provider_alone_is_there_before_any_route_uses_it() -> None:
+def test_every_requirement_is_there_before_any_route_uses_it_and_after_none_does() -> None:
     (one,) = Jwt().http_filters((), CONTEXT)
     assert one.name == FILTER
     assert one.dynamic
-    assert {"corp", "corp ?", "partner", "partner ?"} <= set(one.config.requirement_map)
+    judged = {
+        "corp",
+        "corp ?",
+        "partner",
+        "partner ?",
+        "corp | partner",
+        "corp | partner ?",
+        "corp & partner",
+    }
+    assert set(one.config.requirement_map) == judged | {f"{name} *" for name in judged}
+    (used,) = Jwt().http_filters([JwtSettings(all=("partner", "corp"))], CONTEXT)
+    assert used.config == one.config
+
+
+def test_of_many_providers_each_alone_is_there() -> None:
+    names = [f"p{number}" for number in range(50)]
+    context = replace(CONTEXT, providers=dict.fromkeys(names, CONTEXT.providers["corp"]))
+    (one,) = Jwt().http_filters([JwtSettings(any=("p1", "p2"))], context)
+    expected = {
+        f"{name}{optional}{judge}" for name in names for optional in ("", " ?") for judge in ("", " *")
+    }
+    assert set(one.config.requirement_map) == expected | {"p1 | p2", "p1 | p2 *"}
 
 
 def test_a_key_set_that_cannot_be_used_is_a_problem_of_its_route_and_spoils_no_other_provider() -> None:

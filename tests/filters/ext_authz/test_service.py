@@ -9,7 +9,7 @@ from envoy.service.auth.v3 import external_auth_pb2
 from prometheus_client import CollectorRegistry
 
 from filters.ext_authz.names import POLICY, Source
-from filters.ext_authz.service import Authorization
+from filters.ext_authz.service import LINGER, Authorization
 from filters.unary import RpcError
 
 SOURCE = b"""
@@ -207,3 +207,16 @@ def test_a_rule_that_fails_in_no_known_way_takes_no_other_away() -> None:
     )
     assert "too deeply" in refused["deep"]
     assert list(service.functions.current) == ["no"]
+
+
+async def test_a_policy_that_is_gone_still_decides_for_an_envoy_that_has_not_heard_of_it() -> None:
+    now = [0.0]
+    service = Authorization(CollectorRegistry(), clock=lambda: now[0])
+    body = POLICY.build("no", Source("p.py", "no", SOURCE)).SerializeToString()
+    service.functions.replace({"no": body}, ())
+    service.functions.replace({}, ["no"])
+    statuses = []
+    for now[0] in (1.0, LINGER - 1, LINGER + 1):
+        refused = await answer(service, asked("no", timeout="0.01"))
+        statuses.append(refused.denied_response.status.code)
+    assert statuses == [403, 403, 503]
