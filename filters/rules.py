@@ -6,7 +6,7 @@ server loads it into whatever its service needs, or refuses it and keeps the las
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -102,6 +102,6 @@ class Service:
     name: str
     methods: tuple[UnaryMethod, ...]
     tables: tuple[Table[Any], ...] = ()
-    close: Callable[[], None] = lambda: None
+    close: Callable[[], Awaitable[None] | None] = lambda: None
     pages: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     actions: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)

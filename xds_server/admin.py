@@ -5,6 +5,7 @@ It runs in a thread of its own, so that it answers also while the control plane 
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import socketserver
@@ -94,6 +95,37 @@ class Admin:
         """Answer no more."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def ask(
+    address: tuple[str, int], method: str, path: str, body: str | None = None, *, timeout: float = 35.0
+) -> Page:
+    """What an admin address answers. Raises OSError, http.client.HTTPException."""
+    host, port = address
+    connection = (
+        _LocalConnection(host.removeprefix(UNIX), timeout)
+        if host.startswith(UNIX)
+        else http.client.HTTPConnection(host, port, timeout=timeout)
+    )
+    try:
+        connection.request(method, path, body.encode() if body is not None else None)
+        answer = connection.getresponse()
+        return Page(answer.status, answer.read(), answer.headers.get("content-type", ""))
+    finally:
+        connection.close()
+
+
+class _LocalConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 def _page(request: BaseHTTPRequestHandler, pages: Pages) -> Page:

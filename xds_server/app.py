@@ -25,6 +25,7 @@ from xds_server.discovery.stream import Limits
 from xds_server.discovery.types import CLUSTER, ResourceType
 from xds_server.errors import EnvironmentFailed
 from xds_server.fleet import Fleet
+from xds_server.policy_server.cores import cores
 from xds_server.policy_server.run import CLUSTER as POLICY_SERVERS
 from xds_server.proving import PROVING, Prover
 from xds_server.proxy.binary import envoy_binary
@@ -124,7 +125,12 @@ async def _beside(options: Options, stack: AsyncExitStack) -> _Beside:
     command = (sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", policy)
     process = Process(
         "the policy server",
-        (*command, "--admin-address", admin, "--drain", str(options.drain)),
+        (
+            *command,
+            # Envoy has the other half: it works longer on a request than who decides it
+            *("--workers", str(max(1, cores() // 2))),
+            *("--admin-address", admin, "--drain", str(options.drain)),
+        ),
         patience=options.drain + 5,
     )
     stack.push_async_callback(process.stop)

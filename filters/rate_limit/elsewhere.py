@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -52,6 +53,7 @@ def _found(domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> tup
     return _override(period, descriptor.limit.requests_per_unit), domain.key(entries)
 
 
+@lru_cache(1024)
 def _override(period: Period, amount: int) -> Imported:
     """A limit that Envoy sends itself with a descriptor."""
     return Imported(limit=FixedWindow(name="override", amount=amount, per=period))

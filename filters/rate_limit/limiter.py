@@ -158,9 +158,13 @@ class Memory:
             if counter is not None and isinstance(limit, Concurrency):
                 limit.give_back(counter, lease)
 
-    def counters(self) -> list[tuple[str, Counter]]:
-        """What is counted, in no order. May be asked by another thread than that which decides."""
-        return list(self._counters.items())
+    def listed(self, prefix: str = "") -> tuple[int, list[tuple[str, Counter]]]:
+        """`uncounted`, and the counters whose key begins with `prefix`, in no order; also for another thread."""
+        found = list(self._counters.items())
+        return self.uncounted, [one for one in found if one[0].startswith(prefix)]
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def reset(self, prefix: str) -> int:
         """Forget the counters whose key begins with `prefix`, also from another thread. Returns how many."""

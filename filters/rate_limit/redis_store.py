@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
-import time
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
 from urllib.parse import urlsplit
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel
@@ -19,17 +17,12 @@ from redis.exceptions import NoScriptError, RedisError
 
 from filters.rate_limit.algorithms import Concurrency, FixedWindow, TokenBucket
 from filters.rate_limit.calendar import SECOND, end_of
+from filters.rate_limit.circuit import Circuit
 from filters.rate_limit.limiter import Decision, Figure, Hit
-
-log = logging.getLogger(__name__)
 
 SCRIPT = resources.files("filters").joinpath("lua", "limits.lua").read_text()
 _SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 PREFIX = "xds:"
-FAILURES = 5
-"""Failures in a row after which Redis is left alone for a while."""
-PAUSE = 1.0
-"""Seconds of that."""
 AT_ONCE = 32
 """Calls that are under way at most, each on a connection of its own; others wait, within their deadline."""
 _AWAY = (RedisError, OSError, TimeoutError, AttributeError)
@@ -68,8 +61,7 @@ def _addresses(netloc: str) -> list[tuple[str, int]]:
 class RedisStore:
     """Counters behind `client`, a client of redis.asyncio. `deadline` is in seconds.
 
-    Where no answer comes in time, a request passes unless one of its limits says otherwise, and the log says so
-    once for each time that Redis goes away. After some failures Redis is not asked for a second.
+    To be made in the event loop that uses it. Where no answer comes in time, the circuit decides.
     """
 
     name = "redis"
@@ -81,16 +73,9 @@ class RedisStore:
         self._free = asyncio.Semaphore(AT_ONCE)
         self._preparing = asyncio.Lock()
         self._prepared = False
-        self._failures = 0
-        self._closed_until = 0.0
+        self._circuit = Circuit(self.name, "redis", registry)
         self._exhausted: dict[tuple[str, int], tuple[int, int]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._unanswered = Counter(
-            "xds_rate_limit_redis_failures",
-            "Decisions for which Redis gave no answer.",
-            ["outcome"],
-            registry=registry,
-        )
+        self._loop = asyncio.get_running_loop()
 
     async def decide(self, now: int, hits: Sequence[Hit]) -> Decision:
         """Admit and count all, or count nothing; an exhausted key is remembered for a moment."""
@@ -109,8 +94,8 @@ class RedisStore:
                     await self._call(
                         "refund", now, [hit._replace(cost=-hit.cost) for hit in group if hit.cost]
                     )
-        except (RedisError, OSError, TimeoutError) as error:
-            return self._failed(now, hits, error)
+        except _AWAY as error:
+            return self._circuit.failed(now, hits, error)
         decision = _decision(groups, answers)
         self._remember(now, hits, groups, decision)
         return decision
@@ -125,8 +110,6 @@ class RedisStore:
 
     def reset(self, prefix: str) -> int:
         """Forget the counters whose key begins with `prefix`. Called in another thread than the loop's."""
-        if self._loop is None:
-            return 0
         self._exhausted.clear()
         return asyncio.run_coroutine_threadsafe(self._reset(prefix), self._loop).result(30)
 
@@ -157,16 +140,15 @@ class RedisStore:
         try:
             for group in self._groups(hits):
                 await self._call(operation, now, group)
-        except (RedisError, OSError, TimeoutError) as error:
-            self._failed(now, (), error)
+        except _AWAY as error:
+            self._circuit.failed(now, (), error)
 
     async def _call(self, operation: str, now: int, hits: Sequence[Hit]) -> list[int]:
         """One round trip. Raises what the client raises, and ConnectionError while Redis is left alone."""
         if not hits:
             return []
-        if time.monotonic() < self._closed_until:
+        if self._circuit.left_alone:
             raise ConnectionError("left alone after failures")
-        self._loop = asyncio.get_running_loop()
         keys = [stored(hit.key) for hit in hits]
         arguments = [operation, *(value for hit in hits for value in _arguments(hit, now))]
         async with asyncio.timeout(self._deadline), self._free:
@@ -175,9 +157,7 @@ class RedisStore:
                 answer = await self._client.evalsha(_SHA, len(keys), *keys, *arguments)
             except NoScriptError:  # a new server, or one that was flushed
                 answer = await self._client.eval(SCRIPT, len(keys), *keys, *arguments)
-        if self._failures >= FAILURES:
-            log.warning("redis answers again; limits are counted")
-        self._failures = 0
+        self._circuit.answered()
         return list(answer)
 
     async def _prepare(self) -> None:
@@ -187,20 +167,6 @@ class RedisStore:
                 if not self._prepared:
                     await self._client.initialize()
                     self._prepared = True
-
-    def _failed(self, now: int, hits: Sequence[Hit], error: BaseException) -> Decision:
-        admitted = all(hit.limit.allow_on_error for hit in hits)
-        self._unanswered.labels("allowed" if admitted else "denied").inc()
-        if time.monotonic() >= self._closed_until:
-            self._failures += 1
-            if self._failures == FAILURES:
-                log.error(
-                    "redis does not answer: %s; limits are not counted, requests pass unless on_error is deny",
-                    error or type(error).__name__,
-                )
-            if self._failures >= FAILURES:
-                self._closed_until = time.monotonic() + PAUSE
-        return Decision(admitted, now, (), uncounted=True)
 
     def _remembered(self, now: int, hits: Sequence[Hit]) -> Decision | None:
         figures = []

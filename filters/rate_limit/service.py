@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from operator import itemgetter
+from typing import Any, Protocol, runtime_checkable
 
 from envoy.service.ratelimit.v3 import rls_pb2
 from prometheus_client import CollectorRegistry, Counter
@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 from filters.limits import MOST
 from filters.rate_limit import algorithms as state
 from filters.rate_limit import answer, descriptors, elsewhere, requests, responses
-from filters.rate_limit.calendar import SECOND
+from filters.rate_limit.circuit import FullMemory
 from filters.rate_limit.imported import Domain
 from filters.rate_limit.keys import bounded
 from filters.rate_limit.limiter import Decision, Hit, Memory
@@ -22,12 +22,9 @@ from filters.rate_limit.rules import LIMITS, Counted, load
 from filters.rules import Service, Table
 from filters.unary import RpcError, UnaryMethod, Undoable
 
-log = logging.getLogger(__name__)
-
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 UNAVAILABLE = 14
 """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
-MINUTE = 60 * SECOND
 
 
 class Store(Protocol):
@@ -45,7 +42,18 @@ class Store(Protocol):
         """Give slots back."""
 
     def reset(self, prefix: str) -> int:
-        """Forget the counters whose key begins with `prefix`. Returns how many; called in any thread."""
+        """Forget the counters whose key begins with `prefix`. Returns how many; called in another thread than the loop's."""
+
+    def close(self) -> Awaitable[None] | None:
+        """Let go of what is held, at the end."""
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """A store whose counters can be shown."""
+
+    def listed(self, prefix: str = "") -> tuple[int, list[tuple[str, state.Counter]]]:
+        """How many requests did not count for want of memory, and the counters; called in another thread."""
 
 
 def microseconds() -> int:
@@ -72,7 +80,7 @@ class RateLimits:
         self.rules = Table(LIMITS, load)
         self.domains: Mapping[str, Domain] = {}
         self.clock = clock
-        self._quiet_until = 0
+        self._full = FullMemory()
         self._unattended: set[asyncio.Future[Any]] = set()
         decisions = Counter(
             "xds_rate_limit_decisions",
@@ -100,20 +108,22 @@ class RateLimits:
             tables=(self.rules,),
             pages={"/limits": self.shown},
             actions={"/limits/reset": self.reset},
+            close=self.store.close,
         )
 
     def shown(self) -> dict[str, Any]:
         """All counters of limits that are known, for an operator."""
-        if not isinstance(self.store, Memory):
+        if not isinstance(self.store, Listed):
             return {"store": self.store.name}
+        uncounted, found = self.store.listed()
         now = self.clock()
-        by_base = {one.base: one for found in self.rules.current.values() for one in found}
+        by_base = {one.base: one for limits in self.rules.current.values() for one in limits}
         counters = [
             shown
-            for stored, counter in sorted(self.store.counters())
+            for stored, counter in sorted(found, key=itemgetter(0))
             if (shown := self._shown(stored, counter, by_base, now)) is not None
         ]
-        return {"store": "memory", "uncounted": self.store.uncounted, "counters": counters}
+        return {"store": Memory.name, "uncounted": uncounted, "counters": counters}
 
     def reset(self, prefix: str) -> dict[str, Any]:
         """Forget the counters whose key begins with `prefix`, by an operator."""
@@ -266,11 +276,8 @@ class RateLimits:
     def _tell_uncounted(self, decision: Decision) -> None:
         """What is elsewhere tells of itself when it is away; that memory is full is told once a minute."""
         self._uncounted.inc()
-        if self.store.name == Memory.name and decision.now >= self._quiet_until:
-            self._quiet_until = decision.now + MINUTE
-            log.error(
-                "memory is full of exhausted counters: new clients pass uncounted, or not where on_error is deny"
-            )
+        if self.store.name == Memory.name:
+            self._full.tell(decision.now)
 
 
 async def _awaited(told: Awaitable[answer.Told | Undoable]) -> bytes | Undoable:

@@ -454,5 +454,7 @@ consumers:
                 second.says("redis does not answer")
                 metrics = second.metrics()
                 for outcome in ("allowed", "denied"):
-                    assert f'xds_rate_limit_redis_failures_total{{outcome="{outcome}"}}' in metrics
+                    assert (
+                        f'xds_rate_limit_store_failures_total{{outcome="{outcome}",store="redis"}}' in metrics
+                    )
                 assert 'xds_rate_limit_decisions_total{outcome="uncounted"}' in metrics

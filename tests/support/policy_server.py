@@ -49,10 +49,10 @@ class PolicyServerProcess:
 
     def ready(self) -> None:
         """Wait until it has its rules."""
-        wait_for(
-            lambda: httpx.get(f"http://{self.admin}/ready").status_code == 200,
-            f"the policy server to be ready; it says:\n{self.log}",
-        )
+        try:
+            wait_for(lambda: httpx.get(f"http://{self.admin}/ready").status_code == 200, "the policy server")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it says:\n{self.log}") from None
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it; returns the exit code."""
@@ -82,6 +82,13 @@ class PolicyServerProcess:
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = httpx.get(f"http://{self.admin}/status").json()
         return answer
+
+    def children(self) -> dict[str, int]:
+        """The processes of its workers and what is beside them, by name."""
+        assert self.process is not None
+        pid = self.process.pid
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return {Path(f"/proc/{one}/comm").read_text().strip(): int(one) for one in found}
 
     def metrics(self) -> str:
         return httpx.get(f"http://{self.admin}/metrics").text

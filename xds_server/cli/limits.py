@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import socket
 import time
 from typing import Any
 
+from xds_server.admin import ask
 from xds_server.cli import output
 from xds_server.cli.run import address
 from xds_server.errors import EnvironmentFailed, WrongUsage
@@ -41,8 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         status, shown = _ask(admin, "GET", "/limits")
     if status != http.client.OK:
         raise EnvironmentFailed(
-            f"the policy server at {admin} counts nothing that it can show; "
-            "one with several workers keeps its counters in each of them or in Redis"
+            f"the policy server at {admin} cannot show its counters: {shown.get('error', status)}"
         )
     if arguments.reset:
         _reset(admin, arguments)
@@ -95,32 +94,8 @@ def _beside(admin: str) -> str:
 
 def _ask(admin: str, method: str, path: str, body: str | None = None) -> tuple[int, Any]:
     """Status and JSON of an answer. Raises EnvironmentFailed."""
-    connection = _connection(admin)
     try:
-        connection.request(method, path, body.encode() if body is not None else None)
-        answer = connection.getresponse()
-        return answer.status, json.load(answer)
+        answer = ask(address("--admin", admin), method, path, body)
+        return answer.status, json.loads(answer.body)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise EnvironmentFailed(f"no policy server answers at {admin}: {error}; see --admin") from None
-    finally:
-        connection.close()
-
-
-def _connection(admin: str) -> http.client.HTTPConnection:
-    host, port = address("--admin", admin)
-    if not host.startswith("unix:"):
-        return http.client.HTTPConnection(host, port, timeout=10)
-    return _Local(host.removeprefix("unix:"))
-
-
-class _Local(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=10)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)

@@ -14,8 +14,7 @@ from xds_server.cli.run import address
 from xds_server.errors import WrongUsage
 
 if TYPE_CHECKING:
-    from xds_server.policy_server.run import Options
-    from xds_server.policy_server.workers import Make
+    from xds_server.policy_server.run import Make, Options
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,14 +47,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--workers",
         type=int,
-        default=1,
-        help="processes that share the address, each with its own rules; several need --counters redis://…; default: 1",
+        help="processes that share the address and the counters, each with its own rules; default: one for each core",
     )
     add(
         "--counters",
         default="memory",
         help="where limits are counted: memory, redis://HOST:PORT, rediss://, unix://PATH, "
-        "redis+cluster://HOST:PORT,... or redis+sentinel://HOST:PORT,.../NAME; several processes need a Redis",
+        "redis+cluster://HOST:PORT,... or redis+sentinel://HOST:PORT,.../NAME; several policy servers need a Redis",
     )
     add(
         "--descriptors",
@@ -86,15 +84,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _workers(arguments: argparse.Namespace) -> int:
+    from xds_server.policy_server.cores import cores
+
+    alone = arguments.grpc == "grpcio" and arguments.listen.startswith("unix:")
+    if arguments.workers is None:
+        return 1 if alone else cores()
     if arguments.workers < 1:
         raise WrongUsage("--workers: at least 1")
-    if arguments.workers > 1 and arguments.counters == "memory":
-        raise WrongUsage(
-            f"--workers {arguments.workers}: each would count limits in its own memory, so that up to "
-            f"{arguments.workers} times a limit would pass; share the counters with --counters redis://HOST:PORT, "
-            "or use --workers 1"
-        )
-    if arguments.workers > 1 and arguments.grpc == "grpcio" and arguments.listen.startswith("unix:"):
+    if arguments.workers > 1 and alone:
         raise WrongUsage("--grpc=grpcio: its workers can share a port, but no Unix socket")
     return int(arguments.workers)
 
@@ -125,21 +122,24 @@ def _alone(arguments: argparse.Namespace) -> int:
 
     from xds_server.policy_server.run import serve
 
-    registry = CollectorRegistry()
-    uvloop.run(serve(_options(arguments), tuple(make(registry) for make in _services(arguments)), registry))
+    uvloop.run(serve(_options(arguments), _services(arguments), CollectorRegistry()))
     return 0
 
 
 def _together(arguments: argparse.Namespace, workers: int) -> int:
     with tempfile.TemporaryDirectory(prefix="xds-policy-server-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when prometheus_client is imported
-        from xds_server.policy_server.workers import run as run_workers
+        try:
+            from xds_server.policy_server.workers import run as run_workers
 
-        made = _services(arguments)
-        return run_workers(_options(arguments), workers, made, Path(folder))
+            owner = Path(folder) / "counters.sock" if arguments.counters == "memory" else None
+            made = _services(arguments, owner)
+            return run_workers(_options(arguments), workers, made, Path(folder), owner)
+        finally:
+            del os.environ["PROMETHEUS_MULTIPROC_DIR"]
 
 
-def _services(arguments: argparse.Namespace) -> tuple[Make, ...]:
+def _services(arguments: argparse.Namespace, owner: Path | None = None) -> tuple[Make, ...]:
     from filters.rate_limit.redis_store import connect
     from xds_server.policy_server.descriptors import read
     from xds_server.policy_server.run import NOBODY
@@ -154,4 +154,4 @@ def _services(arguments: argparse.Namespace) -> tuple[Make, ...]:
         read(arguments.descriptors)  # so that mistakes end the command and not its workers
     elif arguments.xds == NOBODY:
         raise WrongUsage("--xds none: nothing is left to serve without --descriptors")
-    return services(arguments.counters, arguments.descriptors)
+    return services(arguments.counters, arguments.descriptors, owner)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, Protocol
 
@@ -12,6 +11,7 @@ import grpc
 import grpc.aio
 
 from filters.unary import RpcError, UnaryMethod, Undoable
+from xds_server.unary_server.accepting import Shared
 from xds_server.unary_server.events import Limits
 from xds_server.unary_server.server import UnaryServer
 
@@ -32,8 +32,8 @@ _OPTIONS = [
 class Carrier(Protocol):
     """A gRPC server of unary methods."""
 
-    async def start(self, address: str | socket.socket) -> int:
-        """Listen on ``HOST:PORT``, which other processes may share, ``unix:/PATH`` or a socket. Raises OSError."""
+    async def start(self, address: str | Shared) -> int:
+        """Listen on ``HOST:PORT``, which other processes may share, ``unix:/PATH`` or a shared socket. Raises OSError."""
         ...
 
     async def stop(self, grace: float) -> None:
@@ -53,7 +53,7 @@ class Native:
         limits = Limits(max_message=MOST_BYTES, max_streams=MOST_STREAMS, window=2 * MOST_BYTES)
         self._server = UnaryServer(methods, limits=limits)
 
-    async def start(self, address: str | socket.socket) -> int:
+    async def start(self, address: str | Shared) -> int:
         reuse = isinstance(address, str) and not address.startswith("unix:")
         return await self._server.start(address, reuse_port=reuse)
 
@@ -68,8 +68,8 @@ class Grpcio:
         self._methods = methods
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, address: str | socket.socket) -> int:
-        if isinstance(address, socket.socket):
+    async def start(self, address: str | Shared) -> int:
+        if isinstance(address, Shared):
             raise OSError("grpcio takes no socket that others share")
         server = grpc.aio.server(options=_OPTIONS)
         services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}

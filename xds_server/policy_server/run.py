@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -27,6 +26,7 @@ from xds_server.policy_server.rules import Rules
 from xds_server.policy_server.server import PolicyServer
 from xds_server.policy_server.sharing import shares_a_port
 from xds_server.policy_server.state import LastRules
+from xds_server.unary_server.accepting import Shared
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,9 @@ NOBODY = "none"
 """As the control plane's address: there is none, and nothing to wait for."""
 PATIENCE = 3.0
 """Seconds that a control plane which neither answers nor refuses gets before the last good rules decide."""
-TELLING = 0.2
-"""Seconds between two looks whether a worker's state has changed."""
+
+Make = Callable[[CollectorRegistry], Service]
+"""Makes a service, whose metrics go into the registry, in the event loop that uses it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +46,8 @@ class Options:
     """What `xds policy-server` was asked for. `xds` and `listen` are ``HOST:PORT`` or ``unix:/PATH``; `xds` may be NOBODY.
 
     `tls` is for the control plane. `admin` is where probes and metrics are, None for nowhere; a port of 0 is any free one. `drain` is the number of
-    seconds that requests under way get at the end. A worker among several may accept from a socket `listening` that
-    they share, and writes its state to a `status_file`. `own_counters` says that limits are counted in this process alone.
+    seconds that requests under way get at the end. A worker among several accepts from sockets `listening` that they
+    share. `own_counters` says that limits are counted by this server alone.
     `state` is the file of the last good rules, which is only read unless this process `keeps` it.
     """
 
@@ -57,18 +58,18 @@ class Options:
     tls: Tls | None = None
     drain: float = 5.0
     grpc: Kind = "native"
-    listening: socket.socket | None = None
-    status_file: Path | None = None
+    listening: Sequence[Shared] = ()
     own_counters: bool = False
     state: Path | None = None
     keeps: bool = True
 
 
-async def serve(options: Options, services: Sequence[Service], registry: CollectorRegistry) -> None:
-    """Serve until SIGINT or SIGTERM. `registry` has the services' metrics. Raises EnvironmentFailed."""
+async def serve(options: Options, makes: Sequence[Make], registry: CollectorRegistry) -> None:
+    """Serve until SIGINT or SIGTERM. Raises EnvironmentFailed."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    services = [make(registry) for make in makes]
     server, complete = PolicyServer(services, options.grpc), asyncio.Event()
     rules = Rules(table for service in services for table in service.tables)
     state = LastRules(options.state, keeps=options.keeps) if options.state is not None else None
@@ -83,7 +84,6 @@ async def serve(options: Options, services: Sequence[Service], registry: Collect
     following: asyncio.Task[None] = asyncio.create_task(_follow(client, options.xds, complete))
     pauses = Pauses()
     pauses.watch()
-    telling = asyncio.create_task(_tell(options.status_file, lambda: _status(server, client, rules)))
     try:
         if await _before(stop, _enough(complete, client, restored), following):
             await _listen(server, options, rules)
@@ -92,8 +92,7 @@ async def serve(options: Options, services: Sequence[Service], registry: Collect
         log.info("draining")
         await server.stop(options.drain)
         following.cancel()
-        telling.cancel()
-        await asyncio.wait({following, telling})
+        await asyncio.wait({following})
         pauses.end()
         if admin is not None:
             admin.stop()
@@ -128,8 +127,8 @@ async def _listen(server: PolicyServer, options: Options, rules: Rules) -> None:
         raise EnvironmentFailed(f"{error}; choose another address") from None
     if options.own_counters and shares_a_port():
         log.warning(
-            "another process listens on %s too: each counts limits in its own memory, so that more than a limit "
-            "passes; stop one of them, or give both the same --counters redis://HOST:PORT",
+            "another process listens on %s too: each counts limits in its own memory, so that more than a "
+            "limit passes; stop one of them, or give both the same --counters redis://HOST:PORT",
             address,
         )
     settle()
@@ -186,6 +185,7 @@ def _pages(server: PolicyServer, client: Client, rules: Rules, registry: Collect
 
 def _status(server: PolicyServer, client: Client, rules: Rules) -> dict[str, Any]:
     return {
+        "process": os.getpid(),
         "ready": server.healthy,
         "control_plane_connected": client.connected,
         "restored": not rules.complete,
@@ -193,18 +193,6 @@ def _status(server: PolicyServer, client: Client, rules: Rules) -> dict[str, Any
         "rules": dict(rules.counts()),
         "refused": dict(rules.refused),
     }
-
-
-async def _tell(file: Path | None, status: Callable[[], dict[str, Any]]) -> None:
-    """Keep a file up to date that another process reads, which never sees half of it."""
-    told: dict[str, Any] = {}
-    while file is not None:
-        now = {"process": os.getpid(), **status()}
-        if now != told:
-            told, new = now, file.with_suffix(".new")
-            new.write_text(json.dumps(now))
-            new.rename(file)
-        await asyncio.sleep(TELLING)
 
 
 def _node(options: Options) -> base_pb2.Node:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from grpc_health.v1 import health_pb2
 from filters.rules import Service
 from filters.unary import RpcError, UnaryMethod
 from xds_server.policy_server.carriers import Kind, carrier
+from xds_server.unary_server.accepting import Shared
 
 HEALTH = "grpc.health.v1.Health"
 NOT_FOUND = 5
@@ -31,23 +31,25 @@ class PolicyServer:
         methods = [self._counted(method) for service in services for method in service.methods]
         self._carrier = carrier(kind, [*methods, self._health()])
 
-    async def start(self, address: str, shared: socket.socket | None = None) -> str:
+    async def start(self, address: str, shared: Sequence[Shared] = ()) -> str:
         """Listen on ``HOST:PORT``, which other processes may share, or ``unix:/PATH``. Raises OSError.
 
-        `shared` is a socket that is bound there already, from which other processes accept too.
+        `shared` are sockets that are bound there already, from which other processes accept too.
         """
         try:
-            port = await self._carrier.start(address if shared is None else shared)
+            ports = [await self._carrier.start(one) for one in shared or (address,)]
         except OSError as error:
             raise OSError(f"cannot listen on {address}: {error.strerror or error}") from None
-        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{ports[0]}"
 
     async def stop(self, grace: float) -> None:
         """Take no more requests, finish those under way for at most `grace` seconds, and close the services."""
         self.healthy = False
         await self._carrier.stop(grace)
         for service in self._services:
-            service.close()
+            closing = service.close()
+            if closing is not None:
+                await closing
 
     def _counted(self, method: UnaryMethod) -> UnaryMethod:
         inner = method.call

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -13,30 +13,31 @@ from filters.ext_authz.service import Authorization
 from filters.rate_limit import reading
 from filters.rate_limit.imported import Domain
 from filters.rate_limit.limiter import Memory
+from filters.rate_limit.owner_store import OwnerStore
 from filters.rate_limit.redis_store import RedisStore, connect
 from filters.rate_limit.service import RateLimits, Store
 from filters.rules import Service
 from xds_server.policy_server.descriptors import Following
 
 
-def store(counters: str, registry: CollectorRegistry) -> Store:
-    """Where counters are: ``memory``, or the URL of a Redis. Raises ValueError for what is neither."""
-    if counters == "memory":
-        return Memory()
-    return RedisStore(connect(counters), registry)
+def store(counters: str, owner: Path | None, registry: CollectorRegistry) -> Store:
+    """Where counters are: ``memory``, which may be that of the process at `owner`, or the URL of a Redis."""
+    if counters != "memory":
+        return RedisStore(connect(counters), registry)
+    return Memory() if owner is None else OwnerStore(owner, registry)
 
 
 def services(
-    counters: str, descriptors: Path | None = None
+    counters: str, descriptors: Path | None = None, owner: Path | None = None
 ) -> tuple[Callable[[CollectorRegistry], Service], ...]:
-    """Each makes one service, whose metrics go into the registry; `counters` is where limits are counted.
+    """Each makes one service, whose metrics go into the registry; `counters` and `owner` are as `store` has them.
 
     `descriptors` is a file or folder with the limits of Envoys that other people configure.
     """
 
     @cache
     def limits(registry: CollectorRegistry) -> RateLimits:
-        return RateLimits(registry, store(counters, registry))
+        return RateLimits(registry, store(counters, owner, registry))
 
     return (
         lambda registry: _authorization(limits(registry), registry),
@@ -56,4 +57,10 @@ def _limits(limits: RateLimits, descriptors: Path | None) -> Service:
     def use(domains: Mapping[str, Domain]) -> None:
         limits.domains = domains
 
-    return dataclasses.replace(service, close=Following(descriptors, use).end)
+    following = Following(descriptors, use)
+
+    def close() -> Awaitable[None] | None:
+        following.end()
+        return service.close()
+
+    return dataclasses.replace(service, close=close)

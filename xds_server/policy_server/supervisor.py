@@ -6,12 +6,13 @@ The parent never starts a thread or a loop: only so is forking safe, and signals
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 from xds_server.errors import EnvironmentFailed, XdsError
 from xds_server.proxy.launch import end_with_parent
@@ -21,27 +22,29 @@ log = logging.getLogger(__name__)
 SHORTEST, LONGEST = 0.1, 5.0
 """Seconds before a child is started again: doubled each time that it died young."""
 YOUNG = 10.0
+PR_SET_NAME = 15
+"""prctl(2): what `ps -o comm` and `top` show, at most 15 bytes."""
 _WAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 
 
 class Supervisor:
-    """Runs each of `children` in a process of its own; `ended` is told its number after one died.
+    """Runs each of `children` in a process of its own that has its name. What a child returns is its exit code.
 
-    What a child returns is its exit code. They get SIGTERM at the end, and SIGKILL when they outlast `grace` seconds.
+    At the end `ending` is called, they get SIGTERM, and SIGKILL when they outlast `grace` seconds.
     """
 
     def __init__(
-        self, children: Sequence[Callable[[], int]], grace: float, ended: Callable[[int], None]
+        self, children: Mapping[str, Callable[[], int]], grace: float, ending: Callable[[], None]
     ) -> None:
         self._children = children
         self._grace = grace
-        self._ended = ended
-        self._running: dict[int, int] = {}
-        """Process ids to numbers."""
-        self._begun: dict[int, float] = {}
-        """When each number was last started."""
-        self._due = dict.fromkeys(range(len(children)), 0.0)
-        self._pause = dict.fromkeys(range(len(children)), SHORTEST)
+        self._ending = ending
+        self._running: dict[int, str] = {}
+        """Process ids to names."""
+        self._begun: dict[str, float] = {}
+        """When each was last started."""
+        self._due = dict.fromkeys(children, 0.0)
+        self._pause = dict.fromkeys(children, SHORTEST)
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT, or until a child finds at its first start that it cannot; the exit code."""
@@ -53,46 +56,45 @@ class Supervisor:
 
     def _run(self) -> int:
         while True:
-            for number in [one for one, when in self._due.items() if when <= time.monotonic()]:
-                self._start(number)
+            for name in [one for one, when in self._due.items() if when <= time.monotonic()]:
+                self._start(name)
             found = signal.sigtimedwait(_WAITED, self._until_due())
             if found is not None and found.si_signo != signal.SIGCHLD:
                 return self._end(0)
-            for number, code in self._reaped():
-                if code == EnvironmentFailed.exit_code and self._pause[number] == SHORTEST:
+            for name, code in self._reaped():
+                if code == EnvironmentFailed.exit_code and self._pause[name] == SHORTEST:
                     return self._end(code)
-                self._again(number, code)
+                self._again(name, code)
 
     def _until_due(self) -> float:
         return max(0.0, min(self._due.values(), default=60.0 + time.monotonic()) - time.monotonic())
 
-    def _start(self, number: int) -> None:
-        del self._due[number]
-        self._begun[number] = time.monotonic()
+    def _start(self, name: str) -> None:
+        del self._due[name]
+        self._begun[name] = time.monotonic()
         process = os.fork()
         if process == 0:
-            _become(self._children[number])
-        self._running[process] = number
+            _become(name, self._children[name])
+        self._running[process] = name
 
-    def _reaped(self) -> list[tuple[int, int]]:
-        """Numbers and exit codes of those that died; minus the signal where it was one."""
+    def _reaped(self) -> list[tuple[str, int]]:
+        """Names and exit codes of those that died; minus the signal where it was one."""
         found = []
         for process in tuple(self._running):
             ended, status = os.waitpid(process, os.WNOHANG)
             if ended:
-                number = self._running.pop(process)
-                self._ended(number)
-                found.append((number, os.waitstatus_to_exitcode(status)))
+                found.append((self._running.pop(process), os.waitstatus_to_exitcode(status)))
         return found
 
-    def _again(self, number: int, code: int) -> None:
+    def _again(self, name: str, code: int) -> None:
         now = time.monotonic()
-        pause = self._pause[number] if now - self._begun[number] < YOUNG else SHORTEST
-        log.error("process %d ended with %d; it is started again in %.1f s", number, code, pause)
-        self._due[number] = now + pause
-        self._pause[number] = min(pause * 2, LONGEST)
+        pause = self._pause[name] if now - self._begun[name] < YOUNG else SHORTEST
+        log.error("%s ended with %d; it is started again in %.1f s", name, code, pause)
+        self._due[name] = now + pause
+        self._pause[name] = min(pause * 2, LONGEST)
 
     def _end(self, code: int) -> int:
+        self._ending()
         self._tell(signal.SIGTERM)
         latest = time.monotonic() + self._grace
         while self._running:
@@ -109,11 +111,13 @@ class Supervisor:
                 os.kill(process, number)
 
 
-def _become(child: Callable[[], int]) -> None:
+def _become(name: str, child: Callable[[], int]) -> None:
     """What the forked process does; it never returns."""
     code = 1
     try:
         end_with_parent()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED)
         code = child()
     except XdsError as error:

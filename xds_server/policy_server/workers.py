@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import gc
+import http.client
 import json
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,58 +19,120 @@ import uvloop
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from filters.rules import Service
-from xds_server.admin import Page, Pages
+from filters.rate_limit.limiter import Memory
+from filters.rate_limit.owner import Owner
+from filters.rate_limit.service import microseconds
+from xds_server.admin import UNIX, Page, Pages, ask
 from xds_server.errors import EnvironmentFailed
-from xds_server.policy_server.run import Options, listen_admin, serve
+from xds_server.policy_server.listening import listening, stop
+from xds_server.policy_server.run import Make, Options, listen_admin, serve
 from xds_server.policy_server.supervisor import Supervisor
+from xds_server.unary_server.accepting import Shared, counts
 
 _AFTER_DRAIN = 5.0
 """Seconds that a worker may outlast its drain."""
+_PATIENCE = 2.0
+"""Seconds for a worker to tell its state."""
+_PAGES, _ACTIONS = ("/limits",), ("/limits/reset",)
+"""What any worker answers for all, as all have the same rules and counters."""
 
-Make = Callable[[CollectorRegistry], Service]
 
+def run(options: Options, count: int, services: tuple[Make, ...], folder: Path, owner: Path | None) -> int:
+    """Serve with `count` workers until a signal comes; the exit code.
 
-def run(options: Options, count: int, services: tuple[Make, ...], folder: Path) -> int:
-    """Serve with `count` workers, which share `folder` (PROMETHEUS_MULTIPROC_DIR), until a signal comes; the exit code."""
-    with _listening(options.listen) as shared:
-        children = [partial(_work, options, number, services, shared, folder) for number in range(count)]
+    They share `folder` (PROMETHEUS_MULTIPROC_DIR), which nobody else may open. At `owner` one more process keeps their
+    counters, where they are in memory.
+    """
+    # grpcio takes no socket that is bound already: there the kernel shares the port
+    mine = listening(options.listen) if options.grpc == "native" else contextlib.nullcontext(())
+    with mine as shared, _bound(owner) as counters:
+        connections = counts(count)
+        children: dict[str, Callable[[], int]] = {
+            f"xds-worker-{number}": partial(
+                _work,
+                options,
+                number,
+                services,
+                [Shared(socket=one, counts=connections, number=number) for one in shared],
+                folder,
+            )
+            for number in range(count)
+        }
+        for one in counters:
+            children["xds-counters"] = partial(_own, one, shared)
         if options.admin is not None:
-            children.append(partial(_show, options.admin, count, folder))
+            children["xds-admin"] = partial(_show, options.admin, count, folder, shared)
         gc.freeze()  # what is loaded stays shared between the processes
-        supervisor = Supervisor(
-            children,
-            options.drain + _AFTER_DRAIN,
-            ended=lambda number: _status_file(folder, number).unlink(missing_ok=True),
-        )
-        return supervisor.run()
+        grace = options.drain + _AFTER_DRAIN
+        return Supervisor(children, grace, ending=partial(stop, shared)).run()
 
 
 def _work(
     options: Options,
     number: int,
     services: tuple[Make, ...],
-    shared: socket.socket | None,
+    shared: Sequence[Shared],
     folder: Path,
 ) -> int:
     name = options.node_id or f"policy-server@{socket.gethostname()}"
     mine = dataclasses.replace(
         options,
-        admin=None,
+        admin=_admin(folder, number),
         node_id=f"{name}/{number}",
         listening=shared,
-        status_file=_status_file(folder, number),
         keeps=number == 0,
+        # the others have the same sockets, so that one says it for all
+        own_counters=options.own_counters and number == 0 and bool(shared),
     )
-    registry = CollectorRegistry()
-    uvloop.run(serve(mine, tuple(make(registry) for make in services), registry))
+    uvloop.run(serve(mine, services, CollectorRegistry()))
     return 0
 
 
-def _show(address: tuple[str, int], count: int, folder: Path) -> int:
-    """Answer for all workers from what they write."""
+def _own(counters: socket.socket, shared: Sequence[socket.socket]) -> int:
+    """Keep the counters of all workers, until they have drained."""
+    _leave(shared)
+    gc.disable()  # counters have no cycles, and to look through a million of them would hold up decisions
+    uvloop.run(_owning(counters))
+    return 0
+
+
+async def _owning(counters: socket.socket) -> None:
+    end = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, end.set)
+    owner = Owner(Memory(), microseconds)
+    server = await owner.start(counters)
+    await end.wait()
+    await owner.unused.wait()
+    server.close()
+
+
+@contextlib.contextmanager
+def _bound(path: Path | None) -> Iterator[Sequence[socket.socket]]:
+    """The owner's socket, which outlives an owner: workers that connect meanwhile wait for the next one."""
+    if path is None:
+        yield ()
+        return
+    with listening(f"{UNIX}{path}") as found:
+        for one in found:
+            one.listen()
+            one.setblocking(False)
+        yield found
+
+
+def _leave(shared: Sequence[socket.socket]) -> None:
+    """Nothing listens on any more when the last worker stops to, be the supervisor dead too."""
+    for one in shared:
+        one.close()
+
+
+def _show(address: tuple[str, int], count: int, folder: Path, shared: Sequence[socket.socket]) -> int:
+    """Answer for all workers, by asking them."""
+    _leave(shared)
+    workers = [_admin(folder, number) for number in range(count)]
+    actions = {path: partial(_ask_any, workers, "POST", path) for path in _ACTIONS}
     try:
-        admin = listen_admin(address, _pages(count, folder))
+        admin = listen_admin(address, _pages(workers, folder), actions)
     except OSError as error:
         raise EnvironmentFailed(f"{error}; choose another admin address") from None
     ends = {signal.SIGTERM, signal.SIGINT}
@@ -78,9 +142,9 @@ def _show(address: tuple[str, int], count: int, folder: Path) -> int:
     return 0
 
 
-def _pages(count: int, folder: Path) -> Pages:
+def _pages(workers: Sequence[tuple[str, int]], folder: Path) -> Pages:
     def ready() -> Page:
-        serving = sum(bool(one["ready"]) for one in _statuses(count, folder))
+        serving = sum(bool(one["ready"]) for one in _statuses(workers))
         return Page.of({"ready": serving > 0, "workers": serving}, 200 if serving else 503)
 
     def metrics() -> Page:
@@ -91,8 +155,9 @@ def _pages(count: int, folder: Path) -> Pages:
     return {
         "/healthz": lambda: Page.of({"status": "ok"}),
         "/ready": ready,
-        "/status": lambda: Page.of(together(_statuses(count, folder))),
+        "/status": lambda: Page.of(together(_statuses(workers))),
         "/metrics": metrics,
+        **{path: partial(_ask_any, workers, "GET", path) for path in _PAGES},
     }
 
 
@@ -108,37 +173,22 @@ def together(workers: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _statuses(count: int, folder: Path) -> list[dict[str, Any]]:
+def _statuses(workers: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
+    """The states of those that answer."""
     found = []
-    for number in range(count):
-        with contextlib.suppress(FileNotFoundError):
-            found.append(json.loads(_status_file(folder, number).read_bytes()))
+    for one in workers:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            found.append(json.loads(ask(one, "GET", "/status", timeout=_PATIENCE).body))
     return found
 
 
-def _status_file(folder: Path, number: int) -> Path:
-    return folder / f"status-{number}.json"
+def _ask_any(workers: Sequence[tuple[str, int]], method: str, path: str, body: str | None = None) -> Page:
+    """The answer of the first worker that gives one."""
+    for one in workers:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return ask(one, method, path, body)
+    return Page.of({"error": "no worker answers"}, 503)
 
 
-@contextlib.contextmanager
-def _listening(address: str) -> Iterator[socket.socket | None]:
-    """The socket that all workers accept from, where the kernel does not share the address (a port is shared).
-
-    Nobody can connect before the first worker with its rules listens.
-    """
-    if not address.startswith("unix:"):
-        yield None
-        return
-    path = address.removeprefix("unix:").removeprefix("//")
-    with socket.socket(socket.AF_UNIX) as probe:
-        if probe.connect_ex(path) == 0:
-            raise EnvironmentFailed(f"somebody listens on {address}; choose another address")
-    with socket.socket(socket.AF_UNIX) as shared:
-        Path(path).unlink(missing_ok=True)
-        try:
-            shared.bind(path)
-        except OSError as error:
-            raise EnvironmentFailed(f"cannot listen on {address}: {error}; choose another address") from None
-        shared.setblocking(False)
-        yield shared
-        Path(path).unlink(missing_ok=True)
+def _admin(folder: Path, number: int) -> tuple[str, int]:
+    return f"{UNIX}{folder}/admin-{number}.sock", 0

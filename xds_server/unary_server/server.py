@@ -13,6 +13,7 @@ from typing import Any
 
 from filters.unary import RpcError, UnaryMethod, Undoable
 from xds_server.unary_server import grpc
+from xds_server.unary_server.accepting import Accepting, Shared
 from xds_server.unary_server.connection import Connection
 from xds_server.unary_server.events import Cancelled, Limits, Request, Unread
 from xds_server.unary_server.grpc import Status
@@ -44,23 +45,25 @@ class UnaryServer:
         self.keepalive = keepalive
         self._methods = {method.path.encode(): method for method in methods}
         self._limits = limits or Limits()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Accepting] = []
+        self._accepting: list[Accepting] = []
         self._connections: set[_Protocol] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def start(
-        self, address: str | socket.socket, *, tls: ssl.SSLContext | None = None, reuse_port: bool = False
+        self, address: str | Shared, *, tls: ssl.SSLContext | None = None, reuse_port: bool = False
     ) -> int:
-        """Listen on ``host:port``, ``unix:/path`` or a bound socket; returns the port (0: none).
+        """Listen on ``host:port``, ``unix:/path`` or a socket that others share; returns the port (0: none).
 
         `tls` must offer ``h2`` by ALPN (see `server_context`). Raises OSError when the address is taken.
         """
         loop = asyncio.get_running_loop()
         make: Callable[[], asyncio.BaseProtocol] = self._protocol
-        if isinstance(address, socket.socket):
-            create = loop.create_unix_server if address.family == socket.AF_UNIX else loop.create_server
-            server = await create(make, sock=address, ssl=tls)
+        server: asyncio.Server | Accepting
+        if isinstance(address, Shared):
+            server = Accepting(address, make, tls)
+            self._accepting.append(server)
         elif address.startswith("unix:"):
             path = address.removeprefix("unix:").removeprefix("//")
             _remove_stale(path)
@@ -81,6 +84,7 @@ class UnaryServer:
 
     async def drain(self, grace: float) -> None:
         """Take no new connections and requests, and give those under way `grace` seconds."""
+        self._accepting.clear()
         for server in self._servers:
             server.close()
         for connection in tuple(self._connections):
@@ -91,6 +95,10 @@ class UnaryServer:
             connection.abort()
         self._servers.clear()
 
+    def _count(self) -> None:
+        for one in self._accepting:
+            one.count(len(self._connections))
+
     def _protocol(self) -> _Protocol:
         return _Protocol(self._methods, self._limits, self)
 
@@ -98,10 +106,12 @@ class UnaryServer:
         """A connection came in."""
         self._connections.add(connection)
         self._idle.clear()
+        self._count()
 
     def ended(self, connection: _Protocol) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
+        self._count()
         if not self._connections:
             self._idle.set()
 

@@ -122,7 +122,7 @@ def test_values_of_clients_make_no_long_keys_and_stay_apart() -> None:
     short_form = "x" * 64 + "~"
     values = [long, long + "y", short_form, "x" * 128, "x" * 129]
     assert [asking.ask(header_x=one).overall_code for one in values * 2] == [OK] * 5 + [OVER] * 5
-    kept = [key for key, _ in memory.counters()]
+    kept = [key for key, _ in memory.listed()[1]]
     assert max(map(len, kept)) < 300
     form = next(key for key in kept if "~" in key and len(key) > 150).partition("=")[2]
     assert (
@@ -135,7 +135,7 @@ def test_a_cost_without_measure_rejects_and_is_no_more_than_the_largest_limit(al
     memory = Memory()
     asking = Asking(memory, algorithm=algorithm, unit="requests", cost_header="header:cost", statuses=[500])
     asking.ask(header_cost="9" * 19, done="true", status="500")
-    (_, counter) = memory.counters()[0]
+    (_, counter) = memory.listed()[1][0]
     assert counter.until - START <= (2**32 + 1) * 86_400_000_000
     assert asking.ask().overall_code == OVER
 

@@ -1,0 +1,83 @@
+"""What is answered and told where a request cannot be counted, and when a store is left alone after failures."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter
+
+from filters.rate_limit.calendar import SECOND
+from filters.rate_limit.limiter import Decision, Hit
+
+log = logging.getLogger(__name__)
+
+FAILURES = 5
+"""Failures in a row after which a store is left alone for a while."""
+PAUSE = 1.0
+"""Seconds of that."""
+QUIET = 60 * SECOND
+"""Microseconds between two lines of the log that memory is full."""
+
+
+class Circuit:
+    """Between decisions and a store of counters elsewhere, `store` in metrics and `called` in the log.
+
+    Where no answer comes, a request passes unless one of its limits says otherwise. The log says so once for each time
+    that the store goes away, and once when it is back.
+    """
+
+    def __init__(self, store: str, called: str, registry: CollectorRegistry) -> None:
+        self._store = store
+        self._called = called
+        self._failures = 0
+        self._until = 0.0
+        self._unanswered = Counter(
+            "xds_rate_limit_store_failures",
+            "Decisions for which the counters' store gave no answer.",
+            ["store", "outcome"],
+            registry=registry,
+        )
+
+    @property
+    def left_alone(self) -> bool:
+        """Whether the store is not to be asked now."""
+        return self._until > 0 and time.monotonic() < self._until
+
+    def answered(self) -> None:
+        """The store answers."""
+        if self._failures >= FAILURES:
+            log.warning("%s answers again; limits are counted", self._called)
+        self._failures, self._until = 0, 0.0
+
+    def failed(self, now: int, hits: Sequence[Hit], error: BaseException) -> Decision:
+        """The decision on `hits` without counters, because of `error`."""
+        admitted = all(hit.limit.allow_on_error for hit in hits)
+        self._unanswered.labels(self._store, "allowed" if admitted else "denied").inc()
+        if not self.left_alone:
+            self._failures += 1
+            if self._failures == FAILURES:
+                log.error(
+                    "%s does not answer: %s; limits are not counted, requests pass unless on_error is deny",
+                    self._called,
+                    error or type(error).__name__,
+                )
+            if self._failures >= FAILURES:
+                self._until = time.monotonic() + PAUSE
+        return Decision(admitted, now, (), uncounted=True)
+
+
+class FullMemory:
+    """Says once a minute that memory has no place for a new counter."""
+
+    def __init__(self) -> None:
+        self._quiet_until = 0
+
+    def tell(self, now: int) -> None:
+        """A request could not be counted."""
+        if now >= self._quiet_until:
+            self._quiet_until = now + QUIET
+            log.error(
+                "memory is full of exhausted counters: new clients pass uncounted, or not where on_error is deny"
+            )

@@ -1,0 +1,99 @@
+"""The one owner of the counters of several processes: it decides for all of them, in the order in which they ask."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+from filters.rate_limit import wire
+from filters.rate_limit.circuit import FullMemory
+from filters.rate_limit.limiter import Memory
+
+AT_A_TIME = 1000
+"""Counters in one frame of a list, between which others are answered."""
+
+
+class Owner:
+    """Serves `memory` on a socket, by `clock` (microseconds). `unused` is set while nobody is connected."""
+
+    def __init__(self, memory: Memory, clock: Callable[[], int]) -> None:
+        self.memory = memory
+        self.clock = clock
+        self.full = FullMemory()
+        self.unused = asyncio.Event()
+        self.unused.set()
+        self._connected = 0
+
+    async def start(self, listening: socket.socket) -> asyncio.Server:
+        """Accept from a Unix socket that is bound."""
+        loop = asyncio.get_running_loop()
+        return await loop.create_unix_server(lambda: _Connection(self), sock=listening)
+
+    def connected(self, change: int) -> None:
+        """So many connections more."""
+        self._connected += change
+        if self._connected:
+            self.unused.clear()
+        else:
+            self.unused.set()
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._frames = wire.Frames()
+        self._answering = wire.Answering(owner.memory)
+        self._transport: asyncio.Transport
+        self._writable = asyncio.Event()
+        self._operators: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._owner.connected(1)
+        self._writable.set()
+        self._transport.write(wire.frame(wire.HELLO))
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._owner.connected(-1)
+        for task in self._operators:
+            task.cancel()
+
+    def pause_writing(self) -> None:
+        """Who does not read its answers is not read either."""
+        self._writable.clear()
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+        self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        values = self._frames.receive(data)
+        now = self._owner.clock()
+        asked = [one for one in values if type(one) is list]
+        if asked:
+            uncounted = self._owner.memory.uncounted
+            self._transport.write(b"".join([self._answering.answer(one, now) for one in asked]))
+            if self._owner.memory.uncounted != uncounted:
+                self._owner.full.tell(now)
+        for one in values:
+            if type(one) is tuple:
+                task = asyncio.create_task(self._operate(*one))
+                self._operators.add(task)
+                task.add_done_callback(self._operators.discard)
+
+    async def _operate(self, operation: int, prefix: str) -> None:
+        """What takes long is done in a thread and told in pieces; decisions go on meanwhile."""
+        memory = self._owner.memory
+        if operation == wire.RESET:
+            self._transport.write(wire.frame(await asyncio.to_thread(memory.reset, prefix)))
+            return
+        uncounted, found = await asyncio.to_thread(memory.listed, prefix)
+        for begin in range(0, len(found), AT_A_TIME):
+            pieces: Any = wire.frame(wire.listed(found[begin : begin + AT_A_TIME]))
+            self._transport.write(pieces)
+            await self._writable.wait()
+            await asyncio.sleep(0)
+        self._transport.write(wire.frame(uncounted))

@@ -1,0 +1,55 @@
+"""An owner of counters as a process of its own, on a socket that outlives it as that of a supervisor does."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Self
+
+from filters.rate_limit.limiter import Memory
+from filters.rate_limit.owner import Owner
+from filters.rate_limit.service import microseconds
+
+
+def _own(listening: socket.socket) -> None:
+    async def own() -> None:
+        server = await Owner(Memory(), microseconds).start(listening)
+        await server.serve_forever()
+
+    asyncio.run(own())
+
+
+class OwnerProcess:
+    """Use as a context manager; `kill` and `start` are the end and the beginning of an owner."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "counters.sock"
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._process: multiprocessing.process.BaseProcess
+
+    def __enter__(self) -> Self:
+        self._listening.bind(str(self.path))
+        self._listening.listen()
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._listening.close()
+
+    def start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._process = context.Process(target=_own, args=(self._listening,))
+        self._process.start()
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self._process.join()
+
+    def signal(self, number: int) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)

@@ -1,0 +1,62 @@
+"""Sockets that the workers of one policy server share: bound before they are forked, and accepted from by all."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from xds_server.errors import EnvironmentFailed
+
+UNIX = "unix:"
+
+
+@contextlib.contextmanager
+def listening(address: str) -> Iterator[Sequence[socket.socket]]:
+    """Bound to ``HOST:PORT``, which other processes may share, or ``unix:/PATH``. Raises EnvironmentFailed.
+
+    Nobody can connect before the first worker with its rules listens, and nobody any more at the end.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            found = [_unix(address, stack)] if address.startswith(UNIX) else list(_tcp(address, stack))
+        except OSError as error:
+            raise EnvironmentFailed(
+                f"cannot listen on {address}: {error.strerror or error}; choose another address"
+            ) from None
+        yield found
+
+
+def stop(sockets: Sequence[socket.socket]) -> None:
+    """Take no more connections, in all processes that accept from them."""
+    for one in sockets:
+        with contextlib.suppress(OSError):  # nobody listened yet
+            one.shutdown(socket.SHUT_RDWR)
+
+
+def _unix(address: str, stack: contextlib.ExitStack) -> socket.socket:
+    path = Path(address.removeprefix(UNIX).removeprefix("//"))
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            raise OSError("somebody listens there")
+    one = stack.enter_context(socket.socket(socket.AF_UNIX))
+    path.unlink(missing_ok=True)
+    one.bind(str(path))
+    stack.callback(path.unlink, missing_ok=True)
+    return one
+
+
+def _tcp(address: str, stack: contextlib.ExitStack) -> Iterator[socket.socket]:
+    host, _, port = address.rpartition(":")
+    found = socket.getaddrinfo(
+        host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    for family, kind, protocol, _, where in dict.fromkeys(found):
+        one = stack.enter_context(socket.socket(family, kind, protocol))
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.bind(where)
+        yield one
