@@ -84,8 +84,8 @@ def _throughput(folder: Path) -> tuple[float, float]:
         {"match": {"prefix": "/api/users/"}, "route": {"cluster": "users", "prefix_rewrite": "/users/"}}
     ]
     with (
-        Envoy(_static(backend, respond), folder),
-        Envoy(_static(plain, forward, backend), folder),
+        Envoy(static(backend, respond), folder),
+        Envoy(static(plain, forward, backend), folder),
         Running(folder / "gateway", folder),
     ):
         for one in (plain, port):
@@ -127,7 +127,7 @@ def _rate(port: int) -> float:
     return float(found[1])
 
 
-def _static(port: int, routes: list[dict[str, Any]], backend: int | None = None) -> dict[str, Any]:
+def static(port: int, routes: list[dict[str, Any]], backend: int | None = None) -> dict[str, Any]:
     """The least that serves these routes."""
     extensions = "type.googleapis.com/envoy.extensions.filters"
     manager = {
