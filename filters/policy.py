@@ -146,9 +146,8 @@ class Policy(Generic[S]):
     implied: ClassVar[bool] = False
     """Whether a route has it unless it says `off`, which then stays among its settings."""
 
-    needs_upstream: ClassVar[bool] = False
-    """Whether Envoy runs it only where a request goes to an upstream, not where the gateway answers itself."""
-
+    alone: ClassVar[str] = "remove it"
+    """The remedy where settings do not hold because the gateway answers itself."""
     answers: ClassVar[bool] = False
     """Whether a route that carries it needs no action, because the policy answers each request."""
 
@@ -177,6 +176,10 @@ class Policy(Generic[S]):
         `used` are all settings that some route carries. Names are unique for each type.
         """
         return ()
+
+    def unforwarded(self, settings: S) -> S | None:
+        """What of these settings holds where no request goes to an upstream, as the gateway answers itself."""
+        return settings
 
     def explain(self, settings: S, context: Context) -> str:
         """Where and how these settings are enforced, in a few words, for ``xds explain``."""

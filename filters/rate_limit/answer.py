@@ -63,7 +63,7 @@ def headers(decision: Decision, styles: Collection[str] = STYLES) -> Iterator[tu
     if X_RATELIMIT in styles:
         yield from _x_ratelimit(decision)
     if IETF in styles and figures:
-        yield "ratelimit-policy", ", ".join(_policy(one.limit) for one in figures)
+        yield "ratelimit-policy", ", ".join(policy(one.limit) for one in figures)
         yield "ratelimit", ", ".join(_state(one, decision.now) for one in figures)
     if not decision.admitted:
         yield "retry-after", str(retry_after(decision))
@@ -92,21 +92,21 @@ def retry_after(decision: Decision) -> int:
     return max([1, *(seconds(one.wait) for one in decision.violated)])
 
 
-def _policy(limit: Limit) -> str:
+def policy(limit: Limit) -> str:
     """An item of RateLimit-Policy (draft 11 section 3)."""
     unit = "" if limit.unit == "requests" else f';qu="{limit.unit}"'
     window = "" if limit.unit == "concurrent-requests" else f";w={limit.length // SECOND}"
-    return f"{_string(limit.name)};q={capacity(limit)}{unit}{window}"
+    return f"{string(limit.name)};q={capacity(limit)}{unit}{window}"
 
 
 def _state(figure: Figure, now: int) -> str:
     """An item of RateLimit (draft 11 section 4)."""
     reset = "" if figure.limit.unit == "concurrent-requests" else f";t={seconds(figure.reset - now)}"
-    return f"{_string(figure.limit.name)};r={figure.remaining}{reset}"
+    return f"{string(figure.limit.name)};r={figure.remaining}{reset}"
 
 
 @lru_cache(maxsize=4096)
-def _string(text: str) -> str:
+def string(text: str) -> str:
     """A string of structured fields (RFC 9651 section 3.3.3), which has printable ASCII only."""
     plain = "".join(one if " " <= one <= "~" else "?" for one in text)
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'

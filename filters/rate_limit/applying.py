@@ -66,9 +66,9 @@ def on_route(context: Context) -> OnRoute:
     )
 
 
-def local_limits(context: Context) -> tuple[Limit, ...]:
-    """The limits on the route of `context` that each proxy counts for itself."""
+def local_places(context: Context) -> tuple[tuple[str, Limit], ...]:
+    """The limits on the route of `context` that each proxy counts for itself, with the place of each."""
     settings = context.beside.get("rate_limit")
     levels = settings.places if isinstance(settings, Levels) else ()
-    found = (one for _, written in levels for one in each(written))
-    return tuple(one for one in found if isinstance(one, Limit) and one.scope == "local")
+    found = ((place, one) for place, written in levels for one in each(written))
+    return tuple((place, one) for place, one in found if isinstance(one, Limit) and one.scope == "local")

@@ -14,10 +14,11 @@ from envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
 from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2
 from envoy.type.v3 import percent_pb2, token_bucket_pb2
 from google.protobuf import duration_pb2, wrappers_pb2
+from google.protobuf.message import Message
 
 from filters.limits import MOST, Limit
-from filters.policy import header
-from filters.rate_limit import answer, descriptors
+from filters.policy import HttpFilter, header
+from filters.rate_limit import answer, descriptors, local_headers
 from filters.rate_limit.calendar import LENGTHS, SECOND
 
 FILTER = "xds.rate_limit.local"
@@ -34,8 +35,11 @@ Entries = tuple[tuple[str, descriptors.Action], ...]
 """The keys of a descriptor with what fills them."""
 
 
-def on_route(route: str, limits: Collection[Limit], *, headers: bool) -> local_rate_limit_pb2.LocalRateLimit:
-    """What a route carries for its local limits. `headers` tells clients of them in X-RateLimit headers."""
+def on_route(
+    route: str, places: Collection[tuple[str, Limit]], styles: Collection[str]
+) -> dict[str, Message]:
+    """What a route carries for its local limits, each with its place. Clients are told of them in these styles."""
+    limits = [limit for _, limit in places]
     config = local_rate_limit_pb2.LocalRateLimit(
         stat_prefix="local",
         token_bucket=_bucket(MOST, MOST, SECOND),
@@ -45,8 +49,6 @@ def on_route(route: str, limits: Collection[Limit], *, headers: bool) -> local_r
         max_dynamic_descriptors=wrappers_pb2.UInt32Value(value=CLIENTS),
         response_headers_to_add=[header("retry-after", str(max(map(_retry_after, limits))))],
     )
-    if headers:
-        config.enable_x_ratelimit_headers = ratelimit_pb2.DRAFT_VERSION_03
     for number, limit in enumerate(limits):
         for name, known, unmatched in _ways(limit, f"{route}/{number}"):
             entries = (*known, *unmatched)
@@ -56,12 +58,16 @@ def on_route(route: str, limits: Collection[Limit], *, headers: bool) -> local_r
                 )
             )
             config.descriptors.append(_descriptor(limit, name, (key for key, _ in known)))
-    return config
+    if not styles:
+        return {FILTER: config}
+    config.enable_x_ratelimit_headers = ratelimit_pb2.DRAFT_VERSION_03
+    return {FILTER: config, local_headers.FILTER: local_headers.on_route(places, styles)}
 
 
-def filter_config() -> local_rate_limit_pb2.LocalRateLimit:
-    """What every listener carries: nothing is limited until a route says so."""
-    return local_rate_limit_pb2.LocalRateLimit(stat_prefix="local")
+def http_filters() -> tuple[HttpFilter, ...]:
+    """What every listener carries: nothing is limited, nor told, until a route says so."""
+    config = local_rate_limit_pb2.LocalRateLimit(stat_prefix="local")
+    return (local_headers.http_filter(), HttpFilter(name=FILTER, config=config))
 
 
 def _ways(limit: Limit, name: str) -> Iterator[tuple[str, Entries, Entries]]:

@@ -17,7 +17,7 @@ from filters.language.options import OFF
 from filters.limits import ConcurrencyLimit, Limit, Quota, repeated_windows
 from filters.policy import NOTHING, POLICY_SERVER, Context, HttpFilter, Levels, Policy, RoutePart, Stage
 from filters.rate_limit import answer, descriptors, local, within
-from filters.rate_limit.applying import OnRoute, Styles, local_limits, on_route, places
+from filters.rate_limit.applying import OnRoute, Styles, local_places, on_route, places
 from filters.rate_limit.rules import LIMITS, each, of_plan, shared
 from filters.reasons import Reason, details
 from filters.rules import Rule
@@ -46,14 +46,15 @@ def _entries(found: OnRoute, context: Context) -> Iterator[descriptors.Action]:
 
 def part(context: Context) -> RoutePart:
     """What the route of `context` carries for all of its limits together."""
-    found, own = on_route(context), local_limits(context)
-    if not found.written and not own:
+    found, own = on_route(context), local_places(context)
+    asks = context.forwards and bool(found.written)
+    if not asks and not own:
         return NOTHING
     configs: dict[str, Message] = {}
     if own:
-        told = not found.written and answer.X_RATELIMIT in context.beside.get("limit_headers", answer.STYLES)
-        configs[local.FILTER] = local.on_route(context.route, own, headers=told)
-    if found.written:
+        styles = () if asks else context.beside.get("limit_headers", answer.STYLES)
+        configs.update(local.on_route(context.route, own, styles))
+    if asks:
         configs.update(_asked(found, context))
     return RoutePart(filter_configs=configs, response_headers_to_remove=answer.HEADERS)
 
@@ -99,11 +100,14 @@ class _Cumulative(Policy[Levels]):
 
     stage = Stage.LIMIT
     cumulative = True
-    needs_upstream = True
     enforced_by = "policy server, asked by Envoy"
 
     def on_route(self, settings: Levels, context: Context) -> RoutePart:
         return NOTHING
+
+    def unforwarded(self, settings: Levels) -> Levels | None:
+        """Nothing: Envoy asks where a request goes to an upstream."""
+        return None
 
     def rules(self, used: Iterable[Levels], context: Context) -> Iterator[Rule]:
         found = {name: written for settings in used for name, written in places(self.key, settings)}
@@ -116,6 +120,7 @@ class RateLimit(_Cumulative):
 
     key = "rate_limit"
     settings = Limit | tuple[Limit, ...]
+    alone = "remove it, or write scope: local"
     rule_types = (LIMITS,)
     reasons = (
         _rejected("rate_limited", "Too many requests"),
@@ -133,6 +138,15 @@ class RateLimit(_Cumulative):
         """Yield mistakes of the nearest level."""
         for mistake in repeated_windows("", settings.places[-1][1]):
             yield Mistake(mistake.message, mistake.remedy, path=mistake.path[1:])
+
+    def unforwarded(self, settings: Any) -> Any:
+        """Local limits, which Envoy counts wherever they stand."""
+        if isinstance(settings, Levels):
+            kept = ((place, self.unforwarded(written)) for place, written in settings.places)
+            levels = tuple((place, written) for place, written in kept if written)
+            return Levels(levels) if levels else None
+        own = tuple(one for one in each(settings) if not shared(one))
+        return own if isinstance(settings, tuple) else (*own, None)[0]
 
     def explain(self, settings: Levels, context: Context) -> str:
         """Name who counts."""
@@ -171,8 +185,7 @@ class PlanLimits(Policy[Any]):
     enforced_by = "policy server, asked by Envoy"
 
     def http_filters(self, used: Iterable[Any], context: Context) -> tuple[HttpFilter, ...]:
-        own = HttpFilter(name=local.FILTER, config=local.filter_config())
-        return (own, _filter(FILTER, strict=False), _filter(STRICT_FILTER, strict=True))
+        return (*local.http_filters(), _filter(FILTER, strict=False), _filter(STRICT_FILTER, strict=True))
 
     def on_route(self, settings: Any, context: Context) -> RoutePart:
         return part(context)

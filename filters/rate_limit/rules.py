@@ -57,7 +57,8 @@ def by_of(written: Written) -> tuple[str, ...]:
     return (written.by,) if isinstance(written.by, str) else written.by or ()
 
 
-def _name(place: str, written: Written) -> str:
+def name_of(place: str, written: Written) -> str:
+    """What clients read of a limit at a place."""
     kind, _, rest = place.partition("/")
     before = {"route": "", "set": f"{rest}-"}.get(kind, f"{kind}-")
     by = "".join(f"-by-{one.replace(':', '-')}" for one in by_of(written))
@@ -71,7 +72,7 @@ def _name(place: str, written: Written) -> str:
 
 
 def _limit(place: str, written: Written) -> pb.Limit:
-    result = pb.Limit(name=_name(place, written), by=by_of(written), shadow=written.shadow, cost=1)
+    result = pb.Limit(name=name_of(place, written), by=by_of(written), shadow=written.shadow, cost=1)
     if isinstance(written, ConcurrencyLimit):
         result.algorithm, result.unit, result.amount = "concurrency", "concurrent-requests", written.requests
         result.lease = written.lease // _MICROSECOND

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from filters.policy import Context
 from filters.rate_limit import answer
-from filters.rate_limit.applying import local_limits, on_route
+from filters.rate_limit.applying import local_places, on_route
 from filters.reasons import Reason, details
 
 EXTENSION = "limits"
@@ -48,7 +48,7 @@ def decides(context: Context) -> bool:
         context.forwards
         and getattr(settings, "python", None) is not None
         and getattr(settings, "on_error", None) == "deny"
-        and not local_limits(context)
+        and not local_places(context)
         and bool(on_route(context).written)
     )
 

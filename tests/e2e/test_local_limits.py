@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -36,6 +37,11 @@ def gateway(port: int, echo: str) -> str:
         limited("burst", f"{{requests: 1, {local}, burst: 4, by: ip}}"),
         limited("two", f"[{{requests: 5, {local}}}, {{requests: 2, per: hour, scope: local}}]"),
         limited("quiet", f"{{requests: 1, {local}}}", ", limit_headers: []"),
+        limited("ietf", f"{{requests: 2, {local}, by: ip}}", ", limit_headers: [ietf]"),
+        limited("same", f"[{{requests: 2, {local}}}, {{requests: 2, per: hour, scope: local}}]"),
+        limited("keyed", f"{{requests: 2, {local}}}", ", api_key: true"),
+        f"  own: {{path: /own, respond: {{body: pong}}, policies: {{rate_limit: {{requests: 2, {local}, by: ip}}}}}}",
+        f"  moved: {{path: /moved, redirect: {{to: /}}, policies: {{rate_limit: {{requests: 1, {local}, by: ip}}}}}}",
     )
     return f"""
 listeners: {{http: {{port: {port}, address: 127.0.0.1, trusted_proxies: 1}}}}
@@ -68,6 +74,12 @@ def test_exactly_so_many_pass_and_the_rejection_has_its_name(url: str) -> None:
     assert [one.status_code for one in answers] == [200, 200, 200, 429, 429]
     assert [one.headers["x-ratelimit-limit"] for one in answers] == ["3"] * 5
     assert [one.headers["x-ratelimit-remaining"] for one in answers] == ["2", "1", "0", "0", "0"]
+    for one in answers:
+        assert one.headers["ratelimit-policy"] == '"requests-per-day-by-route";q=3;w=86400'
+        left, _, wait = one.headers["ratelimit"].rpartition(";t=")
+        assert left == f'"requests-per-day-by-route";r={one.headers["x-ratelimit-remaining"]}'
+        assert abs(int(one.headers["x-ratelimit-reset"]) - int(wait) - time.time()) < 60  # Unix time
+        assert "x-envoy-ratelimited" not in one.headers
     rejected = answers[-1]
     assert rejected.headers["retry-after"] == str(86400 // 3)
     assert rejected.headers["x-gateway-reason"] == "rate_limited"
@@ -115,10 +127,42 @@ def test_two_limits_apply_together(url: str) -> None:
     assert [one.status_code for one in answers] == [200, 200, 429]
 
 
+def test_of_several_limits_one_is_told_by_its_name_where_sizes_tell_them_apart(url: str) -> None:
+    """Which one is Envoy's choice; of a rejection it is the one that rejects."""
+    address = {"x-forwarded-for": "192.0.2.77"}
+    answers = [httpx.get(f"{url}/two", headers=address) for _ in range(3)]
+    policies = '"requests-per-day";q=5;w=86400, "requests-per-hour";q=2;w=3600'
+    assert {one.headers["ratelimit-policy"] for one in answers} == {policies}
+    sizes = {"5": "requests-per-day", "2": "requests-per-hour"}
+    for one in answers:
+        figures = f'"{sizes[one.headers["x-ratelimit-limit"]]}";r={one.headers["x-ratelimit-remaining"]};t='
+        assert one.headers["ratelimit"].startswith(figures)
+    assert answers[-1].headers["ratelimit"].startswith('"requests-per-hour";r=0;t=')
+    same = httpx.get(f"{url}/same").headers
+    assert same["ratelimit-policy"].count("q=2") == 2
+    assert "ratelimit" not in same
+
+
+def test_the_style_is_chosen_and_what_was_refused_before_is_told_nothing(url: str) -> None:
+    ietf = httpx.get(f"{url}/ietf").headers
+    assert ietf["ratelimit"].startswith('"requests-per-day-by-ip";r=1;t=')
+    assert not any(name.startswith("x-ratelimit") for name in ietf)
+    refused = httpx.get(f"{url}/keyed")
+    assert refused.status_code == 401
+    assert not any("ratelimit" in name for name in refused.headers)
+
+
+def test_where_the_gateway_answers_itself_local_limits_hold(url: str) -> None:
+    answers = [httpx.get(f"{url}/own") for _ in range(3)]
+    assert [one.status_code for one in answers] == [200, 200, 429]
+    assert answers[0].headers["x-ratelimit-remaining"] == "1"
+    assert statuses(f"{url}/moved", 2) == [302, 429]
+
+
 def test_headers_are_chosen(url: str) -> None:
     answers = [httpx.get(f"{url}/quiet") for _ in range(2)]
     assert [one.status_code for one in answers] == [200, 429]
-    assert not any("ratelimit-" in name for one in answers for name in one.headers)
+    assert not any("ratelimit" in name for one in answers for name in one.headers)
     assert "retry-after" in answers[1].headers
 
 

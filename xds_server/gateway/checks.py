@@ -157,9 +157,10 @@ def _policies(
         message, remedy = "'validate' limits the body here too", "keep one"
         yield Problem(path=("routes", name, "max_body"), message=message, remedy=remedy)
     for key, value in route.policies.items():
-        if by_key()[key].needs_upstream and value is not OFF and not route.targets:
+        if not route.targets and _is_lost(key, value):
             message = f"Envoy has no '{key}' where the gateway answers itself"
-            yield Problem(path=("routes", name, "policies", key), message=message, remedy="remove it")
+            path = ("routes", name, "policies", key)
+            yield Problem(path=path, message=message, remedy=by_key()[key].alone)
     yield from _without_effect(name, route, sections)
     keys = _checked().intersection(settings)
     if not keys:
@@ -171,13 +172,18 @@ def _policies(
                 yield _mistake(mistake, _attached(name, route, key, sections))
 
 
+def _is_lost(key: str, value: Any) -> bool:
+    """Whether something of these settings does not hold where the gateway answers itself."""
+    return value is not OFF and by_key()[key].unforwarded(value) != value
+
+
 def _without_effect(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
     """What a set that the route names says of policies that need an upstream, unless the route tells of them."""
     if route.targets or route.policies.answering is not None:
         return
     for number, used in enumerate(route.use):
         for key, value in sections.policy_sets.get(used, {}).items():
-            if by_key()[key].needs_upstream and value is not OFF and route.policies.get(key) is not OFF:
+            if _is_lost(key, value) and route.policies.get(key) is not OFF:
                 message = f"'{key}' of this set has no effect where the gateway answers itself"
                 remedy = f"write {key}: off under 'policies' here, or leave out the set"
                 path = ("routes", name, "use", number)

@@ -261,8 +261,10 @@ def _policies(gateway: Gateway, route: str) -> Iterator[Applied]:
 
 
 def _enforced(policy: Policy[Any], settings: Any, gateway: Gateway, route: str) -> str:
-    if policy.needs_upstream and settings is not OFF and not gateway.sections.routes[route].targets:
-        return "not applied: the gateway answers itself"
+    if settings is not OFF and not gateway.sections.routes[route].targets:
+        settings = policy.unforwarded(settings)
+        if settings is None:
+            return "not applied: the gateway answers itself"
     return policy.explain(settings, gateway.context)
 
 

@@ -13,7 +13,7 @@ from filters.ext_authz.policy import ExtAuthzSettings, PythonFunction
 from filters.identity import Plan
 from filters.limits import ConcurrencyLimit, Limit
 from filters.policy import Context, Levels
-from filters.rate_limit import local, within
+from filters.rate_limit import local, local_headers, within
 from filters.rate_limit.policy import FILTER as LIMITS_FILTER
 from filters.rate_limit.policy import PlanLimits
 
@@ -55,7 +55,7 @@ def test_a_check_decides_where_nothing_refuses_behind_it(context: Context, expec
 def test_between_the_policy_and_the_limits_only_local_limits_stand() -> None:
     names = [one.name for policy in POLICIES for one in policy.http_filters((), Context())]
     between = names[names.index(FILTER) + 1 : names.index(LIMITS_FILTER)]
-    assert between == ["xds.ext_authz.on_error_allow", local.FILTER]
+    assert between == ["xds.ext_authz.on_error_allow", local_headers.FILTER, local.FILTER]
 
 
 def test_what_is_said_is_read() -> None:
