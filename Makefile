@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test unit check bench golden docs protos clean
+.PHONY: help setup demo test unit check bench fuzz golden docs protos clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -34,6 +34,10 @@ check: $(READY) ## formatting, lint, types, architecture
 
 bench: $(READY) ## the figures of docs/performance.md
 	$(BIN)/python -m benchmarks
+
+fuzz: $(READY) ## look for input that breaks the gRPC server, for SECONDS (60)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz.unary_server $(or $(SECONDS),60)
 
 golden: $(READY) ## rewrite the golden files and prune what no input claims
 	$(BIN)/python -m pytest tests/translate tests/test_docs.py --update-golden

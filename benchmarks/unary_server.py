@@ -1,11 +1,20 @@
-"""What a decision in Python costs by the gRPC server that carries it: ours and grpcio, asked directly and by an Envoy."""
+"""What a decision in Python costs by the server that carries it, all asked in one run, directly and through an Envoy.
+
+``python -m benchmarks unary_server``, each measurement for SECONDS (3). With PYVOY=PYTHON, an interpreter that has pyvoy and protobuf, pyvoy
+is among them. It needs h2load (Debian: nghttp2-client); with wrk beside it, Envoy is asked too.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import statistics
 import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +22,17 @@ from typing import Any
 import grpc
 from envoy.service.auth.v3 import external_auth_pb2
 from envoy.service.ratelimit.v3 import rls_pb2
+from google.protobuf import descriptor_pb2
 
-from benchmarks.load import cpu, get, measure
+from benchmarks.load import cpu
 from tests.support.policy_server import Stack
+from tests.support.ports import free_port
 from tests.support.wait import wait_for
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 LIMIT = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 SIZE = 668
 """Bytes of a Check as Envoy sends it for a common request."""
-KINDS = ("native", "grpcio")
-SECONDS = 4
 KEY = "key-00000042-0123456789abcdef"
 POLICY = """
 from filters.ext_authz import allow, deny
@@ -38,6 +47,18 @@ def threaded(request):
     consumer = KEYS.get(request.headers.get("x-api-key"))
     return deny(401) if consumer is None else allow({"x-consumer": consumer})
 """
+SERVERS = {
+    "ours": ("--grpc", "native"),
+    "ours, 2 workers": ("--grpc", "native", "--workers", "2"),
+    "grpcio, asyncio + uvloop": ("--grpc", "grpcio"),
+    "grpcio, asyncio + uvloop, 2 workers": ("--grpc", "grpcio", "--workers", "2"),
+}
+COROUTINE, FUNCTION, LIMITED, THROUGH = (
+    "Check, a coroutine looks an API key up",
+    "Check, a function does",
+    "ShouldRateLimit, one limit in memory",
+    "Check through an Envoy with one worker",
+)
 
 
 def _gateway(port: int) -> str:
@@ -76,12 +97,37 @@ def _limit() -> bytes:
     return asked.SerializeToString()
 
 
+CASES = {
+    COROUTINE: (CHECK, _check("check")),
+    FUNCTION: (CHECK, _check("threaded")),
+    LIMITED: (LIMIT, _limit()),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Requests a second, and the server's CPU time of one."""
+    """Requests a second, the server's CPU time of one, and how long they took (microseconds)."""
 
     rate: float
-    cpu_microseconds: float
+    cpu: float
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server under test: its address, the process that began it, and the port of an Envoy that asks it (0: none)."""
+
+    address: str
+    process: int
+    envoy: int = 0
+    cases: Sequence[str] = tuple(CASES)
+
+
+def _spent(process: int) -> float:
+    """Seconds of CPU time of a process and of all that descend from it (proc(5))."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return cpu(process) + sum(_spent(int(child)) for child in children)
 
 
 def _answers(address: str, path: str, body: bytes) -> None:
@@ -96,59 +142,139 @@ def _answers(address: str, path: str, body: bytes) -> None:
     wait_for(admitted, f"{path} to be answered with yes")
 
 
-def _direct(address: str, process: int, path: str, body: bytes, folder: Path) -> Measured:
-    _answers(address, path, body)
-    file = folder / "body"
-    file.write_bytes(b"\0" + len(body).to_bytes(4, "big") + body)
-    command = ["h2load", "-c2", "-m16", "-t1", f"-D{SECONDS}", "-d", str(file)]
-    command += ["-H", "content-type: application/grpc", "-H", "te: trailers", f"http://{address}{path}"]
-    before = cpu(process)
+def _direct(served: Served, path: str, body: bytes, seconds: float) -> Measured:
+    """Ask by h2load, 32 requests at a time over 4 connections."""
+    _answers(served.address, path, body)
+    with tempfile.TemporaryDirectory() as name:
+        file, log = Path(name) / "body", Path(name) / "log"
+        file.write_bytes(b"\0" + len(body).to_bytes(4, "big") + body)
+        command = [*("h2load", "-c4", "-m8", "-t1", f"-D{seconds:g}"), f"--log-file={log}", "-d", str(file)]
+        command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+        command.append(f"http://{served.address}{path}")
+        before = _spent(served.process)
+        out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        used = _spent(served.process) - before
+        found = re.search(r"requests: .* (\d+) succeeded, 0 failed", out)
+        if found is None or f"{found[1]} 2xx" not in out:
+            raise RuntimeError(out)
+        took = [float(line.split("\t")[2]) for line in log.read_text().splitlines()]
+    count, cuts = int(found[1]), statistics.quantiles(took, n=100)
+    return Measured(count / seconds, used / count * 1e6, cuts[49], cuts[98])
+
+
+_UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
+
+
+def _through(served: Served, seconds: float) -> Measured:
+    """Ask the Envoy by wrk, 32 connections."""
+    command = [*("wrk", "-t1", "-c32", f"-d{seconds:g}s", "--latency", "-H", f"x-api-key: {KEY}")]
+    command.append(f"http://127.0.0.1:{served.envoy}/check")
+    before = _spent(served.process)
     out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    used = cpu(process) - before
-    found = re.search(r"requests: .* (\d+) succeeded, 0 failed", out)
-    if found is None or f"{found[1]} 2xx" not in out:
+    used = _spent(served.process) - before
+    if "Non-2xx" in out or "Socket errors" in out:
         raise RuntimeError(out)
-    return Measured(int(found[1]) / SECONDS, used / int(found[1]) * 1e6)
+    count = int(re.search(r"(\d+) requests in", out)[1])  # type: ignore[index]
+    quantiles = {
+        share: float(number) * _UNITS[unit]
+        for share, number, unit in re.findall(r"(\d+)%\s+([\d.]+)(\w+)", out)
+    }
+    return Measured(count / seconds, used / count * 1e6, quantiles["50"], quantiles["99"])
 
 
-def _measured(kind: str) -> dict[str, Measured]:
+@contextmanager
+def _stack(arguments: tuple[str, ...]) -> Iterator[Served]:
+    """The complete service, its rules from a control plane, and an Envoy beside it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "p.py").write_text(POLICY)
-        stack = Stack(folder, tcp=True, arguments=("--grpc", kind))
+        stack = Stack(folder, tcp=True, arguments=arguments)
         (folder / "gateway.yaml").write_text(_gateway(stack.listener))
         with stack:
             assert stack.policy_server.process is not None
-            process = stack.policy_server.process.pid
-            cases = {
-                "Check, a coroutine looks an API key up": (CHECK, _check("check")),
-                "Check, a function in a thread": (CHECK, _check("threaded")),
-                "ShouldRateLimit, one limit in memory": (LIMIT, _limit()),
-            }
-            found = {
-                case: _direct(stack.socket, process, path, body, folder)
-                for case, (path, body) in cases.items()
-            }
-            wait_for(lambda: stack.get("/check", headers={"x-api-key": KEY}).status_code == 200, "Envoy")
-            through = measure(stack.listener, [get("/check", x_api_key=KEY)], process, seconds=SECONDS)
-            found["Check through an Envoy"] = Measured(through.rate, through.cpu_microseconds)
-            return found
+            key = {"x-api-key": KEY}
+            wait_for(lambda: stack.get("/check", headers=key).status_code == 200, "Envoy to let a key pass")
+            yield Served(stack.socket, stack.policy_server.process.pid, stack.listener)
+
+
+@contextmanager
+def _started(command: list[str], port: int, cases: Sequence[str], **more: str) -> Iterator[Served]:
+    process = subprocess.Popen(command, env={**os.environ, **more}, stdout=subprocess.DEVNULL)
+    try:
+        yield Served(f"127.0.0.1:{port}", process.pid, cases=cases)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def _threads() -> Iterator[Served]:
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.servers.grpcio_threads", str(port)]
+    with _started(command, port, tuple(CASES)) as served:
+        yield served
+
+
+@contextmanager
+def _pyvoy(python: str) -> Iterator[Served]:
+    """An application of a few lines inside an Envoy, without rules, metrics and time limits."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as name:
+        described = Path(name) / "descriptors"
+        described.write_bytes(_descriptors())
+        command = [python, "-m", "pyvoy", "--port", str(port), "--loop", "uvloop", "pyvoy_application:app"]
+        folder = str(Path(__file__).parent / "servers")
+        with _started(command, port, (COROUTINE,), DESCRIPTORS=str(described), PYTHONPATH=folder) as served:
+            yield served
+
+
+def _descriptors() -> bytes:
+    """The messages of a Check for an interpreter that cannot import them: pyvoy and xds-protos both own `envoy`."""
+    found: dict[str, descriptor_pb2.FileDescriptorProto] = {}
+
+    def add(file: Any) -> None:
+        for one in file.dependencies:
+            add(one)
+        file.CopyToProto(found.setdefault(file.name, descriptor_pb2.FileDescriptorProto()))
+
+    add(external_auth_pb2.DESCRIPTOR)
+    return descriptor_pb2.FileDescriptorSet(file=found.values()).SerializeToString()
+
+
+def _measured(served: Served, seconds: float) -> dict[str, Measured]:
+    found = {case: _direct(served, *CASES[case], seconds) for case in served.cases}
+    if served.envoy and shutil.which("wrk") is not None:
+        found[THROUGH] = _through(served, seconds)
+    return found
+
+
+def _all(seconds: float) -> dict[str, dict[str, Measured]]:
+    found = {}
+    for name, arguments in SERVERS.items():
+        with _stack(arguments) as served:
+            found[name] = _measured(served, seconds)
+    with _threads() as served:
+        found["grpcio, threads"] = _measured(served, seconds)
+    if os.environ.get("PYVOY"):
+        with _pyvoy(os.environ["PYVOY"]) as served:
+            found["pyvoy"] = _measured(served, seconds)
+    return found
 
 
 def main() -> None:
-    """Print a Markdown table."""
+    """Print a Markdown table for each case."""
     if shutil.which("h2load") is None:
         raise SystemExit("h2load is needed (Debian: apt install nghttp2-client)")
-    ours, grpcio = (_measured(kind) for kind in KINDS)
-    print(
-        "| one process | ours | CPU each | grpcio | CPU each | CPU, grpcio to ours |\n|---|---|---|---|---|---|"
-    )
-    for case, one in ours.items():
-        other = grpcio[case]
-        print(
-            f"| {case} | {one.rate:,.0f}/s | {one.cpu_microseconds:.0f} µs | {other.rate:,.0f}/s"
-            f" | {other.cpu_microseconds:.0f} µs | {other.cpu_microseconds / one.cpu_microseconds:.1f} |"
-        )
+    seconds = float(os.environ.get("SECONDS", "3"))
+    found = _all(seconds)
+    for case in (*CASES, THROUGH):
+        print(f"\n| {case} | requests/s | p50 | p99 | CPU of one |\n|---|---|---|---|---|")
+        for name, cases in found.items():
+            if case in cases:
+                one = cases[case]
+                print(
+                    f"| {name} | {one.rate:,.0f} | {one.p50 / 1e3:.1f} ms | {one.p99 / 1e3:.1f} ms | {one.cpu:.0f} µs |"
+                )
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class ApiKey(Policy[ApiKeySettings]):
             yield Mistake("no consumer has an API key", "add api_keys to a consumer")
 
     def http_filters(self, used: Iterable[ApiKeySettings], context: Context) -> tuple[HttpFilter, ...]:
-        return (consumers.lookup_filter(),)
+        return (consumers.lookup_filter(one.rule() for one in used),)
 
     def on_route(self, settings: ApiKeySettings, context: Context) -> RoutePart:
         part = identity_part(context)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -45,9 +45,18 @@ def _message(name: str, consumer: Consumer) -> rules_pb2.Consumer:
 CONSUMER = RuleType(name="consumer", message=rules_pb2.Consumer, build=_message)
 
 
-def lookup_filter() -> HttpFilter:
-    """The filter that asks whose key it is."""
-    return lookups.lookup_filter(FILTER, EXTENSION, TIMEOUT)
+def lookup_filter(rules: Iterable[Mapping[str, Any]]) -> HttpFilter:
+    """The filter that asks whose key it is. It shows what holds keys by any of the rules."""
+    headers = {header for rule in rules for header in _holding(rule)}
+    return lookups.lookup_filter(FILTER, EXTENSION, TIMEOUT, headers, dynamic=True)
+
+
+def _holding(rule: Mapping[str, Any]) -> Iterator[str]:
+    yield from rule["headers"]
+    if rule["query"]:
+        yield ":path"
+    if rule["cookies"]:
+        yield "cookie"
 
 
 def lookup(rule: Mapping[str, Any]) -> Mapping[str, Message]:

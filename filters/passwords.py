@@ -45,7 +45,7 @@ REMEMBERED = 10_000
 
 def lookup_filter() -> HttpFilter:
     """The filter that asks whose password it is."""
-    return lookups.lookup_filter(FILTER, EXTENSION, TIMEOUT)
+    return lookups.lookup_filter(FILTER, EXTENSION, TIMEOUT, ("authorization",))
 
 
 def lookup(list_name: str) -> Mapping[str, Message]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 from envoy.config.core.v3 import base_pb2
+from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from filters import api_key
 from filters.consumers import CONSUMER, Found, Keys, key_of
 from filters.credentials import MOST_KEYS, keys_elsewhere, script
 from filters.identity import ApiKey, Consumer
+from filters.policy import Context
 from tests.support.identity_cases import sha256
 
 RULE = {"headers": ["x-api-key"], "query": ["api_key"], "cookies": ["key"]}
@@ -110,3 +113,21 @@ def test_beyond_the_limit_the_script_knows_no_keys_and_changes_with_none() -> No
     assert keys_elsewhere(many)
     assert not keys_elsewhere({"few": consumer("one")})
     assert script(many, {}, {}) == script({**many, "new": consumer("new")}, {}, {})
+
+
+def _shown(*settings: api_key.ApiKeySettings) -> list[str]:
+    (found,) = api_key.ApiKey().http_filters(settings, Context())
+    config = found.config
+    assert isinstance(config, ext_authz_pb2.ExtAuthz)
+    return [one.exact for one in config.allowed_headers.patterns]
+
+
+def test_of_a_request_only_what_may_hold_a_key_is_shown() -> None:
+    assert _shown(api_key.ApiKeySettings()) == ["x-api-key"]
+    several = (
+        api_key.ApiKeySettings(header="X-Key"),
+        api_key.ApiKeySettings(query="key"),
+        api_key.ApiKeySettings(cookie="key"),
+    )
+    assert _shown(*several) == [":path", "cookie", "x-key"]
+    assert _shown() == []

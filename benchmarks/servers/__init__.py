@@ -1,0 +1,1 @@
+"""Servers that a benchmark starts as processes of their own."""
