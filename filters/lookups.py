@@ -14,7 +14,9 @@ from google.protobuf.message import Message
 from filters.policy import POLICY_SERVER, HttpFilter
 
 
-def lookup_filter(name: str, extension: str, limit: timedelta, headers: Collection[str], *, dynamic: bool = False) -> HttpFilter:
+def lookup_filter(
+    name: str, extension: str, limit: timedelta, headers: Collection[str], *, dynamic: bool = False
+) -> HttpFilter:
     """The filter that asks, and shows `headers` and no others; without any it is used by nobody.
 
     Without an answer the script refuses the credential; who has none may still pass.

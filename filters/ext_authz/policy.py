@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +17,7 @@ from google.protobuf import duration_pb2
 
 from filters.ext_authz.functions import fault, no_python
 from filters.ext_authz.modules import imported
-from filters.ext_authz.names import FAILED, FILTER, LENIENT_FILTER, POLICY, PROBLEM, Source
+from filters.ext_authz.names import FAILED, FILTER, LENIENT_FILTER, NARROW_FILTER, POLICY, PROBLEM, Source
 from filters.identity import NAMESPACE
 from filters.language import DataSource, Mistake, Shorthand, Size, option
 from filters.policy import POLICY_SERVER, Context, HttpFilter, Policy, RoutePart, Stage
@@ -25,6 +27,8 @@ from filters.rules import Rule
 
 _NO_CONTEXT: Mapping[str, str] = MappingProxyType({})
 _LARGEST = 1 << 20
+REQUEST_ID = "x-request-id"
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]*[A-Za-z0-9!#$%&'+.^_`|~-]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +123,9 @@ class ExtAuthzSettings:
         default="deny",
     )
     body: Body | None = option("Whether the body is shown.", default=None)
+    headers: tuple[str, ...] | None = option(
+        "Headers that a function in Python sees, which then costs less; default: all.", default=None
+    )
     context: Mapping[str, str] = option(
         "More that a gRPC service is told (its context extensions).", default=_NO_CONTEXT
     )
@@ -129,6 +136,11 @@ class ExtAuthzSettings:
             yield Mistake(
                 "exactly one of 'python', 'grpc' and 'http' is needed", "write {python: policies/x.py:check}"
             )
+        if self.headers is not None and self.python is None:
+            yield Mistake("'headers' is for a function in Python", "remove it", path=("headers",))
+        for name in self.headers or ():
+            if not _HEADER.fullmatch(name):
+                yield Mistake(f"'{name}' is not a header's name", "write a name", path=("headers",))
         if self.context and self.grpc is None:
             yield Mistake("'context' is for a gRPC service", "remove it", path=("context",))
 
@@ -179,6 +191,15 @@ def _filter(name: str, *, lenient: bool) -> HttpFilter:
     )
     config.status_on_error.code = 503  # type: ignore[assignment] # Service Unavailable
     return HttpFilter(name=name, config=config)
+
+
+def _narrow(used: Iterable[ExtAuthzSettings]) -> HttpFilter:
+    """Shows what any policy says that it sees; the policy server shows each its own."""
+    one = _filter(NARROW_FILTER, lenient=False)
+    names = {REQUEST_ID, *(name for settings in used for name in settings.headers or ())}
+    assert isinstance(one.config, pb.ExtAuthz)
+    one.config.allowed_headers.CopyFrom(_listed(sorted(names)))
+    return dataclasses.replace(one, dynamic=True)
 
 
 def _told(key: str) -> str:
@@ -252,7 +273,7 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
                 yield Mistake(why, "mend the policy", path=("python",), value=function.rule_name)
 
     def http_filters(self, used: Iterable[ExtAuthzSettings], context: Context) -> tuple[HttpFilter, ...]:
-        return (_filter(FILTER, lenient=False), _filter(LENIENT_FILTER, lenient=True))
+        return (_narrow(used), _filter(FILTER, lenient=False), _filter(LENIENT_FILTER, lenient=True))
 
     def on_route(self, settings: ExtAuthzSettings, context: Context) -> RoutePart:
         checks = pb.CheckSettings(context_extensions=self._told(settings, context))
@@ -270,6 +291,8 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
                 )
             )
         name = LENIENT_FILTER if settings.on_error == "allow" else FILTER
+        if name == FILTER and settings.headers is not None and not within.decides(context):
+            name = NARROW_FILTER  # limits that are decided here may count by any header
         return RoutePart(filter_configs={name: pb.ExtAuthzPerRoute(check_settings=checks)})
 
     def _told(self, settings: ExtAuthzSettings, context: Context) -> Mapping[str, str]:
@@ -284,6 +307,8 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
             told["path"] = context.path_regex
         if settings.body is not None:
             told["body"] = "true"
+        if settings.headers is not None:
+            told["headers"] = ",".join(name.lower() for name in settings.headers)
         if within.decides(context):
             told[within.EXTENSION] = within.said(context)
         return told

@@ -74,6 +74,11 @@ def slow(request: Request) -> Decision:
     return allow()
 
 
+async def shown(request: Request) -> Decision:
+    sent = request._attributes.request.http.headers
+    return allow({"x-shown": ",".join(sorted(request.headers)), "x-sent": ",".join(sorted(sent)), "x-id": request.id})
+
+
 async def slow_async(request: Request) -> Decision:
     await asyncio.sleep(30)
     return allow()
@@ -115,6 +120,9 @@ routes:
                     ("slow_async", "deny"),
                 )
             },
+            "shown": '{python: "policies/all.py:shown", headers: [X-One, user-agent]}',
+            "shown-too": '{python: "policies/all.py:shown", headers: [x-two]}',
+            "shown-open": '{python: "policies/all.py:shown", headers: [x-one], on_error: allow}',
             "slow-open": '{python: "policies/all.py:slow", timeout: 50ms, on_error: allow}',
         }.items()
     ) + more  # fmt: skip
@@ -214,6 +222,18 @@ def test_everything_of_the_request_reaches_the_policy(stack: Stack) -> None:
 def test_who_is_not_known_is_none(stack: Stack) -> None:
     seen = headers(stack.get("/seen/1"))
     assert (seen["x-consumer-seen"], seen["x-plan-seen"], seen["x-sub"], seen["x-by"]) == ("None",) * 4
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"), [("/shown", "user-agent,x-one"), ("/shown-too", "x-two"), ("/shown-open", "x-one")]
+)
+def test_a_policy_sees_the_headers_that_it_names_and_no_others(stack: Stack, path: str, shown: str) -> None:
+    sent = {"x-one": "1", "x-two": "2", "x-three": "3", "cookie": "secret", "user-agent": "me"}
+    seen = headers(stack.get(path, headers=sent))
+    assert seen["x-shown"] == shown
+    assert seen["x-id"] == seen["x-request-id"]
+    if path != "/shown-open":  # that filter has policies that see all
+        assert seen["x-sent"] == "user-agent,x-one,x-request-id,x-two"
 
 
 def test_a_body_beyond_the_limit_is_413_unless_a_part_is_enough(stack: Stack) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from envoy.config.core.v3 import extension_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
 
 from protos import rules_pb2
 from tests.support.gateway import compiled, write
 from xds_server.compiler import Compiled, Compiler
-from xds_server.discovery.types import CLUSTER, LISTENER, ROUTE, custom
+from xds_server.discovery.types import CLUSTER, EXTENSION_CONFIG, LISTENER, ROUTE, custom
 from xds_server.errors import InvalidGateway
 from xds_server.sources.folder import read_folder
 
@@ -53,6 +54,8 @@ def compile_(folder: Path, settings: str, **files: str) -> Compiled:
         ("{http: nobody}", "there is no 'nobody' in upstreams"),
         ("{http: {upstream: echo}, context: {a: b}}", "'context' is for a gRPC service"),
         ("{grpc: echo, body: {max: 2MiB}}", "expected a value from 1"),
+        ("{grpc: echo, headers: [a]}", "'headers' is for a function in Python"),
+        ("{python: p.py:good, headers: [a, 'b c']}", "'b c' is not a header's name"),
         ("{grpc: echo, timeout: 0s}", "expected a value from"),
     ],
 )
@@ -127,6 +130,34 @@ def test_the_policy_server_is_a_cluster_only_where_a_policy_needs_it(tmp_path: P
     asked = compile_(tmp_path, "{python: p.py:check}", p="def check(r): ...\n").snapshot
     assert CLUSTER_NAME in asked[CLUSTER]
     assert asked[LISTENER] == plain[LISTENER]
+
+
+def test_what_policies_say_that_they_see_is_all_that_envoy_shows(tmp_path: Path) -> None:
+    (tmp_path / "p.py").write_text("def check(r): ...\n")
+    text = gateway("{python: p.py:check, headers: [X-One, cookie]}")
+    snapshot = compiled(write(tmp_path, gateway=text)).snapshot
+    (host,) = route_pb2.RouteConfiguration.FromString(snapshot[ROUTE]["http"].body).virtual_hosts
+    packed = next(one for one in host.routes if one.name == "a").typed_per_filter_config
+    checks = ext_authz_pb2.ExtAuthzPerRoute.FromString(packed["xds.ext_authz.headers"].value).check_settings
+    assert checks.context_extensions["headers"] == "x-one,cookie"
+    extension = extension_pb2.TypedExtensionConfig.FromString(
+        snapshot[EXTENSION_CONFIG]["xds.ext_authz.headers"].body
+    )
+    shown = ext_authz_pb2.ExtAuthz.FromString(extension.typed_config.value).allowed_headers
+    assert [one.exact for one in shown.patterns] == ["x-one", "cookie", "x-request-id"]
+
+
+@pytest.mark.parametrize("more", ["on_error: allow", "limit"])
+def test_where_others_see_more_all_headers_are_shown(tmp_path: Path, more: str) -> None:
+    (tmp_path / "p.py").write_text("def check(r): ...\n")
+    limited = more == "limit"
+    text = gateway(f"{{python: p.py:check, headers: [a]{'' if limited else ', ' + more}}}")
+    if limited:
+        text = text.replace("policies:\n", "policies:\n          rate_limit: 5/hour\n")
+    snapshot = compiled(write(tmp_path, gateway=text)).snapshot
+    (host,) = route_pb2.RouteConfiguration.FromString(snapshot[ROUTE]["http"].body).virtual_hosts
+    packed = next(one for one in host.routes if one.name == "a").typed_per_filter_config
+    assert "xds.ext_authz.headers" not in packed
 
 
 def test_a_route_says_which_policy_how_long_and_what_it_needs(tmp_path: Path) -> None:
