@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from filters.language import Place
 from xds_server.admin import Admin, Page, Pages
 from xds_server.compiler import Compiled as Compiled
@@ -192,7 +194,7 @@ async def _serve(options: Options, beside: _Beside, store: Store, stack: AsyncEx
         store,
         group_of=groups.Groups(*fleet),
         secrets_anywhere=options.secrets_anywhere,
-        credentials=tls.credentials(options.tls) if options.tls else None,
+        credentials=_credentials(options.tls) if options.tls else None,
     )
     local = XdsServer(store, group_of=groups.Groups(*beside_it), limits=Limits(insist=True))
     for server in (public, local):
@@ -205,6 +207,13 @@ async def _serve(options: Options, beside: _Beside, store: Store, stack: AsyncEx
     if options.xds_address.startswith("unix:"):
         return options.xds_address
     return f"{options.xds_address.rpartition(':')[0]}:{port}"
+
+
+def _credentials(files: Files) -> grpc.ServerCredentials:
+    try:
+        return tls.credentials(files)
+    except (OSError, ValueError) as error:
+        raise EnvironmentFailed(f"the xDS port cannot have TLS: {error}") from None
 
 
 def _restore(path: Path, store: Store, policy: str, stack: AsyncExitStack) -> bool:

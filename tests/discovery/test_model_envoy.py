@@ -41,6 +41,7 @@ class Machine(RuleBasedStateMachine):
         self.warm: set[str] = set()
         self.targets: set[str] = set()
         self.served: Snapshot | None = None
+        self.earlier: list[Snapshot] = []
         self.versions: dict[ResourceType, str] = {}
         self.excused = False
         self._open()
@@ -48,6 +49,7 @@ class Machine(RuleBasedStateMachine):
     def _open(self) -> None:
         kind = Sotw if self.protocol is Protocol.SOTW else Delta
         self.client: Any = kind(self.served)
+        self.client.earlier = self.earlier
         self.queue: deque[Response] = deque()
         self.asked: set[ResourceType] = set()
         for type_ in (CLUSTER, ENDPOINT, LISTENER, ROUTE):
@@ -112,8 +114,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def reconnect(self) -> None:
-        """A state of the world deletes by absence, and a new stream does not know what it would delete."""
-        self.excused = self.protocol is Protocol.SOTW
+        """A state of the world deletes by absence; what it would delete is known if it was served as a whole."""
+        version = self.versions.get(CLUSTER)
+        served = {one.version(CLUSTER) for one in [self.served, *self.earlier] if one is not None}
+        known = self.protocol is Protocol.DELTA or version in {None, *served}
+        self.excused = self.excused or not known
         self._open()
 
     @rule(seconds=st.sampled_from([0.5, 2.0]))

@@ -242,6 +242,25 @@ def test_a_client_that_comes_back_keeps_old_clusters_until_it_has_the_new_routes
     assert (clusters.type, content(clusters).keys(), clusters.removed) == (CLUSTER, {"new"}, ())
 
 
+def test_a_client_that_comes_back_with_a_state_of_the_world_keeps_old_clusters_too() -> None:
+    client = Sotw(OLD)
+    client.publish(NEW)
+    client.ask(CLUSTER, version=OLD.version(CLUSTER))
+    client.ask(LISTENER, version=OLD.version(LISTENER))
+    client.ask(ENDPOINT, "old", version=OLD.version(ENDPOINT))
+    client.ask(ROUTE, "http", version=OLD.version(ROUTE))
+    clusters, *_ = client.wait(0.05)
+    assert (clusters.type, content(clusters).keys()) == (CLUSTER, {"old", "new"})
+    client.ack(clusters)
+    sent = client.ask(ENDPOINT, "old", "new", nonce=client.stream.watches[ENDPOINT].nonce)
+    while sent and sent[-1].type != ROUTE:
+        sent = [one for response in sent for one in client.ack(response)]
+    (moved,) = sent
+    client.ack(moved)
+    gone, *_ = client.wait(1.0)
+    assert (gone.type, content(gone).keys()) == (CLUSTER, {"new"})
+
+
 def test_endpoints_of_a_cluster_that_changed_meanwhile_are_sent_again_to_a_client_that_comes_back() -> None:
     served = gateway(["a"], {"/": "a"}, version="2")
     client = Delta(served)

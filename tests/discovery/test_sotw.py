@@ -6,6 +6,8 @@ from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 
 from tests.support.conversation import Sotw, content, snapshot
 from xds_server.discovery.events import Acked, Nacked, Refused, Subscribed
+from xds_server.discovery.snapshot import Resource, Snapshot
+from xds_server.discovery.stream import Limits
 from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ROUTE
 
 
@@ -110,6 +112,7 @@ def test_a_reconnecting_pure_wildcard_with_an_equal_version_is_sent_nothing() ->
     served = snapshot(cluster={"a": "1"})
     client = Sotw(served)
     assert client.ask(CLUSTER, version=served.version(CLUSTER)) == []
+    assert client.wait(1) == []
     (response,) = client.publish(snapshot(cluster={"a": "2"}))
     assert content(response) == {"a": "2"}
 
@@ -248,3 +251,48 @@ def test_a_response_is_not_held_back_because_not_everything_was_named() -> None:
     client = Sotw(snapshot(endpoint={"a": "1", "b": "1", "c": "1"}))
     (response,) = client.ask(ENDPOINT, "a", "missing")
     assert content(response) == {"a": "1"}
+
+
+def test_a_version_that_is_given_anew_is_sent_without_any_change() -> None:
+    def given(version: str) -> Snapshot:
+        items = {CLUSTER: snapshot(cluster={"a": "1"})[CLUSTER].values()}
+        endpoints = {ENDPOINT: snapshot(endpoint={"a": "1", "b": "1"})[ENDPOINT].values()}
+        return Snapshot.of({**items, **endpoints}, {CLUSTER: version, ENDPOINT: version})
+
+    client = Sotw(given("1"))
+    (clusters,) = client.ask(CLUSTER)
+    client.ack(clusters)
+    (endpoints,) = client.ask(ENDPOINT, "a")
+    client.ack(endpoints)
+    again = client.publish(given("2"))
+    assert [(one.type, one.version, content(one)) for one in again] == [
+        (CLUSTER, "2", {"a": "1"}),
+        (ENDPOINT, "2", {"a": "1"}),
+    ]
+    for one in again:
+        client.ack(one)
+    assert client.publish(given("2")) == []
+
+
+def test_a_large_response_of_a_type_that_has_parts_is_split() -> None:
+    served = Snapshot.of({ENDPOINT: [Resource.from_bytes(name, bytes(600)) for name in "abc"]})
+    client = Sotw(served, limits=Limits(response=1000))
+    names: list[str] = []
+    responses = client.ask(ENDPOINT, "a", "b", "c")
+    while responses:
+        (response,) = responses
+        names += content(response)
+        assert response.version == served.version(ENDPOINT)
+        responses = client.ack(response)
+    assert names == ["a", "b", "c"]
+
+
+def test_what_a_client_that_comes_back_has_is_known_by_its_version() -> None:
+    old, new = snapshot(cluster={"a": "1", "b": "1"}), snapshot(cluster={"a": "2"})
+    client = Sotw(old)
+    client.publish(new)
+    client.ask(CLUSTER, version=old.version(CLUSTER))
+    (response,) = client.wait(0.05)
+    assert client.stream.watches[CLUSTER].pending is not None
+    assert content(response) == {"a": "2"}
+    assert client.ack(response) == []

@@ -63,6 +63,20 @@ def test_a_node_cannot_widen_its_identity_with_a_pattern() -> None:
     assert groups.of(Node(id=".*"), ["spiffe://example.com/edge-1"]) is None
 
 
+def test_a_node_without_a_name_or_with_a_pattern_for_one_is_nobody_else() -> None:
+    groups = Groups(Rule(group="g", identities=("spiffe://example.com/{id}/{cluster}",)))
+    assert groups.of(Node(id="{cluster}", cluster="b"), ["spiffe://example.com/b/b"]) is None
+    assert groups.of(Node(id="{cluster}", cluster="b"), ["spiffe://example.com/{cluster}/b"]) == "g"
+    assert groups.of(Node(cluster="b"), ["spiffe://example.com/{id}/b"]) is None
+
+
+def test_any_name_of_a_certificate_may_be_the_one() -> None:
+    groups = Groups(Rule(group="g", identities=("spiffe://example.com/{id}",)))
+    names = ["edge.example.com", "spiffe://example.com/edge-1", "spiffe://example.com/edge-2"]
+    assert groups.of(EDGE, names) == "g"
+    assert groups.of(Node(id="edge-3"), names) is None
+
+
 def test_a_star_in_an_identity_stops_at_a_slash() -> None:
     groups = Groups(Rule(group="g", identities=("spiffe://example.com/*",)))
     assert groups.of(EDGE, ["spiffe://example.com/edge-1"]) == "g"

@@ -37,7 +37,7 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
         self.certificate = self._sign(self._name, self._key.public_key(), x509.BasicConstraints(True, None))
 
-    def _sign(self, subject: x509.Name, public: Any, *extensions: Any) -> bytes:
+    def _sign(self, subject: x509.Name, public: Any, *extensions: Any, days: int = 1) -> bytes:
         now = datetime.datetime.now(datetime.UTC)
         builder = (
             x509.CertificateBuilder()
@@ -45,18 +45,18 @@ class Authority:
             .issuer_name(self._name)
             .public_key(public)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now - datetime.timedelta(days=2))
+            .not_valid_after(now + datetime.timedelta(days=days))
         )
         for extension in extensions:
             builder = builder.add_extension(extension, critical=False)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, *names: x509.GeneralName, common: str = "leaf") -> tuple[bytes, bytes]:
-        """A certificate and its key."""
+    def issue(self, *names: x509.GeneralName, days: int = 1) -> tuple[bytes, bytes]:
+        """A certificate and its key; expired where `days` is negative."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
-        certificate = self._sign(subject, key.public_key(), x509.SubjectAlternativeName(names))
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leaf")])
+        certificate = self._sign(subject, key.public_key(), x509.SubjectAlternativeName(names), days=days)
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -128,6 +128,66 @@ async def test_new_certificate_files_are_used_for_new_connections(tmp_path: Path
         assert await ask(port, new, new.issue(), "n") == ["a"]
         files.certificate.unlink()
         assert await ask(port, new, new.issue(), "n") == ["a"]
+
+
+HALF = {
+    "half an authority": ("client_ca", lambda pem: pem[:200]),
+    "no authority": ("client_ca", lambda _pem: b""),
+    "half a certificate": ("certificate", lambda pem: pem[:300]),
+    "no certificate": ("certificate", lambda _pem: b""),
+    "half a key": ("private_key", lambda pem: pem[:100]),
+    "the key of another certificate": ("private_key", lambda _pem: Authority().issue()[1]),
+}
+
+
+def spoil(files: Files, what: str) -> tuple[Path, bytes]:
+    """Write one of the files by half; returns which, and what it was."""
+    name, half = HALF[what]
+    path: Path = getattr(files, name)
+    whole = path.read_bytes()
+    path.write_bytes(half(whole))
+    return path, whole
+
+
+def mend(path: Path, whole: bytes) -> None:
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("what", HALF)
+async def test_files_that_are_half_written_change_nothing(
+    tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = Authority()
+    files = write(tmp_path, authority, server_pair(authority))
+    client, foreign = authority.issue(), Authority().issue()
+    async with serving(files, lambda _node, _context: "") as port:
+        path, whole = spoil(files, what)
+        for _ in range(2):
+            assert await ask(port, authority, client, "n") == ["a"]
+        with pytest.raises(grpc.aio.AioRpcError):
+            await ask(port, authority, foreign, "n")
+        assert len([one for one in caplog.records if "could not use the certificates" in one.message]) == 1
+        mend(path, whole)
+        assert await ask(port, authority, client, "n") == ["a"]
+
+
+@pytest.mark.parametrize("what", HALF)
+def test_files_that_cannot_be_used_are_told_at_the_start(tmp_path: Path, what: str) -> None:
+    authority = Authority()
+    files = write(tmp_path, authority, server_pair(authority))
+    path, _ = spoil(files, what)
+    with pytest.raises(ValueError, match=path.name):
+        credentials(files)
+
+
+async def test_a_client_whose_certificate_has_expired_is_not_served(tmp_path: Path) -> None:
+    authority = Authority()
+    files = write(tmp_path, authority, server_pair(authority))
+    expired = authority.issue(x509.DNSName("edge"), days=-1)
+    async with serving(files, lambda _node, _context: "") as port:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await ask(port, authority, expired, "edge")
+        assert await ask(port, authority, authority.issue(x509.DNSName("edge")), "edge") == ["a"]
 
 
 class Peer:

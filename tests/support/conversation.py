@@ -36,21 +36,27 @@ class Conversation:
     ) -> None:
         self.stream = Stream(protocol, only=only, limits=limits)
         self.served = served
+        self.earlier: list[Snapshot] = []
         self.now = 0.0
         self.event: Received | None = None
         self._versions: dict[ResourceType, str] = {}
 
     def publish(self, served: Snapshot) -> list[Response]:
+        if self.served is not None:
+            self.earlier.insert(0, self.served)
         self.served = served
-        return self.stream.responses(self.served, self.now)
+        return self._responses()
 
     def wait(self, seconds: float) -> list[Response]:
         self.now += seconds
-        return self.stream.responses(self.served, self.now)
+        return self._responses()
 
     def say(self, request: DiscoveryRequest | DeltaDiscoveryRequest) -> list[Response]:
         self.event = self.stream.receive(request)
-        return self.stream.responses(self.served, self.now)
+        return self._responses()
+
+    def _responses(self) -> list[Response]:
+        return self.stream.responses(self.served, self.now, self.earlier)
 
 
 class Sotw(Conversation):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 
 from xds_server.discovery.events import Acked, Nacked, Response, Subscribed
-from xds_server.discovery.snapshot import Resource, Snapshot
+from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.subscription import WILDCARD
-from xds_server.discovery.watch import Watch, Work
+from xds_server.discovery.watch import Watch, Work, fitting
 
 
 @dataclass(slots=True)
@@ -17,6 +18,14 @@ class DeltaWatch(Watch):
     """A request counts whatever its nonce is; only the pending response's nonce answers it."""
 
     _begun: bool = False
+
+    @property
+    def returning(self) -> bool:
+        """Whether the client has something from an earlier stream."""
+        return bool(self.sent)
+
+    def recall(self, snapshot: Snapshot, earlier: Iterable[Snapshot]) -> None:
+        """The client has said all that it has."""
 
     def receive(
         self, request: DeltaDiscoveryRequest, snapshot: Snapshot | None
@@ -78,19 +87,9 @@ class DeltaWatch(Watch):
         self, snapshot: Snapshot, work: Work, nonce: str, makes: bool, breaks: bool, limit: int
     ) -> Response | None:
         """The next response, or None. `makes` and `breaks` allow changes and removals; `limit` is in bytes."""
-        changes = _fitting(self.part(work.changes), limit) if makes else ()
+        changes = fitting(self.part(work.changes), limit) if makes else ()
         removed = (*work.absent, *work.removals) if breaks else work.absent
         if not (changes or removed or (self.owed and makes)):
             return None
         version = snapshot.version(self.type)
         return self._send(Response(self.type, nonce, version, changes, tuple(sorted(removed))))
-
-
-def _fitting(changes: tuple[Resource, ...], limit: int) -> tuple[Resource, ...]:
-    """As many as the limit allows, at least one: the rest follows when these are acknowledged."""
-    size = 0
-    for count, one in enumerate(changes):
-        size += len(one.body)
-        if size > limit and count:
-            return changes[:count]
-    return changes

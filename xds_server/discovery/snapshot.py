@@ -51,7 +51,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What changed in one type between two snapshots."""
+    """What changed in one type between two snapshots. Nothing but its version, when both are empty."""
 
     changed: tuple[str, ...]
     removed: tuple[str, ...]
@@ -135,7 +135,7 @@ class Snapshot:
                 name for name, one in new.items() if name not in was or was[name].version != one.version
             )
             removed = tuple(name for name in was if name not in new)
-            if changed or removed:
+            if changed or removed or type_ in self.explicit:
                 found[type_] = Difference(changed, removed)
         return MappingProxyType(found)
 

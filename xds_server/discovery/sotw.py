@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
@@ -9,7 +10,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 from xds_server.discovery.events import Acked, Nacked, Response, Subscribed
 from xds_server.discovery.snapshot import Difference, Resource, Snapshot
 from xds_server.discovery.subscription import WILDCARD
-from xds_server.discovery.watch import Watch, Work
+from xds_server.discovery.watch import Watch, Work, fitting
 
 
 @dataclass(slots=True)
@@ -57,7 +58,10 @@ class SotwWatch(Watch):
                 self.held.pop(name, None)
 
     def note(self, difference: Difference, old: Snapshot) -> None:
+        """What is removed is kept for a while; a version that was given anew is news without any change."""
         Watch.note(self, difference, old)
+        if not (difference.changed or difference.removed):
+            self._renewed()
         if self.type.whole:
             items = old[self.type]
             kept = self.sent.keys() - self.rejected.keys()
@@ -65,23 +69,47 @@ class SotwWatch(Watch):
         for name in difference.changed:
             self.held.pop(name, None)
 
+    def _renewed(self) -> None:
+        if self.type.whole:
+            self.owed = self.owed or self.subscription.wildcard or bool(self.subscription.names)
+        else:
+            self.forced.update(name for name in self.sent if self.subscription.wants(name))
+
+    @property
+    def returning(self) -> bool:
+        """Whether the client has a state from an earlier stream."""
+        return bool(self._known_version)
+
+    def recall(self, snapshot: Snapshot, earlier: Iterable[Snapshot]) -> None:
+        """What the client has from an earlier stream, if its version is that of a state which was served."""
+        known, self._known_version = self._known_version, ""
+        if not known:
+            return
+        if known == snapshot.version(self.type):
+            self._skip(snapshot)
+            return
+        for one in earlier:
+            if known == one.version(self.type):
+                self.sent = {name: item.version for name, item in one[self.type].items()}
+                difference = snapshot.diff(one).get(self.type)
+                if difference is not None:
+                    self.note(difference, one)
+                return
+
     def work(self, snapshot: Snapshot) -> Work:
         """What is to be sent. Of names that do not exist a state of the world says nothing."""
-        if self._known_version and self._known_version == snapshot.version(self.type):
-            self._skip(snapshot)
-        self._known_version = ""
         work = Watch.work(self, snapshot)
         for name in work.absent:
             self._done(name)
         return Work(work.changes, work.removals, ())
 
     def take(
-        self, snapshot: Snapshot, work: Work, nonce: str, makes: bool, breaks: bool, _limit: int
+        self, snapshot: Snapshot, work: Work, nonce: str, makes: bool, breaks: bool, limit: int
     ) -> Response | None:
-        """The next response, or None. `makes` and `breaks` allow changes and removals."""
+        """The next response, or None. `makes` and `breaks` allow changes and removals; `limit` is in bytes."""
         if self.type.whole:
             return self._whole(snapshot, nonce, work, makes, breaks)
-        return self._part(snapshot, nonce, work, makes)
+        return self._part(snapshot, nonce, work, makes, limit)
 
     def _skip(self, snapshot: Snapshot) -> None:
         """The client has exactly this state, from another stream: its version says so."""
@@ -111,10 +139,11 @@ class SotwWatch(Watch):
         self.dirty |= kept.keys()  # their removal is still to come
         return response
 
-    def _part(self, snapshot: Snapshot, nonce: str, work: Work, makes: bool) -> Response | None:
+    def _part(self, snapshot: Snapshot, nonce: str, work: Work, makes: bool, limit: int) -> Response | None:
         for name in work.removals:
             self._done(name)
             self.sent.pop(name, None)
         if not makes or not (work.changes or self.owed):
             return None
-        return self._send(Response(self.type, nonce, snapshot.version(self.type), self.part(work.changes)))
+        changes = fitting(self.part(work.changes), limit)
+        return self._send(Response(self.type, nonce, snapshot.version(self.type), changes))

@@ -46,7 +46,7 @@ class Limits:
     `patience` is the number of seconds after which what waits for an acknowledgement goes out without it.
     `linger` is the number of seconds between the acknowledgement of new routes and the removal of what only
     the old ones used: requests that chose their route before still arrive there. `gather` is the number of
-    seconds in which a delta client that comes back names all the types that it has, before it is answered.
+    seconds in which a client that comes back names all the types that it has, before it is answered.
     `silence` is the number of seconds in which a client sends its first request, `stall` those in which it reads a
     response: then the stream ends. `response` is in bytes, for one delta response (one resource is never split). `types` and `names` limit
     what a client may ask for, `node` is in bytes, for what it says of itself. `insist` has a delta stream find the bad resource of a rejected response at once,
@@ -108,7 +108,7 @@ class Stream:
 
     def _resume(self, watch: DeltaWatch | SotwWatch) -> None:
         """What is awaited for a cluster of this stream counts as not sent, whatever the client has from before."""
-        self._resumed = self._resumed or bool(watch.sent)
+        self._resumed = self._resumed or watch.returning
         for type_, name in self._awaited:
             if type_ == watch.type:
                 watch.resend(name)
@@ -157,16 +157,20 @@ class Stream:
         """Whether there is something that a client lacks or waits for, now or later."""
         return any(watch.dirty or watch.forced or watch.owed for watch in self.watches.values())
 
-    def responses(self, snapshot: Snapshot | None, now: float) -> list[Response]:
+    def responses(
+        self, snapshot: Snapshot | None, now: float, earlier: Iterable[Snapshot] = ()
+    ) -> list[Response]:
         """What to send now, in this order. Nothing before there is a snapshot. `now` is in seconds, monotonic.
 
-        Ask again after every request, after every publication, and at `deadline`.
+        `earlier` are the snapshots before, the newest first: what a state-of-the-world client that comes back has. Ask again after every request, after every publication, and at `deadline`.
         """
         self.deadline = None
         if snapshot is None or not self._gathered(now):
             return []
         if snapshot is not self._snapshot:
             self._advance(snapshot)
+        for watch in self.watches.values() if self._resumed else ():
+            watch.recall(snapshot, earlier)
         found: list[Response] = []
         self._blocked.clear()
         self._again = True

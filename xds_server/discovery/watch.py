@@ -177,3 +177,13 @@ class Watch:
             message=message,
             blamed=guilty,
         )
+
+
+def fitting(changes: tuple[Resource, ...], limit: int) -> tuple[Resource, ...]:
+    """As many as the limit allows, at least one: the rest follows when these are acknowledged."""
+    size = 0
+    for count, one in enumerate(changes):
+        size += len(one.body)
+        if size > limit and count:
+            return changes[:count]
+    return changes

@@ -86,6 +86,6 @@ def _at(metadata: Mapping[str, Any], path: str) -> str:
 
 def _named(pattern: str, node: Node) -> re.Pattern[str]:
     """The pattern as an expression. What a node says of itself is taken literally, and ``*`` stops at a slash."""
-    literal = re.escape(pattern).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-    named = literal.replace(r"\{id\}", re.escape(node.id)).replace(r"\{cluster\}", re.escape(node.cluster))
-    return re.compile(named)
+    stands_for = {"*": "[^/]*", "?": "[^/]", "{id}": re.escape(node.id), "{cluster}": re.escape(node.cluster)}
+    parts = re.split(r"(\*|\?|\{id\}|\{cluster\})", pattern)
+    return re.compile("".join(stands_for[part] if part in stands_for else re.escape(part) for part in parts))

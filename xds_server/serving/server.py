@@ -103,8 +103,8 @@ class XdsServer:
             if self._credentials is None:
                 return server.add_insecure_port(address)
             return server.add_secure_port(address, self._credentials)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: {error}") from None
+        except RuntimeError:
+            raise OSError(f"cannot listen on {address}: it is taken, or no address of this machine") from None
 
     async def stop(self, grace: float | None = None) -> None:
         """Stop serving; streams that are open after `grace` seconds are cut (None: at once)."""

@@ -189,7 +189,8 @@ class Session:
         Not a part of `_write`, whose frame would keep the last response's bytes for as long as the stream is quiet.
         """
         published = self._store.published_at(self.group)
-        responses = self.stream.responses(self.view(), self._clock())
+        earlier = self._store.before(self.group)
+        responses = self.stream.responses(self.view(), self._clock(), earlier)
         for response in responses:
             body = _ENCODE[self.stream.protocol](response)
             self._sent[response.type] = (self._clock(), published)

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -113,6 +113,10 @@ class Store:
         """The snapshot that a group is served; None before its first one."""
         entry = self._groups.get(group)
         return entry.snapshot if entry is not None else None
+
+    def before(self, group: str = "") -> Iterable[Snapshot]:
+        """The snapshots that a group was served before, the newest first."""
+        return self._group(group).before
 
     def published_at(self, group: str = "") -> float:
         """When the current snapshot was published, in the clock's seconds."""

@@ -6,8 +6,11 @@ import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from xds_server.discovery.snapshot import content_hash
 
@@ -30,6 +33,29 @@ class Files:
         authorities = self.client_ca.read_bytes() if self.client_ca is not None else None
         return self.certificate.read_bytes(), self.private_key.read_bytes(), authorities
 
+    def check(self, content: tuple[bytes, bytes, bytes | None]) -> None:
+        """Raises ValueError when that is no pair, or has no certificates: gRPC would not say what is wrong."""
+        certificate, key, authorities = content
+        if authorities is not None:
+            _certificates(authorities, self.client_ca)
+        public = _certificates(certificate, self.certificate)[0].public_key()
+        if public != _private_key(key, self.private_key).public_key():
+            raise ValueError(f"{self.private_key} is not the key of {self.certificate}")
+
+
+def _certificates(content: bytes, path: Path | None) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(content)
+    except ValueError:
+        raise ValueError(f"{path} has no certificates in PEM, or a broken one") from None
+
+
+def _private_key(content: bytes, path: Path) -> Any:
+    try:
+        return serialization.load_pem_private_key(content, None)
+    except (ValueError, TypeError):  # the latter when it has a password
+        raise ValueError(f"{path} has no private key in PEM without a password") from None
+
 
 class _Reloading:
     """Called by gRPC at every handshake; connections that are open keep what they have."""
@@ -38,25 +64,38 @@ class _Reloading:
         self._files = files
         self._hash = _hash(first)
         self._lock = threading.Lock()
+        self._reported = ""
+
+    def _report(self, error: str) -> None:
+        """Once, and not at every handshake."""
+        if error != self._reported:
+            self._reported = error
+            log.warning("could not use the certificates again, keeping the old ones; error=%s", error)
 
     def __call__(self) -> grpc.ServerCertificateConfiguration | None:
-        """The new configuration, None where nothing changed. A file that cannot be read changes nothing."""
-        try:
-            content = self._files.read()
-        except OSError as error:
-            log.warning("could not read the certificates again, keeping the old ones; error=%s", error)
-            return None
+        """The new configuration, None where nothing changed. Files that cannot be used change nothing: half a file,
+        a certificate that is already there while its key is not, an empty list of authorities."""
         with self._lock:
-            if _hash(content) == self._hash:
+            try:
+                return self._renewed()
+            except (OSError, ValueError) as error:
+                self._report(str(error))
                 return None
-            self._hash = _hash(content)
+
+    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
+        content = self._files.read()
+        if _hash(content) == self._hash:
+            return None
+        self._files.check(content)
+        self._hash, self._reported = _hash(content), ""
         log.info("read new certificates for the xDS port")
         return _configuration(content)
 
 
 def credentials(files: Files) -> grpc.ServerCredentials:
-    """Credentials for an XdsServer. Raises OSError when a file cannot be read."""
+    """Credentials for an XdsServer. Raises OSError and ValueError when the files cannot be used."""
     content = files.read()
+    files.check(content)
     made: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
         _configuration(content),
         _Reloading(files, content),  # type: ignore[arg-type] # None is "no change", which the stubs lack
