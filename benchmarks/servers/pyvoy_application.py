@@ -13,13 +13,13 @@ KEYS = {f"key-{n:08d}-0123456789abcdef": f"c{n}" for n in range(10_000)}
 HEADERS, TRAILERS = [(b"content-type", b"application/grpc")], [(b"grpc-status", b"0")]
 
 
+POOL = descriptor_pool.DescriptorPool()
+for _file in descriptor_pb2.FileDescriptorSet.FromString(Path(os.environ["DESCRIPTORS"]).read_bytes()).file:
+    POOL.Add(_file)
+
+
 def _message(name: str) -> Any:
-    pool = descriptor_pool.DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(
-        Path(os.environ["DESCRIPTORS"]).read_bytes()
-    ).file:
-        pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"envoy.service.auth.v3.{name}"))
+    return message_factory.GetMessageClass(POOL.FindMessageTypeByName(f"envoy.service.auth.v3.{name}"))
 
 
 REQUEST, RESPONSE = _message("CheckRequest"), _message("CheckResponse")

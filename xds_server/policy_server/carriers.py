@@ -18,7 +18,8 @@ from xds_server.unary_server.server import UnaryServer
 log = logging.getLogger(__name__)
 
 Kind = Literal["native", "grpcio"]
-MOST_STREAMS, MOST_BYTES = 100_000, 32 << 20
+MOST_STREAMS, MOST_BYTES, WINDOW = 100_000, 4 << 20, 32 << 20
+"""Of a connection: requests at once, bytes of one (Envoy shows at most 1 MiB of a body), bytes of all unfinished ones."""
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _OPTIONS = [
     ("grpc.so_reuseport", 1),
@@ -50,7 +51,7 @@ class Native:
     """Our own unary server."""
 
     def __init__(self, methods: Sequence[UnaryMethod]) -> None:
-        limits = Limits(max_message=MOST_BYTES, max_streams=MOST_STREAMS, window=2 * MOST_BYTES)
+        limits = Limits(max_message=MOST_BYTES, max_streams=MOST_STREAMS, window=WINDOW)
         self._server = UnaryServer(methods, limits=limits)
 
     async def start(self, address: str | Shared) -> int:
