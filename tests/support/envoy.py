@@ -18,7 +18,12 @@ class Envoy:
     """One Envoy process with `bootstrap` (a dict; `admin` is added). Use as a context manager."""
 
     def __init__(
-        self, bootstrap: dict[str, Any], folder: Path, *arguments: str, log_level: str = "info"
+        self,
+        bootstrap: dict[str, Any],
+        folder: Path,
+        *arguments: str,
+        log_level: str = "info",
+        concurrency: int = 1,
     ) -> None:
         self.admin_port = free_port()
         self.admin = f"http://127.0.0.1:{self.admin_port}"
@@ -26,7 +31,7 @@ class Envoy:
         address = {"socket_address": {"address": "127.0.0.1", "port_value": self.admin_port}}
         self._file = folder / f"bootstrap-{self.admin_port}.json"
         self._file.write_text(json.dumps({**bootstrap, "admin": {"address": address}}))
-        self._arguments = arguments
+        self._arguments = ("--concurrency", str(concurrency), *arguments)
         self._log_level = log_level
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -38,7 +43,7 @@ class Envoy:
         self.stop()
 
     def start(self) -> None:
-        command = [str(envoy_binary()), "-c", str(self._file), "--use-dynamic-base-id", "--concurrency", "1"]
+        command = [str(envoy_binary()), "-c", str(self._file), "--use-dynamic-base-id"]
         command += ["-l", self._log_level, "--drain-time-s", "1", *self._arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)

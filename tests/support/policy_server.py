@@ -98,11 +98,14 @@ class Stack:
     """A gateway's folder served by the real xDS server to a real Envoy and a policy server process.
 
     `publish()` compiles the folder as it is now. The policy server listens on a Unix socket, or on `tcp`, and gets
-    more `arguments`.
+    more `arguments`; Envoy has `concurrency` workers.
     """
 
-    def __init__(self, folder: Path, *, tcp: bool = False, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, tcp: bool = False, arguments: tuple[str, ...] = (), concurrency: int = 1
+    ) -> None:
         self._arguments = arguments
+        self._concurrency = concurrency
         self.folder = folder
         self.listener = free_port()
         self.url = f"http://127.0.0.1:{self.listener}"
@@ -119,7 +122,7 @@ class Stack:
         self.publish()
         self.policy_server = self.server()
         enter(self.policy_server)
-        self.envoy = enter(Envoy(bootstrap(self.control.port), self.folder))
+        self.envoy = enter(Envoy(bootstrap(self.control.port), self.folder, concurrency=self._concurrency))
         self.envoy.ready()
         return self
 

@@ -24,6 +24,7 @@ from filters.rate_limit.owner import Owner
 from filters.rate_limit.service import microseconds
 from xds_server.admin import UNIX, Page, Pages, ask
 from xds_server.errors import EnvironmentFailed
+from xds_server.policy_server.collector import Pauses, settle
 from xds_server.policy_server.listening import listening, stop
 from xds_server.policy_server.run import Make, Options, listen_admin, serve
 from xds_server.policy_server.supervisor import Supervisor
@@ -91,7 +92,6 @@ def _work(
 def _own(counters: socket.socket, shared: Sequence[socket.socket]) -> int:
     """Keep the counters of all workers, until they have drained."""
     _leave(shared)
-    gc.disable()  # counters have no cycles, and to look through a million of them would hold up decisions
     uvloop.run(_owning(counters))
     return 0
 
@@ -100,11 +100,15 @@ async def _owning(counters: socket.socket) -> None:
     end = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, end.set)
+    settle()
+    pauses = Pauses()
+    pauses.watch()
     owner = Owner(Memory(), microseconds)
     server = await owner.start(counters)
     await end.wait()
     await owner.unused.wait()
     server.close()
+    pauses.end()
 
 
 @contextlib.contextmanager
