@@ -1,32 +1,39 @@
-"""What a decision on limits costs: the engine alone, the service, Redis, and through Envoy beside a policy in Python."""
+"""What a decision on limits costs: the engine alone, the service, Redis, the owner of several workers, and beside a policy in Python."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import TypeAlias
 
+import uvloop
 from envoy.service.ratelimit.v3 import rls_pb2
 from prometheus_client import CollectorRegistry
 
 from benchmarks.load import cpu, get, measure
 from filters.rate_limit.algorithms import FixedWindow, Limit, SlidingWindow, TokenBucket
-from filters.rate_limit.limiter import Hit, Memory
+from filters.rate_limit.limiter import Decision, Hit, Memory
+from filters.rate_limit.owner_store import OwnerStore
 from filters.rate_limit.redis_store import RedisStore, connect
 from filters.rate_limit.rules import LIMITS
 from filters.rate_limit.service import RateLimits, microseconds
 from protos import limits_pb2
 from tests.support.gateway import Gateway, write
+from tests.support.owner import OwnerProcess
 from tests.support.policy_server import Stack
 from tests.support.ports import free_port
 from tests.support.valkey import Valkey
 
 COUNTS = (1, 3, 8)
 LARGE = 10**9
+Answers: TypeAlias = "multiprocessing.Queue[tuple[float, float, float]]"
 
 
 def _limits(count: int) -> list[Limit]:
@@ -94,6 +101,60 @@ async def _redis(url: str, count: int) -> tuple[float, float]:
     rate = len(taken) / (time.perf_counter() - start)
     await store.close()
     return rate, sorted(taken)[len(taken) * 99 // 100] * 1000
+
+
+async def _ask_owner(path: Path, count: int, ready: Event, results: Answers) -> None:
+    """A worker: turns of 16 decisions, as an Envoy with that many requests under way asks."""
+    store, taken = OwnerStore(path, CollectorRegistry(), 30.0), list[float]()
+
+    async def ask(client: int, times: int) -> None:
+        hits = _hits(count, client)
+        for _ in range(times):
+            start = time.perf_counter()
+            await _decided(store, hits)
+            taken.append(time.perf_counter() - start)
+
+    await ask(0, 1)
+    ready.wait()
+    taken.clear()
+    start, busy = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(ask(client, 1000) for client in range(16)))
+    rate = len(taken) / (time.perf_counter() - start)
+    each = (time.process_time() - busy) / len(taken)
+    await store.close()
+    results.put((rate, sorted(taken)[len(taken) * 99 // 100], each))
+
+
+async def _decided(store: OwnerStore, hits: tuple[Hit, ...]) -> None:
+    decision = store.decide(0, hits)
+    assert not isinstance(decision, Decision)
+    await decision
+
+
+def _worker(path: Path, count: int, ready: Event, results: Answers) -> None:
+    uvloop.run(_ask_owner(path, count, ready, results))
+
+
+def _owner(folder: Path, workers: int, count: int) -> str:
+    """Decisions a second of some workers together, the longest 99th percentile, and CPU of a worker and of the owner."""
+    context = multiprocessing.get_context("spawn")
+    ready, results = context.Event(), context.Queue()
+    with OwnerProcess(folder) as owner:
+        processes = [
+            context.Process(target=_worker, args=(owner.path, count, ready, results)) for _ in range(workers)
+        ]
+        for one in processes:
+            one.start()
+        time.sleep(2)  # until all have loaded
+        before = owner.busy()
+        ready.set()
+        found = [results.get(timeout=120) for _ in processes]
+        busy = (owner.busy() - before) / (16_000 * workers)
+        for one in processes:
+            one.join()
+    rate, slowest = sum(one[0] for one in found), max(one[1] for one in found)
+    asking = sum(one[2] for one in found) / workers
+    return f"{rate:,.0f} | {slowest * 1000:.1f} ms | {asking * 1e6:.1f} µs | {busy * 1e6:.1f} µs"
 
 
 def _bytes_per_key(keys: int = 100_000) -> float:
@@ -180,6 +241,12 @@ def main() -> None:
             print(
                 f"| {count} | {_engine(count):,.0f} | {_service(count):,.0f} | {rate:,.0f} | {slowest:.1f} ms |"
             )
+    print("\n| limits | workers | owner, decisions/s | p99 | CPU of a worker | CPU of the owner |")
+    print("|---|---|---|---|---|---|")
+    for count in COUNTS:
+        for workers in (1, 2, 3):
+            with tempfile.TemporaryDirectory() as name:
+                print(f"| {count} | {workers} | {_owner(Path(name), workers, count)} |")
     print(f"\nMemory of a key, its name included: {_bytes_per_key():.0f} bytes.")
     _through_envoy()
 

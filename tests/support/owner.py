@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
 import os
 import signal
 import socket
 from pathlib import Path
 from typing import Self
+
+import uvloop
 
 from filters.rate_limit.limiter import Memory
 from filters.rate_limit.owner import Owner
@@ -20,7 +21,7 @@ def _own(listening: socket.socket) -> None:
         server = await Owner(Memory(), microseconds).start(listening)
         await server.serve_forever()
 
-    asyncio.run(own())
+    uvloop.run(own())
 
 
 class OwnerProcess:
@@ -53,3 +54,8 @@ class OwnerProcess:
     def signal(self, number: int) -> None:
         assert self._process.pid is not None
         os.kill(self._process.pid, number)
+
+    def busy(self) -> float:
+        """Seconds of processor time that the owner has used."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
