@@ -77,12 +77,15 @@ def authz_port() -> int:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend, authz_port: int) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("gw")
+    with _stack(tmp_path_factory.mktemp("gw"), backend, authz_port) as stack:
+        yield stack
+
+
+def _stack(folder: Path, backend: Backend, authz_port: int) -> Stack:
     stack = Stack(folder, arguments=("--state", str(folder / "rules.state")))
     policy(stack.folder, "1")
     (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address, authz_port))
-    with stack:
-        yield stack
+    return stack
 
 
 def unavailable(answer: httpx.Response) -> None:
@@ -172,17 +175,19 @@ def test_a_change_of_a_policy_drops_no_request(stack: Stack) -> None:
         seen = []
         with httpx.Client(timeout=30) as client:
             while not done.is_set():
-                answer = client.get(f"{stack.url}/closed")
+                answer = client.get(f"{stack.url}/patient")
                 seen.append((answer.status_code, answer.json()["headers"]["x-version"]))
         return seen
 
     with ThreadPoolExecutor() as pool:
         asking = [pool.submit(ask) for _ in range(4)]
-        for version in ("2", "3", "4"):
-            policy(stack.folder, version)
-            stack.publish()
-            wait_for(lambda version=version: _version(stack) == version, f"version {version}")
-        done.set()
+        try:
+            for version in ("2", "3", "4"):
+                policy(stack.folder, version)
+                stack.publish()
+                wait_for(lambda version=version: _version(stack) == version, f"version {version}")
+        finally:
+            done.set()
         seen = [one for future in asking for one in future.result()]
     assert {status for status, _ in seen} == {200}
     assert {version for _, version in seen} >= {"2", "3"}
@@ -229,7 +234,6 @@ async def test_thousands_of_slow_decisions_hold_nobody_else_back(stack: Stack) -
     under_way = [asyncio.create_task(_status(stack.listener, "/slow")) for _ in range(2000)]
     await asyncio.sleep(0)
     quick = [await _status(stack.listener, "/patient") for _ in range(20)]
-    assert any(not one.done() for one in under_way)
     assert {await one for one in under_way} == {503}
     assert set(quick) == {200}
 
@@ -321,25 +325,22 @@ def test_a_service_of_ones_own_over_http(stack: Stack, authz_port: int) -> None:
         assert stack.get("/http").status_code in (500, 503)
 
 
-def test_without_the_control_plane_the_last_rules_decide(stack: Stack) -> None:
-    works(stack)
-    stack.lose_control_plane()
-    stack.policy_server.says("lost the control plane")
-    assert stack.get("/closed").status_code == 200
-    assert httpx.get(f"http://{stack.policy_server.admin}/ready").status_code == 200
-    assert stack.policy_server.status()["control_plane_connected"] is False
-    assert [one.node.cluster for one in stack.control.seen(Connected) if one.node.id == "policy-server"]
-
-
-def test_a_policy_server_that_starts_without_the_control_plane_decides_by_the_last_good_rules(
-    stack: Stack,
+def test_without_the_control_plane_the_last_good_rules_decide_after_a_restart_too(
+    tmp_path: Path, backend: Backend, authz_port: int
 ) -> None:
-    stack.lose_control_plane()
-    stack.policy_server.stop(signal.SIGKILL)
-    unavailable(stack.get("/closed"))
-    stack.policy_server.start()
-    stack.policy_server.ready()
-    works(stack)
-    assert stack.policy_server.status()["restored"] is True
-    stack.policy_server.says("the control plane is away; deciding by the last good rules")
-    assert Path(stack.folder, "rules.state").stat().st_mode & 0o777 == 0o600
+    with _stack(tmp_path, backend, authz_port) as stack:
+        works(stack)
+        stack.lose_control_plane()
+        stack.policy_server.says("lost the control plane")
+        assert stack.get("/closed").status_code == 200
+        assert httpx.get(f"http://{stack.policy_server.admin}/ready").status_code == 200
+        assert stack.policy_server.status()["control_plane_connected"] is False
+        assert [one.node.cluster for one in stack.control.seen(Connected) if one.node.id == "policy-server"]
+        stack.policy_server.stop(signal.SIGKILL)
+        unavailable(stack.get("/closed"))
+        stack.policy_server.start()
+        stack.policy_server.ready()
+        works(stack)
+        assert stack.policy_server.status()["restored"] is True
+        stack.policy_server.says("the control plane is away; deciding by the last good rules")
+        assert Path(stack.folder, "rules.state").stat().st_mode & 0o777 == 0o600

@@ -47,8 +47,8 @@ class Proved:
 
     def write_routes(self, version: str, odd: str) -> None:
         """One more route, with Envoy's fields given in its own words."""
-        routes = f"routes:\n  odd: {{path: /odd, upstream: one, envoy: {odd}}}\n"
-        write(self.folder, gateway=YAML.format(port=self.port, version=version), routes=routes)
+        routes = f"  odd: {{path: /odd, upstream: one, envoy: {odd}}}\n"
+        write(self.folder, gateway=YAML.format(port=self.port, version=version) + routes)
 
     def answers(self, version: str) -> bool:
         return httpx.get(f"http://127.0.0.1:{self.port}/version").text == version
