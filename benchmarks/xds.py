@@ -18,13 +18,14 @@ from typing import Any
 
 import grpc.aio
 import uvloop
+from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from xds_server.app import COLLECTOR
 from xds_server.discovery.snapshot import Resource, Snapshot
-from xds_server.discovery.types import ENDPOINT, ROUTE, ResourceType
+from xds_server.discovery.types import CLUSTER, ENDPOINT, ROUTE, ResourceType
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Sent
 from xds_server.serving.server import XdsServer
 from xds_server.serving.store import Store
@@ -99,14 +100,14 @@ class Bench:
         self.acked.clear()
         self.sent.clear()
 
-    async def clients(self, streams: int, type_: ResourceType) -> None:
-        """Connect clients and wait until all have everything."""
+    async def clients(self, streams: int, type_: ResourceType, answers: int = 1) -> None:
+        """Connect clients and wait until all have everything, which each acknowledges in so many parts."""
         self._clients = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "benchmarks.xds", str(self.port), str(streams), type_.url),
             stdin=asyncio.subprocess.PIPE,
         )
         self.forget()
-        await self.until(lambda: len(self.acked) >= streams)
+        await self.until(lambda: len(self.acked) >= streams * answers)
 
     async def reconnect(self) -> None:
         """Have every client close its stream and open another with what it has."""
@@ -201,19 +202,33 @@ async def _stall(bench: Bench) -> None:
             await asyncio.sleep(0.001)
             gaps.append((loop.time() - before) * 1000)
 
-    bench.store.publish(_routes(1, 10_000, 1, 0))
-    await bench.clients(1, ROUTE)
-    states = [_routes(1, 10_000, 1, epoch) for epoch in range(1, 11)]
-    ticking = asyncio.create_task(tick())
-    times = [max(await bench.change(state, 1)) for state in states]
-    ticking.cancel()
-    size = len(states[0][ROUTE]["routes-0"].body) / 1e6
-    _row(
-        f"10,000 routes in one resource ({size:.1f} MB) to its ACK",
-        f"p50 {statistics.median(times):.0f} ms",
-        times,
-    )
-    print(f"| longest stall of other streams meanwhile | {max(gaps):.1f} ms | |")
+    for what, type_, answers, make in (
+        ("10,000 routes in one resource", ROUTE, 1, lambda epoch: _routes(1, 10_000, 1, epoch)),
+        ("3,000 clusters", CLUSTER, 6, _clusters),
+    ):
+        bench.store.publish(make(0))
+        await bench.clients(1, type_, answers)
+        states = [make(epoch) for epoch in range(1, 11)]
+        gc.collect()  # what was built beforehand is the benchmark's own affair
+        gaps.clear()
+        ticking = asyncio.create_task(tick())
+        times = [max(await bench.change(state, answers)) for state in states]
+        ticking.cancel()
+        size = sum(len(one.body) for one in states[0][type_].values()) / 1e6
+        _row(f"{what} ({size:.1f} MB) to the last ACK", f"p50 {statistics.median(times):.0f} ms", times)
+        print(f"| longest stall of other streams meanwhile | {max(gaps):.1f} ms | |")
+        await bench.end()
+
+
+def _clusters(epoch: int) -> Snapshot:
+    """3,000 clusters, all of which differ with every epoch."""
+    made = []
+    for number in range(3000):
+        message = cluster_pb2.Cluster(name=f"cluster-{number}", type=cluster_pb2.Cluster.EDS)
+        message.eds_cluster_config.eds_config.ads.SetInParent()
+        message.connect_timeout.seconds = 1 + epoch
+        made.append(Resource.of(message))
+    return Snapshot.of({CLUSTER: made})
 
 
 def _row(what: str, figure: str, values: list[float]) -> None:

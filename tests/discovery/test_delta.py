@@ -266,3 +266,16 @@ def test_who_lacks_nothing_is_not_looked_at_again_and_who_waits_is() -> None:
     (routes,) = client.ack(clusters)
     client.ack(routes)
     assert not client.stream.busy
+
+
+def test_many_resources_are_split_and_routes_wait_for_the_last_of_them() -> None:
+    many = {f"c{number}": "1" for number in range(1200)}
+    client = Delta(snapshot(cluster=many, route={"r": "1"}))
+    responses, sizes = client.ask(CLUSTER), []
+    client.ask(ROUTE, "r")
+    while responses[0].type == CLUSTER:
+        (response,) = responses
+        sizes.append(len(response.resources))
+        responses = client.ack(response)
+    assert sizes == [500, 500, 200]
+    assert [content(one) for one in responses] == [{"r": "1"}]

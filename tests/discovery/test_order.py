@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2 as upstreams_pb2
 
 from tests.support.conversation import Delta, Sotw, content
-from tests.support.resources import cluster, endpoint, gateway, listener, routes
+from tests.support.resources import ADS, cluster, endpoint, gateway, listener, routes
 from xds_server.discovery.events import Response
 from xds_server.discovery.references import references, unresolved
 from xds_server.discovery.snapshot import Resource, Snapshot
@@ -215,6 +217,21 @@ def test_references_are_read_from_clusters_and_listeners() -> None:
     assert references(CLUSTER, cluster("a", secret="tls")) == {(ENDPOINT, "a"), (SECRET, "tls")}
     assert references(LISTENER, listener("l", "r")) == {(ROUTE, "r")}
     assert references(CLUSTER, Resource.from_bytes("broken", b"\xff\xff")) == frozenset()
+
+
+@pytest.mark.parametrize("secret", ["", "tls"])
+def test_options_of_a_cluster_hide_none_of_its_references(secret: str) -> None:
+    message = cluster_pb2.Cluster.FromString(cluster("a", secret=secret).body)
+    options = upstreams_pb2.HttpProtocolOptions()
+    options.explicit_http_config.http2_protocol_options.SetInParent()
+    message.typed_extension_protocol_options[options.DESCRIPTOR.full_name].Pack(options)
+    wanted = {(ENDPOINT, "a"), (SECRET, "tls")} if secret else {(ENDPOINT, "a")}
+    assert references(CLUSTER, Resource.of(message)) == wanted
+    discovered = options.http_filters.add(name="fault").config_discovery
+    discovered.config_source.CopyFrom(ADS)
+    discovered.type_urls.append("type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault")
+    message.typed_extension_protocol_options[options.DESCRIPTOR.full_name].Pack(options)
+    assert references(CLUSTER, Resource.of(message)) == wanted | {(EXTENSION_CONFIG, "fault")}
 
 
 def test_references_that_lead_nowhere_are_found_before_publishing() -> None:

@@ -32,6 +32,11 @@ REFERRING = (CLUSTER, LISTENER)
 """The types that have Envoy ask for others."""
 
 
+_ANY = b"type.googleapis.com/"
+_PLAIN = _ANY + b"envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+"""What a cluster asks for besides its endpoints stands in an Any of another type, or names one."""
+
+
 def references(type_: ResourceType, resource: Resource) -> frozenset[Reference]:
     """The resources that `resource` has Envoy ask for over ADS (endpoints, secrets, routes, extensions)."""
     if type_ not in REFERRING:
@@ -45,7 +50,10 @@ def references(type_: ResourceType, resource: Resource) -> frozenset[Reference]:
 def _read(type_: ResourceType, body: bytes) -> frozenset[Reference]:
     """A body that is no such message refers to nothing: the client will say what is wrong with it."""
     try:
-        return frozenset(_walk(_MESSAGES[type_].FromString(body), _DISCOVERED))
+        message: Any = _MESSAGES[type_].FromString(body)
+        if type_ == CLUSTER and body.count(_ANY) == body.count(_PLAIN):
+            return frozenset(_endpoints(message))
+        return frozenset(_walk(message, _DISCOVERED))
     except DecodeError:
         return frozenset()
 

@@ -237,17 +237,19 @@ class Stream:
 
     def _made(self, snapshot: Snapshot, now: float) -> bool:
         """Whether everything that listeners and routes refer to is with the client, or is waited for no longer."""
-        blockers = [
-            f"{type_.name} {name}"
-            for (type_, name), owner in self._awaited.items()
-            if name in snapshot[type_] and owner[1] in snapshot[owner[0]]
-        ]
-        blockers += [type_.name for type_, watch in self._watches(makes=True) if watch.pending is not None]
-        if blockers:
-            if not self._expired("makes", blockers, now):
+        if next(self._blockers(snapshot), None) is not None:
+            if not self._expired("makes", self._blockers(snapshot), now):
                 return False
             self._awaited.clear()
         return True
+
+    def _blockers(self, snapshot: Snapshot) -> Iterator[str]:
+        for type_, watch in self._watches(makes=True):
+            if watch.pending is not None:
+                yield type_.name
+        for (type_, name), owner in self._awaited.items():
+            if name in snapshot[type_] and owner[1] in snapshot[owner[0]]:
+                yield f"{type_.name} {name}"
 
     def _unused(self, snapshot: Snapshot, now: float) -> bool:
         """Whether the client has accepted the listeners and routes that no longer refer to what is removed."""
@@ -268,7 +270,7 @@ class Stream:
             if (type_.order < types.BREAKS_FROM) is makes:
                 yield type_, watch
 
-    def _expired(self, gate: str, blockers: list[str], now: float) -> bool:
+    def _expired(self, gate: str, blockers: Iterable[str], now: float) -> bool:
         self._blocked.add(gate)
         since = self._since.setdefault(gate, now)
         if not self._past(since + self.limits.patience, now):

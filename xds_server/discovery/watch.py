@@ -14,6 +14,9 @@ from xds_server.discovery.snapshot import Difference, Resource, Snapshot
 from xds_server.discovery.subscription import Subscription
 from xds_server.discovery.types import ResourceType
 
+AT_ONCE = 500
+"""Resources in one response of parts: to look through and join more would keep other streams waiting for over 20 ms."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:
@@ -180,7 +183,8 @@ class Watch:
 
 
 def fitting(changes: tuple[Resource, ...], limit: int) -> tuple[Resource, ...]:
-    """As many as the limit allows, at least one: the rest follows when these are acknowledged."""
+    """As many as the limit of bytes and `AT_ONCE` allow, at least one: the rest follows when these are acknowledged."""
+    changes = changes[:AT_ONCE]
     size = 0
     for count, one in enumerate(changes):
         size += len(one.body)
