@@ -9,7 +9,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import TypeAlias
 
@@ -103,7 +103,7 @@ async def _redis(url: str, count: int) -> tuple[float, float]:
     return rate, sorted(taken)[len(taken) * 99 // 100] * 1000
 
 
-async def _ask_owner(path: Path, count: int, ready: Event, results: Answers) -> None:
+async def _ask_owner(path: Path, count: int, ready: Barrier, results: Answers) -> None:
     """A worker: turns of 16 decisions, as an Envoy with that many requests under way asks."""
     store, taken = OwnerStore(path, CollectorRegistry(), 30.0), list[float]()
 
@@ -115,6 +115,7 @@ async def _ask_owner(path: Path, count: int, ready: Event, results: Answers) -> 
             taken.append(time.perf_counter() - start)
 
     await ask(0, 1)
+    ready.wait()  # all have loaded
     ready.wait()
     taken.clear()
     start, busy = time.perf_counter(), time.process_time()
@@ -131,23 +132,23 @@ async def _decided(store: OwnerStore, hits: tuple[Hit, ...]) -> None:
     await decision
 
 
-def _worker(path: Path, count: int, ready: Event, results: Answers) -> None:
+def _worker(path: Path, count: int, ready: Barrier, results: Answers) -> None:
     uvloop.run(_ask_owner(path, count, ready, results))
 
 
 def _owner(folder: Path, workers: int, count: int) -> str:
     """Decisions a second of some workers together, the longest 99th percentile, and CPU of a worker and of the owner."""
     context = multiprocessing.get_context("spawn")
-    ready, results = context.Event(), context.Queue()
+    ready, results = context.Barrier(workers + 1), context.Queue()
     with OwnerProcess(folder) as owner:
         processes = [
             context.Process(target=_worker, args=(owner.path, count, ready, results)) for _ in range(workers)
         ]
         for one in processes:
             one.start()
-        time.sleep(2)  # until all have loaded
+        ready.wait()
         before = owner.busy()
-        ready.set()
+        ready.wait()
         found = [results.get(timeout=120) for _ in processes]
         busy = (owner.busy() - before) / (16_000 * workers)
         for one in processes:
