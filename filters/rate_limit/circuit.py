@@ -18,7 +18,7 @@ FAILURES = 5
 PAUSE = 1.0
 """Seconds of that."""
 QUIET = 60 * SECOND
-"""Microseconds between two lines of the log that memory is full."""
+"""Microseconds between two lines of the log that a store, or memory, is full."""
 
 
 class Circuit:
@@ -33,6 +33,7 @@ class Circuit:
         self._called = called
         self._failures = 0
         self._until = 0.0
+        self._quiet_until = 0.0
         self._unanswered = Counter(
             "xds_rate_limit_store_failures",
             "Decisions for which the counters' store gave no answer.",
@@ -53,8 +54,6 @@ class Circuit:
 
     def failed(self, now: int, hits: Sequence[Hit], error: BaseException) -> Decision:
         """The decision on `hits` without counters, because of `error`."""
-        admitted = all(hit.limit.allow_on_error for hit in hits)
-        self._unanswered.labels(self._store, "allowed" if admitted else "denied").inc()
         if not self.left_alone:
             self._failures += 1
             if self._failures == FAILURES:
@@ -65,6 +64,25 @@ class Circuit:
                 )
             if self._failures >= FAILURES:
                 self._until = time.monotonic() + PAUSE
+        return self._uncounted(now, hits)
+
+    def refused(self, now: int, hits: Sequence[Hit], error: BaseException) -> Decision:
+        """The same where the store itself answers with `error`: a full or read-only one goes on to say what is exhausted.
+
+        So it is asked again at once. The log says so once a minute.
+        """
+        if time.monotonic() >= self._quiet_until:
+            self._quiet_until = time.monotonic() + QUIET / SECOND
+            log.error(
+                "%s cannot count: %s; requests that it cannot count pass unless on_error is deny",
+                self._called,
+                error,
+            )
+        return self._uncounted(now, hits)
+
+    def _uncounted(self, now: int, hits: Sequence[Hit]) -> Decision:
+        admitted = all(hit.limit.allow_on_error for hit in hits)
+        self._unanswered.labels(self._store, "allowed" if admitted else "denied").inc()
         return Decision(admitted, now, (), uncounted=True)
 
 

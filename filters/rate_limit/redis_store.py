@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from filters.rate_limit.algorithms import Concurrency, FixedWindow, TokenBucket
 from filters.rate_limit.calendar import SECOND, end_of
@@ -95,7 +95,7 @@ class RedisStore:
                         "refund", now, [hit._replace(cost=-hit.cost) for hit in group if hit.cost]
                     )
         except _AWAY as error:
-            return self._circuit.failed(now, hits, error)
+            return self._without_counters(now, hits, error)
         decision = _decision(groups, answers)
         self._remember(now, hits, groups, decision)
         return decision
@@ -141,7 +141,12 @@ class RedisStore:
             for group in self._groups(hits):
                 await self._call(operation, now, group)
         except _AWAY as error:
-            self._circuit.failed(now, (), error)
+            self._without_counters(now, (), error)
+
+    def _without_counters(self, now: int, hits: Sequence[Hit], error: BaseException) -> Decision:
+        if isinstance(error, ResponseError):
+            return self._circuit.refused(now, hits, error)
+        return self._circuit.failed(now, hits, error)
 
     async def _call(self, operation: str, now: int, hits: Sequence[Hit]) -> list[int]:
         """One round trip. Raises what the client raises, and ConnectionError while Redis is left alone."""

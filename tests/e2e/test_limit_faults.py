@@ -61,8 +61,8 @@ class Stalling:
 class Faults:
     """A gateway with limits, and what their counters say, in memory or in Redis."""
 
-    def __init__(self, stack: Stack, backend: Backend, stalling: Stalling, valkey: Valkey | None) -> None:
-        self.stack, self.backend, self.stalling, self.valkey = stack, backend, stalling, valkey
+    def __init__(self, stack: Stack, backend: Backend, valkey: Valkey | None, *, checked: bool) -> None:
+        self.stack, self.backend, self.valkey, self.checked = stack, backend, valkey, checked
 
     def used(self, key: str) -> int:
         """What is counted under the key, 0 where nothing is."""
@@ -102,9 +102,20 @@ def sizes(name: str, direction: str) -> str:
     return f"route/{name}|content-bytes-{direction}|fixed_window|month|route={name}"
 
 
-@pytest.fixture(scope="module", params=["memory", "redis"])
+POLICY = """
+from filters.ext_authz import Decision, Request, allow
+
+async def check(request: Request) -> Decision:
+    return allow()
+"""
+
+
+@pytest.fixture(scope="module", params=["memory", "redis", "check"])
 def faults(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
+    """Counters in memory, in Redis, and in memory with a policy in Python whose Check decides limits too."""
     folder = tmp_path_factory.mktemp("faults")
+    (folder / "p.py").write_text(POLICY)
+    policies = 'policies: {ext_authz: {python: "p.py:check"}}' if request.param == "check" else ""
     with contextlib.ExitStack() as started:
         valkey = started.enter_context(Valkey(folder)) if request.param == "redis" else None
         arguments = ("--counters", valkey.url) if valkey else ()
@@ -113,6 +124,7 @@ def faults(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         (folder / "gateway.yaml").write_text(f"""
 listeners: {{http: {{port: {stack.listener}}}}}
 upstreams: {{echo: {{endpoints: [{echo.address}]}}, stalling: {{endpoints: [{stalling.address}]}}}}
+{policies}
 routes:
   given-up: {{path: /given-up, upstream: echo, policies: {{concurrency: {{requests: 100000, by: route}}}}}}
   left: {{path: /left, upstream: stalling, timeout: 0, policies: {{concurrency: {{requests: 5, by: route}}, quota: {{bytes: 10MB, per: month, by: route, direction: out}}}}}}
@@ -123,7 +135,7 @@ routes:
 """)
         started.enter_context(stack)
         wait_for(lambda: "ratelimit" in stack.get("/told").headers, "the first decision")
-        yield Faults(stack, echo, stalling, valkey)
+        yield Faults(stack, echo, valkey, checked=bool(policies))
 
 
 def reset_requests(port: int, path: str, count: int) -> None:
@@ -213,7 +225,8 @@ def test_a_policy_server_that_is_killed_costs_no_request_and_loses_what_ended_me
     with faults.under_way("/killed", slots("killed")) as end:
         server.stop(signal.SIGKILL)
         assert end().status_code == 200
-        assert faults.stack.get("/killed").status_code == 200  # nobody counts: on_error is allow
+        # Nobody counts: on_error is allow. A policy in Python that cannot be asked closes.
+        assert faults.stack.get("/killed").status_code == (503 if faults.checked else 200)
     server.start()
     server.ready()
     if faults.valkey is not None:

@@ -20,6 +20,7 @@ from filters.rate_limit.limiter import Hit, Memory
 from filters.rate_limit.redis_store import RedisStore, connect
 from tests.support.valkey import Cluster, SentinelServer, Valkey
 
+LIMITS_PAGE = Path(__file__).parents[3] / "docs" / "limits.md"
 DAY = FixedWindow(name="day", amount=5, per="day")
 STRICT = FixedWindow(name="strict", amount=5, per="day", allow_on_error=False)
 
@@ -209,6 +210,72 @@ async def test_a_server_that_cannot_be_written_is_as_one_that_is_away(tmp_path: 
             assert (await redis.decide(now(), [Hit(DAY, "k|ip=1")])).figures[0].remaining == 4
 
 
+async def test_a_full_server_forgives_nobody_and_counts_no_new_client_until_there_is_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    slots = Concurrency(name="slots", amount=5)
+    exhausted, some, slot = Hit(DAY, "full|consumer=a"), Hit(DAY, "k|consumer=a"), "slots|consumer=a"
+    with Valkey(tmp_path, "--maxmemory-policy", "noeviction") as server:
+        async with store(server.url) as redis:
+            await redis.decide(now(), [exhausted._replace(cost=5)])
+            assert (await redis.decide(now(), [Hit(slots, slot, 1, "first")])).admitted
+            server.ask("CONFIG", "SET", "maxmemory", "100kb")  # far less than it has
+            for _ in range(2 * FAILURES):  # it is not left alone
+                assert (await redis.decide(now(), [some])).uncounted
+                assert not (await redis.decide(now(), [Hit(STRICT, "s|consumer=a")])).admitted
+                redis._exhausted.clear()
+                decision = await redis.decide(now(), [exhausted])
+                assert (decision.admitted, decision.uncounted) == (False, False)
+            await redis.release([Hit(slots, slot, 1, "first")])
+            assert server.ask("EXISTS", f"xds:{{consumer=a}}{slot}") == 0
+            server.ask("CONFIG", "SET", "maxmemory", "0")
+            assert (await redis.decide(now(), [some])).figures[0].remaining == 4
+    assert [one.message.partition(":")[0] for one in caplog.records] == ["redis cannot count"]
+
+
+async def test_a_server_that_evicts_forgives_which_the_documentation_says(tmp_path: Path) -> None:
+    exhausted = Hit(DAY, "full|consumer=a")
+    with Valkey(tmp_path, "--maxmemory-policy", "allkeys-lru") as server:
+        async with store(server.url) as redis:
+            await redis.decide(now(), [exhausted._replace(cost=5)])
+            server.ask("CONFIG", "SET", "maxmemory", "100kb")
+
+            async def evicted() -> bool:
+                return server.ask("EXISTS", "xds:{consumer=a}full|consumer=a") == 0
+
+            await eventually(evicted, "the exhausted counter to be evicted")
+            server.ask("CONFIG", "SET", "maxmemory", "0")
+            redis._exhausted.clear()
+            decision = await redis.decide(now(), [exhausted])
+            assert (decision.admitted, decision.uncounted) == (True, False)
+    assert "maxmemory-policy noeviction" in LIMITS_PAGE.read_text()
+
+
+class Load:
+    """Requests of one client, eight at a time, until one is rejected. `lost`: those without an answer."""
+
+    limit = FixedWindow(name="load", amount=4000, per="month")
+
+    def __init__(self, redis: RedisStore) -> None:
+        self._redis = redis
+        self.admitted, self.lost = 0, 0
+        self._rejected = False
+
+    async def is_half_way(self) -> bool:
+        return self.admitted > self.limit.amount // 2
+
+    async def run(self) -> None:
+        await asyncio.gather(*(self._ask() for _ in range(8)))
+
+    async def _ask(self) -> None:
+        while not self._rejected:
+            decision = await self._redis.decide(now(), [Hit(self.limit, "load|ip=load")])
+            self._rejected = self._rejected or not decision.admitted
+            self.lost += decision.uncounted
+            self.admitted += decision.admitted and not decision.uncounted
+            await asyncio.sleep(0.005 if decision.uncounted else 0)
+
+
 async def test_a_fail_over_is_followed(tmp_path: Path) -> None:
     with Valkey(tmp_path) as master, Valkey(tmp_path, "--replicaof", f"127.0.0.1 {master.port}") as replica:
 
@@ -227,13 +294,23 @@ async def test_a_fail_over_is_followed(tmp_path: Path) -> None:
             async with store(sentinel.url) as redis:
                 assert (await redis.decide(now(), [Hit(DAY, "k|ip=1", 3)])).figures[0].remaining == 2
                 master.ask("WAIT", 1, 5000)
+                load = Load(redis)
+                asking = asyncio.ensure_future(load.run())
+                await eventually(load.is_half_way, "half of the limit to be used")
                 master.kill()
+                known_to_replica = int(replica.ask("HGET", "xds:{ip=load}load|ip=load", "used"))  # type: ignore[call-overload]
+                before = load.admitted
 
                 async def counted() -> bool:
                     return bool((await redis.decide(now(), [Hit(DAY, "k|ip=1", 0)])).figures)
 
                 await eventually(counted, "the fail-over")
                 assert (await redis.decide(now(), [Hit(DAY, "k|ip=1", 0)])).figures[0].remaining == 2
+                await asyncio.wait_for(asking, 60)
+                # Beyond the limit no more than what the master had not yet sent to its replica, and eight answers may
+                # have been on their way to here.
+                assert load.admitted - before <= load.limit.amount - known_to_replica + 8
+                assert load.admitted >= load.limit.amount - load.lost
 
 
 async def test_counters_are_reset_by_prefix(valkey: Valkey) -> None:
