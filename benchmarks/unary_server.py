@@ -27,7 +27,6 @@ from google.protobuf import descriptor_pb2
 from benchmarks.load import cpu
 from tests.support.policy_server import Stack
 from tests.support.ports import free_port
-from tests.support.valkey import Valkey
 from tests.support.wait import wait_for
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
@@ -189,18 +188,15 @@ def _stack(kind: str, workers: int) -> Iterator[Served]:
     """The complete service, its rules from a control plane, and an Envoy beside it."""
     with ExitStack() as around:
         folder = Path(around.enter_context(tempfile.TemporaryDirectory()))
-        arguments, cases = ["--grpc", kind, "--workers", f"{workers}"], tuple(CASES)
-        if workers > 1:  # they need counters that they share, which are none in memory
-            cases = (COROUTINE, FUNCTION)
-            arguments += ["--counters", around.enter_context(Valkey(folder)).url]
+        arguments = ("--grpc", kind, "--workers", f"{workers}")
         (folder / "p.py").write_text(POLICY)
-        stack = Stack(folder, tcp=True, arguments=tuple(arguments))
+        stack = Stack(folder, tcp=True, arguments=arguments)
         (folder / "gateway.yaml").write_text(_gateway(stack.listener))
         around.enter_context(stack)
         assert stack.policy_server.process is not None
         key = {"x-api-key": KEY}
         wait_for(lambda: stack.get("/check", headers=key).status_code == 200, "Envoy to let a key pass")
-        yield Served(stack.socket, stack.policy_server.process.pid, stack.listener, cases)
+        yield Served(stack.socket, stack.policy_server.process.pid, stack.listener)
 
 
 @contextmanager

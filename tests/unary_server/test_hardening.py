@@ -115,6 +115,54 @@ def test_the_window_is_given_back_as_requests_end() -> None:
     assert not client.connection.closed
 
 
+def _piece(stream: int, body: bytes) -> bytes:
+    cut = [body[at : at + frames.SMALLEST_FRAME] for at in range(0, len(body), frames.SMALLEST_FRAME)]
+    return b"".join(f(Frame.DATA, 0, stream, one) for one in cut)
+
+
+def test_requests_that_fill_the_window_piece_by_piece_do_not_wait_for_each_other() -> None:
+    """Each of three has half of the window: the youngest is refused, and the others become whole in its place."""
+    client = Client(Limits(window=90_000))
+    whole = grpc_message(bytes(44_000))
+    client.say(client.head(1) + client.head(3) + client.head(5))
+    for stream in (1, 3, 5):
+        client.say(_piece(stream, whole[:30_000]))
+    answer, reset, given = client.heard()
+    assert (answer.stream, client.fields(answer)["grpc-status"]) == (5, "8")
+    assert (reset.kind, reset.stream, reset.payload) == (Frame.RST_STREAM, 5, bytes(4))
+    assert (given.kind, given.stream, int.from_bytes(given.payload, "big")) == (
+        Frame.WINDOW_UPDATE,
+        0,
+        30_000,
+    )
+    for stream in (1, 3):
+        (event,) = client.say(_piece(stream, whole[30_000:]) + f(Frame.DATA, END_STREAM, stream, b""))
+        assert isinstance(event, Request)
+        assert event.body == whole
+        client.connection.answer(stream, b"")
+    client.heard()
+    assert client.works(7)
+
+
+def test_a_window_that_gets_small_is_given_back_before_half_of_it_was_used() -> None:
+    """What ended requests took is given to those that are not whole."""
+    client = Client(Limits(window=100_000))
+    client.say(client.request(1, bytes(16_000)))
+    client.connection.answer(1, b"")
+    client.heard()
+    client.say(client.head(3) + _piece(3, grpc_message(bytes(90_000))[: 100_000 - 16_005]))
+    (given,) = client.heard()
+    assert (given.kind, given.stream, int.from_bytes(given.payload, "big")) == (
+        Frame.WINDOW_UPDATE,
+        0,
+        16_005,
+    )
+    (event,) = client.say(
+        _piece(3, grpc_message(bytes(90_000))[100_000 - 16_005 :]) + f(Frame.DATA, END_STREAM, 3, b"")
+    )
+    assert isinstance(event, Request)
+
+
 def test_a_message_above_the_limit_is_refused_before_it_has_come() -> None:
     client = Client(Limits(max_message=1000))
     client.say(client.head() + f(Frame.DATA, 0, 1, b"\0\0\x10\0\0"))

@@ -18,7 +18,7 @@ from xds_server.unary_server.server import UnaryServer
 log = logging.getLogger(__name__)
 
 Kind = Literal["native", "grpcio"]
-MOST_STREAMS, MOST_BYTES, WINDOW = 100_000, 4 << 20, 32 << 20
+MOST_STREAMS, MOST_BYTES, WINDOW = 100_000, 4 << 20, 64 << 20
 """Of a connection: requests at once, bytes of one (Envoy shows at most 1 MiB of a body), bytes of all unfinished ones."""
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _OPTIONS = [

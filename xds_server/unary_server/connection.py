@@ -272,6 +272,20 @@ class Connection:
                 grpc.Status.RESOURCE_EXHAUSTED,
                 f"a message is at most {self.limits.max_message} bytes",
             )
+        if self._incoming.full:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Give back to the window what can be; else refuse a request, so that those before it can become whole.
+
+        A peer that sends many requests piece by piece would otherwise wait for ever: all are begun, none has room.
+        """
+        self._consumed(0)
+        if self._incoming.full:
+            for stream, one in reversed(self._streams.items()):
+                if one.body and not one.ended:
+                    self.fail(stream, grpc.Status.RESOURCE_EXHAUSTED, "too many requests are not whole")
+                    return
 
     def _whole(self, stream: int, one: Stream) -> None:
         length = one.fields.content_length

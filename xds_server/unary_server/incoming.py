@@ -90,10 +90,16 @@ class Incoming:
         if self._window_left < 0:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more than the connection's window")
 
+    @property
+    def full(self) -> bool:
+        """Whether the peer may send no more DATA on the connection."""
+        return self._window_left == 0
+
     def consumed(self, size: int) -> int:
         """Count what was worked on; returns how much to give back to the peer now, so that it takes few frames."""
         self._unacknowledged += size
-        if self._unacknowledged <= self._limits.window // 2:
+        half = self._limits.window // 2
+        if self._unacknowledged <= half and self._window_left > half // 2:
             return 0
         given, self._unacknowledged = self._unacknowledged, 0
         self._window_left += given

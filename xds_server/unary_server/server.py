@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from filters.unary import RpcError, UnaryMethod, Undoable
@@ -124,6 +124,8 @@ class _Protocol(asyncio.Protocol):
         self._connection = Connection(limits)
         self._transport: Any = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._expired: set[int] = set()
+        """Streams whose deadline has passed, until their work has ended."""
         self._undoable: dict[int, Callable[[], None]] = {}
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -228,21 +230,35 @@ class _Protocol(asyncio.Protocol):
             self._connection.fail(stream, Status.UNKNOWN, "the method failed")
 
     async def _await(self, stream: int, method: UnaryMethod, result: Any, limit: float | None) -> None:
-        connection = self._connection
+        connection, timer = self._connection, None
+        if limit is not None:  # asyncio.timeout does the same for three times the time
+            timer = asyncio.get_running_loop().call_later(limit, self._expire, stream)
         try:
-            self._answer(stream, method, await result if limit is None else await _within(limit, result))
+            self._answer(stream, method, await result)
         except TimeoutError:
             connection.fail(stream, Status.DEADLINE_EXCEEDED, "the deadline passed")
         except RpcError as error:
             connection.fail(stream, error.code, error.message)
         except asyncio.CancelledError:
-            connection.release(stream)
+            if stream in self._expired:
+                connection.fail(stream, Status.DEADLINE_EXCEEDED, "the deadline passed")
+            else:
+                connection.release(stream)
         except Exception:
             log.exception("a method failed path=%s", method.path)
             connection.fail(stream, Status.UNKNOWN, "the method failed")
         finally:
+            if timer is not None:
+                timer.cancel()
+                self._expired.discard(stream)
             self._tasks.pop(stream, None)
             self._flush_soon()
+
+    def _expire(self, stream: int) -> None:
+        task = self._tasks.get(stream)
+        if task is not None:
+            self._expired.add(stream)
+            task.cancel()
 
     def _answer(self, stream: int, method: UnaryMethod, result: Any) -> None:
         if type(result) is Undoable:
@@ -255,6 +271,7 @@ class _Protocol(asyncio.Protocol):
     def _cancel(self, stream: int) -> None:
         task = self._tasks.get(stream)
         if task is not None:
+            self._expired.discard(stream)
             task.cancel()
         else:
             self._connection.release(stream)
@@ -274,11 +291,6 @@ class _Protocol(asyncio.Protocol):
             self._transport.write(out)
         if self._connection.closed and not self._tasks:
             self._transport.close()
-
-
-async def _within(limit: float, result: Awaitable[Any]) -> Any:
-    async with asyncio.timeout(limit):
-        return await result
 
 
 def _parsed(method: UnaryMethod, body: bytes) -> Any:
