@@ -17,6 +17,7 @@ import grpc.aio
 import h2.config
 import h2.connection
 import h2.events
+import hpack
 import pytest
 
 from filters.unary import RpcError, UnaryMethod, Undoable
@@ -375,3 +376,28 @@ async def test_command_line_clients_are_answered(
     )
     out, error = await asyncio.wait_for(asking.communicate(), 30)
     assert (asking.returncode, out) == (0, b"\0\0\0\0\6echo x"), error
+
+
+class _Transport(asyncio.Transport):
+    """Takes what is written."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None: ...
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def test_a_request_that_is_given_up_before_its_work_began_holds_no_stream(
+    server: UnaryServer, slow: Slow
+) -> None:
+    """Two reads in one turn of the loop, as a full buffer makes them."""
+    protocol, fields = server._protocol(), {**dict(FIELDS), ":path": "/test.Service/Slow"}
+    protocol.connection_made(_Transport())
+    head = frames.frame(Frame.HEADERS, frames.END_HEADERS, 1, hpack.Encoder().encode(list(fields.items())))
+    data = frames.frame(Frame.DATA, frames.END_STREAM, 1, bytes(5))
+    protocol.data_received(frames.PREFACE + frames.settings({}) + head + data)
+    protocol.data_received(frames.rst_stream(1, frames.Code.CANCEL))
+    await asyncio.wait_for(slow.given_up.wait(), 30)
+    await asyncio.sleep(0)
+    assert protocol.active == 0
+    protocol.connection_lost(None)

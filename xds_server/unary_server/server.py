@@ -149,7 +149,7 @@ class _Protocol(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks.values():
-            task.cancel()
+            _cancel_later(task)
         self._server.ended(self)
 
     def pause_writing(self) -> None:
@@ -272,7 +272,7 @@ class _Protocol(asyncio.Protocol):
         task = self._tasks.get(stream)
         if task is not None:
             self._expired.discard(stream)
-            task.cancel()
+            _cancel_later(task)
         else:
             self._connection.release(stream)
 
@@ -291,6 +291,11 @@ class _Protocol(asyncio.Protocol):
             self._transport.write(out)
         if self._connection.closed and not self._tasks:
             self._transport.close()
+
+
+def _cancel_later(task: asyncio.Task[None]) -> None:
+    """After its first step, which comes before: a task that never began would not say that its work has ended."""
+    asyncio.get_running_loop().call_soon(task.cancel)
 
 
 def _parsed(method: UnaryMethod, body: bytes) -> Any:
