@@ -10,6 +10,7 @@ from filters import consumers
 from filters.credentials import failure, identity_part, keys_elsewhere
 from filters.language import Mistake, Shorthand, option
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
+from filters.rate_limit import within
 from filters.rules import Rule
 
 NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
@@ -73,10 +74,11 @@ class ApiKey(Policy[ApiKeySettings]):
         return (consumers.lookup_filter(one.rule() for one in used),)
 
     def on_route(self, settings: ApiKeySettings, context: Context) -> RoutePart:
-        part = identity_part(context)
+        part = identity_part(context, limits=within.key_decides(context))
         if not keys_elsewhere(context.consumers):
             return part
-        return RoutePart(filter_configs={**part.filter_configs, **consumers.lookup(settings.rule())})
+        more = within.extensions(context) if within.key_decides(context) else {}
+        return RoutePart(filter_configs={**part.filter_configs, **consumers.lookup(settings.rule(), **more)})
 
     def rules(self, used: Iterable[ApiKeySettings], context: Context) -> Iterator[Rule]:
         if keys_elsewhere(context.consumers) and any(True for _ in used):

@@ -30,6 +30,8 @@ EXTENSION = "api_key"
 LONGEST = 1024
 """Bytes of a key; nobody is asked about longer ones."""
 TIMEOUT = timedelta(milliseconds=500)
+_COUNTED_BY = ("x-envoy-external-address", "x-request-id")
+"""The client's address, and what a rejection names, where limits are decided beside the key."""
 
 
 def _message(name: str, consumer: Consumer) -> rules_pb2.Consumer:
@@ -46,9 +48,10 @@ CONSUMER = RuleType(name="consumer", message=rules_pb2.Consumer, build=_message)
 
 
 def lookup_filter(rules: Iterable[Mapping[str, Any]]) -> HttpFilter:
-    """The filter that asks whose key it is. It shows what holds keys by any of the rules."""
+    """The filter that asks whose key it is. It shows what holds keys by any of the rules, and what limits count by."""
     headers = {header for rule in rules for header in _holding(rule)}
-    return lookups.lookup_filter(FILTER, EXTENSION, TIMEOUT, headers, dynamic=True)
+    shown = {*headers, *_COUNTED_BY} if headers else headers
+    return lookups.lookup_filter(FILTER, EXTENSION, TIMEOUT, shown, dynamic=True)
 
 
 def _holding(rule: Mapping[str, Any]) -> Iterator[str]:
@@ -59,9 +62,10 @@ def _holding(rule: Mapping[str, Any]) -> Iterator[str]:
         yield "cookie"
 
 
-def lookup(rule: Mapping[str, Any]) -> Mapping[str, Message]:
+def lookup(rule: Mapping[str, Any], **more: str) -> Mapping[str, Message]:
     """What a route carries: `rule` says where the key is looked for, as for the script."""
-    return lookups.lookup(FILTER, EXTENSION, json.dumps(dict(rule), sort_keys=True, separators=(",", ":")))
+    question = json.dumps(dict(rule), sort_keys=True, separators=(",", ":"))
+    return lookups.lookup(FILTER, EXTENSION, question, **more)
 
 
 class Found(NamedTuple):

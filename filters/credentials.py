@@ -56,8 +56,11 @@ def methods(beside: Mapping[str, Any]) -> dict[str, Method]:
     return {key: beside[key] for key in METHODS if key in beside}
 
 
-def identity_part(context: Context) -> RoutePart:
-    """What a route with any way to authenticate carries; every one of its policies returns the same."""
+def identity_part(context: Context, *, limits: bool = False) -> RoutePart:
+    """What a route with any way to authenticate carries; every one of its policies returns the same.
+
+    `limits` says that the policy server decides limits when it looks a key up.
+    """
     found = methods(context.beside)
     rule = {
         "methods": list(found),
@@ -68,6 +71,8 @@ def identity_part(context: Context) -> RoutePart:
     }
     for key in _elsewhere(context):
         rule[key] = {**found[key].rule(), "elsewhere": True}
+    if limits:
+        rule["limits"] = True
     if "jwt" in found:
         rule["jwt"] = {**found["jwt"].rule(), **_token_places(context)}
     if "oidc" in found:

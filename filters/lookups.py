@@ -41,7 +41,7 @@ def _named(headers: Collection[str]) -> string_pb2.ListStringMatcher:
     return string_pb2.ListStringMatcher(patterns=patterns)
 
 
-def lookup(name: str, extension: str, question: str) -> Mapping[str, Message]:
-    """What a route carries for the filter `name`, so that it asks this."""
-    checks = pb.CheckSettings(context_extensions={extension: question})
+def lookup(name: str, extension: str, question: str, **more: str) -> Mapping[str, Message]:
+    """What a route carries for the filter `name`, so that it asks this. `more` are further context extensions."""
+    checks = pb.CheckSettings(context_extensions={extension: question, **more})
     return {name: pb.ExtAuthzPerRoute(check_settings=checks)}

@@ -95,9 +95,9 @@ def _peer(attributes: Attributes) -> Peer | None:
     return Peer(principal=source.principal, certificate=unquote(source.certificate))
 
 
-def client_address(attributes: Attributes) -> str:
+def client_address(attributes: Attributes, headers: Mapping[str, str]) -> str:
     """The client's address as Envoy judges it: behind trusted proxies it is not the connection's."""
-    found = attributes.request.http.headers.get("x-envoy-external-address", "")
+    found = headers.get("x-envoy-external-address", "")
     return found or attributes.source.address.socket_address.address
 
 
@@ -136,7 +136,7 @@ _READERS: Mapping[str, Callable[[Attributes], Any]] = {
     "query_string": _query_string,
     "path_params": _path_params,
     "headers": _headers,
-    "client_address": client_address,
+    "client_address": lambda one: client_address(one, one.request.http.headers),
     "peer": _peer,
     "claims": lambda one: identity(one, "claims") or {},
     "consumer": lambda one: identity(one, "consumer"),

@@ -1,111 +1,32 @@
-"""Limits that a Check decides: what it says of a request as the entries of a descriptor, and the answer for Envoy.
-
-The entries are those that Envoy's rate limit filter would send for the same request, so that both ways count as one.
-"""
+"""Limits that a Check decides, beside a policy in Python or the lookup of a key, and the answer for Envoy."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import cache, lru_cache, partial
-from ipaddress import ip_network
+from collections.abc import Awaitable, Callable, Iterable
+from functools import cache, partial
 
 from envoy.service.auth.v3 import external_auth_pb2
-from google.protobuf import struct_pb2
 
+from filters.consumers import Found
+from filters.ext_authz import answers, entries
 from filters.ext_authz.answers import PERMISSION_DENIED
-from filters.ext_authz.asked import Attributes, client_address
+from filters.ext_authz.asked import Attributes
 from filters.ext_authz.decisions import Decision
-from filters.identity import NAMESPACE
 from filters.policy import header
 from filters.rate_limit import descriptors, responses, within
 from filters.rate_limit.answer import Told
+from filters.rate_limit.calendar import SECOND
 from filters.rate_limit.service import RateLimits
+from filters.reasons import REASON_HEADER
 from filters.unary import Undoable, mapped
 
 log = logging.getLogger(__name__)
 
 Answer = bytes | Undoable
 """A serialized CheckResponse; it can be undone where it took a slot."""
-_NOTHING = struct_pb2.Struct()
-
-
-def entries(route: within.Asked, asked: Attributes, decision: Decision) -> dict[str, str]:
-    """What is counted by; `decision` has changed the request by now."""
-    http = asked.request.http
-    identity = asked.metadata_context.filter_metadata.get(NAMESPACE, _NOTHING).fields
-    found = {
-        descriptors.ROUTE: asked.context_extensions.get("route", ""),
-        descriptors.ADDRESS: _network(client_address(asked)),
-        descriptors.REQUEST_ID: http.headers.get("x-request-id", ""),
-    }
-    if route.plans:
-        found[descriptors.PLANS] = "true"
-    for name in (descriptors.CONSUMER, descriptors.PLAN):
-        if name in identity:
-            found[name] = _text(identity[name])
-    for by in route.looks_at:
-        value = _looked_at(by, http, identity, decision)
-        if value is not None:
-            found[by] = value
-    return found
-
-
-def _looked_at(
-    by: str,
-    http: Attributes.HttpRequest,
-    identity: Mapping[str, struct_pb2.Value],
-    decision: Decision,
-) -> str | None:
-    kind, _, name = by.partition(":")
-    if kind == "header":
-        return _header(name.lower(), http, decision)
-    if kind == "claim" and "claims" in identity:
-        return _claim(name, identity["claims"])
-    return None
-
-
-def _header(name: str, http: Attributes.HttpRequest, decision: Decision) -> str | None:
-    """The value that the upstream would see: what a policy removes is removed after what it sets."""
-    if any(one.lower() == name for one in decision.remove):
-        return None
-    for own, value in decision.headers.items():
-        if own.lower() == name:
-            return value
-    return http.host if name == "host" else http.headers.get(name)
-
-
-def _claim(name: str, claims: struct_pb2.Value) -> str | None:
-    """A claim by its own name, or else by a dotted path into nested claims."""
-    for path in ((name,), tuple(part for part in name.split(".") if part)):
-        at: struct_pb2.Value | None = claims
-        for part in path:
-            at = at.struct_value.fields[part] if at is not None and part in at.struct_value.fields else None
-        if at is not None:
-            return _text(at)
-    return None
-
-
-def _text(value: struct_pb2.Value) -> str:
-    """As Envoy writes the value of a CEL expression."""
-    kind = value.WhichOneof("kind")
-    if kind == "string_value":
-        return value.string_value
-    if kind == "number_value":
-        return f"{value.number_value:g}"
-    if kind == "bool_value":
-        return "true" if value.bool_value else "false"
-    return {"list_value": "CelList value", "struct_value": "CelMap value"}.get(kind or "", "NULL")
-
-
-@lru_cache(maxsize=65536)
-def _network(address: str) -> str:
-    """As Envoy writes a masked address: IPv6 by /64, of which one client has all."""
-    if ":" not in address:
-        return f"{address}/32" if address else ""
-    return str(ip_network((address.partition("%")[0], 64), strict=False))
 
 
 def decide(
@@ -113,20 +34,45 @@ def decide(
 ) -> Answer | Awaitable[Answer]:
     """The answer to a request that a policy lets pass with `passed`, now that limits decide too."""
     route = within.read(asked.context_extensions[within.EXTENSION])
-    found = entries(route, asked, decision)
-    if route.lease:
-        found[descriptors.LEASE] = secrets.token_hex(8)
-    lease = found.get(descriptors.LEASE, "")
+    counted = entries.after_policy(route, asked, decision)
+    return _decide(counting, route, counted, partial(_answer, decision, passed))
+
+
+def decide_for_key(
+    counting: RateLimits | None, asked: Attributes, found: Found, header: str
+) -> Answer | Awaitable[Answer]:
+    """Whose key it is, and what limits say to that. The script in Envoy refuses the same keys, which count for nothing.
+
+    It is told no moment at which a key ends, as its clock could let a key pass that has ended here.
+    """
+    if counting is not None and 0 < found.not_after < counting.clock() // SECOND:
+        return answers.key(found._replace(not_after=1))
+    if sum(one.key == header for one in asked.request.http.header_map.headers) != 1:
+        return answers.key(found)
+    route = within.read(asked.context_extensions[within.EXTENSION])
+    counted = entries.for_key(route, asked, found)
+    return _decide(counting, route, counted, partial(_answer_for_key, found._replace(not_after=0)))
+
+
+def _decide(
+    counting: RateLimits | None,
+    route: within.Asked,
+    found: dict[str, str],
+    answer: Callable[[str, Told | None], bytes],
+) -> Answer | Awaitable[Answer]:
+    lease = secrets.token_hex(8) if route.lease else ""
+    if lease:
+        found[descriptors.LEASE] = lease
     try:
         if counting is None:
             raise ValueError("this policy server has no limits")
         told = counting.before(route.rules, route.styles, found)
     except Exception as error:  # noqa: BLE001 - whatever hinders counting, the limits say what it means
-        return _answer(decision, passed, lease, _uncounted(route, error))
+        return answer(lease, _uncounted(route, error))
     if isinstance(told, Told):
-        return _answer(decision, passed, lease, told)
-    answer = partial(_answer, decision, passed, lease)
-    return mapped(told, answer) if isinstance(told, Undoable) else _later(route, told, answer)
+        return answer(lease, told)
+    later = partial(answer, lease)
+    return mapped(told, later) if isinstance(told, Undoable) else _later(route, told, later)
 
 
 async def _later(
@@ -145,6 +91,22 @@ def _uncounted(route: within.Asked, error: Exception) -> Told | None:
     """What is told where nobody counts; None where such requests are refused."""
     log.warning("a request is not counted: %s", error or type(error).__name__)
     return None if route.strict else Told(True, [])
+
+
+def _answer_for_key(found: Found, lease: str, told: Told | None) -> bytes:
+    """Always a yes, with metadata by which the script refuses, so that it has told who calls by then."""
+    passed = answers.key(found)
+    if told is None:
+        told = Told(False, [], within.UNAVAILABLE)
+    # What the script or Envoy's own reply say of the body is not said again behind it.
+    headers = [one for one in told.headers if one[0] not in ("content-type", REASON_HEADER)]
+    more = external_auth_pb2.CheckResponse()
+    if lease and told.admitted:
+        more.dynamic_metadata.fields[descriptors.TOLD_LEASE].string_value = lease
+    if not told.admitted:
+        refusal = {"reason": told.reason, "body": told.body.decode()}
+        more.dynamic_metadata.update({within.EXTENSION: refusal})
+    return passed + responses.checked(headers) + more.SerializeToString()
 
 
 def _answer(decision: Decision, passed: bytes, lease: str, told: Told | None) -> bytes:

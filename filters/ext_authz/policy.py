@@ -27,7 +27,8 @@ from filters.rules import Rule
 
 _NO_CONTEXT: Mapping[str, str] = MappingProxyType({})
 _LARGEST = 1 << 20
-REQUEST_ID = "x-request-id"
+_OF_ENVOY = ("x-request-id", "x-envoy-external-address")
+"""Headers by which Envoy tells the request's id and the client's address."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]*[A-Za-z0-9!#$%&'+.^_`|~-]")
 
 
@@ -196,7 +197,7 @@ def _filter(name: str, *, lenient: bool) -> HttpFilter:
 def _narrow(used: Iterable[ExtAuthzSettings]) -> HttpFilter:
     """Shows what any policy says that it sees; the policy server shows each its own."""
     one = _filter(NARROW_FILTER, lenient=False)
-    names = {REQUEST_ID, *(name for settings in used for name in settings.headers or ())}
+    names = {*_OF_ENVOY, *(name for settings in used for name in settings.headers or ())}
     assert isinstance(one.config, pb.ExtAuthz)
     one.config.allowed_headers.CopyFrom(_listed(sorted(names)))
     return dataclasses.replace(one, dynamic=True)
@@ -280,7 +281,7 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
         if settings.http is not None:
             checks.http_service.CopyFrom(_http(settings.http, settings.timeout))
         else:
-            time = settings.timeout + (within.TIME if within.decides(context) else timedelta())
+            time = settings.timeout + (within.TIME if within.policy_decides(context) else timedelta())
             checks.grpc_service.CopyFrom(_grpc(settings.grpc or POLICY_SERVER, time))
         if settings.body is not None:
             checks.with_request_body.CopyFrom(
@@ -291,7 +292,7 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
                 )
             )
         name = LENIENT_FILTER if settings.on_error == "allow" else FILTER
-        if name == FILTER and settings.headers is not None and not within.decides(context):
+        if name == FILTER and settings.headers is not None and not within.policy_decides(context):
             name = NARROW_FILTER  # limits that are decided here may count by any header
         return RoutePart(filter_configs={name: pb.ExtAuthzPerRoute(check_settings=checks)})
 
@@ -309,8 +310,8 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
             told["body"] = "true"
         if settings.headers is not None:
             told["headers"] = ",".join(name.lower() for name in settings.headers)
-        if within.decides(context):
-            told[within.EXTENSION] = within.said(context)
+        if within.policy_decides(context):
+            told |= within.extensions(context)
         return told
 
     def rules(self, used: Iterable[ExtAuthzSettings], context: Context) -> Iterator[Rule]:

@@ -191,11 +191,14 @@ class Authorization:
         self._count(name, "failed")
         return answers.failure(str(failed))
 
-    def _whose_key(self, asked: Attributes) -> bytes:
-        rule = _rule(asked.context_extensions[consumers.EXTENSION])
+    def _whose_key(self, asked: Attributes) -> limits.Answer | Awaitable[limits.Answer]:
+        said = asked.context_extensions
+        rule = _rule(said[consumers.EXTENSION])
         found = self.keys.find(rule, asked.request.http.header_map.headers)
         self._count("api_key", "unknown" if found is None else "found")
-        return answers.key(found)
+        if found is None or within.EXTENSION not in said:
+            return answers.key(found)
+        return limits.decide_for_key(self._counting, asked, found, rule["headers"][0])
 
     async def _whose_password(self, asked: Attributes) -> bytes:
         """A status other than OK where nobody can tell, so that Envoy hears nothing."""

@@ -481,12 +481,16 @@ local function rule_of(handle)
   return rule
 end
 
--- The reason of a refusal, or nil.
+-- The reason of a refusal, or nil; and what refuses beside it: a limit that the policy server decided with the key.
 local function decide(handle)
   local rule = rule_of(handle)
   local found, reason = (rule.every and all_of or any_of)(rule, handle)
   if found ~= nil then
     tell(handle, found)
+    if rule.limits then
+      local limits = (handle:streamInfo():dynamicMetadata():get(POLICY_SERVER) or {}).limits
+      return limits and limits.reason, limits
+    end
   end
   return reason
 end
@@ -516,7 +520,7 @@ local function renewal(rule, headers)
 end
 
 function envoy_on_request(handle)
-  local decided, reason = pcall(decide, handle)
+  local decided, reason, limits = pcall(decide, handle)
   -- Envoy lets a request pass when a script fails: so a failure must not leave this function.
   if not decided then
     handle:logErr("identity: " .. tostring(reason))
@@ -529,6 +533,10 @@ function envoy_on_request(handle)
     local headers = handle:headers()
     local here = headers:get("x-forwarded-proto") .. "://" .. headers:get(":authority") .. headers:get(":path")
     handle:respond({ [":status"] = "302", location = here, ["set-cookie"] = cookies, ["cache-control"] = "no-store" }, "")
+  elseif limits ~= nil then
+    handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", reason)
+    local status = reason:sub(-12) == "_unavailable" and "503" or "429"
+    handle:respond({ [":status"] = status, ["content-type"] = "application/problem+json" }, limits.body)
   elseif reason ~= nil then
     handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", reason)
     local status = reason:sub(-12) == "_unavailable" and "503" or "401"

@@ -32,9 +32,14 @@ def parse(message: bytes) -> rls_pb2.RateLimitRequest:
         return rls_pb2.RateLimitRequest.FromString(_mended(message))
 
 
+def text(value: bytes) -> str:
+    """A header's value as Envoy tells it where it has to be text."""
+    return value.decode("utf-8", _MENDED)
+
+
 def _mended(message: bytes) -> bytes:
     unchecked = limits_pb2.UncheckedRequest.FromString(message)
     for descriptor in unchecked.descriptors:
         for entry in descriptor.entries:
-            entry.value = entry.value.decode("utf-8", _MENDED).encode()
+            entry.value = text(entry.value).encode()
     return unchecked.SerializeToString()

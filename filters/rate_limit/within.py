@@ -6,10 +6,13 @@ The Check has to be the last thing that can refuse a request before its limits: 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import lru_cache
 
+from filters.credentials import failed, keys_elsewhere, methods
+from filters.language.options import OFF
 from filters.policy import Context
 from filters.rate_limit import answer
 from filters.rate_limit.applying import local_places, on_route
@@ -17,7 +20,7 @@ from filters.reasons import Reason, details
 
 EXTENSION = "limits"
 """The context extension of a Check that decides limits too."""
-LIMITED, UNCOUNTED = "limited", "uncounted"
+LIMITED, UNCOUNTED, UNAVAILABLE = "limited", "uncounted", "rate_limit_unavailable"
 """Metadata of a refusal: the reason for which a limit rejects, and that nobody could count."""
 TIME = timedelta(milliseconds=200)
 """What the limits may take, beyond what the policy may take."""
@@ -39,18 +42,51 @@ class Asked:
 
 
 def decides(context: Context) -> bool:
-    """Whether the Check of the route's policy in Python decides its limits.
+    """Whether a Check decides the limits of the route."""
+    return policy_decides(context) or key_decides(context)
 
-    Local limits stand between the two. Where `on_error` lets requests pass that no policy has seen, limits still hold.
+
+def policy_decides(context: Context) -> bool:
+    """Whether it is that of a policy in Python.
+
+    Where `on_error` lets requests pass that no policy has seen, limits still hold.
     """
     settings = context.beside.get("ext_authz")
     return (
-        context.forwards
-        and getattr(settings, "python", None) is not None
+        getattr(settings, "python", None) is not None
         and getattr(settings, "on_error", None) == "deny"
-        and not local_places(context)
-        and bool(on_route(context).written)
+        and _undisturbed(context)
     )
+
+
+def key_decides(context: Context) -> bool:
+    """Whether it is that which looks up an API key: where the script in Envoy refuses only what the lookup sees too.
+
+    The key stands in one header, and no headers are counted by: Envoy shows no others.
+    """
+    key = context.beside.get("api_key")
+    if key is None or not keys_elsewhere(context.consumers) or not _undisturbed(context):
+        return False
+    return (
+        [*methods(context.beside)] == ["api_key"]
+        and not key.optional
+        and key.query is None
+        and key.cookie is None
+        and not any(
+            context.beside.get(one) not in (None, OFF, False) for one in ("authorize", "ext_authz", "usage")
+        )
+        and not any(one.startswith("header:") for one in on_route(context).looks_at)
+    )
+
+
+def _undisturbed(context: Context) -> bool:
+    """Whether there are limits, and none that Envoy applies in between."""
+    return context.forwards and not local_places(context) and bool(on_route(context).written)
+
+
+def extensions(context: Context) -> Mapping[str, str]:
+    """What such a Check is told beside its own question."""
+    return {EXTENSION: said(context), "route": context.route}
 
 
 def said(context: Context) -> str:
@@ -83,19 +119,26 @@ def read(text: str) -> Asked:
 
 def _told(key: str, value: str) -> str:
     refused = details("ext_authz_denied")
-    return f"{refused} && metadata.filter_metadata['envoy.filters.http.ext_authz']['{key}'] == {value}"
+    return f"({refused} && metadata.filter_metadata['envoy.filters.http.ext_authz']['{key}'] == {value})"
 
 
 REASONS = (
     *(
-        Reason(name=name, title=title, status=429, when=_told(LIMITED, f"'{name}'"), own_body=True)
+        Reason(
+            name=name,
+            title=title,
+            status=429,
+            when=_told(LIMITED, f"'{name}'") + " || " + failed(name),
+            own_body=True,
+        )
         for name, title in answer.TITLES.items()
     ),
     Reason(
-        name="rate_limit_unavailable",
+        name=UNAVAILABLE,
         title="Nobody could count the request",
         status=503,
-        when=_told(UNCOUNTED, "true"),
+        when=_told(UNCOUNTED, "true") + " || " + failed(UNAVAILABLE),
     ),
 )
-"""The reasons of such refusals, which Envoy takes for those of a policy: so they stand before its own."""
+"""The reasons of such refusals, which Envoy takes for those of a policy, so that they stand before its own; or which the
+identity script makes, where it has judged the key."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from filters.credentials import MOST_KEYS
 from tests.support.backend import Backend
 from tests.support.policy_server import Stack
 from tests.support.ports import free_port
@@ -81,16 +82,28 @@ def backend() -> Iterator[Backend]:
         yield echo
 
 
-@pytest.fixture(scope="module", params=["rate limit call", "check"])
-def policies(request: pytest.FixtureRequest) -> str:
-    """What stands on all routes: a policy in Python, whose Check then decides limits too, or nothing."""
-    return CHECKED if request.param == "check" else ""
+@pytest.fixture(scope="module", params=["rate limit call", "check", "lookup of keys"])
+def way(request: pytest.FixtureRequest) -> str:
+    """By which call limits are decided."""
+    found: str = request.param
+    return found
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend, policies: str) -> Iterator[Stack]:
+def policies(way: str) -> str:
+    """What stands on all routes: a policy in Python, whose Check then decides limits too, or nothing."""
+    return CHECKED if way == "check" else ""
+
+
+@pytest.fixture(scope="module")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, backend: Backend, policies: str, way: str
+) -> Iterator[Stack]:
     stack = Stack(tmp_path_factory.mktemp("gw"))
     (stack.folder / "p.py").write_text(POLICY)
+    if way == "lookup of keys":
+        many = "\n".join(f"    - {{sha256: {number:064x}}}" for number in range(MOST_KEYS + 1))
+        (stack.folder / "many.yaml").write_text(f"consumers:\n  many:\n    api_keys:\n{many}\n")
     (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address, policies=policies))
     with stack:
         # Envoy connects to the policy server with the first request that is limited.

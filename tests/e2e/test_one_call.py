@@ -191,9 +191,9 @@ CASES = (
     ),
     Case(
         name="what-the-policy-refuses-takes-nothing",
-        policies="rate_limit: 1/day, concurrency: 1",
-        requests=[[("x-refuse", "1")]] * 2 + [NONE] * 2,
-        statuses=[403, 403, 200, 429],
+        policies="rate_limit: 1/day, concurrency: 3",
+        requests=[[("x-refuse", "1")]] * 4 + [NONE] * 2,
+        statuses=[403, 403, 403, 403, 200, 429],
     ),
     Case(
         name="grpc",
@@ -249,6 +249,7 @@ routes:
     policies: {{ext_authz: {{python: "p.py:plain", timeout: 20s}}, rate_limit: 1000/day, concurrency: 9}}
   calls-two: {{path: /calls-two, upstream: echo, policies: {{ext_authz: {{python: "p.py:plain", timeout: 20s, on_error: allow}}, rate_limit: 1000/day}}}}
   seen: {{path: /seen, upstream: echo, policies: {{ext_authz: {{python: "p.py:address", timeout: 20s}}}}}}
+  seen-little: {{path: /seen-little, upstream: echo, policies: {{ext_authz: {{python: "p.py:address", timeout: 20s, headers: [x-a]}}}}}}
   answers: {{path: /answers, respond: {{body: ok}}, policies: {{ext_authz: {{python: "p.py:plain", timeout: 20s}}, api_key: true}}}}
 {routes}"""
 
@@ -292,7 +293,7 @@ def told(answer: httpx.Response) -> tuple[int, Mapping[str, str], str]:
     varies = ("date", "content-length", "connection")  # the last where a body was not read to its end
     found = {name: value for name, value in answer.headers.items() if name not in varies}
     body = "" if answer.headers["content-type"] == "application/json" else answer.text
-    for pattern in (r'"request_id":"[^"]+"', r";t=\d+"):
+    for pattern in (r'"request_id":"[^"]+"', r";t=\d+", r'(?<=concurrent-requests");r=\d+'):
         found = {name: re.sub(pattern, "", value) for name, value in found.items()}
         body = re.sub(pattern, "", body)
     if "retry-after" in found:
@@ -370,8 +371,9 @@ def test_one_request_is_one_call_and_one_at_its_end_only_where_that_is_counted(
     assert decisions(stack) == [one + 20 for one in decided]
 
 
-def test_a_policy_sees_the_clients_address_and_not_the_proxys(stack: Stack) -> None:
-    answer = stack.get("/seen", headers={"x-forwarded-for": "9.9.9.9", "x-envoy-external-address": "8.8.8.8"})
+@pytest.mark.parametrize("path", ["/seen", "/seen-little"])
+def test_a_policy_sees_the_clients_address_and_not_the_proxys(stack: Stack, path: str) -> None:
+    answer = stack.get(path, headers={"x-forwarded-for": "9.9.9.9", "x-envoy-external-address": "8.8.8.8"})
     assert answer.json()["headers"]["x-address"] == "9.9.9.9"
 
 

@@ -122,12 +122,13 @@ def _shown(*settings: api_key.ApiKeySettings) -> list[str]:
     return [one.exact for one in config.allowed_headers.patterns]
 
 
-def test_of_a_request_only_what_may_hold_a_key_is_shown() -> None:
-    assert _shown(api_key.ApiKeySettings()) == ["x-api-key"]
+def test_of_a_request_only_what_may_hold_a_key_or_is_counted_by_is_shown() -> None:
+    counted_by = ["x-envoy-external-address", "x-request-id"]
+    assert _shown(api_key.ApiKeySettings()) == ["x-api-key", *counted_by]
     several = (
         api_key.ApiKeySettings(header="X-Key"),
         api_key.ApiKeySettings(query="key"),
         api_key.ApiKeySettings(cookie="key"),
     )
-    assert _shown(*several) == [":path", "cookie", "x-key"]
+    assert _shown(*several) == [":path", "cookie", *counted_by[:1], "x-key", *counted_by[1:]]
     assert _shown() == []

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 from envoy.service.auth.v3 import external_auth_pb2
+from google.protobuf import json_format
 from prometheus_client import CollectorRegistry
 
+from filters.consumers import Found
 from filters.ext_authz import Decision as PolicyDecision
 from filters.ext_authz import allow, answers
 from filters.ext_authz.asked import client_address
-from filters.ext_authz.limits import decide, entries
+from filters.ext_authz.entries import after_policy
+from filters.ext_authz.limits import decide, decide_for_key
 from filters.identity import NAMESPACE
 from filters.rate_limit import descriptors, within
 from filters.rate_limit.limiter import Decision, Hit, Memory
@@ -87,19 +90,19 @@ async def decided(
     ],
 )
 def test_an_address_is_masked_as_envoy_masks_it(address: str, network: str) -> None:
-    found = entries(ROUTE, asked(x_envoy_external_address=address), allow())
+    found = after_policy(ROUTE, asked(x_envoy_external_address=address), allow())
     assert found[descriptors.ADDRESS] == network
 
 
 def test_without_a_word_of_envoy_the_address_is_that_of_the_connection() -> None:
-    assert client_address(asked()) == "10.0.0.9"
-    assert client_address(asked(x_envoy_external_address="192.0.2.7")) == "192.0.2.7"
+    assert client_address(asked(), {}) == "10.0.0.9"
+    assert client_address(asked(), {"x-envoy-external-address": "192.0.2.7"}) == "192.0.2.7"
 
 
 def test_what_is_looked_at_is_what_the_policy_has_made_of_the_request() -> None:
     route = replace(ROUTE, looks_at=("header:X-A", "header:x-b", "header:x-c", "header:host", "claim:no"))
     request = asked(route, x_a="a", x_b="b", x_c="c")
-    found = entries(route, request, allow({"X-B": "new"}, remove=["X-C"]))
+    found = after_policy(route, request, allow({"X-B": "new"}, remove=["X-C"]))
     assert {name: value for name, value in found.items() if ":" in name} == {
         "header:X-A": "a",
         "header:x-b": "new",
@@ -110,7 +113,7 @@ def test_what_is_looked_at_is_what_the_policy_has_made_of_the_request() -> None:
 def test_who_calls_is_what_the_identity_script_told() -> None:
     request = asked()
     request.metadata_context.filter_metadata[NAMESPACE].update({"consumer": "acme", "plan": "free"})
-    found = entries(ROUTE, request, allow())
+    found = after_policy(ROUTE, request, allow())
     assert (found[descriptors.CONSUMER], found[descriptors.PLAN], found[descriptors.PLANS]) == (
         "acme",
         "free",
@@ -155,6 +158,52 @@ async def test_each_slot_has_a_name_of_its_own() -> None:
     request = asked(replace(ROUTE, rules=(), lease=True))
     names = {(await decided(limits(), request)).dynamic_metadata[descriptors.TOLD_LEASE] for _ in range(10)}
     assert len(names) == 10
+
+
+def looked_up(counting: RateLimits, not_after: int = 0, *keys: str) -> dict[str, Any]:
+    """What the script in Envoy is told of a request that holds acme's key, once or more often."""
+    request = asked()
+    for value in keys or ("k",):
+        request.request.http.header_map.headers.add(key="x-api-key", raw_value=value.encode())
+    answer = decide_for_key(counting, request, Found("acme", "", not_after), "x-api-key")
+    assert isinstance(answer, bytes)
+    response = external_auth_pb2.CheckResponse.FromString(answer)
+    assert response.HasField("ok_response")
+    told = json_format.MessageToDict(response.dynamic_metadata)
+    return {**told, "headers": {one.header.key for one in response.ok_response.response_headers_to_add}}
+
+
+def test_a_lookup_tells_the_script_that_a_limit_rejects() -> None:
+    counting = limits()
+    first, second = looked_up(counting), looked_up(counting)
+    assert (first["api_key"], first["headers"]) == ({"consumer": "acme"}, {"ratelimit", "ratelimit-policy"})
+    assert "limits" not in first
+    assert second["limits"]["reason"] == "rate_limited"
+    assert json.loads(second["limits"]["body"])["status"] == 429
+    assert second["headers"] == {"ratelimit", "ratelimit-policy", "retry-after"}
+
+
+@pytest.mark.parametrize(
+    ("not_after", "keys", "told"),
+    [(1, ("k",), 1), (2**31, ("k", "k"), 2**31)],
+    ids=["a key that has ended", "two keys"],
+)
+def test_what_the_script_refuses_takes_nothing(not_after: int, keys: tuple[str, ...], told: int) -> None:
+    counting = limits()
+    for _ in range(2):
+        found = looked_up(counting, not_after, *keys)
+        assert found["api_key"] == {"consumer": "acme", "not_after": told}
+        assert (found["headers"], "limits" in found) == (set(), False)
+    assert looked_up(counting, 2**31)["api_key"] == {"consumer": "acme"}
+
+
+def test_a_lookup_that_nobody_counts_is_refused_where_limits_are_strict() -> None:
+    request = asked(replace(ROUTE, strict=True))
+    request.request.http.header_map.headers.add(key="x-api-key", raw_value=b"k")
+    answer = decide_for_key(limits(Broken()), request, Found("acme", "", 0), "x-api-key")
+    assert isinstance(answer, bytes)
+    response = external_auth_pb2.CheckResponse.FromString(answer)
+    assert response.dynamic_metadata["limits"]["reason"] == "rate_limit_unavailable"
 
 
 def test_a_slot_is_given_back_where_envoy_has_given_up() -> None:

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
-from filters import POLICIES
+from filters import POLICIES, authorize, consumers, credentials, passwords
 from filters.api_key import ApiKey
-from filters.ext_authz.names import FILTER
+from filters.basic_auth import BasicAuth
+from filters.credentials import MOST_KEYS
+from filters.ext_authz.names import FILTER, LENIENT_FILTER, NARROW_FILTER
 from filters.ext_authz.policy import ExtAuthzSettings, PythonFunction
-from filters.identity import Plan
+from filters.identity import ApiKey as KeyHash
+from filters.identity import Consumer, Plan
 from filters.limits import ConcurrencyLimit, Limit
 from filters.policy import Context, Levels
 from filters.rate_limit import local, local_headers, within
@@ -56,6 +59,47 @@ def test_between_the_policy_and_the_limits_only_local_limits_stand() -> None:
     names = [one.name for policy in POLICIES for one in policy.http_filters((), Context())]
     between = names[names.index(FILTER) + 1 : names.index(LIMITS_FILTER)]
     assert between == ["xds.ext_authz.on_error_allow", local_headers.FILTER, local.FILTER]
+
+
+KEYS = {"a": Consumer(api_keys=tuple(KeyHash(sha256=f"{n:064x}") for n in range(MOST_KEYS + 1)))}
+
+
+def keys(plans: dict[str, Plan] | None = None, **beside: Any) -> Context:
+    everything = {"api_key": ApiKey.settings(), "rate_limit": DAILY, **beside}
+    return Context(consumers=KEYS, plans=plans or {}).on_route("r", everything, forwards=True)
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [
+        (keys(), True),
+        (keys(api_key=ApiKey.settings(header="x-team")), True),
+        (keys(plans=PLANS), False),
+        (keys(api_key=ApiKey.settings(query="key")), False),
+        (keys(api_key=ApiKey.settings(header="x-key", cookie="key")), False),
+        (keys(api_key=ApiKey.settings(optional=True)), False),
+        (keys(basic_auth=BasicAuth.settings()), False),
+        (keys(authorize=authorize.Rule(consumers=("a",))), False),
+        (keys(ext_authz=ExtAuthzSettings(grpc="a")), False),
+        (keys(rate_limit=Levels((("route/r", Limit(requests=1, per="day", by="header:X-Consumer")),))), False),
+        (keys(rate_limit=Levels((("route/r", Limit(requests=1, per="day", scope="local")),))), False),
+        (here(api_key=ApiKey.settings(), rate_limit=DAILY), False),
+    ],
+    ids=["a key", "in another header", "a plan counts by a header", "query", "header or cookie", "optional", "passwords too", "authorize",
+         "a service of one's own", "by a header", "local limits", "few keys"],
+)  # fmt: skip
+def test_a_lookup_decides_where_the_script_refuses_what_the_lookup_does(
+    context: Context, expected: bool
+) -> None:
+    assert within.key_decides(context) is expected
+    assert within.policy_decides(context) is False
+
+
+def test_between_the_lookup_and_the_limits_stands_nothing_else_that_such_a_route_has() -> None:
+    names = [one.name for policy in POLICIES for one in policy.http_filters((), Context())]
+    between = names[names.index(consumers.FILTER) + 1 : names.index(LIMITS_FILTER)]
+    assert between[:3] == [passwords.FILTER, credentials.FILTER, authorize.FILTER]
+    assert between[3:] == [NARROW_FILTER, FILTER, LENIENT_FILTER, local_headers.FILTER, local.FILTER]
 
 
 def test_what_is_said_is_read() -> None:

@@ -1,0 +1,105 @@
+"""What a Check says of a request, as the entries that limits count by.
+
+They are those that Envoy's rate limit filter would send for the same request, so that both ways count as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from ipaddress import ip_network
+
+from google.protobuf import struct_pb2
+
+from filters.consumers import Found
+from filters.ext_authz.asked import Attributes, client_address
+from filters.ext_authz.decisions import Decision
+from filters.identity import NAMESPACE
+from filters.rate_limit import descriptors, within
+from filters.rate_limit.requests import text
+
+_NOBODY: Mapping[str, struct_pb2.Value] = {}
+
+
+def after_policy(route: within.Asked, asked: Attributes, decision: Decision) -> dict[str, str]:
+    """The entries of a request as a policy has left it, of whom the identity script told."""
+    http = asked.request.http
+    known = asked.metadata_context.filter_metadata
+    identity = known[NAMESPACE].fields if NAMESPACE in known else _NOBODY
+    return _entries(route, asked, identity, http.headers, partial(_header, http, decision))
+
+
+def for_key(route: within.Asked, asked: Attributes, found: Found) -> dict[str, str]:
+    """The entries of a request whose key was found; no header is counted by."""
+    headers = {one.key: text(one.raw_value) for one in asked.request.http.header_map.headers}
+    identity = {descriptors.CONSUMER: struct_pb2.Value(string_value=found.consumer)}
+    if found.plan:
+        identity[descriptors.PLAN] = struct_pb2.Value(string_value=found.plan)
+    return _entries(route, asked, identity, headers, lambda _: None)
+
+
+def _entries(
+    route: within.Asked,
+    asked: Attributes,
+    identity: Mapping[str, struct_pb2.Value],
+    headers: Mapping[str, str],
+    header_of: Callable[[str], str | None],
+) -> dict[str, str]:
+    """What is counted by. `headers` are the request's, and `header_of` finds one as it is when limits are decided."""
+    found = {
+        descriptors.ROUTE: asked.context_extensions.get("route", ""),
+        descriptors.ADDRESS: _network(client_address(asked, headers)),
+        descriptors.REQUEST_ID: headers.get("x-request-id", ""),
+    }
+    if route.plans:
+        found[descriptors.PLANS] = "true"
+    for name in (descriptors.CONSUMER, descriptors.PLAN):
+        if name in identity:
+            found[name] = _text(identity[name])
+    for by in route.looks_at:
+        kind, _, name = by.partition(":")
+        value = header_of(name.lower()) if kind == "header" else _claim(name, identity.get("claims"))
+        if kind in ("header", "claim") and value is not None:
+            found[by] = value
+    return found
+
+
+def _header(http: Attributes.HttpRequest, decision: Decision, name: str) -> str | None:
+    """The value that the upstream would see: what a policy removes is removed after what it sets."""
+    if any(one.lower() == name for one in decision.remove):
+        return None
+    for own, value in decision.headers.items():
+        if own.lower() == name:
+            return value
+    return http.host if name == "host" else http.headers.get(name)
+
+
+def _claim(name: str, claims: struct_pb2.Value | None) -> str | None:
+    """A claim by its own name, or else by a dotted path into nested claims."""
+    for path in ((name,), tuple(part for part in name.split(".") if part)):
+        at = claims
+        for part in path:
+            at = at.struct_value.fields[part] if at is not None and part in at.struct_value.fields else None
+        if at is not None:
+            return _text(at)
+    return None
+
+
+def _text(value: struct_pb2.Value) -> str:
+    """As Envoy writes the value of a CEL expression."""
+    kind = value.WhichOneof("kind")
+    if kind == "string_value":
+        return value.string_value
+    if kind == "number_value":
+        return f"{value.number_value:g}"
+    if kind == "bool_value":
+        return "true" if value.bool_value else "false"
+    return {"list_value": "CelList value", "struct_value": "CelMap value"}.get(kind or "", "NULL")
+
+
+@lru_cache(maxsize=65536)
+def _network(address: str) -> str:
+    """As Envoy writes a masked address: IPv6 by /64, of which one client has all."""
+    if ":" not in address:
+        return f"{address}/32" if address else ""
+    return str(ip_network((address.partition("%")[0], 64), strict=False))
