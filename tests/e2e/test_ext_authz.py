@@ -233,7 +233,7 @@ def test_a_policy_sees_the_headers_that_it_names_and_no_others(stack: Stack, pat
     assert seen["x-shown"] == shown
     assert seen["x-id"] == seen["x-request-id"]
     if path != "/shown-open":  # that filter has policies that see all
-        assert seen["x-sent"] == "user-agent,x-one,x-request-id,x-two"
+        assert seen["x-sent"] == "user-agent,x-envoy-external-address,x-one,x-request-id,x-two"
 
 
 def test_a_body_beyond_the_limit_is_413_unless_a_part_is_enough(stack: Stack) -> None:
