@@ -144,7 +144,12 @@ def test_what_policies_say_that_they_see_is_all_that_envoy_shows(tmp_path: Path)
         snapshot[EXTENSION_CONFIG]["xds.ext_authz.headers"].body
     )
     shown = ext_authz_pb2.ExtAuthz.FromString(extension.typed_config.value).allowed_headers
-    assert [one.exact for one in shown.patterns] == ["x-one", "cookie", "x-request-id"]
+    assert [one.exact for one in shown.patterns] == [
+        "x-one",
+        "cookie",
+        "x-envoy-external-address",
+        "x-request-id",
+    ]
 
 
 @pytest.mark.parametrize("more", ["on_error: allow", "limit"])
