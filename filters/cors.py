@@ -38,7 +38,8 @@ class CorsSettings:
 
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes of single origins."""
-        if self.allow_credentials and "*" in self.allow_origins:
+        if self.allow_credentials and not {"*", "null"}.isdisjoint(self.allow_origins):
+            # Any page has the origin `null` within a sandboxed frame.
             yield Mistake(
                 "credentials for every origin would let any web page act for the user", "list the origins"
             )

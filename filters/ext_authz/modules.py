@@ -37,6 +37,8 @@ def _names(node: ast.AST, package: Sequence[str]) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.level <= len(package) + 1:
+        if node.level and any(not part or "." in part for part in package):
+            return  # above the folder, or a name that no module has
         above = package[: len(package) - node.level + 1] if node.level else ()
         start = ".".join([*above, *([node.module] if node.module else [])])
         if start:

@@ -63,6 +63,11 @@ async def test_a_file_beside_is_imported_in_every_way(statement: bytes, package:
     assert await answered(function) == "one"
 
 
+@pytest.mark.parametrize("file", ["../p.py", "/etc/p.py", "v1.2/p.py", "./p.py"])
+def test_nothing_is_looked_for_beside_a_file_that_no_module_is_named_for(file: str) -> None:
+    assert imported(file, b"from . import x\nfrom .y import z") == ()
+
+
 async def test_files_import_each_other_and_the_policy() -> None:
     modules = {
         "policies/a.py": b"from policies import b\ndef value(): return b.value()\n",
