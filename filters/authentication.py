@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Literal
 
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
+from google.protobuf.message import Message
 
 from filters.credentials import failure, methods
-from filters.identity import CONSUMER_HEADER, PLAN_HEADER
+from filters.identity import CLIENTS_OWN, CONSUMER_HEADER, PLAN_HEADER
 from filters.language import Mistake
 from filters.policy import NOTHING, Context, HttpFilter, Policy, RoutePart, Stage
 
 FILTER = "xds.identity.headers"
+_KEPT = (
+    *CLIENTS_OWN,
+    *("x-api-key", "x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-envoy-external-address"),
+    "traceparent",
+)
 Settings = Literal["any", "all"]
 
 
@@ -25,6 +31,29 @@ def protected(context: Context) -> tuple[str, ...]:
     for provider in context.providers.values():
         names |= {name.lower() for name in provider.claim_headers.values()}
     return tuple(sorted(variant for name in names for variant in _variants(name)))
+
+
+def without(names: Iterable[str]) -> Mapping[str, Message]:
+    """What a route carries on which only the gateway says these headers too; a * at the end matches any rest.
+
+    What a service must see of the client stays: credentials, and whatever a pattern would take away beside its own.
+    """
+    wanted = sorted({name.lower() for name in names})
+    removed = [
+        mutation_rules_pb2.HeaderMutation(remove=variant)
+        for name in wanted
+        if not name.endswith("*") and name not in CLIENTS_OWN
+        for variant in _variants(name)
+    ]
+    for prefix in (name[:-1] for name in wanted if name.endswith("*")):
+        if not any(kept.startswith(prefix) for kept in _KEPT):
+            mutation = mutation_rules_pb2.HeaderMutation()
+            mutation.remove_on_match.key_matcher.prefix = prefix
+            removed.append(mutation)
+    config = header_mutation_pb2.HeaderMutationPerRoute()
+    config.mutations.request_mutations.extend(removed)
+    config.mutations.request_trailers_mutations.extend(removed)
+    return {FILTER: config} if removed else {}
 
 
 def _variants(name: str) -> Iterable[str]:

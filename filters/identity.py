@@ -24,7 +24,7 @@ Its keys: `consumer` and `plan` (names; absent where none was identified), `meth
 """
 CONSUMER_HEADER = "x-consumer"
 PLAN_HEADER = "x-consumer-plan"
-_NO_CLAIM_HEADERS = frozenset(
+CLIENTS_OWN = frozenset(
     [
         "authorization",
         "connection",
@@ -123,7 +123,7 @@ class Provider:
             if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+){0,5}", name):
                 remedy = "write a name such as x-user-id, of at most six parts"
                 yield Mistake("not a header's name", remedy, path=("claim_headers", claim), value=header)
-            elif name in _NO_CLAIM_HEADERS or name in (CONSUMER_HEADER, PLAN_HEADER):
+            elif name in CLIENTS_OWN or name in (CONSUMER_HEADER, PLAN_HEADER):
                 yield Mistake("this header has a meaning of its own", "write another name",
                     path=("claim_headers", claim), value=header)  # fmt: skip
 

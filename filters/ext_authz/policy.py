@@ -15,6 +15,7 @@ from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2 as pb
 from envoy.type.matcher.v3 import string_pb2
 from google.protobuf import duration_pb2
 
+from filters.authentication import without
 from filters.ext_authz.functions import fault, no_python
 from filters.ext_authz.modules import imported
 from filters.ext_authz.names import FAILED, FILTER, LENIENT_FILTER, NARROW_FILTER, POLICY, PROBLEM, Source
@@ -79,7 +80,8 @@ class HttpService:
         "Put before the path of the request.", default="", pattern=r"(/\S*)?", shape="a path such as /auth"
     )
     upstream_headers: tuple[str, ...] = option(
-        "Headers of its answer that the upstream of the request sees; a * at the end matches any rest.",
+        "Headers of its answer that the upstream of the request sees, and not the client's own of these names; "
+        "a * at the end matches any rest.",
         default=(),
     )
     client_headers: tuple[str, ...] = option(
@@ -294,7 +296,8 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
         name = LENIENT_FILTER if settings.on_error == "allow" else FILTER
         if name == FILTER and settings.headers is not None and not within.policy_decides(context):
             name = NARROW_FILTER  # limits that are decided here may count by any header
-        return RoutePart(filter_configs={name: pb.ExtAuthzPerRoute(check_settings=checks)})
+        said = settings.http.upstream_headers if settings.http is not None else ()
+        return RoutePart(filter_configs={name: pb.ExtAuthzPerRoute(check_settings=checks), **without(said)})
 
     def _told(self, settings: ExtAuthzSettings, context: Context) -> Mapping[str, str]:
         if settings.python is None:
