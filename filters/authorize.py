@@ -22,6 +22,10 @@ from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.reasons import Reason, details
 
 FILTER = "xds.authorize"
+LARGEST_NUMBER = 2**53
+"""Envoy keeps claims as doubles."""
+OVERRIDES = ("x-http-method", "x-http-method-override", "x-method-override")
+"""Headers by which some frameworks take another method than the gateway saw."""
 Wanted = bool | float | str
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 _IDENTITY = ("claims", "consumer", "plan", "user", "provider")
@@ -61,6 +65,11 @@ class Rule:
         for claim, wanted in self.claims.items():
             if wanted == () or not claim.strip("."):
                 yield Mistake("nothing could be equal to this", "write a value", path=("claims", claim))
+            for one in wanted if isinstance(wanted, tuple) else (wanted,):
+                if isinstance(one, float | int) and abs(one) >= LARGEST_NUMBER:
+                    remedy = "have the issuer write it as text"
+                    message = "Envoy tells no numbers of this size apart"
+                    yield Mistake(message, remedy, path=("claims", claim), value=one)
         if self.when is not None:
             try:
                 cel.parse(self.when, NAMES)
@@ -219,4 +228,7 @@ class Authorize(Policy[Settings]):
         policies = {f"rule-{number}": rbac_policy(rule) for number, rule in enumerate(rules, 1)}
         rbac = pb.RBAC(action=pb.RBAC.ALLOW, policies=policies)
         config = filter_pb2.RBAC(shadow_rules=rbac) if rules[0].shadow else filter_pb2.RBAC(rules=rbac)
-        return RoutePart(filter_configs={FILTER: filter_pb2.RBACPerRoute(rbac=config)})
+        return RoutePart(
+            filter_configs={FILTER: filter_pb2.RBACPerRoute(rbac=config)},
+            request_headers_to_remove=OVERRIDES if any(rule.methods for rule in rules) else (),
+        )

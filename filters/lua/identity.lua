@@ -134,21 +134,25 @@ local function claim(all, path)
   return at
 end
 
+-- A claim as text; nil for a number that Envoy may have rounded, so that two callers would look the same.
 local function text(value)
-  if type(value) == "number" and value == math.floor(value) then
-    return string.format("%.0f", value)
+  if type(value) ~= "number" then
+    return tostring(value)
+  elseif math.abs(value) >= 2 ^ 53 then
+    return nil
   end
-  return tostring(value)
+  return value == math.floor(value) and string.format("%.0f", value) or tostring(value)
 end
 
--- A claim as a header's value: lists joined by commas; nil for what would not be one plain line.
+-- A claim as a header's value: lists joined by commas; nil for what would not be one plain line, or another list.
 local function header_value(value)
   local parts = {}
   for _, one in ipairs(type(value) == "table" and value or { value }) do
-    if type(one) == "table" then
+    local said = type(one) ~= "table" and text(one) or nil
+    if said == nil or (type(value) == "table" and said:find(",", 1, true)) then
       return nil
     end
-    parts[#parts + 1] = text(one)
+    parts[#parts + 1] = said
   end
   local joined = table.concat(parts, ",")
   return #parts > 0 and not joined:find("%c") and joined or nil
@@ -185,8 +189,9 @@ local function consumer_of(provider, all)
   for path, by_value in pairs(claims[provider] or {}) do
     local found = claim(all, path)
     for _, one in ipairs(type(found) == "table" and found or { found }) do
-      if by_value[text(one)] ~= nil then
-        return by_value[text(one)]
+      local said = text(one)
+      if said ~= nil and by_value[said] ~= nil then
+        return by_value[said]
       end
     end
   end

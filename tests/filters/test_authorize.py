@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from filters.authorize import Authorize, Rule
+from filters.authorize import OVERRIDES, Authorize, Rule
 from filters.jwt import JwtSettings
 from filters.language import Problems, decoder_for
 from filters.policy import Context
@@ -33,6 +33,8 @@ def test_claims_keep_the_types_of_their_values() -> None:
         {"methods": ["get"]},
         {"claims": {"a": []}},
         {"claims": {"": "x"}},
+        {"claims": {"a": 9007199254740993}},
+        {"claims": {"a": ["x", -1e16]}},
         {"when": "claim.x"},
         {"when": "consumer =="},
     ],
@@ -60,3 +62,8 @@ def test_rules_are_in_shadow_together_and_are_some() -> None:
         Authorize().check((Rule(methods=("GET",)), Rule(methods=("PUT",), shadow=True)), AUTHENTICATED)
     )
     assert list(Authorize().check((), AUTHENTICATED))
+
+
+def test_where_the_method_decides_no_header_gives_the_upstream_another() -> None:
+    assert Authorize().on_route(Rule(methods=("GET",)), Context()).request_headers_to_remove == OVERRIDES
+    assert Authorize().on_route(Rule(scopes=("x",)), Context()).request_headers_to_remove == ()

@@ -106,6 +106,22 @@ JWT_CASES = (
         x_roles="a,b",
     ),
     _good(
+        "a nested number as a header",
+        lambda: tokens.token(realm={"level": 2**53 - 1}),
+        x_level=str(2**53 - 1),
+    ),
+    _good(
+        "a number that Envoy rounds, so that two callers would be the same",
+        lambda: tokens.token(realm={"level": 2**53 + 1}),
+        x_level=None,
+    ),
+    _good(
+        "an element of a list that would be two",
+        lambda: tokens.token(realm={"roles": ["reader,admin"]}),
+        x_roles=None,
+    ),
+    _good("a text with a comma", lambda: tokens.token(sub="Doe, John"), x_user_id="Doe, John"),
+    _good(
         "a claim that would break the line of its header",
         lambda: tokens.token(sub="a\r\nx-consumer: root"),
         x_user_id=None,
@@ -247,6 +263,7 @@ consumers:
     api_keys: [{{sha256: {sha256(UNICODE)}}}]
     jwt:
       - {{provider: corp, claim: realm.tenants, value: globex}}
+      - {{provider: corp, claim: realm.tenants, value: "9007199254740992"}}
       - {{provider: partner, claim: "https://claims.test/tenant", value: "7"}}
     certificates: [globex.test]
   initech: {{api_keys: [{{sha256: {sha256("initech-key")}}}]}}
@@ -349,6 +366,11 @@ CREDENTIAL_CASES = (
         "/partner",
         lambda: (("x-token", partner(**{"https://claims.test/tenant": 7})),),
         IS_GLOBEX,
+    ),
+    _pass(
+        "a number that Envoy rounds is nobody's",
+        "/corp",
+        bearer(lambda: tokens.token(realm={"tenants": [2**53 + 1]})),
     ),
     _pass("a key", "/key", key(ACME), {**IS_ACME, "x-api-key": None}),
     _pass("the next key of a rotation", "/key", key(ACME_NEXT), IS_ACME),
