@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf import any_pb2
 
 from tests.support.resources import gateway
 from xds_server.discovery import wire
 from xds_server.discovery.stream import Protocol, Stream
 from xds_server.discovery.types import CLUSTER, ENDPOINT, ResourceType
-from xds_server.serving.client import Client
+from xds_server.serving.client import Client, unpacked
 
 SERVED = gateway(["a", "b"], {"/": "a"})
 RESPONSES: dict[Protocol, Any] = {
@@ -55,3 +56,9 @@ def test_everything_of_a_type_without_old_wildcard_is_asked_for_by_the_star(prot
     stream.receive(one.first())
     (response,) = stream.responses(SERVED, 0)
     assert len(response.resources) == 2
+
+
+def test_a_resource_that_is_no_such_message_is_none_and_no_error() -> None:
+    assert unpacked(any_pb2.Any(type_url=CLUSTER.url, value=b"\xff")) is None
+    assert unpacked(any_pb2.Any(type_url="type.googleapis.com/no.Such", value=b"")) is None
+    assert unpacked(any_pb2.Any(type_url=CLUSTER.url, value=b"")) is not None

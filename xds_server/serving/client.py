@@ -13,7 +13,7 @@ import grpc.aio
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2, descriptor_pool, message_factory
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from xds_server.discovery.stream import Protocol
 from xds_server.discovery.types import ResourceType
@@ -119,12 +119,12 @@ def _name(body: any_pb2.Any) -> str:
 
 
 def unpacked(body: any_pb2.Any) -> Message | None:
-    """The message of a resource, None where its type is not known here."""
+    """The message of a resource, None where its type is not known here or its body is no such message."""
     try:
         found = descriptor_pool.Default().FindMessageTypeByName(body.type_url.rpartition("/")[2])
-    except KeyError:
+        return message_factory.GetMessageClass(found).FromString(body.value)
+    except (KeyError, DecodeError):
         return None
-    return message_factory.GetMessageClass(found).FromString(body.value)
 
 
 async def watch(
