@@ -130,7 +130,7 @@ class _LocalConnection(http.client.HTTPConnection):
 
 def _page(request: BaseHTTPRequestHandler, pages: Pages) -> Page:
     page = pages.get(urlsplit(request.path).path)
-    return page() if page else Page.of({"pages": sorted(pages)}, 404)
+    return _reached(page) if page else Page.of({"pages": sorted(pages)}, 404)
 
 
 def _done(request: BaseHTTPRequestHandler, actions: Actions) -> Page:
@@ -142,7 +142,16 @@ def _done(request: BaseHTTPRequestHandler, actions: Actions) -> Page:
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length) > LONGEST:
         return Page.of({"error": f"a body of at most {LONGEST} bytes is needed"}, 413)
-    return action(request.rfile.read(int(length)).decode("utf-8", "replace"))
+    body = request.rfile.read(int(length)).decode("utf-8", "replace")
+    return _reached(lambda: action(body))
+
+
+def _reached(page: Callable[[], Page]) -> Page:
+    """A page, or 503 where it is about something that cannot be reached."""
+    try:
+        return page()
+    except OSError as error:
+        return Page.of({"error": str(error) or type(error).__name__}, 503)
 
 
 def _answer(request: BaseHTTPRequestHandler, found: Page) -> None:

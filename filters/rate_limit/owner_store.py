@@ -23,8 +23,8 @@ TURN = 0.001
 """Seconds in which the loop reads what has come while it was held up itself."""
 AGAIN = 0.05
 """Seconds between two attempts to connect."""
-PATIENCE = 30.0
-"""Seconds that an operator waits."""
+PATIENCE = 5.0
+"""Seconds of silence after which an operator waits no longer."""
 
 
 class _Question(NamedTuple):
@@ -82,7 +82,7 @@ class OwnerStore:
         self._tell(wire.RELEASE, 0, hits)
 
     def reset(self, prefix: str) -> int:
-        """Forget the counters whose key begins with `prefix`. Called in another thread; raises OSError."""
+        """Forget the counters whose key begins with `prefix`. Called in any thread but the loop's; raises OSError."""
         (count,) = self._operate(wire.RESET, prefix)
         return int(count)
 

@@ -109,9 +109,12 @@ class RedisStore:
         await self._tell("release", 0, hits)
 
     def reset(self, prefix: str) -> int:
-        """Forget the counters whose key begins with `prefix`. Called in another thread than the loop's."""
+        """Forget the counters whose key begins with `prefix`. Called in another thread than the loop's; raises OSError."""
         self._exhausted.clear()
-        return asyncio.run_coroutine_threadsafe(self._reset(prefix), self._loop).result(30)
+        try:
+            return asyncio.run_coroutine_threadsafe(self._reset(prefix), self._loop).result(30)
+        except _AWAY as error:
+            raise ConnectionError(f"redis does not answer: {error or type(error).__name__}") from None
 
     async def close(self) -> None:
         """Close all connections."""

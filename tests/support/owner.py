@@ -48,7 +48,8 @@ class OwnerProcess:
         self._process.start()
 
     def kill(self) -> None:
-        self.signal(signal.SIGKILL)
+        if self._process.is_alive():
+            self.signal(signal.SIGKILL)
         self._process.join()
 
     def signal(self, number: int) -> None:

@@ -53,7 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _reset(admin: str, arguments: argparse.Namespace) -> None:
     status, done = _ask(admin, "POST", "/limits/reset", arguments.prefix)
     if status != http.client.OK:
-        raise EnvironmentFailed(f"the policy server at {admin} did not reset them: {done}")
+        raise EnvironmentFailed(
+            f"the policy server at {admin} did not reset them: {done.get('error', status)}"
+        )
     if arguments.output == "json":
         output.as_json(done)
     else:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from filters.rate_limit import circuit
+from filters.rate_limit import circuit, owner_store
 from filters.rate_limit.algorithms import Concurrency, FixedWindow, TokenBucket
 from filters.rate_limit.circuit import FAILURES
 from filters.rate_limit.limiter import Decision, Hit
@@ -223,3 +223,14 @@ async def test_an_operator_sees_and_forgets_counters_while_others_decide(owner: 
         assert await asyncio.to_thread(counters.reset, "seen|consumer=1") == 1111
         assert (await decide(counters, Hit(DAY, keys[1]))).figures[0].remaining == 4
         assert (await decide(counters, Hit(DAY, keys[2]))).figures[0].remaining == 2
+
+
+async def test_an_operator_is_told_that_there_is_no_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner_store, "PATIENCE", 0.05)
+    with OwnerProcess(tmp_path) as process:
+        process.kill()
+        async with store(process.path) as counters:
+            with pytest.raises(OSError, match="timed out"):
+                await asyncio.to_thread(counters.listed)

@@ -19,6 +19,8 @@ from filters.rate_limit.circuit import FAILURES
 from filters.rate_limit.limiter import Hit, Memory
 from filters.rate_limit.redis_store import RedisStore, connect
 from tests.support.valkey import Cluster, SentinelServer, Valkey
+from xds_server.policy_server.server import PolicyServer
+from xds_server.policy_server.services import services
 
 LIMITS_PAGE = Path(__file__).parents[3] / "docs" / "limits.md"
 DAY = FixedWindow(name="day", amount=5, per="day")
@@ -320,6 +322,42 @@ async def test_counters_are_reset_by_prefix(valkey: Valkey) -> None:
         assert await asyncio.to_thread(redis.reset, "gone|a*") == 1
         assert (await redis.decide(now(), [Hit(DAY, "gone|a*|consumer=a")])).figures[0].remaining == 4
         assert (await redis.decide(now(), [Hit(DAY, "kept|consumer=a")])).figures[0].remaining == 3
+
+
+async def test_counters_are_reset_by_a_store_that_never_asked_and_not_where_redis_is_away(
+    tmp_path: Path,
+) -> None:
+    with Valkey(tmp_path) as server:
+        async with store(server.url) as first, store(server.url) as second:
+            await first.decide(now(), [Hit(DAY, "k|consumer=a")])
+            assert await asyncio.to_thread(second.reset, "k|") == 1
+            server.kill()
+            with pytest.raises(OSError, match="redis does not answer"):
+                await asyncio.to_thread(second.reset, "k|")
+
+
+async def test_a_policy_server_that_ends_lets_go_of_redis(tmp_path: Path, valkey: Valkey) -> None:
+    registry = CollectorRegistry()
+    made = [make(registry) for make in services(valkey.url)]
+    server = PolicyServer(made)
+    await server.start(f"unix:{tmp_path}/policy.sock")
+    before = clients(valkey)
+    (reset,) = [one.actions["/limits/reset"] for one in made if one.actions]
+    assert await asyncio.to_thread(reset, "nothing|") == {"reset": 0}
+    assert clients(valkey) == before + 1
+    await server.stop(1.0)
+
+    async def gone() -> bool:
+        return clients(valkey) == before
+
+    await eventually(gone, "the connection to end")
+
+
+def clients(valkey: Valkey) -> int:
+    """Connections of others than this question."""
+    found = valkey.ask("CLIENT", "LIST")
+    assert isinstance(found, bytes)
+    return len(found.splitlines())
 
 
 def test_a_sentinel_needs_the_name_of_the_master() -> None:
