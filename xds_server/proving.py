@@ -80,6 +80,8 @@ class Prover:
                 self._accept(event)
             case Nacked():
                 self._answer(event, event.blamed)
+        if self._unproved and self._settled():
+            self._unproved = False
         self._bell.set()
 
     def _answer(self, event: Acked | Nacked, versions: Mapping[str, str]) -> None:

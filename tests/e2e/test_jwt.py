@@ -20,15 +20,15 @@ REMOTE = """
   remote{number}: {{issuer: {issuer}, jwks: {{url: "http://{address}/jwks", timeout: 500ms}}}}"""
 REMOTE_ROUTE = """
   remote{number}: {{path: /remote/{number}, upstream: echo, policies: {{jwt: remote{number}}}}}"""
-GOOD, DOWN, GARBAGE, HUGE, SLOW = range(5)
+GOOD, DOWN, GARBAGE, HUGE, SLOW, MENDED = range(6)
 
 
 @pytest.fixture(scope="module")
 def issuers() -> Iterator[dict[int, Backend]]:
     """Servers of key sets, one for each way to fail."""
-    servers = {number: Backend(f"issuer{number}") for number in (GOOD, GARBAGE, HUGE, SLOW)}
+    servers = {number: Backend(f"issuer{number}") for number in (GOOD, GARBAGE, HUGE, SLOW, MENDED)}
     servers[GOOD].body = tokens.jwks().encode()
-    servers[GARBAGE].body = b"<html>busy</html>"
+    servers[GARBAGE].body = servers[MENDED].body = b"<html>busy</html>"
     servers[HUGE].body = b'{"keys": ["' + b"x" * 20_000_000 + b'"]}'
     servers[SLOW].release = threading.Event()
     for server in servers.values():
@@ -91,8 +91,9 @@ def test_keys_that_cannot_be_had_close_the_route_and_no_other(url: str, number: 
 
 
 def test_keys_that_come_back_open_the_route(url: str, issuers: dict[int, Backend]) -> None:
-    issuers[GARBAGE].body = tokens.jwks().encode()
-    wait_for(lambda: _remote(url, GARBAGE).status_code == 200, "the keys to be fetched again")
+    assert _remote(url, MENDED).status_code == 503
+    issuers[MENDED].body = tokens.jwks().encode()
+    wait_for(lambda: _remote(url, MENDED).status_code == 200, "the keys to be fetched again")
 
 
 def _remote(url: str, number: int) -> httpx.Response:
