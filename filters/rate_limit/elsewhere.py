@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -17,6 +17,9 @@ from filters.rate_limit.imported import MOST, Domain, Imported
 from filters.rate_limit.limiter import Decision, Figure, Hit
 
 _RESPONSE = rls_pb2.RateLimitResponse
+_UNITS: Mapping[int, Period] = {
+    getattr(ratelimit_unit_pb2.RateLimitUnit, one.upper()): one for one in PERIODS
+}  # of the numbers that an Envoy may send, those of which there are windows
 
 
 class Asked(NamedTuple):
@@ -47,8 +50,8 @@ def _found(domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> tup
     entries = [(one.key, one.value) for one in descriptor.entries]
     if not descriptor.HasField("limit"):
         return domain.find(entries)
-    period = ratelimit_unit_pb2.RateLimitUnit.Name(descriptor.limit.unit).lower()
-    if period not in PERIODS:
+    period = _UNITS.get(descriptor.limit.unit)
+    if period is None:
         return None
     return _override(period, descriptor.limit.requests_per_unit), domain.key(entries)
 

@@ -248,7 +248,8 @@ class _Reader:
             self._missing(around, path, "requests_per_unit is missing", remedy)
             return None
         text = node.value if isinstance(node, ScalarNode) and node.tag.endswith(":int") else ""
-        if text.isascii() and text.isdigit() and len(text) < 12 and int(text) <= MOST:
+        # A leading zero is octal to some readers and not to others.
+        if text.isascii() and text.isdigit() and str(int(text[:12])) == text and int(text) <= MOST:
             return int(text)
         self._wrong(node, (*path, "requests_per_unit"), f"not a whole number from 0 to {MOST}")
         return None

@@ -135,6 +135,18 @@ def test_a_limit_that_envoy_sends_itself_is_counted() -> None:
     assert [one.overall_code for one in answers] == [OK, OK, OVER]
 
 
+def test_a_limit_of_a_unit_that_is_not_known_counts_nothing() -> None:
+    limits = Limits()
+    request = rls_pb2.RateLimitRequest(domain="shop")
+    descriptor = request.descriptors.add()
+    descriptor.entries.add(key="anything", value="x")
+    descriptor.limit.requests_per_unit = 1
+    for unit in (0, 6, 99):
+        descriptor.limit.unit = unit  # type: ignore[assignment]
+        answers: list[Any] = [read(limits.service.should_rate_limit(request)) for _ in range(2)]
+        assert [one.overall_code for one in answers] == [OK, OK]
+
+
 def test_a_domain_that_nobody_gives_is_let_pass() -> None:
     answer = Limits().ask({"user": "me"}, domain="other")
     assert (answer.overall_code, len(answer.statuses)) == (OK, 1)

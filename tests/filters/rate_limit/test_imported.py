@@ -141,6 +141,27 @@ BAD = {
         "domain: d\ndescriptors:\n- key: k\n  rate_limit: {unit: day, requests_per_unit: 4294967296}",
         "f.yaml:4:46: error: descriptors[0].rate_limit.requests_per_unit: not a whole number",
     ),
+    "octal, or not": (
+        "domain: d\ndescriptors:\n- key: k\n  rate_limit: {unit: day, requests_per_unit: 010}",
+        "f.yaml:4:46: error: descriptors[0].rate_limit.requests_per_unit: not a whole number",
+    ),
+    "a number in quotes": (
+        "domain: d\ndescriptors:\n- key: k\n  rate_limit: {unit: day, requests_per_unit: '5'}",
+        "f.yaml:4:46: error: descriptors[0].rate_limit.requests_per_unit: not a whole number",
+    ),
+    "no value and an empty one": (
+        "domain: d\ndescriptors:\n- {key: k, value: ''}\n- key: k",
+        "f.yaml:4:3: error: descriptors[1]: the descriptor k is given twice, the first time at f.yaml:3:3",
+    ),
+    "two documents": ("domain: d\n---\ndomain: e", "f.yaml:2:1: error: not YAML: but found another document"),
+    "an object": ("- !!python/object/apply:os.system [id]", "f.yaml:1:1: error: not a mapping of domain"),
+    "no such alias": ("domain: *x", "f.yaml:1:9: error: not YAML: found undefined alias"),
+    "NUL": ("domain: d\0", "f.yaml:1:1: error: not YAML: unacceptable character"),
+    "brackets without end": ("[" * 20_000, "f.yaml:1:1: error: not YAML: maximum recursion depth exceeded"),
+    "unit of another version": (
+        "domain: d\ndescriptors:\n- key: k\n  rate_limit: {unit: year, requests_per_unit: 1}",
+        "f.yaml:4:22: error: descriptors[0].rate_limit.unit: there is no unit 'year'",
+    ),
     "unlimited with a unit": (
         "domain: d\ndescriptors:\n- key: k\n  rate_limit: {unlimited: true, unit: day}",
         "f.yaml:4:39: error: descriptors[0].rate_limit.unit: an unlimited descriptor has none",
@@ -171,6 +192,23 @@ def test_a_mistake_is_told_with_its_place(text: str, said: str) -> None:
     assert found is None
     assert len(problems) == 1
     assert said in str(problems[0])
+
+
+def test_values_that_yaml_takes_for_something_else_are_their_text_and_the_first_wildcard_wins() -> None:
+    text = """
+domain: 5
+descriptors:
+  - {key: k, value: 404, rate_limit: {unit: day, requests_per_unit: 1}}
+  - {key: k, value: yes, rate_limit: {unit: day, requests_per_unit: 2}}
+  - {key: k, value: "a*", rate_limit: {unit: day, requests_per_unit: 3}}
+  - {key: k, value: "ab*", rate_limit: {unit: day, requests_per_unit: 4}}
+  - {key: k, value: "*", rate_limit: {unit: day, requests_per_unit: 5}}
+"""
+    for value, amount in {"404": 1, "yes": 2, "abc": 3, "ab*": 4, "other": 5, "": 5}.items():
+        found = domain(text).find([("k", value)])
+        assert found is not None
+        assert found[0].limit is not None
+        assert (found[0].limit.amount, value) == (amount, value)
 
 
 def test_bytes_that_are_no_text_are_told() -> None:
