@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import multiprocessing
 import tempfile
@@ -18,6 +19,7 @@ from envoy.service.ratelimit.v3 import rls_pb2
 from prometheus_client import CollectorRegistry
 
 from benchmarks.load import cpu, get, measure
+from filters.credentials import MOST_KEYS
 from filters.rate_limit.algorithms import FixedWindow, Limit, SlidingWindow, TokenBucket
 from filters.rate_limit.limiter import Decision, Hit, Memory
 from filters.rate_limit.owner_store import OwnerStore
@@ -176,16 +178,22 @@ async def check(request: Request) -> Decision:
 """
 ROUNDS = 3
 WAYS = {
-    "/policy": "the policy alone",
+    "/policy": "a policy in Python alone",
     "/limit": "the limit alone",
-    "/one": "both by one call",
-    "/two": "both by two",
+    "/one": "policy and limit by one call",
+    "/two": "policy and limit by two",
+    "/key-one": "looked-up key and limit by one call",
+    "/key-two": "looked-up key and limit by two",
 }
+KEY = "a-key"
 
 
 def _write(stack: Stack, backend: int) -> None:
     (stack.folder / "p.py").write_text(POLICY)
     checked = 'ext_authz: {python: "p.py:check"'
+    keys = [f"{{sha256: {number:064x}}}" for number in range(MOST_KEYS)]
+    keys.append(f"{{sha256: {hashlib.sha256(KEY.encode()).hexdigest()}}}")
+    (stack.folder / "keys.yaml").write_text(f"consumers: {{acme: {{api_keys: [{', '.join(keys)}]}}}}")
     (stack.folder / "gateway.yaml").write_text(f"""
 listeners: {{http: {{port: {stack.listener}}}}}
 upstreams: {{echo: {{endpoints: ["127.0.0.1:{backend}"]}}}}
@@ -193,6 +201,11 @@ routes:
   policy: {{path: /policy, upstream: echo, policies: {{{checked}}}}}}}
   limit: {{path: /limit, upstream: echo, policies: {{rate_limit: 1000000000/day}}}}
   one: {{path: /one, upstream: echo, policies: {{rate_limit: 1000000000/day, {checked}}}}}}}
+  key-one: {{path: /key-one, upstream: echo, policies: {{api_key: true, rate_limit: 1000000000/day}}}}
+  key-two:
+    path: /key-two
+    upstream: echo
+    policies: {{api_key: true, authorize: {{consumers: [acme]}}, rate_limit: 1000000000/day}}
   two: {{path: /two, upstream: echo, policies: {{rate_limit: 1000000000/day, {checked}, on_error: allow}}}}}}
 """)
 
@@ -220,7 +233,7 @@ def _through_envoy() -> None:
             for _ in range(ROUNDS):
                 for way, results in found.items():
                     spent, start = cpu(server), time.perf_counter()
-                    one = measure(stack.listener, [get(way)], envoy)
+                    one = measure(stack.listener, [get(way, x_api_key=KEY)], envoy)
                     answers = one.rate * (time.perf_counter() - start)
                     results.append((one.rate, one.cpu_microseconds, (cpu(server) - spent) / answers * 1e6))
     print("\n| through Envoy, one worker | requests/s | CPU of Envoy each | CPU of the policy server each |")
