@@ -58,6 +58,17 @@ def test_a_stale_nonce_acknowledges_nothing() -> None:
     assert content(third) == {"a": "3"}
 
 
+def test_a_name_that_was_let_go_and_asked_for_again_while_a_response_was_on_its_way_is_sent_again() -> None:
+    client = Sotw(snapshot(endpoint={"a": "1", "b": "1"}))
+    (first,) = client.ask(ENDPOINT, "a", "b")
+    client.ack(first)
+    (second,) = client.publish(snapshot(endpoint={"a": "2", "b": "1"}))
+    client.ask(ENDPOINT, "a", nonce=first.nonce)
+    client.ask(ENDPOINT, "a", "b", nonce=first.nonce)
+    (third,) = client.ack(second, ["a", "b"])
+    assert content(third) == {"b": "1"}
+
+
 def test_a_stale_nonce_loses_no_new_name() -> None:
     client = Sotw(snapshot(endpoint={"a": "1", "b": "1"}))
     (first,) = client.ask(ENDPOINT, "a")

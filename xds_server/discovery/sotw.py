@@ -16,9 +16,11 @@ from xds_server.discovery.watch import Watch, Work, fitting
 @dataclass(slots=True)
 class SotwWatch(Watch):
     """`held` are resources that the snapshot lost and the client still has to keep for a while: absence
-    deletes, so a response that goes out meanwhile must hold them."""
+    deletes, so a response that goes out meanwhile must hold them. `doubted` was left out of a request with an old nonce:
+    the client may have let it go, and lacks it when it asks for it again."""
 
     held: dict[str, Resource] = field(default_factory=dict)
+    doubted: set[str] = field(default_factory=set)
     _begun: bool = False
     _known_version: str = ""
 
@@ -28,13 +30,25 @@ class SotwWatch(Watch):
             return self._begin(request, snapshot)
         if request.response_nonce and request.response_nonce != self.nonce:
             added = self.subscription.extend(request.resource_names)
+            self._doubt(set(request.resource_names))
             self._changed(added, set(), snapshot)
             return Subscribed(type=self.type, added=frozenset(added), stale=True)
         added, dropped = self.subscription.replace(request.resource_names)
         rejected = request.error_detail.message if request.HasField("error_detail") else None
         answer = self.answered(rejected) if request.response_nonce else None
+        self.forced |= {name for name in self.doubted if self.subscription.wants(name)}
+        self.doubted.clear()
         self._changed(added, dropped, snapshot)
         return answer or Subscribed(type=self.type, added=frozenset(added), dropped=frozenset(dropped))
+
+    def _doubt(self, listed: set[str]) -> None:
+        """What a request with an old nonce leaves out; what it lists again is to be sent again."""
+        if not listed and self.subscription.unnamed:
+            return
+        left_out = set() if WILDCARD in listed else self.sent.keys() - listed
+        again = self.doubted - left_out
+        self.forced |= again
+        self.doubted = left_out
 
     def _begin(self, request: DiscoveryRequest, snapshot: Snapshot | None) -> Subscribed:
         self._begun = True

@@ -30,12 +30,17 @@ class Subscription:
         """Everything, and no name besides."""
         return self.wildcard and not self.names
 
+    @property
+    def unnamed(self) -> bool:
+        """Whether no name was ever given: then no name means everything."""
+        return self.legacy and not self._named
+
     def replace(self, names: Iterable[str]) -> tuple[set[str], set[str]]:
         """State of the world: the list is the whole new subscription. Returns what was added and dropped."""
         listed = set(names)
         before = self.names | ({WILDCARD} if self.wildcard else set())
         self._named = self._named or bool(listed)
-        if not listed and self.legacy and not self._named:
+        if not listed and self.unnamed:
             listed = {WILDCARD}
         self._begun = True
         self.wildcard = WILDCARD in listed
