@@ -30,9 +30,10 @@ class RouteTables:
 
     def update(self, gateway: Gateway, surroundings: object) -> None:
         """Translate the routes that are new, or whose policies or `surroundings` are."""
-        old, parts = self._parts, {}
+        parts: dict[Ranked, tuple[Mapping[str, Any], object, bytes]] = {}
+        old, policies = self._parts.get, gateway.policies
         for name, one in gateway.ranked.items():
-            settings, known = gateway.policies[name], old.get(one)
+            settings, known = policies[name], old(one)
             if known is None or known[0] is not settings or known[1] is not surroundings:
                 body = virtual_hosts.joined(self._translate(one, settings, gateway.context))
                 known = (settings, surroundings, body)

@@ -182,15 +182,15 @@ def _rule(rule: Rule) -> Resource:
 
 def _used(gateway: Gateway) -> dict[str, list[Any]]:
     """All settings that some route carries, by policy key."""
-    used: dict[str, list[Any]] = {}
-    seen: set[tuple[str, int]] = set()
+    used: dict[str, dict[int, Any]] = {}
     shared = {id(settings): settings for settings in gateway.policies.values()}
     for settings in shared.values():
         for key, value in settings.items():
-            if (key, id(value)) not in seen:
-                seen.add((key, id(value)))
-                used.setdefault(key, []).append(value)
-    return used
+            known = used.get(key)
+            if known is None:
+                known = used[key] = {}
+            known[id(value)] = value
+    return {key: list(known.values()) for key, known in used.items()}
 
 
 def _filters(used: Mapping[str, list[Any]], context: Context) -> tuple[HttpFilter, ...]:

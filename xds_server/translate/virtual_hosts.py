@@ -39,7 +39,10 @@ def of_hosts(ordered: Iterable[Ranked]) -> dict[str, list[Ranked]]:
     own: dict[str, list[Ranked]] = {}
     for one in ordered:
         for host in one.hosts:
-            own.setdefault(host, []).append(one)
+            known = own.get(host)
+            if known is None:
+                known = own[host] = []
+            known.append(one)
     result: dict[str, list[Ranked]] = {}
     for host in sorted(own, key=precedence.host_rank):
         wider = [one for wildcard in _wildcards(host) for one in own.get(wildcard, ())]
