@@ -11,7 +11,7 @@ import pytest
 from xds_server import rollout
 from xds_server.app import Compiler
 from xds_server.discovery.node import Node
-from xds_server.discovery.types import CLUSTER, ResourceType
+from xds_server.discovery.types import CLUSTER, ResourceType, of_url
 from xds_server.fleet import Fleet
 from xds_server.policy_server.run import CLUSTER as POLICY_SERVERS
 from xds_server.serving.events import Acked, Connected, Nacked
@@ -27,7 +27,7 @@ NODE = Node(id="p", cluster=POLICY_SERVERS)
 
 
 class PolicyServer:
-    """The one stream of a policy server, as the store hears of it."""
+    """The one stream of a policy server, as the store hears of it: a stream knows a type by its URL alone."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -49,7 +49,7 @@ class PolicyServer:
                     stream=1,
                     node=NODE,
                     group=POLICY_SERVERS,
-                    type=type_,
+                    type=of_url(type_.url),
                     version=current.version(type_),
                     versions=self._versions(type_),
                     removed=(),
@@ -65,13 +65,30 @@ class PolicyServer:
                 stream=1,
                 node=NODE,
                 group=POLICY_SERVERS,
-                type=type_,
+                type=of_url(type_.url),
                 version="",
                 versions=versions,
                 message="cannot use it",
                 blamed=versions,
             )
         )
+
+
+async def test_what_policy_servers_have_is_not_waited_for_any_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "PATIENCE", 3600.0)
+    compiled = Compiler({}).compile(Folder(Path(), MappingProxyType({"gateway.yaml": GATEWAY})))
+    store = Store()
+    fleet = Fleet(lambda _type, _name: None)
+    store.observe(fleet.observe)
+
+    async def need() -> None:
+        PolicyServer(store).accept()
+
+    async with asyncio.timeout(10):
+        await rollout.Rollout(store, fleet, need).publish(compiled)
+    current = store.current()
+    assert current is not None
+    assert current[CLUSTER] == compiled.snapshot[CLUSTER]
 
 
 async def test_what_policy_servers_rejected_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

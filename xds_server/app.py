@@ -48,6 +48,9 @@ from xds_server.translate.clusters import POLICY_SERVER_ADDRESS, policy_server
 
 log = logging.getLogger(__name__)
 
+LISTENING = 5.0
+"""Seconds that the policy server beside gets from its start until it listens."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -144,8 +147,25 @@ async def _beside(options: Options, stack: AsyncExitStack) -> _Beside:
         if not begun:
             begun = True
             await process.start()
+            await _until_it_listens(policy.removeprefix("unix:"))
 
     return _Beside(xds, policy, admin, need)
+
+
+async def _until_it_listens(path: str) -> None:
+    """Wait until a process takes connections at a Unix socket, at most LISTENING seconds.
+
+    A policy server acknowledges its rules a moment before it listens, and Envoys must not ask in between.
+    """
+    end = asyncio.get_running_loop().time() + LISTENING
+    while asyncio.get_running_loop().time() < end:
+        try:
+            _, writer = await asyncio.open_unix_connection(path)
+        except OSError:
+            await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            return
 
 
 async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStack) -> tuple[Control, Store]:

@@ -47,7 +47,8 @@ class Rejection:
 
 @dataclass(slots=True)
 class Status:
-    """One stream of one Envoy. Times are Unix time."""
+    """One stream of one Envoy. Times are Unix time. A type of our own has another name on a stream than in a snapshot,
+    so versions are kept by the type."""
 
     node: str
     cluster: str
@@ -55,7 +56,7 @@ class Status:
     peer: str
     protocol: str
     since: float
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[ResourceType, str] = field(default_factory=dict)
     acknowledged: float = 0.0
     latency: float = 0.0
     rejection: Rejection | None = None
@@ -76,7 +77,9 @@ class Fleet:
         self._streams: dict[int, Status] = {}
         self._bell = asyncio.Event()
 
-    async def until_acknowledged(self, group: str, versions: Callable[[], Mapping[str, str]]) -> None:
+    async def until_acknowledged(
+        self, group: str, versions: Callable[[], Mapping[ResourceType, str]]
+    ) -> None:
         """Wait until somebody of a group is connected and all of it have acknowledged these versions by type.
 
         They are asked for anew after every event: what a rejection has changed is waited for, not what it replaced.
@@ -85,7 +88,7 @@ class Fleet:
             self._bell.clear()
             await self._bell.wait()
 
-    def _acknowledged(self, group: str, versions: Mapping[str, str]) -> bool:
+    def _acknowledged(self, group: str, versions: Mapping[ResourceType, str]) -> bool:
         members = [one for one in self._streams.values() if one.group == group]
         return bool(members) and all(versions.items() <= one.versions.items() for one in members)
 
@@ -126,7 +129,7 @@ class Fleet:
         status = self._streams.get(event.stream)
         if status is None:
             return
-        status.versions[event.type.name] = event.version
+        status.versions[event.type] = event.version
         status.acknowledged, status.latency = self._clock(), event.convergence
         if status.rejection is not None and status.rejection.type == event.type.name:
             status.rejection.mended = True
@@ -167,7 +170,7 @@ def _fields(status: Status) -> dict[str, Any]:
         "connected_since": status.since,
         "acknowledged_at": status.acknowledged or None,
         "convergence_seconds": status.latency,
-        "versions": dict(sorted(status.versions.items())),
+        "versions": dict(sorted((type_.name, version) for type_, version in status.versions.items())),
         "rejection": None
         if rejection is None
         else {

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from xds_server.compiler import Compiled
 from xds_server.discovery.snapshot import EMPTY, Snapshot
-from xds_server.discovery.types import BY_URL, CLUSTER
+from xds_server.discovery.types import BY_URL, CLUSTER, ResourceType
 from xds_server.fleet import Fleet
 from xds_server.policy_server.run import CLUSTER as POLICY_SERVERS
 from xds_server.proving import PROVING, Prover
@@ -66,10 +66,10 @@ class Rollout:
             await self._until_they_have(rules)
 
     async def _until_they_have(self, rules: Snapshot) -> None:
-        def served() -> Mapping[str, str]:
+        def served() -> Mapping[ResourceType, str]:
             """Without what is quarantined, which nobody will acknowledge."""
             current = self._store.current(POLICY_SERVERS) or rules
-            return {type_.name: current.version(type_) for type_ in rules if rules[type_]}
+            return {type_: current.version(type_) for type_ in rules if rules[type_]}
 
         try:
             async with asyncio.timeout(PATIENCE):

@@ -82,6 +82,15 @@ def test_it_runs_from_the_first_policy_on_follows_the_file_and_comes_back_when_i
         os.kill(again, 0)
 
 
+def test_the_policy_server_decides_as_soon_as_the_gateway_is_ready(tmp_path: Path) -> None:
+    folder, port = tmp_path / "gateway", free_port()
+    write(folder, gateway=gateway(port, '{ext_authz: {python: "p.py:check"}}'))
+    (folder / "p.py").write_text(POLICY.replace("VERSION", "one"))
+    with Running(folder, tmp_path) as running:
+        running.says("ready http://")
+        assert Served(folder, port, running).get() == (409, "one")
+
+
 def test_what_is_no_address_of_a_policy_server_is_wrong_usage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
