@@ -89,7 +89,7 @@ async def _later(
 
 def _uncounted(route: within.Asked, error: Exception) -> Told | None:
     """What is told where nobody counts; None where such requests are refused."""
-    log.warning("a request is not counted: %s", error or type(error).__name__)
+    log.warning("a request is not counted: %s", str(error) or type(error).__name__)
     return None if route.strict else Told(True, [])
 
 

@@ -60,7 +60,7 @@ class Circuit:
                 log.error(
                     "%s does not answer: %s; limits are not counted, requests pass unless on_error is deny",
                     self._called,
-                    error or type(error).__name__,
+                    str(error) or type(error).__name__,
                 )
             if self._failures >= FAILURES:
                 self._until = time.monotonic() + PAUSE

@@ -114,7 +114,7 @@ class RedisStore:
         try:
             return asyncio.run_coroutine_threadsafe(self._reset(prefix), self._loop).result(30)
         except _AWAY as error:
-            raise ConnectionError(f"redis does not answer: {error or type(error).__name__}") from None
+            raise ConnectionError(f"redis does not answer: {str(error) or type(error).__name__}") from None
 
     async def close(self) -> None:
         """Close all connections."""

@@ -179,13 +179,16 @@ async def test_a_killed_server_lets_pass_what_may_and_comes_back(tmp_path: Path)
             await eventually(counted, "Redis to be asked again")
 
 
-async def test_a_paused_server_costs_no_more_than_the_deadline_and_then_nothing(tmp_path: Path) -> None:
+async def test_a_paused_server_costs_no_more_than_the_deadline_and_then_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with Valkey(tmp_path) as server:
         async with store(server.url, 0.05) as redis:
             server.signal(signal.SIGSTOP)
             answers = [await redis.decide(now(), [Hit(DAY, "k|ip=1")]) for _ in range(200)]
             assert all(one.admitted and one.uncounted for one in answers)
             assert redis._circuit.left_alone
+            assert caplog.messages[0].startswith("redis does not answer: TimeoutError; ")
             server.signal(signal.SIGCONT)
 
             async def counted() -> bool:
