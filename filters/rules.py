@@ -83,8 +83,10 @@ class Table(Generic[T]):
                 refused[name] = f"{type(error).__name__}: {error}"
         gone = frozenset(removed)
         before = self.current
-        kept = {name: one for name, one in before.items() if name not in gone}
-        self.current = MappingProxyType({**kept, **loaded})
+        current = {**before, **loaded}
+        for name in gone - loaded.keys():
+            current.pop(name, None)
+        self.current = MappingProxyType(current)
         if self._changed is not None:
             self._changed(before, loaded, gone)
         return refused

@@ -20,6 +20,10 @@ class DeltaWatch(Watch):
     _begun: bool = False
 
     @property
+    def _enough(self) -> int:
+        return self.at_once
+
+    @property
     def returning(self) -> bool:
         """Whether the client has something from an earlier stream."""
         return bool(self.sent)
@@ -87,7 +91,7 @@ class DeltaWatch(Watch):
         self, snapshot: Snapshot, work: Work, nonce: str, makes: bool, breaks: bool, limit: int
     ) -> Response | None:
         """The next response, or None. `makes` and `breaks` allow changes and removals; `limit` is in bytes."""
-        changes = fitting(self.part(work.changes), limit) if makes else ()
+        changes = fitting(self.part(work.changes), limit, self.at_once) if makes else ()
         removed = (*work.absent, *work.removals) if breaks else work.absent
         if not (changes or removed or (self.owed and makes)):
             return None

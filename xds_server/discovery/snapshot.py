@@ -146,10 +146,8 @@ def _version(items: Mapping[str, Resource]) -> str:
 
 def state_version(versions: Mapping[str, str]) -> str:
     """The version of a whole type whose resources have these versions by name."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name in sorted(versions):
-        digest.update(f"{name}\0{versions[name]}\0".encode())
-    return digest.hexdigest()
+    text = "".join([f"{name}\0{versions[name]}\0" for name in sorted(versions)])
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 _NO_VERSION = _version({})

@@ -159,5 +159,5 @@ class SotwWatch(Watch):
             self.sent.pop(name, None)
         if not makes or not (work.changes or self.owed):
             return None
-        changes = fitting(self.part(work.changes), limit)
+        changes = fitting(self.part(work.changes), limit, self.at_once)
         return self._send(Response(self.type, nonce, snapshot.version(self.type), changes))

@@ -7,15 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
+from sys import maxsize
 
 from xds_server.discovery.events import Acked, Nacked, Response
+from xds_server.discovery.references import REFERRING
 from xds_server.discovery.rejection import blamed
 from xds_server.discovery.snapshot import Difference, Resource, Snapshot
 from xds_server.discovery.subscription import Subscription
 from xds_server.discovery.types import ResourceType
 
-AT_ONCE = 500
-"""Resources in one response of parts: to look through and join more would keep other streams waiting for over 20 ms."""
+AT_ONCE, LOOSE_AT_ONCE = 500, 2000
+"""Resources in one response of parts: to look through and join more would keep other streams waiting for over 20 ms.
+
+What refers to nothing is joined faster.
+"""
+_name = attrgetter("name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +108,16 @@ class Watch:
             self.forced.add(name)
 
     def work(self, snapshot: Snapshot) -> Work:
-        """What is to be sent; what turned out to be no work is forgotten."""
+        """What is to be sent; what turned out to be no work is forgotten.
+
+        Of very much it is a part: a client that comes for 100,000 resources is not looked through for each response.
+        """
         items = snapshot[self.type]
-        changes, removals, absent = [], [], []
-        for name in sorted(self.dirty | self.forced):
+        names: Iterable[str] = self.dirty | self.forced if self.forced else self.dirty
+        enough = self._enough if len(self.dirty) > self._enough and not self.suspects else maxsize
+        changes: list[Resource] = []
+        removals, absent, done = [], [], []
+        for name in names:
             one = items.get(name)
             if one is None and name in self.sent:
                 removals.append(name)
@@ -112,9 +125,24 @@ class Watch:
                 absent.append(name)
             elif one is not None and self._lacks(one):
                 changes.append(one)
+                if len(changes) >= enough:
+                    break
             else:
-                self._done(name)
-        return Work(tuple(changes), tuple(removals), tuple(absent))
+                done.append(name)
+        for name in done:
+            self._done(name)
+        changes.sort(key=_name)
+        return Work(tuple(changes), tuple(sorted(removals)), tuple(sorted(absent)))
+
+    @property
+    def _enough(self) -> int:
+        """How many changes are worth looking for before the client has answered."""
+        return maxsize
+
+    @property
+    def at_once(self) -> int:
+        """How many resources one response of parts has at most."""
+        return AT_ONCE if self.type in REFERRING else LOOSE_AT_ONCE
 
     def _lacks(self, one: Resource) -> bool:
         wanted = self.subscription.wants(one.name)
@@ -137,13 +165,10 @@ class Watch:
         versions = {one.name: one.version for one in response.resources}
         for name in response.removed:
             self.sent.pop(name, None)
-        # new sets, since an emptied one keeps the memory of what it once held
-        self.dirty = self.dirty.difference(versions, response.removed)
-        if self.forced:
-            self.forced = self.forced.difference(versions, response.removed)
-        if self.unsure or self.suspects:
-            self.unsure = self.unsure.difference(versions)
-            self.suspects = self.suspects.difference(versions)
+        self.dirty = _without(self.dirty, versions, response.removed)
+        self.forced = _without(self.forced, versions, response.removed)
+        self.unsure = _without(self.unsure, versions)
+        self.suspects = _without(self.suspects, versions)
         self.sent.update(versions)
         self.owed = False
         self.nonce = response.nonce
@@ -182,12 +207,18 @@ class Watch:
         )
 
 
-def fitting(changes: tuple[Resource, ...], limit: int) -> tuple[Resource, ...]:
-    """As many as the limit of bytes and `AT_ONCE` allow, at least one: the rest follows when these are acknowledged."""
-    changes = changes[:AT_ONCE]
+def fitting(changes: tuple[Resource, ...], limit: int, at_once: int) -> tuple[Resource, ...]:
+    """As many as the limit of bytes and `at_once` allow, at least one: the rest follows when these are acknowledged."""
+    changes = changes[:at_once]
     size = 0
     for count, one in enumerate(changes):
         size += len(one.body)
         if size > limit and count:
             return changes[:count]
     return changes
+
+
+def _without(names: set[str], *gone: Iterable[str]) -> set[str]:
+    """A new set where it is emptied, since that would keep the memory of what it once held."""
+    names.difference_update(*gone)
+    return names or set()
