@@ -401,3 +401,25 @@ async def test_a_request_that_is_given_up_before_its_work_began_holds_no_stream(
     await asyncio.sleep(0)
     assert protocol.active == 0
     protocol.connection_lost(None)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_an_answer_that_comes_in_the_turn_in_which_it_is_given_up_is_undone(lost: bool) -> None:
+    undone = asyncio.Event()
+    decided: asyncio.Future[Undoable] = asyncio.get_running_loop().create_future()
+    server = UnaryServer([_method("Take", lambda _body: decided)])
+    protocol, fields = server._protocol(), {**dict(FIELDS), ":path": "/test.Service/Take"}
+    protocol.connection_made(_Transport())
+    head = frames.frame(Frame.HEADERS, frames.END_HEADERS, 1, hpack.Encoder().encode(list(fields.items())))
+    data = frames.frame(Frame.DATA, frames.END_STREAM, 1, bytes(5))
+    protocol.data_received(frames.PREFACE + frames.settings({}) + head + data)
+    await asyncio.sleep(0)
+    decided.set_result(Undoable(b"", undone.set))
+    if lost:
+        protocol.connection_lost(None)
+    else:
+        protocol.data_received(frames.rst_stream(1, frames.Code.CANCEL))
+    await asyncio.wait_for(undone.wait(), 5)
+    assert protocol.active == 0
+    if not lost:
+        protocol.connection_lost(None)

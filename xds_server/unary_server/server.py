@@ -126,6 +126,8 @@ class _Protocol(asyncio.Protocol):
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._expired: set[int] = set()
         """Streams whose deadline has passed, until their work has ended."""
+        self._given_up: set[int] = set()
+        """Streams whose client went away, until their work has ended."""
         self._undoable: dict[int, Callable[[], None]] = {}
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -148,6 +150,7 @@ class _Protocol(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._given_up.update(self._tasks)
         for task in self._tasks.values():
             _cancel_later(task)
         self._server.ended(self)
@@ -252,6 +255,7 @@ class _Protocol(asyncio.Protocol):
                 timer.cancel()
                 self._expired.discard(stream)
             self._tasks.pop(stream, None)
+            self._given_up.discard(stream)
             self._flush_soon()
 
     def _expire(self, stream: int) -> None:
@@ -261,6 +265,11 @@ class _Protocol(asyncio.Protocol):
             task.cancel()
 
     def _answer(self, stream: int, method: UnaryMethod, result: Any) -> None:
+        if stream in self._given_up:  # the work ended before it was cancelled: nobody will read this
+            if type(result) is Undoable:
+                result.undo()
+            self._connection.release(stream)
+            return
         if type(result) is Undoable:
             self._undoable[stream] = result.undo
             if len(self._undoable) > MOST_UNDOABLE:
@@ -272,6 +281,7 @@ class _Protocol(asyncio.Protocol):
         task = self._tasks.get(stream)
         if task is not None:
             self._expired.discard(stream)
+            self._given_up.add(stream)
             _cancel_later(task)
         else:
             self._connection.release(stream)
