@@ -335,8 +335,9 @@ def _cost(counted: Counted, entries: Entries) -> int:
     More than the largest limit is as good as that, and no counter grows beyond what every store can hold.
     """
     text = entries.get(counted.cost_header, "") if counted.cost_header else ""
-    if text.isascii() and text.isdigit() and len(text) < 20:
-        return min(MOST, max(1, int(text)))
+    if text.isascii() and text.isdigit():
+        digits = text.lstrip("0")
+        return MOST if len(digits) > len(str(MOST)) else min(MOST, max(1, int(digits or "0")))
     return counted.cost
 
 

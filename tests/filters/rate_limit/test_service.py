@@ -131,10 +131,13 @@ def test_values_of_clients_make_no_long_keys_and_stay_apart() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "token_bucket"])
-def test_a_cost_without_measure_rejects_and_is_no_more_than_the_largest_limit(algorithm: str) -> None:
+@pytest.mark.parametrize("digits", [11, 19, 20, 5000])
+def test_a_cost_without_measure_rejects_and_is_no_more_than_the_largest_limit(
+    algorithm: str, digits: int
+) -> None:
     memory = Memory()
     asking = Asking(memory, algorithm=algorithm, unit="requests", cost_header="header:cost", statuses=[500])
-    asking.ask(header_cost="9" * 19, done="true", status="500")
+    asking.ask(header_cost="9" * digits, done="true", status="500")
     (_, counter) = memory.listed()[1][0]
     assert counter.until - START <= (2**32 + 1) * 86_400_000_000
     assert asking.ask().overall_code == OVER
