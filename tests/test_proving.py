@@ -6,12 +6,13 @@ import asyncio
 
 import pytest
 
+from tests.support.answers import acked, nacked
 from tests.support.resources import cluster, endpoint, listener, routes
 from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ROUTE, ResourceType
 from xds_server.proving import PROVING, Prover
-from xds_server.serving.events import Acked, Connected, Disconnected, Nacked
+from xds_server.serving.events import Connected, Disconnected
 from xds_server.serving.store import Store
 
 NODE = Node(id="prover", cluster=PROVING)
@@ -41,34 +42,11 @@ class Proving:
 
     def accept(self, type_: ResourceType, *names: str) -> None:
         versions = {name: SNAPSHOT[type_][name].version for name in names}
-        self.store.record(
-            Acked(
-                stream=1,
-                node=NODE,
-                group=PROVING,
-                type=type_,
-                version="",
-                versions=versions,
-                removed=(),
-                latency=0,
-                convergence=0,
-            )
-        )
+        self.store.record(acked(type_, versions, PROVING, NODE))
 
     def reject(self, type_: ResourceType, name: str) -> None:
         versions = {name: SNAPSHOT[type_][name].version}
-        self.store.record(
-            Nacked(
-                stream=1,
-                node=NODE,
-                group=PROVING,
-                type=type_,
-                version="",
-                versions=versions,
-                message="no",
-                blamed=versions,
-            )
-        )
+        self.store.record(nacked(type_, versions, PROVING, NODE))
 
 
 async def test_a_proof_needs_an_answer_for_everything_that_is_asked_for_and_nothing_else() -> None:

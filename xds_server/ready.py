@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from xds_server.control import Serving
 from xds_server.discovery.types import LISTENER
 from xds_server.gateway.model.listeners import Listener
-from xds_server.policy_server.sharing import ports_of
 from xds_server.proxy.supervisor import Supervisor
 from xds_server.serving.events import Acked, Event, Nacked
 from xds_server.serving.store import Store
+from xds_server.sharing import ports_of
 from xds_server.translate import names
 
 log = logging.getLogger(__name__)

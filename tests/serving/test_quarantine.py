@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tests.support.answers import acked, nacked
 from tests.support.conversation import snapshot
 from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import Snapshot
@@ -27,33 +28,10 @@ class Group:
         self.store.publish(snapshot(**types))
 
     def accept(self, **versions: str) -> None:
-        self.store.record(
-            Acked(
-                stream=1,
-                node=Node(id="n"),
-                group="",
-                type=CLUSTER,
-                version="",
-                versions=versions,
-                removed=(),
-                latency=0,
-                convergence=0,
-            )
-        )
+        self.store.record(acked(CLUSTER, versions))
 
     def reject(self, **versions: str) -> None:
-        self.store.record(
-            Nacked(
-                stream=1,
-                node=Node(id="n"),
-                group="",
-                type=CLUSTER,
-                version="",
-                versions=versions,
-                message="no",
-                blamed=versions,
-            )
-        )
+        self.store.record(nacked(CLUSTER, versions))
 
     @property
     def served(self) -> dict[str, str]:
@@ -176,16 +154,7 @@ def test_other_groups_are_not_concerned() -> None:
 
 
 def _nacked(group: str, **versions: str) -> Nacked:
-    return Nacked(
-        stream=2,
-        node=Node(id="prover"),
-        group=group,
-        type=CLUSTER,
-        version="",
-        versions=versions,
-        message="no",
-        blamed=versions,
-    )
+    return nacked(CLUSTER, versions, group, Node(id="prover"))
 
 
 def test_what_a_proving_group_rejected_is_never_served_to_the_others() -> None:
@@ -246,17 +215,7 @@ def test_what_was_proved_and_rejected_by_the_fleet_all_the_same_is_nothing_to_fa
 
 
 def _accepted(group: str, **versions: str) -> Acked:
-    return Acked(
-        stream=2,
-        node=Node(id="prover"),
-        group=group,
-        type=CLUSTER,
-        version="",
-        versions=versions,
-        removed=(),
-        latency=0,
-        convergence=0,
-    )
+    return acked(CLUSTER, versions, group, Node(id="prover"))
 
 
 def test_what_was_served_before_a_restart_is_good_to_fall_back_on() -> None:

@@ -24,8 +24,8 @@ from xds_server.policy_server.client import Client, Tls
 from xds_server.policy_server.collector import Pauses, settle
 from xds_server.policy_server.rules import Rules
 from xds_server.policy_server.server import PolicyServer
-from xds_server.policy_server.sharing import shares_a_port
 from xds_server.policy_server.state import LastRules
+from xds_server.sharing import shares_a_port
 from xds_server.unary_server.accepting import Shared
 
 log = logging.getLogger(__name__)
