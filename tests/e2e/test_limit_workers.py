@@ -61,9 +61,8 @@ def used(stack: Stack, prefix: str) -> int:
 def ask(stack: Stack, path: str, count: int, **headers: str) -> list[httpx.Response]:
     """So many requests at the same time, each on a connection of its own."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    fresh = httpx.Limits(max_keepalive_connections=0)
-    with httpx.Client(limits=fresh, timeout=30) as client, ThreadPoolExecutor(16) as pool:
-        return list(pool.map(lambda _: client.get(stack.url + path, headers=sent), range(count)))
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(lambda _: stack.get(path, headers=sent), range(count)))
 
 
 def exhaust(stack: Stack, path: str, count: int, **headers: str) -> list[httpx.Response]:
