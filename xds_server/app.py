@@ -22,6 +22,7 @@ from xds_server.admin import Admin, Page, Pages
 from xds_server.compiler import Compiled as Compiled
 from xds_server.compiler import Compiler as Compiler
 from xds_server.control import Control, Serving
+from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.stream import Limits
 from xds_server.discovery.types import CLUSTER, ResourceType
@@ -171,6 +172,7 @@ async def _until_it_listens(path: str) -> None:
 async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStack) -> tuple[Control, Store]:
     store = Store(
         quarantine=True,
+        release_of=_release,
         place=lambda _group: lambda type_, name: str(_place(control.serving, type_, name) or ""),
     )
     fleet = Fleet(lambda type_, name: _place(control.serving, type_, name), proving=PROVING)
@@ -227,6 +229,11 @@ async def _serve(options: Options, beside: _Beside, store: Store, stack: AsyncEx
     if options.xds_address.startswith("unix:"):
         return options.xds_address
     return f"{options.xds_address.rpartition(':')[0]}:{port}"
+
+
+def _release(group: str, node: Node) -> str:
+    """Envoys of the fleet are told apart by their release: what one rejects, another may well take."""
+    return node.release if not group and node.agent == "envoy" else ""
 
 
 def _credentials(files: Files) -> grpc.ServerCredentials:
@@ -349,6 +356,7 @@ def _held(held: Held) -> Mapping[str, Any]:
         "rejected_by": held.node,
         "message": held.message,
         "served_instead": held.standing,
+        "for": held.release or None,
     }
 
 

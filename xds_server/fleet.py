@@ -55,6 +55,7 @@ class Status:
     group: str
     peer: str
     protocol: str
+    release: str
     since: float
     versions: dict[ResourceType, str] = field(default_factory=dict)
     acknowledged: float = 0.0
@@ -121,7 +122,7 @@ class Fleet:
     def _connected(self, event: Connected) -> None:
         node = event.node
         self._streams[event.stream] = Status(
-            node.id, node.cluster, event.group, event.peer, event.protocol, self._clock()
+            node.id, node.cluster, event.group, event.peer, event.protocol, node.release, self._clock()
         )
         log.info("connected node=%s cluster=%s protocol=%s", node.id, node.cluster, event.protocol)
 
@@ -167,6 +168,7 @@ def _fields(status: Status) -> dict[str, Any]:
         "group": status.group,
         "peer": status.peer,
         "protocol": status.protocol,
+        "release": status.release or None,
         "connected_since": status.since,
         "acknowledged_at": status.acknowledged or None,
         "convergence_seconds": status.latency,
@@ -187,11 +189,12 @@ def _fields(status: Status) -> dict[str, Any]:
 def _held_back(held: Held) -> None:
     instead = "left out" if held.standing is None else "served as it was last accepted"
     log.warning(
-        "%s '%s' was rejected by node=%s and is %s for every Envoy until it changes; at=%s reason=%s",
+        "%s '%s' was rejected by node=%s and is %s for every %s until it changes; at=%s reason=%s",
         held.type.name,
         held.name,
         held.node,
         instead,
+        held.release or "Envoy",
         held.place or "unknown",
         held.message.strip(),
     )

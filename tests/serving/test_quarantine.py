@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from tests.support.answers import acked, nacked
@@ -196,22 +197,146 @@ def test_what_was_proved_and_sent_is_fallen_back_on_before_anybody_acknowledged_
     assert group.served == {"a": "2"}
 
 
-def test_what_was_proved_and_rejected_by_the_fleet_all_the_same_is_nothing_to_fall_back_on() -> None:
+def test_what_the_proving_group_accepted_is_held_back_for_nobody() -> None:
     group = Group()
     for version in ("1", "2"):
         state = snapshot(cluster={"a": version})
         group.store.publish(state, "proving")
         group.store.record(_accepted("proving", a=version))
         group.store.publish(state, proved_by="proving")
-        if version == "1":
-            group.accept(a="1")
-    group.reject(a="2")
-    assert group.served == {"a": "1"}
+        group.reject(a=version)
+        assert group.served == {"a": version}
+        assert group.store.held() == ()
     state = snapshot(cluster={"a": "3"})
     group.store.publish(state, "proving")
     group.store.record(_nacked("proving", a="3"))
     group.store.publish(state, proved_by="proving")
+    assert group.served == {"a": "2"}
+
+
+def test_what_the_proving_group_says_after_the_publication_counts_too() -> None:
+    group = Group()
+    group.publish(cluster={"a": "1", "b": "1"})
+    group.accept(a="1", b="1")
+    state = snapshot(cluster={"a": "2", "b": "2"})
+    group.store.publish(state, "proving")
+    group.store.publish(state, proved_by="proving")
+    group.reject(b="2")
+    assert group.served == {"a": "2", "b": "1"}
+    group.store.record(_accepted("proving", b="2"))
+    group.store.record(_nacked("proving", a="2"))
+    assert group.served == {"a": "1", "b": "2"}
+
+
+def test_a_later_acknowledgement_lifts_a_quarantine() -> None:
+    group = Group()
+    group.publish(cluster={"a": "1"})
+    group.accept(a="1")
+    group.publish(cluster={"a": "2"})
+    group.reject(a="2")
     assert group.served == {"a": "1"}
+    group.accept(a="2")
+    assert group.served == {"a": "2"}
+    assert group.store.held() == ()
+    group.reject(a="2")
+    assert group.served == {"a": "2"}
+
+
+OLD, NEW = Node(id="old", agent="envoy", version="1.37.5"), Node(id="new", agent="envoy", version="1.40.0")
+
+
+class Mixed:
+    """A store whose clients are told apart by their release."""
+
+    def __init__(self, adapt: Callable[[Snapshot, str], Snapshot] = lambda snapshot, _: snapshot) -> None:
+        self.store = Store(quarantine=True, release_of=lambda _, node: node.release, adapt=adapt)
+
+    def connect(self, node: Node) -> None:
+        assert self.store.join("", node) == node.release
+
+    def accept(self, node: Node, **versions: str) -> None:
+        self.store.record(replace(acked(CLUSTER, versions, node=node), release=node.release))
+
+    def reject(self, node: Node, **versions: str) -> None:
+        self.store.record(replace(nacked(CLUSTER, versions, node=node), release=node.release))
+
+    def served(self, node: Node) -> dict[str, str]:
+        current = self.store.current("", node.release)
+        assert current is not None
+        return {name: one.version for name, one in current[CLUSTER].items()}
+
+
+def test_a_rejection_counts_for_clients_of_the_same_release_and_not_for_those_that_come_later() -> None:
+    mixed = Mixed()
+    mixed.connect(OLD)
+    mixed.store.publish(snapshot(cluster={"a": "1", "b": "1"}))
+    mixed.reject(OLD, a="1")
+    mixed.connect(NEW)
+    mixed.connect(Node(id="watch"))
+    assert mixed.served(OLD) == {"b": "1"}
+    assert mixed.served(NEW) == {"a": "1", "b": "1"}
+    (held,) = mixed.store.held()
+    assert (held.name, held.release) == ("a", "envoy 1.37")
+
+
+def test_what_a_client_without_a_program_rejects_is_held_back_from_no_envoy() -> None:
+    mixed = Mixed()
+    mixed.connect(NEW)
+    mixed.connect(Node(id="watch"))
+    mixed.store.publish(snapshot(cluster={"a": "1"}))
+    mixed.reject(Node(id="watch"), a="1")
+    assert mixed.served(NEW) == {"a": "1"}
+
+
+def test_what_one_release_accepts_is_held_back_from_no_other() -> None:
+    mixed = Mixed()
+    for node in (OLD, NEW):
+        mixed.connect(node)
+    mixed.store.publish(snapshot(cluster={"a": "1"}))
+    mixed.reject(OLD, a="1")
+    assert mixed.served(OLD) == {}
+    mixed.accept(NEW, a="1")
+    assert mixed.served(OLD) == {"a": "1"}
+    mixed.reject(OLD, a="1")
+    assert mixed.served(OLD) == {"a": "1"}
+
+
+def test_a_release_is_served_what_it_can_take_and_judges_that_alone() -> None:
+    def adapt(wanted: Snapshot, release: str) -> Snapshot:
+        if release != OLD.release:
+            return wanted
+        return snapshot(cluster={name: f"{one.version}-old" for name, one in wanted[CLUSTER].items()})
+
+    mixed = Mixed(adapt)
+    mixed.store.publish(snapshot(cluster={"a": "1"}))
+    for node in (OLD, NEW):
+        mixed.connect(node)
+    mixed.accept(OLD, a="1-old")
+    mixed.accept(NEW, a="1")
+    mixed.store.publish(snapshot(cluster={"a": "2"}))
+    assert (mixed.served(OLD), mixed.served(NEW)) == ({"a": "2-old"}, {"a": "2"})
+    mixed.reject(OLD, a="2-old")
+    assert (mixed.served(OLD), mixed.served(NEW)) == ({"a": "1-old"}, {"a": "2"})
+
+
+def test_what_a_release_rejected_is_not_among_what_is_kept_for_a_restart() -> None:
+    mixed = Mixed()
+    mixed.connect(NEW)
+    mixed.store.publish(snapshot(cluster={"a": "1", "b": "1"}))
+    mixed.accept(NEW, a="1", b="1")
+    mixed.store.publish(snapshot(cluster={"a": "2", "b": "2", "c": "2"}))
+    mixed.reject(NEW, a="2", c="2")
+    kept = mixed.store.accepted()
+    assert kept is not None
+    assert {name: one.version for name, one in kept[CLUSTER].items()} == {"a": "1", "b": "2"}
+
+
+def test_releases_that_clients_make_up_are_not_told_apart_without_end() -> None:
+    store = Store(release_of=lambda _, node: node.release)
+    store.publish(snapshot(cluster={"a": "1"}))
+    found = {store.join("", Node(agent="envoy", version=f"1.{number}")) for number in range(1000)}
+    assert len(found) < 100
+    assert "" in found
 
 
 def _accepted(group: str, **versions: str) -> Acked:

@@ -41,8 +41,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--prove",
         action=argparse.BooleanOptionalAction,
-        default=None,
-        help="have an Envoy that serves nobody accept every change before others get it; default: unless --no-proxy",
+        default=True,
+        help="have an Envoy that serves nobody accept every change before others get it; default: where there is one",
     )
     add(
         "--xds-address",
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = Options(
         folder=Path(arguments.folder),
         proxy=not arguments.no_proxy,
-        prove=not arguments.no_proxy if arguments.prove is None else arguments.prove,
+        prove=arguments.prove,
         xds_address=arguments.xds_address,
         admin_host=host,
         admin_port=port,

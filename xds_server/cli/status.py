@@ -54,7 +54,10 @@ def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:
     print(output.counted(len(envoys), "Envoy") + " connected")
     for one in envoys:
         age = _age(one["connected_since"])
-        print(f"{one['node']}  cluster={one['cluster']}  {one['protocol']}  {one['peer']}  for {age}")
+        release = f"  {one['release']}" if one["release"] else ""
+        print(
+            f"{one['node']}{release}  cluster={one['cluster']}  {one['protocol']}  {one['peer']}  for {age}"
+        )
         for name, version in one["versions"].items():
             current = gateway["versions"].get(name)
             print(
@@ -70,7 +73,8 @@ def _print_proof(prover: dict[str, Any] | None, held: list[dict[str, Any]]) -> N
         print("the proving Envoy is away or has not answered: what is served is unproved")
     for one in held:
         instead = "served as it was last accepted" if one["served_instead"] else "left out"
-        print(f"HELD BACK, {instead}: {one['type']} {one['name']} {one['place'] or ''}")
+        whom = f" for {one['for']}" if one["for"] else ""
+        print(f"HELD BACK{whom}, {instead}: {one['type']} {one['name']} {one['place'] or ''}")
         print(f"  rejected by {one['rejected_by']}: {one['message']}")
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2
 from google.protobuf import json_format
+
+_MINOR = re.compile(r"(\d+\.\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,15 @@ class Node:
     agent: str = ""
     version: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def release(self) -> str:
+        """The program with its minor version, such as ``envoy 1.40``; empty where the client names no program.
+
+        Clients of one release accept and reject the same resources.
+        """
+        number = _MINOR.match(self.version)
+        return " ".join([self.agent, *(number.groups() if number else ())]) if self.agent else ""
 
     @classmethod
     def of(cls, message: base_pb2.Node) -> Node:

@@ -62,6 +62,7 @@ class Acked:
     removed: tuple[str, ...]
     latency: float
     convergence: float
+    release: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,7 @@ class Nacked:
     message: str
     blamed: Mapping[str, str] = field(default_factory=dict)
     latency: float = 0.0
+    release: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +118,8 @@ class Held:
     node: str
     place: str = ""
     """Where the resource came from, when somebody told: ``file:line``."""
+    release: str = ""
+    """The release that is not served it, such as ``envoy 1.40``; empty: nobody is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

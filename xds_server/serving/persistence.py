@@ -169,8 +169,9 @@ class LastGood:
     async def _write(self) -> None:
         while self._again:
             self._again = False
-            snapshots = {name: one for name, one in self._store.groups.items() if name != self._without}
-            await self._save(snapshots)
+            names = [name for name in self._store.groups if name != self._without]
+            accepted = {name: self._store.accepted(name) for name in names}
+            await self._save({name: one for name, one in accepted.items() if one is not None})
 
     async def _save(self, snapshots: Mapping[str, Snapshot]) -> None:
         self._failed = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from xds_server.discovery.rejection import of_its_machine
 from xds_server.discovery.snapshot import Resource, Snapshot
@@ -13,21 +14,30 @@ Key = tuple[ResourceType, str]
 
 
 Place = Callable[[ResourceType, str], str]
+Value = TypeVar("Value")
 
 
 class Quarantine:
-    """Of one node group. `place` says where a resource came from."""
+    """Of the clients of one release in one node group. `place` says where a resource came from."""
 
-    def __init__(self, place: Place = lambda _type, _name: "") -> None:
+    def __init__(self, place: Place = lambda _type, _name: "", release: str = "") -> None:
         self.held: dict[Key, Held] = {}
         self._place = place
+        self._release = release
         self._accepted: dict[Key, Resource] = {}
         self._kept: dict[Key, Resource] = {}
         self._bad: dict[Key, dict[str, Nacked]] = {}
+        self._endorsed: dict[Key, str] = {}
 
     def keep(self, snapshot: Snapshot) -> None:
         """Remember what was served before a restart: it is good to fall back on, and nobody's opinion."""
         self._kept = {(type_, name): one for type_ in snapshot for name, one in snapshot[type_].items()}
+
+    def another(self, place: Place, release: str) -> Quarantine:
+        """One for another release, which falls back on the same things of before a restart."""
+        other = Quarantine(place, release)
+        other._kept, other._endorsed = dict(self._kept), dict(self._endorsed)
+        return other
 
     def accept(self, event: Acked, served: Iterable[Snapshot]) -> None:
         """Remember what was accepted, as what a later version can fall back on. `served` has the newest first.
@@ -43,10 +53,20 @@ class Quarantine:
                     self._accepted[event.type, name] = one
                     break
 
+    def endorse(self, type_: ResourceType, versions: Mapping[str, str], wanted: Snapshot) -> bool:
+        """Take note of what anybody accepted of what is wanted: it is not held back. Whether something was."""
+        lifted = False
+        for name, version in versions.items():
+            one = wanted[type_].get(name)
+            if one is not None and one.version == version:
+                self._endorsed[type_, name] = version
+                lifted |= self._bad.get((type_, name), {}).pop(version, None) is not None
+        return lifted
+
     def reject(self, event: Nacked) -> bool:
         """Hold back what is to blame. Returns False when that is not known, or known already.
 
-        What another client accepted in this very version is not held back: the one that rejects it is alone, as is
+        What anybody accepted in this very version is not held back: the client that rejects it is alone, as is
         the one on whose machine a port is taken.
         """
         if of_its_machine(event.message):
@@ -56,26 +76,24 @@ class Quarantine:
 
     def _reject(self, key: Key, version: str, event: Nacked) -> bool:
         accepted = self._accepted.get(key)
-        if accepted is not None and accepted.version == version:
+        if self._endorsed.get(key) == version or (accepted is not None and accepted.version == version):
             return False
         bad = self._bad.setdefault(key, {})
         new = version not in bad
         bad[version] = event
         return new
 
-    def adopt(self, other: Quarantine, served: Snapshot) -> None:
-        """Hold back what another group rejected, unless this one had it in that very version, accepted or before a restart.
+    def adopt(self, other: Quarantine, served: Snapshot, wanted: Snapshot) -> None:
+        """Take over what another group accepted and rejected of what is `wanted`.
 
-        What is `served` in a version that the other group accepted is good to fall back on, be it not acknowledged yet.
+        What this group accepted itself in that very version, or was served before a restart, is not held back. What is
+        `served` in a version that the other group accepted is good to fall back on, be it not acknowledged yet.
         """
         for (type_, name), accepted in other._accepted.items():
             one = served[type_].get(name)
-            if (
-                one is not None
-                and one.version == accepted.version
-                and one.version not in self._bad.get((type_, name), ())
-            ):
+            if one is not None and one.version == accepted.version:
                 self._accepted[type_, name] = one
+            self.endorse(type_, {name: accepted.version}, wanted)
         for key, rejections in other._bad.items():
             for version, event in rejections.items():
                 kept = self._kept.get(key)
@@ -95,6 +113,7 @@ class Quarantine:
             self._hold(type_, one, rejections, items)
         self._accepted = _of(wanted, self._accepted)
         self._kept = _of(wanted, self._kept)
+        self._endorsed = _of(wanted, self._endorsed)
         return wanted.replacing(changed) if changed else wanted
 
     def _hold(
@@ -120,8 +139,9 @@ class Quarantine:
             message=rejection.message,
             node=rejection.node.id,
             place=self._place(type_, one.name),
+            release=self._release,
         )
 
 
-def _of(wanted: Snapshot, resources: Mapping[Key, Resource]) -> dict[Key, Resource]:
-    return {key: one for key, one in resources.items() if key[1] in wanted[key[0]]}
+def _of(wanted: Snapshot, known: Mapping[Key, Value]) -> dict[Key, Value]:
+    return {key: one for key, one in known.items() if key[1] in wanted[key[0]]}

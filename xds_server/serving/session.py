@@ -62,7 +62,7 @@ class Session:
     ) -> None:
         self.number = number
         self.stream = stream
-        self.group = ""
+        self.group = self.release = ""
         self.refused: str | None = None
         self._store = store
         self._group_of = group_of
@@ -99,7 +99,7 @@ class Session:
             await context.abort(
                 grpc.StatusCode.PERMISSION_DENIED, f"node {self.node.id!r} belongs to no group"
             )
-        self.group = group
+        self.group, self.release = group, self._store.join(group, self.node)
         self.meet(context)
         self._record(
             Connected(
@@ -189,7 +189,7 @@ class Session:
         Not a part of `_write`, whose frame would keep the last response's bytes for as long as the stream is quiet.
         """
         published = self._store.published_at(self.group)
-        earlier = self._store.before(self.group)
+        earlier = self._store.before(self.group, self.release)
         responses = self.stream.responses(self.view(), self._clock(), earlier)
         for response in responses:
             body = _ENCODE[self.stream.protocol](response)
@@ -222,7 +222,7 @@ class Session:
 
     def view(self) -> Snapshot | None:
         """What of the group's snapshot this client may have."""
-        current = self._store.current(self.group)
+        current = self._store.current(self.group, self.release)
         if current is None or self._secrets:
             return current
         if SECRET in self.stream.watches and not self._warned:
@@ -279,6 +279,7 @@ class Session:
             removed=event.removed,
             latency=now - sent,
             convergence=now - published,
+            release=self.release,
         )
 
     def _nacked(self, event: protocol.Nacked) -> Nacked:
@@ -293,6 +294,7 @@ class Session:
             message=event.message,
             blamed={name: event.versions[name] for name in sorted(event.blamed)},
             latency=now - self._sent.get(event.type, (now, now))[0],
+            release=self.release,
         )
 
     def _record(self, event: Event) -> None:
