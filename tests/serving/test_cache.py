@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from google.protobuf import wrappers_pb2
 
 from tests.support.conversation import Delta, Sotw, content
 from tests.support.resources import cluster, endpoint
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import CLUSTER, ENDPOINT, custom
-from xds_server.serving.cache import Cache
+from xds_server.serving.cache import Cache, VersionReused
+from xds_server.serving.store import Store
 
 
 def current(cache: Cache, group: str = "") -> Snapshot:
@@ -64,6 +66,43 @@ def test_the_given_version_of_another_type_stays() -> None:
     cache.update(CLUSTER, cluster("b"), version="2")
     assert current(cache).version(CLUSTER) == "2"
     assert current(cache).version(ENDPOINT) == "1"
+
+
+def test_a_given_version_of_a_type_that_had_other_content_is_an_error_and_nothing_is_lost() -> None:
+    cache = Cache()
+    cache.set({CLUSTER: [cluster("a")]}, versions={CLUSTER: "1"})
+    with pytest.raises(VersionReused, match="the version '1' of the type cluster was given before"):
+        cache.update(CLUSTER, cluster("b"), version="1")
+    with pytest.raises(VersionReused):
+        cache.delete(CLUSTER, "a", version="1")
+    assert list(current(cache)[CLUSTER]) == ["a"]
+    cache.update(CLUSTER, cluster("b"), version="2")
+    with pytest.raises(VersionReused):
+        cache.update(CLUSTER, cluster("c"), version="1")
+    assert list(current(cache)[CLUSTER]) == ["a", "b"]
+    cache.delete(CLUSTER, "b", version="1")  # the very content that it had
+    assert list(current(cache)[CLUSTER]) == ["a"]
+
+
+def test_a_given_version_of_a_resource_that_had_other_content_is_an_error() -> None:
+    cache = Cache()
+    cache.update(CLUSTER, Resource.from_bytes("a", b"one", "7"))
+    cache.update(CLUSTER, Resource.from_bytes("a", b"one", "7"))
+    with pytest.raises(VersionReused, match="the version '7' of cluster 'a' was given before"):
+        cache.update(CLUSTER, Resource.from_bytes("a", b"two", "7"))
+    assert current(cache)[CLUSTER]["a"].body == b"one"
+
+
+def test_what_is_published_under_a_version_of_before_reaches_clients_all_the_same() -> None:
+    store = Store()
+    store.publish(Snapshot.of({CLUSTER: [cluster("a")]}, {CLUSTER: "1"}))
+    client = Delta(store.current())
+    client.ack(*client.ask(CLUSTER))
+    assert store.publish(Snapshot.of({CLUSTER: [cluster("a"), cluster("b")]}, {CLUSTER: "1"}))
+    served = store.current()
+    assert served is not None
+    (response,) = client.publish(served)
+    assert list(content(response)) == ["b"]
 
 
 def test_a_cleared_group_is_sent_nothing_and_then_what_is_set_again() -> None:

@@ -125,17 +125,35 @@ class Snapshot:
             known = self._differences[old] = self._diff(old)
         return known
 
+    def reused(self, old: Snapshot) -> tuple[ResourceType, str] | None:
+        """A version that somebody gave and that had other content in `old`: the type, and the resource if it is its own.
+
+        Clients compare versions, so they would never ask for the new content.
+        """
+        for type_, items in self.resources.items():
+            was = old[type_]
+            for name, one in items.items():
+                if name in was and was[name].version == one.version and was[name].body != one.body:
+                    return type_, name
+            if type_ in self.explicit & old.explicit and self.version(type_) == old.version(type_):
+                versions = {name: one.version for name, one in items.items()}
+                if versions != {name: one.version for name, one in was.items()}:
+                    return type_, ""
+        return None
+
     def _diff(self, old: Snapshot) -> Mapping[ResourceType, Difference]:
         found = {}
         for type_ in dict.fromkeys((*self.resources, *old.resources)):
-            if self.versions.get(type_) == old.versions.get(type_):
+            same = self.versions.get(type_) == old.versions.get(type_)
+            given = type_ in self.explicit or type_ in old.explicit
+            if same and not given:
                 continue
             new, was = self[type_], old[type_]
             changed = tuple(
                 name for name, one in new.items() if name not in was or was[name].version != one.version
             )
             removed = tuple(name for name in was if name not in new)
-            if changed or removed or type_ in self.explicit:
+            if changed or removed or (given and not same):
                 found[type_] = Difference(changed, removed)
         return MappingProxyType(found)
 

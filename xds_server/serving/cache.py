@@ -11,11 +11,28 @@ from xds_server.discovery.types import ResourceType
 from xds_server.serving.store import Store
 
 
+class VersionReused(ValueError):  # noqa: N818 - says what is wrong
+    """A given version was served before with other content, so that clients would not ask for the new one.
+
+    `type` is the resource type. `name` is the resource whose own version it is, empty for the version of the type.
+    """
+
+    def __init__(self, snapshot: Snapshot, type_: ResourceType, name: str) -> None:
+        version = snapshot[type_][name].version if name else snapshot.version(type_)
+        what = f"of {type_.name} '{name}'" if name else f"of the type {type_.name}"
+        super().__init__(
+            f"the version '{version}' {what} was given before with other content, and nothing was published; "
+            "give a new version with new content, or none, which is then the hash of the content"
+        )
+        self.type, self.name = type_, name
+
+
 class Cache:
     """Edits what a store serves. Each call is one publication: all of it reaches the clients, or nothing.
 
     A version is the hash of the content unless it is given, for a resource (`Resource.of`) or for a whole type.
-    With given versions, equal versions mean equal content: nothing is sent for what keeps its version.
+    With given versions, equal versions mean equal content: nothing is sent for what keeps its version. A call that gives
+    a version of before with other content raises VersionReused and publishes nothing.
     """
 
     def __init__(self, store: Store | None = None) -> None:
@@ -56,6 +73,10 @@ class Cache:
         return self.store.wanted(group) or EMPTY
 
     def _publish(self, snapshot: Snapshot, group: str) -> Snapshot:
+        for earlier in (self._now(group), *self.store.before(group)):
+            reused = snapshot.reused(earlier)
+            if reused is not None:
+                raise VersionReused(snapshot, *reused)
         self.store.publish(snapshot, group)
         return snapshot
 
