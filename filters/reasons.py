@@ -39,12 +39,26 @@ def details_begin(*texts: str) -> str:
     return " || ".join(f"{DETAILS}.startsWith('{text}')" for text in texts)
 
 
+POLICY_REJECTED = "policy_rejected"
+
 REASONS: tuple[Reason, ...] = (
+    Reason(
+        name=POLICY_REJECTED,
+        title="The proxy rejects the configuration of a policy",
+        status=503,
+        when=f"metadata.filter_metadata['xds.identity']['failure'] == '{POLICY_REJECTED}'",
+    ),
     Reason(
         name="method_not_allowed",
         title="The method is not allowed here",
         status=405,
         when="xds.route_name.startsWith('405/') && " + details("direct_response"),
+    ),
+    Reason(
+        name="route_rejected",
+        title="The proxy rejects the configuration of this route",
+        status=503,
+        when="xds.route_name.startsWith('503/') && " + details("direct_response"),
     ),
     Reason(name="not_found", title="No route matches", status=404, when=details("route_not_found")),
     Reason(

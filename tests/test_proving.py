@@ -61,29 +61,29 @@ async def test_a_proof_needs_an_answer_for_everything_that_is_asked_for_and_noth
     await asyncio.sleep(0)
     assert not proof.done()
     proving.reject(ENDPOINT, "b")
-    assert await proof is True
+    assert (await proof).judged
     assert [one.name for one in proving.store.held(PROVING)] == ["b"]
     assert proving.prover.as_json() == {"connected": True, "proved": True}
 
 
 async def test_who_is_away_is_waited_for_once_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
     proving = Proving(patience=0.01)
-    assert await proving.prover.prove(SNAPSHOT) is False
+    assert not (await proving.prover.prove(SNAPSHOT)).judged
     assert "is not connected: the gateway goes to the other Envoys unproved" in caplog.text
     assert proving.prover.as_json() == {"connected": False, "proved": False}
     proving.connect()
-    assert await proving.prover.prove(SNAPSHOT) is False
+    assert not (await proving.prover.prove(SNAPSHOT)).judged
     assert "did not answer in time" in caplog.text
     for type_, name in ((CLUSTER, "a"), (CLUSTER, "b"), (ENDPOINT, "a"), (ENDPOINT, "b")):
         proving.accept(type_, name)
     proving.accept(LISTENER, "l")
     proving.accept(ROUTE, "r")
     proving.leave()
-    assert await proving.prover.prove(SNAPSHOT) is True
+    assert (await proving.prover.prove(SNAPSHOT)).judged
 
 
 async def test_without_an_envoy_to_prove_with_nobody_waits() -> None:
     proving = Proving(patience=60)
     proving.prover.available = False
-    assert await proving.prover.prove(SNAPSHOT) is False
+    assert not (await proving.prover.prove(SNAPSHOT)).judged
     assert proving.prover.as_json() == {"connected": False, "proved": False}

@@ -46,6 +46,7 @@ from xds_server.serving.tls import Files
 from xds_server.sources.directory import Directory
 from xds_server.translate import names
 from xds_server.translate.clusters import POLICY_SERVER_ADDRESS, policy_server
+from xds_server.translate.stand_ins import stand_in
 
 log = logging.getLogger(__name__)
 
@@ -173,10 +174,11 @@ async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStac
     store = Store(
         quarantine=True,
         release_of=_release,
+        stand_in=stand_in,
         place=lambda _group: lambda type_, name: str(_place(control.serving, type_, name) or ""),
     )
     fleet = Fleet(lambda type_, name: _place(control.serving, type_, name), proving=PROVING)
-    prover = Prover(store) if options.prove else None
+    prover = Prover(store, place=lambda path: _at(control.serving, path)) if options.prove else None
     rollout = Rollout(store, fleet, beside.need, prover)
     directory = Directory(options.folder, poll=options.poll)
     control = Control(directory, Compiler(policy_server=beside.policy), rollout.publish)
@@ -309,6 +311,11 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
+def _at(serving: Serving, path: tuple[str, ...]) -> str:
+    place = serving.compiled.gateway.place(path) if serving.compiled is not None and path else None
+    return str(place) if place is not None else ""
+
+
 def _place(serving: Serving, type_: ResourceType, name: str) -> Place | None:
     path = names.origin(type_.name, name)
     if not path or serving.compiled is None:
@@ -356,6 +363,7 @@ def _held(held: Held) -> Mapping[str, Any]:
         "rejected_by": held.node,
         "message": held.message,
         "served_instead": held.standing,
+        "answers_503": held.closed,
         "for": held.release or None,
     }
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from filters.language import Place
-from xds_server.discovery.rejection import of_its_machine
-from xds_server.discovery.types import ResourceType
+from xds_server.discovery.rejection import essence, of_its_machine
+from xds_server.discovery.types import ROUTE, ResourceType
 from xds_server.serving.events import (
     Acked,
     Connected,
@@ -144,13 +144,15 @@ class Fleet:
         if status is not None:
             status.rejection = Rejection(event.type.name, event.message, names, places, self._clock())
         judged = event.group == self._proving
+        if judged and event.type == ROUTE:
+            return  # which routes are to blame is told when they were found
         log.error(
             "%srejected by Envoy node=%s type=%s resources=%s: %s; %s",
             f"{places[0]}: " if places else "",
             event.node.id,
             event.type.name,
             ",".join(names) or "?",
-            event.message.strip(),
+            essence(event.message),
             _PROVED if judged else _TAKEN if of_its_machine(event.message) else _KEPT,
         )
 
@@ -187,14 +189,14 @@ def _fields(status: Status) -> dict[str, Any]:
 
 
 def _held_back(held: Held) -> None:
-    instead = "left out" if held.standing is None else "served as it was last accepted"
+    instead = "is left out" if held.standing is None else "is served as it was last accepted"
     log.warning(
-        "%s '%s' was rejected by node=%s and is %s for every %s until it changes; at=%s reason=%s",
+        "%s '%s' was rejected by node=%s and %s for every %s until it changes; at=%s reason=%s",
         held.type.name,
         held.name,
         held.node,
-        instead,
+        "answers 503" if held.closed else instead,
         held.release or "Envoy",
         held.place or "unknown",
-        held.message.strip(),
+        essence(held.message),
     )

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from xds_server.discovery.references import references
-from xds_server.discovery.snapshot import EMPTY, Reference, Resource, Snapshot
+from xds_server.discovery.snapshot import EMPTY, Reference, Resource, Snapshot, content_hash
 from xds_server.discovery.types import CLUSTER, LISTENER, ROUTE
-from xds_server.serving.events import Acked, Connected, Disconnected, Event, Nacked
+from xds_server.serving.events import Acked, Connected, Disconnected, Event, Held, Nacked
 from xds_server.serving.store import Store
-from xds_server.translate.proving import proving_copy
+from xds_server.translate import names
+from xds_server.translate.proving import (
+    RouteOfHost,
+    closed,
+    only,
+    proving_copy,
+    replaced,
+    route_name,
+    routes_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -22,32 +33,74 @@ PATIENCE = 5.0
 """Seconds that a snapshot waits at most for the proof."""
 
 
-class Prover:
-    """Follows the proving Envoy of a store."""
+SEARCH = 30.0
+"""Seconds that the search for rejected routes takes at most; then their route configuration is held back as a whole."""
+_PROBE = "probe-"
 
-    def __init__(self, store: Store, patience: float = PATIENCE) -> None:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """A snapshot as it may be served. `rejected` are routes of it that answer 503, as Envoy rejects what they were.
+
+    `judged` is False when nobody judged it.
+    """
+
+    snapshot: Snapshot
+    rejected: tuple[Held, ...] = ()
+    judged: bool = True
+
+
+class Prover:
+    """Follows the proving Envoy of a store. `place` says where a path of the gateway stands."""
+
+    def __init__(
+        self,
+        store: Store,
+        patience: float = PATIENCE,
+        place: Callable[[tuple[str, ...]], str] = lambda _path: "",
+    ) -> None:
         self.available = True
         """False when there is no proving Envoy and none will come."""
         self._store = store
         self._patience = patience
-        self._streams: set[int] = set()
+        self._place = place
+        self._streams: dict[int, str] = {}
         self._answered: dict[Reference, str] = {}
+        self._messages: dict[Reference, str] = {}
+        """Of what the last answer rejected."""
         self._snapshot = self._copy = EMPTY
         self._routes: dict[str, Resource] = {}
+        self._instead: dict[bytes, bytes | None] = {}
+        """By rejected route: the one that answers 503 in its place, None where that was rejected too."""
+        self._why: dict[bytes, Held] = {}
+        self._probes = itertools.count(1)
         self._unproved = False
         self._bell = asyncio.Event()
 
-    async def prove(self, snapshot: Snapshot) -> bool:
-        """Have a snapshot judged; the store's group `PROVING` then holds back what is bad. False: nobody judged it."""
+    async def prove(self, snapshot: Snapshot) -> Proof:
+        """Have a snapshot judged; the store's group `PROVING` then holds back what is bad.
+
+        A route configuration that is rejected is searched for the routes that are to blame, which then answer 503.
+        """
         if not self.available:
-            return False
+            return Proof(snapshot=snapshot, judged=False)
+        self._forget(snapshot)
+        mended = self._mended(snapshot)
+        judged = await self._judge(mended)
+        while judged and await self._search(mended):
+            mended = self._mended(snapshot)
+            judged = await self._judge(mended)
+        rejected = {held.name: held for held in self._why.values()}
+        return Proof(snapshot=mended, rejected=tuple(rejected.values()), judged=judged)
+
+    async def _judge(self, snapshot: Snapshot) -> bool:
         self._snapshot, self._copy = snapshot, proving_copy(snapshot, self._copy, self._routes)
         self._store.publish(self._copy, PROVING)
         # who was away the last time is not waited for again before it is back
         patience = 0 if self._unproved and not self._streams else self._patience
         try:
             async with asyncio.timeout(patience):
-                await self._until_answered()
+                await self._until(self._settled)
         except TimeoutError:
             self._unproved = True
             state = "did not answer in time" if self._streams else "is not connected"
@@ -56,8 +109,8 @@ class Prover:
         self._unproved = False
         return True
 
-    async def _until_answered(self) -> None:
-        while not self._settled():
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
             self._bell.clear()
             await self._bell.wait()
 
@@ -66,27 +119,114 @@ class Prover:
         current = self._store.current(PROVING) or EMPTY
         return all(self._answered.get(key) == version for key, version in _asked_for(current))
 
+    def _forget(self, snapshot: Snapshot) -> None:
+        """Forget rejected routes that the gateway has no longer."""
+        if self._instead:
+            there = {body for one in snapshot[ROUTE].values() for _, body in routes_of(one)}
+            kept = {body: one for body, one in self._instead.items() if body in there}
+            stand_ins = {one: None for one in kept.values() if one is not None and one in self._instead}
+            self._instead = {**kept, **stand_ins}
+            self._why = {body: held for body, held in self._why.items() if body in there}
+
+    def _mended(self, snapshot: Snapshot) -> Snapshot:
+        """A snapshot with the known bad routes replaced."""
+        if not self._instead:
+            return snapshot
+        final = {
+            body: None if one is None else self._instead.get(one, one) for body, one in self._instead.items()
+        }
+        tables = {name: replaced(one, final) for name, one in snapshot[ROUTE].items()}
+        return snapshot.replacing({ROUTE: tables})
+
+    async def _search(self, snapshot: Snapshot) -> bool:
+        """Look for the routes that are to blame for rejected route configurations; whether any was found."""
+        found: dict[bytes, str] = {}
+        try:
+            async with asyncio.timeout(SEARCH):
+                for held in self._store.held(PROVING):
+                    one = snapshot[held.type].get(held.name)
+                    if held.type == ROUTE and one is not None and held.version == one.version:
+                        await self._search_in(one, found)
+        except TimeoutError:
+            log.warning(
+                "rejected routes were not found in %.0fs: their listener keeps the routes that it has", SEARCH
+            )
+            return False
+        for body, message in found.items():
+            originals = [original for original, one in self._instead.items() if one == body]
+            self._instead[body] = None if originals else closed(body)
+            for original in originals:  # not even its condition can be had
+                self._why[original] = replace(self._why[original], closed=False)
+            if not originals:
+                self._why[body] = self._held(body, message)
+        return bool(found)
+
+    async def _search_in(self, table: Resource, found: dict[bytes, str]) -> None:
+        proved = self._routes.get(table.name)
+        before = routes_of(proved) if proved is not None else frozenset()
+        new = {body: (host, body) for host, body in routes_of(table) - before if body not in found}
+        if await self._rejects(table, ()) is None:
+            await self._halve(table, sorted(new.values()), found)
+
+    async def _halve(self, table: Resource, some: Sequence[RouteOfHost], found: dict[bytes, str]) -> None:
+        message = await self._rejects(table, some) if some else None
+        if message is None:
+            return
+        if len(some) == 1:
+            found[some[0][1]] = message
+            return
+        half = len(some) // 2
+        await self._halve(table, some[:half], found)
+        await self._halve(table, some[half:], found)
+
+    async def _rejects(self, table: Resource, some: Sequence[RouteOfHost]) -> str | None:
+        """What Envoy has against a route configuration with only some of its routes."""
+        key, version = (ROUTE, table.name), f"{_PROBE}{next(self._probes)}"
+        probe = Resource.from_bytes(table.name, only(table, some), version)
+        self._copy = self._copy.replacing({ROUTE: {**self._copy[ROUTE], table.name: probe}})
+        self._store.publish(self._copy, PROVING)
+        await self._until(lambda: self._answered.get(key) == version)
+        return self._messages.get(key)
+
+    def _held(self, body: bytes, message: str) -> Held:
+        """Why a route answers 503."""
+        name = route_name(body)
+        path = names.route_origin(name)
+        return Held(
+            type=ROUTE,
+            name=path[-1] if path else name,
+            version=content_hash(body),
+            standing=None,
+            message=message,
+            node=next(iter(self._streams.values()), PROVING),
+            place=self._place(path),
+            closed=True,
+        )
+
     def observe(self, event: Event) -> None:
         """Take one event of the store."""
         if not isinstance(event, Connected | Disconnected | Acked | Nacked) or event.group != PROVING:
             return
         match event:
             case Connected():
-                self._streams.add(event.stream)
+                self._streams[event.stream] = event.node.id
             case Disconnected():
-                self._streams.discard(event.stream)
+                self._streams.pop(event.stream, None)
             case Acked():
-                self._answer(event, event.versions)
+                self._answer(event, event.versions, None)
                 self._accept(event)
             case Nacked():
-                self._answer(event, event.blamed)
+                self._answer(event, event.blamed, event.message)
         if self._unproved and self._settled():
             self._unproved = False
         self._bell.set()
 
-    def _answer(self, event: Acked | Nacked, versions: Mapping[str, str]) -> None:
+    def _answer(self, event: Acked | Nacked, versions: Mapping[str, str], message: str | None) -> None:
         for name, version in versions.items():
             self._answered[event.type, name] = version
+            self._messages.pop((event.type, name), None)
+            if message is not None:
+                self._messages[event.type, name] = message
 
     def _accept(self, event: Acked) -> None:
         """Remember route configurations in full, of which the copy has only what is new."""

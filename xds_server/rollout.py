@@ -11,7 +11,7 @@ from xds_server.discovery.snapshot import EMPTY, Snapshot
 from xds_server.discovery.types import BY_URL, CLUSTER, ResourceType
 from xds_server.fleet import Fleet
 from xds_server.policy_server.run import CLUSTER as POLICY_SERVERS
-from xds_server.proving import PROVING, Prover
+from xds_server.proving import PROVING, Proof, Prover
 from xds_server.serving.store import Store
 from xds_server.translate import names
 
@@ -43,8 +43,8 @@ class Rollout:
     async def publish(self, compiled: Compiled) -> None:
         """Bring everybody to a gateway."""
         proved_by = PROVING if self._prover is not None else None
-        await asyncio.gather(self._inform(compiled.snapshot), self._prove(compiled.snapshot))
-        self._store.publish(compiled.snapshot, proved_by=proved_by)
+        _, proof = await asyncio.gather(self._inform(compiled.snapshot), self._prove(compiled.snapshot))
+        self._store.publish(proof.snapshot, proved_by=proved_by, left_out=proof.rejected)
 
     async def resume(self) -> None:
         """Bring policy servers to what was restored after a restart; Envoys ask for it already."""
@@ -53,9 +53,10 @@ class Rollout:
             await self._need()
             await self._until_they_have(self._store.current(POLICY_SERVERS) or EMPTY)
 
-    async def _prove(self, snapshot: Snapshot) -> None:
-        if self._prover is not None:
-            await self._prover.prove(snapshot)
+    async def _prove(self, snapshot: Snapshot) -> Proof:
+        if self._prover is None:
+            return Proof(snapshot=snapshot, judged=False)
+        return await self._prover.prove(snapshot)
 
     async def _inform(self, snapshot: Snapshot) -> None:
         """Bring the policy servers to their rules."""

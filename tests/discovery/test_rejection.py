@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xds_server.discovery.rejection import blamed
+from xds_server.discovery.rejection import blamed, essence
 
 
 def test_the_name_in_the_message_is_to_blame() -> None:
@@ -68,3 +68,16 @@ def test_names_beyond_the_end_of_a_message_that_was_cut_are_not_known() -> None:
     names = [f"upstream-{number}" for number in range(9)]
     message = "Error adding/updating cluster(s) upstream-0: no config, upstream-1: no conf...(truncated)"
     assert blamed(message, names) == {"upstream-0", "upstream-1"}
+
+
+def test_the_essence_of_a_message_is_its_innermost_cause_without_the_printed_resource() -> None:
+    message = (
+        'goo.gle/debugproto   \nname: "http"\nroutes {\n  name: ": x"\n}\n: Proto constraint validation failed '
+        "(AValidationError.B: embedded message failed validation | caused by BValidationError.C: value does not match "
+        'regex pattern "^[^\\x00\\n\\r]*$")'
+    )
+    assert essence(message) == ('BValidationError.C: value does not match regex pattern "^[^\\x00\\n\\r]*$"')
+
+
+def test_the_essence_of_a_plain_message_is_itself_in_one_line() -> None:
+    assert essence("Provider 'a' has\n invalid jwks (see b)") == "Provider 'a' has invalid jwks (see b)"

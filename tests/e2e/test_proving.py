@@ -100,9 +100,7 @@ def test_what_the_prover_rejects_is_told_with_its_line_and_reaches_nobody(
     assert proved.rejections() == 0
 
 
-def test_a_bad_route_stays_bad_whatever_else_changes_and_the_others_stand_as_they_were(
-    proved: Proved,
-) -> None:
+def test_a_bad_route_answers_503_alone_and_all_others_go_on_and_change(proved: Proved) -> None:
     running, good = proved.running, "{route: {timeout: 3s}}"
 
     def held_routes() -> list[dict[str, Any]]:
@@ -111,16 +109,53 @@ def test_a_bad_route_stays_bad_whatever_else_changes_and_the_others_stand_as_the
     proved.write_routes("2", good)
     proved.until("2")
     for version in ("3", "4"):
-        before = len(running.log)
         proved.write_routes(version, "{route: {hash_policy: [{}]}}")
-        running.says("published the gateway", before)
+        proved.until(version)
         (held,) = held_routes()
-        assert held["served_instead"]
-        assert proved.answers("2")
+        assert (held["name"], held["answers_503"]) == ("odd", True)
+        assert held["place"].endswith("gateway.yaml:8:3")
+        answer = httpx.get(f"http://127.0.0.1:{proved.port}/odd")
+        assert (answer.status_code, answer.headers["x-gateway-reason"]) == (503, "route_rejected")
+    running.says("route 'odd' was rejected by node=prover and answers 503")
     proved.write_routes("5", good)
     proved.until("5")
     assert held_routes() == []
     assert proved.rejections() == 0
+
+
+def test_of_many_bad_routes_at_a_fresh_start_each_answers_503_and_each_is_told_with_its_line(
+    tmp_path: Path,
+) -> None:
+    proved = Proved(tmp_path / "gateway", tmp_path)
+    bad = {
+        7: "{route: {hash_policy: [{}]}}",
+        40: '{route: {timeout: "-1s"}}',
+        99: '{match: {safe_regex: {regex: "("}}}',
+    }
+    more = "".join(
+        f"  r{number}: {{path: /r{number}, upstream: one, methods: [GET], envoy: {bad.get(number, '{}')}}}\n"
+        for number in range(100)
+    )
+    write(proved.folder, gateway=YAML.format(port=proved.port, version="1"), more="routes:\n" + more)
+    with proved.running, proved.envoy:
+        proved.until("1")
+        held = proved.running.status()["held"]
+        places = {one["name"]: one["place"].rpartition("/")[2] for one in held}
+        assert places == {f"r{number}": f"more.yaml:{number + 2}:3" for number in bad}
+        assert [one["name"] for one in held if not one["answers_503"]] == [
+            "r99"
+        ]  # its condition is what is bad
+        with httpx.Client(base_url=f"http://127.0.0.1:{proved.port}") as client:
+            reasons = {
+                number: client.get(f"/r{number}").headers["x-gateway-reason"] for number in (6, 7, 8, 40)
+            }
+        assert reasons == {
+            6: "upstream_unreachable",
+            7: "route_rejected",
+            8: "upstream_unreachable",
+            40: "route_rejected",
+        }
+        assert proved.rejections() == 0
 
 
 def test_a_prover_that_is_killed_comes_back_and_changes_go_on(proved: Proved) -> None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from tests.support.answers import acked, nacked
 from tests.support.conversation import snapshot
 from xds_server.discovery.node import Node
-from xds_server.discovery.snapshot import Snapshot
-from xds_server.discovery.types import CLUSTER, ENDPOINT
+from xds_server.discovery.snapshot import Resource, Snapshot
+from xds_server.discovery.types import CLUSTER, ENDPOINT, ResourceType
 from xds_server.serving.events import Acked, Event, Nacked, Quarantined
 from xds_server.serving.store import Store
 
@@ -371,3 +371,30 @@ def test_what_was_served_before_a_restart_stays_whatever_a_proving_group_says() 
     group.store.record(_nacked("proving", a="1"))
     group.store.publish(snapshot(cluster={"a": "1", "b": "1"}), proved_by="proving")
     assert group.served == {"a": "1", "b": "1"}
+
+
+def test_where_no_form_is_known_a_stand_in_is_served_until_one_is_accepted() -> None:
+    def stand_in(type_: ResourceType, rejected: Resource) -> Resource | None:
+        return Resource.from_bytes(rejected.name, b"closed", "closed") if rejected.name == "a" else None
+
+    store = Store(quarantine=True, stand_in=stand_in)
+
+    def served() -> dict[str, str]:
+        current = store.current()
+        assert current is not None
+        return {name: one.version for name, one in current[CLUSTER].items()}
+
+    store.publish(snapshot(cluster={"a": "1", "b": "1"}))
+    store.record(nacked(CLUSTER, {"a": "1", "b": "1"}))
+    assert served() == {"a": "closed"}
+    assert {held.name: (held.closed, held.standing) for held in store.held()} == {
+        "a": (True, None),
+        "b": (False, None),
+    }
+    store.record(nacked(CLUSTER, {"a": "closed"}))
+    assert served() == {}
+    store.publish(snapshot(cluster={"a": "2"}))
+    store.record(acked(CLUSTER, {"a": "2"}))
+    store.publish(snapshot(cluster={"a": "3"}))
+    store.record(nacked(CLUSTER, {"a": "3"}))
+    assert served() == {"a": "2"}

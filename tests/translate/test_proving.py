@@ -5,12 +5,12 @@ from __future__ import annotations
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_pb2
-from envoy.config.route.v3 import route_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
 
 from tests.support.resources import cluster, endpoint, listener, routes
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ROUTE, custom
-from xds_server.translate.proving import proving_copy
+from xds_server.translate.proving import closed, proving_copy, replaced, route_name, routes_of
 
 RULE = custom("rule", "xds.Rule")
 
@@ -115,3 +115,29 @@ def test_clusters_check_no_health_and_look_no_names_up() -> None:
     (locality,) = copy.load_assignment.endpoints
     socket = locality.lb_endpoints[0].endpoint.address.socket_address
     assert (locality.priority, socket.address, socket.port_value) == (1, "127.0.0.1", 9)
+
+
+def test_a_route_that_answers_503_keeps_its_condition_and_nothing_else() -> None:
+    route = route_components_pb2.Route(name="users", match=route_components_pb2.RouteMatch(path="/users"))
+    route.route.cluster = "users"
+    route.typed_per_filter_config["x"].type_url = "y"
+    found = route_components_pb2.Route.FromString(closed(route.SerializeToString()))
+    assert (found.name, found.match, found.direct_response.status) == ("503/users", route.match, 503)
+    assert not found.typed_per_filter_config
+
+
+def test_replaced_routes_stand_where_the_others_stood_and_the_rest_is_untouched() -> None:
+    table = routes("r", {"/a": "a", "/b": "b", "/c": "c"})
+    bodies = [body for _, body in sorted(routes_of(table))]
+    assert replaced(table, {b"other": None}) is table
+    shorter = replaced(table, {bodies[0]: None})
+    assert {body for _, body in routes_of(shorter)} == set(bodies[1:])
+    other = replaced(table, {bodies[1]: closed(bodies[1])})
+    names = [route.name for host in _parsed(other).virtual_hosts for route in host.routes]
+    assert names == [
+        f"503/{route_name(bodies[1])}" if body == bodies[1] else route_name(body) for body in bodies
+    ]
+
+
+def _parsed(one: Resource) -> route_pb2.RouteConfiguration:
+    return route_pb2.RouteConfiguration.FromString(one.body)

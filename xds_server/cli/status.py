@@ -10,6 +10,7 @@ import urllib.request
 from typing import Any
 
 from xds_server.cli import output
+from xds_server.discovery.rejection import essence
 from xds_server.errors import EnvironmentFailed
 
 
@@ -73,9 +74,10 @@ def _print_proof(prover: dict[str, Any] | None, held: list[dict[str, Any]]) -> N
         print("the proving Envoy is away or has not answered: what is served is unproved")
     for one in held:
         instead = "served as it was last accepted" if one["served_instead"] else "left out"
+        instead = "answers 503" if one["answers_503"] else instead
         whom = f" for {one['for']}" if one["for"] else ""
         print(f"HELD BACK{whom}, {instead}: {one['type']} {one['name']} {one['place'] or ''}")
-        print(f"  rejected by {one['rejected_by']}: {one['message']}")
+        print(f"  rejected by {one['rejected_by']}: {essence(one['message'])}")
 
 
 def _print_rejection(rejection: dict[str, Any]) -> None:
@@ -84,7 +86,7 @@ def _print_rejection(rejection: dict[str, Any]) -> None:
     print(
         f"  {state} {_age(rejection['at'])} ago: {rejection['type']} {', '.join(rejection['resources'])} {places}"
     )
-    print(f"    {rejection['message']}")
+    print(f"    {essence(rejection['message'])}")
 
 
 def _age(since: float) -> str:

@@ -11,6 +11,8 @@ _AROUND_A_WORD = (('"', '"'), ("'", "'"), (": ", ":"), ("; ", ": "))
 _PRINTED = re.compile(r'goo\.gle/debug\w+\s+(?:cluster_)?name: "((?:[^"\\]|\\.)*)"')
 """Envoy prints the resource that it rejects, the name first."""
 
+_PRINTED_FIRST = re.compile(r"goo\.gle/debug")
+
 
 def blamed(message: str, names: Collection[str]) -> frozenset[str]:
     """The names that the message is about; the only name there is, when it says none."""
@@ -40,6 +42,20 @@ def _mentioned(message: str, names: Collection[str]) -> frozenset[str]:
     found = frozenset(name for name in names if name in message and _stands_alone(name, message))
     longest = sorted(found, key=len, reverse=True)
     return frozenset(name for name in found if _outside_of(name, longest, message))
+
+
+def essence(message: str) -> str:
+    """A client's message in one line, without the printed resource and without what only leads to the cause.
+
+    Envoy prints what it rejects before it says why, and names every message around the field.
+    """
+    text = message.strip()
+    if _PRINTED_FIRST.match(text):
+        text = text.rpartition("\n: ")[2]
+    start, nested, cause = text.rpartition(" | caused by ")
+    if nested:
+        text = cause.removesuffix(")") if "(" in start and cause.count(")") > cause.count("(") else cause
+    return " ".join(text.split())
 
 
 def of_its_machine(message: str) -> bool:

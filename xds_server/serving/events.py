@@ -118,6 +118,8 @@ class Held:
     node: str
     place: str = ""
     """Where the resource came from, when somebody told: ``file:line``."""
+    closed: bool = False
+    """Whether something answers 503 in its place."""
     release: str = ""
     """The release that is not served it, such as ``envoy 1.40``; empty: nobody is."""
 

@@ -14,16 +14,22 @@ Key = tuple[ResourceType, str]
 
 
 Place = Callable[[ResourceType, str], str]
+StandIn = Callable[[ResourceType, Resource], Resource | None]
+"""What is served in the place of a rejected resource of which no good form is known; None: nothing."""
 Value = TypeVar("Value")
 
 
 class Quarantine:
     """Of the clients of one release in one node group. `place` says where a resource came from."""
 
-    def __init__(self, place: Place = lambda _type, _name: "", release: str = "") -> None:
+    def __init__(
+        self,
+        place: Place = lambda _type, _name: "",
+        stand_in: StandIn = lambda _type, _resource: None,
+    ) -> None:
         self.held: dict[Key, Held] = {}
         self._place = place
-        self._release = release
+        self._stand_in = stand_in
         self._accepted: dict[Key, Resource] = {}
         self._kept: dict[Key, Resource] = {}
         self._bad: dict[Key, dict[str, Nacked]] = {}
@@ -33,9 +39,9 @@ class Quarantine:
         """Remember what was served before a restart: it is good to fall back on, and nobody's opinion."""
         self._kept = {(type_, name): one for type_ in snapshot for name, one in snapshot[type_].items()}
 
-    def another(self, place: Place, release: str) -> Quarantine:
+    def another(self) -> Quarantine:
         """One for another release, which falls back on the same things of before a restart."""
-        other = Quarantine(place, release)
+        other = Quarantine(self._place, self._stand_in)
         other._kept, other._endorsed = dict(self._kept), dict(self._endorsed)
         return other
 
@@ -126,10 +132,13 @@ class Quarantine:
         known = (self._accepted.get((type_, one.name)), self._kept.get((type_, one.name)))
         good = [form for form in known if form is not None and form.version not in rejections]
         standing = good[0] if good else None
-        if standing is None:
-            del items[one.name]
+        instead = standing or self._stand_in(type_, one)
+        closed = standing is None and instead is not None and instead.version not in rejections
+        if standing is not None or closed:
+            assert instead is not None
+            items[one.name] = instead
         else:
-            items[one.name] = standing
+            del items[one.name]
         rejection = rejections[one.version]
         self.held[type_, one.name] = Held(
             type=type_,
@@ -139,7 +148,8 @@ class Quarantine:
             message=rejection.message,
             node=rejection.node.id,
             place=self._place(type_, one.name),
-            release=self._release,
+            closed=closed,
+            release=rejection.release,
         )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import EMPTY, Difference, Resource, Snapshot
 from xds_server.discovery.types import ResourceType
 from xds_server.serving.events import Acked, Event, Held, Nacked, Published, Quarantined
-from xds_server.serving.quarantine import Key, Place, Quarantine
+from xds_server.serving.quarantine import Key, Place, Quarantine, StandIn
 
 Observer = Callable[[Event], None]
 
@@ -43,6 +43,7 @@ class _Group:
     """By release; the one without a name is that of clients that name no program."""
     wanted: Snapshot | None = None
     proved_by: str | None = None
+    left_out: tuple[Held, ...] = ()
     published: float = 0.0
     bells: set[asyncio.Event] = field(default_factory=set)
 
@@ -52,7 +53,8 @@ class Store:
 
     `observers` are called with every event, in the order given, in the event loop: they must not block.
     `quarantine` has a resource that a client rejected replaced by its last accepted form, for the whole group;
-    `place` says where a resource of a group came from. `clock` gives monotonic seconds.
+    `stand_in` makes what is served instead where no accepted form is known, and `place` says where a resource of a group
+    came from. `clock` gives monotonic seconds.
     `release_of` tells clients of a group apart that may judge differently, by group and node: a rejection then counts
     for clients of the same release, and `adapt` changes a snapshot into what a release can take.
     """
@@ -62,6 +64,7 @@ class Store:
         *observers: Observer,
         quarantine: bool = False,
         place: Callable[[str], Place] = lambda _group: lambda _type, _name: "",
+        stand_in: StandIn = lambda _type, _resource: None,
         release_of: Callable[[str, Node], str] = lambda _group, _node: "",
         adapt: Callable[[Snapshot, str], Snapshot] = lambda snapshot, _release: snapshot,
         clock: Callable[[], float] = time.monotonic,
@@ -72,14 +75,23 @@ class Store:
         self._observers = list(observers)
         self._quarantine = quarantine
         self._place = place
+        self._stand_in = stand_in
         self._adapt = adapt
         self._groups: dict[str, _Group] = {}
         self._clock = clock
 
-    def publish(self, snapshot: Snapshot, group: str = "", *, proved_by: str | None = None) -> bool:
+    def publish(
+        self,
+        snapshot: Snapshot,
+        group: str = "",
+        *,
+        proved_by: str | None = None,
+        left_out: Sequence[Held] = (),
+    ) -> bool:
         """Make a snapshot current: all of it or nothing. Returns False when it changes nothing.
 
         What the group `proved_by` rejected is held back here too; what it accepted is held back for nobody.
+        `left_out` is told beside what is held back: parts of resources that were replaced before.
         """
         entry = self._group(group)
         if entry.wanted is not None and not snapshot.diff(entry.wanted):
@@ -87,7 +99,11 @@ class Store:
         entry.wanted, entry.published, entry.proved_by = snapshot, self._clock(), proved_by
         for release, audience in entry.audiences.items():
             self._want(entry, audience, release)
+        news = [one for one in left_out if one not in entry.left_out]
+        entry.left_out = tuple(left_out)
         self._serve(group, entry)
+        for held in news:
+            self._tell(Quarantined(group=group, held=held))
         return True
 
     def _want(self, entry: _Group, audience: _Audience, release: str) -> None:
@@ -107,7 +123,7 @@ class Store:
 
     def _serve(self, group: str, entry: _Group) -> None:
         """Make what is wanted, without what is held back, the current snapshot of every release."""
-        before = {(release, *key): held.version for release, key, held in _held(entry)}
+        before = {_told_as(held) for _, _, held in _held(entry)}
         changes = [_renew(one) for one in entry.audiences.values()]
         self._tell(
             Published(
@@ -118,8 +134,8 @@ class Store:
         )
         for bell in entry.bells:
             bell.set()
-        for release, key, held in _held(entry):
-            if before.get((release, *key)) != held.version:
+        for news, held in {_told_as(held): held for _, _, held in _held(entry)}.items():
+            if news not in before:
                 self._tell(Quarantined(group=group, held=held))
 
     def join(self, group: str, node: Node) -> str:
@@ -129,8 +145,7 @@ class Store:
             return release
         if len(entry.audiences) > _RELEASES:
             return ""
-        quarantine = entry.audiences[""].quarantine.another(self._place(group), release)
-        audience = entry.audiences[release] = _Audience(quarantine)
+        audience = entry.audiences[release] = _Audience(entry.audiences[""].quarantine.another())
         self._want(entry, audience, release)
         if audience.wanted is not None:
             _renew(audience)
@@ -150,10 +165,11 @@ class Store:
 
     def held(self, group: str = "") -> tuple[Held, ...]:
         """What was rejected and is held back until its content changes; once for all releases that have it so."""
+        entry = self._group(group)
         found: dict[tuple[object, ...], Held] = {}
-        for _, key, held in _held(self._group(group)):
+        for _, key, held in _held(entry):
             found.setdefault((*key, held.version, held.standing), held)
-        return tuple(found.values())
+        return (*found.values(), *entry.left_out)
 
     def current(self, group: str = "", release: str = "") -> Snapshot | None:
         """The snapshot that the clients of a release in a group are served; None before the first one."""
@@ -264,7 +280,7 @@ class Store:
 
     def _group(self, name: str) -> _Group:
         if name not in self._groups:
-            self._groups[name] = _Group({"": _Audience(Quarantine(self._place(name)))})
+            self._groups[name] = _Group({"": _Audience(Quarantine(self._place(name), self._stand_in))})
         return self._groups[name]
 
 
@@ -276,6 +292,11 @@ def _renew(audience: _Audience) -> Mapping[ResourceType, Difference]:
     if earlier is not None:
         audience.before.appendleft(earlier)
     return audience.snapshot.diff(earlier if earlier is not None else EMPTY)
+
+
+def _told_as(held: Held) -> tuple[object, ...]:
+    """What is told once, for however many releases it holds."""
+    return held.type, held.name, held.version, held.release
 
 
 def _held(entry: _Group) -> Iterator[tuple[str, Key, Held]]:

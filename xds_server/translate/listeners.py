@@ -28,7 +28,7 @@ from filters.identity import NAMESPACE
 from filters.policy import HttpFilter
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.raw import merged
-from xds_server.translate import local_replies, names, routes, tls
+from xds_server.translate import local_replies, names, routes, stand_ins, tls
 from xds_server.translate.wire import ads, boolean, duration, packed, uint32
 
 HCM = "envoy.filters.network.http_connection_manager"
@@ -231,8 +231,8 @@ def _http2_options(listener: Listener) -> protocol_pb2.Http2ProtocolOptions:
 
 def _http_filter(one: HttpFilter) -> hcm_pb2.HttpFilter:
     if one.dynamic:
-        config = packed(one.config)
-        discovery = config_source_pb2.ExtensionConfigSource(config_source=ads(), type_urls=[config.type_url])
+        types = {packed(one.config).type_url, packed(stand_ins.CLOSED_FILTER).type_url}
+        discovery = config_source_pb2.ExtensionConfigSource(config_source=ads(), type_urls=sorted(types))
         return hcm_pb2.HttpFilter(name=one.name, config_discovery=discovery, disabled=not one.always)
     return hcm_pb2.HttpFilter(name=one.name, typed_config=packed(one.config), disabled=not one.always)
 

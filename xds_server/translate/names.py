@@ -46,9 +46,22 @@ def method_not_allowed(route: str) -> str:
     return f"{METHOD_NOT_ALLOWED}{route}"
 
 
+def rejected(route: str) -> str:
+    """The route that answers 503 in the place of one that Envoy rejects; local replies recognize it by this prefix."""
+    return f"{REJECTED}{route}"
+
+
 METHOD_NOT_ALLOWED = "405/"
+REJECTED = "503/"
 BAD_PATH = "400/path"
+REDIRECT_TO_HTTPS = "redirect-to-https"
 """The route that refuses dot segments with parameters; local replies recognize it."""
+
+
+def route_origin(route: str) -> tuple[str, ...]:
+    """Where in the gateway a single route of Envoy comes from, as a path; empty for one that the gateway adds itself."""
+    own = route.removeprefix(METHOD_NOT_ALLOWED).removeprefix(REJECTED)
+    return () if own in (BAD_PATH, REDIRECT_TO_HTTPS) else ("routes", own.partition("/")[0])
 
 
 def origin(type_name: str, resource: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
 
 from envoy.config.cluster.v3 import cluster_pb2
@@ -12,6 +12,7 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 
 from xds_server.discovery.snapshot import EMPTY, Resource, Snapshot
 from xds_server.discovery.types import BY_URL, CLUSTER, LISTENER, ROUTE, ResourceType
+from xds_server.translate import names
 
 LOOPBACK, DISCARD = "127.0.0.1", 9
 """Where what Envoy would look up by DNS leads to (RFC 863); nothing answers there, and nothing is asked for it."""
@@ -20,6 +21,8 @@ _DNS = (cluster_pb2.Cluster.STRICT_DNS, cluster_pb2.Cluster.LOGICAL_DNS)
 
 
 _NOTHING: Mapping[str, Resource] = {}
+RouteOfHost = tuple[str, bytes]
+"""The name of a virtual host and a serialized route of it."""
 
 
 def proving_copy(
@@ -79,23 +82,61 @@ def _cluster(cluster: Resource) -> bytes:
 
 def _routes(one: Resource, proved: Resource | None) -> bytes:
     """Every virtual host, so that their domains are judged together, with the routes that were not proved before."""
-    if proved is None:
-        return one.body
-    new = _routes_of(one.body) - _routes_of(proved.body)
+    return one.body if proved is None else only(one, routes_of(one) - routes_of(proved))
+
+
+def only(one: Resource, chosen: Collection[RouteOfHost]) -> bytes:
+    """A route configuration with all its virtual hosts, and of its routes only the chosen ones."""
     message = route_pb2.RouteConfiguration.FromString(one.body)
     for host in message.virtual_hosts:
         del host.routes[:]
-        host.routes.extend(_ROUTE.FromString(body) for name, body in sorted(new) if name == host.name)
+        host.routes.extend(_ROUTE.FromString(body) for name, body in sorted(chosen) if name == host.name)
     return message.SerializeToString(deterministic=True)
 
 
+def routes_of(one: Resource) -> frozenset[RouteOfHost]:
+    """Every route of a route configuration, with the name of its virtual host."""
+    return _routes_of(one.body)
+
+
 @lru_cache(maxsize=8)
-def _routes_of(body: bytes) -> frozenset[tuple[str, bytes]]:
-    found: set[tuple[str, bytes]] = set()
+def _routes_of(body: bytes) -> frozenset[RouteOfHost]:
+    found: set[RouteOfHost] = set()
     for host in route_pb2.RouteConfiguration.FromString(body).virtual_hosts:
         name = host.name
         found.update((name, route.SerializeToString(deterministic=True)) for route in host.routes)
     return frozenset(found)
+
+
+def route_name(route: bytes) -> str:
+    """The name of a serialized route."""
+    name: str = _ROUTE.FromString(route).name
+    return name
+
+
+def closed(route: bytes) -> bytes:
+    """The same route, answering 503 to every request that it matches.
+
+    So a request finds no other route instead, which might ask for less.
+    """
+    message = _ROUTE.FromString(route)
+    result = _ROUTE(name=names.rejected(message.name), match=message.match)
+    result.direct_response.status = 503
+    return result.SerializeToString(deterministic=True)
+
+
+def replaced(one: Resource, instead: Mapping[bytes, bytes | None]) -> Resource:
+    """A route configuration with other routes in the place of some; None takes a route away."""
+    message = route_pb2.RouteConfiguration.FromString(one.body)
+    same = True
+    for host in message.virtual_hosts:
+        bodies = [route.SerializeToString(deterministic=True) for route in host.routes]
+        kept = [instead.get(body, body) for body in bodies]
+        if kept != bodies:
+            same = False
+            del host.routes[:]
+            host.routes.extend(_ROUTE.FromString(body) for body in kept if body is not None)
+    return one if same else Resource.of(message)
 
 
 _COPY: Mapping[ResourceType, Callable[[Resource], bytes]] = {LISTENER: _listener, CLUSTER: _cluster}

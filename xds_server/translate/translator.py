@@ -204,8 +204,8 @@ def _extension(one: HttpFilter) -> Resource:
 
 
 def _to_https(listener: Listener) -> bytes:
-    host = route_components_pb2.VirtualHost(name="redirect-to-https", domains=["*"])
-    route = host.routes.add(name="redirect-to-https", match=route_components_pb2.RouteMatch(prefix="/"))
+    host = route_components_pb2.VirtualHost(name=names.REDIRECT_TO_HTTPS, domains=["*"])
+    route = host.routes.add(name=names.REDIRECT_TO_HTTPS, match=route_components_pb2.RouteMatch(prefix="/"))
     route.redirect.https_redirect = True
     route.redirect.response_code = route_components_pb2.RedirectAction.PERMANENT_REDIRECT
     if listener.redirect_to_https is not True:
