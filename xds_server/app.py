@@ -30,7 +30,7 @@ from xds_server.errors import EnvironmentFailed
 from xds_server.fleet import Fleet
 from xds_server.policy_server.cores import cores
 from xds_server.policy_server.run import CLUSTER as POLICY_SERVERS
-from xds_server.proving import PROVING, Prover
+from xds_server.proving import PROVING, Prover, proving_envoy
 from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.bootstrap import bootstrap
 from xds_server.proxy.process import Process
@@ -202,7 +202,7 @@ async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStac
     admin.start()
     stack.callback(admin.stop)
     if prover is not None:
-        prover.available = await _proving_envoy(beside.xds, stack)
+        prover.available = await proving_envoy(beside.xds, stack)
     if control.serving.restored:
         await rollout.resume()
     log.info("xds at %s, admin at http://%s:%d", address, options.admin_host, admin.port)
@@ -264,25 +264,6 @@ def _restore(path: Path, store: Store, policy: str, stack: AsyncExitStack) -> bo
     store.observe(kept.observe)
     stack.push_async_callback(kept.close)
     return restored
-
-
-async def _proving_envoy(xds_address: str, stack: AsyncExitStack) -> bool:
-    """Start the Envoy that judges what the others get; whether there is one."""
-    binary = envoy_binary()
-    if binary is None:
-        log.warning("there is no Envoy binary to prove with: the gateway goes to Envoys unproved")
-        return False
-    proving = bootstrap(xds_address=xds_address, node_id="prover", cluster=PROVING)
-    supervisor = Supervisor(
-        binary, proving, name="the proving Envoy", arguments=("--concurrency", "1"), log_level="off", drain=0
-    )
-    stack.push_async_callback(supervisor.stop)
-    try:
-        await supervisor.start()
-    except OSError as error:
-        log.warning("the proving Envoy could not be started, the gateway goes to Envoys unproved; %s", error)
-        return False
-    return True
 
 
 @asynccontextmanager

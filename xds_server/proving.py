@@ -6,12 +6,16 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 from xds_server.discovery.references import references
 from xds_server.discovery.snapshot import EMPTY, Reference, Resource, Snapshot, content_hash
 from xds_server.discovery.types import CLUSTER, LISTENER, ROUTE
+from xds_server.proxy.binary import envoy_binary
+from xds_server.proxy.bootstrap import bootstrap
+from xds_server.proxy.supervisor import Supervisor
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Held, Nacked
 from xds_server.serving.store import Store
 from xds_server.translate import names
@@ -252,3 +256,22 @@ def _asked_for(snapshot: Snapshot) -> Iterator[tuple[Reference, str]]:
             for kind, name in references(type_, one):
                 if name in snapshot[kind]:
                     yield (kind, name), snapshot[kind][name].version
+
+
+async def proving_envoy(xds_address: str, stack: AsyncExitStack) -> bool:
+    """Start the Envoy that judges what the others get; whether there is one."""
+    binary = envoy_binary()
+    if binary is None:
+        log.warning("there is no Envoy binary to prove with: the gateway goes to Envoys unproved")
+        return False
+    proving = bootstrap(xds_address=xds_address, node_id="prover", cluster=PROVING)
+    supervisor = Supervisor(
+        binary, proving, name="the proving Envoy", arguments=("--concurrency", "1"), log_level="off", drain=0
+    )
+    stack.push_async_callback(supervisor.stop)
+    try:
+        await supervisor.start()
+    except OSError as error:
+        log.warning("the proving Envoy could not be started, the gateway goes to Envoys unproved; %s", error)
+        return False
+    return True

@@ -48,14 +48,27 @@ def test_check_prints_json_for_machines(gateway: Path, capsys: pytest.CaptureFix
     assert problem["remedy"] == "did you mean 'routes'?"
 
 
-def test_check_has_the_real_envoy_validate_the_result(
+def test_check_has_the_real_envoy_judge_the_result_and_tells_each_object_with_its_place(
     gateway: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["check", str(gateway), "--envoy"]) == 0
-    raw = "upstreams: {odd: {endpoints: [], envoy: {connect_timeout: -1s}}}\n"
+    assert main(["check", str(gateway)]) == 0
+    assert "not judged" not in capsys.readouterr().out
+    raw = """
+upstreams:
+  odd: {endpoints: [], envoy: {connect_timeout: -1s}}
+  checked: {endpoints: ["127.0.0.1:1"], health_check: {path: /x}, envoy: {health_checks: [{}]}}
+routes:
+  odd: {path: /odd, upstream: odd, envoy: {route: {hash_policy: [{}]}}}
+  fine: {path: /fine, upstream: checked}
+"""
     (gateway / "raw.yaml").write_text(raw)
-    assert main(["check", str(gateway), "--envoy"]) == 1
-    assert "Envoy refuses the result" in capsys.readouterr().out
+    assert main(["check", str(gateway)]) == 1
+    error = capsys.readouterr().err
+    for place, path in (("3:3", "upstreams.odd"), ("4:3", "upstreams.checked"), ("6:3", "routes.odd")):
+        assert f"raw.yaml:{place}: error: {path}: Envoy rejects this: " in error
+    assert "routes.fine" not in error
+    assert main(["check", str(gateway), "--no-envoy"]) == 0
+    assert "not judged by Envoy" in capsys.readouterr().out
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

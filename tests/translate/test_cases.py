@@ -13,8 +13,8 @@ import yaml
 
 from tests.support.certificates import authority
 from tests.support.second_decoder import disagreements
+from tests.support.validate import complaint
 from xds_server.compiler import Compiled, Compiler
-from xds_server.proxy.validate import complaint
 from xds_server.sources.folder import Folder
 from xds_server.translate.readable import decoded, readable
 from xds_server.translate.static import bootstrap

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 
 from filters.operators import OPERATORS
+from tests.support.validate import complaint
 from xds_server.compiler import Compiler
-from xds_server.proxy.validate import complaint
 from xds_server.sources.folder import Folder
 from xds_server.translate.static import bootstrap
 

@@ -104,13 +104,23 @@ def test_a_udp_listener_opens_any_free_port_on_loopback() -> None:
     assert copy.address.socket_address.HasField("port_value")
 
 
-def test_clusters_check_no_health_and_look_no_names_up() -> None:
+def test_clusters_that_check_health_keep_their_checks_and_have_nobody_to_check() -> None:
+    for kind in (cluster_pb2.Cluster.EDS, cluster_pb2.Cluster.STRICT_DNS):
+        message = cluster_pb2.Cluster(name="c", type=kind)
+        message.health_checks.add()
+        message.load_assignment.endpoints.add(priority=1)
+        copy = _copied_cluster(message)
+        assert copy.health_checks == message.health_checks
+        assert copy.type == cluster_pb2.Cluster.STATIC
+        assert copy.load_assignment.cluster_name == "c"
+        assert not copy.load_assignment.endpoints
+
+
+def test_clusters_look_no_names_up() -> None:
     message = cluster_pb2.Cluster(name="c", type=cluster_pb2.Cluster.STRICT_DNS)
-    message.health_checks.add()
     one = message.load_assignment.endpoints.add(priority=1).lb_endpoints.add().endpoint
     one.address.socket_address.address, one.address.socket_address.port_value = "db.example.com", 5432
     copy = _copied_cluster(message)
-    assert not copy.health_checks
     assert copy.type == cluster_pb2.Cluster.STATIC
     (locality,) = copy.load_assignment.endpoints
     socket = locality.lb_endpoints[0].endpoint.address.socket_address

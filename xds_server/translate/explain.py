@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from filters.language.options import OFF
 from filters.policy import Policy
+from xds_server.gateway.model import regex
 from xds_server.gateway.model.attached import by_key
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.listeners import Listener
@@ -192,7 +193,7 @@ def _path_matches(route: Route, path: str) -> bool:
     if match.kind == "prefix":
         base = match.value.rstrip("/")
         return path == base or path.startswith(base + "/")
-    return re.fullmatch(match.regex, path) is not None
+    return regex.matches(match.regex, path)
 
 
 def _query(text: str) -> dict[str, list[str]]:
@@ -221,7 +222,7 @@ def _matches(match: ValueMatch, value: str | None) -> bool:
         "prefix": value.startswith,
         "suffix": value.endswith,
         "contains": lambda text: text in value,
-        "regex": lambda text: re.fullmatch(text, value) is not None,
+        "regex": lambda text: regex.matches(text, value),
     }
     kind = next(kind for kind in conditions if getattr(match, kind) is not None)
     return conditions[kind](getattr(match, kind)) is not match.invert

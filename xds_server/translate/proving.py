@@ -68,10 +68,16 @@ def _listener(one: Resource) -> bytes:
 
 
 def _cluster(cluster: Resource) -> bytes:
-    """No health checks, and no names to look up: Envoy would wait for both before it goes on."""
+    """Nobody to check the health of, and no names to look up: Envoy would wait for both before it goes on."""
     message = cluster_pb2.Cluster.FromString(cluster.body)
-    message.ClearField("health_checks")
-    if message.type in _DNS and not message.HasField("cluster_type"):
+    if message.HasField("cluster_type"):
+        message.ClearField("health_checks")
+    elif message.health_checks:
+        message.type = cluster_pb2.Cluster.STATIC
+        message.ClearField("eds_cluster_config")
+        message.load_assignment.Clear()
+        message.load_assignment.cluster_name = message.name
+    elif message.type in _DNS:
         message.type = cluster_pb2.Cluster.STATIC
         for locality in message.load_assignment.endpoints:
             for one in locality.lb_endpoints:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 
@@ -11,6 +10,7 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 from filters.policy import header
 from filters.reasons import REASON_HEADER
 from xds_server.gateway import precedence
+from xds_server.gateway.model import regex
 from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.ranks import Ranked
 from xds_server.translate import names, routes
@@ -117,10 +117,7 @@ class _Broad:
 
 
 def _fits(pattern: PathMatch, exact: PathMatch) -> bool:
-    try:
-        return re.fullmatch(pattern.regex, exact.value) is not None
-    except re.error:
-        return False
+    return regex.matches(pattern.regex, exact.value)
 
 
 def virtual_host(host: str, parts: Iterable[bytes]) -> bytes:

@@ -14,6 +14,8 @@ Kind = Literal["exact", "template", "regex", "prefix"]
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%-]*")
 _NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SURELY_SMALL = 3
+"""Names of a template that Envoy takes whatever stands between them, so that thousands are not compiled here."""
 REMEDY = "write /x, /x/*, /x/{id} or ~^/regex"
 
 
@@ -42,14 +44,14 @@ class PathMatch:
     def positions(self) -> dict[str, int]:
         """The number of the group of each name in `regex`."""
         if self.kind == "regex":
-            return dict(re.compile(self.value).groupindex)
+            return dict(regex.compiled(self.value).groupindex)
         return {name: number for number, name in enumerate(self.names, 1)}
 
     @property
     def named_regex(self) -> str:
         """`regex` with groups that have names; empty for a path without names."""
         if self.kind == "regex":
-            return self.regex if re.compile(self.value).groupindex else ""
+            return self.regex if regex.compiled(self.value).groupindex else ""
         if not self.names:
             return ""
         parts = re.split(r"\{(\w+)\}", self.value)
@@ -99,10 +101,14 @@ def parse_path(text: str) -> PathMatch:
     if not prefix and "//" in body:
         raise Mistake("the gateway merges // into / before it matches", "write /", value=text)
     kind: Kind = "prefix" if prefix else "template" if names else "exact"
-    return PathMatch(kind, body, tuple(names))
+    return _bounded(PathMatch(kind, body, tuple(names)))
+
+
+def _bounded(match: PathMatch) -> PathMatch:
+    if match.kind == "regex" or len(match.names) > _SURELY_SMALL:
+        regex.check(match.regex)
+    return match
 
 
 def _regex(pattern: str) -> PathMatch:
-    if (fault := regex.fault(pattern)) is not None:
-        raise Mistake(fault, regex.REMEDY, value=pattern)
-    return PathMatch("regex", pattern, tuple(re.compile(pattern).groupindex))
+    return _bounded(PathMatch("regex", pattern, tuple(regex.compiled(pattern).groupindex)))

@@ -36,8 +36,10 @@ def _is_host(text: str) -> bool:
 
 
 def _check_regex(pattern: str) -> Iterator[Mistake]:
-    if (fault := regex.fault(pattern)) is not None:
-        yield Mistake(fault, regex.REMEDY, path=("regex",), value=pattern)
+    try:
+        regex.check(pattern)
+    except Mistake as mistake:
+        yield Mistake(mistake.message, mistake.remedy, path=("regex",), value=pattern)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +149,19 @@ class Rewrite:
             yield Mistake("'regex' and 'substitution' go together", "add the other one")
         if self.path is not None and self.regex is not None:
             yield Mistake("'path' and 'regex' exclude each other", "keep one")
+        if self.path is not None and ("?" in self.path or "#" in self.path):
+            yield Mistake(
+                "a path has no ? and no #",
+                "the query of the request goes on as it is; remove it",
+                path=("path",),
+                value=self.path,
+            )
         if self.regex is not None:
-            yield from _check_regex(self.regex)
+            wrong = list(_check_regex(self.regex))
+            yield from wrong
+            if not wrong and self.substitution is not None:
+                for one in regex.check_substitution(self.regex, self.substitution):
+                    yield Mistake(one.message, one.remedy, path=("substitution",), value=self.substitution)
         if self.path is self.regex is self.host is None:
             yield Mistake("nothing to rewrite", "add 'path' or 'host'")
 
