@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -24,6 +25,12 @@ def list_name(source: DataSource) -> str:
 
 def read(content: bytes) -> Iterator[tuple[str, str]]:
     """Names and hashes of a file's lines. Raises Mistake for a line that nobody can verify."""
+    if content.startswith(codecs.BOM_UTF8):
+        raise Mistake(
+            "line 1: a byte order mark stands before the first name",
+            "save the file as UTF-8 without one",
+            path=("htpasswd",),
+        )
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
         name, _, entry = line.strip().partition(":")
         if name and not name.startswith("#"):

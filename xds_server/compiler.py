@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from filters.language import Problem
+from filters.language import Place, Problem
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.errors import InvalidGateway, UnreadableFolder
 from xds_server.gateway.model.gateway import Gateway
@@ -49,14 +49,25 @@ class Compiler:
             raise UnreadableFolder("\n".join(folder.problems))
         with _without_collection():
             reading = self._reader.read(folder.files, folder.read, self._environment)
+            problems = (*reading.problems, *map(_not_read, folder.ignored))
             if reading.gateway is None:
-                raise InvalidGateway(reading.problems)
+                raise InvalidGateway(problems)
             try:
                 snapshot = self._translator.translate(reading.gateway)
             except Untranslatable as error:
                 placed = (replace(one, place=reading.gateway.place(one.path)) for one in error.problems)
-                raise InvalidGateway((*reading.problems, *placed)) from None
-        return Compiled(reading.gateway, snapshot, reading.problems)
+                raise InvalidGateway((*problems, *placed)) from None
+        return Compiled(reading.gateway, snapshot, problems)
+
+
+def _not_read(file: str) -> Problem:
+    return Problem(
+        path=(),
+        message="this file is not read, because its name does not end in .yaml or .yml",
+        remedy="rename it, in lower case",
+        severity="warning",
+        place=Place(file, 1, 1),
+    )
 
 
 @contextmanager

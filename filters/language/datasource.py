@@ -20,7 +20,7 @@ class DataSource:
         "A file, relative to the gateway's folder.", default=None, example="certs/example.crt"
     )
     env: str | None = option("An environment variable of the control plane.", default=None)
-    inline: str | None = option("The value itself; never for secrets.", default=None)
+    inline: str | None = option("The value itself; never for secrets.", default=None, multiline=True)
 
     def beside(self, content: bytes) -> Iterable[DataSource]:
         """Further files that `content`, which this one holds, refers to, where they exist."""

@@ -42,6 +42,8 @@ class Problems(list[Problem]):
 Decoder = Callable[[Any, Path, Problems], Any]
 
 _NO_ABOUT = About("")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+"""What no header, name or path may hold, and what no editor shows."""
 
 
 class _Redacted:
@@ -79,6 +81,24 @@ def _bounds(about: About, problems: Problems, path: Path, value: Any, number: fl
     return value
 
 
+def _decoded(decode: Decoder, value: Any, path: Path, problems: Problems) -> Any:
+    """Decode a value; one from the environment as what it is without quotes, or as text if only that fits."""
+    if value.__class__ is not scalars.FromVariable:
+        return decode(value, path, problems)
+    attempts = []
+    for one in (value.plain, str(value)):
+        attempt = Problems()
+        result = decode(one, path, attempt)
+        attempts.append(attempt)
+        if result is not INVALID:
+            break
+    used = attempts[0] if result is INVALID else attempts[-1]
+    problems += used
+    problems.references += used.references
+    problems.names += used.names
+    return result
+
+
 def _string(about: About) -> Decoder:
     pattern = re.compile(about.pattern) if about.pattern else None
     what = about.shape or "text"
@@ -89,6 +109,16 @@ def _string(about: About) -> Decoder:
                 value = str(value)
             else:
                 return _wrong(value, path, problems, what)
+        if not about.multiline and (strange := _CONTROL.search(value)):
+            problems.append(
+                Problem(
+                    path=path,
+                    message=f"the character {strange[0]!r} does not stand here",
+                    value=shown(REDACTED if about.secret else value),
+                    remedy="write the text in one line, without control characters",
+                )
+            )
+            return INVALID
         if pattern is not None and not pattern.fullmatch(value):
             return _wrong(REDACTED if about.secret else value, path, problems, what)
         if about.refers:
@@ -150,7 +180,7 @@ def _list(item: Decoder, about: About) -> Decoder:
             )
         if len(value) < about.minimum_items:
             return _wrong(value, path, problems, f"at least {about.minimum_items} item(s)")
-        items = [item(one, (*path, number), problems) for number, one in enumerate(value)]
+        items = [_decoded(item, one, (*path, number), problems) for number, one in enumerate(value)]
         return INVALID if INVALID in items else tuple(items)
 
     return decode
@@ -162,7 +192,7 @@ def _mapping(item: Decoder, about: About) -> Decoder:
             return _wrong(value, path, problems, "a mapping from name to value")
         if about.refers:
             problems.names += [((*path, name), about.refers, name) for name in value]
-        items = {name: item(one, (*path, name), problems) for name, one in value.items()}
+        items = {name: _decoded(item, one, (*path, name), problems) for name, one in value.items()}
         return INVALID if INVALID in items.values() else types.MappingProxyType(items)
 
     return decode
@@ -247,7 +277,7 @@ def _fields(
                 Problem(path=(*path, key), message=f"unknown key '{key}'", remedy=remedy, at_key=True)
             )
         elif item is not None:
-            values[known[0]] = known[1](item, (*path, key), problems)
+            values[known[0]] = _decoded(known[1], item, (*path, key), problems)
     return values
 
 

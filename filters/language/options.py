@@ -45,7 +45,7 @@ class About:
 
     `minimum` and `maximum` bound numbers, sizes and durations (seconds); `pattern` is a regular expression
     that the whole text must match, `shape` says it in words; `refers` names the section in which the value must
-    be a name; `secret` hides the value everywhere.
+    be a name; `secret` hides the value everywhere; `multiline` lets a text have line breaks and control characters.
     """
 
     doc: str
@@ -56,6 +56,7 @@ class About:
     shape: str = ""
     refers: str | None = None
     secret: bool = False
+    multiline: bool = False
     minimum_items: int = 0
     example: str = ""
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import Literal, NewType, cast
+from typing import Any, Literal, NewType, cast
 
 Size = NewType("Size", int)
 """Bytes, written ``10KB`` (1000) or ``10KiB`` (1024)."""
@@ -15,6 +15,23 @@ Period = Literal["second", "minute", "hour", "day", "month"]
 
 Percent = NewType("Percent", float)
 """0 to 100, written ``10%``."""
+
+
+class FromVariable(str):
+    """A whole value that came from the environment: read as `plain` where that fits, else as this text.
+
+    ``port: "${PORT}"`` is a number, although YAML makes everything in quotes a text.
+    """
+
+    plain: Any
+
+    @classmethod
+    def of(cls, text: str, plain: Any) -> FromVariable:
+        """The text and what it is when it stands in YAML without quotes."""
+        value = cls(text)
+        value.plain = plain
+        return value
+
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
 _UNITS = {"us": 1, "ms": 1000, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}

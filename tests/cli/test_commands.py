@@ -196,3 +196,11 @@ def test_output_that_cannot_be_written_is_told_in_a_line() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (3, "xds: No space left on device\n")
+
+
+def test_a_file_whose_ending_is_in_upper_case_is_told_and_not_read(
+    gateway: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (gateway / "MORE.YAML").write_text("routes: {more: {path: /more, respond: {body: x}}}\n")
+    assert main(["check", str(gateway), "--no-envoy"]) == 0
+    assert "MORE.YAML:1:1: warning: this file is not read" in capsys.readouterr().err

@@ -122,3 +122,9 @@ def test_a_claim_header_must_not_take_away_a_client_s_own(header: str) -> None:
 def test_a_rule_is_written_as_lua_writes_it() -> None:
     rule = {"b": [True, False], "a": 'x"\\\n☃', "c": {}}
     assert lua(rule) == r'{["a"]="x\034\092\010\226\152\131",["b"]={true,false},["c"]={}}'
+
+
+def test_an_htpasswd_file_with_a_byte_order_mark_is_refused() -> None:
+    line = b"\xef\xbb\xbfuser:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\n"
+    with pytest.raises(Mistake, match="line 1: a byte order mark stands before the first name"):
+        list(read(line))

@@ -45,8 +45,66 @@ def test_anchors_and_merges_are_followed_and_own_keys_win() -> None:
 
 def test_variables_are_read_and_remembered() -> None:
     document = _parse("a: ${HOST}:${PORT:-80}\nb: '$${HOST}'\nc: ${N}\nd: ${E:-}\n", HOST="h", N="5")
-    assert document.values == {"a": "h:80", "b": "${HOST}", "c": 5, "d": None}
+    assert document.values == {"a": "h:80", "b": "${HOST}", "c": "5", "d": None}
+    assert document.values["c"].plain == 5
     assert document.variables == {"HOST": "h", "PORT": None, "N": "5", "E": None}
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("x${A:-${B:-z}}y", "xzy"),
+        ("x${A:-${B:-${C}}}y", "xcy"),
+        ("${A:-a${C}b${B:-d}}", "acbd"),
+        ("x${EMPTY:-d}", "xd"),
+        ("x${EMPTY}", "x"),
+        ("x${EMPTY:-${EMPTY:-${C}}}", "xc"),
+        ("x$${A}${C}", "x${A}c"),
+        ("x${C:-{a}}", "xc}"),
+        ("x${A:-$${C}}", "x${C}"),
+    ],
+)
+def test_a_default_may_hold_variables_and_counts_for_an_empty_one_as_in_shells(
+    written: str, value: str
+) -> None:
+    document = _parse(f"a: '{written}'", C="c", EMPTY="")
+    assert (document.values["a"], document.problems) == (value, [])
+
+
+@pytest.mark.parametrize("written", ["${A:-${B}", "${A:?no}", "${A", "${1}", "${}", "${A:-${B!}}"])
+def test_what_is_no_variable_is_told(written: str) -> None:
+    (problem,) = _parse(f"a: 'x {written}'").problems
+    assert problem.message == "not a variable"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("a: 1\n\u00a0b: 2\n", "a.yaml:2:1", "a non-breaking space (U+00A0) stands here"),
+        ("a: x\u200b\n", "a.yaml:1:4", "a zero-width space (U+200B) stands here"),
+        ("a: [b, c\u202f]\n", "a.yaml:1:8", "a narrow non-breaking space (U+202F) stands here"),
+    ],
+)
+def test_a_character_that_looks_like_nothing_is_told_where_no_quotes_are(
+    text: str, place: str, message: str
+) -> None:
+    (problem,) = _parse(text).problems
+    assert (str(problem.place), problem.message) == (place, message)
+
+
+def test_in_quotes_such_a_character_is_meant() -> None:
+    document = _parse('a: "x\u00a0y"\nb: |\n  x\u00a0y\n')
+    assert document.problems == []
+    assert document.values["a"] == "x\u00a0y"
+
+
+def test_a_variable_without_braces_is_text_with_a_warning() -> None:
+    document = _parse("a: $PORT\nb: http://$HOST:80/x\nc: ~^/$V\nd: costs $US or so\ne: a$\nf: ${X}\n", X="1")
+    assert document.values["a"] == "$PORT"
+    assert [(one.severity, one.message, one.remedy) for one in document.problems] == [
+        ("warning", "'$PORT' is plain text here", "write ${PORT} for the environment variable"),
+        ("warning", "'$HOST' is plain text here", "write ${HOST} for the environment variable"),
+    ]
 
 
 def test_a_variable_that_is_not_set_is_a_problem_at_its_place() -> None:
@@ -61,6 +119,10 @@ def test_a_variable_that_is_not_set_is_a_problem_at_its_place() -> None:
         (b"a: 1\nb: \xff\n", "a.yaml:2:4", "the file is not UTF-8"),
         ("a:\n\tb: 1\n", "a.yaml:2:1", "a tab cannot indent"),
         ("a: [1\nb: 2\n", "a.yaml:2:2", "not YAML: did not find expected ',' or ']'"),
+        ("a:\n  hosts: [*.example.com]\n", "a.yaml:2:12", "a * without quotes refers to an anchor"),
+        ("a: *.example.com\n", "a.yaml:1:5", "a * without quotes refers to an anchor"),
+        ("a:\n- */*\n", "a.yaml:2:4", "a * without quotes refers to an anchor"),
+        ("a: {port: ${PORT}}\n", "a.yaml:1:12", "a variable between { } or [ ] needs quotes"),
         ("- a\n", "a.yaml:1:1", "a gateway file is a mapping of sections"),
         ("a: 1\n---\nb: 2\n", "a.yaml:2:1", "one file holds one document"),
         ("? [a]\n: 1\n", "a.yaml:1:3", "a key is text"),

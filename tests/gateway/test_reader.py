@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -180,3 +182,32 @@ def test_reading_again_and_again_gives_what_reading_once_gives(steps: list[dict[
             assert again.gateway.policies == once.gateway.policies
             kept = translator.translate(again.gateway)
             assert kept.versions == Translator().translate(once.gateway).versions
+
+
+def test_a_variable_in_quotes_is_read_as_what_the_key_asks_for() -> None:
+    text = """
+    listeners: {http: {port: "${PORT}", http3: "${FALSE}"}}
+    upstreams: {users: {endpoints: ["127.0.0.1:${PORT}"], connect_timeout: "${TIME}"}}
+    routes:
+      users:
+        upstream: "${NAME}"
+        timeout: "${TIME}"
+        methods: ["${METHOD}"]
+        request_headers: {set: {x-debug: "${TRUE}", x-port: "${PORT}"}}
+    """
+    environment = {
+        "PORT": "8080",
+        "FALSE": "false",
+        "TRUE": "true",
+        "TIME": "5s",
+        "NAME": "users",
+        "METHOD": "GET",
+    }
+    reading = Reader().read({"a.yaml": text.encode()}, load, environment)
+    assert reading.gateway is not None, reading.problems
+    sections = reading.gateway.sections
+    assert (sections.listeners["http"].port, sections.listeners["http"].http3) == (8080, False)
+    assert sections.routes["users"].timeout == timedelta(seconds=5)
+    headers = sections.routes["users"].request_headers
+    assert headers is not None
+    assert dict(headers.set) == {"x-debug": "true", "x-port": "8080"}

@@ -65,3 +65,22 @@ def test_a_file_that_is_no_yaml_makes_no_other_file_look_wrong() -> None:
         "b.yaml": "upstreams:\n\tusers: {endpoints: ['127.0.0.1:1']}\n",
     })  # fmt: skip
     assert [str(problem.place) for problem in reading.problems] == ["b.yaml:2:1"]
+
+
+def test_a_segment_that_other_gateways_take_for_a_name_is_told() -> None:
+    reading = read(
+        USED
+        + "  named: {path: '/items/:id/x', upstream: users}\n  verb: {path: '/items:get', upstream: users}\n"
+    )
+    assert warnings(reading) == [
+        "routes.named.path: ':id' is plain text here, and stands for no other segment"
+    ]
+
+
+def test_sections_for_anchors_are_not_read() -> None:
+    reading = read(
+        "x-common: &common {path: /common, upstream: users}\nx-list: [1, 2]\n" + USED + "  common: *common\n"
+    )
+    assert warnings(reading) == []
+    assert reading.gateway is not None
+    assert reading.gateway.sections.routes["common"].match.value == "/common"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,6 +24,8 @@ from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.ranks import Ranked
 from xds_server.gateway.model.routes import Route
+
+_COLON = re.compile(r"/:([A-Za-z_]\w*)(?=/|$)")
 
 
 @dataclass(slots=True)
@@ -113,6 +116,7 @@ def _routes(
             problems = [
                 *_twice(name, route),
                 *_spoofable(name, route, context),
+                *_names_with_colons(name, route),
                 *_policies(name, route, policies[name], sections, context),
             ]
             yield from problems
@@ -148,6 +152,14 @@ def _spoofable(name: str, route: Route, context: Context) -> Iterator[Problem]:
             path = ("routes", name, "headers", header)
             remedy = "match on something else, and use authorize for who may"
             yield Problem(path=path, message=message, remedy=remedy, at_key=True, severity="warning")
+
+
+def _names_with_colons(name: str, route: Route) -> Iterator[Problem]:
+    """Segments that other gateways take for a name."""
+    if route.match.kind != "regex" and (found := _COLON.search(route.match.value)):
+        message = f"':{found[1]}' is plain text here, and stands for no other segment"
+        remedy = f"write {{{found[1]}}} for any segment"
+        yield Problem(path=("routes", name, "path"), message=message, remedy=remedy, severity="warning")
 
 
 def _policies(

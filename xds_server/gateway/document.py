@@ -17,6 +17,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from filters.language import Path, Place, Problem
 from filters.language.problems import shown
+from filters.language.scalars import FromVariable
 
 try:
     from yaml.cyaml import CParser as _Parser  # type: ignore[attr-defined] # types-PyYAML does not list it
@@ -36,7 +37,18 @@ _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
     for value, words in ((True, "true True TRUE"), (False, "false False FALSE"))
     for word in words.split()
 }
-_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}|\$\{[^}]*\}?")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(:-|\})")
+_BARE_VARIABLE = re.compile(r"(?!~)\S*?(?<![$\\])(\$[A-Z][A-Z0-9_]+)\S*")
+_INVISIBLE = {
+    "\u00a0": "non-breaking space",
+    "\u2007": "figure space",
+    "\u202f": "narrow non-breaking space",
+    "\u200b": "zero-width space",
+    "\u2060": "word joiner",
+    "\ufeff": "byte order mark",
+}
+"""Characters that look like a space or like nothing, and come from web pages and word processors."""
+_STRANGE = re.compile("[" + "".join(_INVISIBLE) + "]")
 
 
 class _Loader(_Parser):
@@ -93,6 +105,7 @@ def parse(file: str, content: bytes, environment: Mapping[str, str]) -> Document
                 node.start_mark,
             )
         document.values = _Converter(file, environment, document).convert(node, (), 0)
+        document.problems += _invisible(file, content, node)
     except _Fault as fault:
         place = Place(file, fault.mark.line + 1, fault.mark.column + 1) if fault.mark else Place(file, 1, 1)
         document.problems.append(Problem(path=(), message=str(fault), remedy=fault.remedy, place=place))
@@ -117,12 +130,61 @@ def _compose(content: bytes) -> Node | None:
             raise _Fault(
                 "one file holds one document", "move what follows --- to a file of its own", mark
             ) from None
-        lines = text.splitlines()[mark.line : mark.line + 1] if mark else []
-        if any(line.lstrip(" ").startswith("\t") for line in lines):
-            raise _Fault("a tab cannot indent", "indent with spaces", mark) from None
-        raise _Fault(f"not YAML: {what}", "mend the YAML", mark) from None
+        lines = text.splitlines()[: mark.line + 1] if mark else []
+        raise _fault_in(lines or [""], what, mark) from None
     finally:
         loader.dispose()
+
+
+def _fault_in(lines: list[str], what: str, mark: Any) -> _Fault:
+    """What is wrong with the last of these lines, which is no YAML, by the mistakes that people make."""
+    line = lines[-1]
+    for number, one in enumerate(lines[-2:], len(lines[:-2])):
+        if strange := _STRANGE.search(one):
+            mark = yaml.Mark("", 0, number, strange.start(), None, 0)
+            return _Fault(_looks_like_nothing(strange[0]), "write a space", mark)
+    if line.lstrip(" ").startswith("\t"):
+        return _Fault("a tab cannot indent", "indent with spaces", mark)
+    star = re.search(r"(?<=[\s\[,:{-])\*[-.:/*\w]*(?=[\s,\]}]|$)", line)
+    if star and not re.fullmatch(r"\*\w+", star[0]):
+        return _Fault("a * without quotes refers to an anchor", f"quote it: '{star[0]}'", mark)
+    if re.search(r"[{\[,:]\s*\$\{", line):
+        return _Fault(
+            "a variable between { } or [ ] needs quotes", 'write "${NAME}", which is read as its value', mark
+        )
+    return _Fault(f"not YAML: {what}", "mend the YAML", mark)
+
+
+def _looks_like_nothing(character: str) -> str:
+    return f"a {_INVISIBLE[character]} (U+{ord(character):04X}) stands here"
+
+
+def _invisible(file: str, content: bytes, root: Node) -> Iterator[Problem]:
+    """Keys and values without quotes that hold a character which looks like a space or like nothing."""
+    if not _STRANGE.search(content.decode("utf-8-sig")):
+        return
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, ScalarNode):
+            strange = _STRANGE.search(node.value)
+            if strange and node.style not in ("'", '"', "|", ">"):
+                message, remedy = (
+                    _looks_like_nothing(strange[0]),
+                    "write a space, or quote the text if it is meant",
+                )
+                yield Problem(
+                    path=(), message=message, remedy=remedy, value=shown(node.value), place=_place(file, node)
+                )
+        else:
+            waiting += [
+                one
+                for _, child in _children(node)
+                for one in ((_, child) if isinstance(_, Node) else (child,))
+            ]
 
 
 class _Converter:
@@ -201,9 +263,14 @@ class _Converter:
 
     def _scalar(self, node: Node, path: Path) -> Any:
         text: str = node.value
-        if "${" in text:
-            text = self._interpolate(text, node, path)
-            self._document.read[path] = text, node.value
+        if "$" in text:
+            if (bare := _BARE_VARIABLE.fullmatch(text)) and "${" not in text:
+                self._warn_of(bare[1], node, path)
+            if "${" in text:
+                text = self._interpolate(text, node, path)
+                self._document.read[path] = text, node.value
+                if _is_one_variable(node.value):
+                    return self._from_variable(text, node)
         if node.tag == _PLAIN:
             return _plain(text)
         if node.tag == _QUOTED or node.tag == "tag:yaml.org,2002:str":
@@ -211,20 +278,50 @@ class _Converter:
         raise _Fault(f"unknown tag {shown(node.tag)}", "remove the tag", node.start_mark)
 
     def _interpolate(self, text: str, node: Node, path: Path) -> str:
-        def replace(match: re.Match[str]) -> str:
-            if match[0] == "$${":
-                return "${"
-            if match[1] is None:
-                self._problem(path, node, "not a variable", "write ${NAME} or ${NAME:-default}", match[0])
-                return match[0]
-            value = self._environment.get(match[1])
-            self._document.variables[match[1]] = value
-            if value is None and match[2] is None:
-                remedy = f"set it, or write ${{{match[1]}:-default}}"
-                self._problem(path, node, f"the environment variable {match[1]} is not set", remedy, match[0])
-            return value if value is not None else match[3] or ""
+        """Put in what variables hold. A default may hold variables too, and counts for an empty one, as in shells."""
+        parts, at = [], 0
+        while (begin := text.find("${", at)) >= 0:
+            if begin > at and text[begin - 1] == "$":
+                parts.append(text[at : begin - 1] + "${")
+                at = begin + 2
+                continue
+            parts.append(text[at:begin])
+            end = _end_of_variable(text, begin)
+            parts.append(self._variable(text[begin:end], node, path))
+            at = end
+        return "".join(parts) + text[at:]
 
-        return _VARIABLE.sub(replace, text)
+    def _variable(self, written: str, node: Node, path: Path) -> str:
+        """The value of ``${NAME}`` or ``${NAME:-default}``."""
+        match = _VARIABLE.match(written)
+        if match is None or not written.endswith("}"):
+            self._problem(path, node, "not a variable", "write ${NAME} or ${NAME:-default}", written)
+            return written
+        name, has_default = match[1], match[2] == ":-"
+        value = self._environment.get(name)
+        self._document.variables[name] = value
+        if has_default:
+            return value or self._interpolate(written[match.end() : -1], node, path)
+        if value is None:
+            remedy = f"set it, or write ${{{name}:-default}}"
+            self._problem(path, node, f"the environment variable {name} is not set", remedy, written)
+        return value or ""
+
+    def _from_variable(self, text: str, node: Node) -> Any:
+        plain = _plain(text)
+        told = any(one.place == _place(self._file, node) for one in self._document.problems)
+        return None if told or (plain is None and node.tag == _PLAIN) else FromVariable.of(text, plain)
+
+    def _warn_of(self, written: str, node: Node, path: Path) -> None:
+        self._document.problems.append(
+            Problem(
+                path=path,
+                message=f"'{written}' is plain text here",
+                remedy=f"write ${{{written[1:]}}} for the environment variable",
+                severity="warning",
+                place=_place(self._file, node),
+            )
+        )
 
     def _problem(self, path: Path, node: Node, message: str, remedy: str, value: str) -> None:
         self._document.problems.append(
@@ -232,6 +329,25 @@ class _Converter:
                 path=path, message=message, remedy=remedy, value=shown(value), place=_place(self._file, node)
             )
         )
+
+
+def _end_of_variable(text: str, begin: int) -> int:
+    """Behind the brace that closes the variable which begins at `begin`; the end of the text where none does."""
+    depth, at = 0, begin
+    while at < len(text):
+        if text.startswith("${", at):
+            depth, at = depth + 1, at + 2
+            continue
+        at += 1
+        if text[at - 1] == "}":
+            depth -= 1
+            if depth == 0:
+                return at
+    return len(text)
+
+
+def _is_one_variable(text: str) -> bool:
+    return text.startswith("${") and _end_of_variable(text, 0) == len(text)
 
 
 _seen: dict[str, Any] = dict(_WORDS)

@@ -56,6 +56,8 @@ def decode(file: str, content: bytes, environment: Mapping[str, str]) -> File:
     names: set[Path] = set()
     sections: dict[str, Mapping[str, Any]] = {}
     for section, value in parsed.values.items():
+        if section.startswith("x-"):
+            continue  # a place for anchors, as in compose files
         if section not in HINTS:
             problems.append(_unknown_section(section))
         elif value is None:

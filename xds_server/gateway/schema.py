@@ -56,6 +56,7 @@ def schema() -> Schema:
         "title": "gateway",
         "description": "A gateway as a folder of YAML: every top-level key maps names to objects.",
         **root,
+        "patternProperties": {"^x-": {"description": "A place for anchors; not read."}},
         "$defs": dict(sorted(definitions.items())),
     }
 

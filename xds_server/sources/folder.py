@@ -17,12 +17,14 @@ class Folder:
     """What a folder held at one moment. `files` are its YAML files by relative name.
 
     `problems` say what could not be read; a folder with problems is never served. `reads` collects the paths
-    that were asked for through `read`, so that they can be watched too.
+    that were asked for through `read`, so that they can be watched too. `ignored` are files whose names look as if they
+    were of the gateway, and are not.
     """
 
     root: Path
     files: Mapping[str, bytes]
     problems: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     reads: set[Path] = field(default_factory=set, compare=False)
 
     def read(self, path: str) -> bytes:
@@ -37,6 +39,7 @@ def read_folder(path: Path | str) -> Folder:
     root = Path(path)
     files: dict[str, bytes] = {}
     problems: list[str] = []
+    ignored: list[str] = []
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         return Folder(root, MappingProxyType({}), (f"{root} {what}",))
@@ -47,8 +50,13 @@ def read_folder(path: Path | str) -> Folder:
     for folder, folders, names in os.walk(root, onerror=failed, followlinks=False):
         folders[:] = sorted(one for one in folders if one != "tests" and one[0] not in "._")
         for name in sorted(names):
-            if name.endswith(SUFFIXES) and name[0] not in "._":
-                file = Path(folder) / name
+            file = Path(folder) / name
+            if name[0] in "._":
+                continue
+            if not name.endswith(SUFFIXES):
+                if name.lower().endswith(SUFFIXES):
+                    ignored.append(file.relative_to(root).as_posix())
+            else:
                 try:
                     if not stat.S_ISREG(file.stat().st_mode):
                         problems.append(f"{file} is not a file; remove it, or give it another name")
@@ -57,4 +65,4 @@ def read_folder(path: Path | str) -> Folder:
                 except OSError as error:
                     remedy = "remove the link" if file.is_symlink() else "make it readable"
                     problems.append(f"{file}: {error.strerror}; {remedy}")
-    return Folder(root, MappingProxyType(files), tuple(problems))
+    return Folder(root, MappingProxyType(files), tuple(problems), tuple(ignored))
