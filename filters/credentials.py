@@ -17,7 +17,7 @@ from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from google.protobuf import struct_pb2, wrappers_pb2
 
 from filters.htpasswd import has_slow
-from filters.identity import NAMESPACE, Consumer, Provider
+from filters.identity import NAMESPACE, Consumer, Provider, key_set_of
 from filters.language import Mistake
 from filters.policy import Context, HttpFilter, RoutePart
 from filters.reasons import Reason
@@ -90,14 +90,23 @@ def _token_places(context: Context) -> Mapping[str, Any]:
         "query": {name for one in providers for name in one.from_query},
         "cookies": {name for one in providers for name in one.from_cookies},
         "hidden": {name for one in providers if not one.forward for name in one.from_cookies},
+        "keyless": keyless(context.beside["jwt"].providers, context),
     }
     return {key: sorted(names) for key, names in places.items() if names}
 
 
+def keyless(names: Iterable[str], context: Context) -> list[str]:
+    """Those of the providers whose key sets have no key that can be used."""
+    found = {name: key_set_of(context.providers[name], context.contents) for name in names}
+    return sorted(name for name, keys in found.items() if keys is not None and not keys.keys)
+
+
 def _session(context: Context) -> Mapping[str, Any]:
-    client = context.providers[context.beside["oidc"].provider].oidc
+    name = context.beside["oidc"].provider
+    client = context.providers[name].oidc
     domain = {"domain": client.cookie_domain} if client is not None and client.cookie_domain else {}
-    return {"unless": sorted(set(other_headers(context))), **domain}
+    lost = {"keyless": keyless([name], context)}
+    return {"unless": sorted(set(other_headers(context))), **domain, **lost}
 
 
 def other_headers(context: Context) -> Iterator[str]:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Literal
 
+from filters.jwks import KeySet, key_set
 from filters.language import DataSource, Mistake, option
 from filters.language.datasource import SecretSource
 from filters.limits import Limit, Quota, repeated_windows
@@ -56,6 +57,11 @@ class Jwks(DataSource):
             yield Mistake(
                 "exactly one of 'url', 'file' and 'inline' is needed", "write {file: PATH} or {url: URL}"
             )
+
+    @property
+    def described(self) -> str:
+        """Where the keys are, in words."""
+        return self.url or self.file or (f"the variable {self.env}" if self.env else "the inline key set")
 
 
 URL = r"https?://[^\s/?#]+(/[^\s#]*)?"
@@ -126,6 +132,12 @@ class Provider:
             elif name in CLIENTS_OWN or name in (CONSUMER_HEADER, PLAN_HEADER):
                 yield Mistake("this header has a meaning of its own", "write another name",
                     path=("claim_headers", claim), value=header)  # fmt: skip
+
+
+def key_set_of(provider: Provider, contents: Mapping[DataSource, bytes]) -> KeySet | None:
+    """The keys of a provider; None where Envoy fetches them, and where they could not be read."""
+    content = contents.get(provider.jwks)
+    return None if provider.jwks.url is not None or content is None else key_set(content)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

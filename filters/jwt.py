@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,13 +11,15 @@ from envoy.config.core.v3 import backoff_pb2, base_pb2, http_uri_pb2
 from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2 as pb
 from google.protobuf import duration_pb2, empty_pb2
 
-from filters.credentials import failed, identity_part, methods
-from filters.identity import Provider
+from filters.credentials import failed, failure, identity_part, keyless, methods
+from filters.identity import Provider, key_set_of
 from filters.language import DataSource, Mistake, Shorthand, option
+from filters.language.problems import shown
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage, cluster_of_url
 from filters.reasons import Reason, details_begin
 
 FILTER = "envoy.filters.http.jwt_authn"
+REMEDY = "write what the issuer publishes as its jwks_uri"
 MOST_COMBINED = 4
 """Of so many providers every combination is a requirement that Envoy has."""
 LARGEST_TOKEN = 16 * 1024
@@ -113,9 +114,10 @@ def jwt_provider(name: str, provider: Provider, contents: Mapping[DataSource, by
         clock_skew_seconds=int(provider.clock_skew.total_seconds()),
         jwt_cache_config=pb.JwtCacheConfig(jwt_cache_size=1000, jwt_max_token_size=LARGEST_TOKEN),
     )
-    if provider.jwks.url is None:
-        result.local_jwks.inline_bytes = contents[provider.jwks]
-    else:
+    found = key_set_of(provider, contents)
+    if found is not None:
+        result.local_jwks.inline_bytes = found.document()
+    elif provider.jwks.url is not None:
         result.remote_jwks.CopyFrom(_remote(provider.jwks.url, provider))
     return result
 
@@ -151,28 +153,17 @@ def _remote(url: str, provider: Provider) -> pb.RemoteJwks:
     )
 
 
-def jwks_fault(content: bytes) -> str | None:
-    """Why a key set (RFC 7517 section 5) cannot be used, or None."""
-    try:
-        keys = json.loads(content)
-    except ValueError:
-        return "it is not JSON"
-    keys = keys.get("keys") if isinstance(keys, dict) else None
-    if not isinstance(keys, list) or not keys or not all(isinstance(key, dict) for key in keys):
-        return "it has no list 'keys' with keys"
-    if not any(key.get("kty") in ("RSA", "EC", "OKP") for key in keys):
-        return "none of its keys is of type RSA, EC or OKP"
-    return None
-
-
-def _fault(provider: Provider, context: Context) -> str | None:
-    content = context.contents.get(provider.jwks)
-    return None if provider.jwks.url is not None or content is None else jwks_fault(content)
-
-
-def usable(context: Context) -> dict[str, Provider]:
-    """The providers whose key sets are fine; a broken one must not take the others away."""
-    return {name: one for name, one in context.providers.items() if _fault(one, context) is None}
+def doubts(name: str, provider: Provider, contents: Mapping[DataSource, bytes]) -> Iterator[Mistake]:
+    """Yield what to warn of in the key set of the provider `name`: keys that are left out, and a set without any."""
+    found = key_set_of(provider, contents)
+    if found is None:
+        return
+    where = provider.jwks.described
+    for fault in found.faults:
+        yield Mistake(f"the key {shown(fault.key)} of {where} is left out: {fault.reason}", REMEDY)
+    if not found.keys:
+        message = f"{where} has no usable key: {found.fault}; tokens of '{name}' are answered 503"
+        yield Mistake(message, REMEDY)
 
 
 def _reason(name: str, title: str, *texts: str, status: int = 401) -> Reason:
@@ -213,21 +204,13 @@ class Jwt(Policy[JwtSettings]):
             "The token's algorithm is not accepted",
             "Jwt_header_[alg]_is_not_supported",
         ),
+        failure("jwt_keys_unavailable", "The issuer has no key that can be used", 503),
         _reason("jwks_unavailable", "The issuer's keys cannot be fetched", "Jwks", status=503),
         _reason("jwt_malformed", "The token is malformed", ""),
     )
 
-    def check(self, settings: JwtSettings, context: Context) -> Iterator[Mistake]:
-        """Yield a mistake for each provider whose key set cannot be used."""
-        for name in settings.providers:
-            provider = context.providers.get(name)
-            fault = _fault(provider, context) if provider is not None else None
-            if fault is not None:
-                remedy = "write the JSON that the issuer publishes as its jwks_uri"
-                yield Mistake(f"the key set of '{name}' cannot be used: {fault}", remedy)
-
     def http_filters(self, used: Iterable[JwtSettings], context: Context) -> tuple[HttpFilter, ...]:
-        providers = usable(context)
+        providers = context.providers
         wanted = [one for one in (*_foreseen(providers), *used) if providers.keys() >= set(one.providers)]
         config = pb.JwtAuthentication(stat_prefix="jwt")
         for name, provider in providers.items():
@@ -241,7 +224,8 @@ class Jwt(Policy[JwtSettings]):
         return (HttpFilter(name=FILTER, config=config, dynamic=True, calls=tuple(urls)),)
 
     def on_route(self, settings: JwtSettings, context: Context) -> RoutePart:
-        # Beside other ways to authenticate a bad token is no refusal yet: then the identity script judges.
-        judge = len(methods(context.beside)) == 1
+        # Beside other ways to authenticate a bad token is no refusal yet: then the identity script judges. It also
+        # does where an issuer has no keys, since Envoy would blame the token.
+        judge = len(methods(context.beside)) == 1 and not keyless(settings.providers, context)
         config = pb.PerRouteConfig(requirement_name=requirement_name(settings, judge=judge))
         return RoutePart(filter_configs={FILTER: config, **identity_part(context).filter_configs})

@@ -20,7 +20,7 @@ from google.protobuf import duration_pb2, wrappers_pb2
 
 from filters.credentials import failure, identity_part, other_headers
 from filters.identity import OidcClient, Provider
-from filters.jwt import JwtSettings, jwt_provider, requirement, usable
+from filters.jwt import JwtSettings, jwt_provider, requirement
 from filters.language import Mistake, Shorthand, option
 from filters.newer import OAuth2PerRoute
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage, cluster_of_url
@@ -158,7 +158,7 @@ def oauth2_config(name: str, client: OidcClient, context: Context) -> pb.OAuth2C
 
 
 def _clients(context: Context) -> dict[str, tuple[Provider, OidcClient]]:
-    return {name: (one, one.oidc) for name, one in usable(context).items() if one.oidc is not None}
+    return {name: (one, one.oidc) for name, one in context.providers.items() if one.oidc is not None}
 
 
 def _token_filter(context: Context) -> HttpFilter:
@@ -208,8 +208,6 @@ class Oidc(Policy[OidcSettings]):
             if content is not None and len(content.strip()) < 32:
                 remedy = "make one with: openssl rand -hex 32"
                 yield Mistake("the session secret is shorter than 32 bytes", remedy)
-        if provider is not None and settings.provider not in usable(context):
-            yield Mistake(f"the key set of '{settings.provider}' cannot be used", "see its jwks")
 
     def http_filters(self, used: Iterable[OidcSettings], context: Context) -> tuple[HttpFilter, ...]:
         urls = sorted({client.token_endpoint for _, client in _clients(context).values()})

@@ -172,7 +172,19 @@ local REFUSALS = {
   { "Jwks", "jwks_unavailable" },
 }
 
-local function refusal(status)
+-- Of an issuer without keys Envoy says that the token is at fault, but nobody knows whether it is.
+local KEYS_ASKED = { jwt_unknown_key = true, jwt_invalid_signature = true }
+
+local function listed(list, name)
+  for _, one in ipairs(list or {}) do
+    if one == name then
+      return true
+    end
+  end
+  return false
+end
+
+local function said(status)
   local message = type(status) == "table" and status.message or nil
   if message == nil then
     return "jwt_missing"
@@ -183,6 +195,11 @@ local function refusal(status)
     end
   end
   return "jwt_malformed"
+end
+
+local function refusal(tokens, key, keyless)
+  local reason = said(tokens["failure/" .. key])
+  return keyless and KEYS_ASKED[reason] and "jwt_keys_unavailable" or reason
 end
 
 local function consumer_of(provider, all)
@@ -231,7 +248,7 @@ function METHODS.jwt(rule, handle)
         return found
       end
     else
-      local why = refusal(tokens["failure/" .. provider])
+      local why = refusal(tokens, provider, listed(rule.keyless, provider))
       if why ~= "jwt_missing" or rule.every then
         reason = why
         if rule.every then
@@ -256,7 +273,7 @@ function METHODS.oidc(rule, handle)
   local tokens = handle:streamInfo():dynamicMetadata():get(TOKENS) or {}
   local all = tokens[rule.key]
   if all == nil then
-    local reason = refusal(tokens["failure/" .. rule.key])
+    local reason = refusal(tokens, rule.key, listed(rule.keyless, rule.provider))
     return nil, (reason == "jwt_missing" or reason == "jwt_expired") and "oidc_expired" or reason
   end
   return {

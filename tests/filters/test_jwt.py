@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from filters.identity import Jwks, Provider
-from filters.jwt import FILTER, Jwt, JwtSettings, jwks_fault, requirement_name
+from filters.jwks import NOBODYS_KEY
+from filters.jwt import FILTER, Jwt, JwtSettings, doubts, requirement_name
 from filters.language import Problems, decoder_for
 from filters.policy import Context
+from tests.support.key_sets import RSA, key_set
 
 JWKS = Jwks(inline='{"keys": [{"kty": "RSA"}]}')
 CONTEXT = Context(
@@ -83,17 +86,23 @@ def test_of_many_providers_each_alone_is_there() -> None:
     assert set(one.config.requirement_map) == expected | {"p1 | p2", "p1 | p2 *"}
 
 
-def test_a_key_set_that_cannot_be_used_is_a_problem_of_its_route_and_spoils_no_other_provider() -> None:
-    broken = Jwks(inline="<html>")
+def test_a_key_set_that_cannot_be_used_is_a_warning_and_spoils_no_other_provider() -> None:
+    broken = Jwks(file="keys.json")
     providers = {**CONTEXT.providers, "broken": Provider(jwks=broken)}
     context = Context(providers=providers, contents={**CONTEXT.contents, broken: b"<html>"})
-    assert len(list(Jwt().check(JwtSettings(provider="broken"), context))) == 1
+    (doubt,) = doubts("broken", providers["broken"], context.contents)
+    assert doubt.message == "keys.json has no usable key: it is not JSON; tokens of 'broken' are answered 503"
     (one,) = Jwt().http_filters((), context)
-    assert sorted(one.config.providers) == ["corp", "partner"]
+    assert sorted(one.config.providers) == ["broken", "corp", "partner"]
+    given = one.config.providers["broken"].local_jwks.inline_bytes
+    assert json.loads(given) == {"keys": [NOBODYS_KEY]}
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{}", b'{"keys": []}', b'{"keys": [1]}', b'{"keys": [{"kty": "oct"}]}', b"\xff"]
-)
-def test_what_is_no_set_of_public_keys(content: bytes) -> None:
-    assert jwks_fault(content) is not None
+def test_each_key_that_is_left_out_is_told() -> None:
+    keys = Jwks(file="keys.json")
+    content = key_set(RSA, {"kty": "oct", "kid": "shared"}, {"kty": "RSA"})
+    messages = [one.message for one in doubts("corp", Provider(jwks=keys), {keys: content})]
+    assert messages == [
+        "the key 'shared' of keys.json is left out: its 'kty' is 'oct': a secret that both sides share is no public key",
+        "the key 'number 3' of keys.json is left out: it has no 'n'",
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -12,6 +12,7 @@ from filters import POLICIES
 from filters.authentication import protected
 from filters.credentials import conflicts
 from filters.identity import Consumer
+from filters.jwt import doubts
 from filters.language import Mistake, Path, Problem
 from filters.language.options import OFF
 from filters.language.problems import did_you_mean, shown
@@ -51,6 +52,7 @@ def check(
     problems += _reasons(sections.errors)
     problems += _routes(sections, policies, context, memo)
     problems += _consumers(sections.consumers, memo)
+    problems += _key_sets(context)
     problems += precedence.conflicts([file.keys for file in files], ranked, sections.listeners)
     return problems
 
@@ -61,6 +63,13 @@ def _consumers(consumers: Mapping[str, Consumer], memo: Memo) -> list[Problem]:
     problems = [_mistake(one, ("consumers",)) for one in conflicts(consumers)]
     memo.consumers = None if problems else consumers
     return problems
+
+
+def _key_sets(context: Context) -> Iterator[Problem]:
+    """Warnings of keys of issuers that cannot be used: these issuers are closed, and nothing else is."""
+    for name, provider in context.providers.items():
+        for doubt in doubts(name, provider, context.contents):
+            yield replace(_mistake(doubt, ("identity", name, "jwks")), severity="warning")
 
 
 def references(file: File, names: frozenset[Path]) -> Iterator[Problem]:
