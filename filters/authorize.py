@@ -14,7 +14,7 @@ from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
 from envoy.type.matcher.v3 import metadata_pb2, number_pb2, regex_pb2, string_pb2, value_pb2
 
-from filters import cel
+from filters import cel, claims
 from filters.credentials import methods
 from filters.identity import NAMESPACE
 from filters.language import Mistake, option
@@ -40,7 +40,7 @@ class Rule:
         "All of these must be words of the `scope` claim, or elements of `scp`.", default=()
     )
     claims: Mapping[str, Wanted | tuple[Wanted, ...]] = option(
-        "Each claim equals, or is a list that holds, the value or one of the values; a dot enters nested claims.",
+        "Each claim equals, or is a list that holds, the value or one of the values; a dot enters nested claims, `\\.` is a dot within a name.",
         default=_NO_CLAIMS,
     )
     consumers: tuple[str, ...] = option("One of these.", default=(), refers="consumers")
@@ -63,13 +63,7 @@ class Rule:
             if not re.fullmatch(r"[A-Z][A-Z0-9_-]*", method):
                 yield Mistake("not a method", "write GET", path=("methods", number), value=method)
         for claim, wanted in self.claims.items():
-            if wanted == () or not claim.strip("."):
-                yield Mistake("nothing could be equal to this", "write a value", path=("claims", claim))
-            for one in wanted if isinstance(wanted, tuple) else (wanted,):
-                if isinstance(one, float | int) and abs(one) >= LARGEST_NUMBER:
-                    remedy = "have the issuer write it as text"
-                    message = "Envoy tells no numbers of this size apart"
-                    yield Mistake(message, remedy, path=("claims", claim), value=one)
+            yield from _check_claim(claim, wanted)
         if self.when is not None:
             try:
                 cel.parse(self.when, NAMES)
@@ -80,6 +74,17 @@ class Rule:
     def needs_identity(self) -> bool:
         """Whether only an authenticated request could be allowed."""
         return bool(self.scopes or self.claims or self.consumers or self.plans)
+
+
+def _check_claim(claim: str, wanted: Wanted | tuple[Wanted, ...]) -> Iterator[Mistake]:
+    if (fault := claims.check(claim)) is not None:
+        yield Mistake(fault.message, fault.remedy, path=("claims", claim), value=claim)
+    if wanted == ():
+        yield Mistake("nothing could be equal to this", "write a value", path=("claims", claim))
+    for one in wanted if isinstance(wanted, tuple) else (wanted,):
+        if isinstance(one, float | int) and abs(one) >= LARGEST_NUMBER:
+            message, remedy = "Envoy tells no numbers of this size apart", "have the issuer write it as text"
+            yield Mistake(message, remedy, path=("claims", claim), value=one)
 
 
 Settings = Rule | tuple[Rule, ...]
@@ -110,6 +115,9 @@ def _any(principals: list[pb.Principal]) -> pb.Principal:
     return pb.Principal(or_ids=pb.Principal.Set(ids=principals))
 
 
+_PRESENT = value_pb2.ValueMatcher(present_match=True)
+
+
 def _exact(text: str) -> value_pb2.ValueMatcher:
     return value_pb2.ValueMatcher(string_match=string_pb2.StringMatcher(exact=text))
 
@@ -127,17 +135,14 @@ def _equal(wanted: Wanted) -> value_pb2.ValueMatcher:
 
 
 def _claim(name: str, wanted: Wanted | tuple[Wanted, ...]) -> pb.Principal:
-    """A claim of this very name, or else nested claims by its parts."""
-    paths = dict.fromkeys([(name,), tuple(part for part in name.split(".") if part)])
+    """The claim at the first place where there is one."""
     values = [_equal(one) for one in (wanted if isinstance(wanted, tuple) else (wanted,))]
-    return _any(
-        [
-            _metadata(("claims", *path), value)
-            for path in paths
-            for one in values
-            for value in (one, _element(one))
-        ]
-    )
+    places, earlier = [], list[pb.Principal]()
+    for path in claims.paths(name):
+        here = _any([_metadata(("claims", *path), value) for one in values for value in (one, _element(one))])
+        places.append(pb.Principal(and_ids=pb.Principal.Set(ids=[*earlier, here])) if earlier else here)
+        earlier.append(pb.Principal(not_id=_metadata(("claims", *path), _PRESENT)))
+    return _any(places)
 
 
 def _scope(scope: str) -> pb.Principal:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from google.protobuf import struct_pb2, wrappers_pb2
 
+from filters import claims
 from filters.htpasswd import has_slow
 from filters.identity import NAMESPACE, Consumer, Provider, key_set_of
 from filters.language import Mistake
@@ -169,7 +170,7 @@ def script(consumers: Mapping[str, Consumer], lists: Lists, providers: Mapping[s
     numbers = _numbers(consumers) if lists else {}
     tables["USERS"] += _rows(_listed(lists, numbers))
     tables["HEADERS"] = _rows(
-        (name, claim, header.lower())
+        (name, claims.paths(claim), header.lower())
         for name, provider in sorted(providers.items())
         for claim, header in sorted(provider.claim_headers.items())
     )
@@ -215,7 +216,7 @@ def _consumer_tables(consumers: Mapping[str, Consumer]) -> Mapping[str, str]:
             (san, number) for name, number in numbers.items() for san in consumers[name].certificates
         ),
         "CLAIMS": (
-            (one.provider, one.claim, one.value, number)
+            (one.provider, claims.paths(one.claim), one.value, number)
             for name, number in numbers.items()
             for one in consumers[name].tokens
         ),
@@ -233,7 +234,8 @@ def _numbers(consumers: Mapping[str, Consumer]) -> dict[str, int]:
     return {name: number for number, name in enumerate(sorted(consumers), 1)}
 
 
-Row = tuple[str | int, ...]
+Cell = str | int | tuple[claims.ClaimPath, ...]
+Row = tuple[Cell, ...]
 
 
 def _keys(consumers: Mapping[str, Consumer], numbers: Mapping[str, int]) -> Iterator[Row]:
@@ -256,8 +258,15 @@ def _listed(lists: Lists, numbers: Mapping[str, int]) -> Iterator[Row]:
 
 def _rows(rows: Iterable[Row]) -> str:
     return "".join(
-        "\t".join(_escaped(row[at]) if at < len(row) else "" for at in range(4)) + "\n" for row in rows
+        "\t".join(_cell(row[at]) if at < len(row) else "" for at in range(4)) + "\n" for row in rows
     )
+
+
+def _cell(value: Cell) -> str:
+    """A text, a number, or paths of claims: semicolons between them, bars between their names."""
+    if isinstance(value, tuple):
+        return ";".join("|".join(map(_escaped, path)) for path in value)
+    return _escaped(value)
 
 
 def _escaped(value: str | int) -> str:
@@ -308,6 +317,6 @@ def _credentials(consumer: Consumer) -> Iterator[tuple[tuple[str | int, ...], ob
     for password in consumer.passwords:
         yield ("basic_auth",), ("user", password.username)
     for token in consumer.tokens:
-        yield ("jwt",), ("jwt", token.provider, token.claim, token.value)
+        yield ("jwt",), ("jwt", token.provider, claims.paths(token.claim), token.value)
     for at, san in enumerate(consumer.certificates):
         yield ("certificates", at), ("san", san)

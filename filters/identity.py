@@ -9,6 +9,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Literal
 
+from filters import claims
 from filters.jwks import KeySet, key_set
 from filters.language import DataSource, Mistake, option
 from filters.language.datasource import SecretSource
@@ -108,7 +109,8 @@ class Provider:
     audiences: tuple[str, ...] = option("One of these must be in the `aud` claim.", default=())
     jwks: Jwks = option("The public keys.")
     claim_headers: Mapping[str, str] = option(
-        "Claims that the upstream sees as headers; a dot enters nested claims.", default=NO_CLAIMS
+        "Claims that the upstream sees as headers; a dot enters nested claims, `\\.` is a dot within a name.",
+        default=NO_CLAIMS,
     )
     clock_skew: timedelta = option("Tolerance for `exp` and `nbf`.", default=timedelta(seconds=60), minimum=0)
     from_headers: tuple[str, ...] = option(
@@ -125,6 +127,8 @@ class Provider:
     def check(self) -> Iterator[Mistake]:
         """Yield a mistake for each claim header that cannot be one."""
         for claim, header in self.claim_headers.items():
+            if (fault := claims.check(claim)) is not None:
+                yield Mistake(fault.message, fault.remedy, path=("claim_headers", claim), value=claim)
             name = header.lower()
             if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+){0,5}", name):
                 remedy = "write a name such as x-user-id, of at most six parts"
@@ -160,8 +164,15 @@ class ConsumerJwt:
     """Tokens that stand for a consumer."""
 
     provider: str = option("The identity provider.", refers="identity")
-    claim: str = option("The claim that names the consumer; a dot enters nested claims.")
+    claim: str = option(
+        "The claim that names the consumer; a dot enters nested claims, `\\.` is a dot within a name."
+    )
     value: str = option("What the claim must be.")
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake for a claim that cannot be one."""
+        if (fault := claims.check(self.claim)) is not None:
+            yield Mistake(fault.message, fault.remedy, path=("claim",), value=self.claim)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, ClassVar, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from filters import claims
 from filters.language import Mistake, Rate, Shorthand, Size, option, scalars
 from filters.language.scalars import Period
 
@@ -19,7 +20,7 @@ MOST_BYTES = 2**53
 
 RATE_SCHEMA = {"type": "string", "pattern": r"^\d[\d_]*\s*/\s*(second|minute|hour|day|month)$"}
 _HEADER = re.compile(r"header:[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_CLAIM = re.compile(r"claim:[^'\"\\\x00-\x1f]+")
+_CLAIM = re.compile(r"claim:[^\x00-\x1f]+")
 BY_SHAPE = "consumer, ip, route, header:NAME or claim:NAME"
 
 
@@ -181,6 +182,8 @@ def _check_by(by: str | tuple[str, ...] | None) -> Iterator[Mistake]:
     for name in (by,) if isinstance(by, str) else by or ():
         if not (name in ("consumer", "ip", "route") or _HEADER.fullmatch(name) or _CLAIM.fullmatch(name)):
             yield Mistake("unknown way to count", f"write {BY_SHAPE}", path=("by",), value=name)
+        elif name.startswith("claim:") and (fault := claims.check(name.removeprefix("claim:"))) is not None:
+            yield Mistake(fault.message, fault.remedy, path=("by",), value=name)
         if name in seen:
             yield Mistake(f"'{name}' stands here twice", "keep one", path=("by",))
         seen.add(name)

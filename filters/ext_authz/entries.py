@@ -11,6 +11,7 @@ from ipaddress import ip_network
 
 from google.protobuf import struct_pb2
 
+from filters import claims
 from filters.consumers import Found
 from filters.ext_authz.asked import Attributes, client_address
 from filters.ext_authz.decisions import Decision
@@ -74,10 +75,10 @@ def _header(http: Attributes.HttpRequest, decision: Decision, name: str) -> str 
     return http.host if name == "host" else http.headers.get(name)
 
 
-def _claim(name: str, claims: struct_pb2.Value | None) -> str | None:
-    """A claim by its own name, or else by a dotted path into nested claims."""
-    for path in ((name,), tuple(part for part in name.split(".") if part)):
-        at = claims
+def _claim(name: str, token: struct_pb2.Value | None) -> str | None:
+    """The claim at the first place where there is one."""
+    for path in claims.paths(name):
+        at = token
         for part in path:
             at = at.struct_value.fields[part] if at is not None and part in at.struct_value.fields else None
         if at is not None:

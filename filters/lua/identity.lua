@@ -13,6 +13,19 @@ local function plain(text)
   return (text:gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
 end
 
+-- The places of a claim in the order in which they are looked for, each a list of names.
+local function places(text)
+  local all = {}
+  for written in text:gmatch("[^;]+") do
+    local path = {}
+    for name in (written .. "|"):gmatch("([^|]*)|") do
+      path[#path + 1] = plain(name)
+    end
+    all[#all + 1] = path
+  end
+  return all
+end
+
 local function rows(text)
   return text:gmatch("([^\n\t]*)\t([^\n\t]*)\t([^\n\t]*)\t([^\n\t]*)\n")
 end
@@ -35,12 +48,12 @@ for name, consumer in rows(CERTIFICATES) do
 end
 for provider, claim, value, consumer in rows(CLAIMS) do
   claims[provider] = claims[provider] or {}
-  claims[provider][plain(claim)] = claims[provider][plain(claim)] or {}
-  claims[provider][plain(claim)][plain(value)] = consumers[tonumber(consumer)]
+  claims[provider][claim] = claims[provider][claim] or { places = places(claim), consumers = {} }
+  claims[provider][claim].consumers[plain(value)] = consumers[tonumber(consumer)]
 end
 for provider, claim, header in rows(HEADERS) do
   claim_headers[provider] = claim_headers[provider] or {}
-  table.insert(claim_headers[provider], { claim = plain(claim), header = header })
+  table.insert(claim_headers[provider], { places = places(claim), header = header })
 end
 CONSUMERS, KEYS, USERS, CERTIFICATES, CLAIMS, HEADERS = nil, nil, nil, nil, nil, nil
 collectgarbage() -- what the tables were read from, before requests pay for it
@@ -119,19 +132,17 @@ local function base64(text)
   return table.concat(out)
 end
 
--- A claim by its own name, or else by a dotted path into nested claims.
-local function claim(all, path)
-  if all[path] ~= nil then
-    return all[path]
-  end
-  local at = all
-  for part in path:gmatch("[^.]+") do
-    at = type(at) == "table" and at[part] or nil
-    if at == nil then
-      return nil
+-- The claim at the first place where there is one.
+local function claim(all, paths)
+  for _, path in ipairs(paths) do
+    local at = all
+    for _, name in ipairs(path) do
+      if type(at) == "table" then at = at[name] else at = nil end
+    end
+    if at ~= nil then
+      return at
     end
   end
-  return at
 end
 
 -- A claim as text; nil for a number that Envoy may have rounded, so that two callers would look the same.
@@ -203,12 +214,12 @@ local function refusal(tokens, key, keyless)
 end
 
 local function consumer_of(provider, all)
-  for path, by_value in pairs(claims[provider] or {}) do
-    local found = claim(all, path)
+  for _, named in pairs(claims[provider] or {}) do
+    local found = claim(all, named.places)
     for _, one in ipairs(type(found) == "table" and found or { found }) do
       local said = text(one)
-      if said ~= nil and by_value[said] ~= nil then
-        return by_value[said]
+      if said ~= nil and named.consumers[said] ~= nil then
+        return named.consumers[said]
       end
     end
   end
@@ -475,7 +486,7 @@ local function tell(handle, found)
     metadata:set(NAMESPACE, "claims", found.claims)
     metadata:set(NAMESPACE, "provider", found.provider)
     for _, row in ipairs(claim_headers[found.provider] or {}) do
-      local value = header_value(claim(found.claims, row.claim))
+      local value = header_value(claim(found.claims, row.places))
       if value ~= nil then
         headers:replace(row.header, value)
       end

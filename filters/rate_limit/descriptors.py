@@ -13,6 +13,7 @@ from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.rate_limit_descriptors.expr.v3 import expr_pb2
 from google.protobuf import any_pb2, wrappers_pb2
 
+from filters import claims
 from filters.identity import NAMESPACE
 
 DOMAIN = "xds"
@@ -51,7 +52,13 @@ def expression(key: str, text: str, *, skip_if_error: bool = True) -> Action:
 
 def identity(path: Iterable[str]) -> str:
     """A CEL expression of who calls."""
-    return f"metadata.filter_metadata['{NAMESPACE}']" + "".join(f"['{one}']" for one in path)
+    return f"metadata.filter_metadata['{NAMESPACE}']" + "".join(f"[{_literal(one)}]" for one in path)
+
+
+def _literal(text: str) -> str:
+    """A text as CEL writes it."""
+    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{quoted}'"
 
 
 def asked(by: str) -> Iterator[Action]:
@@ -59,10 +66,9 @@ def asked(by: str) -> Iterator[Action]:
     kind, _, name = by.partition(":")
     if kind == "header":
         # Not Envoy's own action for headers: of several with one name that would send the first alone.
-        quoted = name.lower().replace("'", "\\'")
-        yield expression(by, f"request.headers['{quoted}']")
+        yield expression(by, f"request.headers[{_literal(name.lower())}]")
     elif kind == "claim":
-        for path in dict.fromkeys([(name,), tuple(part for part in name.split(".") if part)]):
+        for path in claims.paths(name):  # of several entries with one key the first counts
             yield expression(by, identity(("claims", *path)))
 
 

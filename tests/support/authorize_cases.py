@@ -17,6 +17,14 @@ AUTHORIZE_ROUTES = """
     path: /dotted
     upstream: echo
     policies: {jwt: corp, authorize: {claims: {"https://claims.test/role": admin}}}
+  pod:
+    path: /pod
+    upstream: echo
+    policies: {jwt: corp, authorize: {claims: {kubernetes.io.namespace: shop, kubernetes\\.io.pod.name: cart}}}
+  client:
+    path: /client
+    upstream: echo
+    policies: {jwt: corp, authorize: {claims: {'resource_access.shop\\.web.roles': buyer}}}
   acme: {path: /acme, upstream: echo, policies: {api_key: true, jwt: corp, authorize: {consumers: [acme]}}}
   pro: {path: /pro, upstream: echo, policies: {api_key: true, authorize: {plans: [pro]}}}
   reading: {path: /reading, upstream: echo, policies: {authorize: {methods: [GET, HEAD]}}}
@@ -66,6 +74,15 @@ def _token(**claims: object) -> object:
     return bearer(lambda: tokens.token(**claims))
 
 
+def _pod(namespace: str, name: str) -> dict[str, object]:
+    """A Kubernetes service account, as its token tells."""
+    return {"kubernetes.io": {"namespace": namespace, "pod": {"name": name}}}
+
+
+def _split_pod(namespace: str) -> dict[str, object]:
+    return {"kubernetes": {"io": {"namespace": namespace}}}
+
+
 def _tenant(name: str, secret: str) -> object:
     headers: Headers = (("x-tenant", name), ("x-api-key", secret))
     return lambda: headers
@@ -105,6 +122,19 @@ AUTHORIZE_CASES = (
     _may_not("a flag as text", "/some", _token(realm={"roles": ["admin"]}, level=3, active="true")),
     _may("a claim named by a URL", "/dotted", _token(**{"https://claims.test/role": "admin"})),
     _may_not("a claim named by a URL, another value", "/dotted", _token(**{"https://claims.test/role": "x"})),
+    _may("a nested claim under a name with a dot", "/pod", _token(**_pod("shop", "cart"))),
+    _may_not("a nested claim under a name with a dot, another value", "/pod", _token(**_pod("shop", "x"))),
+    _may_not("a nested claim under a name that is split", "/pod", _token(**_split_pod("shop"), **_pod("x", "cart"))),
+    _may("a nested claim under a nested name with a dot", "/client",
+         _token(resource_access={"shop.web": {"roles": ["buyer"]}})),
+    _may_not("a nested name with a dot that is split", "/client",
+         _token(resource_access={"shop": {"web": {"roles": ["buyer"]}}})),
+    _may_not("the longest name counts, here with another value", "/staff",
+         _token(**{"realm.roles": "x"}, realm={"roles": "staff"})),
+    _may("the longest name counts, here with this value", "/staff",
+         _token(**{"realm.roles": "staff"}, realm={"roles": "x"})),
+    _may("a claim that is nothing is not there", "/staff",
+         _token(**{"realm.roles": None}, realm={"roles": "staff"})),
     _may("the consumer by a key", "/acme", key(ACME)),
     _may("the consumer by a token", "/acme", _token(azp="acme-app")),
     _may_not("another consumer", "/acme", key(UNICODE)),

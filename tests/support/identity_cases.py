@@ -57,7 +57,12 @@ identity:
     issuer: {tokens.ISSUER}
     audiences: [shop]
     jwks: {{file: jwks.json}}
-    claim_headers: {{sub: x-user-id, realm.level: x-level, realm.roles: x-roles}}
+    claim_headers:
+      sub: x-user-id
+      realm.level: x-level
+      realm.roles: x-roles
+      kubernetes.io.namespace: x-namespace
+      access.shop\\.web.tier: x-tier
   partner:
     issuer: https://partner.test
     jwks: {{file: jwks.json}}
@@ -119,6 +124,21 @@ JWT_CASES = (
         "an element of a list that would be two",
         lambda: tokens.token(realm={"roles": ["reader,admin"]}),
         x_roles=None,
+    ),
+    _good(
+        "a claim under a name with a dot as a header",
+        lambda: tokens.token(**{"kubernetes.io": {"namespace": "shop"}}),
+        x_namespace="shop",
+    ),
+    _good(
+        "a claim under a nested name with a dot as a header",
+        lambda: tokens.token(access={"shop.web": {"tier": "gold"}, "shop": {"web": {"tier": "x"}}}),
+        x_tier="gold",
+    ),
+    _good(
+        "a name with a dot before nested names",
+        lambda: tokens.token(**{"realm.level": "a", "realm": {"level": "b"}}),
+        x_level="a",
     ),
     _good("a text with a comma", lambda: tokens.token(sub="Doe, John"), x_user_id="Doe, John"),
     _good(
@@ -265,6 +285,7 @@ consumers:
       - {{provider: corp, claim: realm.tenants, value: globex}}
       - {{provider: corp, claim: realm.tenants, value: "9007199254740992"}}
       - {{provider: partner, claim: "https://claims.test/tenant", value: "7"}}
+      - {{provider: corp, claim: kubernetes.io.namespace, value: globex}}
     certificates: [globex.test]
   initech: {{api_keys: [{{sha256: {sha256("initech-key")}}}]}}
   webmaster: {{plan: free}}
@@ -365,6 +386,12 @@ CREDENTIAL_CASES = (
         "a claim whose name has dots, and whose value is a number",
         "/partner",
         lambda: (("x-token", partner(**{"https://claims.test/tenant": 7})),),
+        IS_GLOBEX,
+    ),
+    _pass(
+        "a claim under a name with a dot names the consumer",
+        "/corp",
+        bearer(lambda: tokens.token(**{"kubernetes.io": {"namespace": "globex"}})),
         IS_GLOBEX,
     ),
     _pass(
