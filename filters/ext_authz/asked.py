@@ -15,6 +15,7 @@ from google.protobuf import struct_pb2
 from filters.ext_authz.decisions import Headers, Peer, Request
 from filters.identity import NAMESPACE
 
+_ESCAPE = re.compile(r"%[0-9a-fA-F]{2}")
 Attributes = attribute_context_pb2.AttributeContext
 
 
@@ -69,7 +70,9 @@ def _value(value: struct_pb2.Value) -> Any:
 
 
 def _path(attributes: Attributes) -> str:
-    return attributes.request.http.path.partition("?")[0]
+    """The path, with the digits of escapes in upper case as they are matched without case (RFC 3986 section 6.2.2.1)."""
+    path = attributes.request.http.path.partition("?")[0]
+    return _ESCAPE.sub(lambda escape: escape[0].upper(), path) if "%" in path else path
 
 
 def _query_string(attributes: Attributes) -> str:

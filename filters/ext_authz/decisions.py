@@ -51,7 +51,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request. `path` is normalized and without the query.
+    """One request. `path` is normalized, with the digits of its escapes in upper case, and without the query.
 
     `query` has the first value of each parameter, `query_string` all of it as it was written. `claims` are those
     of the verified token, `consumer` and `plan` who was identified, `peer` the verified client certificate.

@@ -120,6 +120,8 @@ def _routes(
     for name, route in sections.routes.items():
         if route.session_affinity is not None:
             yield from _affinity(name, route, sections)
+        if "%" in route.path:
+            yield from _escaped_slash(name, route, sections.listeners)
         known = fine.get(name)
         if known is None or known[0] is not route or known[1] is not policies[name]:
             problems = [
@@ -151,6 +153,18 @@ def _twice(name: str, route: Route) -> Iterator[Problem]:
         if key in route.policies and getattr(route, key) is not None:
             message = f"'{key}' also stands under 'policies'"
             yield Problem(path=("routes", name, key), message=message, remedy="keep one")
+
+
+def _escaped_slash(name: str, route: Route, listeners: Mapping[str, Listener]) -> Iterator[Problem]:
+    """A path that only a listener with `escaped_slashes: keep` has requests for."""
+    here = route.listeners or tuple(listeners)
+    if route.match.escaped_slash and not any(
+        listeners[one].escaped_slashes == "keep" for one in here if one in listeners
+    ):
+        message = "no request has an escaped slash when it is matched"
+        remedy = "write a plain /, or escaped_slashes: keep on a listener of the route"
+        path = ("routes", name, "path")
+        yield Problem(path=path, message=message, remedy=remedy, value=shown(route.path))
 
 
 def _spoofable(name: str, route: Route, context: Context) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from filters.language.options import OFF
 from filters.policy import Policy
-from xds_server.gateway.model import regex
+from xds_server.gateway.model import escapes, regex
 from xds_server.gateway.model.attached import by_key
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.listeners import Listener
@@ -143,12 +143,13 @@ def _normalized(path: str, listener: Listener) -> tuple[str, tuple[str, ...]]:
         plain = re.sub(r"%5c", r"\\", re.sub(r"%2f", "/", path, flags=re.IGNORECASE), flags=re.IGNORECASE)
         notes.append(f"an escaped slash: {became[listener.escaped_slashes]} {plain}")
         path = path if listener.escaped_slashes == "keep" else plain
+    path = escapes.normalized(path)
     segments: list[str] = []
     for segment in path.replace("\\", "/").split("/")[1:]:
         plainly = segment.partition(";")[0]
-        if plainly == ".." or segment.lower() in ("%2e%2e", ".%2e", "%2e."):
+        if plainly == "..":
             segments = segments[:-1]
-        elif plainly != "." and segment.lower() != "%2e":
+        elif plainly != ".":
             segments.append(segment)
     if path.endswith(("/.", "/..")):
         segments.append("")
@@ -188,6 +189,8 @@ def _why_not(route: Route, path: str, query: str, request: Request) -> str:
 
 def _path_matches(route: Route, path: str) -> bool:
     match = route.match
+    if match.spelled:
+        return re.fullmatch(match.regex, path) is not None
     if match.kind == "exact":
         return path == match.value
     if match.kind == "prefix":

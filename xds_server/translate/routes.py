@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 
 from filters import POLICIES, authorize, body_limit
 from filters.policy import NOTHING, Context, Policy, RoutePart, header
+from xds_server.gateway.model import escapes
 from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.routes import Redirect, Respond, Retry, Route, SessionAffinity, ValueMatch
 from xds_server.gateway.raw import merged
@@ -47,10 +48,10 @@ def _regex(pattern: str) -> regex_pb2.RegexMatcher:
 
 
 def _path(path: PathMatch, match: pb.RouteMatch) -> None:
-    if path.kind == "exact":
-        match.path = path.value
-    elif path.kind != "prefix":
+    if path.kind in ("template", "regex") or path.spelled:
         match.safe_regex.regex = path.regex
+    elif path.kind == "exact":
+        match.path = path.value
     elif path.value.endswith("/") or not path.value:
         match.prefix = path.value or "/"
     else:
@@ -136,16 +137,18 @@ def _rewrite_prefix(match: PathMatch, target: str, action: pb.RouteAction) -> bo
     put = target[:-2]
     if match.kind != "prefix" or match.value.endswith("/") or not target.endswith("/*") or not put:
         return False
+    if match.spelled:
+        return False
     action.prefix_rewrite = put if match.value else f"{put}/"
     return True
 
 
 def _rewrite_path(match: PathMatch, target: str, rewrite: regex_pb2.RegexMatchAndSubstitute) -> None:
     if match.kind == "prefix" and target.endswith("/*"):
-        base = match.value.rstrip("/")
-        pattern, substitution = f"^{re.escape(base)}(/.*)?$", f"{_literal(target[:-2])}\\1"
+        base = escapes.spellings(match.value.rstrip("/"))
+        pattern, substitution = f"^{base}(/.*)?$", f"{_literal(target[:-2])}\\1"
         if target == "/*":
-            pattern, substitution = f"^{re.escape(base)}/*(.*)$", "/\\1"
+            pattern, substitution = f"^{base}/*(.*)$", "/\\1"
     else:
         pattern = f"^(?:{match.regex})$" if match.names else "^.*$"
         positions = match.positions

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Literal
 
 from filters.language import Mistake
-from xds_server.gateway.model import regex
+from xds_server.gateway.model import escapes, regex
 
 Kind = Literal["exact", "template", "regex", "prefix"]
 
@@ -21,7 +21,10 @@ REMEDY = "write /x, /x/*, /x/{id} or ~^/regex"
 
 @dataclass(frozen=True, slots=True)
 class PathMatch:
-    """`value` is the exact path, the prefix without its ``/*``, the template, or the regular expression."""
+    """`value` is the exact path, the prefix without its ``/*``, the template, or the regular expression.
+
+    But for a regular expression it is in the one form that `escapes.canonical` gives every spelling.
+    """
 
     kind: Kind
     value: str
@@ -29,16 +32,28 @@ class PathMatch:
 
     @property
     def regex(self) -> str:
-        """What a template or regex matches, as an RE2 for the whole path; names are groups.
+        """What is matched, as an RE2 for the whole path; names are groups.
 
         A regex is searched for in the path, as everywhere: it is anchored where it says ^ and $.
         """
         if self.kind == "regex":
-            one = "|" not in self.value
-            begin = "" if one and self.value.startswith("^") else ".*"
-            end = "" if one and self.value.endswith("$") and not self.value.endswith("\\$") else ".*"
-            return f"{begin}(?:{self.value}){end}" if begin or end else self.value
+            one, value = "|" not in self.value, escapes.in_regex(self.value)
+            begin = "" if one and value.startswith("^") else ".*"
+            end = "" if one and value.endswith("$") and not value.endswith("\\$") else ".*"
+            return f"{begin}(?:{value}){end}" if begin or end else value
+        if self.kind == "prefix":
+            return f"{escapes.spellings(self.value)}{'.*' if self.value.endswith('/') else '(?:/.*)?'}"
         return _template(self.value)
+
+    @property
+    def spelled(self) -> bool:
+        """Whether a client can write an exact path or a prefix in several ways, so that it takes `regex` to match."""
+        return self.kind != "regex" and escapes.spelled(self.value)
+
+    @property
+    def escaped_slash(self) -> bool:
+        """Whether only a listener that keeps escaped slashes has requests for it."""
+        return self.kind != "regex" and ("%2F" in self.value or "%5C" in self.value)
 
     @property
     def positions(self) -> dict[str, int]:
@@ -56,7 +71,8 @@ class PathMatch:
             return ""
         parts = re.split(r"\{(\w+)\}", self.value)
         return "".join(
-            f"(?P<{part}>[^/]+)" if number % 2 else re.escape(part) for number, part in enumerate(parts)
+            f"(?P<{part}>[^/]+)" if number % 2 else escapes.spellings(part)
+            for number, part in enumerate(parts)
         )
 
     def __str__(self) -> str:
@@ -66,7 +82,7 @@ class PathMatch:
 @lru_cache(maxsize=65536)
 def _template(value: str) -> str:
     parts = re.split(r"(\{\w+\})", value)
-    return "".join("([^/]+)" if part.startswith("{") else re.escape(part) for part in parts)
+    return "".join("([^/]+)" if part.startswith("{") else escapes.spellings(part) for part in parts)
 
 
 @lru_cache(maxsize=65536)
@@ -101,7 +117,26 @@ def parse_path(text: str) -> PathMatch:
     if not prefix and "//" in body:
         raise Mistake("the gateway merges // into / before it matches", "write /", value=text)
     kind: Kind = "prefix" if prefix else "template" if names else "exact"
-    return _bounded(PathMatch(kind, body, tuple(names)))
+    return _bounded(PathMatch(kind, _canonical(body, text), tuple(names)))
+
+
+def _canonical(body: str, text: str) -> str:
+    """The path in its one form. Raises Mistake for an escape that no request has when it is matched."""
+    for escape in escapes.found(body):
+        if len(escape) == 1:
+            raise Mistake(
+                "% begins an escape of two hexadecimal digits", "write the character % as %25", value=text
+            )
+        if escape == "%00":
+            raise Mistake("Envoy answers every request with %00 with 400", "remove it", value=text)
+        if (char := escapes.decoded(escape)) is not None:
+            raise _decoded(escape, char, text)
+    return escapes.canonical(body)
+
+
+def _decoded(escape: str, char: str, text: str) -> Mistake:
+    message = f"no request has {escape} when it is matched: Envoy takes it for {char}"
+    return Mistake(message, f"write {char}", value=text)
 
 
 def _bounded(match: PathMatch) -> PathMatch:
@@ -111,4 +146,8 @@ def _bounded(match: PathMatch) -> PathMatch:
 
 
 def _regex(pattern: str) -> PathMatch:
-    return _bounded(PathMatch("regex", pattern, tuple(regex.compiled(pattern).groupindex)))
+    names = tuple(regex.compiled(pattern).groupindex)
+    for escape in escapes.found_in_regex(pattern):
+        if (char := escapes.decoded(escape)) is not None:
+            raise _decoded(escape, char, pattern)
+    return _bounded(PathMatch("regex", pattern, names))

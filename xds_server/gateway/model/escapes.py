@@ -1,0 +1,85 @@
+"""Percent escapes in paths (RFC 3986): which spellings are one and the same path.
+
+Envoy decodes escapes of unreserved characters before it matches, and escapes what does not stand in a path. It leaves
+the case of all other escapes as the client wrote it, and reserved characters plain or escaped. So this is matched here:
+
+- The hexadecimal digits of an escape compare without case (section 6.2.2.1).
+- A reserved character and its escape are the same, because most services take them for the same, so that a policy of one
+  spelling must hold for the other. Section 2.2 lets them differ.
+- An escaped ``/``, ``\\``, ``?``, ``#`` or ``%`` differs from the plain character, which has a meaning of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_ESCAPE = re.compile(r"%(?:[0-9A-Fa-f]{2})?")
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
+RESERVED = "!$&'()*+,;=:@[]"
+"""Characters that Envoy leaves as the client wrote them, plain or escaped."""
+_PLAIN = frozenset(RESERVED) - frozenset("*[]")
+"""Those that a path of a route can have plain."""
+_TOKEN = re.compile(rf"%[0-9A-F]{{2}}|[{re.escape(RESERVED)}]|[^%{re.escape(RESERVED)}]+")
+_REGEX_TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|%[0-9A-Fa-f]{2}", re.DOTALL)
+
+
+def found(path: str) -> Iterator[str]:
+    """Every escape as it is written; ``%`` where it begins none."""
+    return (match[0] for match in _ESCAPE.finditer(path))
+
+
+def decoded(escape: str) -> str | None:
+    """The unreserved character that Envoy takes an escape for, or None (section 6.2.2.2)."""
+    char = chr(int(escape[1:], 16))
+    return char if _UNRESERVED.fullmatch(char) else None
+
+
+def canonical(path: str) -> str:
+    """The one form of all spellings: digits in upper case, reserved characters plain where a route can write them so."""
+
+    def written(match: re.Match[str]) -> str:
+        char = chr(int(match[0][1:], 16))
+        return char if char in _PLAIN else match[0].upper()
+
+    return re.sub(r"%[0-9A-Fa-f]{2}", written, path)
+
+
+def normalized(path: str) -> str:
+    """A client's path as Envoy matches it, but for dots and slashes."""
+
+    def plain(match: re.Match[str]) -> str:
+        return (decoded(match[0]) or match[0]) if len(match[0]) == 3 else match[0]
+
+    return re.sub(r'["<>^`{|}]', lambda char: f"%{ord(char[0]):02X}", _ESCAPE.sub(plain, path))
+
+
+def spelled(path: str) -> bool:
+    """Whether a path in its canonical form has another spelling that Envoy leaves as it is."""
+    return any(_spelling(token) != re.escape(token) for token in _TOKEN.findall(path))
+
+
+def spellings(path: str) -> str:
+    """An RE2 for every spelling of a path in its canonical form."""
+    return "".join(map(_spelling, _TOKEN.findall(path)))
+
+
+def _spelling(token: str) -> str:
+    char = chr(int(token[1:], 16)) if token[0] == "%" else token
+    if char in RESERVED:
+        return f"(?:{re.escape(char)}|{_any_case(f'%{ord(char):02X}')})"
+    return _any_case(token) if token[0] == "%" else re.escape(token)
+
+
+def _any_case(escape: str) -> str:
+    return re.sub(r"[A-F]", lambda digit: f"[{digit[0]}{digit[0].lower()}]", escape.upper())
+
+
+def in_regex(pattern: str) -> str:
+    """A regular expression whose escapes match in either case."""
+    return _REGEX_TOKEN.sub(lambda match: _any_case(match[0]) if match[0][0] == "%" else match[0], pattern)
+
+
+def found_in_regex(pattern: str) -> Iterator[str]:
+    """The escapes that are written out in a regular expression."""
+    return (match[0] for match in _REGEX_TOKEN.finditer(pattern) if match[0][0] == "%")
