@@ -85,15 +85,31 @@ def identity_part(context: Context, *, limits: bool = False) -> RoutePart:
 
 
 def _token_places(context: Context) -> Mapping[str, Any]:
-    """Where tokens could stand twice, and the cookies that the upstream must not see: Envoy leaves them there."""
-    providers = [context.providers[name] for name in context.beside["jwt"].providers]
-    places = {
+    """Where tokens could stand twice, and all places of each issuer's tokens."""
+    names = sorted(context.beside["jwt"].providers)
+    providers = [context.providers[name] for name in names]
+    lists = {
         "query": {name for one in providers for name in one.from_query},
         "cookies": {name for one in providers for name in one.from_cookies},
-        "hidden": {name for one in providers if not one.forward for name in one.from_cookies},
-        "keyless": keyless(context.beside["jwt"].providers, context),
+        "keyless": keyless(names, context),
     }
-    return {key: sorted(names) for key, names in places.items() if names}
+    places = [
+        {"provider": name, "forward": one.forward, "names": _names(one)}
+        for name, one in zip(names, providers, strict=True)
+    ]
+    return {"places": places, **{key: sorted(found) for key, found in lists.items() if found}}
+
+
+def _names(provider: Provider) -> Mapping[str, Any]:
+    """The places of an issuer's tokens by their kind."""
+    headers = [name.lower() for name in provider.token_headers]
+    found = {
+        "headers": [name for name in headers if name != "authorization"],
+        "query": list(provider.from_query),
+        "cookies": list(provider.from_cookies),
+        "schemes": ["bearer"] if "authorization" in headers else [],
+    }
+    return {kind: names for kind, names in found.items() if names}
 
 
 def keyless(names: Iterable[str], context: Context) -> list[str]:
@@ -106,8 +122,12 @@ def _session(context: Context) -> Mapping[str, Any]:
     name = context.beside["oidc"].provider
     client = context.providers[name].oidc
     domain = {"domain": client.cookie_domain} if client is not None and client.cookie_domain else {}
-    lost = {"keyless": keyless([name], context)}
-    return {"unless": sorted(set(other_headers(context))), **domain, **lost}
+    return {
+        "unless": sorted(set(other_headers(context))),
+        "forward": client is not None and client.forward_access_token,
+        "keyless": keyless([name], context),
+        **domain,
+    }
 
 
 def other_headers(context: Context) -> Iterator[str]:
@@ -120,7 +140,7 @@ def other_headers(context: Context) -> Iterator[str]:
         yield from context.beside["api_key"].rule()["headers"]
     if "jwt" in context.beside:
         for name in context.beside["jwt"].providers:
-            yield from (one.lower() for one in context.providers[name].from_headers or ("authorization",))
+            yield from (one.lower() for one in context.providers[name].token_headers)
 
 
 def _elsewhere(context: Context) -> Iterator[str]:

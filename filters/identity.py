@@ -124,6 +124,12 @@ class Provider:
         "What `oidc` needs: the gateway as a client of the issuer.", default=None
     )
 
+    @property
+    def token_headers(self) -> tuple[str, ...]:
+        """Headers that hold the token; without `from_headers` it is only elsewhere where another place is named."""
+        elsewhere = self.from_query or self.from_cookies
+        return self.from_headers or (() if elsewhere else ("authorization",))
+
     def check(self) -> Iterator[Mistake]:
         """Yield a mistake for each claim header that cannot be one."""
         for claim, header in self.claim_headers.items():

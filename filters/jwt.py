@@ -98,15 +98,13 @@ def _any(requirements: Iterable[pb.JwtRequirement]) -> pb.JwtRequirement:
 
 def jwt_provider(name: str, provider: Provider, contents: Mapping[DataSource, bytes]) -> pb.JwtProvider:
     """A provider as Envoy's filter takes it. Its claims go into the filter's metadata under the provider's name."""
-    # Named even where it is Envoy's default, which would also take the token from the query.
-    elsewhere = provider.from_query or provider.from_cookies
-    names = provider.from_headers or (() if elsewhere else ("authorization",))
     result = pb.JwtProvider(
         issuer=provider.issuer or "",
         audiences=provider.audiences,
         forward=provider.forward,
         require_expiration=provider.require_expiration,
-        from_headers=[header for name in names for header in _token_headers(name)],
+        # Named even where it is Envoy's default, which would also take the token from the query.
+        from_headers=[header for name in provider.token_headers for header in _token_headers(name)],
         from_params=provider.from_query,
         from_cookies=provider.from_cookies,
         payload_in_metadata=name,
@@ -184,6 +182,19 @@ def _foreseen(names: Collection[str]) -> Iterator[JwtSettings]:
             yield JwtSettings(all=some)
 
 
+def _script_judges(settings: JwtSettings, context: Context) -> bool:
+    """Whether the identity script refuses, and Envoy's filter only verifies.
+
+    Beside other ways to authenticate a bad token is no refusal yet. Of an issuer without keys Envoy would blame the
+    token. A token in the query would stand in the access log: Envoy takes away only what it has verified.
+    """
+    return (
+        len(methods(context.beside)) > 1
+        or bool(keyless(settings.providers, context))
+        or any(context.providers[name].from_query for name in settings.providers)
+    )
+
+
 class Jwt(Policy[JwtSettings]):
     """Compiled into Envoy's jwt_authn filter: routes refer to requirements of it by name."""
 
@@ -224,8 +235,6 @@ class Jwt(Policy[JwtSettings]):
         return (HttpFilter(name=FILTER, config=config, dynamic=True, calls=tuple(urls)),)
 
     def on_route(self, settings: JwtSettings, context: Context) -> RoutePart:
-        # Beside other ways to authenticate a bad token is no refusal yet: then the identity script judges. It also
-        # does where an issuer has no keys, since Envoy would blame the token.
-        judge = len(methods(context.beside)) == 1 and not keyless(settings.providers, context)
+        judge = not _script_judges(settings, context)
         config = pb.PerRouteConfig(requirement_name=requirement_name(settings, judge=judge))
         return RoutePart(filter_configs={FILTER: config, **identity_part(context).filter_configs})

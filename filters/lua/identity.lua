@@ -98,21 +98,6 @@ local function from_cookie(header, name)
   return value, table.concat(kept, "; ")
 end
 
--- The header without some cookies, however often they stand there.
-local function without_cookies(header, names)
-  local kept = {}
-  for pair in (header or ""):gmatch("[^;]+") do
-    local cookie = pair:match("^%s*(.*)$")
-    local key, found = cookie:match("^([^=]*)"), false
-    for _, name in ipairs(names) do
-      found = found or key == name
-    end
-    if not found then
-      kept[#kept + 1] = cookie
-    end
-  end
-  return table.concat(kept, "; ")
-end
 
 local function base64(text)
   if #text > LONGEST or #text % 4 == 1 or not text:match("^[%w+/]*=?=?$") then
@@ -253,7 +238,6 @@ function METHODS.jwt(rule, handle)
     if all ~= nil then
       found = found or {
         consumer = consumer_of(provider, all), claims = all, provider = provider,
-        hide = rule.hidden and "cookies" or nil, hidden = rule.hidden,
       }
       if not rule.every then
         return found
@@ -287,10 +271,7 @@ function METHODS.oidc(rule, handle)
     local reason = refusal(tokens, rule.key, listed(rule.keyless, rule.provider))
     return nil, (reason == "jwt_missing" or reason == "jwt_expired") and "oidc_expired" or reason
   end
-  return {
-    consumer = consumer_of(rule.provider, all), claims = all, provider = rule.provider,
-    hide = "cookies", hidden = rule.cookies,
-  }
+  return { consumer = consumer_of(rule.provider, all), claims = all, provider = rule.provider }
 end
 
 -- The key, the kind of its place and the place's name; false for the key where it stands there twice.
@@ -298,7 +279,7 @@ local function api_key(rule, headers)
   for _, name in ipairs(rule.headers) do
     local value = headers:get(name)
     if value ~= nil and value ~= "" then
-      return value, "header", name
+      return value, "headers", name
     end
   end
   for _, name in ipairs(rule.query) do
@@ -310,36 +291,17 @@ local function api_key(rule, headers)
   for _, name in ipairs(rule.cookies) do
     local value = from_cookie(headers:get("cookie"), name)
     if value ~= nil then
-      return value, "cookie", name
+      return value, "cookies", name
     end
   end
 end
-
-local function set_or_remove(headers, name, value)
-  if value == "" then headers:remove(name) else headers:replace(name, value) end
-end
-
-local HIDE = {
-  header = function(headers, name) headers:remove(name) end,
-  query = function(headers, name)
-    local _, rest = from_query(headers:get(":path"), name)
-    headers:replace(":path", rest)
-  end,
-  cookie = function(headers, name)
-    local _, rest = from_cookie(headers:get("cookie"), name)
-    set_or_remove(headers, "cookie", rest)
-  end,
-  cookies = function(headers, names)
-    set_or_remove(headers, "cookie", without_cookies(headers:get("cookie"), names))
-  end,
-}
 
 function METHODS.api_key(rule, handle)
   local headers = handle:headers()
   local value, place, name = api_key(rule, headers)
   if value == nil or value == "" then
     return nil, "api_key_missing"
-  elseif value == false or (place == "header" and value:find(",", 1, true) and headers:getNumValues(name) > 1) then
+  elseif value == false or (place == "headers" and value:find(",", 1, true) and headers:getNumValues(name) > 1) then
     return nil, "api_key_malformed"
   elseif #value > LONGEST then
     return nil, "api_key_unknown"
@@ -364,7 +326,7 @@ function METHODS.api_key(rule, handle)
   elseif last_second ~= nil and os.time() > last_second then
     return nil, "api_key_expired"
   end
-  return { consumer = consumer, hide = not rule.forward and place or nil, hidden = name }
+  return { consumer = consumer, place = place, name = name }
 end
 
 local function matches(hash, password)
@@ -402,8 +364,7 @@ function METHODS.basic_auth(rule, handle)
   if not right or found == nil then
     return nil, "basic_auth_wrong"
   end
-  local hide = not rule.forward and "header" or nil
-  return { consumer = found.consumer, user = name, hide = hide, hidden = "authorization" }
+  return { consumer = found.consumer, user = name }
 end
 
 function METHODS.mtls(rule, handle)
@@ -466,6 +427,7 @@ local function all_of(rule, handle)
     end
     all.consumer, all.claims = all.consumer or found.consumer, all.claims or found.claims
     all.provider, all.user = all.provider or found.provider, all.user or found.user
+    found.method = method
     all.parts[#all.parts + 1] = found
   end
   return all
@@ -495,10 +457,144 @@ local function tell(handle, found)
   if found.user ~= nil then
     metadata:set(NAMESPACE, "user", found.user)
   end
-  for _, part in ipairs(found.parts or { found }) do
-    if part.hide ~= nil then
-      HIDE[part.hide](headers, part.hidden)
+end
+
+-- Taking credentials away --------------------------------------------------------------------------------------
+
+-- A set of places: headers, parameters, cookies, and schemes of authorization, each by name.
+local function no_places()
+  return { headers = {}, query = {}, cookies = {}, schemes = {} }
+end
+
+local function put(set, names)
+  for _, name in ipairs(names or {}) do
+    set[name] = true
+  end
+end
+
+-- Each method adds its places to those that are `gone`, or to those that are `kept`: what is forwarded was verified.
+-- `part` is what it found, nil where it was not asked or failed.
+local PLACES = {
+  oidc = function(rule, part, gone, kept)
+    put(gone.cookies, rule.cookies)
+    kept.schemes.bearer = part ~= nil and rule.forward or nil
+  end,
+  mtls = function() end,
+  jwt = function(rule, _, gone, kept, tokens)
+    for _, one in ipairs(rule.places) do
+      local set = one.forward and tokens[one.provider] ~= nil and kept or gone
+      for kind, names in pairs(one.names) do
+        put(set[kind], names)
+      end
     end
+  end,
+  api_key = function(rule, part, gone, kept)
+    for _, kind in ipairs({ "headers", "query", "cookies" }) do
+      put(gone[kind], rule[kind])
+    end
+    if part ~= nil and rule.forward then
+      kept[part.place][part.name] = true
+    end
+  end,
+  basic_auth = function(rule, part, gone, kept)
+    (part ~= nil and rule.forward and kept or gone).schemes.basic = true
+  end,
+}
+
+local function without_query(path, gone)
+  local before, query = path:match("^([^?]*)%?(.*)$")
+  local kept, all = {}, true
+  for pair in (query or ""):gmatch("[^&]+") do
+    if gone[unescaped(pair:match("^[^=]*"))] then
+      all = false
+    else
+      kept[#kept + 1] = pair
+    end
+  end
+  return all and path or before .. (#kept > 0 and "?" .. table.concat(kept, "&") or "")
+end
+
+-- The values of a header, one for each line.
+local function lines(headers, name)
+  local all = {}
+  for at = 0, headers:getNumValues(name) - 1 do
+    all[#all + 1] = headers:getAtIndex(name, at)
+  end
+  return all
+end
+
+local function set_lines(headers, name, values)
+  headers:remove(name)
+  for _, value in ipairs(values) do
+    headers:add(name, value)
+  end
+end
+
+local function take_cookies(headers, gone)
+  local kept, all = {}, true
+  for _, line in ipairs(lines(headers, "cookie")) do
+    for pair in line:gmatch("[^;]+") do
+      local cookie = pair:match("^%s*(.*)$")
+      if gone[cookie:match("^([^=]*)")] then
+        all = false
+      else
+        kept[#kept + 1] = cookie
+      end
+    end
+  end
+  if not all then
+    set_lines(headers, "cookie", #kept > 0 and { table.concat(kept, "; ") } or {})
+  end
+end
+
+-- `whole` says that the header holds a credential without a scheme.
+local function take_authorization(headers, gone, kept, whole)
+  local before, after = lines(headers, "authorization"), {}
+  for _, value in ipairs(before) do
+    local scheme = (value:match("^%s*([^ ]*)") or ""):lower()
+    if kept[scheme] or not (whole or gone[scheme]) then
+      after[#after + 1] = value
+    end
+  end
+  if #after < #before then
+    set_lines(headers, "authorization", after)
+  end
+end
+
+-- Takes away every credential that the route could have looked at, but for those that were verified and are forwarded.
+local function take(rule, found, handle)
+  local tokens = handle:streamInfo():dynamicMetadata():get(TOKENS) or {}
+  local headers, gone, kept, parts = handle:headers(), no_places(), no_places(), {}
+  for _, part in ipairs(found ~= nil and (found.parts or { found }) or {}) do
+    parts[part.method] = part
+  end
+  for _, method in ipairs(rule.methods) do
+    PLACES[method](rule[method], parts[method], gone, kept, tokens)
+  end
+  for kind, names in pairs(gone) do
+    for name in pairs(names) do
+      if kept[kind][name] then
+        names[name] = nil
+      end
+    end
+  end
+  for name in pairs(gone.headers) do
+    if name ~= "authorization" then
+      headers:remove(name)
+    end
+  end
+  if gone.headers.authorization or next(gone.schemes) ~= nil then
+    take_authorization(headers, gone.schemes, kept.schemes, gone.headers.authorization)
+  end
+  if next(gone.query) ~= nil then
+    local path = headers:get(":path")
+    local rest = without_query(path, gone.query)
+    if rest ~= path then
+      headers:replace(":path", rest)
+    end
+  end
+  if next(gone.cookies) ~= nil then
+    take_cookies(headers, gone.cookies)
   end
 end
 
@@ -512,20 +608,6 @@ local function rule_of(handle)
     cached[written] = rule
   end
   return rule
-end
-
--- The reason of a refusal, or nil; and what refuses beside it: a limit that the policy server decided with the key.
-local function decide(handle)
-  local rule = rule_of(handle)
-  local found, reason = (rule.every and all_of or any_of)(rule, handle)
-  if found ~= nil then
-    tell(handle, found)
-    if rule.limits then
-      local limits = (handle:streamInfo():dynamicMetadata():get(POLICY_SERVER) or {}).limits
-      return limits and limits.reason, limits
-    end
-  end
-  return reason
 end
 
 local SCRIPTS = { cors = true, ["same-origin"] = true, websocket = true }
@@ -552,16 +634,48 @@ local function renewal(rule, headers)
   return set
 end
 
+-- RFC 6750 section 3: a token that was sent and refused is told from one that is missing.
+local function challenges(rule, reason)
+  if reason:sub(1, 4) ~= "jwt_" or missing(reason) then
+    return rule.challenges
+  end
+  local all = {}
+  for number, challenge in ipairs(rule.challenges) do
+    all[number] = challenge:sub(1, 7) == "Bearer " and challenge .. ', error="invalid_token"' or challenge
+  end
+  return all
+end
+
+-- The reason of a refusal, or nil; what refuses beside it, a limit that the policy server decided with the key; and
+-- the cookies with which a browser tries again instead.
+local function decide(handle)
+  local rule = rule_of(handle)
+  local found, reason = (rule.every and all_of or any_of)(rule, handle)
+  local cookies = reason == "oidc_expired" and renewal(rule.oidc, handle:headers()) or nil
+  if cookies ~= nil then
+    return reason, nil, cookies
+  end
+  take(rule, found, handle) -- what is refused is logged too
+  if found ~= nil then
+    tell(handle, found)
+    if rule.limits then
+      local limits = (handle:streamInfo():dynamicMetadata():get(POLICY_SERVER) or {}).limits
+      return limits and limits.reason, limits
+    end
+  end
+  return reason
+end
+
 function envoy_on_request(handle)
-  local decided, reason, limits = pcall(decide, handle)
+  local decided, reason, limits, cookies = pcall(decide, handle)
   -- Envoy lets a request pass when a script fails: so a failure must not leave this function.
   if not decided then
+    pcall(function() take(rule_of(handle), nil, handle) end)
     handle:logErr("identity: " .. tostring(reason))
     handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", "identity_failed")
     handle:respond({ [":status"] = "500" }, "")
     return
   end
-  local cookies = reason == "oidc_expired" and renewal(rule_of(handle).oidc, handle:headers()) or nil
   if cookies ~= nil then
     local headers = handle:headers()
     local here = headers:get("x-forwarded-proto") .. "://" .. headers:get(":authority") .. headers:get(":path")
@@ -573,6 +687,6 @@ function envoy_on_request(handle)
   elseif reason ~= nil then
     handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", reason)
     local status = reason:sub(-12) == "_unavailable" and "503" or "401"
-    handle:respond({ [":status"] = status, ["www-authenticate"] = rule_of(handle).challenges }, "")
+    handle:respond({ [":status"] = status, ["www-authenticate"] = challenges(rule_of(handle), reason) }, "")
   end
 end
