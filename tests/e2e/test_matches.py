@@ -20,6 +20,8 @@ routes:
   template: {{path: "/p/{{id}}/orders", respond: {{body: template}}}}
   beside: {{path: /p/me/orders, respond: {{body: beside}}}}
   regex: {{path: '~^/v\\d+/', respond: {{body: regex}}}}
+  letters: {{path: '~^/letters/[\\pL\\d]+$', respond: {{body: letters}}}}
+  long: {{path: "/l/{{a}}/{{b}}/{{c}}/{{d}}/{{e}}/{{f}}/{{g}}/{{h}}/{{i}}/{{j}}/end", respond: {{body: long}}}}
   inside: {{path: '~secret', respond: {{body: inside}}}}
   dotted: {{path: /a.b/*, respond: {{body: dotted}}}}
   exact-host: {{path: /h, hosts: [api.example.com], respond: {{body: exact-host}}}}
@@ -91,6 +93,9 @@ def _taken(answer: httpx.Response) -> str | int:
         ("/p/a/b/orders", "prefix"),
         ("/p//orders", "prefix"),
         ("/v12/a", "regex"),
+        ("/letters/abc7", "letters"),
+        ("/letters/a-b", 404),
+        ("/l/1/2/3/4/5/6/7/8/9/10/end", "long"),
         ("/v/a", 404),
         ("/to/v1/a", 404),
         ("/some/secrets", "inside"),

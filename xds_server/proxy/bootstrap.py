@@ -23,6 +23,7 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from xds_server.gateway.model.upstreams import parse_address
 from xds_server.translate import endpoints
 from xds_server.translate.clusters import HTTP_OPTIONS
+from xds_server.translate.runtime import runtime
 from xds_server.translate.wire import ads, duration, packed
 
 CONTROL_PLANE = "xds/control-plane"
@@ -74,6 +75,7 @@ def bootstrap(
     dynamic.lds_config.CopyFrom(ads())
     dynamic.cds_config.CopyFrom(ads())
     result.static_resources.clusters.append(_control_plane(xds_address, tls))
+    result.layered_runtime.CopyFrom(runtime())
     result.overload_manager.CopyFrom(_overload_manager(max_heap, max_connections))
     return result
 

@@ -22,6 +22,7 @@ from filters.oidc import FILTER as LOGIN
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE, SECRET
 from xds_server.translate.listeners import HCM
+from xds_server.translate.runtime import runtime
 from xds_server.translate.wire import packed
 
 
@@ -32,7 +33,7 @@ def bootstrap(
 
     `private_keys` says by name of a secret where Envoy itself reads the key, so that the result holds none.
     """
-    result = bootstrap_pb2.Bootstrap()
+    result = bootstrap_pb2.Bootstrap(layered_runtime=runtime())
     static = result.static_resources
     for resource in snapshot[SECRET].values():
         secret = static.secrets.add()

@@ -14,8 +14,8 @@ Kind = Literal["exact", "template", "regex", "prefix"]
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%-]*")
 _NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_SURELY_SMALL = 3
-"""Names of a template that Envoy takes whatever stands between them, so that thousands are not compiled here."""
+_SURELY_SMALL = 200
+"""Characters of a path that Envoy takes whatever they are, so that thousands of paths are not compiled here."""
 REMEDY = "write /x, /x/*, /x/{id} or ~^/regex"
 
 
@@ -140,7 +140,7 @@ def _decoded(escape: str, char: str, text: str) -> Mistake:
 
 
 def _bounded(match: PathMatch) -> PathMatch:
-    if match.kind == "regex" or len(match.names) > _SURELY_SMALL:
+    if match.kind == "regex" or len(match.value) > _SURELY_SMALL:
         regex.check(match.regex)
     return match
 

@@ -1,0 +1,16 @@
+"""The runtime of every Envoy that starts with a bootstrap of ours: settings that stand in no resource."""
+
+from __future__ import annotations
+
+from envoy.config.bootstrap.v3 import bootstrap_pb2
+
+from xds_server.gateway.model.regex import LARGEST
+
+
+def runtime() -> bootstrap_pb2.LayeredRuntime:
+    """Let Envoy take regular expressions as large as the language does, and an operator change keys over admin."""
+    result = bootstrap_pb2.LayeredRuntime()
+    static = result.layers.add(name="static").static_layer
+    static.update({"re2.max_program_size.error_level": LARGEST})
+    result.layers.add(name="admin").admin_layer.SetInParent()
+    return result
