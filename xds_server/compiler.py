@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from filters.language import Place, Problem
 from xds_server.discovery.snapshot import Snapshot
@@ -38,17 +39,19 @@ class Compiler:
         environment: Mapping[str, str] | None = None,
         *,
         policy_server: str = POLICY_SERVER_ADDRESS,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._reader = Reader()
         self._translator = Translator(policy_server)
         self._environment = os.environ if environment is None else environment
+        self._clock = clock
 
     def compile(self, folder: Folder) -> Compiled:
         """Read and translate a folder. Raises UnreadableFolder and InvalidGateway."""
         if folder.problems:
             raise UnreadableFolder("\n".join(folder.problems))
         with _without_collection():
-            reading = self._reader.read(folder.files, folder.read, self._environment)
+            reading = self._reader.read(folder.files, folder.read, self._environment, self._clock())
             problems = (*reading.problems, *map(_not_read, folder.ignored))
             if reading.gateway is None:
                 raise InvalidGateway(problems)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.certificates import authority
 from tests.support.reading import load, read
 from xds_server.gateway import files as files_module
 from xds_server.gateway.reader import Reader
@@ -136,14 +137,15 @@ def test_a_changed_variable_reads_again_the_files_that_use_it(monkeypatch: pytes
 def test_a_changed_content_of_a_file_beside_is_seen() -> None:
     text = "secrets: {tls: {certificate: {file: a.crt}, private_key: {file: a.key}}}\n"
     text += "listeners: {https: {port: 8443, tls: {certificates: [tls]}}}\n"
-    reader, found = Reader(), {"a.crt": b"one", "a.key": b"key"}
+    (one, key), (two, other) = (authority().issue(name) for name in ("one.test", "two.test"))
+    reader, found = Reader(), {"a.crt": one, "a.key": key}
     first = reader.read({"a.yaml": text.encode()}, found.__getitem__, {}).gateway
-    found["a.crt"] = b"two"
+    found |= {"a.crt": two, "a.key": other}
     second = reader.read({"a.yaml": text.encode()}, found.__getitem__, {}).gateway
     assert first is not None
     assert second is not None
-    assert sorted(first.contents.values()) == [b"key", b"one"]
-    assert sorted(second.contents.values()) == [b"key", b"two"]
+    assert set(first.contents.values()) == {one, key}
+    assert set(second.contents.values()) == {two, other}
 
 
 LINES = {

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -16,7 +17,7 @@ from filters.language import DataSource, Path, Place, Problem
 from filters.language.datasource import SecretSource
 from filters.language.problems import shown
 from filters.policy import Context
-from xds_server.gateway import checks, files, placing, unused
+from xds_server.gateway import certificates, checks, files, placing, unused
 from xds_server.gateway.files import File
 from xds_server.gateway.model.attached import NONE, Policies, merge
 from xds_server.gateway.model.gateway import Gateway, Sections
@@ -52,8 +53,17 @@ class Reader:
         self._effective: dict[str, tuple[File, Policies, Any, Effective]] = {}
         self._context: Context | None = None
 
-    def read(self, contents: Mapping[str, bytes], load: Load, environment: Mapping[str, str]) -> Reading:
-        """Read all files as one document. Never raises for what a user wrote."""
+    def read(
+        self,
+        contents: Mapping[str, bytes],
+        load: Load,
+        environment: Mapping[str, str],
+        now: datetime | None = None,
+    ) -> Reading:
+        """Read all files as one document. Never raises for what a user wrote.
+
+        `now` (UTC) is what the dates of certificates are compared with; without it they do not count.
+        """
         parsed = self._parse(contents, environment)
         problems = [problem for file in parsed.values() for problem in file.problems]
         names = frozenset[Path]().union(*(file.names for file in parsed.values()))
@@ -67,6 +77,7 @@ class Reader:
         if all(file.whole for file in parsed.values()):
             problems += (one for file in parsed.values() for one in checks.references(file, names))
         problems += checks.check(sections, policies, ranked, parsed.values(), context, self._checked)
+        problems += certificates.check(sections, context.contents, now)
         if not any(problem.severity == "error" for problem in problems):
             problems += unused.unused(sections, policies, parsed.values())
         placed = tuple(placing.placed(problems, parsed, contents))

@@ -1,0 +1,245 @@
+"""Certificates, their keys and authorities, read as Envoy (BoringSSL) will read them: PEM, in order, a pair.
+
+What Envoy would reject is an error. What it takes and clients may not is a warning: dates, and a chain with a gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from filters.language import DataSource, Mistake, Path, Problem
+from filters.language.problems import shown
+from xds_server.gateway.model.gateway import Sections
+
+_BOM = b"\xef\xbb\xbf"
+_CERTIFICATE, _KEY = b"-----BEGIN CERTIFICATE-----", b"PRIVATE KEY-----"
+_SMALLEST_RSA = 2048
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_AS_PEM = "write it as PEM: openssl x509 -inform der -in FILE"
+_UNREADABLE = "export it again as PEM"
+
+
+def check(
+    sections: Sections, contents: Mapping[DataSource, bytes], now: datetime | None
+) -> Iterator[Problem]:
+    """What is wrong with every certificate, key and authority of a gateway. Without `now` (UTC), dates do not count."""
+    for name, secret in sections.secrets.items():
+        yield from _of_secret(("secrets", name), secret.certificate, secret.private_key, contents, now)
+    for name, upstream in sections.upstreams.items():
+        if upstream.tls is not None and upstream.tls.ca is not None:
+            yield from _of_authorities(("upstreams", name, "tls", "ca"), upstream.tls.ca, contents, now)
+    for name, listener in sections.listeners.items():
+        if listener.tls is not None and listener.tls.client_certificate is not None:
+            path = ("listeners", name, "tls", "client_certificate", "ca")
+            yield from _of_authorities(path, listener.tls.client_certificate.ca, contents, now)
+
+
+def _of_secret(
+    path: Path,
+    certificate: DataSource,
+    private_key: DataSource,
+    contents: Mapping[DataSource, bytes],
+    now: datetime | None,
+) -> Iterator[Problem]:
+    at, at_key = (*path, "certificate"), (*path, "private_key")
+    chain, key = contents.get(certificate), contents.get(private_key)
+    found = made = None
+    if chain is not None:
+        try:
+            found = _chain(chain)
+        except Mistake as mistake:
+            yield _problem(at, certificate, mistake)
+    if key is not None:
+        try:
+            made = _private_key(key)
+        except Mistake as mistake:
+            yield _problem(at_key, private_key, mistake)
+    if found is not None and made is not None:
+        try:
+            _pair(found, made)
+        except Mistake as mistake:
+            yield _problem(at, certificate, mistake)
+            return
+    if found is not None:
+        yield from _warnings(at, certificate, [*_gaps(found), *_dates(found, now)])
+
+
+def _of_authorities(
+    path: Path, source: DataSource, contents: Mapping[DataSource, bytes], now: datetime | None
+) -> Iterator[Problem]:
+    content = contents.get(source)
+    if content is None:
+        return
+    try:
+        found = _certificates(content, "authority")
+    except Mistake as mistake:
+        yield _problem(path, source, mistake)
+    else:
+        yield from _warnings(path, source, _dates(found, now))
+
+
+def _problem(path: Path, source: DataSource, mistake: Mistake) -> Problem:
+    named = source.file or source.env
+    return Problem(
+        path=path, message=mistake.message, remedy=mistake.remedy, value=shown(named) if named else None
+    )
+
+
+def _warnings(path: Path, source: DataSource, found: Iterable[Mistake]) -> Iterator[Problem]:
+    for mistake in found:
+        named = source.file or source.env
+        value = shown(named) if named else None
+        yield Problem(
+            path=path, message=mistake.message, remedy=mistake.remedy, value=value, severity="warning"
+        )
+
+
+def _pem(content: bytes, what: str, begin: bytes) -> None:
+    """Raise a Mistake for content that is no PEM, or has not what is looked for."""
+    if not content.strip():
+        raise Mistake(f"there is no {what}: the content is empty", f"write the {what} as PEM")
+    if content.startswith(_BOM):
+        raise Mistake(
+            "a byte order mark stands before the PEM, and Envoy does not read that",
+            "save the file without one",
+        )
+    if content[:1] == b"\x30":
+        raise Mistake(f"the {what} is DER or PKCS #12, and Envoy reads PEM", _AS_PEM)
+    if begin not in content:
+        other = (
+            "a private key" if _KEY in content else "certificates" if _CERTIFICATE in content else "no PEM"
+        )
+        raise Mistake(f"there is no {what}: the content is {other}", f"write the {what} as PEM")
+
+
+@lru_cache(maxsize=4096)
+def _certificates(content: bytes, what: str = "certificate") -> tuple[x509.Certificate, ...]:
+    _pem(content, what, _CERTIFICATE)
+    found = []
+    for number, part in enumerate(content.split(_CERTIFICATE)[1:], 1):
+        try:
+            found.append(x509.load_pem_x509_certificate(_CERTIFICATE + part))
+        except ValueError:
+            raise Mistake(f"{what} number {number} cannot be read", _UNREADABLE) from None
+    return tuple(found)
+
+
+@lru_cache(maxsize=4096)
+def _chain(content: bytes) -> tuple[x509.Certificate, ...]:
+    """The certificates of a chain, of which Envoy can use the first."""
+    found = _certificates(content)
+    fault = _unusable(found[0])
+    if fault is not None:
+        raise Mistake(fault, "use a key of RSA 2048 or more, P-256, P-384, P-521 or Ed25519")
+    return found
+
+
+def _unusable(certificate: x509.Certificate) -> str | None:
+    """What Envoy has against the key of a server's or client's own certificate."""
+    try:
+        key = certificate.public_key()
+    except (UnsupportedAlgorithm, ValueError):
+        return "Envoy knows no keys of this kind"
+    match key:
+        case rsa.RSAPublicKey() if key.key_size < _SMALLEST_RSA:
+            return f"an RSA key of {key.key_size} bits is too small for Envoy"
+        case ec.EllipticCurvePublicKey() if not isinstance(key.curve, _CURVES):
+            return f"Envoy does not take the curve {key.curve.name}"
+        case rsa.RSAPublicKey() | ec.EllipticCurvePublicKey() | ed25519.Ed25519PublicKey():
+            return None
+    return "Envoy does not take keys of this kind"
+
+
+@lru_cache(maxsize=4096)
+def _private_key(content: bytes) -> Any:
+    _pem(content, "private key", _KEY)
+    if b"ENCRYPTED" in content:
+        raise Mistake(
+            "the private key is encrypted, and nobody could tell Envoy the password",
+            "write it decrypted: openssl pkey -in FILE",
+        )
+    begin = content.index(b"-----BEGIN ", max(0, content.index(_KEY) - 24))
+    end = content.find(_KEY, content.index(_KEY) + 1)
+    try:
+        return serialization.load_pem_private_key(
+            content[begin : end + len(_KEY)], None, unsafe_skip_rsa_key_validation=True
+        )
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise Mistake("the private key cannot be read", _UNREADABLE) from None
+
+
+def _pair(chain: Sequence[x509.Certificate], key: Any) -> None:
+    """Raise a Mistake unless the key is that of the first certificate, and the others follow in order."""
+    public = _encoded(key.public_key())
+    numbers = [number for number, one in enumerate(chain, 1) if _encoded(one.public_key()) == public]
+    if not numbers:
+        raise Mistake(
+            "the private key is not that of the certificate", "write the two that were issued together"
+        )
+    if numbers[0] != 1:
+        raise Mistake(
+            f"the certificate of the private key is number {numbers[0]}, and Envoy takes the first",
+            "write it first, then its issuer, and so on",
+        )
+    if _in_order(chain) != list(chain):
+        raise Mistake(
+            "the certificates are not in order", "write each before its issuer, the server's own first"
+        )
+
+
+def _encoded(key: Any) -> bytes:
+    encoded: bytes = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return encoded
+
+
+def _in_order(chain: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+    """The same certificates with issuers behind what they issued, as far as they are there; else as they are."""
+    ordered, left = [chain[0]], list(chain[1:])
+    while left:
+        issuer = next((one for one in left if one.subject == ordered[-1].issuer), None)
+        if issuer is None:
+            return list(chain)
+        ordered.append(issuer)
+        left.remove(issuer)
+    return ordered
+
+
+def _gaps(chain: Sequence[x509.Certificate]) -> Iterator[Mistake]:
+    for number, (one, issuer) in enumerate(pairwise(chain), 2):
+        if one.issuer != issuer.subject:
+            yield Mistake(
+                f"certificate number {number} did not issue the one before it",
+                "write the issuer of each certificate behind it, and nothing else",
+            )
+            return
+    if len(chain) == 1 and chain[0].issuer != chain[0].subject:
+        yield Mistake(
+            f"an intermediate certificate may be missing: there is none of the issuer "
+            f"{shown(chain[0].issuer.rfc4514_string())}",
+            "append it, and the root if clients need no intermediate",
+        )
+
+
+def _dates(chain: Sequence[x509.Certificate], now: datetime | None) -> Iterator[Mistake]:
+    if now is None:
+        return
+    for number, one in enumerate(chain, 1):
+        which = f"certificate number {number}" if len(chain) > 1 else "the certificate"
+        if one.not_valid_after_utc < now:
+            yield Mistake(f"{which} expired on {one.not_valid_after_utc:%Y-%m-%d %H:%M} UTC", "renew it")
+        elif one.not_valid_before_utc > now:
+            yield Mistake(
+                f"{which} is not valid before {one.not_valid_before_utc:%Y-%m-%d %H:%M} UTC",
+                "wait, or check the clocks",
+            )
