@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 
 from filters.language import Path, Problem
 from xds_server.compiler import Compiled
 from xds_server.discovery.rejection import essence
 from xds_server.discovery.stream import Limits
+from xds_server.discovery.types import ROUTE
 from xds_server.errors import EnvironmentFailed
 from xds_server.proving import PROVING, Prover, proving_envoy
 from xds_server.serving.events import Held
@@ -43,13 +45,15 @@ async def judge(compiled: Compiled) -> tuple[Problem, ...]:
                 f"Envoy did not answer within {PATIENCE:.0f} s; --no-envoy checks without"
             )
         known = compiled.gateway.sections.routes
-        return (
-            *(
-                _problem(compiled, ("routes", one.name) if one.name in known else (), one)
-                for one in proof.rejected
-            ),
-            *(_problem(compiled, names.origin(one.type.name, one.name), one) for one in store.held(PROVING)),
-        )
+        rejected = [(_path(one, known), one) for one in proof.rejected]
+        held = [(names.origin(one.type.name, one.name), one) for one in store.held(PROVING)]
+        return tuple(_problem(compiled, path, one) for path, one in (*rejected, *held))
+
+
+def _path(held: Held, routes: Collection[str]) -> Path:
+    if held.type != ROUTE:
+        return names.origin(held.type.name, held.name)
+    return ("routes", held.name) if held.name in routes else ()
 
 
 def _problem(compiled: Compiled, path: Path, held: Held) -> Problem:

@@ -12,13 +12,13 @@ from typing import Any
 
 from xds_server.discovery.references import references
 from xds_server.discovery.snapshot import EMPTY, Reference, Resource, Snapshot, content_hash
-from xds_server.discovery.types import CLUSTER, LISTENER, ROUTE
+from xds_server.discovery.types import CLUSTER, LISTENER, ROUTE, SECRET
 from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.bootstrap import bootstrap
 from xds_server.proxy.supervisor import Supervisor
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Held, Nacked
 from xds_server.serving.store import Store
-from xds_server.translate import names
+from xds_server.translate import names, tls_secrets
 from xds_server.translate.proving import (
     RouteOfHost,
     closed,
@@ -44,7 +44,8 @@ _PROBE = "probe-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """A snapshot as it may be served. `rejected` are routes of it that answer 503, as Envoy rejects what they were.
+    """A snapshot as it may be served. `rejected` are what was replaced or left out of it, because Envoy rejects it: routes,
+    and listeners and clusters that cannot be had without a rejected secret.
 
     `judged` is False when nobody judged it.
     """
@@ -77,6 +78,8 @@ class Prover:
         self._instead: dict[bytes, bytes | None] = {}
         """By rejected route: the one that answers 503 in its place, None where that was rejected too."""
         self._why: dict[bytes, Held] = {}
+        self._lost: dict[str, str] = {}
+        """Versions of rejected secrets of which no other form is known, by name."""
         self._probes = itertools.count(1)
         self._unproved = False
         self._bell = asyncio.Event()
@@ -89,13 +92,15 @@ class Prover:
         if not self.available:
             return Proof(snapshot=snapshot, judged=False)
         self._forget(snapshot)
-        mended = self._mended(snapshot)
+        mended, gone = self._mended(snapshot)
         judged = await self._judge(mended)
-        while judged and await self._search(mended):
-            mended = self._mended(snapshot)
+        while judged and (self._lose(snapshot) or await self._search(mended)):
+            mended, gone = self._mended(snapshot)
             judged = await self._judge(mended)
         rejected = {held.name: held for held in self._why.values()}
-        return Proof(snapshot=mended, rejected=tuple(rejected.values()), judged=judged)
+        return Proof(
+            snapshot=mended, rejected=(*rejected.values(), *map(self._left_out, gone)), judged=judged
+        )
 
     async def _judge(self, snapshot: Snapshot) -> bool:
         self._snapshot, self._copy = snapshot, proving_copy(snapshot, self._copy, self._routes)
@@ -124,7 +129,13 @@ class Prover:
         return all(self._answered.get(key) == version for key, version in _asked_for(current))
 
     def _forget(self, snapshot: Snapshot) -> None:
-        """Forget rejected routes that the gateway has no longer."""
+        """Forget rejected routes and secrets that the gateway has no longer."""
+        secrets = snapshot[SECRET]
+        self._lost = {
+            name: version
+            for name, version in self._lost.items()
+            if name in secrets and secrets[name].version == version
+        }
         if self._instead:
             there = {body for one in snapshot[ROUTE].values() for _, body in routes_of(one)}
             kept = {body: one for body, one in self._instead.items() if body in there}
@@ -132,8 +143,41 @@ class Prover:
             self._instead = {**kept, **stand_ins}
             self._why = {body: held for body, held in self._why.items() if body in there}
 
-    def _mended(self, snapshot: Snapshot) -> Snapshot:
-        """A snapshot with the known bad routes replaced."""
+    def _lose(self, snapshot: Snapshot) -> bool:
+        """Note secrets that were rejected and have no other form; whether there are new ones."""
+        lost = {
+            held.name: held.version
+            for held in self._store.held(PROVING)
+            if held.type == SECRET
+            and held.standing is None
+            and held.name in snapshot[SECRET]
+            and not self._store.falls_back(SECRET, held.name, held.version)
+        }
+        new = not lost.keys() <= self._lost.keys()
+        self._lost = {**self._lost, **lost}
+        return new
+
+    def _left_out(self, gone: Reference) -> Held:
+        type_, name = gone
+        return Held(
+            type=type_,
+            name=name,
+            version=self._snapshot.version(type_),
+            standing=None,
+            message=f"it cannot be had without what was rejected: {', '.join(sorted(self._lost))}",
+            node=self._judge_name(),
+            place=self._place(names.origin(type_.name, name)),
+        )
+
+    def _judge_name(self) -> str:
+        return next(iter(self._streams.values()), PROVING)
+
+    def _mended(self, snapshot: Snapshot) -> tuple[Snapshot, tuple[Reference, ...]]:
+        """A snapshot with the known bad routes replaced and without bad secrets, and what had to go for that."""
+        snapshot = self._with_routes_replaced(snapshot)
+        return tls_secrets.without(snapshot, self._lost) if self._lost else (snapshot, ())
+
+    def _with_routes_replaced(self, snapshot: Snapshot) -> Snapshot:
         if not self._instead:
             return snapshot
         final = {
@@ -202,7 +246,7 @@ class Prover:
             version=content_hash(body),
             standing=None,
             message=message,
-            node=next(iter(self._streams.values()), PROVING),
+            node=self._judge_name(),
             place=self._place(path),
             closed=True,
         )

@@ -89,6 +89,12 @@ class Quarantine:
         bad[version] = event
         return new
 
+    def falls_back(self, key: Key, version: str) -> bool:
+        """Whether another form than this version is known to be good."""
+        known = (self._accepted.get(key), self._kept.get(key))
+        bad = self._bad.get(key, {})
+        return any(one is not None and one.version != version and one.version not in bad for one in known)
+
     def adopt(self, other: Quarantine, served: Snapshot, wanted: Snapshot) -> None:
         """Take over what another group accepted and rejected of what is `wanted`.
 

@@ -171,6 +171,11 @@ class Store:
             found.setdefault((*key, held.version, held.standing), held)
         return (*found.values(), *entry.left_out)
 
+    def falls_back(self, type_: ResourceType, name: str, version: str, group: str = "") -> bool:
+        """Whether a group has a good form of a resource to fall back on when this version is rejected."""
+        audiences = self._group(group).audiences.values()
+        return any(one.quarantine.falls_back((type_, name), version) for one in audiences)
+
     def current(self, group: str = "", release: str = "") -> Snapshot | None:
         """The snapshot that the clients of a release in a group are served; None before the first one."""
         entry = self._groups.get(group)

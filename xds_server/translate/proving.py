@@ -11,8 +11,8 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
 from xds_server.discovery.snapshot import EMPTY, Resource, Snapshot
-from xds_server.discovery.types import BY_URL, CLUSTER, LISTENER, ROUTE, ResourceType
-from xds_server.translate import names
+from xds_server.discovery.types import BY_URL, CLUSTER, LISTENER, ROUTE, SECRET, ResourceType
+from xds_server.translate import names, tls_secrets
 
 LOOPBACK, DISCARD = "127.0.0.1", 9
 """Where what Envoy would look up by DNS leads to (RFC 863); nothing answers there, and nothing is asked for it."""
@@ -35,10 +35,10 @@ def proving_copy(
     """
     types = [type_ for type_ in snapshot if type_.url in BY_URL]
     copies = {**_COPY, ROUTE: lambda one: _routes(one, proved.get(one.name))}
-    return Snapshot.of(
-        {type_: list(_copies(copies.get(type_), snapshot[type_], previous[type_])) for type_ in types},
-        {type_: snapshot.version(type_) for type_ in types},
-    )
+    resources = {type_: list(_copies(copies.get(type_), snapshot[type_], previous[type_])) for type_ in types}
+    if snapshot[SECRET]:
+        resources.setdefault(CLUSTER, []).extend(tls_secrets.probes(snapshot))
+    return Snapshot.of(resources, {type_: snapshot.version(type_) for type_ in types})
 
 
 def _copies(
@@ -57,8 +57,12 @@ def _copies(
 
 
 def _listener(one: Resource) -> bytes:
-    """TCP listeners open no port. Envoy has UDP listeners open one: any that is free, on loopback."""
+    """TCP listeners open no port. Envoy has UDP listeners open one: any that is free, on loopback.
+
+    TLS needs a certificate; all others, and authorities, are judged by themselves.
+    """
     message = listener_pb2.Listener.FromString(one.body)
+    tls_secrets.separate(message, keep=1)
     socket = message.address.socket_address
     if socket.protocol == address_pb2.SocketAddress.UDP:
         socket.CopyFrom(address_pb2.SocketAddress(protocol=socket.protocol, address=LOOPBACK, port_value=0))
@@ -70,6 +74,8 @@ def _listener(one: Resource) -> bytes:
 def _cluster(cluster: Resource) -> bytes:
     """Nobody to check the health of, and no names to look up: Envoy would wait for both before it goes on."""
     message = cluster_pb2.Cluster.FromString(cluster.body)
+    if message.HasField("transport_socket"):
+        tls_secrets.separate(message, keep=0)
     if message.HasField("cluster_type"):
         message.ClearField("health_checks")
     elif message.health_checks:

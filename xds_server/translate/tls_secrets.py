@@ -1,0 +1,138 @@
+"""Which TLS contexts refer to which secrets (SDS), so that one bad secret is blamed and left out alone.
+
+Envoy builds a TLS context of all its secrets and blames the one that came last, whichever is bad. So the proving Envoy
+gets each secret in a context of its own, and a listener goes on without a certificate that Envoy rejects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import base_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
+from google.protobuf import any_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message
+
+from xds_server.discovery.snapshot import Reference, Resource, Snapshot
+from xds_server.discovery.types import CLUSTER, LISTENER, SECRET, ResourceType
+from xds_server.translate import secrets
+from xds_server.translate.wire import packed
+
+PROBE = "proof/secret/"
+"""The clusters of the proving Envoy that have one secret each; no upstream has a slash in its name."""
+_COMMON = tls_pb2.CommonTlsContext.DESCRIPTOR.full_name
+_MESSAGES: Mapping[ResourceType, type[Any]] = {LISTENER: listener_pb2.Listener, CLUSTER: cluster_pb2.Cluster}
+
+
+def probes(snapshot: Snapshot) -> Iterator[Resource]:
+    """A cluster without endpoints for each certificate and each authority."""
+    for name, one in snapshot[SECRET].items():
+        kind = secret_pb2.Secret.FromString(one.body).WhichOneof("type")
+        context = tls_pb2.UpstreamTlsContext()
+        common = context.common_tls_context
+        if kind == "tls_certificate":
+            common.tls_certificate_sds_secret_configs.append(secrets.reference(name))
+        elif kind == "validation_context":
+            common.validation_context_sds_secret_config.CopyFrom(secrets.reference(name))
+        else:
+            continue
+        socket = base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))
+        cluster = cluster_pb2.Cluster(name=f"{PROBE}{name}", type=cluster_pb2.Cluster.STATIC)
+        cluster.transport_socket.CopyFrom(socket)
+        cluster.load_assignment.cluster_name = cluster.name
+        yield Resource.of(cluster)
+
+
+def separate(message: Message, *, keep: int) -> None:
+    """Leave only the first `keep` certificates of each TLS context, and no authorities that are secrets."""
+
+    def edit(common: Any) -> bool:
+        del common.tls_certificate_sds_secret_configs[keep:]
+        for field in ("validation_context_sds_secret_config", "combined_validation_context"):
+            if common.HasField(field):
+                common.ClearField(field)
+        return True
+
+    _edit(message, edit)
+
+
+def without(snapshot: Snapshot, lost: Collection[str]) -> tuple[Snapshot, tuple[Reference, ...]]:
+    """A snapshot in which nothing refers to secrets that are `lost`, and what had to go for that.
+
+    A listener goes on with its other certificates. One that has none left, or that would not verify clients any more,
+    goes, and so does a cluster that would not verify its endpoints or not show its own certificate.
+    """
+    changed: dict[ResourceType, dict[str, Resource]] = {}
+    gone: list[Reference] = []
+    for type_, message_class in _MESSAGES.items():
+        items = changed[type_] = dict(snapshot[type_])
+        for name, one in snapshot[type_].items():
+            message = message_class.FromString(one.body)
+            kept, same = _without(message, lost, one_certificate_is_enough=type_ == LISTENER)
+            if not kept:
+                del items[name]
+                gone.append((type_, name))
+            elif not same:
+                items[name] = Resource.of(message)
+    return snapshot.replacing(changed), tuple(gone)
+
+
+def _without(
+    message: Message, lost: Collection[str], *, one_certificate_is_enough: bool
+) -> tuple[bool, bool]:
+    """Take references to `lost` secrets away. Returns whether the resource can be kept, and whether it is the same."""
+    kept, same = True, True
+
+    def edit(common: Any) -> bool:
+        nonlocal kept, same
+        wanted = list(common.tls_certificate_sds_secret_configs)
+        left = [one for one in wanted if one.name not in lost]
+        authorities = (
+            common.validation_context_sds_secret_config.name,
+            common.combined_validation_context.validation_context_sds_secret_config.name,
+        )
+        if any(name in lost for name in authorities if name):
+            kept = False
+        if len(left) < len(wanted):
+            same = False
+            kept &= bool(left) and one_certificate_is_enough
+            del common.tls_certificate_sds_secret_configs[:]
+            common.tls_certificate_sds_secret_configs.extend(left)
+        return len(left) < len(wanted)
+
+    _edit(message, edit)
+    return kept, same
+
+
+def _edit(message: Any, edit: Callable[[Any], bool]) -> bool:
+    """Apply `edit` to every CommonTlsContext below a message, also within an Any. Returns whether one was changed."""
+    if isinstance(message, any_pb2.Any):
+        inner = _unpacked(message)
+        if inner is None or not _edit(inner, edit):
+            return False
+        message.CopyFrom(packed(inner))
+        return True
+    if message.DESCRIPTOR.full_name == _COMMON:
+        return edit(message)
+    changed = False
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        if field.message_type.GetOptions().map_entry:
+            children = value.values() if field.message_type.fields_by_name["value"].message_type else ()
+        else:
+            children = value if field.is_repeated else (value,)
+        for child in children:
+            changed |= _edit(child, edit)
+    return changed
+
+
+def _unpacked(one: any_pb2.Any) -> Message | None:
+    try:
+        found = descriptor_pool.Default().FindMessageTypeByName(one.type_url.rpartition("/")[2])
+    except KeyError:
+        return None
+    return message_factory.GetMessageClass(found).FromString(one.value)
