@@ -49,6 +49,7 @@ class Rule:
     when: str | None = option(
         "A CEL condition over request, claims, consumer, plan, user, provider, authenticated_by, source and connection.",
         default=None,
+        multiline=True,
     )
     shadow: bool = option("Only count what would be refused (`rbac.authorize.shadow_denied`).", default=False)
 

@@ -19,8 +19,8 @@ class ErrorOverride:
 
     status: int | None = option("The status.", default=None, minimum=400, maximum=599)
     headers: Mapping[str, str] = option("More response headers.", default=_EMPTY)
-    title: str | None = option("The problem's `title`.", default=None)
-    detail: str | None = option("The problem's `detail`.", default=None)
+    title: str | None = option("The problem's `title`.", default=None, multiline=True)
+    detail: str | None = option("The problem's `detail`.", default=None, multiline=True)
     type: str | None = option("The problem's `type`, a URI.", default=None)
     body: Mapping[str, Any] | None = option("The whole body as JSON, instead of the problem.", default=None)
 

@@ -120,7 +120,9 @@ class Respond:
     """Answer from the gateway itself."""
 
     status: int = option("The status.", default=200, minimum=200, maximum=599)
-    body: str | Mapping[str, Any] | None = option("Text, or a mapping that is sent as JSON.", default=None)
+    body: str | Mapping[str, Any] | None = option(
+        "Text, or a mapping that is sent as JSON.", default=None, multiline=True
+    )
     content_type: str | None = option("Default: text/plain, or application/json for a mapping.", default=None)
     headers: Mapping[str, str] = option("More response headers.", default=_EMPTY)
 
