@@ -37,19 +37,21 @@ class Rule:
     """Who may call. Everything that is written must hold; whoever it does not name may not."""
 
     scopes: tuple[str, ...] = option(
-        "All of these must be words of the `scope` claim, or elements of `scp`.", default=()
+        "All of these must be words of the `scope` claim, or elements of `scp`.", default=(), narrows=True
     )
     claims: Mapping[str, Wanted | tuple[Wanted, ...]] = option(
         "Each claim equals, or is a list that holds, the value or one of the values; a dot enters nested claims, `\\.` is a dot within a name.",
         default=_NO_CLAIMS,
+        narrows=True,
     )
-    consumers: tuple[str, ...] = option("One of these.", default=(), refers="consumers")
-    plans: tuple[str, ...] = option("On one of these.", default=(), refers="plans")
-    methods: tuple[str, ...] = option("One of these HTTP methods.", default=())
+    consumers: tuple[str, ...] = option("One of these.", default=(), refers="consumers", narrows=True)
+    plans: tuple[str, ...] = option("On one of these.", default=(), refers="plans", narrows=True)
+    methods: tuple[str, ...] = option("One of these HTTP methods.", default=(), narrows=True)
     when: str | None = option(
         "A CEL condition over request, claims, consumer, plan, user, provider, authenticated_by, source and connection.",
         default=None,
         multiline=True,
+        narrows=True,
     )
     shadow: bool = option("Only count what would be refused (`rbac.authorize.shadow_denied`).", default=False)
 

@@ -56,6 +56,7 @@ class FaultSettings:
         default=None,
         pattern=HEADER_NAME,
         shape="a header's name",
+        narrows=True,
     )
 
     def check(self) -> Iterator[Mistake]:

@@ -105,8 +105,10 @@ class OidcClient:
 class Provider:
     """An issuer of JSON Web Tokens (RFC 7519)."""
 
-    issuer: str | None = option("The `iss` claim that tokens must have; any when left out.", default=None)
-    audiences: tuple[str, ...] = option("One of these must be in the `aud` claim.", default=())
+    issuer: str | None = option(
+        "The `iss` claim that tokens must have; any when left out.", default=None, narrows=True
+    )
+    audiences: tuple[str, ...] = option("One of these must be in the `aud` claim.", default=(), narrows=True)
     jwks: Jwks = option("The public keys.")
     claim_headers: Mapping[str, str] = option(
         "Claims that the upstream sees as headers; a dot enters nested claims, `\\.` is a dot within a name.",
@@ -114,10 +116,10 @@ class Provider:
     )
     clock_skew: timedelta = option("Tolerance for `exp` and `nbf`.", default=timedelta(seconds=60), minimum=0)
     from_headers: tuple[str, ...] = option(
-        "Headers that hold the token; default: `authorization: Bearer …`.", default=()
+        "Headers that hold the token; default: `authorization: Bearer …`.", default=(), narrows=True
     )
-    from_query: tuple[str, ...] = option("Query parameters that hold the token.", default=())
-    from_cookies: tuple[str, ...] = option("Cookies that hold the token.", default=())
+    from_query: tuple[str, ...] = option("Query parameters that hold the token.", default=(), narrows=True)
+    from_cookies: tuple[str, ...] = option("Cookies that hold the token.", default=(), narrows=True)
     forward: bool = option("Whether the upstream sees the token.", default=True)
     require_expiration: bool = option("Refuse tokens without `exp`.", default=False)
     oidc: OidcClient | None = option(
@@ -233,10 +235,14 @@ class Plan:
     """Limits that hold for each consumer on the plan, counted across the gateway."""
 
     rate_limit: Limit | tuple[Limit, ...] | None = option(
-        "Requests, in one or several windows.", default=None
+        "Requests, in one or several windows.", default=None, narrows=True
     )
-    quota: Quota | tuple[Quota, ...] | None = option("Bytes, in one or several windows.", default=None)
-    concurrency: int | None = option("Requests at the same time.", default=None, minimum=1, maximum=2**31)
+    quota: Quota | tuple[Quota, ...] | None = option(
+        "Bytes, in one or several windows.", default=None, narrows=True
+    )
+    concurrency: int | None = option(
+        "Requests at the same time.", default=None, minimum=1, maximum=2**31, narrows=True
+    )
 
     def check(self) -> Iterator[Mistake]:
         """Yield a mistake for two limits with the same window, and for what no proxy can count alone."""

@@ -23,8 +23,8 @@ DENIED = "ip_denied"
 class IpAccessSettings:
     """Addresses and networks (CIDR). What is denied is denied even where it is allowed."""
 
-    allow: tuple[str, ...] = option("Only these may call; all when left out.", default=())
-    deny: tuple[str, ...] = option("These may not.", default=())
+    allow: tuple[str, ...] = option("Only these may call; all when left out.", default=(), narrows=True)
+    deny: tuple[str, ...] = option("These may not.", default=(), narrows=True)
 
     def check(self) -> Iterator[Mistake]:
         """Yield a mistake for each entry that is no address."""

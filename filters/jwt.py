@@ -35,9 +35,9 @@ class JwtSettings:
         "a provider, or a list of providers of which any suffices",
         {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
     )
-    provider: str | None = option("Tokens of this provider.", default=None, refers="identity")
-    any: tuple[str, ...] = option("A token of any of these.", default=(), refers="identity")
-    all: tuple[str, ...] = option("A token of each of these.", default=(), refers="identity")
+    provider: str | None = option("Tokens of this provider.", default=None, refers="identity", narrows=True)
+    any: tuple[str, ...] = option("A token of any of these.", default=(), refers="identity", narrows=True)
+    all: tuple[str, ...] = option("A token of each of these.", default=(), refers="identity", narrows=True)
     optional: bool = option("Let requests without a token pass; a bad token is still refused.", default=False)
 
     @classmethod

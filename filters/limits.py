@@ -35,6 +35,7 @@ class Limit:
         "Who is counted: consumer, ip, route, header:NAME, claim:NAME; a list combines. "
         "Default: the consumer where one is identified, else the client address.",
         default=None,
+        narrows=True,
     )
     algorithm: Literal["fixed_window", "sliding_window", "token_bucket"] | None = option(
         "How a window is counted; default fixed_window, or token_bucket where `burst` is given.", default=None
@@ -53,7 +54,9 @@ class Limit:
         "The answer when the counters cannot be reached.", default="allow"
     )
     shadow: bool = option("Count and report but never reject.", default=False)
-    count: tuple[int, ...] = option("Only responses with these statuses are counted.", default=())
+    count: tuple[int, ...] = option(
+        "Only responses with these statuses are counted.", default=(), narrows=True
+    )
     cost: int | str = option("What a request costs: a number, or header:NAME.", default=1)
 
     @property
@@ -125,7 +128,9 @@ class Quota:
     bytes: Size = option("Bytes that each window allows.", minimum=1, maximum=MOST_BYTES)
     per: Period = option("The window.")
     direction: Literal["in", "out", "both"] = option("Which bodies count.", default="both")
-    by: str | tuple[str, ...] | None = option("Who is counted, as for rate_limit.", default=None)
+    by: str | tuple[str, ...] | None = option(
+        "Who is counted, as for rate_limit.", default=None, narrows=True
+    )
     timezone: str = option("Time zone of the windows (IANA name).", default="UTC")
     shadow: bool = option("Count and report but never reject.", default=False)
 
@@ -148,7 +153,9 @@ class ConcurrencyLimit:
         (int,), "a number of requests", {"type": "integer", "minimum": 1}
     )
     requests: int = option("Requests that may be under way at the same time.", minimum=1, maximum=2**31)
-    by: str | tuple[str, ...] | None = option("Who is counted, as for rate_limit.", default=None)
+    by: str | tuple[str, ...] | None = option(
+        "Who is counted, as for rate_limit.", default=None, narrows=True
+    )
     lease: timedelta = option(
         "After this a request no longer counts, be it under way or lost with a proxy that crashed.",
         default=timedelta(minutes=10),

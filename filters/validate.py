@@ -28,16 +28,20 @@ _WITH_BODY = ("PATCH", "POST", "PUT")
 class ValidateSettings:
     """What a request must have."""
 
-    required_headers: tuple[str, ...] = option("Headers that must be there and not empty; 400.", default=())
+    required_headers: tuple[str, ...] = option(
+        "Headers that must be there and not empty; 400.", default=(), narrows=True
+    )
     content_types: tuple[str, ...] = option(
         "Media types of request bodies, such as `application/json`, `image/*` or `application/*+json`; 415.",
         default=(),
+        narrows=True,
     )
     max_body: Size | None = option(
         "The request body; 413 above it. Buffered before it is forwarded.",
         default=None,
         minimum=1,
         maximum=2**32 - 1,
+        narrows=True,
     )
 
     def check(self) -> Iterator[Mistake]:

@@ -85,7 +85,7 @@ class HttpService:
         default=(),
     )
     client_headers: tuple[str, ...] = option(
-        "Headers of its refusal that the client sees; default: all.", default=()
+        "Headers of its refusal that the client sees; default: all.", default=(), narrows=True
     )
 
     @classmethod

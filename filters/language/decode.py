@@ -265,8 +265,23 @@ def _referred(value: Any) -> tuple[str, ...]:
     return value if isinstance(value, tuple) else () if value is None else (value,)
 
 
+def _narrowing(decode: Decoder) -> Decoder:
+    """A decoder of a key that names some out of all: if nothing stands under it, all would be meant."""
+
+    def decode_some(value: Any, path: Path, problems: Problems) -> Any:
+        if value is not None and value not in ([], {}, ""):
+            return decode(value, path, problems)
+        message = f"nothing stands under '{path[-1]}', which would be the same as to leave it out"
+        remedy = f"name what is meant, or remove '{path[-1]}'"
+        found = "an empty mapping" if value == {} else "an empty list" if value == [] else shown(value)
+        problems.append(Problem(path=path, message=message, value=found, remedy=remedy))
+        return INVALID
+
+    return decode_some
+
+
 def _fields(
-    by_key: dict[str, tuple[str, Decoder]], value: Any, path: Path, problems: Problems
+    by_key: dict[str, tuple[str, Decoder, bool]], value: Any, path: Path, problems: Problems
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, item in value.items():
@@ -276,7 +291,7 @@ def _fields(
             problems.append(
                 Problem(path=(*path, key), message=f"unknown key '{key}'", remedy=remedy, at_key=True)
             )
-        elif item is not None:
+        elif item is not None or known[2]:
             values[known[0]] = _decoded(known[1], item, (*path, key), problems)
     return values
 
@@ -286,8 +301,8 @@ def _object(cls: type) -> Decoder:
     hints = typing.get_type_hints(cls)
     fields = [field for field in dataclasses.fields(cls) if "about" in field.metadata]
     by_key = {
-        field_key(field): (field.name, _compile(hints[field.name], field.metadata["about"]))
-        for field in fields
+        field_key(field): (field.name, _compile_key(hints[field.name], about), about.narrows)
+        for field, about in ((field, field.metadata["about"]) for field in fields)
     }
     missing = dataclasses.MISSING
     required = [field_key(field) for field in fields if field.default is missing is field.default_factory]
@@ -320,6 +335,11 @@ def _object(cls: type) -> Decoder:
         return result if len(problems) == before else INVALID
 
     return decode
+
+
+def _compile_key(annotation: Any, about: About) -> Decoder:
+    decode = _compile(annotation, about)
+    return _narrowing(decode) if about.narrows else decode
 
 
 def _placed(mistake: Mistake, path: Path, value: object) -> Problem:

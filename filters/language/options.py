@@ -45,7 +45,8 @@ class About:
 
     `minimum` and `maximum` bound numbers, sizes and durations (seconds); `pattern` is a regular expression
     that the whole text must match, `shape` says it in words; `refers` names the section in which the value must
-    be a name; `secret` hides the value everywhere; `multiline` lets a text have line breaks and control characters.
+    be a name; `secret` hides the value everywhere; `multiline` lets a text have line breaks and control characters;
+    `narrows` says that the key names what is meant out of all, so that nothing under it would mean all, and is an error.
     """
 
     doc: str
@@ -58,6 +59,7 @@ class About:
     secret: bool = False
     multiline: bool = False
     minimum_items: int = 0
+    narrows: bool = False
     example: str = ""
 
 

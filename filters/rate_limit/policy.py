@@ -95,6 +95,14 @@ def _rejected(name: str, title: str) -> Reason:
     return Reason(name=name, title=title, status=429, when=when, own_body=True)
 
 
+def _check_level(settings: Levels) -> Iterator[Mistake]:
+    written = settings.places[-1][1]
+    if written == ():
+        yield Mistake("an empty list limits nothing", "write a limit, or 'off'", value=[])
+    for mistake in repeated_windows("", written):
+        yield Mistake(mistake.message, mistake.remedy, path=mistake.path[1:])
+
+
 class _Cumulative(Policy[Levels]):
     """Limits that are written at several levels and all apply. `plan_limits` gives Envoy what it needs for them."""
 
@@ -136,8 +144,7 @@ class RateLimit(_Cumulative):
 
     def check(self, settings: Levels, context: Context) -> Iterator[Mistake]:
         """Yield mistakes of the nearest level."""
-        for mistake in repeated_windows("", settings.places[-1][1]):
-            yield Mistake(mistake.message, mistake.remedy, path=mistake.path[1:])
+        yield from _check_level(settings)
 
     def unforwarded(self, settings: Any) -> Any:
         """Local limits, which Envoy counts wherever they stand."""
@@ -164,8 +171,7 @@ class QuotaLimit(_Cumulative):
 
     def check(self, settings: Levels, context: Context) -> Iterator[Mistake]:
         """Yield mistakes of the nearest level."""
-        for mistake in repeated_windows("", settings.places[-1][1]):
-            yield Mistake(mistake.message, mistake.remedy, path=mistake.path[1:])
+        yield from _check_level(settings)
 
 
 class Concurrent(_Cumulative):

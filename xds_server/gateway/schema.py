@@ -78,11 +78,21 @@ def _fields(cls: Any, definitions: dict[str, Schema]) -> Schema:
         if about is None:
             continue
         key = field_key(field)
-        properties[key] = _described(_type(hints[field.name], about, definitions), about, field)
+        found = _type(hints[field.name], about, definitions)
+        properties[key] = _described(_some(found) if about.narrows else found, about, field)
         if field.default is dataclasses.MISSING is field.default_factory:
             required.append(key)
     result: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
     return result | ({"required": required} if required else {})
+
+
+def _some(found: Schema) -> Schema:
+    """Without what would be nothing."""
+    if "anyOf" in found:
+        return found | {"anyOf": [_some(one) for one in found["anyOf"]]}
+    bounds = {"array": {"minItems": 1}, "object": {"minProperties": 1}, "string": {"minLength": 1}}
+    kind = found.get("type")
+    return found | (bounds.get(kind, {}) if isinstance(kind, str) else {})
 
 
 def _described(found: Schema, about: About, field: dataclasses.Field[Any]) -> Schema:

@@ -28,7 +28,9 @@ class ClientCertificate:
     ca: DataSource = option("The authorities that sign client certificates, PEM.")
     required: bool = option("Whether a client without a certificate is refused.", default=True)
     subject_alt_names: tuple[str, ...] = option(
-        "Only these names (DNS or URI, `*.example.com` for subdomains); all when left out.", default=()
+        "Only these names (DNS or URI, `*.example.com` for subdomains); all when left out.",
+        default=(),
+        narrows=True,
     )
 
 
@@ -43,8 +45,12 @@ class DownstreamTls:
     )
     minimum_version: TlsVersion = option("The oldest TLS version accepted.", default="1.2")
     maximum_version: TlsVersion = option("The newest TLS version accepted.", default="1.3")
-    client_certificate: ClientCertificate | None = option("Ask clients for a certificate.", default=None)
-    cipher_suites: tuple[str, ...] = option("Cipher suites for TLS 1.2, in BoringSSL's names.", default=())
+    client_certificate: ClientCertificate | None = option(
+        "Ask clients for a certificate.", default=None, narrows=True
+    )
+    cipher_suites: tuple[str, ...] = option(
+        "Cipher suites for TLS 1.2, in BoringSSL's names.", default=(), narrows=True
+    )
 
     def check(self) -> Iterator[Mistake]:
         """Yield a mistake when no version is left."""
@@ -89,8 +95,11 @@ class Limits:
         "The request body; 413 above it. The body is then buffered before it is forwarded.",
         default=None,
         minimum=1,
+        narrows=True,
     )
-    max_connections: int | None = option("Open connections of this listener.", default=None, minimum=1)
+    max_connections: int | None = option(
+        "Open connections of this listener.", default=None, minimum=1, narrows=True
+    )
     max_requests_per_connection: int | None = option(
         "A connection is drained after so many.", default=None, minimum=1
     )
@@ -108,7 +117,7 @@ class Listener:
 
     port: int = option("The port.", minimum=1, maximum=65535)
     address: str = option("The address to bind to; `::` binds to IPv6 and IPv4.", default="0.0.0.0")
-    tls: DownstreamTls | None = option("Speak TLS; plain HTTP when left out.", default=None)
+    tls: DownstreamTls | None = option("Speak TLS; plain HTTP when left out.", default=None, narrows=True)
     http3: bool = option(
         "Also speak HTTP/3 (QUIC) on the same UDP port, and say so by Alt-Svc.", default=False
     )

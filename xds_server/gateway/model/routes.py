@@ -276,11 +276,13 @@ class Route:
     """Which requests, and what becomes of them: one of upstream, split, redirect and respond."""
 
     path: str = option("`/x` exact, `/x/*` prefix, `/x/{id}` template, `~^/regex` RE2.", default="/*")
-    hosts: tuple[str, ...] = option("Exact or `*.example.com`; all when left out.", default=())
-    listeners: tuple[str, ...] = option("All when left out.", default=(), refers="listeners")
-    methods: tuple[str, ...] = option("All when left out.", default=())
-    headers: Mapping[str, ValueMatch] = option("Headers that must match.", default=_EMPTY)
-    query: Mapping[str, ValueMatch] = option("Query parameters that must match.", default=_EMPTY)
+    hosts: tuple[str, ...] = option("Exact or `*.example.com`; all when left out.", default=(), narrows=True)
+    listeners: tuple[str, ...] = option("All when left out.", default=(), refers="listeners", narrows=True)
+    methods: tuple[str, ...] = option("All when left out.", default=(), narrows=True)
+    headers: Mapping[str, ValueMatch] = option("Headers that must match.", default=_EMPTY, narrows=True)
+    query: Mapping[str, ValueMatch] = option(
+        "Query parameters that must match.", default=_EMPTY, narrows=True
+    )
     upstream: str | None = option("Forward there.", default=None, refers="upstreams")
     split: Mapping[str, int] | None = option(
         "Forward by weight: {orders: 90, orders-next: 10}.", default=None, refers="upstreams"
@@ -300,7 +302,10 @@ class Route:
         "Requests of one client go to one endpoint.", default=None
     )
     max_body: Size | None = option(
-        "The request body; 413 above it. Buffered before it is forwarded.", default=None, minimum=1
+        "The request body; 413 above it. Buffered before it is forwarded.",
+        default=None,
+        minimum=1,
+        narrows=True,
     )
     request_headers: HeaderMutation | None = option("Change headers towards the upstream.", default=None)
     response_headers: HeaderMutation | None = option("Change headers towards the client.", default=None)

@@ -141,7 +141,9 @@ class HealthCheck:
         "http: the path to ask for.", default=None, pattern=r"/\S*", shape="a path such as /healthz"
     )
     host: str | None = option("http: the Host header; default the upstream's name.", default=None)
-    expected_statuses: tuple[int, ...] = option("http: statuses that mean healthy.", default=(200,))
+    expected_statuses: tuple[int, ...] = option(
+        "http: statuses that mean healthy.", default=(200,), narrows=True
+    )
     service: str = option("grpc: the service asked for.", default="")
     interval: timedelta = option("Between two checks.", default=timedelta(seconds=5), minimum=0.001)
     timeout: timedelta = option("Time limit of one check.", default=timedelta(seconds=1), minimum=0.001)
@@ -212,12 +214,14 @@ class UpstreamTls:
     sni: str | None = option(
         "Server name to ask for; default the host name of the first endpoint.", default=None
     )
-    ca: DataSource | None = option("Authorities that are trusted, PEM; default the system's.", default=None)
+    ca: DataSource | None = option(
+        "Authorities that are trusted, PEM; default the system's.", default=None, narrows=True
+    )
     subject_alt_names: tuple[str, ...] = option(
-        "The certificate must carry one of these names; default the server name.", default=()
+        "The certificate must carry one of these names; default the server name.", default=(), narrows=True
     )
     client_certificate: str | None = option(
-        "A secret to show to the endpoints (mTLS).", default=None, refers="secrets"
+        "A secret to show to the endpoints (mTLS).", default=None, refers="secrets", narrows=True
     )
     verify: bool = option("Whether the certificate is verified; switch off for tests only.", default=True)
     minimum_version: Literal["1.0", "1.1", "1.2", "1.3"] = option(
