@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, ClassVar
 
 from envoy.config.core.v3 import backoff_pb2, base_pb2, http_uri_pb2
@@ -109,6 +109,7 @@ def jwt_provider(name: str, provider: Provider, contents: Mapping[DataSource, by
         from_cookies=provider.from_cookies,
         payload_in_metadata=name,
         failed_status_in_metadata=failure_key(name),
+        header_in_metadata=header_key(name),
         clock_skew_seconds=int(provider.clock_skew.total_seconds()),
         jwt_cache_config=pb.JwtCacheConfig(jwt_cache_size=1000, jwt_max_token_size=LARGEST_TOKEN),
     )
@@ -125,9 +126,17 @@ def failure_key(provider: str) -> str:
     return f"failure/{provider}"
 
 
+def header_key(provider: str) -> str:
+    """The key of the filter's metadata under which the header of a provider's token stands."""
+    return f"header/{provider}"
+
+
+_BEARER = tuple("".join(letters) + " " for letters in product(*((one.upper(), one) for one in "bearer")))
+"""RFC 9110 section 11.1: the name of a scheme is case-insensitive; Envoy's prefix is not."""
+
+
 def _token_headers(name: str) -> Iterator[pb.JwtHeader]:
-    """RFC 9110 section 11.1: the name of a scheme is case-insensitive; Envoy's prefix is not."""
-    for prefix in ("Bearer ", "bearer ") if name.lower() == "authorization" else ("",):
+    for prefix in _BEARER if name.lower() == "authorization" else ("",):
         yield pb.JwtHeader(name=name.lower(), value_prefix=prefix)
 
 
@@ -215,6 +224,7 @@ class Jwt(Policy[JwtSettings]):
             "The token's algorithm is not accepted",
             "Jwt_header_[alg]_is_not_supported",
         ),
+        failure("jwt_unsupported_extension", "The token needs an extension that is not supported"),
         failure("jwt_keys_unavailable", "The issuer has no key that can be used", 503),
         _reason("jwks_unavailable", "The issuer's keys cannot be fetched", "Jwks", status=503),
         _reason("jwt_malformed", "The token is malformed", ""),

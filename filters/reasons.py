@@ -142,6 +142,12 @@ REASONS: tuple[Reason, ...] = (
         when=details_begin("upgrade_failed"),
     ),
     Reason(
+        name="bad_authority",
+        title="There is more than one Host",
+        status=400,
+        when=f"xds.route_name == '400/authority' && {details('direct_response')}",
+    ),
+    Reason(
         name="bad_path",
         title="The path is malformed",
         status=400,

@@ -227,6 +227,12 @@ local function doubled(rule, headers)
   return false
 end
 
+-- RFC 7515 section 4.1.11: a token is refused whose header names an extension that must be understood. Envoy reads none.
+local function critical(tokens, key)
+  local header = tokens["header/" .. key]
+  return header ~= nil and header.crit ~= nil
+end
+
 function METHODS.jwt(rule, handle)
   if doubled(rule, handle:headers()) then
     return nil, "jwt_malformed"
@@ -235,7 +241,9 @@ function METHODS.jwt(rule, handle)
   local reason, found = "jwt_missing", nil
   for _, provider in ipairs(rule.providers) do
     local all = tokens[provider]
-    if all ~= nil then
+    if all ~= nil and critical(tokens, provider) then
+      return nil, "jwt_unsupported_extension"
+    elseif all ~= nil then
       found = found or {
         consumer = consumer_of(provider, all), claims = all, provider = provider,
       }
@@ -270,6 +278,8 @@ function METHODS.oidc(rule, handle)
   if all == nil then
     local reason = refusal(tokens, rule.key, listed(rule.keyless, rule.provider))
     return nil, (reason == "jwt_missing" or reason == "jwt_expired") and "oidc_expired" or reason
+  elseif critical(tokens, rule.key) then
+    return nil, "jwt_unsupported_extension"
   end
   return { consumer = consumer_of(rule.provider, all), claims = all, provider = rule.provider }
 end
@@ -482,7 +492,8 @@ local PLACES = {
   mtls = function() end,
   jwt = function(rule, _, gone, kept, tokens)
     for _, one in ipairs(rule.places) do
-      local set = one.forward and tokens[one.provider] ~= nil and kept or gone
+      local verified = tokens[one.provider] ~= nil and not critical(tokens, one.provider)
+      local set = one.forward and verified and kept or gone
       for kind, names in pairs(one.names) do
         put(set[kind], names)
       end

@@ -98,11 +98,26 @@ JWT_CASES = (
     _missing("a token without its scheme", headers=lambda: (("authorization", tokens.token()),)),
     _missing("a token in the query where only the header counts", path="/corp?access_token=x"),
     *(_good(alg, lambda alg=alg: tokens.token(alg), x_user_id="ann") for alg in tokens.KEYS),
-    Case(
-        name="the scheme in lower case",
-        path="/corp",
-        status=200,
-        headers=lambda: (("authorization", f"bearer {tokens.token()}"),),
+    *(
+        Case(
+            name=f"the scheme as {scheme!r}",
+            path="/corp",
+            status=200,
+            headers=lambda scheme=scheme: (("authorization", f"{scheme} {tokens.token()}"),),
+        )
+        for scheme in ("bearer", "BEARER", "bEARER", "BearER", "Bearer ")
+    ),
+    _missing(
+        "a scheme that begins like it", headers=lambda: (("authorization", f"Bearers {tokens.token()}"),)
+    ),
+    _good("a header with more members", lambda: tokens.with_header(typ="at+jwt", x="y")),
+    *(
+        _bad(
+            f"a critical extension: {crit}",
+            "jwt_unsupported_extension",
+            lambda crit=crit: tokens.with_header(crit=crit),
+        )
+        for crit in (["b64"], ["exp"], [], "x")
     ),
     _good("a nested claim as a header", lambda: tokens.token(realm={"level": 3}), x_level="3"),
     _good(
@@ -452,6 +467,8 @@ CREDENTIAL_CASES = (
     _refuse("any of four, another audience", "/any", "jwt_wrong_audience", bearer(lambda: tokens.token(aud="x")), "Bearer"),
     _refuse("any of four, an unknown kid", "/any", "jwt_unknown_key", bearer(lambda: tokens.token(kid="x")), "Bearer"),
     _refuse("any of four, not yet valid", "/any", "jwt_not_yet_valid", bearer(lambda: tokens.token(nbf=tokens.now() + 90)), "Bearer"),
+    _refuse("any of four, a critical extension", "/any", "jwt_unsupported_extension", bearer(lambda: tokens.with_header(crit=["x"])), "Bearer"),
+    _pass("any of four, a good key beside a critical extension", "/any", lambda: (*bearer(lambda: tokens.with_header(crit=["x"]))(), ("x-api-key", ACME)), {**IS_ACME, "authorization": None}),
     _refuse("any of four, a wrong key", "/any", "api_key_unknown", key("x")),
     _pass("both, of one consumer", "/both", lambda: (*bearer(lambda: tokens.token(azp="acme-app"))(), ("x-api-key", ACME)), IS_ACME),
     _pass("both, where the token names no consumer", "/both", lambda: (*bearer(tokens.token)(), ("x-api-key", ACME)), IS_ACME),

@@ -9,6 +9,7 @@ import warnings
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes, hmac
+from cryptography.hazmat.primitives.asymmetric import padding
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 
@@ -44,6 +45,14 @@ def token(algorithm: str = "RS256", *, key: Any = None, kid: str | None = None, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # RFC 9864 renames EdDSA, issuers and Envoy still say EdDSA
         return jwt.encode(header, claims(**more), key, algorithms=[algorithm])
+
+
+def with_header(**more: Any) -> str:
+    """A good token whose header has more members, as libraries would not write it."""
+    header = {"alg": "RS256", "kid": RSA.kid, **more}
+    signed = f"{_part(header)}.{_part(claims())}"
+    signature = RSA.private_key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+    return f"{signed}.{_encoded(signature)}"
 
 
 def unsigned(**more: Any) -> str:

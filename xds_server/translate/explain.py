@@ -73,6 +73,8 @@ def explain(gateway: Gateway, request: Request, listener: str | None = None) -> 
     found = gateway.sections.listeners[name]
     path, notes = _normalized(parts.path or "/", found)
     host = parts.hostname.rstrip(".").lower()
+    if "," in parts.netloc:
+        return _answer(name, host, path, (), None, "400: a host has no comma", notes=notes)
     if found.redirect_to_https is not False:
         return _answer(name, host, path, (), None, "308 to https (redirect_to_https)", notes=notes)
     hosts = virtual_hosts.by_host(virtual_hosts.selected(gateway.ranked.values(), name))

@@ -56,6 +56,8 @@ REJECTED = "503/"
 BAD_PATH = "400/path"
 REDIRECT_TO_HTTPS = "redirect-to-https"
 """The route that refuses dot segments with parameters; local replies recognize it."""
+BAD_AUTHORITY = "400/authority"
+"""The route that refuses an authority with a comma; local replies recognize it."""
 
 
 def route_origin(route: str) -> tuple[str, ...]:

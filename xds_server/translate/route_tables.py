@@ -51,7 +51,9 @@ class RouteTables:
             if known is None or known[0] != members or known[1] != bodies:
                 known = (members, bodies, self._host(host, members, bodies))
             hosts[host] = known
-        return [body for _, _, body in hosts.values()]
+        # An authority that is none of these may still be one that is refused.
+        others = () if "*" in hosts else (virtual_hosts.virtual_host("*", ()),)
+        return [*(body for _, _, body in hosts.values()), *others]
 
     def forget(self, listeners: Container[str]) -> None:
         """Drop what is kept for listeners that are no more."""

@@ -379,6 +379,15 @@ def not_allowed(name: str, route: Route, allow: Iterable[str]) -> bytes:
     return result.SerializeToString(deterministic=True)
 
 
+def bad_authority() -> pb.Route:
+    """Refuse several Host lines (RFC 9112 section 3.2), which Envoy joins by commas; no host has a comma."""
+    result = pb.Route(name=names.BAD_AUTHORITY, match=pb.RouteMatch(prefix="/"))
+    matcher = string_pb2.StringMatcher(contains=",")
+    result.match.headers.append(pb.HeaderMatcher(name=":authority", string_match=matcher))
+    result.direct_response.status = 400
+    return result
+
+
 def bad_paths() -> Iterator[bytes]:
     """Refuse what is left of dot segments with parameters (``/..;x/``): some upstreams would resolve them.
 

@@ -205,6 +205,7 @@ def _extension(one: HttpFilter) -> Resource:
 
 def _to_https(listener: Listener) -> bytes:
     host = route_components_pb2.VirtualHost(name=names.REDIRECT_TO_HTTPS, domains=["*"])
+    host.routes.append(routes.bad_authority())
     route = host.routes.add(name=names.REDIRECT_TO_HTTPS, match=route_components_pb2.RouteMatch(prefix="/"))
     route.redirect.https_redirect = True
     route.redirect.response_code = route_components_pb2.RedirectAction.PERMANENT_REDIRECT

@@ -123,7 +123,8 @@ def _fits(pattern: PathMatch, exact: PathMatch) -> bool:
 def virtual_host(host: str, parts: Iterable[bytes]) -> bytes:
     """A serialized VirtualHost of parts, each of them routes as `joined` makes them."""
     head = route_components_pb2.VirtualHost(name=host, domains=[host])
-    return head.SerializeToString(deterministic=True) + _BAD_PATH + b"".join(parts)
+    refused = _BAD_AUTHORITY + _BAD_PATH if host.startswith("*") else _BAD_PATH
+    return head.SerializeToString(deterministic=True) + refused + b"".join(parts)
 
 
 def joined(bodies: Iterable[bytes]) -> bytes:
@@ -146,4 +147,5 @@ def route_configuration(listener: str, alt_svc: str | None, hosts: Iterable[byte
     )
 
 
+_BAD_AUTHORITY = joined([routes.bad_authority().SerializeToString(deterministic=True)])
 _BAD_PATH = joined(routes.bad_paths())

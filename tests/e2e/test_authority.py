@@ -1,0 +1,50 @@
+"""An authority with a comma, which is how Envoy tells several Host lines, is refused whatever hosts the routes have."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.gateway import Gateway, free_port, write
+
+YAML = """
+listeners:
+  exact: {{port: {exact}, address: 127.0.0.1}}
+  wildcard: {{port: {wildcard}, address: 127.0.0.1}}
+  moved: {{port: {moved}, address: 127.0.0.1, redirect_to_https: true}}
+routes:
+  exact: {{hosts: [api.example.com], listeners: [exact], respond: {{body: exact}}}}
+  wildcard: {{hosts: ["*.example.com"], listeners: [wildcard], respond: {{body: wildcard}}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    logs = tmp_path_factory.mktemp("authority")
+    text = YAML.format(exact=free_port(), wildcard=free_port(), moved=free_port())
+    with Gateway(write(logs / "gateway", gateway=text), logs) as gateway:
+        yield gateway
+
+
+def _status(gateway: Gateway, listener: str, *hosts: str) -> int:
+    lines = "".join(f"host: {host}\r\n" for host in hosts)
+    port = gateway.compiled.gateway.sections.listeners[listener].port
+    with socket.create_connection(("127.0.0.1", port), 20) as connection:
+        connection.sendall(f"GET / HTTP/1.1\r\n{lines}connection: close\r\n\r\n".encode())
+        return int(connection.makefile("rb").readline().split()[1])
+
+
+@pytest.mark.parametrize(("listener", "status"), [("exact", 200), ("wildcard", 200), ("moved", 308)])
+def test_several_hosts_are_refused(gateway: Gateway, listener: str, status: int) -> None:
+    assert _status(gateway, listener, "api.example.com") == status
+    assert _status(gateway, listener, "api.example.com", "api.example.com") == 400
+    assert _status(gateway, listener, "evil.test", "api.example.com") == 400
+    assert _status(gateway, listener, "api.example.com", "evil.test") == 400
+    assert _status(gateway, listener, "a,api.example.com:80") == 400
+
+
+@pytest.mark.parametrize("listener", ["exact", "wildcard"])
+def test_another_host_is_not_found_as_before(gateway: Gateway, listener: str) -> None:
+    assert _status(gateway, listener, "example.org") == 404
