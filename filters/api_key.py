@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from filters import consumers
+from filters import consumers, framing
 from filters.credentials import failure, identity_part, keys_elsewhere
 from filters.language import Mistake, Shorthand, option
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
@@ -33,6 +33,11 @@ class ApiKeySettings:
     def short(cls, value: bool) -> ApiKeySettings:
         """Read ``true``."""
         return cls()
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake for a header that cannot hold a key."""
+        if self.header is not None and (framed := framing.check(self.header, ("header",))) is not None:
+            yield Mistake(framed.message, "write another header", path=framed.path, value=self.header)
 
     def rule(self) -> Mapping[str, Any]:
         """What the script needs to know."""

@@ -33,10 +33,11 @@ def protected(context: Context) -> tuple[str, ...]:
     return tuple(sorted(variant for name in names for variant in _variants(name)))
 
 
-def without(names: Iterable[str]) -> Mapping[str, Message]:
+def without(names: Iterable[str], *, responses: Iterable[str] = ()) -> Mapping[str, Message]:
     """What a route carries on which only the gateway says these headers too; a * at the end matches any rest.
 
     What a service must see of the client stays: credentials, and whatever a pattern would take away beside its own.
+    `responses` are headers that no response has.
     """
     wanted = sorted({name.lower() for name in names})
     removed = [
@@ -53,7 +54,10 @@ def without(names: Iterable[str]) -> Mapping[str, Message]:
     config = header_mutation_pb2.HeaderMutationPerRoute()
     config.mutations.request_mutations.extend(removed)
     config.mutations.request_trailers_mutations.extend(removed)
-    return {FILTER: config} if removed else {}
+    config.mutations.response_mutations.extend(
+        mutation_rules_pb2.HeaderMutation(remove=name) for name in sorted(responses)
+    )
+    return {FILTER: config} if removed or responses else {}
 
 
 def _variants(name: str) -> Iterable[str]:

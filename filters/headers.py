@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from envoy.config.core.v3 import base_pb2
 
+from filters import framing
 from filters.language import Mistake, Path, option
 from filters.language.problems import did_you_mean
 from filters.operators import OPERATORS
@@ -77,8 +78,8 @@ def _check_operators(value: str, path: Path) -> Iterator[Mistake]:
 def _check_name(name: str, path: Path) -> Iterator[Mistake]:
     if not _NAME.fullmatch(name):
         yield Mistake("not a header's name", "use letters, digits and -", path=path, value=name)
-    elif name.lower() == "host":
-        yield Mistake("'host' is no header to change", "use rewrite: {host: …}", path=path, value=name)
+    elif (fault := framing.check(name, path)) is not None:
+        yield fault
 
 
 def _options(mutation: HeaderMutation) -> tuple[base_pb2.HeaderValueOption, ...]:

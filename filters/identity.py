@@ -9,7 +9,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Literal
 
-from filters import claims
+from filters import claims, framing
 from filters.jwks import KeySet, key_set
 from filters.language import DataSource, Mistake, option
 from filters.language.datasource import SecretSource
@@ -26,19 +26,7 @@ Its keys: `consumer` and `plan` (names; absent where none was identified), `meth
 """
 CONSUMER_HEADER = "x-consumer"
 PLAN_HEADER = "x-consumer-plan"
-CLIENTS_OWN = frozenset(
-    [
-        "authorization",
-        "connection",
-        "content-length",
-        "content-type",
-        "cookie",
-        "host",
-        "transfer-encoding",
-        "te",
-        "upgrade",
-    ]
-)
+CLIENTS_OWN = framing.HEADERS | {"authorization", "content-type", "cookie"}
 """A client's own of these must stay, and claim headers of clients are removed."""
 
 
@@ -141,9 +129,14 @@ class Provider:
             if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+){0,5}", name):
                 remedy = "write a name such as x-user-id, of at most six parts"
                 yield Mistake("not a header's name", remedy, path=("claim_headers", claim), value=header)
+            elif (framed := framing.check(name, ("claim_headers", claim))) is not None:
+                yield framed
             elif name in CLIENTS_OWN or name in (CONSUMER_HEADER, PLAN_HEADER):
                 yield Mistake("this header has a meaning of its own", "write another name",
                     path=("claim_headers", claim), value=header)  # fmt: skip
+        for number, name in enumerate(self.from_headers):
+            if (framed := framing.check(name, ("from_headers", number))) is not None:
+                yield Mistake(framed.message, "write another header", path=framed.path, value=name)
 
 
 def key_set_of(provider: Provider, contents: Mapping[DataSource, bytes]) -> KeySet | None:

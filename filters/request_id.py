@@ -6,10 +6,12 @@ sent is kept is the listener's `trust_request_id`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from filters.language import Shorthand, option
+from filters import framing
+from filters.language import Mistake, Shorthand, option
 from filters.policy import Context, Policy, RoutePart, Stage, header
 
 
@@ -24,6 +26,11 @@ class RequestIdSettings:
         pattern=r"[A-Za-z0-9-]+",
         shape="a header's name",
     )
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake for a header that only Envoy sets."""
+        if (framed := framing.check(self.response_header, ("response_header",))) is not None:
+            yield Mistake(framed.message, "write x-request-id", path=framed.path, value=self.response_header)
 
     @classmethod
     def short(cls, _value: Any) -> RequestIdSettings:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from envoy.config.core.v3 import base_pb2
 from envoy.service.auth.v3 import external_auth_pb2
 
-from filters import consumers, passwords
+from filters import consumers, framing, passwords
 from filters.ext_authz.decisions import Decision
 from filters.ext_authz.functions import Failed, told
 from filters.ext_authz.names import FAILED, PROBLEM
@@ -59,13 +59,16 @@ def _passes(
     response = external_auth_pb2.CheckResponse()
     response.status.code = OK
     response.ok_response.headers.extend(_headers(headers))
-    response.ok_response.headers_to_remove.extend(remove)
+    response.ok_response.headers_to_remove.extend(
+        name for name in remove if name.lower() not in framing.HEADERS
+    )
     response.ok_response.response_headers_to_add.extend(_headers(response_headers))
     return response
 
 
 def _headers(headers: _Pairs) -> list[base_pb2.HeaderValueOption]:
-    return [header(name.lower(), value) for name, value in headers]
+    """Without what frames the message: Envoy has no rules for what is added to responses."""
+    return [header(name.lower(), value) for name, value in headers if name.lower() not in framing.HEADERS]
 
 
 @lru_cache(MOST_DECISIONS)

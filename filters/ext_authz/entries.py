@@ -11,7 +11,7 @@ from ipaddress import ip_network
 
 from google.protobuf import struct_pb2
 
-from filters import claims
+from filters import claims, framing
 from filters.consumers import Found
 from filters.ext_authz.asked import Attributes, client_address
 from filters.ext_authz.decisions import Decision
@@ -67,12 +67,14 @@ def _entries(
 
 def _header(http: Attributes.HttpRequest, decision: Decision, name: str) -> str | None:
     """The value that the upstream would see: what a policy removes is removed after what it sets."""
+    if name in framing.HEADERS:  # no policy changes these
+        return http.host if name == "host" else http.headers.get(name)
     if any(one.lower() == name for one in decision.remove):
         return None
     for own, value in decision.headers.items():
         if own.lower() == name:
             return value
-    return http.host if name == "host" else http.headers.get(name)
+    return http.headers.get(name)
 
 
 def _claim(name: str, token: struct_pb2.Value | None) -> str | None:

@@ -10,11 +10,14 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
+from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import config_source_pb2, grpc_service_pb2, http_uri_pb2
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2 as pb
-from envoy.type.matcher.v3 import string_pb2
-from google.protobuf import duration_pb2
+from envoy.type.matcher.v3 import regex_pb2, string_pb2
+from google.protobuf import duration_pb2, wrappers_pb2
+from google.protobuf.message import Message
 
+from filters import framing
 from filters.authentication import without
 from filters.ext_authz.functions import fault, no_python
 from filters.ext_authz.modules import imported
@@ -87,6 +90,13 @@ class HttpService:
     client_headers: tuple[str, ...] = option(
         "Headers of its refusal that the client sees; default: all.", default=(), narrows=True
     )
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake for each header that no answer may set."""
+        for key in ("upstream_headers", "client_headers"):
+            for number, name in enumerate(getattr(self, key)):
+                if (framed := framing.check(name, (key, number))) is not None:
+                    yield Mistake(framed.message, "remove it", path=framed.path, value=name)
 
     @classmethod
     def short(cls, value: str) -> HttpService:
@@ -182,6 +192,13 @@ def _http(service: HttpService, timeout: timedelta) -> pb.HttpService:
     return result
 
 
+_RULES = mutation_rules_pb2.HeaderMutationRules(
+    allow_envoy=wrappers_pb2.BoolValue(value=True),
+    disallow_expression=regex_pb2.RegexMatcher(regex="|".join(sorted(framing.HEADERS))),
+)
+"""What an answer may change in a request: what frames the message is passed over."""
+
+
 def _filter(name: str, *, lenient: bool) -> HttpFilter:
     config = pb.ExtAuthz(
         grpc_service=_grpc(POLICY_SERVER, timedelta(milliseconds=200)),
@@ -190,10 +207,28 @@ def _filter(name: str, *, lenient: bool) -> HttpFilter:
         metadata_context_namespaces=[NAMESPACE],
         include_peer_certificate=True,
         validate_mutations=True,
+        decoder_header_mutation_rules=_RULES,
         stat_prefix="on_error_allow" if lenient else "on_error_deny",
     )
     config.status_on_error.code = 503  # type: ignore[assignment] # Service Unavailable
     return HttpFilter(name=name, config=config)
+
+
+_OF_RESPONSES = framing.HEADERS - {"connection", "proxy-connection", "transfer-encoding", "upgrade"}
+"""What a service could add to a response; Envoy itself takes the others away, and an upgrade needs them."""
+
+
+def _without(settings: ExtAuthzSettings) -> Mapping[str, Message]:
+    """What a route carries so that no answer of a service frames a message.
+
+    Envoy has no such rules for what a service adds to responses. A service over gRPC may add a length to those of the
+    upstream: so theirs travel without one.
+    """
+    if settings.python is not None:
+        return {}
+    if settings.http is None:
+        return without((), responses=_OF_RESPONSES)
+    return without(settings.http.upstream_headers, responses=_OF_RESPONSES - {"content-length"})
 
 
 def _narrow(used: Iterable[ExtAuthzSettings]) -> HttpFilter:
@@ -296,8 +331,8 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
         name = LENIENT_FILTER if settings.on_error == "allow" else FILTER
         if name == FILTER and settings.headers is not None and not within.policy_decides(context):
             name = NARROW_FILTER  # limits that are decided here may count by any header
-        said = settings.http.upstream_headers if settings.http is not None else ()
-        return RoutePart(filter_configs={name: pb.ExtAuthzPerRoute(check_settings=checks), **without(said)})
+        own = {name: pb.ExtAuthzPerRoute(check_settings=checks)}
+        return RoutePart(filter_configs={**own, **_without(settings)})
 
     def _told(self, settings: ExtAuthzSettings, context: Context) -> Mapping[str, str]:
         if settings.python is None:

@@ -1,0 +1,36 @@
+"""Headers that frame a message or belong to one connection: nobody but Envoy may set, add or remove them.
+
+Who sets a length, or another transfer coding, makes the two ends of a connection disagree on where a message ends, so
+that the rest of a body is read as the next message (RFC 9112 section 11.2).
+"""
+
+from __future__ import annotations
+
+from filters.language import Mistake, Path
+
+HEADERS = frozenset(
+    [
+        "connection",
+        "content-length",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ]
+)
+"""RFC 9110 sections 6.6.2, 7.2, 7.6.1, 7.8, 8.6 and 10.1.4, RFC 9112 section 6.1, RFC 7540 section 3.2.1."""
+
+
+def check(name: str, path: Path) -> Mistake | None:
+    """A mistake for a header that nobody may change, or None."""
+    lower = name.lower()
+    if lower not in HEADERS:
+        return None
+    if lower == "host":
+        return Mistake("'host' is no header to change", "use rewrite: {host: …}", path=path, value=name)
+    message = f"'{lower}' frames the message or belongs to the connection, and Envoy sets it"
+    return Mistake(message, "remove it", path=path, value=name)
