@@ -24,6 +24,9 @@ HEADERS = frozenset(
 )
 """RFC 9110 sections 6.6.2, 7.2, 7.6.1, 7.8, 8.6 and 10.1.4, RFC 9112 section 6.1, RFC 7540 section 3.2.1."""
 
+BODYLESS = frozenset([204, 205, 304])
+"""Statuses of responses without a body (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5)."""
+
 
 def check(name: str, path: Path) -> Mistake | None:
     """A mistake for a header that nobody may change, or None."""

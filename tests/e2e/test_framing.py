@@ -14,7 +14,7 @@ from envoy.service.auth.v3 import external_auth_pb2, external_auth_pb2_grpc
 from websockets.sync.client import connect
 from websockets.sync.server import serve
 
-from filters.framing import HEADERS
+from filters.framing import BODYLESS, HEADERS
 from tests.support.backend import Backend
 from tests.support.gateway import Gateway, free_port, write
 
@@ -40,6 +40,12 @@ routes:
     upstream: echo
     policies:
       ext_authz: {{timeout: 10s, http: {{upstream: http-service, upstream_headers: [c*, h*, k*, p*, t*, u*, x-own]}}}}
+  fault-204: {{path: /fault/204, upstream: echo, policies: {{fault: {{abort: 204}}}}}}
+  fault-205: {{path: /fault/205, upstream: echo, policies: {{fault: {{abort: 205}}}}}}
+  fault-304: {{path: /fault/304, upstream: echo, policies: {{fault: {{abort: 304}}}}}}
+  own-204: {{path: /own/204, respond: {{status: 204}}}}
+  own-205: {{path: /own/205, respond: {{status: 205}}}}
+  own-304: {{path: /own/304, respond: {{status: 304}}}}
   socket: {{path: /socket, upstream: socket, websocket: true, policies: {{ext_authz: {{grpc: grpc-service, timeout: 10s}}}}}}
 """
 
@@ -64,7 +70,7 @@ class Service(external_auth_pb2_grpc.AuthorizationServicer):
                 response.ok_response.response_headers_to_add.extend([own, named])
             case "deny":
                 response.status.code = 7
-                response.denied_response.status.code = 403  # type: ignore[assignment]
+                response.denied_response.status.code = int(asked.get("x-status", "403"))  # type: ignore[assignment]
                 response.denied_response.body = "denied"
                 response.denied_response.headers.extend([own, named])
         return response
@@ -158,6 +164,20 @@ def _expect_response(answer: http.client.HTTPResponse) -> None:
     assert set(HEADERS.intersection(names)) <= {"connection", "content-length", "transfer-encoding"}
     assert answer.headers.get("connection", "close") == "close"  # Envoy may close where a body was not read
     assert answer.headers.get("content-length", "") != "3"
+
+
+@pytest.mark.parametrize("status", sorted(BODYLESS))
+@pytest.mark.parametrize("path", ["/grpc", "/http", "/fault", "/own"])
+def test_a_status_without_a_body_has_none(gateway: Gateway, service: Backend, path: str, status: int) -> None:
+    service.headers, service.body, service.status = {}, b"" if path == "/http" else b"x", status
+    try:
+        path = f"{path}/{status}" if path in ("/fault", "/own") else path
+        answer, body = _post(gateway, path, {"x-do": "deny", "x-status": str(status)})
+    finally:
+        service.status = 200
+    assert (answer.status, body) == (status, b"")
+    assert answer.headers.get("content-length", "0") == "0"
+    assert "location" not in answer.headers
 
 
 def test_a_websocket_is_still_upgraded(gateway: Gateway) -> None:

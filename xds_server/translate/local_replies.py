@@ -14,6 +14,7 @@ from google.protobuf import struct_pb2
 
 from filters import POLICIES
 from filters.errors import ErrorOverride
+from filters.framing import BODYLESS
 from filters.policy import header
 from filters.reasons import BY_STATUS, OTHER, REASON_HEADER, REASONS, Reason, details
 from xds_server.translate.wire import packed, uint32
@@ -28,7 +29,9 @@ _OWN_ANSWER = (
 
 def local_reply_config(overrides: Mapping[str, ErrorOverride]) -> hcm_pb2.LocalReplyConfig:
     """All reasons as mappers, the first that matches wins. `respond` and `redirect` stay as they were written."""
-    config = hcm_pb2.LocalReplyConfig(mappers=[hcm_pb2.ResponseMapper(filter=_cel(_OWN_ANSWER))])
+    config = hcm_pb2.LocalReplyConfig(
+        mappers=[_without_body(), hcm_pb2.ResponseMapper(filter=_cel(_OWN_ANSWER))]
+    )
     for reason in _reasons():
         override = overrides.get(reason.name)
         config.mappers.append(_usual(reason) if override is None else _mapper(reason, override))
@@ -48,6 +51,15 @@ def _reasons() -> Iterator[Reason]:
     for status, name, title in BY_STATUS:
         yield Reason(name=name, title=title, status=status, when=f"response.code == {status}")
     yield Reason(name=OTHER[0], title=OTHER[1], when="true")
+
+
+def _without_body() -> hcm_pb2.ResponseMapper:
+    """A body that some service gave a status that has none would be read as the next response (RFC 9112 section 6.3)."""
+    mapper = hcm_pb2.ResponseMapper(
+        filter=_cel(" || ".join(f"response.code == {status}" for status in sorted(BODYLESS)))
+    )
+    mapper.body_format_override.text_format_source.inline_string = ""
+    return mapper
 
 
 def _cel(expression: str) -> accesslog_pb2.AccessLogFilter:

@@ -251,6 +251,8 @@ def _respond(respond: Respond, result: pb.Route) -> None:
     if body:
         result.direct_response.body.inline_string = body
         result.response_headers_to_add.append(header("content-type", kind or "text/plain; charset=utf-8"))
+    if respond.status == 304:  # Envoy tells every 3xx to come here again
+        result.response_headers_to_remove.append("location")
     for name, value in sorted(respond.headers.items()):
         result.response_headers_to_add.append(header(name, value.replace("%", "%%")))
 

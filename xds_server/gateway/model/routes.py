@@ -10,6 +10,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+from filters.framing import BODYLESS
 from filters.headers import HeaderMutation, check_plain_headers
 from filters.language import Mistake, Percent, Raw, Shorthand, Size, option
 from filters.language.problems import did_you_mean
@@ -127,8 +128,17 @@ class Respond:
     headers: Mapping[str, str] = option("More response headers.", default=_EMPTY)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield mistakes of the headers."""
+        """Yield mistakes of the headers, and between them, the status and the body."""
         yield from check_plain_headers(self.headers)
+        if self.status in BODYLESS:
+            for key in ("body", "content_type"):
+                if getattr(self, key) is not None:
+                    message = f"a response with the status {self.status} has no body"
+                    yield Mistake(message, f"remove '{key}', or write status: 200", path=(key,))
+        elif 300 <= self.status <= 399 and "location" not in map(str.lower, self.headers):
+            message = f"a response with the status {self.status} names the address to go to"
+            remedy = "write redirect: {to: URL}, or headers: {location: URL}"
+            yield Mistake(message, remedy, path=("status",), value=self.status)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
