@@ -97,7 +97,17 @@ def _token_places(context: Context) -> Mapping[str, Any]:
         {"provider": name, "forward": one.forward, "names": _names(one)}
         for name, one in zip(names, providers, strict=True)
     ]
-    return {"places": places, **{key: sorted(found) for key, found in lists.items() if found}}
+    return {
+        "places": places,
+        "skews": _skews(names, context),
+        **{key: sorted(found) for key, found in lists.items() if found},
+    }
+
+
+def _skews(names: Iterable[str], context: Context) -> Mapping[str, str]:
+    """Seconds of tolerance, of those issuers whose own Envoy does not have: only whole seconds, and 60 for none."""
+    found = {name: context.providers[name].clock_skew.total_seconds() for name in names}
+    return {name: repr(skew) for name, skew in found.items() if skew < 1 or skew != int(skew)}
 
 
 def _names(provider: Provider) -> Mapping[str, Any]:
@@ -126,6 +136,7 @@ def _session(context: Context) -> Mapping[str, Any]:
         "unless": sorted(set(other_headers(context))),
         "forward": client is not None and client.forward_access_token,
         "keyless": keyless([name], context),
+        "skews": _skews([name], context),
         **domain,
     }
 

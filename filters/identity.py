@@ -102,7 +102,9 @@ class Provider:
         "Claims that the upstream sees as headers; a dot enters nested claims, `\\.` is a dot within a name.",
         default=NO_CLAIMS,
     )
-    clock_skew: timedelta = option("Tolerance for `exp` and `nbf`.", default=timedelta(seconds=60), minimum=0)
+    clock_skew: timedelta = option(
+        "Tolerance for `exp` and `nbf`; `0s` is none.", default=timedelta(seconds=60), minimum=0
+    )
     from_headers: tuple[str, ...] = option(
         "Headers that hold the token; default: `authorization: Bearer …`.", default=(), narrows=True
     )

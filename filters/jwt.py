@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, product
+from math import ceil
 from typing import Any, ClassVar
 
 from envoy.config.core.v3 import backoff_pb2, base_pb2, http_uri_pb2
@@ -110,7 +111,8 @@ def jwt_provider(name: str, provider: Provider, contents: Mapping[DataSource, by
         payload_in_metadata=name,
         failed_status_in_metadata=failure_key(name),
         header_in_metadata=header_key(name),
-        clock_skew_seconds=int(provider.clock_skew.total_seconds()),
+        # Envoy takes 0 for 60. The script looks more closely where this is more than what is written.
+        clock_skew_seconds=max(1, ceil(provider.clock_skew.total_seconds())),
         jwt_cache_config=pb.JwtCacheConfig(jwt_cache_size=1000, jwt_max_token_size=LARGEST_TOKEN),
     )
     found = key_set_of(provider, contents)

@@ -227,10 +227,21 @@ local function doubled(rule, headers)
   return false
 end
 
--- RFC 7515 section 4.1.11: a token is refused whose header names an extension that must be understood. Envoy reads none.
-local function critical(tokens, key)
-  local header = tokens["header/" .. key]
-  return header ~= nil and header.crit ~= nil
+-- Why a token that Envoy has verified is refused, or nil.
+-- RFC 7515 section 4.1.11: its header may name an extension that must be understood, and Envoy reads none. `skew` is
+-- there where Envoy, which has whole seconds and none below one, was given a larger one.
+local function unacceptable(handle, tokens, key, skew)
+  local header, all = tokens["header/" .. key], tokens[key]
+  if header ~= nil and header.crit ~= nil then
+    return "jwt_unsupported_extension"
+  elseif skew ~= nil then
+    local now = tonumber(handle:timestamp(EnvoyTimestampResolution.MILLISECOND)) / 1000
+    if type(all.exp) == "number" and now >= all.exp + skew then
+      return "jwt_expired"
+    elseif type(all.nbf) == "number" and now + skew < all.nbf then
+      return "jwt_not_yet_valid"
+    end
+  end
 end
 
 function METHODS.jwt(rule, handle)
@@ -241,8 +252,9 @@ function METHODS.jwt(rule, handle)
   local reason, found = "jwt_missing", nil
   for _, provider in ipairs(rule.providers) do
     local all = tokens[provider]
-    if all ~= nil and critical(tokens, provider) then
-      return nil, "jwt_unsupported_extension"
+    local why_not = all ~= nil and unacceptable(handle, tokens, provider, tonumber(rule.skews[provider])) or nil
+    if why_not ~= nil then
+      return nil, why_not
     elseif all ~= nil then
       found = found or {
         consumer = consumer_of(provider, all), claims = all, provider = provider,
@@ -278,8 +290,10 @@ function METHODS.oidc(rule, handle)
   if all == nil then
     local reason = refusal(tokens, rule.key, listed(rule.keyless, rule.provider))
     return nil, (reason == "jwt_missing" or reason == "jwt_expired") and "oidc_expired" or reason
-  elseif critical(tokens, rule.key) then
-    return nil, "jwt_unsupported_extension"
+  end
+  local why_not = unacceptable(handle, tokens, rule.key, tonumber(rule.skews[rule.provider]))
+  if why_not ~= nil then
+    return nil, why_not == "jwt_expired" and "oidc_expired" or why_not
   end
   return { consumer = consumer_of(rule.provider, all), claims = all, provider = rule.provider }
 end
@@ -490,9 +504,10 @@ local PLACES = {
     kept.schemes.bearer = part ~= nil and rule.forward or nil
   end,
   mtls = function() end,
-  jwt = function(rule, _, gone, kept, tokens)
+  jwt = function(rule, _, gone, kept, tokens, handle)
     for _, one in ipairs(rule.places) do
-      local verified = tokens[one.provider] ~= nil and not critical(tokens, one.provider)
+      local verified = tokens[one.provider] ~= nil
+        and unacceptable(handle, tokens, one.provider, tonumber(rule.skews[one.provider])) == nil
       local set = one.forward and verified and kept or gone
       for kind, names in pairs(one.names) do
         put(set[kind], names)
@@ -580,7 +595,7 @@ local function take(rule, found, handle)
     parts[part.method] = part
   end
   for _, method in ipairs(rule.methods) do
-    PLACES[method](rule[method], parts[method], gone, kept, tokens)
+    PLACES[method](rule[method], parts[method], gone, kept, tokens, handle)
   end
   for kind, names in pairs(gone) do
     for name in pairs(names) do

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -72,6 +73,10 @@ identity:
     forward: false
     clock_skew: 0s
     require_expiration: true
+  fraction:
+    issuer: https://fraction.test
+    jwks: {{file: jwks.json}}
+    clock_skew: 90500ms
 """
 
 JWT_ROUTES = """
@@ -83,12 +88,17 @@ JWT_ROUTES = """
   all: {path: /all, upstream: echo, policies: {jwt: {all: [corp, partner]}}}
   admin: {path: /admin/*, upstream: echo, policies: {jwt: corp}}
   public: {path: /public/*, upstream: echo}
+  fraction: {path: /fraction, upstream: echo, policies: {jwt: fraction}}
 """
 
 
 def partner(**more: object) -> str:
     """A token of the second provider."""
     return tokens.token(iss="https://partner.test", **more)
+
+
+def _fraction(**more: object) -> str:
+    return tokens.token(iss="https://fraction.test", **more)
 
 
 JWT_CASES = (
@@ -250,6 +260,29 @@ JWT_CASES = (
     ),
     _missing("any of two, none", "/any"),
     _good("any of two, the first", tokens.token, path="/any"),
+    Case(
+        name="an instant after the end, without tolerance",
+        path="/partner",
+        status=401,
+        headers=lambda: (("x-token", partner(exp=time.time() - 0.01)),),
+        reason="jwt_expired",
+        challenge='error="invalid_token"',
+    ),
+    _good("within a tolerance of a fraction", lambda: _fraction(exp=time.time() - 45), path="/fraction"),
+    _good(
+        "before, within a tolerance of a fraction",
+        lambda: _fraction(nbf=time.time() + 90.4),
+        path="/fraction",
+    ),
+    _bad(
+        "beyond a tolerance of a fraction",
+        "jwt_expired",
+        lambda: _fraction(exp=time.time() - 90.6),
+        path="/fraction",
+    ),
+    _bad(
+        "before a tolerance", "jwt_not_yet_valid", lambda: _fraction(nbf=time.time() + 300), path="/fraction"
+    ),
     Case(name="any of two, the second", path="/any", status=200, headers=lambda: (("x-token", partner()),)),
     _bad("any of two, a bad one", "jwt_expired", lambda: tokens.token(exp=1), path="/any"),
     _missing("all of two, one is missing", "/all", bearer(tokens.token)),
