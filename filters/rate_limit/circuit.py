@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter
 
 from filters.rate_limit.calendar import SECOND
-from filters.rate_limit.limiter import Decision, Hit
+from filters.rate_limit.limiter import Decision, Figure, Hit
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class Circuit:
         self._failures = 0
         self._until = 0.0
         self._quiet_until = 0.0
+        self._crowded_until = 0.0
         self._unanswered = Counter(
             "xds_rate_limit_store_failures",
             "Decisions for which the counters' store gave no answer.",
@@ -52,22 +53,22 @@ class Circuit:
             log.warning("%s answers again; limits are counted", self._called)
         self._failures, self._until = 0, 0.0
 
-    def failed(self, now: int, hits: Sequence[Hit], error: BaseException) -> Decision:
-        """The decision on `hits` without counters, because of `error`."""
-        if not self.left_alone:
-            self._failures += 1
-            if self._failures == FAILURES:
-                log.error(
-                    "%s does not answer: %s; limits are not counted, requests pass unless on_error is deny",
-                    self._called,
-                    str(error) or type(error).__name__,
-                )
-            if self._failures >= FAILURES:
-                self._until = time.monotonic() + PAUSE
-        return self._uncounted(now, hits)
+    def failed(self, error: BaseException) -> None:
+        """The store gave no answer to what it was sent, because of `error`."""
+        if self.left_alone:
+            return
+        self._failures += 1
+        if self._failures == FAILURES:
+            log.error(
+                "%s does not answer: %s; limits are not counted, requests pass unless on_error is deny",
+                self._called,
+                str(error) or type(error).__name__,
+            )
+        if self._failures >= FAILURES:
+            self._until = time.monotonic() + PAUSE
 
-    def refused(self, now: int, hits: Sequence[Hit], error: BaseException) -> Decision:
-        """The same where the store itself answers with `error`: a full or read-only one goes on to say what is exhausted.
+    def refused(self, error: BaseException) -> None:
+        """The store itself answers with `error`: a full or read-only one goes on to say what is exhausted.
 
         So it is asked again at once. The log says so once a minute.
         """
@@ -78,12 +79,29 @@ class Circuit:
                 self._called,
                 error,
             )
-        return self._uncounted(now, hits)
 
-    def _uncounted(self, now: int, hits: Sequence[Hit]) -> Decision:
+    def uncounted(self, now: int, hits: Sequence[Hit]) -> Decision:
+        """The decision on `hits` without counters."""
         admitted = all(hit.limit.allow_on_error for hit in hits)
         self._unanswered.labels(self._store, "allowed" if admitted else "denied").inc()
         return Decision(admitted, now, (), uncounted=True)
+
+    def overloaded(self, now: int, hits: Sequence[Hit]) -> Decision:
+        """The decision on `hits` where too many others wait for the store already: each limit that rejects rejects it.
+
+        `on_error` does not apply, because the store is there: a crowd must be no way past a limit. The log says so once
+        a minute.
+        """
+        if time.monotonic() >= self._crowded_until:
+            self._crowded_until = time.monotonic() + QUIET / SECOND
+            log.error(
+                "more requests wait for %s than it can answer: the others are rejected by their limits",
+                self._called,
+            )
+        self._unanswered.labels(self._store, "shed").inc()
+        figures = tuple(Figure(hit.limit, 0, now + SECOND, SECOND, True) for hit in hits)
+        admitted = all(hit.limit.shadow for hit in hits)
+        return Decision(admitted, now, figures, uncounted=admitted)
 
 
 class FullMemory:

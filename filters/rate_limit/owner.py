@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -44,6 +45,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._frames = wire.Frames()
+        self._asked: deque[Any] = deque()
         self._answering = wire.Answering(owner.memory)
         self._transport: asyncio.Transport
         self._writable = asyncio.Event()
@@ -70,19 +72,29 @@ class _Connection(asyncio.Protocol):
         self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        values = self._frames.receive(data)
-        now = self._owner.clock()
-        asked = [one for one in values if type(one) is list]
-        if asked:
-            uncounted = self._owner.memory.uncounted
-            self._transport.write(b"".join([self._answering.answer(one, now) for one in asked]))
-            if self._owner.memory.uncounted != uncounted:
-                self._owner.full.tell(now)
-        for one in values:
+        working = bool(self._asked)
+        for one in self._frames.receive(data):
             if type(one) is tuple:
                 task = asyncio.create_task(self._operate(*one))
                 self._operators.add(task)
                 task.add_done_callback(self._operators.discard)
+            else:
+                self._asked.append(one)
+        if self._asked and not working:
+            self._answer()
+
+    def _answer(self) -> None:
+        """Answer one frame; of many the others in later turns, so that each answer is on its way as soon as it is known."""
+        memory, now = self._owner.memory, self._owner.clock()
+        uncounted = memory.uncounted
+        answer = self._answering.answer(self._asked[0], now)
+        if not self._transport.is_closing():
+            self._transport.write(answer)
+        if memory.uncounted != uncounted:
+            self._owner.full.tell(now)
+        self._asked.popleft()
+        if self._asked:
+            asyncio.get_running_loop().call_soon(self._answer)
 
     async def _operate(self, operation: int, prefix: str) -> None:
         """What takes long is done in a thread and told in pieces; decisions go on meanwhile."""

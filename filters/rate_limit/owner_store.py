@@ -16,11 +16,12 @@ from filters.rate_limit import wire
 from filters.rate_limit.algorithms import Counter
 from filters.rate_limit.circuit import Circuit
 from filters.rate_limit.limiter import Decision, Hit
+from filters.rate_limit.patience import Watch
 
 DEADLINE = 0.1
 """Seconds. Half of what Envoy waits; on one machine only a processor that is not to be had takes that long."""
-TURN = 0.001
-"""Seconds in which the loop reads what has come while it was held up itself."""
+AT_ONCE = 256
+"""Questions in one frame, so that the owner answers some of many before the deadline."""
 AGAIN = 0.05
 """Seconds between two attempts to connect."""
 PATIENCE = 5.0
@@ -37,18 +38,19 @@ class _Question(NamedTuple):
 class _Turn:
     """What was asked in one turn. It keeps its place among the answers when its time is over."""
 
-    __slots__ = ("due", "questions")
+    __slots__ = ("questions",)
 
-    def __init__(self, due: float) -> None:
-        self.due = due
+    def __init__(self) -> None:
         self.questions: list[_Question] = []
 
 
 class OwnerStore:
-    """Counters behind the Unix socket at `path`; `deadline` is in seconds. To be made in the event loop that uses it.
+    """Counters behind the Unix socket at `path`. To be made in the event loop that uses it.
 
-    What could not be sent is sent as soon as an owner is there, and what an owner did not answer before it ended is
-    asked again of the next one, which has no counters yet; both within the deadline. After that the circuit decides.
+    `deadline` is the time in seconds that the owner may be silent while it has questions to answer, and measures the
+    owner alone. What could not be sent is sent as soon as an owner is there, and what an owner did not answer before it
+    ended is asked again of the next one, which has no counters yet; both within the deadline. After that the circuit
+    decides.
     """
 
     name = "owner"
@@ -62,13 +64,13 @@ class OwnerStore:
         self._turn: _Turn | None = None
         self._unsent: deque[_Turn] = deque()
         self._sent: deque[_Turn] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._watch = Watch(self._late)
         self._connecting = self._loop.create_task(self._connect())
 
     def decide(self, now: int, hits: Sequence[Hit]) -> Decision | Awaitable[Decision]:
         """Admit and count all by the owner's clock, or count nothing."""
         if self._circuit.left_alone:
-            return self._circuit.failed(now, hits, ConnectionError("left alone after failures"))
+            return self._circuit.uncounted(now, hits)
         waiting: asyncio.Future[Decision] = self._loop.create_future()
         self._ask(_Question(wire.DECIDE, now, hits, waiting))
         return waiting
@@ -96,27 +98,27 @@ class OwnerStore:
         self._connecting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._connecting
-        if self._timer is not None:
-            self._timer.cancel()
+        self._watch.end()
 
     def _tell(self, operation: int, now: int, hits: Sequence[Hit]) -> None:
         if self._circuit.left_alone:
-            self._circuit.failed(now, (), ConnectionError("left alone after failures"))
+            self._circuit.uncounted(now, ())
         else:
             self._ask(_Question(operation, now, hits, None))
 
     def _ask(self, question: _Question) -> None:
         turn = self._turn
-        if turn is None:
-            turn = self._turn = _Turn(self._loop.time() + self._deadline)
+        if turn is None or len(turn.questions) >= AT_ONCE:
+            if turn is None:
+                self._loop.call_soon(self._send)
+            turn = self._turn = _Turn()
             self._unsent.append(turn)
-            self._loop.call_soon(self._send)
         turn.questions.append(question)
 
     def _send(self) -> None:
         self._turn = None
-        if self._timer is None and self._unsent:
-            self._timer = self._loop.call_later(self._deadline, self._late)
+        if self._unsent:
+            self._watch.begin(self._deadline)
         if self._connection is not None and self._unsent:
             self._connection.send(self._unsent)
             self._sent += self._unsent
@@ -144,12 +146,15 @@ class OwnerStore:
     def answered(self, now: int, answers: Sequence[Sequence[Any]]) -> None:
         """An owner answered the first turn that was sent to it."""
         self._circuit.answered()
+        self._watch.heard()
         figures = iter(answers)
         for question in self._sent.popleft().questions:
             if question.operation == wire.DECIDE:
                 figure = next(figures)
                 if question.waiting is not None and not question.waiting.done():
                     question.waiting.set_result(wire.decision(question.hits, now, figure))
+        if not self._sent and not self._unsent:
+            self._watch.end()
 
     def lost(self, connection: _Connection) -> None:
         """The owner, or the way to it, ended."""
@@ -159,28 +164,16 @@ class OwnerStore:
             self._sent.clear()
 
     def _late(self) -> None:
-        """The time of the first turn is over, unless its answer is here already and only has to be read."""
-        self._timer = self._loop.call_later(TURN, self._expire)
-
-    def _expire(self) -> None:
-        now = self._loop.time()
-        for turn in (*self._sent, *self._unsent):
-            if turn.due > now or turn is self._turn:
-                break
-            self._fail(turn)
-        while self._unsent and self._unsent[0] is not self._turn and not self._unsent[0].questions:
-            self._unsent.popleft()
-        next_due = next((one.due for one in (*self._sent, *self._unsent) if one.questions), None)
-        self._timer = None
-        if next_due is not None:
-            self._timer = self._loop.call_later(max(0.0, next_due - now), self._late)
-
-    def _fail(self, turn: _Turn) -> None:
-        questions, turn.questions = turn.questions, []
-        for question in questions:
-            decision = self._circuit.failed(question.now, question.hits, TimeoutError("no answer in time"))
-            if question.waiting is not None and not question.waiting.done():
-                question.waiting.set_result(decision)
+        """The owner was silent for too long: nobody waits any more. Each question that it left open is a failure."""
+        late, self._turn = [*self._sent, *self._unsent], None
+        self._unsent.clear()
+        for turn in late:
+            questions, turn.questions = turn.questions, []
+            for question in questions:
+                self._circuit.failed(TimeoutError("no answer in time"))
+                decision = self._circuit.uncounted(question.now, question.hits)
+                if question.waiting is not None and not question.waiting.done():
+                    question.waiting.set_result(decision)
 
     def _operate(self, operation: int, prefix: str) -> Iterator[Any]:
         """The values that answer an operator, the last of which is a number; on a connection of its own."""

@@ -25,7 +25,8 @@ from filters.rules import Rule
 FILTER = "xds.rate_limit"
 STRICT_FILTER = "xds.rate_limit.strict"
 """The same, which answers 503 where no decision comes: `on_error` holds for a whole filter."""
-TIMEOUT = duration_pb2.Duration(nanos=200_000_000)
+TIMEOUT = duration_pb2.Duration()
+TIMEOUT.FromTimedelta(within.TIME)
 
 
 def _entries(found: OnRoute, context: Context) -> Iterator[descriptors.Action]:

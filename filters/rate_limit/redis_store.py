@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from filters.rate_limit.algorithms import Concurrency, FixedWindow, TokenBucket
 from filters.rate_limit.calendar import SECOND, end_of
 from filters.rate_limit.circuit import Circuit
 from filters.rate_limit.limiter import Decision, Figure, Hit
+from filters.rate_limit.patience import patience
 
 SCRIPT = resources.files("filters").joinpath("lua", "limits.lua").read_text()
 _SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 PREFIX = "xds:"
-AT_ONCE = 32
-"""Calls that are under way at most, each on a connection of its own; others wait, within their deadline."""
-_AWAY = (RedisError, OSError, TimeoutError, AttributeError)
+DEADLINE = 0.05
+"""Seconds that Redis may be silent while it has a pipeline to answer."""
+OPENING = 0.1
+"""Seconds that it may take to open a connection, if the deadline is not longer."""
+AT_ONCE = 64
+"""Questions in one pipeline, so that Redis has worked on them long before the deadline."""
+MOST_WAITING = 16_384
+"""Questions that wait for one server; a decision beyond is rejected."""
+_AWAY = (RedisError, RedisClusterException, OSError, TimeoutError, AttributeError)
 """AttributeError is what the client raises for a connection that it lost while another call was using it."""
 REMEMBERED = 10_000
 """Exhausted keys that are answered without Redis, each for at most a second."""
@@ -58,21 +66,56 @@ def _addresses(netloc: str) -> list[tuple[str, int]]:
     return [(host.strip("[]"), int(port)) for host, _, port in found]
 
 
+class _CrowdError(ConnectionError):
+    """More wait for a server than it can answer."""
+
+
+class _Question(NamedTuple):
+    """One script. Its answer is that of the script, or the decision where nobody had to be asked."""
+
+    operation: str
+    now: int
+    hits: Sequence[Hit]
+    answer: asyncio.Future[list[int] | Decision]
+
+    def command(self, *script: str) -> tuple[str | int, ...]:
+        """The command that runs a `script`: EVAL with its text, or EVALSHA with its hash."""
+        keys = [stored(hit.key) for hit in self.hits]
+        values = (value for hit in self.hits for value in _arguments(hit, self.now))
+        return (*script, len(keys), *keys, self.operation, *values)
+
+    def answered(self, answer: Any) -> None:
+        """Tell whoever still waits for it."""
+        if self.answer.done():
+            return
+        if isinstance(answer, BaseException):
+            self.answer.set_exception(answer)
+        else:
+            self.answer.set_result(answer)
+
+
+class _Lane:
+    """The questions for one server. Those that come while a pipeline is under way travel in the next one."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[_Question] = deque()
+        self.open = False
+        self.task: asyncio.Task[None] | None = None
+
+
 class RedisStore:
-    """Counters behind `client`, a client of redis.asyncio. `deadline` is in seconds.
+    """Counters behind `client`, a client of redis.asyncio. `deadline` is in seconds, and measures Redis alone.
 
     To be made in the event loop that uses it. Where no answer comes in time, the circuit decides.
     """
 
     name = "redis"
 
-    def __init__(self, client: Any, registry: CollectorRegistry, deadline: float = 0.05) -> None:
+    def __init__(self, client: Any, registry: CollectorRegistry, deadline: float = DEADLINE) -> None:
         self._client = client
         self._deadline = deadline
         self._cluster = isinstance(client, RedisCluster)
-        self._free = asyncio.Semaphore(AT_ONCE)
-        self._preparing = asyncio.Lock()
-        self._prepared = False
+        self._lanes: dict[str, _Lane] = {}
         self._circuit = Circuit(self.name, "redis", registry)
         self._exhausted: dict[tuple[str, int], tuple[int, int]] = {}
         self._loop = asyncio.get_running_loop()
@@ -86,19 +129,23 @@ class RedisStore:
         answers: list[list[int]] = []
         try:
             for group in groups:
-                answers.append(await self._call("decide", now, group))
-                if not answers[-1][1]:
+                answer = await self._ask("decide", now, group)
+                if isinstance(answer, Decision):
+                    await self._refund(now, groups[: len(answers)])
+                    return answer
+                answers.append(answer)
+                if not answer[1]:
+                    await self._refund(now, groups[: len(answers) - 1])
                     break
-            if len(answers) > 1 and not answers[-1][1]:
-                for group in groups[: len(answers) - 1]:
-                    await self._call(
-                        "refund", now, [hit._replace(cost=-hit.cost) for hit in group if hit.cost]
-                    )
         except _AWAY as error:
             return self._without_counters(now, hits, error)
         decision = _decision(groups, answers)
         self._remember(now, hits, groups, decision)
         return decision
+
+    async def _refund(self, now: int, groups: Iterable[Sequence[Hit]]) -> None:
+        for group in groups:
+            await self._ask("refund", now, [hit._replace(cost=-hit.cost) for hit in group if hit.cost])
 
     async def charge(self, now: int, hits: Sequence[Hit]) -> None:
         """Count what has happened. Where Redis is away it is lost, and the log says so."""
@@ -117,7 +164,11 @@ class RedisStore:
             raise ConnectionError(f"redis does not answer: {str(error) or type(error).__name__}") from None
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; what waits is given up."""
+        for lane in self._lanes.values():
+            if lane.task is not None:
+                lane.task.cancel()
+        await asyncio.gather(*(one.task for one in self._lanes.values() if one.task), return_exceptions=True)
         await self._client.aclose()
         pool = getattr(self._client, "connection_pool", None)
         if pool is not None:
@@ -142,39 +193,114 @@ class RedisStore:
     async def _tell(self, operation: str, now: int, hits: Sequence[Hit]) -> None:
         try:
             for group in self._groups(hits):
-                await self._call(operation, now, group)
+                await self._ask(operation, now, group)
         except _AWAY as error:
             self._without_counters(now, (), error)
 
     def _without_counters(self, now: int, hits: Sequence[Hit], error: BaseException) -> Decision:
-        if isinstance(error, ResponseError):
-            return self._circuit.refused(now, hits, error)
-        return self._circuit.failed(now, hits, error)
+        if isinstance(error, _CrowdError):
+            return self._circuit.overloaded(now, hits)
+        return self._circuit.uncounted(now, hits)
 
-    async def _call(self, operation: str, now: int, hits: Sequence[Hit]) -> list[int]:
-        """One round trip. Raises what the client raises, and ConnectionError while Redis is left alone."""
+    async def _ask(self, operation: str, now: int, hits: Sequence[Hit]) -> list[int] | Decision:
+        """The answer to one question.
+
+        Raises what the client raises, ConnectionError while Redis is left alone, and _CrowdError where too many wait.
+        """
         if not hits:
             return []
         if self._circuit.left_alone:
             raise ConnectionError("left alone after failures")
-        keys = [stored(hit.key) for hit in hits]
-        arguments = [operation, *(value for hit in hits for value in _arguments(hit, now))]
-        async with asyncio.timeout(self._deadline), self._free:
-            await self._prepare()
-            try:
-                answer = await self._client.evalsha(_SHA, len(keys), *keys, *arguments)
-            except NoScriptError:  # a new server, or one that was flushed
-                answer = await self._client.eval(SCRIPT, len(keys), *keys, *arguments)
-        self._circuit.answered()
-        return list(answer)
+        question = _Question(operation, now, hits, self._loop.create_future())
+        self._wait(question)
+        return await question.answer
 
-    async def _prepare(self) -> None:
-        """Learn a cluster's slots once, not in each of the first calls: the client is not made for that."""
-        if self._cluster and not self._prepared:
-            async with self._preparing:
-                if not self._prepared:
+    def _wait(self, question: _Question) -> None:
+        """Put a question into the lane of its server: a cluster's node, once its slots are known."""
+        name = ""
+        if self._cluster and self._client.get_nodes():
+            name = self._client.get_node_from_key(stored(question.hits[0].key)).name
+        lane = self._lanes.setdefault(name, _Lane())
+        if len(lane.waiting) >= MOST_WAITING and question.operation == "decide":
+            raise _CrowdError
+        lane.waiting.append(question)
+        if lane.task is None:
+            lane.task = self._loop.create_task(self._serve(name, lane))
+
+    async def _serve(self, name: str, lane: _Lane) -> None:
+        """Ask until nobody waits. Where a server fails, it has failed for all who wait for it."""
+        asked: list[_Question] = []
+        try:
+            if self._cluster and not name:
+                async with patience(max(self._deadline, OPENING)):
                     await self._client.initialize()
-                    self._prepared = True
+                for _ in range(len(lane.waiting)):
+                    self._wait(lane.waiting[0])
+                    lane.waiting.popleft()
+            while asked := self._next(lane):
+                answers = await self._exchange(lane, asked)
+                self._circuit.answered()
+                for question, answer in zip(asked, answers, strict=True):
+                    if isinstance(answer, ResponseError):
+                        self._circuit.refused(answer)
+                    question.answered(answer)
+        except BaseException as error:
+            lane.open = False
+            for question in (*asked, *lane.waiting):
+                question.answered(error)
+            lane.waiting.clear()
+            if not isinstance(error, _AWAY):
+                raise
+            self._circuit.failed(error)
+        finally:
+            lane.task = None
+
+    def _next(self, lane: _Lane) -> list[_Question]:
+        """What travels together. Decisions on what is known to be exhausted by now are made here."""
+        asked: list[_Question] = []
+        while lane.waiting and len(asked) < AT_ONCE:
+            question = lane.waiting.popleft()
+            known = self._remembered(question.now, question.hits) if question.operation == "decide" else None
+            if known is None:
+                asked.append(question)
+            else:
+                question.answered(known)
+        return asked
+
+    async def _exchange(self, lane: _Lane, asked: Sequence[_Question]) -> list[Any]:
+        """The answers to one pipeline, of which some may be a ResponseError. Raises what the client raises."""
+        if not lane.open:
+            async with patience(max(self._deadline, OPENING)):
+                await self._open(asked[0])
+            lane.open = True
+        answers = await self._pipeline([one.command("EVALSHA", _SHA) for one in asked])
+        unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:  # a new server, or one that was flushed: the first command teaches it the script
+            commands = [asked[at].command("EVALSHA", _SHA) for at in unknown]
+            commands[0] = asked[unknown[0]].command("EVAL", SCRIPT)
+            for at, answer in zip(unknown, await self._pipeline(commands), strict=True):
+                answers[at] = answer
+        return answers
+
+    async def _open(self, question: _Question) -> None:
+        """Have a connection, so that what follows takes a round trip and no more."""
+        if self._cluster:
+            await self._client.initialize()  # again, where a node was lost
+            node = self._client.get_node_from_key(stored(question.hits[0].key))
+            await self._client.execute_command("PING", target_nodes=[node])
+        else:
+            await self._client.execute_command("PING")
+
+    async def _pipeline(self, commands: Iterable[Sequence[str | int]]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        async with patience(self._deadline):
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, Exception) and not isinstance(answer, ResponseError):
+                raise answer
+        return answers
 
     def _remembered(self, now: int, hits: Sequence[Hit]) -> Decision | None:
         figures = []

@@ -22,8 +22,9 @@ EXTENSION = "limits"
 """The context extension of a Check that decides limits too."""
 LIMITED, UNCOUNTED, UNAVAILABLE = "limited", "uncounted", "rate_limit_unavailable"
 """Metadata of a refusal: the reason for which a limit rejects, and that nobody could count."""
-TIME = timedelta(milliseconds=200)
-"""What the limits may take, beyond what the policy may take."""
+TIME = timedelta(seconds=1)
+"""What the limits may take, beyond what the policy may take: enough for what a burst waits in Envoy and before the store,
+whose own deadlines are far shorter, since Envoy lets pass what comes later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

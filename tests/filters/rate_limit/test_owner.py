@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from inspect import isawaitable
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from filters.rate_limit import circuit, owner_store
 from filters.rate_limit.algorithms import Concurrency, FixedWindow, TokenBucket
 from filters.rate_limit.circuit import FAILURES
 from filters.rate_limit.limiter import Decision, Hit
-from filters.rate_limit.owner_store import OwnerStore
+from filters.rate_limit.owner_store import DEADLINE, OwnerStore
 from tests.support.owner import OwnerProcess
 
 DAY = FixedWindow(name="day", amount=5, per="day")
@@ -114,6 +115,37 @@ def test_several_processes_admit_exactly_the_limit(owner: OwnerProcess) -> None:
     for one in processes:
         one.join(30)
     assert sum(admitted) == 1000
+
+
+def _burst(path: Path, ready: Barrier, results: multiprocessing.Queue[int]) -> None:
+    """Ten thousand decisions at once, with the deadline of the product."""
+
+    async def ask() -> int:
+        async with store(path, DEADLINE) as counters:
+
+            async def counted() -> bool:
+                return bool((await decide(counters, Hit(DAY, "first", 0))).figures)
+
+            await eventually(counted, "the owner")
+            ready.wait()
+            hit = Hit(FixedWindow(name="burst", amount=100, per="day"), "burst")
+            found = await asyncio.gather(*(decide(counters, hit) for _ in range(10_000)))
+            assert not any(one.uncounted for one in found)
+            return sum(one.admitted for one in found)
+
+    results.put(asyncio.run(ask()))
+
+
+def test_ten_thousand_at_once_by_each_of_two_processes_admit_exactly_the_limit(owner: OwnerProcess) -> None:
+    context = multiprocessing.get_context("spawn")
+    results: multiprocessing.Queue[int] = context.Queue()
+    ready = context.Barrier(2)
+    processes = [context.Process(target=_burst, args=(owner.path, ready, results)) for _ in range(2)]
+    for one in processes:
+        one.start()
+    assert sum(results.get(timeout=60) for _ in processes) == 100
+    for one in processes:
+        one.join(30)
 
 
 async def test_a_killed_owner_is_waited_for_and_the_next_one_counts_from_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""A burst of many connections at an idle Redis: as many pass as the limit says, through the real Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.backend import Backend
+from tests.support.policy_server import Stack
+from tests.support.valkey import Valkey
+from tests.support.wait import wait_for
+
+CONNECTIONS, EACH, LIMIT = 512, 10, 100
+
+
+async def burst(port: int, path: str) -> Counter[bytes]:
+    """Open all connections, then ask on all of them at once, EACH times. Returns how often which status came."""
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS)]
+    statuses: Counter[bytes] = Counter()
+
+    async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(EACH):
+            writer.write(f"GET {path} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            statuses[head.split()[1]] += 1
+            fields = dict(line.partition(b":")[::2] for line in head.split(b"\r\n"))
+            await reader.readexactly(int(fields[b"content-length"]))
+        writer.close()
+
+    await asyncio.gather(*(ask(*one) for one in opened))
+    return statuses
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_burst_passes_no_limit_that_redis_counts(tmp_path: Path, workers: str) -> None:
+    with ExitStack() as started:
+        valkey, echo = started.enter_context(Valkey(tmp_path)), started.enter_context(Backend("echo"))
+        arguments = ("--counters", valkey.url, "--workers", workers)
+        stack = Stack(tmp_path, tcp=True, arguments=arguments)
+        (tmp_path / "gateway.yaml").write_text(f"""
+listeners: {{http: {{port: {stack.listener}}}}}
+upstreams: {{echo: {{endpoints: [{echo.address}]}}}}
+routes:
+  ready: {{path: /ready, upstream: echo, policies: {{concurrency: 5}}}}
+  burst: {{path: /burst, upstream: echo, policies: {{rate_limit: {LIMIT}/month}}}}
+""")
+        started.enter_context(stack)
+        wait_for(lambda: stack.get("/ready").status_code == 200, "the gateway")
+        for admitted in (LIMIT, 0):
+            assert asyncio.run(burst(stack.listener, "/burst")) == Counter(
+                {b"200": admitted, b"429": CONNECTIONS * EACH - admitted}
+            ) - Counter({b"200": 0})
+        assert "xds_rate_limit_store_failures_total{" not in stack.policy_server.metrics()
