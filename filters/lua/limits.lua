@@ -1,6 +1,7 @@
 -- One decision on any number of limits, by the server's own clock: all are counted, or none.
--- KEYS are the counters. ARGV[1] is decide, charge, refund or release; then each limit has nine values:
--- algorithm, amount, length of the window, cost, burst, shadow, lease, the request's id, ends of windows.
+-- KEYS are the counters. ARGV[1] is decide, charge, refund or release; then each limit has ten values:
+-- algorithm, amount, length of the window, cost, burst, shadow, lease, the request's id, ends of windows, what has to be
+-- left where the cost is 0.
 -- Answers the moment, whether it is admitted, and for each limit: room, reset, wait, short. Microseconds throughout.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -8,11 +9,12 @@ local operation = ARGV[1]
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 
 local function read(number, key)
-  local at = 2 + (number - 1) * 9
+  local at = 2 + (number - 1) * 10
   local limit = {
     key = key, kind = ARGV[at], amount = tonumber(ARGV[at + 1]), length = tonumber(ARGV[at + 2]),
     cost = tonumber(ARGV[at + 3]), burst = tonumber(ARGV[at + 4]), shadow = ARGV[at + 5] == '1',
     lease = tonumber(ARGV[at + 6]), id = ARGV[at + 7], ends = ARGV[at + 8],
+    least = tonumber(ARGV[at + 9]),
   }
   if limit.kind ~= 'concurrency' then
     local state = redis.call('HMGET', key, 'used', 'since', 'before', 'until')
@@ -123,7 +125,7 @@ algorithms.concurrency = {
 
 if operation == 'release' then
   for number, key in ipairs(KEYS) do
-    redis.call('ZREM', key, ARGV[2 + (number - 1) * 9 + 7])
+    redis.call('ZREM', key, ARGV[2 + (number - 1) * 10 + 7])
   end
   return {}
 end
@@ -132,7 +134,7 @@ local limits, admitted = {}, 1
 for number, key in ipairs(KEYS) do
   local limit = read(number, key)
   limit.algorithm = algorithms[limit.kind]
-  limit.asked = max(1, limit.cost)
+  limit.asked = max(limit.least, limit.cost)
   limit.room = limit.algorithm.room(limit, limit.asked)
   if limit.room < 0 and not limit.shadow then admitted = 0 end
   limits[number] = limit

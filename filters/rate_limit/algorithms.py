@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from filters.language.scalars import Period
-from filters.rate_limit.calendar import LENGTHS, SECOND, end_of
+from filters.rate_limit.calendar import LENGTHS, SECOND, Window, end_of
 
 Unit = Literal["requests", "content-bytes", "concurrent-requests"]
 """The quota units of draft-ietf-httpapi-ratelimit-headers-11 section 2.1."""
@@ -42,16 +41,18 @@ class Counter:
 class Limit:
     """What all limits have in common. `name` is what clients read, unique on a route.
 
-    `shadow` counts and never rejects; `allow_on_error` is the answer where the counters cannot be reached.
+    `shadow` counts and never rejects; `allow_on_error` is the answer where the counters cannot be reached. A request
+    that costs nothing passes where `least` is left.
     """
 
     kind: ClassVar[str]
     name: str
     amount: int
-    per: Period = "second"
+    per: Window = "second"
     unit: Unit = "requests"
     shadow: bool = False
     allow_on_error: bool = True
+    least: int = 1
     length: int = field(init=False)
     """Of the window, in microseconds."""
 

@@ -4,29 +4,41 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from filters.language.scalars import PERIODS, Period
 
 SECOND = 1_000_000
-LENGTHS: dict[Period, int] = {period: seconds * SECOND for period, seconds in PERIODS.items()}
-"""Microseconds of each period; a month that does not follow the calendar has 30 days."""
+Window = Period | Literal["week", "year"]
+"""The periods of the language, and those that only an Envoy of someone else may send along with a descriptor."""
+LENGTHS: dict[Window, int] = {
+    **{period: seconds * SECOND for period, seconds in PERIODS.items()},
+    "week": 7 * 86_400 * SECOND,
+    "year": 365 * 86_400 * SECOND,
+}
+"""Microseconds of each; a month that does not follow the calendar has 30 days, a year 365."""
 
 
-def end_of(now: int, per: Period, zone: str) -> int:
+def end_of(now: int, per: Window, zone: str) -> int:
     """The end of the calendar's window around `now`: the first moment that is no longer in it.
 
     Raises ZoneInfoNotFoundError for an unknown zone.
     """
     length = LENGTHS[per]
-    if per in ("second", "minute") or (zone == "UTC" and per != "month"):
+    if has_even_windows(per, zone):
         return now - now % length + length
     return _local_end(now // SECOND, per, zone) * SECOND
 
 
+def has_even_windows(per: Window, zone: str) -> bool:
+    """Whether all windows have the same length and one begins with Unix time."""
+    return per in ("second", "minute") or (zone == "UTC" and per in ("hour", "day"))
+
+
 @lru_cache(maxsize=1024)
-def _local_end(now: int, per: Period, zone: str) -> int:
-    """The same in seconds, for periods that begin with the local hour, day or month."""
+def _local_end(now: int, per: Window, zone: str) -> int:
+    """The same in seconds, for periods that begin with the local hour, day, Monday, month or year."""
     where = _zone(zone)
     local = datetime.fromtimestamp(now, where)
     if per == "hour":
@@ -34,10 +46,13 @@ def _local_end(now: int, per: Period, zone: str) -> int:
         offset = round((local.utcoffset() or timedelta()).total_seconds())
         return now - (now + offset) % 3600 + 3600
     year, month, day = local.year, local.month, local.day
-    if per == "month":
+    if per == "year":
+        following = (year + 1, 1, 1)
+    elif per == "month":
         following = (year + month // 12, month % 12 + 1, 1)
     else:
-        next_day = datetime(year, month, day, tzinfo=UTC) + timedelta(days=1)
+        days = 7 - local.weekday() if per == "week" else 1
+        next_day = datetime(year, month, day, tzinfo=UTC) + timedelta(days=days)
         following = (next_day.year, next_day.month, next_day.day)
     # fold 0: of a midnight that comes twice the first, and of one that is left out the moment of the change.
     end = int(datetime(*following, tzinfo=where).timestamp())

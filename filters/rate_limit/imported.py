@@ -5,6 +5,7 @@ The format: https://github.com/envoyproxy/ratelimit#configuration. Windows are t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
@@ -23,37 +24,52 @@ MOST = 2**32 - 1
 MOST_BYTES, MOST_DEPTH, MOST_DESCRIPTORS = 32 << 20, 32, 100_000
 """Of one file. Aliases count as often as they are used, so that no file is small and means a billion."""
 _UNITS = get_args(Period)
-_DESCRIPTOR = ("key", "value", "rate_limit", "descriptors", "shadow_mode", "share_threshold")
+_DESCRIPTOR = ("key", "value", "rate_limit", "descriptors", "shadow_mode", "share_threshold", "quota_mode")
 _METRICS = ("detailed_metric", "value_to_metric")
 """Keys that are about the names of that server's metrics only, and change no decision."""
+_METADATA = "metadata"
+"""What that server may tell Envoy's other filters; it is read and not told."""
+_MERGE = "tag:yaml.org,2002:merge"
+_NAME = re.compile(r"[ !#-\[\]-~]*")
+"""Printable ASCII without quotes and backslashes: Envoy puts a name between quotes into x-ratelimit-limit as it is."""
+_MISPLACED = ("shadow_mode", "quota_mode", "share_threshold", *_METRICS, _METADATA)
+"""Keys of a descriptor that envoyproxy/ratelimit reads inside a limit without a word and without effect."""
 _LIMIT = ("unit", "requests_per_unit", "unlimited", "name", "replaces")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What a descriptor counts: `limit` is None where it is unlimited. `name` and `replaces` are of one domain."""
+    """What a descriptor counts: `limit` is None where it is unlimited. `name` and `replaces` are of one domain.
+
+    Of the descriptors with a `quota` all have to be over their limit before a request is rejected.
+    """
 
     limit: FixedWindow | None
+    quota: bool = False
     name: str = ""
     replaces: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """One descriptor of the file with those inside. `shared` says that all values of a wildcard count together."""
+    """One descriptor of the file with those inside. `shared` says that all values of a wildcard count together.
+
+    `wildcards` are the names among `children` with a ``*``, in their order, each with what stands between the stars.
+    """
 
     imported: Imported | None = None
     shared: bool = False
     children: Mapping[tuple[str, str], Level] = field(default_factory=dict)
-    wildcards: tuple[tuple[str, str], ...] = ()
+    wildcards: tuple[tuple[tuple[str, str], tuple[str, ...]], ...] = ()
 
     def next(self, key: str, value: str) -> tuple[tuple[str, str], Level] | None:
         """The descriptor inside for an entry: its very value, else a wildcard, else that for any value."""
         found = self.children.get((key, value)) if value else None
         if found is not None:
             return (key, value), found
-        for one in self.wildcards:
-            if one[0] == key and value.startswith(one[1][:-1]):
+        asked = _joined(key, value)
+        for one, parts in self.wildcards:
+            if _matches(parts, asked):
                 return one, self.children[one]
         found = self.children.get((key, ""))
         return None if found is None else ((key, ""), found)
@@ -79,13 +95,33 @@ class Domain:
             found = level.next(key, value)
             if found is None:
                 return None
-            (_, written), level = found
-            parts.append(f"{_escaped(key)}={_escaped(written if level.shared else bounded(value))}")
+            name, level = found
+            counted = (name[1] or name[0]) if level.shared else bounded(value)
+            parts.append(f"{_escaped(key)}={_escaped(counted)}")
         return None if level.imported is None else (level.imported, "|".join(parts))
 
     def key(self, entries: Iterable[tuple[str, str]]) -> str:
         """Under which a descriptor counts that brings its own limit."""
         return "|".join(f"{_escaped(bounded(key))}={_escaped(bounded(value))}" for key, value in entries)
+
+
+def _joined(key: str, value: str) -> str:
+    """What a wildcard is compared with: a star may stand in the key, too."""
+    return f"{key}_{value}"
+
+
+def _matches(parts: tuple[str, ...], text: str) -> bool:
+    """Whether `text` is `parts` with anything between them."""
+    first, *middle, last = parts
+    if len(text) < len(first) + len(last) or not (text.startswith(first) and text.endswith(last)):
+        return False
+    at, end = len(first), len(text) - len(last)
+    for part in middle:
+        found = text.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 def _escaped(text: str) -> str:
@@ -190,21 +226,32 @@ class _Reader:
                 )
             children.setdefault(name, level)
             places.setdefault(name, item)
-        wildcards = tuple(one for one in children if one[1].endswith("*"))
+        wildcards = tuple(
+            (one, tuple((_joined(*one) if one[1] else one[0]).split("*")))
+            for one in children
+            if "*" in "".join(one)
+        )
         return Level(imported=of.imported, shared=of.shared, children=children, wildcards=wildcards)
 
     def _descriptor(self, node: Node, path: Path, depth: int) -> tuple[tuple[str, str], Level] | None:
-        keys = self._keys(node, path, (*_DESCRIPTOR, *_METRICS))
+        keys = self._keys(node, path, (*_DESCRIPTOR, *_METRICS, _METADATA))
         key = self._text(keys.get("key"), (*path, "key"))
         value = self._text(keys.get("value"), (*path, "value"))
         shadow = self._flag(keys.get("shadow_mode"), (*path, "shadow_mode"))
+        quota = self._flag(keys.get("quota_mode"), (*path, "quota_mode"))
         shared = self._flag(keys.get("share_threshold"), (*path, "share_threshold"))
-        if shared and not value.endswith("*"):
-            remedy = "let the value end in *"
+        if shared and "*" not in key + value:
+            remedy = "put a * into the value"
             self._wrong(keys["share_threshold"], path, "share_threshold is for wildcard values", remedy)
         for name in _METRICS:
             self._flag(keys.get(name), (*path, name))
-        imported = self._limit(keys.get("rate_limit"), (*path, "rate_limit"), _named((key, value)), shadow)
+        if (
+            _METADATA in keys
+            and not isinstance(keys[_METADATA], MappingNode)
+            and not _is_null(keys[_METADATA])
+        ):
+            self._wrong(keys[_METADATA], (*path, _METADATA), "not a mapping")
+        imported = self._limit(keys.get("rate_limit"), (*path, "rate_limit"), shadow=shadow, quota=quota)
         below = Level(imported=imported, shared=shared)
         level = self._level(keys.get("descriptors"), (*path, "descriptors"), below, depth + 1)
         if not key:
@@ -212,11 +259,14 @@ class _Reader:
             return None
         return (key, value), level
 
-    def _limit(self, node: Node | None, path: Path, shown: str, shadow: bool) -> Imported | None:
-        if node is None:
+    def _limit(self, node: Node | None, path: Path, *, shadow: bool, quota: bool) -> Imported | None:
+        if node is None or _is_null(node):
             return None
         keys = self._keys(node, path, _LIMIT)
         name = self._text(keys.get("name"), (*path, "name"))
+        if not _NAME.fullmatch(name):
+            remedy = "write letters, digits and signs of ASCII without quotes and backslashes"
+            self._wrong(keys["name"], (*path, "name"), "the name cannot stand in a response header", remedy)
         replaces = frozenset(self._replaced(keys.get("replaces"), (*path, "replaces"), name))
         if self._flag(keys.get("unlimited"), (*path, "unlimited")):
             for other in ("unit", "requests_per_unit"):
@@ -229,8 +279,8 @@ class _Reader:
         amount = self._amount(keys.get("requests_per_unit"), node, path)
         if unit is None or amount is None:
             return None
-        limit = FixedWindow(name=name or shown, amount=amount, per=unit, shadow=shadow)
-        return Imported(limit=limit, name=name, replaces=replaces)
+        limit = FixedWindow(name=name, amount=amount, per=unit, shadow=shadow or quota, least=0)
+        return Imported(limit=limit, name=name, replaces=replaces, quota=quota and not shadow)
 
     def _unit(self, node: Node | None, around: Node, path: Path) -> Period | None:
         if node is None:
@@ -264,25 +314,40 @@ class _Reader:
                 self._wrong(item, at, "a limit cannot replace itself", "name another limit")
             yield name
 
-    def _keys(self, node: Node, path: Path, known: tuple[str, ...]) -> dict[str, Node]:
-        """The keys of a mapping."""
+    def _keys(self, node: Node, path: Path, known: tuple[str, ...], depth: int = 0) -> dict[str, Node]:
+        """The keys of a mapping, those that it merges included."""
+        if depth > MOST_DEPTH:
+            self._wrong(node, path, f"mappings are merged more than {MOST_DEPTH} deep")
+            return {}
         if not isinstance(node, MappingNode):
             self._wrong(node, path, f"not a mapping of {', '.join(known)}")
             return {}
         found: dict[str, Node] = {}
         first: dict[str, Node] = {}
+        merged: list[Node] = []
         for key, value in node.value:
             name = key.value if isinstance(key, ScalarNode) else ""
-            if name not in known:
+            if key.tag == _MERGE:
+                merged += value.value if isinstance(value, SequenceNode) else [value]
+            elif name in _MISPLACED and name not in known:
+                self._wrong(
+                    key, path, f"'{name}' has no effect here", "write it beside 'key', outside of rate_limit"
+                )
+            elif name not in known:
                 self._wrong(key, path, f"there is no key '{name}' here", did_you_mean(name, known))
             elif name in found:
                 self._wrong(key, path, f"the key '{name}' is given twice", "", self._place(first[name]))
             else:
                 found[name], first[name] = value, key
+        for (
+            one
+        ) in merged:  # https://yaml.org/type/merge.html: what is written here wins, then what is merged first
+            for name, value in self._keys(one, path, known, depth + 1).items():
+                found.setdefault(name, value)
         return found
 
     def _items(self, node: Node | None, path: Path) -> list[Node]:
-        if node is None or (isinstance(node, ScalarNode) and node.tag.endswith(":null")):
+        if node is None or _is_null(node):
             return []
         if isinstance(node, SequenceNode):
             return list(node.value)
@@ -290,7 +355,7 @@ class _Reader:
         return []
 
     def _text(self, node: Node | None, path: Path) -> str:
-        if node is None or (isinstance(node, ScalarNode) and node.tag.endswith(":null")):
+        if node is None or _is_null(node):
             return ""
         if isinstance(node, ScalarNode):
             return str(node.value)
@@ -322,6 +387,10 @@ class _Reader:
     def _fault(self, mark: Any, message: str) -> None:
         place = Place(self._file, mark.line + 1, mark.column + 1) if mark else Place(self._file, 1, 1)
         self.problems.append(Problem(path=(), message=message, place=place))
+
+
+def _is_null(node: Node) -> bool:
+    return isinstance(node, ScalarNode) and node.tag.endswith(":null")
 
 
 def _named(name: tuple[str, str]) -> str:

@@ -12,7 +12,7 @@ from filters.rate_limit.algorithms import Concurrency, Counter, Limit
 class Hit(NamedTuple):
     """What a request asks of one limit. Keys of one decision differ.
 
-    `cost` 0 asks whether there is anything left and takes nothing. `lease` names the request where it holds a slot.
+    `cost` 0 asks whether the limit's `least` is left and takes nothing. `lease` names the request where it holds a slot.
     """
 
     limit: Limit
@@ -86,7 +86,7 @@ class Memory:
         get = self._counters.get
         found = [get(hit[1]) for hit in hits]
         rooms = [
-            limit.room(counter, now, cost or 1)
+            limit.room(counter, now, cost or limit.least)
             for (limit, _, cost, _), counter in zip(hits, found, strict=True)
         ]
         admitted = all(room >= 0 or hit[0].shadow for hit, room in zip(hits, rooms, strict=True))
@@ -103,7 +103,7 @@ class Memory:
         """The same for one limit, as most routes have it."""
         limit, key, cost, lease = hit
         counter = self._counters.get(key)
-        room = limit.room(counter, now, cost or 1)
+        room = limit.room(counter, now, cost or limit.least)
         if room < 0 or not cost:
             figure = self._figure(now, hit, counter, room, False)
             return Decision(room >= 0 or limit.shadow, now, (figure,))
@@ -134,10 +134,11 @@ class Memory:
         if room < 0:
             if counter is not None:
                 counter.full = True
-            wait = limit.wait(counter, now, cost or 1)
-            return Figure(limit, max(0, room + (cost or 1)), limit.reset(counter, now), wait, True)
+            asked = cost or limit.least
+            wait = limit.wait(counter, now, asked)
+            return Figure(limit, max(0, room + asked), limit.reset(counter, now), wait, True)
         if not admitted or not cost:
-            return Figure(limit, room + (cost or 1), limit.reset(counter, now), 0, False)
+            return Figure(limit, room + (cost or limit.least), limit.reset(counter, now), 0, False)
         taken = limit.take(counter, now, cost, lease)
         if counter is None:
             self._keep(key, taken, now)

@@ -17,7 +17,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from filters.rate_limit.algorithms import Concurrency, FixedWindow, TokenBucket
-from filters.rate_limit.calendar import SECOND, end_of
+from filters.rate_limit.calendar import SECOND, end_of, has_even_windows
 from filters.rate_limit.circuit import Circuit
 from filters.rate_limit.limiter import Decision, Figure, Hit
 from filters.rate_limit.patience import patience
@@ -25,12 +25,16 @@ from filters.rate_limit.patience import patience
 SCRIPT = resources.files("filters").joinpath("lua", "limits.lua").read_text()
 _SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 PREFIX = "xds:"
-DEADLINE = 0.05
+DEADLINE = 0.1
 """Seconds that Redis may be silent while it has a pipeline to answer."""
-OPENING = 0.1
+OPENING = 0.2
 """Seconds that it may take to open a connection, if the deadline is not longer."""
 AT_ONCE = 64
 """Questions in one pipeline, so that Redis has worked on them long before the deadline."""
+UNDER_WAY = 2
+"""Pipelines for one server at the same time, so that one is made and read while Redis works on the other."""
+WORTHWHILE = 8
+"""Questions that are not divided between pipelines."""
 MOST_WAITING = 16_384
 """Questions that wait for one server; a decision beyond is rejected."""
 _AWAY = (RedisError, RedisClusterException, OSError, TimeoutError, AttributeError)
@@ -95,12 +99,16 @@ class _Question(NamedTuple):
 
 
 class _Lane:
-    """The questions for one server. Those that come while a pipeline is under way travel in the next one."""
+    """The questions for one server. Those that come while pipelines are under way travel in the next one.
+
+    `opened` is how many connections there are, `starting` that a task will take what waits in this turn of the loop.
+    """
 
     def __init__(self) -> None:
         self.waiting: deque[_Question] = deque()
-        self.open = False
-        self.task: asyncio.Task[None] | None = None
+        self.opened = 0
+        self.starting = False
+        self.tasks: set[asyncio.Task[None]] = set()
 
 
 class RedisStore:
@@ -165,10 +173,10 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close all connections; what waits is given up."""
-        for lane in self._lanes.values():
-            if lane.task is not None:
-                lane.task.cancel()
-        await asyncio.gather(*(one.task for one in self._lanes.values() if one.task), return_exceptions=True)
+        tasks = [task for lane in self._lanes.values() for task in lane.tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._client.aclose()
         pool = getattr(self._client, "connection_pool", None)
         if pool is not None:
@@ -224,12 +232,18 @@ class RedisStore:
         if len(lane.waiting) >= MOST_WAITING and question.operation == "decide":
             raise _CrowdError
         lane.waiting.append(question)
-        if lane.task is None:
-            lane.task = self._loop.create_task(self._serve(name, lane))
+        self._start(name, lane)
+
+    def _start(self, name: str, lane: _Lane) -> None:
+        """Have what waits taken at the end of this turn of the loop, unless enough is under way."""
+        if not lane.starting and len(lane.tasks) < UNDER_WAY:
+            lane.starting = True
+            lane.tasks.add(self._loop.create_task(self._serve(name, lane)))
 
     async def _serve(self, name: str, lane: _Lane) -> None:
         """Ask until nobody waits. Where a server fails, it has failed for all who wait for it."""
         asked: list[_Question] = []
+        lane.starting = False
         try:
             if self._cluster and not name:
                 async with patience(max(self._deadline, OPENING)):
@@ -238,6 +252,8 @@ class RedisStore:
                     self._wait(lane.waiting[0])
                     lane.waiting.popleft()
             while asked := self._next(lane):
+                if lane.waiting:
+                    self._start(name, lane)
                 answers = await self._exchange(lane, asked)
                 self._circuit.answered()
                 for question, answer in zip(asked, answers, strict=True):
@@ -245,7 +261,7 @@ class RedisStore:
                         self._circuit.refused(answer)
                     question.answered(answer)
         except BaseException as error:
-            lane.open = False
+            lane.opened = 0
             for question in (*asked, *lane.waiting):
                 question.answered(error)
             lane.waiting.clear()
@@ -253,12 +269,13 @@ class RedisStore:
                 raise
             self._circuit.failed(error)
         finally:
-            lane.task = None
+            lane.tasks.difference_update({asyncio.current_task()})
 
     def _next(self, lane: _Lane) -> list[_Question]:
         """What travels together. Decisions on what is known to be exhausted by now are made here."""
         asked: list[_Question] = []
-        while lane.waiting and len(asked) < AT_ONCE:
+        share = min(AT_ONCE, max(WORTHWHILE, -(-len(lane.waiting) // UNDER_WAY)))
+        while lane.waiting and len(asked) < share:
             question = lane.waiting.popleft()
             known = self._remembered(question.now, question.hits) if question.operation == "decide" else None
             if known is None:
@@ -269,10 +286,10 @@ class RedisStore:
 
     async def _exchange(self, lane: _Lane, asked: Sequence[_Question]) -> list[Any]:
         """The answers to one pipeline, of which some may be a ResponseError. Raises what the client raises."""
-        if not lane.open:
+        if lane.opened < len(lane.tasks):
             async with patience(max(self._deadline, OPENING)):
                 await self._open(asked[0])
-            lane.open = True
+            lane.opened += 1
         answers = await self._pipeline([one.command("EVALSHA", _SHA) for one in asked])
         unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:  # a new server, or one that was flushed: the first command teaches it the script
@@ -305,6 +322,8 @@ class RedisStore:
     def _remembered(self, now: int, hits: Sequence[Hit]) -> Decision | None:
         figures = []
         for hit in hits:
+            if not hit.cost and not hit.limit.least:
+                continue  # passes where nothing is left
             known = self._exhausted.get((hit.key, hit.limit.amount))
             if known is not None and now < known[0]:
                 figures.append(Figure(hit.limit, 0, known[1], max(SECOND, known[1] - now), True))
@@ -350,6 +369,7 @@ def _arguments(hit: Hit, now: int) -> tuple[str | int, ...]:
         limit.lease if isinstance(limit, Concurrency) else 0,
         hit.lease,
         _ends(limit, now) if isinstance(limit, FixedWindow) else "",
+        limit.least,
     )
 
 
@@ -357,7 +377,7 @@ def _ends(limit: FixedWindow, now: int) -> str:
     """Where windows end: the present one and those around it, of which the server's clock chooses."""
     if limit.rolling:
         return "rolling"
-    if limit.per in ("second", "minute") or (limit.zone == "UTC" and limit.per != "month"):
+    if has_even_windows(limit.per, limit.zone):
         return "utc"
     first = end_of(now - SECOND * 60, limit.per, limit.zone)
     second = end_of(first, limit.per, limit.zone)

@@ -182,11 +182,22 @@ class RateLimits:
         return self._awaited_elsewhere(asked, decision)
 
     async def _awaited_elsewhere(self, asked: elsewhere.Asked, decision: Awaitable[Decision]) -> bytes:
-        return self._told(asked, await decision)
+        found = self._told(asked, await decision)
+        return found if isinstance(found, bytes) else await found
 
-    def _told(self, asked: elsewhere.Asked, decision: Decision) -> bytes:
-        (self._admitted if decision.admitted else self._rejected).inc()
-        return elsewhere.answer(asked, decision).SerializeToString()
+    def _told(self, asked: elsewhere.Asked, decision: Decision) -> bytes | Awaitable[bytes]:
+        """Raises RpcError where nobody could count, so that Envoy's failure_mode_deny says what it means."""
+        if decision.uncounted:
+            self._tell_uncounted(decision)
+            raise RpcError(UNAVAILABLE, "the counters cannot be reached")
+        response = elsewhere.answer(asked, decision)
+        rejected = response.overall_code == rls_pb2.RateLimitResponse.OVER_LIMIT
+        (self._rejected if rejected else self._admitted).inc()
+        spent = asked.spent(decision)
+        charging = self.store.charge(self.clock(), spent) if spent else None
+        if charging is None:
+            return response.SerializeToString()
+        return _after_all(charging, response.SerializeToString())
 
     def _shown(
         self, stored: str, counter: state.Counter, by_base: Mapping[str, Counted], now: int
@@ -199,7 +210,7 @@ class RateLimits:
         left = limit.room(counter, now, 0)
         return {
             "key": stored,
-            "limit": limit.name,
+            "limit": limit.name or stored.rpartition("|")[2],
             "amount": answer.capacity(limit),
             "used": answer.capacity(limit) - left,
             "remaining": max(0, left),
@@ -291,6 +302,11 @@ def _undoable(told: Undoable) -> Undoable:
 
 def _response(told: answer.Told) -> bytes:
     return responses.response(told.admitted, told.headers, told.body)
+
+
+async def _after_all(waiting: Awaitable[None], response: bytes) -> bytes:
+    await waiting
+    return response
 
 
 async def _all(waiting: Iterable[Awaitable[None]]) -> bytes:

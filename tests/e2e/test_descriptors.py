@@ -37,6 +37,8 @@ descriptors:
         rate_limit: {unit: month, requests_per_unit: 2}
   - key: changing
     rate_limit: {unit: day, requests_per_unit: 2}
+  - key: tokens
+    rate_limit: {unit: day, requests_per_unit: 100}
 """
 HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 
@@ -80,10 +82,19 @@ def configuration(port: int, backend: int, limits: Path) -> dict[str, Any]:
     }
     counted = [headers("user"), headers("tenant", "path"), headers("path"), headers("changing")]
     route = {"match": {"prefix": "/"}, "route": {"cluster": "echo", "rate_limits": counted}}
+    tokens = headers("tokens")
+    at_the_end = {"hits_addend": {"format": "%REQ(x-cost)%"}, "apply_on_stream_done": True}
+    spent = [{**tokens, "hits_addend": {"number": 0}}, {**tokens, **at_the_end}]
+    per_route = {"@type": f"{HTTP}.ratelimit.v3.RateLimitPerRoute", "rate_limits": spent}
+    metered = {
+        "match": {"prefix": "/metered"},
+        "route": {"cluster": "echo"},
+        "typed_per_filter_config": {"envoy.filters.http.ratelimit": per_route},
+    }
     manager = {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [metered, route]}]},
         "http_filters": [
             {"name": "envoy.filters.http.ratelimit", "typed_config": rate_limit},
             {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{HTTP}.router.v3.Router"}},
@@ -148,6 +159,35 @@ def test_values_wildcards_and_nested_descriptors_have_limits_of_their_own(elsewh
     assert elsewhere.statuses(3, "/orders", tenant="a") == [200, 200, 429]
     assert elsewhere.statuses(3, "/orders", tenant="b") == [200, 200, 429]
     assert elsewhere.statuses(4, "/other", tenant="a") == [200] * 4
+
+
+def test_what_is_known_at_the_end_of_a_request_rejects_the_next(elsewhere: Elsewhere) -> None:
+    """As tokens and bytes are limited: Envoy asks with a cost of 0, and reports the true cost when all is done."""
+    assert elsewhere.get("/metered", tokens="me", cost="90").headers["x-ratelimit-remaining"] == "100"
+    wait_for(
+        lambda: elsewhere.get("/metered", tokens="me").headers["x-ratelimit-remaining"] == "10", "the 90"
+    )
+    assert elsewhere.get("/metered", tokens="me", cost="500").status_code == 200
+    wait_for(lambda: elsewhere.get("/metered", tokens="me").status_code == 429, "the 500")
+    assert elsewhere.get("/metered", tokens="me").headers["x-ratelimit-remaining"] == "0"
+    assert elsewhere.get("/metered", tokens="you").status_code == 200
+
+
+def test_failure_mode_deny_of_an_envoy_holds_where_redis_is_away(tmp_path: Path) -> None:
+    file, port, socket = tmp_path / "shop.yaml", free_port(), tmp_path / "limits.sock"
+    file.write_text(FILE)
+    arguments = ("--descriptors", str(file), "--counters", f"redis://127.0.0.1:{free_port()}")
+    started = PolicyServerProcess("none", f"unix:{socket}", tmp_path, *arguments)
+    with (
+        Backend() as echo,
+        started as server,
+        Envoy(configuration(port, echo.port, socket), tmp_path) as envoy,
+    ):
+        envoy.ready()
+        found = Elsewhere(file, port, server)
+        wait_for(lambda: found.get(user="root").status_code == 200, "an answer that needs no counter")
+        assert found.statuses(3, user="me") == [500] * 3
+        assert 'decisions_total{outcome="uncounted"} 3.0' in server.metrics()
 
 
 def test_shadow_never_rejects(elsewhere: Elsewhere) -> None:

@@ -6,12 +6,15 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from envoy.service.ratelimit.v3 import rls_pb2
 from prometheus_client import CollectorRegistry
 
 from filters.rate_limit.imported import read_all
+from filters.rate_limit.limiter import Memory
 from filters.rate_limit.redis_store import RedisStore, connect
 from filters.rate_limit.service import RateLimits
+from filters.unary import RpcError
 from tests.support.valkey import Valkey
 
 FILE = b"""
@@ -23,6 +26,10 @@ descriptors:
   - {key: shadow, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 1}}
   - {key: vip, rate_limit: {unit: minute, requests_per_unit: 5, replaces: [{name: each-user}]}}
   - {key: bot, value: "crawler-*", rate_limit: {unit: hour, requests_per_unit: 1}}
+  - {key: tokens, rate_limit: {unit: day, requests_per_unit: 100}}
+  - {key: wide, rate_limit: {unit: day, requests_per_unit: 1000}}
+  - {key: quota, value: one, quota_mode: true, rate_limit: {unit: day, requests_per_unit: 1}}
+  - {key: quota, value: two, quota_mode: true, rate_limit: {unit: day, requests_per_unit: 2}}
   - {key: never, rate_limit: {unit: hour, requests_per_unit: 0}}
 """
 OK, OVER = rls_pb2.RateLimitResponse.OK, rls_pb2.RateLimitResponse.OVER_LIMIT
@@ -135,13 +142,148 @@ def test_a_limit_that_envoy_sends_itself_is_counted() -> None:
     assert [one.overall_code for one in answers] == [OK, OK, OVER]
 
 
+@pytest.mark.parametrize("unit", ["SECOND", "MINUTE", "HOUR", "DAY", "WEEK", "MONTH", "YEAR"])
+def test_a_limit_that_envoy_sends_itself_counts_with_every_unit(unit: str) -> None:
+    limits = Limits()
+    request = rls_pb2.RateLimitRequest(domain="shop")
+    descriptor = request.descriptors.add()
+    descriptor.entries.add(key="anything", value="x")
+    descriptor.limit.requests_per_unit = 1
+    number = rls_pb2.RateLimitResponse.RateLimit.Unit.Value(unit)
+    descriptor.limit.unit = number  # type: ignore[assignment]
+    answers: list[Any] = [read(limits.service.should_rate_limit(request)) for _ in range(2)]
+    assert [one.overall_code for one in answers] == [OK, OVER]
+    status = answers[1].statuses[0]
+    assert (status.current_limit.unit, status.current_limit.name) == (number, "")
+    assert 1 <= status.duration_until_reset.seconds <= 366 * 86_400
+
+
+def costs(limits: Limits, *descriptors: tuple[dict[str, str], int | None]) -> Any:
+    """One call with what Envoy says of each descriptor's cost."""
+    request = rls_pb2.RateLimitRequest(domain="shop")
+    for entries, cost in descriptors:
+        added = request.descriptors.add()
+        for key, value in entries.items():
+            added.entries.add(key=key, value=value)
+        if cost is not None:
+            added.hits_addend.value = cost
+    return read(limits.service.should_rate_limit(request))
+
+
+def test_what_is_reported_counts_beyond_the_limit_and_the_next_is_rejected() -> None:
+    limits = Limits()
+    answers = [costs(limits, ({"tokens": "me"}, cost)) for cost in (0, 90, 0, 500, 0)]
+    assert [one.overall_code for one in answers] == [OK, OK, OK, OVER, OVER]
+    assert [one.statuses[0].limit_remaining for one in answers] == [100, 10, 10, 0, 0]
+
+
+def test_what_is_reported_counts_in_shadow_too() -> None:
+    limits = Limits()
+    answers = [costs(limits, ({"shadow": "me"}, cost)) for cost in (0, 5, 0)]
+    assert [one.overall_code for one in answers] == [OK, OK, OK]
+    assert [one.statuses[0].limit_remaining for one in answers] == [1, 0, 0]
+
+
+def test_what_is_reported_for_one_descriptor_counts_though_another_rejects() -> None:
+    limits = Limits()
+    answer = costs(limits, ({"tokens": "me"}, 500), ({"wide": "me"}, 500), ({"user": "me"}, None))
+    assert [one.code for one in answer.statuses] == [OVER, OK, OK]
+    assert [one.limit_remaining for one in answer.statuses] == [0, 500, 3]
+    assert costs(limits, ({"wide": "me"}, 0)).statuses[0].limit_remaining == 500
+    assert costs(limits, ({"user": "me"}, None)).statuses[0].limit_remaining == 2
+
+
+def test_a_counter_that_is_exactly_used_up_admits_what_costs_nothing() -> None:
+    limits = Limits()
+    assert costs(limits, ({"tokens": "me"}, 100)).overall_code == OK
+    assert costs(limits, ({"tokens": "me"}, 0)).overall_code == OK
+    assert costs(limits, ({"tokens": "me"}, 1)).overall_code == OVER
+    assert (
+        costs(limits, ({"tokens": "me"}, 0)).overall_code == OVER
+    )  # what was rejected was reported and counts
+
+
+def test_the_reset_is_rounded_up_and_never_0() -> None:
+    limits = Limits()
+    limits.now = 1_001 * MINUTE - 1
+    answer = limits.ask({"user": "me"})
+    duration = answer.statuses[0].duration_until_reset
+    assert (duration.seconds, duration.nanos) == (1, 0)
+
+
+def test_a_limit_has_the_name_of_its_file_or_none() -> None:
+    limits = Limits()
+    answer = limits.ask({"user": "me"}, {"user": "guest"})
+    assert [one.current_limit.name for one in answer.statuses] == ["each-user", ""]
+    assert [one["limit"] for one in limits.service.shown()["counters"]] == ["user=guest", "each-user"]
+
+
+def test_quotas_reject_when_all_of_them_are_over() -> None:
+    limits = Limits()
+    one, two = {"quota": "one"}, {"quota": "two"}
+    answers = [limits.ask(one, two) for _ in range(3)]
+    assert [answer.overall_code for answer in answers] == [OK, OK, OVER]
+    assert [[status.code for status in answer.statuses] for answer in answers] == [
+        [OK, OK],
+        [OVER, OK],
+        [OVER, OVER],
+    ]
+    assert limits.codes(1, one) == [OVER]
+
+
+async def asked(service: RateLimits, request: rls_pb2.RateLimitRequest) -> Any:
+    found: Any = service.should_rate_limit(request)
+    return found if isinstance(found, bytes) else await found
+
+
+@pytest.mark.parametrize("on", ["memory", "redis"])
+async def test_where_nobody_can_count_envoy_is_told_so(tmp_path: Path, on: str) -> None:
+    registry = CollectorRegistry()
+    if on == "redis":
+        redis = RedisStore(connect("redis://127.0.0.1:1"), registry, 5.0)
+        service = RateLimits(registry, redis)
+    else:
+        service = RateLimits(registry, Memory(capacity=0))
+    service.domains = read_all({"f.yaml": FILE})[0]
+    request = rls_pb2.RateLimitRequest(domain="shop")
+    request.descriptors.add().entries.add(key="user", value="me")
+    with pytest.raises(RpcError) as raised:
+        await asked(service, request)
+    assert raised.value.code == 14
+    outcomes = {
+        one: registry.get_sample_value("xds_rate_limit_decisions_total", {"outcome": one})
+        for one in ("admitted", "uncounted")
+    }
+    assert outcomes == {"admitted": 0, "uncounted": 1}
+    if on == "redis":
+        await redis.close()
+
+
+async def test_redis_and_memory_agree_on_what_is_reported(tmp_path: Path) -> None:
+    with Valkey(tmp_path) as valkey:
+        redis = RedisStore(connect(valkey.url), CollectorRegistry(), 5.0)
+        service = RateLimits(CollectorRegistry(), redis)
+        service.domains = read_all({"f.yaml": FILE})[0]
+        answers = []
+        for cost in (0, 90, 0, 500, 0, 0):
+            request = rls_pb2.RateLimitRequest(domain="shop")
+            descriptor = request.descriptors.add()
+            descriptor.entries.add(key="tokens", value="me")
+            descriptor.hits_addend.value = cost
+            call: Any = service.should_rate_limit(request)
+            answers.append(read(await call))
+        await redis.close()
+    assert [one.overall_code for one in answers] == [OK, OK, OK, OVER, OVER, OVER]
+    assert [one.statuses[0].limit_remaining for one in answers] == [100, 10, 10, 0, 0, 0]
+
+
 def test_a_limit_of_a_unit_that_is_not_known_counts_nothing() -> None:
     limits = Limits()
     request = rls_pb2.RateLimitRequest(domain="shop")
     descriptor = request.descriptors.add()
     descriptor.entries.add(key="anything", value="x")
     descriptor.limit.requests_per_unit = 1
-    for unit in (0, 6, 99):
+    for unit in (0, 8, 99):
         descriptor.limit.unit = unit  # type: ignore[assignment]
         answers: list[Any] = [read(limits.service.should_rate_limit(request)) for _ in range(2)]
         assert [one.overall_code for one in answers] == [OK, OK]

@@ -178,6 +178,24 @@ BAD = {
         "domain: d\ndescriptors:\n- key: k\n  rate_limit: {unit: day, requests_per_unit: 1, replaces: [{}]}",
         "f.yaml:4:60: error: descriptors[0].rate_limit.replaces[0]: the name of the limit is missing",
     ),
+    "a name that breaks a header": (
+        "domain: d\ndescriptors:\n- key: k\n  rate_limit: {unit: day, requests_per_unit: 1, name: 'a\"b'}",
+        "f.yaml:4:55: error: descriptors[0].rate_limit.name: the name cannot stand in a response header",
+    ),
+    "a name of two lines": (
+        'domain: d\ndescriptors:\n- key: k\n  rate_limit: {unit: day, requests_per_unit: 1, name: "a\\nb"}',
+        "f.yaml:4:55: error: descriptors[0].rate_limit.name: the name cannot stand in a response header",
+    ),
+    "shadow inside a limit": (
+        "domain: d\ndescriptors:\n- key: k\n  rate_limit: {unit: day, requests_per_unit: 1, shadow_mode: true}",
+        "f.yaml:4:49: error: descriptors[0].rate_limit: 'shadow_mode' has no effect here; write it beside 'key'",
+    ),
+    "metadata that is no mapping": (
+        "domain: d\ndescriptors:\n- {key: k, metadata: 5}",
+        "f.yaml:3:22: error: descriptors[0].metadata: not a mapping",
+    ),
+    "a text that is merged": ("domain: d\n<<: x", "f.yaml:2:5: error: not a mapping of domain, descriptors"),
+    "merged without end": ("&a\ndomain: d\n<<: *a", "mappings are merged more than 32 deep"),
     "shared without a wildcard": (
         "domain: d\ndescriptors:\n- key: k\n  value: x\n  share_threshold: true",
         "f.yaml:5:20: error: descriptors[0]: share_threshold is for wildcard values",
@@ -209,6 +227,83 @@ descriptors:
         assert found is not None
         assert found[0].limit is not None
         assert (found[0].limit.amount, value) == (amount, value)
+
+
+WILD = """
+domain: d
+descriptors:
+  - {key: path, value: "/api/*/orders", rate_limit: {unit: day, requests_per_unit: 1}}
+  - {key: path, value: "/v*/*/items/*", rate_limit: {unit: day, requests_per_unit: 2}}
+  - {key: path, value: "*.png", rate_limit: {unit: day, requests_per_unit: 3}}
+  - {key: path, value: "aa*aa", rate_limit: {unit: day, requests_per_unit: 4}}
+  - {key: "pre*", rate_limit: {unit: day, requests_per_unit: 5}}
+  - {key: shared, value: "t*prod", share_threshold: true, descriptors: [{key: r, value: "a*z", share_threshold: true, rate_limit: {unit: day, requests_per_unit: 6}}]}
+  - {key: "any*", share_threshold: true, rate_limit: {unit: day, requests_per_unit: 7}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("entries", "amount", "key"),
+    [
+        ([("path", "/api/1/orders")], 1, "path=/api/1/orders"),
+        ([("path", "/api/1/2/orders")], 1, "path=/api/1/2/orders"),
+        ([("path", "/api//orders")], 1, "path=/api//orders"),
+        ([("path", "/api/orders")], None, ""),
+        ([("path", "/api/1/orders/5")], None, ""),
+        ([("path", "/v1/x/items/")], 2, "path=/v1/x/items/"),
+        ([("path", "/v1/items/")], None, ""),
+        ([("path", "/a/b.png")], 3, "path=/a/b.png"),
+        ([("path", "aaa")], None, ""),
+        ([("path", "aaaa")], 4, "path=aaaa"),
+        ([("prefix", "x")], 5, "prefix=x"),
+        ([("pre", "")], 5, "pre="),
+        ([("pr", "x")], None, ""),
+        ([("shared", "t1prod"), ("r", "abcz")], 6, "shared=t*prod|r=a*z"),
+        ([("shared", "t1test"), ("r", "abcz")], None, ""),
+        ([("anyone", "x")], 7, "anyone=any*"),
+    ],
+)
+def test_a_star_stands_for_anything_wherever_it_is(
+    entries: list[tuple[str, str]], amount: int | None, key: str
+) -> None:
+    found = domain(WILD).find(entries)
+    if amount is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert found[0].limit is not None
+        assert (found[0].limit.amount, found[1]) == (amount, key)
+
+
+def test_merge_keys_quotas_metadata_and_empty_limits_are_read() -> None:
+    text = """
+domain: d
+descriptors:
+  - key: a
+    rate_limit: &day {unit: day, requests_per_unit: 1}
+    metadata: {service: {name: [any, 5, null]}}
+  - key: b
+    quota_mode: false
+    rate_limit: {<<: *day, requests_per_unit: 2}
+  - &c
+    key: c
+    quota_mode: true
+    rate_limit: {<<: [{unit: hour}, *day]}
+  - <<: *c
+    value: x
+  - {key: d, rate_limit: , descriptors: }
+"""
+    read_domain = domain(text)
+    found = [read_domain.find([one]) for one in (("a", ""), ("b", ""), ("c", ""), ("c", "x"))]
+    limits = [one[0].limit for one in found if one is not None]
+    assert [(one.per, one.amount) for one in limits if one] == [
+        ("day", 1),
+        ("day", 2),
+        ("hour", 1),
+        ("hour", 1),
+    ]
+    assert [one[0].quota for one in found if one is not None] == [False, False, True, True]
+    assert read_domain.find([("d", "")]) is None
 
 
 def test_bytes_that_are_no_text_are_told() -> None:

@@ -19,7 +19,7 @@ from filters.rate_limit.answer import retry_after
 from filters.rate_limit.calendar import SECOND
 from filters.rate_limit.circuit import FAILURES
 from filters.rate_limit.limiter import Decision, Hit, Memory
-from filters.rate_limit.redis_store import AT_ONCE, DEADLINE, MOST_WAITING, RedisStore, connect
+from filters.rate_limit.redis_store import AT_ONCE, DEADLINE, MOST_WAITING, UNDER_WAY, RedisStore, connect
 from tests.support.valkey import Cluster, SentinelServer, Valkey
 from xds_server.policy_server.server import PolicyServer
 from xds_server.policy_server.services import services
@@ -197,15 +197,15 @@ async def test_what_holds_this_process_up_is_no_fault_of_redis(valkey: Valkey) -
         assert [one.uncounted for one in found] == [False] * 3
 
 
-async def test_decisions_of_a_turn_travel_in_one_pipeline(valkey: Valkey) -> None:
+async def test_decisions_of_a_turn_travel_together(valkey: Valkey) -> None:
     async with store(valkey.url) as redis:
         await redis.decide(now(), [Hit(DAY, "turn|ip=0")])
         connections = clients(valkey)
         before = valkey.ask("INFO", "stats")
         await asyncio.gather(*(redis.decide(now(), [Hit(DAY, f"turn|ip={one}")]) for one in range(50)))
         after = valkey.ask("INFO", "stats")
-        assert clients(valkey) == connections
-        assert after["total_reads_processed"] - before["total_reads_processed"] < 10  # type: ignore[index]
+        assert clients(valkey) <= connections - 1 + UNDER_WAY
+        assert after["total_reads_processed"] - before["total_reads_processed"] < 30  # type: ignore[index]
 
 
 async def test_a_crowd_is_rejected_by_its_limits_whatever_on_error_says(
@@ -215,9 +215,9 @@ async def test_a_crowd_is_rejected_by_its_limits_whatever_on_error_says(
     redis, waiting = RedisStore(connect(valkey.url), registry, 5.0), list[asyncio.Future[Decision]]()
     valkey.signal(signal.SIGSTOP)
     try:
-        for count in (MOST_WAITING, AT_ONCE):  # the pipeline that is under way makes room for as many
+        for turn, count in enumerate([MOST_WAITING] + [AT_ONCE] * UNDER_WAY):  # each pipeline makes room
             for number in range(count):
-                hit = Hit(DAY, f"crowd|ip={count}/{number}")
+                hit = Hit(DAY, f"crowd|ip={turn}/{number}")
                 waiting.append(asyncio.ensure_future(redis.decide(now(), [hit])))
             for _ in range(3):
                 await asyncio.sleep(0)
