@@ -40,6 +40,28 @@ def details_begin(*texts: str) -> str:
 
 
 POLICY_REJECTED = "policy_rejected"
+GRPC_STATUS = "grpc-status"
+_GRPC_STATUSES = {
+    **{400: 3, 401: 16, 403: 7, 404: 12, 405: 12, 408: 4, 413: 8, 415: 3, 429: 8, 431: 8},
+    **{500: 13, 501: 12, 502: 14, 503: 14, 504: 4},
+}
+"""The gRPC status of an answer with an HTTP status (grpc/doc/statuscodes.md). Envoy's own table, which is for answers of
+others (grpc/doc/http-grpc-status-mapping.md), says UNAVAILABLE for 429, so that clients retry, and for 504; INTERNAL for
+400; UNKNOWN for 405 and 413."""
+
+
+def grpc_status(condition: str, status: int | None = None) -> str:
+    """The value of grpc-status where a CEL expression holds: by `status`, or by that of the answer. Else it is empty.
+
+    A status that is not in the table is left to Envoy.
+    """
+    if status in _GRPC_STATUSES:
+        found = f"'{_GRPC_STATUSES[status]}'"
+    else:
+        table = ", ".join(f"{code}: '{number}'" for code, number in _GRPC_STATUSES.items())
+        found = f"{{{table}}}[response.code]"
+    return f"%CEL({condition} ? {found} : '')%"
+
 
 REASONS: tuple[Reason, ...] = (
     Reason(

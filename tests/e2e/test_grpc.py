@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from concurrent import futures
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tests.support.gateway import Gateway, free_port, write
+from tests.support.grpc_service import Service
 from tests.support.wait import wait_for
 
 YAML = """
@@ -30,66 +28,11 @@ routes:
   echo: {{path: /test.Echo/*, upstream: echo}}
   late: {{path: /test.Echo/Never, upstream: echo, timeout: 200ms}}
   small: {{path: /test.Echo/Small, upstream: echo, max_body: 1KiB}}
+  denied: {{path: /test.Echo/Scope, upstream: echo, policies: {{ip_access: {{deny: [127.0.0.0/8]}}}}}}
+  header: {{path: /test.Echo/Header, upstream: echo, policies: {{validate: {{required_headers: [x-wanted]}}}}}}
   none: {{path: /test.None/*, upstream: none}}
   checked: {{path: /test.Checked/*, upstream: checked}}
 """
-
-
-class Echo(grpc.GenericRpcHandler):
-    """Answers every method of every service by the method's name."""
-
-    def __init__(self, name: str = "echo") -> None:
-        self.name = name
-        self.release = threading.Event()
-
-    def service(self, handler_call_details: Any) -> grpc.RpcMethodHandler[Any, Any]:
-        method = handler_call_details.method.rpartition("/")[2]
-        unary: dict[str, Any] = {"Name": self._who, "Missing": self._missing, "Never": self._never}
-        if method == "Chat":
-            return grpc.stream_stream_rpc_method_handler(lambda messages, _: messages)
-        if method == "Count":
-            return grpc.unary_stream_rpc_method_handler(self._count)
-        return grpc.unary_unary_rpc_method_handler(unary.get(method, lambda message, _: message))
-
-    def _who(self, _: bytes, context: grpc.ServicerContext) -> bytes:
-        context.set_trailing_metadata((("x-served-by", self.name),))
-        return self.name.encode()
-
-    def _missing(self, _: bytes, context: grpc.ServicerContext) -> bytes:
-        context.abort(grpc.StatusCode.NOT_FOUND, "no such thing")
-        raise AssertionError("abort raises")
-
-    def _never(self, message: bytes, _: grpc.ServicerContext) -> bytes:
-        self.release.wait(30)
-        return message
-
-    def _count(self, message: bytes, _: grpc.ServicerContext) -> Iterator[bytes]:
-        for number in range(int(message)):
-            yield str(number).encode()
-
-
-class Service:
-    """A gRPC server with `Echo` and health checking, for the service `shop`."""
-
-    def __init__(self, name: str) -> None:
-        self.echo, self.health = Echo(name), health.HealthServicer()
-        self.well(True)
-        self._server = grpc.server(futures.ThreadPoolExecutor(8), handlers=(self.echo,))
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
-
-    def well(self, well: bool) -> None:
-        status = health_pb2.HealthCheckResponse
-        self.health.set("shop", status.SERVING if well else status.NOT_SERVING)
-
-    @contextmanager
-    def running(self) -> Iterator[Service]:
-        self._server.start()
-        try:
-            yield self
-        finally:
-            self.echo.release.set()
-            self._server.stop(None).wait()
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +103,11 @@ def test_what_the_service_says_arrives(channel: grpc.Channel) -> None:
     [
         ("/test.Nobody/Any", b"", grpc.StatusCode.UNIMPLEMENTED, "not_found"),
         ("/test.None/Any", b"", grpc.StatusCode.UNAVAILABLE, "no_healthy_upstream"),
-        ("/test.Echo/Never", b"", grpc.StatusCode.UNAVAILABLE, "upstream_timeout"),
-        ("/test.Echo/Small", b"x" * 1020, grpc.StatusCode.UNKNOWN, "body_too_large"),
-        ("/test.Echo/Small", b"x" * 20_000, grpc.StatusCode.UNKNOWN, "body_too_large"),
+        ("/test.Echo/Never", b"", grpc.StatusCode.DEADLINE_EXCEEDED, "upstream_timeout"),
+        ("/test.Echo/Small", b"x" * 1020, grpc.StatusCode.RESOURCE_EXHAUSTED, "body_too_large"),
+        ("/test.Echo/Small", b"x" * 20_000, grpc.StatusCode.RESOURCE_EXHAUSTED, "body_too_large"),
+        ("/test.Echo/Scope", b"", grpc.StatusCode.PERMISSION_DENIED, "ip_denied"),
+        ("/test.Echo/Header", b"", grpc.StatusCode.INVALID_ARGUMENT, "missing_header"),
     ],
 )
 def test_the_gateway_answers_with_a_status_and_its_reason(

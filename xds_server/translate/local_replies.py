@@ -16,7 +16,16 @@ from filters import POLICIES
 from filters.errors import ErrorOverride
 from filters.framing import BODYLESS
 from filters.policy import header
-from filters.reasons import BY_STATUS, OTHER, REASON_HEADER, REASONS, Reason, details
+from filters.reasons import (
+    BY_STATUS,
+    GRPC_STATUS,
+    OTHER,
+    REASON_HEADER,
+    REASONS,
+    Reason,
+    details,
+    grpc_status,
+)
 from xds_server.translate.wire import packed, uint32
 
 CONTENT_TYPE = "application/problem+json"
@@ -29,9 +38,8 @@ _OWN_ANSWER = (
 
 def local_reply_config(overrides: Mapping[str, ErrorOverride]) -> hcm_pb2.LocalReplyConfig:
     """All reasons as mappers, the first that matches wins. `respond` and `redirect` stay as they were written."""
-    config = hcm_pb2.LocalReplyConfig(
-        mappers=[_without_body(), hcm_pb2.ResponseMapper(filter=_cel(_OWN_ANSWER))]
-    )
+    own = hcm_pb2.ResponseMapper(filter=_cel(_OWN_ANSWER), headers_to_add=[_grpc_status(None)])
+    config = hcm_pb2.LocalReplyConfig(mappers=[_without_body(), own])
     for reason in _reasons():
         override = overrides.get(reason.name)
         config.mappers.append(_usual(reason) if override is None else _mapper(reason, override))
@@ -76,13 +84,24 @@ def _mapper(reason: Reason, override: ErrorOverride | None) -> hcm_pb2.ResponseM
     status = override.status or reason.status
     mapper = hcm_pb2.ResponseMapper(
         filter=_cel(reason.when),
-        headers_to_add=[header(REASON_HEADER, reason.name), *_challenge(reason), *_headers(override)],
+        headers_to_add=[
+            header(REASON_HEADER, reason.name),
+            _grpc_status(status),
+            *_challenge(reason),
+            *_headers(override),
+        ],
     )
     if not own_body:
         mapper.body_format_override.CopyFrom(_format(_body(reason, override, status)))
     if status is not None:
         mapper.status_code.CopyFrom(uint32(status))
     return mapper
+
+
+def _grpc_status(status: int | None) -> base_pb2.HeaderValueOption:
+    """For clients of gRPC and gRPC-Web; others get none, because an empty value is left away."""
+    asked = "request.headers['content-type'].startsWith('application/grpc')"
+    return header(GRPC_STATUS, grpc_status(asked, status))
 
 
 def _challenge(reason: Reason) -> Iterator[base_pb2.HeaderValueOption]:

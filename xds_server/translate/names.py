@@ -63,7 +63,7 @@ BAD_AUTHORITY = "400/authority"
 def route_origin(route: str) -> tuple[str, ...]:
     """Where in the gateway a single route of Envoy comes from, as a path; empty for one that the gateway adds itself."""
     own = route.removeprefix(METHOD_NOT_ALLOWED).removeprefix(REJECTED)
-    return () if own in (BAD_PATH, REDIRECT_TO_HTTPS) else ("routes", own.partition("/")[0])
+    return () if own in (BAD_PATH, BAD_AUTHORITY, REDIRECT_TO_HTTPS) else ("routes", own.partition("/")[0])
 
 
 def origin(type_name: str, resource: str) -> tuple[str, ...]:
