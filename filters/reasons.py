@@ -42,8 +42,21 @@ def details_begin(*texts: str) -> str:
 POLICY_REJECTED = "policy_rejected"
 GRPC_STATUS = "grpc-status"
 _GRPC_STATUSES = {
-    **{400: 3, 401: 16, 403: 7, 404: 12, 405: 12, 408: 4, 413: 8, 415: 3, 429: 8, 431: 8},
-    **{500: 13, 501: 12, 502: 14, 503: 14, 504: 4},
+    400: 3,
+    401: 16,
+    403: 7,
+    404: 12,
+    405: 12,
+    408: 4,
+    413: 8,
+    415: 3,
+    429: 8,
+    431: 8,
+    500: 13,
+    501: 12,
+    502: 14,
+    503: 14,
+    504: 4,
 }
 """The gRPC status of an answer with an HTTP status (grpc/doc/statuscodes.md). Envoy's own table, which is for answers of
 others (grpc/doc/http-grpc-status-mapping.md), says UNAVAILABLE for 429, so that clients retry, and for 504; INTERNAL for
@@ -125,7 +138,8 @@ REASONS: tuple[Reason, ...] = (
         title="The upstream took too long",
         status=504,
         when=details_begin(
-            "upstream_response_timeout", "upstream_per_try", "response_timeout", "upstream_max_stream"
+            *("upstream_response_timeout", "upstream_per_try", "response_timeout", "upstream_max_stream"),
+            "max_duration_timeout",
         ),
     ),
     Reason(

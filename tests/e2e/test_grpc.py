@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 
 from tests.support.gateway import Gateway, free_port, write
 from tests.support.grpc_service import Service
 from tests.support.wait import wait_for
+from xds_server.gateway.model.routes import TIMEOUT
 
 YAML = """
 listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
@@ -26,6 +29,8 @@ upstreams:
     health_check: {{service: shop, interval: 50ms, timeout: 2s, unhealthy_after: 1, healthy_after: 1}}
 routes:
   echo: {{path: /test.Echo/*, upstream: echo}}
+  slow: {{path: /test.Echo/Slow/*, upstream: echo, request_headers: {{remove: [grpc-timeout]}}}}
+  capped: {{path: /test.Echo/Late/*, upstream: echo, timeout: 100ms}}
   late: {{path: /test.Echo/Never, upstream: echo, timeout: 200ms}}
   small: {{path: /test.Echo/Small, upstream: echo, max_body: 1KiB}}
   denied: {{path: /test.Echo/Scope, upstream: echo, policies: {{ip_access: {{deny: [127.0.0.0/8]}}}}}}
@@ -42,14 +47,17 @@ def services() -> Iterator[list[Service]]:
 
 
 @pytest.fixture(scope="module")
-def channel(tmp_path_factory: pytest.TempPathFactory, services: list[Service]) -> Iterator[grpc.Channel]:
+def gateway(tmp_path_factory: pytest.TempPathFactory, services: list[Service]) -> Iterator[Gateway]:
     logs = tmp_path_factory.mktemp("grpc")
     echo, one, two = (service.port for service in services)
     yaml = YAML.format(port=free_port(), echo=echo, one=one, two=two)
-    with (
-        Gateway(write(logs / "gateway", gateway=yaml), logs) as gateway,
-        closing(grpc.insecure_channel(f"127.0.0.1:{gateway.port}")) as channel,
-    ):
+    with Gateway(write(logs / "gateway", gateway=yaml), logs) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def channel(gateway: Gateway) -> Iterator[grpc.Channel]:
+    with closing(grpc.insecure_channel(f"127.0.0.1:{gateway.port}")) as channel:
         yield channel
 
 
@@ -117,6 +125,28 @@ def test_the_gateway_answers_with_a_status_and_its_reason(
     assert refused.code() is code
     assert dict(refused.trailing_metadata())["x-gateway-reason"] == reason
     assert f'"reason":"{reason}"' in refused.details()
+
+
+def test_the_time_limit_of_a_call_is_that_of_its_client(gateway: Gateway) -> None:
+    """Asked without a library, which would end the call by its own clock, of a service that is not told."""
+    headers = {"content-type": "application/grpc", "te": "trailers", "grpc-timeout": "200m"}
+    with httpx.Client(base_url=gateway.url, http1=False, http2=True, timeout=30, headers=headers) as client:
+        for method in ("Slow/Never", "Late/Never"):
+            answer = client.post(f"/test.Echo/{method}", content=b"\0\0\0\0\0")
+            assert answer.headers["grpc-status"] == "4"
+            assert answer.headers["x-gateway-reason"] == "upstream_timeout"
+        assert "grpc-status" not in client.post("/test.Echo/Echo", content=b"\0\0\0\0\0").headers
+        with pytest.raises(httpx.RemoteProtocolError, match="StreamReset"):  # its answer has begun
+            client.post("/test.Echo/Slow/Unending", content=b"\0\0\0\0\0")
+
+
+def test_a_stream_lasts_longer_than_other_answers_may(channel: grpc.Channel, services: list[Service]) -> None:
+    messages = channel.unary_stream("/test.Echo/Unending")(b"", timeout=60)
+    assert next(messages) == b"first"
+    threading.Event().wait(TIMEOUT.total_seconds() + 1)
+    services[0].echo.release.set()
+    assert list(messages) == [b"last"]
+    services[0].echo.release.clear()
 
 
 def test_a_message_within_the_limit_passes(channel: grpc.Channel) -> None:

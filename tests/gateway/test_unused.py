@@ -54,6 +54,39 @@ def test_what_nothing_uses_is_warned_of(written: str, warning: str) -> None:
     assert str(reading.problems[0].place) == "b.yaml:2:3"
 
 
+@pytest.mark.parametrize(
+    ("route", "warning"),
+    [
+        (
+            "idle_timeout: 1h",
+            "routes.r.idle_timeout: the timeout ends every answer after 15s, before this",
+        ),
+        (
+            "idle_timeout: 1h, timeout: 30s",
+            "routes.r.idle_timeout: the timeout ends every answer after 30s, before this",
+        ),
+        (
+            "headers: {Accept: {contains: text/event-stream}}",
+            "routes.r.headers.Accept: the timeout ends every answer after 15s, server-sent events too",
+        ),
+        ("idle_timeout: 1h, timeout: 0", None),
+        ("idle_timeout: 10s", None),
+        ("idle_timeout: 1h, websocket: true", None),
+        ("headers: {accept: text/event-stream}, timeout: 1h", None),
+        ("headers: {accept: {prefix: text/event-stream, not: true}}", None),
+    ],
+)
+def test_long_answers_that_a_timeout_ends_are_warned_of(route: str, warning: str | None) -> None:
+    text = f"""
+listeners: {{http: {{port: 8080}}}}
+upstreams: {{u: {{endpoints: ['127.0.0.1:1']}}, g: {{endpoints: ['127.0.0.1:2'], protocol: grpc}}}}
+routes:
+  r: {{path: /*, upstream: u, {route}}}
+  g: {{path: /g, upstream: g, idle_timeout: 1h}}
+"""
+    assert warnings(read(text)) == ([] if warning is None else [warning])
+
+
 def test_routes_without_any_listener_are_warned_of() -> None:
     reading = read("routes:\n  ping: {path: /ping, respond: {}}\n")
     assert warnings(reading) == ["routes: no listener answers, so no request reaches these routes"]

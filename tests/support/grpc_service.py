@@ -26,6 +26,8 @@ class Echo(grpc.GenericRpcHandler):
             return grpc.stream_stream_rpc_method_handler(lambda messages, _: messages)
         if method == "Count":
             return grpc.unary_stream_rpc_method_handler(self._count)
+        if method == "Unending":
+            return grpc.unary_stream_rpc_method_handler(self._unending)
         return grpc.unary_unary_rpc_method_handler(unary.get(method, lambda message, _: message))
 
     def _who(self, _: bytes, context: grpc.ServicerContext) -> bytes:
@@ -39,6 +41,11 @@ class Echo(grpc.GenericRpcHandler):
     def _never(self, message: bytes, _: grpc.ServicerContext) -> bytes:
         self.release.wait(30)
         return message
+
+    def _unending(self, _: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        yield b"first"
+        self.release.wait(60)
+        yield b"last"
 
     def _count(self, message: bytes, _: grpc.ServicerContext) -> Iterator[bytes]:
         for number in range(int(message)):

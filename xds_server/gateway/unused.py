@@ -9,7 +9,10 @@ from filters.identity import Consumer
 from filters.language import Path, Problem
 from xds_server.gateway.files import File
 from xds_server.gateway.model.gateway import Sections
+from xds_server.gateway.model.routes import Route, ValueMatch
 
+EVENTS = "text/event-stream"
+"""The media type of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 REFERRED = ("secrets", "upstreams", "identity", "plans", "policy_sets")
 """Sections whose objects do nothing unless another one names them."""
 
@@ -40,9 +43,35 @@ def unused(
         elif not asked.intersection(keys):
             message = f"no route has the policy {' or '.join(keys)}, which would identify this consumer"
             yield _warning(("consumers", name), message, "add the policy to a route")
+    for name, route in sections.routes.items():
+        yield from _cut_off(name, route, sections)
     if sections.routes and not sections.listeners:
         message = "no listener answers, so no request reaches these routes"
         yield _warning(("routes",), message, "add listeners: {http: {port: 8080}}")
+
+
+def _cut_off(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
+    """Long answers that the timeout of the route ends."""
+    events = [key for key, match in route.headers.items() if key.lower() == "accept" and _is_of_events(match)]
+    idle = None if route.websocket else route.idle_timeout
+    if not route.targets or not (events or idle):
+        return
+    upstreams = [sections.upstreams.get(one) for one in route.targets]
+    limit = route.time_limit(all(one is not None and one.protocol == "grpc" for one in upstreams))
+    if not limit:
+        return
+    message = f"the timeout ends every answer after {limit.total_seconds():g}s"
+    remedy = "write timeout: 0, or a longer one"
+    if idle is not None and idle > limit:
+        yield _warning(("routes", name, "idle_timeout"), f"{message}, before this", remedy)
+    if route.timeout is None:
+        for key in events:
+            yield _warning(("routes", name, "headers", key), f"{message}, server-sent events too", remedy)
+
+
+def _is_of_events(match: ValueMatch) -> bool:
+    texts = (match.exact, match.prefix, match.contains, match.suffix, match.regex)
+    return not match.invert and any(EVENTS in one for one in texts if one)
 
 
 def _warning(path: Path, message: str, remedy: str) -> Problem:

@@ -191,9 +191,15 @@ def _hash(affinity: SessionAffinity) -> pb.RouteAction.HashPolicy:
     return policy
 
 
-def _forward(route: Route, action: pb.RouteAction) -> None:
-    """Forwarding to an upstream."""
-    fill(action.timeout, route.timeout)
+def _forward(route: Route, action: pb.RouteAction, grpc: bool) -> None:
+    """Forwarding to an upstream; `grpc` says that all of them speak it."""
+    limit = route.time_limit(grpc)
+    if grpc:  # a limit that ends streams, too; 0: as long as the client says
+        fill(action.timeout, _NEVER)
+        fill(action.max_stream_duration.max_stream_duration, limit)
+        fill(action.max_stream_duration.grpc_timeout_header_max, limit)
+    else:
+        fill(action.timeout, limit)
     action.cluster_not_found_response_code = _SERVICE_UNAVAILABLE
     if route.upstream is not None:
         action.cluster = names.cluster(route.upstream)
@@ -281,8 +287,11 @@ def _add(part: RoutePart, result: pb.Route) -> None:
         result.response_headers_to_remove.extend(part.response_headers_to_remove)
 
 
-def translate(name: str, route: Route, settings: Mapping[str, Any], context: Context) -> tuple[bytes, ...]:
-    """A route as serialized Envoy routes, in the order in which Envoy tries them. Raises Mistake for raw fields."""
+def translate(
+    name: str, route: Route, settings: Mapping[str, Any], context: Context, *, grpc: bool = False
+) -> tuple[bytes, ...]:
+    """A route as serialized Envoy routes, in the order in which Envoy tries them; `grpc` says that all of its targets
+    speak it. Raises Mistake for raw fields."""
     result = pb.Route(name=name)
     _match(route, route.methods, result.match)
     if route.redirect is not None:
@@ -290,7 +299,7 @@ def translate(name: str, route: Route, settings: Mapping[str, Any], context: Con
     elif route.respond is not None:
         _respond(route.respond, result)
     elif route.targets:
-        _forward(route, result.route)
+        _forward(route, result.route, grpc)
     else:  # a policy answers before it comes to this
         result.direct_response.status = 404
     if route.max_body is not None or route.session_affinity is not None:

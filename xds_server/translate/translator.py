@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from operator import is_
 from typing import Any
 
@@ -78,12 +79,14 @@ class Translator:
         self._memo = Memo()
         self._problems: list[Problem] = []
         self._surroundings: tuple[Any, ...] = ()
+        self._grpc: frozenset[str] = frozenset()
+        """The upstreams that speak gRPC."""
         self._tables = RouteTables(self._translated)
 
     def translate(self, gateway: Gateway) -> Snapshot:
         """The snapshot of a gateway. Raises Untranslatable with every mistake in raw Envoy fields."""
         self._problems = []
-        self._notice(gateway.context)
+        self._notice(gateway)
         used = _used(gateway)
         filters = _filters(used, gateway.context)
         rules = self._rules(used, gateway.context)
@@ -103,9 +106,13 @@ class Translator:
             raise Untranslatable(tuple(self._problems))
         return Snapshot.of(resources)
 
-    def _notice(self, context: Context) -> None:
-        """Keep one object for what translated policies depend on, the same while nothing of it changed."""
-        found = (context.providers, context.consumers, context.plans, context.contents)
+    def _notice(self, gateway: Gateway) -> None:
+        """Keep one object for what translated routes depend on, the same while nothing of it changed."""
+        context, upstreams = gateway.context, gateway.sections.upstreams
+        grpc = frozenset(name for name, upstream in upstreams.items() if upstream.protocol == "grpc")
+        if grpc != self._grpc:
+            self._grpc = grpc
+        found = (context.providers, context.consumers, context.plans, context.contents, self._grpc)
         if len(self._surroundings) != len(found) or not all(map(is_, self._surroundings, found)):
             self._surroundings = found
 
@@ -163,7 +170,9 @@ class Translator:
             yield Resource.from_bytes(names.routes(name), body)
 
     def _translated(self, one: Ranked, settings: Mapping[str, Any], context: Context) -> tuple[bytes, ...]:
-        return self._try(("routes", one.name), routes.translate, one.name, one.route, settings, context)
+        grpc = bool(one.route.targets) and self._grpc.issuperset(one.route.targets)
+        make = partial(routes.translate, grpc=grpc)
+        return self._try(("routes", one.name), make, one.name, one.route, settings, context)
 
 
 def _called(filters: Iterable[HttpFilter]) -> Iterator[Resource]:

@@ -281,6 +281,10 @@ class SessionAffinity:
             yield Mistake("exactly one of cookie, header, query and client_address is needed", "keep one")
 
 
+TIMEOUT = timedelta(seconds=15)
+"""Of an answer, where nothing else is written."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """Which requests, and what becomes of them: one of upstream, split, redirect and respond."""
@@ -301,8 +305,10 @@ class Route:
     respond: Respond | None = option("Answer from the gateway itself.", default=None)
     rewrite: Rewrite | None = option("Change what the upstream sees.", default=None)
     mirror: Mirror | tuple[Mirror, ...] | None = option("Send copies elsewhere.", default=None)
-    timeout: timedelta = option(
-        "For the whole answer, retries included; 504 after it.", default=timedelta(seconds=15)
+    timeout: timedelta | None = option(
+        "For the whole answer, retries included; 504 after it. `0`: no limit. Default 15s; where all targets have "
+        "`protocol: grpc`, what the client asks for (`grpc-timeout`).",
+        default=None,
     )
     idle_timeout: timedelta | None = option("While nothing moves; default the listener's.", default=None)
     retry: Retry | None = option("Try again where it is safe.", default=None)
@@ -403,6 +409,12 @@ class Route:
             yield Mistake("'hedge' needs retry.per_try_timeout", "add it", path=("hedge",))
         if self.rewrite is not None and self.rewrite.path is not None:
             yield from self._check_target(self.rewrite.path, ("rewrite", "path"))
+
+    def time_limit(self, grpc: bool) -> timedelta:
+        """Of the whole answer, 0 for none; `grpc` says that all targets speak it."""
+        if self.timeout is not None:
+            return self.timeout
+        return timedelta(0) if grpc else TIMEOUT
 
     def _check_target(self, target: str, place: tuple[str, ...]) -> Iterator[Mistake]:
         try:
