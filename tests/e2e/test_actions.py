@@ -43,6 +43,9 @@ routes:
   other-site: {{path: /site/*, redirect: {{to: "https://other.example.com/*"}}}}
   named: {{path: "/t/{{tenant}}/of/{{id}}", redirect: {{path: "/{{id}}/by/{{tenant}}", status: 307}}}}
   secure: {{path: /secure, redirect: {{scheme: https, port: 8443, strip_query: true}}}}
+  https: {{path: /to-https/*, redirect: {{scheme: https}}}}
+  https-path: {{path: /to-https-path, redirect: {{scheme: https, path: /new, status: 308}}}}
+  https-host: {{path: /to-https-host, redirect: {{scheme: https, host: b.example.com}}}}
   text: {{path: /ping, respond: {{body: pong, headers: {{x-share: "100%"}}}}}}
   json: {{path: /json, respond: {{status: 201, body: {{a: 1, b: [true, null], c: "50%"}}}}}}
   empty: {{path: /empty, respond: {{status: 204}}}}
@@ -131,6 +134,25 @@ def fresh(one: Backend, two: Backend) -> Iterator[None]:
             backend.release.set()
         backend.release, backend.status = None, 200
         backend.seen.clear()
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "location"),
+    [
+        ("a.example.com:8080", "/to-https/x?y=1", "https://a.example.com:443/to-https/x?y=1"),
+        ("a.example.com", "/to-https/x?y=1", "https://a.example.com/to-https/x?y=1"),
+        ("[::1]:8080", "/to-https/", "https://[::1]:443/to-https/"),
+        ("[::1]", "/to-https/", "https://[::1]/to-https/"),
+        ("a.example.com:8080", "/to-https-path", "https://a.example.com:443/new"),
+        ("a.example.com:8080", "/to-https-host", "https://b.example.com/to-https-host"),
+        ("a.example.com:8080", "/secure", "https://a.example.com:8443/secure"),
+    ],
+)
+def test_a_redirect_to_another_scheme_goes_to_its_port(
+    gateway: Gateway, host: str, path: str, location: str
+) -> None:
+    answer = gateway.get(path, headers={"host": host})
+    assert answer.headers["location"] == location
 
 
 @pytest.mark.parametrize(

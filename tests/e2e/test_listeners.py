@@ -34,7 +34,19 @@ def echo() -> Iterator[Backend]:
 
 @pytest.fixture(scope="module")
 def ports() -> dict[str, int]:
-    names = ("plain", "proxied", "strict", "kept", "secure", "mutual", "to_https", "proxy_protocol", "quic")
+    names = (
+        "plain",
+        "proxied",
+        "strict",
+        "kept",
+        "secure",
+        "mutual",
+        "to_https",
+        "proxy_protocol",
+        "quic",
+        "to_443",
+        "old",
+    )
     return {name: free_port() for name in names}
 
 
@@ -63,6 +75,7 @@ listeners:
     address: 127.0.0.1
     tls: {{certificates: [one], client_certificate: {{ca: {{file: ca.crt}}, subject_alt_names: ["*.clients.test"]}}}}
   to-https: {{port: {to_https}, address: 127.0.0.1, redirect_to_https: {secure}}}
+  to-443: {{port: {to_443}, address: 127.0.0.1, redirect_to_https: true}}
   proxy-protocol: {{port: {proxy_protocol}, address: 127.0.0.1, proxy_protocol: true}}
   quic: {{port: {quic}, address: 127.0.0.1, http3: true, tls: {{certificates: [one]}}}}
 secrets:
@@ -372,6 +385,12 @@ def test_http2_is_spoken_where_the_client_offers_it(gateway: Gateway, ports: dic
         context.wrap_socket(connection, server_hostname="one.example.com") as tls,
     ):
         assert tls.selected_alpn_protocol() == "h2"
+
+
+@pytest.mark.parametrize("host", ["a.example.com:8080", "a.example.com", "a.example.com:80"])
+def test_plain_http_is_sent_to_the_port_of_https(gateway: Gateway, ports: dict[str, int], host: str) -> None:
+    answer = httpx.get(f"http://127.0.0.1:{ports['to_443']}/a?b=1", headers={"host": host}, timeout=30)
+    assert (answer.status_code, answer.headers["location"]) == (308, "https://a.example.com/a?b=1")
 
 
 def test_plain_http_is_sent_to_https(gateway: Gateway, ports: dict[str, int]) -> None:

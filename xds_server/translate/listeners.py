@@ -173,6 +173,7 @@ def _connection_manager(
         merge_slashes=listener.merge_slashes,
         path_with_escaped_slashes_action=_SLASHES[listener.escaped_slashes],
         strip_trailing_host_dot=True,
+        strip_any_host_port=listener.redirect_to_https in (True, 443),
         preserve_external_request_id=listener.trust_request_id,
         server_name=listener.server_name,
         request_timeout=duration(timeouts.request),

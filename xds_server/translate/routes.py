@@ -34,6 +34,8 @@ _PREVIOUS_HOSTS = pb.RetryPolicy.RetryHostPredicate(
     name="envoy.retry_host_predicates.previous_hosts",
     typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
 )
+_PORTS = {"http": 80, "https": 443}
+"""RFC 9110 section 4.2."""
 _REDIRECTS = {
     301: pb.RedirectAction.MOVED_PERMANENTLY,
     302: pb.RedirectAction.FOUND,
@@ -311,7 +313,7 @@ def translate(
         _add(part, result)
     if route.envoy is not None:
         result = merged(result, route.envoy)
-    variants = [*_beside(name, route, parts), *_upgrades(route, result), result]
+    variants = [*_beside(name, route, parts), *_upgrades(route, result), *_ports(route, result), result]
     return tuple([one.SerializeToString(deterministic=True) for one in variants])
 
 
@@ -379,6 +381,22 @@ def _upgrades(route: Route, result: pb.Route) -> Iterator[pb.Route]:
         upgrade.route.upgrade_configs.add(upgrade_type="websocket", enabled=boolean(True))
         upgrade.route.ClearField("retry_policy")
         yield upgrade
+
+
+def _ports(route: Route, result: pb.Route) -> Iterator[pb.Route]:
+    """The same redirect to another scheme, for requests that name a port: Envoy keeps it where it is told no other."""
+    found = result.redirect
+    if (
+        route.redirect is not None
+        and found.scheme_redirect
+        and not (found.host_redirect or found.port_redirect)
+    ):
+        variant = pb.Route()
+        variant.CopyFrom(result)
+        matcher = string_pb2.StringMatcher(safe_regex=_regex(r".*:\d+"))
+        variant.match.headers.append(pb.HeaderMatcher(name=":authority", string_match=matcher))
+        variant.redirect.port_redirect = _PORTS[found.scheme_redirect]
+        yield variant
 
 
 def not_allowed(name: str, route: Route, allow: Iterable[str]) -> bytes:

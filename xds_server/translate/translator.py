@@ -218,6 +218,6 @@ def _to_https(listener: Listener) -> bytes:
     route = host.routes.add(name=names.REDIRECT_TO_HTTPS, match=route_components_pb2.RouteMatch(prefix="/"))
     route.redirect.https_redirect = True
     route.redirect.response_code = route_components_pb2.RedirectAction.PERMANENT_REDIRECT
-    if listener.redirect_to_https is not True:
+    if listener.redirect_to_https not in (True, 443):
         route.redirect.port_redirect = listener.redirect_to_https
     return host.SerializeToString(deterministic=True)
