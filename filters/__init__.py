@@ -25,9 +25,9 @@ from filters.validate import Validate
 
 POLICIES: tuple[Policy[Any], ...] = (
     Compression(),
+    Cors(),
     Validate(),
     IpAccess(),
-    Cors(),
     Csrf(),
     Authentication(),
     Oidc(),

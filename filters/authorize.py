@@ -187,14 +187,6 @@ def _permission(rule: Rule) -> pb.Permission:
     return pb.Permission(or_rules=pb.Permission.Set(rules=[pb.Permission(header=one) for one in matchers]))
 
 
-def nobody() -> filter_pb2.RBACPerRoute:
-    """The configuration of a route on which nothing passes the filter."""
-    result = filter_pb2.RBACPerRoute()
-    result.rbac.rules.action = pb.RBAC.ALLOW
-    result.rbac.rules.SetInParent()
-    return result
-
-
 def rules_of(settings: Settings) -> tuple[Rule, ...]:
     """All rules, of which any suffices."""
     return settings if isinstance(settings, tuple) else (settings,)

@@ -1,21 +1,38 @@
-"""cors: which web pages of other origins may call (the Fetch standard's CORS protocol)."""
+"""cors: which web pages of other origins may call (the Fetch standard's CORS protocol).
+
+Envoy's own filter sees forwarding routes alone, tells caches nothing and lets preflights of foreign origins through. So
+a script answers, which stands before all that may refuse.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import resources
+from typing import Any
 
-from envoy.extensions.filters.http.cors.v3 import cors_pb2
-from envoy.type.matcher.v3 import regex_pb2, string_pb2
-from google.protobuf import wrappers_pb2
+from envoy.extensions.filters.http.lua.v3 import lua_pb2
+from google.protobuf import struct_pb2, wrappers_pb2
 
+from filters.credentials import lua
 from filters.headers import HEADER_NAME
 from filters.language import Mistake, option
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
+from filters.reasons import Reason
 
-FILTER = "envoy.filters.http.cors"
+FILTER = "xds.cors"
+_SCRIPT = resources.files("filters").joinpath("lua", "cors.lua").read_text()
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@\s*]+)")
+_SUBDOMAINS = re.compile(r"(https?)://\*\.([^/?#@\s*]+)")
+_HOST = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_FORBIDDEN = ("CONNECT", "TRACE", "TRACK")
+"""Methods that no page can use (Fetch standard, section 2.2.1)."""
+GRPC_WEB_HEADERS = ("content-type", "grpc-timeout", "x-grpc-web", "x-user-agent")
+GRPC_WEB_EXPOSED = ("grpc-message", "grpc-status", "grpc-status-details-bin")
+"""What clients of gRPC-Web send and read, beside their own metadata (the protocol of grpc/grpc-web)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,21 +40,25 @@ class CorsSettings:
     """Which web pages of other origins may call."""
 
     allow_origins: tuple[str, ...] = option(
-        "Origins such as `https://shop.example.com`; `*` for all, `https://*.example.com` for subdomains.",
+        "Origins as browsers send them, such as `https://shop.example.com` or `capacitor://localhost`; `*` for all, "
+        "`https://*.example.com` for subdomains.",
         minimum_items=1,
     )
     allow_methods: tuple[str, ...] = option(
         "Methods that pages may use.", default=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
     )
     allow_headers: tuple[str, ...] = option(
-        "Request headers that pages may set.", default=("authorization", "content-type", "x-api-key")
+        "Request headers that pages may set; with `grpc_web` those of its clients too.",
+        default=("authorization", "content-type", "x-api-key"),
     )
-    expose_headers: tuple[str, ...] = option("Response headers that pages may read.", default=())
+    expose_headers: tuple[str, ...] = option(
+        "Response headers that pages may read; with `grpc_web` those of its answers too.", default=()
+    )
     allow_credentials: bool = option("Whether cookies and HTTP authentication may be used.", default=False)
     max_age: timedelta = option("How long a browser may remember a preflight.", default=timedelta(minutes=10))
 
     def check(self) -> Iterator[Mistake]:
-        """Yield mistakes of single origins."""
+        """Yield mistakes of single origins, methods and headers."""
         if self.allow_credentials and not {"*", "null"}.isdisjoint(self.allow_origins):
             # Any page has the origin `null` within a sandboxed frame.
             yield Mistake(
@@ -47,38 +68,101 @@ class CorsSettings:
             for number, name in enumerate(getattr(self, key)):
                 if not re.fullmatch(HEADER_NAME, name):
                     yield Mistake("not a name", "use letters, digits and -", path=(key, number), value=name)
+        for number, method in enumerate(self.allow_methods):
+            if method != method.upper():
+                message = "browsers send methods in upper case"
+                yield Mistake(
+                    message, f"write {method.upper()}", path=("allow_methods", number), value=method
+                )
+            elif method in _FORBIDDEN:
+                yield Mistake(
+                    "no page can use this", "remove it", path=("allow_methods", number), value=method
+                )
         for number, origin in enumerate(self.allow_origins):
-            if origin not in ("*", "null") and not re.fullmatch(r"https?://(\*\.)?[^/*\s]+", origin):
-                remedy = "write scheme and host, such as https://shop.example.com, without a path"
-                yield Mistake("not an origin", remedy, path=("allow_origins", number), value=origin)
+            if origin not in ("*", "null") and (fault := _fault(origin)) is not None:
+                yield Mistake(fault[0], fault[1], path=("allow_origins", number), value=origin)
 
 
-def _origin(origin: str) -> string_pb2.StringMatcher:
-    if "*" not in origin:
-        return string_pb2.StringMatcher(exact=origin)
-    if origin == "*":
-        return string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=".*"))
-    regex = re.escape(origin).replace(r"\*", r"[^/.]+(\.[^/.]+)*")
-    return string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=regex))
+def _fault(origin: str) -> tuple[str, str] | None:
+    """Why no browser sends this origin (HTML standard, serialization of an origin), and the remedy; or None."""
+    match = _SUBDOMAINS.fullmatch(origin.lower()) or _ORIGIN.fullmatch(origin.lower())
+    if match is None:
+        return "not an origin", "write scheme and host, such as https://shop.example.com, without a path"
+    if origin != origin.lower():
+        return "browsers send origins in lower case", f"write {origin.lower()}"
+    scheme, host = match.groups()
+    if scheme not in _DEFAULT_PORTS:
+        return None
+    if not host.isascii():
+        try:
+            written = host.encode("idna").decode()
+        except UnicodeError:
+            written = "the host in ASCII"
+        return "browsers send hosts in ASCII (punycode)", f"write {origin.replace(host, written)}"
+    if host.endswith(_DEFAULT_PORTS[scheme]) and not host.endswith("]"):
+        port = _DEFAULT_PORTS[scheme]
+        return f"browsers leave the default port {port} out", f"write {origin.removesuffix(port)}"
+    found = _HOST.fullmatch(host)
+    if found is None or int((found[2] or ":1")[1:]) > 65535:
+        return "not an origin", "write scheme and host, such as https://shop.example.com, without a path"
+    return None
+
+
+def _rule(settings: CorsSettings, *, grpc_web: bool) -> Mapping[str, Any]:
+    """What the script needs to know."""
+    origins = {one: True for one in settings.allow_origins if "*" not in one}
+    parts = [one.partition("*") for one in settings.allow_origins if "*." in one]
+    headers, exposed = settings.allow_headers, settings.expose_headers
+    if grpc_web:
+        headers, exposed = _with(headers, GRPC_WEB_HEADERS), _with(exposed, GRPC_WEB_EXPOSED)
+    listed = {"methods": settings.allow_methods, "headers": headers, "expose": exposed}
+    return {
+        "all": "*" in settings.allow_origins,
+        "origins": origins,
+        "subdomains": [{"before": before, "after": after} for before, _, after in parts],
+        "credentials": settings.allow_credentials,
+        "max_age": str(int(settings.max_age.total_seconds())),
+        **({"any": "*"} if "*" in settings.allow_origins else {}),
+        **{
+            key: "*" if key != "expose" and "*" in names else ", ".join(names)
+            for key, names in listed.items()
+            if names
+        },
+    }
+
+
+def _with(names: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    known = {name.lower() for name in names}
+    return (*names, *(name for name in more if name not in known))
 
 
 class Cors(Policy[CorsSettings]):
-    """Compiled into Envoy's cors filter."""
+    """Enforced by a script of its own, before everything that may refuse."""
 
     key = "cors"
-    stage = Stage.ACCESS
+    stage = Stage.VALIDATE
     settings = CorsSettings
+    enforced_by = "Envoy (Lua)"
+    for_pages = True
+    reasons = (
+        Reason(
+            name="cors_denied",
+            title="Pages of this origin may not call",
+            status=403,
+            when=f"response.code == 403 && has(metadata.filter_metadata['{FILTER}'].foreign) && "
+            "request.method == 'OPTIONS' && response.code_details == 'lua_response'",
+        ),
+    )
 
     def http_filters(self, used: Iterable[CorsSettings], context: Context) -> tuple[HttpFilter, ...]:
-        return (HttpFilter(name=FILTER, config=cors_pb2.Cors()),)
+        config = lua_pb2.Lua(clear_route_cache=wrappers_pb2.BoolValue(value=False))
+        config.default_source_code.inline_string = _SCRIPT
+        return (HttpFilter(name=FILTER, config=config),)
 
     def on_route(self, settings: CorsSettings, context: Context) -> RoutePart:
-        policy = cors_pb2.CorsPolicy(
-            allow_origin_string_match=[_origin(origin) for origin in settings.allow_origins],
-            allow_methods=", ".join(settings.allow_methods),
-            allow_headers=", ".join(settings.allow_headers),
-            expose_headers=", ".join(settings.expose_headers),
-            max_age=str(int(settings.max_age.total_seconds())),
-            allow_credentials=wrappers_pb2.BoolValue(value=settings.allow_credentials),
+        grpc_web = getattr(context.beside.get("grpc_web"), "enabled", False)
+        rule = struct_pb2.Struct()
+        rule.update({"rule": lua(_rule(settings, grpc_web=grpc_web))})
+        return RoutePart(
+            filter_configs={FILTER: lua_pb2.LuaPerRoute(filter_context=rule)}, answers_preflight=True
         )
-        return RoutePart(filter_configs={FILTER: policy}, answers_preflight=True)

@@ -148,6 +148,8 @@ class Policy(Generic[S]):
 
     alone: ClassVar[str] = "remove it"
     """The remedy where settings do not hold because the gateway answers itself."""
+    for_pages: ClassVar[bool] = False
+    """Whether the gateway's own 404 and 405 carry it too: pages must be able to read them."""
     answers: ClassVar[bool] = False
     """Whether a route that carries it needs no action, because the policy answers each request."""
 

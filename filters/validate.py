@@ -76,13 +76,8 @@ def _all(*permissions: pb.Permission) -> pb.Permission:
     return pb.Permission(and_rules=pb.Permission.Set(rules=permissions))
 
 
-def _missing(names: Iterable[str], *, cors: bool) -> pb.Permission:
-    missing = _any(*(_not(_header(name.lower(), ".+")) for name in sorted(names)))
-    if not cors:
-        return missing
-    # Browsers send preflights without a page's headers (Fetch standard, section 4.9).
-    preflight = _all(_header(":method", "OPTIONS"), _header("access-control-request-method", ".+"))
-    return _all(missing, _not(preflight))
+def _missing(names: Iterable[str]) -> pb.Permission:
+    return _any(*(_not(_header(name.lower(), ".+")) for name in sorted(names)))
 
 
 def _wrong_type(types: Iterable[str]) -> pb.Permission:
@@ -98,11 +93,11 @@ def _wrong_type(types: Iterable[str]) -> pb.Permission:
     return _any(_all(present, _not(kind)), _all(_not(present), body))
 
 
-def rbac(settings: ValidateSettings, *, cors: bool) -> pb.RBAC:
+def rbac(settings: ValidateSettings) -> pb.RBAC:
     """One policy for each thing that may be wrong; its name is in the details of Envoy's answer."""
     wrong: dict[str, pb.Permission] = {}
     if settings.required_headers:
-        wrong[MISSING] = _missing(settings.required_headers, cors=cors)
+        wrong[MISSING] = _missing(settings.required_headers)
     if settings.content_types:
         wrong[TYPE] = _wrong_type(settings.content_types)
     if settings.max_body is not None:
@@ -134,7 +129,7 @@ class Validate(Policy[ValidateSettings]):
         return (HttpFilter(name=FILTER, config=filter_pb2.RBAC(rules_stat_prefix="validate.")),)
 
     def on_route(self, settings: ValidateSettings, context: Context) -> RoutePart:
-        rules = rbac(settings, cors="cors" in context.beside)
+        rules = rbac(settings)
         configs: dict[str, Message] = {FILTER: filter_pb2.RBACPerRoute(rbac=filter_pb2.RBAC(rules=rules))}
         if settings.max_body is not None:
             configs |= body_limit.on_route(settings.max_body)

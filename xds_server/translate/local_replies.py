@@ -31,8 +31,8 @@ from xds_server.translate.wire import packed, uint32
 CONTENT_TYPE = "application/problem+json"
 _OWN_ANSWER = (
     "response.code < 400 || " + details("direct_response") + " "
-    "&& !xds.route_name.startsWith('405/') && !xds.route_name.startsWith('400/') "
-    "&& !xds.route_name.startsWith('503/')"
+    "&& !xds.route_name.startsWith('405/') && !xds.route_name.startsWith('404/') "
+    "&& !xds.route_name.startsWith('400/') && !xds.route_name.startsWith('503/')"
 )
 
 

@@ -53,8 +53,10 @@ def rejected(route: str) -> str:
 
 METHOD_NOT_ALLOWED = "405/"
 REJECTED = "503/"
-BAD_PATH = "400/path"
+NOT_FOUND = "404/"
+"""The route where no other matches; local replies recognize it."""
 REDIRECT_TO_HTTPS = "redirect-to-https"
+BAD_PATH = "400/path"
 """The route that refuses dot segments with parameters; local replies recognize it."""
 BAD_AUTHORITY = "400/authority"
 """The route that refuses an authority with a comma; local replies recognize it."""
@@ -63,7 +65,11 @@ BAD_AUTHORITY = "400/authority"
 def route_origin(route: str) -> tuple[str, ...]:
     """Where in the gateway a single route of Envoy comes from, as a path; empty for one that the gateway adds itself."""
     own = route.removeprefix(METHOD_NOT_ALLOWED).removeprefix(REJECTED)
-    return () if own in (BAD_PATH, BAD_AUTHORITY, REDIRECT_TO_HTTPS) else ("routes", own.partition("/")[0])
+    return (
+        ()
+        if own in (NOT_FOUND, BAD_PATH, BAD_AUTHORITY, REDIRECT_TO_HTTPS)
+        else ("routes", own.partition("/")[0])
+    )
 
 
 def origin(type_name: str, resource: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from filters.policy import Context
+from xds_server.gateway.model.attached import merge
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.ranks import Ranked
 from xds_server.translate import routes, virtual_hosts
@@ -26,7 +27,9 @@ class RouteTables:
         self._parts: dict[Ranked, tuple[Mapping[str, Any], object, bytes]] = {}
         self._order: dict[str, list[Ranked]] = {}
         self._hosts: dict[str, dict[str, tuple[list[Ranked], list[bytes], bytes]]] = {}
-        self._refusals: dict[tuple[Ranked, frozenset[str]], bytes] = {}
+        self._refusals: dict[tuple[Ranked, frozenset[str]], tuple[Mapping[str, Any], object, bytes]] = {}
+        self._context = Context()
+        self._not_found = b""
 
     def update(self, gateway: Gateway, surroundings: object) -> None:
         """Translate the routes that are new, or whose policies or `surroundings` are."""
@@ -38,7 +41,9 @@ class RouteTables:
                 body = virtual_hosts.joined(self._translate(one, settings, gateway.context))
                 known = (settings, surroundings, body)
             parts[one] = known
-        self._parts = parts
+        self._parts, self._context = parts, gateway.context
+        shared = routes.for_pages("", merge(("gateway", gateway.sections.policies)), gateway.context)
+        self._not_found = virtual_hosts.joined(routes.not_found(shared))
         self._refusals = {key: body for key, body in self._refusals.items() if key[0] in parts}
 
     def hosts(self, listener: str) -> list[bytes]:
@@ -48,11 +53,11 @@ class RouteTables:
         for host, members in virtual_hosts.of_hosts(self._ordered(listener)).items():
             bodies = [parts[one][2] for one in members]
             known = old.get(host)
-            if known is None or known[0] != members or known[1] != bodies:
-                known = (members, bodies, self._host(host, members, bodies))
+            if known is None or known[0] != members or known[1] != [*bodies, self._not_found]:
+                known = (members, [*bodies, self._not_found], self._host(host, members, bodies))
             hosts[host] = known
         # An authority that is none of these may still be one that is refused.
-        others = () if "*" in hosts else (virtual_hosts.virtual_host("*", ()),)
+        others = () if "*" in hosts else (virtual_hosts.virtual_host("*", [self._not_found]),)
         return [*(body for _, _, body in hosts.values()), *others]
 
     def forget(self, listeners: Container[str]) -> None:
@@ -75,12 +80,14 @@ class RouteTables:
 
     def _host(self, host: str, members: list[Ranked], bodies: list[bytes]) -> bytes:
         last = [self._refusal(one, methods) for one, methods in virtual_hosts.fallbacks(members)]
-        return virtual_hosts.virtual_host(host, [*bodies, *last])
+        return virtual_hosts.virtual_host(host, [*bodies, *last, self._not_found])
 
     def _refusal(self, one: Ranked, methods: frozenset[str]) -> bytes:
         """The 405 of a route."""
+        settings, surroundings, _ = self._parts[one]
         known = self._refusals.get((one, methods))
-        if known is None:
-            known = virtual_hosts.joined([routes.not_allowed(one.name, one.route, methods)])
-            self._refusals[one, methods] = known
-        return known
+        if known is None or known[0] is not settings or known[1] is not surroundings:
+            parts = routes.for_pages(one.name, settings, self._context)
+            body = virtual_hosts.joined([routes.not_allowed(one.name, one.route, methods, parts)])
+            known = self._refusals[one, methods] = (settings, surroundings, body)
+        return known[2]

@@ -18,9 +18,10 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from envoy.type.v3 import percent_pb2
 from google.protobuf.message import Message
 
-from filters import POLICIES, authorize, body_limit
+from filters import POLICIES, body_limit
 from filters.policy import NOTHING, Context, Policy, RoutePart, header
 from xds_server.gateway.model import escapes
+from xds_server.gateway.model.attached import by_key
 from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.routes import Redirect, Respond, Retry, Route, SessionAffinity, ValueMatch
 from xds_server.gateway.raw import merged
@@ -355,15 +356,8 @@ def _preflights(name: str, route: Route, parts: Iterable[RoutePart]) -> Iterator
             result = pb.Route(name=f"{name}/preflight")
             _match(route, ("OPTIONS",), result.match)
             result.match.headers.add(name="access-control-request-method", present_match=True)
-            # Envoy applies CORS to forwarding routes alone; what its filter does not answer goes no further.
-            if route.targets:
-                result.route.cluster = names.cluster(route.targets[0])
-            else:
-                result.direct_response.status = 403
-            _add(
-                RoutePart(filter_configs={**part.filter_configs, authorize.FILTER: authorize.nobody()}),
-                result,
-            )
+            result.direct_response.status = 403  # never: the filter answers each of these
+            _add(RoutePart(filter_configs=part.filter_configs), result)
             yield result
 
 
@@ -399,12 +393,30 @@ def _ports(route: Route, result: pb.Route) -> Iterator[pb.Route]:
         yield variant
 
 
-def not_allowed(name: str, route: Route, allow: Iterable[str]) -> bytes:
+def for_pages(name: str, settings: Mapping[str, Any], context: Context) -> tuple[RoutePart, ...]:
+    """What an answer of the gateway itself carries, so that pages which may call can read it too."""
+    here = context.on_route(name, settings)
+    found = {key: one for key, one in by_key().items() if one.for_pages and key in settings}
+    return tuple(one.on_route(settings[key], here) for key, one in found.items())
+
+
+def not_found(parts: Iterable[RoutePart]) -> Iterator[bytes]:
+    """The answer where no route matches; without parts there is none, and Envoy answers 404 by itself."""
+    for part in parts:
+        result = pb.Route(name=names.NOT_FOUND, match=pb.RouteMatch(prefix="/"))
+        result.direct_response.status = 404
+        _add(part, result)
+        yield result.SerializeToString(deterministic=True)
+
+
+def not_allowed(name: str, route: Route, allow: Iterable[str], parts: Iterable[RoutePart] = ()) -> bytes:
     """The answer where only the method differs: 405 with Allow (RFC 9110 section 15.5.6)."""
     result = pb.Route(name=names.method_not_allowed(name))
     _match(route, (), result.match)
     result.direct_response.status = 405
     result.response_headers_to_add.append(header("allow", ", ".join(sorted(set(allow)))))
+    for part in parts:
+        _add(part, result)
     return result.SerializeToString(deterministic=True)
 
 
