@@ -17,7 +17,7 @@ class Reason:
 
     `when` is a CEL expression over Envoy's attributes, mostly of `response.code_details`. `status` is what the
     client gets, None for the status that Envoy chose; `title` is the problem's (RFC 9457 section 3.1).
-    `challenge` is a WWW-Authenticate where Envoy gives none. `own_body` leaves the body as its author wrote it,
+    `challenge` is a WWW-Authenticate where Envoy gives none, `detail` what a problem says beside its title. `own_body` leaves the body as its author wrote it,
     unless `errors:` says otherwise.
     """
 
@@ -26,6 +26,7 @@ class Reason:
     when: str
     status: int | None = None
     challenge: str | None = None
+    detail: str | None = None
     own_body: bool = False
 
 
@@ -82,6 +83,13 @@ REASONS: tuple[Reason, ...] = (
         title="The proxy rejects the configuration of a policy",
         status=503,
         when=f"metadata.filter_metadata['xds.identity']['failure'] == '{POLICY_REJECTED}'",
+    ),
+    Reason(
+        name="upgrade_required",
+        title="An upgrade is required",
+        status=426,
+        when=details_begin("low_version"),
+        detail="Upgrade: HTTP/1.1",
     ),
     Reason(
         name="method_not_allowed",

@@ -75,6 +75,7 @@ listeners:
     address: 127.0.0.1
     tls: {{certificates: [one], client_certificate: {{ca: {{file: ca.crt}}, subject_alt_names: ["*.clients.test"]}}}}
   to-https: {{port: {to_https}, address: 127.0.0.1, redirect_to_https: {secure}}}
+  old: {{port: {old}, address: 127.0.0.1, http10: true}}
   to-443: {{port: {to_443}, address: 127.0.0.1, redirect_to_https: true}}
   proxy-protocol: {{port: {proxy_protocol}, address: 127.0.0.1, proxy_protocol: true}}
   quic: {{port: {quic}, address: 127.0.0.1, http3: true, tls: {{certificates: [one]}}}}
@@ -182,14 +183,77 @@ def test_an_escaped_slash_never_leads_to_another_host(
     assert b"\r\nlocation: /evil.test" in _get(ports["plain"], target)
 
 
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        ("/%2F", "/"),
+        ("/%5C", "/"),
+        ("/%2f%2F", "/"),
+        ("/%2F/", "/"),
+        ("/%2F?x=1&y=//", "/?x=1&y=//"),
+        ("/%2Fpublic", "/public"),
+        ("/public/%2F", "/public/"),
+    ],
+)
+def test_an_escaped_slash_leads_to_a_place_that_a_client_can_follow(
+    gateway: Gateway, ports: dict[str, int], target: str, location: str
+) -> None:
+    answer = _get(ports["plain"], target)
+    assert answer.startswith(b"HTTP/1.1 307")
+    assert f"\r\nlocation: {location}\r\n".encode() in answer
+
+
+@pytest.mark.parametrize(
+    "offered",
+    [
+        "TLS/1.2",  # the default of Apache HttpClient 5.4
+        "TLS/1.2, HTTP/1.1",
+        "TLS/1.0",
+        "h2c",
+        "something/else",
+        "websockets",
+        "web",
+    ],
+)
+def test_an_upgrade_that_is_not_offered_is_ignored(
+    gateway: Gateway, ports: dict[str, int], echo: Backend, offered: str
+) -> None:
+    answer = _get(ports["plain"], "/upgrade", "connection: Upgrade", f"upgrade: {offered}")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert not {"upgrade", "connection"} & set(echo.seen[-1]["headers"])
+
+
+@pytest.mark.parametrize("offered", ["websocket", "WebSocket", "TLS/1.2, websocket"])
+def test_a_websocket_is_refused_where_the_route_has_none(
+    gateway: Gateway, ports: dict[str, int], offered: str
+) -> None:
+    answer = _get(ports["plain"], "/upgrade", "connection: Upgrade", f"upgrade: {offered}")
+    assert answer.startswith(b"HTTP/1.1 403")
+    assert b"upgrade_not_allowed" in answer
+
+
+def test_http_1_0_is_answered_where_it_is_allowed(
+    gateway: Gateway, ports: dict[str, int], echo: Backend
+) -> None:
+    assert _raw(ports["old"], b"GET /a HTTP/1.0\r\nhost: old.test\r\n\r\n").startswith(b"HTTP/1.0 200")
+    assert echo.seen[-1]["headers"]["host"] == "old.test"
+    assert _raw(ports["old"], b"GET /a HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200")
+    assert echo.seen[-1]["headers"]["host"] == "localhost"
+    refused = _body(ports["plain"], "/a", "1.0")
+    assert refused.startswith(b"HTTP/1.1 426")
+    assert b'"detail":"Upgrade: HTTP/1.1"' in refused
+
+
 def test_slashes_may_be_kept_as_they_are(gateway: Gateway, ports: dict[str, int], echo: Backend) -> None:
     assert b'"path": "/public/a%2Fb"' in _body(ports["kept"], "/public/a%2Fb")
     assert b'"path": "/public//b"' in _body(ports["kept"], "/public//b")
 
 
-def _body(port: int, target: str) -> bytes:
+def _body(port: int, target: str, version: str = "1.1") -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-        connection.sendall(f"GET {target} HTTP/1.1\r\nhost: x.test\r\nconnection: close\r\n\r\n".encode())
+        connection.sendall(
+            f"GET {target} HTTP/{version}\r\nhost: x.test\r\nconnection: close\r\n\r\n".encode()
+        )
         received = b""
         while more := connection.recv(65536):
             received += more

@@ -40,6 +40,8 @@ _PROXIES = (
     "x-real-ip",
 )
 """Request headers that are believed only from trusted proxies, beside those that Envoy itself looks after."""
+_NO_HOST = "localhost"
+"""The host of a request of HTTP/1.0 that names none."""
 _SLASHES = {
     "redirect": hcm_pb2.HttpConnectionManager.UNESCAPE_AND_REDIRECT,
     "reject": hcm_pb2.HttpConnectionManager.REJECT_REQUEST,
@@ -182,6 +184,7 @@ def _connection_manager(
         drain_timeout=duration(timeouts.drain),
         max_request_headers_kb=uint32(-(-limits.max_headers // 1024)),
         common_http_protocol_options=_common_options(listener),
+        http_protocol_options=_http1_options(listener),
         http2_protocol_options=_http2_options(listener),
         local_reply_config=local_replies.local_reply_config(errors),
         upgrade_configs=[
@@ -219,6 +222,21 @@ def _common_options(listener: Listener) -> protocol_pb2.HttpProtocolOptions:
     if listener.limits.max_requests_per_connection is not None:
         options.max_requests_per_connection.value = listener.limits.max_requests_per_connection
     return options
+
+
+def _http1_options(listener: Listener) -> protocol_pb2.Http1ProtocolOptions:
+    """An upgrade that is not offered is ignored (RFC 9110 section 7.8). HTTP/1.0 may come without a host."""
+    options = protocol_pb2.Http1ProtocolOptions()
+    options.ignore_http_11_upgrade.add().safe_regex.regex = _all_but("websocket")
+    if listener.http10:
+        options.accept_http_10, options.default_host_for_http_10 = True, _NO_HOST
+    return options
+
+
+def _all_but(word: str) -> str:
+    """An expression for each text but one, in any case: RE2 has no other way to say so."""
+    differing = [f"{word[:at]}(?:[^{letter}].*)?" for at, letter in enumerate(word)]
+    return "(?i)" + "|".join([*differing, f"{word}.+"])
 
 
 def _http2_options(listener: Listener) -> protocol_pb2.Http2ProtocolOptions:

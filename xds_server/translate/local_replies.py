@@ -24,6 +24,7 @@ from filters.reasons import (
     REASONS,
     Reason,
     details,
+    details_begin,
     grpc_status,
 )
 from xds_server.translate.wire import packed, uint32
@@ -39,11 +40,18 @@ _OWN_ANSWER = (
 def local_reply_config(overrides: Mapping[str, ErrorOverride]) -> hcm_pb2.LocalReplyConfig:
     """All reasons as mappers, the first that matches wins. `respond` and `redirect` stay as they were written."""
     own = hcm_pb2.ResponseMapper(filter=_cel(_OWN_ANSWER), headers_to_add=[_grpc_status(None)])
-    config = hcm_pb2.LocalReplyConfig(mappers=[_without_body(), own])
+    config = hcm_pb2.LocalReplyConfig(mappers=[_without_body(), _to_the_root(), own])
     for reason in _reasons():
         override = overrides.get(reason.name)
         config.mappers.append(_usual(reason) if override is None else _mapper(reason, override))
     return config
+
+
+def _to_the_root() -> hcm_pb2.ResponseMapper:
+    """The redirect to the plain form of a path of slashes alone: Envoy's is `//`, which means no host at all."""
+    when = details_begin("path_normalization_failed") + " && response.headers['location'].startsWith('//')"
+    query = "%CEL(request.query == '' ? '' : '?')%%CEL(request.query)%"
+    return hcm_pb2.ResponseMapper(filter=_cel(when), headers_to_add=[header("location", f"/{query}")])
 
 
 @cache
@@ -124,8 +132,9 @@ def _body(reason: Reason, override: ErrorOverride, status: int | None) -> Mappin
         "reason": reason.name,
         "request_id": "%REQ(X-REQUEST-ID)%",
     }
-    if override.detail is not None:
-        body["detail"] = _escaped(override.detail)
+    detail = reason.detail if override.detail is None else override.detail
+    if detail is not None:
+        body["detail"] = _escaped(detail)
     return body
 
 

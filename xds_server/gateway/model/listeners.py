@@ -121,6 +121,10 @@ class Listener:
     http3: bool = option(
         "Also speak HTTP/3 (QUIC) on the same UDP port, and say so by Alt-Svc.", default=False
     )
+    http10: bool = option(
+        "Also answer HTTP/1.0, whose requests without a Host header are for `localhost`; 426 otherwise.",
+        default=False,
+    )
     proxy_protocol: bool = option(
         "Expect the PROXY protocol (v1 or v2) before each connection.", default=False
     )
