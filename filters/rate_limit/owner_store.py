@@ -18,8 +18,9 @@ from filters.rate_limit.circuit import Circuit
 from filters.rate_limit.limiter import Decision, Hit
 from filters.rate_limit.patience import Watch
 
-DEADLINE = 0.1
-"""Seconds. Half of what Envoy waits; on one machine only a processor that is not to be had takes that long."""
+DEADLINE = 0.4
+"""Seconds, less than Envoy waits; on one machine only a processor that is not to be had takes that long, and an owner
+that dies is known at once."""
 AT_ONCE = 256
 """Questions in one frame, so that the owner answers some of many before the deadline."""
 AGAIN = 0.05
