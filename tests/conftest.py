@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
+from tests.support.envoy import use_oldest
+
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("xds", deadline=None)
 settings.load_profile("xds")
@@ -14,3 +16,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite the golden files and prune orphans"
     )
+    parser.addoption(
+        "--oldest-envoy", action="store_true", help="use the oldest Envoy that is supported, not the newest"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the Envoy, also in the processes of pytest-xdist."""
+    if config.getoption("--oldest-envoy"):
+        use_oldest()

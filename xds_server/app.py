@@ -41,10 +41,10 @@ from xds_server.serving import groups, metrics, tls
 from xds_server.serving.events import Held
 from xds_server.serving.persistence import LastGood
 from xds_server.serving.server import XdsServer
-from xds_server.serving.store import Store
+from xds_server.serving.store import Adapted, Store
 from xds_server.serving.tls import Files
 from xds_server.sources.directory import Directory
-from xds_server.translate import names
+from xds_server.translate import names, releases
 from xds_server.translate.clusters import POLICY_SERVER_ADDRESS, policy_server
 from xds_server.translate.stand_ins import stand_in
 
@@ -174,6 +174,7 @@ async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStac
     store = Store(
         quarantine=True,
         release_of=_release,
+        adapt=lambda snapshot, release: _adapted(control.serving, snapshot, release),
         stand_in=stand_in,
         place=lambda _group: lambda type_, name: str(_place(control.serving, type_, name) or ""),
     )
@@ -297,6 +298,25 @@ def _at(serving: Serving, path: tuple[str, ...]) -> str:
     return str(place) if place is not None else ""
 
 
+def _adapted(serving: Serving, snapshot: Snapshot, release: str) -> Adapted:
+    """A snapshot without what an older Envoy lacks."""
+    found, lacks = releases.adapted(snapshot, release)
+    return found, tuple(
+        Held(
+            type=one.type,
+            name=one.name,
+            version=one.version,
+            standing=None,
+            message=one.message,
+            node="",
+            place=_at(serving, one.path),
+            closed=one.closed,
+            release=release,
+        )
+        for one in lacks
+    )
+
+
 def _place(serving: Serving, type_: ResourceType, name: str) -> Place | None:
     path = names.origin(type_.name, name)
     if not path or serving.compiled is None:
@@ -341,7 +361,7 @@ def _held(held: Held) -> Mapping[str, Any]:
         "type": held.type.name,
         "name": held.name,
         "place": held.place or None,
-        "rejected_by": held.node,
+        "rejected_by": held.node or None,
         "message": held.message,
         "served_instead": held.standing,
         "answers_503": held.closed,

@@ -189,6 +189,9 @@ def _fields(status: Status) -> dict[str, Any]:
 
 
 def _held_back(held: Held) -> None:
+    if not held.node:
+        _lacking(held)
+        return
     instead = "is left out" if held.standing is None else "is served as it was last accepted"
     log.warning(
         "%s '%s' was rejected by node=%s and %s for every %s until it changes; at=%s reason=%s",
@@ -199,4 +202,16 @@ def _held_back(held: Held) -> None:
         held.release or "Envoy",
         held.place or "unknown",
         essence(held.message),
+    )
+
+
+def _lacking(held: Held) -> None:
+    log.warning(
+        "%s '%s' %s for every %s, which lacks what it needs; at=%s reason=%s",
+        held.type.name,
+        held.name,
+        "answers 503" if held.closed else "is left out",
+        held.release,
+        held.place or "unknown",
+        held.message,
     )

@@ -207,3 +207,20 @@ def test_a_file_whose_ending_is_in_upper_case_is_told_and_not_read(
     (gateway / "MORE.YAML").write_text("routes: {more: {path: /more, respond: {body: x}}}\n")
     assert main(["check", str(gateway), "--no-envoy"]) == 0
     assert "MORE.YAML:1:1: warning: this file is not read" in capsys.readouterr().err
+
+
+def test_check_says_beforehand_what_an_older_envoy_is_not_served(
+    gateway: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "routes:\n  sized: {path: /sized, upstream: users, policies: {quota: 1MB/day}}\n"
+    (gateway / "sized.yaml").write_text(text)
+    for version in ("1.37", "v1.40.0"):
+        assert main(["check", str(gateway), "--no-envoy", "--envoy-version", version]) == 0
+    assert main(["check", str(gateway), "--no-envoy", "--envoy-version", "1.36"]) == 1
+    assert "sized.yaml:2:3: error: routes.sized: Envoy 1.36 lacks what this needs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version", ["1.35", "1.41", "2.0", "new", "1"])
+def test_check_names_the_versions_that_it_knows(version: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "nowhere", "--envoy-version", version]) == 2
+    assert "is not a version from 1.36 to 1.40" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import pytest
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
-from tests.support.envoy import Envoy
+from tests.support.envoy import OLDEST_BINARY, Envoy
 from tests.support.gateway import free_port, write
 from tests.support.running import ROOT, Running
 from tests.support.wait import wait_for
@@ -107,3 +107,25 @@ def test_an_older_envoy_that_comes_first_and_rejects_keeps_a_newer_one_from_noth
             stack.write("2")
             stack.until("2")
         requests.put(None)
+
+
+def test_an_older_envoy_is_served_what_it_can_take_and_told_of_what_it_is_not(tmp_path: Path) -> None:
+    stack = Stack(tmp_path)
+    more = """
+upstreams: {self: {endpoints: ["127.0.0.1:1"]}}
+routes: {sized: {path: /sized, upstream: self, policies: {quota: 1MB/day}}}
+"""
+    write(stack.folder, more=more)
+    config = plain(bootstrap(xds_address=stack.running.xds_address, node_id="oldest"))
+    with stack.running, Envoy(config, tmp_path, binary=OLDEST_BINARY):
+        stack.until("1")
+        answer = httpx.get(f"http://127.0.0.1:{stack.port}/sized")
+        assert (answer.status_code, answer.headers["x-gateway-reason"]) == (503, "route_rejected")
+        (envoy,) = stack.running.status()["envoys"]
+        assert (envoy["node"], envoy["release"], envoy["rejection"]) == ("oldest", "envoy 1.36", None)
+        (held,) = stack.running.status()["held"]
+        assert (held["name"], held["for"], held["rejected_by"]) == ("sized", "envoy 1.36", None)
+        assert held["place"].endswith("more.yaml:3:10")
+        stack.running.says("route 'sized' answers 503 for every envoy 1.36, which lacks what it needs")
+        stack.write("2")
+        stack.until("2")

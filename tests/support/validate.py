@@ -8,7 +8,7 @@ from pathlib import Path
 
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 
-from xds_server.proxy.binary import envoy_binary
+from tests.support.envoy import binary
 
 LIMIT = 120
 """Seconds until Envoy is given up."""
@@ -20,7 +20,7 @@ def complaint(bootstrap: bootstrap_pb2.Bootstrap) -> str | None:
         file = Path(folder) / "bootstrap.pb"
         file.write_bytes(bootstrap.SerializeToString(deterministic=True))
         command = [
-            str(envoy_binary()),
+            str(binary()),
             "--mode",
             "validate",
             "-c",

@@ -10,9 +10,15 @@ from typing import Any, Self, TypeVar
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.serving.events import Event
 from xds_server.serving.server import XdsServer
-from xds_server.serving.store import Store
+from xds_server.serving.store import Adapted, Store
+from xds_server.translate import releases
 
 T = TypeVar("T")
+
+
+def _adapted(snapshot: Snapshot, release: str) -> Adapted:
+    """What the Envoy of the tests can take, which may be the oldest."""
+    return releases.adapted(snapshot, release)[0], ()
 
 
 class XdsThread:
@@ -22,7 +28,7 @@ class XdsThread:
     """
 
     def __init__(self, address: str = "127.0.0.1:0", store: Store | None = None, **options: Any) -> None:
-        self.store = store or Store()
+        self.store = store or Store(adapt=_adapted, release_of=lambda _group, node: node.release)
         self.events: list[Event] = []
         self.store.observe(self.events.append)
         self.port = 0

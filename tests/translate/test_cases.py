@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,9 +14,12 @@ import pytest
 import yaml
 
 from tests.support.certificates import authority
+from tests.support.envoy import for_this_envoy
 from tests.support.second_decoder import disagreements
 from tests.support.validate import complaint
 from xds_server.compiler import Compiled, Compiler
+from xds_server.discovery.types import CLUSTER, EXTENSION_CONFIG, LISTENER
+from xds_server.gateway.model import regex
 from xds_server.sources.folder import Folder
 from xds_server.translate.readable import decoded, readable
 from xds_server.translate.static import bootstrap
@@ -77,7 +82,7 @@ def test_the_translation_is_the_golden_one(name: str, request: pytest.FixtureReq
 
 @pytest.mark.parametrize("name", NAMES)
 def test_envoy_accepts_the_golden_translation(name: str) -> None:
-    assert complaint(bootstrap(_compiled(name).snapshot)) is None
+    assert complaint(bootstrap(for_this_envoy(_compiled(name).snapshot))) is None
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,3 +112,17 @@ def test_translating_again_after_another_gateway_gives_the_same_bytes(name: str)
     first = compiler.compile(this).snapshot
     compiler.compile(other)
     assert compiler.compile(this).snapshot.resources == first.resources
+
+
+def test_expressions_that_no_user_wrote_are_small_enough_for_an_envoy_with_a_bootstrap_of_its_own() -> None:
+    found: set[str] = set()
+    for name in NAMES:
+        snapshot = _compiled(name).snapshot
+        for type_ in (LISTENER, CLUSTER, EXTENSION_CONFIG):
+            for one in snapshot[type_].values():
+                text = json.dumps(readable(type_, one))
+                found |= {
+                    json.loads(f'"{one}"') for one in re.findall(r'"regex": "((?:[^"\\\\]|\\\\.)*)"', text)
+                }
+    assert found
+    assert {one: size for one in found if (size := regex.compiled(one).programsize) > 100} == {}

@@ -8,7 +8,7 @@ import asyncio
 from filters.language import Problem
 from xds_server.cli import output
 from xds_server.compiler import Compiled, Compiler
-from xds_server.errors import EnvironmentFailed, InvalidGateway
+from xds_server.errors import EnvironmentFailed, InvalidGateway, WrongUsage
 from xds_server.sources.folder import read_folder
 
 
@@ -21,14 +21,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="have the real Envoy judge the result too; default: where there is one",
     )
+    parser.add_argument(
+        "--envoy-version",
+        metavar="1.N",
+        help="tell what Envoys of this version (1.36 to 1.40) would not be served",
+    )
     output.add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit with 0 when the gateway can be served. Raises InvalidGateway, UnreadableFolder, EnvironmentFailed."""
+    release = _release(arguments.envoy_version)
     compiled = Compiler().compile(read_folder(arguments.folder))
     asked = _is_there() if arguments.envoy is None else arguments.envoy
-    rejected = _judged(compiled) if asked else ()
+    rejected = (*_lacking(compiled, release), *(_judged(compiled) if asked else ()))
     if rejected:
         raise InvalidGateway((*rejected, *compiled.warnings))
     if arguments.output == "json":
@@ -42,6 +48,38 @@ def run(arguments: argparse.Namespace) -> int:
     unjudged = "" if asked else "; not judged by Envoy"
     print(f"{arguments.folder}: fine ({routes}, {upstreams}{unjudged})")
     return 0
+
+
+def _release(version: str | None) -> str | None:
+    """Raises WrongUsage for a version that is not supported."""
+    if version is None:
+        return None
+    from xds_server.translate import releases
+
+    release = f"envoy {'.'.join(version.removeprefix('v').split('.')[:2])}"
+    numbers = releases.parse(release)
+    if numbers is None or not releases.OLDEST <= numbers <= releases.NEWEST:
+        oldest, newest = (".".join(map(str, one)) for one in (releases.OLDEST, releases.NEWEST))
+        raise WrongUsage(f"--envoy-version: '{version}' is not a version from {oldest} to {newest}")
+    return release
+
+
+def _lacking(compiled: Compiled, release: str | None) -> tuple[Problem, ...]:
+    if release is None:
+        return ()
+    from xds_server.translate import releases
+
+    _, lacks = releases.adapted(compiled.snapshot, release)
+    place, version = compiled.gateway.place, release.removeprefix("envoy ")
+    return tuple(
+        Problem(
+            path=one.path,
+            message=f"Envoy {version} lacks what this needs: {one.message}",
+            remedy="upgrade those Envoys, or leave it out",
+            place=place(one.path),
+        )
+        for one in lacks
+    )
 
 
 def _is_there() -> bool:

@@ -34,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         _print(status["gateway"], envoys)
         _print_proof(status["prover"], status["held"])
     rejected = any(one["rejection"] and not one["rejection"]["mended"] for one in envoys)
-    return 0 if status["gateway"]["healthy"] and not rejected and not status["held"] else 1
+    held = any(one["rejected_by"] for one in status["held"])
+    return 0 if status["gateway"]["healthy"] and not rejected and not held else 1
 
 
 def ask(address: str, path: str) -> Any:
@@ -77,7 +78,8 @@ def _print_proof(prover: dict[str, Any] | None, held: list[dict[str, Any]]) -> N
         instead = "answers 503" if one["answers_503"] else instead
         whom = f" for {one['for']}" if one["for"] else ""
         print(f"HELD BACK{whom}, {instead}: {one['type']} {one['name']} {one['place'] or ''}")
-        print(f"  rejected by {one['rejected_by']}: {essence(one['message'])}")
+        by = f"rejected by {one['rejected_by']}" if one["rejected_by"] else "that release lacks it"
+        print(f"  {by}: {essence(one['message'])}")
 
 
 def _print_rejection(rejection: dict[str, Any]) -> None:

@@ -116,6 +116,7 @@ class Held:
     message: str
     """The client's own words."""
     node: str
+    """Who rejected it; empty where its release is known to lack what it needs."""
     place: str = ""
     """Where the resource came from, when somebody told: ``file:line``."""
     closed: bool = False

@@ -17,6 +17,8 @@ from xds_server.serving.events import Acked, Event, Held, Nacked, Published, Qua
 from xds_server.serving.quarantine import Key, Place, Quarantine, StandIn
 
 Observer = Callable[[Event], None]
+Adapted = tuple[Snapshot, tuple[Held, ...]]
+"""A snapshot as a release can take it, and what was left out for that."""
 
 _REMEMBERED = 16
 """Earlier snapshots of a group; they share with the current one what did not change."""
@@ -32,6 +34,8 @@ class _Audience:
     quarantine: Quarantine
     wanted: Snapshot | None = None
     """What was published, changed into what the release can take."""
+    lacking: tuple[Held, ...] = ()
+    """What was left out for that."""
     snapshot: Snapshot | None = None
     before: deque[Snapshot] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     """Those before, the newest first, which slow clients may be accepting still."""
@@ -44,6 +48,7 @@ class _Group:
     wanted: Snapshot | None = None
     proved_by: str | None = None
     left_out: tuple[Held, ...] = ()
+    reported: frozenset[tuple[object, ...]] = frozenset()
     published: float = 0.0
     bells: set[asyncio.Event] = field(default_factory=set)
 
@@ -66,7 +71,7 @@ class Store:
         place: Callable[[str], Place] = lambda _group: lambda _type, _name: "",
         stand_in: StandIn = lambda _type, _resource: None,
         release_of: Callable[[str, Node], str] = lambda _group, _node: "",
-        adapt: Callable[[Snapshot, str], Snapshot] = lambda snapshot, _release: snapshot,
+        adapt: Callable[[Snapshot, str], Adapted] = lambda snapshot, _release: (snapshot, ()),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.numbers = itertools.count(1)
@@ -99,18 +104,15 @@ class Store:
         entry.wanted, entry.published, entry.proved_by = snapshot, self._clock(), proved_by
         for release, audience in entry.audiences.items():
             self._want(entry, audience, release)
-        news = [one for one in left_out if one not in entry.left_out]
         entry.left_out = tuple(left_out)
         self._serve(group, entry)
-        for held in news:
-            self._tell(Quarantined(group=group, held=held))
         return True
 
     def _want(self, entry: _Group, audience: _Audience, release: str) -> None:
         """Bring to a release what is wanted of its group, with the judgement of the group that proved it."""
         if entry.wanted is None:
             return
-        audience.wanted = self._adapt(entry.wanted, release)
+        audience.wanted, audience.lacking = self._adapt(entry.wanted, release)
         if entry.proved_by is not None:
             judge = self._group(entry.proved_by).audiences[""].quarantine
             audience.quarantine.adopt(judge, audience.snapshot or EMPTY, audience.wanted)
@@ -123,7 +125,6 @@ class Store:
 
     def _serve(self, group: str, entry: _Group) -> None:
         """Make what is wanted, without what is held back, the current snapshot of every release."""
-        before = {_told_as(held) for _, _, held in _held(entry)}
         changes = [_renew(one) for one in entry.audiences.values()]
         self._tell(
             Published(
@@ -134,9 +135,15 @@ class Store:
         )
         for bell in entry.bells:
             bell.set()
-        for news, held in {_told_as(held): held for _, _, held in _held(entry)}.items():
-            if news not in before:
-                self._tell(Quarantined(group=group, held=held))
+        self._report(group, entry)
+
+    def _report(self, group: str, entry: _Group) -> None:
+        """Tell what is not served as it was meant, each once."""
+        held = {_told_as(one): one for one in _told(entry)}
+        news, entry.reported = held.keys() - entry.reported, frozenset(held)
+        for key, one in held.items():
+            if key in news:
+                self._tell(Quarantined(group=group, held=one))
 
     def join(self, group: str, node: Node) -> str:
         """Note that a client belongs to a group. Returns its release, by which its snapshot is asked for."""
@@ -149,6 +156,7 @@ class Store:
         self._want(entry, audience, release)
         if audience.wanted is not None:
             _renew(audience)
+        self._report(group, entry)
         return release
 
     def withdraw(self, group: str = "") -> None:
@@ -165,11 +173,10 @@ class Store:
 
     def held(self, group: str = "") -> tuple[Held, ...]:
         """What was rejected and is held back until its content changes; once for all releases that have it so."""
-        entry = self._group(group)
         found: dict[tuple[object, ...], Held] = {}
-        for _, key, held in _held(entry):
-            found.setdefault((*key, held.version, held.standing), held)
-        return (*found.values(), *entry.left_out)
+        for held in _told(self._group(group)):
+            found.setdefault((*_told_as(held), held.standing), held)
+        return tuple(found.values())
 
     def falls_back(self, type_: ResourceType, name: str, version: str, group: str = "") -> bool:
         """Whether a group has a good form of a resource to fall back on when this version is rejected."""
@@ -302,6 +309,14 @@ def _renew(audience: _Audience) -> Mapping[ResourceType, Difference]:
 def _told_as(held: Held) -> tuple[object, ...]:
     """What is told once, for however many releases it holds."""
     return held.type, held.name, held.version, held.release
+
+
+def _told(entry: _Group) -> Iterator[Held]:
+    """Everything that some client of a group is not served as it was meant."""
+    for audience in entry.audiences.values():
+        yield from audience.quarantine.held.values()
+        yield from audience.lacking
+    yield from entry.left_out
 
 
 def _held(entry: _Group) -> Iterator[tuple[str, Key, Held]]:

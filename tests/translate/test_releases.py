@@ -1,0 +1,85 @@
+"""What older Envoys are served: everything that they can take, and 503 where they lack what a route needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from envoy.config.route.v3 import route_pb2
+
+from tests.support.reading import read
+from xds_server.discovery.snapshot import Snapshot
+from xds_server.discovery.types import LISTENER, ROUTE
+from xds_server.translate import releases
+from xds_server.translate.translator import Translator
+
+YAML = """
+listeners: {http: {port: 8080}}
+upstreams: {users: {endpoints: ["127.0.0.1:1"]}}
+identity:
+  corp:
+    issuer: https://idp.example.com
+    jwks: {url: "https://idp.example.com/jwks"}
+    oidc:
+      authorization_endpoint: https://idp.example.com/authorize
+      token_endpoint: https://idp.example.com/token
+      client_id: shop
+      client_secret: {env: SECRET}
+      session_secret: {env: SECRET}
+routes:
+  plain: {path: /plain, upstream: users}
+  login: {path: /login/*, upstream: users, policies: {oidc: corp}}
+  limited: {path: /limited, upstream: users, policies: {rate_limit: 10/second}}
+  sized: {path: /sized, upstream: users, policies: {quota: 1MB/day}}
+"""
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "versions.md"
+
+
+@pytest.fixture(scope="module")
+def snapshot() -> Snapshot:
+    reading = read(YAML, {"SECRET": "x" * 40})
+    assert reading.gateway is not None, reading.errors
+    return Translator().translate(reading.gateway)
+
+
+def closed(snapshot: Snapshot) -> set[str]:
+    table = route_pb2.RouteConfiguration.FromString(snapshot[ROUTE]["http"].body)
+    return {
+        route.name.removeprefix("503/").partition("/")[0]
+        for host in table.virtual_hosts
+        for route in host.routes
+        if route.name.startswith("503/")
+    }
+
+
+@pytest.mark.parametrize(
+    ("release", "lacking"),
+    [
+        ("envoy 1.36", {"login", "sized"}),
+        ("envoy 1.37", {"login"}),
+        ("envoy 1.38", set()),
+        ("envoy 1.40", set()),
+        ("envoy 1.41", set()),
+        ("grpc-python 1.80", set()),
+        ("", set()),
+    ],
+)
+def test_routes_that_need_a_newer_envoy_answer_503(
+    snapshot: Snapshot, release: str, lacking: set[str]
+) -> None:
+    found, lacks = releases.adapted(snapshot, release)
+    assert {one.name for one in lacks} == closed(found) == lacking
+    assert all(one.path == ("routes", one.name) and one.closed for one in lacks)
+    assert set(found[LISTENER]) == {"http"}
+
+
+def test_what_a_release_has_in_full_is_the_same_snapshot(snapshot: Snapshot) -> None:
+    found, lacks = releases.adapted(snapshot, "envoy 1.40")
+    assert found is snapshot
+    assert lacks == ()
+
+
+def test_the_table_for_people_has_every_need() -> None:
+    text = DOCS.read_text()
+    for need in releases.NEEDS:
+        assert f"| {need.feature} | {'.'.join(map(str, need.since))} |" in text

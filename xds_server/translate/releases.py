@@ -1,0 +1,185 @@
+"""What older Envoys cannot take: a snapshot for each release, without what that release lacks.
+
+The snapshot is made for the newest Envoy that is supported. Each row of `LACKS` says what goes for releases before another
+one, and docs/versions.md has the same table for people.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2 as ratelimit_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.transport_sockets.quic.v3 import quic_transport_pb2
+
+from filters.oidc import FILTER as LOGIN
+from filters.rate_limit.policy import FILTER, STRICT_FILTER
+from xds_server.discovery.snapshot import Resource, Snapshot
+from xds_server.discovery.types import LISTENER, ROUTE, ResourceType
+from xds_server.translate import names
+from xds_server.translate.listeners import HCM
+from xds_server.translate.proving import closed
+from xds_server.translate.wire import packed
+
+LIMITS = (FILTER, STRICT_FILTER)
+Release = tuple[int, int]
+"""Major and minor version of Envoy."""
+OLDEST: Release = (1, 36)
+NEWEST: Release = (1, 40)
+_RELEASE = re.compile(r"envoy (\d+)\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lack:
+    """Something that is left out for a release. `path` is where in the gateway it comes from."""
+
+    type: ResourceType
+    name: str
+    version: str
+    path: tuple[str, ...]
+    message: str
+    closed: bool = False
+    """Whether 503 is answered in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One feature, the first Envoy that has it, and how a snapshot goes without it."""
+
+    feature: str
+    since: Release
+    without: Callable[[Snapshot], tuple[Snapshot, tuple[Lack, ...]]]
+
+
+def parse(release: str) -> Release | None:
+    """The numbers of ``envoy 1.37``; None for another program."""
+    found = _RELEASE.fullmatch(release)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def adapted(snapshot: Snapshot, release: str) -> tuple[Snapshot, tuple[Lack, ...]]:
+    """A snapshot as a release of Envoy can take it, and what it has not. Other programs get all."""
+    numbers = parse(release)
+    lacks: list[Lack] = []
+    for need in NEEDS:
+        if numbers is not None and numbers < need.since:
+            snapshot, found = need.without(snapshot)
+            lacks += found
+    return snapshot, tuple(lacks)
+
+
+def _without_counting_at_the_end(snapshot: Snapshot) -> tuple[Snapshot, tuple[Lack, ...]]:
+    """No route on which something is counted when a request has ended: these Envoys end themselves by that."""
+    return _close_routes(
+        snapshot,
+        _counts_at_the_end,
+        "`quota`, `concurrency` and `count` need Envoy 1.37, and so do plans with them",
+    )
+
+
+def _counts_at_the_end(route: route_components_pb2.Route) -> bool:
+    configs = (
+        route.typed_per_filter_config[name] for name in LIMITS if name in route.typed_per_filter_config
+    )
+    limits = (ratelimit_pb2.RateLimitPerRoute.FromString(one.value).rate_limits for one in configs)
+    return any(one.apply_on_stream_done for some in limits for one in some)
+
+
+def _without_login(snapshot: Snapshot) -> tuple[Snapshot, tuple[Lack, ...]]:
+    """No oauth2 filter, which these Envoys do not take without a login for all routes; routes with a login are closed."""
+    listeners = {name: _map_listener(one, _drop_login) for name, one in snapshot[LISTENER].items()}
+    return _close_routes(
+        snapshot.replacing({LISTENER: listeners}),
+        lambda route: LOGIN in route.typed_per_filter_config,
+        "`oidc` needs Envoy 1.38",
+    )
+
+
+def _map_listener(one: Resource, edit: Callable[[hcm_pb2.HttpConnectionManager], None]) -> Resource:
+    listener = listener_pb2.Listener.FromString(one.body)
+    for chain in listener.filter_chains:
+        for network in chain.filters:
+            if network.name == HCM:
+                manager = hcm_pb2.HttpConnectionManager.FromString(network.typed_config.value)
+                edit(manager)
+                network.typed_config.CopyFrom(packed(manager))
+    return Resource.of(listener)
+
+
+def _drop_login(manager: hcm_pb2.HttpConnectionManager) -> None:
+    kept = [one for one in manager.http_filters if one.name != LOGIN]
+    del manager.http_filters[:]
+    manager.http_filters.extend(kept)
+
+
+def _close_routes(
+    snapshot: Snapshot, chosen: Callable[[route_components_pb2.Route], bool], message: str
+) -> tuple[Snapshot, tuple[Lack, ...]]:
+    """Have some routes answer 503."""
+    lacks: dict[str, Lack] = {}
+    tables: dict[str, Resource] = {}
+    for name, one in snapshot[ROUTE].items():
+        table = route_pb2.RouteConfiguration.FromString(one.body)
+        for route in (route for host in table.virtual_hosts for route in host.routes):
+            if not chosen(route):
+                continue
+            path = names.route_origin(route.name)
+            lacks[path[-1]] = Lack(
+                type=ROUTE, name=path[-1], version=one.version, path=path, message=message, closed=True
+            )
+            body = route.SerializeToString(deterministic=True)
+            route.CopyFrom(route_components_pb2.Route.FromString(closed(body)))
+        tables[name] = Resource.of(table) if lacks else one
+    return snapshot.replacing({ROUTE: tables}), tuple(lacks.values())
+
+
+def _without_quic_client_certificates(snapshot: Snapshot) -> tuple[Snapshot, tuple[Lack, ...]]:
+    """No HTTP/3 where clients show certificates; these Envoys reject such a listener. HTTP/2 stays."""
+    lacks = []
+    listeners, tables = dict(snapshot[LISTENER]), dict(snapshot[ROUTE])
+    for name, one in snapshot[LISTENER].items():
+        if not _verifies_over_quic(one):
+            continue
+        owner = name.partition("/")[0]
+        del listeners[name]
+        if owner in tables:
+            tables[owner] = _without_alt_svc(tables[owner])
+        lacks.append(
+            Lack(
+                type=LISTENER,
+                name=name,
+                version=one.version,
+                path=("listeners", owner),
+                message="client certificates over HTTP/3 need Envoy 1.40; HTTP/1.1 and HTTP/2 are served",
+            )
+        )
+    return snapshot.replacing({LISTENER: listeners, ROUTE: tables}), tuple(lacks)
+
+
+def _verifies_over_quic(one: Resource) -> bool:
+    for chain in listener_pb2.Listener.FromString(one.body).filter_chains:
+        config = chain.transport_socket.typed_config
+        if config.type_url.endswith(f"/{quic_transport_pb2.QuicDownstreamTransport.DESCRIPTOR.full_name}"):
+            socket = quic_transport_pb2.QuicDownstreamTransport.FromString(config.value)
+            common = socket.downstream_tls_context.common_tls_context
+            return common.WhichOneof("validation_context_type") is not None
+    return False
+
+
+def _without_alt_svc(one: Resource) -> Resource:
+    table = route_pb2.RouteConfiguration.FromString(one.body)
+    kept = [option for option in table.response_headers_to_add if option.header.key != "alt-svc"]
+    del table.response_headers_to_add[:]
+    table.response_headers_to_add.extend(kept)
+    return Resource.of(table)
+
+
+NEEDS: tuple[Need, ...] = (
+    Need("limits that are counted at the end of a request", (1, 37), _without_counting_at_the_end),
+    Need("`oidc` (browser logins)", (1, 38), _without_login),
+    Need("client certificates over HTTP/3", (1, 40), _without_quic_client_certificates),
+)
