@@ -53,3 +53,9 @@ def test_the_readme_names_every_command() -> None:
     for command in COMMANDS:
         if command != "version":
             assert f"`xds {command}" in readme, command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_page_names_exist(page: Path) -> None:
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
+        assert re.search(rf"def {name}\(", (ROOT / file).read_text()), f"{page}: {file}::{name}"

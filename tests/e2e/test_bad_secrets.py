@@ -118,6 +118,11 @@ class Stack:
         found: dict[str, str] = self.run(held())
         return found
 
+    def serial(self, listener: str) -> int:
+        """The number of the certificate that a client is shown."""
+        content = ssl.get_server_certificate(("127.0.0.1", self.ports[listener]), timeout=5)
+        return x509.load_pem_x509_certificate(content.encode()).serial_number
+
     def shown(self, listener: str, server_name: str) -> str | None:
         """The name in the certificate that a client is shown; None where the handshake fails."""
         context = ssl._create_unverified_context()
@@ -203,6 +208,23 @@ def test_a_bad_authority_of_client_certificates_closes_its_own_listener_only(sta
         stack.publish()
         wait_for(lambda: stack.held() == {}, "the end of the quarantine")
         wait_for(lambda: _listens(stack, "mutual"), "the mended listener")
+
+
+def test_while_running_a_bad_authority_of_client_certificates_stands_as_it_was(stack: Stack) -> None:
+    name = "listener/mutual/client-ca"
+    bad = secret_pb2.Secret(name=name)
+    bad.validation_context.trusted_ca.inline_bytes = b"no authority"
+    stack.publish()
+    with _envoy(stack):
+        wait_for(lambda: stack.shown("both", "b.test") == "CN=b.test", "the listeners")
+        stack.issue("a")
+        before = stack.serial("only_a")
+        stack.publish(bad=Resource.of(bad))
+        assert stack.held() == {name: "secret"}
+        wait_for(lambda: stack.serial("only_a") != before, "the rotated certificate of another listener")
+        assert _listens(stack, "mutual")
+        stack.publish()
+        wait_for(lambda: stack.held() == {}, "the end of the quarantine")
 
 
 def _listens(stack: Stack, listener: str) -> bool:

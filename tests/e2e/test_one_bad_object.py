@@ -1,0 +1,186 @@
+"""What one bad object breaks beyond itself: nothing. The rows of docs/what-breaks.md, at start and while running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.backend import Backend
+from tests.support.certificates import authority
+from tests.support.gateway import free_port, write
+from tests.support.running import Running
+from tests.support.wait import wait_for
+
+BASE = """
+listeners:
+  http: {{port: {port}, address: 127.0.0.1}}
+upstreams:
+  good: {{endpoints: ["{backend}"]}}
+routes:
+  version: {{path: /version, respond: {{body: "{version}"}}}}
+  good: {{path: /good, upstream: good}}
+"""
+
+
+@dataclass(frozen=True)
+class Bad:
+    """One object in a file of its own, bad and mended; `answers` is what it answers while it is bad, by path."""
+
+    bad: str
+    mended: str
+    name: str
+    place: str
+    answers: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+
+REJECTED = {
+    "cluster": Bad(
+        "upstreams: {odd: {endpoints: [], envoy: {connect_timeout: -1s}}}\n"
+        "routes: {odd: {path: /odd, upstream: odd}}\n",
+        'upstreams: {odd: {endpoints: ["127.0.0.1:1"]}}\nroutes: {odd: {path: /odd, upstream: odd}}\n',
+        "odd",
+        "more.yaml:1:13",
+        {"/odd": (503, "no_upstream")},
+    ),
+    "route": Bad(
+        "routes: {odd: {path: /odd, upstream: good, envoy: {route: {hash_policy: [{}]}}}}\n",
+        "routes: {odd: {path: /odd, upstream: good}}\n",
+        "odd",
+        "more.yaml:1:10",
+        {"/odd": (503, "route_rejected")},
+    ),
+    "listener": Bad(
+        "listeners: {odd: {port: PORT, address: 127.0.0.1, envoy: {listener_filters: [{name: none}]}}}\n",
+        "listeners: {odd: {port: PORT, address: 127.0.0.1}}\n",
+        "odd",
+        "more.yaml:1:13",
+    ),
+}
+MISTAKEN = {
+    "certificate": Bad(
+        "secrets: {odd: {certificate: {file: odd.crt}, private_key: {file: other.key}}}\n"
+        "listeners: {odd: {port: PORT, tls: {certificates: [odd]}}}\n",
+        "secrets: {odd: {certificate: {file: odd.crt}, private_key: {file: odd.key}}}\n"
+        "listeners: {odd: {port: PORT, tls: {certificates: [odd]}}}\n",
+        "the private key is not that of the certificate",
+        "more.yaml:1:30",
+    ),
+    "policy": Bad(
+        "routes: {odd: {path: /odd, upstream: good, policies: {ext_authz: {python: bad.py:check}}}}\n",
+        "routes: {odd: {path: /odd, upstream: good, policies: {ext_authz: {python: good.py:check}}}}\n",
+        "mend the policy",
+        "more.yaml:1:75",
+    ),
+    "file": Bad("routes: {odd: {path: /odd\n", "routes: {}\n", "not YAML", "more.yaml:2:1"),
+}
+
+
+class Stack:
+    """`xds run` on a folder with one good file and perhaps a bad one beside it."""
+
+    def __init__(self, folder: Path, backend: Backend) -> None:
+        self.folder, self.port, self.odd_port = folder / "gateway", free_port(), free_port()
+        self._backend = backend
+        self.write("1")
+        (certificate, key), (_, other) = authority().issue("odd.test"), authority().issue("other.test")
+        for name, content in (("odd.crt", certificate), ("odd.key", key), ("other.key", other)):
+            (self.folder / name).write_bytes(content)
+        (self.folder / "bad.py").write_text("def check(request:\n")
+        (self.folder / "good.py").write_text(
+            "from filters.ext_authz import allow\n\n\ndef check(request):\n    return allow()\n"
+        )
+        self.running = Running(self.folder, folder)
+
+    def write(self, version: str, more: str | None = None) -> None:
+        """Write both files at once; the control plane takes them as one change, or as two of which the last counts."""
+        text = BASE.format(port=self.port, backend=self._backend.address, version=version)
+        files = {} if more is None else {"more": more.replace("PORT", str(self.odd_port))}
+        write(self.folder, **files, gateway=text)
+
+    def answer(self, path: str) -> tuple[int, str]:
+        got = httpx.get(f"http://127.0.0.1:{self.port}{path}")
+        return got.status_code, got.headers.get("x-gateway-reason", "")
+
+    def until(self, version: str) -> None:
+        """Wait until this version is served, and see that the upstream beside it answers."""
+        wait_for(lambda: self.version == version, f"version {version}; the log:\n{self.running.log[-3000:]}")
+        assert self.answer("/good") == (200, "")
+
+    @property
+    def version(self) -> str:
+        return httpx.get(f"http://127.0.0.1:{self.port}/version").text
+
+    def held(self) -> dict[str, str]:
+        return {one["name"]: one["place"] for one in self.running.status()["held"]}
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    with Backend("good") as backend:
+        yield Stack(tmp_path, backend)
+
+
+@pytest.mark.parametrize("when", ["at start", "while running"])
+@pytest.mark.parametrize("kind", REJECTED)
+def test_what_envoy_rejects_is_left_out_alone_and_the_rest_is_served_and_changes(
+    stack: Stack, kind: str, when: str
+) -> None:
+    case = REJECTED[kind]
+    if when == "at start":
+        stack.write("1", case.bad)
+    with stack.running:
+        stack.until("1")
+        stack.write("2", case.bad)
+        stack.until("2")
+        held = stack.held()
+        assert list(held) == [case.name]
+        assert held[case.name].endswith(case.place)
+        for path, expected in case.answers.items():
+            assert stack.answer(path) == expected
+        stack.write("3", case.mended)
+        stack.until("3")
+        wait_for(lambda: not stack.held(), "the mended object")
+        for path in case.answers:
+            wait_for(lambda path=path: stack.answer(path)[1] != case.answers[path][1], "its answer")
+
+
+@pytest.mark.parametrize("kind", MISTAKEN)
+def test_at_start_a_mistake_keeps_the_gateway_back_until_it_is_mended(stack: Stack, kind: str) -> None:
+    case = MISTAKEN[kind]
+    stack.write("1", case.bad)
+    with stack.running:
+        stack.running.says("nothing is served yet")
+        assert f"{case.place}: error:" in stack.running.log
+        assert case.name in stack.running.log
+        stack.write("2", case.mended)
+        stack.until("2")
+
+
+@pytest.mark.parametrize("kind", MISTAKEN)
+def test_while_running_a_mistake_keeps_what_is_served_until_it_is_mended(stack: Stack, kind: str) -> None:
+    case = MISTAKEN[kind]
+    with stack.running:
+        stack.until("1")
+        stack.write("2", case.bad)
+        stack.running.says("the last good gateway stays in service")
+        assert f"{case.place}: error:" in stack.running.log
+        stack.until("1")
+        stack.write("3", case.mended)
+        stack.until("3")
+
+
+def test_after_a_restart_with_a_mistake_the_last_good_gateway_is_served(stack: Stack, tmp_path: Path) -> None:
+    running = Running(stack.folder, tmp_path, "--state", str(tmp_path / "state"))
+    stack.running = running
+    with running:
+        stack.until("1")
+    stack.write("2", MISTAKEN["file"].bad)
+    with running:
+        stack.until("1")
+        running.says("the last good gateway stays in service")
+        stack.write("3", MISTAKEN["file"].mended)
+        stack.until("3")
