@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
 
 from xds_server.discovery.rejection import of_its_machine
-from xds_server.discovery.snapshot import Resource, Snapshot
+from xds_server.discovery.snapshot import EMPTY, Resource, Snapshot
 from xds_server.discovery.types import ResourceType
 from xds_server.serving.events import Acked, Held, Nacked
 
@@ -16,7 +15,6 @@ Key = tuple[ResourceType, str]
 Place = Callable[[ResourceType, str], str]
 StandIn = Callable[[ResourceType, Resource], Resource | None]
 """What is served in the place of a rejected resource of which no good form is known; None: nothing."""
-Value = TypeVar("Value")
 
 
 class Quarantine:
@@ -34,6 +32,7 @@ class Quarantine:
         self._kept: dict[Key, Resource] = {}
         self._bad: dict[Key, dict[str, Nacked]] = {}
         self._endorsed: dict[Key, str] = {}
+        self._wanted = EMPTY
 
     def keep(self, snapshot: Snapshot) -> None:
         """Remember what was served before a restart: it is good to fall back on, and nobody's opinion."""
@@ -100,12 +99,18 @@ class Quarantine:
 
         What this group accepted itself in that very version, or was served before a restart, is not held back. What is
         `served` in a version that the other group accepted is good to fall back on, be it not acknowledged yet.
+        Only what changes is looked at: the rest was taken over before.
         """
-        for (type_, name), accepted in other._accepted.items():
-            one = served[type_].get(name)
-            if one is not None and one.version == accepted.version:
-                self._accepted[type_, name] = one
-            self.endorse(type_, {name: accepted.version}, wanted)
+        for type_, difference in wanted.diff(served).items():
+            was = served[type_]
+            for name in difference.changed:
+                accepted = other._accepted.get((type_, name))
+                if accepted is None:
+                    continue
+                one = was.get(name)
+                if one is not None and one.version == accepted.version:
+                    self._accepted[type_, name] = one
+                self.endorse(type_, {name: accepted.version}, wanted)
         for key, rejections in other._bad.items():
             for version, event in rejections.items():
                 kept = self._kept.get(key)
@@ -123,10 +128,16 @@ class Quarantine:
                 continue
             items = changed.setdefault(type_, dict(wanted[type_]))
             self._hold(type_, one, rejections, items)
-        self._accepted = _of(wanted, self._accepted)
-        self._kept = _of(wanted, self._kept)
-        self._endorsed = _of(wanted, self._endorsed)
+        self._forget_removed(wanted)
         return wanted.replacing(changed) if changed else wanted
+
+    def _forget_removed(self, wanted: Snapshot) -> None:
+        """Forget what was thought of resources that are wanted no longer."""
+        for type_, difference in wanted.diff(self._wanted).items():
+            for name in difference.removed:
+                for known in (self._accepted, self._kept, self._endorsed):
+                    known.pop((type_, name), None)
+        self._wanted = wanted
 
     def _hold(
         self,
@@ -157,7 +168,3 @@ class Quarantine:
             closed=closed,
             release=rejection.release,
         )
-
-
-def _of(wanted: Snapshot, known: Mapping[Key, Value]) -> dict[Key, Value]:
-    return {key: one for key, one in known.items() if key[1] in wanted[key[0]]}
