@@ -18,6 +18,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from filters.language import Path, Place, Problem
 from filters.language.problems import shown
 from filters.language.scalars import FromVariable
+from xds_server.gateway import variables
 
 try:
     from yaml.cyaml import CParser as _Parser  # type: ignore[attr-defined] # types-PyYAML does not list it
@@ -37,8 +38,6 @@ _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
     for value, words in ((True, "true True TRUE"), (False, "false False FALSE"))
     for word in words.split()
 }
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(:-|\})")
-_BARE_VARIABLE = re.compile(r"(?!~)\S*?(?<![$\\])(\$[A-Z][A-Z0-9_]+)\S*")
 _INVISIBLE = {
     "\u00a0": "non-breaking space",
     "\u2007": "figure space",
@@ -264,12 +263,11 @@ class _Converter:
     def _scalar(self, node: Node, path: Path) -> Any:
         text: str = node.value
         if "$" in text:
-            if (bare := _BARE_VARIABLE.fullmatch(text)) and "${" not in text:
-                self._warn_of(bare[1], node, path)
+            if (bare := variables.bare(text)) is not None:
+                self._warn_of(bare, node, path)
             if "${" in text:
-                text = self._interpolate(text, node, path)
-                self._document.read[path] = text, node.value
-                if _is_one_variable(node.value):
+                text = self._interpolated(text, node, path)
+                if variables.is_one(node.value):
                     return self._from_variable(text, node)
         if node.tag == _PLAIN:
             return _plain(text)
@@ -277,35 +275,21 @@ class _Converter:
             return text
         raise _Fault(f"unknown tag {shown(node.tag)}", "remove the tag", node.start_mark)
 
-    def _interpolate(self, text: str, node: Node, path: Path) -> str:
-        """Put in what variables hold. A default may hold variables too, and counts for an empty one, as in shells."""
-        parts, at = [], 0
-        while (begin := text.find("${", at)) >= 0:
-            if begin > at and text[begin - 1] == "$":
-                parts.append(text[at : begin - 1] + "${")
-                at = begin + 2
-                continue
-            parts.append(text[at:begin])
-            end = _end_of_variable(text, begin)
-            parts.append(self._variable(text[begin:end], node, path))
-            at = end
-        return "".join(parts) + text[at:]
-
-    def _variable(self, written: str, node: Node, path: Path) -> str:
-        """The value of ``${NAME}`` or ``${NAME:-default}``."""
-        match = _VARIABLE.match(written)
-        if match is None or not written.endswith("}"):
-            self._problem(path, node, "not a variable", "write ${NAME} or ${NAME:-default}", written)
-            return written
-        name, has_default = match[1], match[2] == ":-"
-        value = self._environment.get(name)
-        self._document.variables[name] = value
-        if has_default:
-            return value or self._interpolate(written[match.end() : -1], node, path)
-        if value is None:
-            remedy = f"set it, or write ${{{name}:-default}}"
-            self._problem(path, node, f"the environment variable {name} is not set", remedy, written)
-        return value or ""
+    def _interpolated(self, text: str, node: Node, path: Path) -> str:
+        found = variables.interpolate(text, self._environment)
+        self._document.variables.update(found.variables)
+        self._document.read[path] = found.text, text
+        for mistake in found.mistakes:
+            self._document.problems.append(
+                Problem(
+                    path=path,
+                    message=mistake.message,
+                    remedy=mistake.remedy,
+                    value=shown(mistake.value),
+                    place=_place(self._file, node),
+                )
+            )
+        return found.text
 
     def _from_variable(self, text: str, node: Node) -> Any:
         plain = _plain(text)
@@ -322,32 +306,6 @@ class _Converter:
                 place=_place(self._file, node),
             )
         )
-
-    def _problem(self, path: Path, node: Node, message: str, remedy: str, value: str) -> None:
-        self._document.problems.append(
-            Problem(
-                path=path, message=message, remedy=remedy, value=shown(value), place=_place(self._file, node)
-            )
-        )
-
-
-def _end_of_variable(text: str, begin: int) -> int:
-    """Behind the brace that closes the variable which begins at `begin`; the end of the text where none does."""
-    depth, at = 0, begin
-    while at < len(text):
-        if text.startswith("${", at):
-            depth, at = depth + 1, at + 2
-            continue
-        at += 1
-        if text[at - 1] == "}":
-            depth -= 1
-            if depth == 0:
-                return at
-    return len(text)
-
-
-def _is_one_variable(text: str) -> bool:
-    return text.startswith("${") and _end_of_variable(text, 0) == len(text)
 
 
 _seen: dict[str, Any] = dict(_WORDS)

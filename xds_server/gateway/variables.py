@@ -1,0 +1,88 @@
+"""Environment variables in texts: ``${NAME}``, ``${NAME:-default}`` with variables in the default, ``$${`` for ``${``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from filters.language import Mistake
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(:-|\})")
+_BARE = re.compile(r"(?!~)\S*?(?<![$\\])(\$[A-Z][A-Z0-9_]+)\S*")
+
+
+@dataclass(slots=True)
+class Interpolation:
+    """A text with the values of its variables.
+
+    `variables` are those that were looked up, None where one is not set. `mistakes` have what is written as their value.
+    """
+
+    text: str = ""
+    variables: dict[str, str | None] = field(default_factory=dict)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+
+def interpolate(text: str, environment: Mapping[str, str]) -> Interpolation:
+    """Put in what variables hold. A default counts for a variable that is not set or empty, as in shells."""
+    found = Interpolation()
+    found.text = _interpolate(text, environment, found)
+    return found
+
+
+def is_one(text: str) -> bool:
+    """Whether a text is one variable and nothing else."""
+    return text.startswith("${") and _end(text, 0) == len(text)
+
+
+def bare(text: str) -> str | None:
+    """What looks like a variable without braces, such as ``$PORT``, or None."""
+    match = _BARE.fullmatch(text) if "${" not in text else None
+    return match[1] if match is not None else None
+
+
+def _interpolate(text: str, environment: Mapping[str, str], found: Interpolation) -> str:
+    parts, at = [], 0
+    while (begin := text.find("${", at)) >= 0:
+        if begin > at and text[begin - 1] == "$":
+            parts.append(text[at : begin - 1] + "${")
+            at = begin + 2
+            continue
+        parts.append(text[at:begin])
+        at = _end(text, begin)
+        parts.append(_value(text[begin:at], environment, found))
+    return "".join(parts) + text[at:]
+
+
+def _value(written: str, environment: Mapping[str, str], found: Interpolation) -> str:
+    match = _VARIABLE.match(written)
+    if match is None or not written.endswith("}"):
+        found.mistakes.append(Mistake("not a variable", "write ${NAME} or ${NAME:-default}", value=written))
+        return written
+    name = match[1]
+    value = found.variables[name] = environment.get(name)
+    if match[2] == ":-":
+        return value or _interpolate(written[match.end() : -1], environment, found)
+    if value is None:
+        message, remedy = (
+            f"the environment variable {name} is not set",
+            f"set it, or write ${{{name}:-default}}",
+        )
+        found.mistakes.append(Mistake(message, remedy, value=written))
+    return value or ""
+
+
+def _end(text: str, begin: int) -> int:
+    """Behind the brace that closes the variable which begins at `begin`; the end of the text where none does."""
+    depth, at = 0, begin
+    while at < len(text):
+        if text.startswith("${", at):
+            depth, at = depth + 1, at + 2
+            continue
+        at += 1
+        if text[at - 1] == "}":
+            depth -= 1
+            if depth == 0:
+                return at
+    return len(text)
