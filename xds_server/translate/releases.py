@@ -122,18 +122,19 @@ def _close_routes(
     """Have some routes answer 503."""
     lacks: dict[str, Lack] = {}
     tables: dict[str, Resource] = {}
-    for name, one in snapshot[ROUTE].items():
+    for listener, one in snapshot[ROUTE].items():
         table = route_pb2.RouteConfiguration.FromString(one.body)
         for route in (route for host in table.virtual_hosts for route in host.routes):
             if not chosen(route):
                 continue
             path = names.route_origin(route.name)
-            lacks[path[-1]] = Lack(
-                type=ROUTE, name=path[-1], version=one.version, path=path, message=message, closed=True
+            name = path[-1] if path else route.name
+            lacks[name] = Lack(
+                type=ROUTE, name=name, version=one.version, path=path, message=message, closed=True
             )
             body = route.SerializeToString(deterministic=True)
             route.CopyFrom(route_components_pb2.Route.FromString(closed(body)))
-        tables[name] = Resource.of(table) if lacks else one
+        tables[listener] = Resource.of(table) if lacks else one
     return snapshot.replacing({ROUTE: tables}), tuple(lacks.values())
 
 
