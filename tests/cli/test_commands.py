@@ -224,3 +224,17 @@ def test_check_says_beforehand_what_an_older_envoy_is_not_served(
 def test_check_names_the_versions_that_it_knows(version: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "nowhere", "--envoy-version", version]) == 2
     assert "is not a version from 1.36 to 1.40" in capsys.readouterr().err
+
+
+def test_explain_shows_the_nearest_paths_and_counts_the_others(
+    gateway: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = "".join(f"  r{number}: {{path: /other/{number}, upstream: users}}\n" for number in range(20))
+    (gateway / "more.yaml").write_text("routes:\n" + more + "  near: {path: /user/list, upstream: users}\n")
+    asked = ["explain", str(gateway), "GET", "http://localhost:8080/user/lists"]
+    assert main(asked) == 1
+    out = capsys.readouterr().out
+    assert "- near  /user/list  the path differs" in out
+    assert "- 19 other routes with other paths; --all shows them" in out
+    assert main([*asked, "--all"]) == 1
+    assert capsys.readouterr().out.count("the path differs") == 22

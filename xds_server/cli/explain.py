@@ -9,7 +9,10 @@ from xds_server.cli import output
 from xds_server.compiler import Compiler
 from xds_server.errors import WrongUsage
 from xds_server.sources.folder import read_folder
-from xds_server.translate.explain import Explanation, Request, explain
+from xds_server.translate.explain import Explanation, Request, explain, nearest
+
+NEAREST = 3
+"""Routes with another path that are shown: those that are most like the one that was asked for."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +22,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", help="such as http://api.example.com/api/users/1?x=1")
     parser.add_argument("-H", "--header", action="append", default=[], help="'name: value'; repeatable")
     parser.add_argument("--listener", help="default: the one that has the URL's port or scheme")
+    parser.add_argument(
+        "--all", action="store_true", help="show every route, also those whose path is another"
+    )
     output.add_output(parser)
 
 
@@ -39,16 +45,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output == "json":
         output.as_json(dataclasses.asdict(found))
     else:
-        _print(found)
+        _print(found, most=len(found.candidates) if arguments.all else NEAREST)
     return 0 if found.route is not None or "redirect" in found.action else 1
 
 
-def _print(found: Explanation) -> None:
+def _print(found: Explanation, most: int) -> None:
     print(f"listener {found.listener}, host {found.host}, path {found.path}")
     for note in found.notes:
         print(f"  {note}")
-    for one in found.candidates:
+    candidates, others = nearest(found, most)
+    for one in candidates:
         print(f"  {'-' if one.why_not else '>'} {one.route}  {one.path}  {one.why_not or 'matches'}")
+    if others:
+        print(f"  - {output.counted(others, 'other route')} with other paths; --all shows them")
     print(found.action)
     for policy in found.policies:
         print(f"  {policy.stage:<13} {policy.key:<17} {policy.enforced}  (from {policy.level})")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from itertools import takewhile
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +22,9 @@ from xds_server.translate import virtual_hosts
 
 _DOTS_WITH_PARAMETERS = re.compile(r"/(?:\.|%2e){1,2};", re.IGNORECASE)
 _ESCAPED_SLASH = re.compile(r"%2f|%5c", re.IGNORECASE)
+
+
+OTHER_PATH = "the path differs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +97,26 @@ def explain(gateway: Gateway, request: Request, listener: str | None = None) -> 
     allowed = _allowed(hosts[chosen], path, parts.query, request)
     action = f"405 with Allow: {allowed}" if allowed else "404: no route matches"
     return _answer(name, chosen, path, tuple(candidates), None, action, notes=notes)
+
+
+def nearest(found: Explanation, most: int) -> tuple[tuple[Candidate, ...], int]:
+    """The candidates worth a look, in their order, and how many others there are, whose paths differ.
+
+    Of those whose path differs, `most` are kept: those that share the most segments, then the most letters.
+    """
+    differing = [one for one in found.candidates if one.why_not == OTHER_PATH]
+    if len(differing) <= most:
+        return found.candidates, 0
+    kept = sorted(differing, key=lambda one: _likeness(one.path, found.path), reverse=True)[:most]
+    shown = tuple(one for one in found.candidates if one.why_not != OTHER_PATH or one in kept)
+    return shown, len(found.candidates) - len(shown)
+
+
+def _likeness(path: str, wanted: str) -> tuple[int, float]:
+    segments = takewhile(
+        lambda pair: pair[0] == pair[1], zip(path.split("/"), wanted.split("/"), strict=False)
+    )
+    return len(list(segments)), SequenceMatcher(None, path, wanted).ratio()
 
 
 def _answer(
@@ -176,7 +201,7 @@ def _virtual_host(host: str, hosts: Collection[str]) -> str | None:
 
 def _why_not(route: Route, path: str, query: str, request: Request) -> str:
     if not _path_matches(route, path):
-        return "the path differs"
+        return OTHER_PATH
     if route.methods and request.method not in route.methods:
         return f"the method is none of {', '.join(route.methods)}"
     for name, match in route.headers.items():
