@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from envoy.type.v3 import http_status_pb2
-
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
-_STATUSES = frozenset(http_status_pb2.StatusCode.values())
+_FINAL = range(200, 600)
+"""Statuses that end a request (RFC 9110 section 15). Envoy passes on every one, also those that its API has no name for."""
 
 
 class Headers(Mapping[str, str]):
@@ -98,8 +97,8 @@ class Decision:
         """Fail in the policy that made it, and not where nobody knows whose failure it is."""
         if not isinstance(self.allowed, bool):
             raise TypeError(f"{self.allowed!r} is neither True nor False")
-        if self.status not in _STATUSES:
-            raise ValueError(f"{self.status!r} is not a status of HTTP")
+        if self.status not in _FINAL:
+            raise ValueError(f"{self.status!r} is not a status of HTTP from 200 to 599")
         if self.body is not None and not isinstance(self.body, bytes):
             raise TypeError("the body is not bytes")
         for headers in (self.headers, self.response_headers):
@@ -133,8 +132,8 @@ def deny(
     body: str | bytes | Mapping[str, Any] | None = None,
 ) -> Decision:
     """Refuse the request; a mapping as the body is sent as JSON. Raises ValueError for what HTTP does not have."""
-    if status not in _STATUSES or status < 300:
-        raise ValueError(f"{status} is not a status that a refusal can have")
+    if status not in _FINAL or status < 300:
+        raise ValueError(f"{status} is not a status that a refusal can have: from 300 to 599")
     answer = dict(headers or {})
     if isinstance(body, Mapping):
         body = json.dumps(dict(body), ensure_ascii=False)

@@ -65,6 +65,10 @@ def nothing(request):
     return True
 
 
+def any_status(request):
+    return deny(int(request.query["status"]), body="no")
+
+
 def bad_header(request):
     return allow(headers={"x": "a\\nb"})
 
@@ -112,6 +116,7 @@ routes:
                     ("refuse", "deny"),
                     ("teapot", "deny"),
                     ("login", "deny"),
+                    ("any_status", "deny"),
                     ("crash", "allow"),
                     ("leave", "allow"),
                     ("nothing", "allow"),
@@ -240,6 +245,12 @@ def test_a_body_beyond_the_limit_is_413_unless_a_part_is_enough(stack: Stack) ->
     answer = httpx.post(stack.url + "/limited", content=b"x" * 17)
     problem(answer, 413, "body_too_large")
     assert headers(httpx.post(stack.url + "/limited", content=b"x" * 16))["x-body"] == str(b"x" * 16)
+
+
+@pytest.mark.parametrize("status", [402, 410, 418, 425, 428, 451, 499, 599])
+def test_every_final_status_reaches_the_client(stack: Stack, status: int) -> None:
+    answer = stack.get(f"/any_status?status={status}")
+    assert (answer.status_code, answer.text) == (status, "no")
 
 
 @pytest.mark.parametrize("path", ["/crash", "/leave", "/nothing", "/bad_header"])
