@@ -260,16 +260,24 @@ def _constant(token: _Token) -> pb.Constant:
         case "double":
             return pb.Constant(double_value=float(token.text))
         case "uint":
-            return pb.Constant(uint64_value=int(token.text[:-1], 0))
+            return pb.Constant(uint64_value=_whole(token, token.text[:-1], 2**64 - 1))
         case "int":
-            return pb.Constant(int64_value=int(token.text, 0))
+            return pb.Constant(int64_value=_whole(token, token.text, 2**63 - 1))
         case _:
             return pb.Constant(string_value=_unquoted(token))
+
+
+def _whole(token: _Token, digits: str, largest: int) -> int:
+    number = int(digits, 0) if len(digits) < 40 else largest + 1
+    if number > largest:
+        raise Mistake(f"column {token.at + 1}: the number is too large", f"write one of at most {largest}")
+    return number
 
 
 def _unquoted(token: _Token) -> str:
     try:
         value: str = ast.literal_eval(token.text)
+        value.encode()
     except (SyntaxError, ValueError):
         raise Mistake(f"column {token.at + 1}: the string is malformed", "mend its escapes") from None
     return value

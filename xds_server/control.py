@@ -85,6 +85,9 @@ class Control:
             return self._compiler.compile(folder)
         except (UnreadableFolder, InvalidGateway) as error:
             return error
+        except Exception as error:
+            log.exception("the gateway could not be read: this is a fault of xds, please report it")
+            return UnreadableFolder(f"a fault of xds kept the gateway from being read: {error!r}")
 
     def _doubtful(self, folder: Folder, outcome: Outcome) -> bool:
         """Whether a folder looks as if it were in the middle of a change: it has mistakes, or loses something.

@@ -50,6 +50,13 @@ LONGEST = timedelta(days=3650)
 """The longest duration that the language takes: Envoy's own fields end not far above."""
 
 
+def _finite(digits: str) -> float:
+    """A number that can be reckoned with. Raises ValueError."""
+    if len(digits) > 30:
+        raise ValueError("this number has too many digits")
+    return float(digits)
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """So many in each period: ``1000/hour``, or bytes as in ``100MB/day``."""
@@ -81,7 +88,7 @@ def _duration(text: str) -> timedelta:
     for match in _DURATION.finditer(text):
         if match.start() != end:
             break
-        total += float(match[1]) * _UNITS[match[2]]
+        total += _finite(match[1]) * _UNITS[match[2]]
         end = match.end()
     if not text or end != len(text):
         raise ValueError(_SHAPE)
@@ -97,7 +104,7 @@ def size(value: object) -> Size:
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if not match:
         raise ValueError("write a size such as 10KB (1000 bytes each) or 10KiB (1024)")
-    return Size(round(float(match[1]) * _SIZES[match[2] or ""]))
+    return Size(round(_finite(match[1]) * _SIZES[match[2] or ""]))
 
 
 def percent(value: object) -> Percent:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -19,6 +20,10 @@ M = TypeVar("M", bound=Message)
 OWN = ("name", "load_assignment")
 """Fields by which the rest of a gateway finds a resource."""
 REMEDY = "see Envoy's API reference for the fields of this message"
+_MESSAGE = re.compile(
+    r"(?:envoy|xds|udpa|google|cel|validate)(?:\.[a-z][a-z0-9_]*)+\.[A-Z]\w*(?:\.[A-Z]\w*)*"
+)
+"""The full name of a message of Envoy's API, or of one that it uses. Nothing else is looked for: a module would be run."""
 
 
 def merged(message: M, raw: Mapping[str, Any] | None) -> M:
@@ -41,6 +46,12 @@ def parse(kind: type[M], raw: Mapping[str, Any]) -> M:
         return json_format.ParseDict(_encoded(raw), kind(), descriptor_pool=descriptor_pool.Default())
     except json_format.ParseError as error:
         raise Mistake(f"not Envoy's {kind.DESCRIPTOR.name}: {error}", REMEDY) from None
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        # of a message with a form of its own in JSON (Struct, Duration, …), whose 'value' is missing or is another
+        message = (
+            f"not Envoy's {kind.DESCRIPTOR.name}: a message within has not the form of its '@type' ({error})"
+        )
+        raise Mistake(message, "write such a message as {'@type': …, value: …}") from None
 
 
 def _encoded(value: Any) -> Any:
@@ -49,9 +60,16 @@ def _encoded(value: Any) -> Any:
         return [_encoded(one) for one in value]
     if not isinstance(value, Mapping):
         return value
-    url = value.get("@type")
+    url = value.get("@type", "")
     plain = {key: _encoded(one) for key, one in value.items()}
-    if isinstance(url, str) and not _known(url):
+    if "@type" in value and (not isinstance(url, str) or not _MESSAGE.fullmatch(url.rpartition("/")[2])):
+        raise Mistake(
+            "this is not the type of a message",
+            "write type.googleapis.com/ and the message's full name, as Envoy's API reference has it",
+            path=("@type",),
+            value=url,
+        )
+    if url and not _known(url):
         return _by_data_plane(url, {key: one for key, one in plain.items() if key != "@type"})
     return plain
 

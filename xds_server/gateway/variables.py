@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from filters.language import Mistake
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(:-|\})")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes in the environment that are no UTF-8."""
 _BARE = re.compile(r"(?!~)\S*?(?<![$\\])(\$[A-Z][A-Z0-9_]+)\S*")
 
 
@@ -42,6 +44,10 @@ def bare(text: str) -> str | None:
     return match[1] if match is not None else None
 
 
+_DEEPEST = 20
+"""Defaults within defaults."""
+
+
 def _interpolate(text: str, environment: Mapping[str, str], found: Interpolation) -> str:
     parts, at = [], 0
     while (begin := text.find("${", at)) >= 0:
@@ -56,12 +62,21 @@ def _interpolate(text: str, environment: Mapping[str, str], found: Interpolation
 
 
 def _value(written: str, environment: Mapping[str, str], found: Interpolation) -> str:
+    if written.count("${") > _DEEPEST:
+        found.mistakes.append(
+            Mistake("too many variables within each other", f"at most {_DEEPEST}", value=written)
+        )
+        return ""
     match = _VARIABLE.match(written)
     if match is None or not written.endswith("}"):
         found.mistakes.append(Mistake("not a variable", "write ${NAME} or ${NAME:-default}", value=written))
         return written
     name = match[1]
     value = found.variables[name] = environment.get(name)
+    if value is not None and not value.isprintable() and _SURROGATE.search(value):
+        message, remedy = f"the environment variable {name} is not UTF-8", "set it to text"
+        found.mistakes.append(Mistake(message, remedy, value=written))
+        return ""
     if match[2] == ":-":
         return value or _interpolate(written[match.end() : -1], environment, found)
     if value is None:
