@@ -29,9 +29,9 @@ SNAPSHOT = Snapshot.of(
 class Proving:
     """A prover, and what its Envoy says."""
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, patience: float, search_limit: float = 60) -> None:
         self.store = Store(quarantine=True)
-        self.prover = Prover(self.store, patience)
+        self.prover = Prover(self.store, patience, search_limit=search_limit)
         self.store.observe(self.prover.observe)
 
     def connect(self) -> None:
@@ -87,3 +87,27 @@ async def test_without_an_envoy_to_prove_with_nobody_waits() -> None:
     proving.prover.available = False
     assert not (await proving.prover.prove(SNAPSHOT)).judged
     assert proving.prover.as_json() == {"connected": False, "proved": False}
+
+
+async def test_routes_that_nobody_judged_in_time_answer_503_until_the_next_change() -> None:
+    proving = Proving(patience=60, search_limit=0.01)
+    proving.connect()
+    for type_, names in ((CLUSTER, "ab"), (ENDPOINT, "ab"), (LISTENER, "l")):
+        proving.accept(type_, *names)
+    proof = asyncio.create_task(proving.prover.prove(SNAPSHOT))
+    await asyncio.sleep(0)
+    proving.reject(ROUTE, "r")  # and then it is silent, whatever it is asked
+    while not proof.done():
+        wanted = proving.store.wanted(PROVING)
+        assert wanted is not None
+        mended = wanted[ROUTE]["r"]
+        if b"503/" in mended.body:
+            proving.store.record(acked(ROUTE, {"r": mended.version}, PROVING, NODE))
+        await asyncio.sleep(0)
+    found = await proof
+    assert found.judged
+    assert b"503/" in found.snapshot[ROUTE]["r"].body
+    (held,) = found.rejected
+    assert held.closed
+    assert "there was no time to judge this route" in held.message
+    assert proving.prover.available

@@ -137,15 +137,15 @@ class Fleet:
         log.debug("acknowledged node=%s type=%s version=%s", event.node.id, event.type.name, event.version)
 
     def _nacked(self, event: Nacked) -> None:
+        judged = event.group == self._proving
+        if judged and event.type == ROUTE:
+            return  # which routes are to blame is told when they were found
         names = tuple(sorted(event.blamed or event.versions))
         found = [self._place_of(event.type, name) for name in names]
         places = tuple(sorted({str(place) for place in found if place is not None}))
         status = self._streams.get(event.stream)
         if status is not None:
             status.rejection = Rejection(event.type.name, event.message, names, places, self._clock())
-        judged = event.group == self._proving
-        if judged and event.type == ROUTE:
-            return  # which routes are to blame is told when they were found
         log.error(
             "%srejected by Envoy node=%s type=%s resources=%s: %s; %s",
             f"{places[0]}: " if places else "",

@@ -22,11 +22,13 @@ from xds_server.translate import names, tls_secrets
 from xds_server.translate.proving import (
     RouteOfHost,
     closed,
+    deed,
     only,
     proving_copy,
     replaced,
     route_name,
     routes_of,
+    with_any_condition,
 )
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ PATIENCE = 5.0
 
 
 SEARCH = 30.0
-"""Seconds that the search for rejected routes takes at most; then their route configuration is held back as a whole."""
+"""Seconds that the search for rejected routes takes at most; then routes that were not judged answer 503 as well."""
 _PROBE = "probe-"
 
 
@@ -55,6 +57,32 @@ class Proof:
     judged: bool = True
 
 
+class _Search:
+    """What is known while rejected routes are searched: who is to blame, with Envoy's words, and who is not judged yet."""
+
+    def __init__(self) -> None:
+        self.found: dict[bytes, str] = {}
+        self.waiting: set[bytes] = set()
+        self._deeds: dict[bytes, bytes] = {}
+
+    def blame(self, body: bytes, message: str) -> None:
+        """Note that a route is bad."""
+        self.found[body] = message
+        self.waiting.discard(body)
+
+    def blame_alike(self, body: bytes, message: str) -> None:
+        """Note that all routes are bad which do the same as a route that is bad for what it does."""
+        bad = self._deed(body)
+        for other in [one for one in self.waiting if self._deed(one) == bad]:
+            self.blame(other, message)
+
+    def _deed(self, body: bytes) -> bytes:
+        found = self._deeds.get(body)
+        if found is None:
+            found = self._deeds[body] = deed(body)
+        return found
+
+
 class Prover:
     """Follows the proving Envoy of a store. `place` says where a path of the gateway stands."""
 
@@ -63,12 +91,14 @@ class Prover:
         store: Store,
         patience: float = PATIENCE,
         place: Callable[[tuple[str, ...]], str] = lambda _path: "",
+        search_limit: float = SEARCH,
     ) -> None:
         self.available = True
         """False when there is no proving Envoy and none will come."""
         self._store = store
         self._patience = patience
         self._place = place
+        self._search_limit = search_limit
         self._streams: dict[int, str] = {}
         self._answered: dict[Reference, str] = {}
         self._messages: dict[Reference, str] = {}
@@ -77,6 +107,8 @@ class Prover:
         self._routes: dict[str, Resource] = {}
         self._instead: dict[bytes, bytes | None] = {}
         """By rejected route: the one that answers 503 in its place, None where that was rejected too."""
+        self._unjudged: dict[bytes, Held] = {}
+        """Routes that could not be judged in time, and answer 503 until the next change."""
         self._why: dict[bytes, Held] = {}
         self._lost: dict[str, str] = {}
         """Versions of rejected secrets of which no other form is known, by name."""
@@ -91,13 +123,14 @@ class Prover:
         """
         if not self.available:
             return Proof(snapshot=snapshot, judged=False)
+        self._unjudged = {}
         self._forget(snapshot)
         mended, gone = self._mended(snapshot)
         judged = await self._judge(mended)
-        while judged and (self._lose(snapshot) or await self._search(mended)):
+        while judged and (self._lose(snapshot) or (not self._unjudged and await self._search(mended))):
             mended, gone = self._mended(snapshot)
             judged = await self._judge(mended)
-        rejected = {held.name: held for held in self._why.values()}
+        rejected = {held.name: held for held in (*self._unjudged.values(), *self._why.values())}
         return Proof(
             snapshot=mended, rejected=(*rejected.values(), *map(self._left_out, gone)), judged=judged
         )
@@ -178,54 +211,64 @@ class Prover:
         return tls_secrets.without(snapshot, self._lost) if self._lost else (snapshot, ())
 
     def _with_routes_replaced(self, snapshot: Snapshot) -> Snapshot:
-        if not self._instead:
+        if not self._instead and not self._unjudged:
             return snapshot
-        final = {
-            body: None if one is None else self._instead.get(one, one) for body, one in self._instead.items()
-        }
+        final: dict[bytes, bytes | None] = {body: closed(body) for body in self._unjudged}
+        for body, one in self._instead.items():
+            final[body] = None if one is None else self._instead.get(one, one)
         tables = {name: replaced(one, final) for name, one in snapshot[ROUTE].items()}
         return snapshot.replacing({ROUTE: tables})
 
     async def _search(self, snapshot: Snapshot) -> bool:
         """Look for the routes that are to blame for rejected route configurations; whether any was found."""
-        found: dict[bytes, str] = {}
+        search = _Search()
         try:
-            async with asyncio.timeout(SEARCH):
+            async with asyncio.timeout(self._search_limit):
                 for held in self._store.held(PROVING):
                     one = snapshot[held.type].get(held.name)
                     if held.type == ROUTE and one is not None and held.version == one.version:
-                        await self._search_in(one, found)
+                        await self._search_in(one, search)
         except TimeoutError:
             log.warning(
-                "rejected routes were not found in %.0fs: their listener keeps the routes that it has", SEARCH
+                "not all rejected routes were found in %.0fs: %d routes that nobody judged answer 503 until the next change",
+                self._search_limit,
+                len(search.waiting),
             )
-            return False
-        for body, message in found.items():
+            why = "Envoy rejects a part of this change, and there was no time to judge this route"
+            self._unjudged = {body: self._held(body, why) for body in search.waiting}
+        for body, message in search.found.items():
             originals = [original for original, one in self._instead.items() if one == body]
             self._instead[body] = None if originals else closed(body)
             for original in originals:  # not even its condition can be had
                 self._why[original] = replace(self._why[original], closed=False)
             if not originals:
                 self._why[body] = self._held(body, message)
-        return bool(found)
+        return bool(search.found or search.waiting)
 
-    async def _search_in(self, table: Resource, found: dict[bytes, str]) -> None:
+    async def _search_in(self, table: Resource, search: _Search) -> None:
         proved = self._routes.get(table.name)
         before = routes_of(proved) if proved is not None else frozenset()
-        new = {body: (host, body) for host, body in routes_of(table) - before if body not in found}
+        new = {body: (host, body) for host, body in routes_of(table) - before if body not in search.found}
+        search.waiting |= new.keys()
         if await self._rejects(table, ()) is None:
-            await self._halve(table, sorted(new.values()), found)
+            await self._halve(table, sorted(new.values()), search)
+        search.waiting -= new.keys()
 
-    async def _halve(self, table: Resource, some: Sequence[RouteOfHost], found: dict[bytes, str]) -> None:
+    async def _halve(self, table: Resource, some: Sequence[RouteOfHost], search: _Search) -> None:
+        some = [one for one in some if one[1] not in search.found]
         message = await self._rejects(table, some) if some else None
         if message is None:
+            search.waiting -= {body for _, body in some}
             return
-        if len(some) == 1:
-            found[some[0][1]] = message
+        if len(some) > 1:
+            half = len(some) // 2
+            await self._halve(table, some[:half], search)
+            await self._halve(table, some[half:], search)
             return
-        half = len(some) // 2
-        await self._halve(table, some[:half], found)
-        await self._halve(table, some[half:], found)
+        host, body = some[0]
+        search.blame(body, message)
+        if await self._rejects(table, [(host, with_any_condition(body))]) is not None:
+            search.blame_alike(body, message)
 
     async def _rejects(self, table: Resource, some: Sequence[RouteOfHost]) -> str | None:
         """What Envoy has against a route configuration with only some of its routes."""

@@ -158,6 +158,23 @@ def test_of_many_bad_routes_at_a_fresh_start_each_answers_503_and_each_is_told_w
         assert proved.rejections() == 0
 
 
+def test_very_many_routes_with_one_bad_part_are_found_at_once(tmp_path: Path) -> None:
+    proved = Proved(tmp_path / "gateway", tmp_path)
+    bad = "{route: {regex_rewrite: {pattern: {regex: '('}, substitution: x}}}"
+    routes = "".join(
+        f"  r{number}: {{path: /r{number}, upstream: one, envoy: {bad if number % 2 else '{}'}}}\n"
+        for number in range(600)
+    )
+    write(proved.folder, gateway=YAML.format(port=proved.port, version="1"), more="routes:\n" + routes)
+    with proved.running, proved.envoy:
+        proved.until("1")
+        held = [one for one in proved.running.status()["held"] if one["type"] == "route"]
+        assert {one["name"] for one in held} == {f"r{number}" for number in range(1, 600, 2)}
+        with httpx.Client(base_url=f"http://127.0.0.1:{proved.port}") as client:
+            reasons = [client.get(f"/r{number}").headers["x-gateway-reason"] for number in (0, 1, 598, 599)]
+        assert reasons == ["upstream_unreachable", "route_rejected"] * 2
+
+
 def test_a_prover_that_is_killed_comes_back_and_changes_go_on(proved: Proved) -> None:
     os.kill(proved.running.envoy(proving=True), signal.SIGKILL)
     proved.running.says("the proving Envoy ended; it is started again")

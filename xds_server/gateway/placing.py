@@ -50,11 +50,16 @@ def _without(message: str, text: str, written: str) -> str:
 
 
 def finder(parsed: Mapping[str, File], contents: Mapping[str, bytes]) -> Callable[[Path], Place | None]:
-    """A function from a path to its place, for attribution long after the reading."""
+    """A function from a path to its place, for attribution long after the reading. It composes a file once."""
+    positions: dict[str, Positions] = {}
 
     def place(path: Path) -> Place | None:
         file = owner(parsed, path)
-        return Positions(file, contents[file]).of(path, at_key=True) if file is not None else None
+        if file is None:
+            return None
+        if file not in positions:
+            positions[file] = Positions(file, contents[file])
+        return positions[file].of(path, at_key=True)
 
     return place
 

@@ -126,6 +126,22 @@ def route_name(route: bytes) -> str:
     return name
 
 
+def deed(route: bytes) -> bytes:
+    """What a route does, without its name and its condition: routes that share a bad part are bad together."""
+    message = _ROUTE.FromString(route)
+    message.ClearField("name")
+    message.ClearField("match")
+    return message.SerializeToString(deterministic=True)
+
+
+def with_any_condition(route: bytes) -> bytes:
+    """The same route for every path, so that it is judged by what it does."""
+    message = _ROUTE.FromString(route)
+    message.match.Clear()
+    message.match.prefix = "/"
+    return message.SerializeToString(deterministic=True)
+
+
 def closed(route: bytes) -> bytes:
     """The same route, answering 503 to every request that it matches.
 
