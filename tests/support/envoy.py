@@ -14,7 +14,7 @@ from tests.support.ports import free_port
 from tests.support.wait import wait_for
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.proxy.binary import envoy_binary
-from xds_server.translate.releases import NEWEST, OLDEST, adapted
+from xds_server.translate.releases import NEWEST, OLDEST, Release, adapted
 
 OLDEST_BINARY = Path(sys.prefix) / "envoys" / "oldest" / "envoy" / "_bin" / "envoy"
 """The oldest Envoy that is supported, which the Makefile's setup installs beside the newest."""
@@ -40,9 +40,14 @@ def binary() -> Path:
     return found
 
 
+def release() -> Release:
+    """The version of the Envoy that tests use."""
+    return OLDEST if _Used.oldest else NEWEST
+
+
 def for_this_envoy(snapshot: Snapshot) -> Snapshot:
     """A snapshot as the Envoy that tests use can take it."""
-    major, minor = OLDEST if _Used.oldest else NEWEST
+    major, minor = release()
     return adapted(snapshot, f"envoy {major}.{minor}")[0]
 
 

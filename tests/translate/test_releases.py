@@ -31,6 +31,9 @@ routes:
   login: {path: /login/*, upstream: users, policies: {oidc: corp}}
   limited: {path: /limited, upstream: users, policies: {rate_limit: 10/second}}
   sized: {path: /sized, upstream: users, policies: {quota: 1MB/day}}
+  older: {path: /older, upstream: users, request_headers: {set: {x-a: "%REQUEST_HEADER(x-b)%"}}}
+  newer: {path: /newer, upstream: users, response_headers: {set: {x-a: "a %UPSTREAM_HOSTS_ATTEMPTED% b"}}}
+  plain-text: {path: /text, upstream: users, response_headers: {set: {x-a: "%%SPAN_ID%%"}}}
 """
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "versions.md"
 
@@ -55,8 +58,8 @@ def closed(snapshot: Snapshot) -> set[str]:
 @pytest.mark.parametrize(
     ("release", "lacking"),
     [
-        ("envoy 1.36", {"login", "sized"}),
-        ("envoy 1.37", {"login"}),
+        ("envoy 1.36", {"login", "sized", "older", "newer"}),
+        ("envoy 1.37", {"login", "newer"}),
         ("envoy 1.38", set()),
         ("envoy 1.40", set()),
         ("envoy 1.41", set()),

@@ -17,6 +17,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.transport_sockets.quic.v3 import quic_transport_pb2
 
 from filters.oidc import FILTER as LOGIN
+from filters.operators import SINCE
 from filters.rate_limit.policy import FILTER, STRICT_FILTER
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import LISTENER, ROUTE, ResourceType
@@ -87,6 +88,23 @@ def _counts_at_the_end(route: route_components_pb2.Route) -> bool:
     )
     limits = (ratelimit_pb2.RateLimitPerRoute.FromString(one.value).rate_limits for one in configs)
     return any(one.apply_on_stream_done for some in limits for one in some)
+
+
+def _without_operators_of(since: Release) -> Callable[[Snapshot], tuple[Snapshot, tuple[Lack, ...]]]:
+    """No route whose headers have a command operator that came with this release: Envoy would reject all routes."""
+    found = "|".join(sorted(name for name, first in SINCE.items() if first == since))
+    pattern = re.compile(rf"(?<!%)(?:%%)*%(?:{found})(?:\(|:|%)")
+
+    def has(route: route_components_pb2.Route) -> bool:
+        options = (*route.request_headers_to_add, *route.response_headers_to_add)
+        return any(pattern.search(one.header.value) for one in options)
+
+    def without(snapshot: Snapshot) -> tuple[Snapshot, tuple[Lack, ...]]:
+        return _close_routes(
+            snapshot, has, f"a command operator in a header needs Envoy {since[0]}.{since[1]}"
+        )
+
+    return without
 
 
 def _without_login(snapshot: Snapshot) -> tuple[Snapshot, tuple[Lack, ...]]:
@@ -179,8 +197,15 @@ def _without_alt_svc(one: Resource) -> Resource:
     return Resource.of(table)
 
 
+def _operators(since: Release) -> str:
+    names = ", ".join(f"`%{name}%`" for name, first in sorted(SINCE.items()) if first == since)
+    return f"{names} in headers"
+
+
 NEEDS: tuple[Need, ...] = (
     Need("limits that are counted at the end of a request", (1, 37), _without_counting_at_the_end),
+    Need(_operators((1, 37)), (1, 37), _without_operators_of((1, 37))),
+    Need(_operators((1, 38)), (1, 38), _without_operators_of((1, 38))),
     Need("`oidc` (browser logins)", (1, 38), _without_login),
     Need("client certificates over HTTP/3", (1, 40), _without_quic_client_certificates),
 )
