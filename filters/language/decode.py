@@ -41,6 +41,8 @@ class Problems(list[Problem]):
 
 Decoder = Callable[[Any, Path, Problems], Any]
 
+_Known = Mapping[str, About]
+"""What each field of a class says of its key."""
 _NO_ABOUT = About("")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 """What no header, name or path may hold, and what no editor shows."""
@@ -247,15 +249,18 @@ def field_key(field: dataclasses.Field[Any]) -> str:
     return about.key or field.name.rstrip("_")
 
 
-def _shorten(cls: Any, refers: list[tuple[str, str]], value: Any, path: Path, problems: Problems) -> Any:
+def _shorten(cls: Any, known: _Known, value: Any, path: Path, problems: Problems) -> Any:
     try:
         result = cls.short(value)
     except Mistake as mistake:
         problems.append(_placed(mistake, path, value))
         return INVALID
-    problems.names += [
-        (path, section, one) for name, section in refers for one in _referred(getattr(result, name))
-    ]
+    for name, about in known.items():
+        text = getattr(result, name)
+        if about.pattern and isinstance(text, str) and not re.fullmatch(about.pattern, text):
+            return _wrong(REDACTED if about.secret else value, path, problems, about.shape or "text")
+        if about.refers:
+            problems.names += [(path, about.refers, one) for one in _referred(text)]
     if getattr(cls, "REFERENCE", False):
         problems.references.append((path, result))
     return result
@@ -306,9 +311,7 @@ def _object(cls: type) -> Decoder:
     }
     missing = dataclasses.MISSING
     required = [field_key(field) for field in fields if field.default is missing is field.default_factory]
-    refers = [
-        (field.name, field.metadata["about"].refers) for field in fields if field.metadata["about"].refers
-    ]
+    known: _Known = {field.name: field.metadata["about"] for field in fields}
     short: Shorthand | None = getattr(cls, "SHORTHAND", None)
     checks, noted = hasattr(cls, "check"), getattr(cls, "REFERENCE", False)
     secret = any(field.metadata["about"].secret for field in fields)
@@ -317,7 +320,7 @@ def _object(cls: type) -> Decoder:
     def decode(value: Any, path: Path, problems: Problems) -> Any:
         if type(value) is not dict:
             if short is not None and _is_a(value, short.types):
-                return _shorten(cls, refers, value, path, problems)
+                return _shorten(cls, known, value, path, problems)
             return _wrong(REDACTED if secret else value, path, problems, what)
         before = len(problems)
         values = _fields(by_key, value, path, problems)

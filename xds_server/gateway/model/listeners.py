@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -116,7 +117,10 @@ class Listener:
     """A port of the gateway."""
 
     port: int = option("The port.", minimum=1, maximum=65535)
-    address: str = option("The address to bind to; `::` binds to IPv6 and IPv4.", default="0.0.0.0")
+    address: str = option(
+        "The IP address to bind to; `::` binds to IPv6 and IPv4.",
+        default="0.0.0.0",
+    )
     tls: DownstreamTls | None = option("Speak TLS; plain HTTP when left out.", default=None, narrows=True)
     http3: bool = option(
         "Also speak HTTP/3 (QUIC) on the same UDP port, and say so by Alt-Svc.", default=False
@@ -158,6 +162,11 @@ class Listener:
 
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes between the keys of one listener."""
+        try:
+            ipaddress.ip_address(self.address)
+        except ValueError:
+            remedy = "write an IP address such as 127.0.0.1 or ::1"
+            yield Mistake("this is no IP address", remedy, path=("address",), value=self.address)
         if self.http3 and self.tls is None:
             yield Mistake("HTTP/3 is always encrypted", "add 'tls' or remove 'http3'", path=("http3",))
         if self.http3 and self.proxy_protocol:

@@ -70,7 +70,15 @@ class ValueMatch:
             yield Mistake(
                 "exactly one of exact, prefix, suffix, contains, regex and present is needed", "keep one"
             )
-        if self.regex is not None:
+        for key in ("prefix", "suffix", "contains", "regex"):
+            if getattr(self, key) == "":
+                yield Mistake(
+                    "every value has nothing in it",
+                    "write {present: true} for any value",
+                    path=(key,),
+                    value="",
+                )
+        if self.regex:
             yield from _check_regex(self.regex)
 
 
@@ -374,6 +382,9 @@ class Route:
             if method not in METHODS:
                 remedy = did_you_mean(method.upper(), METHODS)
                 yield Mistake("not a method", remedy, path=("methods", number), value=method)
+        for key, names in (("headers", self.headers), ("query", self.query)):
+            if "" in names:
+                yield Mistake("a name is empty", "write the name, or remove it", path=(key, ""), value="")
         for name, match in self.query.items():
             if match.regex is not None and match.invert:
                 remedy = "write a regex of what should match, or 'not' with exact, prefix, suffix or contains"

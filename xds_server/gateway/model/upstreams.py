@@ -283,7 +283,7 @@ class Upstream:
         "A connection is drained at this age.", default=None, minimum=1
     )
     max_concurrent_streams: int | None = option(
-        "http2: requests at once on one connection.", default=None, minimum=1
+        "http2: requests at once on one connection.", default=None, minimum=1, maximum=2**31 - 1
     )
     buffer: Size = option("Bytes buffered for each connection.", default=Size(32 * 1024), minimum=1024)
     tcp_keepalive: TcpKeepalive | None = option("Probe idle connections.", default=TcpKeepalive())
@@ -292,7 +292,7 @@ class Upstream:
         default=None,
     )
     dns_refresh: timedelta = option(
-        "Host names: how often they are resolved.", default=timedelta(seconds=5), minimum=0.001
+        "Host names: how often they are resolved.", default=timedelta(seconds=5), minimum=0.002
     )
     dns_family: Literal["auto", "v4", "v6", "all"] = option(
         "Host names: which addresses are used.", default="auto"
