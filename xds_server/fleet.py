@@ -140,6 +140,8 @@ class Fleet:
         judged = event.group == self._proving
         if judged and event.type == ROUTE:
             return  # which routes are to blame is told when they were found
+        if judged and not event.blamed:
+            return  # all of it is sent again one by one, which tells who is to blame
         names = tuple(sorted(event.blamed or event.versions))
         found = [self._place_of(event.type, name) for name in names]
         places = tuple(sorted({str(place) for place in found if place is not None}))

@@ -117,3 +117,12 @@ def test_a_cleared_group_is_sent_nothing_and_then_what_is_set_again() -> None:
     cache.set({CLUSTER: [Resource.from_bytes("b", b"", "1")]})
     (response,) = client.publish(current(cache))
     assert (content(response), response.removed) == ({"b": "1"}, ("a",))
+
+
+def test_a_version_that_is_no_text_and_a_name_given_twice_are_errors_and_publish_nothing() -> None:
+    cache = Cache()
+    with pytest.raises(TypeError, match="the version 7 of the type cluster is not text"):
+        cache.set({CLUSTER: [cluster("a")]}, versions={CLUSTER: 7})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="two resources of the type cluster have the same name"):
+        cache.set({CLUSTER: [cluster("a"), cluster("a", "2")]})
+    assert cache.store.current() is None

@@ -77,10 +77,20 @@ class Snapshot:
         resources: Mapping[ResourceType, Iterable[Resource]],
         versions: Mapping[ResourceType, str] | None = None,
     ) -> Snapshot:
-        """Build a snapshot. A type's version is a hash over names and versions unless `versions` gives another."""
+        """Build a snapshot. A type's version is a hash over names and versions unless `versions` gives another.
+
+        Raises TypeError for a version that is no text, ValueError for two resources of one type and name.
+        """
+        listed = {type_: tuple(items) for type_, items in resources.items()}
+        for type_, items in listed.items():
+            if len({one.name for one in items}) < len(items):
+                raise ValueError(f"two resources of the type {type_.name} have the same name")
+        for type_, version in (versions or {}).items():
+            if not isinstance(version, str):
+                raise TypeError(f"the version {version!r} of the type {type_.name} is not text")
         named = {
             type_: MappingProxyType({one.name: one for one in sorted(items, key=lambda one: one.name)})
-            for type_, items in resources.items()
+            for type_, items in listed.items()
         }
         hashes = {type_: _version(items) for type_, items in named.items()}
         given = {type_: one for type_, one in (versions or {}).items() if one and one != hashes.get(type_)}
