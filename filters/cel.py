@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+import re2
 from google.api.expr.v1alpha1 import syntax_pb2 as pb
 from google.protobuf.message import DecodeError
 
@@ -36,6 +37,8 @@ _LEVELS: tuple[Mapping[str, str], ...] = (
 """Binary operators from weak to strong, with the functions that they call."""
 METHODS = frozenset(["contains", "startsWith", "endsWith", "matches", "size"])
 FUNCTIONS = frozenset(["size", "int", "uint", "double", "timestamp", "duration"])
+_QUIET = re2.Options()
+_QUIET.log_errors = False
 LONGEST = 2000
 DEEPEST = 24
 """Nested expressions: Envoy reads messages that are at most 100 deep, and each expression is two, and what is around them in a static bootstrap is some 40."""
@@ -189,10 +192,25 @@ class _Parser:
             if self.take("("):
                 if name not in METHODS:
                     self.fail(f"Envoy has no method '{name}'", did_you_mean(name, METHODS))
-                result = call(name, *self.arguments(")"), target=result)
+                result = call(name, *self.method_arguments(name), target=result)
             else:
                 result = select(result, name)
         return result
+
+    def method_arguments(self, name: str) -> list[Expr]:
+        """The arguments of a method: `size` has none, all others have a text, and RE2 must take that of `matches`."""
+        at = self.at
+        found = self.arguments(")")
+        if len(found) != (0 if name == "size" else 1):
+            self.at = at
+            self.fail(f"{name}() takes {'nothing' if name == 'size' else 'one text'}")
+        if name == "matches" and _is_text(found[0]):
+            try:
+                re2.compile(found[0].const_expr.string_value, _QUIET)
+            except re2.error:
+                self.at = at
+                self.fail("RE2 does not take this expression")
+        return found
 
     def name(self, what: str) -> str:
         if self.here.kind != "name":

@@ -79,6 +79,12 @@ def test_operators_bind_as_cel_says(text: str, shown: str) -> None:
         (" + ".join(["a"] * 100), "nested too deeply"),
         ("!" * 100 + "a", "nested too deeply"),
         ("a" * 3000, "at most 2000 letters"),
+        ("a.matches('(')", "column 11: RE2 does not take this expression"),
+        ("a.matches('b{1001}')", "RE2 does not take this expression"),
+        ("a.matches()", "matches\\(\\) takes one text"),
+        ("a.startsWith('b', 'c')", "startsWith\\(\\) takes one text"),
+        ("a.size(1) == 1", "size\\(\\) takes nothing"),
+        ("a == 9223372036854775808", "column 6: the number is too large"),
     ],
 )
 def test_what_is_no_cel_is_told_with_its_column(text: str, message: str) -> None:
