@@ -29,6 +29,10 @@ routes:
   escaped: {{path: /files/a%21%2a%5B%5Db, respond: {{body: escaped}}}}
   template: {{path: "/files/%C3%A4/{{id}}/v1:list", respond: {{body: template}}}}
   regex: {{path: '~^/files/(%C3%B6|o+)[%]?$', respond: {{body: regex}}}}
+  address: {{path: '~^/rx/[a-z]+@secret$', respond: {{body: address}}}}
+  action: {{path: '~^/rx/[^/]+:delete$', respond: {{body: action}}}}
+  several: {{path: '~^/rx/v[(;]1[^@/]$', respond: {{body: several}}}}
+  others: {{path: /rx/*, respond: {{body: others}}}}
   question: {{path: /files/what%3f, respond: {{body: question}}}}
   percent: {{path: /files/100%25, respond: {{body: percent}}}}
   quote: {{path: /files/%22, respond: {{body: quote}}}}
@@ -86,6 +90,18 @@ ONE = [
     ("/files/%c3%a4/7/v1:list", "template"),
     *((path, "regex") for path in _any_case("/files/%C3%B6")),
     ("/files/oo", "regex"),
+    ("/rx/a@secret", "address"),
+    ("/rx/a%40secret", "address"),
+    *(
+        (path, "action")
+        for path in ("/rx/1:delete", *_any_case("/rx/1%3Adelete"), "/rx/%:delete", "/rx/a%40b%3adelete")
+    ),
+    *(
+        (f"/rx/v{one}1{last}", "several")
+        for one in ("(", ";", "%28", "%3B", "%3b")
+        for last in ("x", ":", "%3a")
+    ),
+    *((f"/rx/v;1{last}", "others") for last in ("@", "%40")),
     *((path, "question") for path in _any_case("/files/what%3F")),
     ("/files/what?", "files"),
     ("/files/100%25", "percent"),

@@ -21,7 +21,6 @@ RESERVED = "!$&'()*+,;=:@[]"
 _PLAIN = frozenset(RESERVED) - frozenset("*[]")
 """Those that a path of a route can have plain."""
 _TOKEN = re.compile(rf"%[0-9A-F]{{2}}|[{re.escape(RESERVED)}]|[^%{re.escape(RESERVED)}]+")
-_REGEX_TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|%[0-9A-Fa-f]{2}", re.DOTALL)
 
 
 def found(path: str) -> Iterator[str]:
@@ -56,15 +55,16 @@ def normalized(path: str) -> str:
 
 def spelled(path: str) -> bool:
     """Whether a path in its canonical form has another spelling that Envoy leaves as it is."""
-    return any(_spelling(token) != re.escape(token) for token in _TOKEN.findall(path))
+    return any(spelling(token) != re.escape(token) for token in _TOKEN.findall(path))
 
 
 def spellings(path: str) -> str:
     """An RE2 for every spelling of a path in its canonical form."""
-    return "".join(map(_spelling, _TOKEN.findall(path)))
+    return "".join(map(spelling, _TOKEN.findall(path)))
 
 
-def _spelling(token: str) -> str:
+def spelling(token: str) -> str:
+    """An RE2 for every spelling of one escape in upper case, one reserved character, or other text."""
     char = chr(int(token[1:], 16)) if token[0] == "%" else token
     if char in RESERVED:
         return f"(?:{re.escape(char)}|{_any_case(f'%{ord(char):02X}')})"
@@ -73,13 +73,3 @@ def _spelling(token: str) -> str:
 
 def _any_case(escape: str) -> str:
     return re.sub(r"[A-F]", lambda digit: f"[{digit[0]}{digit[0].lower()}]", escape.upper())
-
-
-def in_regex(pattern: str) -> str:
-    """A regular expression whose escapes match in either case."""
-    return _REGEX_TOKEN.sub(lambda match: _any_case(match[0]) if match[0][0] == "%" else match[0], pattern)
-
-
-def found_in_regex(pattern: str) -> Iterator[str]:
-    """The escapes that are written out in a regular expression."""
-    return (match[0] for match in _REGEX_TOKEN.finditer(pattern) if match[0][0] == "%")

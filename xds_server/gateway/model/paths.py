@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Literal
 
 from filters.language import Mistake
-from xds_server.gateway.model import escapes, regex
+from xds_server.gateway.model import escapes, pathregex, regex
 
 Kind = Literal["exact", "template", "regex", "prefix"]
 
@@ -37,7 +37,7 @@ class PathMatch:
         A regex is searched for in the path, as everywhere: it is anchored where it says ^ and $.
         """
         if self.kind == "regex":
-            one, value = "|" not in self.value, escapes.in_regex(self.value)
+            one, value = "|" not in self.value, pathregex.spellings(self.value)
             begin = "" if one and value.startswith("^") else ".*"
             end = "" if one and value.endswith("$") and not value.endswith("\\$") else ".*"
             return f"{begin}(?:{value}){end}" if begin or end else value
@@ -147,7 +147,7 @@ def _bounded(match: PathMatch) -> PathMatch:
 
 def _regex(pattern: str) -> PathMatch:
     names = tuple(regex.compiled(pattern).groupindex)
-    for escape in escapes.found_in_regex(pattern):
+    for escape in pathregex.written(pattern):
         if (char := escapes.decoded(escape)) is not None:
             raise _decoded(escape, char, pattern)
     return _bounded(PathMatch("regex", pattern, names))

@@ -1,0 +1,114 @@
+"""Regular expressions for paths: every spelling of a reserved character matches what one of them matches.
+
+`escapes` says which spellings of a path are the same. Here an RE2 that a person writes is rewritten for it: every part
+that matches one character, such as ``@``, ``\\x40``, ``.`` or ``[^/]``, also matches the escape of each reserved
+character that it matches, and does not match the escape of one that it does not match.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+from xds_server.gateway.model import escapes, regex
+
+_TOKEN = re.compile(
+    r"""
+    (?P<quoted>\\Q.*?(?:\\E|\Z))
+    | (?P<escape>\\?%[0-9A-Fa-f]{2})
+    | (?P<quantifier>[*+?]\??|\{[0-9]+(?:,[0-9]*)?\}\??)
+    | (?P<structure>\(\?P?<\w+>|\(\?[A-Za-z-]*[:)]|[()|^$])
+    | (?P<one>
+        \[\^?\]?(?:\[:\^?[a-z]+:\]|\\.|[^\]\\])*\]
+        | \\[pP](?:\{[^}]*\}|.) | \\x(?:\{[0-9A-Fa-f]+\}|[0-9A-Fa-f]{2}) | \\[0-7]{1,3}
+        | \\. | .
+      )
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_HEX = "0123456789ABCDEFabcdef"
+
+
+@lru_cache(maxsize=65536)
+def spellings(pattern: str) -> str:
+    """An expression that RE2 takes, rewritten to match every spelling of the paths that it is meant for.
+
+    It has the same groups. A class that lists ``%`` is left to match the client's spelling, because only who wrote it
+    knows which escapes are meant.
+    """
+    tokens = list(_TOKEN.finditer(pattern))
+    following = [_unbounded(token[0]) for token in tokens[1:]] + [False]
+    return "".join(_rewritten(token, repeated) for token, repeated in zip(tokens, following, strict=True))
+
+
+def written(pattern: str) -> Iterator[str]:
+    """The escapes that are written out in an expression."""
+    for token in _TOKEN.finditer(pattern):
+        if token["escape"]:
+            yield token[0].removeprefix("\\")
+        elif token["quoted"]:
+            yield from (one for one in escapes.found(_text(token[0])) if len(one) == 3)
+
+
+def _rewritten(token: re.Match[str], repeated: bool) -> str:
+    text = token[0]
+    if token["escape"]:
+        return escapes.spelling(text.removeprefix("\\").upper())
+    if token["quoted"]:
+        return "".join(map(escapes.spelling, re.findall(r"%[0-9A-F]{2}|.", _text(text), re.DOTALL)))
+    return _class(text, repeated) if token["one"] else text
+
+
+def _text(quoted: str) -> str:
+    """What stands between ``\\Q`` and ``\\E``, with its escapes in upper case."""
+    inner = quoted.removeprefix("\\Q").removesuffix("\\E")
+    return re.sub(r"%[0-9A-Fa-f]{2}", lambda match: match[0].upper(), inner)
+
+
+def _unbounded(quantifier: str) -> bool:
+    return quantifier.startswith(("*", "+")) or (",}" in quantifier and quantifier.startswith("{"))
+
+
+def _class(one: str, repeated: bool) -> str:
+    """A part that matches one character; `repeated` says that it matches any number of further ones."""
+    matched = [char for char in escapes.RESERVED if _has(one, char)]
+    if not _has(one, "%") or not all(_has(one, digit) for digit in _HEX):
+        return f"(?:{one}|{_any_of(matched)})" if matched else one
+    if len(matched) == len(escapes.RESERVED):
+        return one if repeated else f"(?:{one}|{_any_of(matched)})"
+    if one.startswith("[^"):
+        return f"(?:[^%{one[2:]}|{_none_of(set(escapes.RESERVED) - set(matched))})"
+    return f"(?:{one}|{_any_of(matched)})" if matched else one
+
+
+@lru_cache(maxsize=65536)
+def _has(one: str, char: str) -> bool:
+    return regex.matches(one, char)
+
+
+def _second_digits(chars: Iterable[str]) -> dict[str, str]:
+    """The second digits of the escapes of characters, by the first."""
+    digits: dict[str, str] = defaultdict(str)
+    for char in sorted(chars):
+        escape = f"{ord(char):02X}"
+        digits[escape[0]] += "".join(dict.fromkeys((escape[1], escape[1].lower())))
+    return digits
+
+
+def _any_of(chars: Iterable[str]) -> str:
+    parts = [f"{first}[{seconds}]" for first, seconds in _second_digits(chars).items()]
+    return f"%(?:{'|'.join(parts)})"
+
+
+def _none_of(chars: Iterable[str]) -> str:
+    """A ``%`` that does not begin the escape of one of some characters."""
+    digits = _second_digits(chars)
+    others = "".join(digit for digit in _HEX if digit not in digits)
+    parts = [f"[{others}][0-9A-Fa-f]"]
+    for first, seconds in digits.items():
+        parts.append(f"{first}[{''.join(digit for digit in _HEX if digit not in seconds)}]")
+    # Envoy lets a % pass that begins no escape: behind it, or behind its one digit, is something else or the end.
+    parts += [r"\B", "[G-Zg-z_]", r"[0-9A-Fa-f](?:\b|[G-Zg-z_])"]
+    return f"%(?:{'|'.join(parts)})"
