@@ -81,12 +81,18 @@ local function from_query(path, name)
   return value, before and before .. (#kept > 0 and "?" .. table.concat(kept, "&") or "")
 end
 
--- The value of a cookie, and the header without it.
+-- The name of a cookie as a lenient service may read it: without spaces and quotes around it.
+local function lenient(name)
+  return (name:gsub('[%s"]', ""))
+end
+
+-- The value of a cookie, and the header without it; false where a service could read another one of that name.
 local function from_cookie(header, name)
-  local value, kept = nil, {}
+  local value, kept, others = nil, {}, false
   for pair in (header or ""):gmatch("[^;]+") do
     local key, text = pair:match("^%s*([^=]*)=?(.*)$")
     if key ~= name then
+      others = others or lenient(key) == name
       kept[#kept + 1] = pair:match("^%s*(.*)$")
     elseif value == nil then
       -- A longer one is no credential, and trimming it could take long.
@@ -95,9 +101,20 @@ local function from_cookie(header, name)
       return false
     end
   end
+  if value ~= nil and others then
+    return false
+  end
   return value, table.concat(kept, "; ")
 end
 
+-- The words of an Authorization header in lower case, whatever stands between them: Envoy joins several lines by commas.
+local function words(value)
+  local all = {}
+  for word in value:gmatch('[^%s,;"]+') do
+    all[#all + 1] = word:lower()
+  end
+  return all
+end
 
 local function base64(text)
   if #text > LONGEST or #text % 4 == 1 or not text:match("^[%w+/]*=?=?$") then
@@ -360,10 +377,11 @@ end
 
 function METHODS.basic_auth(rule, handle)
   local headers = handle:headers()
-  local scheme, encoded = (headers:get("authorization") or ""):match("^(%a+) +(.*)$")
-  if scheme == nil or scheme:lower() ~= "basic" then
+  local header = headers:get("authorization") or ""
+  local scheme, encoded = header:match("^(%a+) +(.*)$")
+  if not listed(words(header), "basic") then
     return nil, "basic_auth_missing"
-  elseif headers:getNumValues("authorization") > 1 then
+  elseif scheme == nil or scheme:lower() ~= "basic" or headers:getNumValues("authorization") > 1 then
     return nil, "basic_auth_malformed"
   end
   local name, password = (base64(encoded) or ""):match("^([^:]*):(.*)$")
@@ -556,34 +574,39 @@ local function set_lines(headers, name, values)
   end
 end
 
-local function take_cookies(headers, gone)
-  local kept, all = {}, true
+-- Of the names that are `kept` too, Envoy and this script have verified only cookies that are written as usual.
+local function take_cookies(headers, gone, kept)
+  local left, all = {}, true
   for _, line in ipairs(lines(headers, "cookie")) do
     for pair in line:gmatch("[^;]+") do
       local cookie = pair:match("^%s*(.*)$")
-      if gone[cookie:match("^([^=]*)")] then
+      local name = cookie:match("^([^=]*)")
+      local read = lenient(name)
+      if gone[read] or (kept[read] and read ~= name) then
         all = false
       else
-        kept[#kept + 1] = cookie
+        left[#left + 1] = cookie
       end
     end
   end
   if not all then
-    set_lines(headers, "cookie", #kept > 0 and { table.concat(kept, "; ") } or {})
+    set_lines(headers, "cookie", #left > 0 and { table.concat(left, "; ") } or {})
   end
 end
 
--- `whole` says that the header holds a credential without a scheme.
+-- `whole` says that the header holds a credential without a scheme. The header stays if no word of it is a scheme that
+-- the route looks at, or if it is one verified credential and nothing else.
 local function take_authorization(headers, gone, kept, whole)
-  local before, after = lines(headers, "authorization"), {}
-  for _, value in ipairs(before) do
-    local scheme = (value:match("^%s*([^ ]*)") or ""):lower()
-    if kept[scheme] or not (whole or gone[scheme]) then
-      after[#after + 1] = value
+  local value, schemes = table.concat(lines(headers, "authorization"), ","), 0
+  local all = words(value)
+  for _, word in ipairs(all) do
+    if gone[word] or kept[word] then
+      schemes = schemes + 1
     end
   end
-  if #after < #before then
-    set_lines(headers, "authorization", after)
+  local verified = #all == 2 and schemes == 1 and kept[all[1]] and not value:find("[,;\"\t]")
+  if not verified and (whole or schemes > 0) then
+    headers:remove("authorization")
   end
 end
 
@@ -609,7 +632,7 @@ local function take(rule, found, handle)
       headers:remove(name)
     end
   end
-  if gone.headers.authorization or next(gone.schemes) ~= nil then
+  if gone.headers.authorization or next(gone.schemes) ~= nil or next(kept.schemes) ~= nil then
     take_authorization(headers, gone.schemes, kept.schemes, gone.headers.authorization)
   end
   if next(gone.query) ~= nil then
@@ -619,8 +642,8 @@ local function take(rule, found, handle)
       headers:replace(":path", rest)
     end
   end
-  if next(gone.cookies) ~= nil then
-    take_cookies(headers, gone.cookies)
+  if next(gone.cookies) ~= nil or next(kept.cookies) ~= nil then
+    take_cookies(headers, gone.cookies, kept.cookies)
   end
 end
 

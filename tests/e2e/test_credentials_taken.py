@@ -97,6 +97,56 @@ CASES = (
         send=lambda: [("x-key", ACME), ("authorization", "Digest x")],
         seen={"x-key": ACME, "authorization": "Digest x"},
     ),
+    *(
+        Case(
+            name=f"a password behind another scheme, {name}",
+            path=path,
+            send=lambda headers=headers: [("x-key", ACME), *headers],
+            seen={"authorization": None},
+        )
+        for path in ("/forward", "/any")
+        for name, headers in (
+            ("on another line", [("authorization", "Digest a"), ("authorization", PASSWORD)]),
+            ("on the line before", [("authorization", PASSWORD), ("authorization", "Digest a")]),
+            ("on one line", [("authorization", f"Digest a,{PASSWORD}")]),
+            ("after a space", [("authorization", f"Digest a {PASSWORD}")]),
+            ("with a tab", [("authorization", PASSWORD.replace(" ", "\t"))]),
+            ("in other letters", [("authorization", f"Digest a=b, bASIC{PASSWORD[5:]}")]),
+        )
+    ),
+    *(
+        Case(
+            name=f"an expired token behind another scheme, {name}",
+            path="/any",
+            send=lambda between=between: [
+                ("x-key", ACME),
+                ("authorization", f"Digest a{between}{tokens.token(exp=1)}"),
+            ],
+            seen=GONE,
+        )
+        for name, between in (
+            ("after a comma", ", Bearer "),
+            ("with a tab", ",Bearer\t"),
+            ("small", ",bearer "),
+        )
+    ),
+    *(
+        Case(
+            name=f"a cookie that is written {written}",
+            path=path,
+            send=lambda written=written: [("x-key", ACME), ("cookie", f"a=b; {written}{ACME}; c=d")],
+            seen={"cookie": "a=b; c=d"},
+        )
+        for path in ("/places", "/forward")
+        for written in ("key =", '"key"=', "key\t=", ' "key" = ')
+    ),
+    Case(
+        name="a cookie that nobody verified beside a token that is forwarded",
+        path="/optional?token={partner}",
+        send=lambda: [("cookie", f'a=b; "session"={partner(exp=1)}')],
+        seen_path="/optional",
+        seen={"cookie": "a=b"},
+    ),
     Case(name="a key without a scheme", path="/header", send=lambda: [("authorization", ACME)], seen=GONE),
     Case(
         name="a password beside a key",
@@ -160,6 +210,20 @@ REFUSED = (
     Case(name="no token at all", path="/token?token=secret-3", status=401),
     Case(name="one of two is missing", path=f"/both?key={ACME}", status=401),
 )
+DOUBTFUL = (
+    Case(
+        name="a key in two spellings of a cookie",
+        path="/places",
+        send=lambda: [("cookie", f'key={ACME}; "key"=x')],
+        status=401,
+    ),
+    Case(
+        name="a password behind another scheme",
+        path="/optional",
+        send=lambda: [("authorization", "Digest a"), ("authorization", PASSWORD)],
+        status=401,
+    ),
+)
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +263,11 @@ def test_the_upstream_sees_no_credential_that_did_not_win(gateway: Gateway, case
     if case.seen_path is not None:
         assert request["path"] == case.seen_path
     assert {name: request["headers"].get(name) for name in case.seen} == dict(case.seen)
+
+
+@pytest.mark.parametrize("case", DOUBTFUL, ids=lambda case: case.name)
+def test_a_credential_that_services_could_read_otherwise_is_refused(gateway: Gateway, case: Case) -> None:
+    assert _send(gateway, case)[0] == case.status
 
 
 def test_what_is_refused_stands_in_no_access_log(gateway: Gateway) -> None:
