@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from xds_server.gateway.model import escapes, regex
 
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"""
     (?P<quoted>\\Q.*?(?:\\E|\Z))
     | (?P<escape>\\?%[0-9A-Fa-f]{2})
@@ -28,6 +28,7 @@ _TOKEN = re.compile(
     """,
     re.DOTALL | re.VERBOSE,
 )
+"""The parts of an expression that RE2 takes, one after the other."""
 _HEX = "0123456789ABCDEFabcdef"
 
 
@@ -38,14 +39,14 @@ def spellings(pattern: str) -> str:
     It has the same groups. A class that lists ``%`` is left to match the client's spelling, because only who wrote it
     knows which escapes are meant.
     """
-    tokens = list(_TOKEN.finditer(pattern))
+    tokens = list(TOKEN.finditer(pattern))
     following = [_unbounded(token[0]) for token in tokens[1:]] + [False]
     return "".join(_rewritten(token, repeated) for token, repeated in zip(tokens, following, strict=True))
 
 
 def written(pattern: str) -> Iterator[str]:
     """The escapes that are written out in an expression."""
-    for token in _TOKEN.finditer(pattern):
+    for token in TOKEN.finditer(pattern):
         if token["escape"]:
             yield token[0].removeprefix("\\")
         elif token["quoted"]:

@@ -14,7 +14,7 @@ from filters.framing import BODYLESS
 from filters.headers import HeaderMutation, check_plain_headers
 from filters.language import Mistake, Percent, Raw, Shorthand, Size, option
 from filters.language.problems import did_you_mean
-from xds_server.gateway.model import regex
+from xds_server.gateway.model import regex, substitutions
 from xds_server.gateway.model.attached import NONE, Policies
 from xds_server.gateway.model.paths import PathMatch, parse_path
 
@@ -176,11 +176,17 @@ class Rewrite:
                 path=("path",),
                 value=self.path,
             )
-        if self.regex is not None:
+        if self.regex == "":
+            message, remedy = (
+                "an empty expression matches between all characters",
+                "write ^ for the beginning",
+            )
+            yield Mistake(message, remedy, path=("regex",), value=self.regex)
+        elif self.regex is not None:
             wrong = list(_check_regex(self.regex))
             yield from wrong
             if not wrong and self.substitution is not None:
-                for one in regex.check_substitution(self.regex, self.substitution):
+                for one in substitutions.check(self.regex, self.substitution):
                     yield Mistake(one.message, one.remedy, path=("substitution",), value=self.substitution)
         if self.path is self.regex is self.host is None:
             yield Mistake("nothing to rewrite", "add 'path' or 'host'")
