@@ -15,9 +15,9 @@ from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
 from envoy.type.matcher.v3 import metadata_pb2, number_pb2, regex_pb2, string_pb2, value_pb2
 
 from filters import cel, claims
-from filters.credentials import methods
 from filters.identity import NAMESPACE
 from filters.language import Mistake, option
+from filters.methods import methods
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.reasons import Reason, details
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from importlib import resources
-from typing import Any, Protocol
+from typing import Any
 
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from google.protobuf import struct_pb2, wrappers_pb2
@@ -20,12 +20,12 @@ from filters import claims
 from filters.htpasswd import has_slow
 from filters.identity import NAMESPACE, Consumer, Provider, key_set_of
 from filters.language import Mistake
+from filters.methods import methods
 from filters.policy import Context, HttpFilter, RoutePart
+from filters.rate_limit.applying import on_route
 from filters.reasons import Reason
 
 FILTER = "xds.identity"
-METHODS = ("oidc", "mtls", "jwt", "api_key", "basic_auth")
-"""In the order in which they are asked. The first that succeeds names the consumer."""
 OWN_LIST = "consumers"
 """The list of names and passwords that the consumers of the gateway have themselves."""
 _CODE = "\n".join(
@@ -36,25 +36,6 @@ _UNSAFE = re.compile(rb"[^A-Za-z0-9 ._:/@=+,$-]")
 
 Lists = Mapping[str, Iterable[tuple[str, str]]]
 """Names and hashes (``sha1:…``, ``sha256:…``, or ``bcrypt:`` for the policy server's) by the name of their list."""
-
-
-class Method(Protocol):
-    """The settings of one way to authenticate."""
-
-    @property
-    def optional(self) -> bool:
-        """Whether a request without such a credential passes."""
-
-    def rule(self) -> Mapping[str, Any]:
-        """What the script needs to know, as JSON."""
-
-    def challenge(self) -> str:
-        """What WWW-Authenticate says (RFC 9110 section 11.6.1)."""
-
-
-def methods(beside: Mapping[str, Any]) -> dict[str, Method]:
-    """The ways to authenticate among a route's settings."""
-    return {key: beside[key] for key in METHODS if key in beside}
 
 
 def identity_part(context: Context, *, limits: bool = False) -> RoutePart:
@@ -74,6 +55,9 @@ def identity_part(context: Context, *, limits: bool = False) -> RoutePart:
         rule[key] = {**found[key].rule(), "elsewhere": True}
     if limits:
         rule["limits"] = True
+    counted = [name for name in on_route(context).looks_at if name.startswith("claim:")]
+    if counted:
+        rule["counted"] = {name: _cell(claims.paths(name.removeprefix("claim:"))) for name in counted}
     if "jwt" in found:
         rule["jwt"] = {**found["jwt"].rule(), **_token_places(context)}
     if "oidc" in found:

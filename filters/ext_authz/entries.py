@@ -11,7 +11,7 @@ from ipaddress import ip_network
 
 from google.protobuf import struct_pb2
 
-from filters import claims, framing
+from filters import framing
 from filters.consumers import Found
 from filters.ext_authz.asked import Attributes, client_address
 from filters.ext_authz.decisions import Decision
@@ -56,12 +56,17 @@ def _entries(
         found[descriptors.PLANS] = "true"
     for name in (descriptors.CONSUMER, descriptors.PLAN):
         if name in identity:
-            found[name] = _text(identity[name])
+            found[name] = identity[name].string_value
+    counted = (
+        identity[descriptors.COUNTED].struct_value.fields if descriptors.COUNTED in identity else _NOBODY
+    )
     for by in route.looks_at:
         kind, _, name = by.partition(":")
-        value = header_of(name.lower()) if kind == "header" else _claim(name, identity.get("claims"))
-        if kind in ("header", "claim") and value is not None:
+        value = header_of(name.lower()) if kind == "header" else None
+        if value is not None:
             found[by] = value
+        elif by in counted:
+            found[by] = counted[by].string_value
     return found
 
 
@@ -75,29 +80,6 @@ def _header(http: Attributes.HttpRequest, decision: Decision, name: str) -> str 
         if own.lower() == name:
             return value
     return http.headers.get(name)
-
-
-def _claim(name: str, token: struct_pb2.Value | None) -> str | None:
-    """The claim at the first place where there is one."""
-    for path in claims.paths(name):
-        at = token
-        for part in path:
-            at = at.struct_value.fields[part] if at is not None and part in at.struct_value.fields else None
-        if at is not None:
-            return _text(at)
-    return None
-
-
-def _text(value: struct_pb2.Value) -> str:
-    """As Envoy writes the value of a CEL expression."""
-    kind = value.WhichOneof("kind")
-    if kind == "string_value":
-        return value.string_value
-    if kind == "number_value":
-        return f"{value.number_value:g}"
-    if kind == "bool_value":
-        return "true" if value.bool_value else "false"
-    return {"list_value": "CelList value", "struct_value": "CelMap value"}.get(kind or "", "NULL")
 
 
 @lru_cache(maxsize=65536)

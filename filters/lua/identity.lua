@@ -154,7 +154,12 @@ local function text(value)
   elseif math.abs(value) >= 2 ^ 53 then
     return nil
   end
-  return value == math.floor(value) and string.format("%.0f", value) or tostring(value)
+  for digits = value == math.floor(value) and 17 or 14, 17 do
+    local written = string.format("%." .. digits .. "g", value)
+    if tonumber(written) == value then
+      return written
+    end
+  end
 end
 
 -- A claim as a header's value: lists joined by commas; nil for what would not be one plain line, or another list.
@@ -166,6 +171,9 @@ local function header_value(value)
       return nil
     end
     parts[#parts + 1] = said
+  end
+  if type(value) == "table" and table.maxn(value) > #parts then
+    return nil -- a null stands in the list
   end
   local joined = table.concat(parts, ",")
   return #parts > 0 and not joined:find("%c") and joined or nil
@@ -475,7 +483,27 @@ local function all_of(rule, handle)
   return all
 end
 
-local function tell(handle, found)
+local UNUSABLE = "\tunusable"
+local told = {}
+
+-- The claims that limits count by, as texts: those of claim headers. What has no such text is kept apart from what is
+-- absent, and the log says so once for each claim.
+local function counted(handle, all, names)
+  local values = {}
+  for name, where in pairs(names) do
+    local value = claim(all, where)
+    if value ~= nil then
+      values[name] = header_value(value) or UNUSABLE
+      if values[name] == UNUSABLE and not told[name] then
+        told[name] = true
+        handle:logErr("identity: " .. name .. " is no text, number, flag or list of them: such callers count as one")
+      end
+    end
+  end
+  return values
+end
+
+local function tell(handle, found, names)
   local metadata, headers = handle:streamInfo():dynamicMetadata(), handle:headers()
   metadata:set(NAMESPACE, "method", found.method)
   if found.consumer ~= nil then
@@ -489,6 +517,9 @@ local function tell(handle, found)
   if found.claims ~= nil then
     metadata:set(NAMESPACE, "claims", found.claims)
     metadata:set(NAMESPACE, "provider", found.provider)
+    if names ~= nil then
+      metadata:set(NAMESPACE, "counted", counted(handle, found.claims, names))
+    end
     for _, row in ipairs(claim_headers[found.provider] or {}) do
       local value = header_value(claim(found.claims, row.places))
       if value ~= nil then
@@ -654,6 +685,9 @@ local function rule_of(handle)
   local rule = cached[written]
   if rule == nil then
     rule = assert(loadstring("return " .. written))()
+    for name, where in pairs(rule.counted or {}) do
+      rule.counted[name] = places(where)
+    end
     cached[written] = rule
   end
   return rule
@@ -706,7 +740,7 @@ local function decide(handle)
   end
   take(rule, found, handle) -- what is refused is logged too
   if found ~= nil then
-    tell(handle, found)
+    tell(handle, found, rule.counted)
     if rule.limits then
       local limits = (handle:streamInfo():dynamicMetadata():get(POLICY_SERVER) or {}).limits
       return limits and limits.reason, limits

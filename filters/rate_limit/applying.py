@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from filters.credentials import methods
 from filters.language.options import OFF
 from filters.limits import ConcurrencyLimit, Limit
+from filters.methods import methods
 from filters.policy import Context, Levels
 from filters.rate_limit.rules import Written, by_of, each, of_plan, shared
 

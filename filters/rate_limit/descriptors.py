@@ -13,13 +13,16 @@ from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.rate_limit_descriptors.expr.v3 import expr_pb2
 from google.protobuf import any_pb2, wrappers_pb2
 
-from filters import claims
 from filters.identity import NAMESPACE
 
 DOMAIN = "xds"
 """The domain of our own compiled gateways."""
 RULE, PLANS, STYLE, DONE, ROUTE = "rule", "plans", "style", "done", "route"
 CONSUMER, PLAN, ADDRESS = "consumer", "plan", "masked_remote_address"
+COUNTED = "counted"
+"""Under which the identity script tells the claims that limits count by, as texts."""
+UNUSABLE = "\tunusable"
+"""What it tells for a claim that has no exact text; no text is the same, as it has no control characters."""
 REQUEST_ID, CONNECTION, BEGAN, LEASE = "request_id", "connection", "began", "lease"
 STATUS, DETAILS, SENT, RECEIVED = "status", "details", "sent", "received"
 REJECTED = "request_rate_limited"
@@ -68,8 +71,8 @@ def asked(by: str) -> Iterator[Action]:
         # Not Envoy's own action for headers: of several with one name that would send the first alone.
         yield expression(by, f"request.headers[{_literal(name.lower())}]")
     elif kind == "claim":
-        for path in claims.paths(name):  # of several entries with one key the first counts
-            yield expression(by, identity(("claims", *path)))
+        # The text that the identity script made of it: Envoy itself rounds numbers and has one word for all lists.
+        yield expression(by, identity((COUNTED, by)))
 
 
 def who() -> Iterator[Action]:

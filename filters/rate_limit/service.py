@@ -325,6 +325,8 @@ def _value(by: str, entries: Entries) -> str:
         return f"consumer={entries[descriptors.CONSUMER]}"
     if by in ("consumer", "ip"):
         return f"ip={entries.get(descriptors.ADDRESS, '')}"
+    if entries.get(by) == descriptors.UNUSABLE:
+        return f"{by}%unusable"
     # Escaped, so that no client can write a value that ends in another client's key.
     value = bounded(entries.get(by, "")).replace("%", "%25").replace("|", "%7C")
     return f"{by}={value}"

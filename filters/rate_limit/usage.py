@@ -13,9 +13,9 @@ from envoy.config.core.v3 import grpc_service_pb2
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
 from google.protobuf import duration_pb2
 
-from filters.credentials import methods
 from filters.ext_authz.names import FILTER, USAGE
 from filters.language import Mistake
+from filters.methods import methods
 from filters.policy import NOTHING, POLICY_SERVER, Context, Policy, RoutePart, Stage
 from filters.rate_limit.applying import OnRoute, on_route
 

@@ -225,6 +225,11 @@ CASES = (
     _claims("claim-quoted", "o'neill.a", *({"o'neill": {"a": one}} for one in "xxyx"), statuses=[200, 200, 200, 429]),
     _claims("claim-number", "n", {"n": 5}, {"n": 5.5}, {"n": 5}, {"n": "5"}, statuses=[200, 200, 200, 429]),
     _claims("claim-large", "n", {"n": 1234567}, {"n": -3}, {"n": 10**12}, {"n": 1e300}, statuses=[200] * 4),
+    _claims("claim-ids", "n", *({"n": one} for one in (1234567, 1234567, 1234567, 1234568, 9007199254740991, 9007199254740990)), statuses=[200, 200, 429, 200, 200, 200]),
+    _claims("claim-digits", "n", *({"n": one} for one in (1.1234567890123, 1.1234567890123, 1.1234567890124, 1.1234567890123, 0.1)), statuses=[200, 200, 200, 429, 200]),
+    _claims("claim-lists", "n", *({"n": one} for one in (["a"], ["a", "b"], ["a"], ["b", "a"], ["a"], [1234567], [1234568])), statuses=[200, 200, 200, 200, 429, 200, 200]),
+    _claims("claim-nulls", "n", *({"n": one} for one in (["a"], ["a"], ["a", None, "b"], ["a"])), statuses=[200, 200, 200, 429]),
+    _claims("claim-mappings", "n", {"n": {"a": 1}}, {"n": {"b": 2}}, {"n": {}}, {}, {}, {}, {"n": "\tunusable"}, {"n": "unusable"}, statuses=[200, 200, 429, 200, 200, 429, 429, 200]),
     _claims("claim-others", "n", {"n": True}, {"n": ["a"]}, {"n": {"a": 1}}, {"n": False}, {"n": ""}, statuses=[200] * 5),
 )  # fmt: skip
 
