@@ -40,6 +40,11 @@ routes:
         allow_origins: ["https://*.shop.test", "https://*.port.test:8443", "http://local.test:3000", "capacitor://localhost",
           "ionic://localhost", "chrome-extension://abcdefghijklmnop", "http://[::1]:3000", "null"]
   web: {{path: /web, upstream: echo, policies: {{grpc_web: true, cors: {{allow_origins: ["https://shop.test"], allow_headers: [X-User-Agent, x-own]}}}}}}
+  two-get: {{path: /two, methods: [GET], upstream: echo, policies: {{cors: {{allow_origins: ["https://a.test"]}}}}}}
+  two-post: {{path: /two, methods: [POST, PUT], upstream: echo, policies: {{cors: {{allow_origins: ["https://b.test"]}}}}}}
+  two-rest: {{path: /two/*, upstream: echo, policies: {{cors: {{allow_origins: ["https://c.test"]}}}}}}
+  both-a: {{path: /both, methods: [GET, OPTIONS], upstream: echo, policies: {{cors: {{allow_origins: ["https://a.test"]}}}}}}
+  both-b: {{path: /both, methods: [POST], upstream: echo, policies: {{cors: {{allow_origins: ["https://b.test"]}}}}}}
   host: {{path: /host, hosts: [api.test], listeners: [exact], respond: {{body: host}}}}
 """
 
@@ -131,6 +136,35 @@ def test_a_preflight_of_a_foreign_page_goes_no_further(gateway: Gateway, echo: B
     assert not [name for name in answer.headers if name.startswith("access-control-")]
     assert answer.headers["vary"] == "Origin"
     assert echo.seen == []
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "allowed"),
+    [
+        ("/two", "GET", "https://a.test"),
+        ("/two", "POST", "https://b.test"),
+        ("/two", "PUT", "https://b.test"),
+        ("/two", "DELETE", "https://c.test"),
+        ("/two/x", "GET", "https://c.test"),
+        ("/both", "GET", "https://a.test"),
+        ("/both", "OPTIONS", "https://a.test"),
+        ("/both", "POST", "https://b.test"),
+        ("/both", "DELETE", "https://a.test"),
+    ],
+)
+def test_a_preflight_has_the_rules_of_the_route_that_takes_the_method(
+    gateway: Gateway, path: str, method: str, allowed: str
+) -> None:
+    for origin in ("https://a.test", "https://b.test", "https://c.test"):
+        answer = _preflight(gateway, path, origin, method)
+        assert answer.status_code == (200 if origin == allowed else 403), origin
+        assert answer.headers.get("access-control-allow-origin") == (origin if origin == allowed else None)
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_what_is_no_preflight_reaches_the_route_with_its_method(gateway: Gateway, method: str) -> None:
+    answer = gateway.request(method, "/both", headers={"origin": "https://a.test"})
+    assert (answer.status_code, answer.json()["method"]) == (200, method)
 
 
 def test_preflights_cost_no_limit(gateway: Gateway) -> None:

@@ -35,6 +35,8 @@ _PREVIOUS_HOSTS = pb.RetryPolicy.RetryHostPredicate(
     name="envoy.retry_host_predicates.previous_hosts",
     typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
 )
+_ASKED = "access-control-request-method"
+"""The method of the request for which a preflight asks (Fetch standard, section 3.2.2)."""
 _PORTS = {"http": 80, "https": 443}
 """RFC 9110 section 4.2."""
 _REDIRECTS = {
@@ -99,8 +101,8 @@ def _no_parameter(name: str, match: ValueMatch, matcher: pb.HeaderMatcher) -> No
     matcher.string_match.safe_regex.regex = rf"[^?]*\?(?:.*&)?{re.escape(name)}{value}(?:&.*)?"
 
 
-def _methods(methods: Iterable[str], matcher: pb.HeaderMatcher) -> None:
-    matcher.name = ":method"
+def _methods(methods: Iterable[str], matcher: pb.HeaderMatcher, header: str = ":method") -> None:
+    matcher.name = header
     wanted = sorted(set(methods))
     if len(wanted) == 1:
         matcher.string_match.exact = wanted[0]
@@ -314,7 +316,9 @@ def translate(
         _add(part, result)
     if route.envoy is not None:
         result = merged(result, route.envoy)
-    variants = [*_beside(name, route, parts), *_upgrades(route, result), *_ports(route, result), result]
+    variants = [*_beside(name, route, parts), *_upgrades(route, result)]
+    for one in _of_methods(route, parts, result):
+        variants += [*_ports(route, one), one]
     return tuple([one.SerializeToString(deterministic=True) for one in variants])
 
 
@@ -350,15 +354,34 @@ def _own_paths(name: str, parts: Iterable[RoutePart]) -> Iterator[pb.Route]:
 
 
 def _preflights(name: str, route: Route, parts: Iterable[RoutePart]) -> Iterator[pb.Route]:
-    """A route for some methods only must still let the filter see CORS preflights, which are OPTIONS."""
+    """A route for some methods only must still let the filter see the CORS preflights of these, which are OPTIONS."""
     for part in parts:
         if part.answers_preflight and route.methods and "OPTIONS" not in route.methods:
             result = pb.Route(name=f"{name}/preflight")
             _match(route, ("OPTIONS",), result.match)
-            result.match.headers.add(name="access-control-request-method", present_match=True)
+            _methods(route.methods, result.match.headers.add(), _ASKED)
             result.direct_response.status = 403  # never: the filter answers each of these
             _add(RoutePart(filter_configs=part.filter_configs), result)
             yield result
+
+
+def _of_methods(route: Route, parts: Iterable[RoutePart], result: pb.Route) -> Iterator[pb.Route]:
+    """The route itself. One that answers preflights and takes OPTIONS too leaves those of other methods to other routes."""
+    answers = "OPTIONS" in route.methods and any(part.answers_preflight for part in parts)
+    at = next((at for at, one in enumerate(result.match.headers) if one.name == ":method"), None)
+    if not answers or at is None:  # raw fields may have taken the condition away
+        yield result
+        return
+    for methods in (("OPTIONS",), tuple(one for one in route.methods if one != "OPTIONS")):
+        if methods:
+            own = pb.Route()
+            own.CopyFrom(result)
+            own.match.headers[at].Clear()
+            _methods(methods, own.match.headers[at])
+            if methods == ("OPTIONS",):
+                asked = own.match.headers.add(name=_ASKED, treat_missing_header_as_empty=True)
+                asked.string_match.safe_regex.regex = "|".join(("", *sorted(set(route.methods))))
+            yield own
 
 
 def _upgrades(route: Route, result: pb.Route) -> Iterator[pb.Route]:
