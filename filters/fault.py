@@ -41,8 +41,23 @@ class Abort:
     def short(cls, value: Any) -> Abort:
         """Read a status. Raises Mistake."""
         if not 200 <= value <= 599:
-            raise Mistake("a status is 200 to 599", "write 503")
+            raise Mistake("a status is 200 to 599", "write 503", value=value)
+        if (lost := _without_address(value)) is not None:
+            raise lost
         return cls(status=value)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake for a status that names an address, as an abort has none."""
+        if (lost := _without_address(self.status)) is not None:
+            yield Mistake(lost.message, lost.remedy, path=("status",), value=self.status)
+
+
+def _without_address(status: int) -> Mistake | None:
+    """Envoy gives every 3xx without an address that of the request itself, so that clients ask again without end."""
+    if status == 304 or not 300 <= status <= 399:
+        return None
+    message = f"an abort with the status {status} names no address to go to"
+    return Mistake(message, "write a status such as 503, or a route with redirect", value=status)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

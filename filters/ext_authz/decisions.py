@@ -12,6 +12,8 @@ _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 _FINAL = range(200, 600)
 """Statuses that end a request (RFC 9110 section 15). Envoy passes on every one, also those that its API has no name for."""
+_REDIRECTS = frozenset(range(300, 400)) - {304}
+"""Statuses that name an address (RFC 9110 section 15.4). Envoy names that of the request itself where a policy names none."""
 
 
 class Headers(Mapping[str, str]):
@@ -104,6 +106,11 @@ class Decision:
         for headers in (self.headers, self.response_headers):
             if headers:
                 _check(headers)
+        if not self.allowed and self.status in _REDIRECTS and not _location(self.headers):
+            raise ValueError(
+                f"a refusal with the status {self.status} names the address to go to: "
+                f'write headers={{"location": URL}}'
+            )
         if self.remove:
             _check(dict.fromkeys(self.remove, ""))
 
@@ -131,7 +138,10 @@ def deny(
     headers: Mapping[str, str] | None = None,
     body: str | bytes | Mapping[str, Any] | None = None,
 ) -> Decision:
-    """Refuse the request; a mapping as the body is sent as JSON. Raises ValueError for what HTTP does not have."""
+    """Refuse the request; a mapping as the body is sent as JSON. Raises ValueError for what HTTP does not have.
+
+    A status from 300 to 399, but 304, needs a ``location`` header.
+    """
     if status not in _FINAL or status < 300:
         raise ValueError(f"{status} is not a status that a refusal can have: from 300 to 599")
     answer = dict(headers or {})
@@ -141,6 +151,11 @@ def deny(
             answer["content-type"] = "application/json"
     content = body.encode() if isinstance(body, str) else body
     return Decision(allowed=False, status=status, headers=answer, body=content)
+
+
+def _location(headers: Mapping[str, str]) -> str:
+    """The address that the headers name; empty for none."""
+    return next((value.strip() for name, value in headers.items() if name.lower() == "location"), "")
 
 
 def _check(headers: Mapping[str, str]) -> None:

@@ -117,7 +117,8 @@ policies = _some(
     request_id=st.just(True),
     compression=st.one_of(st.just(True), st.just({"algorithms": ["gzip"]})),
     fault=_some(
-        abort=st.integers(200, 599), delay=st.fixed_dictionaries({"duration": durations, "percent": percents})
+        abort=st.one_of(st.just(304), st.integers(200, 299), st.integers(400, 599)),
+        delay=st.fixed_dictionaries({"duration": durations, "percent": percents}),
     ),
     grpc_web=st.just(True),
     request_headers=mutation,

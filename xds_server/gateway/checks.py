@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from filters import POLICIES
 from filters.authentication import protected
@@ -20,12 +21,15 @@ from filters.policy import Context, Policy
 from filters.reasons import BY_STATUS, OTHER, REASONS
 from xds_server.gateway import precedence
 from xds_server.gateway.files import File
+from xds_server.gateway.model import escapes
 from xds_server.gateway.model.attached import by_key
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.ranks import Ranked
-from xds_server.gateway.model.routes import Route
+from xds_server.gateway.model.routes import Redirect, Respond, Route
 
+_PORTS = {"http": 80, "https": 443}
+"""RFC 9110 section 4.2."""
 _COLON = re.compile(r"/:([A-Za-z_]\w*)(?=/|$)")
 
 
@@ -120,6 +124,8 @@ def _routes(
     for name, route in sections.routes.items():
         if route.session_affinity is not None:
             yield from _affinity(name, route, sections)
+        if not route.targets:
+            yield from _to_itself(name, route, sections.listeners)
         if "%" in route.path:
             yield from _escaped_slash(name, route, sections.listeners)
         known = fine.get(name)
@@ -165,6 +171,57 @@ def _escaped_slash(name: str, route: Route, listeners: Mapping[str, Listener]) -
         remedy = "write a plain /, or escaped_slashes: keep on a listener of the route"
         path = ("routes", name, "path")
         yield Problem(path=path, message=message, remedy=remedy, value=shown(route.path))
+
+
+def _to_itself(name: str, route: Route, listeners: Mapping[str, Listener]) -> Iterator[Problem]:
+    """A redirect that sends the client to the same route again, without end.
+
+    A condition on a header may not hold again, because the answer may set a cookie; one on the query where it is changed.
+    """
+    redirect, key = route.redirect, "redirect"
+    if route.respond is not None:
+        redirect, key = _as_redirect(route.respond), "respond"
+    if redirect is None or route.headers or not _repeats(redirect, route):
+        return
+    path, _, query = redirect.new_path.partition("?")
+    stays = path in ("", str(route.match)) or (
+        route.match.kind == "exact" and escapes.canonical(path) == route.match.value
+    )
+    if not stays or (route.query and (query or redirect.strip_query)):
+        return
+    here = [listeners[one] for one in route.listeners or tuple(listeners) if one in listeners]
+    ports = {one.port for one in listeners.values()}
+    if here and all(_is_here(redirect, route, one, ports) for one in here):
+        message = "this sends the client to the same route again, without end"
+        remedy = "name another path, host or scheme"
+        value = shown(redirect.to or redirect.path or route.path)
+        yield Problem(path=("routes", name, key), message=message, remedy=remedy, value=value)
+
+
+def _as_redirect(respond: Respond) -> Redirect | None:
+    """The redirect that an answer is, if it is one that this can judge."""
+    location = respond.location if 300 <= respond.status <= 399 else None
+    if location is None or not re.fullmatch(r"(https?://[^/?#\s]+)?/[!-~]*", location):
+        return None
+    return Redirect(to=location, status=307 if respond.status in (307, 308) else 302, strip_query=True)
+
+
+def _repeats(redirect: Redirect, route: Route) -> bool:
+    """Whether the client's next request has a method of the route: a GET but where the status keeps the method."""
+    return redirect.status in (307, 308) or not route.methods or not {"GET", "HEAD"}.isdisjoint(route.methods)
+
+
+def _is_here(redirect: Redirect, route: Route, listener: Listener, ports: Collection[int]) -> bool:
+    """Whether the address to go to is one of the route on this listener; `ports` are those of all listeners."""
+    written = urlsplit(redirect.to or "")
+    own = "http" if listener.tls is None else "https"
+    scheme, host = redirect.scheme or written.scheme or None, redirect.host or written.hostname
+    port = redirect.port or written.port
+    if port is None and (scheme or host):  # outside, the default port may be that of any listener
+        default = _PORTS[scheme or own]
+        port = default if default in ports else listener.port
+    same_host = host is None or {one.lower() for one in route.hosts} == {host.lower()}
+    return same_host and scheme in (None, own) and port in (None, listener.port)
 
 
 def _spoofable(name: str, route: Route, context: Context) -> Iterator[Problem]:

@@ -39,6 +39,15 @@ def test_a_refusal_is_no_success_and_has_a_status_that_ends_a_request(status: in
         deny(status)
 
 
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 305, 307, 308, 399])
+@pytest.mark.parametrize("headers", [{}, {"location": ""}, {"Location": " "}, {"x-location": "/"}])
+def test_a_refusal_that_sends_elsewhere_says_where(status: int, headers: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=f"{status} names the address to go to: write headers="):
+        deny(status, headers=headers)
+    assert deny(status, headers={"Location": "/login"}).status == status
+    assert deny(304).status == 304
+
+
 @pytest.mark.parametrize("headers", [{"a b": "c"}, {"": "c"}, {"a": "b\r\nc: d"}, {"a": "\0"}, {"a": 1}])
 def test_what_is_no_header_is_refused(headers: dict[str, str]) -> None:
     for make in (

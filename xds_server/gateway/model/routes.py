@@ -135,6 +135,11 @@ class Respond:
     content_type: str | None = option("Default: text/plain, or application/json for a mapping.", default=None)
     headers: Mapping[str, str] = option("More response headers.", default=_EMPTY)
 
+    @property
+    def location(self) -> str | None:
+        """The address that it names."""
+        return next((value for name, value in self.headers.items() if name.lower() == "location"), None)
+
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes of the headers, and between them, the status and the body."""
         yield from check_plain_headers(self.headers)
@@ -143,7 +148,7 @@ class Respond:
                 if getattr(self, key) is not None:
                     message = f"a response with the status {self.status} has no body"
                     yield Mistake(message, f"remove '{key}', or write status: 200", path=(key,))
-        elif 300 <= self.status <= 399 and "location" not in map(str.lower, self.headers):
+        elif 300 <= self.status <= 399 and not (self.location or "").strip():
             message = f"a response with the status {self.status} names the address to go to"
             remedy = "write redirect: {to: URL}, or headers: {location: URL}"
             yield Mistake(message, remedy, path=("status",), value=self.status)
