@@ -187,7 +187,7 @@ REASONS: tuple[Reason, ...] = (
     ),
     Reason(
         name="bad_authority",
-        title="There is more than one Host",
+        title="The Host is malformed, or there is more than one",
         status=400,
         when=f"xds.route_name == '400/authority' && {details('direct_response')}",
     ),

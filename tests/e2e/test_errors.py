@@ -79,6 +79,7 @@ def _raw(gateway: Gateway, data: bytes) -> tuple[int, dict[str, str], bytes]:
         (b"GET /items HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n", 400, "bad_authority"),
         (b"GET /items HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n", 400, "bad_authority"),
         (b"GET /items HTTP/1.1\r\nhost: x,y\r\n\r\n", 400, "bad_authority"),
+        (b"GET /items HTTP/1.1\r\nhost: u@x\r\n\r\n", 400, "bad_authority"),
     ],
 )
 def test_every_error_is_a_problem_with_its_reason(
