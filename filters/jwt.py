@@ -103,7 +103,7 @@ def jwt_provider(name: str, provider: Provider, contents: Mapping[DataSource, by
     result = pb.JwtProvider(
         issuer=provider.issuer or "",
         audiences=provider.audiences,
-        forward=provider.forward,
+        forward=True,  # the identity script reads the token, and takes it away
         require_expiration=provider.require_expiration,
         # Named even where it is Envoy's default, which would also take the token from the query.
         from_headers=[header for name in provider.token_headers for header in _token_headers(name)],

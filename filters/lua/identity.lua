@@ -116,8 +116,8 @@ local function words(value)
   return all
 end
 
-local function base64(text)
-  if #text > LONGEST or #text % 4 == 1 or not text:match("^[%w+/]*=?=?$") then
+local function base64(text, longest)
+  if #text > (longest or LONGEST) or #text % 4 == 1 or not text:match("^[%w+/]*=?=?$") then
     return nil
   end
   local out, bits, count = {}, 0, 0
@@ -252,12 +252,56 @@ local function doubled(rule, headers)
   return false
 end
 
+-- What `crit` and the beginning of an escaped letter look like in base64, by their distance from a multiple of three.
+local MARKS = { "Y3Jpd", "NyaX", "jcml0", "XHUwM", "x1MD", "cdTAw" }
+
+-- Whether the header of a token in a text has the member `crit`.
+local function critical(value)
+  for word in (value or ""):gmatch("[%w_.-]+") do
+    local encoded, suspect = word:match("^([%w_-]+)%.") or "", false
+    for _, mark in ipairs(MARKS) do
+      suspect = suspect or encoded:find(mark, 1, true) ~= nil
+    end
+    local header = suspect and base64(encoded:gsub("-", "+"):gsub("_", "/"), #encoded) or ""
+    header = header:gsub("\\u00(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end)
+    if header:find('"crit"%s*:') then
+      return true
+    end
+  end
+  return false
+end
+
+-- Envoy hides members that are null from scripts, so the tokens themselves are read at all places of an issuer.
+local function any_critical(headers, names)
+  for _, name in ipairs(names.schemes and { "authorization" } or {}) do
+    if critical(headers:get(name)) then
+      return true
+    end
+  end
+  for _, name in ipairs(names.headers or {}) do
+    if critical(headers:get(name)) then
+      return true
+    end
+  end
+  for _, name in ipairs(names.query or {}) do
+    if critical(from_query(headers:get(":path"), name) or nil) then
+      return true
+    end
+  end
+  for _, name in ipairs(names.cookies or {}) do
+    if critical(from_cookie(headers:get("cookie"), name) or nil) then
+      return true
+    end
+  end
+  return false
+end
+
 -- Why a token that Envoy has verified is refused, or nil.
 -- RFC 7515 section 4.1.11: its header may name an extension that must be understood, and Envoy reads none. `skew` is
 -- there where Envoy, which has whole seconds and none below one, was given a larger one.
-local function unacceptable(handle, tokens, key, skew)
+local function unacceptable(handle, tokens, key, skew, names)
   local header, all = tokens["header/" .. key], tokens[key]
-  if header ~= nil and header.crit ~= nil then
+  if (header ~= nil and header.crit ~= nil) or any_critical(handle:headers(), names) then
     return "jwt_unsupported_extension"
   elseif skew ~= nil then
     local now = tonumber(handle:timestamp(EnvoyTimestampResolution.MILLISECOND)) / 1000
@@ -275,9 +319,14 @@ function METHODS.jwt(rule, handle)
   end
   local tokens = handle:streamInfo():dynamicMetadata():get(TOKENS) or {}
   local reason, found = "jwt_missing", nil
+  local names = {}
+  for _, one in ipairs(rule.places) do
+    names[one.provider] = one.names
+  end
   for _, provider in ipairs(rule.providers) do
     local all = tokens[provider]
-    local why_not = all ~= nil and unacceptable(handle, tokens, provider, tonumber(rule.skews[provider])) or nil
+    local why_not = all ~= nil
+      and unacceptable(handle, tokens, provider, tonumber(rule.skews[provider]), names[provider]) or nil
     if why_not ~= nil then
       return nil, why_not
     elseif all ~= nil then
@@ -316,7 +365,7 @@ function METHODS.oidc(rule, handle)
     local reason = refusal(tokens, rule.key, listed(rule.keyless, rule.provider))
     return nil, (reason == "jwt_missing" or reason == "jwt_expired") and "oidc_expired" or reason
   end
-  local why_not = unacceptable(handle, tokens, rule.key, tonumber(rule.skews[rule.provider]))
+  local why_not = unacceptable(handle, tokens, rule.key, tonumber(rule.skews[rule.provider]), rule)
   if why_not ~= nil then
     return nil, why_not == "jwt_expired" and "oidc_expired" or why_not
   end
@@ -556,7 +605,7 @@ local PLACES = {
   jwt = function(rule, _, gone, kept, tokens, handle)
     for _, one in ipairs(rule.places) do
       local verified = tokens[one.provider] ~= nil
-        and unacceptable(handle, tokens, one.provider, tonumber(rule.skews[one.provider])) == nil
+        and unacceptable(handle, tokens, one.provider, tonumber(rule.skews[one.provider]), one.names) == nil
       local set = one.forward and verified and kept or gone
       for kind, names in pairs(one.names) do
         put(set[kind], names)

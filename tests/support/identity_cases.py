@@ -127,7 +127,19 @@ JWT_CASES = (
             "jwt_unsupported_extension",
             lambda crit=crit: tokens.with_header(crit=crit),
         )
-        for crit in (["b64"], ["exp"], [], "x")
+        for crit in (["b64"], ["exp"], [], "x", None, {}, 0)
+    ),
+    *(
+        _bad(
+            f"a critical extension that is null, behind {len(pad)} characters",
+            "jwt_unsupported_extension",
+            lambda pad=pad: tokens.with_header(x=pad, crit=None),
+        )
+        for pad in ("", "y", "yy")
+    ),
+    _good(
+        "a header that only speaks of crit",
+        lambda: tokens.with_header(x="crit", y='"crit": null', critical=None),
     ),
     _good("a nested claim as a header", lambda: tokens.token(realm={"level": 3}), x_level="3"),
     _good(
