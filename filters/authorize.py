@@ -85,6 +85,9 @@ def _check_claim(claim: str, wanted: Wanted | tuple[Wanted, ...]) -> Iterator[Mi
     if wanted == ():
         yield Mistake("nothing could be equal to this", "write a value", path=("claims", claim))
     for one in wanted if isinstance(wanted, tuple) else (wanted,):
+        if one == "":
+            message, remedy = "an empty text names nobody", "write a value"
+            yield Mistake(message, remedy, path=("claims", claim), value=one)
         if isinstance(one, float | int) and abs(one) >= LARGEST_NUMBER:
             message, remedy = "Envoy tells no numbers of this size apart", "have the issuer write it as text"
             yield Mistake(message, remedy, path=("claims", claim), value=one)

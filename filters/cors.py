@@ -45,7 +45,9 @@ class CorsSettings:
         minimum_items=1,
     )
     allow_methods: tuple[str, ...] = option(
-        "Methods that pages may use.", default=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+        "Methods that pages may use.",
+        default=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"),
+        narrows=True,
     )
     allow_headers: tuple[str, ...] = option(
         "Request headers that pages may set; with `grpc_web` those of its clients too.",

@@ -86,6 +86,7 @@ class HttpService:
         "Headers of its answer that the upstream of the request sees, and not the client's own of these names; "
         "a * at the end matches any rest.",
         default=(),
+        narrows=True,
     )
     client_headers: tuple[str, ...] = option(
         "Headers of its refusal that the client sees; default: all.", default=(), narrows=True

@@ -274,6 +274,12 @@ def _narrowing(decode: Decoder) -> Decoder:
     """A decoder of a key that names some out of all: if nothing stands under it, all would be meant."""
 
     def decode_some(value: Any, path: Path, problems: Problems) -> Any:
+        if isinstance(value, list) and "" in value:
+            message = "an empty text names nothing"
+            remedy = "write what is meant, or remove it"
+            place = (*path, value.index(""))
+            problems.append(Problem(path=place, message=message, value=shown(""), remedy=remedy))
+            return INVALID
         if value is not None and value not in ([], {}, ""):
             return decode(value, path, problems)
         message = f"nothing stands under '{path[-1]}', which would be the same as to leave it out"

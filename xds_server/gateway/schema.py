@@ -92,6 +92,8 @@ def _some(found: Schema) -> Schema:
         return found | {"anyOf": [_some(one) for one in found["anyOf"]]}
     bounds = {"array": {"minItems": 1}, "object": {"minProperties": 1}, "string": {"minLength": 1}}
     kind = found.get("type")
+    if kind == "array" and found.get("items", {}).get("type") == "string":
+        found = found | {"items": {"minLength": 1, **found["items"]}}
     return found | (bounds.get(kind, {}) if isinstance(kind, str) else {})
 
 
