@@ -95,10 +95,17 @@ def _decoded(decode: Decoder, value: Any, path: Path, problems: Problems) -> Any
         if result is not INVALID:
             break
     used = attempts[0] if result is INVALID else attempts[-1]
-    problems += used
+    problems += [_of_empty(one) for one in used] if result is INVALID and value == "" else used
     problems.references += used.references
     problems.names += used.names
     return result
+
+
+def _of_empty(problem: Problem) -> Problem:
+    message = f"{problem.message}, and the environment variable is empty"
+    return dataclasses.replace(
+        problem, message=message, remedy="set it, or write a default: ${NAME:-default}"
+    )
 
 
 def _string(about: About) -> Decoder:

@@ -117,6 +117,12 @@ def envoy_takes(certificate: bytes, key: bytes, ca: bytes) -> bool:
 
 BROKEN = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 BOM = b"\xef\xbb\xbf"
+
+
+def _indented(pem: bytes) -> bytes:
+    return b"".join(b"  " + line for line in pem.splitlines(keepends=True))
+
+
 _Files = tuple[bytes, bytes, bytes]
 BAD: dict[str, tuple[Callable[[], _Files], str, str]] = {
     "another key": (
@@ -162,6 +168,16 @@ BAD: dict[str, tuple[Callable[[], _Files], str, str]] = {
         lambda: (leaf().pem, leaf().key_pem(), root().certificate.public_bytes(DER)),
         "listeners.https.tls.client_certificate.ca",
         "the authority is DER or PKCS #12, and Envoy reads PEM",
+    ),
+    "certificate behind spaces": (
+        lambda: (_indented(leaf().pem), leaf().key_pem(), root().pem),
+        "secrets.own.certificate",
+        "spaces stand before the lines of the PEM, and Envoy does not read that",
+    ),
+    "key behind spaces": (
+        lambda: (leaf().pem, _indented(leaf().key_pem()), root().pem),
+        "secrets.own.private_key",
+        "spaces stand before the lines of the PEM, and Envoy does not read that",
     ),
     "encrypted key": (
         lambda: (

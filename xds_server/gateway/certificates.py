@@ -5,6 +5,7 @@ What Envoy would reject is an error. What it takes and clients may not is a warn
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -25,6 +26,7 @@ _CERTIFICATE, _KEY = b"-----BEGIN CERTIFICATE-----", b"PRIVATE KEY-----"
 _SMALLEST_RSA = 2048
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _AS_PEM = "write it as PEM: openssl x509 -inform der -in FILE"
+_KEY_AS_PEM = "write it as PEM: openssl pkey -inform der -in FILE"
 _UNREADABLE = "export it again as PEM"
 
 
@@ -113,7 +115,11 @@ def _pem(content: bytes, what: str, begin: bytes) -> None:
             "save the file without one",
         )
     if content[:1] == b"\x30":
-        raise Mistake(f"the {what} is DER or PKCS #12, and Envoy reads PEM", _AS_PEM)
+        raise Mistake(
+            f"the {what} is DER or PKCS #12, and Envoy reads PEM", _KEY_AS_PEM if begin is _KEY else _AS_PEM
+        )
+    if re.search(rb"^[ \t]+-----(BEGIN|END) ", content, re.MULTILINE):
+        raise Mistake("spaces stand before the lines of the PEM, and Envoy does not read that", "remove them")
     if begin not in content:
         other = (
             "a private key" if _KEY in content else "certificates" if _CERTIFICATE in content else "no PEM"

@@ -41,6 +41,8 @@ _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
 _INVISIBLE = {
     "\u00a0": "non-breaking space",
     "\u2007": "figure space",
+    "\u2009": "thin space",
+    "\u3000": "ideographic space",
     "\u202f": "narrow non-breaking space",
     "\u200b": "zero-width space",
     "\u2060": "word joiner",
@@ -48,6 +50,10 @@ _INVISIBLE = {
 }
 """Characters that look like a space or like nothing, and come from web pages and word processors."""
 _STRANGE = re.compile("[" + "".join(_INVISIBLE) + "]")
+_QUOTED_TEXT = re.compile(r"""(?<=[\s\[{,:])(?:'(?:[^']|'')*'|"(?:[^"\\]|\\.)*")""")
+_BRACES = re.compile(r"(?<=[\s:,\[{])(?:/|~)[^\s,{}\[\]]*[{\[][^\s,}\]]*[}\]][^\s,{}]*")
+"""A path such as /x/{id} or ~^/x[0-9]+ without quotes."""
+_SPECIAL = re.compile(r"(?<=[:\[,-]\s)[%@`]|(?<=[\[,])[%@`]|^[%@`]")
 
 
 class _Loader(_Parser):
@@ -144,18 +150,30 @@ def _fault_in(lines: list[str], what: str, mark: Any) -> _Fault:
             return _Fault(_looks_like_nothing(strange[0]), "write a space", mark)
     if line.lstrip(" ").startswith("\t"):
         return _Fault("a tab cannot indent", "indent with spaces", mark)
-    star = re.search(r"(?<=[\s\[,:{-])\*[-.:/*\w]*(?=[\s,\]}]|$)", line)
+    bare = _QUOTED_TEXT.sub(lambda text: "_" * len(text[0]), line)
+    star = re.search(r"(?<=[\s\[,:{-])\*[-.:/*\w]*(?=[\s,\]}]|$)", bare)
+    if star and "undefined alias" in what:
+        return _Fault(
+            f"not YAML: {what}", f"define the anchor, or quote it if text is meant: '{star[0]}'", mark
+        )
     if star and not re.fullmatch(r"\*\w+", star[0]):
         return _Fault("a * without quotes refers to an anchor", f"quote it: '{star[0]}'", mark)
-    if re.search(r"[{\[,:]\s*\$\{", line):
+    if re.search(r"[{\[,:]\s*\$\{", bare):
         return _Fault(
             "a variable between { } or [ ] needs quotes", 'write "${NAME}", which is read as its value', mark
         )
+    if template := _BRACES.search(bare):
+        message = "a text with { } or [ ] between { } or [ ] needs quotes"
+        return _Fault(message, f"quote it: '{template[0]}'", mark)
+    if special := _SPECIAL.search(bare):
+        return _Fault(f"no text without quotes begins with {special[0]}", "quote the value", mark)
     return _Fault(f"not YAML: {what}", "mend the YAML", mark)
 
 
 def _looks_like_nothing(character: str) -> str:
-    return f"a {_INVISIBLE[character]} (U+{ord(character):04X}) stands here"
+    name = _INVISIBLE[character]
+    article = "an" if name[0] in "aeiou" else "a"
+    return f"{article} {name} (U+{ord(character):04X}) stands here"
 
 
 def _invisible(file: str, content: bytes, root: Node) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from filters.language import Mistake
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(:-|\})")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 """What Python makes of bytes in the environment that are no UTF-8."""
-_BARE = re.compile(r"(?!~)\S*?(?<![$\\])(\$[A-Z][A-Z0-9_]+)\S*")
+_BARE = re.compile(r"(?!~)\S*?(?<![$\\])(\$(?:[A-Z][A-Z0-9_]+|[A-Z](?![A-Za-z0-9_])))\S*")
 
 
 @dataclass(slots=True)
