@@ -195,9 +195,10 @@ def _http(service: HttpService, timeout: timedelta) -> pb.HttpService:
 
 _RULES = mutation_rules_pb2.HeaderMutationRules(
     allow_envoy=wrappers_pb2.BoolValue(value=True),
+    disallow_system=wrappers_pb2.BoolValue(value=True),
     disallow_expression=regex_pb2.RegexMatcher(regex="|".join(sorted(framing.HEADERS))),
 )
-"""What an answer may change in a request: what frames the message is passed over."""
+"""What an answer may change in a request: what frames the message, and pseudo headers such as :path, is passed over."""
 
 
 def _filter(name: str, *, lenient: bool) -> HttpFilter:

@@ -19,6 +19,9 @@ from tests.support.backend import Backend
 from tests.support.gateway import Gateway, free_port, write
 
 VALUES = {
+    ":path": "no slash",
+    ":status": "201",
+    "query": "a b\tc",
     "connection": "close, x-mine",
     "content-length": "3",
     "host": "evil.test",
@@ -63,6 +66,9 @@ class Service(external_auth_pb2_grpc.AuthorizationServicer):
         match asked.get("x-do"):
             case "set":
                 response.ok_response.headers.extend([own, named])
+            case "query":
+                response.ok_response.headers.append(own)
+                response.ok_response.query_parameters_to_set.add(key="q", value=VALUES["query"])
             case "remove":
                 response.ok_response.headers.append(own)
                 response.ok_response.headers_to_remove.append(asked["x-name"])
@@ -141,6 +147,42 @@ def test_a_service_over_grpc_does_not_frame_requests(gateway: Gateway, what: str
     answer, body = _post(gateway, "/grpc", {"x-do": what, "x-name": name})
     assert answer.status == 200
     _expect_request(body)
+
+
+@pytest.mark.parametrize(
+    "name", [":path", ":method", ":authority", ":scheme", ":protocol", ":status", ":own"]
+)
+@pytest.mark.parametrize("what", ["set", "remove"])
+def test_a_service_over_grpc_changes_no_pseudo_header(gateway: Gateway, what: str, name: str) -> None:
+    answer, body = _post(gateway, "/grpc?a=b", {"x-do": what, "x-name": name})
+    assert answer.status == 200
+    _expect_request(body)
+    seen = json.loads(body)
+    assert (seen["method"], seen["path"]) == ("POST", "/grpc?a=b")
+
+
+def test_a_parameter_with_a_space_is_no_answer_of_a_service_over_grpc(gateway: Gateway) -> None:
+    answer, body = _post(gateway, "/grpc?a=b", {"x-do": "query"})
+    assert (answer.status, json.loads(body)["reason"]) == (500, "ext_authz_invalid")
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "status"),
+    [
+        ("respond", ":path", 200),
+        ("respond", ":own", 200),
+        ("deny", ":path", 403),
+        ("deny", ":status", 403),
+        ("deny", ":own", 403),
+    ],
+)
+def test_a_service_over_grpc_sets_no_pseudo_header_of_an_answer(
+    gateway: Gateway, what: str, name: str, status: int
+) -> None:
+    answer, _ = _post(gateway, "/grpc", {"x-do": what, "x-name": name})
+    assert answer.status == status
+    assert not [one for one in answer.headers if one.startswith(":")]
+    _expect_response(answer)
 
 
 @pytest.mark.parametrize("name", sorted(HEADERS))
