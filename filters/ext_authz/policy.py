@@ -34,6 +34,12 @@ _LARGEST = 1 << 20
 _OF_ENVOY = ("x-request-id", "x-envoy-external-address")
 """Headers by which Envoy tells the request's id and the client's address."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]*[A-Za-z0-9!#$%&'+.^_`|~-]")
+_PATTERN = re.compile(r"[A-Za-z0-9!#$%&'+.^_`|~-]+\*?")
+_EVERY = {
+    "upstream_headers": "name the headers, or write how they begin: x-user-*",
+    "client_headers": "leave client_headers out: the client sees all of them then",
+}
+"""What to write instead of a * alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +90,12 @@ class HttpService:
     )
     upstream_headers: tuple[str, ...] = option(
         "Headers of its answer that the upstream of the request sees, and not the client's own of these names; "
-        "a * at the end matches any rest.",
+        "a * after at least one character matches any rest, as in `x-user-*`.",
         default=(),
         narrows=True,
     )
     client_headers: tuple[str, ...] = option(
-        "Headers of its refusal that the client sees; default: all.", default=(), narrows=True
+        "Headers of its refusal that the client sees; a * as above. Default: all.", default=(), narrows=True
     )
 
     def check(self) -> Iterator[Mistake]:
@@ -98,6 +104,12 @@ class HttpService:
             for number, name in enumerate(getattr(self, key)):
                 if (framed := framing.check(name, (key, number))) is not None:
                     yield Mistake(framed.message, "remove it", path=framed.path, value=name)
+                elif name == "*":
+                    remedy = _EVERY[key]
+                    yield Mistake("a * alone matches nothing", remedy, path=(key, number), value=name)
+                elif not _PATTERN.fullmatch(name):
+                    remedy = "write x-user, or x-user-* for every header that begins so"
+                    yield Mistake("not a header's name", remedy, path=(key, number), value=name)
 
     @classmethod
     def short(cls, value: str) -> HttpService:
