@@ -19,6 +19,9 @@ from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.reasons import Reason, details
 
 FILTER = "envoy.filters.http.fault"
+ABORTED = "fault_filter_abort"
+"""What Envoy says in the details of an answer that was made here."""
+REASON = Reason(name="fault_injected", title="Failed on purpose", when=details(ABORTED))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +111,7 @@ class Fault(Policy[FaultSettings]):
     key = "fault"
     stage = Stage.BACKEND
     settings = FaultSettings
-    reasons = (Reason(name="fault_injected", title="Failed on purpose", when=details("fault_filter_abort")),)
+    reasons = (REASON,)
 
     def http_filters(self, used: Iterable[FaultSettings], context: Context) -> tuple[HttpFilter, ...]:
         return (HttpFilter(name=FILTER, config=fault_pb2.HTTPFault()),)

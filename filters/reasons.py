@@ -103,7 +103,12 @@ REASONS: tuple[Reason, ...] = (
         status=503,
         when="xds.route_name.startsWith('503/') && " + details("direct_response"),
     ),
-    Reason(name="not_found", title="No route matches", status=404, when=details("route_not_found")),
+    Reason(
+        name="not_found",
+        title="No route matches",
+        status=404,
+        when=f"{details('route_not_found')} || (xds.route_name.startsWith('404/') && {details('direct_response')})",
+    ),
     Reason(
         name="no_upstream", title="The upstream does not exist", status=503, when=details("cluster_not_found")
     ),

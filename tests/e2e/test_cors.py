@@ -167,6 +167,20 @@ def test_what_is_no_preflight_reaches_the_route_with_its_method(gateway: Gateway
     assert (answer.status_code, answer.json()["method"]) == (200, method)
 
 
+@pytest.mark.parametrize("origin", [{}, {"origin": ""}])
+@pytest.mark.parametrize(
+    ("path", "method", "status"),
+    [("/reading", "GET", 405), ("/two", "GET", 200), ("/both", "GET", 200), ("/both", "POST", 200)],
+)
+def test_without_an_origin_nothing_is_a_preflight(
+    gateway: Gateway, path: str, method: str, status: int, origin: dict[str, str]
+) -> None:
+    answer = gateway.request("OPTIONS", path, headers={"access-control-request-method": method, **origin})
+    assert answer.status_code == status
+    if status == 405:
+        assert answer.headers["x-gateway-reason"] == answer.json()["reason"] == "method_not_allowed"
+
+
 def test_preflights_cost_no_limit(gateway: Gateway) -> None:
     for origin in (SHOP, FOREIGN) * 3:
         _preflight(gateway, "/limited", origin)
@@ -253,4 +267,5 @@ def test_a_404_is_readable_whatever_the_host(gateway: Gateway) -> None:
     for host, path in (("api.test", "/none"), ("other.test", "/")):
         answer = httpx.get(f"http://127.0.0.1:{port}{path}", headers={"host": host, "origin": SHOP})
         assert (answer.status_code, answer.headers["x-gateway-reason"]) == (404, "not_found")
+        assert answer.json()["title"] == "No route matches"
         assert _readable(answer)

@@ -39,6 +39,8 @@ routes:
   compressed: {{path: /compressed, upstream: echo, policies: {{compression: true}}}}
   gzip: {{path: /gzip, upstream: echo, policies: {{compression: {{algorithms: [gzip]}}}}}}
   abort: {{path: /abort, upstream: echo, policies: {{fault: {{abort: 418}}}}}}
+  abort-200: {{path: /abort/200, upstream: echo, policies: {{fault: {{abort: 200}}}}}}
+  abort-204: {{path: /abort/204, upstream: echo, policies: {{fault: {{abort: 204}}}}}}
   sometimes: {{path: /sometimes, upstream: echo, policies: {{fault: {{abort: 503, header: x-fail}}}}}}
   csrf: {{path: /csrf, upstream: echo, policies: {{csrf: {{hosts: [shop.test, "*.shop.test", "local.test:3000"]}}}}}}
   slow: {{path: /slow, upstream: echo, policies: {{fault: {{delay: {{duration: 1ms}}}}}}}}
@@ -167,6 +169,18 @@ def test_a_fault_fails_on_purpose_and_says_so(gateway: Gateway, echo: Backend) -
     assert answer.status_code == 418
     assert answer.json()["reason"] == "fault_injected"
     assert len(echo.seen) == before
+
+
+def test_a_fault_says_so_with_every_status(gateway: Gateway) -> None:
+    answer = gateway.get("/abort/200")
+    assert (answer.status_code, answer.headers["x-gateway-reason"]) == (200, "fault_injected")
+    assert answer.json()["reason"] == "fault_injected"
+    answer = gateway.get("/abort/204")
+    assert (answer.status_code, answer.headers["x-gateway-reason"], answer.content) == (
+        204,
+        "fault_injected",
+        b"",
+    )
 
 
 def test_a_fault_may_be_for_requests_with_a_header_only(gateway: Gateway) -> None:

@@ -12,7 +12,7 @@ from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from google.protobuf import struct_pb2
 
-from filters import POLICIES
+from filters import POLICIES, fault
 from filters.errors import ErrorOverride
 from filters.framing import BODYLESS
 from filters.policy import header
@@ -31,7 +31,7 @@ from xds_server.translate.wire import packed, uint32
 
 CONTENT_TYPE = "application/problem+json"
 _OWN_ANSWER = (
-    "response.code < 400 || " + details("direct_response") + " "
+    "response.code < 400 && !(" + details(fault.ABORTED) + ") || " + details("direct_response") + " "
     "&& !xds.route_name.startsWith('405/') && !xds.route_name.startsWith('404/') "
     "&& !xds.route_name.startsWith('400/') && !xds.route_name.startsWith('503/')"
 )
@@ -71,8 +71,10 @@ def _reasons() -> Iterator[Reason]:
 
 def _without_body() -> hcm_pb2.ResponseMapper:
     """A body that some service gave a status that has none would be read as the next response (RFC 9112 section 6.3)."""
+    aborted = f"%CEL({details(fault.ABORTED)} ? '{fault.REASON.name}' : '')%"
     mapper = hcm_pb2.ResponseMapper(
-        filter=_cel(" || ".join(f"response.code == {status}" for status in sorted(BODYLESS)))
+        filter=_cel(" || ".join(f"response.code == {status}" for status in sorted(BODYLESS))),
+        headers_to_add=[header(REASON_HEADER, aborted)],
     )
     mapper.body_format_override.text_format_source.inline_string = ""
     return mapper

@@ -360,6 +360,7 @@ def _preflights(name: str, route: Route, parts: Iterable[RoutePart]) -> Iterator
             result = pb.Route(name=f"{name}/preflight")
             _match(route, ("OPTIONS",), result.match)
             _methods(route.methods, result.match.headers.add(), _ASKED)
+            result.match.headers.add(name="origin").string_match.safe_regex.regex = ".+"
             result.direct_response.status = 403  # never: the filter answers each of these
             _add(RoutePart(filter_configs=part.filter_configs), result)
             yield result
@@ -372,15 +373,18 @@ def _of_methods(route: Route, parts: Iterable[RoutePart], result: pb.Route) -> I
     if not answers or at is None:  # raw fields may have taken the condition away
         yield result
         return
-    for methods in (("OPTIONS",), tuple(one for one in route.methods if one != "OPTIONS")):
+    preflight = pb.HeaderMatcher(name=_ASKED, treat_missing_header_as_empty=True)
+    preflight.string_match.safe_regex.regex = "|".join(("", *sorted(set(route.methods))))
+    of_no_page = pb.HeaderMatcher(name="origin", treat_missing_header_as_empty=True)
+    of_no_page.string_match.exact = ""
+    others = [one for one in route.methods if one != "OPTIONS"]
+    for methods, more in ((["OPTIONS"], [preflight]), (["OPTIONS"], [of_no_page]), (others, [])):
         if methods:
             own = pb.Route()
             own.CopyFrom(result)
             own.match.headers[at].Clear()
             _methods(methods, own.match.headers[at])
-            if methods == ("OPTIONS",):
-                asked = own.match.headers.add(name=_ASKED, treat_missing_header_as_empty=True)
-                asked.string_match.safe_regex.regex = "|".join(("", *sorted(set(route.methods))))
+            own.match.headers.extend(more)
             yield own
 
 
