@@ -41,8 +41,8 @@ class Counter:
 class Limit:
     """What all limits have in common. `name` is what clients read, unique on a route.
 
-    `shadow` counts and never rejects; `allow_on_error` is the answer where the counters cannot be reached. A request
-    that costs nothing passes where `least` is left.
+    `shadow` counts and never rejects; `allow_on_error` is the answer where the counters cannot be reached, None
+    where the call then fails and the Envoy that asks says what that means. A request that costs nothing passes where `least` is left.
     """
 
     kind: ClassVar[str]
@@ -51,7 +51,7 @@ class Limit:
     per: Window = "second"
     unit: Unit = "requests"
     shadow: bool = False
-    allow_on_error: bool = True
+    allow_on_error: bool | None = True
     least: int = 1
     length: int = field(init=False)
     """Of the window, in microseconds."""

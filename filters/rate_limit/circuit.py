@@ -82,8 +82,10 @@ class Circuit:
 
     def uncounted(self, now: int, hits: Sequence[Hit]) -> Decision:
         """The decision on `hits` without counters."""
-        admitted = all(hit.limit.allow_on_error for hit in hits)
-        self._unanswered.labels(self._store, "allowed" if admitted else "denied").inc()
+        answers = {hit.limit.allow_on_error for hit in hits}
+        admitted = answers <= {True}
+        outcome = "failed" if None in answers else "allowed" if admitted else "denied"
+        self._unanswered.labels(self._store, outcome).inc()
         return Decision(admitted, now, (), uncounted=True)
 
     def overloaded(self, now: int, hits: Sequence[Hit]) -> Decision:

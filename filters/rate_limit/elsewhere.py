@@ -93,7 +93,7 @@ def _found(domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> tup
 @lru_cache(1024)
 def _override(period: Window, amount: int) -> Imported:
     """A limit that Envoy sends itself with a descriptor."""
-    return Imported(limit=FixedWindow(name="", amount=amount, per=period, least=0))
+    return Imported(limit=FixedWindow(name="", amount=amount, per=period, allow_on_error=None, least=0))
 
 
 def _counting(

@@ -14,7 +14,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from filters.language import Path, Place, Problem
-from filters.language.problems import did_you_mean
+from filters.language.problems import did_you_mean, shown
 from filters.language.scalars import Period
 from filters.rate_limit.algorithms import FixedWindow
 from filters.rate_limit.keys import bounded
@@ -166,6 +166,7 @@ class _Reader:
         self.problems: list[Problem] = []
         self._file = file
         self._left = MOST_DESCRIPTORS
+        self._around: list[Node] = []
 
     def domain(self, content: bytes) -> Domain | None:
         """The whole file."""
@@ -192,7 +193,9 @@ class _Reader:
         except UnicodeDecodeError:
             self._fault(None, "the file is not UTF-8")
         except yaml.MarkedYAMLError as error:
-            self._fault(error.problem_mark, f"not YAML: {error.problem}")
+            several = error.problem == "but found another document"
+            remedy = "remove the line ---, or write each domain into a file of its own" if several else ""
+            self._fault(error.problem_mark, f"not YAML: {error.problem}", remedy)
         except (yaml.YAMLError, RecursionError) as error:
             self._fault(None, f"not YAML: {error}")
         else:
@@ -205,9 +208,9 @@ class _Reader:
         """The level `of` with the descriptors of a list inside."""
         children: dict[tuple[str, str], Level] = {}
         places: dict[tuple[str, str], Node] = {}
-        if depth > MOST_DEPTH:
-            self._wrong(node, path, f"descriptors are nested more than {MOST_DEPTH} deep")
+        if self._is_too_deep(node, path, "descriptors are nested", depth):
             return of
+        self._around += [node] if node is not None else []
         for number, item in enumerate(self._items(node, path)):
             at = (*path, number)
             self._left -= 1
@@ -226,6 +229,7 @@ class _Reader:
                 )
             children.setdefault(name, level)
             places.setdefault(name, item)
+        self._around[len(self._around) - (node is not None) :] = []
         wildcards = tuple(
             (one, tuple((_joined(*one) if one[1] else one[0]).split("*")))
             for one in children
@@ -279,7 +283,9 @@ class _Reader:
         amount = self._amount(keys.get("requests_per_unit"), node, path)
         if unit is None or amount is None:
             return None
-        limit = FixedWindow(name=name, amount=amount, per=unit, shadow=shadow or quota, least=0)
+        limit = FixedWindow(
+            name=name, amount=amount, per=unit, shadow=shadow or quota, allow_on_error=None, least=0
+        )
         return Imported(limit=limit, name=name, replaces=replaces, quota=quota and not shadow)
 
     def _unit(self, node: Node | None, around: Node, path: Path) -> Period | None:
@@ -301,7 +307,10 @@ class _Reader:
         # A leading zero is octal to some readers and not to others.
         if text.isascii() and text.isdigit() and str(int(text[:12])) == text and int(text) <= MOST:
             return int(text)
-        self._wrong(node, (*path, "requests_per_unit"), f"not a whole number from 0 to {MOST}")
+        quoted = isinstance(node, ScalarNode) and bool(node.style) and node.value.isdigit()
+        remedy = f"write {node.value} without quotes" if quoted else "write a number such as 100"
+        message = f"not a whole number from 0 to {MOST}"
+        self._wrong(node, (*path, "requests_per_unit"), message, remedy, value=_shown(node))
         return None
 
     def _replaced(self, node: Node | None, path: Path, own: str) -> Iterator[str]:
@@ -316,11 +325,16 @@ class _Reader:
 
     def _keys(self, node: Node, path: Path, known: tuple[str, ...], depth: int = 0) -> dict[str, Node]:
         """The keys of a mapping, those that it merges included."""
-        if depth > MOST_DEPTH:
-            self._wrong(node, path, f"mappings are merged more than {MOST_DEPTH} deep")
+        if self._is_too_deep(node, path, "mappings are merged", depth):
             return {}
         if not isinstance(node, MappingNode):
-            self._wrong(node, path, f"not a mapping of {', '.join(known)}")
+            message = f"not a mapping of {', '.join(known)}"
+            if depth:
+                self._wrong(
+                    node, path, f"{message}, which << merges", "write <<: *ANCHOR", value=_shown(node)
+                )
+            else:
+                self._wrong(node, path, message)
             return {}
         found: dict[str, Node] = {}
         first: dict[str, Node] = {}
@@ -339,12 +353,26 @@ class _Reader:
                 self._wrong(key, path, f"the key '{name}' is given twice", "", self._place(first[name]))
             else:
                 found[name], first[name] = value, key
-        for (
-            one
-        ) in merged:  # https://yaml.org/type/merge.html: what is written here wins, then what is merged first
+        # https://yaml.org/type/merge.html: what is written here wins, then what is merged first
+        self._around.append(node)
+        for one in merged:
             for name, value in self._keys(one, path, known, depth + 1).items():
                 found.setdefault(name, value)
+        self._around.pop()
         return found
+
+    def _is_too_deep(self, node: Node | None, path: Path, what: str, depth: int) -> bool:
+        """Tell where it is. A node around itself, which only an alias can make, is so without end."""
+        within_itself = any(node is one for one in self._around)
+        if not within_itself and depth <= MOST_DEPTH:
+            return False
+        message = f"{what} more than {MOST_DEPTH} deep"
+        if within_itself:
+            remedy = "write out what the alias stands for, without the alias"
+            self._wrong(node, path, f"{message}: an alias stands within itself", remedy)
+        else:
+            self._wrong(node, path, message)
+        return True
 
     def _items(self, node: Node | None, path: Path) -> list[Node]:
         if node is None or _is_null(node):
@@ -374,19 +402,34 @@ class _Reader:
         return Place(self._file, node.start_mark.line + 1, node.start_mark.column + 1)
 
     def _wrong(
-        self, node: Node | None, path: Path, message: str, remedy: str = "", also: Place | None = None
+        self,
+        node: Node | None,
+        path: Path,
+        message: str,
+        remedy: str = "",
+        also: Place | None = None,
+        value: str | None = None,
     ) -> None:
         place = Place(self._file, 1, 1) if node is None else self._place(node)
-        self.problems.append(Problem(path=path, message=message, remedy=remedy, place=place, also=also))
+        self.problems.append(
+            Problem(path=path, message=message, remedy=remedy, value=value, place=place, also=also)
+        )
 
     def _missing(self, node: Node, path: Path, message: str, remedy: str) -> None:
         """Of what is no mapping at all it has been told already."""
         if isinstance(node, MappingNode):
             self._wrong(node, path, message, remedy)
 
-    def _fault(self, mark: Any, message: str) -> None:
+    def _fault(self, mark: Any, message: str, remedy: str = "") -> None:
         place = Place(self._file, mark.line + 1, mark.column + 1) if mark else Place(self._file, 1, 1)
-        self.problems.append(Problem(path=(), message=message, place=place))
+        self.problems.append(Problem(path=(), message=message, remedy=remedy, place=place))
+
+
+def _shown(node: Node) -> str | None:
+    """The value as a problem tells it; None for what is no scalar."""
+    if not isinstance(node, ScalarNode):
+        return None
+    return shown(node.value) if node.style or node.tag.endswith(":str") else str(node.value)
 
 
 def _is_null(node: Node) -> bool:

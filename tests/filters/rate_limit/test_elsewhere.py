@@ -256,6 +256,9 @@ async def test_where_nobody_can_count_envoy_is_told_so(tmp_path: Path, on: str) 
     }
     assert outcomes == {"admitted": 0, "uncounted": 1}
     if on == "redis":
+        name = "xds_rate_limit_store_failures_total"
+        assert registry.get_sample_value(name, {"store": "redis", "outcome": "failed"}) == 1
+        assert registry.get_sample_value(name, {"store": "redis", "outcome": "allowed"}) is None
         await redis.close()
 
 

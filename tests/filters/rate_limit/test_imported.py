@@ -147,13 +147,31 @@ BAD = {
     ),
     "a number in quotes": (
         "domain: d\ndescriptors:\n- key: k\n  rate_limit: {unit: day, requests_per_unit: '5'}",
-        "f.yaml:4:46: error: descriptors[0].rate_limit.requests_per_unit: not a whole number",
+        (
+            "f.yaml:4:46: error: descriptors[0].rate_limit.requests_per_unit: not a whole number from 0 to 4294967295 "
+            "(found '5'); write 5 without quotes"
+        ),
+    ),
+    "a negative number": (
+        "domain: d\ndescriptors:\n- key: k\n  rate_limit: {unit: day, requests_per_unit: -1}",
+        "not a whole number from 0 to 4294967295 (found -1); write a number such as 100",
+    ),
+    "a fraction": (
+        "domain: d\ndescriptors:\n- key: k\n  rate_limit: {unit: day, requests_per_unit: 1.5}",
+        "not a whole number from 0 to 4294967295 (found 1.5); write a number such as 100",
+    ),
+    "no number at all": (
+        "domain: d\ndescriptors:\n- key: k\n  rate_limit: {unit: day, requests_per_unit: []}",
+        "not a whole number from 0 to 4294967295; write a number such as 100",
     ),
     "no value and an empty one": (
         "domain: d\ndescriptors:\n- {key: k, value: ''}\n- key: k",
         "f.yaml:4:3: error: descriptors[1]: the descriptor k is given twice, the first time at f.yaml:3:3",
     ),
-    "two documents": ("domain: d\n---\ndomain: e", "f.yaml:2:1: error: not YAML: but found another document"),
+    "two documents": (
+        "domain: d\n---\ndomain: e",
+        "f.yaml:2:1: error: not YAML: but found another document; remove the line ---, or write each domain",
+    ),
     "an object": ("- !!python/object/apply:os.system [id]", "f.yaml:1:1: error: not a mapping of domain"),
     "no such alias": ("domain: *x", "f.yaml:1:9: error: not YAML: found undefined alias"),
     "NUL": ("domain: d\0", "f.yaml:1:1: error: not YAML: unacceptable character"),
@@ -194,13 +212,26 @@ BAD = {
         "domain: d\ndescriptors:\n- {key: k, metadata: 5}",
         "f.yaml:3:22: error: descriptors[0].metadata: not a mapping",
     ),
-    "a text that is merged": ("domain: d\n<<: x", "f.yaml:2:5: error: not a mapping of domain, descriptors"),
-    "merged without end": ("&a\ndomain: d\n<<: *a", "mappings are merged more than 32 deep"),
+    "a text that is merged": (
+        "domain: d\n<<: x",
+        "f.yaml:2:5: error: not a mapping of domain, descriptors, which << merges (found 'x'); write <<: *ANCHOR",
+    ),
+    "merged without end": (
+        "&a\ndomain: d\n<<: *a",
+        "f.yaml:1:1: error: mappings are merged more than 32 deep: an alias stands within itself; write out",
+    ),
+    "a limit that is merged into itself": (
+        "domain: d\ndescriptors:\n- key: k\n  rate_limit: &a {unit: day, requests_per_unit: 1, <<: [*a]}",
+        "merged more than 32 deep: an alias stands within itself",
+    ),
     "shared without a wildcard": (
         "domain: d\ndescriptors:\n- key: k\n  value: x\n  share_threshold: true",
         "f.yaml:5:20: error: descriptors[0]: share_threshold is for wildcard values",
     ),
-    "endless": ("domain: d\ndescriptors: &a\n- key: k\n  descriptors: *a", "nested more than 32 deep"),
+    "endless": (
+        "domain: d\ndescriptors: &a\n- key: k\n  descriptors: *a",
+        "nested more than 32 deep: an alias stands within itself; write out",
+    ),
 }
 
 
