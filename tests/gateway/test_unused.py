@@ -69,6 +69,24 @@ def test_what_nothing_uses_is_warned_of(written: str, warning: str) -> None:
             "headers: {Accept: {contains: text/event-stream}}",
             "routes.r.headers.Accept: the timeout ends every answer after 15s, server-sent events too",
         ),
+        (
+            "headers: {Accept: {contains: event-stream}}",
+            "routes.r.headers.Accept: the timeout ends every answer after 15s, server-sent events too",
+        ),
+        (
+            "headers: {Accept: {suffix: /event-stream}}",
+            "routes.r.headers.Accept: the timeout ends every answer after 15s, server-sent events too",
+        ),
+        (
+            "headers: {Accept: {prefix: text/event}}",
+            "routes.r.headers.Accept: the timeout ends every answer after 15s, server-sent events too",
+        ),
+        (
+            "headers: {Accept: {regex: 'text/event.stream.*'}}",
+            "routes.r.headers.Accept: the timeout ends every answer after 15s, server-sent events too",
+        ),
+        ("headers: {accept: {prefix: text/}}", None),
+        ("headers: {accept: {contains: json}}", None),
         ("idle_timeout: 1h, timeout: 0", None),
         ("idle_timeout: 10s", None),
         ("idle_timeout: 1h, websocket: true", None),

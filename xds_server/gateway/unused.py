@@ -71,8 +71,11 @@ def _cut_off(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
 
 
 def _is_of_events(match: ValueMatch) -> bool:
+    """Whether a condition on accept is about them, however much of their media type it names."""
     texts = (match.exact, match.prefix, match.contains, match.suffix, match.regex)
-    return not match.invert and any(EVENTS in one for one in texts if one)
+    found = [one.lower().replace("\\", "") for one in texts if one]
+    part = any("event-stream" in one or ("event" in one and one in EVENTS) for one in found)
+    return not match.invert and (part or (match.regex is not None and "event" in match.regex.lower()))
 
 
 def _warning(path: Path, message: str, remedy: str) -> Problem:

@@ -130,13 +130,31 @@ def _canonical(body: str, text: str) -> str:
         if escape == "%00":
             raise Mistake("Envoy answers every request with %00 with 400", "remove it", value=text)
         if (char := escapes.decoded(escape)) is not None:
-            raise _decoded(escape, char, text)
+            resolved = _resolved(text)
+            remedy = "" if resolved is None else f"write the resolved path, {resolved}"
+            raise _decoded(escape, char, text, remedy)
     return escapes.canonical(body)
 
 
-def _decoded(escape: str, char: str, text: str) -> Mistake:
+def _resolved(path: str) -> str | None:
+    """The path as Envoy resolves its dot segments (RFC 3986 section 5.2.4); None where it has none."""
+    plain = re.sub(r"%[0-9A-Fa-f]{2}", lambda one: escapes.decoded(one[0]) or one[0], path)
+    segments = plain.split("/")[1:]
+    if not {".", ".."}.intersection(segments):
+        return None
+    kept: list[str] = []
+    for segment in segments:
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment != ".":
+            kept.append(segment)
+    end = [""] if kept and segments[-1] in (".", "..") else []
+    return "/" + "/".join([*kept, *end])
+
+
+def _decoded(escape: str, char: str, text: str, remedy: str = "") -> Mistake:
     message = f"no request has {escape} when it is matched: Envoy takes it for {char}"
-    return Mistake(message, f"write {char}", value=text)
+    return Mistake(message, remedy or f"write {char}", value=text)
 
 
 def _bounded(match: PathMatch) -> PathMatch:
