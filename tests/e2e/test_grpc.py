@@ -128,13 +128,15 @@ def test_the_gateway_answers_with_a_status_and_its_reason(
 
 
 def test_the_time_limit_of_a_call_is_that_of_its_client(gateway: Gateway) -> None:
-    """Asked without a library, which would end the call by its own clock, of a service that is not told."""
+    """Asked without a library, which would end the call by its own clock. The service is told the limit too, so that either
+    it or the gateway answers first.
+    """
     headers = {"content-type": "application/grpc", "te": "trailers", "grpc-timeout": "200m"}
     with httpx.Client(base_url=gateway.url, http1=False, http2=True, timeout=30, headers=headers) as client:
         for method in ("Slow/Never", "Late/Never"):
             answer = client.post(f"/test.Echo/{method}", content=b"\0\0\0\0\0")
             assert answer.headers["grpc-status"] == "4"
-            assert answer.headers["x-gateway-reason"] == "upstream_timeout"
+            assert answer.headers.get("x-gateway-reason", "upstream_timeout") == "upstream_timeout"
         assert "grpc-status" not in client.post("/test.Echo/Echo", content=b"\0\0\0\0\0").headers
         with pytest.raises(httpx.RemoteProtocolError, match="StreamReset"):  # its answer has begun
             client.post("/test.Echo/Slow/Unending", content=b"\0\0\0\0\0")
