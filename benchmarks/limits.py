@@ -19,9 +19,10 @@ from envoy.service.ratelimit.v3 import rls_pb2
 from prometheus_client import CollectorRegistry
 
 from benchmarks.load import cpu, get, measure
-from filters.credentials import MOST_KEYS
+from filters.methods import MOST_KEYS
 from filters.rate_limit.algorithms import FixedWindow, Limit, SlidingWindow, TokenBucket
-from filters.rate_limit.limiter import Decision, Hit, Memory
+from filters.rate_limit.decision import Decision, Hit
+from filters.rate_limit.limiter import Memory
 from filters.rate_limit.owner_store import OwnerStore
 from filters.rate_limit.redis_store import RedisStore, connect
 from filters.rate_limit.rules import LIMITS

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from filters import consumers, framing
-from filters.credentials import failure, identity_part, keys_elsewhere
+from filters.credentials import identity_part
 from filters.language import Mistake, Shorthand, option
+from filters.methods import failure, keys_elsewhere
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.rate_limit import within
 from filters.rules import Rule

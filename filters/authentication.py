@@ -11,10 +11,9 @@ from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from google.protobuf.message import Message
 
-from filters.credentials import failure
 from filters.identity import CLIENTS_OWN, CONSUMER_HEADER, PLAN_HEADER
 from filters.language import Mistake
-from filters.methods import methods
+from filters.methods import failure, methods
 from filters.policy import NOTHING, Context, HttpFilter, Policy, RoutePart, Stage
 
 FILTER = "xds.identity.headers"

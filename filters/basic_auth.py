@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from filters import htpasswd, passwords
-from filters.credentials import OWN_LIST, failure, identity_filter, identity_part
+from filters.credentials import OWN_LIST, identity_filter, identity_part
 from filters.language import Mistake, Shorthand, option
 from filters.language.datasource import SecretSource
+from filters.methods import failure
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.rules import Rule
 

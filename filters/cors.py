@@ -16,9 +16,9 @@ from typing import Any
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from google.protobuf import struct_pb2, wrappers_pb2
 
-from filters.credentials import lua
 from filters.headers import HEADER_NAME
 from filters.language import Mistake, option
+from filters.lua_literals import lua
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.reasons import Reason
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, time, timedelta
 from importlib import resources
 from typing import Any
 
@@ -18,12 +17,11 @@ from google.protobuf import struct_pb2, wrappers_pb2
 
 from filters import claims
 from filters.htpasswd import has_slow
-from filters.identity import NAMESPACE, Consumer, Provider, key_set_of
-from filters.language import Mistake
-from filters.methods import methods
+from filters.identity import Consumer, Provider, key_set_of, last_second
+from filters.lua_literals import lua
+from filters.methods import keys_elsewhere, methods
 from filters.policy import Context, HttpFilter, RoutePart
 from filters.rate_limit.applying import on_route
-from filters.reasons import Reason
 
 FILTER = "xds.identity"
 OWN_LIST = "consumers"
@@ -146,31 +144,6 @@ def _elsewhere(context: Context) -> Iterator[str]:
         yield "basic_auth"
 
 
-def lua(value: Any) -> str:
-    """A value as Lua writes it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"[{lua(key)}]={lua(one)}" for key, one in sorted(value.items())) + "}"
-    if isinstance(value, str):
-        return (
-            '"'
-            + re.sub(rb"[^ !#-\[\]-~]", lambda match: b"\\%03d" % match[0][0], value.encode()).decode()
-            + '"'
-        )
-    return "{" + ",".join(map(lua, value)) + "}"
-
-
-def failure(name: str, title: str, status: int = 401) -> Reason:
-    """A reason that the script gives."""
-    return Reason(name=name, title=title, status=status, when=failed(name))
-
-
-def failed(name: str) -> str:
-    """The script refused a request for this reason."""
-    return f"metadata.filter_metadata['{NAMESPACE}']['failure'] == '{name}'"
-
-
 def identity_filter(context: Context, lists: Lists) -> HttpFilter:
     """The filter. `lists` are more users than those of the consumers themselves."""
     config = lua_pb2.Lua(clear_route_cache=wrappers_pb2.BoolValue(value=False))
@@ -190,20 +163,6 @@ def script(consumers: Mapping[str, Consumer], lists: Lists, providers: Mapping[s
         for claim, header in sorted(provider.claim_headers.items())
     )
     return "".join(f"{name} = [==[\n{rows}]==]\n" for name, rows in tables.items()) + _CODE
-
-
-MOST_KEYS = 10_000
-"""With more API keys than this, a policy server looks them up: a script of a table for each would grow without end."""
-
-
-def keys_elsewhere(consumers: Mapping[str, Consumer]) -> bool:
-    """Whether a policy server has the API keys. The last answer is kept: every route asks, and counting takes time."""
-    if not _counted or _counted[0][0] is not consumers:
-        _counted[:] = [(consumers, sum(len(one.api_keys) for one in consumers.values()) > MOST_KEYS)]
-    return _counted[0][1]
-
-
-_counted: list[tuple[Mapping[str, Consumer], bool]] = []
 
 
 def _here(consumers: Mapping[str, Consumer], lists: Lists) -> Mapping[str, Consumer]:
@@ -287,51 +246,3 @@ def _cell(value: Cell) -> str:
 def _escaped(value: str | int) -> str:
     """Text that holds no separator and does not end the table's constant."""
     return _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], str(value).encode()).decode()
-
-
-def last_second(not_after: str) -> int:
-    """Unix time. A date alone lasts to its end, UTC."""
-    moment = datetime.fromisoformat(not_after)
-    if len(not_after) == 10:
-        return int((datetime.combine(moment.date(), time(), UTC) + timedelta(days=1)).timestamp()) - 1
-    return int(moment.timestamp())
-
-
-def conflicts(consumers: Mapping[str, Consumer]) -> Iterator[Mistake]:
-    """Yield a mistake for each credential that two consumers have, and for each moment that does not exist."""
-    owners: dict[object, str] = {}
-    for name, consumer in consumers.items():
-        for at, key in enumerate(consumer.api_keys):
-            if owners.setdefault(key.sha256, name) != name:
-                yield _shared(owners[key.sha256], (name, "api_keys", at))
-            if key.not_after is not None and not _exists(key.not_after):
-                remedy = "write a date such as 2027-01-31"
-                where = (name, "api_keys", at, "not_after")
-                yield Mistake("there is no such moment", remedy, path=where, value=key.not_after)
-        # Asked first because most of 100,000 consumers have nothing but keys.
-        if consumer.basic_auth or consumer.jwt or consumer.certificates:
-            for path, credential in _credentials(consumer):
-                if owners.setdefault(credential, name) != name:
-                    yield _shared(owners[credential], (name, *path))
-
-
-def _shared(first: str, path: tuple[str | int, ...]) -> Mistake:
-    message = f"the consumer '{first}' has the same, so it would not tell them apart"
-    return Mistake(message, "give each consumer its own", path=path)
-
-
-def _exists(not_after: str) -> bool:
-    try:
-        last_second(not_after)
-    except ValueError:
-        return False
-    return True
-
-
-def _credentials(consumer: Consumer) -> Iterator[tuple[tuple[str | int, ...], object]]:
-    for password in consumer.passwords:
-        yield ("basic_auth",), ("user", password.username)
-    for token in consumer.tokens:
-        yield ("jwt",), ("jwt", token.provider, claims.paths(token.claim), token.value)
-    for at, san in enumerate(consumer.certificates):
-        yield ("certificates", at), ("san", san)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
 from types import MappingProxyType
 from typing import Literal
 
@@ -247,3 +247,11 @@ class Plan:
             yield Mistake("a plan counts across all routes and proxies", remedy, path=("rate_limit",))
         yield from repeated_windows("rate_limit", self.rate_limit)
         yield from repeated_windows("quota", self.quota)
+
+
+def last_second(not_after: str) -> int:
+    """Unix time. A date alone lasts to its end, UTC."""
+    moment = datetime.fromisoformat(not_after)
+    if len(not_after) == 10:
+        return int((datetime.combine(moment.date(), time(), UTC) + timedelta(days=1)).timestamp()) - 1
+    return int(moment.timestamp())

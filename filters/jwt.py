@@ -12,11 +12,11 @@ from envoy.config.core.v3 import backoff_pb2, base_pb2, http_uri_pb2
 from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2 as pb
 from google.protobuf import duration_pb2, empty_pb2
 
-from filters.credentials import failed, failure, identity_part, keyless
+from filters.credentials import identity_part, keyless
 from filters.identity import Provider, key_set_of
 from filters.language import DataSource, Mistake, Shorthand, option
 from filters.language.problems import shown
-from filters.methods import methods
+from filters.methods import failed, failure, methods
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage, cluster_of_url
 from filters.reasons import Reason, details_begin
 

@@ -1,4 +1,7 @@
-"""Questions about credentials to the policy server, asked before the identity script, which judges the answers."""
+"""How Envoy calls the policy server: its cluster, the names of its filters, and lookups of credentials.
+
+Lookups are made before the identity script, which judges the answers.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,35 @@ from datetime import timedelta
 from envoy.config.core.v3 import config_source_pb2, grpc_service_pb2
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2 as pb
 from envoy.type.matcher.v3 import string_pb2
-from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 
-from filters.policy import POLICY_SERVER, HttpFilter
+from filters.policy import HttpFilter
+
+POLICY_SERVER = "xds/policy-server"
+"""The cluster of the policy server, which decides what Envoy cannot. The slash keeps it apart from upstreams."""
+NODE_CLUSTER = "policy-servers"
+"""The cluster that policy servers name in their xDS node."""
+
+
+FILTER = "xds.ext_authz"
+LENIENT_FILTER = "xds.ext_authz.on_error_allow"
+"""Envoy decides for a whole filter, not for a route, what an unreachable service means."""
+NARROW_FILTER = "xds.ext_authz.headers"
+"""Which headers are shown is decided for a whole filter too: this one shows what policies say that they see."""
+USAGE = "usage"
+"""What a route tells that answers consumers with their limits."""
+
+
+def grpc_service(
+    timeout: timedelta | None = None, cluster: str = POLICY_SERVER
+) -> grpc_service_pb2.GrpcService:
+    """A gRPC service that Envoy calls, by default the policy server, without a `timeout` as its filter says."""
+    service = grpc_service_pb2.GrpcService(
+        envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=cluster)
+    )
+    if timeout is not None:
+        service.timeout.FromTimedelta(timeout)
+    return service
 
 
 def lookup_filter(
@@ -21,11 +49,8 @@ def lookup_filter(
 
     Without an answer the script refuses the credential; who has none may still pass.
     """
-    envoy = grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=POLICY_SERVER)
-    timeout = duration_pb2.Duration()
-    timeout.FromTimedelta(limit)
     config = pb.ExtAuthz(
-        grpc_service=grpc_service_pb2.GrpcService(envoy_grpc=envoy, timeout=timeout),
+        grpc_service=grpc_service(limit),
         transport_api_version=config_source_pb2.V3,
         failure_mode_allow=True,
         encode_raw_headers=True,

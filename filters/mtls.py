@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from filters.credentials import failure, identity_part
+from filters.credentials import identity_part
 from filters.language import Shorthand, option
+from filters.methods import failure
 from filters.policy import Context, Policy, RoutePart, Stage
 
 

@@ -18,10 +18,11 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.type.matcher.v3 import path_pb2, regex_pb2, string_pb2
 from google.protobuf import duration_pb2, wrappers_pb2
 
-from filters.credentials import failure, identity_part, other_headers
+from filters.credentials import identity_part, other_headers
 from filters.identity import OidcClient, Provider
 from filters.jwt import JwtSettings, jwt_provider, requirement
 from filters.language import Mistake, Shorthand, option
+from filters.methods import failure
 from filters.newer import OAuth2PerRoute
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage, cluster_of_url
 from filters.reasons import Reason, details_begin

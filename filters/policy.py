@@ -22,9 +22,6 @@ from filters.language import DataSource, Mistake
 from filters.reasons import Reason
 from filters.rules import Rule, RuleType
 
-POLICY_SERVER = "xds/policy-server"
-"""The cluster of the policy server, which decides what Envoy cannot. The slash keeps it apart from upstreams."""
-
 
 class Stage(StrEnum):
     """The pipeline: policies run in this order, whatever order they are written in."""

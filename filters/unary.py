@@ -46,3 +46,7 @@ class RpcError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+class Busy(Exception):  # noqa: N818 - a state of the server, told to Envoy
+    """So many requests are under way that this one would not be decided in time."""

@@ -8,12 +8,12 @@ from types import MappingProxyType
 
 import pytest
 
+from filters.lookups import NODE_CLUSTER as POLICY_SERVERS
 from xds_server import rollout
 from xds_server.app import Compiler
 from xds_server.discovery.node import Node
 from xds_server.discovery.types import CLUSTER, ResourceType, of_url
 from xds_server.fleet import Fleet
-from xds_server.policy_server.run import CLUSTER as POLICY_SERVERS
 from xds_server.serving.events import Acked, Connected, Nacked
 from xds_server.serving.store import Store
 from xds_server.sources.folder import Folder

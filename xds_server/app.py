@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 
 from filters.language import Place
+from filters.lookups import NODE_CLUSTER as POLICY_SERVERS
 from xds_server.admin import Admin, Page, Pages
 from xds_server.compiler import Compiled as Compiled
 from xds_server.compiler import Compiler as Compiler
@@ -29,7 +30,6 @@ from xds_server.discovery.types import CLUSTER, ResourceType
 from xds_server.errors import EnvironmentFailed
 from xds_server.fleet import Fleet
 from xds_server.policy_server.cores import cores
-from xds_server.policy_server.run import CLUSTER as POLICY_SERVERS
 from xds_server.proving import PROVING, Prover, proving_envoy
 from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.bootstrap import bootstrap

@@ -6,11 +6,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+from filters.lookups import NODE_CLUSTER as POLICY_SERVERS
 from xds_server.compiler import Compiled
 from xds_server.discovery.snapshot import EMPTY, Snapshot
 from xds_server.discovery.types import BY_URL, CLUSTER, ResourceType
 from xds_server.fleet import Fleet
-from xds_server.policy_server.run import CLUSTER as POLICY_SERVERS
 from xds_server.proving import PROVING, Proof, Prover
 from xds_server.serving.store import Store
 from xds_server.translate import names

@@ -8,6 +8,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.service.auth.v3 import external_auth_pb2
 
 from filters import consumers, framing, passwords
+from filters.ext_authz.api_keys import KeyOwner
 from filters.ext_authz.decisions import Decision
 from filters.ext_authz.functions import Failed, told
 from filters.ext_authz.names import FAILED, PROBLEM
@@ -96,7 +97,7 @@ def failure(message: str = "") -> bytes:
 
 
 @lru_cache(MOST_CONSUMERS)
-def key(found: consumers.Found | None) -> bytes:
+def key(found: KeyOwner | None) -> bytes:
     """Whose key it is. Always a yes: Envoy judges what it says, beside the other ways to authenticate."""
     response = external_auth_pb2.CheckResponse(ok_response=external_auth_pb2.OkHttpResponse())
     answer = response.dynamic_metadata.fields[consumers.EXTENSION].struct_value.fields

@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from google.protobuf import struct_pb2
 
 from filters import framing
-from filters.consumers import Found
+from filters.ext_authz.api_keys import KeyOwner
 from filters.ext_authz.asked import Attributes, client_address
 from filters.ext_authz.decisions import Decision
 from filters.identity import NAMESPACE
@@ -30,7 +30,7 @@ def after_policy(route: within.Asked, asked: Attributes, decision: Decision) -> 
     return _entries(route, asked, identity, http.headers, partial(_header, http, decision))
 
 
-def for_key(route: within.Asked, asked: Attributes, found: Found) -> dict[str, str]:
+def for_key(route: within.Asked, asked: Attributes, found: KeyOwner) -> dict[str, str]:
     """The entries of a request whose key was found; no header is counted by."""
     headers = {one.key: text(one.raw_value) for one in asked.request.http.header_map.headers}
     identity = {descriptors.CONSUMER: struct_pb2.Value(string_value=found.consumer)}

@@ -6,7 +6,6 @@ a bounded number for each, so that one slow policy holds back neither the others
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import dis
 import inspect
@@ -18,8 +17,10 @@ from typing import Any
 
 from filters.ext_authz.decisions import Decision, Request
 from filters.ext_authz.modules import Modules
+from filters.ext_authz.sources import fault
 from filters.ext_authz.threads import Outcome, Threads
 from filters.rules import Refused
+from filters.unary import Busy
 
 THREADS = 16
 """For each function that is no coroutine."""
@@ -30,49 +31,8 @@ LOADING = 10.0
 """Seconds that the import of a policy may take."""
 
 
-class Busy(Exception):  # noqa: N818 - a state of the server, told to Envoy
-    """So many requests are under way that this one would not be decided in time."""
-
-
 class Failed(Exception):  # noqa: N818 - the policy's failure, not ours
     """The policy raised something, or did not return a Decision."""
-
-
-def fault(source: bytes, file: str, function: str) -> str | None:
-    """Why a source cannot be a policy, as far as that shows without running it."""
-    why = no_python(source, file)
-    if why is not None:
-        return why
-    if not function.isidentifier():
-        return f"'{function}' is not the name of a function"
-    if function not in _names(ast.parse(source, file)):
-        return f"{file} has no function '{function}'"
-    return None
-
-
-def no_python(source: bytes, file: str) -> str | None:
-    """Why a source cannot be run at all."""
-    try:
-        compile(ast.parse(source, file), file, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None) or 1
-        return f"{file}:{line}: {getattr(error, 'msg', error)}"
-    except (RecursionError, MemoryError):  # how Python's parser says it
-        return f"{file} is nested too deeply"
-    return None
-
-
-def _names(tree: ast.Module) -> set[str]:
-    """Names that the module may have when it was run; all of them where it imports everything of another."""
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            found |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
-    return found
 
 
 class Function:

@@ -10,9 +10,9 @@ from functools import cache, partial
 
 from envoy.service.auth.v3 import external_auth_pb2
 
-from filters.consumers import Found
 from filters.ext_authz import answers, entries
 from filters.ext_authz.answers import PERMISSION_DENIED
+from filters.ext_authz.api_keys import KeyOwner
 from filters.ext_authz.asked import Attributes
 from filters.ext_authz.decisions import Decision
 from filters.policy import header
@@ -39,7 +39,7 @@ def decide(
 
 
 def decide_for_key(
-    counting: RateLimits | None, asked: Attributes, found: Found, header: str
+    counting: RateLimits | None, asked: Attributes, found: KeyOwner, header: str
 ) -> Answer | Awaitable[Answer]:
     """Whose key it is, and what limits say to that. The script in Envoy refuses the same keys, which count for nothing.
 
@@ -93,7 +93,7 @@ def _uncounted(route: within.Asked, error: Exception) -> Told | None:
     return None if route.strict else Told(True, [])
 
 
-def _answer_for_key(found: Found, lease: str, told: Told | None) -> bytes:
+def _answer_for_key(found: KeyOwner, lease: str, told: Told | None) -> bytes:
     """Always a yes, with metadata by which the script refuses, so that it has told who calls by then."""
     passed = answers.key(found)
     if told is None:

@@ -7,17 +7,10 @@ from typing import NamedTuple
 from filters.rules import RuleType
 from protos import rules_pb2
 
-FILTER = "xds.ext_authz"
-LENIENT_FILTER = "xds.ext_authz.on_error_allow"
-"""Envoy decides for a whole filter, not for a route, what an unreachable service means."""
-NARROW_FILTER = "xds.ext_authz.headers"
-"""Which headers are shown is decided for a whole filter too: this one shows what policies say that they see."""
 PROBLEM = "problem"
 """Metadata of a refusal that leaves its body to the gateway."""
 FAILED = "failed"
 """Metadata of a refusal because the policy itself failed."""
-USAGE = "usage"
-"""What a route tells that answers consumers with their limits."""
 
 
 class Source(NamedTuple):

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
-from envoy.config.core.v3 import config_source_pb2, grpc_service_pb2, http_uri_pb2
+from envoy.config.core.v3 import config_source_pb2, http_uri_pb2
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2 as pb
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from google.protobuf import duration_pb2, wrappers_pb2
@@ -19,12 +19,13 @@ from google.protobuf.message import Message
 
 from filters import framing
 from filters.authentication import without
-from filters.ext_authz.functions import fault, no_python
 from filters.ext_authz.modules import imported
-from filters.ext_authz.names import FAILED, FILTER, LENIENT_FILTER, NARROW_FILTER, POLICY, PROBLEM, Source
+from filters.ext_authz.names import FAILED, POLICY, PROBLEM, Source
+from filters.ext_authz.sources import fault, no_python
 from filters.identity import NAMESPACE
 from filters.language import DataSource, Mistake, Shorthand, Size, option
-from filters.policy import POLICY_SERVER, Context, HttpFilter, Policy, RoutePart, Stage
+from filters.lookups import FILTER, LENIENT_FILTER, NARROW_FILTER, POLICY_SERVER, grpc_service
+from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.rate_limit import within
 from filters.reasons import Reason, details
 from filters.rules import Rule
@@ -177,11 +178,6 @@ def _duration(value: timedelta) -> duration_pb2.Duration:
     return result
 
 
-def _grpc(cluster: str, timeout: timedelta) -> grpc_service_pb2.GrpcService:
-    envoy = grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=cluster)
-    return grpc_service_pb2.GrpcService(envoy_grpc=envoy, timeout=_duration(timeout))
-
-
 def _listed(names: Iterable[str]) -> string_pb2.ListStringMatcher:
     patterns = [
         string_pb2.StringMatcher(prefix=name[:-1].lower())
@@ -215,7 +211,7 @@ _RULES = mutation_rules_pb2.HeaderMutationRules(
 
 def _filter(name: str, *, lenient: bool) -> HttpFilter:
     config = pb.ExtAuthz(
-        grpc_service=_grpc(POLICY_SERVER, timedelta(milliseconds=200)),
+        grpc_service=grpc_service(timedelta(milliseconds=200)),
         transport_api_version=config_source_pb2.V3,
         failure_mode_allow=lenient,
         metadata_context_namespaces=[NAMESPACE],
@@ -333,7 +329,7 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
             checks.http_service.CopyFrom(_http(settings.http, settings.timeout))
         else:
             time = settings.timeout + (within.TIME if within.policy_decides(context) else timedelta())
-            checks.grpc_service.CopyFrom(_grpc(settings.grpc or POLICY_SERVER, time))
+            checks.grpc_service.CopyFrom(grpc_service(time, settings.grpc or POLICY_SERVER))
         if settings.body is not None:
             checks.with_request_body.CopyFrom(
                 pb.BufferSettings(

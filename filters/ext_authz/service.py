@@ -15,14 +15,17 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from filters import consumers, passwords
 from filters.ext_authz import answers, limits
+from filters.ext_authz.api_keys import KeyIndex
 from filters.ext_authz.asked import Attributes, identity, request
 from filters.ext_authz.decisions import Decision
-from filters.ext_authz.functions import Busy, Failed, Function, load
-from filters.ext_authz.names import POLICY, USAGE
+from filters.ext_authz.functions import Failed, Function, load
+from filters.ext_authz.names import POLICY
+from filters.ext_authz.passwords import Missing, Passwords
+from filters.lookups import USAGE
 from filters.rate_limit import within
 from filters.rate_limit.service import RateLimits
 from filters.rules import Service, Table
-from filters.unary import RpcError, UnaryMethod
+from filters.unary import Busy, RpcError, UnaryMethod
 from protos import rules_pb2
 
 log = logging.getLogger(__name__)
@@ -62,8 +65,8 @@ class Authorization:
         self._counting = counting
         self.functions: Table[Function] = Table(POLICY, _function, self._policies_changed)
         self._leaving: Mapping[str, tuple[Function, float]] = {}
-        self.keys = consumers.Keys()
-        self.passwords = passwords.Passwords()
+        self.keys = KeyIndex()
+        self.passwords = Passwords()
         self._clock = clock
         decisions = Counter(
             "xds_policy_decisions",
@@ -205,7 +208,7 @@ class Authorization:
         list_name = asked.context_extensions[passwords.EXTENSION]
         try:
             user = await self.passwords.user(list_name, asked.request.http.header_map.headers)
-        except passwords.Missing:
+        except Missing:
             self._count("basic_auth", "missing")
             raise RpcError(UNAVAILABLE, f"the users of {list_name} are not here yet") from None
         except Busy as busy:

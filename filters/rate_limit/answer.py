@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from filters.rate_limit.algorithms import Limit, TokenBucket, Unit
 from filters.rate_limit.calendar import SECOND
-from filters.rate_limit.limiter import Decision, Figure
+from filters.rate_limit.decision import Decision, Figure
 from filters.reasons import REASON_HEADER
 
 X_RATELIMIT = "x-ratelimit"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter
 
 from filters.rate_limit.calendar import SECOND
-from filters.rate_limit.limiter import Decision, Figure, Hit
+from filters.rate_limit.decision import Decision, Figure, Hit
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from envoy.service.ratelimit.v3 import rls_pb2
 from filters.rate_limit.algorithms import FixedWindow
 from filters.rate_limit.answer import seconds
 from filters.rate_limit.calendar import Window
+from filters.rate_limit.decision import Decision, Figure, Hit
 from filters.rate_limit.imported import MOST, Domain, Imported
-from filters.rate_limit.limiter import Decision, Figure, Hit
 
 _RESPONSE = rls_pb2.RateLimitResponse
 _UNITS: Mapping[int, Window] = {

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from filters.rate_limit import wire
 from filters.rate_limit.algorithms import Counter
 from filters.rate_limit.circuit import Circuit
-from filters.rate_limit.limiter import Decision, Hit
+from filters.rate_limit.decision import Decision, Hit
 from filters.rate_limit.patience import Watch
 
 DEADLINE = 0.4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from envoy.config.core.v3 import config_source_pb2, grpc_service_pb2
+from envoy.config.core.v3 import config_source_pb2
 from envoy.config.ratelimit.v3 import rls_pb2
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2
@@ -15,7 +15,8 @@ from google.protobuf.message import Message
 from filters.language import Mistake
 from filters.language.options import OFF
 from filters.limits import ConcurrencyLimit, Limit, Quota, repeated_windows
-from filters.policy import NOTHING, POLICY_SERVER, Context, HttpFilter, Levels, Policy, RoutePart, Stage
+from filters.lookups import grpc_service
+from filters.policy import NOTHING, Context, HttpFilter, Levels, Policy, RoutePart, Stage
 from filters.rate_limit import answer, descriptors, local, within
 from filters.rate_limit.applying import OnRoute, Styles, local_places, on_route, places
 from filters.rate_limit.rules import LIMITS, each, of_plan, shared
@@ -76,9 +77,8 @@ def _asked(found: OnRoute, context: Context) -> Iterator[tuple[str, Message]]:
 
 
 def _filter(name: str, *, strict: bool) -> HttpFilter:
-    service = rls_pb2.RateLimitServiceConfig(transport_api_version=config_source_pb2.V3)
-    service.grpc_service.envoy_grpc.CopyFrom(
-        grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=POLICY_SERVER)
+    service = rls_pb2.RateLimitServiceConfig(
+        transport_api_version=config_source_pb2.V3, grpc_service=grpc_service()
     )
     config = rate_limit_pb2.RateLimit(
         domain=descriptors.DOMAIN,

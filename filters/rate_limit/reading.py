@@ -9,7 +9,7 @@ from typing import Any
 
 from filters.rate_limit import answer, descriptors
 from filters.rate_limit.calendar import SECOND
-from filters.rate_limit.limiter import Decision, Figure, Hit
+from filters.rate_limit.decision import Decision, Figure, Hit
 from filters.rate_limit.rules import Counted
 from filters.rate_limit.service import RateLimits, key
 

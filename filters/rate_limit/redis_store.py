@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError, R
 from filters.rate_limit.algorithms import Concurrency, FixedWindow, TokenBucket
 from filters.rate_limit.calendar import SECOND, end_of, has_even_windows
 from filters.rate_limit.circuit import Circuit
-from filters.rate_limit.limiter import Decision, Figure, Hit
+from filters.rate_limit.decision import Decision, Figure, Hit
 from filters.rate_limit.patience import patience
 
 SCRIPT = resources.files("filters").joinpath("lua", "limits.lua").read_text()

@@ -15,9 +15,10 @@ from filters.limits import MOST
 from filters.rate_limit import algorithms as state
 from filters.rate_limit import answer, descriptors, elsewhere, requests, responses
 from filters.rate_limit.circuit import FullMemory
+from filters.rate_limit.decision import Decision, Hit
 from filters.rate_limit.imported import Domain
 from filters.rate_limit.keys import bounded
-from filters.rate_limit.limiter import Decision, Hit, Memory
+from filters.rate_limit.limiter import Memory
 from filters.rate_limit.rules import LIMITS, Counted, load
 from filters.rules import Service, Table
 from filters.unary import RpcError, UnaryMethod, Undoable

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 
-from envoy.config.core.v3 import grpc_service_pb2
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
-from google.protobuf import duration_pb2
 
-from filters.ext_authz.names import FILTER, USAGE
 from filters.language import Mistake
+from filters.lookups import FILTER, USAGE, grpc_service
 from filters.methods import methods
-from filters.policy import NOTHING, POLICY_SERVER, Context, Policy, RoutePart, Stage
+from filters.policy import NOTHING, Context, Policy, RoutePart, Stage
 from filters.rate_limit.applying import OnRoute, on_route
 
-TIMEOUT = duration_pb2.Duration(nanos=500_000_000)
+TIMEOUT = timedelta(milliseconds=500)
 
 
 class Usage(Policy[bool]):
@@ -45,11 +44,8 @@ class Usage(Policy[bool]):
     def on_route(self, settings: bool, context: Context) -> RoutePart:
         if not settings:
             return NOTHING
-        service = grpc_service_pb2.GrpcService(
-            envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=POLICY_SERVER), timeout=TIMEOUT
-        )
         checks = ext_authz_pb2.CheckSettings(
-            context_extensions={USAGE: _said(on_route(context))}, grpc_service=service
+            context_extensions={USAGE: _said(on_route(context))}, grpc_service=grpc_service(TIMEOUT)
         )
         return RoutePart(filter_configs={FILTER: ext_authz_pb2.ExtAuthzPerRoute(check_settings=checks)})
 

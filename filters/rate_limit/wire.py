@@ -15,7 +15,8 @@ from dataclasses import fields
 from typing import Any
 
 from filters.rate_limit.algorithms import Concurrency, Counter, FixedWindow, Limit, SlidingWindow, TokenBucket
-from filters.rate_limit.limiter import Decision, Figure, Hit, Memory
+from filters.rate_limit.decision import Decision, Figure, Hit
+from filters.rate_limit.limiter import Memory
 
 ANNOUNCE, DECIDE, CHARGE, RELEASE, RESET, LIST = range(6)
 HELLO = "counters"

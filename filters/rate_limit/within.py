@@ -11,9 +11,8 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import lru_cache
 
-from filters.credentials import failed, keys_elsewhere
 from filters.language.options import OFF
-from filters.methods import methods
+from filters.methods import failed, keys_elsewhere, methods
 from filters.policy import Context
 from filters.rate_limit import answer
 from filters.rate_limit.applying import local_places, on_route

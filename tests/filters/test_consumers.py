@@ -1,4 +1,4 @@
-"""Keys of consumers as a policy server holds them: they come, change hands, expire and go."""
+"""KeyIndex of consumers as a policy server holds them: they come, change hands, expire and go."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filters import api_key
-from filters.consumers import CONSUMER, Found, Keys, key_of
-from filters.credentials import MOST_KEYS, keys_elsewhere, script
+from filters.consumers import CONSUMER
+from filters.credentials import script
+from filters.ext_authz.api_keys import KeyIndex, KeyOwner, key_of
 from filters.identity import ApiKey, Consumer
+from filters.methods import MOST_KEYS, keys_elsewhere
 from filters.policy import Context
 from tests.support.identity_cases import sha256
 
@@ -28,37 +30,37 @@ def body(name: str, one: Consumer) -> bytes:
     return CONSUMER.build(name, one).SerializeToString()
 
 
-def find(keys: Keys, key: str) -> Found | None:
+def find(keys: KeyIndex, key: str) -> KeyOwner | None:
     return keys.find(RULE, [base_pb2.HeaderValue(key="x-api-key", raw_value=key.encode())])
 
 
 def test_a_key_names_its_consumer_and_plan() -> None:
-    keys = Keys()
+    keys = KeyIndex()
     keys.table.replace({"a": body("a", consumer("one", "two")), "b": body("b", consumer("x", plan=None))}, ())
-    assert find(keys, "two") == Found("a", "pro", 0)
-    assert find(keys, "x") == Found("b", "", 0)
+    assert find(keys, "two") == KeyOwner("a", "pro", 0)
+    assert find(keys, "x") == KeyOwner("b", "", 0)
     assert find(keys, "three") is None
 
 
 def test_a_key_that_was_taken_away_is_unknown_and_the_others_stay() -> None:
-    keys = Keys()
+    keys = KeyIndex()
     keys.table.replace({"a": body("a", consumer("one", "two"))}, ())
     keys.table.replace({"a": body("a", consumer("two"))}, ())
-    assert (find(keys, "one"), find(keys, "two")) == (None, Found("a", "pro", 0))
+    assert (find(keys, "one"), find(keys, "two")) == (None, KeyOwner("a", "pro", 0))
     keys.table.replace({}, ["a"])
     assert keys.current == {}
 
 
 def test_a_key_that_changes_hands_belongs_to_the_new_owner_in_whatever_order_they_come() -> None:
-    keys = Keys()
+    keys = KeyIndex()
     keys.table.replace({"a": body("a", consumer("one"))}, ())
     keys.table.replace({"b": body("b", consumer("one"))}, ())
     keys.table.replace({}, ["a"])
-    assert find(keys, "one") == Found("b", "pro", 0)
+    assert find(keys, "one") == KeyOwner("b", "pro", 0)
 
 
 def test_the_end_of_a_key_is_in_unix_seconds() -> None:
-    keys = Keys()
+    keys = KeyIndex()
     keys.table.replace({"a": body("a", consumer("one", not_after="2027-01-31"))}, ())
     found = find(keys, "one")
     assert found is not None
@@ -66,7 +68,7 @@ def test_the_end_of_a_key_is_in_unix_seconds() -> None:
 
 
 def test_a_key_of_another_length_than_anybody_has_is_not_looked_up() -> None:
-    keys = Keys()
+    keys = KeyIndex()
     keys.table.replace({"a": body("a", consumer("x" * 2000))}, ())
     assert find(keys, "x" * 2000) is None
 
@@ -77,7 +79,7 @@ def test_a_key_of_another_length_than_anybody_has_is_not_looked_up() -> None:
     )
 )
 def test_whatever_changes_the_index_is_that_of_a_fresh_start(states: list[dict[str, set[str]]]) -> None:
-    keys, before = Keys(), dict[str, bytes]()
+    keys, before = KeyIndex(), dict[str, bytes]()
     for state in states:
         owned: set[str] = set()
         bodies = {}
@@ -86,7 +88,7 @@ def test_whatever_changes_the_index_is_that_of_a_fresh_start(states: list[dict[s
             owned |= wanted
         changed = {name: one for name, one in bodies.items() if before.get(name) != one}
         keys.table.replace(changed, before.keys() - bodies.keys())
-        fresh = Keys()
+        fresh = KeyIndex()
         fresh.table.replace(bodies, ())
         assert keys.current == fresh.current
         before = bodies

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filters.authentication import protected
-from filters.credentials import conflicts, lua, script
+from filters.credentials import script
 from filters.htpasswd import read
 from filters.identity import ApiKey, Consumer, ConsumerJwt, ConsumerPassword, Jwks, Provider
 from filters.language import Mistake
+from filters.lua_literals import lua
 from filters.policy import Context
+from filters.shared_credentials import conflicts
 
 KEY = ApiKey(sha256="a" * 64)
 

@@ -14,11 +14,12 @@ from envoy.config.core.v3 import base_pb2
 from filters import passwords
 from filters.basic_auth import BasicAuth, BasicAuthSettings
 from filters.credentials import FILTER
-from filters.ext_authz.functions import Busy
+from filters.ext_authz.passwords import WAITING, Missing, Passwords, credentials_of
 from filters.identity import Consumer, ConsumerPassword
 from filters.language.datasource import SecretSource
-from filters.passwords import USERS, WAITING, Missing, Passwords, credentials_of
+from filters.passwords import USERS
 from filters.policy import Context
+from filters.unary import Busy
 
 FILE = SecretSource(file="users")
 
@@ -61,10 +62,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return found
 
 
+def with_users(passwords: Passwords) -> Passwords:
+    assert passwords.table.replace({"file": body(("ann", ANN), ("bob", BOB), ("quick", ""))}, ()) == {}
+    return passwords
+
+
 @pytest.fixture
 def held() -> Iterator[Passwords]:
-    one = Passwords()
-    assert one.table.replace({"file": body(("ann", ANN), ("bob", BOB), ("quick", ""))}, ()) == {}
+    one = with_users(Passwords())
     yield one
     one.close()
 
@@ -146,12 +151,13 @@ async def test_the_loop_is_free_and_beyond_the_limit_requests_are_refused_at_onc
     assert await held.user("file", headers("ann", "ann's")) == "ann"
 
 
-async def test_no_more_are_remembered_than_may_be(held: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "REMEMBERED", 1)
+async def test_no_more_are_remembered_than_may_be() -> None:
+    held = with_users(Passwords(remembered=1))
     for _ in range(2):
         assert await held.user("file", headers("ann", "ann's")) == "ann"
         assert await held.user("file", headers("bob", "bob's")) == "bob"
     assert list(held._right) == [BOB.encode()]
+    held.close()
 
 
 async def test_a_list_that_has_not_come_is_said_to_be_missing(held: Passwords) -> None:

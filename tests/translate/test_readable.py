@@ -55,3 +55,13 @@ def test_an_any_of_a_well_known_type_reads_as_the_library_reads_it() -> None:
     packed.Pack(struct_pb2.Struct(fields={"x": struct_pb2.Value(string_value="y")}))
     message = extension_pb2.TypedExtensionConfig(name="n", typed_config=packed)
     assert plain(message) == _library(message)
+
+
+def test_keys_of_maps_are_sorted_so_that_two_runs_print_the_same() -> None:
+    fields = {str(number): struct_pb2.Value(number_value=number) for number in range(9, -1, -1)}
+    message = base_pb2.Metadata(
+        filter_metadata={"b": struct_pb2.Struct(fields=fields), "a": struct_pb2.Struct()}
+    )
+    metadata = plain(message)["filter_metadata"]
+    assert list(metadata) == ["a", "b"]
+    assert list(metadata["b"]) == [str(number) for number in range(10)]

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from filters import POLICIES
 from filters.authentication import protected
-from filters.credentials import conflicts
 from filters.identity import Consumer
 from filters.jwt import doubts
 from filters.language import Mistake, Path, Problem
@@ -19,6 +18,7 @@ from filters.language.options import OFF
 from filters.language.problems import did_you_mean, shown
 from filters.policy import Context, Policy
 from filters.reasons import BY_STATUS, OTHER, REASONS
+from filters.shared_credentials import conflicts
 from xds_server.gateway import precedence
 from xds_server.gateway.files import File
 from xds_server.gateway.model import escapes

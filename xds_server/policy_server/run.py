@@ -16,6 +16,7 @@ from typing import Any
 from envoy.config.core.v3 import base_pb2
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from filters.lookups import NODE_CLUSTER
 from filters.rules import Service
 from xds_server.admin import NONE, Actions, Admin, Page, Pages
 from xds_server.errors import EnvironmentFailed
@@ -30,8 +31,6 @@ from xds_server.unary_server.accepting import Shared
 
 log = logging.getLogger(__name__)
 
-CLUSTER = "policy-servers"
-"""The node cluster under which policy servers ask, apart from Envoys."""
 NOBODY = "none"
 """As the control plane's address: there is none, and nothing to wait for."""
 PATIENCE = 3.0
@@ -197,4 +196,4 @@ def _status(server: PolicyServer, client: Client, rules: Rules) -> dict[str, Any
 
 def _node(options: Options) -> base_pb2.Node:
     name = options.node_id or f"policy-server@{socket.gethostname()}"
-    return base_pb2.Node(id=name, cluster=CLUSTER, user_agent_name="xds policy-server")
+    return base_pb2.Node(id=name, cluster=NODE_CLUSTER, user_agent_name="xds policy-server")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from filters.policy import POLICY_SERVER as POLICY_SERVER
+from filters.lookups import POLICY_SERVER as POLICY_SERVER
 from filters.policy import cluster_of_url as cluster_of_url
 
 

@@ -66,7 +66,7 @@ def _field(field: FieldDescriptor) -> Convert:
     kind = field.message_type
     if kind is not None and kind.GetOptions().map_entry:
         one = _single(kind.fields_by_name["value"])
-        return lambda entries: {_key(key): one(entries[key]) for key in entries}
+        return lambda entries: {_key(key): one(entries[key]) for key in sorted(entries)}
     one = _single(field)
     return (lambda values: [one(value) for value in values]) if field.is_repeated else one
 
@@ -122,14 +122,14 @@ def _any(value: any_pb2.Any) -> Any:
 
 
 def _by_library(value: Message) -> Any:
-    """Values whose JSON is none of their fields, such as Struct; mappings are plain ones, as YAML wants them."""
-    return _unordered(json_format.MessageToDict(value, preserving_proto_field_name=True))
+    """Values whose JSON is none of their fields, such as Struct. Protobuf's order of keys changes between runs."""
+    return _sorted(json_format.MessageToDict(value, preserving_proto_field_name=True))
 
 
-def _unordered(value: Any) -> Any:
+def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _unordered(one) for key, one in value.items()}
-    return [_unordered(one) for one in value] if isinstance(value, list) else value
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(one) for one in value] if isinstance(value, list) else value
 
 
 def _redact(value: dict[str, Any]) -> None:

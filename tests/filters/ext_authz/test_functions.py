@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from filters.ext_authz import Request, allow
-from filters.ext_authz.functions import THREADS, WAITING, Busy, Failed, Function, fault, load
+from filters.ext_authz.functions import THREADS, WAITING, Failed, Function, load
+from filters.ext_authz.sources import fault
 from filters.rules import Refused
+from filters.unary import Busy
 
 ASKED = Request()
 GOOD = b"from filters.ext_authz import allow\ndef check(request):\n    return allow({'x': VALUE})\nVALUE = 'one'\n"

@@ -14,15 +14,16 @@ from envoy.service.auth.v3 import external_auth_pb2
 from google.protobuf import json_format
 from prometheus_client import CollectorRegistry
 
-from filters.consumers import Found
 from filters.ext_authz import Decision as PolicyDecision
 from filters.ext_authz import allow, answers
+from filters.ext_authz.api_keys import KeyOwner
 from filters.ext_authz.asked import client_address
 from filters.ext_authz.entries import after_policy
 from filters.ext_authz.limits import decide, decide_for_key
 from filters.identity import NAMESPACE
 from filters.rate_limit import descriptors, within
-from filters.rate_limit.limiter import Decision, Hit, Memory
+from filters.rate_limit.decision import Decision, Hit
+from filters.rate_limit.limiter import Memory
 from filters.rate_limit.service import RateLimits
 from filters.unary import Undoable
 from protos import limits_pb2
@@ -165,7 +166,7 @@ def looked_up(counting: RateLimits, not_after: int = 0, *keys: str) -> dict[str,
     request = asked()
     for value in keys or ("k",):
         request.request.http.header_map.headers.add(key="x-api-key", raw_value=value.encode())
-    answer = decide_for_key(counting, request, Found("acme", "", not_after), "x-api-key")
+    answer = decide_for_key(counting, request, KeyOwner("acme", "", not_after), "x-api-key")
     assert isinstance(answer, bytes)
     response = external_auth_pb2.CheckResponse.FromString(answer)
     assert response.HasField("ok_response")
@@ -200,7 +201,7 @@ def test_what_the_script_refuses_takes_nothing(not_after: int, keys: tuple[str, 
 def test_a_lookup_that_nobody_counts_is_refused_where_limits_are_strict() -> None:
     request = asked(replace(ROUTE, strict=True))
     request.request.http.header_map.headers.add(key="x-api-key", raw_value=b"k")
-    answer = decide_for_key(limits(Broken()), request, Found("acme", "", 0), "x-api-key")
+    answer = decide_for_key(limits(Broken()), request, KeyOwner("acme", "", 0), "x-api-key")
     assert isinstance(answer, bytes)
     response = external_auth_pb2.CheckResponse.FromString(answer)
     assert response.dynamic_metadata["limits"]["reason"] == "rate_limit_unavailable"

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from filters.rate_limit.algorithms import Concurrency, FixedWindow, Limit, SlidingWindow, TokenBucket
 from filters.rate_limit.calendar import LENGTHS, SECOND, end_of
-from filters.rate_limit.limiter import Hit, Memory
+from filters.rate_limit.decision import Hit
+from filters.rate_limit.limiter import Memory
 
 START = 1_792_890_000_000_000
 """In October 2026, days before most of Europe sets its clocks back."""

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from filters.rate_limit import circuit, owner_store
 from filters.rate_limit.algorithms import Concurrency, FixedWindow, TokenBucket
 from filters.rate_limit.circuit import FAILURES
-from filters.rate_limit.limiter import Decision, Hit
+from filters.rate_limit.decision import Decision, Hit
 from filters.rate_limit.owner_store import DEADLINE, OwnerStore
 from tests.support.owner import OwnerProcess
 

@@ -18,7 +18,8 @@ from filters.rate_limit.algorithms import Concurrency, FixedWindow, Limit, Slidi
 from filters.rate_limit.answer import retry_after
 from filters.rate_limit.calendar import SECOND
 from filters.rate_limit.circuit import FAILURES
-from filters.rate_limit.limiter import Decision, Hit, Memory
+from filters.rate_limit.decision import Decision, Hit
+from filters.rate_limit.limiter import Memory
 from filters.rate_limit.redis_store import AT_ONCE, DEADLINE, MOST_WAITING, UNDER_WAY, RedisStore, connect
 from tests.support.valkey import Cluster, SentinelServer, Valkey
 from xds_server.policy_server.server import PolicyServer

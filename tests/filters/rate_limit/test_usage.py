@@ -10,11 +10,11 @@ from envoy.service.auth.v3 import external_auth_pb2
 from prometheus_client import CollectorRegistry
 
 from filters.api_key import ApiKey
-from filters.ext_authz.names import USAGE
 from filters.ext_authz.policy import ExtAuthzSettings
 from filters.ext_authz.service import Authorization
 from filters.identity import NAMESPACE, Plan
 from filters.limits import Limit
+from filters.lookups import USAGE
 from filters.policy import Context
 from filters.rate_limit.reading import reader
 from filters.rate_limit.redis_store import RedisStore, connect

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from filters.rate_limit import wire
 from filters.rate_limit.algorithms import Concurrency, FixedWindow, Limit, SlidingWindow, TokenBucket
 from filters.rate_limit.calendar import SECOND
-from filters.rate_limit.limiter import Decision, Hit, Memory
+from filters.rate_limit.decision import Decision, Hit
+from filters.rate_limit.limiter import Memory
 
 START = 1_792_890_000_000_000
 LIMITS: tuple[Limit, ...] = (

@@ -9,12 +9,12 @@ import pytest
 from filters import POLICIES, authorize, consumers, credentials, passwords
 from filters.api_key import ApiKey
 from filters.basic_auth import BasicAuth
-from filters.credentials import MOST_KEYS
-from filters.ext_authz.names import FILTER, LENIENT_FILTER, NARROW_FILTER
 from filters.ext_authz.policy import ExtAuthzSettings, PythonFunction
 from filters.identity import ApiKey as KeyHash
 from filters.identity import Consumer, Plan
 from filters.limits import ConcurrencyLimit, Limit
+from filters.lookups import FILTER, LENIENT_FILTER, NARROW_FILTER
+from filters.methods import MOST_KEYS
 from filters.policy import Context, Levels
 from filters.rate_limit import local, local_headers, within
 from filters.rate_limit.policy import FILTER as LIMITS_FILTER

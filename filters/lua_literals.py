@@ -1,0 +1,22 @@
+"""Values as Lua writes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+
+def lua(value: Any) -> str:
+    """A value as Lua writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"[{lua(key)}]={lua(one)}" for key, one in sorted(value.items())) + "}"
+    if isinstance(value, str):
+        return (
+            '"'
+            + re.sub(rb"[^ !#-\[\]-~]", lambda match: b"\\%03d" % match[0][0], value.encode()).decode()
+            + '"'
+        )
+    return "{" + ",".join(map(lua, value)) + "}"
