@@ -19,14 +19,14 @@ from envoy.service.ratelimit.v3 import rls_pb2
 from prometheus_client import CollectorRegistry
 
 from benchmarks.load import cpu, get, measure
-from filters.methods import MOST_KEYS
-from filters.rate_limit.algorithms import FixedWindow, Limit, SlidingWindow, TokenBucket
-from filters.rate_limit.decision import Decision, Hit
-from filters.rate_limit.limiter import Memory
-from filters.rate_limit.owner_store import OwnerStore
-from filters.rate_limit.redis_store import RedisStore, connect
-from filters.rate_limit.rules import LIMITS
-from filters.rate_limit.service import RateLimits, microseconds
+from filters.model.methods import MOST_KEYS
+from filters.rate_limit.engine.algorithms import FixedWindow, Limit, SlidingWindow, TokenBucket
+from filters.rate_limit.engine.decision import Decision, Hit
+from filters.rate_limit.engine.memory import Memory
+from filters.rate_limit.limit_rules import LIMITS
+from filters.rate_limit.server.service import RateLimits, microseconds
+from filters.rate_limit.stores.owner_client import OwnerStore
+from filters.rate_limit.stores.redis import RedisStore, connect
 from protos import limits_pb2
 from tests.support.gateway import Gateway, write
 from tests.support.owner import OwnerProcess

@@ -18,7 +18,7 @@ from benchmarks.gateways import gateway, write
 from benchmarks.tables import HEADS, row, show
 from tests.support.running import Running
 from tests.support.wait import wait_for
-from xds_server.compiler import Compiler
+from xds_server.control_plane.compiler import Compiler
 from xds_server.sources.folder import Folder
 
 ROUTES, UPSTREAMS, FILES, ROUNDS = 10_000, 1_000, 200, 5

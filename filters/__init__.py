@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from filters.api_key import ApiKey
-from filters.authentication import Authentication
-from filters.authorize import Authorize
-from filters.basic_auth import BasicAuth
+from filters.authorization.authorize import Authorize
 from filters.compression import Compression
 from filters.cors import Cors
 from filters.csrf import Csrf
@@ -13,10 +10,13 @@ from filters.ext_authz.policy import ExtAuthz
 from filters.fault import Fault
 from filters.grpc_web import GrpcWeb
 from filters.headers import RequestHeaders, ResponseHeaders
+from filters.identity.api_key import ApiKey
+from filters.identity.authentication import Authentication
+from filters.identity.basic_auth import BasicAuth
+from filters.identity.jwt import Jwt
+from filters.identity.mtls import Mtls
+from filters.identity.oidc import Oidc
 from filters.ip_access import IpAccess
-from filters.jwt import Jwt
-from filters.mtls import Mtls
-from filters.oidc import Oidc
 from filters.policy import Policy
 from filters.rate_limit.policy import Concurrent, LimitHeaders, PlanLimits, QuotaLimit, RateLimit
 from filters.rate_limit.usage import Usage

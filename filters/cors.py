@@ -23,7 +23,7 @@ from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.reasons import Reason
 
 FILTER = "xds.cors"
-_SCRIPT = resources.files("filters").joinpath("lua", "cors.lua").read_text()
+_SCRIPT = resources.files(__package__).joinpath("cors.lua").read_text()
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@\s*]+)")
 _SUBDOMAINS = re.compile(r"(https?)://\*\.([^/?#@\s*]+)")
 _HOST = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")

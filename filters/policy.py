@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from envoy.config.core.v3 import base_pb2
 from google.protobuf.message import Message
 
-from filters.identity import Consumer, Plan, Provider
 from filters.language import DataSource, Mistake
+from filters.model.identity import Consumer, Plan, Provider
 from filters.reasons import Reason
 from filters.rules import Rule, RuleType
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from xds_server.cli.main import main, parser
-from xds_server.compiler import Compiler
+from xds_server.control_plane.compiler import Compiler
 from xds_server.sources.folder import read_folder
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,25 +18,25 @@ from typing import Any
 import grpc
 
 from filters.language import Place
-from filters.lookups import NODE_CLUSTER as POLICY_SERVERS
+from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from xds_server.admin import Admin, Page, Pages
-from xds_server.compiler import Compiled as Compiled
-from xds_server.compiler import Compiler as Compiler
-from xds_server.control import Control, Serving
+from xds_server.control_plane.compiler import Compiled as Compiled
+from xds_server.control_plane.compiler import Compiler as Compiler
+from xds_server.control_plane.control_loop import Control, Serving
+from xds_server.control_plane.fleet import Fleet
+from xds_server.control_plane.prover import PROVING, Prover, proving_envoy
+from xds_server.control_plane.readiness import Ready
+from xds_server.control_plane.rollout import Rollout
 from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.stream import Limits
 from xds_server.discovery.types import CLUSTER, ResourceType
 from xds_server.errors import EnvironmentFailed
-from xds_server.fleet import Fleet
-from xds_server.policy_server.cores import cores
-from xds_server.proving import PROVING, Prover, proving_envoy
+from xds_server.processes.cpus import cores
+from xds_server.processes.process import Process
 from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.bootstrap import bootstrap
-from xds_server.proxy.process import Process
-from xds_server.proxy.supervisor import Supervisor
-from xds_server.ready import Ready
-from xds_server.rollout import Rollout
+from xds_server.proxy.envoy import Supervisor
 from xds_server.serving import groups, metrics, tls
 from xds_server.serving.events import Held
 from xds_server.serving.persistence import LastGood

@@ -10,13 +10,13 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from benchmarks.unary_server import POLICY
+from filters.check.service import Authorization
 from filters.ext_authz.functions import Function, load
 from filters.ext_authz.names import POLICY as PYTHON_POLICY
 from filters.ext_authz.names import Source
-from filters.ext_authz.service import Authorization
-from filters.limits import Limit
-from filters.rate_limit.rules import LIMITS
-from filters.rate_limit.service import RateLimits
+from filters.model.limits import Limit
+from filters.rate_limit.limit_rules import LIMITS
+from filters.rate_limit.server.service import RateLimits
 from filters.unary import UnaryMethod
 
 THREADS = 16

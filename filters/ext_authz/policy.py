@@ -18,15 +18,15 @@ from google.protobuf import duration_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
 from filters import framing
-from filters.authentication import without
 from filters.ext_authz.modules import imported
 from filters.ext_authz.names import FAILED, POLICY, PROBLEM, Source
 from filters.ext_authz.sources import fault, no_python
-from filters.identity import NAMESPACE
+from filters.identity.authentication import without
 from filters.language import DataSource, Mistake, Shorthand, Size, option
-from filters.lookups import FILTER, LENIENT_FILTER, NARROW_FILTER, POLICY_SERVER, grpc_service
+from filters.model.identity import NAMESPACE
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
-from filters.rate_limit import within
+from filters.policy_server import FILTER, LENIENT_FILTER, NARROW_FILTER, POLICY_SERVER, grpc_service
+from filters.rate_limit import one_call
 from filters.reasons import Reason, details
 from filters.rules import Rule
 
@@ -276,7 +276,7 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
     enforced_by = "policy server, or an upstream"
     rule_types = (POLICY,)
     reasons = (
-        *within.REASONS,
+        *one_call.REASONS,
         Reason(
             name="ext_authz_failed",
             title="The decision failed",
@@ -328,7 +328,7 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
         if settings.http is not None:
             checks.http_service.CopyFrom(_http(settings.http, settings.timeout))
         else:
-            time = settings.timeout + (within.TIME if within.policy_decides(context) else timedelta())
+            time = settings.timeout + (one_call.TIME if one_call.policy_decides(context) else timedelta())
             checks.grpc_service.CopyFrom(grpc_service(time, settings.grpc or POLICY_SERVER))
         if settings.body is not None:
             checks.with_request_body.CopyFrom(
@@ -339,7 +339,7 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
                 )
             )
         name = LENIENT_FILTER if settings.on_error == "allow" else FILTER
-        if name == FILTER and settings.headers is not None and not within.policy_decides(context):
+        if name == FILTER and settings.headers is not None and not one_call.policy_decides(context):
             name = NARROW_FILTER  # limits that are decided here may count by any header
         own = {name: pb.ExtAuthzPerRoute(check_settings=checks)}
         return RoutePart(filter_configs={**own, **_without(settings)})
@@ -358,8 +358,8 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
             told["body"] = "true"
         if settings.headers is not None:
             told["headers"] = ",".join(name.lower() for name in settings.headers)
-        if within.policy_decides(context):
-            told |= within.extensions(context)
+        if one_call.policy_decides(context):
+            told |= one_call.extensions(context)
         return told
 
     def rules(self, used: Iterable[ExtAuthzSettings], context: Context) -> Iterator[Rule]:

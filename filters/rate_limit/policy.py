@@ -14,12 +14,13 @@ from google.protobuf.message import Message
 
 from filters.language import Mistake
 from filters.language.options import OFF
-from filters.limits import ConcurrencyLimit, Limit, Quota, repeated_windows
-from filters.lookups import grpc_service
+from filters.model.limits import ConcurrencyLimit, Limit, Quota, repeated_windows
 from filters.policy import NOTHING, Context, HttpFilter, Levels, Policy, RoutePart, Stage
-from filters.rate_limit import answer, descriptors, local, within
-from filters.rate_limit.applying import OnRoute, Styles, local_places, on_route, places
-from filters.rate_limit.rules import LIMITS, each, of_plan, shared
+from filters.policy_server import grpc_service
+from filters.rate_limit import client_headers, one_call
+from filters.rate_limit.effective import OnRoute, Styles, local_places, on_route, places
+from filters.rate_limit.envoy import descriptors, local
+from filters.rate_limit.limit_rules import LIMITS, each, of_plan, shared
 from filters.reasons import Reason, details
 from filters.rules import Rule
 
@@ -27,7 +28,7 @@ FILTER = "xds.rate_limit"
 STRICT_FILTER = "xds.rate_limit.strict"
 """The same, which answers 503 where no decision comes: `on_error` holds for a whole filter."""
 TIMEOUT = duration_pb2.Duration()
-TIMEOUT.FromTimedelta(within.TIME)
+TIMEOUT.FromTimedelta(one_call.TIME)
 
 
 def _entries(found: OnRoute, context: Context) -> Iterator[descriptors.Action]:
@@ -36,14 +37,14 @@ def _entries(found: OnRoute, context: Context) -> Iterator[descriptors.Action]:
         yield descriptors.word(descriptors.RULE, name)
     if found.plans:
         yield descriptors.word(descriptors.PLANS, "true")
-    for style in context.beside.get("limit_headers", answer.STYLES):
+    for style in context.beside.get("limit_headers", client_headers.STYLES):
         yield descriptors.word(descriptors.STYLE, style)
     yield from descriptors.who()
     yield descriptors.expression(descriptors.REQUEST_ID, "request.id")
     for name in found.looks_at:
         yield from descriptors.asked(name)
     if found.slots:
-        yield from descriptors.told_lease() if within.decides(context) else descriptors.lease()
+        yield from descriptors.told_lease() if one_call.decides(context) else descriptors.lease()
 
 
 def part(context: Context) -> RoutePart:
@@ -54,17 +55,17 @@ def part(context: Context) -> RoutePart:
         return NOTHING
     configs: dict[str, Message] = {}
     if own:
-        styles = () if asks else context.beside.get("limit_headers", answer.STYLES)
+        styles = () if asks else context.beside.get("limit_headers", client_headers.STYLES)
         configs.update(local.on_route(context.route, own, styles))
     if asks:
         configs.update(_asked(found, context))
-    return RoutePart(filter_configs=configs, response_headers_to_remove=answer.HEADERS)
+    return RoutePart(filter_configs=configs, response_headers_to_remove=client_headers.HEADERS)
 
 
 def _asked(found: OnRoute, context: Context) -> Iterator[tuple[str, Message]]:
     """The limits that the policy server counts: at once, unless a Check decides them, and what the end tells."""
     entries = tuple(_entries(found, context))
-    limits = [] if within.decides(context) else [route_components_pb2.RateLimit(actions=entries)]
+    limits = [] if one_call.decides(context) else [route_components_pb2.RateLimit(actions=entries)]
     if found.everything:
         limits.append(
             route_components_pb2.RateLimit(

@@ -13,10 +13,10 @@ from datetime import timedelta
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
 
 from filters.language import Mistake
-from filters.lookups import FILTER, USAGE, grpc_service
-from filters.methods import methods
+from filters.model.methods import methods
 from filters.policy import NOTHING, Context, Policy, RoutePart, Stage
-from filters.rate_limit.applying import OnRoute, on_route
+from filters.policy_server import FILTER, USAGE, grpc_service
+from filters.rate_limit.effective import OnRoute, on_route
 
 TIMEOUT = timedelta(milliseconds=500)
 

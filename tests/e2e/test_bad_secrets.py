@@ -22,13 +22,13 @@ from tests.support.certificates import Authority
 from tests.support.envoy import Envoy
 from tests.support.gateway import compiled, free_port, write
 from tests.support.wait import wait_for
-from xds_server.compiler import Compiled
+from xds_server.control_plane.compiler import Compiled
+from xds_server.control_plane.prover import PROVING, Prover, proving_envoy
+from xds_server.control_plane.rollout import Rollout
 from xds_server.discovery.snapshot import Resource
 from xds_server.discovery.stream import Limits
 from xds_server.discovery.types import SECRET
-from xds_server.proving import PROVING, Prover, proving_envoy
 from xds_server.proxy.bootstrap import bootstrap
-from xds_server.rollout import Rollout
 from xds_server.serving.groups import Groups, Rule
 from xds_server.serving.server import XdsServer
 from xds_server.serving.store import Store

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.validate import complaint
-from xds_server.compiler import Compiler
+from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import InvalidGateway
 from xds_server.sources.folder import Folder
 from xds_server.translate.static import bootstrap

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from filters.methods import MOST_KEYS
+from filters.model.methods import MOST_KEYS
 from tests.support.backend import Backend
 from tests.support.policy_server import Stack
 from tests.support.ports import free_port

@@ -13,7 +13,7 @@ from tests.support.backend import Backend
 from tests.support.envoy import Envoy
 from tests.support.ports import free_port
 from tests.support.xds import XdsThread, bootstrap
-from xds_server.compiler import Compiler
+from xds_server.control_plane.compiler import Compiler
 from xds_server.sources.folder import read_folder
 
 KEYS = ("acme", "beta")

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from filters.methods import MOST_KEYS
+from filters.model.methods import MOST_KEYS
 from tests.support.backend import Backend
 from tests.support.policy_server import Stack
 from tests.support.wait import wait_for

@@ -16,8 +16,9 @@ from tests.support.envoy import Envoy
 from tests.support.gateway import free_port, write
 from tests.support.running import Running
 from tests.support.wait import wait_for
-from xds_server import app, proving
+from xds_server import app
 from xds_server.cli.main import main
+from xds_server.control_plane import prover
 from xds_server.proxy.bootstrap import bootstrap
 from xds_server.translate.readable import plain
 
@@ -189,7 +190,7 @@ def test_a_prover_that_is_killed_comes_back_and_changes_go_on(proved: Proved) ->
 async def test_without_an_envoy_binary_serving_goes_on_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(proving, "envoy_binary", lambda: None)
+    monkeypatch.setattr(prover, "envoy_binary", lambda: None)
     proved = Proved(tmp_path / "gateway", tmp_path)
     proved.write("1")
     options = app.Options(

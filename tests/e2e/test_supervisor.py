@@ -14,9 +14,9 @@ import pytest
 
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
-from xds_server.compiler import Compiler
+from xds_server.control_plane.compiler import Compiler
 from xds_server.proxy.binary import envoy_binary
-from xds_server.proxy.supervisor import Supervisor
+from xds_server.proxy.envoy import Supervisor
 from xds_server.sources.folder import read_folder
 from xds_server.translate.static import bootstrap
 
@@ -26,7 +26,7 @@ routes: {{ping: {{path: /ping, respond: {{body: pong}}}}}}
 """
 LAUNCH = """
 import os, subprocess, sys, time
-command = [sys.executable, "-m", "xds_server.proxy.launch", str(os.getpid()), "/bin/sleep", "600"]
+command = [sys.executable, "-m", "xds_server.processes.launch", str(os.getpid()), "/bin/sleep", "600"]
 print(subprocess.Popen(command).pid, flush=True)
 time.sleep(600)
 """

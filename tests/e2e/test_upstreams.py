@@ -220,7 +220,13 @@ upstreams:
     ]
     for thread in threads:
         thread.start()
-    wait_for(lambda: _gauge(gateway, "upstream_rq_pending_active") == 1, "one under way and one that waits")
+    # A request waits for its connection too, so one that waits is not enough.
+    wait_for(
+        lambda: (
+            _gauge(gateway, "upstream_rq_active") == 1 and _gauge(gateway, "upstream_rq_pending_active") == 1
+        ),
+        "one under way and one that waits",
+    )
     answer = gateway.get("/breaker/")
     assert (answer.status_code, answer.json()["reason"]) == (503, "upstream_overflow")
     slow.release.set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from filters import credentials
+from filters.identity import script
 from tests.support.identity_cases import sha256
 from xds_server.gateway.reader import Reader
 
@@ -35,8 +35,8 @@ def test_tables_are_made_once_for_consumers_that_did_not_change() -> None:
     assert first is not None
     assert second is not None
     assert first.sections.consumers is second.sections.consumers
-    tables = credentials._consumer_tables(first.sections.consumers)
-    assert credentials._consumer_tables(second.sections.consumers) is tables
+    tables = script._consumer_tables(first.sections.consumers)
+    assert script._consumer_tables(second.sections.consumers) is tables
 
 
 def test_a_route_that_trusts_a_header_of_identity_is_warned_of_each_time() -> None:

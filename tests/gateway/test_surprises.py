@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.reading import read
-from xds_server.compiler import Compiler
+from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import InvalidGateway
 from xds_server.sources.folder import Folder
 

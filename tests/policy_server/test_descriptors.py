@@ -13,7 +13,7 @@ import grpc
 import pytest
 from envoy.service.ratelimit.v3 import rls_pb2
 
-from filters.rate_limit.imported import Domain
+from filters.rate_limit.descriptor_files.reader import Domain
 from tests.support.policy_server import PolicyServerProcess
 from tests.support.ports import free_port
 from tests.support.valkey import Valkey

@@ -21,9 +21,9 @@ from tests.support.certificates import Authority, authority
 from tests.support.ports import free_port
 from tests.support.rules import snapshot, table
 from tests.support.xds import XdsThread
-from xds_server.policy_server.carriers import Kind
-from xds_server.policy_server.client import Client, Tls
-from xds_server.policy_server.rules import Rules
+from xds_server.policy_server.delta_client import Client, Tls
+from xds_server.policy_server.grpc_servers import Kind
+from xds_server.policy_server.rules_stream import Rules
 from xds_server.policy_server.server import PolicyServer
 from xds_server.serving import tls
 from xds_server.serving.events import Connected, Nacked

@@ -24,7 +24,7 @@ from tests.support.ports import free_port
 from tests.support.wait import wait_for
 from tests.support.xds import XdsThread
 from xds_server.cli.main import main
-from xds_server.compiler import Compiler
+from xds_server.control_plane.compiler import Compiler
 from xds_server.policy_server.workers import together
 from xds_server.sources.folder import read_folder
 

@@ -12,9 +12,9 @@ from tests.support.conversation import snapshot
 from xds_server.discovery.stream import Protocol, Stream
 from xds_server.discovery.types import CLUSTER
 from xds_server.serving.events import Event
+from xds_server.serving.first_config_slots import Turns
 from xds_server.serving.session import Session
 from xds_server.serving.store import Store
-from xds_server.serving.turns import Turns
 
 Request = discovery_pb2.DeltaDiscoveryRequest
 

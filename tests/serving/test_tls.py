@@ -21,12 +21,12 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from tests.support.conversation import snapshot
 from xds_server.discovery.stream import Protocol, Stream
 from xds_server.discovery.types import CLUSTER, SECRET
+from xds_server.serving.first_config_slots import Turns
 from xds_server.serving.groups import Groups, Rule
 from xds_server.serving.server import XdsServer
 from xds_server.serving.session import Session
 from xds_server.serving.store import Store
 from xds_server.serving.tls import Files, credentials
-from xds_server.serving.turns import Turns
 
 
 class Authority:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filters.methods import MOST_KEYS
+from filters.model.methods import MOST_KEYS
 from tests.support import tokens
 from tests.support.backend import Backend
 from tests.support.identity_cases import CONSUMERS, CREDENTIAL_ROUTES, HTPASSWD, PROVIDERS

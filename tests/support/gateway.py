@@ -11,7 +11,7 @@ import httpx
 from tests.support.envoy import Envoy, for_this_envoy
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
-from xds_server.compiler import Compiled, Compiler
+from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.sources.folder import read_folder
 from xds_server.translate.readable import plain
 from xds_server.translate.static import bootstrap

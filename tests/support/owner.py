@@ -11,9 +11,9 @@ from typing import Self
 
 import uvloop
 
-from filters.rate_limit.limiter import Memory
-from filters.rate_limit.owner import Owner
-from filters.rate_limit.service import microseconds
+from filters.rate_limit.engine.memory import Memory
+from filters.rate_limit.server.service import microseconds
+from filters.rate_limit.stores.owner_process import Owner
 
 
 def _own(listening: socket.socket) -> None:

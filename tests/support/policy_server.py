@@ -16,7 +16,7 @@ from tests.support.envoy import Envoy
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
 from tests.support.xds import XdsThread, bootstrap
-from xds_server.compiler import Compiler
+from xds_server.control_plane.compiler import Compiler
 from xds_server.sources.folder import read_folder
 
 ROOT = Path(__file__).resolve().parents[2]

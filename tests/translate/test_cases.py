@@ -17,7 +17,7 @@ from tests.support.certificates import authority
 from tests.support.envoy import for_this_envoy
 from tests.support.second_decoder import disagreements
 from tests.support.validate import complaint
-from xds_server.compiler import Compiled, Compiler
+from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.discovery.types import CLUSTER, EXTENSION_CONFIG, LISTENER
 from xds_server.gateway.model import regex
 from xds_server.sources.folder import Folder

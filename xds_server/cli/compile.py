@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xds_server.cli import output
-from xds_server.compiler import Compiled, Compiler
+from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import ResourceType
 from xds_server.errors import WrongUsage

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from xds_server.cli import output
-from xds_server.compiler import Compiled, Compiler
+from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.errors import UnreadableFolder
 from xds_server.sources.folder import read_folder
 from xds_server.translate import diff

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 
 from xds_server.cli import output
-from xds_server.compiler import Compiler
+from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import WrongUsage
 from xds_server.sources.folder import read_folder
 from xds_server.translate.explain import Explanation, Request, explain, nearest

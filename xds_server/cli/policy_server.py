@@ -14,7 +14,7 @@ from xds_server.cli.run import address
 from xds_server.errors import WrongUsage
 
 if TYPE_CHECKING:
-    from xds_server.policy_server.run import Make, Options
+    from xds_server.policy_server.lifecycle import Make, Options
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _workers(arguments: argparse.Namespace) -> int:
-    from xds_server.policy_server.cores import cores
+    from xds_server.processes.cpus import cores
 
     alone = arguments.grpc == "grpcio" and arguments.listen.startswith("unix:")
     if arguments.workers is None:
@@ -97,8 +97,8 @@ def _workers(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    from xds_server.policy_server.client import Tls
-    from xds_server.policy_server.run import Options
+    from xds_server.policy_server.delta_client import Tls
+    from xds_server.policy_server.lifecycle import Options
 
     ca, certificate, key = arguments.xds_ca, arguments.xds_certificate, arguments.xds_key
     if (certificate is None) != (key is None) or (certificate is not None and ca is None):
@@ -120,7 +120,7 @@ def _alone(arguments: argparse.Namespace) -> int:
     import uvloop
     from prometheus_client import CollectorRegistry
 
-    from xds_server.policy_server.run import serve
+    from xds_server.policy_server.lifecycle import serve
 
     uvloop.run(serve(_options(arguments), _services(arguments), CollectorRegistry()))
     return 0
@@ -140,9 +140,9 @@ def _together(arguments: argparse.Namespace, workers: int) -> int:
 
 
 def _services(arguments: argparse.Namespace, owner: Path | None = None) -> tuple[Make, ...]:
-    from filters.rate_limit.redis_store import connect
+    from filters.rate_limit.stores.redis import connect
     from xds_server.policy_server.descriptors import read
-    from xds_server.policy_server.run import NOBODY
+    from xds_server.policy_server.lifecycle import NOBODY
     from xds_server.policy_server.services import services
 
     if arguments.counters != "memory":

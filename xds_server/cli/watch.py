@@ -46,16 +46,16 @@ async def _watch(arguments: argparse.Namespace) -> None:
     from envoy.config.core.v3 import base_pb2
 
     from xds_server.discovery.stream import Protocol
-    from xds_server.serving import client
+    from xds_server.serving import watch_client
 
-    asked = client.Client(
+    asked = watch_client.Client(
         _type(arguments.type),
         arguments.names,
         Protocol.DELTA if arguments.delta else Protocol.SOTW,
         node=base_pb2.Node(id=arguments.node_id, cluster=arguments.node_cluster),
         reject="rejected by xds watch --nack" if arguments.nack else None,
     )
-    async with aclosing(client.watch(arguments.server, asked, _credentials(arguments))) as updates:  # type: ignore[type-var]
+    async with aclosing(watch_client.watch(arguments.server, asked, _credentials(arguments))) as updates:  # type: ignore[type-var]
         async for update in updates:
             _print(update, arguments.output)
             if arguments.once:
@@ -117,9 +117,9 @@ def _resource(body: Any) -> Any:
     from google.protobuf import json_format
 
     from xds_server.discovery.types import SECRET
-    from xds_server.serving import client
+    from xds_server.serving import watch_client
 
-    message = client.unpacked(body)
+    message = watch_client.unpacked(body)
     if message is None or body.type_url == SECRET.url:
         return {"@type": body.type_url}
     try:

@@ -10,22 +10,22 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from filters import POLICIES
-from filters.authentication import protected
-from filters.identity import Consumer
-from filters.jwt import doubts
+from filters.identity.authentication import protected
+from filters.identity.jwt import doubts
 from filters.language import Mistake, Path, Problem
 from filters.language.options import OFF
 from filters.language.problems import did_you_mean, shown
+from filters.model.identity import Consumer
+from filters.model.shared_credentials import conflicts
 from filters.policy import Context, Policy
 from filters.reasons import BY_STATUS, OTHER, REASONS
-from filters.shared_credentials import conflicts
 from xds_server.gateway import precedence
 from xds_server.gateway.files import File
 from xds_server.gateway.model import escapes
-from xds_server.gateway.model.attached import by_key
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.listeners import Listener
-from xds_server.gateway.model.ranks import Ranked
+from xds_server.gateway.model.policies import by_key
+from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.routes import Redirect, Respond, Route
 
 _PORTS = {"http": 80, "https": 443}

@@ -10,10 +10,10 @@ from typing import Any, get_type_hints
 from filters.language import INVALID, DataSource, Decoder, Path, Problem, Problems, decoder_for
 from filters.language.problems import did_you_mean, shown
 from xds_server.gateway import document
-from xds_server.gateway.model import ranks
-from xds_server.gateway.model.attached import Policies
+from xds_server.gateway.model import precedence_rank
 from xds_server.gateway.model.gateway import Sections
-from xds_server.gateway.model.ranks import Keys, Ranked
+from xds_server.gateway.model.policies import Policies
+from xds_server.gateway.model.precedence_rank import Keys, Ranked
 
 NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?")
 RESERVED = ("catalog", "products", "portal", "graphql", "aggregate", "sources", "rollout")
@@ -70,7 +70,7 @@ def decode(file: str, content: bytes, environment: Mapping[str, str]) -> File:
         else:
             names |= {(section, name) for name in value}
             sections[section] = _section(section, value, problems)
-    ranked = ranks.ranked(sections.get("routes", {}))
+    ranked = precedence_rank.ranked(sections.get("routes", {}))
     return File(
         sections=sections,
         ranked=ranked,

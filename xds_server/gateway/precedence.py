@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from filters.language import Problem
-from xds_server.gateway.model.ranks import Key, Keys, Ranked, shared
+from xds_server.gateway.model.precedence_rank import Key, Keys, Ranked, shared
 from xds_server.gateway.model.routes import Route
 
 _BEGINNING = re.compile(r"~\^(/[\w/-]*)(\.\*)?\$?")

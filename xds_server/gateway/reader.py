@@ -17,10 +17,10 @@ from filters.language import DataSource, Path, Place, Problem
 from filters.language.datasource import SecretSource
 from filters.language.problems import shown
 from filters.policy import Context
-from xds_server.gateway import certificates, checks, files, placing, unused
+from xds_server.gateway import certificates, checks, files, positions, unused
 from xds_server.gateway.files import File
-from xds_server.gateway.model.attached import NONE, Policies, merge
 from xds_server.gateway.model.gateway import Gateway, Sections
+from xds_server.gateway.model.policies import NONE, Policies, merge
 from xds_server.gateway.model.routes import Route
 
 Load = Callable[[str], bytes]
@@ -80,7 +80,7 @@ class Reader:
         problems += certificates.check(sections, context.contents, now)
         if not any(problem.severity == "error" for problem in problems):
             problems += unused.unused(sections, policies, parsed.values())
-        placed = tuple(placing.placed(problems, parsed, contents))
+        placed = tuple(positions.placed(problems, parsed, contents))
         if any(problem.severity == "error" for problem in placed):
             return Reading(None, placed)
         gateway = Gateway(
@@ -89,7 +89,7 @@ class Reader:
             ranked=ranked,
             contents=context.contents,
             context=context,
-            place=placing.finder(parsed, dict(contents)),
+            place=positions.finder(parsed, dict(contents)),
         )
         return Reading(gateway, placed)
 

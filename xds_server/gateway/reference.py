@@ -13,8 +13,8 @@ from filters import POLICIES
 from filters.language import DataSource, Percent, Rate, Raw, Size
 from filters.language.decode import field_key
 from filters.language.options import About, Off
-from xds_server.gateway.model.attached import Policies
 from xds_server.gateway.model.gateway import Sections
+from xds_server.gateway.model.policies import Policies
 from xds_server.gateway.schema import duration
 
 HEAD = """# Reference of the gateway language

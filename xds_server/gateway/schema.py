@@ -18,8 +18,8 @@ from filters.language import Percent, Rate, Raw, Size
 from filters.language.datasource import SecretSource
 from filters.language.decode import field_key
 from filters.language.options import About, Off, Shorthand
-from xds_server.gateway.model.attached import Policies
 from xds_server.gateway.model.gateway import Sections
+from xds_server.gateway.model.policies import Policies
 
 Schema = dict[str, Any]
 ID = "https://json-schema.org/draft/2020-12/schema"

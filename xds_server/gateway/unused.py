@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from filters.identity import Consumer
 from filters.language import Path, Problem
+from filters.model.identity import Consumer
 from xds_server.gateway.files import File
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.routes import Route, ValueMatch

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from filters.rate_limit.imported import Domain, read_all
+from filters.rate_limit.descriptor_files.reader import Domain, read_all
 from xds_server.errors import InvalidGateway, UnreadableFolder, XdsError
 from xds_server.sources.folder import read_folder
 

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2
 
 from filters.rules import Service
 from filters.unary import RpcError, UnaryMethod
-from xds_server.policy_server.carriers import Kind, carrier
+from xds_server.policy_server.grpc_servers import Kind, carrier
 from xds_server.unary_server.accepting import Shared
 
 HEALTH = "grpc.health.v1.Health"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from filters.ext_authz.service import Authorization
-from filters.rate_limit import reading
-from filters.rate_limit.imported import Domain
-from filters.rate_limit.limiter import Memory
-from filters.rate_limit.owner_store import OwnerStore
-from filters.rate_limit.redis_store import RedisStore, connect
-from filters.rate_limit.service import RateLimits, Store
+from filters.check.service import Authorization
+from filters.rate_limit.descriptor_files.reader import Domain
+from filters.rate_limit.engine.memory import Memory
+from filters.rate_limit.server import usage_report
+from filters.rate_limit.server.service import RateLimits, Store
+from filters.rate_limit.stores.owner_client import OwnerStore
+from filters.rate_limit.stores.redis import RedisStore, connect
 from filters.rules import Service
 from xds_server.policy_server.descriptors import Following
 
@@ -46,7 +46,7 @@ def services(
 
 
 def _authorization(limits: RateLimits, registry: CollectorRegistry) -> Service:
-    return Authorization(registry, usage=reading.reader(limits), counting=limits).service()
+    return Authorization(registry, usage=usage_report.reader(limits), counting=limits).service()
 
 
 def _limits(limits: RateLimits, descriptors: Path | None) -> Service:

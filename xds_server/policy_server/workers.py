@@ -19,15 +19,15 @@ import uvloop
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from filters.rate_limit.limiter import Memory
-from filters.rate_limit.owner import Owner
-from filters.rate_limit.service import microseconds
+from filters.rate_limit.engine.memory import Memory
+from filters.rate_limit.server.service import microseconds
+from filters.rate_limit.stores.owner_process import Owner
 from xds_server.admin import UNIX, Page, Pages, ask
 from xds_server.errors import EnvironmentFailed
-from xds_server.policy_server.collector import Pauses, settle
+from xds_server.policy_server.lifecycle import Make, Options, listen_admin, serve
 from xds_server.policy_server.listening import listening, stop
-from xds_server.policy_server.run import Make, Options, listen_admin, serve
-from xds_server.policy_server.supervisor import Supervisor
+from xds_server.processes.forked import Supervisor
+from xds_server.processes.garbage import Pauses, settle
 from xds_server.unary_server.accepting import Shared, counts
 
 _AFTER_DRAIN = 5.0

@@ -23,8 +23,8 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from xds_server.gateway.model.upstreams import parse_address
 from xds_server.translate import endpoints
 from xds_server.translate.clusters import HTTP_OPTIONS
+from xds_server.translate.protobuf import ads, duration, packed
 from xds_server.translate.runtime import runtime
-from xds_server.translate.wire import ads, duration, packed
 
 CONTROL_PLANE = "xds/control-plane"
 """The cluster of the control plane; no upstream has a slash in its name."""

@@ -14,9 +14,9 @@ from xds_server.discovery import types
 from xds_server.discovery.node import Node
 from xds_server.discovery.stream import Limits, Protocol, Stream
 from xds_server.discovery.types import ResourceType
+from xds_server.serving.first_config_slots import Turns
 from xds_server.serving.session import Context, Session
 from xds_server.serving.store import Store
-from xds_server.serving.turns import Turns
 
 ADS = ads_pb2.DESCRIPTOR.services_by_name["AggregatedDiscoveryService"].full_name
 

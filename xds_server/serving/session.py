@@ -21,8 +21,8 @@ from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.stream import Protocol, Stream
 from xds_server.discovery.types import SECRET, ResourceType
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Nacked, Overdue, Sent
+from xds_server.serving.first_config_slots import Turn, Turns
 from xds_server.serving.store import Store
-from xds_server.serving.turns import Turn, Turns
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from xds_server.gateway.model.upstreams import (
 )
 from xds_server.gateway.raw import merged
 from xds_server.translate import endpoints, names, tls
-from xds_server.translate.wire import ads, duration, packed, uint32
+from xds_server.translate.protobuf import ads, duration, packed, uint32
 
 POLICY_SERVER_ADDRESS = "127.0.0.1:18001"
 """Where the policy server is expected unless it is said."""

@@ -7,7 +7,7 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 
 from xds_server.gateway.model.upstreams import Address, Endpoint, Upstream
 from xds_server.translate import names
-from xds_server.translate.wire import uint32
+from xds_server.translate.protobuf import uint32
 
 
 def address(parsed: Address) -> address_pb2.Address:

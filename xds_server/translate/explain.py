@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from filters.language.options import OFF
 from filters.policy import Policy
 from xds_server.gateway.model import escapes, regex
-from xds_server.gateway.model.attached import by_key
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.listeners import Listener
-from xds_server.gateway.model.ranks import Ranked
+from xds_server.gateway.model.policies import by_key
+from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.routes import Route, ValueMatch
 from xds_server.translate import virtual_hosts
 

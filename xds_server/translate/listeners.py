@@ -23,13 +23,13 @@ from envoy.extensions.http.early_header_mutation.header_mutation.v3 import heade
 from google.protobuf import struct_pb2
 
 from filters import body_limit
-from filters.errors import ErrorOverride
-from filters.identity import NAMESPACE
+from filters.error_overrides import ErrorOverride
+from filters.model.identity import NAMESPACE
 from filters.policy import HttpFilter
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.raw import merged
 from xds_server.translate import local_replies, names, routes, stand_ins, tls
-from xds_server.translate.wire import ads, boolean, duration, packed, uint32
+from xds_server.translate.protobuf import ads, boolean, duration, packed, uint32
 
 HCM = "envoy.filters.network.http_connection_manager"
 EARLY_HEADERS = "envoy.http.early_header_mutation.header_mutation"

@@ -13,7 +13,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from google.protobuf import struct_pb2
 
 from filters import POLICIES, fault
-from filters.errors import ErrorOverride
+from filters.error_overrides import ErrorOverride
 from filters.framing import BODYLESS
 from filters.policy import header
 from filters.reasons import (
@@ -27,7 +27,7 @@ from filters.reasons import (
     details_begin,
     grpc_status,
 )
-from xds_server.translate.wire import packed, uint32
+from xds_server.translate.protobuf import packed, uint32
 
 CONTENT_TYPE = "application/problem+json"
 _OWN_ANSWER = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from filters.lookups import POLICY_SERVER as POLICY_SERVER
 from filters.policy import cluster_of_url as cluster_of_url
+from filters.policy_server import POLICY_SERVER as POLICY_SERVER
 
 
 def cluster(upstream: str) -> str:

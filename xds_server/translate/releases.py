@@ -16,15 +16,15 @@ from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2 as ratelim
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.transport_sockets.quic.v3 import quic_transport_pb2
 
-from filters.oidc import FILTER as LOGIN
+from filters.identity.oidc import FILTER as LOGIN
 from filters.operators import SINCE
 from filters.rate_limit.policy import FILTER, STRICT_FILTER
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import LISTENER, ROUTE, ResourceType
 from xds_server.translate import names
 from xds_server.translate.listeners import HCM
-from xds_server.translate.proving import closed
-from xds_server.translate.wire import packed
+from xds_server.translate.protobuf import packed
+from xds_server.translate.proving_copy import closed
 
 LIMITS = (FILTER, STRICT_FILTER)
 Release = tuple[int, int]

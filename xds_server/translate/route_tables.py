@@ -8,9 +8,9 @@ from operator import attrgetter
 from typing import Any
 
 from filters.policy import Context
-from xds_server.gateway.model.attached import merge
 from xds_server.gateway.model.gateway import Gateway
-from xds_server.gateway.model.ranks import Ranked
+from xds_server.gateway.model.policies import merge
+from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.translate import routes, virtual_hosts
 
 Translate = Callable[[Ranked, Mapping[str, Any], Context], Iterable[bytes]]

@@ -21,12 +21,12 @@ from google.protobuf.message import Message
 from filters import POLICIES, body_limit
 from filters.policy import NOTHING, Context, Policy, RoutePart, header
 from xds_server.gateway.model import escapes
-from xds_server.gateway.model.attached import by_key
 from xds_server.gateway.model.paths import PathMatch
+from xds_server.gateway.model.policies import by_key
 from xds_server.gateway.model.routes import Redirect, Respond, Retry, Route, SessionAffinity, ValueMatch
 from xds_server.gateway.raw import merged
 from xds_server.translate import names
-from xds_server.translate.wire import boolean, duration, fill, packed
+from xds_server.translate.protobuf import boolean, duration, fill, packed
 
 STATEFUL_SESSION = "envoy.filters.http.stateful_session"
 _NEVER = timedelta(0)

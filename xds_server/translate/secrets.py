@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
 
+from filters.identity.oidc import client_secret_name, session_secret_name
 from filters.language import DataSource
-from filters.oidc import client_secret_name, session_secret_name
 from xds_server.gateway.model.gateway import Sections
 from xds_server.translate import names
-from xds_server.translate.wire import ads
+from xds_server.translate.protobuf import ads
 
 Contents = Mapping[DataSource, bytes]
 

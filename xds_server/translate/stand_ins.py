@@ -6,12 +6,12 @@ from envoy.config.core.v3 import extension_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 
-from filters.identity import NAMESPACE
+from filters.model.identity import NAMESPACE
 from filters.reasons import POLICY_REJECTED
 from xds_server.discovery.snapshot import Resource
 from xds_server.discovery.types import EXTENSION_CONFIG, ROUTE, ResourceType
 from xds_server.translate import names
-from xds_server.translate.wire import packed
+from xds_server.translate.protobuf import packed
 
 _SCRIPT = f"""
 function envoy_on_request(handle)

@@ -17,13 +17,13 @@ from envoy.extensions.transport_sockets.quic.v3 import quic_transport_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from google.protobuf import any_pb2
 
-from filters.newer import OAuth2PerRoute
-from filters.oidc import FILTER as LOGIN
+from filters.identity.oauth2_per_route import OAuth2PerRoute
+from filters.identity.oidc import FILTER as LOGIN
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE, SECRET
 from xds_server.translate.listeners import HCM
+from xds_server.translate.protobuf import packed
 from xds_server.translate.runtime import runtime
-from xds_server.translate.wire import packed
 
 
 def bootstrap(

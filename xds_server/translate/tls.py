@@ -12,7 +12,7 @@ from envoy.type.matcher.v3 import string_pb2
 from xds_server.gateway.model.listeners import DownstreamTls
 from xds_server.gateway.model.upstreams import UpstreamTls
 from xds_server.translate import names, secrets
-from xds_server.translate.wire import boolean, packed
+from xds_server.translate.protobuf import boolean, packed
 
 SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
 _VERSIONS = {

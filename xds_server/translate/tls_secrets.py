@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from xds_server.discovery.snapshot import Reference, Resource, Snapshot
 from xds_server.discovery.types import CLUSTER, LISTENER, SECRET, ResourceType
 from xds_server.translate import secrets
-from xds_server.translate.wire import packed
+from xds_server.translate.protobuf import packed
 
 PROBE = "proof/secret/"
 """The clusters of the proving Envoy that have one secret each; no upstream has a slash in its name."""

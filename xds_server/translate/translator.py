@@ -28,11 +28,11 @@ from xds_server.discovery.types import (
 )
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.listeners import Listener
-from xds_server.gateway.model.ranks import Ranked
+from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.upstreams import Upstream
 from xds_server.translate import clusters, endpoints, listeners, names, routes, secrets, virtual_hosts
+from xds_server.translate.protobuf import packed
 from xds_server.translate.route_tables import RouteTables
-from xds_server.translate.wire import packed
 
 RULE_TYPES: Mapping[str, ResourceType] = {
     one.name: custom(one.name, one.full_name) for policy in POLICIES for one in policy.rule_types

@@ -9,17 +9,17 @@ import pytest
 from envoy.service.auth.v3 import external_auth_pb2
 from prometheus_client import CollectorRegistry
 
-from filters.api_key import ApiKey
+from filters.check.service import Authorization
 from filters.ext_authz.policy import ExtAuthzSettings
-from filters.ext_authz.service import Authorization
-from filters.identity import NAMESPACE, Plan
-from filters.limits import Limit
-from filters.lookups import USAGE
+from filters.identity.api_key import ApiKey
+from filters.model.identity import NAMESPACE, Plan
+from filters.model.limits import Limit
 from filters.policy import Context
-from filters.rate_limit.reading import reader
-from filters.rate_limit.redis_store import RedisStore, connect
-from filters.rate_limit.rules import build
-from filters.rate_limit.service import RateLimits, Store
+from filters.policy_server import USAGE
+from filters.rate_limit.limit_rules import build
+from filters.rate_limit.server.service import RateLimits, Store
+from filters.rate_limit.server.usage_report import reader
+from filters.rate_limit.stores.redis import RedisStore, connect
 from filters.rate_limit.usage import Usage
 from tests.support.gateway import compiled, write
 from tests.support.ports import free_port

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from filters.identity import Plan
-from filters.limits import ConcurrencyLimit, Limit, Quota
-from filters.rate_limit.rules import build, load
+from filters.model.identity import Plan
+from filters.model.limits import ConcurrencyLimit, Limit, Quota
+from filters.rate_limit.limit_rules import build, load
 from tests.support.gateway import compiled, write
 from xds_server.errors import InvalidGateway
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from filters.errors import ErrorOverride
-from filters.identity import Consumer, Plan, Provider
+from filters.error_overrides import ErrorOverride
 from filters.language import DataSource, Place, option
+from filters.model.identity import Consumer, Plan, Provider
 from filters.policy import Context
-from xds_server.gateway.model.attached import NONE, Policies
 from xds_server.gateway.model.listeners import Listener, Secret
-from xds_server.gateway.model.ranks import Ranked
+from xds_server.gateway.model.policies import NONE, Policies
+from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.routes import Route
 from xds_server.gateway.model.upstreams import Upstream
 

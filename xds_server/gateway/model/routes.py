@@ -15,8 +15,8 @@ from filters.headers import HeaderMutation, check_plain_headers
 from filters.language import Mistake, Percent, Raw, Shorthand, Size, option
 from filters.language.problems import did_you_mean
 from xds_server.gateway.model import regex, substitutions
-from xds_server.gateway.model.attached import NONE, Policies
 from xds_server.gateway.model.paths import PathMatch, parse_path
+from xds_server.gateway.model.policies import NONE, Policies
 
 METHODS = (
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",

@@ -1,0 +1,1 @@
+"""Who may call: scopes, claims, consumers, plans, methods and conditions."""

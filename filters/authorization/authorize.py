@@ -1,0 +1,238 @@
+"""authorize: which callers may, told from who they are and what they ask, compiled into Envoy's RBAC filter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from envoy.config.rbac.v3 import rbac_pb2 as pb
+from envoy.config.route.v3 import route_components_pb2
+from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
+from envoy.type.matcher.v3 import metadata_pb2, number_pb2, regex_pb2, string_pb2, value_pb2
+
+from filters.authorization import cel
+from filters.language import Mistake, option
+from filters.model import claims
+from filters.model.identity import NAMESPACE
+from filters.model.methods import methods
+from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
+from filters.reasons import Reason, details
+
+FILTER = "xds.authorize"
+LARGEST_NUMBER = 2**53
+"""Envoy keeps claims as doubles."""
+OVERRIDES = ("x-http-method", "x-http-method-override", "x-method-override")
+"""Headers by which some frameworks take another method than the gateway saw."""
+Wanted = bool | float | str
+_NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
+_IDENTITY = ("claims", "consumer", "plan", "user", "provider")
+_ATTRIBUTES = ("request", "source", "destination", "connection")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Who may call. Everything that is written must hold; whoever it does not name may not."""
+
+    scopes: tuple[str, ...] = option(
+        "All of these must be words of the `scope` claim, or elements of `scp`.", default=(), narrows=True
+    )
+    claims: Mapping[str, Wanted | tuple[Wanted, ...]] = option(
+        "Each claim equals, or is a list that holds, the value or one of the values; a dot enters nested claims, `\\.` is a dot within a name.",
+        default=_NO_CLAIMS,
+        narrows=True,
+    )
+    consumers: tuple[str, ...] = option("One of these.", default=(), refers="consumers", narrows=True)
+    plans: tuple[str, ...] = option("On one of these.", default=(), refers="plans", narrows=True)
+    methods: tuple[str, ...] = option("One of these HTTP methods.", default=(), narrows=True)
+    when: str | None = option(
+        "A CEL condition over request, claims, consumer, plan, user, provider, authenticated_by, source and connection.",
+        default=None,
+        multiline=True,
+        narrows=True,
+    )
+    shadow: bool = option("Only count what would be refused (`rbac.authorize.shadow_denied`).", default=False)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes of one rule."""
+        if not (self.scopes or self.claims or self.consumers or self.plans or self.methods or self.when):
+            yield Mistake("this rule says nothing", "write scopes, claims, consumers, plans, methods or when")
+        for number, scope in enumerate(self.scopes):
+            if not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope):
+                yield Mistake("not a scope", "write one word", path=("scopes", number), value=scope)
+        for number, method in enumerate(self.methods):
+            if not re.fullmatch(r"[A-Z][A-Z0-9_-]*", method):
+                yield Mistake("not a method", "write GET", path=("methods", number), value=method)
+        for claim, wanted in self.claims.items():
+            yield from _check_claim(claim, wanted)
+        if self.when is not None:
+            try:
+                cel.parse(self.when, NAMES)
+            except Mistake as mistake:
+                yield Mistake(mistake.message, mistake.remedy, path=("when",), value=self.when)
+
+    @property
+    def needs_identity(self) -> bool:
+        """Whether only an authenticated request could be allowed."""
+        return bool(self.scopes or self.claims or self.consumers or self.plans)
+
+
+def _check_claim(claim: str, wanted: Wanted | tuple[Wanted, ...]) -> Iterator[Mistake]:
+    if (fault := claims.check(claim)) is not None:
+        yield Mistake(fault.message, fault.remedy, path=("claims", claim), value=claim)
+    if wanted == ():
+        yield Mistake("nothing could be equal to this", "write a value", path=("claims", claim))
+    for one in wanted if isinstance(wanted, tuple) else (wanted,):
+        if one == "":
+            message, remedy = "an empty text names nobody", "write a value"
+            yield Mistake(message, remedy, path=("claims", claim), value=one)
+        if isinstance(one, float | int) and abs(one) >= LARGEST_NUMBER:
+            message, remedy = "Envoy tells no numbers of this size apart", "have the issuer write it as text"
+            yield Mistake(message, remedy, path=("claims", claim), value=one)
+
+
+Settings = Rule | tuple[Rule, ...]
+
+
+def _identity(name: str) -> cel.Expr:
+    metadata = cel.select(cel.variable("metadata"), "filter_metadata")
+    return cel.select(cel.call("_[_]", metadata, cel.literal(NAMESPACE)), name)
+
+
+NAMES: cel.Names = {
+    **{name: partial(_identity, name) for name in _IDENTITY},
+    "authenticated_by": partial(_identity, "method"),
+    **{name: partial(cel.variable, name) for name in _ATTRIBUTES},
+}
+"""The variables of `when`."""
+
+
+def _metadata(path: Iterable[str], value: value_pb2.ValueMatcher) -> pb.Principal:
+    segments = [metadata_pb2.MetadataMatcher.PathSegment(key=key) for key in path]
+    matcher = metadata_pb2.MetadataMatcher(filter=NAMESPACE, path=segments, value=value)
+    return pb.Principal(sourced_metadata=pb.SourcedMetadata(metadata_matcher=matcher))
+
+
+def _any(principals: list[pb.Principal]) -> pb.Principal:
+    if len(principals) == 1:
+        return principals[0]
+    return pb.Principal(or_ids=pb.Principal.Set(ids=principals))
+
+
+_PRESENT = value_pb2.ValueMatcher(present_match=True)
+
+
+def _exact(text: str) -> value_pb2.ValueMatcher:
+    return value_pb2.ValueMatcher(string_match=string_pb2.StringMatcher(exact=text))
+
+
+def _element(value: value_pb2.ValueMatcher) -> value_pb2.ValueMatcher:
+    return value_pb2.ValueMatcher(list_match=value_pb2.ListMatcher(one_of=value))
+
+
+def _equal(wanted: Wanted) -> value_pb2.ValueMatcher:
+    if isinstance(wanted, bool):
+        return value_pb2.ValueMatcher(bool_match=wanted)
+    if isinstance(wanted, str):
+        return _exact(wanted)
+    return value_pb2.ValueMatcher(double_match=number_pb2.DoubleMatcher(exact=wanted))
+
+
+def _claim(name: str, wanted: Wanted | tuple[Wanted, ...]) -> pb.Principal:
+    """The claim at the first place where there is one."""
+    values = [_equal(one) for one in (wanted if isinstance(wanted, tuple) else (wanted,))]
+    places, earlier = [], list[pb.Principal]()
+    for path in claims.paths(name):
+        here = _any([_metadata(("claims", *path), value) for one in values for value in (one, _element(one))])
+        places.append(pb.Principal(and_ids=pb.Principal.Set(ids=[*earlier, here])) if earlier else here)
+        earlier.append(pb.Principal(not_id=_metadata(("claims", *path), _PRESENT)))
+    return _any(places)
+
+
+def _scope(scope: str) -> pb.Principal:
+    """RFC 6749 section 3.3 has a string of words; other issuers give a list."""
+    word = regex_pb2.RegexMatcher(regex=rf"(.* )?{re.escape(scope)}( .*)?")
+    words = value_pb2.ValueMatcher(string_match=string_pb2.StringMatcher(safe_regex=word))
+    return _any(
+        [
+            _metadata(("claims", claim), value)
+            for claim in ("scope", "scp")
+            for value in (words, _element(_exact(scope)))
+        ]
+    )
+
+
+def rbac_policy(rule: Rule) -> pb.Policy:
+    """One rule as a policy of Envoy: all of its principals, permissions and its condition must hold."""
+    principals = [_scope(scope) for scope in sorted(rule.scopes)]
+    principals += [_claim(name, wanted) for name, wanted in sorted(rule.claims.items())]
+    for key, names in (("consumer", rule.consumers), ("plan", rule.plans)):
+        if names:
+            principals.append(_any([_metadata((key,), _exact(name)) for name in sorted(names)]))
+    who = pb.Principal(and_ids=pb.Principal.Set(ids=principals)) if principals else pb.Principal(any=True)
+    result = pb.Policy(permissions=[_permission(rule)], principals=[who])
+    if rule.when is not None:
+        result.condition.CopyFrom(cel.parse(rule.when, NAMES))
+    return result
+
+
+def _permission(rule: Rule) -> pb.Permission:
+    if not rule.methods:
+        return pb.Permission(any=True)
+    matchers = [
+        route_components_pb2.HeaderMatcher(
+            name=":method", string_match=string_pb2.StringMatcher(exact=method)
+        )
+        for method in sorted(rule.methods)
+    ]
+    return pb.Permission(or_rules=pb.Permission.Set(rules=[pb.Permission(header=one) for one in matchers]))
+
+
+def rules_of(settings: Settings) -> tuple[Rule, ...]:
+    """All rules, of which any suffices."""
+    return settings if isinstance(settings, tuple) else (settings,)
+
+
+class Authorize(Policy[Settings]):
+    """Compiled into an RBAC filter that allows what a rule names and nothing else."""
+
+    key = "authorize"
+    stage = Stage.AUTHORIZE
+    settings = Settings
+    enforced_by = "Envoy (RBAC over the metadata of authentication)"
+    reasons = (
+        Reason(
+            name="not_authorized",
+            title="This is not allowed",
+            status=403,
+            when=details("rbac_access_denied_matched_policy[none]"),
+        ),
+    )
+
+    def check(self, settings: Settings, context: Context) -> Iterator[Mistake]:
+        """Yield mistakes between the rules, and where nobody could ever be allowed."""
+        rules = rules_of(settings)
+        if not rules:
+            yield Mistake("no rule, so nobody may call", "write a rule, or 'off'")
+        if len({rule.shadow for rule in rules}) > 1:
+            yield Mistake("either all rules are in shadow or none", "write 'shadow' in each")
+        if any(rule.needs_identity for rule in rules) and not methods(context.beside):
+            remedy = "add jwt, api_key, basic_auth, oidc or mtls to the route"
+            yield Mistake("nothing tells who calls here, so nobody would be allowed", remedy)
+
+    def http_filters(self, used: Iterable[Settings], context: Context) -> tuple[HttpFilter, ...]:
+        config = filter_pb2.RBAC(rules_stat_prefix="authorize.", shadow_rules_stat_prefix="authorize.")
+        return (HttpFilter(name=FILTER, config=config),)
+
+    def on_route(self, settings: Settings, context: Context) -> RoutePart:
+        rules = rules_of(settings)
+        policies = {f"rule-{number}": rbac_policy(rule) for number, rule in enumerate(rules, 1)}
+        rbac = pb.RBAC(action=pb.RBAC.ALLOW, policies=policies)
+        config = filter_pb2.RBAC(shadow_rules=rbac) if rules[0].shadow else filter_pb2.RBAC(rules=rbac)
+        return RoutePart(
+            filter_configs={FILTER: filter_pb2.RBACPerRoute(rbac=config)},
+            request_headers_to_remove=OVERRIDES if any(rule.methods for rule in rules) else (),
+        )

@@ -1,0 +1,106 @@
+"""Whose API key a request holds, in the policy server, which has the keys when there are very many.
+
+A key is looked up by its SHA-256: a client that does not know a key cannot choose its hash, so the time of a lookup
+tells nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from envoy.config.core.v3 import base_pb2
+
+from filters.identity.key_lookup import CONSUMER
+from filters.rules import Table
+from protos import rules_pb2
+
+LONGEST = 1024
+"""Bytes of a key; nobody is asked about longer ones."""
+
+
+class KeyOwner(NamedTuple):
+    """Whose key it is; `not_after` is in Unix seconds, 0 for never."""
+
+    consumer: str
+    plan: str
+    not_after: int
+
+
+class KeyIndex:
+    """Consumers by the SHA-256 of their keys. `current` is replaced and never changed."""
+
+    def __init__(self) -> None:
+        self.current: Mapping[bytes, KeyOwner] = {}
+        self.table: Table[tuple[tuple[bytes, KeyOwner], ...]] = Table(CONSUMER, _keys, self._changed)
+
+    def _changed(
+        self,
+        before: Mapping[str, tuple[tuple[bytes, KeyOwner], ...]],
+        loaded: Mapping[str, tuple[tuple[bytes, KeyOwner], ...]],
+        removed: Collection[str],
+    ) -> None:
+        current = dict(self.current)
+        for name in (*loaded, *removed):
+            for digest, found in before.get(name, ()):
+                if current.get(digest) == found:
+                    del current[digest]
+        for keys in loaded.values():
+            current.update(keys)
+        self.current = current
+
+    def find(self, rule: Mapping[str, Any], headers: Iterable[base_pb2.HeaderValue]) -> KeyOwner | None:
+        """Whose key a request holds, whether it has expired or not; None for no key and for an unknown one."""
+        key = key_of(rule, headers)
+        if not key or len(key) > LONGEST:
+            return None
+        return self.current.get(hashlib.sha256(key).digest())
+
+
+def _keys(message: rules_pb2.Consumer) -> tuple[tuple[bytes, KeyOwner], ...]:
+    return tuple(
+        (key.sha256, KeyOwner(message.name, message.plan, key.not_after)) for key in message.api_keys
+    )
+
+
+def key_of(rule: Mapping[str, Any], headers: Iterable[base_pb2.HeaderValue]) -> bytes:
+    """The key at the first of its places; the script has seen to it that there is only one."""
+    by_name: dict[str, bytes] = {}
+    for one in headers:
+        by_name.setdefault(one.key, one.raw_value or one.value.encode())
+    for name in rule["headers"]:
+        if by_name.get(name):
+            return by_name[name]
+    for name in rule["query"]:
+        value = _from_query(by_name.get(":path", b""), name.encode())
+        if value is not None:
+            return value
+    for name in rule["cookies"]:
+        value = _from_cookie(by_name.get("cookie", b""), name.encode())
+        if value is not None:
+            return value
+    return b""
+
+
+def _from_query(path: bytes, name: bytes) -> bytes | None:
+    for pair in path.partition(b"?")[2].split(b"&"):
+        key, _, value = pair.partition(b"=")
+        if _unescaped(key) == name:
+            return _unescaped(value)
+    return None
+
+
+def _unescaped(text: bytes) -> bytes:
+    return unquote_to_bytes(text.replace(b"+", b" "))
+
+
+def _from_cookie(header: bytes, name: bytes) -> bytes | None:
+    for pair in header.split(b";"):
+        key, _, value = pair.lstrip().partition(b"=")
+        if key == name:
+            quoted = re.fullmatch(rb'"(.*)"\s*', value, re.DOTALL)
+            return quoted[1] if quoted else value.rstrip()
+    return None

@@ -1,0 +1,91 @@
+"""What a Check says of a request, as the entries that limits count by.
+
+They are those that Envoy's rate limit filter would send for the same request, so that both ways count as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from ipaddress import ip_network
+
+from google.protobuf import struct_pb2
+
+from filters import framing
+from filters.check.api_keys import KeyOwner
+from filters.check.lazy_request import Attributes, client_address
+from filters.ext_authz.decisions import Decision
+from filters.model.identity import NAMESPACE
+from filters.rate_limit import one_call
+from filters.rate_limit.envoy import descriptors
+from filters.rate_limit.server.decoding import text
+
+_NOBODY: Mapping[str, struct_pb2.Value] = {}
+
+
+def after_policy(route: one_call.Asked, asked: Attributes, decision: Decision) -> dict[str, str]:
+    """The entries of a request as a policy has left it, of whom the identity script told."""
+    http = asked.request.http
+    known = asked.metadata_context.filter_metadata
+    identity = known[NAMESPACE].fields if NAMESPACE in known else _NOBODY
+    return _entries(route, asked, identity, http.headers, partial(_header, http, decision))
+
+
+def for_key(route: one_call.Asked, asked: Attributes, found: KeyOwner) -> dict[str, str]:
+    """The entries of a request whose key was found; no header is counted by."""
+    headers = {one.key: text(one.raw_value) for one in asked.request.http.header_map.headers}
+    identity = {descriptors.CONSUMER: struct_pb2.Value(string_value=found.consumer)}
+    if found.plan:
+        identity[descriptors.PLAN] = struct_pb2.Value(string_value=found.plan)
+    return _entries(route, asked, identity, headers, lambda _: None)
+
+
+def _entries(
+    route: one_call.Asked,
+    asked: Attributes,
+    identity: Mapping[str, struct_pb2.Value],
+    headers: Mapping[str, str],
+    header_of: Callable[[str], str | None],
+) -> dict[str, str]:
+    """What is counted by. `headers` are the request's, and `header_of` finds one as it is when limits are decided."""
+    found = {
+        descriptors.ROUTE: asked.context_extensions.get("route", ""),
+        descriptors.ADDRESS: _network(client_address(asked, headers)),
+        descriptors.REQUEST_ID: headers.get("x-request-id", ""),
+    }
+    if route.plans:
+        found[descriptors.PLANS] = "true"
+    for name in (descriptors.CONSUMER, descriptors.PLAN):
+        if name in identity:
+            found[name] = identity[name].string_value
+    counted = (
+        identity[descriptors.COUNTED].struct_value.fields if descriptors.COUNTED in identity else _NOBODY
+    )
+    for by in route.looks_at:
+        kind, _, name = by.partition(":")
+        value = header_of(name.lower()) if kind == "header" else None
+        if value is not None:
+            found[by] = value
+        elif by in counted:
+            found[by] = counted[by].string_value
+    return found
+
+
+def _header(http: Attributes.HttpRequest, decision: Decision, name: str) -> str | None:
+    """The value that the upstream would see: what a policy removes is removed after what it sets."""
+    if name in framing.HEADERS:  # no policy changes these
+        return http.host if name == "host" else http.headers.get(name)
+    if any(one.lower() == name for one in decision.remove):
+        return None
+    for own, value in decision.headers.items():
+        if own.lower() == name:
+            return value
+    return http.headers.get(name)
+
+
+@lru_cache(maxsize=65536)
+def _network(address: str) -> str:
+    """As Envoy writes a masked address: IPv6 by /64, of which one client has all."""
+    if ":" not in address:
+        return f"{address}/32" if address else ""
+    return str(ip_network((address.partition("%")[0], 64), strict=False))

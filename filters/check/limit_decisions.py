@@ -1,0 +1,153 @@
+"""Limits that a Check decides, beside a policy in Python or the lookup of a key, and the answer for Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from functools import cache, partial
+
+from envoy.service.auth.v3 import external_auth_pb2
+
+from filters.check import descriptor_entries, responses
+from filters.check.api_keys import KeyOwner
+from filters.check.lazy_request import Attributes
+from filters.check.responses import PERMISSION_DENIED
+from filters.ext_authz.decisions import Decision
+from filters.policy import header
+from filters.rate_limit import one_call
+from filters.rate_limit.client_headers import Told
+from filters.rate_limit.engine.windows import SECOND
+from filters.rate_limit.envoy import descriptors
+from filters.rate_limit.server import encoding
+from filters.rate_limit.server.service import RateLimits
+from filters.reasons import REASON_HEADER
+from filters.unary import Undoable, mapped
+
+log = logging.getLogger(__name__)
+
+Answer = bytes | Undoable
+"""A serialized CheckResponse; it can be undone where it took a slot."""
+
+
+def decide(
+    counting: RateLimits | None, asked: Attributes, decision: Decision, passed: bytes
+) -> Answer | Awaitable[Answer]:
+    """The answer to a request that a policy lets pass with `passed`, now that limits decide too."""
+    route = one_call.read(asked.context_extensions[one_call.EXTENSION])
+    counted = descriptor_entries.after_policy(route, asked, decision)
+    return _decide(counting, route, counted, partial(_answer, decision, passed))
+
+
+def decide_for_key(
+    counting: RateLimits | None, asked: Attributes, found: KeyOwner, header: str
+) -> Answer | Awaitable[Answer]:
+    """Whose key it is, and what limits say to that. The script in Envoy refuses the same keys, which count for nothing.
+
+    It is told no moment at which a key ends, as its clock could let a key pass that has ended here.
+    """
+    if counting is not None and 0 < found.not_after < counting.clock() // SECOND:
+        return responses.key(found._replace(not_after=1))
+    if sum(one.key == header for one in asked.request.http.header_map.headers) != 1:
+        return responses.key(found)
+    route = one_call.read(asked.context_extensions[one_call.EXTENSION])
+    counted = descriptor_entries.for_key(route, asked, found)
+    return _decide(counting, route, counted, partial(_answer_for_key, found._replace(not_after=0)))
+
+
+def _decide(
+    counting: RateLimits | None,
+    route: one_call.Asked,
+    found: dict[str, str],
+    answer: Callable[[str, Told | None], bytes],
+) -> Answer | Awaitable[Answer]:
+    lease = secrets.token_hex(8) if route.lease else ""
+    if lease:
+        found[descriptors.LEASE] = lease
+    try:
+        if counting is None:
+            raise ValueError("this policy server has no limits")
+        told = counting.before(route.rules, route.styles, found)
+    except Exception as error:  # noqa: BLE001 - whatever hinders counting, the limits say what it means
+        return answer(lease, _uncounted(route, error))
+    if isinstance(told, Told):
+        return answer(lease, told)
+    later = partial(answer, lease)
+    return mapped(told, later) if isinstance(told, Undoable) else _later(route, told, later)
+
+
+async def _later(
+    route: one_call.Asked, told: Awaitable[Told | Undoable], answer: Callable[[Told | None], bytes]
+) -> Answer:
+    try:
+        async with asyncio.timeout(one_call.TIME.total_seconds()):
+            found = await told
+    except Exception as error:  # noqa: BLE001 - as above
+        return answer(_uncounted(route, error))
+    result: Answer = mapped(found, answer)
+    return result
+
+
+def _uncounted(route: one_call.Asked, error: Exception) -> Told | None:
+    """What is told where nobody counts; None where such requests are refused."""
+    log.warning("a request is not counted: %s", str(error) or type(error).__name__)
+    return None if route.strict else Told(True, [])
+
+
+def _answer_for_key(found: KeyOwner, lease: str, told: Told | None) -> bytes:
+    """Always a yes, with metadata by which the script refuses, so that it has told who calls by then."""
+    passed = responses.key(found)
+    if told is None:
+        told = Told(False, [], one_call.UNAVAILABLE)
+    # What the script or Envoy's own reply say of the body is not said again behind it.
+    headers = [one for one in told.headers if one[0] not in ("content-type", REASON_HEADER)]
+    more = external_auth_pb2.CheckResponse()
+    if lease and told.admitted:
+        more.dynamic_metadata.fields[descriptors.TOLD_LEASE].string_value = lease
+    if not told.admitted:
+        refusal = {"reason": told.reason, "body": told.body.decode()}
+        more.dynamic_metadata.update({one_call.EXTENSION: refusal})
+    return passed + encoding.checked(headers) + more.SerializeToString()
+
+
+def _answer(decision: Decision, passed: bytes, lease: str, told: Told | None) -> bytes:
+    """What Envoy is told. Serialized messages that follow each other are read as one."""
+    if told is None:
+        return _unavailable()
+    headers = told.headers
+    if decision.response_headers:
+        own = {name.lower() for name in decision.response_headers}
+        headers = [one for one in headers if one[0] not in own]
+    if not told.admitted:
+        return _refused(told, headers, decision)
+    found = passed + encoding.checked(headers)
+    if lease:
+        more = external_auth_pb2.CheckResponse()
+        more.dynamic_metadata.fields[descriptors.TOLD_LEASE].string_value = lease
+        found += more.SerializeToString()
+    return found
+
+
+def _refused(told: Told, headers: Iterable[tuple[str, str]], decision: Decision) -> bytes:
+    """A rejection. It has what the policy adds to responses and to the metadata, as if it came later."""
+    response = external_auth_pb2.CheckResponse()
+    response.status.code = PERMISSION_DENIED
+    denied = response.denied_response
+    denied.status.code = 429  # type: ignore[assignment]
+    denied.body = told.body.decode()
+    denied.headers.extend(header(*one) for one in headers)
+    denied.headers.extend(header(name.lower(), value) for name, value in decision.response_headers.items())
+    if decision.metadata:
+        response.dynamic_metadata.update(decision.metadata)
+    response.dynamic_metadata.fields[one_call.LIMITED].string_value = told.reason
+    return response.SerializeToString()
+
+
+@cache
+def _unavailable() -> bytes:
+    response = external_auth_pb2.CheckResponse()
+    response.status.code = PERMISSION_DENIED
+    response.denied_response.status.code = 503  # type: ignore[assignment]
+    response.dynamic_metadata.fields[one_call.UNCOUNTED].bool_value = True
+    return response.SerializeToString()

@@ -1,0 +1,137 @@
+"""Verifies passwords with slow hashes, in the policy server.
+
+bcrypt takes 50 ms and more of a processor. It runs in a few threads, and a password that was right is known again by a
+keyed digest, so that only the first request of a user takes that long. An unknown name takes as long as a wrong password.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import re
+import secrets
+import statistics
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import bcrypt
+from envoy.config.core.v3 import base_pb2
+
+from filters.identity.htpasswd import BCRYPT, LEAST_COST, MOST_COST
+from filters.identity.password_lookup import USERS
+from filters.rules import Refused, Table
+from filters.unary import Busy
+from protos import rules_pb2
+
+LONGEST = 72
+"""Bytes of a password that bcrypt looks at. Longer ones are refused: whatever followed would count for nothing."""
+THREADS = 2
+WAITING = 64
+"""Passwords that are being verified or wait for it; what comes beyond is refused at once."""
+REMEMBERED = 10_000
+"""Passwords that are known again."""
+
+
+class Missing(Exception):  # noqa: N818 - a state of the rules
+    """The list has not come yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """Hashes by name. `decoy` takes as long to verify as most of them, and no password is known for it."""
+
+    hashes: Mapping[str, bytes]
+    decoy: bytes
+
+
+def _loaded(message: rules_pb2.Users) -> Users:
+    """Raises Refused."""
+    costs = []
+    for user in message.users:
+        if user.bcrypt:
+            entry = BCRYPT.fullmatch(user.bcrypt)
+            if entry is None or not LEAST_COST <= int(entry["cost"]) <= MOST_COST:
+                raise Refused(f"the hash of {user.name} is not one of bcrypt")
+            costs.append(entry["cost"])
+    if not costs:
+        raise Refused("no user has a bcrypt hash")
+    decoy = f"$2b${statistics.mode(costs)}$" + "." * 53
+    return Users({user.name: user.bcrypt.encode() for user in message.users}, decoy.encode())
+
+
+class Passwords:
+    """Users by list. What was verified is forgotten when any list changes."""
+
+    def __init__(self, *, remembered: int = REMEMBERED) -> None:
+        self._remembered = remembered
+        self.table: Table[Users] = Table(USERS, _loaded, self._changed)
+        self._key = secrets.token_bytes(32)
+        self._right: dict[bytes, bytes] = {}
+        self._under_way: dict[bytes, asyncio.Future[bool]] = {}
+        self._threads = ThreadPoolExecutor(THREADS, "passwords")
+
+    def _changed(self, *_: object) -> None:
+        # Replaced, as what is being verified now writes into the one that it began with.
+        self._right = {}
+
+    async def user(self, list_name: str, headers: Iterable[base_pb2.HeaderValue]) -> str | None:
+        """The user whose name and password a request holds. Raises Missing without the list, and Busy.
+
+        None for everything else, also for users whom Envoy verifies itself.
+        """
+        users = self.table.current.get(list_name)
+        if users is None:
+            raise Missing
+        name, password = credentials_of(headers)
+        entry = users.hashes.get(name, users.decoy)
+        if password is None or not entry or not await self._matches(entry, password):
+            return None
+        return name if name in users.hashes else None
+
+    async def _matches(self, entry: bytes, password: bytes) -> bool:
+        # bcrypt repeats a password with a NUL behind it, so one with a NUL inside can be another's equal.
+        if len(password) > LONGEST or b"\0" in password:
+            return False
+        digest = hmac.digest(self._key, entry + password, "sha256")
+        if hmac.compare_digest(self._right.get(entry, b""), digest):
+            return True
+        # Requests of one user that come together are one verification, which goes on without those who left.
+        running = self._under_way.get(digest) or self._begin(entry, password, digest)
+        return await asyncio.shield(running)
+
+    def _begin(self, entry: bytes, password: bytes, digest: bytes) -> asyncio.Future[bool]:
+        if len(self._under_way) >= WAITING:
+            raise Busy(f"{WAITING} passwords are being verified")
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._threads, bcrypt.checkpw, password, entry)
+        self._under_way[digest] = running
+        running.add_done_callback(partial(self._done, self._right, entry, digest))
+        return running
+
+    def _done(
+        self, right: dict[bytes, bytes], entry: bytes, digest: bytes, running: asyncio.Future[bool]
+    ) -> None:
+        del self._under_way[digest]
+        if not running.cancelled() and running.exception() is None and running.result():
+            if len(right) >= self._remembered:
+                del right[next(iter(right))]
+            right[entry] = digest
+
+    def close(self) -> None:
+        """Verify nothing more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def credentials_of(headers: Iterable[base_pb2.HeaderValue]) -> tuple[str, bytes | None]:
+    """The name and the password (RFC 7617 section 2), as the script reads them; no password where there is none."""
+    found = (one.raw_value or one.value.encode() for one in headers if one.key == "authorization")
+    match = re.fullmatch(rb"(?i:basic) +([A-Za-z0-9+/]*)={0,2}", next(found, b""))
+    try:
+        text = base64.b64decode(match[1] + b"=" * (-len(match[1]) % 4)) if match else b""
+    except ValueError:
+        text = b""
+    name, colon, password = text.partition(b":")
+    return name.decode("utf-8", "surrogateescape"), password if colon else None

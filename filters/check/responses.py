@@ -1,0 +1,125 @@
+"""Answers to Envoy as serialized responses, so that what is said again is not made again."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from envoy.config.core.v3 import base_pb2
+from envoy.service.auth.v3 import external_auth_pb2
+
+from filters import framing
+from filters.check.api_keys import KeyOwner
+from filters.ext_authz.decisions import Decision
+from filters.ext_authz.functions import Failed, told
+from filters.ext_authz.names import FAILED, PROBLEM
+from filters.identity import key_lookup, password_lookup
+from filters.policy import header
+
+OK, PERMISSION_DENIED = 0, 7
+"""https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
+MOST_DECISIONS = 512
+"""Decisions whose responses are kept."""
+LARGEST_KEPT = 4096
+"""Bytes of a refusal's body that is kept."""
+MOST_CONSUMERS = 16_384
+_Pairs = tuple[tuple[str, str], ...]
+
+
+def decided(decision: Decision) -> bytes:
+    """What a policy said. Raises Failed for what a response cannot hold.
+
+    As a status of gRPC, which any other error becomes, it would let the request pass where `on_error` says so.
+    """
+    try:
+        return _decided(decision)
+    except Exception as error:  # noqa: BLE001 - the values are a policy's own
+        raise Failed(f"its decision cannot be told: {told(error)}") from None
+
+
+def _decided(decision: Decision) -> bytes:
+    headers = tuple(decision.headers.items())
+    if decision.allowed is not True:
+        kept = decision.body is None or len(decision.body) <= LARGEST_KEPT
+        denied = _denied if kept else _denied.__wrapped__
+        return denied(decision.status, headers, decision.body)
+    said = headers, decision.remove, tuple(decision.response_headers.items())
+    if not decision.metadata:
+        return _allowed(*said)
+    response = _passes(*said)
+    response.dynamic_metadata.update(decision.metadata)
+    return response.SerializeToString()
+
+
+@lru_cache(MOST_DECISIONS)
+def _allowed(headers: _Pairs, remove: tuple[str, ...], response_headers: _Pairs) -> bytes:
+    return _passes(headers, remove, response_headers).SerializeToString()
+
+
+def _passes(
+    headers: _Pairs, remove: tuple[str, ...], response_headers: _Pairs
+) -> external_auth_pb2.CheckResponse:
+    response = external_auth_pb2.CheckResponse()
+    response.status.code = OK
+    response.ok_response.headers.extend(_headers(headers))
+    response.ok_response.headers_to_remove.extend(
+        name for name in remove if name.lower() not in framing.HEADERS
+    )
+    response.ok_response.response_headers_to_add.extend(_headers(response_headers))
+    return response
+
+
+def _headers(headers: _Pairs) -> list[base_pb2.HeaderValueOption]:
+    """Without what frames the message: Envoy has no rules for what is added to responses."""
+    return [header(name.lower(), value) for name, value in headers if name.lower() not in framing.HEADERS]
+
+
+@lru_cache(MOST_DECISIONS)
+def _denied(status: int, headers: _Pairs, body: bytes | None) -> bytes:
+    response = external_auth_pb2.CheckResponse()
+    response.status.code = PERMISSION_DENIED
+    response.denied_response.status.code = status  # type: ignore[assignment] # checked by deny()
+    response.denied_response.headers.extend(_headers(headers))
+    if body is None:
+        response.dynamic_metadata.update({PROBLEM: True})
+    else:
+        response.denied_response.body = body.decode("utf-8", "replace")
+    return response.SerializeToString()
+
+
+@lru_cache(MOST_DECISIONS)
+def failure(message: str = "") -> bytes:
+    """Never a status of gRPC: a policy that fails opens no route, also where an unreachable one would."""
+    response = external_auth_pb2.CheckResponse()
+    response.status.code = PERMISSION_DENIED
+    response.status.message = message[:200]
+    response.denied_response.status.code = 503  # type: ignore[assignment]
+    response.dynamic_metadata.update({FAILED: True})
+    return response.SerializeToString()
+
+
+@lru_cache(MOST_CONSUMERS)
+def key(found: KeyOwner | None) -> bytes:
+    """Whose key it is. Always a yes: Envoy judges what it says, beside the other ways to authenticate."""
+    response = external_auth_pb2.CheckResponse(ok_response=external_auth_pb2.OkHttpResponse())
+    answer = response.dynamic_metadata.fields[key_lookup.EXTENSION].struct_value.fields
+    if found is None:
+        answer["unknown"].bool_value = True
+        return response.SerializeToString()
+    answer["consumer"].string_value = found.consumer
+    if found.plan:
+        answer["plan"].string_value = found.plan
+    if found.not_after:
+        answer["not_after"].number_value = found.not_after
+    return response.SerializeToString()
+
+
+@lru_cache(MOST_CONSUMERS)
+def password(user: str | None) -> bytes:
+    """Whose password it is, as for keys."""
+    response = external_auth_pb2.CheckResponse(ok_response=external_auth_pb2.OkHttpResponse())
+    answer = response.dynamic_metadata.fields[password_lookup.EXTENSION].struct_value.fields
+    if user is None:
+        answer["wrong"].bool_value = True
+    else:
+        answer["user"].string_value = user
+    return response.SerializeToString()

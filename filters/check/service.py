@@ -1,0 +1,269 @@
+"""envoy.service.auth.v3.Authorization: requests of any Envoy, decided by the gateway's policies in Python."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import lru_cache
+from typing import Any
+
+from envoy.service.auth.v3 import external_auth_pb2
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from filters.check import limit_decisions, responses
+from filters.check.api_keys import KeyIndex
+from filters.check.lazy_request import Attributes, identity, request
+from filters.check.passwords import Missing, Passwords
+from filters.ext_authz.decisions import Decision
+from filters.ext_authz.functions import Failed, Function, load
+from filters.ext_authz.names import POLICY
+from filters.identity import key_lookup, password_lookup
+from filters.policy_server import USAGE
+from filters.rate_limit import one_call
+from filters.rate_limit.server.service import RateLimits
+from filters.rules import Service, Table
+from filters.unary import Busy, RpcError, UnaryMethod
+from protos import rules_pb2
+
+log = logging.getLogger(__name__)
+
+NAME = "envoy.service.auth.v3.Authorization"
+DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 4, 8, 14
+"""https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
+STEP = 0.005
+"""Seconds between two looks for a policy that is not here yet."""
+LINGER = 10.0
+"""Seconds for which a removed policy still decides: longer than a control plane waits for an Envoy to follow."""
+MOST_LABELS = 4096
+"""Metrics that are found without a search."""
+_JSON = {"content-type": "application/json", "cache-control": "no-store"}
+DEFAULT_LIMIT = 1.0
+"""Seconds, for an Envoy that does not say how long it waits."""
+
+
+Usage = Callable[[str, str, str], Awaitable[Mapping[str, Any]]]
+"""The limits of a consumer with a plan, where a route says which apply."""
+
+
+class Authorization:
+    """The service. `clock` gives seconds for the metrics; `usage` answers consumers that read their limits.
+
+    `counting` decides limits where a Check asks for them too.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        clock: Callable[[], float] = time.perf_counter,
+        usage: Usage | None = None,
+        counting: RateLimits | None = None,
+    ) -> None:
+        self._usage = usage
+        self._counting = counting
+        self.functions: Table[Function] = Table(POLICY, _function, self._policies_changed)
+        self._leaving: Mapping[str, tuple[Function, float]] = {}
+        self.keys = KeyIndex()
+        self.passwords = Passwords()
+        self._clock = clock
+        decisions = Counter(
+            "xds_policy_decisions",
+            "Decisions by policy and outcome",
+            ["policy", "outcome"],
+            registry=registry,
+        )
+        seconds = Histogram(
+            "xds_policy_seconds",
+            "How long policies took",
+            ["policy"],
+            registry=registry,
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+        )
+
+        self._decisions = lru_cache(MOST_LABELS)(decisions.labels)
+        self._seconds = lru_cache(MOST_LABELS)(seconds.labels)
+
+    def service(self) -> Service:
+        """What a server mounts."""
+        check = UnaryMethod(
+            path=f"/{NAME}/Check",
+            parse=external_auth_pb2.CheckRequest.FromString,
+            call=self.check,
+            serialize=external_auth_pb2.CheckResponse.SerializeToString,
+        )
+        return Service(
+            name=NAME,
+            methods=(check,),
+            tables=(self.functions, self.keys.table, self.passwords.table),
+            close=self._close,
+        )
+
+    def check(
+        self, asked: external_auth_pb2.CheckRequest
+    ) -> limit_decisions.Answer | Awaitable[limit_decisions.Answer]:
+        """Decide one request, at once where nobody has to be waited for. Returns a serialized CheckResponse."""
+        attributes = asked.attributes
+        said = attributes.context_extensions
+        name = said.get("policy", "")
+        if name:
+            return self._decide(name, attributes)
+        if key_lookup.EXTENSION in said:
+            return self._whose_key(attributes)
+        if password_lookup.EXTENSION in said:
+            return self._whose_password(attributes)
+        if USAGE in said:
+            return self._tell_usage(attributes)
+        return self._missing(name)
+
+    def _missing(self, name: str) -> bytes:
+        log.error("there is no policy %r; the request is refused", name)
+        self._count(name, "missing")
+        return responses.failure()
+
+    async def _tell_usage(self, asked: Attributes) -> bytes:
+        """The answer to the request itself; a refusal for whoever is no consumer."""
+        consumer = identity(asked, "consumer")
+        if self._usage is None or not consumer:
+            self._count(USAGE, "denied")
+            return responses.decided(Decision(allowed=False, status=403))
+        try:
+            said = asked.context_extensions[USAGE]
+            found = await self._usage(consumer, identity(asked, "plan") or "", said)
+        except (KeyError, TimeoutError) as error:
+            log.warning("no usage can be told: %s", error)
+            self._count(USAGE, "failed")
+            return responses.failure()
+        self._count(USAGE, "told")
+        body = json.dumps(found).encode()
+        return responses.decided(Decision(allowed=False, status=200, headers=_JSON, body=body))
+
+    def _decide(
+        self, name: str, attributes: Attributes
+    ) -> limit_decisions.Answer | Awaitable[limit_decisions.Answer]:
+        """Ask a policy; a coroutine that waits for nothing is done before anybody could wait for it."""
+        function = self.functions.current.get(name) or self._left(name)
+        if function is None or not function.immediate:
+            return self._wait_for(name, function, attributes)
+        began = self._clock()
+        try:
+            decision = function.at_once(request(attributes))
+            response = self._decided(name, decision)
+        except Failed as failed:
+            return self._failed(name, failed)
+        finally:
+            self._seconds(name).observe(self._clock() - began)
+        return self._limited(attributes, decision, response)
+
+    async def _wait_for(
+        self, name: str, function: Function | None, attributes: Attributes
+    ) -> limit_decisions.Answer:
+        """Ask a policy. A status other than OK is what Envoy's `on_error` is for: no time, no room."""
+        limit = _limit(attributes.context_extensions.get("timeout", ""))
+        function = function or await self._arrival(name, limit)
+        if function is None:
+            return self._missing(name)
+        began = self._clock()
+        try:
+            decision = await function.decide(request(attributes), limit)
+            response = self._decided(name, decision)
+        except TimeoutError:
+            self._count(name, "timeout")
+            raise RpcError(DEADLINE_EXCEEDED, f"{name} took too long") from None
+        except Busy as busy:
+            self._count(name, "busy")
+            raise RpcError(RESOURCE_EXHAUSTED, str(busy)) from None
+        except Failed as failed:
+            return self._failed(name, failed)
+        finally:
+            self._seconds(name).observe(self._clock() - began)
+        answer = self._limited(attributes, decision, response)
+        return await answer if isinstance(answer, Awaitable) else answer
+
+    def _limited(
+        self, attributes: Attributes, decision: Decision, response: bytes
+    ) -> limit_decisions.Answer | Awaitable[limit_decisions.Answer]:
+        """The same, unless a limit rejects what the policy lets pass."""
+        if decision.allowed is not True or one_call.EXTENSION not in attributes.context_extensions:
+            return response
+        return limit_decisions.decide(self._counting, attributes, decision, response)
+
+    def _decided(self, name: str, decision: Decision) -> bytes:
+        """Raises Failed."""
+        response = responses.decided(decision)
+        self._count(name, "allowed" if decision.allowed else "denied")
+        return response
+
+    def _failed(self, name: str, failed: Failed) -> bytes:
+        log.error("the policy %s failed; the request is refused", name, exc_info=failed)
+        self._count(name, "failed")
+        return responses.failure(str(failed))
+
+    def _whose_key(self, asked: Attributes) -> limit_decisions.Answer | Awaitable[limit_decisions.Answer]:
+        said = asked.context_extensions
+        rule = _rule(said[key_lookup.EXTENSION])
+        found = self.keys.find(rule, asked.request.http.header_map.headers)
+        self._count("api_key", "unknown" if found is None else "found")
+        if found is None or one_call.EXTENSION not in said:
+            return responses.key(found)
+        return limit_decisions.decide_for_key(self._counting, asked, found, rule["headers"][0])
+
+    async def _whose_password(self, asked: Attributes) -> bytes:
+        """A status other than OK where nobody can tell, so that Envoy hears nothing."""
+        list_name = asked.context_extensions[password_lookup.EXTENSION]
+        try:
+            user = await self.passwords.user(list_name, asked.request.http.header_map.headers)
+        except Missing:
+            self._count("basic_auth", "missing")
+            raise RpcError(UNAVAILABLE, f"the users of {list_name} are not here yet") from None
+        except Busy as busy:
+            self._count("basic_auth", "busy")
+            raise RpcError(RESOURCE_EXHAUSTED, str(busy)) from None
+        self._count("basic_auth", "wrong" if user is None else "found")
+        return responses.password(user)
+
+    def _policies_changed(
+        self, before: Mapping[str, Function], loaded: Mapping[str, Function], removed: Collection[str]
+    ) -> None:
+        now = self._clock()
+        kept = {name: one for name, one in self._leaving.items() if one[1] > now and name not in loaded}
+        gone = {name: (before[name], now + LINGER) for name in removed if name in before}
+        self._leaving = {**kept, **gone}
+
+    def _left(self, name: str) -> Function | None:
+        """A policy that is gone here, while an Envoy may still have the route that asks for it."""
+        function, until = self._leaving.get(name, (None, 0.0))
+        return function if until > self._clock() else None
+
+    async def _arrival(self, name: str, limit: float) -> Function | None:
+        """A new route and its policy come over two streams, to Envoy and to here: the route may be first."""
+        for _ in range(int(limit / STEP) if name else 0):
+            await asyncio.sleep(STEP)
+            if name in self.functions.current:
+                return self.functions.current[name]
+        return None
+
+    def _count(self, policy: str, outcome: str) -> None:
+        self._decisions(policy, outcome).inc()
+
+    def _close(self) -> None:
+        self.passwords.close()
+
+
+def _function(message: rules_pb2.PythonPolicy) -> Function:
+    modules = {one.file: one.source for one in message.modules}
+    return load(message.file, message.function, message.source, modules)
+
+
+@lru_cache(maxsize=1024)
+def _rule(text: str) -> Mapping[str, Any]:
+    rule: Mapping[str, Any] = json.loads(text)
+    return rule
+
+
+def _limit(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return DEFAULT_LIMIT

@@ -1,0 +1,1 @@
+"""Who calls: the ways to authenticate, and the script in Envoy that names the consumer."""

@@ -1,0 +1,99 @@
+"""api_key: keys of the gateway's consumers, known only by their hash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from filters import framing
+from filters.identity import key_lookup
+from filters.identity.script import identity_part
+from filters.language import Mistake, Shorthand, option
+from filters.model.methods import failure, keys_elsewhere
+from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
+from filters.rate_limit import one_call
+from filters.rules import Rule
+
+NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKeySettings:
+    """Where the key is looked for: the first place that holds one counts."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
+    header: str | None = option(
+        "A header; default `x-api-key`.", default=None, pattern=NAME, shape="a header's name"
+    )
+    query: str | None = option("A query parameter.", default=None)
+    cookie: str | None = option("A cookie.", default=None, pattern=NAME, shape="a cookie's name")
+    forward: bool = option("Whether the upstream sees the key.", default=False)
+    optional: bool = option("Let requests without a key pass; a wrong key is still refused.", default=False)
+
+    @classmethod
+    def short(cls, value: bool) -> ApiKeySettings:
+        """Read ``true``."""
+        return cls()
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake for a header that cannot hold a key."""
+        if self.header is not None and (framed := framing.check(self.header, ("header",))) is not None:
+            yield Mistake(framed.message, "write another header", path=framed.path, value=self.header)
+
+    def rule(self) -> Mapping[str, Any]:
+        """What the script needs to know."""
+        header = self.header or ("x-api-key" if self.query is None and self.cookie is None else None)
+        return {
+            "headers": [header.lower()] if header else [],
+            "query": [self.query] if self.query else [],
+            "cookies": [self.cookie] if self.cookie else [],
+            "forward": self.forward,
+        }
+
+    def challenge(self) -> str:
+        """No registered scheme is for keys; this one tells a person what is needed."""
+        return 'ApiKey realm="gateway"'
+
+
+class ApiKey(Policy[ApiKeySettings]):
+    """Enforced by the gateway's identity script, which a policy server tells about keys where there are very many."""
+
+    key = "api_key"
+    stage = Stage.AUTHENTICATE
+    settings = ApiKeySettings
+    enforced_by = "Envoy (generated Lua: hash to consumer)"
+    reasons = (
+        failure("api_key_missing", "An API key is needed"),
+        failure("api_key_malformed", "There is more than one API key"),
+        failure("api_key_unknown", "The API key is not known"),
+        failure("api_key_expired", "The API key has expired"),
+        failure("identity_unavailable", "Nobody could tell whose credential it is", 503),
+    )
+    rule_types = (key_lookup.CONSUMER,)
+
+    def check(self, settings: ApiKeySettings, context: Context) -> Iterator[Mistake]:
+        """Yield a mistake when no key could ever be right."""
+        if not any(consumer.api_keys for consumer in context.consumers.values()):
+            yield Mistake("no consumer has an API key", "add api_keys to a consumer")
+
+    def http_filters(self, used: Iterable[ApiKeySettings], context: Context) -> tuple[HttpFilter, ...]:
+        return (key_lookup.lookup_filter(one.rule() for one in used),)
+
+    def on_route(self, settings: ApiKeySettings, context: Context) -> RoutePart:
+        part = identity_part(context, limits=one_call.key_decides(context))
+        if not keys_elsewhere(context.consumers):
+            return part
+        more = one_call.extensions(context) if one_call.key_decides(context) else {}
+        return RoutePart(filter_configs={**part.filter_configs, **key_lookup.lookup(settings.rule(), **more)})
+
+    def rules(self, used: Iterable[ApiKeySettings], context: Context) -> Iterator[Rule]:
+        if keys_elsewhere(context.consumers) and any(True for _ in used):
+            for name, one in context.consumers.items():
+                if one.api_keys:
+                    yield Rule(type=key_lookup.CONSUMER, name=name, value=one)
+
+    def explain(self, settings: ApiKeySettings, context: Context) -> str:
+        if keys_elsewhere(context.consumers):
+            return "policy server (hash to consumer), judged by Envoy"
+        return self.enforced_by

@@ -1,0 +1,95 @@
+"""authentication: whether any of a route's ways to authenticate suffices; and no client says who it is by a header."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from itertools import product
+from typing import Literal
+
+from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
+from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
+from google.protobuf.message import Message
+
+from filters.language import Mistake
+from filters.model.identity import CLIENTS_OWN, CONSUMER_HEADER, PLAN_HEADER
+from filters.model.methods import failure, methods
+from filters.policy import NOTHING, Context, HttpFilter, Policy, RoutePart, Stage
+
+FILTER = "xds.identity.headers"
+_KEPT = (
+    *CLIENTS_OWN,
+    *("x-api-key", "x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-envoy-external-address"),
+    "traceparent",
+)
+Settings = Literal["any", "all"]
+
+
+def protected(context: Context) -> tuple[str, ...]:
+    """Headers that only the gateway sets, sorted, with the underscores that some servers take for hyphens."""
+    names = {CONSUMER_HEADER, PLAN_HEADER}
+    for provider in context.providers.values():
+        names |= {name.lower() for name in provider.claim_headers.values()}
+    return tuple(sorted(variant for name in names for variant in _variants(name)))
+
+
+def without(names: Iterable[str], *, responses: Iterable[str] = ()) -> Mapping[str, Message]:
+    """What a route carries on which only the gateway says these headers too; a * at the end matches any rest.
+
+    What a service must see of the client stays: credentials, and whatever a pattern would take away beside its own.
+    `responses` are headers that no response has.
+    """
+    wanted = sorted({name.lower() for name in names})
+    removed = [
+        mutation_rules_pb2.HeaderMutation(remove=variant)
+        for name in wanted
+        if not name.endswith("*") and name not in CLIENTS_OWN
+        for variant in _variants(name)
+    ]
+    for prefix in (name[:-1] for name in wanted if name.endswith("*")):
+        if not any(kept.startswith(prefix) for kept in _KEPT):
+            mutation = mutation_rules_pb2.HeaderMutation()
+            mutation.remove_on_match.key_matcher.prefix = prefix
+            removed.append(mutation)
+    config = header_mutation_pb2.HeaderMutationPerRoute()
+    config.mutations.request_mutations.extend(removed)
+    config.mutations.request_trailers_mutations.extend(removed)
+    config.mutations.response_mutations.extend(
+        mutation_rules_pb2.HeaderMutation(remove=name) for name in sorted(responses)
+    )
+    return {FILTER: config} if removed or responses else {}
+
+
+def _variants(name: str) -> Iterable[str]:
+    parts = re.split("-", name)
+    for signs in product("-_", repeat=len(parts) - 1):
+        yield "".join(part + sign for part, sign in zip(parts, (*signs, ""), strict=True))
+
+
+class Authentication(Policy[Settings]):
+    """Removes, on every route and before anything looks at them, the headers by which the upstream knows who calls."""
+
+    key = "authentication"
+    stage = Stage.AUTHENTICATE
+    settings = Settings
+    reasons = (
+        failure("credentials_missing", "Authentication is needed"),
+        failure("consumers_differ", "The credentials belong to different consumers"),
+        failure("identity_failed", "The gateway failed to authenticate", 500),
+    )
+
+    def check(self, settings: Settings, context: Context) -> Iterable[Mistake]:
+        """Yield a mistake where `all` would make nothing of an optional way."""
+        optional = [key for key, one in methods(context.beside).items() if one.optional]
+        if settings == "all" and optional:
+            yield Mistake(f"'all' does not go with optional '{optional[0]}'", "remove one of them")
+
+    def http_filters(self, used: Iterable[Settings], context: Context) -> tuple[HttpFilter, ...]:
+        config = header_mutation_pb2.HeaderMutation()
+        removed = [mutation_rules_pb2.HeaderMutation(remove=name) for name in protected(context)]
+        config.mutations.request_mutations.extend(removed)
+        config.mutations.request_trailers_mutations.extend(removed)
+        return (HttpFilter(name=FILTER, config=config, dynamic=True, always=True),)
+
+    def on_route(self, settings: Settings, context: Context) -> RoutePart:
+        return NOTHING

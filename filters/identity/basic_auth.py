@@ -1,0 +1,111 @@
+"""basic_auth: names and passwords (RFC 7617), known only by their hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from filters.identity import htpasswd, password_lookup
+from filters.identity.script import OWN_LIST, identity_filter, identity_part
+from filters.language import Mistake, Shorthand, option
+from filters.language.datasource import SecretSource
+from filters.model.methods import failure
+from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
+from filters.rules import Rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BasicAuthSettings:
+    """Names and passwords of consumers, and of an htpasswd file."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
+    htpasswd: SecretSource | None = option(
+        "More users, as `htpasswd -B` or `-s` writes them; a user who has the name of a consumer stands for it.",
+        default=None,
+    )
+    realm: str = option(
+        "What the browser's dialog says.", default="gateway", pattern=r'[^"\\\x00-\x1f]+', shape="plain text"
+    )
+    forward: bool = option("Whether the upstream sees the password.", default=False)
+    optional: bool = option(
+        "Let requests without a password pass; a wrong one is still refused.", default=False
+    )
+
+    @classmethod
+    def short(cls, value: bool) -> BasicAuthSettings:
+        """Read ``true``."""
+        return cls()
+
+    def rule(self) -> Mapping[str, Any]:
+        """What the script needs to know."""
+        lists = [OWN_LIST] + ([htpasswd.list_name(self.htpasswd)] if self.htpasswd is not None else [])
+        return {"lists": lists, "forward": self.forward}
+
+    def challenge(self) -> str:
+        """RFC 7617 section 2.1."""
+        return f'Basic realm="{self.realm}", charset="UTF-8"'
+
+
+class BasicAuth(Policy[BasicAuthSettings]):
+    """Enforced by the gateway's identity script, which stands here, behind every way to authenticate.
+
+    A policy server tells it about passwords whose hashes are slow.
+    """
+
+    key = "basic_auth"
+    stage = Stage.AUTHENTICATE
+    settings = BasicAuthSettings
+    enforced_by = "Envoy (generated Lua: name and hash to consumer)"
+    reasons = (
+        failure("basic_auth_missing", "A name and a password are needed"),
+        failure("basic_auth_malformed", "The name and password are malformed"),
+        failure("basic_auth_wrong", "The name or the password is wrong"),
+    )
+
+    rule_types = (password_lookup.USERS,)
+
+    def check(self, settings: BasicAuthSettings, context: Context) -> Iterator[Mistake]:
+        """Yield a mistake for a file with hashes that nobody can verify, and when nobody has a password."""
+        if settings.htpasswd is None:
+            if not any(consumer.passwords for consumer in context.consumers.values()):
+                yield Mistake("nobody has a password", "add basic_auth to a consumer, or an htpasswd file")
+            return
+        try:
+            htpasswd.users(context.contents.get(settings.htpasswd, b""))
+        except Mistake as mistake:
+            yield mistake
+
+    def http_filters(self, used: Iterable[BasicAuthSettings], context: Context) -> tuple[HttpFilter, ...]:
+        lists = {
+            htpasswd.list_name(one): tuple(
+                password_lookup.without_slow(htpasswd.users(context.contents[one]))
+            )
+            for one in _files(used)
+        }
+        return (password_lookup.lookup_filter(), identity_filter(context, lists))
+
+    def on_route(self, settings: BasicAuthSettings, context: Context) -> RoutePart:
+        part = identity_part(context)
+        if settings.htpasswd is None or not htpasswd.has_slow(settings.htpasswd, context.contents):
+            return part
+        asked = password_lookup.lookup(htpasswd.list_name(settings.htpasswd))
+        return RoutePart(filter_configs={**part.filter_configs, **asked})
+
+    def rules(self, used: Iterable[BasicAuthSettings], context: Context) -> Iterator[Rule]:
+        for one in _files(used):
+            if htpasswd.has_slow(one, context.contents):
+                own = {
+                    user.username for consumer in context.consumers.values() for user in consumer.passwords
+                }
+                value = password_lookup.slow(htpasswd.users(context.contents[one]), own)
+                yield Rule(type=password_lookup.USERS, name=htpasswd.list_name(one), value=value)
+
+    def explain(self, settings: BasicAuthSettings, context: Context) -> str:
+        if htpasswd.has_slow(settings.htpasswd, context.contents):
+            return "policy server (bcrypt), judged by Envoy"
+        return self.enforced_by
+
+
+def _files(used: Iterable[BasicAuthSettings]) -> set[SecretSource]:
+    return {one.htpasswd for one in used if one.htpasswd is not None}

@@ -1,0 +1,253 @@
+"""jwt: signed tokens of the gateway's identity providers (RFC 7519), verified by Envoy's jwt_authn filter."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations, product
+from math import ceil
+from typing import Any, ClassVar
+
+from envoy.config.core.v3 import backoff_pb2, base_pb2, http_uri_pb2
+from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2 as pb
+from google.protobuf import duration_pb2, empty_pb2
+
+from filters.identity.script import identity_part, keyless
+from filters.language import DataSource, Mistake, Shorthand, option
+from filters.language.problems import shown
+from filters.model.identity import Provider, key_set_of
+from filters.model.methods import failed, failure, methods
+from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage, cluster_of_url
+from filters.reasons import Reason, details_begin
+
+FILTER = "envoy.filters.http.jwt_authn"
+REMEDY = "write what the issuer publishes as its jwks_uri"
+MOST_COMBINED = 4
+"""Of so many providers every combination is a requirement that Envoy has."""
+LARGEST_TOKEN = 16 * 1024
+"""Bytes of a token that Envoy keeps verified in its cache; longer ones are verified every time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JwtSettings:
+    """Tokens of which providers are accepted: one provider, any of several, or all of several."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand(
+        (str, list),
+        "a provider, or a list of providers of which any suffices",
+        {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+    )
+    provider: str | None = option("Tokens of this provider.", default=None, refers="identity", narrows=True)
+    any: tuple[str, ...] = option("A token of any of these.", default=(), refers="identity", narrows=True)
+    all: tuple[str, ...] = option("A token of each of these.", default=(), refers="identity", narrows=True)
+    optional: bool = option("Let requests without a token pass; a bad token is still refused.", default=False)
+
+    @classmethod
+    def short(cls, value: str | list[Any]) -> JwtSettings:
+        """Read a provider or a list of them. Raises Mistake."""
+        if isinstance(value, str):
+            return cls(provider=value)
+        if not value or not all(isinstance(one, str) for one in value):
+            raise Mistake("expected names of providers", "write [corp, partner]")
+        return cls(any=tuple(value))
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes between the keys."""
+        if sum((self.provider is not None, bool(self.any), bool(self.all))) != 1:
+            yield Mistake("exactly one of 'provider', 'any' and 'all' is needed", "write jwt: NAME")
+        for key in ("any", "all"):
+            names = getattr(self, key)
+            if len(set(names)) < len(names):
+                yield Mistake("a provider is named twice", "name it once", path=(key,))
+        if self.optional and len(self.all) > 1:
+            yield Mistake("'optional' does not go with 'all'", "remove one", path=("optional",))
+
+    def rule(self) -> Mapping[str, Any]:
+        """What the identity script needs to know."""
+        return {"providers": sorted(self.providers), "every": bool(self.all)}
+
+    def challenge(self) -> str:
+        """RFC 6750 section 3."""
+        return 'Bearer realm="gateway"'
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Every provider that is named."""
+        return (self.provider,) if self.provider is not None else self.any or self.all
+
+
+def requirement_name(settings: JwtSettings, *, judge: bool) -> str:
+    """The name under which routes refer to a requirement. It tells what the requirement is, so it never moves."""
+    joined = (" & " if settings.all else " | ").join(sorted(settings.providers))
+    return f"{joined}{' ?' if settings.optional else ''}{'' if judge else ' *'}"
+
+
+def requirement(settings: JwtSettings, *, judge: bool) -> pb.JwtRequirement:
+    """What Envoy must find. Without `judge` it only verifies, and a later filter judges what was found."""
+    needs = [pb.JwtRequirement(provider_name=name) for name in sorted(settings.providers)]
+    if len(needs) > 1 and settings.all:
+        needs = [pb.JwtRequirement(requires_all=pb.JwtRequirementAndList(requirements=needs))]
+    if not judge:
+        return _any([*needs, pb.JwtRequirement(allow_missing_or_failed=empty_pb2.Empty())])
+    if settings.optional:
+        return _any([*needs, pb.JwtRequirement(allow_missing=empty_pb2.Empty())])
+    return needs[0] if len(needs) == 1 else _any(needs)
+
+
+def _any(requirements: Iterable[pb.JwtRequirement]) -> pb.JwtRequirement:
+    return pb.JwtRequirement(requires_any=pb.JwtRequirementOrList(requirements=requirements))
+
+
+def jwt_provider(name: str, provider: Provider, contents: Mapping[DataSource, bytes]) -> pb.JwtProvider:
+    """A provider as Envoy's filter takes it. Its claims go into the filter's metadata under the provider's name."""
+    result = pb.JwtProvider(
+        issuer=provider.issuer or "",
+        audiences=provider.audiences,
+        forward=True,  # the identity script reads the token, and takes it away
+        require_expiration=provider.require_expiration,
+        # Named even where it is Envoy's default, which would also take the token from the query.
+        from_headers=[header for name in provider.token_headers for header in _token_headers(name)],
+        from_params=provider.from_query,
+        from_cookies=provider.from_cookies,
+        payload_in_metadata=name,
+        failed_status_in_metadata=failure_key(name),
+        header_in_metadata=header_key(name),
+        # Envoy takes 0 for 60. The script looks more closely where this is more than what is written.
+        clock_skew_seconds=max(1, ceil(provider.clock_skew.total_seconds())),
+        jwt_cache_config=pb.JwtCacheConfig(jwt_cache_size=1000, jwt_max_token_size=LARGEST_TOKEN),
+    )
+    found = key_set_of(provider, contents)
+    if found is not None:
+        result.local_jwks.inline_bytes = found.document()
+    elif provider.jwks.url is not None:
+        result.remote_jwks.CopyFrom(_remote(provider.jwks.url, provider))
+    return result
+
+
+def failure_key(provider: str) -> str:
+    """The key of the filter's metadata under which it says why a provider's token was refused."""
+    return f"failure/{provider}"
+
+
+def header_key(provider: str) -> str:
+    """The key of the filter's metadata under which the header of a provider's token stands."""
+    return f"header/{provider}"
+
+
+_BEARER = tuple("".join(letters) + " " for letters in product(*((one.upper(), one) for one in "bearer")))
+"""RFC 9110 section 11.1: the name of a scheme is case-insensitive; Envoy's prefix is not."""
+
+
+def _token_headers(name: str) -> Iterator[pb.JwtHeader]:
+    for prefix in _BEARER if name.lower() == "authorization" else ("",):
+        yield pb.JwtHeader(name=name.lower(), value_prefix=prefix)
+
+
+def _remote(url: str, provider: Provider) -> pb.RemoteJwks:
+    timeout, cached = duration_pb2.Duration(), duration_pb2.Duration()
+    timeout.FromTimedelta(provider.jwks.timeout)
+    cached.FromTimedelta(provider.jwks.cache_for)
+    backoff = backoff_pb2.BackoffStrategy(
+        base_interval=duration_pb2.Duration(nanos=100_000_000), max_interval=duration_pb2.Duration(seconds=2)
+    )
+    retry = base_pb2.RetryPolicy(retry_back_off=backoff)
+    retry.num_retries.value = 2
+    return pb.RemoteJwks(
+        http_uri=http_uri_pb2.HttpUri(uri=url, cluster=cluster_of_url(url), timeout=timeout),
+        cache_duration=cached,
+        # Fetched ahead of requests, but a listener never waits for somebody else's server.
+        async_fetch=pb.JwksAsyncFetch(
+            fast_listener=True, failed_refetch_duration=duration_pb2.Duration(seconds=1)
+        ),
+        retry_policy=retry,
+    )
+
+
+def doubts(name: str, provider: Provider, contents: Mapping[DataSource, bytes]) -> Iterator[Mistake]:
+    """Yield what to warn of in the key set of the provider `name`: keys that are left out, and a set without any."""
+    found = key_set_of(provider, contents)
+    if found is None:
+        return
+    where = provider.jwks.described
+    for fault in found.faults:
+        yield Mistake(f"the key {shown(fault.key)} of {where} is left out: {fault.reason}", REMEDY)
+    if not found.keys:
+        message = f"{where} has no usable key: {found.fault}; tokens of '{name}' are answered 503"
+        yield Mistake(message, REMEDY)
+
+
+def _reason(name: str, title: str, *texts: str, status: int = 401) -> Reason:
+    when = details_begin(*(f"jwt_authn_access_denied{{{text}" for text in texts)) + f" || {failed(name)}"
+    return Reason(name=name, title=title, status=status, when=when)
+
+
+def _foreseen(names: Collection[str]) -> Iterator[JwtSettings]:
+    """Requirements that are there though no route has them: routes come to Envoy after this filter, and find theirs.
+
+    They also keep theirs until they are gone. Of many providers it is each alone, as combinations double with each.
+    """
+    most = len(names) if len(names) <= MOST_COMBINED else 1
+    for count in range(1, most + 1):
+        for some in combinations(names, count):
+            yield JwtSettings(any=some)
+            yield JwtSettings(any=some, optional=True)
+            yield JwtSettings(all=some)
+
+
+def _script_judges(settings: JwtSettings, context: Context) -> bool:
+    """Whether the identity script refuses, and Envoy's filter only verifies.
+
+    Beside other ways to authenticate a bad token is no refusal yet. Of an issuer without keys Envoy would blame the
+    token. A token in the query would stand in the access log: Envoy takes away only what it has verified.
+    """
+    return (
+        len(methods(context.beside)) > 1
+        or bool(keyless(settings.providers, context))
+        or any(context.providers[name].from_query for name in settings.providers)
+    )
+
+
+class Jwt(Policy[JwtSettings]):
+    """Compiled into Envoy's jwt_authn filter: routes refer to requirements of it by name."""
+
+    key = "jwt"
+    stage = Stage.AUTHENTICATE
+    settings = JwtSettings
+    enforced_by = "Envoy (jwt_authn; generated Lua: claim to consumer)"
+    reasons = (
+        _reason("jwt_missing", "A token is needed", "Jwt_is_missing"),
+        _reason("jwt_expired", "The token has expired", "Jwt_is_expired"),
+        _reason("jwt_not_yet_valid", "The token is not yet valid", "Jwt_not_yet_valid"),
+        _reason("jwt_wrong_issuer", "The token's issuer is not accepted", "Jwt_issuer_is_not_configured"),
+        _reason("jwt_wrong_audience", "The token is for somebody else", "Audiences_in_Jwt_are_not_allowed"),
+        _reason("jwt_invalid_signature", "The token cannot be verified", "Jwt_verification_fails"),
+        _reason("jwt_unknown_key", "The token's key is not known", "Jwks_doesn"),
+        _reason(
+            "jwt_unsupported_algorithm",
+            "The token's algorithm is not accepted",
+            "Jwt_header_[alg]_is_not_supported",
+        ),
+        failure("jwt_unsupported_extension", "The token needs an extension that is not supported"),
+        failure("jwt_keys_unavailable", "The issuer has no key that can be used", 503),
+        _reason("jwks_unavailable", "The issuer's keys cannot be fetched", "Jwks", status=503),
+        _reason("jwt_malformed", "The token is malformed", ""),
+    )
+
+    def http_filters(self, used: Iterable[JwtSettings], context: Context) -> tuple[HttpFilter, ...]:
+        providers = context.providers
+        wanted = [one for one in (*_foreseen(providers), *used) if providers.keys() >= set(one.providers)]
+        config = pb.JwtAuthentication(stat_prefix="jwt")
+        for name, provider in providers.items():
+            config.providers[name].CopyFrom(jwt_provider(name, provider, context.contents))
+        for settings in wanted:
+            for judge in (True, False):
+                config.requirement_map[requirement_name(settings, judge=judge)].CopyFrom(
+                    requirement(settings, judge=judge)
+                )
+        urls = sorted({one.jwks.url for one in providers.values() if one.jwks.url is not None})
+        return (HttpFilter(name=FILTER, config=config, dynamic=True, calls=tuple(urls)),)
+
+    def on_route(self, settings: JwtSettings, context: Context) -> RoutePart:
+        judge = not _script_judges(settings, context)
+        config = pb.PerRouteConfig(requirement_name=requirement_name(settings, judge=judge))
+        return RoutePart(filter_configs={FILTER: config, **identity_part(context).filter_configs})

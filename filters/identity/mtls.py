@@ -1,0 +1,50 @@
+"""mtls: the client's certificate says who calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from filters.identity.script import identity_part
+from filters.language import Shorthand, option
+from filters.model.methods import failure
+from filters.policy import Context, Policy, RoutePart, Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MtlsSettings:
+    """Which of the certificates that the listener accepts are accepted here."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
+    consumers_only: bool = option("Only certificates with the name of a consumer.", default=True)
+    optional: bool = option("Let clients without a certificate pass.", default=False)
+
+    @classmethod
+    def short(cls, value: bool) -> MtlsSettings:
+        """Read ``true``."""
+        return cls()
+
+    def rule(self) -> Mapping[str, Any]:
+        """What the script needs to know."""
+        return {"consumers_only": self.consumers_only}
+
+    def challenge(self) -> str:
+        """No registered scheme is for certificates; this one tells a person what is needed."""
+        return 'Certificate realm="gateway"'
+
+
+class Mtls(Policy[MtlsSettings]):
+    """Envoy verifies the certificate in the handshake; the identity script maps its names to a consumer."""
+
+    key = "mtls"
+    stage = Stage.AUTHENTICATE
+    settings = MtlsSettings
+    enforced_by = "Envoy (TLS handshake, generated Lua: name to consumer)"
+    reasons = (
+        failure("certificate_missing", "A client certificate is needed"),
+        failure("certificate_unknown", "The client certificate is not known"),
+    )
+
+    def on_route(self, settings: MtlsSettings, context: Context) -> RoutePart:
+        return identity_part(context)

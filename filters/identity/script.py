@@ -1,0 +1,248 @@
+"""Credentials to one consumer and plan: generated Lua in Envoy, delivered by ECDS, so that a new key is no listener change.
+
+The tables of the script are text that it parses when it is loaded: one constant each, however many consumers
+there are (LuaJIT limits the constants of a function to 65,536). What a route needs comes with the route.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from importlib import resources
+from typing import Any
+
+from envoy.extensions.filters.http.lua.v3 import lua_pb2
+from google.protobuf import struct_pb2, wrappers_pb2
+
+from filters.identity.htpasswd import has_slow
+from filters.lua_literals import lua
+from filters.model import claims
+from filters.model.identity import Consumer, Provider, key_set_of, last_second
+from filters.model.methods import keys_elsewhere, methods
+from filters.policy import Context, HttpFilter, RoutePart
+from filters.rate_limit.effective import on_route
+
+FILTER = "xds.identity"
+OWN_LIST = "consumers"
+"""The list of names and passwords that the consumers of the gateway have themselves."""
+_CODE = "\n".join(
+    resources.files(__package__).joinpath(name).read_text() for name in ("sha.lua", "identity.lua")
+)
+_UNSAFE = re.compile(rb"[^A-Za-z0-9 ._:/@=+,$-]")
+
+
+Lists = Mapping[str, Iterable[tuple[str, str]]]
+"""Names and hashes (``sha1:…``, ``sha256:…``, or ``bcrypt:`` for the policy server's) by the name of their list."""
+
+
+def identity_part(context: Context, *, limits: bool = False) -> RoutePart:
+    """What a route with any way to authenticate carries; every one of its policies returns the same.
+
+    `limits` says that the policy server decides limits when it looks a key up.
+    """
+    found = methods(context.beside)
+    rule = {
+        "methods": list(found),
+        "every": context.beside.get("authentication") == "all",
+        "optional": any(one.optional for one in found.values()),
+        "challenges": list(dict.fromkeys(one.challenge() for one in found.values())),
+        **{key: one.rule() for key, one in found.items()},
+    }
+    for key in _elsewhere(context):
+        rule[key] = {**found[key].rule(), "elsewhere": True}
+    if limits:
+        rule["limits"] = True
+    counted = [name for name in on_route(context).looks_at if name.startswith("claim:")]
+    if counted:
+        rule["counted"] = {name: _cell(claims.paths(name.removeprefix("claim:"))) for name in counted}
+    if "jwt" in found:
+        rule["jwt"] = {**found["jwt"].rule(), **_token_places(context)}
+    if "oidc" in found:
+        rule["oidc"] = {**found["oidc"].rule(), **_session(context)}
+    # One text and not a struct of many fields: Envoy copies it for every request, and the script keeps what it read.
+    context_struct = struct_pb2.Struct()
+    context_struct.update({"rule": lua(rule)})
+    return RoutePart(filter_configs={FILTER: lua_pb2.LuaPerRoute(filter_context=context_struct)})
+
+
+def _token_places(context: Context) -> Mapping[str, Any]:
+    """Where tokens could stand twice, and all places of each issuer's tokens."""
+    names = sorted(context.beside["jwt"].providers)
+    providers = [context.providers[name] for name in names]
+    lists = {
+        "query": {name for one in providers for name in one.from_query},
+        "cookies": {name for one in providers for name in one.from_cookies},
+        "keyless": keyless(names, context),
+    }
+    places = [
+        {"provider": name, "forward": one.forward, "names": _names(one)}
+        for name, one in zip(names, providers, strict=True)
+    ]
+    return {
+        "places": places,
+        "skews": _skews(names, context),
+        **{key: sorted(found) for key, found in lists.items() if found},
+    }
+
+
+def _skews(names: Iterable[str], context: Context) -> Mapping[str, str]:
+    """Seconds of tolerance, of those issuers whose own Envoy does not have: only whole seconds, and 60 for none."""
+    found = {name: context.providers[name].clock_skew.total_seconds() for name in names}
+    return {name: repr(skew) for name, skew in found.items() if skew < 1 or skew != int(skew)}
+
+
+def _names(provider: Provider) -> Mapping[str, Any]:
+    """The places of an issuer's tokens by their kind."""
+    headers = [name.lower() for name in provider.token_headers]
+    found = {
+        "headers": [name for name in headers if name != "authorization"],
+        "query": list(provider.from_query),
+        "cookies": list(provider.from_cookies),
+        "schemes": ["bearer"] if "authorization" in headers else [],
+    }
+    return {kind: names for kind, names in found.items() if names}
+
+
+def keyless(names: Iterable[str], context: Context) -> list[str]:
+    """Those of the providers whose key sets have no key that can be used."""
+    found = {name: key_set_of(context.providers[name], context.contents) for name in names}
+    return sorted(name for name, keys in found.items() if keys is not None and not keys.keys)
+
+
+def _session(context: Context) -> Mapping[str, Any]:
+    name = context.beside["oidc"].provider
+    client = context.providers[name].oidc
+    domain = {"domain": client.cookie_domain} if client is not None and client.cookie_domain else {}
+    return {
+        "unless": sorted(set(other_headers(context))),
+        "forward": client is not None and client.forward_access_token,
+        "keyless": keyless([name], context),
+        "skews": _skews([name], context),
+        **domain,
+    }
+
+
+def other_headers(context: Context) -> Iterator[str]:
+    """Headers with a credential of another way beside `oidc`: with one of them nobody is sent to log in."""
+    if context.beside.get("authentication") == "all":
+        return
+    if "basic_auth" in context.beside:
+        yield "authorization"
+    if "api_key" in context.beside:
+        yield from context.beside["api_key"].rule()["headers"]
+    if "jwt" in context.beside:
+        for name in context.beside["jwt"].providers:
+            yield from (one.lower() for one in context.providers[name].token_headers)
+
+
+def _elsewhere(context: Context) -> Iterator[str]:
+    """The ways of a route for which the script needs the policy server's answer."""
+    if "api_key" in context.beside and keys_elsewhere(context.consumers):
+        yield "api_key"
+    if "basic_auth" in context.beside and has_slow(context.beside["basic_auth"].htpasswd, context.contents):
+        yield "basic_auth"
+
+
+def identity_filter(context: Context, lists: Lists) -> HttpFilter:
+    """The filter. `lists` are more users than those of the consumers themselves."""
+    config = lua_pb2.Lua(clear_route_cache=wrappers_pb2.BoolValue(value=False))
+    config.default_source_code.inline_string = script(context.consumers, lists, context.providers)
+    return HttpFilter(name=FILTER, config=config, dynamic=True)
+
+
+def script(consumers: Mapping[str, Consumer], lists: Lists, providers: Mapping[str, Provider]) -> str:
+    """The whole script: tables, hashes, code."""
+    consumers = _here(consumers, lists)
+    tables = dict(_consumer_tables(consumers))
+    numbers = _numbers(consumers) if lists else {}
+    tables["USERS"] += _rows(_listed(lists, numbers))
+    tables["HEADERS"] = _rows(
+        (name, claims.paths(claim), header.lower())
+        for name, provider in sorted(providers.items())
+        for claim, header in sorted(provider.claim_headers.items())
+    )
+    return "".join(f"{name} = [==[\n{rows}]==]\n" for name, rows in tables.items()) + _CODE
+
+
+def _here(consumers: Mapping[str, Consumer], lists: Lists) -> Mapping[str, Consumer]:
+    """The consumers that the script must know: where keys are elsewhere, not those who have only keys."""
+    if not keys_elsewhere(consumers):
+        return consumers
+    listed = {name for users in lists.values() for name, _ in users}
+    return {
+        name: replace(one, api_keys=())
+        for name, one in consumers.items()
+        if one.jwt or one.basic_auth or one.certificates or name in listed
+    }
+
+
+def _consumer_tables(consumers: Mapping[str, Consumer]) -> Mapping[str, str]:
+    """The tables that grow with the consumers. The last ones are kept: they are the work of a reload."""
+    if _kept and _kept[0][0] is consumers:
+        return _kept[0][1]
+    numbers = _numbers(consumers)
+    rows: dict[str, Iterable[Row]] = {
+        "CONSUMERS": ((name, consumers[name].plan or "") for name in numbers),
+        "KEYS": _keys(consumers, numbers),
+        "USERS": _users(consumers, numbers),
+        "CERTIFICATES": (
+            (san, number) for name, number in numbers.items() for san in consumers[name].certificates
+        ),
+        "CLAIMS": (
+            (one.provider, claims.paths(one.claim), one.value, number)
+            for name, number in numbers.items()
+            for one in consumers[name].tokens
+        ),
+    }
+    tables = {name: _rows(one) for name, one in rows.items()}
+    _kept[:] = [(consumers, tables)]
+    return tables
+
+
+_kept: list[tuple[Mapping[str, Consumer], Mapping[str, str]]] = []
+"""At most one entry, found by identity: the sections of a gateway are the same objects until they change."""
+
+
+def _numbers(consumers: Mapping[str, Consumer]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(sorted(consumers), 1)}
+
+
+Cell = str | int | tuple[claims.ClaimPath, ...]
+Row = tuple[Cell, ...]
+
+
+def _keys(consumers: Mapping[str, Consumer], numbers: Mapping[str, int]) -> Iterator[Row]:
+    for name, number in numbers.items():
+        for key in consumers[name].api_keys:
+            yield (key.sha256, number, "" if key.not_after is None else last_second(key.not_after))
+
+
+def _users(consumers: Mapping[str, Consumer], numbers: Mapping[str, int]) -> Iterator[Row]:
+    for name, number in numbers.items():
+        for one in consumers[name].passwords:
+            yield (OWN_LIST, one.username, f"sha256:{one.sha256}", number)
+
+
+def _listed(lists: Lists, numbers: Mapping[str, int]) -> Iterator[Row]:
+    for list_name, users in sorted(lists.items()):
+        for name, digest in users:
+            yield (list_name, name, digest, numbers.get(name, ""))
+
+
+def _rows(rows: Iterable[Row]) -> str:
+    return "".join(
+        "\t".join(_cell(row[at]) if at < len(row) else "" for at in range(4)) + "\n" for row in rows
+    )
+
+
+def _cell(value: Cell) -> str:
+    """A text, a number, or paths of claims: semicolons between them, bars between their names."""
+    if isinstance(value, tuple):
+        return ";".join("|".join(map(_escaped, path)) for path in value)
+    return _escaped(value)
+
+
+def _escaped(value: str | int) -> str:
+    """Text that holds no separator and does not end the table's constant."""
+    return _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], str(value).encode()).decode()

@@ -1,0 +1,1 @@
+"""What users declare that several policies refer to: consumers, plans, providers, limits."""

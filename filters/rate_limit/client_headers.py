@@ -1,0 +1,136 @@
+"""What a client is told of a decision: headers and the body of a rejection, from the decision's own figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from filters.rate_limit.engine.algorithms import Limit, TokenBucket, Unit
+from filters.rate_limit.engine.decision import Decision, Figure
+from filters.rate_limit.engine.windows import SECOND
+from filters.reasons import REASON_HEADER
+
+X_RATELIMIT = "x-ratelimit"
+IETF = "ietf"
+STYLES = (X_RATELIMIT, IETF)
+TITLES = {
+    "rate_limited": "Too many requests",
+    "quota_exceeded": "The quota is used up",
+    "concurrency_exceeded": "Too many requests at the same time",
+}
+HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit", "ratelimit-policy")
+"""All that this module may set; what an upstream says under these names is about something else."""
+REASONS: dict[Unit, str] = {
+    "requests": "rate_limited",
+    "content-bytes": "quota_exceeded",
+    "concurrent-requests": "concurrency_exceeded",
+}
+TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+"""draft-ietf-httpapi-ratelimit-headers-11 section 6.1."""
+
+
+class Told(NamedTuple):
+    """What a client is told, by whichever call Envoy asked. `reason` and `body` are empty where the request passes."""
+
+    admitted: bool
+    headers: list[tuple[str, str]]
+    reason: str = ""
+    body: bytes = b""
+
+
+def told(decision: Decision, styles: Collection[str], request_id: str) -> Told:
+    """All that a decision means for the client."""
+    found = list(headers(decision, styles))
+    if decision.admitted:
+        return Told(True, found)
+    why = reason(decision)
+    found += [("content-type", "application/problem+json"), (REASON_HEADER, why)]
+    return Told(False, found, why, problem(decision, TITLES[why], request_id))
+
+
+def seconds(microseconds: int) -> int:
+    """Whole seconds, rounded up, so that whoever waits them has waited long enough."""
+    return -(-microseconds // SECOND)
+
+
+def headers(decision: Decision, styles: Collection[str] = STYLES) -> Iterator[tuple[str, str]]:
+    """The headers of an answer, whether the request passed or not. Limits in shadow are not told."""
+    if not styles and decision.admitted:
+        return
+    figures = [one for one in decision.figures if not one.limit.shadow]
+    if X_RATELIMIT in styles:
+        yield from _x_ratelimit(decision)
+    if IETF in styles and figures:
+        yield "ratelimit-policy", ", ".join(policy(one.limit) for one in figures)
+        yield "ratelimit", ", ".join(_state(one, decision.now) for one in figures)
+    if not decision.admitted:
+        yield "retry-after", str(retry_after(decision))
+
+
+def _x_ratelimit(decision: Decision) -> Iterator[tuple[str, str]]:
+    """The tightest window of requests, else of whatever there is."""
+    if decision.admitted:
+        told = [one for one in decision.figures if one.limit.unit == "requests"] or decision.figures
+    else:
+        told = decision.violated
+    strictest = decision._replace(figures=tuple(told)).strictest()
+    if strictest is not None:
+        yield "x-ratelimit-limit", str(capacity(strictest.limit))
+        yield "x-ratelimit-remaining", str(strictest.remaining)
+        yield "x-ratelimit-reset", str(seconds(strictest.reset))
+
+
+def capacity(limit: Limit) -> int:
+    """What is available when nothing is used."""
+    return limit.burst if isinstance(limit, TokenBucket) else limit.amount
+
+
+def retry_after(decision: Decision) -> int:
+    """Seconds (RFC 9110 section 10.2.3) after which none of the limits rejects it any more, at least 1."""
+    return max([1, *(seconds(one.wait) for one in decision.violated)])
+
+
+def policy(limit: Limit) -> str:
+    """An item of RateLimit-Policy (draft 11 section 3)."""
+    unit = "" if limit.unit == "requests" else f';qu="{limit.unit}"'
+    window = "" if limit.unit == "concurrent-requests" else f";w={limit.length // SECOND}"
+    return f"{string(limit.name)};q={capacity(limit)}{unit}{window}"
+
+
+def _state(figure: Figure, now: int) -> str:
+    """An item of RateLimit (draft 11 section 4)."""
+    reset = "" if figure.limit.unit == "concurrent-requests" else f";t={seconds(figure.reset - now)}"
+    return f"{string(figure.limit.name)};r={figure.remaining}{reset}"
+
+
+@lru_cache(maxsize=4096)
+def string(text: str) -> str:
+    """A string of structured fields (RFC 9651 section 3.3.3), which has printable ASCII only."""
+    plain = "".join(one if " " <= one <= "~" else "?" for one in text)
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def reason(decision: Decision) -> str:
+    """The named reason of a rejection: that of the strictest limit."""
+    strictest = decision.strictest()
+    return REASONS[strictest.limit.unit if strictest is not None else "requests"]
+
+
+def problem(decision: Decision, title: str, request_id: str = "") -> bytes:
+    """The body of a rejection (RFC 9457, with draft 11's `violated-policies`)."""
+    body = {
+        "type": TYPE,
+        "title": title,
+        "status": 429,
+        "reason": reason(decision),
+        "violated-policies": _names(decision.violated),
+    }
+    if request_id:
+        body["request_id"] = request_id
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _names(figures: Iterable[Figure]) -> list[str]:
+    return [one.limit.name for one in figures]

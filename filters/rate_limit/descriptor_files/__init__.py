@@ -1,0 +1,1 @@
+"""Files in the format of envoyproxy/ratelimit, for Envoys with a configuration of their own."""

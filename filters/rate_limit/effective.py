@@ -1,0 +1,74 @@
+"""Which limits apply to a route: those of all levels, of its policy sets and of the plans of its consumers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from filters.language.options import OFF
+from filters.model.limits import ConcurrencyLimit, Limit
+from filters.model.methods import methods
+from filters.policy import Context, Levels
+from filters.rate_limit.limit_rules import Written, by_of, each, of_plan, shared
+
+Styles = tuple[Literal["x-ratelimit", "ietf"], ...]
+KEYS = ("rate_limit", "quota", "concurrency")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnRoute:
+    """All limits of a route: the names of the rules, the limits themselves, whether plans count beside them."""
+
+    rules: tuple[str, ...]
+    written: tuple[Written, ...]
+    plans: bool
+
+    @property
+    def everything(self) -> bool:
+        """Whether the end of each request is needed: of bytes, of statuses, of slots that are given back."""
+        return any(not isinstance(one, Limit) or one.count for one in self.written)
+
+    @property
+    def slots(self) -> bool:
+        """Whether requests at the same time are counted."""
+        return any(isinstance(one, ConcurrencyLimit) for one in self.written)
+
+    @property
+    def strict(self) -> bool:
+        """Whether a request that nobody can count is refused."""
+        return any(isinstance(one, Limit) and one.on_error == "deny" for one in self.written)
+
+    @property
+    def looks_at(self) -> list[str]:
+        """Headers and claims that decide under which key a request counts, or what it costs."""
+        names = {by for one in self.written for by in by_of(one)}
+        names |= {one.cost for one in self.written if isinstance(one, Limit) and isinstance(one.cost, str)}
+        return sorted(names)
+
+
+def places(key: str, settings: Any) -> Iterator[tuple[str, Any]]:
+    """The rules of a policy's settings: name and what is written there."""
+    for place, written in settings.places if isinstance(settings, Levels) else ():
+        if any(shared(one) for one in each(written)):
+            yield f"{key}:{place}", written
+
+
+def on_route(context: Context) -> OnRoute:
+    """What applies to the route of `context`."""
+    rules = [pair for key in KEYS for pair in places(key, context.beside.get(key))]
+    written = [one for _, found in rules for one in each(found) if shared(one)]
+    exempt = context.beside.get("plan_limits") is OFF
+    plans = [] if exempt or not methods(context.beside) else [*map(of_plan, context.plans.values())]
+    of_plans = [one for found in plans for one in found if shared(one)]
+    return OnRoute(
+        rules=tuple(name for name, _ in rules), written=(*written, *of_plans), plans=bool(of_plans)
+    )
+
+
+def local_places(context: Context) -> tuple[tuple[str, Limit], ...]:
+    """The limits on the route of `context` that each proxy counts for itself, with the place of each."""
+    settings = context.beside.get("rate_limit")
+    levels = settings.places if isinstance(settings, Levels) else ()
+    found = ((place, one) for place, written in levels for one in each(written))
+    return tuple((place, one) for place, one in found if isinstance(one, Limit) and one.scope == "local")

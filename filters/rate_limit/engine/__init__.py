@@ -1,0 +1,1 @@
+"""The algorithms, and counters in memory. Does no IO and reads no clock."""

@@ -1,0 +1,179 @@
+"""Limits as the gateway says them, as rules on the wire, and as a policy server loads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, cast
+
+from filters.language.scalars import PERIODS, Period
+from filters.model.identity import Plan
+from filters.model.limits import ConcurrencyLimit, Quota
+from filters.model.limits import Limit as RateLimit
+from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow, Limit, SlidingWindow, TokenBucket
+from filters.rules import Refused, RuleType
+from protos import limits_pb2 as pb
+
+Written = RateLimit | Quota | ConcurrencyLimit
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """A limit, and what of a request decides under which key it counts and what it costs.
+
+    `base` is what all of its keys begin with: the place, the way of counting and the window, but not the amount, so
+    that a changed amount keeps what was counted.
+    """
+
+    limit: Limit
+    base: str
+    by: tuple[str, ...]
+    statuses: frozenset[int]
+    cost: int
+    cost_header: str
+    direction: str
+
+    @property
+    def afterwards(self) -> bool:
+        """Whether it is known only at the end what a request takes."""
+        return bool(self.statuses) or self.limit.unit == "content-bytes"
+
+
+def each(written: Any) -> tuple[Written, ...]:
+    """One limit or several, as they may be written."""
+    return written if isinstance(written, tuple) else () if written is None else (written,)
+
+
+def of_plan(plan: Plan) -> tuple[Written, ...]:
+    """All limits of a plan."""
+    concurrency = () if plan.concurrency is None else (ConcurrencyLimit(requests=plan.concurrency),)
+    return (*each(plan.rate_limit), *each(plan.quota), *concurrency)
+
+
+def by_of(written: Written) -> tuple[str, ...]:
+    """Who is counted, as entries of the descriptor; none for the consumer, else the client's address."""
+    return (written.by,) if isinstance(written.by, str) else written.by or ()
+
+
+def name_of(place: str, written: Written) -> str:
+    """What clients read of a limit at a place."""
+    kind, _, rest = place.partition("/")
+    before = {"route": "", "set": f"{rest}-"}.get(kind, f"{kind}-")
+    by = "".join(f"-by-{one.replace(':', '-')}" for one in by_of(written))
+    if isinstance(written, ConcurrencyLimit):
+        return f"{before}concurrent-requests{by}"
+    if isinstance(written, Quota):
+        which = "" if written.direction == "both" else f"-{written.direction}"
+        return f"{before}bytes{which}-per-{written.per}{by}"
+    only = "".join(f"-{status}" for status in sorted(set(written.count)))
+    return f"{before}requests-per-{written.per}{by}{only and f'-of{only}'}"
+
+
+def _limit(place: str, written: Written) -> pb.Limit:
+    result = pb.Limit(name=name_of(place, written), by=by_of(written), shadow=written.shadow, cost=1)
+    if isinstance(written, ConcurrencyLimit):
+        result.algorithm, result.unit, result.amount = "concurrency", "concurrent-requests", written.requests
+        result.lease = written.lease // _MICROSECOND
+        return result
+    result.per, result.timezone = written.per, written.timezone
+    if isinstance(written, Quota):
+        result.algorithm, result.unit, result.amount = "fixed_window", "content-bytes", written.bytes
+        result.direction = written.direction
+        return result
+    result.algorithm = "token_bucket" if written.bucket else written.algorithm or "fixed_window"
+    result.unit, result.amount = "requests", written.requests
+    result.burst = (written.burst or written.requests) if written.bucket else 0
+    result.rolling = written.align == "rolling"
+    result.deny_on_error = written.on_error == "deny"
+    result.statuses.extend(sorted(set(written.count)))
+    if isinstance(written.cost, int):
+        result.cost = written.cost
+    else:
+        result.cost_header = written.cost
+    return result
+
+
+def build(name: str, value: Any) -> pb.Limits:
+    """The rule of a place: `name` is ``KEY:PLACE``, `value` what is written there."""
+    place = name.partition(":")[2]
+    written = of_plan(value) if isinstance(value, Plan) else each(value)
+    return pb.Limits(name=name, place=place, limits=[_limit(place, one) for one in written if shared(one)])
+
+
+def shared(written: Written) -> bool:
+    """Whether it is counted for all proxies together, by the policy server."""
+    return not isinstance(written, RateLimit) or written.scope == "global"
+
+
+LIMITS = RuleType(name="limits", message=pb.Limits, build=build)
+
+
+def _fixed(one: pb.Limit, common: Mapping[str, Any]) -> Limit:
+    return FixedWindow(**common, per=cast("Period", one.per), zone=one.timezone or "UTC", rolling=one.rolling)
+
+
+def _sliding(one: pb.Limit, common: Mapping[str, Any]) -> Limit:
+    return SlidingWindow(**common, per=cast("Period", one.per))
+
+
+def _bucket(one: pb.Limit, common: Mapping[str, Any]) -> Limit:
+    return TokenBucket(**common, per=cast("Period", one.per), burst=one.burst or one.amount)
+
+
+def _concurrency(one: pb.Limit, common: Mapping[str, Any]) -> Limit:
+    return Concurrency(**common, lease=one.lease)
+
+
+_ALGORITHMS: Mapping[str, Callable[[pb.Limit, Mapping[str, Any]], Limit]] = {
+    "fixed_window": _fixed,
+    "sliding_window": _sliding,
+    "token_bucket": _bucket,
+    "concurrency": _concurrency,
+}
+
+
+def load(message: pb.Limits) -> tuple[Counted, ...]:
+    """The limits of a rule. Raises Refused for what this version cannot count."""
+    return tuple(_counted(message.place, one) for one in message.limits)
+
+
+def _counted(place: str, one: pb.Limit) -> Counted:
+    make = _ALGORITHMS.get(one.algorithm)
+    if make is None:
+        raise Refused(f"{one.name}: this policy server has no algorithm '{one.algorithm}'")
+    if one.algorithm != "concurrency" and one.per not in PERIODS:
+        raise Refused(f"{one.name}: there is no period '{one.per}'")
+    if one.amount < 1:
+        raise Refused(f"{one.name}: a limit is at least 1")
+    limit = make(
+        one,
+        {
+            "name": one.name,
+            "amount": one.amount,
+            "unit": one.unit,
+            "shadow": one.shadow,
+            "allow_on_error": not one.deny_on_error,
+        },
+    )
+    return Counted(
+        limit=limit,
+        base="|".join([place, *_window(one)]),
+        by=tuple(one.by),
+        statuses=frozenset(one.statuses),
+        cost=one.cost or 1,
+        cost_header=one.cost_header,
+        direction=one.direction,
+    )
+
+
+def _window(one: pb.Limit) -> Iterable[str]:
+    yield one.unit + (f"-{one.direction}" if one.direction else "")
+    yield one.algorithm
+    if one.per:
+        rolling = "/rolling" if one.rolling else ""
+        zone = f"/{one.timezone}" if one.timezone not in ("", "UTC") and not rolling else ""
+        yield f"{one.per}{zone}{rolling}"
+    if one.statuses:
+        yield ",".join(map(str, one.statuses))

@@ -1,0 +1,391 @@
+"""The rate limit service: what Envoy asks before a request and tells at its end, counted by the rules."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Protocol, runtime_checkable
+
+from envoy.service.ratelimit.v3 import rls_pb2
+from prometheus_client import CollectorRegistry, Counter
+
+from filters.model.limits import MOST
+from filters.rate_limit import client_headers
+from filters.rate_limit.descriptor_files import matching
+from filters.rate_limit.descriptor_files.reader import Domain
+from filters.rate_limit.engine import algorithms as state
+from filters.rate_limit.engine.decision import Decision, Hit
+from filters.rate_limit.engine.keys import bounded
+from filters.rate_limit.engine.memory import Memory
+from filters.rate_limit.envoy import descriptors
+from filters.rate_limit.limit_rules import LIMITS, Counted, load
+from filters.rate_limit.server import decoding, encoding
+from filters.rate_limit.stores.circuit_breaker import FullMemory
+from filters.rules import Service, Table
+from filters.unary import RpcError, UnaryMethod, Undoable
+
+SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
+UNAVAILABLE = 14
+"""https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
+
+
+class Store(Protocol):
+    """Where counters are: in memory, or elsewhere, in which case the answers have to be awaited."""
+
+    name: str
+
+    def decide(self, now: int, hits: Sequence[Hit]) -> Decision | Awaitable[Decision]:
+        """Admit and count all, or count nothing."""
+
+    def charge(self, now: int, hits: Sequence[Hit]) -> Awaitable[None] | None:
+        """Count what has happened."""
+
+    def release(self, hits: Sequence[Hit]) -> Awaitable[None] | None:
+        """Give slots back."""
+
+    def reset(self, prefix: str) -> int:
+        """Forget the counters whose key begins with `prefix`. Returns how many; called in another thread than the loop's."""
+
+    def close(self) -> Awaitable[None] | None:
+        """Let go of what is held, at the end."""
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """A store whose counters can be shown."""
+
+    def listed(self, prefix: str = "") -> tuple[int, list[tuple[str, state.Counter]]]:
+        """How many requests did not count for want of memory, and the counters; called in another thread."""
+
+
+def microseconds() -> int:
+    """The present moment of Unix time."""
+    return time.time_ns() // 1000
+
+
+Entries = Mapping[str, str]
+
+
+class RateLimits:
+    """Counts requests by the rules of the gateway. `store` has the counters, `clock` the moment in microseconds.
+
+    `domains` are those of Envoys that other people configure; they are never changed but replaced.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        store: Store | None = None,
+        clock: Callable[[], int] = microseconds,
+    ) -> None:
+        self.store = store if store is not None else Memory()
+        self.rules = Table(LIMITS, load)
+        self.domains: Mapping[str, Domain] = {}
+        self.clock = clock
+        self._full = FullMemory()
+        self._unattended: set[asyncio.Future[Any]] = set()
+        decisions = Counter(
+            "xds_rate_limit_decisions",
+            "Requests that were asked for, by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._admitted, self._rejected = decisions.labels("admitted"), decisions.labels("rejected")
+        self._unknown_domain, self._uncounted = (
+            decisions.labels("unknown_domain"),
+            decisions.labels("uncounted"),
+        )
+
+    def service(self) -> Service:
+        """What a policy server carries of it."""
+        method = UnaryMethod(
+            path=f"/{SERVICE}/ShouldRateLimit",
+            parse=decoding.parse,
+            call=self.should_rate_limit,
+            serialize=rls_pb2.RateLimitResponse.SerializeToString,
+        )
+        return Service(
+            name=SERVICE,
+            methods=(method,),
+            tables=(self.rules,),
+            pages={"/limits": self.shown},
+            actions={"/limits/reset": self.reset},
+            close=self.store.close,
+        )
+
+    def shown(self) -> dict[str, Any]:
+        """All counters of limits that are known, for an operator."""
+        if not isinstance(self.store, Listed):
+            return {"store": self.store.name}
+        uncounted, found = self.store.listed()
+        now = self.clock()
+        by_base = {one.base: one for limits in self.rules.current.values() for one in limits}
+        counters = [
+            shown
+            for stored, counter in sorted(found, key=itemgetter(0))
+            if (shown := self._shown(stored, counter, by_base, now)) is not None
+        ]
+        return {"store": Memory.name, "uncounted": uncounted, "counters": counters}
+
+    def reset(self, prefix: str) -> dict[str, Any]:
+        """Forget the counters whose key begins with `prefix`, by an operator."""
+        return {"reset": self.store.reset(prefix)}
+
+    def should_rate_limit(
+        self, request: rls_pb2.RateLimitRequest
+    ) -> bytes | Undoable | Awaitable[bytes | Undoable]:
+        """One call of Envoy: a serialized RateLimitResponse. Raises RpcError where it names rules that are not here yet."""
+        if request.domain != descriptors.DOMAIN:
+            return self._elsewhere(request)
+        if not request.descriptors:
+            return encoding.passed(0)
+        entries: dict[str, str] = {}
+        rules, styles = [], []
+        for entry in request.descriptors[0].entries:
+            name, value = entry.key, entry.value
+            if name == descriptors.RULE:
+                rules.append(value)
+            elif name == descriptors.STYLE:
+                styles.append(value)
+            else:
+                entries.setdefault(name, value)
+        if descriptors.DONE in entries:
+            return self._end(self._counted(rules, entries), entries)
+        told = self.before(rules, styles, entries)
+        if isinstance(told, client_headers.Told):
+            return _response(told)
+        return _undoable(told) if isinstance(told, Undoable) else _awaited(told)
+
+    def before(
+        self, rules: Iterable[str], styles: Sequence[str], entries: Entries
+    ) -> client_headers.Told | Undoable | Awaitable[client_headers.Told | Undoable]:
+        """Decide a request that begins. Raises RpcError where nobody can, so that `on_error` says what it means.
+
+        Slots are given back where Envoy gives up before it has the answer: it then never tells of the request's end.
+        """
+        hits = [_before(one, entries) for one in self._counted(rules, entries)]
+        held = [hit for hit in hits if hit.lease]
+        decision = self.store.decide(self.clock(), hits)
+        if isinstance(decision, Decision):
+            return self._told_now(decision, styles, entries, held)
+        return self._told_later(self._guarded(decision, held) if held else decision, styles, entries, held)
+
+    def _elsewhere(self, request: rls_pb2.RateLimitRequest) -> bytes | Awaitable[bytes]:
+        """A call of an Envoy that someone else configures. A domain that nobody gives is let pass, and counted."""
+        domain = self.domains.get(request.domain)
+        if domain is None:
+            self._unknown_domain.inc()
+            return encoding.passed(len(request.descriptors))
+        asked = matching.asked(domain, request)
+        hits = asked.hits
+        decision = self.store.decide(self.clock(), hits) if hits else Decision(True, 0, ())
+        if isinstance(decision, Decision):
+            return self._told(asked, decision)
+        return self._awaited_elsewhere(asked, decision)
+
+    async def _awaited_elsewhere(self, asked: matching.Asked, decision: Awaitable[Decision]) -> bytes:
+        found = self._told(asked, await decision)
+        return found if isinstance(found, bytes) else await found
+
+    def _told(self, asked: matching.Asked, decision: Decision) -> bytes | Awaitable[bytes]:
+        """Raises RpcError where nobody could count, so that Envoy's failure_mode_deny says what it means."""
+        if decision.uncounted:
+            self._tell_uncounted(decision)
+            raise RpcError(UNAVAILABLE, "the counters cannot be reached")
+        response = matching.answer(asked, decision)
+        rejected = response.overall_code == rls_pb2.RateLimitResponse.OVER_LIMIT
+        (self._rejected if rejected else self._admitted).inc()
+        spent = asked.spent(decision)
+        charging = self.store.charge(self.clock(), spent) if spent else None
+        if charging is None:
+            return response.SerializeToString()
+        return _after_all(charging, response.SerializeToString())
+
+    def _shown(
+        self, stored: str, counter: state.Counter, by_base: Mapping[str, Counted], now: int
+    ) -> dict[str, Any] | None:
+        """A counter as an operator reads it; None where it has ended or no limit knows it any more."""
+        limit = _limit_of(stored, by_base) or matching.limit_of(self.domains.values(), stored)
+        if limit is None or counter.until <= now:
+            return None
+        counter = counter.copy()
+        left = limit.room(counter, now, 0)
+        return {
+            "key": stored,
+            "limit": limit.name or stored.rpartition("|")[2],
+            "amount": client_headers.capacity(limit),
+            "used": client_headers.capacity(limit) - left,
+            "remaining": max(0, left),
+            "reset": client_headers.seconds(limit.reset(counter, now)),
+        }
+
+    def _counted(self, rules: Iterable[str], entries: Entries) -> list[Counted]:
+        """The limits that apply. A plan that is not known has none; a rule that Envoy names has to be there."""
+        current = self.rules.current
+        counted: list[Counted] = []
+        for name in rules:
+            found = current.get(name)
+            if found is None:
+                raise RpcError(UNAVAILABLE, f"the rule {name} is not here yet")
+            counted += found
+        plan = entries.get(descriptors.PLAN) if descriptors.PLANS in entries else None
+        if plan is not None and descriptors.CONSUMER in entries:
+            counted += current.get(f"plan:plan/{plan}", ())
+        return counted
+
+    def _end(self, counted: Iterable[Counted], entries: Entries) -> bytes | Awaitable[bytes]:
+        """Count what is only known now, and give slots back. A request that was rejected here took nothing."""
+        if entries.get(descriptors.DETAILS) == descriptors.REJECTED:
+            return encoding.passed(1)
+        charged = [_after(one, entries) for one in counted if one.afterwards]
+        charged = [hit for hit in charged if hit.cost]
+        released = [_before(one, entries) for one in counted if one.limit.unit == "concurrent-requests"]
+        waiting = [
+            self.store.charge(self.clock(), charged) if charged else None,
+            self.store.release(released) if released else None,
+        ]
+        awaited = [one for one in waiting if one is not None]
+        return _all(awaited) if awaited else encoding.passed(1)
+
+    async def _told_later(
+        self, decision: Awaitable[Decision], styles: Sequence[str], entries: Entries, held: Sequence[Hit]
+    ) -> client_headers.Told | Undoable:
+        return self._told_now(await decision, styles, entries, held)
+
+    def _told_now(
+        self, decision: Decision, styles: Sequence[str], entries: Entries, held: Sequence[Hit]
+    ) -> client_headers.Told | Undoable:
+        """Raises RpcError where nobody could count and a limit says that nobody passes then."""
+        if decision.uncounted:
+            self._tell_uncounted(decision)
+            if not decision.admitted:
+                raise RpcError(UNAVAILABLE, "the counters cannot be reached")
+            told = client_headers.Told(True, [])
+        else:
+            (self._admitted if decision.admitted else self._rejected).inc()
+            told = client_headers.told(decision, styles, entries.get(descriptors.REQUEST_ID, ""))
+        return Undoable(told, lambda: self._give_back(held)) if held and decision.admitted else told
+
+    async def _guarded(self, decision: Awaitable[Decision], held: Sequence[Hit]) -> Decision:
+        """A decision that goes on where the call is given up, so that what it takes then can be given back."""
+        deciding = asyncio.ensure_future(decision)
+        try:
+            return await asyncio.shield(deciding)
+        except asyncio.CancelledError:
+            self._finish(deciding)
+            deciding.add_done_callback(lambda _: self._give_back(held))
+            raise
+
+    def _give_back(self, held: Sequence[Hit]) -> None:
+        releasing = self.store.release(held)
+        if releasing is not None:
+            self._finish(asyncio.ensure_future(releasing))
+
+    def _finish(self, work: asyncio.Future[Any]) -> None:
+        """Hold on to work for which nobody waits any more."""
+        self._unattended.add(work)
+        work.add_done_callback(self._unattended.discard)
+
+    def _tell_uncounted(self, decision: Decision) -> None:
+        """What is elsewhere tells of itself when it is away; that memory is full is told once a minute."""
+        self._uncounted.inc()
+        if self.store.name == Memory.name:
+            self._full.tell(decision.now)
+
+
+async def _awaited(told: Awaitable[client_headers.Told | Undoable]) -> bytes | Undoable:
+    found = await told
+    return _undoable(found) if isinstance(found, Undoable) else _response(found)
+
+
+def _undoable(told: Undoable) -> Undoable:
+    return Undoable(_response(told.response), told.undo)
+
+
+def _response(told: client_headers.Told) -> bytes:
+    return encoding.response(told.admitted, told.headers, told.body)
+
+
+async def _after_all(waiting: Awaitable[None], response: bytes) -> bytes:
+    await waiting
+    return response
+
+
+async def _all(waiting: Iterable[Awaitable[None]]) -> bytes:
+    for one in waiting:
+        await one
+    return encoding.passed(1)
+
+
+def key(counted: Counted, entries: Entries) -> str:
+    """Under which a request counts. A value that is absent is the empty one, so that leaving it out is no way out."""
+    return "|".join([counted.base, *(_value(one, entries) for one in counted.by or ("consumer",))])
+
+
+def _value(by: str, entries: Entries) -> str:
+    if by == "consumer" and descriptors.CONSUMER in entries:
+        return f"consumer={entries[descriptors.CONSUMER]}"
+    if by in ("consumer", "ip"):
+        return f"ip={entries.get(descriptors.ADDRESS, '')}"
+    if entries.get(by) == descriptors.UNUSABLE:
+        return f"{by}%unusable"
+    # Escaped, so that no client can write a value that ends in another client's key.
+    value = bounded(entries.get(by, "")).replace("%", "%25").replace("|", "%7C")
+    return f"{by}={value}"
+
+
+def _before(counted: Counted, entries: Entries) -> Hit:
+    if counted.limit.unit == "concurrent-requests":
+        return Hit(counted.limit, key(counted, entries), 1, _lease(entries))
+    cost = 0 if counted.afterwards else _cost(counted, entries)
+    return Hit(counted.limit, key(counted, entries), cost)
+
+
+def _lease(entries: Entries) -> str:
+    """The name of the slot that a request holds: as a Check called it, or what tells it from all other requests."""
+    if descriptors.LEASE in entries:
+        return entries[descriptors.LEASE]
+    names = (descriptors.CONNECTION, descriptors.BEGAN, descriptors.REQUEST_ID)
+    return "/".join(entries.get(one, "") for one in names)
+
+
+def _cost(counted: Counted, entries: Entries) -> int:
+    """A header that is absent or no whole number of at least 1 costs what a request costs otherwise.
+
+    More than the largest limit is as good as that, and no counter grows beyond what every store can hold.
+    """
+    text = entries.get(counted.cost_header, "") if counted.cost_header else ""
+    if text.isascii() and text.isdigit():
+        digits = text.lstrip("0")
+        return MOST if len(digits) > len(str(MOST)) else min(MOST, max(1, int(digits or "0")))
+    return counted.cost
+
+
+def _after(counted: Counted, entries: Entries) -> Hit:
+    if counted.limit.unit == "content-bytes":
+        cost = sum(_size(one, entries) for one in _directions(counted.direction))
+    else:
+        status = entries.get(descriptors.STATUS, "")
+        cost = _cost(counted, entries) if status.isdigit() and int(status) in counted.statuses else 0
+    return Hit(counted.limit, key(counted, entries), cost)
+
+
+def _limit_of(stored: str, by_base: Mapping[str, Counted]) -> state.Limit | None:
+    """The limit of a gateway's rule that counts under a key."""
+    for values in range(1, 1 + max((len(one.by) for one in by_base.values()), default=0) or 2):
+        counted = by_base.get(stored.rsplit("|", values)[0])
+        if counted is not None:
+            return counted.limit
+    return None
+
+
+def _directions(direction: str) -> tuple[str, ...]:
+    both = {"in": (descriptors.RECEIVED,), "out": (descriptors.SENT,)}
+    return both.get(direction, (descriptors.RECEIVED, descriptors.SENT))
+
+
+def _size(name: str, entries: Entries) -> int:
+    text = entries.get(name, "")
+    return int(text) if text.isdigit() else 0

@@ -1,0 +1,61 @@
+"""What a consumer is told of its own limits: a look at the counters that counts nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import isawaitable
+from typing import Any
+
+from filters.rate_limit import client_headers
+from filters.rate_limit.engine.decision import Decision, Figure, Hit
+from filters.rate_limit.engine.windows import SECOND
+from filters.rate_limit.envoy import descriptors
+from filters.rate_limit.limit_rules import Counted
+from filters.rate_limit.server.service import RateLimits, key
+
+
+def reader(limits: RateLimits) -> Callable[[str, str, str], Awaitable[Mapping[str, Any]]]:
+    """What answers for a consumer, its plan and what the route says.
+
+    It raises KeyError for rules that are not here yet, and TimeoutError where the counters cannot be reached.
+    """
+
+    async def read(consumer: str, plan: str, said: str) -> Mapping[str, Any]:
+        route = json.loads(said)
+        found = [one for name in route["rules"] for one in limits.rules.current[name]]
+        if route["plans"]:
+            found += limits.rules.current.get(f"plan:plan/{plan}", ())
+        told = [await _figure(limits, one, consumer) for one in found if _own(one)]
+        return {"consumer": consumer, "plan": plan or None, "limits": [_shown(one) for one in told]}
+
+    return read
+
+
+def _own(counted: Counted) -> bool:
+    """Whether it counts a consumer and nothing else, and rejects."""
+    return counted.by in ((), ("consumer",)) and not counted.limit.shadow
+
+
+async def _figure(limits: RateLimits, counted: Counted, consumer: str) -> Figure:
+    """How a limit stands. Each is asked for alone, so that an exhausted one hides none; a cost of 0 counts nothing."""
+    hit = Hit(counted.limit, key(counted, {descriptors.CONSUMER: consumer}), 0)
+    found = limits.store.decide(limits.clock(), [hit])
+    decision = await found if isawaitable(found) else found
+    assert isinstance(decision, Decision)
+    if not decision.figures:
+        raise TimeoutError("the counters cannot be reached")
+    return decision.figures[0]
+
+
+def _shown(figure: Figure) -> Mapping[str, Any]:
+    limit = figure.limit
+    shown = {
+        "name": limit.name,
+        "unit": limit.unit,
+        "limit": client_headers.capacity(limit),
+        "remaining": max(0, figure.remaining),
+    }
+    if limit.unit == "concurrent-requests":
+        return shown
+    return {**shown, "window": limit.length // SECOND, "reset": client_headers.seconds(figure.reset)}

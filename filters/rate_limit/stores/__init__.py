@@ -1,0 +1,1 @@
+"""Where counters are: the process that owns them, or Redis."""

@@ -1,0 +1,121 @@
+"""What is answered and told where a request cannot be counted, and when a store is left alone after failures."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter
+
+from filters.rate_limit.engine.decision import Decision, Figure, Hit
+from filters.rate_limit.engine.windows import SECOND
+
+log = logging.getLogger(__name__)
+
+FAILURES = 5
+"""Failures in a row after which a store is left alone for a while."""
+PAUSE = 1.0
+"""Seconds of that."""
+QUIET = 60 * SECOND
+"""Microseconds between two lines of the log that a store, or memory, is full."""
+
+
+class Circuit:
+    """Between decisions and a store of counters elsewhere, `store` in metrics and `called` in the log.
+
+    Where no answer comes, a request passes unless one of its limits says otherwise. The log says so once for each time
+    that the store goes away, and once when it is back.
+    """
+
+    def __init__(self, store: str, called: str, registry: CollectorRegistry) -> None:
+        self._store = store
+        self._called = called
+        self._failures = 0
+        self._until = 0.0
+        self._quiet_until = 0.0
+        self._crowded_until = 0.0
+        self._unanswered = Counter(
+            "xds_rate_limit_store_failures",
+            "Decisions for which the counters' store gave no answer.",
+            ["store", "outcome"],
+            registry=registry,
+        )
+
+    @property
+    def left_alone(self) -> bool:
+        """Whether the store is not to be asked now."""
+        return self._until > 0 and time.monotonic() < self._until
+
+    def answered(self) -> None:
+        """The store answers."""
+        if self._failures >= FAILURES:
+            log.warning("%s answers again; limits are counted", self._called)
+        self._failures, self._until = 0, 0.0
+
+    def failed(self, error: BaseException) -> None:
+        """The store gave no answer to what it was sent, because of `error`."""
+        if self.left_alone:
+            return
+        self._failures += 1
+        if self._failures == FAILURES:
+            log.error(
+                "%s does not answer: %s; limits are not counted, requests pass unless on_error is deny",
+                self._called,
+                str(error) or type(error).__name__,
+            )
+        if self._failures >= FAILURES:
+            self._until = time.monotonic() + PAUSE
+
+    def refused(self, error: BaseException) -> None:
+        """The store itself answers with `error`: a full or read-only one goes on to say what is exhausted.
+
+        So it is asked again at once. The log says so once a minute.
+        """
+        if time.monotonic() >= self._quiet_until:
+            self._quiet_until = time.monotonic() + QUIET / SECOND
+            log.error(
+                "%s cannot count: %s; requests that it cannot count pass unless on_error is deny",
+                self._called,
+                error,
+            )
+
+    def uncounted(self, now: int, hits: Sequence[Hit]) -> Decision:
+        """The decision on `hits` without counters."""
+        answers = {hit.limit.allow_on_error for hit in hits}
+        admitted = answers <= {True}
+        outcome = "failed" if None in answers else "allowed" if admitted else "denied"
+        self._unanswered.labels(self._store, outcome).inc()
+        return Decision(admitted, now, (), uncounted=True)
+
+    def overloaded(self, now: int, hits: Sequence[Hit]) -> Decision:
+        """The decision on `hits` where too many others wait for the store already: each limit that rejects rejects it.
+
+        `on_error` does not apply, because the store is there: a crowd must be no way past a limit. The log says so once
+        a minute.
+        """
+        if time.monotonic() >= self._crowded_until:
+            self._crowded_until = time.monotonic() + QUIET / SECOND
+            log.error(
+                "more requests wait for %s than it can answer: the others are rejected by their limits",
+                self._called,
+            )
+        self._unanswered.labels(self._store, "shed").inc()
+        figures = tuple(Figure(hit.limit, 0, now + SECOND, SECOND, True) for hit in hits)
+        admitted = all(hit.limit.shadow for hit in hits)
+        return Decision(admitted, now, figures, uncounted=admitted)
+
+
+class FullMemory:
+    """Says once a minute that memory has no place for a new counter."""
+
+    def __init__(self) -> None:
+        self._quiet_until = 0
+
+    def tell(self, now: int) -> None:
+        """A request could not be counted."""
+        if now >= self._quiet_until:
+            self._quiet_until = now + QUIET
+            log.error(
+                "memory is full of exhausted counters: new clients pass uncounted, or not where on_error is deny"
+            )

@@ -1,0 +1,153 @@
+"""What policy servers and the one owner of their counters say to each other: frames, and each side of a connection.
+
+Bytes and values only, no IO. A frame is its length (4 bytes, little-endian) and a value as `marshal` writes it: one call
+of C for all decisions of a turn. Both sides are forked from one program and meet in a folder that is closed to others.
+
+Whoever asks sends a list of operations in each frame; the owner answers each of these frames in order, with its clock
+and the figures of each decision in it. A limit is announced once on a connection, and has a number from then on.
+"""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from typing import Any
+
+from filters.rate_limit.engine.algorithms import (
+    Concurrency,
+    Counter,
+    FixedWindow,
+    Limit,
+    SlidingWindow,
+    TokenBucket,
+)
+from filters.rate_limit.engine.decision import Decision, Figure, Hit
+from filters.rate_limit.engine.memory import Memory
+
+ANNOUNCE, DECIDE, CHARGE, RELEASE, RESET, LIST = range(6)
+HELLO = "counters"
+"""The value of the frame with which an owner greets, so that nobody waits for one that is not there yet."""
+LONGEST = 1 << 28
+"""Bytes of a frame."""
+MOST_LIMITS = 100_000
+"""Announced on one connection; then the numbers begin anew."""
+_LENGTH = 4
+_KINDS: dict[str, type[Limit]] = {
+    one.kind: one for one in (FixedWindow, SlidingWindow, TokenBucket, Concurrency)
+}
+
+
+def frame(value: Any) -> bytes:
+    """A value as it is sent."""
+    body = marshal.dumps(value)
+    return len(body).to_bytes(_LENGTH, "little") + body
+
+
+class Frames:
+    """Bytes in, the values of complete frames out, however the bytes are split."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def receive(self, data: bytes) -> list[Any]:
+        """Raises ValueError for a length that nobody sends."""
+        if self._rest:
+            data = self._rest + data
+        begin, values = 0, []
+        while len(data) - begin >= _LENGTH:
+            length = int.from_bytes(data[begin : begin + _LENGTH], "little")
+            if length > LONGEST:
+                raise ValueError(f"a frame of {length} bytes")
+            end = begin + _LENGTH + length
+            if len(data) < end:
+                break
+            values.append(marshal.loads(data[begin + _LENGTH : end]))  # noqa: S302 - written by ourselves
+            begin = end
+        self._rest = data[begin:]
+        return values
+
+
+class Asking:
+    """The side of a policy server: numbers for limits, and frames of what it asks."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, tuple[int, Limit]] = {}
+        """By identity, which is cheaper than equality; limits that are held here keep theirs."""
+
+    def frame(self, asked: Iterable[tuple[int, Sequence[Hit]]]) -> bytes:
+        """Operations with their hits, and before them the limits that the owner does not know yet."""
+        operations: list[tuple[Any, ...]] = []
+        numbers = self._numbers
+        for operation, hits in asked:
+            if len(numbers) >= MOST_LIMITS:
+                numbers.clear()
+            told = []
+            for limit, key, cost, lease in hits:
+                known = numbers.get(id(limit))
+                if known is None:
+                    known = numbers[id(limit)] = len(numbers), limit
+                    operations.append((ANNOUNCE, known[0], limit.kind, _described(limit)))
+                told.append((known[0], key, cost, lease))
+            operations.append((operation, told))
+        return frame(operations)
+
+
+def _described(limit: Limit) -> dict[str, Any]:
+    return {one.name: getattr(limit, one.name) for one in fields(limit) if one.init}
+
+
+def decision(hits: Sequence[Hit], now: int, answer: Sequence[Any]) -> Decision:
+    """What the owner's figures say of `hits`; there are none where it had no place for a counter."""
+    figures = [
+        Figure(hit[0], *answer[place : place + 4])
+        for hit, place in zip(hits, range(2, len(answer), 4), strict=False)
+    ]
+    return Decision(answer[0], now, tuple(figures), answer[1])
+
+
+class Answering:
+    """The owner's side of one connection, with the counters of all."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._limits: dict[int, Limit] = {}
+
+    def answer(self, operations: Iterable[Sequence[Any]], now: int) -> bytes:
+        """The frame that answers a frame of operations, at the moment `now`."""
+        limits, memory = self._limits, self._memory
+        answers = []
+        for operation in operations:
+            if operation[0] == ANNOUNCE:
+                _, number, kind, described = operation
+                limits[number] = _KINDS[kind](**described)
+                continue
+            hits = [Hit(limits[number], key, cost, lease) for number, key, cost, lease in operation[1]]
+            if operation[0] == DECIDE:
+                answers.append(_figures(memory.decide(now, hits)))
+            elif operation[0] == CHARGE:
+                memory.charge(now, hits)
+            else:
+                memory.release(hits)
+        return frame((now, answers))
+
+
+def _figures(decision: Decision) -> tuple[Any, ...]:
+    """Whether it was admitted, and by no counter, and four plain numbers for each limit."""
+    admitted, _, figures, uncounted = decision
+    if len(figures) == 1:
+        return (admitted, uncounted, *figures[0][1:])
+    return (admitted, uncounted, *(number for one in figures for number in one[1:]))
+
+
+def listed(counters: Iterable[tuple[str, Counter]]) -> list[tuple[Any, ...]]:
+    """Counters with their keys, as plain values."""
+    return [(key, one.until, one.used, one.since, one.before, one.full, one.leases) for key, one in counters]
+
+
+def unlisted(values: Iterable[Sequence[Any]]) -> Iterator[tuple[str, Counter]]:
+    """The counters of plain values."""
+    for key, *state in values:
+        one = Counter()
+        one.until, one.used, one.since, one.before, one.full, one.leases = state
+        yield key, one

@@ -1,0 +1,149 @@
+"""One folder, kept served: compiled on every change, published when it has no mistakes, reported when it has."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, fields
+
+from filters.language import Problem
+from xds_server.control_plane.compiler import Compiled, Compiler
+from xds_server.errors import InvalidGateway, UnreadableFolder
+from xds_server.gateway.model.gateway import Sections
+from xds_server.sources.directory import Directory
+from xds_server.sources.folder import Folder
+
+log = logging.getLogger(__name__)
+
+Outcome = Compiled | UnreadableFolder | InvalidGateway
+"""What compiling a folder comes to."""
+
+
+@dataclass(slots=True)
+class Serving:
+    """What is served, and what is wrong with what came after it.
+
+    `since` is Unix time. `compiled` is the last good gateway, None until there is one; `problems` and
+    `unreadable` are those of the newest state of the folder, so they are empty when that is what is served.
+    """
+
+    folder: str
+    compiled: Compiled | None = None
+    since: float = 0.0
+    problems: tuple[Problem, ...] = ()
+    unreadable: str = ""
+    changes: int = field(default=0)
+    restored: bool = False
+    """Whether the last good gateway of before a restart is served until there is a newer one."""
+
+    @property
+    def something(self) -> bool:
+        """Whether any gateway is served."""
+        return self.restored or self.compiled is not None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the folder's newest state is the one that is served."""
+        return self.compiled is not None and not self.unreadable and not self.errors
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The mistakes that keep the newest state from being served."""
+        return tuple(one for one in self.problems if one.severity == "error")
+
+
+class Control:
+    """Follows a folder. `publish` is called with every good gateway that differs from the one before."""
+
+    def __init__(
+        self, directory: Directory, compiler: Compiler, publish: Callable[[Compiled], Awaitable[None]]
+    ) -> None:
+        self.serving = Serving(str(directory.path))
+        self._directory = directory
+        self._compiler = compiler
+        self._publish = publish
+        self._last: tuple[object, ...] = ()
+
+    async def run(self) -> None:
+        """Follow the folder until cancelled. A gateway with mistakes never replaces a good one."""
+        changes = self._directory.changes()
+        try:
+            async for folder in changes:
+                began = time.perf_counter()
+                outcome = self._compile(folder)
+                if self._doubtful(folder, outcome):
+                    folder = await self._directory.settled()
+                    outcome = self._compile(folder)
+                await self._take(outcome, began)
+                self._directory.refer_to(folder.reads)
+        finally:
+            await changes.aclose()
+
+    def _compile(self, folder: Folder) -> Outcome:
+        try:
+            return self._compiler.compile(folder)
+        except (UnreadableFolder, InvalidGateway) as error:
+            return error
+        except Exception as error:
+            log.exception("the gateway could not be read: this is a fault of xds, please report it")
+            return UnreadableFolder(f"a fault of xds kept the gateway from being read: {error!r}")
+
+    def _doubtful(self, folder: Folder, outcome: Outcome) -> bool:
+        """Whether a folder looks as if it were in the middle of a change: it has mistakes, or loses something.
+
+        Editors empty a file before they write it, and git takes files away before it puts others there.
+        """
+        served = self.serving.compiled
+        if served is None:
+            return False
+        if not isinstance(outcome, Compiled) or not all(folder.files.values()):
+            return True
+        before, after = served.gateway.sections, outcome.gateway.sections
+        return any(
+            getattr(before, field.name).keys() - getattr(after, field.name).keys()
+            for field in fields(Sections)
+        )
+
+    async def _take(self, outcome: Outcome, began: float) -> None:
+        """Publish what was compiled, or report why not."""
+        serving = self.serving
+        match outcome:
+            case UnreadableFolder():
+                self._report((), str(outcome))
+                return
+            case InvalidGateway():
+                self._report(outcome.problems, "")
+                return
+        self._report(outcome.warnings, "")
+        if serving.compiled is not None and serving.compiled.snapshot.versions == outcome.snapshot.versions:
+            serving.compiled = outcome
+            return
+        serving.compiled, serving.since = outcome, time.time()
+        serving.changes += 1
+        await self._publish(outcome)
+        sections = outcome.gateway.sections
+        log.info(
+            "published the gateway routes=%d upstreams=%d in=%.0fms",
+            len(sections.routes),
+            len(sections.upstreams),
+            (time.perf_counter() - began) * 1000,
+        )
+
+    def _report(self, problems: tuple[Problem, ...], unreadable: str) -> None:
+        """Say what is wrong, once for each different state."""
+        serving = self.serving
+        state = (problems, unreadable)
+        serving.problems, serving.unreadable = problems, unreadable
+        if state == self._last:
+            return
+        mended, self._last = bool(self._last and any(self._last)), state
+        for problem in problems:
+            log.log(logging.ERROR if problem.severity == "error" else logging.WARNING, "%s", problem)
+        if unreadable:
+            log.error("%s", unreadable)
+        if unreadable or serving.errors:
+            kept = "the last good gateway stays in service" if serving.something else "nothing is served yet"
+            log.error("the gateway has mistakes; %s", kept)
+        elif mended:
+            log.info("the gateway has no mistakes any more")

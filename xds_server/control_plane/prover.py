@@ -1,0 +1,364 @@
+"""Proved before pushed: an Envoy of our own gets every snapshot first; what it rejects is nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xds_server.discovery.references import references
+from xds_server.discovery.snapshot import EMPTY, Reference, Resource, Snapshot, content_hash
+from xds_server.discovery.types import CLUSTER, LISTENER, ROUTE, SECRET
+from xds_server.proxy.binary import envoy_binary
+from xds_server.proxy.bootstrap import bootstrap
+from xds_server.proxy.envoy import Supervisor
+from xds_server.serving.events import Acked, Connected, Disconnected, Event, Held, Nacked
+from xds_server.serving.store import Store
+from xds_server.translate import names, tls_secrets
+from xds_server.translate.proving_copy import (
+    RouteOfHost,
+    closed,
+    deed,
+    only,
+    proving_copy,
+    replaced,
+    route_name,
+    routes_of,
+    with_any_condition,
+)
+
+log = logging.getLogger(__name__)
+
+PROVING = "proving"
+"""The node group of the proving Envoy, and what its node's cluster is called."""
+PATIENCE = 5.0
+"""Seconds that a snapshot waits at most for the proof."""
+
+
+SEARCH = 30.0
+"""Seconds that the search for rejected routes takes at most; then routes that were not judged answer 503 as well."""
+_PROBE = "probe-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """A snapshot as it may be served. `rejected` are what was replaced or left out of it, because Envoy rejects it: routes,
+    and listeners and clusters that cannot be had without a rejected secret.
+
+    `judged` is False when nobody judged it.
+    """
+
+    snapshot: Snapshot
+    rejected: tuple[Held, ...] = ()
+    judged: bool = True
+
+
+class _Search:
+    """What is known while rejected routes are searched: who is to blame, with Envoy's words, and who is not judged yet."""
+
+    def __init__(self) -> None:
+        self.found: dict[bytes, str] = {}
+        self.waiting: set[bytes] = set()
+        self._deeds: dict[bytes, bytes] = {}
+
+    def blame(self, body: bytes, message: str) -> None:
+        """Note that a route is bad."""
+        self.found[body] = message
+        self.waiting.discard(body)
+
+    def blame_alike(self, body: bytes, message: str) -> None:
+        """Note that all routes are bad which do the same as a route that is bad for what it does."""
+        bad = self._deed(body)
+        for other in [one for one in self.waiting if self._deed(one) == bad]:
+            self.blame(other, message)
+
+    def _deed(self, body: bytes) -> bytes:
+        found = self._deeds.get(body)
+        if found is None:
+            found = self._deeds[body] = deed(body)
+        return found
+
+
+class Prover:
+    """Follows the proving Envoy of a store. `place` says where a path of the gateway stands."""
+
+    def __init__(
+        self,
+        store: Store,
+        patience: float = PATIENCE,
+        place: Callable[[tuple[str, ...]], str] = lambda _path: "",
+        search_limit: float = SEARCH,
+    ) -> None:
+        self.available = True
+        """False when there is no proving Envoy and none will come."""
+        self._store = store
+        self._patience = patience
+        self._place = place
+        self._search_limit = search_limit
+        self._streams: dict[int, str] = {}
+        self._answered: dict[Reference, str] = {}
+        self._messages: dict[Reference, str] = {}
+        """Of what the last answer rejected."""
+        self._snapshot = self._copy = EMPTY
+        self._routes: dict[str, Resource] = {}
+        self._instead: dict[bytes, bytes | None] = {}
+        """By rejected route: the one that answers 503 in its place, None where that was rejected too."""
+        self._unjudged: dict[bytes, Held] = {}
+        """Routes that could not be judged in time, and answer 503 until the next change."""
+        self._why: dict[bytes, Held] = {}
+        self._lost: dict[str, str] = {}
+        """Versions of rejected secrets of which no other form is known, by name."""
+        self._probes = itertools.count(1)
+        self._unproved = False
+        self._bell = asyncio.Event()
+
+    async def prove(self, snapshot: Snapshot) -> Proof:
+        """Have a snapshot judged; the store's group `PROVING` then holds back what is bad.
+
+        A route configuration that is rejected is searched for the routes that are to blame, which then answer 503.
+        """
+        if not self.available:
+            return Proof(snapshot=snapshot, judged=False)
+        self._unjudged = {}
+        self._forget(snapshot)
+        mended, gone = self._mended(snapshot)
+        judged = await self._judge(mended)
+        while judged and (self._lose(snapshot) or (not self._unjudged and await self._search(mended))):
+            mended, gone = self._mended(snapshot)
+            judged = await self._judge(mended)
+        rejected = {held.name: held for held in (*self._unjudged.values(), *self._why.values())}
+        return Proof(
+            snapshot=mended, rejected=(*rejected.values(), *map(self._left_out, gone)), judged=judged
+        )
+
+    async def _judge(self, snapshot: Snapshot) -> bool:
+        self._snapshot, self._copy = snapshot, proving_copy(snapshot, self._copy, self._routes)
+        self._store.publish(self._copy, PROVING)
+        # who was away the last time is not waited for again before it is back
+        patience = 0 if self._unproved and not self._streams else self._patience
+        try:
+            async with asyncio.timeout(patience):
+                await self._until(self._settled)
+        except TimeoutError:
+            self._unproved = True
+            state = "did not answer in time" if self._streams else "is not connected"
+            log.warning("the proving Envoy %s: the gateway goes to the other Envoys unproved", state)
+            return False
+        self._unproved = False
+        return True
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._bell.clear()
+            await self._bell.wait()
+
+    def _settled(self) -> bool:
+        """Whether all that Envoy asks for was accepted, or is held back by now."""
+        current = self._store.current(PROVING) or EMPTY
+        return all(self._answered.get(key) == version for key, version in _asked_for(current))
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        """Forget rejected routes and secrets that the gateway has no longer."""
+        secrets = snapshot[SECRET]
+        self._lost = {
+            name: version
+            for name, version in self._lost.items()
+            if name in secrets and secrets[name].version == version
+        }
+        if self._instead:
+            there = {body for one in snapshot[ROUTE].values() for _, body in routes_of(one)}
+            kept = {body: one for body, one in self._instead.items() if body in there}
+            stand_ins = {one: None for one in kept.values() if one is not None and one in self._instead}
+            self._instead = {**kept, **stand_ins}
+            self._why = {body: held for body, held in self._why.items() if body in there}
+
+    def _lose(self, snapshot: Snapshot) -> bool:
+        """Note secrets that were rejected and have no other form; whether there are new ones."""
+        lost = {
+            held.name: held.version
+            for held in self._store.held(PROVING)
+            if held.type == SECRET
+            and held.standing is None
+            and held.name in snapshot[SECRET]
+            and not self._store.falls_back(SECRET, held.name, held.version)
+        }
+        new = not lost.keys() <= self._lost.keys()
+        self._lost = {**self._lost, **lost}
+        return new
+
+    def _left_out(self, gone: Reference) -> Held:
+        type_, name = gone
+        return Held(
+            type=type_,
+            name=name,
+            version=self._snapshot.version(type_),
+            standing=None,
+            message=f"it cannot be had without what was rejected: {', '.join(sorted(self._lost))}",
+            node=self._judge_name(),
+            place=self._place(names.origin(type_.name, name)),
+        )
+
+    def _judge_name(self) -> str:
+        return next(iter(self._streams.values()), PROVING)
+
+    def _mended(self, snapshot: Snapshot) -> tuple[Snapshot, tuple[Reference, ...]]:
+        """A snapshot with the known bad routes replaced and without bad secrets, and what had to go for that."""
+        snapshot = self._with_routes_replaced(snapshot)
+        return tls_secrets.without(snapshot, self._lost) if self._lost else (snapshot, ())
+
+    def _with_routes_replaced(self, snapshot: Snapshot) -> Snapshot:
+        if not self._instead and not self._unjudged:
+            return snapshot
+        final: dict[bytes, bytes | None] = {body: closed(body) for body in self._unjudged}
+        for body, one in self._instead.items():
+            final[body] = None if one is None else self._instead.get(one, one)
+        tables = {name: replaced(one, final) for name, one in snapshot[ROUTE].items()}
+        return snapshot.replacing({ROUTE: tables})
+
+    async def _search(self, snapshot: Snapshot) -> bool:
+        """Look for the routes that are to blame for rejected route configurations; whether any was found."""
+        search = _Search()
+        try:
+            async with asyncio.timeout(self._search_limit):
+                for held in self._store.held(PROVING):
+                    one = snapshot[held.type].get(held.name)
+                    if held.type == ROUTE and one is not None and held.version == one.version:
+                        await self._search_in(one, search)
+        except TimeoutError:
+            log.warning(
+                "not all rejected routes were found in %.0fs: %d routes that nobody judged answer 503 until the next change",
+                self._search_limit,
+                len(search.waiting),
+            )
+            why = "Envoy rejects a part of this change, and there was no time to judge this route"
+            self._unjudged = {body: self._held(body, why) for body in search.waiting}
+        for body, message in search.found.items():
+            originals = [original for original, one in self._instead.items() if one == body]
+            self._instead[body] = None if originals else closed(body)
+            for original in originals:  # not even its condition can be had
+                self._why[original] = replace(self._why[original], closed=False)
+            if not originals:
+                self._why[body] = self._held(body, message)
+        return bool(search.found or search.waiting)
+
+    async def _search_in(self, table: Resource, search: _Search) -> None:
+        proved = self._routes.get(table.name)
+        before = routes_of(proved) if proved is not None else frozenset()
+        new = {body: (host, body) for host, body in routes_of(table) - before if body not in search.found}
+        search.waiting |= new.keys()
+        if await self._rejects(table, ()) is None:
+            await self._halve(table, sorted(new.values()), search)
+        search.waiting -= new.keys()
+
+    async def _halve(self, table: Resource, some: Sequence[RouteOfHost], search: _Search) -> None:
+        some = [one for one in some if one[1] not in search.found]
+        message = await self._rejects(table, some) if some else None
+        if message is None:
+            search.waiting -= {body for _, body in some}
+            return
+        if len(some) > 1:
+            half = len(some) // 2
+            await self._halve(table, some[:half], search)
+            await self._halve(table, some[half:], search)
+            return
+        host, body = some[0]
+        search.blame(body, message)
+        if await self._rejects(table, [(host, with_any_condition(body))]) is not None:
+            search.blame_alike(body, message)
+
+    async def _rejects(self, table: Resource, some: Sequence[RouteOfHost]) -> str | None:
+        """What Envoy has against a route configuration with only some of its routes."""
+        key, version = (ROUTE, table.name), f"{_PROBE}{next(self._probes)}"
+        probe = Resource.from_bytes(table.name, only(table, some), version)
+        self._copy = self._copy.replacing({ROUTE: {**self._copy[ROUTE], table.name: probe}})
+        self._store.publish(self._copy, PROVING)
+        await self._until(lambda: self._answered.get(key) == version)
+        return self._messages.get(key)
+
+    def _held(self, body: bytes, message: str) -> Held:
+        """Why a route answers 503."""
+        name = route_name(body)
+        path = names.route_origin(name)
+        return Held(
+            type=ROUTE,
+            name=path[-1] if path else name,
+            version=content_hash(body),
+            standing=None,
+            message=message,
+            node=self._judge_name(),
+            place=self._place(path),
+            closed=True,
+        )
+
+    def observe(self, event: Event) -> None:
+        """Take one event of the store."""
+        if not isinstance(event, Connected | Disconnected | Acked | Nacked) or event.group != PROVING:
+            return
+        match event:
+            case Connected():
+                self._streams[event.stream] = event.node.id
+            case Disconnected():
+                self._streams.pop(event.stream, None)
+            case Acked():
+                self._answer(event, event.versions, None)
+                self._accept(event)
+            case Nacked():
+                self._answer(event, event.blamed, event.message)
+        if self._unproved and self._settled():
+            self._unproved = False
+        self._bell.set()
+
+    def _answer(self, event: Acked | Nacked, versions: Mapping[str, str], message: str | None) -> None:
+        for name, version in versions.items():
+            self._answered[event.type, name] = version
+            self._messages.pop((event.type, name), None)
+            if message is not None:
+                self._messages[event.type, name] = message
+
+    def _accept(self, event: Acked) -> None:
+        """Remember route configurations in full, of which the copy has only what is new."""
+        if event.type != ROUTE:
+            return
+        current = self._snapshot[ROUTE]
+        for name, version in event.versions.items():
+            if name in current and current[name].version == version:
+                self._routes[name] = current[name]
+        self._routes = {name: one for name, one in self._routes.items() if name in current}
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines: whether there is one, and whether it judged what is served."""
+        connected = self.available and bool(self._streams)
+        return {"connected": connected, "proved": connected and not self._unproved}
+
+
+def _asked_for(snapshot: Snapshot) -> Iterator[tuple[Reference, str]]:
+    """Every cluster and listener, and what they have Envoy ask for: what nobody refers to is never asked for."""
+    for type_ in (CLUSTER, LISTENER):
+        for one in snapshot[type_].values():
+            yield (type_, one.name), one.version
+            for kind, name in references(type_, one):
+                if name in snapshot[kind]:
+                    yield (kind, name), snapshot[kind][name].version
+
+
+async def proving_envoy(xds_address: str, stack: AsyncExitStack) -> bool:
+    """Start the Envoy that judges what the others get; whether there is one."""
+    binary = envoy_binary()
+    if binary is None:
+        log.warning("there is no Envoy binary to prove with: the gateway goes to Envoys unproved")
+        return False
+    proving = bootstrap(xds_address=xds_address, node_id="prover", cluster=PROVING)
+    supervisor = Supervisor(
+        binary, proving, name="the proving Envoy", arguments=("--concurrency", "1"), log_level="off", drain=0
+    )
+    stack.push_async_callback(supervisor.stop)
+    try:
+        await supervisor.start()
+    except OSError as error:
+        log.warning("the proving Envoy could not be started, the gateway goes to Envoys unproved; %s", error)
+        return False
+    return True

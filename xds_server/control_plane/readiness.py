@@ -1,0 +1,91 @@
+"""Says where the gateway answers, once it does, and who else answers there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from xds_server.control_plane.control_loop import Serving
+from xds_server.discovery.types import LISTENER
+from xds_server.gateway.model.listeners import Listener
+from xds_server.processes.listening_ports import ports_of
+from xds_server.proxy.envoy import Supervisor
+from xds_server.serving.events import Acked, Event, Nacked
+from xds_server.serving.store import Store
+from xds_server.translate import names
+
+log = logging.getLogger(__name__)
+
+PATIENCE, LOOK = 10.0, 0.02
+"""Seconds that a port may take to open once Envoy has accepted its listener, and between two looks."""
+
+
+class Ready:
+    """Logs each new set of listeners: with an `envoy` beside when it has opened their ports, else when one accepts."""
+
+    def __init__(self, serving: Serving, store: Store, envoy: Supervisor | None) -> None:
+        self._serving = serving
+        self._store = store
+        self._envoy = envoy
+        self._said: tuple[str, ...] = ()
+        self._looking: asyncio.Task[None] | None = None
+
+    def observe(self, event: Event) -> None:
+        """Take one event of a store. Of what it rejects as a whole, Envoy may have taken other listeners."""
+        if not isinstance(event, Acked | Nacked) or event.group or event.type != LISTENER:
+            return
+        if self._serving.compiled is None:
+            return
+        held = {
+            names.origin(one.type.name, one.name)[-1] for one in self._store.held() if one.type == LISTENER
+        }
+        listeners = {
+            name: one
+            for name, one in self._serving.compiled.gateway.sections.listeners.items()
+            if name not in held
+        }
+        if self._envoy is not None:
+            if self._looking is not None:
+                self._looking.cancel()
+            self._looking = asyncio.create_task(self._open(listeners, self._envoy))
+        elif isinstance(event, Acked):
+            self._say(listeners)
+
+    async def _open(self, listeners: Mapping[str, Listener], envoy: Supervisor) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + PATIENCE
+        while True:
+            opened = await asyncio.to_thread(ports_of, envoy.pid) if envoy.pid is not None else {}
+            if loop.time() > end or all(one.port in opened for one in listeners.values()):
+                break
+            await asyncio.sleep(LOOK)
+        if not self._say({name: one for name, one in listeners.items() if one.port in opened}):
+            return
+        for name, one in listeners.items():
+            if opened.get(one.port):
+                log.warning(
+                    "listener '%s': another process listens on port %d too, and gets a part of the connections; "
+                    "stop it or choose another port",
+                    name,
+                    one.port,
+                )
+
+    def _say(self, listeners: Mapping[str, Listener]) -> bool:
+        """Log where the gateway answers. Returns False when that was said already."""
+        urls = tuple(map(_url, listeners.values()))
+        news = urls != self._said
+        self._said = urls
+        if news and urls:
+            log.info("ready %s", " ".join(urls))
+        return news
+
+
+def _url(listener: Listener) -> str:
+    return f"{'https' if listener.tls else 'http'}://{_host(listener.address)}:{listener.port}"
+
+
+def _host(address: str) -> str:
+    if address in ("0.0.0.0", "::"):
+        return "localhost"
+    return f"[{address}]" if ":" in address else address

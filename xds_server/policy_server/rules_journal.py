@@ -1,0 +1,154 @@
+"""The last good rules on disk, so that a policy server that starts without its control plane decides as before.
+
+A file is ``XDSR`` and records, each a length (8 bytes, big-endian), a BLAKE2b checksum and a DeltaDiscoveryResponse:
+what came, in the order in which it came. The checksums are chained, so that what follows a broken or missing record
+counts for nothing. It holds hashes of credentials and the source of policies: only the owner may read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import DecodeError
+
+from xds_server.policy_server.rules_stream import Rules
+
+log = logging.getLogger(__name__)
+
+Response = discovery_pb2.DeltaDiscoveryResponse
+MAGIC = b"XDSR"
+WHOLE = "whole"
+"""The nonce of a record after which everything of its type is there."""
+SLACK = 1 << 20
+"""Bytes that may be appended, beside as much as the file began with, before it is written anew."""
+_DIGEST, _LENGTH = 32, 8
+
+
+def read(path: Path) -> Iterator[Response]:
+    """The records of a file up to the first that is broken. Raises OSError."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            log.warning("%s is not a file of rules", path)
+            return
+        digest = b""
+        while header := file.read(_LENGTH + _DIGEST):
+            length = header[:_LENGTH]
+            body = file.read(min(int.from_bytes(length, "big"), size))
+            digest = _checksum(digest, length, body)
+            if header[_LENGTH:] != digest:
+                log.warning("%s is damaged: what follows its first %d bytes is left out", path, file.tell())
+                return
+            try:
+                yield Response.FromString(body)
+            except DecodeError as error:
+                log.warning("%s was written by another version: %s", path, error)
+                return
+
+
+def folded(records: Iterable[Response]) -> Iterator[Response]:
+    """One record for each type, with what all of them come to."""
+    found: dict[str, dict[str, discovery_pb2.Resource]] = {}
+    whole = set()
+    for one in records:
+        resources = found.setdefault(one.type_url, {})
+        for name in one.removed_resources:
+            resources.pop(name, None)
+        resources.update({resource.name: resource for resource in one.resources})
+        if one.nonce == WHOLE:
+            whole.add(one.type_url)
+    for url, resources in found.items():
+        yield Response(type_url=url, nonce=WHOLE if url in whole else "", resources=list(resources.values()))
+
+
+class LastRules:
+    """Keeps a file at what a policy server holds. One thread at a time may use it.
+
+    Without `keeps` the file is only read: of several processes with the same rules one writes it.
+    """
+
+    def __init__(self, path: Path, *, keeps: bool = True) -> None:
+        self._path = path
+        self._keeps = keeps
+        self._digest = b""
+        self._size, self._most = 0, -1
+        self._whole: set[str] = set()
+
+    def restore(self, rules: Rules) -> bool:
+        """Load what the file has; whether it is everything that `rules` need."""
+        try:
+            records = list(folded(read(self._path)))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            log.warning("could not read the last good rules, starting without; error=%s", error)
+            return False
+        whole = rules.restore(records, {one.type_url for one in records if one.nonce == WHOLE})
+        log.info("restored the last good rules from %s", self._path)
+        return whole
+
+    def keep(self, response: Response, refused: Collection[str], *, whole: bool) -> None:
+        """Write what was taken of a response, but for the refused rules.
+
+        Once the file cannot be written it stays as it is: with a change left out it would be what never was.
+        """
+        new = whole and response.type_url not in self._whole
+        if not self._keeps or not (response.resources or response.removed_resources or new):
+            return
+        record = Response(
+            type_url=response.type_url,
+            nonce=WHOLE if whole else "",
+            resources=[one for one in response.resources if one.name not in refused],
+            removed_resources=response.removed_resources,
+        )
+        try:
+            if self._size > self._most:
+                self._begin()
+            with self._path.open("r+b") as file:
+                file.seek(0, os.SEEK_END)
+                self._append(file, [record])
+        except OSError as error:
+            self._keeps = False
+            log.warning(
+                "could not write the last good rules, which stay as they were until a restart; error=%s",
+                error,
+            )
+        if whole:
+            self._whole.add(response.type_url)
+
+    def _begin(self) -> None:
+        """Write the file anew with what it has, so that a crash leaves the old one or the new one. Raises OSError."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        known = folded(read(self._path)) if self._path.exists() else ()
+        descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)  # mode 0600
+        self._digest = b""
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(MAGIC)
+                self._append(file, known)
+            Path(name).replace(self._path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        self._most = 2 * self._size + SLACK
+
+    def _append(self, file: BinaryIO, records: Iterable[Response]) -> None:
+        for record in records:
+            body = record.SerializeToString(deterministic=True)
+            length = len(body).to_bytes(_LENGTH, "big")
+            self._digest = _checksum(self._digest, length, body)
+            file.write(length + self._digest + body)
+        file.flush()
+        os.fsync(file.fileno())
+        self._size = file.tell()
+
+
+def _checksum(*parts: bytes) -> bytes:
+    return hashlib.blake2b(b"".join(parts), digest_size=_DIGEST).digest()

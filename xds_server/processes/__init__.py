@@ -1,0 +1,1 @@
+"""Processes on this machine: started, supervised, and their processors, memory and ports."""

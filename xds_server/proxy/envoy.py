@@ -1,0 +1,103 @@
+"""The Envoy that runs beside the control plane: kept running, and drained at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from envoy.config.bootstrap.v3 import bootstrap_pb2
+
+from xds_server.processes.process import Process
+
+ADMIN_TIMEOUT = 5.0
+
+
+class Supervisor:
+    """Keeps one Envoy running. `bootstrap` must have its admin address at port 0 or at a port of its own.
+
+    `drain` is the number of seconds that clients get at the end.
+    """
+
+    def __init__(
+        self,
+        binary: Path,
+        bootstrap: bootstrap_pb2.Bootstrap,
+        *,
+        name: str = "Envoy",
+        arguments: Sequence[str] = (),
+        log_level: str = "warning",
+        drain: float = 5.0,
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="xds-envoy-")
+        self._admin_file = Path(self._folder.name) / "admin"
+        file = Path(self._folder.name) / "bootstrap.pb"
+        file.write_bytes(bootstrap.SerializeToString(deterministic=True))
+        self._drain = drain
+        command = [
+            *(str(binary), "-c", str(file), "-l", log_level, "--use-dynamic-base-id"),
+            *("--admin-address-path", str(self._admin_file)),
+            *("--drain-time-s", str(max(1, round(drain)))),
+            *("--parent-shutdown-time-s", str(max(2, round(drain) + 1))),
+            *arguments,
+        ]
+        self._process = Process(name, command, before=lambda: self._admin_file.unlink(missing_ok=True))
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs now."""
+        return self._process.pid
+
+    @property
+    def restarts(self) -> int:
+        """How often Envoy was started again."""
+        return self._process.restarts
+
+    @property
+    def admin(self) -> str | None:
+        """``host:port`` of Envoy's admin interface, None while no Envoy has come up."""
+        try:
+            return self._admin_file.read_text().strip() or None
+        except OSError:
+            return None
+
+    async def start(self) -> None:
+        """Start Envoy and keep it running. Raises OSError when the program cannot be started."""
+        await self._process.start()
+
+    async def stop(self) -> None:
+        """Let Envoy finish what it serves, at most the drain time, then end it."""
+        await self._process.release()
+        if self._process.running:
+            await self._drain_connections()
+        await self._process.stop()
+        self._folder.cleanup()
+
+    async def _drain_connections(self) -> None:
+        if not await asyncio.to_thread(self._ask, "/drain_listeners?graceful&skip_exit", "POST"):
+            return
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._drain
+        while loop.time() < end and self._process.running:
+            if await self._active() == 0:
+                return
+            await asyncio.sleep(0.05)
+
+    async def _active(self) -> int:
+        """Connections that clients still have open; 0 when Envoy does not say."""
+        text = await asyncio.to_thread(self._ask, "/stats?filter=^http\\..*downstream_cx_active$", "GET")
+        numbers = [line.rpartition(":") for line in text.splitlines() if not line.startswith("http.admin.")]
+        return sum(int(number) for _, _, number in numbers if number.strip().isdigit())
+
+    def _ask(self, path: str, method: str) -> str:
+        address = self.admin
+        if address is None:
+            return ""
+        request = urllib.request.Request(f"http://{address}{path}", method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=ADMIN_TIMEOUT) as answer:  # noqa: S310 - Envoy's own address
+                return str(answer.read().decode())
+        except OSError:
+            return ""
