@@ -32,6 +32,7 @@ from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.stream import Limits
 from xds_server.discovery.types import CLUSTER, ResourceType
 from xds_server.errors import EnvironmentFailed
+from xds_server.processes.addresses import Wanted, ensure_free, failed_to_listen, split
 from xds_server.processes.cpus import cores
 from xds_server.processes.process import Process
 from xds_server.proxy.binary import envoy_binary
@@ -50,6 +51,8 @@ from xds_server.translate.stand_ins import stand_in
 
 log = logging.getLogger(__name__)
 
+XDS, ADMIN = "--xds-address", "--admin-address"
+"""Flags of `xds run` for the addresses at which it listens."""
 LISTENING = 5.0
 """Seconds that the policy server beside gets from its start until it listens."""
 
@@ -66,8 +69,7 @@ class Options:
     proxy: bool = True
     prove: bool = True
     xds_address: str = "127.0.0.1:18000"
-    admin_host: str = "127.0.0.1"
-    admin_port: int = 19000
+    admin_address: str = "127.0.0.1:19000"
     node_id: str = "local"
     concurrency: int | None = None
     drain: float = 5.0
@@ -90,7 +92,11 @@ Streams and resources live long and make no cycles: with Python's own thresholds
 
 
 async def serve(options: Options) -> None:
-    """Serve a folder until SIGINT or SIGTERM. Raises EnvironmentFailed."""
+    """Serve a folder until SIGINT or SIGTERM. Raises EnvironmentFailed, WrongUsage."""
+    ensure_free(
+        Wanted(flag=XDS, address=options.xds_address),
+        Wanted(flag=ADMIN, address=options.admin_address),
+    )
     gc.set_threshold(*COLLECTOR)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -191,22 +197,20 @@ async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStac
     if options.state is not None:
         control.serving.restored = _restore(options.state, store, beside.policy, stack)
     address = await _serve(options, beside, store, stack)
+    host, port = split(ADMIN, options.admin_address)
     try:
         admin = Admin(
-            options.admin_host,
-            options.admin_port,
-            _pages(control.serving, fleet, counted, _Proof(store, prover), beside.admin),
+            host, port, _pages(control.serving, fleet, counted, _Proof(store, prover), beside.admin)
         )
     except OSError as error:
-        where = f"--admin-address {options.admin_host}:{options.admin_port}"
-        raise EnvironmentFailed(f"{where}: {error.strerror or error}; choose another address") from None
+        raise failed_to_listen(ADMIN, options.admin_address, error) from None
     admin.start()
     stack.callback(admin.stop)
     if prover is not None:
         prover.available = await proving_envoy(beside.xds, stack)
     if control.serving.restored:
         await rollout.resume()
-    log.info("xds at %s, admin at http://%s:%d", address, options.admin_host, admin.port)
+    log.info("xds at %s, admin at %s", address, f"http://{host}:{admin.port}" if admin.port else host)
     return control, store
 
 
@@ -224,11 +228,11 @@ async def _serve(options: Options, beside: _Beside, store: Store, stack: AsyncEx
     local = XdsServer(store, group_of=groups.Groups(*beside_it), limits=Limits(insist=True))
     for server in (public, local):
         stack.push_async_callback(server.stop, 1.0)
+    await local.start(beside.xds)
     try:
-        await local.start(beside.xds)
         port = await public.start(options.xds_address)
     except OSError as error:
-        raise EnvironmentFailed(f"{error}; choose another address") from None
+        raise failed_to_listen(XDS, options.xds_address, error) from None
     if options.xds_address.startswith("unix:"):
         return options.xds_address
     return f"{options.xds_address.rpartition(':')[0]}:{port}"

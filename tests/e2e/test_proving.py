@@ -198,7 +198,7 @@ async def test_without_an_envoy_binary_serving_goes_on_and_says_so(
         proxy=False,
         prove=True,
         xds_address=proved.running.xds_address,
-        admin_port=proved.running.admin_port,
+        admin_address=proved.running.admin,
     )
     serving = asyncio.create_task(app.serve(options))
     try:

@@ -252,17 +252,6 @@ def test_the_last_good_gateway_survives_a_restart_with_a_broken_folder(tmp_path:
             assert running.status()["gateway"]["healthy"] is False
 
 
-def test_a_taken_port_is_named_and_exits_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path / "gateway", gateway="routes: {}\n")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        admin = f"127.0.0.1:{taken.getsockname()[1]}"
-        arguments = ["--no-proxy", "--xds-address", "127.0.0.1:0", "--admin-address", admin]
-        assert main(["run", str(tmp_path / "gateway"), *arguments]) == 3
-    assert "choose another address" in capsys.readouterr().err
-
-
 def test_status_says_that_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--admin", f"127.0.0.1:{free_port()}"]) == 3
     assert "no control plane answers" in capsys.readouterr().err

@@ -134,7 +134,7 @@ def test_a_port_that_cannot_be_had_ends_them_all(tmp_path: Path) -> None:
         server.start()
         assert server.process is not None
         assert server.process.wait(30) == 3
-        assert f"cannot listen on {address}" in server.log
+        assert f"--listen {address} is taken by" in server.log
 
 
 def test_workers_on_a_socket_that_another_server_has_are_refused(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 from xds_server.admin import ask
 from xds_server.cli import output
-from xds_server.cli.run import address
 from xds_server.errors import EnvironmentFailed, WrongUsage
+from xds_server.processes.addresses import split
 
 NOT_FOUND = 404
 
@@ -97,7 +97,7 @@ def _beside(admin: str) -> str:
 def _ask(admin: str, method: str, path: str, body: str | None = None) -> tuple[int, Any]:
     """Status and JSON of an answer. Raises EnvironmentFailed."""
     try:
-        answer = ask(address("--admin", admin), method, path, body)
+        answer = ask(split("--admin", admin), method, path, body)
         return answer.status, json.loads(answer.body)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise EnvironmentFailed(f"no policy server answers at {admin}: {error}; see --admin") from None

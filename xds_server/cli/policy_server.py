@@ -7,11 +7,12 @@ import logging
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xds_server.cli.run import address
 from xds_server.errors import WrongUsage
+from xds_server.processes.addresses import Wanted, ensure_free
 
 if TYPE_CHECKING:
     from xds_server.policy_server.lifecycle import Make, Options
@@ -70,6 +71,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal comes. Raises EnvironmentFailed, WrongUsage."""
+    ensure_free(*_wanted(arguments))
     workers = _workers(arguments)
     logging.basicConfig(
         level=logging.INFO,
@@ -81,6 +83,12 @@ def run(arguments: argparse.Namespace) -> int:
     sys.stderr.flush()
     # A function of a user that never returns would hold the interpreter back for ever.
     os._exit(code)
+
+
+def _wanted(arguments: argparse.Namespace) -> Iterator[Wanted]:
+    yield Wanted(flag="--listen", address=arguments.listen, shared=True)
+    if arguments.admin_address is not None:
+        yield Wanted(flag="--admin-address", address=arguments.admin_address)
 
 
 def _workers(arguments: argparse.Namespace) -> int:
@@ -107,7 +115,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         xds=arguments.xds,
         tls=Tls(ca=ca, certificate=certificate, private_key=key) if ca is not None else None,
         listen=arguments.listen,
-        admin=address("--admin-address", arguments.admin_address) if arguments.admin_address else None,
+        admin=arguments.admin_address,
         node_id=arguments.node_id,
         drain=arguments.drain,
         grpc=arguments.grpc,

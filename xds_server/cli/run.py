@@ -93,14 +93,12 @@ def run(arguments: argparse.Namespace) -> int:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
-    host, port = address("--admin-address", arguments.admin_address)
     options = Options(
         folder=Path(arguments.folder),
         proxy=not arguments.no_proxy,
         prove=arguments.prove,
         xds_address=arguments.xds_address,
-        admin_host=host,
-        admin_port=port,
+        admin_address=arguments.admin_address,
         node_id=arguments.node_id,
         concurrency=arguments.concurrency,
         drain=arguments.drain,
@@ -149,13 +147,3 @@ def _endpoint(text: str) -> str:
     except Mistake as mistake:
         raise WrongUsage(f"--policy-server: {mistake.message}; {mistake.remedy}") from None
     return text
-
-
-def address(option: str, text: str) -> tuple[str, int]:
-    """Host and port of an option's value, or ``unix:/PATH`` and 0. Raises WrongUsage."""
-    if text.startswith("unix:/"):
-        return text, 0
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise WrongUsage(f"{option}: '{text}' is not HOST:PORT, such as 127.0.0.1:19000")
-    return host.strip("[]"), int(port)

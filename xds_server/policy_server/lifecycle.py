@@ -19,18 +19,20 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from filters.policy_server import NODE_CLUSTER
 from filters.rules import Service
 from xds_server.admin import NONE, Actions, Admin, Page, Pages
-from xds_server.errors import EnvironmentFailed
 from xds_server.policy_server.delta_client import Client, Tls
 from xds_server.policy_server.grpc_servers import Kind
 from xds_server.policy_server.rules_journal import LastRules
 from xds_server.policy_server.rules_stream import Rules
 from xds_server.policy_server.server import PolicyServer
+from xds_server.processes.addresses import failed_to_listen, split
 from xds_server.processes.garbage import Pauses, settle
 from xds_server.processes.listening_ports import shares_a_port
 from xds_server.unary_server.accepting import Shared
 
 log = logging.getLogger(__name__)
 
+LISTEN, ADMIN = "--listen", "--admin-address"
+"""Flags of `xds policy-server` for the addresses at which it listens."""
 NOBODY = "none"
 """As the control plane's address: there is none, and nothing to wait for."""
 PATIENCE = 3.0
@@ -52,7 +54,7 @@ class Options:
 
     xds: str
     listen: str
-    admin: tuple[str, int] | None = None
+    admin: str | None = None
     node_id: str = ""
     tls: Tls | None = None
     drain: float = 5.0
@@ -74,12 +76,9 @@ async def serve(options: Options, makes: Sequence[Make], registry: CollectorRegi
     state = LastRules(options.state, keeps=options.keeps) if options.state is not None else None
     restored = state is not None and state.restore(rules)
     client = Client(rules, options.xds, _node(options), complete.set, options.tls, state)
-    try:
-        admin = _admin(
-            options.admin, {**_pages(server, client, rules, registry), **_read(services)}, _done(services)
-        )
-    except OSError as error:
-        raise EnvironmentFailed(f"{error}; choose another admin address") from None
+    admin = _admin(
+        options.admin, {**_pages(server, client, rules, registry), **_read(services)}, _done(services)
+    )
     following: asyncio.Task[None] = asyncio.create_task(_follow(client, options.xds, complete))
     pauses = Pauses()
     pauses.watch()
@@ -123,7 +122,7 @@ async def _listen(server: PolicyServer, options: Options, rules: Rules) -> None:
     try:
         address = await server.start(options.listen, options.listening)
     except OSError as error:
-        raise EnvironmentFailed(f"{error}; choose another address") from None
+        raise failed_to_listen(LISTEN, options.listen, error) from None
     if options.own_counters and shares_a_port():
         log.warning(
             "another process listens on %s too: each counts limits in its own memory, so that more than a "
@@ -159,17 +158,21 @@ def _done(services: Sequence[Service]) -> Actions:
     return {path: partial(lambda action, text: Page.of(action(text)), action) for path, action in found}
 
 
-def _admin(address: tuple[str, int] | None, pages: Pages, actions: Actions) -> Admin | None:
+def _admin(address: str | None, pages: Pages, actions: Actions) -> Admin | None:
     if address is None:
         return None
     return listen_admin(address, pages, actions)
 
 
-def listen_admin(address: tuple[str, int], pages: Pages, actions: Actions = NONE) -> Admin:
-    """Answer pages and take actions. Raises OSError when the address is taken."""
-    admin = Admin(*address, pages, actions)
+def listen_admin(address: str, pages: Pages, actions: Actions = NONE) -> Admin:
+    """Answer pages and take actions. Raises EnvironmentFailed when the address is taken."""
+    host, port = split(ADMIN, address)
+    try:
+        admin = Admin(host, port, pages, actions)
+    except OSError as error:
+        raise failed_to_listen(ADMIN, address, error) from None
     admin.start()
-    log.info("admin at %s", f"http://{address[0]}:{admin.port}" if admin.port else address[0])
+    log.info("admin at %s", f"http://{host}:{admin.port}" if admin.port else host)
     return admin
 
 

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from xds_server.errors import EnvironmentFailed
-
-UNIX = "unix:"
+from xds_server.processes.addresses import failed_to_listen
+from xds_server.processes.listening_ports import UNIX
 
 
 @contextlib.contextmanager
-def listening(address: str) -> Iterator[Sequence[socket.socket]]:
+def listening(flag: str, address: str) -> Iterator[Sequence[socket.socket]]:
     """Bound to ``HOST:PORT``, which other processes may share, or ``unix:/PATH``. Raises EnvironmentFailed.
 
+    `flag` is what chose the address.
     Nobody can connect before the first worker with its rules listens, and nobody any more at the end.
     """
     with contextlib.ExitStack() as stack:
         try:
             found = [_unix(address, stack)] if address.startswith(UNIX) else list(_tcp(address, stack))
         except OSError as error:
-            raise EnvironmentFailed(
-                f"cannot listen on {address}: {error.strerror or error}; choose another address"
-            ) from None
+            raise failed_to_listen(flag, address, error) from None
         yield found
 
 
@@ -39,7 +39,7 @@ def _unix(address: str, stack: contextlib.ExitStack) -> socket.socket:
     path = Path(address.removeprefix(UNIX).removeprefix("//"))
     with socket.socket(socket.AF_UNIX) as probe:
         if probe.connect_ex(str(path)) == 0:
-            raise OSError("somebody listens there")
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     one = stack.enter_context(socket.socket(socket.AF_UNIX))
     path.unlink(missing_ok=True)
     one.bind(str(path))

@@ -23,8 +23,7 @@ from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.server.service import microseconds
 from filters.rate_limit.stores.owner_process import Owner
 from xds_server.admin import UNIX, Page, Pages, ask
-from xds_server.errors import EnvironmentFailed
-from xds_server.policy_server.lifecycle import Make, Options, listen_admin, serve
+from xds_server.policy_server.lifecycle import LISTEN, Make, Options, listen_admin, serve
 from xds_server.policy_server.listening import listening, stop
 from xds_server.processes.forked import Supervisor
 from xds_server.processes.garbage import Pauses, settle
@@ -45,7 +44,7 @@ def run(options: Options, count: int, services: tuple[Make, ...], folder: Path, 
     counters, where they are in memory.
     """
     # grpcio takes no socket that is bound already: there the kernel shares the port
-    mine = listening(options.listen) if options.grpc == "native" else contextlib.nullcontext(())
+    mine = listening(LISTEN, options.listen) if options.grpc == "native" else contextlib.nullcontext(())
     with mine as shared, _bound(owner) as counters:
         connections = counts(count)
         children: dict[str, Callable[[], int]] = {
@@ -117,7 +116,7 @@ def _bound(path: Path | None) -> Iterator[Sequence[socket.socket]]:
     if path is None:
         yield ()
         return
-    with listening(f"{UNIX}{path}") as found:
+    with listening("the counters at", f"{UNIX}{path}") as found:
         for one in found:
             one.listen()
             one.setblocking(False)
@@ -130,15 +129,12 @@ def _leave(shared: Sequence[socket.socket]) -> None:
         one.close()
 
 
-def _show(address: tuple[str, int], count: int, folder: Path, shared: Sequence[socket.socket]) -> int:
+def _show(address: str, count: int, folder: Path, shared: Sequence[socket.socket]) -> int:
     """Answer for all workers, by asking them."""
     _leave(shared)
-    workers = [_admin(folder, number) for number in range(count)]
+    workers = [(_admin(folder, number), 0) for number in range(count)]
     actions = {path: partial(_ask_any, workers, "POST", path) for path in _ACTIONS}
-    try:
-        admin = listen_admin(address, _pages(workers, folder), actions)
-    except OSError as error:
-        raise EnvironmentFailed(f"{error}; choose another admin address") from None
+    admin = listen_admin(address, _pages(workers, folder), actions)
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     signal.sigwait(ends)
@@ -194,5 +190,5 @@ def _ask_any(workers: Sequence[tuple[str, int]], method: str, path: str, body: s
     return Page.of({"error": "no worker answers"}, 503)
 
 
-def _admin(folder: Path, number: int) -> tuple[str, int]:
-    return f"{UNIX}{folder}/admin-{number}.sock", 0
+def _admin(folder: Path, number: int) -> str:
+    return f"{UNIX}{folder}/admin-{number}.sock"
