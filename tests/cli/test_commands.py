@@ -54,7 +54,7 @@ def test_check_has_the_real_envoy_judge_the_result_and_tells_each_object_with_it
     gateway: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check", str(gateway)]) == 0
-    assert "not judged" not in capsys.readouterr().out
+    assert "not checked" not in capsys.readouterr().out
     raw = """
 upstreams:
   odd: {endpoints: [], envoy: {connect_timeout: -1s}}
@@ -70,7 +70,7 @@ routes:
         assert f"raw.yaml:{place}: error: {path}: Envoy rejects this: " in error
     assert "routes.fine" not in error
     assert main(["check", str(gateway), "--no-envoy"]) == 0
-    assert "not judged by Envoy" in capsys.readouterr().out
+    assert "not checked by Envoy" in capsys.readouterr().out
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +187,9 @@ def test_what_may_be_a_secret_is_never_shown(tmp_path: Path, capsys: pytest.Capt
         assert "[redacted]" in captured.out + captured.err
 
 
-@pytest.mark.parametrize("words", [("--concurrency", "-1"), ("--drain", "-5"), ("--envoy-log-level", "loud")])
+@pytest.mark.parametrize(
+    "words", [("--envoy-workers", "-1"), ("--drain", "-5"), ("--envoy-log-level", "loud")]
+)
 def test_run_refuses_arguments_that_make_no_sense(words: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["run", str(tmp_path), *words])

@@ -70,20 +70,20 @@ def test_a_second_run_names_the_first_for_each_address(folder: Path, tmp_path: P
         assert first.process is not None
         whom = f"xds run (process {first.process.pid})"
         xds, admin = (
-            taken("--xds-address", first.xds_address, whom),
-            taken("--admin-address", first.admin, whom),
+            taken("--xds", first.xds_address, whom),
+            taken("--admin", first.admin, whom),
         )
-        addresses = ("--xds-address", first.xds_address, "--admin-address", first.admin)
+        addresses = ("--xds", first.xds_address, "--admin", first.admin)
         assert refused("run", folder, *addresses) == [f"xds: {xds}", admin]
-        assert refused("run", folder, *addresses[:2], "--admin-address", "127.0.0.1:0") == [f"xds: {xds}"]
-        assert refused("run", folder, *addresses[2:], "--xds-address", "127.0.0.1:0") == [f"xds: {admin}"]
+        assert refused("run", folder, *addresses[:2], "--admin", "127.0.0.1:0") == [f"xds: {xds}"]
+        assert refused("run", folder, *addresses[2:], "--xds", "127.0.0.1:0") == [f"xds: {admin}"]
 
 
-@pytest.mark.parametrize("flag", ["--xds-address", "--admin-address"])
+@pytest.mark.parametrize("flag", ["--xds", "--admin"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost", ""])
 def test_run_names_another_program(flag: str, host: str, folder: Path) -> None:
     port = free_port()
-    other = "--admin-address" if flag == "--xds-address" else "--xds-address"
+    other = "--admin" if flag == "--xds" else "--xds"
     with stranger(str(port)) as process:
         name = Path(f"/proc/{process}/comm").read_text().strip()
         expected = taken(flag, f"{host}:{port}", f"{name} (process {process})")
@@ -94,9 +94,9 @@ def test_run_takes_over_no_socket_of_a_program_that_listens(folder: Path, tmp_pa
     path = tmp_path / "taken.sock"
     with stranger(str(path)) as process:
         name = Path(f"/proc/{process}/comm").read_text().strip()
-        for flag in ("--xds-address", "--admin-address"):
+        for flag in ("--xds", "--admin"):
             expected = taken(flag, f"unix:{path}", f"{name} (process {process})")
-            others = ("--xds-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0")
+            others = ("--xds", "127.0.0.1:0", "--admin", "127.0.0.1:0")
             assert refused("run", folder, *others, flag, f"unix:{path}") == [f"xds: {expected}"]
 
 
@@ -104,21 +104,19 @@ def test_a_process_that_cannot_be_found_is_another_process(folder: Path) -> None
     with socket.socket() as bound:  # and not listening, so that the system does not list it
         bound.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{bound.getsockname()[1]}"
-        found = refused("run", folder, "--xds-address", address, "--admin-address", "127.0.0.1:0")
-    assert found == [f"xds: {taken('--xds-address', address, 'another process')}"]
+        found = refused("run", folder, "--xds", address, "--admin", "127.0.0.1:0")
+    assert found == [f"xds: {taken('--xds', address, 'another process')}"]
 
 
 def test_run_has_no_address_twice(folder: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
-    (found,) = refused("run", folder, "--xds-address", address, "--admin-address", address, code=2)
-    assert found == f"xds: --xds-address and --admin-address are both {address}; change one of them"
+    (found,) = refused("run", folder, "--xds", address, "--admin", address, code=2)
+    assert found == f"xds: --xds and --admin are both {address}; change one of them"
 
 
 def test_an_address_of_no_machine_here_is_said_to_be_none(folder: Path) -> None:
-    (found,) = refused("run", folder, "--xds-address", "192.0.2.1:0", "--admin-address", "127.0.0.1:0")
-    assert found.startswith(
-        "xds: cannot listen at --xds-address 192.0.2.1:0: Cannot assign requested address"
-    )
+    (found,) = refused("run", folder, "--xds", "192.0.2.1:0", "--admin", "127.0.0.1:0")
+    assert found.startswith("xds: cannot listen at --xds 192.0.2.1:0: Cannot assign requested address")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -126,7 +124,7 @@ def test_a_policy_server_names_another_program(workers: int) -> None:
     port = free_port()
     with stranger(str(port)) as process:
         name = Path(f"/proc/{process}/comm").read_text().strip()
-        for flag, other in (("--listen", ()), ("--admin-address", ("--listen", "127.0.0.1:0"))):
+        for flag, other in (("--listen", ()), ("--admin", ("--listen", "127.0.0.1:0"))):
             expected = taken(flag, f"127.0.0.1:{port}", f"{name} (process {process})")
             found = refused("policy-server", flag, f"127.0.0.1:{port}", *other, "--workers", workers)
             assert found == [f"xds: {expected}"]
@@ -137,6 +135,6 @@ def test_the_workers_of_a_policy_server_are_named_by_the_process_that_ends_them(
     more = ("--workers", "2", "--descriptors", str(descriptors))
     with PolicyServerProcess("none", f"127.0.0.1:{free_port()}", tmp_path, *more) as server:
         assert server.process is not None
-        expected = taken("--admin-address", server.admin, f"xds policy-server (process {server.process.pid})")
-        found = refused("policy-server", "--listen", "127.0.0.1:0", "--admin-address", server.admin)
+        expected = taken("--admin", server.admin, f"xds policy-server (process {server.process.pid})")
+        found = refused("policy-server", "--listen", "127.0.0.1:0", "--admin", server.admin)
         assert found == [f"xds: {expected}"]

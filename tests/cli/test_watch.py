@@ -25,7 +25,7 @@ def xds() -> Iterator[XdsThread]:
 def test_everything_of_a_type_is_shown(
     xds: XdsThread, delta: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["watch", "cds", "--once", "--server", f"127.0.0.1:{xds.port}", *delta]) == 0
+    assert main(["watch", "cds", "--once", "--xds", f"127.0.0.1:{xds.port}", *delta]) == 0
     printed = capsys.readouterr().out
     assert "+ a " in printed
     assert "+ b " in printed
@@ -35,7 +35,7 @@ def test_everything_of_a_type_is_shown(
 def test_named_resources_are_shown_as_json(
     xds: XdsThread, delta: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = ["--server", f"127.0.0.1:{xds.port}", "--node-id", "me"]
+    server = ["--xds", f"127.0.0.1:{xds.port}", "--node-id", "me"]
     assert main(["watch", "endpoint", "b", "--once", "--output", "json", *server, *delta]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["resource"]["cluster_name"] for one in found["resources"]] == ["b"]
@@ -43,7 +43,7 @@ def test_named_resources_are_shown_as_json(
 
 
 def test_the_server_is_rejected_where_asked_for(xds: XdsThread) -> None:
-    assert main(["watch", "cds", "--nack", "--once", "--server", f"127.0.0.1:{xds.port}"]) == 0
+    assert main(["watch", "cds", "--nack", "--once", "--xds", f"127.0.0.1:{xds.port}"]) == 0
     rejection = wait_for(lambda: xds.seen(Nacked), "the rejection")[0]
     assert rejection.message == "rejected by xds watch --nack"
 
@@ -54,5 +54,5 @@ def test_an_unknown_type_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_no_server_is_a_failed_environment(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["watch", "cds", "--server", "unix:/nonexistent"]) == 3
+    assert main(["watch", "cds", "--xds", "unix:/nonexistent"]) == 3
     assert "UNAVAILABLE" in capsys.readouterr().err

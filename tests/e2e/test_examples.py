@@ -135,10 +135,14 @@ def test_the_demo_runs_and_ends_with_ctrl_c(tmp_path: Path) -> None:
         "PYTHONPATH": str(EXAMPLES.parent),
     }
     command = [sys.executable, str(EXAMPLES / "quickstart" / "demo.py")]
-    command += ["--xds-address", f"127.0.0.1:{free_port()}", "--admin-address", f"127.0.0.1:{free_port()}"]
+    command += ["--xds", f"127.0.0.1:{free_port()}", "--admin", f"127.0.0.1:{free_port()}"]
     with (tmp_path / "demo.log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, "--concurrency", "1"], env=environment, stdout=log, stderr=log, start_new_session=True
+            [*command, "--envoy-workers", "1"],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         url = f"http://127.0.0.1:{gateway}/api/users/1"

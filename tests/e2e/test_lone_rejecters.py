@@ -62,7 +62,7 @@ def _rejecting(stack: Stack) -> Iterator[None]:
     """`xds watch listener --delta --nack`, as anybody can start it."""
     command = [sys.executable, "-m", "xds_server", "watch", "listener", "--delta", "--nack"]
     with subprocess.Popen(
-        [*command, "--server", stack.running.xds_address], stdout=subprocess.DEVNULL, cwd=ROOT
+        [*command, "--xds", stack.running.xds_address], stdout=subprocess.DEVNULL, cwd=ROOT
     ) as process:
         try:
             yield

@@ -197,8 +197,8 @@ async def test_without_an_envoy_binary_serving_goes_on_and_says_so(
         folder=proved.folder,
         proxy=False,
         prove=True,
-        xds_address=proved.running.xds_address,
-        admin_address=proved.running.admin,
+        xds=proved.running.xds_address,
+        admin=proved.running.admin,
     )
     serving = asyncio.create_task(app.serve(options))
     try:

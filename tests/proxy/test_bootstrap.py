@@ -19,11 +19,11 @@ TLS += ("--private-key", "/etc/envoy/xds/tls.key")
 def test_the_files_in_envoy_are_what_the_command_prints(
     file: str, more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["bootstrap", "--xds-address", "control-plane:18000", "--node-id", "envoy-1", *more]) == 0
+    assert main(["bootstrap", "--xds", "control-plane:18000", "--node-id", "envoy-1", *more]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load((ROOT / "envoy" / file).read_text())
 
 
-@pytest.mark.parametrize("more", [(), ("--sotw",), ("--xds-address", "unix:/run/xds.sock")])
+@pytest.mark.parametrize("more", [(), ("--no-delta",), ("--xds", "unix:/run/xds.sock")])
 def test_envoy_accepts_the_bootstrap(
     more: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -36,8 +36,8 @@ def test_envoy_accepts_the_bootstrap(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--xds-address", "nowhere"), "an endpoint needs a port"),
-        (("--certificate", "a.crt"), "--certificate and --private-key go together"),
+        (("--xds", "nowhere"), "an endpoint needs a port"),
+        (("--certificate", "a.crt"), "--certificate and --private-key need each other"),
         (("--certificate", "a.crt", "--private-key", "a.key"), "--certificate needs --ca"),
     ],
 )

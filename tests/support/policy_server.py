@@ -30,7 +30,7 @@ class PolicyServerProcess:
         self._log = logs / f"policy-server-{self.admin.rpartition(':')[2]}.log"
         self._command = [
             *(sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", listen),
-            *("--admin-address", self.admin, "--drain", "5", "--workers", "1", *arguments),
+            *("--admin", self.admin, "--drain", "5", "--workers", "1", *arguments),
         ]
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -27,8 +27,8 @@ class Running:
         self._log = logs / f"run-{self.admin_port}.log"
         self._command = [
             *(sys.executable, "-m", "xds_server", "run", str(folder)),
-            *("--xds-address", self.xds_address, "--admin-address", self.admin),
-            *("--concurrency", "1", "--drain", "1", *arguments),
+            *("--xds", self.xds_address, "--admin", self.admin),
+            *("--envoy-workers", "1", "--drain", "1", *arguments),
         ]
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
         self.process: subprocess.Popen[bytes] | None = None

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 
 from filters.language import Problem
-from xds_server.cli import output
+from xds_server.cli import flags, output
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.errors import EnvironmentFailed, InvalidGateway, WrongUsage
 from xds_server.sources.folder import read_folder
@@ -14,19 +14,19 @@ from xds_server.sources.folder import read_folder
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
-    parser.add_argument("folder", help="the gateway's folder")
+    parser.add_argument("folder", help="folder of the gateway's YAML files")
     parser.add_argument(
         "--envoy",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="have the real Envoy judge the result too; default: where there is one",
+        help="let an Envoy check the resources too; default: if an Envoy binary is installed",
     )
     parser.add_argument(
         "--envoy-version",
         metavar="1.N",
-        help="tell what Envoys of this version (1.36 to 1.40) would not be served",
+        help="report also what Envoys of this version (1.36 to 1.40) do not support",
     )
-    output.add_output(parser)
+    flags.add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,15 +37,15 @@ def run(arguments: argparse.Namespace) -> int:
     rejected = (*_lacking(compiled, release), *(_judged(compiled) if asked else ()))
     if rejected:
         raise InvalidGateway((*rejected, *compiled.warnings))
-    if arguments.output == "json":
+    if arguments.output != "text":
         found = [output.problem_fields(one) for one in compiled.warnings]
-        output.as_json({"problems": found, "judged_by_envoy": asked})
+        output.data({"problems": found, "judged_by_envoy": asked}, arguments.output)
         return 0
     if compiled.warnings:
         output.problems(compiled.warnings)
     routes = output.counted(len(compiled.gateway.sections.routes), "route")
     upstreams = output.counted(len(compiled.gateway.sections.upstreams), "upstream")
-    unjudged = "" if asked else "; not judged by Envoy"
+    unjudged = "" if asked else "; not checked by Envoy"
     print(f"{arguments.folder}: fine ({routes}, {upstreams}{unjudged})")
     return 0
 

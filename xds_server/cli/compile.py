@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from xds_server.cli import output
+from xds_server.cli import flags, output
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import ResourceType
@@ -19,17 +18,20 @@ from xds_server.sources.folder import read_folder
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
-    parser.add_argument("folder", help="the gateway's folder")
+    parser.add_argument("folder", help="folder of the gateway's YAML files")
     parser.add_argument(
-        "--type", action="append", help="only resources of this type, such as cluster; repeatable"
+        "--type",
+        action="append",
+        metavar="TYPE",
+        help="print only resources of this type, such as cluster; may be repeated",
     )
     parser.add_argument(
         "--format",
         choices=("resources", "bootstrap"),
         default="resources",
-        help="resources by type, or a static bootstrap that plain Envoy runs",
+        help="resources: by their type; bootstrap: one file that Envoy runs without a control plane",
     )
-    parser.add_argument("--output", choices=("yaml", "json"), default="json", help="default: json")
+    flags.add_output(parser, forms=("json", "yaml"), default="json")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -81,9 +83,7 @@ def _print(value: Any, form: str) -> None:
     if form == "json":
         print(_indented(value))
         return
-    import yaml
-
-    yaml.dump(value, sys.stdout, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
+    output.data(value, form)
 
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode

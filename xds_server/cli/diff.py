@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from xds_server.cli import output
+from xds_server.cli import flags, output
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.errors import UnreadableFolder
 from xds_server.sources.folder import read_folder
@@ -22,9 +22,11 @@ SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
     for name in ("old", "new"):
-        parser.add_argument(name, help="a folder, or REVISION:FOLDER of the git repository around")
-    parser.add_argument("--exit-code", action="store_true", help="exit with 1 when anything changes")
-    output.add_output(parser)
+        parser.add_argument(
+            name, help=f"{name} gateway: a folder, or REVISION:FOLDER in the git repository of this directory"
+        )
+    parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything changes")
+    flags.add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,9 +34,12 @@ def run(arguments: argparse.Namespace) -> int:
     old, new = _compiled(arguments.old), _compiled(arguments.new)
     objects = diff.objects(old.gateway, new.gateway)
     resources = diff.resources(old.snapshot, new.snapshot)
-    if arguments.output == "json":
+    if arguments.output != "text":
         parts = {"gateway": objects, "resources": resources}
-        output.as_json({key: [dataclasses.asdict(one) for one in found] for key, found in parts.items()})
+        output.data(
+            {key: [dataclasses.asdict(one) for one in found] for key, found in parts.items()},
+            arguments.output,
+        )
     else:
         _print("gateway", objects)
         _print("Envoy", resources)

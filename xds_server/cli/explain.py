@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from xds_server.cli import output
+from xds_server.cli import flags, output
 from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import WrongUsage
 from xds_server.sources.folder import read_folder
@@ -17,15 +17,26 @@ NEAREST = 3
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
-    parser.add_argument("folder", help="the gateway's folder")
-    parser.add_argument("method", help="such as GET")
-    parser.add_argument("url", help="such as http://api.example.com/api/users/1?x=1")
-    parser.add_argument("-H", "--header", action="append", default=[], help="'name: value'; repeatable")
-    parser.add_argument("--listener", help="default: the one that has the URL's port or scheme")
+    parser.add_argument("folder", help="folder of the gateway's YAML files")
+    parser.add_argument("method", help="HTTP method of the request, such as GET")
+    parser.add_argument("url", help="URL of the request, such as http://api.example.com/api/users/1?x=1")
     parser.add_argument(
-        "--all", action="store_true", help="show every route, also those whose path is another"
+        "-H",
+        "--header",
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="header of the request; may be repeated",
     )
-    output.add_output(parser)
+    parser.add_argument(
+        "--listener",
+        metavar="NAME",
+        help="listener that receives the request; default: the one with the URL's port or scheme",
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="show every route, not only those with a similar path"
+    )
+    flags.add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -42,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         found = explain(compiled.gateway, request, arguments.listener)
     except ValueError as error:
         raise WrongUsage(str(error)) from None
-    if arguments.output == "json":
-        output.as_json(dataclasses.asdict(found))
+    if arguments.output != "text":
+        output.data(dataclasses.asdict(found), arguments.output)
     else:
         _print(found, most=len(found.candidates) if arguments.all else NEAREST)
     return 0 if found.route is not None or "redirect" in found.action else 1

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from xds_server.admin import ask
-from xds_server.cli import output
+from xds_server.cli import flags, output
 from xds_server.errors import EnvironmentFailed, WrongUsage
 from xds_server.processes.addresses import split
 
@@ -18,16 +18,21 @@ NOT_FOUND = 404
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
-    parser.add_argument("prefix", nargs="?", default="", help="only counters whose key begins with this")
+    parser.add_argument(
+        "prefix", nargs="?", default="", help="beginning of the keys of counters; default: all counters"
+    )
     parser.add_argument(
         "--admin",
-        default="127.0.0.1:19000",
+        default=flags.ADMIN,
         metavar="ADDRESS",
-        help="HOST:PORT or unix:/PATH of a policy server, or of an `xds run` that has one beside it",
+        help="admin address of a policy server, or of `xds run` if that has started one: "
+        "HOST:PORT or unix:/PATH",
     )
-    parser.add_argument("--reset", action="store_true", help="forget the counters, in Redis too")
-    parser.add_argument("--all", action="store_true", help="with --reset and no prefix: every counter")
-    output.add_output(parser)
+    parser.add_argument("--reset", action="store_true", help="reset these counters to zero, also in Redis")
+    parser.add_argument(
+        "--all", action="store_true", help="with --reset and without a prefix: reset every counter"
+    )
+    flags.add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,8 +61,8 @@ def _reset(admin: str, arguments: argparse.Namespace) -> None:
         raise EnvironmentFailed(
             f"the policy server at {admin} did not reset them: {done.get('error', status)}"
         )
-    if arguments.output == "json":
-        output.as_json(done)
+    if arguments.output != "text":
+        output.data(done, arguments.output)
     else:
         print(output.counted(done["reset"], "counter") + " reset")
 
@@ -66,8 +71,8 @@ def _show(shown: dict[str, Any], arguments: argparse.Namespace) -> None:
     if "counters" in shown:
         found = [one for one in shown["counters"] if one["key"].startswith(arguments.prefix)]
         shown = {**shown, "counters": found}
-    if arguments.output == "json":
-        output.as_json(shown)
+    if arguments.output != "text":
+        output.data(shown, arguments.output)
     elif "counters" not in shown:
         print(f"counters are in {shown['store']}, which is not listed from here; --reset works on them")
     else:

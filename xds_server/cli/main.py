@@ -8,21 +8,22 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from xds_server.cli.flags import Help
 from xds_server.errors import EnvironmentFailed, InvalidGateway, XdsError
 
 COMMANDS: dict[str, str] = {
-    "run": "everything for one machine: control plane and a supervised Envoy, reloaded on change",
-    "check": "all errors and warnings of a gateway",
-    "compile": "the Envoy resources of a gateway",
-    "explain": "which route a request takes, and why",
-    "diff": "what changes between two gateways",
-    "status": "every connected Envoy, and what it acknowledged or rejected",
-    "watch": "a client to any xDS server, that shows what it is sent",
-    "policy-server": "the services that decide what Envoy cannot, fed by a control plane",
-    "limits": "the counters of limits: what is used and left, and how to reset them",
-    "bootstrap": "the bootstrap for an Envoy that someone else runs",
-    "schema": "the JSON Schema of the language",
-    "version": "the versions of this command and of the bundled Envoy",
+    "run": "serve a folder on one machine: a control plane and an Envoy, which follow every change",
+    "check": "report all errors and warnings of a gateway",
+    "compile": "print the Envoy resources of a gateway",
+    "explain": "show which route handles a request, and why",
+    "diff": "show what changes between two gateways",
+    "status": "show every connected Envoy, and what it acknowledged or rejected",
+    "watch": "connect to any xDS server as a client, and print its responses",
+    "policy-server": "run the services that decide what Envoy cannot; a control plane sends them their rules",
+    "limits": "show or reset the counters of rate limits, quotas and concurrency limits",
+    "bootstrap": "print a bootstrap for an Envoy that runs elsewhere",
+    "schema": "print the JSON Schema of the gateway language",
+    "version": "print the versions of this command, of Envoy and of the main libraries",
 }
 """Each is the module of the same name (with underscores) in this package, with `arguments(parser)` and `run(arguments)`."""
 
@@ -32,7 +33,7 @@ def parser(name: str | None) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="xds", description="An API gateway as a folder of YAML, on Envoy.")
     commands = result.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command, summary in COMMANDS.items():
-        one = commands.add_parser(command, help=summary, description=summary)
+        one = commands.add_parser(command, help=summary, description=summary, formatter_class=Help)
         if command == name:
             _module(command).arguments(one)
     return result

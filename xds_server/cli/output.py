@@ -1,8 +1,7 @@
-"""What several commands print: problems for people and for machines, and JSON."""
+"""What several commands print: problems for people and for programs, JSON and YAML."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterable
@@ -13,18 +12,18 @@ from filters.language import Place, Problem
 RED, YELLOW, BOLD, DIM, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
-    """The option --output, the same for every command."""
-    parser.add_argument("--output", choices=("text", "json"), default="text", help="for people or machines")
+def data(value: Any, form: str) -> None:
+    """Print a value as JSON or YAML, its keys in the order given."""
+    if form == "yaml":
+        import yaml
 
-
-def as_json(value: Any) -> None:
-    """Print a value as JSON, keys in the order given."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+        yaml.dump(value, sys.stdout, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
+    else:
+        print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def problem_fields(problem: Problem) -> dict[str, Any]:
-    """A problem for machines."""
+    """A problem as data."""
     return {
         "severity": problem.severity,
         "place": _place(problem.place),
@@ -41,10 +40,10 @@ def _place(place: Place | None) -> dict[str, Any] | None:
 
 
 def problems(found: Iterable[Problem], output: str = "text") -> None:
-    """Print problems: as JSON to standard output, or as lines to standard error."""
+    """Print problems: as JSON or YAML to standard output, or as lines to standard error."""
     listed = tuple(found)
-    if output == "json":
-        as_json({"problems": [problem_fields(one) for one in listed]})
+    if output != "text":
+        data({"problems": [problem_fields(one) for one in listed]}, output)
         return
     colour = sys.stderr.isatty()
     for one in listed:
@@ -54,7 +53,7 @@ def problems(found: Iterable[Problem], output: str = "text") -> None:
 
 def _line(problem: Problem, *, colour: bool) -> str:
     text = str(problem)
-    also = f"\n    the other one: {problem.also}" if problem.also else ""
+    also = f"\n    see also: {problem.also}" if problem.also else ""
     if colour:
         shade = RED if problem.severity == "error" else YELLOW
         text = text.replace(f"{problem.severity}:", f"{shade}{problem.severity}:{PLAIN}", 1)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xds_server.cli import flags
 from xds_server.errors import WrongUsage
 from xds_server.processes.addresses import Wanted, ensure_free
 
@@ -23,50 +24,89 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--xds",
-        default="127.0.0.1:18000",
-        help="the control plane, HOST:PORT or unix:/PATH; none: descriptors only",
+        metavar="ADDRESS",
+        default=flags.XDS,
+        help="address of the control plane: HOST:PORT or unix:/PATH; none: serve only --descriptors",
     )
-    add("--xds-ca", type=Path, help="speak TLS; PEM of who issued the control plane's certificate")
-    add("--xds-certificate", type=Path, help="PEM of a certificate to show to the control plane")
-    add("--xds-key", type=Path, help="PEM of its key")
+    flags.add_renamed(
+        parser,
+        "--ca",
+        "--xds-ca",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the authorities of the control plane's certificate: connects over TLS",
+    )
+    flags.add_renamed(
+        parser,
+        "--certificate",
+        "--xds-certificate",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the certificate that this client shows to the control plane",
+    )
+    flags.add_renamed(
+        parser,
+        "--private-key",
+        "--xds-key",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the certificate's private key",
+    )
     add(
         "--listen",
+        metavar="ADDRESS",
         default="127.0.0.1:18001",
-        help="where Envoys ask, HOST:PORT (several processes may share it) or unix:/PATH",
+        help="address to which Envoys send their requests: HOST:PORT, which several policy servers may share, "
+        "or unix:/PATH",
     )
-    add(
+    flags.add_renamed(
+        parser,
+        "--admin",
         "--admin-address",
-        help="probes, status, metrics and counters, HOST:PORT (0: any) or unix:/PATH; default: none",
+        metavar="ADDRESS",
+        help="address of status, metrics, probes and counters: HOST:PORT (port 0: any free port) or unix:/PATH; "
+        "default: none",
     )
-    add("--node-id", default="", help="what `xds status` calls it; default: policy-server@HOSTNAME")
-    add(
-        "--grpc",
-        choices=("native", "grpcio"),
-        default="native",
-        help="what carries the services: our own server, or grpcio for comparison",
-    )
+    add("--node-id", metavar="NAME", default="", help="name in `xds status`; default: policy-server@HOSTNAME")
     add(
         "--workers",
-        type=int,
-        help="processes that share the address and the counters, each with its own rules; default: one for each core",
+        type=flags.positive,
+        metavar="N",
+        help="processes that share the address and the counters; default: one for each CPU",
     )
     add(
         "--counters",
+        metavar="STORE",
         default="memory",
-        help="where limits are counted: memory, redis://HOST:PORT, rediss://, unix://PATH, "
-        "redis+cluster://HOST:PORT,... or redis+sentinel://HOST:PORT,.../NAME; several policy servers need a Redis",
+        help="where limits are counted: memory, redis://HOST:PORT, rediss://HOST:PORT, unix://PATH, "
+        "redis+cluster://HOST:PORT,... or redis+sentinel://HOST:PORT,.../NAME; "
+        "several policy servers need a Redis",
     )
     add(
         "--descriptors",
         type=Path,
-        help="a file or folder in the format of envoyproxy/ratelimit: limits of Envoys with the standard filter",
+        metavar="PATH",
+        help="file or folder in the format of envoyproxy/ratelimit: limits for Envoys with the standard filter",
     )
     add(
         "--state",
         type=Path,
-        help="a file of the last good rules, by which it decides after a start while the control plane is away",
+        metavar="FILE",
+        help="file that keeps the last good rules: used after a start while the control plane is unreachable",
     )
-    add("--drain", type=float, default=5.0, help="seconds that requests under way get at the end")
+    add(
+        "--drain",
+        type=flags.seconds,
+        metavar="SECONDS",
+        default=5.0,
+        help="time that open requests get to finish when the command ends",
+    )
+    add(
+        "--grpc",
+        choices=("native", "grpcio"),
+        default="native",
+        help="gRPC server to use: our own, or grpcio for comparison",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -87,8 +127,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _wanted(arguments: argparse.Namespace) -> Iterator[Wanted]:
     yield Wanted(flag="--listen", address=arguments.listen, shared=True)
-    if arguments.admin_address is not None:
-        yield Wanted(flag="--admin-address", address=arguments.admin_address)
+    if arguments.admin is not None:
+        yield Wanted(flag="--admin", address=arguments.admin)
 
 
 def _workers(arguments: argparse.Namespace) -> int:
@@ -97,10 +137,8 @@ def _workers(arguments: argparse.Namespace) -> int:
     alone = arguments.grpc == "grpcio" and arguments.listen.startswith("unix:")
     if arguments.workers is None:
         return 1 if alone else cores()
-    if arguments.workers < 1:
-        raise WrongUsage("--workers: at least 1")
     if arguments.workers > 1 and alone:
-        raise WrongUsage("--grpc=grpcio: its workers can share a port, but no Unix socket")
+        raise WrongUsage("--grpc grpcio: its workers can share a port, but not a Unix socket")
     return int(arguments.workers)
 
 
@@ -108,14 +146,14 @@ def _options(arguments: argparse.Namespace) -> Options:
     from xds_server.policy_server.delta_client import Tls
     from xds_server.policy_server.lifecycle import Options
 
-    ca, certificate, key = arguments.xds_ca, arguments.xds_certificate, arguments.xds_key
+    ca, certificate, key = arguments.ca, arguments.certificate, arguments.private_key
     if (certificate is None) != (key is None) or (certificate is not None and ca is None):
-        raise WrongUsage("--xds-certificate and --xds-key go together, and with --xds-ca")
+        raise WrongUsage("--certificate needs --private-key and --ca")
     return Options(
         xds=arguments.xds,
         tls=Tls(ca=ca, certificate=certificate, private_key=key) if ca is not None else None,
         listen=arguments.listen,
-        admin=arguments.admin_address,
+        admin=arguments.admin,
         node_id=arguments.node_id,
         drain=arguments.drain,
         grpc=arguments.grpc,
@@ -161,5 +199,5 @@ def _services(arguments: argparse.Namespace, owner: Path | None = None) -> tuple
     if arguments.descriptors is not None:
         read(arguments.descriptors)  # so that mistakes end the command and not its workers
     elif arguments.xds == NOBODY:
-        raise WrongUsage("--xds none: nothing is left to serve without --descriptors")
+        raise WrongUsage("--xds none needs --descriptors: without both, there is nothing to serve")
     return services(arguments.counters, arguments.descriptors, owner)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xds_server.cli import flags
 from xds_server.errors import WrongUsage
 
 if TYPE_CHECKING:
@@ -19,66 +20,111 @@ if TYPE_CHECKING:
 LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
-    return number
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 86_400:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds from 0 to 86400")
-    return number
-
-
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
     add = parser.add_argument
-    add("folder", help="the gateway's folder")
-    add("--no-proxy", action="store_true", help="the control plane alone, for Envoys that someone else runs")
+    add("folder", help="folder of the gateway's YAML files")
+    flags.add_renamed(
+        parser,
+        "--xds",
+        "--xds-address",
+        metavar="ADDRESS",
+        default=flags.XDS,
+        help="address of the xDS server, to which Envoys connect: HOST:PORT (port 0: any free port) or unix:/PATH",
+    )
+    flags.add_renamed(
+        parser,
+        "--admin",
+        "--admin-address",
+        metavar="ADDRESS",
+        default=flags.ADMIN,
+        help="address of status, metrics and probes: HOST:PORT (port 0: any free port) or unix:/PATH",
+    )
+    add(
+        "--no-proxy",
+        action="store_true",
+        help="start no Envoy and no policy server, because they run elsewhere",
+    )
     add(
         "--prove",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="have an Envoy that serves nobody accept every change before others get it; default: where there is one",
+        help="send each change first to a separate Envoy without traffic, and to the others only what it accepts; "
+        "without an Envoy binary, changes are not proved",
     )
-    add(
-        "--xds-address",
-        default="127.0.0.1:18000",
-        help="where Envoys ask, HOST:PORT or unix:/PATH; port 0: any",
+    flags.add_renamed(
+        parser,
+        "--envoy-workers",
+        "--concurrency",
+        type=flags.positive,
+        metavar="N",
+        help="worker threads of Envoy (its option --concurrency); default: one for each CPU",
     )
-    add("--admin-address", default="127.0.0.1:19000", help="status, metrics and probes; port 0: any")
-    add("--node-id", default="local", help="what the Envoy beside it is called")
-    add("--concurrency", type=_positive, help="Envoy's worker threads; default: one for each core")
-    add("--drain", type=_seconds, default=5.0, help="seconds that requests under way get at the end")
-    add(
-        "--poll",
-        action="store_true",
-        help="look at the folder twice a second: for file systems without events",
-    )
+    add("--envoy-log-level", choices=LEVELS, default="warning", help="least severe message that Envoy logs")
+    add("--node-id", metavar="NAME", default="local", help="name of the Envoy that this command starts")
     add(
         "--policy-server",
         metavar="ADDRESS",
-        help="where Envoys reach a policy server that someone else runs; default: one is run beside, when needed",
+        help="address at which Envoys reach a policy server that runs elsewhere; "
+        "default: this command starts one when the gateway needs it",
+    )
+    add(
+        "--drain",
+        type=flags.seconds,
+        metavar="SECONDS",
+        default=5.0,
+        help="time that open requests get to finish when the command ends",
+    )
+    add(
+        "--poll",
+        action="store_true",
+        help="read the folder twice a second, for file systems that report no changes",
     )
     add(
         "--state",
         type=Path,
-        help="file that keeps the last good gateway over a restart, private keys included",
+        metavar="FILE",
+        help="file that keeps the last good gateway for the next start; it contains private keys",
     )
-    add("--xds-certificate", type=Path, help="PEM file: xDS over TLS; read again when it changes")
-    add("--xds-private-key", type=Path, help="PEM file of its key")
-    add("--xds-client-ca", type=Path, help="PEM file: clients must show a certificate of these authorities")
-    add(
+    flags.add_renamed(
+        parser,
+        "--certificate",
+        "--xds-certificate",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the xDS server's certificate: serves xDS over TLS; read again when it changes",
+    )
+    flags.add_renamed(
+        parser,
+        "--private-key",
+        "--xds-private-key",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the certificate's private key",
+    )
+    flags.add_renamed(
+        parser,
+        "--ca",
+        "--xds-client-ca",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of certificate authorities: clients need a certificate that one of them issued",
+    )
+    flags.add_renamed(
+        parser,
+        "--identity",
         "--xds-identity",
         action="append",
         default=[],
-        help="SAN that an Envoy's certificate must have, such as spiffe://example.com/envoy/{id}; repeatable",
+        metavar="SAN",
+        help="subject alternative name that a client's certificate needs, such as "
+        "spiffe://example.com/envoy/{id}, where {id} is the name of its node; may be repeated",
     )
-    add("--secrets-anywhere", action="store_true", help="send secrets also in plain text over a network")
-    add("--envoy-log-level", choices=LEVELS, default="warning", help="Envoy's own log, on standard error")
+    add(
+        "--secrets-anywhere",
+        action="store_true",
+        help="send secrets to clients on other machines also without TLS",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -97,17 +143,17 @@ def run(arguments: argparse.Namespace) -> int:
         folder=Path(arguments.folder),
         proxy=not arguments.no_proxy,
         prove=arguments.prove,
-        xds_address=arguments.xds_address,
-        admin_address=arguments.admin_address,
+        xds=arguments.xds,
+        admin=arguments.admin,
         node_id=arguments.node_id,
-        concurrency=arguments.concurrency,
+        envoy_workers=arguments.envoy_workers,
         drain=arguments.drain,
         poll=arguments.poll,
         envoy_log_level=arguments.envoy_log_level,
         policy_server=_endpoint(arguments.policy_server) if arguments.policy_server else None,
         state=arguments.state,
         tls=_tls(arguments),
-        identities=tuple(arguments.xds_identity),
+        identities=tuple(arguments.identity),
         secrets_anywhere=arguments.secrets_anywhere,
     )
     _loop(serve(options))
@@ -117,15 +163,15 @@ def run(arguments: argparse.Namespace) -> int:
 def _tls(arguments: argparse.Namespace) -> Files | None:
     from xds_server.serving.tls import Files
 
-    certificate, key, ca = arguments.xds_certificate, arguments.xds_private_key, arguments.xds_client_ca
+    certificate, key, ca = arguments.certificate, arguments.private_key, arguments.ca
     if (certificate is None) != (key is None):
-        raise WrongUsage("--xds-certificate and --xds-private-key go together")
+        raise WrongUsage("--certificate and --private-key need each other")
     if certificate is None or key is None:
-        if ca is not None or arguments.xds_identity:
-            raise WrongUsage("--xds-client-ca and --xds-identity need --xds-certificate")
+        if ca is not None or arguments.identity:
+            raise WrongUsage("--ca and --identity need --certificate")
         return None
-    if arguments.xds_identity and ca is None:
-        raise WrongUsage("--xds-identity needs --xds-client-ca")
+    if arguments.identity and ca is None:
+        raise WrongUsage("--identity needs --ca")
     return Files(certificate=certificate, private_key=key, client_ca=ca)
 
 

@@ -13,7 +13,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("json", "markdown"),
         default="json",
-        help="JSON Schema, or the reference for people",
+        help="json: JSON Schema for editors; markdown: the reference of the language",
     )
 
 
@@ -26,5 +26,5 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         from xds_server.gateway.schema import schema
 
-        output.as_json(schema())
+        output.data(schema(), "json")
     return 0

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import time
-import urllib.error
-import urllib.request
 from typing import Any
 
-from xds_server.cli import output
+from xds_server.admin import ask
+from xds_server.cli import flags, output
 from xds_server.discovery.rejection import essence
 from xds_server.errors import EnvironmentFailed
+from xds_server.processes.addresses import split
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
-    parser.add_argument("node", nargs="?", help="only this Envoy")
-    parser.add_argument("--admin", default="127.0.0.1:19000", help="the admin address of a running `xds run`")
-    output.add_output(parser)
+    parser.add_argument("node", nargs="?", help="name of one Envoy; default: all")
+    parser.add_argument(
+        "--admin",
+        metavar="ADDRESS",
+        default=flags.ADMIN,
+        help="admin address of `xds run`: HOST:PORT or unix:/PATH",
+    )
+    flags.add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the status. Exits with 1 when the gateway has mistakes or an Envoy rejected what it was sent."""
-    status = ask(arguments.admin, "/status")
+    status = _ask(arguments.admin)
     envoys = [one for one in status["envoys"] if arguments.node in (None, one["node"])]
     if arguments.node is not None and not envoys:
         known = ", ".join(sorted({one["node"] for one in status["envoys"]})) or "none"
         raise EnvironmentFailed(f"no Envoy called '{arguments.node}' is connected; connected: {known}")
-    if arguments.output == "json":
-        output.as_json({**status, "envoys": envoys})
+    if arguments.output != "text":
+        output.data({**status, "envoys": envoys}, arguments.output)
     else:
         _print(status["gateway"], envoys)
         _print_proof(status["prover"], status["held"])
@@ -38,14 +44,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if status["gateway"]["healthy"] and not rejected and not held else 1
 
 
-def ask(address: str, path: str) -> Any:
-    """What the admin address answers. Raises EnvironmentFailed."""
+def _ask(address: str) -> Any:
+    """The status of the control plane with this admin address. Raises EnvironmentFailed, WrongUsage."""
     try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
-            return json.load(answer)
-    except (OSError, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise EnvironmentFailed(f"no control plane answers at {address}: {reason}; see --admin") from None
+        return json.loads(ask(split("--admin", address), "GET", "/status", timeout=10).body)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise EnvironmentFailed(f"no control plane answers at {address}: {error}; see --admin") from None
 
 
 def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:

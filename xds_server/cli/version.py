@@ -6,12 +6,12 @@ import argparse
 import platform
 from importlib import metadata
 
-from xds_server.cli import output
+from xds_server.cli import flags, output
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
-    output.add_output(parser)
+    flags.add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -22,8 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = "not installed"
-    if arguments.output == "json":
-        output.as_json(versions)
+    if arguments.output != "text":
+        output.data(versions, arguments.output)
     else:
         for name, version in versions.items():
             print(f"{name} {version}")

@@ -10,25 +10,45 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from xds_server.cli import output
+from xds_server.cli import flags, output
 from xds_server.errors import EnvironmentFailed, WrongUsage
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
     add = parser.add_argument
-    add("type", help="cluster (CDS), endpoint, listener, route, secret, …, or the full name of a message")
-    add("names", nargs="*", help="resources; none: all of them")
-    add("--server", default="127.0.0.1:18000", help="the xDS server, HOST:PORT or unix:/PATH")
-    add("--delta", action="store_true", help="ask for deltas and not for the state of the world")
-    add("--nack", action="store_true", help="reject everything, to see what the server makes of that")
+    add(
+        "type",
+        help="type of resource, such as cluster (or CDS), endpoint, listener, route or secret, "
+        "or the full name of a message",
+    )
+    add("names", nargs="*", help="names of resources; without any: all resources")
+    flags.add_renamed(
+        parser,
+        "--xds",
+        "--server",
+        metavar="ADDRESS",
+        default=flags.XDS,
+        help="address of the xDS server: HOST:PORT or unix:/PATH",
+    )
+    flags.add_node(parser, "xds-watch", "this client")
+    add(
+        "--delta",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="receive only what changes (delta xDS), not everything each time (state of the world)",
+    )
+    add("--nack", action="store_true", help="reject every response, to see what the server does")
     add("--once", action="store_true", help="end after the first response")
-    add("--node-id", default="xds-watch", help="who to be")
-    add("--node-cluster", default="gateway", help="which fleet to belong to")
-    add("--ca", type=Path, help="PEM file of the authorities of the server's certificate: speaks TLS")
-    add("--certificate", type=Path, help="PEM file of a client certificate")
-    add("--private-key", type=Path, help="PEM file of its key")
-    output.add_output(parser)
+    add(
+        "--ca",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the authorities of the server's certificate: connects over TLS",
+    )
+    add("--certificate", type=Path, metavar="FILE", help="PEM file of the certificate that this client shows")
+    add("--private-key", type=Path, metavar="FILE", help="PEM file of the certificate's private key")
+    flags.add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         asyncio.run(_watch(arguments))
     except grpc.aio.AioRpcError as error:
-        raise EnvironmentFailed(f"{arguments.server}: {error.details()} ({error.code().name})") from None
+        raise EnvironmentFailed(f"{arguments.xds}: {error.details()} ({error.code().name})") from None
     return 0
 
 
@@ -55,7 +75,7 @@ async def _watch(arguments: argparse.Namespace) -> None:
         node=base_pb2.Node(id=arguments.node_id, cluster=arguments.node_cluster),
         reject="rejected by xds watch --nack" if arguments.nack else None,
     )
-    async with aclosing(watch_client.watch(arguments.server, asked, _credentials(arguments))) as updates:  # type: ignore[type-var]
+    async with aclosing(watch_client.watch(arguments.xds, asked, _credentials(arguments))) as updates:  # type: ignore[type-var]
         async for update in updates:
             _print(update, arguments.output)
             if arguments.once:
@@ -91,6 +111,11 @@ def _credentials(arguments: argparse.Namespace) -> Any:
 def _print(update: Any, form: str) -> None:
     if form == "json":
         print(json.dumps(_as_json(update)), flush=True)
+        return
+    if form == "yaml":
+        print("---")
+        output.data(_as_json(update), form)
+        sys.stdout.flush()
         return
     print(f"version {update.version}  nonce {update.nonce}")
     for one in update.resources:

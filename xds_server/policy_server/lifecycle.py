@@ -31,7 +31,7 @@ from xds_server.unary_server.accepting import Shared
 
 log = logging.getLogger(__name__)
 
-LISTEN, ADMIN = "--listen", "--admin-address"
+LISTEN, ADMIN = "--listen", "--admin"
 """Flags of `xds policy-server` for the addresses at which it listens."""
 NOBODY = "none"
 """As the control plane's address: there is none, and nothing to wait for."""
