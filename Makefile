@@ -39,7 +39,7 @@ check: $(READY) ## formatting, lint, types, architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports --cache-dir .import_linter_cache
 
-bench: $(READY) ## the figures of docs/performance.md
+bench: $(READY) ## the figures of docs/explanation/performance.md
 	$(BIN)/python -m benchmarks
 
 fuzz: $(READY) ## look for input that breaks the gRPC server, for SECONDS (60)
@@ -50,8 +50,8 @@ golden: $(READY) ## rewrite the golden files and prune what no input claims
 	$(BIN)/python -m pytest tests/translate tests/test_docs.py --update-golden
 
 docs: $(READY) ## write the schema and the reference of the language again
-	$(BIN)/xds schema > docs/schema.json
-	$(BIN)/xds schema --format markdown > docs/reference.md
+	$(BIN)/xds schema > docs/reference/schema.json
+	$(BIN)/xds schema --format markdown > docs/reference/language.md
 
 protos: $(READY) ## compile our own contracts again
 	$(BIN)/python -m protos.generate ours

@@ -30,7 +30,7 @@ def _rows() -> list[str]:
 
 
 def test_the_table_of_reasons_is_current(request: pytest.FixtureRequest) -> None:
-    page = ROOT / "docs" / "errors.md"
+    page = ROOT / "docs" / "reference" / "errors.md"
     text = page.read_text()
     begin = "| reason | status | title |\n|---|---|---|\n"
     head, _, rest = text.partition(begin)

@@ -111,7 +111,9 @@ def test_every_example_says_what_it_is_and_helps_editors(name: str) -> None:
     for file in (EXAMPLES / name / "gateway").rglob("*.yaml"):
         first = file.read_text().splitlines()[0]
         assert first.startswith("# yaml-language-server: $schema=")
-        assert (file.parent / first.partition("=")[2]).resolve() == EXAMPLES.parent / "docs" / "schema.json"
+        assert (
+            file.parent / first.partition("=")[2]
+        ).resolve() == EXAMPLES.parent / "docs" / "reference" / "schema.json"
 
 
 def test_quickstart(start: Start, pair: tuple[Backend, Backend]) -> None:

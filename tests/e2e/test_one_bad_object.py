@@ -1,4 +1,4 @@
-"""What one bad object breaks beyond itself: nothing. The rows of docs/what-breaks.md, at start and while running."""
+"""What one bad object breaks beyond itself: nothing. The rows of docs/reference/what-breaks.md, at start and while running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the real Envoy does with a response that has one bad resource, and what we make of it (docs/rejections.md)."""
+"""What the real Envoy does with a response that has one bad resource, and what we make of it (docs/explanation/rejections.md)."""
 
 from __future__ import annotations
 

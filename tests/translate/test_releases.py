@@ -35,7 +35,7 @@ routes:
   newer: {path: /newer, upstream: users, response_headers: {set: {x-a: "a %UPSTREAM_HOSTS_ATTEMPTED% b"}}}
   plain-text: {path: /text, upstream: users, response_headers: {set: {x-a: "%%SPAN_ID%%"}}}
 """
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "versions.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "reference" / "versions.md"
 
 
 @pytest.fixture(scope="module")

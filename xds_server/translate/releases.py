@@ -1,7 +1,7 @@
 """What older Envoys cannot take: a snapshot for each release, without what that release lacks.
 
 The snapshot is made for the newest Envoy that is supported. Each row of `LACKS` says what goes for releases before another
-one, and docs/versions.md has the same table for people.
+one, and docs/reference/versions.md has the same table for people.
 """
 
 from __future__ import annotations

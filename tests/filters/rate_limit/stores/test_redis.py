@@ -25,7 +25,7 @@ from tests.support.valkey import Cluster, SentinelServer, Valkey
 from xds_server.policy_server.server import PolicyServer
 from xds_server.policy_server.services import services
 
-LIMITS_PAGE = Path(__file__).parents[4] / "docs" / "limits.md"
+LIMITS_PAGE = Path(__file__).parents[4] / "docs" / "reference" / "limits.md"
 DAY = FixedWindow(name="day", amount=5, per="day")
 STRICT = FixedWindow(name="strict", amount=5, per="day", allow_on_error=False)
 
