@@ -9,7 +9,7 @@ CORE := tests/translate/test_cases.py tests/translate/test_operators.py $(patsub
 	local_limits upstreams errors ext_authz path_spellings cors framing)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test unit check bench fuzz golden docs protos clean
+.PHONY: help setup demo test unit check bench fuzz golden docs pictures protos clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -52,6 +52,13 @@ golden: $(READY) ## rewrite the golden files and prune what no input claims
 docs: $(READY) ## write the schema and the reference of the language again
 	$(BIN)/xds schema > docs/reference/schema.json
 	$(BIN)/xds schema --format markdown > docs/reference/language.md
+
+pictures: ## draw the pictures of docs/pictures/ again from their DOT texts (needs Graphviz)
+	@command -v dot >/dev/null || { echo "dot is missing; install Graphviz, on Debian with: apt-get install graphviz"; exit 1; }
+	for text in docs/pictures/*.dot; do \
+		dot -Tsvg "$$text" > "$${text%.dot}.svg" && \
+		echo "<!-- SHA-256 of $${text##*/}: $$(sha256sum < "$$text" | cut -d' ' -f1) -->" >> "$${text%.dot}.svg" || exit 1; \
+	done
 
 protos: $(READY) ## compile our own contracts again
 	$(BIN)/python -m protos.generate ours

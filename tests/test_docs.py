@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -59,3 +60,10 @@ def test_the_readme_names_every_command() -> None:
 def test_tests_that_a_page_names_exist(page: Path) -> None:
     for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
         assert re.search(rf"def {name}\(", (ROOT / file).read_text()), f"{page}: {file}::{name}"
+
+
+@pytest.mark.parametrize("text", sorted(ROOT.glob("docs/pictures/*.dot")), ids=lambda text: text.stem)
+def test_each_picture_is_drawn_from_its_text(text: Path) -> None:
+    digest = hashlib.sha256(text.read_bytes()).hexdigest()
+    picture = text.with_suffix(".svg").read_text()
+    assert f"<!-- SHA-256 of {text.name}: {digest} -->" in picture, "run: make pictures"
