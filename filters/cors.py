@@ -162,7 +162,7 @@ class Cors(Policy[CorsSettings]):
         return (HttpFilter(name=FILTER, config=config),)
 
     def on_route(self, settings: CorsSettings, context: Context) -> RoutePart:
-        grpc_web = getattr(context.beside.get("grpc_web"), "enabled", False)
+        grpc_web = getattr(context.effective.get("grpc_web"), "enabled", False)
         rule = struct_pb2.Struct()
         rule.update({"rule": lua(_rule(settings, grpc_web=grpc_web))})
         return RoutePart(

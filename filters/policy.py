@@ -88,7 +88,7 @@ class Levels:
 class Context:
     """The parts of the gateway that a policy may refer to.
 
-    While one route is checked or translated, `route` is its name and `beside` are all its effective settings by
+    While one route is checked or translated, `route` is its name and `effective` are all its effective settings by
     policy key, for policies that depend on each other (several ways to authenticate). `path_regex` matches the
     route's whole path with its names as groups, where the path has names, else it is empty. `forwards` says that
     the route goes to an upstream.
@@ -101,12 +101,12 @@ class Context:
     contents: Mapping[DataSource, bytes] = field(default_factory=dict)
     """What each DataSource of the gateway holds."""
     route: str = ""
-    beside: Mapping[str, Any] = field(default_factory=dict)
+    effective: Mapping[str, Any] = field(default_factory=dict)
     path_regex: str = ""
     forwards: bool = False
 
     def on_route(
-        self, route: str, beside: Mapping[str, Any], path_regex: str = "", *, forwards: bool = False
+        self, route: str, effective: Mapping[str, Any], path_regex: str = "", *, forwards: bool = False
     ) -> Context:
         """The same for one route (dataclasses.replace is slow, and a gateway has many routes)."""
         return Context(
@@ -116,7 +116,7 @@ class Context:
             upstreams=self.upstreams,
             contents=self.contents,
             route=route,
-            beside=beside,
+            effective=effective,
             path_regex=path_regex,
             forwards=forwards,
         )
@@ -140,14 +140,14 @@ class Policy(Generic[S]):
     rule_types: ClassVar[tuple[RuleType, ...]] = ()
     cumulative: ClassVar[bool] = False
     """Whether the settings of all levels apply together, as `Levels`, instead of the nearest's alone."""
-    implied: ClassVar[bool] = False
+    on_by_default: ClassVar[bool] = False
     """Whether a route has it unless it says `off`, which then stays among its settings."""
 
-    alone: ClassVar[str] = "remove it"
+    remedy_if_local: ClassVar[str] = "remove it"
     """The remedy where settings do not hold because the gateway answers itself."""
     for_pages: ClassVar[bool] = False
     """Whether the gateway's own 404 and 405 carry it too: pages must be able to read them."""
-    answers: ClassVar[bool] = False
+    responds: ClassVar[bool] = False
     """Whether a route that carries it needs no action, because the policy answers each request."""
 
     def check(self, settings: S, context: Context) -> Iterable[Mistake]:
@@ -176,7 +176,7 @@ class Policy(Generic[S]):
         """
         return ()
 
-    def unforwarded(self, settings: S) -> S | None:
+    def for_local_answers(self, settings: S) -> S | None:
         """What of these settings holds where no request goes to an upstream, as the gateway answers itself."""
         return settings
 

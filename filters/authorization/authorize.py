@@ -219,7 +219,7 @@ class Authorize(Policy[Settings]):
             yield Mistake("no rule, so nobody may call", "write a rule, or 'off'")
         if len({rule.shadow for rule in rules}) > 1:
             yield Mistake("either all rules are in shadow or none", "write 'shadow' in each")
-        if any(rule.needs_identity for rule in rules) and not methods(context.beside):
+        if any(rule.needs_identity for rule in rules) and not methods(context.effective):
             remedy = "add jwt, api_key, basic_auth, oidc or mtls to the route"
             yield Mistake("nothing tells who calls here, so nobody would be allowed", remedy)
 

@@ -23,7 +23,7 @@ from filters.rate_limit.server.decoding import text
 _NOBODY: Mapping[str, struct_pb2.Value] = {}
 
 
-def after_policy(route: one_call.Asked, asked: Attributes, decision: Decision) -> dict[str, str]:
+def after_policy(route: one_call.LimitsQuestion, asked: Attributes, decision: Decision) -> dict[str, str]:
     """The entries of a request as a policy has left it, of whom the identity script told."""
     http = asked.request.http
     known = asked.metadata_context.filter_metadata
@@ -31,7 +31,7 @@ def after_policy(route: one_call.Asked, asked: Attributes, decision: Decision) -
     return _entries(route, asked, identity, http.headers, partial(_header, http, decision))
 
 
-def for_key(route: one_call.Asked, asked: Attributes, found: KeyOwner) -> dict[str, str]:
+def for_key(route: one_call.LimitsQuestion, asked: Attributes, found: KeyOwner) -> dict[str, str]:
     """The entries of a request whose key was found; no header is counted by."""
     headers = {one.key: text(one.raw_value) for one in asked.request.http.header_map.headers}
     identity = {descriptors.CONSUMER: struct_pb2.Value(string_value=found.consumer)}
@@ -41,7 +41,7 @@ def for_key(route: one_call.Asked, asked: Attributes, found: KeyOwner) -> dict[s
 
 
 def _entries(
-    route: one_call.Asked,
+    route: one_call.LimitsQuestion,
     asked: Attributes,
     identity: Mapping[str, struct_pb2.Value],
     headers: Mapping[str, str],
@@ -61,7 +61,7 @@ def _entries(
     counted = (
         identity[descriptors.COUNTED].struct_value.fields if descriptors.COUNTED in identity else _NOBODY
     )
-    for by in route.looks_at:
+    for by in route.inputs:
         kind, _, name = by.partition(":")
         value = header_of(name.lower()) if kind == "header" else None
         if value is not None:

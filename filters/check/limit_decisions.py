@@ -17,7 +17,7 @@ from filters.check.responses import PERMISSION_DENIED
 from filters.ext_authz.decisions import Decision
 from filters.policy import header
 from filters.rate_limit import one_call
-from filters.rate_limit.client_headers import Told
+from filters.rate_limit.client_headers import LimitAnswer
 from filters.rate_limit.engine.windows import SECOND
 from filters.rate_limit.envoy import descriptors
 from filters.rate_limit.server import encoding
@@ -35,7 +35,7 @@ def decide(
     counting: RateLimits | None, asked: Attributes, decision: Decision, passed: bytes
 ) -> Answer | Awaitable[Answer]:
     """The answer to a request that a policy lets pass with `passed`, now that limits decide too."""
-    route = one_call.read(asked.context_extensions[one_call.EXTENSION])
+    route = one_call.decode(asked.context_extensions[one_call.EXTENSION])
     counted = descriptor_entries.after_policy(route, asked, decision)
     return _decide(counting, route, counted, partial(_answer, decision, passed))
 
@@ -51,16 +51,16 @@ def decide_for_key(
         return responses.key(found._replace(not_after=1))
     if sum(one.key == header for one in asked.request.http.header_map.headers) != 1:
         return responses.key(found)
-    route = one_call.read(asked.context_extensions[one_call.EXTENSION])
+    route = one_call.decode(asked.context_extensions[one_call.EXTENSION])
     counted = descriptor_entries.for_key(route, asked, found)
     return _decide(counting, route, counted, partial(_answer_for_key, found._replace(not_after=0)))
 
 
 def _decide(
     counting: RateLimits | None,
-    route: one_call.Asked,
+    route: one_call.LimitsQuestion,
     found: dict[str, str],
-    answer: Callable[[str, Told | None], bytes],
+    answer: Callable[[str, LimitAnswer | None], bytes],
 ) -> Answer | Awaitable[Answer]:
     lease = secrets.token_hex(8) if route.lease else ""
     if lease:
@@ -71,14 +71,16 @@ def _decide(
         told = counting.before(route.rules, route.styles, found)
     except Exception as error:  # noqa: BLE001 - whatever hinders counting, the limits say what it means
         return answer(lease, _uncounted(route, error))
-    if isinstance(told, Told):
+    if isinstance(told, LimitAnswer):
         return answer(lease, told)
     later = partial(answer, lease)
     return mapped(told, later) if isinstance(told, Undoable) else _later(route, told, later)
 
 
 async def _later(
-    route: one_call.Asked, told: Awaitable[Told | Undoable], answer: Callable[[Told | None], bytes]
+    route: one_call.LimitsQuestion,
+    told: Awaitable[LimitAnswer | Undoable],
+    answer: Callable[[LimitAnswer | None], bytes],
 ) -> Answer:
     try:
         async with asyncio.timeout(one_call.TIME.total_seconds()):
@@ -89,17 +91,17 @@ async def _later(
     return result
 
 
-def _uncounted(route: one_call.Asked, error: Exception) -> Told | None:
+def _uncounted(route: one_call.LimitsQuestion, error: Exception) -> LimitAnswer | None:
     """What is told where nobody counts; None where such requests are refused."""
     log.warning("a request is not counted: %s", str(error) or type(error).__name__)
-    return None if route.strict else Told(True, [])
+    return None if route.strict else LimitAnswer(True, [])
 
 
-def _answer_for_key(found: KeyOwner, lease: str, told: Told | None) -> bytes:
+def _answer_for_key(found: KeyOwner, lease: str, told: LimitAnswer | None) -> bytes:
     """Always a yes, with metadata by which the script refuses, so that it has told who calls by then."""
     passed = responses.key(found)
     if told is None:
-        told = Told(False, [], one_call.UNAVAILABLE)
+        told = LimitAnswer(False, [], one_call.UNAVAILABLE)
     # What the script or Envoy's own reply say of the body is not said again behind it.
     headers = [one for one in told.headers if one[0] not in ("content-type", REASON_HEADER)]
     more = external_auth_pb2.CheckResponse()
@@ -111,7 +113,7 @@ def _answer_for_key(found: KeyOwner, lease: str, told: Told | None) -> bytes:
     return passed + encoding.checked(headers) + more.SerializeToString()
 
 
-def _answer(decision: Decision, passed: bytes, lease: str, told: Told | None) -> bytes:
+def _answer(decision: Decision, passed: bytes, lease: str, told: LimitAnswer | None) -> bytes:
     """What Envoy is told. Serialized messages that follow each other are read as one."""
     if told is None:
         return _unavailable()
@@ -129,7 +131,7 @@ def _answer(decision: Decision, passed: bytes, lease: str, told: Told | None) ->
     return found
 
 
-def _refused(told: Told, headers: Iterable[tuple[str, str]], decision: Decision) -> bytes:
+def _refused(told: LimitAnswer, headers: Iterable[tuple[str, str]], decision: Decision) -> bytes:
     """A rejection. It has what the policy adds to responses and to the metadata, as if it came later."""
     response = external_auth_pb2.CheckResponse()
     response.status.code = PERMISSION_DENIED

@@ -10,7 +10,7 @@ from envoy.service.auth.v3 import external_auth_pb2
 from filters import framing
 from filters.check.api_keys import KeyOwner
 from filters.ext_authz.decisions import Decision
-from filters.ext_authz.functions import Failed, told
+from filters.ext_authz.functions import Failed, describe_error
 from filters.ext_authz.names import FAILED, PROBLEM
 from filters.identity import key_lookup, password_lookup
 from filters.policy import header
@@ -33,7 +33,7 @@ def decided(decision: Decision) -> bytes:
     try:
         return _decided(decision)
     except Exception as error:  # noqa: BLE001 - the values are a policy's own
-        raise Failed(f"its decision cannot be told: {told(error)}") from None
+        raise Failed(f"its decision cannot be told: {describe_error(error)}") from None
 
 
 def _decided(decision: Decision) -> bytes:

@@ -94,7 +94,7 @@ async def _awaited(call: Callable[[Request], Any], request: Request) -> Outcome:
         return None, error
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What an error says, also one that fails to say it."""
     try:
         return f"{type(error).__name__}: {error}"
@@ -105,7 +105,7 @@ def told(error: BaseException) -> str:
 def _decision(answer: Any, error: BaseException | None) -> Decision:
     """Raises Failed."""
     if error is not None:
-        raise Failed(told(error)) from error
+        raise Failed(describe_error(error)) from error
     if not isinstance(answer, Decision):
         raise Failed(f"returned {type(answer).__name__} and not a Decision")
     return answer
@@ -155,7 +155,7 @@ def _run(own: Modules, module: ModuleType, source: bytes, files: Collection[str]
     if thread.is_alive():
         raise Refused(f"{module.__file__} takes more than {LOADING:g} s to import")
     if errors:
-        raise Refused(f"{_place(errors[0], files) or module.__file__}: {told(errors[0])}")
+        raise Refused(f"{_place(errors[0], files) or module.__file__}: {describe_error(errors[0])}")
 
 
 def _place(error: BaseException, files: Collection[str]) -> str:

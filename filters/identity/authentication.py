@@ -80,7 +80,7 @@ class Authentication(Policy[Settings]):
 
     def check(self, settings: Settings, context: Context) -> Iterable[Mistake]:
         """Yield a mistake where `all` would make nothing of an optional way."""
-        optional = [key for key, one in methods(context.beside).items() if one.optional]
+        optional = [key for key, one in methods(context.effective).items() if one.optional]
         if settings == "all" and optional:
             yield Mistake(f"'all' does not go with optional '{optional[0]}'", "remove one of them")
 

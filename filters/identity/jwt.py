@@ -14,7 +14,7 @@ from google.protobuf import duration_pb2, empty_pb2
 
 from filters.identity.script import identity_part, keyless
 from filters.language import DataSource, Mistake, Shorthand, option
-from filters.language.problems import shown
+from filters.language.problems import short_repr
 from filters.model.identity import Provider, key_set_of
 from filters.model.methods import failed, failure, methods
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage, cluster_of_url
@@ -170,7 +170,7 @@ def doubts(name: str, provider: Provider, contents: Mapping[DataSource, bytes]) 
         return
     where = provider.jwks.described
     for fault in found.faults:
-        yield Mistake(f"the key {shown(fault.key)} of {where} is left out: {fault.reason}", REMEDY)
+        yield Mistake(f"the key {short_repr(fault.key)} of {where} is left out: {fault.reason}", REMEDY)
     if not found.keys:
         message = f"{where} has no usable key: {found.fault}; tokens of '{name}' are answered 503"
         yield Mistake(message, REMEDY)
@@ -201,7 +201,7 @@ def _script_judges(settings: JwtSettings, context: Context) -> bool:
     token. A token in the query would stand in the access log: Envoy takes away only what it has verified.
     """
     return (
-        len(methods(context.beside)) > 1
+        len(methods(context.effective)) > 1
         or bool(keyless(settings.providers, context))
         or any(context.providers[name].from_query for name in settings.providers)
     )

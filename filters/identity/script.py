@@ -21,7 +21,7 @@ from filters.model import claims
 from filters.model.identity import Consumer, Provider, key_set_of, last_second
 from filters.model.methods import keys_elsewhere, methods
 from filters.policy import Context, HttpFilter, RoutePart
-from filters.rate_limit.effective import on_route
+from filters.rate_limit.effective import effective_limits
 
 FILTER = "xds.identity"
 OWN_LIST = "consumers"
@@ -41,10 +41,10 @@ def identity_part(context: Context, *, limits: bool = False) -> RoutePart:
 
     `limits` says that the policy server decides limits when it looks a key up.
     """
-    found = methods(context.beside)
+    found = methods(context.effective)
     rule = {
         "methods": list(found),
-        "every": context.beside.get("authentication") == "all",
+        "every": context.effective.get("authentication") == "all",
         "optional": any(one.optional for one in found.values()),
         "challenges": list(dict.fromkeys(one.challenge() for one in found.values())),
         **{key: one.rule() for key, one in found.items()},
@@ -53,7 +53,7 @@ def identity_part(context: Context, *, limits: bool = False) -> RoutePart:
         rule[key] = {**found[key].rule(), "elsewhere": True}
     if limits:
         rule["limits"] = True
-    counted = [name for name in on_route(context).looks_at if name.startswith("claim:")]
+    counted = [name for name in effective_limits(context).inputs if name.startswith("claim:")]
     if counted:
         rule["counted"] = {name: _cell(claims.paths(name.removeprefix("claim:"))) for name in counted}
     if "jwt" in found:
@@ -68,7 +68,7 @@ def identity_part(context: Context, *, limits: bool = False) -> RoutePart:
 
 def _token_places(context: Context) -> Mapping[str, Any]:
     """Where tokens could stand twice, and all places of each issuer's tokens."""
-    names = sorted(context.beside["jwt"].providers)
+    names = sorted(context.effective["jwt"].providers)
     providers = [context.providers[name] for name in names]
     lists = {
         "query": {name for one in providers for name in one.from_query},
@@ -111,7 +111,7 @@ def keyless(names: Iterable[str], context: Context) -> list[str]:
 
 
 def _session(context: Context) -> Mapping[str, Any]:
-    name = context.beside["oidc"].provider
+    name = context.effective["oidc"].provider
     client = context.providers[name].oidc
     domain = {"domain": client.cookie_domain} if client is not None and client.cookie_domain else {}
     return {
@@ -125,22 +125,24 @@ def _session(context: Context) -> Mapping[str, Any]:
 
 def other_headers(context: Context) -> Iterator[str]:
     """Headers with a credential of another way beside `oidc`: with one of them nobody is sent to log in."""
-    if context.beside.get("authentication") == "all":
+    if context.effective.get("authentication") == "all":
         return
-    if "basic_auth" in context.beside:
+    if "basic_auth" in context.effective:
         yield "authorization"
-    if "api_key" in context.beside:
-        yield from context.beside["api_key"].rule()["headers"]
-    if "jwt" in context.beside:
-        for name in context.beside["jwt"].providers:
+    if "api_key" in context.effective:
+        yield from context.effective["api_key"].rule()["headers"]
+    if "jwt" in context.effective:
+        for name in context.effective["jwt"].providers:
             yield from (one.lower() for one in context.providers[name].token_headers)
 
 
 def _elsewhere(context: Context) -> Iterator[str]:
     """The ways of a route for which the script needs the policy server's answer."""
-    if "api_key" in context.beside and keys_elsewhere(context.consumers):
+    if "api_key" in context.effective and keys_elsewhere(context.consumers):
         yield "api_key"
-    if "basic_auth" in context.beside and has_slow(context.beside["basic_auth"].htpasswd, context.contents):
+    if "basic_auth" in context.effective and has_slow(
+        context.effective["basic_auth"].htpasswd, context.contents
+    ):
         yield "basic_auth"
 
 

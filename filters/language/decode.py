@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from filters.language import scalars
 from filters.language.options import OFF, About, Mistake, Off, Raw, Shorthand
-from filters.language.problems import Path, Problem, did_you_mean, shown
+from filters.language.problems import Path, Problem, did_you_mean, short_repr
 
 
 class _Invalid:
@@ -60,7 +60,9 @@ UINT32 = 2**32 - 1
 
 
 def _wrong(value: object, path: Path, problems: Problems, expected: str, remedy: str = "") -> _Invalid:
-    problems.append(Problem(path=path, message=f"expected {expected}", value=shown(value), remedy=remedy))
+    problems.append(
+        Problem(path=path, message=f"expected {expected}", value=short_repr(value), remedy=remedy)
+    )
     return INVALID
 
 
@@ -77,7 +79,7 @@ def _bounds(about: About, problems: Problems, path: Path, value: Any, number: fl
         allowed = allowed or (f"at least {_written(low)}" if low is not None else f"at most {_written(high)}")
         message = f"expected a value {allowed}"
         problems.append(
-            Problem(path=path, message=message, value=shown(value), remedy=f"write one {allowed}")
+            Problem(path=path, message=message, value=short_repr(value), remedy=f"write one {allowed}")
         )
         return INVALID
     return value
@@ -123,7 +125,7 @@ def _string(about: About) -> Decoder:
                 Problem(
                     path=path,
                     message=f"the character {strange[0]!r} does not stand here",
-                    value=shown(REDACTED if about.secret else value),
+                    value=short_repr(REDACTED if about.secret else value),
                     remedy="write the text in one line, without control characters",
                 )
             )
@@ -159,7 +161,7 @@ def _scalar(parse: Callable[[object], Any], about: About) -> Decoder:
         try:
             parsed = parse(value)
         except ValueError as error:
-            problems.append(Problem(path=path, message=str(error), value=shown(value)))
+            problems.append(Problem(path=path, message=str(error), value=short_repr(value)))
             return INVALID
         number = parsed.total_seconds() if isinstance(parsed, timedelta) else parsed
         return parsed if isinstance(number, scalars.Rate) else _bounds(about, problems, path, parsed, number)
@@ -285,13 +287,13 @@ def _narrowing(decode: Decoder) -> Decoder:
             message = "an empty text names nothing"
             remedy = "write what is meant, or remove it"
             place = (*path, value.index(""))
-            problems.append(Problem(path=place, message=message, value=shown(""), remedy=remedy))
+            problems.append(Problem(path=place, message=message, value=short_repr(""), remedy=remedy))
             return INVALID
         if value is not None and value not in ([], {}, ""):
             return decode(value, path, problems)
         message = f"nothing stands under '{path[-1]}', which would be the same as to leave it out"
         remedy = f"name what is meant, or remove '{path[-1]}'"
-        found = "an empty mapping" if value == {} else "an empty list" if value == [] else shown(value)
+        found = "an empty mapping" if value == {} else "an empty list" if value == [] else short_repr(value)
         problems.append(Problem(path=path, message=message, value=found, remedy=remedy))
         return INVALID
 
@@ -360,7 +362,7 @@ def _compile_key(annotation: Any, about: About) -> Decoder:
 
 def _placed(mistake: Mistake, path: Path, value: object) -> Problem:
     found = mistake.value if mistake.value is not ... else value
-    text = None if found is ... else shown(found)
+    text = None if found is ... else short_repr(found)
     return Problem(path=(*path, *mistake.path), message=mistake.message, remedy=mistake.remedy, value=text)
 
 

@@ -57,7 +57,7 @@ class Problem:
         return "".join(parts)
 
 
-def shown(value: object, limit: int = 60) -> str:
+def short_repr(value: object, limit: int = 60) -> str:
     """A value as a problem shows it: short, one line, control characters escaped."""
     match value:
         case dict():

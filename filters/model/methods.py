@@ -26,9 +26,9 @@ class Method(Protocol):
         """What WWW-Authenticate says (RFC 9110 section 11.6.1)."""
 
 
-def methods(beside: Mapping[str, Any]) -> dict[str, Method]:
+def methods(effective: Mapping[str, Any]) -> dict[str, Method]:
     """The ways to authenticate among a route's settings."""
-    return {key: beside[key] for key in METHODS if key in beside}
+    return {key: effective[key] for key in METHODS if key in effective}
 
 
 def failure(name: str, title: str, status: int = 401) -> Reason:

@@ -31,7 +31,7 @@ TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 """draft-ietf-httpapi-ratelimit-headers-11 section 6.1."""
 
 
-class Told(NamedTuple):
+class LimitAnswer(NamedTuple):
     """What a client is told, by whichever call Envoy asked. `reason` and `body` are empty where the request passes."""
 
     admitted: bool
@@ -40,14 +40,14 @@ class Told(NamedTuple):
     body: bytes = b""
 
 
-def told(decision: Decision, styles: Collection[str], request_id: str) -> Told:
+def limit_answer(decision: Decision, styles: Collection[str], request_id: str) -> LimitAnswer:
     """All that a decision means for the client."""
     found = list(headers(decision, styles))
     if decision.admitted:
-        return Told(True, found)
+        return LimitAnswer(True, found)
     why = reason(decision)
     found += [("content-type", "application/problem+json"), (REASON_HEADER, why)]
-    return Told(False, found, why, problem(decision, TITLES[why], request_id))
+    return LimitAnswer(False, found, why, problem(decision, TITLES[why], request_id))
 
 
 def seconds(microseconds: int) -> int:

@@ -10,18 +10,18 @@ from filters.language.options import OFF
 from filters.model.limits import ConcurrencyLimit, Limit
 from filters.model.methods import methods
 from filters.policy import Context, Levels
-from filters.rate_limit.limit_rules import Written, by_of, each, of_plan, shared
+from filters.rate_limit.limit_rules import DeclaredLimit, as_tuple, by_of, limits_of_plan, shared
 
 Styles = tuple[Literal["x-ratelimit", "ietf"], ...]
 KEYS = ("rate_limit", "quota", "concurrency")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnRoute:
+class EffectiveLimits:
     """All limits of a route: the names of the rules, the limits themselves, whether plans count beside them."""
 
     rules: tuple[str, ...]
-    written: tuple[Written, ...]
+    written: tuple[DeclaredLimit, ...]
     plans: bool
 
     @property
@@ -40,7 +40,7 @@ class OnRoute:
         return any(isinstance(one, Limit) and one.on_error == "deny" for one in self.written)
 
     @property
-    def looks_at(self) -> list[str]:
+    def inputs(self) -> list[str]:
         """Headers and claims that decide under which key a request counts, or what it costs."""
         names = {by for one in self.written for by in by_of(one)}
         names |= {one.cost for one in self.written if isinstance(one, Limit) and isinstance(one.cost, str)}
@@ -50,25 +50,25 @@ class OnRoute:
 def places(key: str, settings: Any) -> Iterator[tuple[str, Any]]:
     """The rules of a policy's settings: name and what is written there."""
     for place, written in settings.places if isinstance(settings, Levels) else ():
-        if any(shared(one) for one in each(written)):
+        if any(shared(one) for one in as_tuple(written)):
             yield f"{key}:{place}", written
 
 
-def on_route(context: Context) -> OnRoute:
+def effective_limits(context: Context) -> EffectiveLimits:
     """What applies to the route of `context`."""
-    rules = [pair for key in KEYS for pair in places(key, context.beside.get(key))]
-    written = [one for _, found in rules for one in each(found) if shared(one)]
-    exempt = context.beside.get("plan_limits") is OFF
-    plans = [] if exempt or not methods(context.beside) else [*map(of_plan, context.plans.values())]
+    rules = [pair for key in KEYS for pair in places(key, context.effective.get(key))]
+    written = [one for _, found in rules for one in as_tuple(found) if shared(one)]
+    exempt = context.effective.get("plan_limits") is OFF
+    plans = [] if exempt or not methods(context.effective) else [*map(limits_of_plan, context.plans.values())]
     of_plans = [one for found in plans for one in found if shared(one)]
-    return OnRoute(
+    return EffectiveLimits(
         rules=tuple(name for name, _ in rules), written=(*written, *of_plans), plans=bool(of_plans)
     )
 
 
 def local_places(context: Context) -> tuple[tuple[str, Limit], ...]:
     """The limits on the route of `context` that each proxy counts for itself, with the place of each."""
-    settings = context.beside.get("rate_limit")
+    settings = context.effective.get("rate_limit")
     levels = settings.places if isinstance(settings, Levels) else ()
-    found = ((place, one) for place, written in levels for one in each(written))
+    found = ((place, one) for place, written in levels for one in as_tuple(written))
     return tuple((place, one) for place, one in found if isinstance(one, Limit) and one.scope == "local")

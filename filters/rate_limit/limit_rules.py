@@ -15,7 +15,7 @@ from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow, Limit
 from filters.rules import Refused, RuleType
 from protos import limits_pb2 as pb
 
-Written = RateLimit | Quota | ConcurrencyLimit
+DeclaredLimit = RateLimit | Quota | ConcurrencyLimit
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -41,23 +41,23 @@ class Counted:
         return bool(self.statuses) or self.limit.unit == "content-bytes"
 
 
-def each(written: Any) -> tuple[Written, ...]:
+def as_tuple(written: Any) -> tuple[DeclaredLimit, ...]:
     """One limit or several, as they may be written."""
     return written if isinstance(written, tuple) else () if written is None else (written,)
 
 
-def of_plan(plan: Plan) -> tuple[Written, ...]:
+def limits_of_plan(plan: Plan) -> tuple[DeclaredLimit, ...]:
     """All limits of a plan."""
     concurrency = () if plan.concurrency is None else (ConcurrencyLimit(requests=plan.concurrency),)
-    return (*each(plan.rate_limit), *each(plan.quota), *concurrency)
+    return (*as_tuple(plan.rate_limit), *as_tuple(plan.quota), *concurrency)
 
 
-def by_of(written: Written) -> tuple[str, ...]:
+def by_of(written: DeclaredLimit) -> tuple[str, ...]:
     """Who is counted, as entries of the descriptor; none for the consumer, else the client's address."""
     return (written.by,) if isinstance(written.by, str) else written.by or ()
 
 
-def name_of(place: str, written: Written) -> str:
+def name_of(place: str, written: DeclaredLimit) -> str:
     """What clients read of a limit at a place."""
     kind, _, rest = place.partition("/")
     before = {"route": "", "set": f"{rest}-"}.get(kind, f"{kind}-")
@@ -71,7 +71,7 @@ def name_of(place: str, written: Written) -> str:
     return f"{before}requests-per-{written.per}{by}{only and f'-of{only}'}"
 
 
-def _limit(place: str, written: Written) -> pb.Limit:
+def _limit(place: str, written: DeclaredLimit) -> pb.Limit:
     result = pb.Limit(name=name_of(place, written), by=by_of(written), shadow=written.shadow, cost=1)
     if isinstance(written, ConcurrencyLimit):
         result.algorithm, result.unit, result.amount = "concurrency", "concurrent-requests", written.requests
@@ -98,11 +98,11 @@ def _limit(place: str, written: Written) -> pb.Limit:
 def build(name: str, value: Any) -> pb.Limits:
     """The rule of a place: `name` is ``KEY:PLACE``, `value` what is written there."""
     place = name.partition(":")[2]
-    written = of_plan(value) if isinstance(value, Plan) else each(value)
+    written = limits_of_plan(value) if isinstance(value, Plan) else as_tuple(value)
     return pb.Limits(name=name, place=place, limits=[_limit(place, one) for one in written if shared(one)])
 
 
-def shared(written: Written) -> bool:
+def shared(written: DeclaredLimit) -> bool:
     """Whether it is counted for all proxies together, by the policy server."""
     return not isinstance(written, RateLimit) or written.scope == "global"
 

@@ -15,7 +15,7 @@ from filters.language.options import OFF
 from filters.model.methods import failed, keys_elsewhere, methods
 from filters.policy import Context
 from filters.rate_limit import client_headers
-from filters.rate_limit.effective import local_places, on_route
+from filters.rate_limit.effective import effective_limits, local_places
 from filters.reasons import Reason, details
 
 EXTENSION = "limits"
@@ -28,7 +28,7 @@ whose own deadlines are far shorter, since Envoy lets pass what comes later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class LimitsQuestion:
     """What a route asks: the rules by name and whether plans count, what is told, and what keys and costs look at.
 
     `lease` says that requests at the same time are counted, `strict` that what nobody can count is refused.
@@ -37,9 +37,18 @@ class Asked:
     rules: tuple[str, ...]
     plans: bool
     styles: tuple[str, ...]
-    looks_at: tuple[str, ...]
+    inputs: tuple[str, ...]
     lease: bool
     strict: bool
+
+    def as_json(self) -> str:
+        """The text that `decode` reads."""
+        values = {_JSON_KEYS.get(key, key): value for key, value in asdict(self).items()}
+        return json.dumps(values, separators=(",", ":"))
+
+
+_JSON_KEYS = {"inputs": "looks_at"}
+"""Fields whose keys in JSON are older than their names: policy servers of both versions read them."""
 
 
 def decides(context: Context) -> bool:
@@ -52,7 +61,7 @@ def policy_decides(context: Context) -> bool:
 
     Where `on_error` lets requests pass that no policy has seen, limits still hold.
     """
-    settings = context.beside.get("ext_authz")
+    settings = context.effective.get("ext_authz")
     return (
         getattr(settings, "python", None) is not None
         and getattr(settings, "on_error", None) == "deny"
@@ -65,54 +74,55 @@ def key_decides(context: Context) -> bool:
 
     The key stands in one header, and no headers are counted by: Envoy shows no others.
     """
-    key = context.beside.get("api_key")
+    key = context.effective.get("api_key")
     if key is None or not keys_elsewhere(context.consumers) or not _undisturbed(context):
         return False
     return (
-        [*methods(context.beside)] == ["api_key"]
+        [*methods(context.effective)] == ["api_key"]
         and not key.optional
         and key.query is None
         and key.cookie is None
         and not any(
-            context.beside.get(one) not in (None, OFF, False) for one in ("authorize", "ext_authz", "usage")
+            context.effective.get(one) not in (None, OFF, False)
+            for one in ("authorize", "ext_authz", "usage")
         )
-        and not any(one.startswith("header:") for one in on_route(context).looks_at)
+        and not any(one.startswith("header:") for one in effective_limits(context).inputs)
     )
 
 
 def _undisturbed(context: Context) -> bool:
     """Whether there are limits, and none that Envoy applies in between."""
-    return context.forwards and not local_places(context) and bool(on_route(context).written)
+    return context.forwards and not local_places(context) and bool(effective_limits(context).written)
 
 
 def extensions(context: Context) -> Mapping[str, str]:
     """What such a Check is told beside its own question."""
-    return {EXTENSION: said(context), "route": context.route}
+    return {EXTENSION: encode(context), "route": context.route}
 
 
-def said(context: Context) -> str:
+def encode(context: Context) -> str:
     """What the Check is told, as JSON."""
-    found = on_route(context)
-    asked = Asked(
+    found = effective_limits(context)
+    question = LimitsQuestion(
         rules=found.rules,
         plans=found.plans,
-        styles=context.beside.get("limit_headers", client_headers.STYLES),
-        looks_at=tuple(found.looks_at),
+        styles=context.effective.get("limit_headers", client_headers.STYLES),
+        inputs=tuple(found.inputs),
         lease=found.slots,
         strict=found.strict,
     )
-    return json.dumps(asdict(asked), separators=(",", ":"))
+    return question.as_json()
 
 
 @lru_cache(maxsize=4096)
-def read(text: str) -> Asked:
-    """What `said` wrote."""
+def decode(text: str) -> LimitsQuestion:
+    """What `encode` wrote."""
     found = json.loads(text)
-    return Asked(
+    return LimitsQuestion(
         rules=tuple(found["rules"]),
         plans=found["plans"],
         styles=tuple(found["styles"]),
-        looks_at=tuple(found["looks_at"]),
+        inputs=tuple(found["looks_at"]),
         lease=found["lease"],
         strict=found["strict"],
     )

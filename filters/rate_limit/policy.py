@@ -18,9 +18,9 @@ from filters.model.limits import ConcurrencyLimit, Limit, Quota, repeated_window
 from filters.policy import NOTHING, Context, HttpFilter, Levels, Policy, RoutePart, Stage
 from filters.policy_server import grpc_service
 from filters.rate_limit import client_headers, one_call
-from filters.rate_limit.effective import OnRoute, Styles, local_places, on_route, places
+from filters.rate_limit.effective import EffectiveLimits, Styles, effective_limits, local_places, places
 from filters.rate_limit.envoy import descriptors, local
-from filters.rate_limit.limit_rules import LIMITS, each, of_plan, shared
+from filters.rate_limit.limit_rules import LIMITS, as_tuple, limits_of_plan, shared
 from filters.reasons import Reason, details
 from filters.rules import Rule
 
@@ -31,38 +31,38 @@ TIMEOUT = duration_pb2.Duration()
 TIMEOUT.FromTimedelta(one_call.TIME)
 
 
-def _entries(found: OnRoute, context: Context) -> Iterator[descriptors.Action]:
+def _entries(found: EffectiveLimits, context: Context) -> Iterator[descriptors.Action]:
     yield descriptors.word(descriptors.ROUTE, context.route)
     for name in found.rules:
         yield descriptors.word(descriptors.RULE, name)
     if found.plans:
         yield descriptors.word(descriptors.PLANS, "true")
-    for style in context.beside.get("limit_headers", client_headers.STYLES):
+    for style in context.effective.get("limit_headers", client_headers.STYLES):
         yield descriptors.word(descriptors.STYLE, style)
     yield from descriptors.who()
     yield descriptors.expression(descriptors.REQUEST_ID, "request.id")
-    for name in found.looks_at:
-        yield from descriptors.asked(name)
+    for name in found.inputs:
+        yield from descriptors.inputs(name)
     if found.slots:
         yield from descriptors.told_lease() if one_call.decides(context) else descriptors.lease()
 
 
 def part(context: Context) -> RoutePart:
     """What the route of `context` carries for all of its limits together."""
-    found, own = on_route(context), local_places(context)
+    found, own = effective_limits(context), local_places(context)
     asks = context.forwards and bool(found.written)
     if not asks and not own:
         return NOTHING
     configs: dict[str, Message] = {}
     if own:
-        styles = () if asks else context.beside.get("limit_headers", client_headers.STYLES)
+        styles = () if asks else context.effective.get("limit_headers", client_headers.STYLES)
         configs.update(local.on_route(context.route, own, styles))
     if asks:
         configs.update(_asked(found, context))
     return RoutePart(filter_configs=configs, response_headers_to_remove=client_headers.HEADERS)
 
 
-def _asked(found: OnRoute, context: Context) -> Iterator[tuple[str, Message]]:
+def _asked(found: EffectiveLimits, context: Context) -> Iterator[tuple[str, Message]]:
     """The limits that the policy server counts: at once, unless a Check decides them, and what the end tells."""
     entries = tuple(_entries(found, context))
     limits = [] if one_call.decides(context) else [route_components_pb2.RateLimit(actions=entries)]
@@ -115,7 +115,7 @@ class _Cumulative(Policy[Levels]):
     def on_route(self, settings: Levels, context: Context) -> RoutePart:
         return NOTHING
 
-    def unforwarded(self, settings: Levels) -> Levels | None:
+    def for_local_answers(self, settings: Levels) -> Levels | None:
         """Nothing: Envoy asks where a request goes to an upstream."""
         return None
 
@@ -130,7 +130,7 @@ class RateLimit(_Cumulative):
 
     key = "rate_limit"
     settings = Limit | tuple[Limit, ...]
-    alone = "remove it, or write scope: local"
+    remedy_if_local = "remove it, or write scope: local"
     rule_types = (LIMITS,)
     reasons = (
         _rejected("rate_limited", "Too many requests"),
@@ -148,18 +148,18 @@ class RateLimit(_Cumulative):
         """Yield mistakes of the nearest level."""
         yield from _check_level(settings)
 
-    def unforwarded(self, settings: Any) -> Any:
+    def for_local_answers(self, settings: Any) -> Any:
         """Local limits, which Envoy counts wherever they stand."""
         if isinstance(settings, Levels):
-            kept = ((place, self.unforwarded(written)) for place, written in settings.places)
+            kept = ((place, self.for_local_answers(written)) for place, written in settings.places)
             levels = tuple((place, written) for place, written in kept if written)
             return Levels(levels) if levels else None
-        own = tuple(one for one in each(settings) if not shared(one))
+        own = tuple(one for one in as_tuple(settings) if not shared(one))
         return own if isinstance(settings, tuple) else (*own, None)[0]
 
     def explain(self, settings: Levels, context: Context) -> str:
         """Name who counts."""
-        asked = {shared(one) for _, written in settings.places for one in each(written)}
+        asked = {shared(one) for _, written in settings.places for one in as_tuple(written)}
         return " and ".join(
             name for name, kind in (("Envoy", False), (self.enforced_by, True)) if kind in asked
         )
@@ -189,7 +189,7 @@ class PlanLimits(Policy[Any]):
     key = "plan_limits"
     stage = Stage.LIMIT
     settings = bool
-    implied = True
+    on_by_default = True
     enforced_by = "policy server, asked by Envoy"
 
     def http_filters(self, used: Iterable[Any], context: Context) -> tuple[HttpFilter, ...]:
@@ -203,7 +203,7 @@ class PlanLimits(Policy[Any]):
 
     def rules(self, used: Iterable[Any], context: Context) -> Iterator[Rule]:
         for name, plan in sorted(context.plans.items()):
-            if any(shared(one) for one in of_plan(plan)):
+            if any(shared(one) for one in limits_of_plan(plan)):
                 yield Rule(type=LIMITS, name=f"plan:plan/{name}", value=plan)
 
     def explain(self, settings: Any, context: Context) -> str:

@@ -16,7 +16,7 @@ from filters.language import Mistake
 from filters.model.methods import methods
 from filters.policy import NOTHING, Context, Policy, RoutePart, Stage
 from filters.policy_server import FILTER, USAGE, grpc_service
-from filters.rate_limit.effective import OnRoute, on_route
+from filters.rate_limit.effective import EffectiveLimits, effective_limits
 
 TIMEOUT = timedelta(milliseconds=500)
 
@@ -27,16 +27,16 @@ class Usage(Policy[bool]):
     key = "usage"
     stage = Stage.AUTHORIZE
     settings = bool
-    answers = True
+    responds = True
     enforced_by = "policy server, asked by Envoy"
 
     def check(self, settings: bool, context: Context) -> Iterator[Mistake]:
         """Yield mistakes for a route on which there is nobody, or nothing, to tell of."""
-        if settings and not methods(context.beside):
+        if settings and not methods(context.effective):
             yield Mistake("nobody is identified here", "add a way to authenticate, such as api_key: true")
-        elif settings and not on_route(context).written:
+        elif settings and not effective_limits(context).written:
             yield Mistake("no limits of consumers apply here", "write some, on plans for example")
-        if settings and "ext_authz" in context.beside:
+        if settings and "ext_authz" in context.effective:
             yield Mistake(
                 "'ext_authz' is answered by Envoy's same filter", "keep one, or write ext_authz: off"
             )
@@ -45,10 +45,10 @@ class Usage(Policy[bool]):
         if not settings:
             return NOTHING
         checks = ext_authz_pb2.CheckSettings(
-            context_extensions={USAGE: _said(on_route(context))}, grpc_service=grpc_service(TIMEOUT)
+            context_extensions={USAGE: _said(effective_limits(context))}, grpc_service=grpc_service(TIMEOUT)
         )
         return RoutePart(filter_configs={FILTER: ext_authz_pb2.ExtAuthzPerRoute(check_settings=checks)})
 
 
-def _said(found: OnRoute) -> str:
+def _said(found: EffectiveLimits) -> str:
     return json.dumps({"rules": found.rules, "plans": found.plans}, separators=(",", ":"))

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.wait import wait_for
 from xds_server.control_plane.compiler import Compiled, Compiler
-from xds_server.control_plane.control_loop import Control
+from xds_server.control_plane.control_loop import ControlLoop
 from xds_server.sources.directory import Directory
 from xds_server.sources.folder import Folder
 
@@ -31,7 +31,7 @@ async def test_a_fault_of_ours_is_reported_and_changes_are_followed_on(
     file = tmp_path / "gateway.yaml"
     file.write_text(GOOD)
     published: asyncio.Queue[Compiled] = asyncio.Queue()
-    control = Control(Directory(tmp_path), Faulty({}), published.put)
+    control = ControlLoop(Directory(tmp_path), Faulty({}), published.put)
     following = asyncio.create_task(control.run())
     try:
         async with asyncio.timeout(30):

@@ -81,11 +81,11 @@ async def test_what_policy_servers_have_is_not_waited_for_any_longer(monkeypatch
     fleet = Fleet(lambda _type, _name: None)
     store.observe(fleet.observe)
 
-    async def need() -> None:
+    async def ensure_policy_server() -> None:
         PolicyServer(store).accept()
 
     async with asyncio.timeout(10):
-        await rollout.Rollout(store, fleet, need).publish(compiled)
+        await rollout.Rollout(store, fleet, ensure_policy_server).publish(compiled)
     current = store.current()
     assert current is not None
     assert current[CLUSTER] == compiled.snapshot[CLUSTER]
@@ -100,7 +100,7 @@ async def test_what_policy_servers_rejected_is_not_waited_for(monkeypatch: pytes
     fleet = Fleet(lambda _type, _name: None)
     store.observe(fleet.observe)
 
-    async def need() -> None:
+    async def ensure_policy_server() -> None:
         """Called when the rules are out and the Envoys wait."""
         server = PolicyServer(store)
         server.reject(rules[0])
@@ -108,7 +108,7 @@ async def test_what_policy_servers_rejected_is_not_waited_for(monkeypatch: pytes
         server.accept()
 
     async with asyncio.timeout(10):
-        await rollout.Rollout(store, fleet, need).publish(compiled)
+        await rollout.Rollout(store, fleet, ensure_policy_server).publish(compiled)
     current = store.current()
     assert current is not None
     assert current[CLUSTER] == compiled.snapshot[CLUSTER]

@@ -9,7 +9,7 @@ from google.protobuf import wrappers_pb2
 from tests.support.conversation import Delta, content, snapshot
 from xds_server.discovery.events import Acked, Nacked, Refused, Subscribed
 from xds_server.discovery.snapshot import Resource, Snapshot
-from xds_server.discovery.stream import Limits
+from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ROUTE, custom
 
 
@@ -85,7 +85,7 @@ def test_after_a_rejection_that_names_nobody_each_suspect_goes_alone_after_what_
 
 
 def test_a_stream_that_insists_finds_the_guilty_one_at_once() -> None:
-    client = Delta(snapshot(cluster={"a": "1", "b": "1"}), limits=Limits(insist=True))
+    client = Delta(snapshot(cluster={"a": "1", "b": "1"}), limits=StreamLimits(bisect=True))
     (response,) = client.ask(CLUSTER)
     (first,) = client.nack(response, "something is wrong")
     assert content(first) == {"a": "1"}
@@ -216,7 +216,7 @@ def test_newer_state_replaces_what_waits_for_an_acknowledgement() -> None:
 
 
 def test_large_responses_are_split_and_the_parts_follow_the_acknowledgement() -> None:
-    client = Delta(snapshot(cluster={}), limits=Limits(response=1))
+    client = Delta(snapshot(cluster={}), limits=StreamLimits(response=1))
     client.ack(*client.ask(CLUSTER))
     big = Snapshot.of({CLUSTER: [Resource.from_bytes(name, b"12345678") for name in "abc"]})
     (response,) = client.publish(big)
@@ -244,7 +244,7 @@ def test_a_type_url_is_the_prefix_and_a_message() -> None:
 
 
 def test_names_that_come_and_go_without_an_answer_are_not_remembered_without_end() -> None:
-    client = Delta(snapshot(cluster={"a": "1"}), limits=Limits(names=10))
+    client = Delta(snapshot(cluster={"a": "1"}), limits=StreamLimits(names=10))
     client.ask(CLUSTER)
     for number in range(11):
         client.ask(CLUSTER, f"x{number}", nonce="0")
@@ -253,7 +253,7 @@ def test_names_that_come_and_go_without_an_answer_are_not_remembered_without_end
 
 
 def test_a_client_may_say_so_much_of_itself_and_no_more() -> None:
-    client = Delta(snapshot(cluster={"a": "1"}), limits=Limits(node=100))
+    client = Delta(snapshot(cluster={"a": "1"}), limits=StreamLimits(node=100))
     client.ask(CLUSTER, node="x" * 101)
     assert isinstance(client.event, Refused)
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 from tests.support.conversation import Delta, Sotw, snapshot
 from xds_server.discovery.events import Response
 from xds_server.discovery.snapshot import Snapshot
-from xds_server.discovery.stream import Limits, Protocol
+from xds_server.discovery.stream import Protocol, StreamLimits
 from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ResourceType
 
 NAMES = ("a", "b", "c", "d")
@@ -73,7 +73,7 @@ class Machine(RuleBasedStateMachine):
 
     def _open(self) -> None:
         kind = Sotw if self.protocol is Protocol.SOTW else Delta
-        self.client: Any = kind(self.served, only=self.only, limits=Limits(linger=1))
+        self.client: Any = kind(self.served, only=self.only, limits=StreamLimits(removal_delay=1))
         self.begun: set[ResourceType] = set()
         self.queue: deque[Response] = deque()
         for held in self.held.values():

@@ -7,7 +7,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 from tests.support.conversation import Sotw, content, snapshot
 from xds_server.discovery.events import Acked, Nacked, Refused, Subscribed
 from xds_server.discovery.snapshot import Resource, Snapshot
-from xds_server.discovery.stream import Limits
+from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ROUTE
 
 
@@ -287,7 +287,7 @@ def test_a_version_that_is_given_anew_is_sent_without_any_change() -> None:
 
 def test_a_large_response_of_a_type_that_has_parts_is_split() -> None:
     served = Snapshot.of({ENDPOINT: [Resource.from_bytes(name, bytes(600)) for name in "abc"]})
-    client = Sotw(served, limits=Limits(response=1000))
+    client = Sotw(served, limits=StreamLimits(response=1000))
     names: list[str] = []
     responses = client.ask(ENDPOINT, "a", "b", "c")
     while responses:

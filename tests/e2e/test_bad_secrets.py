@@ -26,7 +26,7 @@ from xds_server.control_plane.compiler import Compiled
 from xds_server.control_plane.prover import PROVING, Prover, proving_envoy
 from xds_server.control_plane.rollout import Rollout
 from xds_server.discovery.snapshot import Resource
-from xds_server.discovery.stream import Limits
+from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import SECRET
 from xds_server.proxy.bootstrap import bootstrap
 from xds_server.serving.groups import Groups, Rule
@@ -98,7 +98,7 @@ class Stack:
         self.store.observe(prover.observe)
         self.rollout = Rollout(self.store, _Quiet(), None, prover)  # type: ignore[arg-type]
         rules = Groups(Rule(group=PROVING, cluster=PROVING), Rule(group=""))
-        server = XdsServer(self.store, group_of=rules, limits=Limits(insist=True))
+        server = XdsServer(self.store, group_of=rules, limits=StreamLimits(bisect=True))
         self.address = f"unix:{self.folder}/xds.sock"
         await server.start(self.address)
         self._stack.push_async_callback(server.stop, 0)

@@ -16,7 +16,7 @@ from tests.support.ports import free_port
 from tests.support.wait import wait_for
 from xds_server.control_plane.compiler import Compiler
 from xds_server.proxy.binary import envoy_binary
-from xds_server.proxy.envoy import Supervisor
+from xds_server.proxy.envoy import EnvoySupervisor
 from xds_server.sources.folder import read_folder
 from xds_server.translate.static import bootstrap
 
@@ -38,14 +38,14 @@ def port() -> int:
 
 
 @pytest.fixture
-def supervisor(tmp_path: Path, port: int) -> Supervisor:
+def supervisor(tmp_path: Path, port: int) -> EnvoySupervisor:
     (tmp_path / "gateway.yaml").write_text(GATEWAY.format(port=port))
     config = bootstrap(Compiler().compile(read_folder(tmp_path)).snapshot)
     config.admin.address.socket_address.address = "127.0.0.1"
     config.admin.address.socket_address.port_value = 0
     binary = envoy_binary()
     assert binary is not None
-    return Supervisor(binary, config, arguments=("--concurrency", "1"), drain=1)
+    return EnvoySupervisor(binary, config, arguments=("--concurrency", "1"), drain=1)
 
 
 async def _answers(port: int) -> None:
@@ -55,7 +55,7 @@ async def _answers(port: int) -> None:
     await asyncio.to_thread(wait_for, ask, "the gateway to answer")
 
 
-async def test_an_envoy_that_is_killed_is_started_again(supervisor: Supervisor, port: int) -> None:
+async def test_an_envoy_that_is_killed_is_started_again(supervisor: EnvoySupervisor, port: int) -> None:
     await supervisor.start()
     try:
         await _answers(port)
@@ -69,7 +69,7 @@ async def test_an_envoy_that_is_killed_is_started_again(supervisor: Supervisor, 
         await supervisor.stop()
 
 
-async def test_stopping_ends_envoy_and_frees_the_port(supervisor: Supervisor, port: int) -> None:
+async def test_stopping_ends_envoy_and_frees_the_port(supervisor: EnvoySupervisor, port: int) -> None:
     await supervisor.start()
     await _answers(port)
     await supervisor.stop()

@@ -15,10 +15,10 @@ from tests.support.rules import NUMBER, snapshot, table
 from xds_server.discovery import wire
 from xds_server.discovery.events import Response
 from xds_server.discovery.snapshot import Snapshot
-from xds_server.discovery.stream import Limits
+from xds_server.discovery.stream import StreamLimits
 from xds_server.policy_server import rules_journal
 from xds_server.policy_server.rules_journal import LastRules
-from xds_server.policy_server.rules_stream import Rules
+from xds_server.policy_server.rules_stream import HeldRules
 
 NODE = base_pb2.Node(id="p")
 
@@ -28,13 +28,13 @@ class Process:
 
     def __init__(self, path: Path, *, keeps: bool = True) -> None:
         self.words = table()
-        self.rules = Rules([self.words, Table(NUMBER, lambda message: message.value)])
+        self.rules = HeldRules([self.words, Table(NUMBER, lambda message: message.value)])
         self.last = LastRules(path, keeps=keeps)
         self.whole = self.last.restore(self.rules)
         self.sent: list[str] = []
 
     def follow(self, *served: Snapshot, limit: int = 1 << 20) -> None:
-        server = Delta(served[0], limits=Limits(response=limit, gather=0))
+        server = Delta(served[0], limits=StreamLimits(response=limit, resume_window=0))
         for request in self.rules.first_requests(NODE):
             self._take(server, server.say(request))
         for one in served[1:]:
@@ -81,7 +81,7 @@ def test_a_refused_rule_is_kept_as_it_was_when_it_was_good(path: Path) -> None:
 
 def test_a_state_that_came_in_part_is_not_whole(path: Path) -> None:
     process = Process(path)
-    server = Delta(snapshot({"a": "one", "b": "two"}), limits=Limits(response=1, gather=0))
+    server = Delta(snapshot({"a": "one", "b": "two"}), limits=StreamLimits(response=1, resume_window=0))
     (request, *_) = process.rules.first_requests(NODE)
     (response,) = server.say(request)
     message = discovery_pb2.DeltaDiscoveryResponse.FromString(wire.delta(response))

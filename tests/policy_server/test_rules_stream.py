@@ -13,8 +13,8 @@ from tests.support.rules import NUMBER, snapshot, table
 from xds_server.discovery import wire
 from xds_server.discovery.events import Acked, Nacked, Response
 from xds_server.discovery.snapshot import Snapshot
-from xds_server.discovery.stream import Limits
-from xds_server.policy_server.rules_stream import Rules
+from xds_server.discovery.stream import StreamLimits
+from xds_server.policy_server.rules_stream import HeldRules
 
 NODE = base_pb2.Node(id="p")
 
@@ -22,9 +22,9 @@ NODE = base_pb2.Node(id="p")
 class Pair:
     """A client with a stream of the real server's core between them."""
 
-    def __init__(self, rules: Rules, served: Snapshot, limit: int = 1 << 20) -> None:
+    def __init__(self, rules: HeldRules, served: Snapshot, limit: int = 1 << 20) -> None:
         self.rules = rules
-        self.server = Delta(served, limits=Limits(response=limit, gather=0))
+        self.server = Delta(served, limits=StreamLimits(response=limit, resume_window=0))
         self.responses: list[Response] = []
         self.judged: list[object] = []
         for request in rules.first_requests(NODE):
@@ -49,7 +49,7 @@ def _message(response: Response) -> discovery_pb2.DeltaDiscoveryResponse:
 
 def _pair(words: Mapping[str, str], limit: int = 1 << 20) -> tuple[Table[str], Pair]:
     words_table = table()
-    rules = Rules([words_table, Table(NUMBER, lambda message: message.value)])
+    rules = HeldRules([words_table, Table(NUMBER, lambda message: message.value)])
     return words_table, Pair(rules, snapshot(words), limit)
 
 
@@ -60,15 +60,17 @@ def test_the_first_stream_brings_every_rule_and_each_response_is_acknowledged() 
 
 
 def test_the_rules_are_complete_when_every_type_is_there_also_an_empty_one() -> None:
-    rules = Rules([table(), Table(NUMBER, lambda message: message.value)])
+    rules = HeldRules([table(), Table(NUMBER, lambda message: message.value)])
     assert not rules.complete
     Pair(rules, snapshot({}))
     assert rules.complete
 
 
 def test_a_state_in_several_responses_is_complete_only_with_the_last() -> None:
-    rules = Rules([table()])
-    server = Delta(snapshot({"a": "one", "b": "two", "c": "three"}), limits=Limits(response=1, gather=0))
+    rules = HeldRules([table()])
+    server = Delta(
+        snapshot({"a": "one", "b": "two", "c": "three"}), limits=StreamLimits(response=1, resume_window=0)
+    )
     (request,) = rules.first_requests(NODE)
     seen = []
     responses = server.say(request)
@@ -126,6 +128,6 @@ def test_a_request_holds_one_state_of_the_rules() -> None:
 
 def test_a_response_of_a_type_that_was_not_asked_for_is_rejected() -> None:
     response = discovery_pb2.DeltaDiscoveryResponse(type_url="type.googleapis.com/x.Y", nonce="1")
-    answer, taken = Rules([table()]).receive(response)
+    answer, taken = HeldRules([table()]).receive(response)
     assert "was not asked for" in answer.error_detail.message
     assert taken.refused

@@ -21,9 +21,9 @@ from tests.support.certificates import Authority, authority
 from tests.support.ports import free_port
 from tests.support.rules import snapshot, table
 from tests.support.xds import XdsThread
-from xds_server.policy_server.delta_client import Client, Tls
+from xds_server.policy_server.delta_client import DeltaClient, Tls
 from xds_server.policy_server.grpc_servers import Kind
-from xds_server.policy_server.rules_stream import Rules
+from xds_server.policy_server.rules_stream import HeldRules
 from xds_server.policy_server.server import PolicyServer
 from xds_server.serving import tls
 from xds_server.serving.events import Connected, Nacked
@@ -77,7 +77,7 @@ class Running:
         self.words = table()
         self.release = asyncio.Event()
         self.server = PolicyServer([words(self.words, self.release)], KIND[0])
-        self.client = Client(Rules([self.words]), f"127.0.0.1:{port}", NODE, self._complete, tls)
+        self.client = DeltaClient(HeldRules([self.words]), f"127.0.0.1:{port}", NODE, self._complete, tls)
         self.address = ""
 
     def _complete(self) -> None:

@@ -11,7 +11,7 @@ import grpc.aio
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from tests.support.conversation import snapshot
-from xds_server.discovery.stream import Limits
+from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import CLUSTER
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Sent
 from xds_server.serving.server import XdsServer
@@ -59,7 +59,7 @@ class Fleet:
 async def served(first_at_once: int, patience: float = 3600.0) -> AsyncIterator[Fleet]:
     store = Store()
     store.publish(snapshot(cluster={"a": "1"}))
-    server = XdsServer(store, limits=Limits(patience=patience), first_at_once=first_at_once)
+    server = XdsServer(store, limits=StreamLimits(ack_timeout=patience), first_at_once=first_at_once)
     port = await server.start("127.0.0.1:0")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel, asyncio.timeout(30):
         yield Fleet(channel, store)

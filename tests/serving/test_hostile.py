@@ -15,7 +15,7 @@ from envoy.service.status.v3 import csds_pb2, csds_pb2_grpc
 
 from tests.support.conversation import snapshot
 from xds_server.discovery.snapshot import Resource, Snapshot
-from xds_server.discovery.stream import Limits
+from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import CLUSTER, ENDPOINT
 from xds_server.serving.csds import ClientStatus
 from xds_server.serving.events import Disconnected, Event
@@ -58,7 +58,7 @@ class Served:
 async def serving(**limits: Any) -> AsyncIterator[Served]:
     store = Store()
     store.publish(snapshot(cluster={"a": "1"}))
-    server = XdsServer(store, limits=Limits(**limits))
+    server = XdsServer(store, limits=StreamLimits(**limits))
     port = await server.start("127.0.0.1:0")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", OPTIONS) as channel, asyncio.timeout(30):
         yield Served(channel, store, server)
@@ -91,7 +91,7 @@ async def test_what_is_no_request_is_refused_and_is_no_error_of_the_server(
 
 
 async def test_a_client_that_says_nothing_is_sent_home() -> None:
-    async with serving(silence=0.01) as xds:
+    async with serving(first_request_timeout=0.01) as xds:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await ending(xds.stream())
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
@@ -102,7 +102,7 @@ async def test_a_client_that_never_reads_is_given_up_and_holds_no_other_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Its connection has room for some megabytes; what is beyond waits for it, and then for nobody."""
-    async with serving(stall=0.2, response=1 << 18) as xds:
+    async with serving(write_timeout=0.2, response=1 << 18) as xds:
         many = [Resource.from_bytes(f"r{number}", bytes(1 << 18)) for number in range(40)]
         xds.store.publish(Snapshot.of({ENDPOINT: many, CLUSTER: [Resource.from_bytes("b", b"")]}))
         stream = xds.stream()

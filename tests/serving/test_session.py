@@ -12,7 +12,7 @@ from tests.support.conversation import snapshot
 from xds_server.discovery.stream import Protocol, Stream
 from xds_server.discovery.types import CLUSTER
 from xds_server.serving.events import Event
-from xds_server.serving.first_config_slots import Turns
+from xds_server.serving.first_config_slots import Slots
 from xds_server.serving.session import Session
 from xds_server.serving.store import Store
 
@@ -51,7 +51,7 @@ async def test_a_response_is_recorded_before_its_acknowledgement_however_prompt_
     store = Store(events.append)
     store.publish(snapshot(cluster={"a": "1"}))
     clock = asyncio.get_running_loop().time
-    session = Session(1, Stream(Protocol.DELTA), store, lambda *_: "", clock, Turns(1, 3600))
+    session = Session(1, Stream(Protocol.DELTA), store, lambda *_: "", clock, Slots(1, 3600))
     async with asyncio.timeout(30):
         await session.run(Prompt())  # type: ignore[arg-type]
     told = [type(event).__name__ for event in events]

@@ -21,7 +21,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from tests.support.conversation import snapshot
 from xds_server.discovery.stream import Protocol, Stream
 from xds_server.discovery.types import CLUSTER, SECRET
-from xds_server.serving.first_config_slots import Turns
+from xds_server.serving.first_config_slots import Slots
 from xds_server.serving.groups import Groups, Rule
 from xds_server.serving.server import XdsServer
 from xds_server.serving.session import Session
@@ -220,7 +220,7 @@ def test_secrets_are_served_only_where_nobody_can_listen(
 ) -> None:
     store = Store()
     store.publish(snapshot(secret={"key": "1"}))
-    turns = Turns(1, 0.0)
+    turns = Slots(1, 0.0)
     session = Session(
         1,
         Stream(Protocol.DELTA),

@@ -13,7 +13,7 @@ from tests.support.resources import gateway
 from xds_server.discovery import wire
 from xds_server.discovery.stream import Protocol, Stream
 from xds_server.discovery.types import CLUSTER, ENDPOINT, ResourceType
-from xds_server.serving.watch_client import Client, unpacked
+from xds_server.serving.watch_client import WatchClient, unpacked
 
 SERVED = gateway(["a", "b"], {"/": "a"})
 RESPONSES: dict[Protocol, Any] = {
@@ -22,8 +22,8 @@ RESPONSES: dict[Protocol, Any] = {
 }
 
 
-def client(protocol: Protocol, type_: ResourceType, *names: str, reject: str | None = None) -> Client:
-    return Client(type_, names, protocol, node=base_pb2.Node(id="n"), reject=reject)
+def client(protocol: Protocol, type_: ResourceType, *names: str, reject: str | None = None) -> WatchClient:
+    return WatchClient(type_, names, protocol, node=base_pb2.Node(id="n"), reject=reject)
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))

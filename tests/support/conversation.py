@@ -8,7 +8,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Disc
 
 from xds_server.discovery.events import Received, Response
 from xds_server.discovery.snapshot import Resource, Snapshot
-from xds_server.discovery.stream import Limits, Protocol, Stream
+from xds_server.discovery.stream import Protocol, Stream, StreamLimits
 from xds_server.discovery.types import TYPES, ResourceType
 
 
@@ -32,7 +32,7 @@ class Conversation:
         served: Snapshot | None = None,
         *,
         only: ResourceType | None = None,
-        limits: Limits | None = None,
+        limits: StreamLimits | None = None,
     ) -> None:
         self.stream = Stream(protocol, only=only, limits=limits)
         self.served = served

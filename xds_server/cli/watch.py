@@ -68,7 +68,7 @@ async def _watch(arguments: argparse.Namespace) -> None:
     from xds_server.discovery.stream import Protocol
     from xds_server.serving import watch_client
 
-    asked = watch_client.Client(
+    asked = watch_client.WatchClient(
         _type(arguments.type),
         arguments.names,
         Protocol.DELTA if arguments.delta else Protocol.SOTW,

@@ -21,7 +21,7 @@ Outcome = Compiled | UnreadableFolder | InvalidGateway
 
 
 @dataclass(slots=True)
-class Serving:
+class GatewayState:
     """What is served, and what is wrong with what came after it.
 
     `since` is Unix time. `compiled` is the last good gateway, None until there is one; `problems` and
@@ -53,13 +53,13 @@ class Serving:
         return tuple(one for one in self.problems if one.severity == "error")
 
 
-class Control:
+class ControlLoop:
     """Follows a folder. `publish` is called with every good gateway that differs from the one before."""
 
     def __init__(
         self, directory: Directory, compiler: Compiler, publish: Callable[[Compiled], Awaitable[None]]
     ) -> None:
-        self.serving = Serving(str(directory.path))
+        self.serving = GatewayState(str(directory.path))
         self._directory = directory
         self._compiler = compiler
         self._publish = publish

@@ -10,7 +10,7 @@ from filters.language import Path, Problem
 from xds_server.control_plane.compiler import Compiled
 from xds_server.control_plane.prover import PROVING, Prover, proving_envoy
 from xds_server.discovery.rejection import essence
-from xds_server.discovery.stream import Limits
+from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import ROUTE
 from xds_server.errors import EnvironmentFailed
 from xds_server.serving.events import Held
@@ -31,7 +31,7 @@ async def judge(compiled: Compiled) -> tuple[Problem, ...]:
     store = Store(quarantine=True, stand_in=stand_in)
     prover = Prover(store, PATIENCE)
     store.observe(prover.observe)
-    server = XdsServer(store, group_of=lambda _node, _context: PROVING, limits=Limits(insist=True))
+    server = XdsServer(store, group_of=lambda _node, _context: PROVING, limits=StreamLimits(bisect=True))
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xds-check-"))
         address = f"unix:{folder}/xds.sock"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from filters.language import Place
-from xds_server.discovery.rejection import essence, of_its_machine
+from xds_server.discovery.rejection import essence, is_bind_failure
 from xds_server.discovery.types import ROUTE, ResourceType
 from xds_server.serving.events import (
     Acked,
@@ -155,7 +155,7 @@ class Fleet:
             event.type.name,
             ",".join(names) or "?",
             essence(event.message),
-            _PROVED if judged else _TAKEN if of_its_machine(event.message) else _KEPT,
+            _PROVED if judged else _TAKEN if is_bind_failure(event.message) else _KEPT,
         )
 
     def as_json(self) -> list[dict[str, Any]]:

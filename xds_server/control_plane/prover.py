@@ -15,7 +15,7 @@ from xds_server.discovery.snapshot import EMPTY, Reference, Resource, Snapshot, 
 from xds_server.discovery.types import CLUSTER, LISTENER, ROUTE, SECRET
 from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.bootstrap import bootstrap
-from xds_server.proxy.envoy import Supervisor
+from xds_server.proxy.envoy import EnvoySupervisor
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Held, Nacked
 from xds_server.serving.store import Store
 from xds_server.translate import names, tls_secrets
@@ -352,7 +352,7 @@ async def proving_envoy(xds_address: str, stack: AsyncExitStack) -> bool:
         log.warning("there is no Envoy binary to prove with: the gateway goes to Envoys unproved")
         return False
     proving = bootstrap(xds_address=xds_address, node_id="prover", cluster=PROVING)
-    supervisor = Supervisor(
+    supervisor = EnvoySupervisor(
         binary, proving, name="the proving Envoy", arguments=("--concurrency", "1"), log_level="off", drain=0
     )
     stack.push_async_callback(supervisor.stop)

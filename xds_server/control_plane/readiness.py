@@ -6,11 +6,11 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from xds_server.control_plane.control_loop import Serving
+from xds_server.control_plane.control_loop import GatewayState
 from xds_server.discovery.types import LISTENER
 from xds_server.gateway.model.listeners import Listener
 from xds_server.processes.listening_ports import ports_of
-from xds_server.proxy.envoy import Supervisor
+from xds_server.proxy.envoy import EnvoySupervisor
 from xds_server.serving.events import Acked, Event, Nacked
 from xds_server.serving.store import Store
 from xds_server.translate import names
@@ -21,10 +21,10 @@ PATIENCE, LOOK = 10.0, 0.02
 """Seconds that a port may take to open once Envoy has accepted its listener, and between two looks."""
 
 
-class Ready:
+class ReadinessLog:
     """Logs each new set of listeners: with an `envoy` beside when it has opened their ports, else when one accepts."""
 
-    def __init__(self, serving: Serving, store: Store, envoy: Supervisor | None) -> None:
+    def __init__(self, serving: GatewayState, store: Store, envoy: EnvoySupervisor | None) -> None:
         self._serving = serving
         self._store = store
         self._envoy = envoy
@@ -52,7 +52,7 @@ class Ready:
         elif isinstance(event, Acked):
             self._say(listeners)
 
-    async def _open(self, listeners: Mapping[str, Listener], envoy: Supervisor) -> None:
+    async def _open(self, listeners: Mapping[str, Listener], envoy: EnvoySupervisor) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + PATIENCE
         while True:

@@ -22,9 +22,9 @@ PATIENCE = 5.0
 
 
 class Rollout:
-    """Publishes gateways in a store. `need` starts policy servers; it is called when a gateway first wants one.
+    """Publishes gateways in a store. `ensure_policy_server` starts policy servers; it is called when a gateway first wants one.
 
-    Without `need` nobody waits: policy servers are run by someone else, and a request that comes before its rule is
+    Without `ensure_policy_server` nobody waits: policy servers are run by someone else, and a request that comes before its rule is
     answered as if they were away. Without `prover` Envoys get what nobody has judged.
     """
 
@@ -32,12 +32,12 @@ class Rollout:
         self,
         store: Store,
         fleet: Fleet,
-        need: Callable[[], Awaitable[None]] | None,
+        ensure_policy_server: Callable[[], Awaitable[None]] | None,
         prover: Prover | None = None,
     ) -> None:
         self._store = store
         self._fleet = fleet
-        self._need = need
+        self._need = ensure_policy_server
         self._prover = prover
 
     async def publish(self, compiled: Compiled) -> None:

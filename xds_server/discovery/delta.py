@@ -49,7 +49,7 @@ class DeltaWatch(Watch):
         nonce = request.response_nonce
         if self.pending is not None and nonce == self.pending.nonce and not first:
             answer = self.answered(request.error_detail.message if request.HasField("error_detail") else None)
-            if self.insist:
+            if self.bisect:
                 self._suspect()
         stale = bool(nonce) and not first and answer is None
         return answer or Subscribed(
@@ -59,17 +59,17 @@ class DeltaWatch(Watch):
     def _begin(self, request: DeltaDiscoveryRequest) -> None:
         """The client's state from an earlier stream: what is equal is skipped, what is gone is removed."""
         self.sent.update(request.initial_resource_versions)
-        self.dirty.update(request.initial_resource_versions)
-        self.owed = self.subscription.wildcard
+        self.maybe_changed.update(request.initial_resource_versions)
+        self.owes_response = self.subscription.wildcard
 
     def _changed(self, added: set[str], dropped: set[str], snapshot: Snapshot | None, first: bool) -> None:
         named = added - {WILDCARD}
         if WILDCARD in added and snapshot is not None:
             self._look_at(snapshot[self.type])
-            self.dirty.update(self.sent)
+            self.maybe_changed.update(self.sent)
         if WILDCARD in added and not first:
-            self.owed = True
-        self.forced |= named - (self.sent.keys() if first else set())
+            self.owes_response = True
+        self.resends |= named - (self.sent.keys() if first else set())
         if WILDCARD in dropped:
             dropped = dropped | (self.sent.keys() - self.subscription.names)
         for name in dropped - {WILDCARD}:
@@ -77,14 +77,14 @@ class DeltaWatch(Watch):
 
     def _dropped(self, name: str) -> None:
         if self.subscription.wildcard:
-            self.forced.add(name)
+            self.resends.add(name)
             return
         if self.pending is None or name not in self.pending.versions:
             self.sent.pop(
                 name, None
             )  # else it is on its way, and the client may want it again before it arrives
         self._done(name)
-        self.unsure.discard(name)
+        self.unjudged.discard(name)
         self.suspects.discard(name)
 
     def take(
@@ -93,7 +93,7 @@ class DeltaWatch(Watch):
         """The next response, or None. `makes` and `breaks` allow changes and removals; `limit` is in bytes."""
         changes = fitting(self.part(work.changes), limit, self.at_once) if makes else ()
         removed = (*work.absent, *work.removals) if breaks else work.absent
-        if not (changes or removed or (self.owed and makes)):
+        if not (changes or removed or (self.owes_response and makes)):
             return None
         version = snapshot.version(self.type)
         return self._send(Response(self.type, nonce, version, changes, tuple(sorted(removed))))

@@ -58,7 +58,7 @@ def essence(message: str) -> str:
     return " ".join(text.split())
 
 
-def of_its_machine(message: str) -> bool:
+def is_bind_failure(message: str) -> bool:
     """Whether a rejection is about the client's machine, a port that is taken, and not about what it was sent.
 
     Others may well take the same, and so may this one later.

@@ -36,7 +36,7 @@ class SotwWatch(Watch):
         added, dropped = self.subscription.replace(request.resource_names)
         rejected = request.error_detail.message if request.HasField("error_detail") else None
         answer = self.answered(rejected) if request.response_nonce else None
-        self.forced |= {name for name in self.doubted if self.subscription.wants(name)}
+        self.resends |= {name for name in self.doubted if self.subscription.wants(name)}
         self.doubted.clear()
         self._changed(added, dropped, snapshot)
         return answer or Subscribed(type=self.type, added=frozenset(added), dropped=frozenset(dropped))
@@ -47,21 +47,21 @@ class SotwWatch(Watch):
             return
         left_out = set() if WILDCARD in listed else self.sent.keys() - listed
         again = self.doubted - left_out
-        self.forced |= again
+        self.resends |= again
         self.doubted = left_out
 
     def _begin(self, request: DiscoveryRequest, snapshot: Snapshot | None) -> Subscribed:
         self._begun = True
         added, _ = self.subscription.replace(request.resource_names)
         # of a type whose absence deletes, even nothing is an answer: the client may have a state from before
-        self.owed = self.subscription.wildcard or self.type.whole
+        self.owes_response = self.subscription.wildcard or self.type.whole
         if self.subscription.purely_wildcard and self.type.whole:
             self._known_version = request.version_info
         self._changed(added, set(), snapshot)
         return Subscribed(type=self.type, added=frozenset(added))
 
     def _changed(self, added: set[str], dropped: set[str], snapshot: Snapshot | None) -> None:
-        self.forced |= added - {WILDCARD}
+        self.resends |= added - {WILDCARD}
         if WILDCARD in added and snapshot is not None:
             self._look_at(snapshot[self.type])
         if WILDCARD in dropped:
@@ -85,9 +85,11 @@ class SotwWatch(Watch):
 
     def _renewed(self) -> None:
         if self.type.whole:
-            self.owed = self.owed or self.subscription.wildcard or bool(self.subscription.names)
+            self.owes_response = (
+                self.owes_response or self.subscription.wildcard or bool(self.subscription.names)
+            )
         else:
-            self.forced.update(name for name in self.sent if self.subscription.wants(name))
+            self.resends.update(name for name in self.sent if self.subscription.wants(name))
 
     @property
     def returning(self) -> bool:
@@ -128,13 +130,13 @@ class SotwWatch(Watch):
     def _skip(self, snapshot: Snapshot) -> None:
         """The client has exactly this state, from another stream: its version says so."""
         self.sent = {name: one.version for name, one in snapshot[self.type].items()}
-        self.owed = False
-        self.forced.clear()
+        self.owes_response = False
+        self.resends.clear()
 
     def _whole(
         self, snapshot: Snapshot, nonce: str, work: Work, makes: bool, breaks: bool
     ) -> Response | None:
-        if not ((makes and (work.changes or self.owed)) or (breaks and work.removals)):
+        if not ((makes and (work.changes or self.owes_response)) or (breaks and work.removals)):
             return None
         items = snapshot[self.type]
         wanted = {name: one for name, one in items.items() if self.subscription.wants(name)}
@@ -150,14 +152,14 @@ class SotwWatch(Watch):
         response = self._send(
             Response(self.type, nonce, version, tuple(state[name] for name in sorted(state)))
         )
-        self.dirty |= kept.keys()  # their removal is still to come
+        self.maybe_changed |= kept.keys()  # their removal is still to come
         return response
 
     def _part(self, snapshot: Snapshot, nonce: str, work: Work, makes: bool, limit: int) -> Response | None:
         for name in work.removals:
             self._done(name)
             self.sent.pop(name, None)
-        if not makes or not (work.changes or self.owed):
+        if not makes or not (work.changes or self.owes_response):
             return None
         changes = fitting(self.part(work.changes), limit, self.at_once)
         return self._send(Response(self.type, nonce, snapshot.version(self.type), changes))

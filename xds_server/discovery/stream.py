@@ -40,40 +40,42 @@ _WATCHES: dict[Protocol, type[DeltaWatch | SotwWatch]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a stream may cost and how long it waits.
+class StreamLimits:
+    """What a stream may cost, and how long it waits. Times are in seconds."""
 
-    `patience` is the number of seconds after which what waits for an acknowledgement goes out without it.
-    `linger` is the number of seconds between the acknowledgement of new routes and the removal of what only
-    the old ones used: requests that chose their route before still arrive there. `gather` is the number of
-    seconds in which a client that comes back names all the types that it has, before it is answered.
-    `silence` is the number of seconds in which a client sends its first request, `stall` those in which it reads a
-    response: then the stream ends. `response` is in bytes, for one delta response (one resource is never split). `types` and `names` limit
-    what a client may ask for, `node` is in bytes, for what it says of itself. `insist` has a delta stream find the bad resource of a rejected response at once,
-    by sending what was not to blame again, one at a time; without it, that waits for the next change.
-    """
-
-    patience: float = 5.0
-    linger: float = 1.0
-    gather: float = 0.05
-    silence: float = 30.0
-    stall: float = 60.0
+    ack_timeout: float = 5.0
+    """What waits for an acknowledgement is sent without it after this time."""
+    removal_delay: float = 1.0
+    """Between the acknowledgement of new routes and the removal of what only the old routes used. Requests that
+    chose their route before still arrive there."""
+    resume_window: float = 0.05
+    """A client that comes back names all the types that it has in this time, before it gets a response."""
+    first_request_timeout: float = 30.0
+    """The stream ends if its first request has not arrived in this time."""
+    write_timeout: float = 60.0
+    """The stream ends if the client has not read a response in this time."""
     response: int = 1 << 20
+    """Bytes of one delta response. A resource is never split."""
     types: int = 64
+    """Types that a client may subscribe to."""
     names: int = 100_000
+    """Names that a client may subscribe to."""
     node: int = 1 << 18
-    insist: bool = False
+    """Bytes of the client's node."""
+    bisect: bool = False
+    """A delta stream finds the bad resource of a rejected response at once: it sends the resources that Envoy did
+    not blame again, one at a time. Without it, that waits for the next change."""
 
 
 class Stream:
     """The state of one stream. Feed it requests, ask it what to send."""
 
     def __init__(
-        self, protocol: Protocol, *, only: ResourceType | None = None, limits: Limits | None = None
+        self, protocol: Protocol, *, only: ResourceType | None = None, limits: StreamLimits | None = None
     ) -> None:
         self.protocol = protocol
         self.only = only
-        self.limits = limits or Limits()
+        self.limits = limits or StreamLimits()
         self.node: Node | None = None
         self.watches: dict[ResourceType, DeltaWatch | SotwWatch] = {}
         self.overdue: list[Overdue] = []
@@ -124,9 +126,9 @@ class Stream:
         if type_ not in self.watches:
             if len(self.watches) >= self.limits.types:
                 return Refused(message=f"more than {self.limits.types} types on one stream")
-            alone = type_.alone and self.node is not None and self.node.agent == ENVOY
+            send_singly = type_.stops_at_first and self.node is not None and self.node.agent == ENVOY
             added = _WATCHES[self.protocol](
-                type_, Subscription(type_.whole), alone=alone, insist=self.limits.insist
+                type_, Subscription(type_.whole), send_singly=send_singly, bisect=self.limits.bisect
             )
             self.watches = dict(sorted([*self.watches.items(), (type_, added)], key=lambda one: one[0].order))
         return self.watches[type_]
@@ -155,7 +157,9 @@ class Stream:
     @property
     def busy(self) -> bool:
         """Whether there is something that a client lacks or waits for, now or later."""
-        return any(watch.dirty or watch.forced or watch.owed for watch in self.watches.values())
+        return any(
+            watch.maybe_changed or watch.resends or watch.owes_response for watch in self.watches.values()
+        )
 
     def responses(
         self, snapshot: Snapshot | None, now: float, earlier: Iterable[Snapshot] = ()
@@ -185,7 +189,7 @@ class Stream:
         """A client that comes back with state asks for type after type; what to keep for it depends on all."""
         if not self._resumed or self.only is not None:
             return True
-        return self._past(self._since_resumed(now) + self.limits.gather, now)
+        return self._past(self._since_resumed(now) + self.limits.resume_window, now)
 
     def _since_resumed(self, now: float) -> float:
         if self._resumed_at is None:
@@ -203,7 +207,7 @@ class Stream:
             if watch.pending is not None:
                 continue
             work = watch.work(snapshot)
-            if not (work or watch.owed):
+            if not (work or watch.owes_response):
                 continue
             if type_.order < types.BREAKS_FROM:
                 allowed = True, not work.removals or self._unused(snapshot, now)
@@ -263,7 +267,7 @@ class Stream:
             return True
         if self._quiet_since is None:
             self._quiet_since = now
-        return self._past(self._quiet_since + self.limits.linger, now)
+        return self._past(self._quiet_since + self.limits.removal_delay, now)
 
     def _watches(self, *, makes: bool) -> Iterator[tuple[ResourceType, DeltaWatch | SotwWatch]]:
         for type_, watch in self.watches.items():
@@ -273,7 +277,7 @@ class Stream:
     def _expired(self, gate: str, blockers: Iterable[str], now: float) -> bool:
         self._blocked.add(gate)
         since = self._since.setdefault(gate, now)
-        if not self._past(since + self.limits.patience, now):
+        if not self._past(since + self.limits.ack_timeout, now):
             return False
         del self._since[gate]
         self._blocked.discard(gate)

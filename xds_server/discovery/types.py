@@ -13,7 +13,7 @@ class ResourceType:
 
     `order` is make before break: types are sent from low to high, and removals from high to low. `whole` says
     that a state-of-the-world response holds everything and absence deletes (LDS, CDS); such types also have
-    the old wildcard, an empty list of names. `alone` says that Envoy stops at the first bad resource of a
+    the old wildcard, an empty list of names. `stops_at_first` says that Envoy stops at the first bad resource of a
     response without naming it: Envoy is sent such resources one by one, so that a rejection says whom it means.
     Two types are the same when their message is.
     """
@@ -23,7 +23,7 @@ class ResourceType:
     message: str
     order: int = field(compare=False)
     whole: bool = field(default=False, compare=False)
-    alone: bool = field(default=False, compare=False)
+    stops_at_first: bool = field(default=False, compare=False)
 
     def __hash__(self) -> int:
         return hash(self.message)
@@ -39,16 +39,16 @@ SECRET = ResourceType(
     "SDS",
     "envoy.extensions.transport_sockets.tls.v3.Secret",
     2,
-    alone=True,
+    stops_at_first=True,
 )
 CLUSTER = ResourceType("cluster", "CDS", "envoy.config.cluster.v3.Cluster", 0, whole=True)
 ENDPOINT = ResourceType("endpoint", "EDS", "envoy.config.endpoint.v3.ClusterLoadAssignment", 1)
 EXTENSION_CONFIG = ResourceType(
-    "extension_config", "ECDS", "envoy.config.core.v3.TypedExtensionConfig", 3, alone=True
+    "extension_config", "ECDS", "envoy.config.core.v3.TypedExtensionConfig", 3, stops_at_first=True
 )
 LISTENER = ResourceType("listener", "LDS", "envoy.config.listener.v3.Listener", 4, whole=True)
 SCOPED_ROUTE = ResourceType("scoped_route", "SRDS", "envoy.config.route.v3.ScopedRouteConfiguration", 5)
-ROUTE = ResourceType("route", "RDS", "envoy.config.route.v3.RouteConfiguration", 6, alone=True)
+ROUTE = ResourceType("route", "RDS", "envoy.config.route.v3.RouteConfiguration", 6, stops_at_first=True)
 VIRTUAL_HOST = ResourceType("virtual_host", "VHDS", "envoy.config.route.v3.VirtualHost", 7)
 RUNTIME = ResourceType("runtime", "RTDS", "envoy.service.runtime.v3.Runtime", 8)
 

@@ -49,34 +49,36 @@ class Work:
 
 @dataclass(slots=True)
 class Watch:
-    """The state that both protocols share.
-
-    `sent` is by name the version that was sent last: a rejected one too, so that it is sent again only when
-    its content changes. `dirty` may differ from the snapshot, `forced` is sent even if it does not. `unsure`
-    stood in a rejected response without being to blame: the next change makes it one of `suspects`, which go
-    one at a time where the protocol has parts, so that the guilty one shows and holds back nothing else.
-    `rejected` are to blame for the last rejection of theirs, with the client's words. `alone` sends each resource by itself;
-    `insist` sends what is unsure again at once.
-    """
+    """What a stream knows of one type: the state that both protocols share."""
 
     type: ResourceType
     subscription: Subscription
-    alone: bool = False
-    insist: bool = False
+    send_singly: bool = False
+    """Send each resource in a response of its own, because Envoy stops at the first bad resource of a response."""
+    bisect: bool = False
+    """Send the `unjudged` again at once, one at a time, until the resource that the client rejects is found."""
     sent: dict[str, str] = field(default_factory=dict)
-    dirty: set[str] = field(default_factory=set)
-    forced: set[str] = field(default_factory=set)
-    unsure: set[str] = field(default_factory=set)
+    """The version that was sent last, by name. It stays after a rejection, so only a new version is sent again."""
+    maybe_changed: set[str] = field(default_factory=set)
+    """Names whose resource may differ from `sent`."""
+    resends: set[str] = field(default_factory=set)
+    """Names that are sent even if their version is the one in `sent`."""
+    unjudged: set[str] = field(default_factory=set)
+    """Names of a rejected response that Envoy did not blame. The next change makes them `suspects`."""
     suspects: set[str] = field(default_factory=set)
+    """Names that are sent one at a time, if the protocol allows it, so that the bad one is found."""
     rejected: dict[str, str] = field(default_factory=dict)
-    owed: bool = False
+    """Names that the client blamed in its last rejection, with the client's message."""
+    owes_response: bool = False
+    """Whether the client waits for a response even if there is nothing to send."""
     pending: Pending | None = None
+    """The response that the client has not acknowledged yet."""
     nonce: str = ""
 
     @property
     def size(self) -> int:
         """How many names the client has it remember; what a snapshot has is not its doing."""
-        return max(len(self.subscription.names), len(self.forced))
+        return max(len(self.subscription.names), len(self.resends))
 
     def advance(self, new: Snapshot, old: Snapshot | None) -> None:
         """Note what may differ now that `new` takes the place of `old`."""
@@ -90,22 +92,22 @@ class Watch:
     def note(self, difference: Difference, old: Snapshot) -> None:
         """Note what changed since `old`, and that what stood in a rejected response is due again."""
         for names in (difference.changed, difference.removed):
-            self.dirty.update(name for name in names if self.subscription.wants(name))
+            self.maybe_changed.update(name for name in names if self.subscription.wants(name))
         self._suspect()
 
     def _suspect(self) -> None:
-        self.forced |= self.unsure
-        self.suspects |= self.unsure
-        self.unsure.clear()
+        self.resends |= self.unjudged
+        self.suspects |= self.unjudged
+        self.unjudged.clear()
 
     def _look_at(self, names: Iterable[str]) -> None:
         wanted = set(names) if self.subscription.wildcard else self.subscription.names.intersection(names)
-        self.dirty |= wanted
+        self.maybe_changed |= wanted
 
     def resend(self, name: str) -> None:
         """Send a resource again though its version is the same: the client waits for it anew."""
         if name in self.sent and self.subscription.wants(name):
-            self.forced.add(name)
+            self.resends.add(name)
 
     def work(self, snapshot: Snapshot) -> Work:
         """What is to be sent; what turned out to be no work is forgotten.
@@ -113,15 +115,15 @@ class Watch:
         Of very much it is a part: a client that comes for 100,000 resources is not looked through for each response.
         """
         items = snapshot[self.type]
-        names: Iterable[str] = self.dirty | self.forced if self.forced else self.dirty
-        enough = self._enough if len(self.dirty) > self._enough and not self.suspects else maxsize
+        names: Iterable[str] = self.maybe_changed | self.resends if self.resends else self.maybe_changed
+        enough = self._enough if len(self.maybe_changed) > self._enough and not self.suspects else maxsize
         changes: list[Resource] = []
         removals, absent, done = [], [], []
         for name in names:
             one = items.get(name)
             if one is None and name in self.sent:
                 removals.append(name)
-            elif one is None and name in self.forced:
+            elif one is None and name in self.resends:
                 absent.append(name)
             elif one is not None and self._lacks(one):
                 changes.append(one)
@@ -146,15 +148,15 @@ class Watch:
 
     def _lacks(self, one: Resource) -> bool:
         wanted = self.subscription.wants(one.name)
-        return wanted and (one.name in self.forced or self.sent.get(one.name) != one.version)
+        return wanted and (one.name in self.resends or self.sent.get(one.name) != one.version)
 
     def _done(self, name: str) -> None:
-        self.dirty.discard(name)
-        self.forced.discard(name)
+        self.maybe_changed.discard(name)
+        self.resends.discard(name)
 
     def part(self, changes: tuple[Resource, ...]) -> tuple[Resource, ...]:
         """What may go together: all that are above suspicion, else one of the others."""
-        if self.alone:
+        if self.send_singly:
             return changes[:1]
         if not self.suspects:
             return changes
@@ -165,12 +167,12 @@ class Watch:
         versions = {one.name: one.version for one in response.resources}
         for name in response.removed:
             self.sent.pop(name, None)
-        self.dirty = _without(self.dirty, versions, response.removed)
-        self.forced = _without(self.forced, versions, response.removed)
-        self.unsure = _without(self.unsure, versions)
+        self.maybe_changed = _without(self.maybe_changed, versions, response.removed)
+        self.resends = _without(self.resends, versions, response.removed)
+        self.unjudged = _without(self.unjudged, versions)
         self.suspects = _without(self.suspects, versions)
         self.sent.update(versions)
-        self.owed = False
+        self.owes_response = False
         self.nonce = response.nonce
         self.pending = Pending(response.nonce, response.version, versions, response.removed)
         return response
@@ -195,7 +197,7 @@ class Watch:
             )
         guilty = blamed(message, pending.versions)
         self.rejected.update(dict.fromkeys(guilty, message))
-        self.unsure |= pending.versions.keys() - guilty
+        self.unjudged |= pending.versions.keys() - guilty
         return Nacked(
             type=self.type,
             version=pending.version,

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from filters.language import DataSource, Mistake, Path, Problem
-from filters.language.problems import shown
+from filters.language.problems import short_repr
 from xds_server.gateway.model.gateway import Sections
 
 _BOM = b"\xef\xbb\xbf"
@@ -92,14 +92,14 @@ def _of_authorities(
 def _problem(path: Path, source: DataSource, mistake: Mistake) -> Problem:
     named = source.file or source.env
     return Problem(
-        path=path, message=mistake.message, remedy=mistake.remedy, value=shown(named) if named else None
+        path=path, message=mistake.message, remedy=mistake.remedy, value=short_repr(named) if named else None
     )
 
 
 def _warnings(path: Path, source: DataSource, found: Iterable[Mistake]) -> Iterator[Problem]:
     for mistake in found:
         named = source.file or source.env
-        value = shown(named) if named else None
+        value = short_repr(named) if named else None
         yield Problem(
             path=path, message=mistake.message, remedy=mistake.remedy, value=value, severity="warning"
         )
@@ -232,7 +232,7 @@ def _gaps(chain: Sequence[x509.Certificate]) -> Iterator[Mistake]:
     if len(chain) == 1 and chain[0].issuer != chain[0].subject:
         yield Mistake(
             f"an intermediate certificate may be missing: there is none of the issuer "
-            f"{shown(chain[0].issuer.rfc4514_string())}",
+            f"{short_repr(chain[0].issuer.rfc4514_string())}",
             "append it, and the root if clients need no intermediate",
         )
 

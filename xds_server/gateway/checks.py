@@ -14,7 +14,7 @@ from filters.identity.authentication import protected
 from filters.identity.jwt import doubts
 from filters.language import Mistake, Path, Problem
 from filters.language.options import OFF
-from filters.language.problems import did_you_mean, shown
+from filters.language.problems import did_you_mean, short_repr
 from filters.model.identity import Consumer
 from filters.model.shared_credentials import conflicts
 from filters.policy import Context, Policy
@@ -34,7 +34,7 @@ _COLON = re.compile(r"/:([A-Za-z_]\w*)(?=/|$)")
 
 
 @dataclass(slots=True)
-class Memo:
+class CheckCache:
     """Routes and consumers that were found in order, and the context for which that holds."""
 
     consumers: Mapping[str, Consumer] | None = None
@@ -48,7 +48,7 @@ def check(
     ranked: Mapping[str, Ranked],
     files: Iterable[File],
     context: Context,
-    memo: Memo,
+    memo: CheckCache,
 ) -> list[Problem]:
     """All problems across objects but for names that lead nowhere."""
     problems: list[Problem] = []
@@ -61,7 +61,7 @@ def check(
     return problems
 
 
-def _consumers(consumers: Mapping[str, Consumer], memo: Memo) -> list[Problem]:
+def _consumers(consumers: Mapping[str, Consumer], memo: CheckCache) -> list[Problem]:
     if memo.consumers is consumers:
         return []
     problems = [_mistake(one, ("consumers",)) for one in conflicts(consumers)]
@@ -85,7 +85,7 @@ def references(file: File, names: frozenset[Path]) -> Iterator[Problem]:
             known = [str(one[1]) for one in names if one[0] == section]
             remedy = did_you_mean(name, known) or f"add it under '{section}:'"
             yield Problem(
-                path=path, message=f"there is no '{name}' in {section}", remedy=remedy, value=shown(name)
+                path=path, message=f"there is no '{name}' in {section}", remedy=remedy, value=short_repr(name)
             )
 
 
@@ -117,7 +117,7 @@ def _known_reasons() -> frozenset[str]:
 
 
 def _routes(
-    sections: Sections, policies: Mapping[str, Mapping[str, Any]], context: Context, memo: Memo
+    sections: Sections, policies: Mapping[str, Mapping[str, Any]], context: Context, memo: CheckCache
 ) -> Iterator[Problem]:
     fine = memo.routes if memo.context is context else {}
     memo.context, memo.routes = context, {}
@@ -170,7 +170,7 @@ def _escaped_slash(name: str, route: Route, listeners: Mapping[str, Listener]) -
         message = "no request has an escaped slash when it is matched"
         remedy = "write a plain /, or escaped_slashes: keep on a listener of the route"
         path = ("routes", name, "path")
-        yield Problem(path=path, message=message, remedy=remedy, value=shown(route.path))
+        yield Problem(path=path, message=message, remedy=remedy, value=short_repr(route.path))
 
 
 def _to_itself(name: str, route: Route, listeners: Mapping[str, Listener]) -> Iterator[Problem]:
@@ -194,7 +194,7 @@ def _to_itself(name: str, route: Route, listeners: Mapping[str, Listener]) -> It
     if here and all(_is_here(redirect, route, one, ports) for one in here):
         message = "this sends the client to the same route again, without end"
         remedy = "name another path, host or scheme"
-        value = shown(redirect.to or redirect.path or route.path)
+        value = short_repr(redirect.to or redirect.path or route.path)
         yield Problem(path=("routes", name, key), message=message, remedy=remedy, value=value)
 
 
@@ -252,7 +252,7 @@ def _policies(
         if not route.targets and _is_lost(key, value):
             message = f"Envoy has no '{key}' where the gateway answers itself"
             path = ("routes", name, "policies", key)
-            yield Problem(path=path, message=message, remedy=by_key()[key].alone)
+            yield Problem(path=path, message=message, remedy=by_key()[key].remedy_if_local)
     yield from _without_effect(name, route, sections)
     keys = _checked().intersection(settings)
     if not keys:
@@ -266,7 +266,7 @@ def _policies(
 
 def _is_lost(key: str, value: Any) -> bool:
     """Whether something of these settings does not hold where the gateway answers itself."""
-    return value is not OFF and by_key()[key].unforwarded(value) != value
+    return value is not OFF and by_key()[key].for_local_answers(value) != value
 
 
 def _without_effect(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
@@ -301,5 +301,5 @@ def _attached(name: str, route: Route, key: str, sections: Sections) -> Path:
 
 
 def _mistake(mistake: Mistake, path: Path) -> Problem:
-    value = None if mistake.value is ... else shown(mistake.value)
+    value = None if mistake.value is ... else short_repr(mistake.value)
     return Problem(path=(*path, *mistake.path), message=mistake.message, remedy=mistake.remedy, value=value)

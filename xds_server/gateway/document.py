@@ -16,7 +16,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from filters.language import Path, Place, Problem
-from filters.language.problems import shown
+from filters.language.problems import short_repr
 from filters.language.scalars import FromVariable
 from xds_server.gateway import variables
 
@@ -194,7 +194,11 @@ def _invisible(file: str, content: bytes, root: Node) -> Iterator[Problem]:
                     "write a space, or quote the text if it is meant",
                 )
                 yield Problem(
-                    path=(), message=message, remedy=remedy, value=shown(node.value), place=_place(file, node)
+                    path=(),
+                    message=message,
+                    remedy=remedy,
+                    value=short_repr(node.value),
+                    place=_place(file, node),
                 )
         else:
             waiting += [
@@ -224,7 +228,7 @@ class _Converter:
             remedy = f"at most {DEEPEST} levels"
             raise _Fault("nested too deeply, or an alias within itself", remedy, node.start_mark)
         if node.tag not in _UNTAGGED:
-            raise _Fault(f"unknown tag {shown(node.tag)}", "remove the tag", node.start_mark)
+            raise _Fault(f"unknown tag {short_repr(node.tag)}", "remove the tag", node.start_mark)
         if kind is SequenceNode:
             return [
                 _plain(item.value)
@@ -291,7 +295,7 @@ class _Converter:
             return _plain(text)
         if node.tag == _QUOTED or node.tag == "tag:yaml.org,2002:str":
             return text
-        raise _Fault(f"unknown tag {shown(node.tag)}", "remove the tag", node.start_mark)
+        raise _Fault(f"unknown tag {short_repr(node.tag)}", "remove the tag", node.start_mark)
 
     def _interpolated(self, text: str, node: Node, path: Path) -> str:
         found = variables.interpolate(text, self._environment)
@@ -303,7 +307,7 @@ class _Converter:
                     path=path,
                     message=mistake.message,
                     remedy=mistake.remedy,
-                    value=shown(mistake.value),
+                    value=short_repr(mistake.value),
                     place=_place(self._file, node),
                 )
             )

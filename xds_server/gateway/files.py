@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, get_type_hints
 
 from filters.language import INVALID, DataSource, Decoder, Path, Problem, Problems, decoder_for
-from filters.language.problems import did_you_mean, shown
+from filters.language.problems import did_you_mean, short_repr
 from xds_server.gateway import document
 from xds_server.gateway.model import precedence_rank
 from xds_server.gateway.model.gateway import Sections
@@ -65,7 +65,7 @@ def decode(file: str, content: bytes, environment: Mapping[str, str]) -> File:
         elif not isinstance(value, dict):
             message = "expected a mapping from name to object"
             problems.append(
-                Problem(path=(section,), message=message, value=shown(value), remedy="write NAME: {…}")
+                Problem(path=(section,), message=message, value=short_repr(value), remedy="write NAME: {…}")
             )
         else:
             names |= {(section, name) for name in value}

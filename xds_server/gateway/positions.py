@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from filters.language import Path, Place, Problem
-from filters.language.problems import shown
+from filters.language.problems import short_repr
 from xds_server.gateway.document import Positions
 from xds_server.gateway.files import File
 
@@ -29,22 +29,22 @@ def placed(
         if problem.also is not None and problem.also.line == 0:
             also = positions[problem.also.file].of(problem.path, at_key=True)
             problem = replace(problem, also=also)
-        result.append(veiled(problem, parsed[file].read) if file is not None else problem)
+        result.append(redact_environment(problem, parsed[file].read) if file is not None else problem)
     yield from sorted(result, key=lambda one: (one.severity, one.place or _NOWHERE, one.message))
 
 
-def veiled(problem: Problem, read: Mapping[Path, tuple[str, str]]) -> Problem:
+def redact_environment(problem: Problem, read: Mapping[Path, tuple[str, str]]) -> Problem:
     """Without values of environment variables, which may be secret: as they are written, ``${NAME}``."""
     for path, (text, written) in read.items():
         if path == problem.path and problem.value is not None:
-            problem = replace(problem, value=shown(written))
+            problem = replace(problem, value=short_repr(written))
         if len(text) >= _TELLING:
             problem = replace(problem, message=_without(problem.message, text, written))
     return problem
 
 
 def _without(message: str, text: str, written: str) -> str:
-    for found in (shown(text), text):
+    for found in (short_repr(text), text):
         message = message.replace(found, written)
     return message
 

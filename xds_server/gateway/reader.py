@@ -15,7 +15,7 @@ from typing import Any
 
 from filters.language import DataSource, Path, Place, Problem
 from filters.language.datasource import SecretSource
-from filters.language.problems import shown
+from filters.language.problems import short_repr
 from filters.policy import Context
 from xds_server.gateway import certificates, checks, files, positions, unused
 from xds_server.gateway.files import File
@@ -48,7 +48,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._files: dict[tuple[str, bytes], File] = {}
-        self._checked = checks.Memo()
+        self._checked = checks.CheckCache()
         self._joined: Sections | None = None
         self._effective: dict[str, tuple[File, Policies, Any, Effective]] = {}
         self._context: Context | None = None
@@ -231,7 +231,10 @@ def _sources(
                     )
                     problems.append(
                         Problem(
-                            path=(*path, "file"), message=message, remedy=remedy, value=shown(source.file)
+                            path=(*path, "file"),
+                            message=message,
+                            remedy=remedy,
+                            value=short_repr(source.file),
                         )
                     )
             elif source.inline is not None and not isinstance(source, SecretSource):

@@ -16,7 +16,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from xds_server.policy_server.rules_journal import LastRules
-from xds_server.policy_server.rules_stream import Rules, Taken
+from xds_server.policy_server.rules_stream import HeldRules, Taken
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Tls:
         )
 
 
-class Client:
+class DeltaClient:
     """Keeps `rules` up to date from the control plane at `address`. `complete` is called once they all are here.
 
     Without `tls` it speaks in plain text, for loopback and Unix sockets. `reason` is why the last stream ended.
@@ -64,7 +64,7 @@ class Client:
 
     def __init__(
         self,
-        rules: Rules,
+        rules: HeldRules,
         address: str,
         node: base_pb2.Node,
         complete: Callable[[], None],

@@ -19,10 +19,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from filters.policy_server import NODE_CLUSTER
 from filters.rules import Service
 from xds_server.admin import NONE, Actions, Admin, Page, Pages
-from xds_server.policy_server.delta_client import Client, Tls
+from xds_server.policy_server.delta_client import DeltaClient, Tls
 from xds_server.policy_server.grpc_servers import Kind
 from xds_server.policy_server.rules_journal import LastRules
-from xds_server.policy_server.rules_stream import Rules
+from xds_server.policy_server.rules_stream import HeldRules
 from xds_server.policy_server.server import PolicyServer
 from xds_server.processes.addresses import failed_to_listen, split
 from xds_server.processes.garbage import Pauses, settle
@@ -72,10 +72,10 @@ async def serve(options: Options, makes: Sequence[Make], registry: CollectorRegi
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     services = [make(registry) for make in makes]
     server, complete = PolicyServer(services, options.grpc), asyncio.Event()
-    rules = Rules(table for service in services for table in service.tables)
+    rules = HeldRules(table for service in services for table in service.tables)
     state = LastRules(options.state, keeps=options.keeps) if options.state is not None else None
     restored = state is not None and state.restore(rules)
-    client = Client(rules, options.xds, _node(options), complete.set, options.tls, state)
+    client = DeltaClient(rules, options.xds, _node(options), complete.set, options.tls, state)
     admin = _admin(
         options.admin, {**_pages(server, client, rules, registry), **_read(services)}, _done(services)
     )
@@ -96,7 +96,7 @@ async def serve(options: Options, makes: Sequence[Make], registry: CollectorRegi
             admin.stop()
 
 
-async def _follow(client: Client, xds: str, complete: asyncio.Event) -> None:
+async def _follow(client: DeltaClient, xds: str, complete: asyncio.Event) -> None:
     if xds == NOBODY:
         complete.set()
         await asyncio.Event().wait()
@@ -104,7 +104,7 @@ async def _follow(client: Client, xds: str, complete: asyncio.Event) -> None:
     await client.run()
 
 
-async def _enough(complete: asyncio.Event, client: Client, restored: bool) -> None:
+async def _enough(complete: asyncio.Event, client: DeltaClient, restored: bool) -> None:
     """Until there are rules to decide by: those of the control plane, or the last good ones when it is away."""
     if not restored:
         await complete.wait()
@@ -117,7 +117,7 @@ async def _enough(complete: asyncio.Event, client: Client, restored: bool) -> No
         log.warning("the control plane is away; deciding by the last good rules until it is there")
 
 
-async def _listen(server: PolicyServer, options: Options, rules: Rules) -> None:
+async def _listen(server: PolicyServer, options: Options, rules: HeldRules) -> None:
     """Only now: a process without rules must take no connections from those that share its port."""
     try:
         address = await server.start(options.listen, options.listening)
@@ -176,7 +176,7 @@ def listen_admin(address: str, pages: Pages, actions: Actions = NONE) -> Admin:
     return admin
 
 
-def _pages(server: PolicyServer, client: Client, rules: Rules, registry: CollectorRegistry) -> Pages:
+def _pages(server: PolicyServer, client: DeltaClient, rules: HeldRules, registry: CollectorRegistry) -> Pages:
     return {
         "/healthz": lambda: Page.of({"status": "ok"}),
         "/ready": lambda: Page.of({"ready": server.healthy}, 200 if server.healthy else 503),
@@ -185,7 +185,7 @@ def _pages(server: PolicyServer, client: Client, rules: Rules, registry: Collect
     }
 
 
-def _status(server: PolicyServer, client: Client, rules: Rules) -> dict[str, Any]:
+def _status(server: PolicyServer, client: DeltaClient, rules: HeldRules) -> dict[str, Any]:
     return {
         "process": os.getpid(),
         "ready": server.healthy,

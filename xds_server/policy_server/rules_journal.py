@@ -18,7 +18,7 @@ from typing import BinaryIO
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
-from xds_server.policy_server.rules_stream import Rules
+from xds_server.policy_server.rules_stream import HeldRules
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class LastRules:
         self._size, self._most = 0, -1
         self._whole: set[str] = set()
 
-    def restore(self, rules: Rules) -> bool:
+    def restore(self, rules: HeldRules) -> bool:
         """Load what the file has; whether it is everything that `rules` need."""
         try:
             records = list(folded(read(self._path)))

@@ -45,7 +45,7 @@ class Taken:
     refused: Mapping[str, str]
 
 
-class Rules:
+class HeldRules:
     """The rules of some tables, brought up to date by responses. One thread at a time may use it."""
 
     def __init__(self, tables: Iterable[Table[Any]]) -> None:

@@ -25,7 +25,7 @@ from filters.rate_limit.stores.owner_process import Owner
 from xds_server.admin import UNIX, Page, Pages, ask
 from xds_server.policy_server.lifecycle import LISTEN, Make, Options, listen_admin, serve
 from xds_server.policy_server.listening import listening, stop
-from xds_server.processes.forked import Supervisor
+from xds_server.processes.forked import ForkSupervisor
 from xds_server.processes.garbage import Pauses, settle
 from xds_server.unary_server.accepting import Shared, counts
 
@@ -64,7 +64,7 @@ def run(options: Options, count: int, services: tuple[Make, ...], folder: Path, 
             children["xds-admin"] = partial(_show, options.admin, count, folder, shared)
         gc.freeze()  # what is loaded stays shared between the processes
         grace = options.drain + _AFTER_DRAIN
-        return Supervisor(children, grace, ending=partial(stop, shared)).run()
+        return ForkSupervisor(children, grace, ending=partial(stop, shared)).run()
 
 
 def _work(

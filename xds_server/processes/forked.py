@@ -27,7 +27,7 @@ PR_SET_NAME = 15
 _WAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 
 
-class Supervisor:
+class ForkSupervisor:
     """Runs each of `children` in a process of its own that has its name. What a child returns is its exit code.
 
     At the end `ending` is called, they get SIGTERM, and SIGKILL when they outlast `grace` seconds.

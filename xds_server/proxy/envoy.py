@@ -15,7 +15,7 @@ from xds_server.processes.process import Process
 ADMIN_TIMEOUT = 5.0
 
 
-class Supervisor:
+class EnvoySupervisor:
     """Keeps one Envoy running. `bootstrap` must have its admin address at port 0 or at a port of its own.
 
     `drain` is the number of seconds that clients get at the end.

@@ -154,5 +154,5 @@ def _status(watch: Watch, name: str, one: Resource | None) -> tuple[Any, Any]:
         return csds_pb2.STALE, _Client.REQUESTED
     if name not in watch.sent:
         return csds_pb2.NOT_SENT, _Client.REQUESTED
-    synced = watch.sent[name] == one.version and name not in watch.forced and name not in watch.unsure
+    synced = watch.sent[name] == one.version and name not in watch.resends and name not in watch.unjudged
     return (csds_pb2.SYNCED if synced else csds_pb2.STALE), _Client.ACKED

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 
-class Turn:
+class Slot:
     """The right to be sent a first configuration; over when it is ended, or after `patience` seconds."""
 
     __slots__ = ("_release", "_timer")
@@ -24,8 +24,8 @@ class Turn:
         self._release = self._timer = None
 
 
-class Turns:
-    """`at_once` clients have a turn, the others wait in the order in which they came.
+class Slots:
+    """`at_once` clients have a slot, the others wait in the order in which they came.
 
     A client that neither answers nor leaves holds nobody back for longer than `patience` seconds.
     """
@@ -34,7 +34,7 @@ class Turns:
         self._free = asyncio.Semaphore(at_once)
         self._patience = patience
 
-    async def take(self) -> Turn:
-        """Wait for a turn."""
+    async def take(self) -> Slot:
+        """Wait for a slot."""
         await self._free.acquire()
-        return Turn(self._free.release, self._patience)
+        return Slot(self._free.release, self._patience)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from xds_server.discovery.rejection import of_its_machine
+from xds_server.discovery.rejection import is_bind_failure
 from xds_server.discovery.snapshot import EMPTY, Resource, Snapshot
 from xds_server.discovery.types import ResourceType
 from xds_server.serving.events import Acked, Held, Nacked
@@ -74,7 +74,7 @@ class Quarantine:
         What anybody accepted in this very version is not held back: the client that rejects it is alone, as is
         the one on whose machine a port is taken.
         """
-        if of_its_machine(event.message):
+        if is_bind_failure(event.message):
             return False
         new = [self._reject((event.type, name), version, event) for name, version in event.blamed.items()]
         return any(new)

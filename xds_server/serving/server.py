@@ -18,7 +18,7 @@ from envoy.service.secret.v3 import sds_pb2 as _sds
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from xds_server.discovery.stream import Limits
+from xds_server.discovery.stream import StreamLimits
 from xds_server.serving import csds
 from xds_server.serving.services import ADS, SINGLE, GroupOf, Services, one_group
 from xds_server.serving.store import Store
@@ -59,7 +59,7 @@ class XdsServer:
         store: Store,
         *,
         group_of: GroupOf = one_group,
-        limits: Limits | None = None,
+        limits: StreamLimits | None = None,
         max_streams: int = 10_000,
         first_at_once: int = 100,
         secrets_anywhere: bool = False,

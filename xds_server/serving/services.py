@@ -12,9 +12,9 @@ from envoy.service.discovery.v3 import ads_pb2
 
 from xds_server.discovery import types
 from xds_server.discovery.node import Node
-from xds_server.discovery.stream import Limits, Protocol, Stream
+from xds_server.discovery.stream import Protocol, Stream, StreamLimits
 from xds_server.discovery.types import ResourceType
-from xds_server.serving.first_config_slots import Turns
+from xds_server.serving.first_config_slots import Slots
 from xds_server.serving.session import Context, Session
 from xds_server.serving.store import Store
 
@@ -54,7 +54,7 @@ class Services:
         store: Store,
         *,
         group_of: GroupOf = one_group,
-        limits: Limits | None = None,
+        limits: StreamLimits | None = None,
         max_streams: int = 10_000,
         first_at_once: int = 100,
         secrets_anywhere: bool = False,
@@ -63,9 +63,9 @@ class Services:
         self.sessions: dict[int, Session] = {}
         self._store = store
         self._group_of = group_of
-        self._limits = limits or Limits()
+        self._limits = limits or StreamLimits()
         self._max_streams = max_streams
-        self._turns = Turns(first_at_once, self._limits.patience)
+        self._slots = Slots(first_at_once, self._limits.ack_timeout)
         self._secrets_anywhere = secrets_anywhere
         self._clock = clock
 
@@ -99,7 +99,7 @@ class Services:
                 self._store,
                 self._group_of,
                 self._clock,
-                self._turns,
+                self._slots,
                 self._secrets_anywhere,
             )
             self.sessions[session.number] = session

@@ -16,12 +16,12 @@ from google.protobuf.message import DecodeError
 from xds_server.discovery import events as protocol
 from xds_server.discovery import wire
 from xds_server.discovery.node import Node
-from xds_server.discovery.rejection import of_its_machine
+from xds_server.discovery.rejection import is_bind_failure
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.stream import Protocol, Stream
 from xds_server.discovery.types import SECRET, ResourceType
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Nacked, Overdue, Sent
-from xds_server.serving.first_config_slots import Turn, Turns
+from xds_server.serving.first_config_slots import Slot, Slots
 from xds_server.serving.store import Store
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Session:
 
     Requests are read as bytes, so that what is no request is refused and not an error of this server.
     Secrets go out over TLS and on the same machine only, unless `secrets_anywhere`. The first responses wait for one of
-    `turns`, which lasts until the client answers.
+    `slots`, which lasts until the client answers.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Session:
         store: Store,
         group_of: Callable[[Node, Context], str | None],
         clock: Callable[[], float],
-        turns: Turns,
+        slots: Slots,
         secrets_anywhere: bool = False,
     ) -> None:
         self.number = number
@@ -67,8 +67,8 @@ class Session:
         self._store = store
         self._group_of = group_of
         self._clock = clock
-        self._turns = turns
-        self._turn: Turn | None = None
+        self._slots = slots
+        self._slot: Slot | None = None
         self._parse = _REQUESTS[stream.protocol].FromString
         self._secrets = secrets_anywhere
         self._bell = asyncio.Event()
@@ -85,11 +85,12 @@ class Session:
     async def run(self, context: Context) -> None:
         """Serve the stream until the client ends it."""
         try:
-            async with asyncio.timeout(self.stream.limits.silence):
+            async with asyncio.timeout(self.stream.limits.first_request_timeout):
                 request = await context.read()
         except TimeoutError:
             await context.abort(
-                grpc.StatusCode.DEADLINE_EXCEEDED, f"no request in {self.stream.limits.silence:g} s"
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                f"no request in {self.stream.limits.first_request_timeout:g} s",
             )
         if request is _END:
             return
@@ -110,7 +111,7 @@ class Session:
                 peer=context.peer(),
             )
         )
-        with self._store.rung(self._bell, group):
+        with self._store.notify_on_publish(self._bell, group):
             await self._converse(context)
 
     async def _converse(self, context: Context) -> None:
@@ -120,7 +121,7 @@ class Session:
             await self._write(context)
             reason = self.refused or ""
         except _Unread:
-            reason = f"it did not read a response within {self.stream.limits.stall:g} s"
+            reason = f"it did not read a response within {self.stream.limits.write_timeout:g} s"
             await _give_up(context, reason)
         except grpc.aio.InternalError:
             reason = ""
@@ -128,8 +129,8 @@ class Session:
             raise asyncio.CancelledError from None
         finally:
             reading.cancel()
-            if self._turn is not None:
-                self._turn.end()
+            if self._slot is not None:
+                self._slot.end()
             self._record(Disconnected(stream=self.number, node=self.node, group=self.group, reason=reason))
 
     async def _read(self, context: Context) -> None:
@@ -147,8 +148,8 @@ class Session:
             event = self.stream.receive(self._parse(body))
         except DecodeError as error:
             event = protocol.Refused(message=f"this is no request: {error}")
-        if self._turn is not None and isinstance(event, protocol.Acked | protocol.Nacked):
-            self._turn.end()
+        if self._slot is not None and isinstance(event, protocol.Acked | protocol.Nacked):
+            self._slot.end()
         match event:
             case protocol.Refused():
                 self.refused = event.message
@@ -156,7 +157,7 @@ class Session:
                 self._record(self._acked(event))
             case protocol.Nacked():
                 self._record(self._nacked(event))
-                if of_its_machine(event.message):
+                if is_bind_failure(event.message):
                     asyncio.get_running_loop().call_later(RETRY, self._again, event)
         return self.stream.busy or not isinstance(event, protocol.Acked)
 
@@ -169,7 +170,7 @@ class Session:
             self._bell.clear()
             if self.refused is not None:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refused)
-            if self._turn is None:
+            if self._slot is None:
                 await self._begin(context)
             else:
                 await self._respond(context)
@@ -177,11 +178,11 @@ class Session:
             await self._wait()
 
     async def _begin(self, context: Context) -> None:
-        """The first responses, in turn; what there is to say is decided when the turn has come."""
-        self._turn = await self._turns.take()
+        """The first responses, in slot; what there is to say is decided when the slot has come."""
+        self._slot = await self._slots.take()
         if self._ended or not await self._respond(context):
-            self._turn.end()
-            self._turn = None
+            self._slot.end()
+            self._slot = None
 
     async def _respond(self, context: Context) -> bool:
         """Send what there is to send. Returns False when that is nothing.
@@ -202,7 +203,7 @@ class Session:
         """Write until the client has room for it all. A client that takes too long is given up."""
         task = asyncio.current_task()
         assert task is not None
-        timer = asyncio.get_running_loop().call_later(self.stream.limits.stall, self._stall, task)
+        timer = asyncio.get_running_loop().call_later(self.stream.limits.write_timeout, self._stall, task)
         try:
             await context.write(body)
         except asyncio.CancelledError:

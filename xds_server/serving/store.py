@@ -220,7 +220,7 @@ class Store:
     async def newer_than(self, seen: Snapshot | None, group: str = "") -> Snapshot:
         """Wait until the current snapshot is another than `seen`. Nothing published meanwhile is missed."""
         bell = asyncio.Event()
-        with self.rung(bell, group):
+        with self.notify_on_publish(bell, group):
             while True:
                 current = self.current(group)
                 if current is not None and current is not seen:
@@ -229,7 +229,7 @@ class Store:
                 bell.clear()
 
     @contextmanager
-    def rung(self, bell: asyncio.Event, group: str = "") -> Iterator[None]:
+    def notify_on_publish(self, bell: asyncio.Event, group: str = "") -> Iterator[None]:
         """Set `bell` at every publication in a group, for as long as the context lasts."""
         bells = self._group(group).bells
         bells.add(bell)

@@ -51,7 +51,7 @@ class Update:
     removed: tuple[str, ...]
 
 
-class Client:
+class WatchClient:
     """Subscribes to names of one type (none: everything). `reject` answers every response with that NACK."""
 
     def __init__(
@@ -129,7 +129,7 @@ def unpacked(body: any_pb2.Any) -> Message | None:
 
 async def watch(
     address: str,
-    client: Client,
+    client: WatchClient,
     credentials: grpc.ChannelCredentials | None = None,
     options: Mapping[str, int | str] | None = None,
 ) -> AsyncIterator[Update]:

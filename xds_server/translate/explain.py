@@ -293,7 +293,7 @@ def _policies(gateway: Gateway, route: str) -> Iterator[Applied]:
 
 def _enforced(policy: Policy[Any], settings: Any, gateway: Gateway, route: str) -> str:
     if settings is not OFF and not gateway.sections.routes[route].targets:
-        settings = policy.unforwarded(settings)
+        settings = policy.for_local_answers(settings)
         if settings is None:
             return "not applied: the gateway answers itself"
     return policy.explain(settings, gateway.context)

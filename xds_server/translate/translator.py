@@ -12,7 +12,7 @@ from envoy.config.route.v3 import route_components_pb2
 
 from filters import POLICIES
 from filters.language import Mistake, Path, Problem
-from filters.language.problems import shown
+from filters.language.problems import short_repr
 from filters.policy import Context, HttpFilter
 from filters.rules import Rule
 from xds_server.discovery.snapshot import Resource, Snapshot
@@ -48,7 +48,7 @@ class Untranslatable(Exception):  # noqa: N818 - carries the user's mistakes, as
         self.problems = problems
 
 
-class Memo:
+class TranslationCache:
     """Results by name, kept while every input is the very same object (frozen values make identity enough)."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Translator:
 
     def __init__(self, policy_server: str = clusters.POLICY_SERVER_ADDRESS) -> None:
         self._policy_server = policy_server
-        self._memo = Memo()
+        self._memo = TranslationCache()
         self._problems: list[Problem] = []
         self._surroundings: tuple[Any, ...] = ()
         self._grpc: frozenset[str] = frozenset()
@@ -102,7 +102,7 @@ class Translator:
         }
         self._memo.finish()
         if self._problems:
-            self._memo, self._tables = Memo(), RouteTables(self._translated)
+            self._memo, self._tables = TranslationCache(), RouteTables(self._translated)
             raise Untranslatable(tuple(self._problems))
         return Snapshot.of(resources)
 
@@ -120,7 +120,7 @@ class Translator:
         try:
             return tuple(make(*arguments))
         except Mistake as mistake:
-            value = None if mistake.value is ... else shown(mistake.value)
+            value = None if mistake.value is ... else short_repr(mistake.value)
             where = (*path, "envoy", *mistake.path)
             self._problems.append(
                 Problem(path=where, message=mistake.message, remedy=mistake.remedy, value=value)

@@ -14,7 +14,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from filters.language import Path, Place, Problem
-from filters.language.problems import did_you_mean, shown
+from filters.language.problems import did_you_mean, short_repr
 from filters.language.scalars import Period
 from filters.rate_limit.engine.algorithms import FixedWindow
 from filters.rate_limit.engine.keys import bounded
@@ -429,7 +429,7 @@ def _shown(node: Node) -> str | None:
     """The value as a problem tells it; None for what is no scalar."""
     if not isinstance(node, ScalarNode):
         return None
-    return shown(node.value) if node.style or node.tag.endswith(":str") else str(node.value)
+    return short_repr(node.value) if node.style or node.tag.endswith(":str") else str(node.value)
 
 
 def _is_null(node: Node) -> bool:

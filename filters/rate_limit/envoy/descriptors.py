@@ -64,7 +64,7 @@ def _literal(text: str) -> str:
     return f"'{quoted}'"
 
 
-def asked(by: str) -> Iterator[Action]:
+def inputs(by: str) -> Iterator[Action]:
     """The entries of one way of counting or of a cost's header: ``header:NAME``, ``claim:NAME`` or a word."""
     kind, _, name = by.partition(":")
     if kind == "header":

@@ -154,13 +154,13 @@ class RateLimits:
         if descriptors.DONE in entries:
             return self._end(self._counted(rules, entries), entries)
         told = self.before(rules, styles, entries)
-        if isinstance(told, client_headers.Told):
+        if isinstance(told, client_headers.LimitAnswer):
             return _response(told)
         return _undoable(told) if isinstance(told, Undoable) else _awaited(told)
 
     def before(
         self, rules: Iterable[str], styles: Sequence[str], entries: Entries
-    ) -> client_headers.Told | Undoable | Awaitable[client_headers.Told | Undoable]:
+    ) -> client_headers.LimitAnswer | Undoable | Awaitable[client_headers.LimitAnswer | Undoable]:
         """Decide a request that begins. Raises RpcError where nobody can, so that `on_error` says what it means.
 
         Slots are given back where Envoy gives up before it has the answer: it then never tells of the request's end.
@@ -251,21 +251,21 @@ class RateLimits:
 
     async def _told_later(
         self, decision: Awaitable[Decision], styles: Sequence[str], entries: Entries, held: Sequence[Hit]
-    ) -> client_headers.Told | Undoable:
+    ) -> client_headers.LimitAnswer | Undoable:
         return self._told_now(await decision, styles, entries, held)
 
     def _told_now(
         self, decision: Decision, styles: Sequence[str], entries: Entries, held: Sequence[Hit]
-    ) -> client_headers.Told | Undoable:
+    ) -> client_headers.LimitAnswer | Undoable:
         """Raises RpcError where nobody could count and a limit says that nobody passes then."""
         if decision.uncounted:
             self._tell_uncounted(decision)
             if not decision.admitted:
                 raise RpcError(UNAVAILABLE, "the counters cannot be reached")
-            told = client_headers.Told(True, [])
+            told = client_headers.LimitAnswer(True, [])
         else:
             (self._admitted if decision.admitted else self._rejected).inc()
-            told = client_headers.told(decision, styles, entries.get(descriptors.REQUEST_ID, ""))
+            told = client_headers.limit_answer(decision, styles, entries.get(descriptors.REQUEST_ID, ""))
         return Undoable(told, lambda: self._give_back(held)) if held and decision.admitted else told
 
     async def _guarded(self, decision: Awaitable[Decision], held: Sequence[Hit]) -> Decision:
@@ -295,7 +295,7 @@ class RateLimits:
             self._full.tell(decision.now)
 
 
-async def _awaited(told: Awaitable[client_headers.Told | Undoable]) -> bytes | Undoable:
+async def _awaited(told: Awaitable[client_headers.LimitAnswer | Undoable]) -> bytes | Undoable:
     found = await told
     return _undoable(found) if isinstance(found, Undoable) else _response(found)
 
@@ -304,7 +304,7 @@ def _undoable(told: Undoable) -> Undoable:
     return Undoable(_response(told.response), told.undo)
 
 
-def _response(told: client_headers.Told) -> bytes:
+def _response(told: client_headers.LimitAnswer) -> bytes:
     return encoding.response(told.admitted, told.headers, told.body)
 
 

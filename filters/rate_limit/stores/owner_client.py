@@ -16,7 +16,7 @@ from filters.rate_limit.engine.algorithms import Counter
 from filters.rate_limit.engine.decision import Decision, Hit
 from filters.rate_limit.stores import owner_protocol
 from filters.rate_limit.stores.circuit_breaker import Circuit
-from filters.rate_limit.stores.silence import Watch
+from filters.rate_limit.stores.silence import SilenceTimer
 
 DEADLINE = 0.4
 """Seconds, less than Envoy waits; on one machine only a processor that is not to be had takes that long, and an owner
@@ -65,7 +65,7 @@ class OwnerStore:
         self._turn: _Turn | None = None
         self._unsent: deque[_Turn] = deque()
         self._sent: deque[_Turn] = deque()
-        self._watch = Watch(self._late)
+        self._watch = SilenceTimer(self._late)
         self._connecting = self._loop.create_task(self._connect())
 
     def decide(self, now: int, hits: Sequence[Hit]) -> Decision | Awaitable[Decision]:

@@ -20,7 +20,7 @@ from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow, Token
 from filters.rate_limit.engine.decision import Decision, Figure, Hit
 from filters.rate_limit.engine.windows import SECOND, end_of, has_even_windows
 from filters.rate_limit.stores.circuit_breaker import Circuit
-from filters.rate_limit.stores.silence import patience
+from filters.rate_limit.stores.silence import silence_timeout
 
 SCRIPT = resources.files(__package__).joinpath("limits.lua").read_text()
 _SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -246,7 +246,7 @@ class RedisStore:
         lane.starting = False
         try:
             if self._cluster and not name:
-                async with patience(max(self._deadline, OPENING)):
+                async with silence_timeout(max(self._deadline, OPENING)):
                     await self._client.initialize()
                 for _ in range(len(lane.waiting)):
                     self._wait(lane.waiting[0])
@@ -287,7 +287,7 @@ class RedisStore:
     async def _exchange(self, lane: _Lane, asked: Sequence[_Question]) -> list[Any]:
         """The answers to one pipeline, of which some may be a ResponseError. Raises what the client raises."""
         if lane.opened < len(lane.tasks):
-            async with patience(max(self._deadline, OPENING)):
+            async with silence_timeout(max(self._deadline, OPENING)):
                 await self._open(asked[0])
             lane.opened += 1
         answers = await self._pipeline([one.command("EVALSHA", _SHA) for one in asked])
@@ -312,7 +312,7 @@ class RedisStore:
         pipeline = self._client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
-        async with patience(self._deadline):
+        async with silence_timeout(self._deadline):
             answers: list[Any] = await pipeline.execute(raise_on_error=False)
         for answer in answers:
             if isinstance(answer, Exception) and not isinstance(answer, ResponseError):

@@ -12,7 +12,7 @@ TURN = 0.001
 """Seconds in which the loop reads what came while it was held up itself."""
 
 
-class Watch:
+class SilenceTimer:
     """Calls `late` where another process was silent for some time. To be made in the event loop that uses it.
 
     The time is looked at in parts. A part in which this process was held up, by its own work or because it got no
@@ -29,7 +29,7 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, seconds: float) -> None:
-        """Watch from now on, unless it does already."""
+        """SilenceTimer from now on, unless it does already."""
         if self._timer is None:
             self._left, self._part = LOOKS, seconds / LOOKS
             self._timer = self._loop.call_later(self._part, self._look)
@@ -54,10 +54,10 @@ class Watch:
 
 
 @asynccontextmanager
-async def patience(seconds: float) -> AsyncIterator[None]:
+async def silence_timeout(seconds: float) -> AsyncIterator[None]:
     """Raise TimeoutError where what is inside takes longer than `seconds` because of others."""
     async with asyncio.timeout(None) as scope:
-        watch = Watch(lambda: scope.reschedule(asyncio.get_running_loop().time()))
+        watch = SilenceTimer(lambda: scope.reschedule(asyncio.get_running_loop().time()))
         watch.begin(seconds)
         try:
             yield

@@ -9,7 +9,7 @@ from filters.identity.jwt import JwtSettings
 from filters.language import Problems, decoder_for
 from filters.policy import Context
 
-AUTHENTICATED = Context(beside={"jwt": JwtSettings(provider="corp")})
+AUTHENTICATED = Context(effective={"jwt": JwtSettings(provider="corp")})
 
 
 def _read(value: object) -> tuple[object, Problems]:

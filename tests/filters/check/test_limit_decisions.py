@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -30,8 +30,8 @@ from filters.rate_limit.server.service import RateLimits
 from filters.unary import Undoable
 from protos import limits_pb2
 
-ROUTE = one_call.Asked(
-    rules=("rate_limit:route/r",), plans=True, styles=("ietf",), looks_at=(), lease=False, strict=False
+ROUTE = one_call.LimitsQuestion(
+    rules=("rate_limit:route/r",), plans=True, styles=("ietf",), inputs=(), lease=False, strict=False
 )
 
 
@@ -52,12 +52,12 @@ class Hanging(Memory):
         return asyncio.get_running_loop().create_future()
 
 
-def asked(route: one_call.Asked = ROUTE, **headers: str) -> Any:
+def asked(route: one_call.LimitsQuestion = ROUTE, **headers: str) -> Any:
     found = external_auth_pb2.CheckRequest().attributes
     found.source.address.socket_address.address = "10.0.0.9"
     found.request.http.host = "shop.test"
     found.request.http.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
-    found.context_extensions.update({"route": "r", one_call.EXTENSION: json.dumps(asdict(route))})
+    found.context_extensions.update({"route": "r", one_call.EXTENSION: route.as_json()})
     return found
 
 
@@ -103,7 +103,7 @@ def test_without_a_word_of_envoy_the_address_is_that_of_the_connection() -> None
 
 
 def test_what_is_looked_at_is_what_the_policy_has_made_of_the_request() -> None:
-    route = replace(ROUTE, looks_at=("header:X-A", "header:x-b", "header:x-c", "header:host", "claim:no"))
+    route = replace(ROUTE, inputs=("header:X-A", "header:x-b", "header:x-c", "header:host", "claim:no"))
     request = asked(route, x_a="a", x_b="b", x_c="c")
     found = after_policy(route, request, allow({"X-B": "new"}, remove=["X-C"]))
     assert {name: value for name, value in found.items() if ":" in name} == {

@@ -194,7 +194,7 @@ def test_envoy_is_not_told_slow_hashes_and_the_policy_server_none_of_the_others(
     own = Consumer(basic_auth=ConsumerPassword(username="own", sha256="a" * 64))
     content = f"ann:{ANN}\nquick:{{SHA}}0DPiKuNIrrVmD8IUCuw1hQxNqZc=\n".encode()
     context = Context(
-        consumers={"own": own}, contents={FILE: content}, route="a", beside={"basic_auth": settings}
+        consumers={"own": own}, contents={FILE: content}, route="a", effective={"basic_auth": settings}
     )
     policy = BasicAuth()
     script = policy.http_filters([settings], context)[-1].config
@@ -209,7 +209,7 @@ def test_envoy_is_not_told_slow_hashes_and_the_policy_server_none_of_the_others(
 def test_without_slow_hashes_nobody_is_asked() -> None:
     settings = BasicAuthSettings(htpasswd=FILE)
     content = b"quick:{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc=\n"
-    context = Context(contents={FILE: content}, route="a", beside={"basic_auth": settings})
+    context = Context(contents={FILE: content}, route="a", effective={"basic_auth": settings})
     policy = BasicAuth()
     assert list(policy.rules([settings], context)) == []
     assert set(policy.on_route(settings, context).filter_configs) == {FILTER}

@@ -27,7 +27,7 @@ SETTINGS = OidcSettings(provider="corp")
 CONTEXT = Context(
     providers={"corp": Provider(jwks=JWKS, oidc=CLIENT), "plain": Provider(jwks=JWKS)},
     contents={JWKS: b'{"keys": [{"kty": "RSA"}]}', SESSION: b"s" * 32},
-    beside={"oidc": SETTINGS},
+    effective={"oidc": SETTINGS},
 )
 
 
@@ -44,7 +44,7 @@ def test_a_provider_needs_a_client_and_a_long_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("beside", "names"),
+    ("effective", "names"),
     [
         ({}, []),
         ({"jwt": JwtSettings(provider="plain")}, ["authorization"]),
@@ -54,9 +54,9 @@ def test_a_provider_needs_a_client_and_a_long_secret() -> None:
     ],
 )
 def test_another_credential_keeps_a_request_from_being_sent_to_log_in(
-    beside: dict[str, Any], names: list[str]
+    effective: dict[str, Any], names: list[str]
 ) -> None:
-    login = _login(replace(CONTEXT, beside={"oidc": SETTINGS, **beside}))
+    login = _login(replace(CONTEXT, effective={"oidc": SETTINGS, **effective}))
     assert [one.name for one in login.pass_through_matcher] == names
 
 

@@ -29,8 +29,8 @@ DAILY = Levels((("route/r", Limit(requests=1, per="day")),))
 PLANS = {"free": Plan(rate_limit=Limit(requests=5, per="day", by="header:x-team", on_error="deny"))}
 
 
-def here(*, forwards: bool = True, plans: dict[str, Plan] | None = None, **beside: Any) -> Context:
-    return Context(plans=plans or {}).on_route("r", beside, forwards=forwards)
+def here(*, forwards: bool = True, plans: dict[str, Plan] | None = None, **more: Any) -> Context:
+    return Context(plans=plans or {}).on_route("r", more, forwards=forwards)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_between_the_policy_and_the_limits_only_local_limits_stand() -> None:
 KEYS = {"a": Consumer(api_keys=tuple(KeyHash(sha256=f"{n:064x}") for n in range(MOST_KEYS + 1)))}
 
 
-def keys(plans: dict[str, Plan] | None = None, **beside: Any) -> Context:
-    everything = {"api_key": ApiKey.settings(), "rate_limit": DAILY, **beside}
+def keys(plans: dict[str, Plan] | None = None, **more: Any) -> Context:
+    everything = {"api_key": ApiKey.settings(), "rate_limit": DAILY, **more}
     return Context(consumers=KEYS, plans=plans or {}).on_route("r", everything, forwards=True)
 
 
@@ -114,11 +114,11 @@ def test_what_is_said_is_read() -> None:
         limit_headers=("ietf",),
         plans=PLANS,
     )
-    assert one_call.read(one_call.said(context)) == one_call.Asked(
+    assert one_call.decode(one_call.encode(context)) == one_call.LimitsQuestion(
         rules=("concurrency:route/r",),
         plans=True,
         styles=("ietf",),
-        looks_at=("header:x-team",),
+        inputs=("header:x-team",),
         lease=True,
         strict=True,
     )

@@ -30,20 +30,20 @@ KEY = ApiKey.settings()
 
 
 @pytest.mark.parametrize(
-    ("beside", "plans", "said"),
+    ("effective", "plans", "said"),
     [
         ({}, PLANS, "nobody is identified here"),
         ({"api_key": KEY}, {}, "no limits of consumers apply here"),
         ({"api_key": KEY, "ext_authz": ExtAuthzSettings(grpc="a")}, PLANS, "'ext_authz' is answered"),
     ],
 )
-def test_mistakes(beside: dict[str, object], plans: dict[str, Plan], said: str) -> None:
-    found = list(Usage().check(True, Context(plans=plans, route="a", beside=beside)))
+def test_mistakes(effective: dict[str, object], plans: dict[str, Plan], said: str) -> None:
+    found = list(Usage().check(True, Context(plans=plans, route="a", effective=effective)))
     assert [one.message.startswith(said) for one in found] == [True]
 
 
 def test_it_stands_beside_a_credential_and_a_plan() -> None:
-    context = Context(plans=PLANS, route="a", beside={"api_key": KEY})
+    context = Context(plans=PLANS, route="a", effective={"api_key": KEY})
     assert not list(Usage().check(True, context))
     assert Usage().on_route(True, context).filter_configs
     assert not Usage().on_route(False, context).filter_configs

@@ -9,7 +9,7 @@ from typing import Any
 from filters import POLICIES
 from filters.language import INVALID, Decoder, Path, Problem, Problems, decoder_for
 from filters.language.options import OFF
-from filters.language.problems import did_you_mean, shown
+from filters.language.problems import did_you_mean, short_repr
 from filters.policy import Levels, Policy
 
 PLANNED = frozenset(
@@ -43,14 +43,16 @@ class Policies(Mapping[str, Any]):
     @property
     def answering(self) -> str | None:
         """The policy that answers requests itself, so that the route needs no action."""
-        found = (key for key, value in self.items() if by_key()[key].answers and value and value is not OFF)
+        found = (key for key, value in self.items() if by_key()[key].responds and value and value is not OFF)
         return next(found, None)
 
     @staticmethod
     def decode_value(value: Any, path: Path, problems: Problems) -> Any:
         """Read one mapping of policies (the decoder's hook for this type)."""
         if not isinstance(value, dict):
-            problems.append(Problem(path=path, message="expected a mapping of policies", value=shown(value)))
+            problems.append(
+                Problem(path=path, message="expected a mapping of policies", value=short_repr(value))
+            )
             return INVALID
         before = len(problems)
         decoders = _decoders()
@@ -104,7 +106,7 @@ def merge(*levels: tuple[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {
         key: merged[key]
         for key in sorted(merged, key=_position)
-        if merged[key] is not OFF or by_key()[key].implied
+        if merged[key] is not OFF or by_key()[key].on_by_default
     }
 
 

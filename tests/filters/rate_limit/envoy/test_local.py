@@ -72,8 +72,8 @@ def test_figures_are_told_by_names_that_formats_and_expressions_can_hold() -> No
 def test_what_holds_without_an_upstream_is_what_envoy_counts() -> None:
     own, asked = Limit(requests=1, per="day", scope="local"), Limit(requests=1, per="day")
     policy = RateLimit()
-    assert (policy.unforwarded(own), policy.unforwarded(asked)) == (own, None)
-    assert policy.unforwarded((own, asked)) == (own,)
+    assert (policy.for_local_answers(own), policy.for_local_answers(asked)) == (own, None)
+    assert policy.for_local_answers((own, asked)) == (own,)
     levels = Levels((("gateway", asked), ("route/a", (own, asked))))
-    assert policy.unforwarded(levels) == Levels((("route/a", (own,)),))
-    assert policy.unforwarded(Levels((("gateway", asked),))) is None
+    assert policy.for_local_answers(levels) == Levels((("route/a", (own,)),))
+    assert policy.for_local_answers(Levels((("gateway", asked),))) is None
