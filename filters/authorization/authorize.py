@@ -15,6 +15,7 @@ from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
 from envoy.type.matcher.v3 import metadata_pb2, number_pb2, regex_pb2, string_pb2, value_pb2
 
 from filters.authorization import cel
+from filters.authorization.cel_types import Type
 from filters.language import Mistake, option
 from filters.model import claims
 from filters.model.identity import NAMESPACE
@@ -29,8 +30,6 @@ OVERRIDES = ("x-http-method", "x-http-method-override", "x-method-override")
 """Headers by which some frameworks take another method than the gateway saw."""
 Wanted = bool | float | str
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
-_IDENTITY = ("claims", "consumer", "plan", "user", "provider")
-_ATTRIBUTES = ("request", "source", "destination", "connection")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +69,7 @@ class Rule:
             yield from _check_claim(claim, wanted)
         if self.when is not None:
             try:
-                cel.parse(self.when, NAMES)
+                CONDITIONS.parse(self.when)
             except Mistake as mistake:
                 yield Mistake(mistake.message, mistake.remedy, path=("when",), value=self.when)
 
@@ -102,12 +101,55 @@ def _identity(name: str) -> cel.Expr:
     return cel.select(cel.call("_[_]", metadata, cel.literal(NAMESPACE)), name)
 
 
-NAMES: cel.Names = {
-    **{name: partial(_identity, name) for name in _IDENTITY},
-    "authenticated_by": partial(_identity, "method"),
-    **{name: partial(cel.variable, name) for name in _ATTRIBUTES},
+def _who(key: str, type_: Type = "string") -> cel.Variable:
+    """A value that authentication left under a key of its metadata; absent if it left none."""
+    return cel.Variable(type=type_, expression=partial(_identity, key), absent=True)
+
+
+def _attribute(name: str, fields: Mapping[str, Type]) -> cel.Variable:
+    return cel.Variable(type=fields, expression=partial(cel.variable, name))
+
+
+_PEER: Mapping[str, Type] = {"address": "string", "port": "int"}
+VARIABLES: Mapping[str, cel.Variable] = {
+    "claims": _who("claims", "any"),
+    "consumer": _who("consumer"),
+    "plan": _who("plan"),
+    "user": _who("user"),
+    "provider": _who("provider"),
+    "authenticated_by": _who("method"),
+    "request": _attribute(
+        "request",
+        {
+            **dict.fromkeys(
+                ("path", "url_path", "host", "scheme", "method", "referer", "useragent"), "string"
+            ),
+            **dict.fromkeys(("id", "protocol", "query"), "string"),
+            "headers": "strings",
+            "time": "timestamp",
+            "duration": "duration",
+            **dict.fromkeys(("size", "total_size", "headers_bytes"), "int"),
+        },
+    ),
+    "source": _attribute("source", _PEER),
+    "destination": _attribute("destination", _PEER),
+    "connection": _attribute(
+        "connection",
+        {
+            "id": "int",
+            "mtls": "bool",
+            **dict.fromkeys(("requested_server_name", "tls_version"), "string"),
+            **dict.fromkeys(("subject_local_certificate", "subject_peer_certificate"), "string"),
+            **dict.fromkeys(("uri_san_local_certificate", "uri_san_peer_certificate"), "string"),
+            **dict.fromkeys(("dns_san_local_certificate", "dns_san_peer_certificate"), "string"),
+            **dict.fromkeys(("sha256_peer_certificate_digest", "transport_failure_reason"), "string"),
+            "termination_details": "string",
+        },
+    ),
 }
-"""The variables of `when`."""
+"""The variables of `when`. Envoy's attributes are those of
+https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/advanced/attributes."""
+CONDITIONS = cel.Conditions(VARIABLES)
 
 
 def _metadata(path: Iterable[str], value: value_pb2.ValueMatcher) -> pb.Principal:
@@ -175,7 +217,7 @@ def rbac_policy(rule: Rule) -> pb.Policy:
     who = pb.Principal(and_ids=pb.Principal.Set(ids=principals)) if principals else pb.Principal(any=True)
     result = pb.Policy(permissions=[_permission(rule)], principals=[who])
     if rule.when is not None:
-        result.condition.CopyFrom(cel.parse(rule.when, NAMES))
+        result.condition.CopyFrom(CONDITIONS.parse(rule.when))
     return result
 
 

@@ -1,101 +1,70 @@
-"""CEL: conditions as a person writes them, parsed into what Envoy evaluates (the language of cel-spec, langdef.md).
+"""CEL: conditions as a person writes them, compiled into the syntax tree that Envoy's RBAC filter evaluates.
 
+The official compiler (https://github.com/cel-expr/cel-python) parses a condition and checks its types. Our own part is the
+variables and their types, the part of CEL that Envoy evaluates, and the error messages.
 Envoy evaluates no macros but `has`: loops over lists are for the policy server.
 """
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import re2
+from cel.expr import checked_pb2, syntax_pb2
 from google.api.expr.v1alpha1 import syntax_pb2 as pb
+from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 
+from filters.authorization.cel_mistakes import (
+    ERROR,
+    FUNCTIONS,
+    METHODS,
+    NAME,
+    NO_FIELD,
+    NUMBERS,
+    PRESENT,
+    at,
+    explained,
+    offset_of,
+    too_deep,
+    unknown_call,
+)
+from filters.authorization.cel_types import Type, environment
 from filters.language import Mistake
 from filters.language.problems import did_you_mean
 
-_TOKEN = re.compile(
-    r"""(?P<space>\s+)
-    |(?P<string>[rR]?(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))
-    |(?P<double>\d+\.\d+(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+)
-    |(?P<int>0x[0-9a-fA-F]+|\d+)(?P<unsigned>[uU]?)
-    |(?P<name>[A-Za-z_]\w*)
-    |(?P<sign>\|\||&&|==|!=|<=|>=|[-+*/%!<>?:.,()\[\]{}])""",
-    re.VERBOSE,
-)
-_LEVELS: tuple[Mapping[str, str], ...] = (
-    {"||": "_||_"},
-    {"&&": "_&&_"},
-    {"<": "_<_", "<=": "_<=_", ">": "_>_", ">=": "_>=_", "==": "_==_", "!=": "_!=_", "in": "@in"},
-    {"+": "_+_", "-": "_-_"},
-    {"*": "_*_", "/": "_/_", "%": "_%_"},
-)
-"""Binary operators from weak to strong, with the functions that they call."""
-METHODS = frozenset(["contains", "startsWith", "endsWith", "matches", "size"])
-FUNCTIONS = frozenset(["size", "int", "uint", "double", "timestamp", "duration"])
-_QUIET = re2.Options()
-_QUIET.log_errors = False
+JOINS = frozenset(["add_string", "add_bytes", "add_list"])
+"""Overloads of `+` that Envoy does not have."""
 LONGEST = 2000
 DEEPEST = 24
 """Nested expressions: Envoy reads messages that are at most 100 deep, and each expression is two, and what is around them in a static bootstrap is some 40."""
-
+LARGEST_PROGRAM = 100
+"""Instructions of a regular expression: of a larger one Envoy evaluates no `matches`, whatever its runtime says of others."""
+_QUIET = re2.Options()
+_QUIET.log_errors = False
 Expr = Any
 """A google.api.expr.v1alpha1.Expr; its package comes without types."""
-Names = Mapping[str, Callable[[], Expr]]
-"""What a variable stands for."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
-    text: str
-    at: int
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """What conditions may use: its type, and the expression that it stands for in Envoy.
+
+    One that may be `absent` can be the argument of `has()`.
+    """
+
+    type: Type
+    expression: Callable[[], Expr]
+    absent: bool = False
 
 
-def parse(text: str, names: Names) -> Expr:
-    """The expression. Raises Mistake, which says the column, for what is no CEL or knows no such name."""
-    if len(text) > LONGEST:
-        raise Mistake(f"a condition has at most {LONGEST} letters", "split it, or use ext_authz")
-    parser = _Parser(text, _tokens(text), names)
-    try:
-        result = parser.expression()
-    except DecodeError:  # from protobuf itself, for a message of more than 100 levels
-        raise _too_deep() from None
-    if parser.here.kind != "end":
-        parser.fail(f"'{parser.here.text}' is not expected here")
-    if _depth(result) > DEEPEST:
-        raise _too_deep()
-    for number, node in enumerate(_nodes(result), 1):
-        node.id = number
-    return result
-
-
-def _too_deep() -> Mistake:
-    return Mistake("the condition is nested too deeply", "write it flatter, or use ext_authz")
-
-
-def _tokens(text: str) -> list[_Token]:
-    tokens, at = [], 0
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            raise Mistake(f"column {at + 1}: '{text[at]}' is not CEL", "see cel.dev for the language")
-        kind = match.lastgroup or ""
-        if match["int"] is not None:
-            kind = "uint" if match["unsigned"] else "int"
-        if kind != "space":
-            tokens.append(_Token(kind, match[0], at))
-        at = match.end()
-    return [*tokens, _Token("end", "", at)]
-
-
-def call(function: str, *arguments: Expr, target: Expr | None = None) -> Expr:
-    """A call of a function, or of a method of `target`."""
-    return pb.Expr(call_expr=pb.Expr.Call(target=target, function=function, args=arguments))
+def call(function: str, *arguments: Expr) -> Expr:
+    """A call of a function."""
+    return pb.Expr(call_expr=pb.Expr.Call(function=function, args=arguments))
 
 
 def select(operand: Expr, *path: str) -> Expr:
@@ -115,190 +84,152 @@ def literal(value: str) -> Expr:
     return pb.Expr(const_expr=pb.Constant(string_value=value))
 
 
-@dataclass(slots=True)
-class _Parser:
-    text: str
-    tokens: list[_Token]
-    names: Names
-    at: int = 0
-    depth: int = field(default=0)
+class Conditions:
+    """Compiles conditions over these variables."""
+
+    def __init__(self, variables: Mapping[str, Variable]) -> None:
+        self._variables = variables
+
+    def parse(self, text: str) -> Expr:
+        """The expression. Raises Mistake, with the column, for what is no CEL or what Envoy does not evaluate."""
+        if len(text) > LONGEST:
+            raise Mistake(f"a condition has at most {LONGEST} letters", "split it, or use ext_authz")
+        if (found := re.search(r"[\ud800-\udfff\0]", text)) is not None:
+            raise at(text, found.start(), "this is no letter", "remove it")
+        if PRESENT in text:
+            raise at(text, text.index(PRESENT), f"there is no '{PRESENT}'", self._nearest(PRESENT))
+        text, compiled = self._compiled(text)
+        result = pb.Expr.FromString(compiled.expr.SerializeToString())
+        for node in _nodes(result):
+            self._put_in(node, _Node(node, text, compiled))
+        if _depth(result) > DEEPEST:
+            raise too_deep()
+        for number, node in enumerate(_nodes(result), 1):
+            node.id = number
+        return result
 
     @property
-    def here(self) -> _Token:
-        return self.tokens[self.at]
+    def _types(self) -> Mapping[str, Type]:
+        return {name: one.type for name, one in self._variables.items()}
 
-    def fail(self, message: str, remedy: str = "") -> NoReturn:
-        raise Mistake(f"column {self.here.at + 1}: {message}", remedy or "see cel.dev for the language")
+    @cached_property
+    def _environment(self) -> Any:
+        return environment({**self._types, PRESENT: "any"})
 
-    def take(self, *texts: str) -> str | None:
-        """The next token's text, if it is one of these."""
-        token = self.here
-        if token.kind in ("sign", "name") and token.text in texts:
-            self.at += 1
-            return token.text
-        return None
+    def _compiled(self, text: str) -> tuple[str, Any]:
+        """The text with `__present.` in each `has(NAME)`, and its CheckedExpr or ParsedExpr. Raises Mistake."""
+        try:
+            compiled = self._environment.compile(text)
+        except RuntimeError as error:
+            found = tuple(ERROR.finditer(str(error)))
+            others = [one for one in found if NUMBERS.fullmatch(one["message"]) is None]
+            if found and not others:
+                return text, _unpacked(self._environment.compile(text, disable_check=True))
+            return self._compiled(self._mended(text, others, str(error)))
+        if (kind := compiled.return_type().name()) not in ("BOOL", "DYN"):
+            message = f"the condition is of type {kind.lower()}, and not true or false"
+            raise Mistake(message, "compare it with a value")
+        return text, _unpacked(compiled)
 
-    def need(self, text: str) -> None:
-        if self.take(text) is None:
-            found = f"'{self.here.text}'" if self.here.text else "the end"
-            self.fail(f"'{text}' is expected, not {found}")
+    def _mended(self, text: str, found: Sequence[re.Match[str]], error: str) -> str:
+        """The text with one more `__present.`. Raises Mistake if that is not what its first error is about."""
+        if "recursion" in error:
+            raise too_deep()
+        if not found:
+            raise Mistake(error.splitlines()[0], "see cel.dev for the language")
+        first = found[0]
+        offset = offset_of(text, int(first["line"]), int(first["column"]))
+        name = NAME.match(text, offset)
+        if first["message"] != NO_FIELD or name is None or not self._may_be_absent(name[0]):
+            raise explained(text, offset, first["message"], self._types)
+        return f"{text[:offset]}{PRESENT}.{text[offset:]}"
 
-    def expression(self) -> Expr:
-        self.depth += 1
-        if self.depth > DEEPEST:
-            self.fail("this is nested too deeply")
-        result = self.binary(0)
-        if self.take("?"):
-            yes = self.binary(0)
-            self.need(":")
-            result = call("_?_:_", result, yes, self.expression())
-        self.depth -= 1
-        return result
+    def _may_be_absent(self, name: str) -> bool:
+        return name in self._variables and self._variables[name].absent
 
-    def binary(self, level: int) -> Expr:
-        if level == len(_LEVELS):
-            return self.unary()
-        result = self.binary(level + 1)
-        if level < 2:
-            ((chained, function),) = _LEVELS[level].items()
-            operands = [result]
-            while self.take(chained):
-                operands.append(self.binary(level + 1))
-            return _balanced(function, operands)
-        while sign := self.take(*_LEVELS[level]):
-            other = self.binary(level + 1)
-            if sign == "+" and any(_is_text(one) or one.HasField("list_expr") for one in (result, other)):
-                self.fail("Envoy joins no texts and no lists", "compare the parts one by one")
-            result = call(_LEVELS[level][sign], result, other)
-        return result
+    def _put_in(self, node: Expr, source: _Node) -> None:
+        """Put what a variable stands for in its place. Raises Mistake for what Envoy does not evaluate."""
+        match node.WhichOneof("expr_kind"):
+            case "ident_expr" if node.ident_expr.name != PRESENT:  # its field says what is meant
+                if node.ident_expr.name not in self._variables:
+                    raise source.mistake(
+                        f"there is no '{node.ident_expr.name}'", self._nearest(node.ident_expr.name)
+                    )
+                node.CopyFrom(self._variables[node.ident_expr.name].expression())
+            case "select_expr" if node.select_expr.operand.ident_expr.name == PRESENT:
+                node.CopyFrom(self._variables[node.select_expr.field].expression())
+                node.select_expr.test_only = True
+            case "call_expr":
+                _check_call(node.call_expr, source)
+            case "comprehension_expr":
+                raise unknown_call(source.text, source.offset - len(source.word), source.word)
+            case "struct_expr":
+                raise source.mistake("Envoy makes no mappings", "compare the parts one by one")
 
-    def unary(self) -> Expr:
-        signs = []
-        while sign := self.take("!", "-"):
-            signs.append(sign)
-        result = self.member()
-        for sign in reversed(signs):
-            result = call(f"{sign}_", result)
-        return result
-
-    def member(self) -> Expr:
-        result = self.primary()
-        while sign := self.take(".", "["):
-            if sign == "[":
-                result = call("_[_]", result, self.expression())
-                self.need("]")
-                continue
-            name = self.name("a field's name")
-            if self.take("("):
-                if name not in METHODS:
-                    self.fail(f"Envoy has no method '{name}'", did_you_mean(name, METHODS))
-                result = call(name, *self.method_arguments(name), target=result)
-            else:
-                result = select(result, name)
-        return result
-
-    def method_arguments(self, name: str) -> list[Expr]:
-        """The arguments of a method: `size` has none, all others have a text, and RE2 must take that of `matches`."""
-        at = self.at
-        found = self.arguments(")")
-        if len(found) != (0 if name == "size" else 1):
-            self.at = at
-            self.fail(f"{name}() takes {'nothing' if name == 'size' else 'one text'}")
-        if name == "matches" and _is_text(found[0]):
-            try:
-                re2.compile(found[0].const_expr.string_value, _QUIET)
-            except re2.error:
-                self.at = at
-                self.fail("RE2 does not take this expression")
-        return found
-
-    def name(self, what: str) -> str:
-        if self.here.kind != "name":
-            self.fail(f"{what} is expected")
-        self.at += 1
-        return self.tokens[self.at - 1].text
-
-    def arguments(self, end: str) -> list[Expr]:
-        result: list[Expr] = []
-        while self.take(end) is None:
-            if result:
-                self.need(",")
-            result.append(self.expression())
-        return result
-
-    def primary(self) -> Expr:
-        token = self.here
-        if token.kind in ("string", "double", "int", "uint"):
-            self.at += 1
-            return pb.Expr(const_expr=_constant(token))
-        if self.take("("):
-            result = self.expression()
-            self.need(")")
-            return result
-        if self.take("["):
-            return pb.Expr(list_expr=pb.Expr.CreateList(elements=self.arguments("]")))
-        name = self.name("a value")
-        if name in ("true", "false"):
-            return pb.Expr(const_expr=pb.Constant(bool_value=name == "true"))
-        if name == "null":
-            return pb.Expr(const_expr=pb.Constant(null_value=0))
-        if self.take("("):
-            return self.function(name)
-        if name not in self.names:
-            self.at -= 1
-            self.fail(f"there is no '{name}'", did_you_mean(name, self.names))
-        return self.names[name]()
-
-    def function(self, name: str) -> Expr:
-        if name == "has":
-            (asked,) = self.arguments(")")[:1] or [pb.Expr()]
-            if not asked.HasField("select_expr"):
-                self.fail("has() takes a field, such as has(claims.department)")
-            asked.select_expr.test_only = True
-            return asked
-        if name not in FUNCTIONS:
-            self.fail(f"Envoy has no function '{name}'", did_you_mean(name, FUNCTIONS))
-        return call(name, *self.arguments(")"))
+    def _nearest(self, name: str) -> str:
+        return did_you_mean(name, self._variables)
 
 
-def _is_text(node: Expr) -> bool:
-    return bool(node.HasField("const_expr") and node.const_expr.HasField("string_value"))
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A node of the syntax tree, with the text that it is of."""
+
+    node: Expr
+    text: str
+    compiled: Any
+
+    @property
+    def offset(self) -> int:
+        return int(self.compiled.source_info.positions.get(self.node.id, 0))
+
+    @property
+    def word(self) -> str:
+        """The name that ends here: a call is at its parenthesis."""
+        return re.findall(r"\w*", self.text[: self.offset])[-2] if self.offset else ""
+
+    @property
+    def overloads(self) -> frozenset[str]:
+        """The functions that a call may be, by the types of its arguments; none if types were not checked."""
+        if not isinstance(self.compiled, checked_pb2.CheckedExpr):
+            return frozenset()
+        return frozenset(self.compiled.reference_map[self.node.id].overload_id)
+
+    def mistake(self, message: str, remedy: str = "") -> Mistake:
+        return at(self.text, self.offset, message, remedy)
 
 
-def _balanced(function: str, operands: list[Expr]) -> Expr:
-    """A chain of && or ||, which are associative, as a tree that is not deeper than need be."""
-    if len(operands) == 1:
-        return operands[0]
-    half = (len(operands) + 1) // 2
-    return call(function, _balanced(function, operands[:half]), _balanced(function, operands[half:]))
-
-
-def _constant(token: _Token) -> pb.Constant:
-    match token.kind:
-        case "double":
-            return pb.Constant(double_value=float(token.text))
-        case "uint":
-            return pb.Constant(uint64_value=_whole(token, token.text[:-1], 2**64 - 1))
-        case "int":
-            return pb.Constant(int64_value=_whole(token, token.text, 2**63 - 1))
-        case _:
-            return pb.Constant(string_value=_unquoted(token))
-
-
-def _whole(token: _Token, digits: str, largest: int) -> int:
-    number = int(digits, 0) if len(digits) < 40 else largest + 1
-    if number > largest:
-        raise Mistake(f"column {token.at + 1}: the number is too large", f"write one of at most {largest}")
-    return number
-
-
-def _unquoted(token: _Token) -> str:
+def _unpacked(compiled: Any) -> Any:
+    """The cel.expr.CheckedExpr or ParsedExpr of what was compiled. Raises Mistake."""
+    packed = any_pb2.Any.FromString(compiled.serialize())
+    kind = (
+        checked_pb2.CheckedExpr
+        if packed.TypeName() == checked_pb2.CheckedExpr.DESCRIPTOR.full_name
+        else syntax_pb2.ParsedExpr
+    )
     try:
-        value: str = ast.literal_eval(token.text)
-        value.encode()
-    except (SyntaxError, ValueError):
-        raise Mistake(f"column {token.at + 1}: the string is malformed", "mend its escapes") from None
-    return value
+        return kind.FromString(packed.value)
+    except DecodeError:  # of protobuf, which reads messages that are at most 100 deep
+        raise too_deep() from None
+
+
+def _check_call(call: Any, source: _Node) -> None:
+    """Raise Mistake for a call of what Envoy does not have."""
+    name = call.function
+    if name == "_+_" and frozenset() < source.overloads <= JOINS:
+        raise source.mistake("Envoy joins no texts and no lists", "compare the parts one by one")
+    if not name.isidentifier() or name.startswith("_"):
+        return  # an operator
+    known = METHODS if call.HasField("target") else FUNCTIONS
+    if name not in known:
+        raise unknown_call(source.text, source.offset - len(name), name)
+    if name == "matches" and call.args[0].const_expr.HasField("string_value"):
+        try:
+            size = re2.compile(call.args[0].const_expr.string_value, _QUIET).programsize
+        except re2.error:
+            raise source.mistake("RE2 does not take this expression") from None
+        if size > LARGEST_PROGRAM:
+            message = f"RE2 makes {size} instructions of this expression, and Envoy evaluates at most {LARGEST_PROGRAM}"
+            raise source.mistake(message, "write a shorter one, with fewer repetitions and classes")
 
 
 def _inner(expression: Expr) -> list[Expr]:

@@ -103,6 +103,18 @@ def test_every_golden_file_has_its_input(request: pytest.FixtureRequest) -> None
     assert orphans == []
 
 
+def test_a_condition_is_only_where_envoy_evaluates_it() -> None:
+    """RBAC has two fields for a condition; Envoy ignores `checked_condition`, so that it would refuse nobody."""
+    conditions = 0
+    for name in NAMES:
+        snapshot = _compiled(name).snapshot
+        for type_ in snapshot:
+            text = json.dumps([readable(type_, one) for one in snapshot[type_].values()])
+            assert "checked_condition" not in text
+            conditions += text.count('"condition": {')
+    assert conditions
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_translating_again_after_another_gateway_gives_the_same_bytes(name: str) -> None:
     compiler = Compiler({})
