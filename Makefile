@@ -49,9 +49,8 @@ fuzz: $(READY) ## look for input that breaks the gRPC server, for SECONDS (60)
 golden: $(READY) ## rewrite the golden files and prune what no input claims
 	$(BIN)/python -m pytest tests/translate tests/test_docs.py --update-golden
 
-docs: $(READY) ## write the schema and the reference of the language again
-	$(BIN)/xds schema > docs/reference/schema.json
-	$(BIN)/xds schema --format markdown > docs/reference/language.md
+docs: $(READY) ## write the pages of docs/reference again that are made from the code
+	$(BIN)/python -m docs.generate
 
 pictures: ## draw the pictures of docs/pictures/ again from their DOT texts (needs Graphviz)
 	@command -v dot >/dev/null || { echo "dot is missing; install Graphviz, on Debian with: apt-get install graphviz"; exit 1; }

@@ -7,10 +7,15 @@ import re
 from pathlib import Path
 
 import pytest
+from envoy.extensions.access_loggers.stream.v3 import stream_pb2
+from prometheus_client import CollectorRegistry
 
-from filters import POLICIES
-from filters.reasons import BY_STATUS, OTHER, REASONS
+from docs import generate
+from tests.support.flags import shown
 from xds_server.cli.main import COMMANDS
+from xds_server.serving.metrics import Metrics
+from xds_server.serving.store import Store
+from xds_server.translate.access_log import access_log
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -18,28 +23,43 @@ PAGES = sorted(
 )
 
 
-def _rows() -> list[str]:
-    policies = [reason for policy in POLICIES for reason in policy.reasons]
-    named = {reason.name: (reason.status, reason.title) for reason in (*policies, *REASONS)}
-    for status, name, title in BY_STATUS:
-        named.setdefault(name, (status, title))
-    named.setdefault(OTHER[0], (None, OTHER[1]))
-    return [
-        f"| `{name}` | {status or 'as Envoy chose'} | {title} |"
-        for name, (status, title) in sorted(named.items())
-    ]
-
-
-def test_the_table_of_reasons_is_current(request: pytest.FixtureRequest) -> None:
-    page = ROOT / "docs" / "reference" / "errors.md"
-    text = page.read_text()
-    begin = "| reason | status | title |\n|---|---|---|\n"
-    head, _, rest = text.partition(begin)
-    rows, _, tail = rest.partition("\n\n")
+@pytest.mark.parametrize("name", generate.PAGES)
+def test_a_page_that_is_made_from_the_code_is_current(name: str, request: pytest.FixtureRequest) -> None:
+    page = generate.FOLDER / name
     if request.config.getoption("--update-golden"):
-        page.write_text(head + begin + "\n".join(_rows()) + "\n\n" + tail)
-        return
-    assert rows.splitlines() == _rows(), "run: make golden"
+        page.write_text(generate.PAGES[name]())
+    assert page.read_text() == generate.PAGES[name](), "run: make docs"
+
+
+def test_every_field_of_the_access_log_is_shown() -> None:
+    written = access_log().typed_config
+    log = stream_pb2.StdoutAccessLog.FromString(written.value)
+    page = (generate.FOLDER / "access-log.md").read_text()
+    assert len(log.log_format.json_format.fields) == page.count("\n| `")
+    for name in log.log_format.json_format.fields:
+        assert f"| `{name}` |" in page
+
+
+def test_every_metric_of_a_running_server_is_shown() -> None:
+    registry = CollectorRegistry()
+    Metrics(Store(), registry)
+    page = (generate.FOLDER / "metrics.md").read_text()
+    for family in registry.collect():
+        assert f"| `{family.name}{'_total' if family.type == 'counter' else ''}` |" in page
+
+
+COMMAND = re.compile(rf"\bxds ({'|'.join(COMMANDS)})\b([^`\n]*)")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [one for one in PAGES if one.name != "CHANGELOG.md"],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_a_command_that_a_page_shows_has_flags_that_the_help_shows(page: Path) -> None:
+    for name, rest in COMMAND.findall(page.read_text()):
+        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest.partition("#")[0]):
+            assert flag in shown(name), f"{page}: xds {name} {flag}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -70,13 +70,15 @@ class Authorization:
         self._clock = clock
         decisions = Counter(
             "xds_policy_decisions",
-            "Decisions by policy and outcome",
+            "Decisions of the service behind Envoy's ext_authz filters. outcome of a policy in Python: allowed, "
+            "denied, failed (it raised), timeout, busy or missing; of api_key: found or unknown; of basic_auth: "
+            "found, wrong, busy or missing; of usage: told, denied or failed.",
             ["policy", "outcome"],
             registry=registry,
         )
         seconds = Histogram(
             "xds_policy_seconds",
-            "How long policies took",
+            "Seconds that a policy in Python took.",
             ["policy"],
             registry=registry,
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.flags import shown
 from xds_server.cli.flags import FORMS
 from xds_server.cli.main import COMMANDS, main, parser
 
@@ -39,14 +40,6 @@ FORMER = [
 
 def parsed(command: str, *words: str) -> argparse.Namespace:
     return parser(command).parse_args([command, *NEEDED[command], *words])
-
-
-def shown(command: str) -> dict[str, argparse.Action]:
-    """The flags that the help shows."""
-    commands = next(one for one in parser(command)._actions if isinstance(one.choices, dict))
-    assert isinstance(commands.choices, dict)
-    actions = commands.choices[command]._actions
-    return {name: one for one in actions if one.help != argparse.SUPPRESS for name in one.option_strings}
 
 
 @pytest.mark.parametrize(

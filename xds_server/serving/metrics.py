@@ -47,24 +47,30 @@ class Metrics:
         self.registry = registry or CollectorRegistry()
         self._store = store
         self._streams: dict[int, tuple[str, str]] = {}
-        self._connected = self._gauge("connected_streams", "Open streams of clients", "group", "protocol")
-        self._pushes = self._counter("pushes", "Responses sent", "type")
-        self._resources_sent = self._counter("pushed_resources", "Resources in responses sent", "type")
-        self._removed = self._counter("removed_resources", "Removals in responses sent", "type")
-        self._size = self._histogram("push_size_bytes", "Size of a response", _BYTES)
-        self._acks = self._counter("acks", "Responses that clients accepted", "type")
-        self._rejects = self._counter("rejects", "Responses that clients rejected", "type")
+        self._connected = self._gauge(
+            "connected_streams", "Open streams of xDS clients.", "group", "protocol"
+        )
+        self._pushes = self._counter("pushes", "Responses sent to xDS clients.", "type")
+        self._resources_sent = self._counter("pushed_resources", "Resources in the responses sent.", "type")
+        self._removed = self._counter("removed_resources", "Removed resources in the responses sent.", "type")
+        self._size = self._histogram("push_size_bytes", "Bytes of one response, before HTTP/2.", _BYTES)
+        self._acks = self._counter("acks", "Responses that clients accepted (ACK).", "type")
+        self._rejects = self._counter("rejects", "Responses that clients rejected (NACK).", "type")
         self._ack_latency = self._histogram(
-            "ack_latency_seconds", "From a response to its acceptance", _SECONDS
+            "ack_latency_seconds", "Seconds from sending a response to its ACK.", _SECONDS
         )
         self._convergence = self._histogram(
-            "convergence_seconds", "From the publication of a snapshot to its acceptance", _SECONDS
+            "convergence_seconds", "Seconds from publishing a snapshot to its ACK.", _SECONDS
         )
-        self._overdue = self._counter("overdue", "Times that make before break stopped waiting", "group")
-        self._published = self._counter("publications", "Snapshots published", "group")
-        self._resources = self._gauge("resources", "Resources served", "group", "type")
-        self._bytes = self._gauge("resource_bytes", "Size of the resources served", "group", "type")
-        self._quarantined = self._gauge("quarantined_resources", "Rejected resources held back", "group")
+        self._overdue = self._counter(
+            "overdue", "Times that make-before-break stopped waiting for an ACK.", "group"
+        )
+        self._published = self._counter("publications", "Snapshots published.", "group")
+        self._resources = self._gauge("resources", "Resources served.", "group", "type")
+        self._bytes = self._gauge("resource_bytes", "Bytes of the resources served.", "group", "type")
+        self._quarantined = self._gauge(
+            "quarantined_resources", "Rejected resources that are held back.", "group"
+        )
         self._types: dict[ResourceType, _OfType] = {}
         self._unknown = self._labelled("unknown")
 

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import (
     address_pb2,
     config_source_pb2,
     extension_pb2,
     protocol_pb2,
-    substitution_format_string_pb2,
 )
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
-from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from envoy.extensions.filters.listener.proxy_protocol.v3 import proxy_protocol_pb2
 from envoy.extensions.filters.network.connection_limit.v3 import connection_limit_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
-from google.protobuf import struct_pb2
 
 from filters import body_limit
 from filters.error_overrides import ErrorOverride
-from filters.model.identity import NAMESPACE
 from filters.policy import HttpFilter
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.raw import merged
 from xds_server.translate import local_replies, names, routes, stand_ins, tls
+from xds_server.translate.access_log import access_log
 from xds_server.translate.protobuf import ads, boolean, duration, packed, uint32
 
 HCM = "envoy.filters.network.http_connection_manager"
@@ -52,28 +48,6 @@ _UNDERSCORES = {
     "reject": protocol_pb2.HttpProtocolOptions.REJECT_REQUEST,
     "drop": protocol_pb2.HttpProtocolOptions.DROP_HEADER,
     "allow": protocol_pb2.HttpProtocolOptions.ALLOW,
-}
-ACCESS_LOG = {
-    "time": "%START_TIME%",
-    "method": "%REQ(:METHOD)%",
-    "host": "%REQ(:AUTHORITY)%",
-    "path": "%REQ(:PATH)%",
-    "protocol": "%PROTOCOL%",
-    "status": "%RESPONSE_CODE%",
-    "reason": "%RESP(X-GATEWAY-REASON)%",
-    "details": "%RESPONSE_CODE_DETAILS%",
-    "flags": "%RESPONSE_FLAGS%",
-    "route": "%ROUTE_NAME%",
-    "upstream": "%UPSTREAM_CLUSTER%",
-    "endpoint": "%UPSTREAM_HOST%",
-    "duration_ms": "%DURATION%",
-    "bytes_received": "%BYTES_RECEIVED%",
-    "bytes_sent": "%BYTES_SENT%",
-    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
-    "consumer": f"%DYNAMIC_METADATA({NAMESPACE}:consumer)%",
-    "plan": f"%DYNAMIC_METADATA({NAMESPACE}:plan)%",
-    "authenticated_by": f"%DYNAMIC_METADATA({NAMESPACE}:method)%",
-    "request_id": "%REQ(X-REQUEST-ID)%",
 }
 
 
@@ -192,7 +166,7 @@ def _connection_manager(
         ],
     )
     if listener.access_log:
-        manager.access_log.append(_access_log())
+        manager.access_log.append(access_log())
     return manager
 
 
@@ -268,13 +242,3 @@ def _own_filters(listener: Listener) -> Iterator[hcm_pb2.HttpFilter]:
     yield hcm_pb2.HttpFilter(name=routes.STATEFUL_SESSION, typed_config=session, disabled=True)
     router = router_pb2.Router(suppress_envoy_headers=True)
     yield hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=packed(router))
-
-
-def _access_log() -> accesslog_pb2.AccessLog:
-    struct = struct_pb2.Struct()
-    struct.update(ACCESS_LOG)
-    log_format = substitution_format_string_pb2.SubstitutionFormatString(
-        json_format=struct, omit_empty_values=True
-    )
-    config = packed(stream_pb2.StdoutAccessLog(log_format=log_format))
-    return accesslog_pb2.AccessLog(name="envoy.access_loggers.stdout", typed_config=config)

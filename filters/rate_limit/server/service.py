@@ -88,7 +88,8 @@ class RateLimits:
         self._unattended: set[asyncio.Future[Any]] = set()
         decisions = Counter(
             "xds_rate_limit_decisions",
-            "Requests that were asked for, by outcome.",
+            "Requests that limits decided. outcome: admitted, rejected, uncounted (no counter was available) or "
+            "unknown_domain (of Envoys that other people configure).",
             ["outcome"],
             registry=registry,
         )

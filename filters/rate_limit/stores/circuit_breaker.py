@@ -37,7 +37,8 @@ class Circuit:
         self._crowded_until = 0.0
         self._unanswered = Counter(
             "xds_rate_limit_store_failures",
-            "Decisions for which the counters' store gave no answer.",
+            "Decisions without an answer of the counters' store. outcome: allowed or denied (by the limits' on_error), "
+            "failed (the on_error of Envoy's filter decides) or shed (too many requests waited for the store).",
             ["store", "outcome"],
             registry=registry,
         )

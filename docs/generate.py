@@ -1,0 +1,254 @@
+"""The pages of docs/reference that are made from the code: `make docs` writes them, and a test compares them.
+
+Each page comes from what the program itself uses: the command's parsers, the metrics' registries, the reasons, the fields
+of the access log and the fields of the language.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from filters import POLICIES
+from filters.reasons import BY_STATUS, OTHER, REASONS, Reason
+from xds_server.cli.flags import default
+from xds_server.cli.main import COMMANDS, parser
+from xds_server.gateway.reference import reference
+from xds_server.gateway.schema import schema
+from xds_server.policy_server.services import services
+from xds_server.serving.metrics import Metrics
+from xds_server.serving.store import Store
+from xds_server.translate.access_log import FIELDS
+
+FOLDER = Path(__file__).parent / "reference"
+
+
+def main() -> None:
+    """Write all pages."""
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page())
+
+
+def cli() -> str:
+    """Every command with its arguments."""
+    parts = [
+        "# The command `xds`\n",
+        "Made by `make docs` from the command's own parsers. `xds COMMAND --help` prints the same.\n",
+        "| exit code | meaning |\n|---|---|",
+        "| 0 | success |",
+        "| 1 | the input has mistakes, or the answer is no: no route matches, an Envoy rejected what it was sent |",
+        "| 2 | the arguments are wrong |",
+        "| 3 | the environment failed: an address is taken, no server answers, no Envoy is installed |\n",
+        "| command | |\n|---|---|",
+        *(f"| [`xds {name}`](#xds-{name}) | {_sentence(text)} |" for name, text in COMMANDS.items()),
+    ]
+    for name, text in COMMANDS.items():
+        parts += ["", f"## xds {name}", "", _sentence(text), ""]
+        actions = [one for one in _parser(name)._actions if one.help not in (argparse.SUPPRESS, None)]
+        arguments = [one for one in actions if not isinstance(one, argparse._HelpAction)]
+        parts.append("```\n" + " ".join(["xds", name, *map(_short, arguments)]) + "\n```\n")
+        if arguments:
+            parts.append("| argument | default | |\n|---|---|---|")
+            parts += [
+                f"| {_spelling(one)} | {_code(default(one))} | {_cell(_help(one))} |" for one in arguments
+            ]
+    return _page(parts)
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+    commands = next(one for one in parser(name)._actions if isinstance(one, argparse._SubParsersAction))
+    found: argparse.ArgumentParser = commands.choices[name]
+    return found
+
+
+def _short(action: argparse.Action) -> str:
+    """How the synopsis shows an argument."""
+    if action.option_strings:
+        return f"[{' | '.join(_flags(action))}]"
+    return (
+        f"[{action.dest} ...]" if action.nargs == "*" else f"[{action.dest}]" if action.nargs else action.dest
+    )
+
+
+def _flags(action: argparse.Action) -> Iterator[str]:
+    for flag in action.option_strings:
+        value = _value(action)
+        yield f"{flag} {value}" if value else flag
+
+
+def _value(action: argparse.Action) -> str:
+    if action.nargs == 0:
+        return ""
+    if action.choices is not None:
+        return "|".join(map(str, action.choices))
+    return str(action.metavar or action.dest.upper())
+
+
+def _spelling(action: argparse.Action) -> str:
+    found = _flags(action) if action.option_strings else [action.dest]
+    return "<br>".join(f"`{_cell(one)}`" for one in found)
+
+
+def _help(action: argparse.Action) -> str:
+    return _sentence(action.help or "")
+
+
+def metrics() -> str:
+    """Every metric of Prometheus, of the control plane and of policy servers."""
+    control_plane, policy_server = _Collectors(), _Collectors()
+    Metrics(Store(), control_plane)
+    asyncio.run(_register(policy_server))
+    return _page(
+        [
+            "# Metrics\n",
+            (
+                "Made by `make docs` from the metrics that the processes register. Both kinds of processes show them in the text "
+                "format of Prometheus at `/metrics` of their `--admin` address. Envoy's own metrics are at Envoy's admin address.\n"
+            ),
+            (
+                "A counter's name ends in `_total`. A histogram `NAME` has the series `NAME_bucket` (with the label `le`), "
+                "`NAME_sum` and `NAME_count`.\n"
+            ),
+            "## Control plane (`xds run`)\n",
+            *_metrics(control_plane.found),
+            (
+                "\n`type` is a type of resource, such as `cluster`, or `unknown` for types that only a client asked for. `group` is "
+                "empty for the fleet of Envoys, `proving` for the Envoy that proves changes, and `policy-servers`. `protocol` is "
+                "`sotw` or `delta`."
+            ),
+            "\n## Policy server (`xds policy-server`)\n",
+            *_metrics(policy_server.found),
+            (
+                "\nWith several workers, each figure is their sum. `xds_rate_limit_store_failures_total` exists if counters are in a "
+                "Redis or in the process that keeps them for several workers."
+            ),
+        ]
+    )
+
+
+async def _register(registry: CollectorRegistry) -> None:
+    """Make the services as a policy server with a Redis does, in an event loop; none of them connects yet."""
+    for make in services("redis://127.0.0.1:1"):
+        make(registry)
+
+
+class _Collectors(CollectorRegistry):
+    """A registry that keeps what is registered, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Any] = []
+
+    def register(self, collector: Any) -> None:
+        self.found.append(collector)
+        super().register(collector)
+
+
+def _metrics(collectors: Iterable[Any]) -> Iterator[str]:
+    yield "| metric | type | labels | |\n|---|---|---|---|"
+    for one in collectors:
+        (family,) = one.describe()
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = ", ".join(f"`{label}`" for label in one._labelnames)
+        yield f"| `{name}` | {family.type} | {labels} | {_cell(family.documentation)} |"
+
+
+def reasons() -> str:
+    """Every reason for which the gateway itself responds."""
+    rows: dict[str, dict[str, list[str]]] = {}
+
+    def row(reason: Reason, who: str, policy: str = "") -> None:
+        cells = rows.setdefault(
+            reason.name, {key: [] for key in ("status", "title", "detail", "policy", "who")}
+        )
+        values = {
+            "status": str(reason.status or "as it was"),
+            "title": reason.title,
+            "detail": reason.detail or "",
+            "policy": f"`{policy}`" if policy else "",
+            "who": who,
+        }
+        for key, value in values.items():
+            if value and value not in cells[key]:
+                cells[key].append(value)
+
+    for policy in POLICIES:
+        for reason in policy.reasons:
+            row(reason, policy.enforced_by, policy.key)
+    for reason in REASONS:
+        row(reason, "Envoy")
+    for status, name, title in BY_STATUS:
+        if name not in rows:
+            row(Reason(name=name, title=title, status=status, when=""), "Envoy, if only the status is known")
+    row(Reason(name=OTHER[0], title=OTHER[1], when=""), "Envoy, if nothing else is known")
+    return _page(
+        [
+            "# Reasons\n",
+            (
+                "Made by `make docs` from the reasons that the code declares. The header `x-gateway-reason`, the body of the error and the "
+                "[access log](access-log.md) contain the reason. [Errors](errors.md) shows the body and how `errors:` changes it. A status "
+                '"as it was" is the one that Envoy, the policy or the authorization service chose.\n'
+            ),
+            "| reason | status | title | detail | policy | who responds |\n|---|---|---|---|---|---|",
+            *(
+                f"| `{name}` | " + " | ".join(_cell("; ".join(cell)) for cell in cells.values()) + " |"
+                for name, cells in sorted(rows.items())
+            ),
+        ]
+    )
+
+
+def access_log() -> str:
+    """Every field of the access log."""
+    return _page(
+        [
+            "# Access log\n",
+            (
+                "Made by `make docs` from the fields that the code declares. A listener with `access_log: true` writes one line of JSON for "
+                "each request to the standard output of Envoy. A field without a value is left out, and the order of the fields is not fixed.\n"
+            ),
+            "| field | | Envoy's command operator |\n|---|---|---|",
+            *(f"| `{one.name}` | {_cell(one.meaning)} | `{one.operator}` |" for one in FIELDS),
+        ]
+    )
+
+
+def _schema() -> str:
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _cell(text: str) -> str:
+    """Text in a cell of a table, in which a bar would end the cell."""
+    return text.replace("|", "\\|")
+
+
+def _page(parts: Iterable[str]) -> str:
+    return "\n".join(parts).rstrip() + "\n"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "access-log.md": access_log,
+    "cli.md": cli,
+    "language.md": reference,
+    "metrics.md": metrics,
+    "reasons.md": reasons,
+    "schema.json": _schema,
+}
+"""The pages by their names in docs/reference."""
+
+if __name__ == "__main__":
+    main()
