@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import base_pb2
 from google.protobuf.message import Message
 
-from filters.language import DataSource, Mistake
+from filters.language import DataSource, Mistake, Problem
 from filters.model.identity import Consumer, Plan, Provider
 from filters.reasons import Reason
 from filters.rules import Rule, RuleType
@@ -145,6 +147,8 @@ class Policy(Generic[S]):
 
     remedy_if_local: ClassVar[str] = "remove it"
     """The remedy where settings do not hold because the gateway answers itself."""
+    since: ClassVar[Mapping[str, tuple[int, int]]] = MappingProxyType({})
+    """Filters that older Envoys reject, by name, with the first release that accepts them."""
     for_pages: ClassVar[bool] = False
     """Whether the gateway's own 404 and 405 carry it too: pages must be able to read them."""
     responds: ClassVar[bool] = False
@@ -153,6 +157,22 @@ class Policy(Generic[S]):
     def check(self, settings: S, context: Context) -> Iterable[Mistake]:
         """Mistakes that only show beside the rest of the gateway, such as a provider that does not exist."""
         return ()
+
+    def cross_checks(self, context: Context) -> Iterable[Problem]:
+        """Problems of the gateway as a whole that concern this policy, if a route has it or not. Paths are absolute."""
+        return ()
+
+    def route_key(self, settings: S) -> str | None:
+        """The key of a route that says the same as these settings: a route with both is a mistake."""
+        return None
+
+    def own_headers(self, context: Context) -> Iterable[str]:
+        """Request headers that only the gateway sets, in lower case: no route can be chosen by them."""
+        return ()
+
+    def identifies(self, consumer: Consumer) -> bool:
+        """True if the consumer has a credential that this policy accepts."""
+        return False
 
     def http_filters(self, used: Iterable[S], context: Context) -> tuple[HttpFilter, ...]:
         """The filters of this policy in every listener's chain, in their order.
@@ -174,6 +194,14 @@ class Policy(Generic[S]):
 
         `used` are all settings that some route carries. Names are unique for each type.
         """
+        return ()
+
+    def secrets(self, context: Context) -> Iterable[tuple[str, bytes]]:
+        """Secrets that the filters of this policy fetch by SDS: name and content."""
+        return ()
+
+    def access_logs(self, used: Iterable[S], context: Context) -> Iterable[accesslog_pb2.AccessLog]:
+        """Access logs of every listener. A log that depends on `used` changes the listener, which drains connections."""
         return ()
 
     def for_local_answers(self, settings: S) -> S | None:

@@ -125,6 +125,9 @@ class Validate(Policy[ValidateSettings]):
         _reason(SIZE, "The body is too large", 413),
     )
 
+    def route_key(self, settings: ValidateSettings) -> str | None:
+        return None if settings.max_body is None else "max_body"
+
     def http_filters(self, used: Iterable[ValidateSettings], context: Context) -> tuple[HttpFilter, ...]:
         return (HttpFilter(name=FILTER, config=filter_pb2.RBAC(rules_stat_prefix="validate.")),)
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from filters import framing
 from filters.identity import key_lookup
-from filters.identity.script import identity_part
 from filters.language import Mistake, Shorthand, option
+from filters.model.identity import Consumer
 from filters.model.methods import failure, keys_elsewhere
-from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
+from filters.policy import NOTHING, Context, HttpFilter, Policy, RoutePart, Stage
 from filters.rate_limit import one_call
 from filters.rules import Rule
 
@@ -77,15 +77,17 @@ class ApiKey(Policy[ApiKeySettings]):
         if not any(consumer.api_keys for consumer in context.consumers.values()):
             yield Mistake("no consumer has an API key", "add api_keys to a consumer")
 
+    def identifies(self, consumer: Consumer) -> bool:
+        return bool(consumer.api_keys)
+
     def http_filters(self, used: Iterable[ApiKeySettings], context: Context) -> tuple[HttpFilter, ...]:
         return (key_lookup.lookup_filter(one.rule() for one in used),)
 
     def on_route(self, settings: ApiKeySettings, context: Context) -> RoutePart:
-        part = identity_part(context, limits=one_call.key_decides(context))
         if not keys_elsewhere(context.consumers):
-            return part
+            return NOTHING
         more = one_call.extensions(context) if one_call.key_decides(context) else {}
-        return RoutePart(filter_configs={**part.filter_configs, **key_lookup.lookup(settings.rule(), **more)})
+        return RoutePart(filter_configs=key_lookup.lookup(settings.rule(), **more))
 
     def rules(self, used: Iterable[ApiKeySettings], context: Context) -> Iterator[Rule]:
         if keys_elsewhere(context.consumers) and any(True for _ in used):

@@ -11,10 +11,12 @@ from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from google.protobuf.message import Message
 
+from filters.identity.script import identity_part
 from filters.language import Mistake
 from filters.model.identity import CLIENTS_OWN, CONSUMER_HEADER, PLAN_HEADER
 from filters.model.methods import failure, methods
 from filters.policy import NOTHING, Context, HttpFilter, Policy, RoutePart, Stage
+from filters.rate_limit import one_call
 
 FILTER = "xds.identity.headers"
 _KEPT = (
@@ -67,7 +69,10 @@ def _variants(name: str) -> Iterable[str]:
 
 
 class Authentication(Policy[Settings]):
-    """Removes, on every route and before anything looks at them, the headers by which the upstream knows who calls."""
+    """Gives the identity script the rule of a route, for all methods of the route at once.
+
+    On every route it also removes the headers by which the upstream knows who calls, before anything reads them.
+    """
 
     key = "authentication"
     stage = Stage.AUTHENTICATE
@@ -91,5 +96,13 @@ class Authentication(Policy[Settings]):
         config.mutations.request_trailers_mutations.extend(removed)
         return (HttpFilter(name=FILTER, config=config, dynamic=True, always=True),)
 
+    def own_headers(self, context: Context) -> Iterable[str]:
+        return protected(context)
+
     def on_route(self, settings: Settings, context: Context) -> RoutePart:
-        return NOTHING
+        return self.off_route(context)
+
+    def off_route(self, context: Context) -> RoutePart:
+        if not methods(context.effective):
+            return NOTHING
+        return identity_part(context, limits=one_call.key_decides(context))

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from filters.identity import htpasswd, password_lookup
-from filters.identity.script import OWN_LIST, identity_filter, identity_part
+from filters.identity.script import OWN_LIST, identity_filter
 from filters.language import Mistake, Shorthand, option
 from filters.language.datasource import SecretSource
+from filters.model.identity import Consumer
 from filters.model.methods import failure
-from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
+from filters.policy import NOTHING, Context, HttpFilter, Policy, RoutePart, Stage
 from filters.rules import Rule
 
 
@@ -76,6 +77,9 @@ class BasicAuth(Policy[BasicAuthSettings]):
         except Mistake as mistake:
             yield mistake
 
+    def identifies(self, consumer: Consumer) -> bool:
+        return bool(consumer.basic_auth)
+
     def http_filters(self, used: Iterable[BasicAuthSettings], context: Context) -> tuple[HttpFilter, ...]:
         lists = {
             htpasswd.list_name(one): tuple(
@@ -86,11 +90,9 @@ class BasicAuth(Policy[BasicAuthSettings]):
         return (password_lookup.lookup_filter(), identity_filter(context, lists))
 
     def on_route(self, settings: BasicAuthSettings, context: Context) -> RoutePart:
-        part = identity_part(context)
         if settings.htpasswd is None or not htpasswd.has_slow(settings.htpasswd, context.contents):
-            return part
-        asked = password_lookup.lookup(htpasswd.list_name(settings.htpasswd))
-        return RoutePart(filter_configs={**part.filter_configs, **asked})
+            return NOTHING
+        return RoutePart(filter_configs=password_lookup.lookup(htpasswd.list_name(settings.htpasswd)))
 
     def rules(self, used: Iterable[BasicAuthSettings], context: Context) -> Iterator[Rule]:
         for one in _files(used):

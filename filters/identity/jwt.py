@@ -12,10 +12,10 @@ from envoy.config.core.v3 import backoff_pb2, base_pb2, http_uri_pb2
 from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2 as pb
 from google.protobuf import duration_pb2, empty_pb2
 
-from filters.identity.script import identity_part, keyless
-from filters.language import DataSource, Mistake, Shorthand, option
+from filters.identity.script import keyless
+from filters.language import DataSource, Mistake, Problem, Shorthand, option
 from filters.language.problems import short_repr
-from filters.model.identity import Provider, key_set_of
+from filters.model.identity import Consumer, Provider, key_set_of
 from filters.model.methods import failed, failure, methods
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage, cluster_of_url
 from filters.reasons import Reason, details_begin
@@ -163,17 +163,16 @@ def _remote(url: str, provider: Provider) -> pb.RemoteJwks:
     )
 
 
-def doubts(name: str, provider: Provider, contents: Mapping[DataSource, bytes]) -> Iterator[Mistake]:
-    """Yield what to warn of in the key set of the provider `name`: keys that are left out, and a set without any."""
+def _doubts(name: str, provider: Provider, contents: Mapping[DataSource, bytes]) -> Iterator[str]:
+    """Warnings of the key set of the provider `name`: keys that are left out, and a set without any."""
     found = key_set_of(provider, contents)
     if found is None:
         return
     where = provider.jwks.described
     for fault in found.faults:
-        yield Mistake(f"the key {short_repr(fault.key)} of {where} is left out: {fault.reason}", REMEDY)
+        yield f"the key {short_repr(fault.key)} of {where} is left out: {fault.reason}"
     if not found.keys:
-        message = f"{where} has no usable key: {found.fault}; tokens of '{name}' are answered 503"
-        yield Mistake(message, REMEDY)
+        yield f"{where} has no usable key: {found.fault}; tokens of '{name}' are answered 503"
 
 
 def _reason(name: str, title: str, *texts: str, status: int = 401) -> Reason:
@@ -233,6 +232,16 @@ class Jwt(Policy[JwtSettings]):
         _reason("jwt_malformed", "The token is malformed", ""),
     )
 
+    def cross_checks(self, context: Context) -> Iterator[Problem]:
+        """Warnings of keys that cannot be used: tokens of their issuers are rejected, and nothing else is."""
+        for name, provider in context.providers.items():
+            for message in _doubts(name, provider, context.contents):
+                path = ("identity", name, "jwks")
+                yield Problem(path=path, message=message, remedy=REMEDY, severity="warning")
+
+    def identifies(self, consumer: Consumer) -> bool:
+        return bool(consumer.jwt)
+
     def http_filters(self, used: Iterable[JwtSettings], context: Context) -> tuple[HttpFilter, ...]:
         providers = context.providers
         wanted = [one for one in (*_foreseen(providers), *used) if providers.keys() >= set(one.providers)]
@@ -250,4 +259,4 @@ class Jwt(Policy[JwtSettings]):
     def on_route(self, settings: JwtSettings, context: Context) -> RoutePart:
         judge = not _script_judges(settings, context)
         config = pb.PerRouteConfig(requirement_name=requirement_name(settings, judge=judge))
-        return RoutePart(filter_configs={FILTER: config, **identity_part(context).filter_configs})
+        return RoutePart(filter_configs={FILTER: config})

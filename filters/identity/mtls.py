@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from filters.identity.script import identity_part
 from filters.language import Shorthand, option
+from filters.model.identity import Consumer
 from filters.model.methods import failure
-from filters.policy import Context, Policy, RoutePart, Stage
+from filters.policy import NOTHING, Context, Policy, RoutePart, Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,5 +46,8 @@ class Mtls(Policy[MtlsSettings]):
         failure("certificate_unknown", "The client certificate is not known"),
     )
 
+    def identifies(self, consumer: Consumer) -> bool:
+        return bool(consumer.certificates)
+
     def on_route(self, settings: MtlsSettings, context: Context) -> RoutePart:
-        return identity_part(context)
+        return NOTHING  # `Authentication` gives the script what it needs of every method

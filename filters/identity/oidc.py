@@ -20,7 +20,7 @@ from google.protobuf import duration_pb2, wrappers_pb2
 
 from filters.identity.jwt import JwtSettings, jwt_provider, requirement
 from filters.identity.oauth2_per_route import OAuth2PerRoute
-from filters.identity.script import identity_part, other_headers
+from filters.identity.script import other_headers
 from filters.language import Mistake, Shorthand, option
 from filters.model.identity import OidcClient, Provider
 from filters.model.methods import failure
@@ -187,6 +187,7 @@ class Oidc(Policy[OidcSettings]):
     stage = Stage.AUTHENTICATE
     settings = OidcSettings
     enforced_by = "Envoy (oauth2, jwt_authn; generated Lua: claim to consumer)"
+    since: ClassVar[Mapping[str, tuple[int, int]]] = {FILTER: (1, 38)}
     reasons = (
         failure("oidc_missing", "A login is needed"),
         failure("oidc_expired", "The login has expired"),
@@ -210,6 +211,11 @@ class Oidc(Policy[OidcSettings]):
                 remedy = "make one with: openssl rand -hex 32"
                 yield Mistake("the session secret is shorter than 32 bytes", remedy)
 
+    def secrets(self, context: Context) -> Iterator[tuple[str, bytes]]:
+        for name, (_, client) in _clients(context).items():
+            yield client_secret_name(name), context.contents[client.client_secret]
+            yield session_secret_name(name), context.contents[client.session_secret]
+
     def http_filters(self, used: Iterable[OidcSettings], context: Context) -> tuple[HttpFilter, ...]:
         urls = sorted({client.token_endpoint for _, client in _clients(context).values()})
         login = HttpFilter(name=FILTER, config=pb.OAuth2(), calls=tuple(urls))
@@ -221,6 +227,6 @@ class Oidc(Policy[OidcSettings]):
         login = OAuth2PerRoute(config=oauth2_config(settings.provider, client, context))
         token = jwt_pb2.PerRouteConfig(requirement_name=token_key(settings.provider))
         return RoutePart(
-            filter_configs={FILTER: login, TOKEN_FILTER: token, **identity_part(context).filter_configs},
+            filter_configs={FILTER: login, TOKEN_FILTER: token},
             own_paths=own_paths(settings.provider, client),
         )

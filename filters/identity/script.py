@@ -37,7 +37,7 @@ Lists = Mapping[str, Iterable[tuple[str, str]]]
 
 
 def identity_part(context: Context, *, limits: bool = False) -> RoutePart:
-    """What a route with any way to authenticate carries; every one of its policies returns the same.
+    """What a route with any way to authenticate carries.
 
     `limits` says that the policy server decides limits when it looks a key up.
     """

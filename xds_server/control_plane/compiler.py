@@ -1,4 +1,4 @@
-"""A folder to a snapshot: reading and translating joined, and both kept for the next time."""
+"""A source to a snapshot: reading and translating joined, with the results of both kept for the next time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xds_server.discovery.snapshot import Snapshot
 from xds_server.errors import InvalidGateway, UnreadableFolder
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.reader import Reader
-from xds_server.sources.folder import Folder
+from xds_server.sources.source import SourceState
 from xds_server.translate.clusters import POLICY_SERVER_ADDRESS
 from xds_server.translate.translator import Translator, Untranslatable
 
@@ -29,7 +29,7 @@ class Compiled:
 
 
 class Compiler:
-    """Compiles folders again and again; what did not change is neither read nor translated again.
+    """Compiles states of a source again and again; what did not change is neither read nor translated again.
 
     `policy_server` is where Envoys reach the policy server, ``HOST:PORT`` or ``unix:/PATH``.
     """
@@ -46,13 +46,13 @@ class Compiler:
         self._environment = os.environ if environment is None else environment
         self._clock = clock
 
-    def compile(self, folder: Folder) -> Compiled:
-        """Read and translate a folder. Raises UnreadableFolder and InvalidGateway."""
-        if folder.problems:
-            raise UnreadableFolder("\n".join(folder.problems))
+    def compile(self, state: SourceState) -> Compiled:
+        """Read and translate a source. Raises UnreadableFolder and InvalidGateway."""
+        if state.problems:
+            raise UnreadableFolder("\n".join(state.problems))
         with _without_collection():
-            reading = self._reader.read(folder.files, folder.read, self._environment, self._clock())
-            problems = (*reading.problems, *map(_not_read, folder.ignored))
+            reading = self._reader.read(state.files, state.read, self._environment, self._clock())
+            problems = (*reading.problems, *map(_not_read, state.ignored))
             if reading.gateway is None:
                 raise InvalidGateway(problems)
             try:

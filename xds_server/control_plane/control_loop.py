@@ -1,4 +1,4 @@
-"""One folder, kept served: compiled on every change, published when it has no mistakes, reported when it has."""
+"""The control loop: it compiles its source on every change, publishes it if it has no mistakes, else reports them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from filters.language import Problem
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.errors import InvalidGateway, UnreadableFolder
 from xds_server.gateway.model.gateway import Sections
-from xds_server.sources.directory import Directory
-from xds_server.sources.folder import Folder
+from xds_server.sources.source import Source, SourceState
 
 log = logging.getLogger(__name__)
 
 Outcome = Compiled | UnreadableFolder | InvalidGateway
-"""What compiling a folder comes to."""
+"""The result of compiling a source."""
 
 
 @dataclass(slots=True)
@@ -54,50 +53,50 @@ class GatewayState:
 
 
 class ControlLoop:
-    """Follows a folder. `publish` is called with every good gateway that differs from the one before."""
+    """Follows a source. `publish` is called with every good gateway that differs from the one before."""
 
     def __init__(
-        self, directory: Directory, compiler: Compiler, publish: Callable[[Compiled], Awaitable[None]]
+        self, source: Source, compiler: Compiler, publish: Callable[[Compiled], Awaitable[None]]
     ) -> None:
-        self.serving = GatewayState(str(directory.path))
-        self._directory = directory
+        self.serving = GatewayState(source.name)
+        self._source = source
         self._compiler = compiler
         self._publish = publish
         self._last: tuple[object, ...] = ()
 
     async def run(self) -> None:
-        """Follow the folder until cancelled. A gateway with mistakes never replaces a good one."""
-        changes = self._directory.changes()
+        """Follow the source until cancelled. A gateway with mistakes never replaces a good one."""
+        changes = self._source.changes()
         try:
-            async for folder in changes:
+            async for state in changes:
                 began = time.perf_counter()
-                outcome = self._compile(folder)
-                if self._doubtful(folder, outcome):
-                    folder = await self._directory.settled()
-                    outcome = self._compile(folder)
+                outcome = self._compile(state)
+                if self._doubtful(state, outcome):
+                    state = await self._source.settled()
+                    outcome = self._compile(state)
                 await self._take(outcome, began)
-                self._directory.refer_to(folder.reads)
+                self._source.refer_to(state.reads)
         finally:
             await changes.aclose()
 
-    def _compile(self, folder: Folder) -> Outcome:
+    def _compile(self, state: SourceState) -> Outcome:
         try:
-            return self._compiler.compile(folder)
+            return self._compiler.compile(state)
         except (UnreadableFolder, InvalidGateway) as error:
             return error
         except Exception as error:
             log.exception("the gateway could not be read: this is a fault of xds, please report it")
             return UnreadableFolder(f"a fault of xds kept the gateway from being read: {error!r}")
 
-    def _doubtful(self, folder: Folder, outcome: Outcome) -> bool:
-        """Whether a folder looks as if it were in the middle of a change: it has mistakes, or loses something.
+    def _doubtful(self, state: SourceState, outcome: Outcome) -> bool:
+        """True if a state looks like the middle of a change: it has mistakes, or lacks something that was there.
 
         Editors empty a file before they write it, and git takes files away before it puts others there.
         """
         served = self.serving.compiled
         if served is None:
             return False
-        if not isinstance(outcome, Compiled) or not all(folder.files.values()):
+        if not isinstance(outcome, Compiled) or not all(state.files.values()):
             return True
         before, after = served.gateway.sections, outcome.gateway.sections
         return any(

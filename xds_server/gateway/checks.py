@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from filters import POLICIES
-from filters.identity.authentication import protected
-from filters.identity.jwt import doubts
 from filters.language import Mistake, Path, Problem
 from filters.language.options import OFF
 from filters.language.problems import did_you_mean, short_repr
@@ -56,7 +54,7 @@ def check(
     problems += _reasons(sections.errors)
     problems += _routes(sections, policies, context, memo)
     problems += _consumers(sections.consumers, memo)
-    problems += _key_sets(context)
+    problems += (problem for policy in POLICIES for problem in policy.cross_checks(context))
     problems += precedence.conflicts([file.keys for file in files], ranked, sections.listeners)
     return problems
 
@@ -67,13 +65,6 @@ def _consumers(consumers: Mapping[str, Consumer], memo: CheckCache) -> list[Prob
     problems = [_mistake(one, ("consumers",)) for one in conflicts(consumers)]
     memo.consumers = None if problems else consumers
     return problems
-
-
-def _key_sets(context: Context) -> Iterator[Problem]:
-    """Warnings of keys of issuers that cannot be used: these issuers are closed, and nothing else is."""
-    for name, provider in context.providers.items():
-        for doubt in doubts(name, provider, context.contents):
-            yield replace(_mistake(doubt, ("identity", name, "jwks")), severity="warning")
 
 
 def references(file: File, names: frozenset[Path]) -> Iterator[Problem]:
@@ -121,6 +112,7 @@ def _routes(
 ) -> Iterator[Problem]:
     fine = memo.routes if memo.context is context else {}
     memo.context, memo.routes = context, {}
+    own_headers = frozenset(header for policy in POLICIES for header in policy.own_headers(context))
     for name, route in sections.routes.items():
         if route.session_affinity is not None:
             yield from _affinity(name, route, sections)
@@ -132,7 +124,7 @@ def _routes(
         if known is None or known[0] is not route or known[1] is not policies[name]:
             problems = [
                 *_twice(name, route),
-                *_spoofable(name, route, context),
+                *_spoofable(name, route, own_headers),
                 *_names_with_colons(name, route),
                 *_policies(name, route, policies[name], sections, context),
             ]
@@ -224,10 +216,10 @@ def _is_here(redirect: Redirect, route: Route, listener: Listener, ports: Collec
     return same_host and scheme in (None, own) and port in (None, listener.port)
 
 
-def _spoofable(name: str, route: Route, context: Context) -> Iterator[Problem]:
+def _spoofable(name: str, route: Route, own_headers: Collection[str]) -> Iterator[Problem]:
     """A route that is chosen by a header which the gateway sets, and which is still the client's own then."""
     for header in route.headers:
-        if header.lower() in protected(context):
+        if header.lower() in own_headers:
             message = "every client can send this header: routes are chosen before the gateway sets its own"
             path = ("routes", name, "headers", header)
             remedy = "match on something else, and use authorize for who may"
@@ -245,9 +237,11 @@ def _names_with_colons(name: str, route: Route) -> Iterator[Problem]:
 def _policies(
     name: str, route: Route, settings: Mapping[str, Any], sections: Sections, context: Context
 ) -> Iterator[Problem]:
-    if route.max_body is not None and getattr(settings.get("validate"), "max_body", None) is not None:
-        message, remedy = "'validate' limits the body here too", "keep one"
-        yield Problem(path=("routes", name, "max_body"), message=message, remedy=remedy)
+    for key in _with_route_key().intersection(settings):
+        same = None if settings[key] is OFF else by_key()[key].route_key(settings[key])
+        if same is not None and getattr(route, same) is not None:
+            message = f"'{same}' also stands in the policy '{key}' of this route"
+            yield Problem(path=("routes", name, same), message=message, remedy="keep one")
     for key, value in route.policies.items():
         if not route.targets and _is_lost(key, value):
             message = f"Envoy has no '{key}' where the gateway answers itself"
@@ -280,6 +274,12 @@ def _without_effect(name: str, route: Route, sections: Sections) -> Iterator[Pro
                 remedy = f"write {key}: off under 'policies' here, or leave out the set"
                 path = ("routes", name, "use", number)
                 yield Problem(path=path, message=message, remedy=remedy, severity="warning")
+
+
+@cache
+def _with_route_key() -> frozenset[str]:
+    """The policies whose settings a key of the route can say too."""
+    return frozenset(one.key for one in POLICIES if type(one).route_key is not Policy.route_key)
 
 
 @cache

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from filters import POLICIES
 from filters.language import Path, Problem
-from filters.model.identity import Consumer
+from filters.policy import Policy
 from xds_server.gateway.files import File
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.routes import Route, ValueMatch
@@ -33,14 +34,16 @@ def unused(
         if name not in raw:
             yield _warning((section, name), "nothing uses this", "remove it, or refer to it")
     asked = {key for settings in _distinct(policies.values()) for key in settings}
+    identifying = [policy for policy in POLICIES if type(policy).identifies is not Policy.identifies]
+    used = [policy for policy in identifying if policy.key in asked]
     for name, consumer in sections.consumers.items():
-        if consumer.api_keys and "api_key" in asked:  # as most of very many
+        if any(policy.identifies(consumer) for policy in used):
             continue
-        keys = _credentials(consumer)
+        keys = [policy.key for policy in identifying if policy.identifies(consumer)]
         if not keys:
             remedy = "add api_keys, jwt, basic_auth or certificates"
             yield _warning(("consumers", name), "nothing identifies this consumer", remedy)
-        elif not asked.intersection(keys):
+        else:
             message = f"no route has the policy {' or '.join(keys)}, which would identify this consumer"
             yield _warning(("consumers", name), message, "add the policy to a route")
     for name, route in sections.routes.items():
@@ -85,17 +88,6 @@ def _warning(path: Path, message: str, remedy: str) -> Problem:
 def _distinct(found: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
     """Most routes share one and the same mapping."""
     return {id(one): one for one in found}.values()
-
-
-def _credentials(consumer: Consumer) -> list[str]:
-    """The policies that can identify a consumer."""
-    held = {
-        "api_key": consumer.api_keys,
-        "jwt": consumer.jwt,
-        "basic_auth": consumer.basic_auth,
-        "mtls": consumer.certificates,
-    }
-    return [key for key, found in held.items() if found]
 
 
 def _raw_texts(sections: Sections) -> frozenset[str]:

@@ -47,6 +47,11 @@ class Directory:
         self._unfinished = False  # whether the last event was a write that nothing says is over
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def name(self) -> str:
+        """The path of the folder."""
+        return str(self.path)
+
     async def changes(self) -> AsyncGenerator[Folder, None]:
         """Yield the folder as it is, then again after every change, until the iteration is closed."""
         self._loop = asyncio.get_running_loop()

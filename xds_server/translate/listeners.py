@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import (
     address_pb2,
     config_source_pb2,
@@ -50,6 +51,11 @@ _UNDERSCORES = {
     "allow": protocol_pb2.HttpProtocolOptions.ALLOW,
 }
 
+Logs = Sequence[accesslog_pb2.AccessLog]
+"""Access logs of policies."""
+Errors = Mapping[str, ErrorOverride]
+"""Overrides of the gateway's own answers, by reason."""
+
 
 def alt_svc(listener: Listener) -> str | None:
     """The Alt-Svc header (RFC 7838) that tells clients of HTTP/3."""
@@ -57,18 +63,18 @@ def alt_svc(listener: Listener) -> str | None:
 
 
 def listeners(
-    name: str, listener: Listener, filters: Sequence[HttpFilter], errors: Mapping[str, ErrorOverride]
+    name: str, listener: Listener, filters: Sequence[HttpFilter], logs: Logs, errors: Errors
 ) -> Iterator[listener_pb2.Listener]:
     """The TCP listener, and the QUIC listener beside it where HTTP/3 is wanted. Raises Mistake for raw fields."""
-    yield merged(_tcp(name, listener, filters, errors), listener.envoy)
+    yield merged(_tcp(name, listener, filters, logs, errors), listener.envoy)
     if listener.http3:
-        yield _quic(name, listener, filters, errors)
+        yield _quic(name, listener, filters, logs, errors)
 
 
 def _tcp(
-    name: str, listener: Listener, filters: Sequence[HttpFilter], errors: Mapping[str, ErrorOverride]
+    name: str, listener: Listener, filters: Sequence[HttpFilter], logs: Logs, errors: Errors
 ) -> listener_pb2.Listener:
-    manager = _connection_manager(name, listener, filters, errors)
+    manager = _connection_manager(name, listener, filters, logs, errors)
     chain = listener_components_pb2.FilterChain(
         filters=[*_connection_limit(name, listener), _network(manager)]
     )
@@ -88,10 +94,10 @@ def _tcp(
 
 
 def _quic(
-    name: str, listener: Listener, filters: Sequence[HttpFilter], errors: Mapping[str, ErrorOverride]
+    name: str, listener: Listener, filters: Sequence[HttpFilter], logs: Logs, errors: Errors
 ) -> listener_pb2.Listener:
     assert listener.tls is not None, "checked when the gateway was read"
-    manager = _connection_manager(name, listener, filters, errors)
+    manager = _connection_manager(name, listener, filters, logs, errors)
     manager.codec_type = hcm_pb2.HttpConnectionManager.HTTP3
     manager.http3_protocol_options.quic_protocol_options.max_concurrent_streams.value = (
         listener.limits.max_concurrent_streams
@@ -133,7 +139,7 @@ def _connection_limit(name: str, listener: Listener) -> Iterator[listener_compon
 
 
 def _connection_manager(
-    name: str, listener: Listener, filters: Sequence[HttpFilter], errors: Mapping[str, ErrorOverride]
+    name: str, listener: Listener, filters: Sequence[HttpFilter], logs: Logs, errors: Errors
 ) -> hcm_pb2.HttpConnectionManager:
     """Envoy's advice for a proxy at the edge, with the listener's own limits."""
     timeouts, limits = listener.timeouts, listener.limits
@@ -167,6 +173,7 @@ def _connection_manager(
     )
     if listener.access_log:
         manager.access_log.append(access_log())
+    manager.access_log.extend(logs)
     return manager
 
 

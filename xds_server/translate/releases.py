@@ -16,7 +16,7 @@ from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2 as ratelim
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.transport_sockets.quic.v3 import quic_transport_pb2
 
-from filters.identity.oidc import FILTER as LOGIN
+from filters import POLICIES
 from filters.operators import SINCE
 from filters.rate_limit.policy import FILTER, STRICT_FILTER
 from xds_server.discovery.snapshot import Resource, Snapshot
@@ -107,14 +107,25 @@ def _without_operators_of(since: Release) -> Callable[[Snapshot], tuple[Snapshot
     return without
 
 
-def _without_login(snapshot: Snapshot) -> tuple[Snapshot, tuple[Lack, ...]]:
-    """No oauth2 filter, which these Envoys do not take without a login for all routes; routes with a login are closed."""
-    listeners = {name: _map_listener(one, _drop_login) for name, one in snapshot[LISTENER].items()}
-    return _close_routes(
-        snapshot.replacing({LISTENER: listeners}),
-        lambda route: LOGIN in route.typed_per_filter_config,
-        "`oidc` needs Envoy 1.38",
-    )
+def _without_filter(
+    key: str, filter_name: str, since: Release
+) -> Callable[[Snapshot], tuple[Snapshot, tuple[Lack, ...]]]:
+    """Listeners without a filter that these Envoys reject. Routes that carry its configuration are closed."""
+
+    def drop(manager: hcm_pb2.HttpConnectionManager) -> None:
+        kept = [one for one in manager.http_filters if one.name != filter_name]
+        del manager.http_filters[:]
+        manager.http_filters.extend(kept)
+
+    def without(snapshot: Snapshot) -> tuple[Snapshot, tuple[Lack, ...]]:
+        listeners = {name: _map_listener(one, drop) for name, one in snapshot[LISTENER].items()}
+        return _close_routes(
+            snapshot.replacing({LISTENER: listeners}),
+            lambda route: filter_name in route.typed_per_filter_config,
+            f"`{key}` needs Envoy {since[0]}.{since[1]}",
+        )
+
+    return without
 
 
 def _map_listener(one: Resource, edit: Callable[[hcm_pb2.HttpConnectionManager], None]) -> Resource:
@@ -126,12 +137,6 @@ def _map_listener(one: Resource, edit: Callable[[hcm_pb2.HttpConnectionManager],
                 edit(manager)
                 network.typed_config.CopyFrom(packed(manager))
     return Resource.of(listener)
-
-
-def _drop_login(manager: hcm_pb2.HttpConnectionManager) -> None:
-    kept = [one for one in manager.http_filters if one.name != LOGIN]
-    del manager.http_filters[:]
-    manager.http_filters.extend(kept)
 
 
 def _close_routes(
@@ -206,6 +211,10 @@ NEEDS: tuple[Need, ...] = (
     Need("limits that are counted at the end of a request", (1, 37), _without_counting_at_the_end),
     Need(_operators((1, 37)), (1, 37), _without_operators_of((1, 37))),
     Need(_operators((1, 38)), (1, 38), _without_operators_of((1, 38))),
-    Need("`oidc` (browser logins)", (1, 38), _without_login),
+    *(
+        Need(f"`{policy.key}`", since, _without_filter(policy.key, name, since))
+        for policy in POLICIES
+        for name, since in policy.since.items()
+    ),
     Need("client certificates over HTTP/3", (1, 40), _without_quic_client_certificates),
 )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
 
-from filters.identity.oidc import client_secret_name, session_secret_name
-from filters.language import DataSource
+from filters import POLICIES
+from filters.policy import Context
 from xds_server.gateway.model.gateway import Sections
 from xds_server.translate import names
 from xds_server.translate.protobuf import ads
-
-Contents = Mapping[DataSource, bytes]
 
 
 def _bytes(content: bytes) -> base_pb2.DataSource:
@@ -32,18 +30,18 @@ def _generic(name: str, content: bytes) -> secret_pb2.Secret:
     )
 
 
-def secrets(sections: Sections, contents: Contents) -> Iterator[secret_pb2.Secret]:
+def secrets(sections: Sections, context: Context) -> Iterator[secret_pb2.Secret]:
     """Every secret of the gateway: certificates with keys, and authorities."""
+    contents = context.contents
     for name, secret in sections.secrets.items():
         certificate = common_pb2.TlsCertificate(
             certificate_chain=_bytes(contents[secret.certificate]),
             private_key=_bytes(contents[secret.private_key]),
         )
         yield secret_pb2.Secret(name=names.certificate(name), tls_certificate=certificate)
-    for name, provider in sections.identity.items():
-        if provider.oidc is not None:
-            yield _generic(client_secret_name(name), contents[provider.oidc.client_secret])
-            yield _generic(session_secret_name(name), contents[provider.oidc.session_secret])
+    for policy in POLICIES:
+        for name, content in policy.secrets(context):
+            yield _generic(name, content)
     for name, upstream in sections.upstreams.items():
         if upstream.tls is not None and upstream.tls.ca is not None:
             yield _ca(names.upstream_ca(name), contents[upstream.tls.ca])

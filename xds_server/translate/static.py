@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from envoy.config.bootstrap.v3 import bootstrap_pb2
@@ -12,18 +13,20 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
-from envoy.extensions.transport_sockets.proxy_protocol.v3 import upstream_proxy_protocol_pb2
-from envoy.extensions.transport_sockets.quic.v3 import quic_transport_pb2
-from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
-from google.protobuf import any_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+from google.protobuf import any_pb2, message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor_pool import Default
+from google.protobuf.message import Message
 
-from filters.identity.oauth2_per_route import OAuth2PerRoute
-from filters.identity.oidc import FILTER as LOGIN
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE, SECRET
 from xds_server.translate.listeners import HCM
 from xds_server.translate.protobuf import packed
 from xds_server.translate.runtime import runtime
+
+_REFERENCE = secret_pb2.SdsSecretConfig.DESCRIPTOR.full_name
+_SOCKET = base_pb2.TransportSocket.DESCRIPTOR.full_name
 
 
 def bootstrap(
@@ -54,14 +57,14 @@ def _cluster(cluster: cluster_pb2.Cluster, snapshot: Snapshot) -> cluster_pb2.Cl
         cluster.ClearField("eds_cluster_config")
         cluster.load_assignment.CopyFrom(assignment)
     if cluster.HasField("transport_socket"):
-        _transport_socket(cluster.transport_socket)
+        _static(cluster.transport_socket.typed_config)
     return cluster
 
 
 def _listener(listener: listener_pb2.Listener, snapshot: Snapshot) -> listener_pb2.Listener:
     for chain in listener.filter_chains:
         if chain.HasField("transport_socket"):
-            _transport_socket(chain.transport_socket)
+            _static(chain.transport_socket.typed_config)
         for network in chain.filters:
             if network.name == HCM:
                 manager = hcm_pb2.HttpConnectionManager.FromString(network.typed_config.value)
@@ -77,7 +80,8 @@ def _connection_manager(
         manager.route_config.CopyFrom(route_pb2.RouteConfiguration.FromString(body))
         for host in manager.route_config.virtual_hosts:
             for route in host.routes:
-                _login(route.typed_per_filter_config)
+                for config in route.typed_per_filter_config.values():
+                    _static(config)
     for one in manager.http_filters:
         if one.HasField("config_discovery"):
             body = snapshot[EXTENSION_CONFIG][one.name].body
@@ -85,46 +89,58 @@ def _connection_manager(
     return manager
 
 
-def _login(configs: MutableMapping[str, any_pb2.Any]) -> None:
-    """Resolve the references of a login to its secrets."""
-    if LOGIN in configs:
-        login: Any = OAuth2PerRoute.FromString(configs[LOGIN].value)
-        login.config.credentials.token_secret.ClearField("sds_config")
-        login.config.credentials.hmac_secret.ClearField("sds_config")
-        configs[LOGIN].CopyFrom(packed(login))
+def _static(config: any_pb2.Any) -> None:
+    """Resolve the references to secrets in a message, and in the transport sockets inside of it."""
+    type_ = _class(config.type_url.rpartition("/")[2])
+    if type_ is not None and _may_refer(type_.DESCRIPTOR):
+        message = type_.FromString(config.value)
+        if _resolved(message):
+            config.CopyFrom(packed(message))
 
 
-def _transport_socket(socket: base_pb2.TransportSocket) -> None:
-    """Resolve references to secrets, wherever this socket has its TLS context."""
-    found: Any = _unpacked(socket.typed_config)
-    match found:
-        case upstream_proxy_protocol_pb2.ProxyProtocolUpstreamTransport():
-            _transport_socket(found.transport_socket)
-        case quic_transport_pb2.QuicDownstreamTransport():
-            _static_secrets(found.downstream_tls_context.common_tls_context)
-        case tls_pb2.UpstreamTlsContext() | tls_pb2.DownstreamTlsContext():
-            _static_secrets(found.common_tls_context)
-        case _:
-            return
-    socket.typed_config.CopyFrom(packed(found))
+def _resolved(message: Message) -> bool:
+    """Let Envoy find the secrets of a message by name alone. Returns True if there were any."""
+    if message.DESCRIPTOR.full_name == _REFERENCE:
+        message.ClearField("sds_config")
+        return True
+    found = False
+    for field, value in message.ListFields():
+        if field.message_type is None or not _may_refer(field.message_type):
+            continue
+        for inner in _messages(field, value):
+            if field.message_type.full_name == _SOCKET:
+                _static(inner.typed_config)
+                found = True
+            else:
+                found = _resolved(inner) or found
+    return found
 
 
-def _unpacked(config: any_pb2.Any) -> object:
-    kinds = (
-        tls_pb2.UpstreamTlsContext,
-        tls_pb2.DownstreamTlsContext,
-        quic_transport_pb2.QuicDownstreamTransport,
-        upstream_proxy_protocol_pb2.ProxyProtocolUpstreamTransport,
-    )
-    for kind in kinds:
-        if config.type_url.endswith(f"/{kind.DESCRIPTOR.full_name}"):
-            return kind.FromString(config.value)
-    return None
+def _messages(field: FieldDescriptor, value: Any) -> Iterable[Any]:
+    kind = field.message_type
+    if kind is not None and kind.GetOptions().map_entry:
+        return value.values() if kind.fields_by_name["value"].message_type else ()
+    return value if field.is_repeated else (value,)
 
 
-def _static_secrets(context: tls_pb2.CommonTlsContext) -> None:
-    for reference in context.tls_certificate_sds_secret_configs:
-        reference.ClearField("sds_config")
-    combined = context.combined_validation_context
-    if combined.HasField("validation_context_sds_secret_config"):
-        combined.validation_context_sds_secret_config.ClearField("sds_config")
+@cache
+def _may_refer(kind: Descriptor) -> bool:
+    """True if messages of this type can hold a reference to a secret or a transport socket, be it deep inside."""
+    seen, waiting = {kind.full_name}, [kind]
+    for one in waiting:
+        if one.full_name in (_REFERENCE, _SOCKET):
+            return True
+        for field in one.fields:
+            inner = field.message_type
+            if inner is not None and inner.full_name not in seen:
+                seen.add(inner.full_name)
+                waiting.append(inner)
+    return False
+
+
+@cache
+def _class(full_name: str) -> type[Message] | None:
+    try:
+        return message_factory.GetMessageClass(Default().FindMessageTypeByName(full_name))
+    except KeyError:
+        return None

@@ -7,6 +7,7 @@ from functools import partial
 from operator import is_
 from typing import Any
 
+from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import extension_pb2
 from envoy.config.route.v3 import route_components_pb2
 
@@ -94,9 +95,9 @@ class Translator:
         resources = {
             CLUSTER: [*cds, *_called(filters), *self._decider(rules)],
             ENDPOINT: eds,
-            SECRET: [Resource.of(one) for one in secrets.secrets(gateway.sections, gateway.contents)],
+            SECRET: [Resource.of(one) for one in secrets.secrets(gateway.sections, gateway.context)],
             EXTENSION_CONFIG: [_extension(one) for one in filters if one.dynamic],
-            LISTENER: list(self._listeners(gateway, filters)),
+            LISTENER: list(self._listeners(gateway, filters, _access_logs(used, gateway.context))),
             ROUTE: list(self._routes(gateway)),
             **rules,
         }
@@ -153,9 +154,14 @@ class Translator:
         served = () if clusters.is_dns(upstream) else (_load_assignment(name, upstream),)
         return tuple(map(Resource.of, messages)), served
 
-    def _listeners(self, gateway: Gateway, filters: tuple[HttpFilter, ...]) -> Iterator[Resource]:
+    def _listeners(
+        self,
+        gateway: Gateway,
+        filters: tuple[HttpFilter, ...],
+        logs: tuple[accesslog_pb2.AccessLog, ...],
+    ) -> Iterator[Resource]:
         for name, listener in gateway.sections.listeners.items():
-            arguments = (name, listener, filters, gateway.sections.errors)
+            arguments = (name, listener, filters, logs, gateway.sections.errors)
             yield from map(Resource.of, self._try(("listeners", name), listeners.listeners, *arguments))
 
     def _routes(self, gateway: Gateway) -> Iterator[Resource]:
@@ -205,6 +211,11 @@ def _used(gateway: Gateway) -> dict[str, list[Any]]:
 def _filters(used: Mapping[str, list[Any]], context: Context) -> tuple[HttpFilter, ...]:
     """The chain of HTTP filters, the same in every listener."""
     return tuple(one for policy in POLICIES for one in policy.http_filters(used.get(policy.key, ()), context))
+
+
+def _access_logs(used: Mapping[str, list[Any]], context: Context) -> tuple[accesslog_pb2.AccessLog, ...]:
+    """The access logs of policies, the same in every listener."""
+    return tuple(log for policy in POLICIES for log in policy.access_logs(used.get(policy.key, ()), context))
 
 
 def _extension(one: HttpFilter) -> Resource:

@@ -13,12 +13,13 @@ from envoy.config.core.v3 import base_pb2
 
 from filters.check.passwords import WAITING, Missing, Passwords, credentials_of
 from filters.identity import password_lookup
+from filters.identity.authentication import Authentication
 from filters.identity.basic_auth import BasicAuth, BasicAuthSettings
 from filters.identity.password_lookup import USERS
 from filters.identity.script import FILTER
 from filters.language.datasource import SecretSource
 from filters.model.identity import Consumer, ConsumerPassword
-from filters.policy import Context
+from filters.policy import NOTHING, Context
 from filters.unary import Busy
 
 FILE = SecretSource(file="users")
@@ -202,7 +203,8 @@ def test_envoy_is_not_told_slow_hashes_and_the_policy_server_none_of_the_others(
     (rule,) = policy.rules([settings], context)
     message = USERS.message.FromString(rule.build().SerializeToString())
     assert [(user.name, user.bcrypt) for user in message.users] == [("ann", ANN), ("own", ""), ("quick", "")]
-    assert set(policy.on_route(settings, context).filter_configs) == {FILTER, password_lookup.FILTER}
+    assert set(policy.on_route(settings, context).filter_configs) == {password_lookup.FILTER}
+    assert set(Authentication().off_route(context).filter_configs) == {FILTER}
     assert "policy server" in policy.explain(settings, context)
 
 
@@ -212,5 +214,5 @@ def test_without_slow_hashes_nobody_is_asked() -> None:
     context = Context(contents={FILE: content}, route="a", effective={"basic_auth": settings})
     policy = BasicAuth()
     assert list(policy.rules([settings], context)) == []
-    assert set(policy.on_route(settings, context).filter_configs) == {FILTER}
+    assert policy.on_route(settings, context) == NOTHING
     assert policy.explain(settings, context) == policy.enforced_by

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from filters.identity.jwt import FILTER, Jwt, JwtSettings, doubts, requirement_name
+from filters.identity.jwt import FILTER, Jwt, JwtSettings, requirement_name
 from filters.language import Problems, decoder_for
 from filters.model.identity import Jwks, Provider
 from filters.model.jwks import NOBODYS_KEY
@@ -90,7 +90,8 @@ def test_a_key_set_that_cannot_be_used_is_a_warning_and_spoils_no_other_provider
     broken = Jwks(file="keys.json")
     providers = {**CONTEXT.providers, "broken": Provider(jwks=broken)}
     context = Context(providers=providers, contents={**CONTEXT.contents, broken: b"<html>"})
-    (doubt,) = doubts("broken", providers["broken"], context.contents)
+    (*_, doubt) = Jwt().cross_checks(context)
+    assert (doubt.path, doubt.severity) == (("identity", "broken", "jwks"), "warning")
     assert doubt.message == "keys.json has no usable key: it is not JSON; tokens of 'broken' are answered 503"
     (one,) = Jwt().http_filters((), context)
     assert sorted(one.config.providers) == ["broken", "corp", "partner"]
@@ -101,7 +102,8 @@ def test_a_key_set_that_cannot_be_used_is_a_warning_and_spoils_no_other_provider
 def test_each_key_that_is_left_out_is_told() -> None:
     keys = Jwks(file="keys.json")
     content = key_set(RSA, {"kty": "oct", "kid": "shared"}, {"kty": "RSA"})
-    messages = [one.message for one in doubts("corp", Provider(jwks=keys), {keys: content})]
+    context = Context(providers={"corp": Provider(jwks=keys)}, contents={keys: content})
+    messages = [one.message for one in Jwt().cross_checks(context)]
     assert messages == [
         "the key 'shared' of keys.json is left out: its 'kty' is 'oct': a secret that both sides share is no public key",
         "the key 'number 3' of keys.json is left out: it has no 'n'",
