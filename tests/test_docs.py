@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import re
+import textwrap
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 from prometheus_client import CollectorRegistry
 
 from docs import generate
+from filters import POLICIES
 from tests.support.flags import shown
+from tests.support.reading import read
 from xds_server.cli.main import COMMANDS
+from xds_server.gateway.model.gateway import Sections
 from xds_server.serving.metrics import Metrics
 from xds_server.serving.store import Store
 from xds_server.translate.access_log import access_log
 
 ROOT = Path(__file__).resolve().parents[1]
+SECTIONS = {one.name for one in fields(Sections)}
 PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/*.md"), *ROOT.glob("envoy/*.md")]
 )
@@ -87,3 +94,22 @@ def test_each_picture_is_drawn_from_its_text(text: Path) -> None:
     digest = hashlib.sha256(text.read_bytes()).hexdigest()
     picture = text.with_suffix(".svg").read_text()
     assert f"<!-- SHA-256 of {text.name}: {digest} -->" in picture, "run: make pictures"
+
+
+def _fragments(page: Path) -> list[str]:
+    """The YAML blocks of a page that are parts of a gateway: sections, or policies, which stand at the top here."""
+    blocks = re.findall(r"^ *```yaml\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE)
+    texts = [textwrap.dedent(block) for block in blocks]
+    policies = {policy.key for policy in POLICIES}
+    return [
+        f"policies:\n{textwrap.indent(text, '  ')}" if policies >= yaml.safe_load(text).keys() else text
+        for text in texts
+        if (SECTIONS | policies) >= yaml.safe_load(text).keys()
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_write_only_keys_that_the_language_has(page: Path) -> None:
+    for text in _fragments(page):
+        unknown = [str(error) for error in read(text).errors if "unknown key" in str(error)]
+        assert not unknown, text
