@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import subprocess
+import sys
 import textwrap
 from dataclasses import fields
 from pathlib import Path
@@ -96,10 +99,14 @@ def test_each_picture_is_drawn_from_its_text(text: Path) -> None:
     assert f"<!-- SHA-256 of {text.name}: {digest} -->" in picture, "run: make pictures"
 
 
+def _blocks(page: Path, language: str) -> list[str]:
+    blocks = re.findall(rf"^ *```{language}\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for block in blocks]
+
+
 def _fragments(page: Path) -> list[str]:
     """The YAML blocks of a page that are parts of a gateway: sections, or policies, which stand at the top here."""
-    blocks = re.findall(r"^ *```yaml\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE)
-    texts = [textwrap.dedent(block) for block in blocks]
+    texts = _blocks(page, "yaml")
     policies = {policy.key for policy in POLICIES}
     return [
         f"policies:\n{textwrap.indent(text, '  ')}" if policies >= yaml.safe_load(text).keys() else text
@@ -113,3 +120,14 @@ def test_pages_write_only_keys_that_the_language_has(page: Path) -> None:
     for text in _fragments(page):
         unknown = [str(error) for error in read(text).errors if "unknown key" in str(error)]
         assert not unknown, text
+
+
+def test_the_policy_of_the_guide_passes_its_tests(tmp_path: Path) -> None:
+    policy, tests = _blocks(ROOT / "docs" / "how-to" / "write-a-policy-in-python.md", "python")
+    for name, text in (("gateway/policies/access.py", policy), ("tests/test_access.py", tests)):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
