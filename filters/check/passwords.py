@@ -12,7 +12,7 @@ import hmac
 import re
 import secrets
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -63,9 +63,15 @@ def _loaded(message: rules_pb2.Users) -> Users:
 
 
 class Passwords:
-    """Users by list. What was verified is forgotten when any list changes."""
+    """Users by list. What was verified is forgotten when any list changes.
 
-    def __init__(self, *, remembered: int = REMEMBERED) -> None:
+    `remembered` passwords are known again. `verify` says whether a password has a hash; it runs in a thread.
+    """
+
+    def __init__(
+        self, *, remembered: int = REMEMBERED, verify: Callable[[bytes, bytes], bool] = bcrypt.checkpw
+    ) -> None:
+        self._verify = verify
         self._remembered = remembered
         self.table: Table[Users] = Table(USERS, _loaded, self._changed)
         self._key = secrets.token_bytes(32)
@@ -106,7 +112,7 @@ class Passwords:
         if len(self._under_way) >= WAITING:
             raise Busy(f"{WAITING} passwords are being verified")
         loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._threads, bcrypt.checkpw, password, entry)
+        running = loop.run_in_executor(self._threads, self._verify, password, entry)
         self._under_way[digest] = running
         running.add_done_callback(partial(self._done, self._right, entry, digest))
         return running

@@ -6,12 +6,10 @@ import asyncio
 from pathlib import Path
 from types import MappingProxyType
 
-import pytest
-
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from xds_server.app import Compiler
-from xds_server.control_plane import rollout
 from xds_server.control_plane.fleet import Fleet
+from xds_server.control_plane.rollout import Rollout
 from xds_server.discovery.node import Node
 from xds_server.discovery.types import CLUSTER, ResourceType, of_url
 from xds_server.serving.events import Acked, Connected, Nacked
@@ -74,8 +72,7 @@ class PolicyServer:
         )
 
 
-async def test_what_policy_servers_have_is_not_waited_for_any_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout, "PATIENCE", 3600.0)
+async def test_what_policy_servers_have_is_not_waited_for_any_longer() -> None:
     compiled = Compiler({}).compile(Folder(Path(), MappingProxyType({"gateway.yaml": GATEWAY})))
     store = Store()
     fleet = Fleet(lambda _type, _name: None)
@@ -85,14 +82,13 @@ async def test_what_policy_servers_have_is_not_waited_for_any_longer(monkeypatch
         PolicyServer(store).accept()
 
     async with asyncio.timeout(10):
-        await rollout.Rollout(store, fleet, ensure_policy_server).publish(compiled)
+        await Rollout(store, fleet, ensure_policy_server, ack_timeout=3600).publish(compiled)
     current = store.current()
     assert current is not None
     assert current[CLUSTER] == compiled.snapshot[CLUSTER]
 
 
-async def test_what_policy_servers_rejected_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout, "PATIENCE", 3600.0)
+async def test_what_policy_servers_rejected_is_not_waited_for() -> None:
     compiled = Compiler({}).compile(Folder(Path(), MappingProxyType({"gateway.yaml": GATEWAY})))
     rules = [type_ for type_ in compiled.snapshot if type_.name == "limits"]
     assert compiled.snapshot[rules[0]]
@@ -108,7 +104,7 @@ async def test_what_policy_servers_rejected_is_not_waited_for(monkeypatch: pytes
         server.accept()
 
     async with asyncio.timeout(10):
-        await rollout.Rollout(store, fleet, ensure_policy_server).publish(compiled)
+        await Rollout(store, fleet, ensure_policy_server, ack_timeout=3600).publish(compiled)
     current = store.current()
     assert current is not None
     assert current[CLUSTER] == compiled.snapshot[CLUSTER]

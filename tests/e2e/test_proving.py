@@ -18,7 +18,6 @@ from tests.support.running import Running
 from tests.support.wait import wait_for
 from xds_server import app
 from xds_server.cli.main import main
-from xds_server.control_plane import prover
 from xds_server.proxy.bootstrap import bootstrap
 from xds_server.translate.readable import plain
 
@@ -188,13 +187,13 @@ def test_a_prover_that_is_killed_comes_back_and_changes_go_on(proved: Proved) ->
 
 
 async def test_without_an_envoy_binary_serving_goes_on_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(prover, "envoy_binary", lambda: None)
     proved = Proved(tmp_path / "gateway", tmp_path)
     proved.write("1")
     options = app.Options(
         folder=proved.folder,
+        envoy=None,
         proxy=False,
         prove=True,
         xds=proved.running.xds_address,

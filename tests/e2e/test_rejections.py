@@ -287,7 +287,7 @@ def _certificates(ports: Mapping[str, int]) -> dict[str, str]:
 
 @pytest.mark.parametrize("together", [False, True], ids=["one-by-one", "together"])
 def test_a_key_of_another_certificate_leaves_the_old_secret_in_use_and_rotates_the_others(
-    fleet: Fleet, together: bool, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, together: bool
 ) -> None:
     authority = Authority()
     ports = {name: free_port() for name in ("s1", "s2", "s3")}
@@ -306,7 +306,7 @@ def test_a_key_of_another_certificate_leaves_the_old_secret_in_use_and_rotates_t
     wait_for(lambda: _certificates(ports) == before, "the certificates")
     if together:
         for session in fleet.xds.server.services.sessions.values():
-            monkeypatch.setattr(session.stream.watches[SECRET], "alone", False)
+            session.stream.watches[SECRET].alone = False
     fleet.publish(with_secrets({**new, "s2": (new["s2"][0], old["s2"][1])}))
     rejection = fleet.rejection()
     assert "KEY_VALUES_MISMATCH" in rejection.message

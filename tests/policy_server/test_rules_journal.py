@@ -16,8 +16,7 @@ from xds_server.discovery import wire
 from xds_server.discovery.events import Response
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.stream import StreamLimits
-from xds_server.policy_server import rules_journal
-from xds_server.policy_server.rules_journal import LastRules
+from xds_server.policy_server.rules_journal import SLACK, LastRules
 from xds_server.policy_server.rules_stream import HeldRules
 
 NODE = base_pb2.Node(id="p")
@@ -26,10 +25,10 @@ NODE = base_pb2.Node(id="p")
 class Process:
     """A policy server from its start: what it restored, and what it is told afterwards."""
 
-    def __init__(self, path: Path, *, keeps: bool = True) -> None:
+    def __init__(self, path: Path, *, keeps: bool = True, slack: int = SLACK) -> None:
         self.words = table()
         self.rules = HeldRules([self.words, Table(NUMBER, lambda message: message.value)])
-        self.last = LastRules(path, keeps=keeps)
+        self.last = LastRules(path, keeps=keeps, slack=slack)
         self.whole = self.last.restore(self.rules)
         self.sent: list[str] = []
 
@@ -117,9 +116,8 @@ def test_any_changed_byte_is_noticed_and_the_next_response_mends_the_file(path: 
     assert Process(path).words.current == {"a": "three"}
 
 
-def test_it_does_not_grow_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules_journal, "SLACK", 1000)
-    Process(path).follow(*(snapshot({"a": str(number)}) for number in range(200)))
+def test_it_does_not_grow_for_ever(path: Path) -> None:
+    Process(path, slack=1000).follow(*(snapshot({"a": str(number)}) for number in range(200)))
     assert path.stat().st_size < 3000
     assert Process(path).words.current == {"a": "199"}
 

@@ -186,11 +186,11 @@ async def test_a_folder_counts_as_settled_when_no_file_is_empty_any_more(watched
     assert dict((await settling).files) == {"a.yaml": b"whole"}
 
 
-async def test_a_file_that_is_still_open_for_writing_is_not_settled(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("xds_server.sources.directory.LONGEST", 60.0)
-    path = watched.directory.path / "a.yaml"
+async def test_a_file_that_is_still_open_for_writing_is_not_settled(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("1")
+    watched = Watched(Directory(tmp_path, longest=60))
+    await watched.until(a_yaml="1")
     with path.open("w") as file:
         file.write("half")
         file.flush()
@@ -200,3 +200,4 @@ async def test_a_file_that_is_still_open_for_writing_is_not_settled(
         assert not settling.done()
         file.write(" and whole")
     assert dict((await settling).files) == {"a.yaml": b"half and whole"}
+    await watched.close()

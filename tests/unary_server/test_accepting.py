@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from xds_server.unary_server import accepting
-from xds_server.unary_server.accepting import Accepting, Shared, counts
+from xds_server.unary_server.accepting import PATIENCE, Accepting, Shared, counts
 
 
 @pytest.fixture(params=[socket.AF_INET, socket.AF_UNIX])
@@ -22,10 +21,17 @@ def shared(request: pytest.FixtureRequest, tmp_path) -> Iterator[socket.socket]:
 class Taker:
     """One of those that accept, with so many connections already."""
 
-    def __init__(self, shared: socket.socket, counts: memoryview, number: int, before: int = 0) -> None:
+    def __init__(
+        self,
+        shared: socket.socket,
+        counts: memoryview,
+        number: int,
+        before: int = 0,
+        patience: float = PATIENCE,
+    ) -> None:
         self.transports: list[asyncio.BaseTransport] = []
         mine = Shared(socket=shared.dup(), counts=counts, number=number)
-        self.accepting = Accepting(mine, self._protocol)
+        self.accepting = Accepting(mine, self._protocol, patience=patience)
         self.accepting.count(before)
 
     def _protocol(self) -> asyncio.Protocol:
@@ -62,12 +68,9 @@ async def connect(shared: socket.socket) -> socket.socket:
     return client
 
 
-async def test_connections_go_to_who_has_the_fewest(
-    shared: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(accepting, "PATIENCE", 60.0)
+async def test_connections_go_to_who_has_the_fewest(shared: socket.socket) -> None:
     counted = counts(4)  # one of which never accepts
-    takers = [Taker(shared, counted, number, before) for number, before in enumerate((3, 1, 0))]
+    takers = [Taker(shared, counted, number, before, patience=60) for number, before in enumerate((3, 1, 0))]
     clients = [await connect(shared) for _ in range(8)]
     await until(lambda: sum(len(one.transports) for one in takers) == 8)
     assert [len(one.transports) for one in takers] == [1, 3, 4]
@@ -85,12 +88,9 @@ async def test_who_has_more_takes_what_a_busy_one_leaves(shared: socket.socket) 
     taker.close()
 
 
-async def test_who_closes_leaves_the_socket_to_the_others(
-    shared: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(accepting, "PATIENCE", 60.0)
+async def test_who_closes_leaves_the_socket_to_the_others(shared: socket.socket) -> None:
     counted = counts(2)
-    first, second = Taker(shared, counted, 0), Taker(shared, counted, 1, before=5)
+    first, second = Taker(shared, counted, 0), Taker(shared, counted, 1, before=5, patience=60)
     first.close()
     client = await connect(shared)
     await until(lambda: second.transports)

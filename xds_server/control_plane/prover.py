@@ -8,12 +8,12 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from xds_server.discovery.references import references
 from xds_server.discovery.snapshot import EMPTY, Reference, Resource, Snapshot, content_hash
 from xds_server.discovery.types import CLUSTER, LISTENER, ROUTE, SECRET
-from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.bootstrap import bootstrap
 from xds_server.proxy.envoy import EnvoySupervisor
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Held, Nacked
@@ -345,9 +345,8 @@ def _asked_for(snapshot: Snapshot) -> Iterator[tuple[Reference, str]]:
                     yield (kind, name), snapshot[kind][name].version
 
 
-async def proving_envoy(xds_address: str, stack: AsyncExitStack) -> bool:
+async def proving_envoy(binary: Path | None, xds_address: str, stack: AsyncExitStack) -> bool:
     """Start the Envoy that judges what the others get; whether there is one."""
-    binary = envoy_binary()
     if binary is None:
         log.warning("there is no Envoy binary to prove with: the gateway goes to Envoys unproved")
         return False

@@ -17,15 +17,15 @@ from xds_server.translate import names
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5.0
-"""Seconds that Envoys wait at most for policy servers to have the rules."""
+ACK_TIMEOUT = 5.0
+"""Seconds that Envoys wait at most until policy servers have the rules."""
 
 
 class Rollout:
     """Publishes gateways in a store. `ensure_policy_server` starts policy servers; it is called when a gateway first wants one.
 
     Without `ensure_policy_server` nobody waits: policy servers are run by someone else, and a request that comes before its rule is
-    answered as if they were away. Without `prover` Envoys get what nobody has judged.
+    answered as if they were away. Without `prover` Envoys get what nobody has judged. `ack_timeout` is in seconds.
     """
 
     def __init__(
@@ -34,11 +34,14 @@ class Rollout:
         fleet: Fleet,
         ensure_policy_server: Callable[[], Awaitable[None]] | None,
         prover: Prover | None = None,
+        *,
+        ack_timeout: float = ACK_TIMEOUT,
     ) -> None:
         self._store = store
         self._fleet = fleet
         self._need = ensure_policy_server
         self._prover = prover
+        self._ack_timeout = ack_timeout
 
     async def publish(self, compiled: Compiled) -> None:
         """Bring everybody to a gateway."""
@@ -73,11 +76,12 @@ class Rollout:
             return {type_: current.version(type_) for type_ in rules if rules[type_]}
 
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._ack_timeout):
                 await self._fleet.until_acknowledged(POLICY_SERVERS, served)
         except TimeoutError:
             log.warning(
-                "policy servers did not take the rules in %.0fs; Envoys go on without waiting", PATIENCE
+                "policy servers did not take the rules in %.0fs; Envoys go on without waiting",
+                self._ack_timeout,
             )
 
 

@@ -71,10 +71,11 @@ def folded(records: Iterable[Response]) -> Iterator[Response]:
 class LastRules:
     """Keeps a file at what a policy server holds. One thread at a time may use it.
 
-    Without `keeps` the file is only read: of several processes with the same rules one writes it.
+    Without `keeps` the file is only read: of several processes with the same rules one writes it. `slack` is in bytes.
     """
 
-    def __init__(self, path: Path, *, keeps: bool = True) -> None:
+    def __init__(self, path: Path, *, keeps: bool = True, slack: int = SLACK) -> None:
+        self._slack = slack
         self._path = path
         self._keeps = keeps
         self._digest = b""
@@ -137,7 +138,7 @@ class LastRules:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        self._most = 2 * self._size + SLACK
+        self._most = 2 * self._size + self._slack
 
     def _append(self, file: BinaryIO, records: Iterable[Response]) -> None:
         for record in records:

@@ -34,9 +34,13 @@ _NO_CHANGE = frozenset(["opened", "closed_no_write"])
 
 
 class Directory:
-    """Watches one gateway folder. Iterate over `changes()` from one task only."""
+    """Watches one gateway folder. Iterate over `changes()` from one task only.
 
-    def __init__(self, path: Path | str, *, poll: bool = False) -> None:
+    After `longest` seconds a folder counts as settled at the latest.
+    """
+
+    def __init__(self, path: Path | str, *, poll: bool = False, longest: float = LONGEST) -> None:
+        self._longest = longest
         self.path = Path(path).absolute()
         self._poll = poll
         self._observer: BaseObserver | None = None
@@ -76,7 +80,7 @@ class Directory:
         Until the latest moment it waits for the end of a write, and for files where there are none or an empty one.
         """
         loop = asyncio.get_running_loop()
-        end = loop.time() + LONGEST
+        end = loop.time() + self._longest
         while True:
             self._now.clear()
             self._soon.clear()

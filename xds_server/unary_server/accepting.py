@@ -42,16 +42,22 @@ class Accepting:
     """Accepts from a shared socket, one connection at a time, as long as nobody who accepts too has fewer.
 
     The kernel alone gives two connections to the same process as often as not, and connections of proxies are few and
-    stay. Who has fewer gets a little time, for it may be busy.
+    stay. Who has fewer gets `patience` seconds, for it may be busy.
     """
 
     def __init__(
-        self, shared: Shared, protocol: Callable[[], asyncio.BaseProtocol], tls: ssl.SSLContext | None = None
+        self,
+        shared: Shared,
+        protocol: Callable[[], asyncio.BaseProtocol],
+        tls: ssl.SSLContext | None = None,
+        *,
+        patience: float = PATIENCE,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._shared = shared
         self._protocol = protocol
         self._tls = tls
+        self._patience = patience
         self._timer: asyncio.TimerHandle | None = None
         self._making: asyncio.Task[object] | None = None
         self._poll = select.poll()
@@ -82,7 +88,7 @@ class Accepting:
 
     def _come(self) -> None:
         self._loop.remove_reader(self._shared.socket)
-        self._look(self._loop.time() + PATIENCE)
+        self._look(self._loop.time() + self._patience)
 
     def _look(self, latest: float) -> None:
         counts = self._shared.counts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from operator import itemgetter
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ from envoy.service.ratelimit.v3 import rls_pb2
 from prometheus_client import CollectorRegistry, Counter
 
 from filters.model.limits import MOST
-from filters.rate_limit import client_headers
+from filters.rate_limit import client_headers, one_call
 from filters.rate_limit.descriptor_files import matching
 from filters.rate_limit.descriptor_files.reader import Domain
 from filters.rate_limit.engine import algorithms as state
@@ -71,6 +72,8 @@ Entries = Mapping[str, str]
 class RateLimits:
     """Counts requests by the rules of the gateway. `store` has the counters, `clock` the moment in microseconds.
 
+    `time_limit` is how long a Check that decides limits too may wait for the store.
+
     `domains` are those of Envoys that other people configure; they are never changed but replaced.
     """
 
@@ -79,7 +82,9 @@ class RateLimits:
         registry: CollectorRegistry,
         store: Store | None = None,
         clock: Callable[[], int] = microseconds,
+        time_limit: timedelta = one_call.TIME,
     ) -> None:
+        self.time_limit = time_limit
         self.store = store if store is not None else Memory()
         self.rules = Table(LIMITS, load)
         self.domains: Mapping[str, Domain] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter
 
@@ -25,10 +25,20 @@ class Circuit:
     """Between decisions and a store of counters elsewhere, `store` in metrics and `called` in the log.
 
     Where no answer comes, a request passes unless one of its limits says otherwise. The log says so once for each time
-    that the store goes away, and once when it is back.
+    that the store goes away, and once when it is back. `pause` is in seconds, as is what `clock` gives.
     """
 
-    def __init__(self, store: str, called: str, registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        store: str,
+        called: str,
+        registry: CollectorRegistry,
+        *,
+        pause: float = PAUSE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pause = pause
+        self._clock = clock
         self._store = store
         self._called = called
         self._failures = 0
@@ -46,7 +56,7 @@ class Circuit:
     @property
     def left_alone(self) -> bool:
         """Whether the store is not to be asked now."""
-        return self._until > 0 and time.monotonic() < self._until
+        return self._until > 0 and self._clock() < self._until
 
     def answered(self) -> None:
         """The store answers."""
@@ -66,15 +76,15 @@ class Circuit:
                 str(error) or type(error).__name__,
             )
         if self._failures >= FAILURES:
-            self._until = time.monotonic() + PAUSE
+            self._until = self._clock() + self._pause
 
     def refused(self, error: BaseException) -> None:
         """The store itself answers with `error`: a full or read-only one goes on to say what is exhausted.
 
         So it is asked again at once. The log says so once a minute.
         """
-        if time.monotonic() >= self._quiet_until:
-            self._quiet_until = time.monotonic() + QUIET / SECOND
+        if self._clock() >= self._quiet_until:
+            self._quiet_until = self._clock() + QUIET / SECOND
             log.error(
                 "%s cannot count: %s; requests that it cannot count pass unless on_error is deny",
                 self._called,
@@ -95,8 +105,8 @@ class Circuit:
         `on_error` does not apply, because the store is there: a crowd must be no way past a limit. The log says so once
         a minute.
         """
-        if time.monotonic() >= self._crowded_until:
-            self._crowded_until = time.monotonic() + QUIET / SECOND
+        if self._clock() >= self._crowded_until:
+            self._crowded_until = self._clock() + QUIET / SECOND
             log.error(
                 "more requests wait for %s than it can answer: the others are rejected by their limits",
                 self._called,

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from filters.rate_limit.engine.algorithms import Counter
 from filters.rate_limit.engine.decision import Decision, Hit
 from filters.rate_limit.stores import owner_protocol
-from filters.rate_limit.stores.circuit_breaker import Circuit
+from filters.rate_limit.stores.circuit_breaker import PAUSE, Circuit
 from filters.rate_limit.stores.silence import SilenceTimer
 
 DEADLINE = 0.4
@@ -51,16 +51,26 @@ class OwnerStore:
     `deadline` is the time in seconds that the owner may be silent while it has questions to answer, and measures the
     owner alone. What could not be sent is sent as soon as an owner is there, and what an owner did not answer before it
     ended is asked again of the next one, which has no counters yet; both within the deadline. After that the circuit
-    decides.
+    decides: after several failures it asks nobody for `pause` seconds. `patience` is how many seconds an operator waits
+    for the owner's next word.
     """
 
     name = "owner"
 
-    def __init__(self, path: Path, registry: CollectorRegistry, deadline: float = DEADLINE) -> None:
+    def __init__(
+        self,
+        path: Path,
+        registry: CollectorRegistry,
+        deadline: float = DEADLINE,
+        *,
+        pause: float = PAUSE,
+        patience: float = PATIENCE,
+    ) -> None:
         self._path = path
         self._deadline = deadline
         self._loop = asyncio.get_running_loop()
-        self._circuit = Circuit(self.name, "the owner of the counters", registry)
+        self._circuit = Circuit(self.name, "the owner of the counters", registry, pause=pause)
+        self._patience = patience
         self._connection: _Connection | None = None
         self._turn: _Turn | None = None
         self._unsent: deque[_Turn] = deque()
@@ -180,7 +190,7 @@ class OwnerStore:
         """The values that answer an operator, the last of which is a number; on a connection of its own."""
         frames = owner_protocol.Frames()
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(PATIENCE)
+            connection.settimeout(self._patience)
             connection.connect(str(self._path))
             connection.sendall(owner_protocol.frame((operation, prefix)))
             while data := connection.recv(1 << 18):

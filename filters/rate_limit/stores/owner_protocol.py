@@ -69,9 +69,10 @@ class Frames:
 
 
 class Asking:
-    """The side of a policy server: numbers for limits, and frames of what it asks."""
+    """The side of a policy server: numbers for limits, at most `most_limits`, and frames of what it asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_limits: int = MOST_LIMITS) -> None:
+        self._most_limits = most_limits
         self._numbers: dict[int, tuple[int, Limit]] = {}
         """By identity, which is cheaper than equality; limits that are held here keep theirs."""
 
@@ -80,7 +81,7 @@ class Asking:
         operations: list[tuple[Any, ...]] = []
         numbers = self._numbers
         for operation, hits in asked:
-            if len(numbers) >= MOST_LIMITS:
+            if len(numbers) >= self._most_limits:
                 numbers.clear()
             told = []
             for limit, key, cost, lease in hits:

@@ -61,9 +61,9 @@ def asked(route: one_call.LimitsQuestion = ROUTE, **headers: str) -> Any:
     return found
 
 
-def limits(store: Memory | None = None) -> RateLimits:
+def limits(store: Memory | None = None, time_limit: timedelta = one_call.TIME) -> RateLimits:
     """One request a day on the route."""
-    found = RateLimits(CollectorRegistry(), store)
+    found = RateLimits(CollectorRegistry(), store, time_limit=time_limit)
     rule = limits_pb2.Limits(name="rate_limit:route/r", place="route/r")
     rule.limits.add(name="l", algorithm="fixed_window", amount=1, per="day", unit="requests")
     assert found.rules.replace({rule.name: rule.SerializeToString()}, ()) == {}
@@ -143,11 +143,12 @@ async def test_a_rejection_has_what_the_policy_adds_to_responses_and_to_the_meta
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("store", [None, Broken, Hanging], ids=["no limits", "broken", "hanging"])
 async def test_where_nobody_counts_the_limits_say_what_happens(
-    store: type[Memory] | None, strict: bool, monkeypatch: pytest.MonkeyPatch
+    store: type[Memory] | None, strict: bool
 ) -> None:
-    monkeypatch.setattr(one_call, "TIME", timedelta(milliseconds=1))
     request = asked(replace(ROUTE, strict=strict))
-    response = await decided(limits(store()) if store is not None else None, request)
+    response = await decided(
+        limits(store(), timedelta(milliseconds=1)) if store is not None else None, request
+    )
     assert response.denied_response.status.code == (503 if strict else 0)
     assert response.HasField("ok_response") is not strict
 

@@ -48,19 +48,16 @@ class Calls:
         self.go = threading.Event()
         self.go.set()
         self.seen: list[bytes] = []
-        self._checkpw = bcrypt.checkpw
 
-    def checkpw(self, password: bytes, entry: bytes) -> bool:
+    def verify(self, password: bytes, entry: bytes) -> bool:
         self.go.wait(30)
         self.seen.append(password)
-        return self._checkpw(password, entry)
+        return bcrypt.checkpw(password, entry)
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    found = Calls()
-    monkeypatch.setattr(bcrypt, "checkpw", found.checkpw)
-    return found
+def calls() -> Calls:
+    return Calls()
 
 
 def with_users(passwords: Passwords) -> Passwords:
@@ -69,8 +66,8 @@ def with_users(passwords: Passwords) -> Passwords:
 
 
 @pytest.fixture
-def held() -> Iterator[Passwords]:
-    one = with_users(Passwords())
+def held(calls: Calls) -> Iterator[Passwords]:
+    one = with_users(Passwords(verify=calls.verify))
     yield one
     one.close()
 

@@ -18,7 +18,6 @@ from prometheus_client import CollectorRegistry
 
 from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow, TokenBucket
 from filters.rate_limit.engine.decision import Decision, Hit
-from filters.rate_limit.stores import circuit_breaker, owner_client
 from filters.rate_limit.stores.circuit_breaker import FAILURES
 from filters.rate_limit.stores.owner_client import DEADLINE, OwnerStore
 from tests.support.owner import OwnerProcess
@@ -37,9 +36,9 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnerProcess]:
 
 @asynccontextmanager
 async def store(
-    path: Path, deadline: float = LONG, registry: CollectorRegistry | None = None
+    path: Path, deadline: float = LONG, registry: CollectorRegistry | None = None, **options: float
 ) -> AsyncIterator[OwnerStore]:
-    opened = OwnerStore(path, registry or CollectorRegistry(), deadline)
+    opened = OwnerStore(path, registry or CollectorRegistry(), deadline, **options)
     try:
         yield opened
     finally:
@@ -179,9 +178,8 @@ async def test_what_was_under_way_is_asked_again_of_the_next_owner(tmp_path: Pat
 
 
 async def test_where_no_owner_answers_each_limit_says_what_happens(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(circuit_breaker, "PAUSE", 3600.0)  # so that only the next owner's greeting ends it
     registry = CollectorRegistry()
 
     def failures(outcome: str) -> float | None:
@@ -189,7 +187,8 @@ async def test_where_no_owner_answers_each_limit_says_what_happens(
         return registry.get_sample_value("xds_rate_limit_store_failures_total", labels)
 
     with OwnerProcess(tmp_path) as process, caplog.at_level(logging.WARNING):
-        async with store(process.path, 0.2, registry) as counters:
+        # a pause so long that only the next owner's greeting ends it
+        async with store(process.path, 0.2, registry, pause=3600) as counters:
 
             async def counted() -> bool:
                 return bool((await decide(counters, Hit(DAY, "k", 0))).figures)
@@ -257,12 +256,9 @@ async def test_an_operator_sees_and_forgets_counters_while_others_decide(owner: 
         assert (await decide(counters, Hit(DAY, keys[2]))).figures[0].remaining == 2
 
 
-async def test_an_operator_is_told_that_there_is_no_owner(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(owner_client, "PATIENCE", 0.05)
+async def test_an_operator_is_told_that_there_is_no_owner(tmp_path: Path) -> None:
     with OwnerProcess(tmp_path) as process:
         process.kill()
-        async with store(process.path) as counters:
+        async with store(process.path, patience=0.05) as counters:
             with pytest.raises(OSError, match="timed out"):
                 await asyncio.to_thread(counters.listed)

@@ -75,8 +75,9 @@ def through(frames: owner_protocol.Frames, data: bytes, cuts: list[int]) -> list
 class Worker:
     """A worker and its connection, bytes and all."""
 
-    def __init__(self, memory: Memory) -> None:
-        self.asking, self.answering = owner_protocol.Asking(), owner_protocol.Answering(memory)
+    def __init__(self, memory: Memory, asking: owner_protocol.Asking | None = None) -> None:
+        self.asking = asking or owner_protocol.Asking()
+        self.answering = owner_protocol.Answering(memory)
         self.there, self.back = owner_protocol.Frames(), owner_protocol.Frames()
 
     def ask(self, operations: Operations, now: int, cuts: list[int]) -> list[Decision]:
@@ -118,10 +119,9 @@ def test_a_limit_is_announced_once_on_a_connection() -> None:
     assert [one[0] for one in second] == [owner_protocol.DECIDE]
 
 
-def test_numbers_begin_anew_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(owner_protocol, "MOST_LIMITS", 3)
+def test_numbers_begin_anew_where_there_are_too_many() -> None:
     memory, model = Memory(), Memory()
-    worker = Worker(memory)
+    worker = Worker(memory, owner_protocol.Asking(most_limits=3))
     for number in range(20):
         limit = FixedWindow(name=f"l{number}", amount=number % 3 + 1, per="day")
         operations: Operations = [
