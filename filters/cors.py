@@ -149,7 +149,7 @@ class Cors(Policy[CorsSettings]):
     reasons = (
         Reason(
             name="cors_denied",
-            title="Pages of this origin may not call",
+            title="Requests from this origin are not allowed",
             status=403,
             when=f"response.code == 403 && has(metadata.filter_metadata['{FILTER}'].foreign) && "
             "request.method == 'OPTIONS' && response.code_details == 'lua_response'",

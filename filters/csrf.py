@@ -63,7 +63,7 @@ class Csrf(Policy[CsrfSettings]):
     reasons = (
         Reason(
             name="csrf_denied",
-            title="The request comes from a page of another host",
+            title="The origin of the request is missing or not allowed",
             status=403,
             when=details("csrf_origin_mismatch"),
         ),

@@ -21,7 +21,7 @@ from filters.reasons import Reason, details
 FILTER = "envoy.filters.http.fault"
 ABORTED = "fault_filter_abort"
 """What Envoy says in the details of an answer that was made here."""
-REASON = Reason(name="fault_injected", title="Failed on purpose", when=details(ABORTED))
+REASON = Reason(name="fault_injected", title="The gateway injected a fault", when=details(ABORTED))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ class IpAccess(Policy[IpAccessSettings]):
     reasons = (
         Reason(
             name=DENIED,
-            title="The client's address is not allowed",
+            title="The client's IP address is not allowed",
             status=403,
             when=details(f"rbac_access_denied_matched_policy[{DENIED}]"),
         ),

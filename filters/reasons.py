@@ -80,32 +80,32 @@ def grpc_status(condition: str, status: int | None = None) -> str:
 REASONS: tuple[Reason, ...] = (
     Reason(
         name=POLICY_REJECTED,
-        title="The proxy rejects the configuration of a policy",
+        title="The gateway cannot apply a policy of this route",
         status=503,
         when=f"metadata.filter_metadata['xds.identity']['failure'] == '{POLICY_REJECTED}'",
     ),
     Reason(
         name="upgrade_required",
-        title="An upgrade is required",
+        title="A protocol upgrade is required",
         status=426,
         when=details_begin("low_version"),
-        detail="Upgrade: HTTP/1.1",
+        detail="Use HTTP/1.1 or later.",
     ),
     Reason(
         name="method_not_allowed",
-        title="The method is not allowed here",
+        title="The method is not allowed for this path",
         status=405,
         when="xds.route_name.startsWith('405/') && " + details("direct_response"),
     ),
     Reason(
         name="route_rejected",
-        title="The proxy rejects the configuration of this route",
+        title="The gateway cannot apply the configuration of this route",
         status=503,
         when="xds.route_name.startsWith('503/') && " + details("direct_response"),
     ),
     Reason(
         name="not_found",
-        title="No route matches",
+        title="No route matches this request",
         status=404,
         when=f"{details('route_not_found')} || (xds.route_name.startsWith('404/') && {details('direct_response')})",
     ),
@@ -114,19 +114,19 @@ REASONS: tuple[Reason, ...] = (
     ),
     Reason(
         name="no_healthy_upstream",
-        title="No healthy endpoint",
+        title="The upstream has no healthy endpoint",
         status=503,
         when=details_begin("no_healthy_upstream"),
     ),
     Reason(
         name="upstream_overflow",
-        title="Too much is under way to the upstream",
+        title="Too many requests to the upstream are in progress",
         status=503,
         when=details_begin("upstream_reset_before_response_started{overflow"),
     ),
     Reason(
         name="upstream_unreachable",
-        title="No connection to the upstream",
+        title="The gateway cannot connect to the upstream",
         status=503,
         when=details_begin(
             "upstream_reset_before_response_started{remote_connection_failure",
@@ -136,19 +136,19 @@ REASONS: tuple[Reason, ...] = (
     ),
     Reason(
         name="upstream_protocol_error",
-        title="The upstream's answer is malformed",
+        title="The upstream's response is malformed",
         status=502,
         when=details_begin("upstream_reset_before_response_started{protocol_error"),
     ),
     Reason(
         name="upstream_reset",
-        title="The upstream broke off",
+        title="The upstream ended the request without a response",
         status=502,
         when=details_begin("upstream_reset_before_response_started"),
     ),
     Reason(
         name="upstream_timeout",
-        title="The upstream took too long",
+        title="The upstream did not respond in time",
         status=504,
         when=details_begin(
             *("upstream_response_timeout", "upstream_per_try", "response_timeout", "upstream_max_stream"),
@@ -157,24 +157,24 @@ REASONS: tuple[Reason, ...] = (
     ),
     Reason(
         name="request_timeout",
-        title="The request took too long to arrive",
+        title="The request did not arrive in time",
         status=408,
         when=details_begin("request_overall_timeout", "request_header_timeout"),
     ),
     Reason(
         name="stream_idle_timeout",
-        title="Nothing moved for too long",
+        title="The request was idle for too long",
         when=details_begin("stream_idle_timeout"),
     ),
     Reason(
         name="body_too_large",
-        title="The body is too large",
+        title="The request body is too large",
         status=413,
         when=details_begin("request_payload_too_large"),
     ),
     Reason(
         name="headers_too_large",
-        title="The headers are too large or too many",
+        title="The request headers are too large or too many",
         status=431,
         when="response.code == 431 || " + details_begin("http1.too_many_headers", "http2.too_many_headers"),
     ),
@@ -186,13 +186,13 @@ REASONS: tuple[Reason, ...] = (
     ),
     Reason(
         name="upgrade_not_allowed",
-        title="The upgrade is not allowed here",
+        title="The upgrade is not allowed for this path",
         status=403,
         when=details_begin("upgrade_failed"),
     ),
     Reason(
         name="bad_authority",
-        title="The Host is malformed, or there is more than one",
+        title="The Host header is malformed or repeated",
         status=400,
         when=f"xds.route_name == '400/authority' && {details('direct_response')}",
     ),
@@ -207,22 +207,22 @@ REASONS: tuple[Reason, ...] = (
 
 BY_STATUS: tuple[tuple[int, str, str], ...] = (
     (400, "bad_request", "The request is malformed"),
-    (401, "unauthorized", "Authentication is needed"),
-    (403, "forbidden", "Not allowed"),
-    (404, "not_found", "Nothing is here"),
-    (405, "method_not_allowed", "The method is not allowed here"),
-    (408, "request_timeout", "The request took too long to arrive"),
-    (413, "body_too_large", "The body is too large"),
+    (401, "unauthorized", "Authentication is required"),
+    (403, "forbidden", "Access is denied"),
+    (404, "not_found", "The resource was not found"),
+    (405, "method_not_allowed", "The method is not allowed for this path"),
+    (408, "request_timeout", "The request did not arrive in time"),
+    (413, "body_too_large", "The request body is too large"),
     (415, "unsupported_media_type", "The content type is not supported"),
-    (426, "upgrade_required", "An upgrade is required"),
+    (426, "upgrade_required", "A protocol upgrade is required"),
     (429, "rate_limited", "Too many requests"),
-    (431, "headers_too_large", "The headers are too large or too many"),
-    (500, "internal_error", "The gateway failed"),
-    (501, "not_implemented", "The gateway does not know how"),
+    (431, "headers_too_large", "The request headers are too large or too many"),
+    (500, "internal_error", "The gateway encountered an internal error"),
+    (501, "not_implemented", "The gateway does not support this request"),
     (502, "bad_gateway", "The upstream failed"),
     (503, "unavailable", "The service is unavailable"),
-    (504, "upstream_timeout", "The upstream took too long"),
+    (504, "upstream_timeout", "The upstream did not respond in time"),
 )
 """The reason where nothing but the status is known: status, name, title."""
-OTHER = ("gateway_error", "The gateway answered itself")
+OTHER = ("gateway_error", "The gateway could not complete the request")
 """The reason of any other status."""

@@ -120,9 +120,9 @@ class Validate(Policy[ValidateSettings]):
     settings = ValidateSettings
     enforced_by = "Envoy (RBAC before authentication; buffer)"
     reasons = (
-        _reason(MISSING, "A header is missing", 400),
+        _reason(MISSING, "A required header is missing", 400),
         _reason(TYPE, "The content type is not supported", 415),
-        _reason(SIZE, "The body is too large", 413),
+        _reason(SIZE, "The request body is too large", 413),
     )
 
     def route_key(self, settings: ValidateSettings) -> str | None:

@@ -248,7 +248,7 @@ class Authorize(Policy[Settings]):
     reasons = (
         Reason(
             name="not_authorized",
-            title="This is not allowed",
+            title="Access is denied",
             status=403,
             when=details("rbac_access_denied_matched_policy[none]"),
         ),

@@ -279,31 +279,31 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
         *one_call.REASONS,
         Reason(
             name="ext_authz_failed",
-            title="The decision failed",
+            title="The authorization service failed",
             status=503,
             when=f"{details('ext_authz_denied')} && {_told(FAILED)}",
         ),
         Reason(
             name="ext_authz_denied",
-            title="This is not allowed",
+            title="Access is denied",
             when=f"{details('ext_authz_denied')} && {_told(PROBLEM)}",
         ),
         # What a service wrote itself is never replaced.
         Reason(
             name="ext_authz_denied",
-            title="This is not allowed",
+            title="Access is denied",
             when=details("ext_authz_denied"),
             own_body=True,
         ),
         Reason(
             name="ext_authz_unavailable",
-            title="Nobody could decide",
+            title="The authorization service did not answer",
             status=503,
             when=details("ext_authz_error"),
         ),
         Reason(
             name="ext_authz_invalid",
-            title="The decision is malformed",
+            title="The response of the authorization service is invalid",
             status=500,
             when=details("ext_authz_invalid"),
         ),

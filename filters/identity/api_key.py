@@ -64,11 +64,11 @@ class ApiKey(Policy[ApiKeySettings]):
     settings = ApiKeySettings
     enforced_by = "Envoy (generated Lua: hash to consumer)"
     reasons = (
-        failure("api_key_missing", "An API key is needed"),
-        failure("api_key_malformed", "There is more than one API key"),
-        failure("api_key_unknown", "The API key is not known"),
+        failure("api_key_missing", "An API key is required"),
+        failure("api_key_malformed", "The request has more than one API key"),
+        failure("api_key_unknown", "The API key is unknown"),
         failure("api_key_expired", "The API key has expired"),
-        failure("identity_unavailable", "Nobody could tell whose credential it is", 503),
+        failure("identity_unavailable", "The credentials could not be verified", 503),
     )
     rule_types = (key_lookup.CONSUMER,)
 

@@ -78,9 +78,9 @@ class Authentication(Policy[Settings]):
     stage = Stage.AUTHENTICATE
     settings = Settings
     reasons = (
-        failure("credentials_missing", "Authentication is needed"),
+        failure("credentials_missing", "Authentication is required"),
         failure("consumers_differ", "The credentials belong to different consumers"),
-        failure("identity_failed", "The gateway failed to authenticate", 500),
+        failure("identity_failed", "Authentication failed because of an internal error", 500),
     )
 
     def check(self, settings: Settings, context: Context) -> Iterable[Mistake]:

@@ -59,9 +59,9 @@ class BasicAuth(Policy[BasicAuthSettings]):
     settings = BasicAuthSettings
     enforced_by = "Envoy (generated Lua: name and hash to consumer)"
     reasons = (
-        failure("basic_auth_missing", "A name and a password are needed"),
-        failure("basic_auth_malformed", "The name and password are malformed"),
-        failure("basic_auth_wrong", "The name or the password is wrong"),
+        failure("basic_auth_missing", "A username and a password are required"),
+        failure("basic_auth_malformed", "The username and password are malformed"),
+        failure("basic_auth_wrong", "The username or the password is wrong"),
     )
 
     rule_types = (password_lookup.USERS,)

@@ -214,21 +214,25 @@ class Jwt(Policy[JwtSettings]):
     settings = JwtSettings
     enforced_by = "Envoy (jwt_authn; generated Lua: claim to consumer)"
     reasons = (
-        _reason("jwt_missing", "A token is needed", "Jwt_is_missing"),
+        _reason("jwt_missing", "A token is required", "Jwt_is_missing"),
         _reason("jwt_expired", "The token has expired", "Jwt_is_expired"),
         _reason("jwt_not_yet_valid", "The token is not yet valid", "Jwt_not_yet_valid"),
         _reason("jwt_wrong_issuer", "The token's issuer is not accepted", "Jwt_issuer_is_not_configured"),
-        _reason("jwt_wrong_audience", "The token is for somebody else", "Audiences_in_Jwt_are_not_allowed"),
-        _reason("jwt_invalid_signature", "The token cannot be verified", "Jwt_verification_fails"),
-        _reason("jwt_unknown_key", "The token's key is not known", "Jwks_doesn"),
+        _reason(
+            "jwt_wrong_audience", "The token is for another audience", "Audiences_in_Jwt_are_not_allowed"
+        ),
+        _reason(
+            "jwt_invalid_signature", "The token's signature could not be verified", "Jwt_verification_fails"
+        ),
+        _reason("jwt_unknown_key", "The token's signing key is unknown", "Jwks_doesn"),
         _reason(
             "jwt_unsupported_algorithm",
             "The token's algorithm is not accepted",
             "Jwt_header_[alg]_is_not_supported",
         ),
-        failure("jwt_unsupported_extension", "The token needs an extension that is not supported"),
-        failure("jwt_keys_unavailable", "The issuer has no key that can be used", 503),
-        _reason("jwks_unavailable", "The issuer's keys cannot be fetched", "Jwks", status=503),
+        failure("jwt_unsupported_extension", "The token requires an extension that is not supported"),
+        failure("jwt_keys_unavailable", "The issuer has no usable key", 503),
+        _reason("jwks_unavailable", "The issuer's keys could not be fetched", "Jwks", status=503),
         _reason("jwt_malformed", "The token is malformed", ""),
     )
 

@@ -42,8 +42,8 @@ class Mtls(Policy[MtlsSettings]):
     settings = MtlsSettings
     enforced_by = "Envoy (TLS handshake, generated Lua: name to consumer)"
     reasons = (
-        failure("certificate_missing", "A client certificate is needed"),
-        failure("certificate_unknown", "The client certificate is not known"),
+        failure("certificate_missing", "A client certificate is required"),
+        failure("certificate_unknown", "The client certificate is not accepted"),
     )
 
     def identifies(self, consumer: Consumer) -> bool:

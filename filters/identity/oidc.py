@@ -189,11 +189,11 @@ class Oidc(Policy[OidcSettings]):
     enforced_by = "Envoy (oauth2, jwt_authn; generated Lua: claim to consumer)"
     since: ClassVar[Mapping[str, tuple[int, int]]] = {FILTER: (1, 38)}
     reasons = (
-        failure("oidc_missing", "A login is needed"),
+        failure("oidc_missing", "A login is required"),
         failure("oidc_expired", "The login has expired"),
         Reason(
             name="oidc_failed",
-            title="The login failed or is needed",
+            title="The login failed, or a login is required",
             status=401,
             when=f"response.code == 401 && !({_OTHERS})",  # the oauth2 filter gives none
             challenge=CHALLENGE,

@@ -18,7 +18,7 @@ STYLES = (X_RATELIMIT, IETF)
 TITLES = {
     "rate_limited": "Too many requests",
     "quota_exceeded": "The quota is used up",
-    "concurrency_exceeded": "Too many requests at the same time",
+    "concurrency_exceeded": "Too many concurrent requests",
 }
 HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit", "ratelimit-policy")
 """All that this module may set; what an upstream says under these names is about something else."""

@@ -146,7 +146,7 @@ REASONS = (
     ),
     Reason(
         name=UNAVAILABLE,
-        title="Nobody could count the request",
+        title="The rate limit could not be checked",
         status=503,
         when=_told(UNCOUNTED, "true") + " || " + failed(UNAVAILABLE),
     ),

@@ -135,10 +135,10 @@ class RateLimit(_Cumulative):
     reasons = (
         _rejected("rate_limited", "Too many requests"),
         _rejected("quota_exceeded", "The quota is used up"),
-        _rejected("concurrency_exceeded", "Too many requests at the same time"),
+        _rejected("concurrency_exceeded", "Too many concurrent requests"),
         Reason(
             name="rate_limit_unavailable",
-            title="Nobody could count the request",
+            title="The rate limit could not be checked",
             status=503,
             when=details("rate_limiter_error"),
         ),

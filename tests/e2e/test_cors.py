@@ -267,5 +267,5 @@ def test_a_404_is_readable_whatever_the_host(gateway: Gateway) -> None:
     for host, path in (("api.test", "/none"), ("other.test", "/")):
         answer = httpx.get(f"http://127.0.0.1:{port}{path}", headers={"host": host, "origin": SHOP})
         assert (answer.status_code, answer.headers["x-gateway-reason"]) == (404, "not_found")
-        assert answer.json()["title"] == "No route matches"
+        assert answer.json()["title"] == "No route matches this request"
         assert _readable(answer)

@@ -241,7 +241,7 @@ def test_http_1_0_is_answered_where_it_is_allowed(
     assert echo.seen[-1]["headers"]["host"] == "localhost"
     refused = _body(ports["plain"], "/a", "1.0")
     assert refused.startswith(b"HTTP/1.1 426")
-    assert b'"detail":"Upgrade: HTTP/1.1"' in refused
+    assert b'"detail":"Use HTTP/1.1 or later."' in refused
 
 
 def test_slashes_may_be_kept_as_they_are(gateway: Gateway, ports: dict[str, int], echo: Backend) -> None:
