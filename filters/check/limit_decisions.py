@@ -97,7 +97,8 @@ async def _later(
 
 def _uncounted(route: one_call.LimitsQuestion, error: Exception) -> LimitAnswer | None:
     """What is told where nobody counts; None where such requests are refused."""
-    log.warning("a request is not counted: %s", str(error) or type(error).__name__)
+    outcome = "is rejected" if route.strict else "passes"
+    log.warning("request could not be counted; it %s error=%s", outcome, str(error) or type(error).__name__)
     return None if route.strict else LimitAnswer(True, [])
 
 

@@ -120,7 +120,7 @@ class Authorization:
         return self._missing(name)
 
     def _missing(self, name: str) -> bytes:
-        log.error("there is no policy %r; the request is refused", name)
+        log.error("policy does not exist; the request is rejected policy=%s", name)
         self._count(name, "missing")
         return responses.failure()
 
@@ -134,7 +134,7 @@ class Authorization:
             said = asked.context_extensions[USAGE]
             found = await self._usage(consumer, identity(asked, "plan") or "", said)
         except (KeyError, TimeoutError) as error:
-            log.warning("no usage can be told: %s", error)
+            log.warning("usage could not be reported; the request is rejected error=%s", error)
             self._count(USAGE, "failed")
             return responses.failure()
         self._count(USAGE, "told")
@@ -198,7 +198,7 @@ class Authorization:
         return response
 
     def _failed(self, name: str, failed: Failed) -> bytes:
-        log.error("the policy %s failed; the request is refused", name, exc_info=failed)
+        log.error("policy failed; the request is rejected policy=%s", name, exc_info=failed)
         self._count(name, "failed")
         return responses.failure(str(failed))
 

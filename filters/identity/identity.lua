@@ -545,7 +545,7 @@ local function counted(handle, all, names)
       values[name] = header_value(value) or UNUSABLE
       if values[name] == UNUSABLE and not told[name] then
         told[name] = true
-        handle:logErr("identity: " .. name .. " is no text, number, flag or list of them: such callers count as one")
+        handle:logErr("claim is not a text, number, flag or list of them; callers with such values share a counter claim=" .. name)
       end
     end
   end
@@ -803,7 +803,7 @@ function envoy_on_request(handle)
   -- Envoy lets a request pass when a script fails: so a failure must not leave this function.
   if not decided then
     pcall(function() take(rule_of(handle), nil, handle) end)
-    handle:logErr("identity: " .. tostring(reason))
+    handle:logErr("identity script failed; the request is rejected error=" .. tostring(reason))
     handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", "identity_failed")
     handle:respond({ [":status"] = "500" }, "")
     return

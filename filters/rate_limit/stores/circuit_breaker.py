@@ -71,7 +71,7 @@ class Circuit:
         self._failures += 1
         if self._failures == FAILURES:
             log.error(
-                "%s does not answer: %s; limits are not counted, requests pass unless on_error is deny",
+                "%s does not answer; limits are not counted, and requests pass unless on_error is deny error=%s",
                 self._called,
                 str(error) or type(error).__name__,
             )
@@ -86,7 +86,7 @@ class Circuit:
         if self._clock() >= self._quiet_until:
             self._quiet_until = self._clock() + QUIET / SECOND
             log.error(
-                "%s cannot count: %s; requests that it cannot count pass unless on_error is deny",
+                "%s cannot count; requests that it cannot count pass unless on_error is deny error=%s",
                 self._called,
                 error,
             )
@@ -108,7 +108,7 @@ class Circuit:
         if self._clock() >= self._crowded_until:
             self._crowded_until = self._clock() + QUIET / SECOND
             log.error(
-                "more requests wait for %s than it can answer: the others are rejected by their limits",
+                "%s has more waiting requests than it can answer; their limits reject the others",
                 self._called,
             )
         self._unanswered.labels(self._store, "shed").inc()
@@ -128,5 +128,5 @@ class FullMemory:
         if now >= self._quiet_until:
             self._quiet_until = now + QUIET
             log.error(
-                "memory is full of exhausted counters: new clients pass uncounted, or not where on_error is deny"
+                "memory is full of exhausted counters; requests of new clients pass uncounted unless on_error is deny"
             )

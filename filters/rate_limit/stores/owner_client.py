@@ -69,7 +69,7 @@ class OwnerStore:
         self._path = path
         self._deadline = deadline
         self._loop = asyncio.get_running_loop()
-        self._circuit = Circuit(self.name, "the owner of the counters", registry, pause=pause)
+        self._circuit = Circuit(self.name, "the owner process", registry, pause=pause)
         self._patience = patience
         self._connection: _Connection | None = None
         self._turn: _Turn | None = None
