@@ -1,4 +1,4 @@
-"""The delta variant of a watch: requests change the subscription, responses hold only what changed."""
+"""The delta variant of a watch. Requests change the subscription; responses hold only what changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from xds_server.discovery.watch import Watch, Work, fitting
 
 @dataclass(slots=True)
 class DeltaWatch(Watch):
-    """A request counts whatever its nonce is; only the pending response's nonce answers it."""
+    """The watch of one type on a delta stream.
+
+    A request counts whatever its nonce is, but only a request with the nonce of the pending response acknowledges or
+    rejects that response.
+    """
 
     _begun: bool = False
 
@@ -25,16 +29,16 @@ class DeltaWatch(Watch):
 
     @property
     def returning(self) -> bool:
-        """Whether the client has something from an earlier stream."""
+        """True if the client has resources from an earlier stream."""
         return bool(self.sent)
 
     def recall(self, snapshot: Snapshot, earlier: Iterable[Snapshot]) -> None:
-        """The client has said all that it has."""
+        """Do nothing: a delta client lists all that it has in its first request."""
 
     def receive(
         self, request: DeltaDiscoveryRequest, snapshot: Snapshot | None
     ) -> Subscribed | Acked | Nacked:
-        """Take a request. `snapshot` is what this stream is at."""
+        """Handle a request. `snapshot` is the snapshot that this stream was served last."""
         first, self._begun = not self._begun, True
         added: set[str] = set()
         dropped: set[str] = set()
@@ -57,7 +61,7 @@ class DeltaWatch(Watch):
         )
 
     def _begin(self, request: DeltaDiscoveryRequest) -> None:
-        """The client's state from an earlier stream: what is equal is skipped, what is gone is removed."""
+        """Take the client's state from an earlier stream: equal resources are skipped, missing ones are removed."""
         self.sent.update(request.initial_resource_versions)
         self.maybe_changed.update(request.initial_resource_versions)
         self.owes_response = self.subscription.wildcard
@@ -80,9 +84,8 @@ class DeltaWatch(Watch):
             self.resends.add(name)
             return
         if self.pending is None or name not in self.pending.versions:
-            self.sent.pop(
-                name, None
-            )  # else it is on its way, and the client may want it again before it arrives
+            # a pending response keeps it: the client may subscribe to it again before the response arrives
+            self.sent.pop(name, None)
         self._done(name)
         self.unjudged.discard(name)
         self.suspects.discard(name)
@@ -90,7 +93,10 @@ class DeltaWatch(Watch):
     def take(
         self, snapshot: Snapshot, work: Work, nonce: str, makes: bool, breaks: bool, limit: int
     ) -> Response | None:
-        """The next response, or None. `makes` and `breaks` allow changes and removals; `limit` is in bytes."""
+        """Return the next response, or None if there is nothing to send.
+
+        `makes` allows changes, `breaks` allows removals, and `limit` is the maximum size in bytes.
+        """
         changes = fitting(self.part(work.changes), limit, self.at_once) if makes else ()
         removed = (*work.absent, *work.removals) if breaks else work.absent
         if not (changes or removed or (self.owes_response and makes)):

@@ -1,4 +1,4 @@
-"""What happens on a stream, as values: what receiving a request meant, and what an operator wants to know."""
+"""Events of a stream, as values: the meaning of a request that arrived, and news for an operator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xds_server.discovery.types import ResourceType
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What is to be sent. `removed` is of the delta protocol only."""
+    """A response to be sent. Only the delta protocol has `removed`."""
 
     type: ResourceType
     nonce: str
@@ -22,7 +22,10 @@ class Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscribed:
-    """The client said what it wants, and neither accepted nor rejected anything. `stale`: by an old nonce."""
+    """The client changed its subscription, and it neither accepted nor rejected a response.
+
+    `stale` is true if the request has an old nonce.
+    """
 
     type: ResourceType
     added: frozenset[str] = frozenset()
@@ -32,7 +35,7 @@ class Subscribed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acked:
-    """The client accepted a response: its resources by name with their versions, and what it removed."""
+    """The client accepted a response. `versions` are its resources, with their versions by name."""
 
     type: ResourceType
     version: str
@@ -43,10 +46,10 @@ class Acked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nacked:
-    """The client rejected a response, in its own words.
+    """The client rejected a response. `message` is the client's own text.
 
-    `blamed` are the resources that its message names, or the only one that the response had. Of the others
-    nobody knows whether they were applied.
+    `blamed` are the resources that the message names, or the only resource of the response. For the other resources
+    it is unknown whether the client applied them.
     """
 
     type: ResourceType
@@ -60,14 +63,17 @@ class Nacked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """The request breaks the protocol: the stream ends with INVALID_ARGUMENT and this message."""
+    """The request breaks the protocol. The stream ends with INVALID_ARGUMENT and this message."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overdue:
-    """The client took too long to acknowledge; what waited for that goes out now. `waited` in seconds."""
+    """The client did not acknowledge in time, so responses that waited for it are sent now.
+
+    `waited` is in seconds.
+    """
 
     waited: float
     unacknowledged: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Who a client says it is, without what only Envoy itself needs (its list of extensions takes 20 KiB)."""
+"""The node that a client sends, without the parts that only Envoy needs (its list of extensions takes 20 KiB)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MINOR = re.compile(r"(\d+\.\d+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A client's own words about itself; what of it can be trusted is for the server to know."""
+    """A client's claims about itself. The server has to decide which of them it trusts."""
 
     id: str = ""
     cluster: str = ""
@@ -28,7 +28,7 @@ class Node:
 
     @property
     def release(self) -> str:
-        """The program with its minor version, such as ``envoy 1.40``; empty where the client names no program.
+        """The program with its minor version, such as ``envoy 1.40``, or "" if the client names no program.
 
         Clients of one release accept and reject the same resources.
         """
@@ -37,7 +37,7 @@ class Node:
 
     @classmethod
     def of(cls, message: base_pb2.Node) -> Node:
-        """Read the node of a first request."""
+        """Return the node of a first request."""
         version = message.user_agent_build_version.version
         number = f"{version.major_number}.{version.minor_number}.{version.patch}"
         return cls(

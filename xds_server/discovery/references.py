@@ -1,4 +1,4 @@
-"""What a cluster, a listener or a route configuration refers to in other types, read from its message."""
+"""The references of a cluster, a listener or a route configuration to other types, read from its message."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _MESSAGES: Mapping[ResourceType, type[Message]] = {
 }
 
 REFERRING = (CLUSTER, LISTENER)
-"""The types that have Envoy ask for others."""
+"""The types that make Envoy request resources of other types."""
 
 
 _ANY = b"type.googleapis.com/"
 _PLAIN = _ANY + b"envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-"""What a cluster asks for besides its endpoints stands in an Any of another type, or names one."""
+"""All references of a cluster but its endpoints are in an Any of another type, or name another type."""
 
 
 def references(type_: ResourceType, resource: Resource) -> frozenset[Reference]:
-    """The resources that `resource` has Envoy ask for over ADS (endpoints, secrets, routes, extensions)."""
+    """Return the resources that `resource` makes Envoy request over ADS: endpoints, secrets, routes, extensions."""
     if type_ not in REFERRING:
         return frozenset()
     if resource.needs is None:
@@ -48,7 +48,7 @@ def references(type_: ResourceType, resource: Resource) -> frozenset[Reference]:
 
 
 def _read(type_: ResourceType, body: bytes) -> frozenset[Reference]:
-    """A body that is no such message refers to nothing: the client will say what is wrong with it."""
+    """Return the references of a serialized message, or nothing if it cannot be parsed: the client rejects that."""
     try:
         message: Any = _MESSAGES[type_].FromString(body)
         if type_ == CLUSTER and body.count(_ANY) == body.count(_PLAIN):
@@ -59,11 +59,14 @@ def _read(type_: ResourceType, body: bytes) -> frozenset[Reference]:
 
 
 def unresolved(snapshot: Snapshot) -> tuple[tuple[Reference, Reference], ...]:
-    """References that lead nowhere within the snapshot, each as (from, to). Reads every route: not for a hot path."""
+    """Return the references to resources that the snapshot does not have, each as (from, to).
+
+    This parses every route, so it is not for a hot path.
+    """
     found = []
     for type_, message in _MESSAGES.items():
-        for name, one in snapshot[type_].items():
-            targets = frozenset(_walk(message.FromString(one.body), {**_DISCOVERED, **_ROUTED}))
+        for name, resource in snapshot[type_].items():
+            targets = frozenset(_walk(message.FromString(resource.body), {**_DISCOVERED, **_ROUTED}))
             found += [
                 ((type_, name), to) for to in sorted(targets, key=_order) if to[1] not in snapshot[to[0]]
             ]
@@ -94,8 +97,8 @@ def _extension(filter_: Any) -> Iterator[Reference]:
         yield EXTENSION_CONFIG, filter_.name
 
 
-def _cluster(one: Any) -> Iterator[Reference]:
-    name = getattr(one, "cluster", None) or getattr(one, "name", "")
+def _cluster(message: Any) -> Iterator[Reference]:
+    name = getattr(message, "cluster", None) or getattr(message, "name", "")
     if name:
         yield CLUSTER, name
 
@@ -116,15 +119,15 @@ _ROUTED: _Table = {
 
 
 def _walk(message: Message, table: _Table) -> Iterator[Reference]:
-    """Every reference below a message; what is packed in an Any of an unknown type is passed over."""
+    """Yield every reference below a message. The content of an Any of an unknown type is skipped."""
     if isinstance(message, any_pb2.Any):
         inner = _unpacked(message)
         if inner is not None:
             yield from _walk(inner, table)
         return
-    found = table.get(message.DESCRIPTOR.full_name)
-    if found is not None:
-        yield from found(message)
+    read = table.get(message.DESCRIPTOR.full_name)
+    if read is not None:
+        yield from read(message)
     for field, value in message.ListFields():
         if field.message_type is None:
             continue
@@ -144,7 +147,7 @@ def _children(field: Any, value: Any) -> Iterator[Message]:
 
 def _unpacked(packed: any_pb2.Any) -> Message | None:
     try:
-        found = descriptor_pool.Default().FindMessageTypeByName(packed.type_url.rpartition("/")[2])
+        descriptor = descriptor_pool.Default().FindMessageTypeByName(packed.type_url.rpartition("/")[2])
     except KeyError:
         return None
-    return message_factory.GetMessageClass(found).FromString(packed.value)
+    return message_factory.GetMessageClass(descriptor).FromString(packed.value)

@@ -1,4 +1,4 @@
-"""Which resources a rejection is about, by the client's own message."""
+"""Finding the resources that a rejection is about in the client's message."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 from collections.abc import Collection
 
 _LISTED = re.compile(r"Error adding/updating (?:cluster|listener)\(s\) ")
-"""What follows is Envoy's list of ``NAME: reason``, separated by commas or lines."""
+"""Envoy's list of ``NAME: reason`` follows, separated by commas or lines."""
 _AROUND_A_WORD = (('"', '"'), ("'", "'"), (": ", ":"), ("; ", ": "))
 _PRINTED = re.compile(r'goo\.gle/debug\w+\s+(?:cluster_)?name: "((?:[^"\\]|\\.)*)"')
-"""Envoy prints the resource that it rejects, the name first."""
+"""Envoy prints the rejected resource, its name first."""
 
 _PRINTED_FIRST = re.compile(r"goo\.gle/debug")
 
 
 def blamed(message: str, names: Collection[str]) -> frozenset[str]:
-    """The names that the message is about; the only name there is, when it says none."""
+    """Return the names that the message is about, or the only name if the message mentions no name."""
     listed, printed = _LISTED.match(message), _PRINTED.match(message)
     if listed is not None:
         found = _of_list(message[listed.end() :], names)
@@ -35,9 +35,10 @@ def _of_list(text: str, names: Collection[str]) -> frozenset[str]:
 
 
 def _mentioned(message: str, names: Collection[str]) -> frozenset[str]:
-    """The names that a message of unknown form holds as a whole word, and not only inside of a longer name.
+    """Return the names that a message of unknown form has as a whole word, outside of a longer name.
 
-    What may be a word of the message itself ("address", "cluster") must stand in quotes or between colons, or begin it.
+    A name that may be a word of the message itself ("address", "cluster") must be in quotes, between colons, or at
+    the start of the message.
     """
     found = frozenset(name for name in names if name in message and _stands_alone(name, message))
     longest = sorted(found, key=len, reverse=True)
@@ -45,9 +46,9 @@ def _mentioned(message: str, names: Collection[str]) -> frozenset[str]:
 
 
 def essence(message: str) -> str:
-    """A client's message in one line, without the printed resource and without what only leads to the cause.
+    """Return a client's message in one line, without the printed resource and without the chain of causes.
 
-    Envoy prints what it rejects before it says why, and names every message around the field.
+    Envoy prints the resource before the reason, and it names every message around the field.
     """
     text = message.strip()
     if _PRINTED_FIRST.match(text):
@@ -59,9 +60,9 @@ def essence(message: str) -> str:
 
 
 def is_bind_failure(message: str) -> bool:
-    """Whether a rejection is about the client's machine, a port that is taken, and not about what it was sent.
+    """True if the rejection is about the client's machine (a port is in use) and not about the resource.
 
-    Others may well take the same, and so may this one later.
+    Other clients may accept the same resource, and so may this client later.
     """
     return "cannot bind" in message
 
@@ -74,7 +75,7 @@ def _stands_alone(name: str, message: str) -> bool:
 
 
 def _outside_of(name: str, longest: list[str], message: str) -> bool:
-    """Whether the name stands also where no longer blamed name does."""
+    """True if the name is also outside of every longer blamed name."""
     for other in longest:
         if other != name and name in other:
             message = message.replace(other, "")

@@ -1,4 +1,4 @@
-"""What is served: immutable resources, each versioned by its content, and what changed between two states."""
+"""Immutable resources, each with a version made from its content, and the difference of two snapshots."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NONE: Mapping[str, Resource] = MappingProxyType({})
 
 
 def content_hash(*parts: bytes) -> str:
-    """16 hexadecimal digits that are the same for the same content on every replica."""
+    """Return 16 hexadecimal digits that are the same for the same content on every replica."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         digest.update(len(part).to_bytes(8, "big"))
@@ -28,30 +28,30 @@ def content_hash(*parts: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One named resource; `body` is its message, serialized deterministically."""
+    """One named resource. `body` is its message, serialized deterministically."""
 
     name: str
     version: str
     body: bytes = field(repr=False)
     needs: frozenset[Reference] | None = field(default=None, repr=False, compare=False)
-    """What it refers to, once somebody has read that from its message."""
+    """The resources that it refers to, or None if its message has not been parsed yet."""
 
     @classmethod
     def of(cls, message: Message, name: str | None = None, version: str | None = None) -> Resource:
-        """Wrap a message; its own name (or cluster_name) where none is given."""
+        """Wrap a message. The default name is the field `name` or `cluster_name` of the message."""
         if name is None:
             name = getattr(message, "name", "") or getattr(message, "cluster_name", "")
         return cls.from_bytes(name, message.SerializeToString(deterministic=True), version)
 
     @classmethod
     def from_bytes(cls, name: str, body: bytes, version: str | None = None) -> Resource:
-        """Wrap a serialized message; the version is the hash of its content unless it is given."""
+        """Wrap a serialized message. The default version is the hash of its content."""
         return cls(name, version if version is not None else content_hash(body), body)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What changed in one type between two snapshots. Nothing but its version, when both are empty."""
+    """The change of one type between two snapshots. If both are empty, only the version of the type changed."""
 
     changed: tuple[str, ...]
     removed: tuple[str, ...]
@@ -64,11 +64,11 @@ class Snapshot:
     resources: Mapping[ResourceType, Mapping[str, Resource]]
     versions: Mapping[ResourceType, str]
     explicit: frozenset[ResourceType] = frozenset()
-    """The types whose version somebody gave."""
+    """The types whose version the caller of `of` gave."""
     _differences: WeakKeyDictionary[Snapshot, Mapping[ResourceType, Difference]] = field(
         default_factory=WeakKeyDictionary, repr=False
     )
-    """Computed once for however many streams go from that snapshot to this one."""
+    """Computed once, however many streams go from that snapshot to this one."""
     _without: dict[ResourceType, Snapshot] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -77,23 +77,31 @@ class Snapshot:
         resources: Mapping[ResourceType, Iterable[Resource]],
         versions: Mapping[ResourceType, str] | None = None,
     ) -> Snapshot:
-        """Build a snapshot. A type's version is a hash over names and versions unless `versions` gives another.
+        """Return a snapshot. The default version of a type is a hash of names and versions.
 
-        Raises TypeError for a version that is no text, ValueError for two resources of one type and name.
+        Raises:
+          TypeError: a version is not text.
+          ValueError: two resources of one type have the same name.
         """
         listed = {type_: tuple(items) for type_, items in resources.items()}
         for type_, items in listed.items():
-            if len({one.name for one in items}) < len(items):
+            if len({resource.name for resource in items}) < len(items):
                 raise ValueError(f"two resources of the type {type_.name} have the same name")
         for type_, version in (versions or {}).items():
             if not isinstance(version, str):
                 raise TypeError(f"the version {version!r} of the type {type_.name} is not text")
         named = {
-            type_: MappingProxyType({one.name: one for one in sorted(items, key=lambda one: one.name)})
+            type_: MappingProxyType(
+                {resource.name: resource for resource in sorted(items, key=lambda resource: resource.name)}
+            )
             for type_, items in listed.items()
         }
         hashes = {type_: _version(items) for type_, items in named.items()}
-        given = {type_: one for type_, one in (versions or {}).items() if one and one != hashes.get(type_)}
+        given = {
+            type_: version
+            for type_, version in (versions or {}).items()
+            if version and version != hashes.get(type_)
+        }
         return cls(MappingProxyType(named), MappingProxyType({**hashes, **given}), frozenset(given))
 
     def __getitem__(self, type_: ResourceType) -> Mapping[str, Resource]:
@@ -103,51 +111,57 @@ class Snapshot:
         return iter(self.resources)
 
     def version(self, type_: ResourceType) -> str:
-        """The version of a whole type, for state-of-the-world responses."""
+        """Return the version of a whole type, for state-of-the-world responses."""
         return self.versions.get(type_) or _NO_VERSION
 
     def version_of(self, type_: ResourceType, items: Mapping[str, Resource]) -> str:
-        """The version of a client's state that holds only `items` of a type."""
+        """Return the version of a client's state that holds only `items` of a type."""
         if type_ in self.explicit:
             return self.version(type_)
-        same = len(items) == len(self[type_]) and all(self[type_].get(n) is one for n, one in items.items())
+        same = len(items) == len(self[type_]) and all(
+            self[type_].get(n) is resource for n, resource in items.items()
+        )
         return self.version(type_) if same else _version(items)
 
     def replacing(self, changed: Mapping[ResourceType, Mapping[str, Resource]]) -> Snapshot:
-        """The same with other resources of some types; a version that somebody gave stays with what it was given for."""
-        items = {type_: one.values() for type_, one in {**self.resources, **changed}.items()}
+        """Return a copy with other resources for some types.
+
+        A given version stays for the types that are not replaced.
+        """
+        items = {type_: resources.values() for type_, resources in {**self.resources, **changed}.items()}
         return Snapshot.of(items, {type_: self.version(type_) for type_ in self.explicit - changed.keys()})
 
     def without(self, type_: ResourceType) -> Snapshot:
-        """The same without one type; always the same object."""
+        """Return a copy without one type. The result is always the same object."""
         if type_ not in self.resources:
             return self
-        found = self._without.get(type_)
-        if found is None:
-            rest = {one: items for one, items in self.resources.items() if one != type_}
-            found = self._without[type_] = Snapshot(MappingProxyType(rest), self.versions, self.explicit)
-        return found
+        remaining = self._without.get(type_)
+        if remaining is None:
+            rest = {other: items for other, items in self.resources.items() if other != type_}
+            remaining = self._without[type_] = Snapshot(MappingProxyType(rest), self.versions, self.explicit)
+        return remaining
 
     def diff(self, old: Snapshot) -> Mapping[ResourceType, Difference]:
-        """What changed since `old`, by type; types without a change are left out."""
+        """Return the changes since `old`, by type. Types without a change are left out."""
         known = self._differences.get(old)
         if known is None:
             known = self._differences[old] = self._diff(old)
         return known
 
     def reused(self, old: Snapshot) -> tuple[ResourceType, str] | None:
-        """A version that somebody gave and that had other content in `old`: the type, and the resource if it is its own.
+        """Return a given version that had other content in `old`, or None.
 
-        Clients compare versions, so they would never ask for the new content.
+        The result is the type, and the name of the resource if the version is that of one resource. Clients compare
+        versions, so they would never request the new content.
         """
         for type_, items in self.resources.items():
             was = old[type_]
-            for name, one in items.items():
-                if name in was and was[name].version == one.version and was[name].body != one.body:
+            for name, resource in items.items():
+                if name in was and was[name].version == resource.version and was[name].body != resource.body:
                     return type_, name
             if type_ in self.explicit & old.explicit and self.version(type_) == old.version(type_):
-                versions = {name: one.version for name, one in items.items()}
-                if versions != {name: one.version for name, one in was.items()}:
+                versions = {name: resource.version for name, resource in items.items()}
+                if versions != {name: resource.version for name, resource in was.items()}:
                     return type_, ""
         return None
 
@@ -160,7 +174,9 @@ class Snapshot:
                 continue
             new, was = self[type_], old[type_]
             changed = tuple(
-                name for name, one in new.items() if name not in was or was[name].version != one.version
+                name
+                for name, resource in new.items()
+                if name not in was or was[name].version != resource.version
             )
             removed = tuple(name for name in was if name not in new)
             if changed or removed or (given and not same):
@@ -169,11 +185,11 @@ class Snapshot:
 
 
 def _version(items: Mapping[str, Resource]) -> str:
-    return state_version({name: one.version for name, one in items.items()})
+    return state_version({name: resource.version for name, resource in items.items()})
 
 
 def state_version(versions: Mapping[str, str]) -> str:
-    """The version of a whole type whose resources have these versions by name."""
+    """Return the version of a whole type. `versions` has the versions of its resources by name."""
     text = "".join([f"{name}\0{versions[name]}\0" for name in sorted(versions)])
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

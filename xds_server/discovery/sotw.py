@@ -1,4 +1,4 @@
-"""The state-of-the-world variant of a watch: each request lists all names, LDS and CDS answers hold everything."""
+"""The state-of-the-world variant of a watch: each request lists all names, and LDS and CDS responses are complete."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from xds_server.discovery.watch import Watch, Work, fitting
 
 @dataclass(slots=True)
 class SotwWatch(Watch):
-    """`held` are resources that the snapshot lost and the client still has to keep for a while: absence
-    deletes, so a response that goes out meanwhile must hold them. `doubted` was left out of a request with an old nonce:
-    the client may have let it go, and lacks it when it asks for it again."""
+    """The watch of one type on a state-of-the-world stream."""
 
     held: dict[str, Resource] = field(default_factory=dict)
+    """Resources that the snapshot lost and that the client keeps for a while, by name. Absence deletes, so a response
+    in the meantime must contain them."""
     doubted: set[str] = field(default_factory=set)
+    """Names that a request with an old nonce left out. The client may have dropped them; if it subscribes to them again,
+    they are sent again."""
     _begun: bool = False
     _known_version: str = ""
 
     def receive(self, request: DiscoveryRequest, snapshot: Snapshot | None) -> Subscribed | Acked | Nacked:
-        """Take a request. `snapshot` is what this stream is at."""
+        """Handle a request. `snapshot` is the snapshot that this stream was served last."""
         if not self._begun:
             return self._begin(request, snapshot)
         if request.response_nonce and request.response_nonce != self.nonce:
@@ -42,7 +44,7 @@ class SotwWatch(Watch):
         return answer or Subscribed(type=self.type, added=frozenset(added), dropped=frozenset(dropped))
 
     def _doubt(self, listed: set[str]) -> None:
-        """What a request with an old nonce leaves out; what it lists again is to be sent again."""
+        """Note the names that a request with an old nonce leaves out. Names that it lists again are sent again."""
         if not listed and self.subscription.unnamed:
             return
         left_out = set() if WILDCARD in listed else self.sent.keys() - listed
@@ -53,7 +55,7 @@ class SotwWatch(Watch):
     def _begin(self, request: DiscoveryRequest, snapshot: Snapshot | None) -> Subscribed:
         self._begun = True
         added, _ = self.subscription.replace(request.resource_names)
-        # of a type whose absence deletes, even nothing is an answer: the client may have a state from before
+        # LDS and CDS need a response even if it is empty: the client may have resources from an earlier stream
         self.owes_response = self.subscription.wildcard or self.type.whole
         if self.subscription.purely_wildcard and self.type.whole:
             self._known_version = request.version_info
@@ -72,7 +74,7 @@ class SotwWatch(Watch):
                 self.held.pop(name, None)
 
     def note(self, difference: Difference, old: Snapshot) -> None:
-        """What is removed is kept for a while; a version that was given anew is news without any change."""
+        """Keep removed resources for a while. A type whose given version alone changed is sent again."""
         Watch.note(self, difference, old)
         if not (difference.changed or difference.removed):
             self._renewed()
@@ -93,27 +95,27 @@ class SotwWatch(Watch):
 
     @property
     def returning(self) -> bool:
-        """Whether the client has a state from an earlier stream."""
+        """True if the client has resources from an earlier stream."""
         return bool(self._known_version)
 
     def recall(self, snapshot: Snapshot, earlier: Iterable[Snapshot]) -> None:
-        """What the client has from an earlier stream, if its version is that of a state which was served."""
+        """Restore what the client has from an earlier stream, if a served snapshot had its version."""
         known, self._known_version = self._known_version, ""
         if not known:
             return
         if known == snapshot.version(self.type):
             self._skip(snapshot)
             return
-        for one in earlier:
-            if known == one.version(self.type):
-                self.sent = {name: item.version for name, item in one[self.type].items()}
-                difference = snapshot.diff(one).get(self.type)
+        for served in earlier:
+            if known == served.version(self.type):
+                self.sent = {name: item.version for name, item in served[self.type].items()}
+                difference = snapshot.diff(served).get(self.type)
                 if difference is not None:
-                    self.note(difference, one)
+                    self.note(difference, served)
                 return
 
     def work(self, snapshot: Snapshot) -> Work:
-        """What is to be sent. Of names that do not exist a state of the world says nothing."""
+        """Return what is to be sent. The state-of-the-world protocol cannot report that a name does not exist."""
         work = Watch.work(self, snapshot)
         for name in work.absent:
             self._done(name)
@@ -122,14 +124,17 @@ class SotwWatch(Watch):
     def take(
         self, snapshot: Snapshot, work: Work, nonce: str, makes: bool, breaks: bool, limit: int
     ) -> Response | None:
-        """The next response, or None. `makes` and `breaks` allow changes and removals; `limit` is in bytes."""
+        """Return the next response, or None if there is nothing to send.
+
+        `makes` allows changes, `breaks` allows removals, and `limit` is the maximum size in bytes.
+        """
         if self.type.whole:
             return self._whole(snapshot, nonce, work, makes, breaks)
         return self._part(snapshot, nonce, work, makes, limit)
 
     def _skip(self, snapshot: Snapshot) -> None:
-        """The client has exactly this state, from another stream: its version says so."""
-        self.sent = {name: one.version for name, one in snapshot[self.type].items()}
+        """Send nothing: by its version, the client has exactly this state from another stream."""
+        self.sent = {name: resource.version for name, resource in snapshot[self.type].items()}
         self.owes_response = False
         self.resends.clear()
 
@@ -139,20 +144,20 @@ class SotwWatch(Watch):
         if not ((makes and (work.changes or self.owes_response)) or (breaks and work.removals)):
             return None
         items = snapshot[self.type]
-        wanted = {name: one for name, one in items.items() if self.subscription.wants(name)}
+        wanted = {name: resource for name, resource in items.items() if self.subscription.wants(name)}
         if breaks:
             self.held.clear()
             for name in work.removals:
                 self._done(name)
                 self.sent.pop(name, None)
-        kept = {name: one for name, one in self.held.items() if self.subscription.wants(name)}
+        kept = {name: resource for name, resource in self.held.items() if self.subscription.wants(name)}
         state = {**wanted, **kept}
         everything = self.subscription.purely_wildcard and not kept
         version = snapshot.version(self.type) if everything else snapshot.version_of(self.type, state)
         response = self._send(
             Response(self.type, nonce, version, tuple(state[name] for name in sorted(state)))
         )
-        self.maybe_changed |= kept.keys()  # their removal is still to come
+        self.maybe_changed |= kept.keys()  # their removal is sent later
         return response
 
     def _part(self, snapshot: Snapshot, nonce: str, work: Work, makes: bool, limit: int) -> Response | None:

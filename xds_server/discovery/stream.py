@@ -1,7 +1,8 @@
-"""One stream, aggregated or of a single type, in either protocol: its watches, their order, and the two phases.
+"""One stream in either protocol, for all types (ADS) or for one: its watches, their order, and the two phases.
 
-Make before break: what others refer to (clusters, endpoints, secrets) goes first and is acknowledged before the
-listeners and routes that refer to it; what nothing refers to any more is removed after those are acknowledged.
+Make before break: clusters, endpoints and secrets are sent first, and the client acknowledges them before it gets the
+listeners and routes that refer to them. Resources that are no longer referred to are removed after the client has
+acknowledged those listeners and routes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from xds_server.discovery.types import ResourceType
 from xds_server.discovery.watch import Work
 
 ENVOY = "envoy"
-"""What Envoy calls itself (``user_agent_name``)."""
+"""Envoy's name for itself (``user_agent_name``)."""
 
 
 class Protocol(Enum):
@@ -41,15 +42,16 @@ _WATCHES: dict[Protocol, type[DeltaWatch | SotwWatch]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamLimits:
-    """What a stream may cost, and how long it waits. Times are in seconds."""
+    """The costs that a stream may cause, and how long it waits. Times are in seconds."""
 
     ack_timeout: float = 5.0
-    """What waits for an acknowledgement is sent without it after this time."""
+    """Responses that wait for an acknowledgement are sent without it after this time."""
     removal_delay: float = 1.0
-    """Between the acknowledgement of new routes and the removal of what only the old routes used. Requests that
-    chose their route before still arrive there."""
+    """The time between the acknowledgement of new routes and the removal of resources that only the old routes used.
+    Requests that chose their route earlier still arrive there.
+    """
     resume_window: float = 0.05
-    """A client that comes back names all the types that it has in this time, before it gets a response."""
+    """A client that reconnects names all the types that it has in this time, before it gets a response."""
     first_request_timeout: float = 30.0
     """The stream ends if its first request has not arrived in this time."""
     write_timeout: float = 60.0
@@ -68,7 +70,7 @@ class StreamLimits:
 
 
 class Stream:
-    """The state of one stream. Feed it requests, ask it what to send."""
+    """The state of one stream. Call `receive` with each request, and `responses` for what to send."""
 
     def __init__(
         self, protocol: Protocol, *, only: ResourceType | None = None, limits: StreamLimits | None = None
@@ -82,7 +84,7 @@ class Stream:
         self.deadline: float | None = None
         self._snapshot: Snapshot | None = None
         self._nonce = 0
-        self._awaited: dict[Reference, Reference] = {}  # with the cluster that has the client ask for it
+        self._awaited: dict[Reference, Reference] = {}  # with the cluster that makes the client request it
         self._resumed = False
         self._resumed_at: float | None = None
         self._blocked: set[str] = set()
@@ -91,7 +93,7 @@ class Stream:
         self._quiet_since: float | None = None
 
     def receive(self, request: Any) -> Received:
-        """Take a DiscoveryRequest or DeltaDiscoveryRequest."""
+        """Handle a DiscoveryRequest or DeltaDiscoveryRequest."""
         if self.node is None:
             if request.node.ByteSize() > self.limits.node:
                 return Refused(message=f"a node of more than {self.limits.node} bytes")
@@ -109,7 +111,7 @@ class Stream:
         return event
 
     def _resume(self, watch: DeltaWatch | SotwWatch) -> None:
-        """What is awaited for a cluster of this stream counts as not sent, whatever the client has from before."""
+        """Send the awaited resources of this type again, whatever the client has from an earlier stream."""
         self._resumed = self._resumed or watch.returning
         for type_, name in self._awaited:
             if type_ == watch.type:
@@ -138,10 +140,10 @@ class Stream:
             case Acked():
                 self._forget((type_, name) for name in event.versions)
             case Nacked():
-                # Envoy applies what it does not blame; when it blames nobody, it applied nothing
+                # Envoy applies the resources that it does not blame; if it blames none, it applied nothing
                 rejected = {(type_, name) for name in event.blamed or event.versions}
                 self._forget((type_, name) for name in event.versions)
-                self._forget([one for one, owner in self._awaited.items() if owner in rejected])
+                self._forget([awaited for awaited, owner in self._awaited.items() if owner in rejected])
             case Subscribed():
                 self._forget((type_, name) for name in event.dropped)
 
@@ -150,13 +152,13 @@ class Stream:
             self._awaited.pop(reference, None)
 
     def again(self, type_: ResourceType, names: Iterable[str]) -> None:
-        """Send resources again in the version that the client rejected: what it lacked may be there by now."""
+        """Send resources again in the version that the client rejected: it may have by now what it lacked then."""
         for name in names:
             self.watches[type_].resend(name)
 
     @property
     def busy(self) -> bool:
-        """Whether there is something that a client lacks or waits for, now or later."""
+        """True if the client lacks a resource or waits for one, now or later."""
         return any(
             watch.maybe_changed or watch.resends or watch.owes_response for watch in self.watches.values()
         )
@@ -164,9 +166,11 @@ class Stream:
     def responses(
         self, snapshot: Snapshot | None, now: float, earlier: Iterable[Snapshot] = ()
     ) -> list[Response]:
-        """What to send now, in this order. Nothing before there is a snapshot. `now` is in seconds, monotonic.
+        """Return the responses to send now, in this order; none if there is no snapshot.
 
-        `earlier` are the snapshots before, the newest first: what a state-of-the-world client that comes back has. Ask again after every request, after every publication, and at `deadline`.
+        `now` is in seconds on a monotonic clock. `earlier` are the previous snapshots, the newest first: a
+        state-of-the-world client that reconnects has one of them. Call this after every request, after every
+        publication, and at `deadline`.
         """
         self.deadline = None
         if snapshot is None or not self._gathered(now):
@@ -178,7 +182,7 @@ class Stream:
         found: list[Response] = []
         self._blocked.clear()
         self._again = True
-        while self._again:  # what was sent may have the client wait for what stands before it in the order
+        while self._again:  # a response may make the client wait for a type that is earlier in the order
             self._again = False
             found += self._round(snapshot, now)
         if self._since:
@@ -186,7 +190,10 @@ class Stream:
         return found
 
     def _gathered(self, now: float) -> bool:
-        """A client that comes back with state asks for type after type; what to keep for it depends on all."""
+        """True if a client that reconnects with state has had time to name all its types.
+
+        It requests one type after another, and the resources to keep depend on all of them.
+        """
         if not self._resumed or self.only is not None:
             return True
         return self._past(self._since_resumed(now) + self.limits.resume_window, now)
@@ -221,26 +228,28 @@ class Stream:
                 yield response
 
     def _follow(self, response: Response, work: Work, snapshot: Snapshot) -> None:
-        """The client waits for what the changed resources refer to, even for what it already has."""
+        """Note that the client now waits for what the changed resources refer to, even if it already has it."""
         if response.type.order >= types.BREAKS_FROM:
             self._quiet_since = None
         if response.type not in REFERRING:
             return
-        sent = {one.name for one in response.resources}
+        sent = {resource.name for resource in response.resources}
         removed = {(response.type, name) for name in response.removed}
-        self._forget([one for one, owner in self._awaited.items() if removed and owner in removed])
-        for one in work.changes:
-            for reference in references(response.type, one) if one.name in sent else ():
+        self._forget(
+            [reference for reference, owner in self._awaited.items() if removed and owner in removed]
+        )
+        for resource in work.changes:
+            for reference in references(response.type, resource) if resource.name in sent else ():
                 if reference[1] not in snapshot[reference[0]]:
                     continue
                 if reference[0] in self.watches:
                     self.watches[reference[0]].resend(reference[1])
                     self._again = True
                 if response.type.order < types.BREAKS_FROM:
-                    self._awaited[reference] = (response.type, one.name)
+                    self._awaited[reference] = (response.type, resource.name)
 
     def _made(self, snapshot: Snapshot, now: float) -> bool:
-        """Whether everything that listeners and routes refer to is with the client, or is waited for no longer."""
+        """True if the client has all that listeners and routes refer to, or if the wait has timed out."""
         if next(self._blockers(snapshot), None) is not None:
             if not self._expired("makes", self._blockers(snapshot), now):
                 return False
@@ -256,7 +265,7 @@ class Stream:
                 yield f"{type_.name} {name}"
 
     def _unused(self, snapshot: Snapshot, now: float) -> bool:
-        """Whether the client has accepted the listeners and routes that no longer refer to what is removed."""
+        """True if the client has accepted listeners and routes that no longer refer to the removed resources."""
         users = list(self._watches(makes=False))
         pending = [type_.name for type_, watch in users if watch.pending is not None]
         if pending:

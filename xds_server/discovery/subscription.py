@@ -1,4 +1,4 @@
-"""Which resources of one type a stream wants: names, the two wildcards, and nothing.
+"""The resources of one type that a stream subscribes to: names, the two wildcards, or nothing.
 
 https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#how-the-client-specifies-what-resources-to-return
 """
@@ -13,7 +13,10 @@ WILDCARD = "*"
 
 @dataclass(slots=True)
 class Subscription:
-    """The names of one type on one stream. `legacy` types have the old wildcard: no name given, ever."""
+    """The subscribed names of one type on one stream.
+
+    `legacy` types have the old wildcard: a stream that never gave a name gets all resources.
+    """
 
     legacy: bool
     wildcard: bool = False
@@ -22,21 +25,21 @@ class Subscription:
     _named: bool = False
 
     def wants(self, name: str) -> bool:
-        """Whether a resource belongs to the subscription."""
+        """True if the resource belongs to the subscription."""
         return self.wildcard or name in self.names
 
     @property
     def purely_wildcard(self) -> bool:
-        """Everything, and no name besides."""
+        """True if the subscription is a wildcard and has no names in addition."""
         return self.wildcard and not self.names
 
     @property
     def unnamed(self) -> bool:
-        """Whether no name was ever given: then no name means everything."""
+        """True if the client never gave a name for a `legacy` type: then an empty list means all resources."""
         return self.legacy and not self._named
 
     def replace(self, names: Iterable[str]) -> tuple[set[str], set[str]]:
-        """State of the world: the list is the whole new subscription. Returns what was added and dropped."""
+        """Replace the subscription by a state-of-the-world list. Returns the added and the dropped names."""
         listed = set(names)
         before = self.names | ({WILDCARD} if self.wildcard else set())
         self._named = self._named or bool(listed)
@@ -48,7 +51,10 @@ class Subscription:
         return listed - before, before - listed
 
     def extend(self, names: Iterable[str]) -> set[str]:
-        """Add what a stale list names; what it lacks may have been asked for since. Returns what was added."""
+        """Add the names of a stale list. Returns the added names.
+
+        Names that the list lacks stay, because the client may have subscribed to them since.
+        """
         listed = set(names)
         if not listed:
             return set()
@@ -56,7 +62,7 @@ class Subscription:
         return self.replace(self.names | everything | listed)[0]
 
     def change(self, subscribe: Iterable[str], unsubscribe: Iterable[str]) -> tuple[set[str], set[str]]:
-        """Delta: add and drop names. Returns both; what is subscribed again counts as added."""
+        """Add and drop names by the delta protocol. Returns both; a name that is subscribed again counts as added."""
         added, dropped = set(subscribe), set(unsubscribe)
         dropped -= added
         if not self._begun and not added and self.legacy:

@@ -1,4 +1,4 @@
-"""The one table of resource types. What differs between types is a column here and never a branch elsewhere."""
+"""The one table of resource types. Differences between types are columns here, and never branches in other code."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ PREFIX = "type.googleapis.com/"
 
 @dataclass(frozen=True, slots=True)
 class ResourceType:
-    """A kind of xDS resource.
+    """A kind of xDS resource. Two types are equal if their messages are.
 
-    `order` is make before break: types are sent from low to high, and removals from high to low. `whole` says
-    that a state-of-the-world response holds everything and absence deletes (LDS, CDS); such types also have
-    the old wildcard, an empty list of names. `stops_at_first` says that Envoy stops at the first bad resource of a
-    response without naming it: Envoy is sent such resources one by one, so that a rejection says whom it means.
-    Two types are the same when their message is.
+    `order` is make before break: types are sent from low to high, and removals from high to low.
+
+    `whole` is true if a state-of-the-world response holds all resources, and absence deletes (LDS, CDS). Such types
+    also have the old wildcard, an empty list of names.
+
+    `stops_at_first` is true if Envoy stops at the first bad resource of a response without naming it. Each such
+    resource is sent to Envoy in a response of its own, so that it is clear which resource a rejection means.
     """
 
     name: str = field(compare=False)
@@ -66,21 +68,21 @@ TYPES: tuple[ResourceType, ...] = (
 """In the order of make before break."""
 
 BREAKS_FROM = LISTENER.order
-"""Types from here on refer to those before: they wait until those are acknowledged."""
+"""Types from here on refer to earlier types: they wait until the client has acknowledged those."""
 
 BY_URL = {type_.url: type_ for type_ in TYPES}
 BY_SHORT = {type_.short.lower(): type_ for type_ in TYPES}
 
 
 def custom(name: str, message: str, *, order: int = 9) -> ResourceType:
-    """A type of your own: `message` is the full name of its protobuf message.
+    """Return a type of your own. `message` is the full name of its protobuf message.
 
-    Nothing needs to be registered: a stream serves every type that a snapshot holds.
+    A type needs no registration: a stream serves every type that a snapshot holds.
     """
     return ResourceType(name, name, message, order)
 
 
 def of_url(url: str) -> ResourceType:
-    """The type of a type URL; one that the table does not know is a custom type."""
+    """Return the type of a type URL; a custom type if the table does not have it."""
     message = url.rpartition("/")[2]
     return BY_URL.get(url) or custom(message.rpartition(".")[2], message)

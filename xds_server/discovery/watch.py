@@ -1,4 +1,4 @@
-"""One type on one stream: what the client was sent, what is to be sent, and the one response it has not answered.
+"""One type on one stream: the resources that were sent, those to be sent, and the one unacknowledged response.
 
 A watch holds names and versions, never the resources themselves.
 """
@@ -18,16 +18,17 @@ from xds_server.discovery.subscription import Subscription
 from xds_server.discovery.types import ResourceType
 
 AT_ONCE, LOOSE_AT_ONCE = 500, 2000
-"""Resources in one response of parts: to look through and join more would keep other streams waiting for over 20 ms.
+"""The maximum number of resources in one response of several.
 
-What refers to nothing is joined faster.
+A larger number would make other streams wait for more than 20 ms. Resources without references are serialized faster,
+so more of them fit.
 """
 _name = attrgetter("name")
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A response that the client has not answered."""
+    """A response that the client has neither accepted nor rejected yet."""
 
     nonce: str
     version: str
@@ -37,7 +38,11 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a client lacks. `removals` are names that it holds; `absent` it asked for and never had."""
+    """The resources that a client lacks.
+
+    `removals` are names that it has and that no longer exist; `absent` are names that it subscribed to and that never
+    existed.
+    """
 
     changes: tuple[Resource, ...]
     removals: tuple[str, ...]
@@ -49,7 +54,7 @@ class Work:
 
 @dataclass(slots=True)
 class Watch:
-    """What a stream knows of one type: the state that both protocols share."""
+    """The state of one type on one stream that both protocols share."""
 
     type: ResourceType
     subscription: Subscription
@@ -70,18 +75,18 @@ class Watch:
     rejected: dict[str, str] = field(default_factory=dict)
     """Names that the client blamed in its last rejection, with the client's message."""
     owes_response: bool = False
-    """Whether the client waits for a response even if there is nothing to send."""
+    """True if the client waits for a response even if there is nothing to send."""
     pending: Pending | None = None
     """The response that the client has not acknowledged yet."""
     nonce: str = ""
 
     @property
     def size(self) -> int:
-        """How many names the client has it remember; what a snapshot has is not its doing."""
+        """The number of names that the client makes this watch store. The size of a snapshot does not count."""
         return max(len(self.subscription.names), len(self.resends))
 
     def advance(self, new: Snapshot, old: Snapshot | None) -> None:
-        """Note what may differ now that `new` takes the place of `old`."""
+        """Note the names that may differ now that `new` replaces `old`."""
         if old is None:
             self._look_at(new[self.type])
             return
@@ -90,7 +95,7 @@ class Watch:
             self.note(difference, old)
 
     def note(self, difference: Difference, old: Snapshot) -> None:
-        """Note what changed since `old`, and that what stood in a rejected response is due again."""
+        """Note the changes since `old`. Resources of a rejected response are sent again."""
         for names in (difference.changed, difference.removed):
             self.maybe_changed.update(name for name in names if self.subscription.wants(name))
         self._suspect()
@@ -105,14 +110,14 @@ class Watch:
         self.maybe_changed |= wanted
 
     def resend(self, name: str) -> None:
-        """Send a resource again though its version is the same: the client waits for it anew."""
+        """Send a resource again in the same version, because the client waits for it again."""
         if name in self.sent and self.subscription.wants(name):
             self.resends.add(name)
 
     def work(self, snapshot: Snapshot) -> Work:
-        """What is to be sent; what turned out to be no work is forgotten.
+        """Return what is to be sent, and forget names that need no work.
 
-        Of very much it is a part: a client that comes for 100,000 resources is not looked through for each response.
+        For large backlogs, only one batch is computed per response.
         """
         items = snapshot[self.type]
         names: Iterable[str] = self.maybe_changed | self.resends if self.resends else self.maybe_changed
@@ -120,13 +125,13 @@ class Watch:
         changes: list[Resource] = []
         removals, absent, done = [], [], []
         for name in names:
-            one = items.get(name)
-            if one is None and name in self.sent:
+            resource = items.get(name)
+            if resource is None and name in self.sent:
                 removals.append(name)
-            elif one is None and name in self.resends:
+            elif resource is None and name in self.resends:
                 absent.append(name)
-            elif one is not None and self._lacks(one):
-                changes.append(one)
+            elif resource is not None and self._lacks(resource):
+                changes.append(resource)
                 if len(changes) >= enough:
                     break
             else:
@@ -138,33 +143,33 @@ class Watch:
 
     @property
     def _enough(self) -> int:
-        """How many changes are worth looking for before the client has answered."""
+        """The number of changes to look for before the client has acknowledged."""
         return maxsize
 
     @property
     def at_once(self) -> int:
-        """How many resources one response of parts has at most."""
+        """The maximum number of resources in one response of several."""
         return AT_ONCE if self.type in REFERRING else LOOSE_AT_ONCE
 
-    def _lacks(self, one: Resource) -> bool:
-        wanted = self.subscription.wants(one.name)
-        return wanted and (one.name in self.resends or self.sent.get(one.name) != one.version)
+    def _lacks(self, resource: Resource) -> bool:
+        wanted = self.subscription.wants(resource.name)
+        return wanted and (resource.name in self.resends or self.sent.get(resource.name) != resource.version)
 
     def _done(self, name: str) -> None:
         self.maybe_changed.discard(name)
         self.resends.discard(name)
 
     def part(self, changes: tuple[Resource, ...]) -> tuple[Resource, ...]:
-        """What may go together: all that are above suspicion, else one of the others."""
+        """Return the changes that may be sent in one response: all unsuspected ones, or else a single suspect."""
         if self.send_singly:
             return changes[:1]
         if not self.suspects:
             return changes
-        trusted = tuple(one for one in changes if one.name not in self.suspects)
+        trusted = tuple(resource for resource in changes if resource.name not in self.suspects)
         return trusted or changes[:1]
 
     def _send(self, response: Response) -> Response:
-        versions = {one.name: one.version for one in response.resources}
+        versions = {resource.name: resource.version for resource in response.resources}
         for name in response.removed:
             self.sent.pop(name, None)
         self.maybe_changed = _without(self.maybe_changed, versions, response.removed)
@@ -178,7 +183,10 @@ class Watch:
         return response
 
     def answered(self, message: str | None) -> Acked | Nacked | None:
-        """The client accepted (no message) or rejected the pending response; None when none was pending."""
+        """Note that the client accepted (no message) or rejected the pending response.
+
+        Returns None if no response was pending.
+        """
         pending, self.pending = self.pending, None
         if pending is None:
             return None
@@ -210,17 +218,20 @@ class Watch:
 
 
 def fitting(changes: tuple[Resource, ...], limit: int, at_once: int) -> tuple[Resource, ...]:
-    """As many as the limit of bytes and `at_once` allow, at least one: the rest follows when these are acknowledged."""
+    """Return the first changes that fit into `limit` bytes and `at_once` resources, at least one.
+
+    The client gets the rest after it has acknowledged these.
+    """
     changes = changes[:at_once]
     size = 0
-    for count, one in enumerate(changes):
-        size += len(one.body)
+    for count, resource in enumerate(changes):
+        size += len(resource.body)
         if size > limit and count:
             return changes[:count]
     return changes
 
 
 def _without(names: set[str], *gone: Iterable[str]) -> set[str]:
-    """A new set where it is emptied, since that would keep the memory of what it once held."""
+    """Remove names. An emptied set is replaced, because it would keep the memory of its former names."""
     names.difference_update(*gone)
     return names or set()

@@ -1,4 +1,4 @@
-"""Responses as bytes, joined from resources that were serialized once, without building messages again."""
+"""Responses as bytes, joined from resources that are serialized once; no message is built again."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ CONTROL_PLANE = "xds-gateway"
 
 
 def sotw(response: Response) -> bytes:
-    """An envoy.service.discovery.v3.DiscoveryResponse."""
+    """Return an envoy.service.discovery.v3.DiscoveryResponse."""
     url = response.type.url
     parts = [_text(1, response.version)]
-    for one in response.resources:
-        parts += _any(2, url, len(one.body)), one.body
+    for resource in response.resources:
+        parts += _any(2, url, len(resource.body)), resource.body
     parts += _text(4, url), _text(5, response.nonce), _CONTROL_PLANE[6]
     return b"".join(parts)
 
 
 def delta(response: Response) -> bytes:
-    """An envoy.service.discovery.v3.DeltaDiscoveryResponse."""
+    """Return an envoy.service.discovery.v3.DeltaDiscoveryResponse."""
     url = response.type.url
     parts = [_text(1, response.version)]
-    for one in response.resources:
-        parts += _entry(url, one.name, one.version, len(one.body)), one.body
+    for resource in response.resources:
+        parts += _entry(url, resource.name, resource.version, len(resource.body)), resource.body
     parts += _text(4, url), _text(5, response.nonce)
     parts += [_text(6, name) for name in response.removed]
     parts.append(_CONTROL_PLANE[7])
     return b"".join(parts)
 
 
-@lru_cache(maxsize=1024)  # a change goes to every client, each time with the same words around it
+@lru_cache(maxsize=1024)  # a change goes to every client, each time with the same bytes around it
 def _entry(url: str, name: str, version: str, size: int) -> bytes:
-    """A Resource of a delta response, up to its message of `size` bytes."""
+    """Return a Resource of a delta response, up to its message of `size` bytes."""
     head = _text(3, name) + _text(1, version) + _any(2, url, size)
     return _head(2, len(head) + size) + head
 
 
 @lru_cache(maxsize=1024)
 def _any(number: int, url: str, size: int) -> bytes:
-    """A google.protobuf.Any up to its message of `size` bytes."""
+    """Return a google.protobuf.Any up to its message of `size` bytes."""
     head = _text(1, url) + _head(2, size)
     return _head(number, len(head) + size) + head
 
