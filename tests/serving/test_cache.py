@@ -71,7 +71,7 @@ def test_the_given_version_of_another_type_stays() -> None:
 def test_a_given_version_of_a_type_that_had_other_content_is_an_error_and_nothing_is_lost() -> None:
     cache = Cache()
     cache.set({CLUSTER: [cluster("a")]}, versions={CLUSTER: "1"})
-    with pytest.raises(VersionReused, match="the version '1' of the type cluster was given before"):
+    with pytest.raises(VersionReused, match="the version '1' of the type cluster was given earlier"):
         cache.update(CLUSTER, cluster("b"), version="1")
     with pytest.raises(VersionReused):
         cache.delete(CLUSTER, "a", version="1")
@@ -88,7 +88,7 @@ def test_a_given_version_of_a_resource_that_had_other_content_is_an_error() -> N
     cache = Cache()
     cache.update(CLUSTER, Resource.from_bytes("a", b"one", "7"))
     cache.update(CLUSTER, Resource.from_bytes("a", b"one", "7"))
-    with pytest.raises(VersionReused, match="the version '7' of cluster 'a' was given before"):
+    with pytest.raises(VersionReused, match="the version '7' of cluster 'a' was given earlier"):
         cache.update(CLUSTER, Resource.from_bytes("a", b"two", "7"))
     assert current(cache)[CLUSTER]["a"].body == b"one"
 

@@ -166,7 +166,10 @@ async def test_files_that_are_half_written_change_nothing(
             assert await ask(port, authority, client, "n") == ["a"]
         with pytest.raises(grpc.aio.AioRpcError):
             await ask(port, authority, foreign, "n")
-        assert len([one for one in caplog.records if "could not use the certificates" in one.message]) == 1
+        assert (
+            len([one for one in caplog.records if "new certificates of the xDS port rejected" in one.message])
+            == 1
+        )
         mend(path, whole)
         assert await ask(port, authority, client, "n") == ["a"]
 

@@ -1,4 +1,4 @@
-"""The library's way in: resources by node group, changed as a whole or one at a time, published at every step."""
+"""The entry point of the library: resources by node group, changed one at a time or all at once."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from xds_server.serving.store import Store
 
 
 class VersionReused(ValueError):  # noqa: N818 - says what is wrong
-    """A given version was served before with other content, so that clients would not ask for the new one.
+    """A given version was served earlier with other content, so clients would not request the new content.
 
-    `type` is the resource type. `name` is the resource whose own version it is, empty for the version of the type.
+    `type` is the resource type. `name` is the resource whose own version it is, or "" for the version of the type.
     """
 
     def __init__(self, snapshot: Snapshot, type_: ResourceType, name: str) -> None:
         version = snapshot[type_][name].version if name else snapshot.version(type_)
         what = f"of {type_.name} '{name}'" if name else f"of the type {type_.name}"
         super().__init__(
-            f"the version '{version}' {what} was given before with other content, and nothing was published; "
-            "give a new version with new content, or none, which is then the hash of the content"
+            f"the version '{version}' {what} was given earlier with other content, so nothing was published; "
+            "give a new version, or omit it to use the hash of the content"
         )
         self.type, self.name = type_, name
 
 
 class Cache:
-    """Edits what a store serves. Each call is one publication: all of it reaches the clients, or nothing.
+    """Edits what a store serves. Each call is one publication: clients get all of it, or nothing.
 
-    A version is the hash of the content unless it is given, for a resource (`Resource.of`) or for a whole type.
-    With given versions, equal versions mean equal content: nothing is sent for what keeps its version. A call that gives
-    a version of before with other content raises VersionReused and publishes nothing.
+    A version is the hash of the content unless it is given, for a resource (`Resource.of`) or for a whole type. Equal
+    given versions mean equal content: a resource that keeps its version is not sent. A call that gives an earlier
+    version with other content raises VersionReused and publishes nothing.
     """
 
     def __init__(self, store: Store | None = None) -> None:
@@ -45,28 +45,28 @@ class Cache:
         group: str = "",
         versions: Mapping[ResourceType, str] | None = None,
     ) -> Snapshot:
-        """Replace everything that a group is served. Returns what is served now."""
-        made = {type_: [_resource(one) for one in items] for type_, items in resources.items()}
+        """Replace everything that a group is served. Returns the snapshot that is served now."""
+        made = {type_: [_resource(resource) for resource in items] for type_, items in resources.items()}
         return self._publish(Snapshot.of(made, versions), group)
 
     def update(
         self, type_: ResourceType, *resources: Resource | Message, group: str = "", version: str | None = None
     ) -> Snapshot:
-        """Add resources or replace those of the same name. `version` is of the type."""
+        """Add resources, or replace those of the same name. `version` is the version of the type."""
         now = self._now(group)
-        named = {one.name: one for one in map(_resource, resources)}
+        named = {resource.name: resource for resource in map(_resource, resources)}
         return self._publish(_with(now, type_, {**now[type_], **named}, version), group)
 
     def delete(
         self, type_: ResourceType, *names: str, group: str = "", version: str | None = None
     ) -> Snapshot:
-        """Remove resources; names that do not exist change nothing. `version` is of the type."""
+        """Remove resources. Names that do not exist change nothing. `version` is the version of the type."""
         now = self._now(group)
-        left = {name: one for name, one in now[type_].items() if name not in names}
+        left = {name: resource for name, resource in now[type_].items() if name not in names}
         return self._publish(_with(now, type_, left, version), group)
 
     def clear(self, group: str = "") -> None:
-        """Forget a group. Its clients keep what they have: nothing is sent until something is set again."""
+        """Forget a group. Its clients keep what they have, and they get nothing until something is set again."""
         self.store.withdraw(group)
 
     def _now(self, group: str) -> Snapshot:
@@ -81,13 +81,13 @@ class Cache:
         return snapshot
 
 
-def _resource(one: Resource | Message) -> Resource:
-    return one if isinstance(one, Resource) else Resource.of(one)
+def _resource(resource: Resource | Message) -> Resource:
+    return resource if isinstance(resource, Resource) else Resource.of(resource)
 
 
 def _with(now: Snapshot, type_: ResourceType, items: Mapping[str, Resource], version: str | None) -> Snapshot:
-    resources = {**{one: now[one].values() for one in now}, type_: items.values()}
-    versions = {one: now.version(one) for one in now.explicit if one != type_}
+    resources = {**{other: now[other].values() for other in now}, type_: items.values()}
+    versions = {other: now.version(other) for other in now.explicit if other != type_}
     if version is not None:
         versions[type_] = version
     return Snapshot.of(resources, versions)

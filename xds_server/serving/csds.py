@@ -1,4 +1,7 @@
-"""The Client Status Discovery Service: what every connected client has of every resource, as Envoy's own API says it."""
+"""The Client Status Discovery Service: the state of every resource at every connected client, in Envoy's own API.
+
+https://www.envoyproxy.io/docs/envoy/latest/api-v3/service/status/v3/csds.proto
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,9 @@ _Client = config_dump_shared_pb2.ClientResourceStatus
 
 
 class ClientStatus:
-    """Answers from the streams that are open. Secrets are named and never shown.
+    """Answers from the open streams. Secrets are named, and their content is never shown.
 
-    It shows every group's configuration, so it answers clients of this machine only, unless `anywhere`.
+    It shows the configuration of every group, so only clients on this machine may call it, unless `anywhere` is true.
     """
 
     def __init__(self, services: Services, *, anywhere: bool = False) -> None:
@@ -36,7 +39,7 @@ class ClientStatus:
         self._anywhere = anywhere
 
     def attach(self, server: grpc.aio.Server) -> None:
-        """Mount the service on a server."""
+        """Add the service to a server."""
         decode, encode = (
             csds_pb2.ClientStatusRequest.FromString,
             csds_pb2.ClientStatusResponse.SerializeToString,
@@ -50,13 +53,16 @@ class ClientStatus:
     async def fetch(
         self, request: csds_pb2.ClientStatusRequest, context: Context
     ) -> csds_pb2.ClientStatusResponse:
-        """All clients that match, once."""
+        """Return all clients that match, once.
+
+        Aborts with PERMISSION_DENIED or INVALID_ARGUMENT.
+        """
         if not (self._anywhere or local(context)):
             await context.abort(
                 grpc.StatusCode.PERMISSION_DENIED, "client status is for clients of this machine only"
             )
         if any(matcher.node_metadatas for matcher in request.node_matchers):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "nodes are matched by node_id only")
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "node_matchers: only node_id is supported")
         try:
             return self.answer(request)
         except re.error as error:
@@ -65,15 +71,19 @@ class ClientStatus:
     async def stream(
         self, requests: AsyncIterator[csds_pb2.ClientStatusRequest], context: Context
     ) -> AsyncIterator[csds_pb2.ClientStatusResponse]:
-        """All clients that match, for every request."""
+        """Yield all clients that match, for every request."""
         async for request in requests:
             yield await self.fetch(request, context)
 
     def answer(self, request: csds_pb2.ClientStatusRequest) -> csds_pb2.ClientStatusResponse:
-        """The response to a request."""
-        matching = [one for one in self._services.sessions.values() if _matches(request.node_matchers, one)]
+        """Return the response to a request."""
+        matching = [
+            session
+            for session in self._services.sessions.values()
+            if _matches(request.node_matchers, session)
+        ]
         contents = not request.exclude_resource_contents
-        return csds_pb2.ClientStatusResponse(config=[_client(one, contents) for one in matching])
+        return csds_pb2.ClientStatusResponse(config=[_client(session, contents) for session in matching])
 
 
 def _matches(matchers: Any, session: Session) -> bool:
@@ -113,10 +123,10 @@ def _client(session: Session, contents: bool) -> csds_pb2.ClientConfig:
     message.locality.region, message.locality.zone = node.region, node.zone
     message.locality.sub_zone = node.sub_zone
     json_format.ParseDict(dict(node.metadata), message.metadata)
-    found = csds_pb2.ClientConfig(node=message, client_scope=session.group)
+    config = csds_pb2.ClientConfig(node=message, client_scope=session.group)
     for watch in session.stream.watches.values():
-        found.generic_xds_configs.extend(_configs(session, watch, contents))
-    return found
+        config.generic_xds_configs.extend(_configs(session, watch, contents))
+    return config
 
 
 def _configs(
@@ -127,24 +137,24 @@ def _configs(
     names = watch.sent.keys() | watch.subscription.names
     names |= {name for name in items if watch.subscription.wants(name)}
     for name in sorted(names):
-        one = items.get(name)
+        resource = items.get(name)
         config = csds_pb2.ClientConfig.GenericXdsConfig(type_url=watch.type.url, name=name)
-        config.config_status, config.client_status = _status(watch, name, one)
+        config.config_status, config.client_status = _status(watch, name, resource)
         if config.client_status == _Client.ACKED:
             config.version_info = watch.sent[name]
         if config.client_status == _Client.NACKED:
             config.error_state.details = watch.rejected[name]
             config.error_state.version_info = watch.sent.get(name, "")
-        if one is not None and contents and watch.type != SECRET:
-            config.xds_config.type_url, config.xds_config.value = watch.type.url, one.body
+        if resource is not None and contents and watch.type != SECRET:
+            config.xds_config.type_url, config.xds_config.value = watch.type.url, resource.body
         yield config
 
 
-def _status(watch: Watch, name: str, one: Resource | None) -> tuple[Any, Any]:
-    """How the server sees it (ConfigStatus), and how the client does (ClientResourceStatus)."""
+def _status(watch: Watch, name: str, resource: Resource | None) -> tuple[Any, Any]:
+    """Return the server's view (ConfigStatus) and the client's view (ClientResourceStatus)."""
     if name in watch.rejected:
         return csds_pb2.ERROR, _Client.NACKED
-    if one is None:
+    if resource is None:
         return (
             (csds_pb2.STALE, _Client.ACKED)
             if name in watch.sent
@@ -154,5 +164,5 @@ def _status(watch: Watch, name: str, one: Resource | None) -> tuple[Any, Any]:
         return csds_pb2.STALE, _Client.REQUESTED
     if name not in watch.sent:
         return csds_pb2.NOT_SENT, _Client.REQUESTED
-    synced = watch.sent[name] == one.version and name not in watch.resends and name not in watch.unjudged
+    synced = watch.sent[name] == resource.version and name not in watch.resends and name not in watch.unjudged
     return (csds_pb2.SYNCED if synced else csds_pb2.STALE), _Client.ACKED

@@ -1,4 +1,4 @@
-"""What an operator, a metric or the gateway's own code learns from the streams, as values."""
+"""Events of the streams, as values: for operators, for metrics and for the gateway's own code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disconnected:
-    """A stream ended; `reason` is empty when the client ended it."""
+    """A stream ended. `reason` is empty if the client ended it."""
 
     stream: int
     node: Node
@@ -32,7 +32,7 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """A response goes out; recorded before what the client makes of it."""
+    """A response is sent. This is recorded before the client accepts or rejects it."""
 
     stream: int
     node: Node
@@ -42,15 +42,15 @@ class Sent:
     resources: int
     removed: int
     size: int
-    """Bytes on the wire, before HTTP/2."""
+    """Bytes on the wire, without the framing of HTTP/2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acked:
     """A client accepted a response.
 
-    `versions` are the resources of that response by name. `latency` is in seconds from sending to accepting,
-    `convergence` from the publication of the snapshot that the response came from.
+    `versions` are the versions of its resources by name. `latency` is in seconds from sending the response,
+    `convergence` in seconds from the publication of its snapshot.
     """
 
     stream: int
@@ -67,10 +67,9 @@ class Acked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nacked:
-    """A client rejected a response; `message` is its own. It keeps what it had.
+    """A client rejected a response and keeps what it had. `message` is the client's own text.
 
-    `blamed` are the names that the message is about, with the version that was rejected; empty when it
-    cannot be told.
+    `blamed` are the names that the message is about, with the rejected versions. It is empty if they are unknown.
     """
 
     stream: int
@@ -87,7 +86,7 @@ class Nacked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overdue:
-    """A client took too long to acknowledge; what waited for that was sent without. `waited` in seconds."""
+    """A client did not acknowledge in time, so responses that waited for it were sent. `waited` is in seconds."""
 
     stream: int
     node: Node
@@ -107,27 +106,27 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """One quarantined resource. `standing` is the version that is served in its place; None: nothing is."""
+    """One quarantined resource. `standing` is the version that is served instead, or None if nothing is."""
 
     type: ResourceType
     name: str
     version: str
     standing: str | None
     message: str
-    """The client's own words."""
+    """The client's own text."""
     node: str
-    """Who rejected it; empty where its release is known to lack what it needs."""
+    """The node that rejected it. It is empty if the client's release is known not to support the resource."""
     place: str = ""
-    """Where the resource came from, when somebody told: ``file:line``."""
+    """The position that the resource came from, as ``file:line``, if it is known."""
     closed: bool = False
-    """Whether something answers 503 in its place."""
+    """True if a stand-in that answers 503 is served instead."""
     release: str = ""
-    """The release that is not served it, such as ``envoy 1.40``; empty: nobody is."""
+    """The release that is not served the resource, such as ``envoy 1.40``; empty if no release is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quarantined:
-    """A rejected resource is held back from now on, for its whole group."""
+    """A rejected resource is quarantined from now on, for its whole group."""
 
     group: str
     held: Held

@@ -1,4 +1,4 @@
-"""Who is sent a first configuration, and when: a fleet that comes back all at once costs bounded memory."""
+"""Slots for first configurations, so that a fleet that reconnects all at once costs bounded memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Slot:
-    """The right to be sent a first configuration; over when it is ended, or after `patience` seconds."""
+    """The right of one client to get its first configuration. It ends by `end`, or after `patience` seconds."""
 
     __slots__ = ("_release", "_timer")
 
@@ -16,7 +16,7 @@ class Slot:
         self._timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(patience, self.end)
 
     def end(self) -> None:
-        """Let the next one begin. Once is enough, more do no harm."""
+        """Free the slot for the next client. Further calls do nothing."""
         if self._release is None or self._timer is None:
             return
         self._timer.cancel()
@@ -25,9 +25,9 @@ class Slot:
 
 
 class Slots:
-    """`at_once` clients have a slot, the others wait in the order in which they came.
+    """Gives a slot to `at_once` clients; the others wait in the order of their arrival.
 
-    A client that neither answers nor leaves holds nobody back for longer than `patience` seconds.
+    A client that neither acknowledges nor disconnects holds its slot for `patience` seconds at most.
     """
 
     def __init__(self, at_once: int, patience: float) -> None:

@@ -1,4 +1,4 @@
-"""Which node gets whose snapshot, and who may claim to be that node."""
+"""Node groups: the snapshot that a node gets, and the certificates that may claim to be the node."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from xds_server.serving.session import Context
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Nodes of one group. Every pattern that is given must match; ``*`` and ``?`` stand for any characters.
+    """The nodes of one group. Every given pattern must match; ``*`` and ``?`` stand for any characters.
 
-    `metadata` is by dotted path (``team.name``). `identities` are the SANs of client certificates that may
-    claim such a node (SPIFFE IDs); ``{id}`` and ``{cluster}`` in them stand for the node's own, so that
-    ``spiffe://example.com/envoy/{id}`` binds each node to a certificate of its own. Without identities anybody may.
+    `metadata` is by dotted path (``team.name``). `identities` are the SANs of client certificates that may claim such
+    a node (SPIFFE IDs). ``{id}`` and ``{cluster}`` in them stand for those of the node, so
+    ``spiffe://example.com/envoy/{id}`` binds each node to its own certificate. Without identities, any client may
+    claim the node.
     """
 
     group: str
@@ -31,7 +32,7 @@ class Rule:
     identities: tuple[str, ...] = ()
 
     def matches(self, node: Node) -> bool:
-        """Whether the node belongs to the group, if it is who it says."""
+        """True if the node belongs to the group, provided that its claims are true."""
         pairs = [
             (node.id, self.id),
             (node.cluster, self.cluster),
@@ -43,23 +44,24 @@ class Rule:
         return all(fnmatchcase(value, pattern) for value, pattern in pairs)
 
     def admits(self, node: Node, sans: Iterable[str]) -> bool:
-        """Whether a certificate with these names may claim the node."""
+        """True if a certificate with these names may claim the node."""
         return not self.identities or any(
             _named(pattern, node).fullmatch(san) for pattern in self.identities for san in sans
         )
 
 
 class Groups:
-    """The first rule that matches decides; a node that it does not admit is refused, and so is one without rule.
+    """The first rule that matches decides.
 
-    Nobody is given another group because a certificate does not fit.
+    A node is rejected if that rule does not admit it, or if no rule matches. It never gets another group because its
+    certificate does not fit.
     """
 
     def __init__(self, *rules: Rule) -> None:
         self.rules = rules
 
     def of(self, node: Node, sans: Iterable[str] = ()) -> str | None:
-        """The group of a node; None refuses it."""
+        """Return the group of a node, or None if the node is rejected."""
         for rule in self.rules:
             if rule.matches(node):
                 return rule.group if rule.admits(node, tuple(sans)) else None
@@ -70,9 +72,11 @@ class Groups:
 
 
 def names(context: Context) -> tuple[str, ...]:
-    """The subject alternative names of the client's certificate, which the handshake has verified."""
-    found: Mapping[Any, Iterable[bytes]] = context.auth_context() or {}
-    return tuple(one.decode("utf-8", "replace") for one in found.get("x509_subject_alternative_name", ()))
+    """Return the subject alternative names of the client's certificate, which the handshake has verified."""
+    properties: Mapping[Any, Iterable[bytes]] = context.auth_context() or {}
+    return tuple(
+        san.decode("utf-8", "replace") for san in properties.get("x509_subject_alternative_name", ())
+    )
 
 
 def _at(metadata: Mapping[str, Any], path: str) -> str:
@@ -85,7 +89,7 @@ def _at(metadata: Mapping[str, Any], path: str) -> str:
 
 
 def _named(pattern: str, node: Node) -> re.Pattern[str]:
-    """The pattern as an expression. What a node says of itself is taken literally, and ``*`` stops at a slash."""
+    """Return the pattern as a regular expression. Values of the node are literal, and ``*`` ends at a slash."""
     stands_for = {"*": "[^/]*", "?": "[^/]", "{id}": re.escape(node.id), "{cluster}": re.escape(node.cluster)}
     parts = re.split(r"(\*|\?|\{id\}|\{cluster\})", pattern)
     return re.compile("".join(stands_for[part] if part in stands_for else re.escape(part) for part in parts))

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the xDS server, told from the events of a store."""
+"""Prometheus metrics of the xDS server, computed from the events of a store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BYTES = tuple(4**power * 256 for power in range(9))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OfType:
-    """The metrics of one resource type, found once: finding them costs more than counting."""
+    """The metrics of one resource type, looked up once, because the lookup costs more than the count."""
 
     pushes: Counter
     resources: Counter
@@ -41,7 +41,7 @@ class _OfType:
 
 
 class Metrics:
-    """Observes one store. `registry` is one of its own unless one is given."""
+    """Observes one store. The default `registry` is a new one."""
 
     def __init__(self, store: Store, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
@@ -75,7 +75,7 @@ class Metrics:
         self._unknown = self._labelled("unknown")
 
     def observe(self, event: Event) -> None:
-        """Take one event."""
+        """Count one event."""
         match event:
             case Sent():
                 self._sent(event)
@@ -99,7 +99,7 @@ class Metrics:
                 self._quarantined.labels(event.group).set(len(self._store.held(event.group)))
 
     def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _sent(self, event: Sent) -> None:
@@ -110,13 +110,15 @@ class Metrics:
         of_type.size.observe(event.size)
 
     def _of(self, type_: ResourceType) -> _OfType:
-        """The metrics of a type. Types that only a client speaks of are counted as one: clients make up any."""
-        found = self._types.get(type_)
-        if found is not None:
-            return found
+        """Return the metrics of a type. Types that only clients name are counted as one, because a client can make up
+        any name.
+        """
+        metrics = self._types.get(type_)
+        if metrics is not None:
+            return metrics
         if type_.url in BY_URL or any(type_ in snapshot for snapshot in self._store.groups.values()):
-            found = self._types[type_] = self._labelled(type_.name)
-            return found
+            metrics = self._types[type_] = self._labelled(type_.name)
+            return metrics
         return self._unknown
 
     def _labelled(self, name: str) -> _OfType:
@@ -138,7 +140,7 @@ class Metrics:
         for type_ in snapshot or ():
             items = snapshot[type_] if snapshot is not None else {}
             self._resources.labels(group, type_.name).set(len(items))
-            self._bytes.labels(group, type_.name).set(sum(len(one.body) for one in items.values()))
+            self._bytes.labels(group, type_.name).set(sum(len(resource.body) for resource in items.values()))
 
     def _counter(self, name: str, text: str, label: str) -> Counter:
         return Counter(f"xds_{name}", text, [label], registry=self.registry)

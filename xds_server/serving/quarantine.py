@@ -1,4 +1,4 @@
-"""Rejected resources held back: each stands at its last accepted form, or is left out, until its content changes."""
+"""Quarantine of rejected resources: the last accepted form is served instead, or none, until the content changes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ Key = tuple[ResourceType, str]
 
 Place = Callable[[ResourceType, str], str]
 StandIn = Callable[[ResourceType, Resource], Resource | None]
-"""What is served in the place of a rejected resource of which no good form is known; None: nothing."""
+"""Returns the resource that is served instead of a rejected one without a good form, or None for no resource."""
 
 
 class Quarantine:
-    """Of the clients of one release in one node group. `place` says where a resource came from."""
+    """The quarantine of the clients of one release in one node group.
+
+    `place` returns the position that a resource came from, such as ``gateway.yaml:3``.
+    """
 
     def __init__(
         self,
@@ -35,44 +38,50 @@ class Quarantine:
         self._wanted = EMPTY
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Remember what was served before a restart: it is good to fall back on, and nobody's opinion."""
-        self._kept = {(type_, name): one for type_ in snapshot for name, one in snapshot[type_].items()}
+        """Remember the resources that were served before a restart. They are fallbacks, but no client has accepted
+        them.
+        """
+        self._kept = {
+            (type_, name): resource for type_ in snapshot for name, resource in snapshot[type_].items()
+        }
 
     def another(self) -> Quarantine:
-        """One for another release, which falls back on the same things of before a restart."""
+        """Return a quarantine for another release, with the same fallbacks from before a restart."""
         other = Quarantine(self._place, self._stand_in)
         other._kept, other._endorsed = dict(self._kept), dict(self._endorsed)
         return other
 
     def accept(self, event: Acked, served: Iterable[Snapshot]) -> None:
-        """Remember what was accepted, as what a later version can fall back on. `served` has the newest first.
+        """Remember accepted resources as fallbacks for later versions. `served` has the newest snapshot first.
 
-        What a slow client accepts does not take the place of something newer that another one has accepted.
+        If a slow client accepts an old version, it does not replace a newer version that another client accepted.
         """
         for name, version in event.versions.items():
             known = self._accepted.get((event.type, name))
             versions = {version} if known is None else {version, known.version}
             for snapshot in served:
-                one = snapshot[event.type].get(name)
-                if one is not None and one.version in versions:
-                    self._accepted[event.type, name] = one
+                resource = snapshot[event.type].get(name)
+                if resource is not None and resource.version in versions:
+                    self._accepted[event.type, name] = resource
                     break
 
     def endorse(self, type_: ResourceType, versions: Mapping[str, str], wanted: Snapshot) -> bool:
-        """Take note of what anybody accepted of what is wanted: it is not held back. Whether something was."""
+        """Note that some client accepted versions of `wanted`, so that they are not quarantined.
+
+        Returns True if one of them was quarantined.
+        """
         lifted = False
         for name, version in versions.items():
-            one = wanted[type_].get(name)
-            if one is not None and one.version == version:
+            resource = wanted[type_].get(name)
+            if resource is not None and resource.version == version:
                 self._endorsed[type_, name] = version
                 lifted |= self._bad.get((type_, name), {}).pop(version, None) is not None
         return lifted
 
     def reject(self, event: Nacked) -> bool:
-        """Hold back what is to blame. Returns False when that is not known, or known already.
+        """Quarantine the blamed resources. Returns False if they are unknown, or already quarantined.
 
-        What anybody accepted in this very version is not held back: the client that rejects it is alone, as is
-        the one on whose machine a port is taken.
+        A version that any client accepted is not quarantined; nor are bind failures.
         """
         if is_bind_failure(event.message):
             return False
@@ -89,17 +98,17 @@ class Quarantine:
         return new
 
     def falls_back(self, key: Key, version: str) -> bool:
-        """Whether another form than this version is known to be good."""
+        """True if a form other than this version is known to be good."""
         known = (self._accepted.get(key), self._kept.get(key))
         bad = self._bad.get(key, {})
-        return any(one is not None and one.version != version and one.version not in bad for one in known)
+        return any(form is not None and form.version != version and form.version not in bad for form in known)
 
     def adopt(self, other: Quarantine, served: Snapshot, wanted: Snapshot) -> None:
-        """Take over what another group accepted and rejected of what is `wanted`.
+        """Take over the accepted and rejected versions of another group, for the resources of `wanted`.
 
-        What this group accepted itself in that very version, or was served before a restart, is not held back. What is
-        `served` in a version that the other group accepted is good to fall back on, be it not acknowledged yet.
-        Only what changes is looked at: the rest was taken over before.
+        A version that this group accepted itself, or that was served before a restart, is not quarantined. A `served`
+        version that the other group accepted is a valid fallback even before a client of this group acknowledges it.
+        Only changes are examined, because the rest was taken over earlier.
         """
         for type_, difference in wanted.diff(served).items():
             was = served[type_]
@@ -107,9 +116,9 @@ class Quarantine:
                 accepted = other._accepted.get((type_, name))
                 if accepted is None:
                     continue
-                one = was.get(name)
-                if one is not None and one.version == accepted.version:
-                    self._accepted[type_, name] = one
+                resource = was.get(name)
+                if resource is not None and resource.version == accepted.version:
+                    self._accepted[type_, name] = resource
                 self.endorse(type_, {name: accepted.version}, wanted)
         for key, rejections in other._bad.items():
             for version, event in rejections.items():
@@ -118,21 +127,21 @@ class Quarantine:
                     self._reject(key, version, event)
 
     def apply(self, wanted: Snapshot) -> Snapshot:
-        """What is served instead of `wanted`."""
+        """Return the snapshot that is served instead of `wanted`."""
         self.held = {}
         changed: dict[ResourceType, dict[str, Resource]] = {}
         for (type_, name), rejections in list(self._bad.items()):
-            one = wanted[type_].get(name)
-            if one is None or one.version not in rejections:
+            resource = wanted[type_].get(name)
+            if resource is None or resource.version not in rejections:
                 del self._bad[type_, name]
                 continue
             items = changed.setdefault(type_, dict(wanted[type_]))
-            self._hold(type_, one, rejections, items)
+            self._hold(type_, resource, rejections, items)
         self._forget_removed(wanted)
         return wanted.replacing(changed) if changed else wanted
 
     def _forget_removed(self, wanted: Snapshot) -> None:
-        """Forget what was thought of resources that are wanted no longer."""
+        """Forget the state of resources that are no longer wanted."""
         for type_, difference in wanted.diff(self._wanted).items():
             for name in difference.removed:
                 for known in (self._accepted, self._kept, self._endorsed):
@@ -142,29 +151,29 @@ class Quarantine:
     def _hold(
         self,
         type_: ResourceType,
-        one: Resource,
+        resource: Resource,
         rejections: Mapping[str, Nacked],
         items: dict[str, Resource],
     ) -> None:
-        known = (self._accepted.get((type_, one.name)), self._kept.get((type_, one.name)))
+        known = (self._accepted.get((type_, resource.name)), self._kept.get((type_, resource.name)))
         good = [form for form in known if form is not None and form.version not in rejections]
         standing = good[0] if good else None
-        instead = standing or self._stand_in(type_, one)
+        instead = standing or self._stand_in(type_, resource)
         closed = standing is None and instead is not None and instead.version not in rejections
         if standing is not None or closed:
             assert instead is not None
-            items[one.name] = instead
+            items[resource.name] = instead
         else:
-            del items[one.name]
-        rejection = rejections[one.version]
-        self.held[type_, one.name] = Held(
+            del items[resource.name]
+        rejection = rejections[resource.version]
+        self.held[type_, resource.name] = Held(
             type=type_,
-            name=one.name,
-            version=one.version,
+            name=resource.name,
+            version=resource.version,
             standing=standing.version if standing is not None else None,
             message=rejection.message,
             node=rejection.node.id,
-            place=self._place(type_, one.name),
+            place=self._place(type_, resource.name),
             closed=closed,
             release=rejection.release,
         )

@@ -1,4 +1,7 @@
-"""The current snapshot of every node group, and who waits for the next one. Used from the event loop's thread."""
+"""The current snapshot of every node group, and the streams that wait for the next one.
+
+Only the thread of the event loop may use it.
+"""
 
 from __future__ import annotations
 
@@ -18,33 +21,33 @@ from xds_server.serving.quarantine import Key, Place, Quarantine, StandIn
 
 Observer = Callable[[Event], None]
 Adapted = tuple[Snapshot, tuple[Held, ...]]
-"""A snapshot as a release can take it, and what was left out for that."""
+"""A snapshot reduced to what a release supports, and the parts that were left out."""
 
 _REMEMBERED = 16
-"""Earlier snapshots of a group; they share with the current one what did not change."""
+"""Earlier snapshots of a group. They share unchanged resources with the current one."""
 
 _RELEASES = 64
-"""Releases of a group that are told apart; clients of further ones are served as if they named no program."""
+"""Releases of a group that are distinguished. Clients of further releases are served like those without a release."""
 
 
 @dataclass(slots=True)
 class _Audience:
-    """The clients of one release in a group, and what they are served."""
+    """The clients of one release in a group, and the snapshot that they are served."""
 
     quarantine: Quarantine
     wanted: Snapshot | None = None
-    """What was published, changed into what the release can take."""
+    """The published snapshot, reduced to what the release supports."""
     lacking: tuple[Held, ...] = ()
-    """What was left out for that."""
+    """The parts that were left out."""
     snapshot: Snapshot | None = None
     before: deque[Snapshot] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
-    """Those before, the newest first, which slow clients may be accepting still."""
+    """Earlier snapshots, the newest first. Slow clients may still acknowledge them."""
 
 
 @dataclass(slots=True)
 class _Group:
     audiences: dict[str, _Audience]
-    """By release; the one without a name is that of clients that name no program."""
+    """By release. The release "" is that of clients that name no program."""
     wanted: Snapshot | None = None
     proved_by: str | None = None
     left_out: tuple[Held, ...] = ()
@@ -54,14 +57,16 @@ class _Group:
 
 
 class Store:
-    """Snapshots by node group. The group without a name, ``""``, is everybody's unless groups are told apart.
+    """Snapshots by node group. Without rules for groups, all clients belong to the group ``""``.
 
-    `observers` are called with every event, in the order given, in the event loop: they must not block.
-    `quarantine` has a resource that a client rejected replaced by its last accepted form, for the whole group;
-    `stand_in` makes what is served instead where no accepted form is known, and `place` says where a resource of a group
-    came from. `clock` gives monotonic seconds.
-    `release_of` tells clients of a group apart that may judge differently, by group and node: a rejection then counts
-    for clients of the same release, and `adapt` changes a snapshot into what a release can take.
+    `observers` are called with every event, in the given order and in the event loop, so they must not block.
+
+    `quarantine` makes the store replace a rejected resource by its last accepted form, for the whole group.
+    `stand_in` makes the resource that is served if no accepted form is known. `place` returns the position that a
+    resource of a group came from. `clock` returns monotonic seconds.
+
+    `release_of` returns the release of a client by group and node. A rejection then counts for clients of the same
+    release, and `adapt` reduces a snapshot to what a release supports.
     """
 
     def __init__(
@@ -75,7 +80,7 @@ class Store:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.numbers = itertools.count(1)
-        """Of streams: one number is one stream, however many servers the store has."""
+        """Numbers of streams: one number is one stream, however many servers use the store."""
         self.release_of = release_of
         self._observers = list(observers)
         self._quarantine = quarantine
@@ -93,10 +98,11 @@ class Store:
         proved_by: str | None = None,
         left_out: Sequence[Held] = (),
     ) -> bool:
-        """Make a snapshot current: all of it or nothing. Returns False when it changes nothing.
+        """Make a snapshot current as a whole. Returns False if it changes nothing.
 
-        What the group `proved_by` rejected is held back here too; what it accepted is held back for nobody.
-        `left_out` is told beside what is held back: parts of resources that were replaced before.
+        Resources that the group `proved_by` rejected are quarantined here too; a version that it accepted is
+        quarantined for no client. `left_out` are parts of resources that were replaced earlier; they are reported
+        with the quarantined resources.
         """
         entry = self._group(group)
         if entry.wanted is not None and not snapshot.diff(entry.wanted):
@@ -109,28 +115,28 @@ class Store:
         return True
 
     def _want(self, entry: _Group, audience: _Audience, release: str) -> None:
-        """Bring to a release what is wanted of its group, with the judgement of the group that proved it."""
+        """Give a release the group's wanted snapshot, with the verdict of the group that proved it."""
         if entry.wanted is None:
             return
         audience.wanted, audience.lacking = self._adapt(entry.wanted, release)
         if entry.proved_by is not None:
-            judge = self._group(entry.proved_by).audiences[""].quarantine
-            audience.quarantine.adopt(judge, audience.snapshot or EMPTY, audience.wanted)
+            prover = self._group(entry.proved_by).audiences[""].quarantine
+            audience.quarantine.adopt(prover, audience.snapshot or EMPTY, audience.wanted)
 
     def restore(self, snapshot: Snapshot, group: str = "") -> None:
-        """Publish what was served before a restart. Until something else is accepted, rejections fall back on it."""
+        """Publish the snapshot of before a restart. Rejections fall back on it until a client accepts something else."""
         for audience in self._group(group).audiences.values():
             audience.quarantine.keep(snapshot)
         self.publish(snapshot, group)
 
     def _serve(self, group: str, entry: _Group) -> None:
-        """Make what is wanted, without what is held back, the current snapshot of every release."""
-        changes = [_renew(one) for one in entry.audiences.values()]
-        self._tell(
+        """Make the wanted snapshot, without quarantined resources, the current one of every release."""
+        changes = [_renew(audience) for audience in entry.audiences.values()]
+        self._notify(
             Published(
                 group=group,
-                changed={type_: len(one.changed) for type_, one in changes[0].items()},
-                removed={type_: len(one.removed) for type_, one in changes[0].items()},
+                changed={type_: len(change.changed) for type_, change in changes[0].items()},
+                removed={type_: len(change.removed) for type_, change in changes[0].items()},
             )
         )
         for bell in entry.bells:
@@ -138,15 +144,15 @@ class Store:
         self._report(group, entry)
 
     def _report(self, group: str, entry: _Group) -> None:
-        """Tell what is not served as it was meant, each once."""
-        held = {_told_as(one): one for one in _told(entry)}
+        """Report resources that are not served as published, each once."""
+        held = {_report_key(report): report for report in _reportable(entry)}
         news, entry.reported = held.keys() - entry.reported, frozenset(held)
-        for key, one in held.items():
+        for key, report in held.items():
             if key in news:
-                self._tell(Quarantined(group=group, held=one))
+                self._notify(Quarantined(group=group, held=report))
 
     def join(self, group: str, node: Node) -> str:
-        """Note that a client belongs to a group. Returns its release, by which its snapshot is asked for."""
+        """Note that a client belongs to a group. Returns its release, which `current` and `before` need."""
         release, entry = self.release_of(group, node), self._group(group)
         if release in entry.audiences:
             return release
@@ -160,7 +166,7 @@ class Store:
         return release
 
     def withdraw(self, group: str = "") -> None:
-        """Serve a group nothing more: no answer, not an empty one. Its clients keep what they have."""
+        """Serve a group nothing more, not even an empty response. Its clients keep what they have."""
         entry = self._group(group)
         entry.wanted = None
         for audience in entry.audiences.values():
@@ -168,42 +174,42 @@ class Store:
             audience.before.clear()
 
     def wanted(self, group: str = "") -> Snapshot | None:
-        """What was published last, also of what is held back."""
+        """Return the snapshot that was published last, with the resources that are quarantined now."""
         return self._group(group).wanted
 
     def held(self, group: str = "") -> tuple[Held, ...]:
-        """What was rejected and is held back until its content changes; once for all releases that have it so."""
-        found: dict[tuple[object, ...], Held] = {}
-        for held in _told(self._group(group)):
-            found.setdefault((*_told_as(held), held.standing), held)
-        return tuple(found.values())
+        """Return the quarantined resources. A resource is listed once for all releases with the same state."""
+        distinct: dict[tuple[object, ...], Held] = {}
+        for held in _reportable(self._group(group)):
+            distinct.setdefault((*_report_key(held), held.standing), held)
+        return tuple(distinct.values())
 
     def falls_back(self, type_: ResourceType, name: str, version: str, group: str = "") -> bool:
-        """Whether a group has a good form of a resource to fall back on when this version is rejected."""
+        """True if a group has a good form of a resource that can be served if this version is rejected."""
         audiences = self._group(group).audiences.values()
-        return any(one.quarantine.falls_back((type_, name), version) for one in audiences)
+        return any(audience.quarantine.falls_back((type_, name), version) for audience in audiences)
 
     def current(self, group: str = "", release: str = "") -> Snapshot | None:
-        """The snapshot that the clients of a release in a group are served; None before the first one."""
+        """Return the snapshot that clients of a release in a group are served, or None before the first publication."""
         entry = self._groups.get(group)
         return entry.audiences[release].snapshot if entry is not None else None
 
     def before(self, group: str = "", release: str = "") -> Iterable[Snapshot]:
-        """The snapshots that they were served before, the newest first."""
+        """Return the earlier snapshots of a release, the newest first."""
         return self._group(group).audiences[release].before
 
     def published_at(self, group: str = "") -> float:
-        """When the current snapshot was published, in the clock's seconds."""
+        """Return the time of the last publication, in seconds of the clock."""
         return self._group(group).published
 
     @property
     def groups(self) -> Mapping[str, Snapshot]:
         """The snapshot of every group that has one, as it is served to clients that name no program."""
-        found = {name: one.audiences[""].snapshot for name, one in self._groups.items()}
-        return {name: one for name, one in found.items() if one is not None}
+        snapshots = {name: group.audiences[""].snapshot for name, group in self._groups.items()}
+        return {name: snapshot for name, snapshot in snapshots.items() if snapshot is not None}
 
     def accepted(self, group: str = "") -> Snapshot | None:
-        """What a group is served, without anything that some release of it has rejected."""
+        """Return the served snapshot of a group, without resources that some release of it has rejected."""
         entry = self._group(group)
         snapshot = entry.audiences[""].snapshot
         if snapshot is None:
@@ -218,7 +224,7 @@ class Store:
         return snapshot.replacing(changed) if changed else snapshot
 
     async def newer_than(self, seen: Snapshot | None, group: str = "") -> Snapshot:
-        """Wait until the current snapshot is another than `seen`. Nothing published meanwhile is missed."""
+        """Wait until the current snapshot is not `seen`. A publication during the wait is not missed."""
         bell = asyncio.Event()
         with self.notify_on_publish(bell, group):
             while True:
@@ -230,7 +236,7 @@ class Store:
 
     @contextmanager
     def notify_on_publish(self, bell: asyncio.Event, group: str = "") -> Iterator[None]:
-        """Set `bell` at every publication in a group, for as long as the context lasts."""
+        """Set `bell` at every publication in a group until the context ends."""
         bells = self._group(group).bells
         bells.add(bell)
         try:
@@ -243,12 +249,12 @@ class Store:
         self._observers.append(observer)
 
     def record(self, event: Event) -> None:
-        """Take note of what happened on a stream, and tell the observers."""
-        self._tell(event)
+        """Handle an event of a stream, and call the observers."""
+        self._notify(event)
         if self._quarantine and isinstance(event, Acked | Nacked):
-            self._judge(event)
+            self._apply_verdict(event)
 
-    def _judge(self, event: Acked | Nacked) -> None:
+    def _apply_verdict(self, event: Acked | Nacked) -> None:
         entry = self._group(event.group)
         audience = entry.audiences[event.release]
         if isinstance(event, Acked):
@@ -266,27 +272,27 @@ class Store:
                 self._reject_late(event, name, other)
 
     def _reject_late(self, event: Nacked, group: str, entry: _Group) -> None:
-        """Hold back what was published before the group that proves it had rejected it."""
+        """Quarantine resources that were published before the group that proves them had rejected them."""
         late = False
-        for release, one in entry.audiences.items():
-            items = (one.wanted or EMPTY)[event.type]
+        for release, audience in entry.audiences.items():
+            items = (audience.wanted or EMPTY)[event.type]
             if any(name in items and items[name].version == bad for name, bad in event.blamed.items()):
-                self._want(entry, one, release)
+                self._want(entry, audience, release)
                 late = True
         if late:
             self._serve(group, entry)
 
     def _endorse(self, event: Acked, group: str, entry: _Group) -> None:
-        """What one client accepted is held back for nobody in its group, of whatever release."""
+        """Lift the quarantine of accepted versions for all clients of the group, of whatever release."""
         lifted = [
-            one.quarantine.endorse(event.type, event.versions, one.wanted)
-            for one in entry.audiences.values()
-            if one.wanted is not None
+            audience.quarantine.endorse(event.type, event.versions, audience.wanted)
+            for audience in entry.audiences.values()
+            if audience.wanted is not None
         ]
         if any(lifted):
             self._serve(group, entry)
 
-    def _tell(self, event: Event) -> None:
+    def _notify(self, event: Event) -> None:
         for observer in self._observers:
             observer(event)
 
@@ -297,7 +303,7 @@ class Store:
 
 
 def _renew(audience: _Audience) -> Mapping[ResourceType, Difference]:
-    """Serve what is wanted without what is held back. Returns what that changes."""
+    """Serve the wanted snapshot without quarantined resources. Returns the changes."""
     assert audience.wanted is not None
     earlier = audience.snapshot
     audience.snapshot = audience.quarantine.apply(audience.wanted)
@@ -306,13 +312,13 @@ def _renew(audience: _Audience) -> Mapping[ResourceType, Difference]:
     return audience.snapshot.diff(earlier if earlier is not None else EMPTY)
 
 
-def _told_as(held: Held) -> tuple[object, ...]:
-    """What is told once, for however many releases it holds."""
+def _report_key(held: Held) -> tuple[object, ...]:
+    """Return the key by which a resource is reported once, for however many releases it is quarantined."""
     return held.type, held.name, held.version, held.release
 
 
-def _told(entry: _Group) -> Iterator[Held]:
-    """Everything that some client of a group is not served as it was meant."""
+def _reportable(entry: _Group) -> Iterator[Held]:
+    """Yield everything that some client of a group is not served as published."""
     for audience in entry.audiences.values():
         yield from audience.quarantine.held.values()
         yield from audience.lacking
@@ -320,7 +326,7 @@ def _told(entry: _Group) -> Iterator[Held]:
 
 
 def _held(entry: _Group) -> Iterator[tuple[str, Key, Held]]:
-    """What each release is not served."""
+    """Yield the quarantined resources of each release."""
     for release, audience in entry.audiences.items():
         for key, held in audience.quarantine.held.items():
             yield release, key, held

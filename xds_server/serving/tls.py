@@ -1,4 +1,4 @@
-"""TLS for the xDS port, with certificates that are read again when their files change."""
+"""TLS for the xDS port. Certificates are read again if their files change."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
-    """PEM files: the server's certificate with its chain, its key, and whose client certificates are accepted.
+    """PEM files: the server's certificate with its chain, its private key, and the authorities of client
+    certificates.
 
-    With `client_ca` a client must present a certificate of it (mTLS).
+    With `client_ca`, a client must present a certificate that one of these authorities signed (mTLS).
     """
 
     certificate: Path
@@ -29,12 +30,12 @@ class Files:
     client_ca: Path | None = None
 
     def read(self) -> tuple[bytes, bytes, bytes | None]:
-        """The content of the three. Raises OSError."""
+        """Return the content of the three files. Raises OSError."""
         authorities = self.client_ca.read_bytes() if self.client_ca is not None else None
         return self.certificate.read_bytes(), self.private_key.read_bytes(), authorities
 
     def check(self, content: tuple[bytes, bytes, bytes | None]) -> None:
-        """Raises ValueError when that is no pair, or has no certificates: gRPC would not say what is wrong."""
+        """Raise ValueError if they are no pair, or have no certificates: gRPC would not report the cause."""
         certificate, key, authorities = content
         if authorities is not None:
             _certificates(authorities, self.client_ca)
@@ -53,12 +54,12 @@ def _certificates(content: bytes, path: Path | None) -> list[x509.Certificate]:
 def _private_key(content: bytes, path: Path) -> Any:
     try:
         return serialization.load_pem_private_key(content, None)
-    except (ValueError, TypeError):  # the latter when it has a password
+    except (ValueError, TypeError):  # the latter if it has a password
         raise ValueError(f"{path} has no private key in PEM without a password") from None
 
 
 class _Reloading:
-    """Called by gRPC at every handshake; connections that are open keep what they have."""
+    """gRPC calls it at every handshake. Open connections keep their certificates."""
 
     def __init__(self, files: Files, first: tuple[bytes, bytes, bytes | None]) -> None:
         self._files = files
@@ -67,14 +68,17 @@ class _Reloading:
         self._reported = ""
 
     def _report(self, error: str) -> None:
-        """Once, and not at every handshake."""
+        """Log an error once, and not at every handshake."""
         if error != self._reported:
             self._reported = error
-            log.warning("could not use the certificates again, keeping the old ones; error=%s", error)
+            log.warning("new certificates of the xDS port rejected; the old ones stay in use error=%s", error)
 
     def __call__(self) -> grpc.ServerCertificateConfiguration | None:
-        """The new configuration, None where nothing changed. Files that cannot be used change nothing: half a file,
-        a certificate that is already there while its key is not, an empty list of authorities."""
+        """Return the new configuration, or None if it did not change.
+
+        Unusable files change nothing: half a file, a certificate whose private key has not arrived yet, an empty list
+        of authorities.
+        """
         with self._lock:
             try:
                 return self._renewed()
@@ -88,12 +92,12 @@ class _Reloading:
             return None
         self._files.check(content)
         self._hash, self._reported = _hash(content), ""
-        log.info("read new certificates for the xDS port")
+        log.info("new certificates of the xDS port loaded")
         return _configuration(content)
 
 
 def credentials(files: Files) -> grpc.ServerCredentials:
-    """Credentials for an XdsServer. Raises OSError and ValueError when the files cannot be used."""
+    """Return credentials for an XdsServer. Raises OSError or ValueError if the files cannot be used."""
     content = files.read()
     files.check(content)
     made: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
