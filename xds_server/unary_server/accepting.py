@@ -1,4 +1,4 @@
-"""Accepting from a socket from which other processes accept too, so that connections spread evenly."""
+"""Accepting from a socket that several processes share, so that connections spread evenly."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from dataclasses import dataclass
 
 BACKLOG = 1024
 LOOK = 0.002
-"""Seconds between two looks whether whoever has fewer connections has taken one."""
+"""Seconds between two checks whether a process with fewer connections has accepted the new one."""
 PATIENCE = 0.02
-"""Seconds after which it is taken by whoever sees it."""
+"""Seconds after which any process accepts a waiting connection."""
 AGAIN = 0.1
-"""Seconds until the next attempt where nobody is to listen any more, or where there are no files left."""
+"""Seconds until the next attempt if no file descriptors are left."""
 _ABSENT = 1 << 62
 """The count of a process that does not accept."""
 
 
 def counts(processes: int) -> memoryview:
-    """How many connections each of some processes has; to be made before they part, which share it."""
-    found = memoryview(mmap.mmap(-1, 8 * processes)).cast("q")
+    """Return the shared connection counts of some processes. Call it before the processes are forked."""
+    shared = memoryview(mmap.mmap(-1, 8 * processes)).cast("q")
     for number in range(processes):
-        found[number] = _ABSENT
-    return found
+        shared[number] = _ABSENT
+    return shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """A bound socket from which processes accept that share `counts`; `number` is that of this process."""
+    """A bound socket and the `counts` of the processes that accept from it. `number` is that of this process."""
 
     socket: socket.socket
     counts: memoryview
@@ -39,10 +39,10 @@ class Shared:
 
 
 class Accepting:
-    """Accepts from a shared socket, one connection at a time, as long as nobody who accepts too has fewer.
+    """Accepts from a shared socket, one connection at a time, if no other process has fewer connections.
 
-    The kernel alone gives two connections to the same process as often as not, and connections of proxies are few and
-    stay. Who has fewer gets `patience` seconds, for it may be busy.
+    The kernel alone often gives two connections to the same process, and the connections of proxies are few and
+    long-lived. A process with fewer connections gets `patience` seconds, because it may be busy.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class Accepting:
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """The one socket, as an asyncio.Server has its own."""
+        """The shared socket, in the form of asyncio.Server.sockets."""
         return (self._shared.socket,)
 
     def count(self, connections: int) -> None:
-        """This process has so many connections."""
+        """Publish the number of connections of this process."""
         self._shared.counts[self._shared.number] = connections
 
     def close(self) -> None:
-        """Accept no more; the socket stays open for the others."""
+        """Stop accepting. The socket stays open for the other processes."""
         self._closed = True
         self.count(_ABSENT)
         if self._timer is not None:
@@ -106,7 +106,7 @@ class Accepting:
     def _accept(self) -> None:
         try:
             connection, _ = self._shared.socket.accept()
-        except BlockingIOError:  # another one was faster
+        except BlockingIOError:  # another process was faster
             self._watch()
         except OSError:
             self._timer = self._loop.call_later(AGAIN, self._watch)

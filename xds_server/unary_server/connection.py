@@ -1,7 +1,10 @@
 """One HTTP/2 connection of a server for unary calls, without IO: bytes in, events and bytes out.
 
-Laws: nothing here reads a clock, a socket or a loop; memory is bounded by `Limits`, whatever the peer sends; work
-that the peer gave up still counts against its streams until it has ended, so that resetting streams buys nothing.
+Laws:
+- No code here reads a clock, a socket or a loop.
+- Memory is bounded by `Limits`, whatever the peer sends.
+- A request that the peer cancelled counts against its streams until our work on it has ended. So a peer gains nothing
+  by resetting streams.
 """
 
 from __future__ import annotations
@@ -16,15 +19,15 @@ from xds_server.unary_server.incoming import Incoming
 from xds_server.unary_server.outgoing import Outgoing
 
 MOST_REMEMBERED = 128
-"""Streams of which it is kept that we reset them."""
+"""The number of streams that we reset and remember."""
 _LAST_PING = b"draining"
 
 
 class Connection:
     """The server's side of one connection.
 
-    `receive` takes bytes and returns events; `answer`, `fail`, `refuse` and `release` end requests; `take` returns
-    the bytes to send. When `closed`, what is left to send is sent and the connection ends.
+    `receive` takes bytes and returns events. `answer`, `fail`, `refuse` and `release` end requests. `take` returns
+    the bytes to send. If `closed` is true, the caller sends the remaining bytes and ends the connection.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -32,7 +35,7 @@ class Connection:
         self.closed = False
         self.draining = False
         self._ending = False
-        """Whether the peer knows which request is the last."""
+        """True if the peer knows which request is the last."""
         self._incoming = Incoming(self.limits)
         self._outgoing = Outgoing()
         self._decoder = FieldDecoder(self.limits.max_header_block)
@@ -40,7 +43,7 @@ class Connection:
         self._last = 0
         self._expects_settings = True
         self._reset: dict[int, None] = {}
-        """Streams that we reset lately: what was on its way for them is ignored."""
+        """Streams that we reset recently. Frames that were already under way for them are ignored."""
         self._idle_frames = 0
         self._events: list[Event] = []
         self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
@@ -67,11 +70,11 @@ class Connection:
 
     @property
     def active(self) -> int:
-        """Requests that are under way, those that the client gave up included."""
+        """The number of requests in progress, cancelled ones included."""
         return len(self._streams)
 
     def receive(self, data: bytes) -> list[Event]:
-        """Take bytes from the peer. Never raises: a fault ends the stream or the connection."""
+        """Handle bytes from the peer. Never raises: a fault ends the stream or the connection."""
         if self.closed:
             return []
         try:
@@ -82,25 +85,25 @@ class Connection:
         return events
 
     def take(self) -> bytes:
-        """The bytes to send now."""
+        """Return the bytes to send now."""
         return self._outgoing.take()
 
     def wanted(self, stream: int) -> bool:
-        """Whether the client still waits; if not, the request is over with this call."""
-        one = self._streams.get(stream)
-        if one is not None and one.reset:
+        """True if the client still waits for the response. If it does not, the request ends with this call."""
+        state = self._streams.get(stream)
+        if state is not None and state.reset:
             self.release(stream)
-        return one is not None and not one.reset
+        return state is not None and not state.reset
 
     def answer(self, stream: int, body: bytes) -> None:
-        """Answer with a message."""
+        """Respond with a message."""
         framed = grpc.framed(body)
-        one = self._streams.get(stream)
+        state = self._streams.get(stream)
         if (
-            one is not None
-            and not one.reset
-            and not one.waiting
-            and self._outgoing.at_once(stream, one, framed)
+            state is not None
+            and not state.reset
+            and not state.waiting
+            and self._outgoing.at_once(stream, state, framed)
         ):
             self._finished(stream)
             return
@@ -108,31 +111,31 @@ class Connection:
         self._send(stream, [(int(kind), payload) for kind, payload in parts])
 
     def fail(self, stream: int, code: int, message: str) -> None:
-        """Answer with a gRPC status and no message."""
+        """Respond with a gRPC status and no message."""
         self._send(stream, [(int(Frame.HEADERS), grpc.failed(code, message))])
 
     def refuse(self, stream: int, status: int) -> None:
-        """Answer with an HTTP status: the request is no gRPC."""
+        """Respond with an HTTP status, because the request is not gRPC."""
         self._send(stream, [(int(Frame.HEADERS), grpc.refused(status))])
 
     def release(self, stream: int) -> None:
-        """The work on a cancelled request has ended."""
+        """Note that the work on a cancelled request has ended."""
         self._streams.pop(stream, None)
 
     @property
     def began(self) -> bool:
-        """Whether the peer has said its preface."""
+        """True if the peer has sent its preface."""
         return self._incoming.began
 
     def ping(self) -> None:
-        """Ask the peer for a sign of life."""
+        """Send a PING to find out if the peer is alive."""
         self._outgoing.add(frames.frame(Frame.PING, 0, 0, bytes(8)))
 
     def drain(self) -> None:
-        """Take no new requests; those under way, and on their way, are finished (section 6.8).
+        """Accept no new requests. Requests in progress or under way are finished (section 6.8).
 
-        The peer is told first that the end comes. Only when it has answered a PING, so that nothing is on its way
-        any more, it is told which request was the last.
+        The first GOAWAY announces the end. The second one names the last request; it is sent after the peer has
+        acknowledged a PING, so that no request is under way any more.
         """
         if not self.draining and not self.closed:
             self.draining = True
@@ -150,25 +153,25 @@ class Connection:
     # --- sending --------------------------------------------------------------------------------------------------
 
     def _send(self, stream: int, parts: list[tuple[int, bytes]]) -> None:
-        one = self._streams.get(stream)
-        if one is None:
+        state = self._streams.get(stream)
+        if state is None:
             return
-        if one.reset or self.closed:
+        if state.reset or self.closed:
             self.release(stream)
             self._close_if_drained()
             return
-        if self._outgoing.send(stream, one, parts):
+        if self._outgoing.send(stream, state, parts):
             self._finished(stream)
         if self._outgoing.waiting > self.limits.max_answer_buffer:
-            self._close(Code.ENHANCE_YOUR_CALM, "answers are not read")
+            self._close(Code.ENHANCE_YOUR_CALM, "responses are not read")
 
     def _finished(self, stream: int) -> None:
-        one = self._streams.pop(stream)
-        if not one.ended:
+        state = self._streams.pop(stream)
+        if not state.ended:
             self._outgoing.add(
                 frames.rst_stream(stream, Code.NO_ERROR)
-            )  # an answer before its request's end (8.1)
-            self._consumed(len(one.body))
+            )  # a response before the end of its request (8.1)
+            self._consumed(len(state.body))
         self._idle_frames = 0
         self._close_if_drained()
 
@@ -179,10 +182,10 @@ class Connection:
         if not self.closed:
             self.closed = True
             self._outgoing.add(frames.goaway(self._last, code, message))
-        for stream, one in self._streams.items():
-            if one.ended and not one.reset and not one.waiting:
+        for stream, state in self._streams.items():
+            if state.ended and not state.reset and not state.waiting:
                 self._events.append(Cancelled(stream))
-                one.reset = True
+                state.reset = True
 
     # --- receiving ------------------------------------------------------------------------------------------------
 
@@ -201,13 +204,13 @@ class Connection:
                 return
 
     def _first(self, kind: int, flags: int) -> None:
-        """Raises ConnectionFault."""
+        """Raise ConnectionFault if the first frame is not SETTINGS."""
         if kind != Frame.SETTINGS or flags & frames.ACK:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "the first frame is SETTINGS")
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "the first frame must be SETTINGS")
         self._expects_settings = False
 
     def _unknown(self, _flags: int, _stream: int, _payload: bytes) -> None:
-        """A frame of a type that nobody knows is ignored (section 4.1)."""
+        """Ignore a frame of an unknown type (section 4.1)."""
         self._idle()
 
     def _fault(self, fault: StreamFault) -> None:
@@ -219,18 +222,18 @@ class Connection:
         self._forget(fault.stream)
 
     def _forget(self, stream: int) -> None:
-        """The stream is over for the peer; our work on it may still have to end."""
-        one = self._streams.get(stream)
-        if one is None:
+        """Forget a stream that has ended for the peer. Our work on it may still go on."""
+        state = self._streams.get(stream)
+        if state is None:
             return
-        if one.ended and not one.waiting and not one.reset:
-            one.reset = True
+        if state.ended and not state.waiting and not state.reset:
+            state.reset = True
             self._events.append(Cancelled(stream))
             return
-        if one.reset:
+        if state.reset:
             return
-        self._outgoing.forget(one)
-        self._consumed(0 if one.ended else len(one.body))
+        self._outgoing.forget(state)
+        self._consumed(0 if state.ended else len(state.body))
         del self._streams[stream]
         self._close_if_drained()
 
@@ -250,8 +253,8 @@ class Connection:
         self._known(stream, Frame.DATA)
         self._incoming.take_in(len(payload))
         data = frames.unpadded(payload, flags, Frame.DATA)
-        one = self._streams.get(stream)
-        if one is None or one.ended:
+        state = self._streams.get(stream)
+        if state is None or state.ended:
             self._consumed(len(payload))
             if stream in self._reset:
                 self._idle()
@@ -261,12 +264,12 @@ class Connection:
             self._consumed(len(payload) - len(data))
         if not data and not flags & frames.END_STREAM:
             self._idle()
-        one.add(data)
-        if len(one.body) > self._incoming.stream_window:
+        state.add(data)
+        if len(state.body) > self._incoming.stream_window:
             raise StreamFault(stream, Code.FLOW_CONTROL_ERROR, "more than the stream's window")
         if flags & frames.END_STREAM:
-            self._whole(stream, one)
-        elif len(one.body) >= 5 and int.from_bytes(one.body[1:5], "big") > self.limits.max_message:
+            self._whole(stream, state)
+        elif len(state.body) >= 5 and int.from_bytes(state.body[1:5], "big") > self.limits.max_message:
             self.fail(
                 stream,
                 grpc.Status.RESOURCE_EXHAUSTED,
@@ -276,34 +279,34 @@ class Connection:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Give back to the window what can be; else refuse a request, so that those before it can become whole.
+        """Return what is possible to the window, or else fail a request so that earlier requests can become complete.
 
-        A peer that sends many requests piece by piece would otherwise wait for ever: all are begun, none has room.
+        Without this, a peer that sends many requests in pieces would wait forever: all have begun, and none has room.
         """
         self._consumed(0)
         if self._incoming.full:
-            for stream, one in reversed(self._streams.items()):
-                if one.body and not one.ended:
-                    self.fail(stream, grpc.Status.RESOURCE_EXHAUSTED, "too many requests are not whole")
+            for stream, state in reversed(self._streams.items()):
+                if state.body and not state.ended:
+                    self.fail(stream, grpc.Status.RESOURCE_EXHAUSTED, "too many incomplete requests")
                     return
 
-    def _whole(self, stream: int, one: Stream) -> None:
-        length = one.fields.content_length
-        if length is not None and length != len(one.body):
-            raise StreamFault(stream, Code.PROTOCOL_ERROR, "the content length differs")
-        one.ended = True
-        self._consumed(len(one.body))
-        body, one.body = bytes(one.body), b""
-        self._events.append(Request(stream, one.fields, body))
+    def _whole(self, stream: int, state: Stream) -> None:
+        length = state.fields.content_length
+        if length is not None and length != len(state.body):
+            raise StreamFault(stream, Code.PROTOCOL_ERROR, "the content length does not match")
+        state.ended = True
+        self._consumed(len(state.body))
+        body, state.body = bytes(state.body), b""
+        self._events.append(Request(stream, state.fields, body))
 
     def _known(self, stream: int, kind: Frame) -> None:
-        """A frame of this kind is only for streams that were begun. Raises ConnectionFault."""
+        """Raise ConnectionFault if a frame of this kind is for a stream that has not begun."""
         if stream == 0 or stream > self._last or stream % 2 == 0:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, f"{kind.name} on a stream that was not begun")
+            raise ConnectionFault(Code.PROTOCOL_ERROR, f"{kind.name} on a stream that has not begun")
 
     def _headers(self, flags: int, stream: int, payload: bytes) -> None:
         if stream % 2 == 0:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "a client's streams have odd numbers")
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "a client's streams must have odd numbers")
         block = frames.unprioritized(frames.unpadded(payload, flags, Frame.HEADERS), flags)
         if flags & frames.END_HEADERS:
             self._fields(stream, flags, block)
@@ -326,50 +329,50 @@ class Connection:
             return
         if len(self._streams) >= self.limits.max_streams:
             raise StreamFault(stream, Code.REFUSED_STREAM, "too many streams")
-        one = self._streams[stream] = Stream(fields, self._outgoing.stream_window)
+        state = self._streams[stream] = Stream(fields, self._outgoing.stream_window)
         if flags & frames.END_STREAM:
-            self._whole(stream, one)
+            self._whole(stream, state)
 
     def _trailers(self, stream: int, flags: int, block: bytes) -> None:
         pairs = self._decoder.pairs(block)
-        one = self._streams.get(stream)
-        if one is None:
+        state = self._streams.get(stream)
+        if state is None:
             if stream in self._reset:
                 self._idle()
                 return
             raise ConnectionFault(Code.STREAM_CLOSED, "HEADERS on a closed stream")
-        if one.ended:
+        if state.ended:
             raise StreamFault(stream, Code.STREAM_CLOSED, "HEADERS after the end of the request")
         if not flags & frames.END_STREAM:
-            raise StreamFault(stream, Code.PROTOCOL_ERROR, "trailers end the stream")
+            raise StreamFault(stream, Code.PROTOCOL_ERROR, "trailers must end the stream")
         check_trailers(stream, pairs)
-        self._whole(stream, one)
+        self._whole(stream, state)
 
     def _priority(self, _flags: int, stream: int, payload: bytes) -> None:
         self._idle()
         if stream == 0:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != 5:
-            raise StreamFault(stream, Code.FRAME_SIZE_ERROR, "PRIORITY has 5 bytes")
+            raise StreamFault(stream, Code.FRAME_SIZE_ERROR, "PRIORITY must have 5 bytes")
 
     def _rst_stream(self, _flags: int, stream: int, payload: bytes) -> None:
         self._known(stream, Frame.RST_STREAM)
         if len(payload) != 4:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "RST_STREAM has 4 bytes")
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "RST_STREAM must have 4 bytes")
         self._idle()
-        one = self._streams.get(stream)
-        if one.waiting if one is not None else stream not in self._reset:
+        state = self._streams.get(stream)
+        if state.waiting if state is not None else stream not in self._reset:
             self._events.append(Unread(stream))
         self._forget(stream)
 
     def _push_promise(self, _flags: int, _stream: int, _payload: bytes) -> None:
-        raise ConnectionFault(Code.PROTOCOL_ERROR, "a client does not push")
+        raise ConnectionFault(Code.PROTOCOL_ERROR, "a client must not push")
 
     def _ping(self, flags: int, stream: int, payload: bytes) -> None:
         if stream != 0:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "PING on a stream")
         if len(payload) != 8:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PING has 8 bytes")
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PING must have 8 bytes")
         self._idle()
         if not flags & frames.ACK:
             self._outgoing.add(frames.frame(Frame.PING, frames.ACK, 0, payload))
@@ -380,12 +383,12 @@ class Connection:
         if stream != 0:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "GOAWAY on a stream")
         if len(payload) < 8:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "GOAWAY has at least 8 bytes")
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "GOAWAY must have at least 8 bytes")
         self._idle()
 
     def _window_update(self, _flags: int, stream: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "WINDOW_UPDATE has 4 bytes")
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "WINDOW_UPDATE must have 4 bytes")
         increment = int.from_bytes(payload, "big") & 0x7FFF_FFFF
         if stream == 0:
             self._outgoing.widen(increment)
@@ -395,27 +398,27 @@ class Connection:
         self._known(stream, Frame.WINDOW_UPDATE)
         if increment == 0:
             raise StreamFault(stream, Code.PROTOCOL_ERROR, "an increment of 0")
-        one = self._streams.get(stream)
-        if one is None:
+        state = self._streams.get(stream)
+        if state is None:
             self._idle()
             return
-        one.window += increment
-        if one.window > frames.LARGEST_WINDOW:
+        state.window += increment
+        if state.window > frames.LARGEST_WINDOW:
             raise StreamFault(stream, Code.FLOW_CONTROL_ERROR, "the window overflows")
-        if one.waiting and self._outgoing.flush(stream, one):
+        if state.waiting and self._outgoing.flush(stream, state):
             self._finished(stream)
 
     def _flush_all(self) -> None:
         if self._outgoing.waiting:
-            for stream, one in list(self._streams.items()):
-                if one.waiting and self._outgoing.flush(stream, one):
+            for stream, state in list(self._streams.items()):
+                if state.waiting and self._outgoing.flush(stream, state):
                     self._finished(stream)
 
     def _settings(self, flags: int, stream: int, payload: bytes) -> None:
         if stream != 0:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "SETTINGS on a stream")
         if len(payload) % 6 or (flags & frames.ACK and payload):
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "SETTINGS has an odd size")
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "SETTINGS has an invalid size")
         self._idle()
         if flags & frames.ACK:
             return

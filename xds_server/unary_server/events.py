@@ -1,4 +1,4 @@
-"""What a connection is limited to, what it tells, and what it knows of a stream."""
+"""The limits of a connection, its events, and the state of a stream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xds_server.unary_server.fields import Fields
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one peer may use. Sizes are in bytes."""
+    """The resources that one peer may use. Sizes are in bytes."""
 
     max_message: int = 4 << 20
     max_streams: int = 1000
@@ -20,13 +20,13 @@ class Limits:
     window: int = 8 << 20
     """Bytes of requests that a connection may hold at once."""
     max_answer_buffer: int = 16 << 20
-    """Bytes of answers that may wait for a slow reader."""
+    """Bytes of responses that may wait for a slow reader."""
     max_idle_frames: int = 10_000
     """Frames without progress (PING, SETTINGS, PRIORITY, empty DATA, resets) since the last finished request."""
 
 
 class Request(NamedTuple):
-    """A whole request came in; it wants exactly one `answer`, `fail` or `refuse`."""
+    """A complete request has arrived. It needs exactly one call of `answer`, `fail` or `refuse`."""
 
     stream: int
     fields: Fields
@@ -35,14 +35,14 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The client gave a request up; whatever works on it may stop, and `release` says when it did."""
+    """The client cancelled a request. The work on it may stop; call `release` when it has ended."""
 
     stream: int
 
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """The client gave a request up that is answered already: it had not read the answer then."""
+    """The client cancelled a request after the response was sent, and it had not read the response."""
 
     stream: int
 
@@ -52,7 +52,11 @@ Event = Request | Cancelled | Unread
 
 @dataclass(slots=True)
 class Stream:
-    """`ended` when the request is whole, `reset` when the client gave up and our work has not ended yet."""
+    """The state of one stream.
+
+    `ended` is true if the request is complete. `reset` is true if the client cancelled it while our work on it goes
+    on.
+    """
 
     fields: Fields
     window: int
@@ -60,10 +64,10 @@ class Stream:
     ended: bool = False
     reset: bool = False
     waiting: list[tuple[int, bytes]] | None = None
-    """What of the answer has not gone out: (frame type, payload), the last one ends the stream."""
+    """The unsent parts of the response as (frame type, payload). The last part ends the stream."""
 
     def add(self, data: bytes) -> None:
-        """Take a piece of the body. Most bodies are one piece."""
+        """Add a piece of the body. Most bodies are one piece."""
         if not self.body:
             self.body = data
             return

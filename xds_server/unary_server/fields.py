@@ -20,7 +20,7 @@ _PSEUDO = frozenset([b":method", b":scheme", b":path", b":authority"])
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What a server for unary methods needs of a request's fields; empty where a field is missing."""
+    """The fields of a request that a server for unary methods needs. A missing field is empty."""
 
     method: bytes
     path: bytes
@@ -33,8 +33,8 @@ class Fields:
 class FieldDecoder:
     """Decodes the field blocks of one connection, in their order.
 
-    A block that leaves the dynamic table alone means the same as long as the table stays as it is: clients send
-    the same block again and again, so the results are kept until the table changes.
+    A block that does not change the dynamic table has the same meaning until the table changes. Clients send the same
+    block again and again, so results are cached until the table changes.
     """
 
     def __init__(self, most: int) -> None:
@@ -43,7 +43,7 @@ class FieldDecoder:
         self._kept: dict[bytes, Fields] = {}
 
     def request(self, stream: int, block: bytes) -> Fields:
-        """The fields of a request. Raises ConnectionFault, StreamFault for malformed ones."""
+        """Return the fields of a request. Raises ConnectionFault, or StreamFault if they are malformed."""
         known = self._kept.get(block)
         if known is not None:
             return known
@@ -58,7 +58,10 @@ class FieldDecoder:
         return fields
 
     def pairs(self, block: bytes) -> list[tuple[bytes, bytes]]:
-        """The fields of any block, which changes the table also where nobody wants them. Raises ConnectionFault."""
+        """Return the fields of any block. Unneeded blocks must be decoded too, because they change the table.
+
+        Raises ConnectionFault.
+        """
         before = self._table()
         pairs = self._decode(block)
         if self._changed(before):
@@ -66,7 +69,7 @@ class FieldDecoder:
         return pairs
 
     def _table(self) -> tuple[int, int, object]:
-        """What every insertion, eviction and resize changes: an insertion puts a new object first."""
+        """Return values that every insertion, eviction and resize changes: an insertion puts a new object first."""
         table = self._decoder.header_table
         entries = table.dynamic_entries
         return (table.maxsize, len(entries), entries[0] if entries else None)
@@ -85,10 +88,10 @@ class FieldDecoder:
 
 
 def check_trailers(stream: int, pairs: list[tuple[bytes, bytes]]) -> None:
-    """Refuse what trailers may not have (section 8.1). Raises StreamFault."""
+    """Raise StreamFault for fields that trailers must not have (RFC 9113 section 8.1)."""
     for name, value in pairs:
         if name.startswith(b":"):
-            raise StreamFault(stream, Code.PROTOCOL_ERROR, "trailers have no pseudo-header fields")
+            raise StreamFault(stream, Code.PROTOCOL_ERROR, "trailers must not have pseudo-header fields")
         _check(stream, name, value)
 
 
@@ -118,7 +121,7 @@ def _request(stream: int, pairs: list[tuple[bytes, bytes]]) -> Fields:
         raise StreamFault(stream, Code.PROTOCOL_ERROR, "a pseudo-header field is missing")
     length = plain.get(b"content-length")
     if length is not None and not (length.isdigit() and len(length) < 16):
-        raise StreamFault(stream, Code.PROTOCOL_ERROR, "the content length is no number")
+        raise StreamFault(stream, Code.PROTOCOL_ERROR, "the content length is not a number")
     return Fields(
         pseudo[b":method"],
         pseudo[b":path"],

@@ -1,4 +1,4 @@
-"""HTTP/2 frames as bytes (RFC 9113 sections 4 and 6): what is read, what is written, and which errors there are."""
+"""HTTP/2 frames as bytes (RFC 9113 sections 4 and 6): types, error codes, settings, reading and writing."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Setting(IntEnum):
 
 
 class ConnectionFault(Exception):  # noqa: N818 - ends a connection, never leaves this package
-    """The peer broke the protocol: the connection ends with GOAWAY (section 5.4.1)."""
+    """The peer violated the protocol. The connection ends with GOAWAY (section 5.4.1)."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
@@ -64,7 +64,7 @@ class ConnectionFault(Exception):  # noqa: N818 - ends a connection, never leave
 
 
 class StreamFault(Exception):  # noqa: N818 - as above, for one stream
-    """The peer broke the protocol on one stream: it ends with RST_STREAM (section 5.4.2)."""
+    """The peer violated the protocol on one stream. The stream ends with RST_STREAM (section 5.4.2)."""
 
     def __init__(self, stream: int, code: Code, message: str) -> None:
         super().__init__(message)
@@ -73,30 +73,30 @@ class StreamFault(Exception):  # noqa: N818 - as above, for one stream
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """One frame."""
+    """Return one frame."""
     return b"".join(
         (len(payload).to_bytes(3, "big"), bytes((kind, flags)), stream.to_bytes(4, "big"), payload)
     )
 
 
 def settings(values: dict[Setting, int]) -> bytes:
-    """A SETTINGS frame."""
+    """Return a SETTINGS frame."""
     body = b"".join(key.to_bytes(2, "big") + value.to_bytes(4, "big") for key, value in values.items())
     return frame(Frame.SETTINGS, 0, 0, body)
 
 
 def window_update(stream: int, increment: int) -> bytes:
-    """A WINDOW_UPDATE frame."""
+    """Return a WINDOW_UPDATE frame."""
     return frame(Frame.WINDOW_UPDATE, 0, stream, increment.to_bytes(4, "big"))
 
 
 def rst_stream(stream: int, code: Code) -> bytes:
-    """An RST_STREAM frame."""
+    """Return an RST_STREAM frame."""
     return frame(Frame.RST_STREAM, 0, stream, code.to_bytes(4, "big"))
 
 
 def goaway(last: int, code: Code, message: str = "") -> bytes:
-    """A GOAWAY frame."""
+    """Return a GOAWAY frame."""
     return frame(
         Frame.GOAWAY, 0, 0, last.to_bytes(4, "big") + code.to_bytes(4, "big") + message.encode()[:200]
     )
@@ -106,7 +106,7 @@ SETTINGS_ACK = frame(Frame.SETTINGS, ACK, 0)
 
 
 def unpadded(payload: bytes, flags: int, kind: Frame) -> bytes:
-    """The payload without its padding (sections 6.1 and 6.2). Raises ConnectionFault."""
+    """Return the payload without its padding (sections 6.1 and 6.2). Raises ConnectionFault."""
     if not flags & PADDED:
         return payload
     if not payload:
@@ -118,7 +118,7 @@ def unpadded(payload: bytes, flags: int, kind: Frame) -> bytes:
 
 
 def unprioritized(payload: bytes, flags: int) -> bytes:
-    """HEADERS without the priority fields, which are ignored (section 5.3.2). Raises ConnectionFault."""
+    """Return HEADERS without the priority fields, which are ignored (section 5.3.2). Raises ConnectionFault."""
     if not flags & PRIORITIZED:
         return payload
     if len(payload) < 5:

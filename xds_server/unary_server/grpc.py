@@ -1,6 +1,7 @@
-"""gRPC over HTTP/2 for unary calls: messages, time limits, and answers as field blocks made once.
+"""gRPC over HTTP/2 for unary calls: messages, timeouts, and responses as field blocks that are made once.
 
-The protocol is grpc/doc/PROTOCOL-HTTP2.md. Answers use no dynamic table, so a block is the same bytes for everybody.
+The protocol is grpc/doc/PROTOCOL-HTTP2.md. Responses do not use the dynamic table, so a block has the same bytes for
+every client.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 
 
 class Status(IntEnum):
-    """The status codes that the server itself answers with."""
+    """The status codes that the server itself returns."""
 
     OK = 0
     CANCELLED = 1
@@ -31,7 +32,7 @@ class Status(IntEnum):
 
 
 def timeout(fields: Fields) -> float | None:
-    """Seconds that the client waits, None without a limit. Raises RpcError."""
+    """Return the client's timeout in seconds, or None if there is none. Raises RpcError if it is malformed."""
     if not fields.timeout:
         return None
     match = _TIMEOUT.fullmatch(fields.timeout)
@@ -41,9 +42,9 @@ def timeout(fields: Fields) -> float | None:
 
 
 def message(body: bytes, most: int) -> bytes:
-    """The one message of a unary request. Raises RpcError."""
+    """Return the one message of a unary request. Raises RpcError if there is not exactly one."""
     if len(body) < 5:
-        raise RpcError(Status.INTERNAL, "the request has no whole message")
+        raise RpcError(Status.INTERNAL, "the request has no complete message")
     length = int.from_bytes(body[1:5], "big")
     if body[0] == 1:
         raise RpcError(Status.UNIMPLEMENTED, "compressed messages are not supported")
@@ -52,18 +53,18 @@ def message(body: bytes, most: int) -> bytes:
     if length > most:
         raise RpcError(Status.RESOURCE_EXHAUSTED, f"a message is at most {most} bytes")
     if len(body) != length + 5:
-        what = "one message" if len(body) > length + 5 else "whole message"
-        raise RpcError(Status.INTERNAL, f"a unary request has {what}")
+        what = "more than one message" if len(body) > length + 5 else "an incomplete message"
+        raise RpcError(Status.INTERNAL, f"the request has {what}")
     return body[5:]
 
 
 def framed(body: bytes) -> bytes:
-    """A message as it stands in DATA."""
+    """Return a message as it is in DATA, with its flag and its length."""
     return b"\0" + len(body).to_bytes(4, "big") + body
 
 
 def _literal(name: bytes, value: bytes) -> bytes:
-    """A field without indexing and without Huffman coding (RFC 7541 section 6.2.2)."""
+    """Return a field without indexing and without Huffman coding (RFC 7541 section 6.2.2)."""
     return b"\0" + _string(name) + _string(value)
 
 
@@ -80,14 +81,14 @@ def _string(text: bytes) -> bytes:
 
 _OK = b"\x88"  # :status 200, from the static table
 HEADERS = _OK + _literal(b"content-type", b"application/grpc")
-"""The fields before a message."""
+"""The fields before the message."""
 TRAILERS = _literal(b"grpc-status", b"0")
-"""The fields after it."""
+"""The fields after the message."""
 
 
 @lru_cache(maxsize=256)
 def failed(code: int, text: str) -> bytes:
-    """The fields of an answer without a message ("Trailers-Only")."""
+    """Return the fields of a response without a message ("Trailers-Only")."""
     more = _literal(b"grpc-accept-encoding", b"identity") if code == Status.UNIMPLEMENTED else b""
     status = _literal(b"grpc-status", str(int(code)).encode())
     return (
@@ -99,5 +100,5 @@ def failed(code: int, text: str) -> bytes:
 
 
 def refused(status: int) -> bytes:
-    """The fields of an answer to what is no gRPC at all, such as 415."""
+    """Return the fields of a response to a request that is not gRPC, such as 415."""
     return _literal(b":status", str(status).encode())

@@ -1,4 +1,4 @@
-"""What a connection receives, before it means anything: frames, field blocks in pieces, and the windows that we gave."""
+"""The receiving side of a connection: frames, field blocks in pieces, and the windows that we granted."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from xds_server.unary_server.events import Limits
 from xds_server.unary_server.frames import Code, ConnectionFault, Frame
 
 _HEAD = struct.Struct(">BHBBI")
-"""A frame's header: the length in two parts, type, flags, and the stream with its reserved bit."""
+"""The header of a frame: the length in two parts, type, flags, and the stream with its reserved bit."""
 
 
 class Incoming:
-    """Bytes that are no whole frame yet, and the bounds of everything that waits for more."""
+    """Bytes of incomplete frames and field blocks, and the bounds of both."""
 
     def __init__(self, limits: Limits) -> None:
         self.began = False
-        """Whether the preface has come."""
+        """True if the preface has arrived."""
         self.stream_window = min(limits.max_message + 5, frames.LARGEST_WINDOW)
         self._limits = limits
         self._rest = b""
         self.block: tuple[int, int, bytearray] | None = None
-        """Stream, flags and bytes of a field block that CONTINUATION goes on with."""
+        """Stream, flags and bytes of a field block that CONTINUATION continues."""
         self._window_left = max(limits.window, 65_535)
-        """Bytes that the peer may still send, and has not got back."""
+        """Bytes that the peer may still send on the connection."""
         self._unacknowledged = 0
-        """Bytes that were worked on and are not given back to the peer's window yet."""
+        """Bytes that were processed and not yet returned to the peer's window."""
 
     def frames(self, data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-        """The frames that are whole with these bytes, as type, flags, stream and payload. Raises ConnectionFault."""
+        """Yield the frames that are complete with these bytes, as type, flags, stream and payload.
+
+        Raises ConnectionFault.
+        """
         if self._rest:
             data = self._rest + data
         position, end, most = 0, len(data), self._limits.max_frame
@@ -51,25 +54,28 @@ class Incoming:
             self._rest = data[position:]
 
     def _preface(self, data: bytes) -> int:
-        """Returns its length once it is there. Raises ConnectionFault."""
+        """Return the length of the preface if it is complete, or else 0. Raises ConnectionFault."""
         seen = min(len(data), len(frames.PREFACE))
         if data[:seen] != frames.PREFACE[:seen]:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "not the preface of HTTP/2")
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "not an HTTP/2 preface")
         self.began = seen == len(frames.PREFACE)
         return seen if self.began else 0
 
     def check_block(self, kind: int, stream: int) -> None:
-        """A field `block` is not interrupted (section 4.3). Raises ConnectionFault."""
+        """Raise ConnectionFault if another frame interrupts a field `block` (section 4.3)."""
         if self.block is not None and (kind != Frame.CONTINUATION or stream != self.block[0]):
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "a field block is not interrupted")
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "another frame interrupts a field block")
 
     def begin_block(self, stream: int, flags: int, block: bytes) -> None:
-        """Keep the first piece of a field block. Raises ConnectionFault."""
+        """Store the first piece of a field block. Raises ConnectionFault."""
         self.block = (stream, flags, bytearray(block))
         self._check_size(len(block))
 
     def go_on_block(self, flags: int, more: bytes) -> tuple[int, bytes] | None:
-        """Take the next piece; returns the flags and bytes of the whole block. Raises ConnectionFault."""
+        """Add the next piece. Returns the flags and bytes of the block if it is complete.
+
+        Raises ConnectionFault.
+        """
         if self.block is None:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
         _, first_flags, block = self.block
@@ -88,15 +94,15 @@ class Incoming:
         """Count DATA against the connection's window. Raises ConnectionFault."""
         self._window_left -= size
         if self._window_left < 0:
-            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more than the connection's window")
+            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "DATA exceeds the connection's window")
 
     @property
     def full(self) -> bool:
-        """Whether the peer may send no more DATA on the connection."""
+        """True if the peer may not send any more DATA on the connection."""
         return self._window_left == 0
 
     def consumed(self, size: int) -> int:
-        """Count what was worked on; returns how much to give back to the peer now, so that it takes few frames."""
+        """Count processed bytes. Returns the bytes to return to the peer's window now, so that few frames are needed."""
         self._unacknowledged += size
         half = self._limits.window // 2
         if self._unacknowledged <= half and self._window_left > half // 2:

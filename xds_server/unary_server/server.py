@@ -1,4 +1,4 @@
-"""The asyncio edge: sockets in, methods called, answers out in one write for all that one read brought."""
+"""The asyncio edge: reads sockets, calls methods, and sends all responses of one read in one write."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from xds_server.unary_server.grpc import Status
 log = logging.getLogger(__name__)
 
 HANDSHAKE = 10.0
-"""Seconds for a peer's preface."""
+"""Seconds in which a peer must send its preface."""
 KEEPALIVE = 30.0
-"""Seconds of silence after which a peer is asked whether it lives."""
+"""Seconds of silence after which the peer gets a PING."""
 MOST_UNDOABLE = 1024
-"""Answers of a connection that may still be undone: as many may be on their way to a peer that gives requests up."""
+"""Responses of a connection that can still be undone. A peer that cancels requests may have as many unread."""
 
 
 class UnaryServer:
-    """Serves unary gRPC methods. Start it on as many addresses as you like; everything is of one event loop.
+    """Serves unary gRPC methods on any number of addresses, in one event loop.
 
-    A connection that is silent for more than `keepalive` seconds is asked for a sign of life, and cut after as many
-    again.
+    A connection that is silent for more than `keepalive` seconds gets a PING. It is closed if it stays silent for as
+    long again.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class UnaryServer:
     async def start(
         self, address: str | Shared, *, tls: ssl.SSLContext | None = None, reuse_port: bool = False
     ) -> int:
-        """Listen on ``host:port``, ``unix:/path`` or a socket that others share; returns the port (0: none).
+        """Listen on ``host:port``, ``unix:/path`` or a shared socket. Returns the port, or 0 if there is none.
 
-        `tls` must offer ``h2`` by ALPN (see `server_context`). Raises OSError when the address is taken.
+        `tls` must offer ``h2`` by ALPN (see `server_context`). Raises OSError if the address is in use.
         """
         loop = asyncio.get_running_loop()
         make: Callable[[], asyncio.BaseProtocol] = self._protocol
@@ -79,11 +79,11 @@ class UnaryServer:
 
     @property
     def busy(self) -> int:
-        """Requests that are under way."""
+        """The number of requests in progress."""
         return sum(connection.active for connection in self._connections)
 
     async def drain(self, grace: float) -> None:
-        """Take no new connections and requests, and give those under way `grace` seconds."""
+        """Accept no new connections and requests, and give requests in progress `grace` seconds."""
         self._accepting.clear()
         for server in self._servers:
             server.close()
@@ -96,20 +96,20 @@ class UnaryServer:
         self._servers.clear()
 
     def _count(self) -> None:
-        for one in self._accepting:
-            one.count(len(self._connections))
+        for accepting in self._accepting:
+            accepting.count(len(self._connections))
 
     def _protocol(self) -> _Protocol:
         return _Protocol(self._methods, self._limits, self)
 
     def opened(self, connection: _Protocol) -> None:
-        """A connection came in."""
+        """Add a new connection."""
         self._connections.add(connection)
         self._idle.clear()
         self._count()
 
     def ended(self, connection: _Protocol) -> None:
-        """A connection is gone."""
+        """Remove a connection that has ended."""
         self._connections.discard(connection)
         self._count()
         if not self._connections:
@@ -125,20 +125,20 @@ class _Protocol(asyncio.Protocol):
         self._transport: Any = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._expired: set[int] = set()
-        """Streams whose deadline has passed, until their work has ended."""
+        """Streams whose deadline has passed, until the work on them has ended."""
         self._given_up: set[int] = set()
-        """Streams whose client went away, until their work has ended."""
+        """Streams whose client cancelled or disconnected, until the work on them has ended."""
         self._undoable: dict[int, Callable[[], None]] = {}
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
-        """Of the handshake first, then of the keepalive."""
+        """The timer of the handshake first, then of the keepalive."""
         self._began = False
         self._silent = 0
-        """Turns of the keepalive without a byte from the peer."""
+        """Keepalive intervals without a byte from the peer."""
 
     @property
     def active(self) -> int:
-        """Requests that are under way."""
+        """The number of requests in progress."""
         return self._connection.active
 
     def connection_made(self, transport: Any) -> None:
@@ -156,7 +156,7 @@ class _Protocol(asyncio.Protocol):
         self._server.ended(self)
 
     def pause_writing(self) -> None:
-        """The peer does not read its answers: it is not read either."""
+        """Stop reading from a peer that does not read its responses."""
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
@@ -196,12 +196,12 @@ class _Protocol(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(self._server.keepalive, self._keep_alive)
 
     def drain(self) -> None:
-        """Finish what is under way."""
+        """Accept no new requests, and finish those in progress."""
         self._connection.drain()
         self._flush()
 
     def abort(self) -> None:
-        """End at once."""
+        """Close the connection at once."""
         self._transport.abort()
 
     def _call(self, request: Request) -> None:
@@ -229,12 +229,14 @@ class _Protocol(asyncio.Protocol):
         except RpcError as error:
             self._connection.fail(stream, error.code, error.message)
         except Exception:
-            log.exception("a method failed path=%s", fields.path.decode("ascii", "replace"))
+            log.exception(
+                "method failed; the client gets UNKNOWN path=%s", fields.path.decode("ascii", "replace")
+            )
             self._connection.fail(stream, Status.UNKNOWN, "the method failed")
 
     async def _await(self, stream: int, method: UnaryMethod, result: Any, limit: float | None) -> None:
         connection, timer = self._connection, None
-        if limit is not None:  # asyncio.timeout does the same for three times the time
+        if limit is not None:  # asyncio.timeout does the same and takes three times as long
             timer = asyncio.get_running_loop().call_later(limit, self._expire, stream)
         try:
             self._answer(stream, method, await result)
@@ -248,7 +250,7 @@ class _Protocol(asyncio.Protocol):
             else:
                 connection.release(stream)
         except Exception:
-            log.exception("a method failed path=%s", method.path)
+            log.exception("method failed; the client gets UNKNOWN path=%s", method.path)
             connection.fail(stream, Status.UNKNOWN, "the method failed")
         finally:
             if timer is not None:
@@ -265,7 +267,7 @@ class _Protocol(asyncio.Protocol):
             task.cancel()
 
     def _answer(self, stream: int, method: UnaryMethod, result: Any) -> None:
-        if stream in self._given_up:  # the work ended before it was cancelled: nobody will read this
+        if stream in self._given_up:  # the work ended before the task was cancelled, and no client reads this
             if type(result) is Undoable:
                 result.undo()
             self._connection.release(stream)
@@ -287,7 +289,7 @@ class _Protocol(asyncio.Protocol):
             self._connection.release(stream)
 
     def _flush_soon(self) -> None:
-        """Answers that come together go out together."""
+        """Send responses that are ready at the same time in one write."""
         if not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -304,19 +306,19 @@ class _Protocol(asyncio.Protocol):
 
 
 def _cancel_later(task: asyncio.Task[None]) -> None:
-    """After its first step, which comes before: a task that never began would not say that its work has ended."""
+    """Cancel a task after its first step: a task that never began could not report that its work has ended."""
     asyncio.get_running_loop().call_soon(task.cancel)
 
 
 def _parsed(method: UnaryMethod, body: bytes) -> Any:
     try:
         return method.parse(body)
-    except Exception:  # noqa: BLE001 - whatever a decoder says of bytes that are no message
+    except Exception:  # noqa: BLE001 - a decoder may raise anything for bytes that are not a message
         raise RpcError(Status.INTERNAL, "the message cannot be read") from None
 
 
 def _remove_stale(path: str) -> None:
-    """Take away a socket that nobody listens on any more."""
+    """Remove a socket that no process listens on."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)
@@ -327,7 +329,7 @@ def _remove_stale(path: str) -> None:
 
 
 def server_context(certificate: str, key: str, ca: str | None = None) -> ssl.SSLContext:
-    """TLS for `start`, from PEM files; with `ca`, clients must show a certificate of it."""
+    """Return the TLS context for `start`, from PEM files. With `ca`, clients must present a certificate of it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
