@@ -141,7 +141,7 @@ def test_an_owner_that_is_killed_under_load_is_followed_by_one_that_counts_from_
         os.kill(owner, signal.SIGKILL)
         answers = asked.result()
     assert {one.status_code for one in answers} == {200}
-    stack.policy_server.says("xds-counters ended with -9; it is started again")
+    stack.policy_server.says("xds-counters ended; it is started again code=-9")
     wait_for(lambda: counted(stack.get("/many")), "the next owner")
     assert stack.policy_server.children()["xds-counters"] != owner
     exact(exhaust(stack, "/opened", 100, x_run="third"), 60)

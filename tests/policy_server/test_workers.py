@@ -118,7 +118,7 @@ def test_a_worker_that_dies_is_started_again_and_none_outlives_a_supervisor_that
         assert ask(address) in before - {dead} or dead not in processes(server)
         wait_for(lambda: len(processes(server) - {dead}) == WORKERS, "another worker")
         assert len(processes(server) & before) == 1
-        assert "ended with -9" in server.log
+        assert "code=-9" in server.log
         after = processes(server)
         assert ask(address) in after
         server.stop(signal.SIGKILL)
@@ -237,7 +237,7 @@ def test_counters_outlive_a_worker_and_are_lost_with_their_owner(tmp_path: Path)
         assert used(server, "x") == before
         owner = server.children()["xds-counters"]
         os.kill(owner, signal.SIGKILL)
-        server.says("xds-counters ended with -9; it is started again")
+        server.says("xds-counters ended; it is started again code=-9")
         wait_for(lambda: counted(count(address, "y")), "the next owner")
         assert used(server, "x") == 0
         assert server.children()["xds-counters"] != owner

@@ -22,7 +22,7 @@ def _after(seconds: float, generation: int) -> int:
     pauses = Pauses(lambda: next(times))
     gc.unfreeze()
     for phase in ("start", "stop"):
-        pauses.told(phase, {"generation": generation})
+        pauses.collected(phase, {"generation": generation})
     return gc.get_freeze_count()
 
 

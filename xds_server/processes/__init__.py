@@ -1,1 +1,1 @@
-"""Processes on this machine: started, supervised, and their processors, memory and ports."""
+"""Processes on this machine: starting and supervising them, and their processors, memory and ports."""

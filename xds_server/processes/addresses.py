@@ -1,4 +1,4 @@
-"""Addresses that a command listens at: free, or taken by a process that the error names."""
+"""Verifies that a command can listen at its addresses. An error names the process that uses an address."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xds_server.processes.listening_ports import UNIX, holder
 class Wanted:
     """An address that a command is about to listen at, ``HOST:PORT`` or ``unix:/PATH``: the value of `flag`.
 
-    If it is `shared`, other processes may listen at the same port (SO_REUSEPORT).
+    If `shared` is true, other processes may listen at the same port (SO_REUSEPORT).
     """
 
     flag: str
@@ -24,7 +24,7 @@ class Wanted:
 
 
 def split(flag: str, address: str) -> tuple[str, int]:
-    """Host and port of a flag's value; ``unix:/PATH`` and 0 for a Unix socket. Raises WrongUsage.
+    """Return host and port of a flag's value, or ``unix:/PATH`` and 0 for a Unix socket. Raises WrongUsage.
 
     An empty host means every address of this machine.
     """
@@ -37,40 +37,42 @@ def split(flag: str, address: str) -> tuple[str, int]:
 
 
 def ensure_free(*wanted: Wanted) -> None:
-    """Check that this process can listen at all of these addresses. Raises EnvironmentFailed, WrongUsage.
+    """Verify that this process can listen at all of these addresses. Raises EnvironmentFailed, WrongUsage.
 
-    The error names every address that is taken, the process that listens there, and the flag that chooses another.
-    Another process may take an address after this check: then the server that cannot listen raises `failed_to_listen`.
+    The error names every address in use, the process that listens there, and the flag for another address. If another
+    process takes an address after this check, the server that cannot listen raises `failed_to_listen`.
     """
     flags: dict[tuple[str, int], str] = {}
-    found = []
-    for one in wanted:
-        host, port = split(one.flag, one.address)
+    problems = []
+    for wanted_address in wanted:
+        host, port = split(wanted_address.flag, wanted_address.address)
         if (host, port) in flags and (port or host.startswith(UNIX)):
-            raise WrongUsage(f"{flags[host, port]} and {one.flag} are both {one.address}; change one of them")
-        flags[host, port] = one.flag
+            raise WrongUsage(
+                f"{flags[host, port]} and {wanted_address.flag} are both {wanted_address.address}; change one of them"
+            )
+        flags[host, port] = wanted_address.flag
         try:
-            _bind(host, port, shared=one.shared)
+            _bind(host, port, shared=wanted_address.shared)
         except OSError as error:
-            found.append(failed_to_listen(one.flag, one.address, error))
-    if found:
-        raise EnvironmentFailed("\n".join(map(str, found)))
+            problems.append(failed_to_listen(wanted_address.flag, wanted_address.address, error))
+    if problems:
+        raise EnvironmentFailed("\n".join(map(str, problems)))
 
 
 def failed_to_listen(flag: str, address: str, error: OSError) -> EnvironmentFailed:
-    """The error of a process that cannot listen at the address which `flag` gave it."""
-    # gRPC's error has no number: then it is taken if a process listens there
-    found = holder(address) if error.errno in (errno.EADDRINUSE, None) else None
-    if found is None and error.errno != errno.EADDRINUSE:
+    """Return the error of a process that cannot listen at the address of `flag`."""
+    # gRPC's error has no number: then the address is in use if a process listens there
+    other = holder(address) if error.errno in (errno.EADDRINUSE, None) else None
+    if other is None and error.errno != errno.EADDRINUSE:
         return EnvironmentFailed(
             f"cannot listen at {flag} {address}: {error.strerror or error}; choose another address"
         )
-    if found is None:
+    if other is None:
         name = "another process"
-    elif found.process == os.getpid():
+    elif other.process == os.getpid():
         name = "this process itself"
     else:
-        name = str(found)
+        name = str(other)
     form = f"{UNIX}/PATH" if address.startswith(UNIX) else "HOST:PORT (port 0: any free port)"
     return EnvironmentFailed(
         f"{flag} {address} is taken by {name}; end that process, or choose another address: {flag} {form}"
@@ -78,17 +80,17 @@ def failed_to_listen(flag: str, address: str, error: OSError) -> EnvironmentFail
 
 
 def _bind(host: str, port: int, *, shared: bool) -> None:
-    """Bind to an address as a server does, and close it again. Raises OSError."""
+    """Bind to an address as a server does, and close the socket again. Raises OSError."""
     if host.startswith(UNIX):
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)
-            # EAGAIN: it listens, and its queue of connections is full
+            # EAGAIN: a process listens, and its queue of connections is full
             if probe.connect_ex(host.removeprefix(UNIX)) in (0, errno.EAGAIN):
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         return
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    resolved = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     absent: list[OSError] = []
-    for family, kind, protocol, _, address in found:
+    for family, kind, protocol, _, address in resolved:
         try:
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -98,9 +100,9 @@ def _bind(host: str, port: int, *, shared: bool) -> None:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind(address)
         except OSError as error:
-            # a name may have an address of a family that this machine lacks
+            # a host name may have an address of a family that this machine lacks
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 raise
             absent.append(error)
-    if len(absent) == len(found):
+    if len(absent) == len(resolved):
         raise absent[0]

@@ -1,4 +1,4 @@
-"""How many processors this process may use: those that it may run on, and no more than its cgroups give it."""
+"""The number of processors that this process may use: its CPU affinity, limited by its control groups."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def cores(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
-    """At least 1. A quota of one and a half processors is two."""
+    """Return the number of processors, at least 1. A quota of one and a half processors counts as two."""
     return max(1, min(len(os.sched_getaffinity(0)), *_quotas(own, root), 1 << 16))
 
 
 def _quotas(own: Path, root: Path) -> Iterator[int]:
-    """The quotas of this process's control group and those around it (cgroup v2, cpu.max)."""
+    """Yield the quotas of this process's control group and of its parents (cgroup v2, cpu.max)."""
     try:
         path = own.read_text().rpartition("::")[2].strip().strip("/")
     except OSError:

@@ -1,6 +1,7 @@
-"""Child processes that are forked, started again when they die, and ended together.
+"""Child processes that are forked, restarted if they die, and ended together.
 
-The parent never starts a thread or a loop: only so is forking safe, and signals are waited for instead of handled.
+The parent never starts a thread or an event loop, because forking is safe only then. It waits for signals instead of
+handling them.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ from xds_server.processes.launch import end_with_parent
 log = logging.getLogger(__name__)
 
 SHORTEST, LONGEST = 0.1, 5.0
-"""Seconds before a child is started again: doubled each time that it died young."""
+"""Seconds before a child is restarted. The time doubles with each child that dies young."""
 YOUNG = 10.0
 PR_SET_NAME = 15
-"""prctl(2): what `ps -o comm` and `top` show, at most 15 bytes."""
+"""prctl(2): the name that `ps -o comm` and `top` show, at most 15 bytes."""
 _WAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 
 
 class ForkSupervisor:
-    """Runs each of `children` in a process of its own that has its name. What a child returns is its exit code.
+    """Runs each of `children` in its own process under its name. The return value of a child is its exit code.
 
-    At the end `ending` is called, they get SIGTERM, and SIGKILL when they outlast `grace` seconds.
+    At the end, the supervisor calls `ending` and sends SIGTERM to the children. It sends SIGKILL to children that
+    still run after `grace` seconds.
     """
 
     def __init__(
@@ -40,14 +42,14 @@ class ForkSupervisor:
         self._grace = grace
         self._ending = ending
         self._running: dict[int, str] = {}
-        """Process ids to names."""
+        """Names by process id."""
         self._begun: dict[str, float] = {}
-        """When each was last started."""
+        """The time of the last start, by name."""
         self._due = dict.fromkeys(children, 0.0)
         self._pause = dict.fromkeys(children, SHORTEST)
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT, or until a child finds at its first start that it cannot; the exit code."""
+        """Run until SIGTERM or SIGINT, or until a child fails at its first start. Returns the exit code."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
         try:
             return self._run()
@@ -56,15 +58,15 @@ class ForkSupervisor:
 
     def _run(self) -> int:
         while True:
-            for name in [one for one, when in self._due.items() if when <= time.monotonic()]:
+            for name in [child for child, when in self._due.items() if when <= time.monotonic()]:
                 self._start(name)
-            found = signal.sigtimedwait(_WAITED, self._until_due())
-            if found is not None and found.si_signo != signal.SIGCHLD:
+            received = signal.sigtimedwait(_WAITED, self._until_due())
+            if received is not None and received.si_signo != signal.SIGCHLD:
                 return self._end(0)
             for name, code in self._reaped():
                 if code == EnvironmentFailed.exit_code and self._pause[name] == SHORTEST:
                     return self._end(code)
-                self._again(name, code)
+                self._restart_later(name, code)
 
     def _until_due(self) -> float:
         return max(0.0, min(self._due.values(), default=60.0 + time.monotonic()) - time.monotonic())
@@ -78,41 +80,41 @@ class ForkSupervisor:
         self._running[process] = name
 
     def _reaped(self) -> list[tuple[str, int]]:
-        """Names and exit codes of those that died; minus the signal where it was one."""
-        found = []
+        """Return the names and exit codes of children that died. A signal is a negative exit code."""
+        ended_children = []
         for process in tuple(self._running):
             ended, status = os.waitpid(process, os.WNOHANG)
             if ended:
-                found.append((self._running.pop(process), os.waitstatus_to_exitcode(status)))
-        return found
+                ended_children.append((self._running.pop(process), os.waitstatus_to_exitcode(status)))
+        return ended_children
 
-    def _again(self, name: str, code: int) -> None:
+    def _restart_later(self, name: str, code: int) -> None:
         now = time.monotonic()
         pause = self._pause[name] if now - self._begun[name] < YOUNG else SHORTEST
-        log.error("%s ended with %d; it is started again in %.1f s", name, code, pause)
+        log.error("%s ended; it is started again code=%d wait=%.1fs", name, code, pause)
         self._due[name] = now + pause
         self._pause[name] = min(pause * 2, LONGEST)
 
     def _end(self, code: int) -> int:
         self._ending()
-        self._tell(signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         latest = time.monotonic() + self._grace
         while self._running:
-            found = signal.sigtimedwait(_WAITED, max(0.0, latest - time.monotonic()))
-            if found is None:
-                self._tell(signal.SIGKILL)
+            received = signal.sigtimedwait(_WAITED, max(0.0, latest - time.monotonic()))
+            if received is None:
+                self._signal(signal.SIGKILL)
                 latest = time.monotonic() + 1.0
             self._reaped()
         return code
 
-    def _tell(self, number: int) -> None:
+    def _signal(self, number: int) -> None:
         for process in self._running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
 
 
 def _become(name: str, child: Callable[[], int]) -> None:
-    """What the forked process does; it never returns."""
+    """Run a child in the forked process. This never returns."""
     code = 1
     try:
         end_with_parent()
@@ -124,7 +126,7 @@ def _become(name: str, child: Callable[[], int]) -> None:
         sys.stderr.write(f"{error}\n")
         code = error.exit_code
     except BaseException:
-        log.exception("a process failed")
+        log.exception("%s failed", name)
     finally:
         sys.stderr.flush()
         os._exit(code)

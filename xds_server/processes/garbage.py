@@ -1,7 +1,7 @@
-"""Python's garbage collector in a process whose rules and counters live long: none of them is looked at again and again.
+"""Python's garbage collector in a process with long-lived rules and counters, which it should not scan repeatedly.
 
-Reference counts free nearly everything here. What the collector costs is the pause of a full collection, which looks
-at every object that is alive: at 500,000 counters 0.1 s in which nothing is decided.
+Reference counts free nearly everything here. The cost of the collector is the pause of a full collection, which scans
+every live object: at 500,000 counters, no request is decided for 0.1 s.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Callable
 from typing import Any
 
 LONGEST = 0.01
-"""Seconds of a full collection after which what it has seen is left alone."""
+"""Objects that survive a full collection of more seconds than this are frozen."""
 
 
 def settle() -> None:
-    """What is here now lives long: no collection looks at it any more."""
+    """Freeze all present objects, because they live long: later collections do not scan them."""
     gc.collect()
     gc.freeze()
 
 
 class Pauses:
-    """Leaves alone what a long collection has seen, as long as it `watches`. `clock` gives seconds.
+    """Freezes the objects that survive a long collection, between `watch` and `end`. `clock` returns seconds.
 
-    What is frozen is still freed when nothing refers to it. Only a cycle among what was frozen stays for ever; a
-    pause is that long only after some 100,000 new objects that live, so such cycles are few beside them.
+    A frozen object is still freed when its last reference goes. Only a cycle of frozen objects stays forever. A
+    collection takes that long only after some 100,000 new long-lived objects, so such cycles are comparatively few.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -33,15 +33,15 @@ class Pauses:
         self._began = 0.0
 
     def watch(self) -> None:
-        """Begin."""
-        gc.callbacks.append(self.told)
+        """Start to freeze objects after long collections."""
+        gc.callbacks.append(self.collected)
 
     def end(self) -> None:
-        """End."""
-        gc.callbacks.remove(self.told)
+        """Stop it."""
+        gc.callbacks.remove(self.collected)
 
-    def told(self, phase: str, collection: dict[str, Any]) -> None:
-        """What the collector calls before and after it works."""
+    def collected(self, phase: str, collection: dict[str, Any]) -> None:
+        """Handle a callback of the collector, which calls this before and after each collection."""
         if collection["generation"] < 2:
             return
         if phase == "start":

@@ -1,6 +1,6 @@
 """Start a program that ends with its parent: ``python -m xds_server.processes.launch PARENT PROGRAM ARGUMENT…``.
 
-A control plane that is killed must not leave an Envoy behind that holds the ports and serves an old gateway.
+If a control plane is killed, no Envoy may stay that holds the ports and serves an old gateway.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent dies."""
+    """Make Linux send SIGTERM to this process when its parent dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def main(argv: list[str]) -> None:
-    """Ask Linux for a signal when the parent dies, then become the program."""
+    """Make Linux send a signal when the parent dies, then become the program."""
     parent, program = int(argv[0]), argv[1]
     end_with_parent()
     if os.getppid() != parent:

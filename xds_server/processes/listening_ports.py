@@ -1,4 +1,7 @@
-"""Which process listens at an address: a port that two share (SO_REUSEPORT), or one that is taken. Read from Linux's tables."""
+"""The process that listens at an address, and ports that two processes share (SO_REUSEPORT).
+
+It reads Linux's tables in /proc.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,17 @@ from pathlib import Path
 UNIX = "unix:"
 
 _LISTENING = "0A"
-"""A socket's state in /proc/net/tcp (proc_pid_net(5), include/net/tcp_states.h)."""
+"""The state of a listening socket in /proc/net/tcp (proc_pid_net(5), include/net/tcp_states.h)."""
 _TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 _UNIX_TABLE = Path("/proc/self/net/unix")
 _PROCESSES = Path("/proc")
 _WORDS = 4
-"""Words of a command line among which the command `xds` is: ``python -m xds_server run``."""
+"""The command `xds` is one of the first words of a command line: ``python -m xds_server run``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """A process that listens. `name` is as `ps -o comm` shows it, or ``xds run`` for this command."""
+    """A process that listens. `name` is that of `ps -o comm`, or ``xds run`` for this command."""
 
     process: int
     name: str
@@ -33,7 +36,7 @@ class Holder:
 
 
 def holder(address: str) -> Holder | None:
-    """The process that listens at ``HOST:PORT`` or ``unix:/PATH``; None if the system does not say."""
+    """Return the process that listens at ``HOST:PORT`` or ``unix:/PATH``, or None if the system does not show it."""
     if address.startswith(UNIX):
         sockets = set(_unix_sockets("/" + address.removeprefix(UNIX).lstrip("/")))
     else:
@@ -42,7 +45,7 @@ def holder(address: str) -> Holder | None:
     if not sockets:
         return None
     with contextlib.suppress(OSError):
-        for folder in sorted(_PROCESSES.glob("[0-9]*"), key=lambda one: int(one.name)):
+        for folder in sorted(_PROCESSES.glob("[0-9]*"), key=lambda folder: int(folder.name)):
             if not sockets.isdisjoint(_sockets(int(folder.name))):
                 process = _eldest(int(folder.name))
                 return Holder(process=process, name=_name(process))
@@ -50,15 +53,15 @@ def holder(address: str) -> Holder | None:
 
 
 def shares_a_port() -> bool:
-    """Whether another process accepts from an address of this one; False where the system does not tell.
+    """True if another process listens at an address of this process; False if the system does not show it.
 
-    To be asked after listening: of two that begin at the same time, the later one sees both.
+    Call this after listening: of two processes that start at the same time, the later one sees both.
     """
     return any(ports_of().values())
 
 
 def ports_of(process: int | None = None) -> dict[int, bool]:
-    """The TCP ports on which a process listens (None: this one), and whether another one does on the same address."""
+    """Return the TCP ports at which a process listens (None: this process), with True if another process shares it."""
     own = set(_sockets(process))
     listening = list(_listening())
     others = {address for address, socket in listening if socket not in own}
@@ -70,10 +73,10 @@ def ports_of(process: int | None = None) -> dict[int, bool]:
 
 
 def _sockets(process: int | None) -> Iterator[str]:
-    """The inodes of a process's sockets."""
+    """Yield the inodes of a process's sockets."""
     with contextlib.suppress(OSError):
         for name in Path(f"/proc/{process or 'self'}/fd").iterdir():
-            # The file of the list itself is gone by now.
+            # The directory listing includes its own descriptor, which is closed by now.
             with contextlib.suppress(OSError):
                 link = str(name.readlink())
                 if link.startswith("socket:["):
@@ -81,7 +84,7 @@ def _sockets(process: int | None) -> Iterator[str]:
 
 
 def _listening() -> Iterator[tuple[str, str]]:
-    """The address and the inode of each TCP socket that listens in this network namespace."""
+    """Yield the address and the inode of each TCP socket that listens in this network namespace."""
     for table in _TABLES:
         with contextlib.suppress(OSError):
             for line in table.read_text().splitlines()[1:]:
@@ -91,7 +94,7 @@ def _listening() -> Iterator[tuple[str, str]]:
 
 
 def _tcp_sockets(host: str, port: int) -> Iterator[str]:
-    """The inodes of the sockets that listen at a port, at addresses that overlap with those of `host`."""
+    """Yield the inodes of the sockets that listen at a port, at addresses that overlap with those of `host`."""
     own = {ipaddress.ip_address(one) for one in _resolved(host, port)}
     for entry, inode in _listening():
         address, _, hexadecimal = entry.rpartition(" ")[2].partition(":")
@@ -104,8 +107,8 @@ def _tcp_sockets(host: str, port: int) -> Iterator[str]:
 
 def _resolved(host: str, port: int) -> Sequence[str]:
     with contextlib.suppress(OSError):
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return [str(one[4][0]) for one in found]
+        entries = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [str(entry[4][0]) for entry in entries]
     return []
 
 
@@ -113,19 +116,19 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def _parsed(text: str) -> _Address:
-    """An address of /proc/net/tcp: 32-bit words in hexadecimal, each in the machine's byte order."""
+    """Return an address of /proc/net/tcp, which has 32-bit hexadecimal words in the machine's byte order."""
     words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
     return ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))
 
 
 def _unmapped(address: _Address) -> _Address:
-    """The IPv4 address of one that is mapped to IPv6: a server for both families listens at those."""
+    """Return the IPv4 address of an IPv4-mapped IPv6 address: servers for both families listen at those."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
 
 
 def _unix_sockets(path: str) -> Iterator[str]:
-    """The inodes of the sockets that are bound to a path."""
+    """Yield the inodes of the sockets that are bound to a path."""
     with contextlib.suppress(OSError):
         for line in _UNIX_TABLE.read_text().splitlines()[1:]:
             fields = line.split(maxsplit=7)
@@ -134,7 +137,7 @@ def _unix_sockets(path: str) -> Iterator[str]:
 
 
 def _eldest(process: int) -> int:
-    """The process from which one was forked, if that still has the same command line: ending it ends them all."""
+    """Return the oldest ancestor with the same command line: ending it ends all its forks."""
     line = _command_line(process)
     while (parent := _parent(process)) > 1 and _command_line(parent) == line:
         process = parent
@@ -143,7 +146,7 @@ def _eldest(process: int) -> int:
 
 def _parent(process: int) -> int:
     with contextlib.suppress(OSError):
-        # the name, in parentheses, may hold spaces (proc_pid_stat(5))
+        # the name, in parentheses, may contain spaces (proc_pid_stat(5))
         return int((_PROCESSES / str(process) / "stat").read_text().rpartition(")")[2].split()[1])
     return 0
 
@@ -155,7 +158,7 @@ def _command_line(process: int) -> list[str]:
 
 
 def _name(process: int) -> str:
-    """Other words of a command line may be secrets, so that of this command only its subcommand is shown."""
+    """Return the name of a process. Other words of a command line may be secrets, so only the subcommand is shown."""
     words = _command_line(process)
     for at, word in enumerate(words[:_WORDS]):
         if Path(word).name == "xds" or (word == "xds_server" and words[at - 1] == "-m"):

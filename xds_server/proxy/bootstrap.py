@@ -1,7 +1,9 @@
-"""The bootstrap of an Envoy that is brought to its configuration over ADS: who it is, whom it asks, what it endures.
+"""The bootstrap of an Envoy that gets its configuration over ADS: its node, its control plane, its load limits.
 
-What stands here follows Envoy's advice for a proxy at the edge: a bound on memory and on connections, with steps
-before it, so that an overloaded Envoy refuses work and does not die of it.
+It follows Envoy's advice for an edge proxy: memory and connections are bounded, with steps before the bound. So an
+overloaded Envoy rejects requests and does not run out of memory.
+
+https://www.envoyproxy.io/docs/envoy/latest/configuration/best_practices/edge
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from xds_server.translate.protobuf import ads, duration, packed
 from xds_server.translate.runtime import runtime
 
 CONTROL_PLANE = "xds/control-plane"
-"""The cluster of the control plane; no upstream has a slash in its name."""
+"""The cluster of the control plane. The name of an upstream never has a slash."""
 _API = config_source_pb2.ApiConfigSource
 _HEAP, _CONNECTIONS = (
     "envoy.resource_monitors.fixed_heap",
@@ -42,7 +44,7 @@ _ACTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelTls:
-    """TLS to the control plane; files are read by Envoy. `certificate` and `private_key` make it mutual."""
+    """TLS to the control plane. Envoy reads the files. `certificate` and `private_key` make it mutual."""
 
     ca: str
     server_name: str
@@ -62,9 +64,10 @@ def bootstrap(
     max_heap: int = 2 << 30,
     max_connections: int = 50_000,
 ) -> bootstrap_pb2.Bootstrap:
-    """A bootstrap for the control plane at `xds_address`, which is ``host:port`` or ``unix:/path``.
+    """Return a bootstrap for the control plane at `xds_address`, which is ``host:port`` or ``unix:/path``.
 
-    `admin_port` is on loopback, 0 for any free port; `max_heap` is in bytes. Raises Mistake for the address.
+    `admin_port` is on loopback; 0 means any free port. `max_heap` is in bytes. Raises Mistake if the address is
+    malformed.
     """
     result = bootstrap_pb2.Bootstrap(node=base_pb2.Node(id=node_id, cluster=cluster))
     result.node.metadata.update(dict(metadata or {}))

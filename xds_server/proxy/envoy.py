@@ -1,4 +1,4 @@
-"""The Envoy that runs beside the control plane: kept running, and drained at the end."""
+"""The Envoy that `xds run` starts: kept running, and drained at the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ADMIN_TIMEOUT = 5.0
 
 
 class EnvoySupervisor:
-    """Keeps one Envoy running. `bootstrap` must have its admin address at port 0 or at a port of its own.
+    """Keeps one Envoy running. In `bootstrap`, the admin address must have port 0 or an unused port.
 
     `drain` is the number of seconds that clients get at the end.
     """
@@ -52,23 +52,23 @@ class EnvoySupervisor:
 
     @property
     def restarts(self) -> int:
-        """How often Envoy was started again."""
+        """The number of restarts."""
         return self._process.restarts
 
     @property
     def admin(self) -> str | None:
-        """``host:port`` of Envoy's admin interface, None while no Envoy has come up."""
+        """The ``host:port`` of Envoy's admin interface, or None if no Envoy has started yet."""
         try:
             return self._admin_file.read_text().strip() or None
         except OSError:
             return None
 
     async def start(self) -> None:
-        """Start Envoy and keep it running. Raises OSError when the program cannot be started."""
+        """Start Envoy and keep it running. Raises OSError if the program cannot be started."""
         await self._process.start()
 
     async def stop(self) -> None:
-        """Let Envoy finish what it serves, at most the drain time, then end it."""
+        """Let Envoy finish its requests for the drain time at most, then end it."""
         await self._process.release()
         if self._process.running:
             await self._drain_connections()
@@ -76,7 +76,7 @@ class EnvoySupervisor:
         self._folder.cleanup()
 
     async def _drain_connections(self) -> None:
-        if not await asyncio.to_thread(self._ask, "/drain_listeners?graceful&skip_exit", "POST"):
+        if not await asyncio.to_thread(self._call_admin, "/drain_listeners?graceful&skip_exit", "POST"):
             return
         loop = asyncio.get_running_loop()
         end = loop.time() + self._drain
@@ -86,18 +86,20 @@ class EnvoySupervisor:
             await asyncio.sleep(0.05)
 
     async def _active(self) -> int:
-        """Connections that clients still have open; 0 when Envoy does not say."""
-        text = await asyncio.to_thread(self._ask, "/stats?filter=^http\\..*downstream_cx_active$", "GET")
+        """Return the number of open client connections, or 0 if Envoy does not respond."""
+        text = await asyncio.to_thread(
+            self._call_admin, "/stats?filter=^http\\..*downstream_cx_active$", "GET"
+        )
         numbers = [line.rpartition(":") for line in text.splitlines() if not line.startswith("http.admin.")]
         return sum(int(number) for _, _, number in numbers if number.strip().isdigit())
 
-    def _ask(self, path: str, method: str) -> str:
+    def _call_admin(self, path: str, method: str) -> str:
         address = self.admin
         if address is None:
             return ""
         request = urllib.request.Request(f"http://{address}{path}", method=method)
         try:
-            with urllib.request.urlopen(request, timeout=ADMIN_TIMEOUT) as answer:  # noqa: S310 - Envoy's own address
-                return str(answer.read().decode())
+            with urllib.request.urlopen(request, timeout=ADMIN_TIMEOUT) as response:  # noqa: S310 - Envoy's own address
+                return str(response.read().decode())
         except OSError:
             return ""
