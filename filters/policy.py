@@ -204,6 +204,10 @@ class Policy(Generic[S]):
         """Access logs of every listener. A log that depends on `used` changes the listener, which drains connections."""
         return ()
 
+    def internal_services(self, used: Iterable[S], context: Context) -> Iterable[str]:
+        """Names of services of ours that filters of this policy call. Rules call the policy server without being named."""
+        return ()
+
     def for_local_answers(self, settings: S) -> S | None:
         """What of these settings holds where no request goes to an upstream, as the gateway answers itself."""
         return settings

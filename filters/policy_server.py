@@ -15,8 +15,16 @@ from google.protobuf.message import Message
 
 from filters.policy import HttpFilter
 
-POLICY_SERVER = "xds/policy-server"
-"""The cluster of the policy server, which decides what Envoy cannot. The slash keeps it apart from upstreams."""
+
+def internal_cluster(service: str) -> str:
+    """The cluster of an internal service, by the name of the service. The slash keeps it apart from upstreams."""
+    return f"xds/{service}"
+
+
+SERVICE = "policy-server"
+"""The name of the internal service that decides what Envoy cannot."""
+POLICY_SERVER = internal_cluster(SERVICE)
+"""The cluster of the policy server."""
 NODE_CLUSTER = "policy-servers"
 """The cluster that policy servers name in their xDS node."""
 

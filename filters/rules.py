@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from filters.streaming import StreamMethod
 from filters.unary import UnaryMethod
 
 T = TypeVar("T")
@@ -94,7 +95,7 @@ class Table(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What a policy server carries: methods, and the tables of the rules by which they decide.
+    """What a policy server carries: unary methods, streams, and the tables of the rules by which they decide.
 
     `name` is the full name of the gRPC service. `close` ends what the service holds (threads, connections).
     `pages` are what an operator may read, as JSON, by the path on the admin address; `actions` are what an operator
@@ -102,7 +103,8 @@ class Service:
     """
 
     name: str
-    methods: tuple[UnaryMethod, ...]
+    methods: tuple[UnaryMethod, ...] = ()
+    streams: tuple[StreamMethod, ...] = ()
     tables: tuple[Table[Any], ...] = ()
     close: Callable[[], Awaitable[None] | None] = lambda: None
     pages: Mapping[str, Callable[[], Any]] = field(default_factory=dict)

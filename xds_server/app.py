@@ -19,6 +19,7 @@ import grpc
 
 from filters.language import Place
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
+from filters.policy_server import SERVICE
 from xds_server.admin import Admin, Page, Pages
 from xds_server.control_plane.compiler import Compiled as Compiled
 from xds_server.control_plane.compiler import Compiler as Compiler
@@ -46,7 +47,7 @@ from xds_server.serving.store import Adapted, Store
 from xds_server.serving.tls import Files
 from xds_server.sources.directory import Directory
 from xds_server.translate import names, releases
-from xds_server.translate.clusters import POLICY_SERVER_ADDRESS, policy_server
+from xds_server.translate.clusters import INTERNAL_SERVICES, internal_service
 from xds_server.translate.stand_ins import stand_in
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ async def _beside(options: Options, stack: AsyncExitStack) -> _Beside:
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xds-run-"))
     xds = f"unix:{folder}/xds.sock"
     if options.policy_server is not None or not options.proxy:
-        return _Beside(xds, options.policy_server or POLICY_SERVER_ADDRESS, None, None)
+        return _Beside(xds, options.policy_server or INTERNAL_SERVICES[SERVICE], None, None)
     policy, admin = f"unix:{folder}/policy.sock", f"unix:{folder}/admin.sock"
     command = (sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", policy)
     process = Process(
@@ -192,7 +193,7 @@ async def _control_plane(
     prover = Prover(store, place=lambda path: _at(control.serving, path)) if options.prove else None
     rollout = Rollout(store, fleet, beside.ensure_policy_server, prover)
     directory = Directory(options.folder, poll=options.poll)
-    control = ControlLoop(directory, Compiler(policy_server=beside.policy), rollout.publish)
+    control = ControlLoop(directory, Compiler(internal_services={SERVICE: beside.policy}), rollout.publish)
     store.observe(fleet.observe)
     if prover is not None:
         store.observe(prover.observe)
@@ -259,7 +260,7 @@ def _restore(path: Path, store: Store, policy: str, stack: AsyncExitStack) -> bo
 
     The policy server is at `policy` now, which is another place than before when it runs beside.
     """
-    address = Resource.of(policy_server(policy))
+    address = Resource.of(internal_service(SERVICE, policy))
 
     def here(snapshot: Snapshot) -> Snapshot:
         if address.name not in snapshot[CLUSTER]:

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import httpx
 
+from filters.policy_server import SERVICE
 from tests.support.envoy import Envoy
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
@@ -111,7 +112,7 @@ class Stack:
         self.url = f"http://127.0.0.1:{self.listener}"
         self.socket = f"127.0.0.1:{free_port()}" if tcp else f"unix:{folder}/policy.sock"
         self.control = XdsThread()
-        self._compiler = Compiler({}, policy_server=self.socket)
+        self._compiler = Compiler({}, internal_services={SERVICE: self.socket})
         self._stack, self._served = ExitStack(), ExitStack()
         self.envoy: Envoy
         self.policy_server: PolicyServerProcess

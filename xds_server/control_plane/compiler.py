@@ -15,7 +15,7 @@ from xds_server.errors import InvalidGateway, UnreadableFolder
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.reader import Reader
 from xds_server.sources.source import SourceState
-from xds_server.translate.clusters import POLICY_SERVER_ADDRESS
+from xds_server.translate.clusters import INTERNAL_SERVICES
 from xds_server.translate.translator import Translator, Untranslatable
 
 
@@ -31,18 +31,18 @@ class Compiled:
 class Compiler:
     """Compiles states of a source again and again; what did not change is neither read nor translated again.
 
-    `policy_server` is where Envoys reach the policy server, ``HOST:PORT`` or ``unix:/PATH``.
+    `internal_services` are the addresses at which Envoys reach services of ours, by name.
     """
 
     def __init__(
         self,
         environment: Mapping[str, str] | None = None,
         *,
-        policy_server: str = POLICY_SERVER_ADDRESS,
+        internal_services: Mapping[str, str] = INTERNAL_SERVICES,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._reader = Reader()
-        self._translator = Translator(policy_server)
+        self._translator = Translator(internal_services)
         self._environment = os.environ if environment is None else environment
         self._clock = clock
 

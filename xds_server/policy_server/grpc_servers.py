@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import grpc
 import grpc.aio
 
+from filters.streaming import StreamMethod
 from filters.unary import RpcError, UnaryMethod, Undoable
 from xds_server.unary_server.accepting import Shared
 from xds_server.unary_server.events import Limits
@@ -65,8 +66,9 @@ class Native:
 class Grpcio:
     """grpcio's server on asyncio."""
 
-    def __init__(self, methods: Sequence[UnaryMethod]) -> None:
+    def __init__(self, methods: Sequence[UnaryMethod], streams: Sequence[StreamMethod] = ()) -> None:
         self._methods = methods
+        self._streams = streams
         self._server: grpc.aio.Server | None = None
 
     async def start(self, address: str | Shared) -> int:
@@ -74,9 +76,11 @@ class Grpcio:
             raise OSError("grpcio takes no socket that others share")
         server = grpc.aio.server(options=_OPTIONS)
         services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
-        for method in self._methods:
-            _, service, name = method.path.split("/")
-            services.setdefault(service, {})[name] = _handler(method)
+        methods = [(one.path, _handler(one)) for one in self._methods]
+        streams = [(one.path, _stream_handler(one)) for one in self._streams]
+        for path, handler in (*methods, *streams):
+            _, service, name = path.split("/")
+            services.setdefault(service, {})[name] = handler
         handlers = [grpc.method_handlers_generic_handler(name, one) for name, one in services.items()]
         server.add_generic_rpc_handlers(tuple(handlers))
         try:
@@ -95,6 +99,22 @@ class Grpcio:
 def _handler(method: UnaryMethod) -> grpc.RpcMethodHandler[Any, Any]:
     return grpc.unary_unary_rpc_method_handler(
         _behaviour(method), request_deserializer=method.parse, response_serializer=_serializer(method)
+    )
+
+
+def _stream_handler(method: StreamMethod) -> grpc.RpcMethodHandler[Any, Any]:
+    async def call(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            async for response in method.call(requests):
+                yield response
+        except RpcError as error:
+            await context.abort(_CODES[error.code], error.message)
+        except Exception:
+            log.exception("failed in %s", method.path)
+            await context.abort(grpc.StatusCode.UNKNOWN, "the method failed")
+
+    return grpc.stream_stream_rpc_method_handler(
+        call, request_deserializer=method.parse, response_serializer=method.serialize
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Awaitable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from grpc_health.v1 import health_pb2
 
 from filters.rules import Service
 from filters.unary import RpcError, UnaryMethod
-from xds_server.policy_server.grpc_servers import Kind, carrier
+from xds_server.policy_server.grpc_servers import Grpcio, Kind, carrier
 from xds_server.unary_server.accepting import Shared
 
 HEALTH = "grpc.health.v1.Health"
@@ -30,6 +31,8 @@ class PolicyServer:
         self._services = services
         methods = [self._counted(method) for service in services for method in service.methods]
         self._carrier = carrier(kind, [*methods, self._health()])
+        streams = [method for service in services for method in service.streams]
+        self._streams = Grpcio([self._health()], streams) if streams else None
 
     async def start(self, address: str, shared: Sequence[Shared] = ()) -> str:
         """Listen on ``HOST:PORT``, which other processes may share, or ``unix:/PATH``. Raises OSError.
@@ -42,10 +45,19 @@ class PolicyServer:
             raise OSError(f"cannot listen on {address}: {error.strerror or error}") from None
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{ports[0]}"
 
+    async def start_streams(self, address: str) -> int:
+        """Listen for the streaming methods on ``HOST:PORT`` or ``unix:/PATH``. Returns the port. Raises OSError.
+
+        They have an address of their own because our own server carries unary methods only.
+        """
+        assert self._streams is not None, "a service has streams"
+        return await self._streams.start(address)
+
     async def stop(self, grace: float) -> None:
         """Take no more requests, finish those under way for at most `grace` seconds, and close the services."""
         self.healthy = False
-        await self._carrier.stop(grace)
+        carriers = [self._carrier] if self._streams is None else [self._carrier, self._streams]
+        await asyncio.gather(*(one.stop(grace) for one in carriers))
         for service in self._services:
             closing = service.close()
             if closing is not None:

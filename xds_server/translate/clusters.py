@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.type.v3 import http_pb2, percent_pb2, range_pb2
 
+from filters.policy_server import SERVICE, internal_cluster
 from xds_server.gateway.model.upstreams import (
     HealthCheck,
     OutlierDetection,
@@ -23,8 +25,8 @@ from xds_server.gateway.raw import merged
 from xds_server.translate import endpoints, names, tls
 from xds_server.translate.protobuf import ads, duration, packed, uint32
 
-POLICY_SERVER_ADDRESS = "127.0.0.1:18001"
-"""Where the policy server is expected unless it is said."""
+INTERNAL_SERVICES: Mapping[str, str] = {SERVICE: "127.0.0.1:18001"}
+"""Where Envoys expect the services of ours by default."""
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 _LB_POLICIES = {
@@ -96,17 +98,17 @@ def cluster_of_url(url: str) -> cluster_pb2.Cluster:
     return result
 
 
-def policy_server(address: str) -> cluster_pb2.Cluster:
-    """The cluster of the policy server: gRPC in plain text, on this machine or a trusted network.
+def internal_service(name: str, address: str) -> cluster_pb2.Cluster:
+    """The cluster of a service of ours: gRPC in plain text, on this machine or a trusted network.
 
     No limit of its own holds requests back: the time limits of the policies do.
     """
     parsed = parse_address(address)
     kind = cluster_pb2.Cluster.STRICT_DNS if parsed.kind == "name" else cluster_pb2.Cluster.STATIC
     result = cluster_pb2.Cluster(
-        name=names.POLICY_SERVER, connect_timeout=duration(timedelta(seconds=1)), type=kind
+        name=internal_cluster(name), connect_timeout=duration(timedelta(seconds=1)), type=kind
     )
-    result.load_assignment.cluster_name = names.POLICY_SERVER
+    result.load_assignment.cluster_name = internal_cluster(name)
     endpoint = result.load_assignment.endpoints.add().lb_endpoints.add().endpoint
     endpoint.address.CopyFrom(endpoints.address(parsed))
     options = http_protocol_options_pb2.HttpProtocolOptions()

@@ -15,6 +15,7 @@ from filters import POLICIES
 from filters.language import Mistake, Path, Problem
 from filters.language.problems import short_repr
 from filters.policy import Context, HttpFilter
+from filters.policy_server import SERVICE
 from filters.rules import Rule
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import (
@@ -72,11 +73,12 @@ class TranslationCache:
 class Translator:
     """Translates one gateway again and again. Results depend on the gateway alone, never on the order of calls.
 
-    `policy_server` is where Envoys reach the policy server, ``HOST:PORT`` or ``unix:/PATH``.
+    `internal_services` are the addresses at which Envoys reach services of ours, by name, ``HOST:PORT`` or
+    ``unix:/PATH``.
     """
 
-    def __init__(self, policy_server: str = clusters.POLICY_SERVER_ADDRESS) -> None:
-        self._policy_server = policy_server
+    def __init__(self, internal_services: Mapping[str, str] = clusters.INTERNAL_SERVICES) -> None:
+        self._internal_services = internal_services
         self._memo = TranslationCache()
         self._problems: list[Problem] = []
         self._surroundings: tuple[Any, ...] = ()
@@ -93,7 +95,7 @@ class Translator:
         rules = self._rules(used, gateway.context)
         cds, eds = self._upstreams(gateway)
         resources = {
-            CLUSTER: [*cds, *_called(filters), *self._decider(rules)],
+            CLUSTER: [*cds, *_called(filters), *self._called_services(used, rules, gateway.context)],
             ENDPOINT: eds,
             SECRET: [Resource.of(one) for one in secrets.secrets(gateway.sections, gateway.context)],
             EXTENSION_CONFIG: [_extension(one) for one in filters if one.dynamic],
@@ -137,9 +139,15 @@ class Translator:
                 found[type_].append(self._memo.get((type_, rule.name), (rule.value,), _rule, rule))
         return found
 
-    def _decider(self, rules: Mapping[ResourceType, list[Resource]]) -> Iterator[Resource]:
+    def _called_services(
+        self, used: Mapping[str, list[Any]], rules: Mapping[ResourceType, list[Resource]], context: Context
+    ) -> Iterator[Resource]:
+        """The clusters of the internal services that any policy needs."""
+        needed = {name for one in POLICIES for name in one.internal_services(used.get(one.key, ()), context)}
         if any(rules.values()):
-            yield Resource.of(clusters.policy_server(self._policy_server))
+            needed.add(SERVICE)
+        for name in sorted(needed):
+            yield Resource.of(clusters.internal_service(name, self._internal_services[name]))
 
     def _upstreams(self, gateway: Gateway) -> tuple[list[Resource], list[Resource]]:
         """The clusters and the endpoints of all upstreams."""
