@@ -9,29 +9,30 @@ import logging
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import grpc
 
-from filters.language import Place
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from filters.policy_server import SERVICE
 from xds_server.admin import Admin, Page, Pages
 from xds_server.control_plane.compiler import Compiled as Compiled
 from xds_server.control_plane.compiler import Compiler as Compiler
-from xds_server.control_plane.control_loop import ControlLoop, GatewayState
+from xds_server.control_plane.control_loop import ControlLoop
 from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.prover import PROVING, Prover, proving_envoy
 from xds_server.control_plane.readiness import ReadinessLog
+from xds_server.control_plane.releases import adapted
 from xds_server.control_plane.rollout import Rollout
+from xds_server.control_plane.status import ObjectStatus, StatusReader
 from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.stream import StreamLimits
-from xds_server.discovery.types import CLUSTER, ResourceType
+from xds_server.discovery.types import CLUSTER
 from xds_server.errors import EnvironmentFailed
 from xds_server.processes.addresses import Wanted, ensure_free, failed_to_listen, split
 from xds_server.processes.cpus import cores
@@ -40,13 +41,11 @@ from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.bootstrap import bootstrap
 from xds_server.proxy.envoy import EnvoySupervisor
 from xds_server.serving import groups, metrics, tls
-from xds_server.serving.events import Held
 from xds_server.serving.persistence import LastGood
 from xds_server.serving.server import XdsServer
-from xds_server.serving.store import Adapted, Store
+from xds_server.serving.store import Store
 from xds_server.serving.tls import Files
 from xds_server.sources.directory import Directory
-from xds_server.translate import names, releases
 from xds_server.translate.clusters import INTERNAL_SERVICES, internal_service
 from xds_server.translate.stand_ins import stand_in
 
@@ -54,6 +53,8 @@ log = logging.getLogger(__name__)
 
 XDS, ADMIN = "--xds", "--admin"
 """Flags of `xds run` for the addresses at which it listens."""
+STATUS_TIMEOUT = 30.0
+"""Seconds in which the event loop has to read the status of the objects."""
 LISTENING = 5.0
 """Seconds that the policy server beside gets from its start until it listens."""
 
@@ -185,12 +186,14 @@ async def _control_plane(
     store = Store(
         quarantine=True,
         release_of=_release,
-        adapt=lambda snapshot, release: _adapted(control.serving, snapshot, release),
+        adapt=lambda snapshot, release: adapted(control.serving, snapshot, release),
         stand_in=stand_in,
-        place=lambda _group: lambda type_, name: str(_place(control.serving, type_, name) or ""),
+        place=lambda _group: lambda type_, name: str(control.serving.place_of(type_, name) or ""),
     )
-    fleet = Fleet(lambda type_, name: _place(control.serving, type_, name), proving=PROVING)
-    prover = Prover(store, place=lambda path: _at(control.serving, path)) if options.prove else None
+    fleet = Fleet(lambda type_, name: control.serving.place_of(type_, name), proving=PROVING)
+    prover = (
+        Prover(store, place=lambda path: str(control.serving.place(path) or "")) if options.prove else None
+    )
     rollout = Rollout(store, fleet, beside.ensure_policy_server, prover)
     directory = Directory(options.folder, poll=options.poll)
     control = ControlLoop(directory, Compiler(internal_services={SERVICE: beside.policy}), rollout.publish)
@@ -201,12 +204,19 @@ async def _control_plane(
     store.observe(counted.observe)
     if options.state is not None:
         control.serving.restored = _restore(options.state, store, beside.policy, stack)
-    address = await _serve(options, beside, store, stack)
+    public, local = _servers(options, store)
+    address = await _serve(options, beside, public, local, stack)
+    status = StatusReader(
+        gateway=control.serving,
+        fleet=fleet,
+        store=store,
+        prover=prover,
+        clients=lambda: chain(public.services.clients(), local.services.clients()),
+        policy_server=beside.admin,
+    )
     host, port = split(ADMIN, options.admin)
     try:
-        admin = Admin(
-            host, port, _pages(control.serving, fleet, counted, _Proof(store, prover), beside.admin)
-        )
+        admin = Admin(host, port, _pages(status, counted))
     except OSError as error:
         raise failed_to_listen(ADMIN, options.admin, error) from None
     admin.start()
@@ -219,8 +229,8 @@ async def _control_plane(
     return control, store
 
 
-async def _serve(options: Options, beside: _Beside, store: Store, stack: AsyncExitStack) -> str:
-    """Two servers on one store: one for the fleet, and one for the processes beside."""
+def _servers(options: Options, store: Store) -> tuple[XdsServer, XdsServer]:
+    """Two servers on one store: one for the fleet, and one for the processes on this machine."""
     everybody = (groups.Rule(group=POLICY_SERVERS, cluster=POLICY_SERVERS), groups.Rule(group=""))
     fleet = tuple(replace(rule, identities=options.identities) for rule in everybody)
     beside_it = (groups.Rule(group=PROVING, cluster=PROVING), *everybody)
@@ -231,6 +241,13 @@ async def _serve(options: Options, beside: _Beside, store: Store, stack: AsyncEx
         credentials=_credentials(options.tls) if options.tls else None,
     )
     local = XdsServer(store, group_of=groups.Groups(*beside_it), limits=StreamLimits(bisect=True))
+    return public, local
+
+
+async def _serve(
+    options: Options, beside: _Beside, public: XdsServer, local: XdsServer, stack: AsyncExitStack
+) -> str:
+    """Start both servers. Returns the address of the one for the fleet."""
     for server in (public, local):
         stack.push_async_callback(server.stop, 1.0)
     await local.start(beside.xds)
@@ -301,90 +318,24 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _at(serving: GatewayState, path: tuple[str, ...]) -> str:
-    place = serving.compiled.gateway.place(path) if serving.compiled is not None and path else None
-    return str(place) if place is not None else ""
+def _pages(status: StatusReader, counted: metrics.Metrics) -> Pages:
+    loop = asyncio.get_running_loop()
 
+    async def read() -> tuple[ObjectStatus, ...]:
+        return status.objects()
 
-def _adapted(serving: GatewayState, snapshot: Snapshot, release: str) -> Adapted:
-    """A snapshot without what an older Envoy lacks."""
-    found, lacks = releases.adapted(snapshot, release)
-    return found, tuple(
-        Held(
-            type=one.type,
-            name=one.name,
-            version=one.version,
-            standing=None,
-            message=one.message,
-            node="",
-            place=_at(serving, one.path),
-            closed=one.closed,
-            release=release,
-        )
-        for one in lacks
-    )
+    def objects() -> Page:
+        found = asyncio.run_coroutine_threadsafe(read(), loop).result(STATUS_TIMEOUT)
+        return Page.of([one.as_json(status.place(one)) for one in found])
 
-
-def _place(serving: GatewayState, type_: ResourceType, name: str) -> Place | None:
-    path = names.origin(type_.name, name)
-    if not path or serving.compiled is None:
-        return None
-    return serving.compiled.gateway.place(path)
-
-
-def _pages(
-    serving: GatewayState, fleet: Fleet, counted: metrics.Metrics, proof: _Proof, beside: str | None
-) -> Pages:
     return {
         "/metrics": lambda: Page(200, counted.text(), metrics.CONTENT_TYPE),
         "/healthz": lambda: Page.of({"status": "ok"}),
-        "/ready": lambda: Page.of({"ready": serving.something}, 200 if serving.something else 503),
-        "/status": lambda: Page.of(
-            {
-                "gateway": _gateway(serving),
-                "policy_server": {"admin": beside},
-                **proof.as_json(),
-                "envoys": fleet.as_json(),
-            }
-        ),
+        "/ready": lambda: _ready(status.gateway.something),
+        "/status": lambda: Page.of(status.as_json()),
+        "/status/objects": objects,
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Proof:
-    """What is held back, and by whom it was judged."""
-
-    store: Store
-    prover: Prover | None
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "prover": self.prover.as_json() if self.prover is not None else None,
-            "held": [_held(one) for one in self.store.held()],
-        }
-
-
-def _held(held: Held) -> Mapping[str, Any]:
-    return {
-        "type": held.type.name,
-        "name": held.name,
-        "place": held.place or None,
-        "rejected_by": held.node or None,
-        "message": held.message,
-        "served_instead": held.standing,
-        "answers_503": held.closed,
-        "for": held.release or None,
-    }
-
-
-def _gateway(serving: GatewayState) -> Mapping[str, Any]:
-    versions = serving.compiled.snapshot.versions if serving.compiled else {}
-    return {
-        "folder": serving.folder,
-        "healthy": serving.healthy,
-        "served_since": serving.since or None,
-        "changes": serving.changes,
-        "versions": {type_.name: version for type_, version in versions.items()},
-        "problems": [str(problem) for problem in serving.problems],
-        "unreadable": serving.unreadable or None,
-    }
+def _ready(ready: bool) -> Page:
+    return Page.of({"ready": ready}, 200 if ready else 503)

@@ -24,12 +24,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=flags.ADMIN,
         help="admin address of `xds run`: HOST:PORT or unix:/PATH",
     )
+    parser.add_argument(
+        "--objects", action="store_true", help="show the status of every object of the gateway"
+    )
     flags.add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the status. Exits with 1 when the gateway has mistakes or an Envoy rejected what it was sent."""
-    status = _ask(arguments.admin)
+    if arguments.objects:
+        return _objects(_ask(arguments.admin, "/status/objects"), arguments.output)
+    status = _ask(arguments.admin, "/status")
     envoys = [one for one in status["envoys"] if arguments.node in (None, one["node"])]
     if arguments.node is not None and not envoys:
         known = ", ".join(sorted({one["node"] for one in status["envoys"]})) or "none"
@@ -44,10 +49,35 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if status["gateway"]["healthy"] and not rejected and not held else 1
 
 
-def _ask(address: str) -> Any:
-    """The status of the control plane with this admin address. Raises EnvironmentFailed, WrongUsage."""
+def _objects(objects: list[dict[str, Any]], form: str) -> int:
+    """Print the status of every object. Returns 1 if one has errors, or is not served as it was written."""
+    if form != "text":
+        output.data(objects, form)
+    else:
+        for one in objects:
+            _print_object(one)
+    return 0 if all(one["accepted"] and not one["held_back"] for one in objects) else 1
+
+
+def _print_object(one: dict[str, Any]) -> None:
+    waiting = ", ".join(one["waiting_for"])
+    states = [
+        "accepted" if one["accepted"] else "NOT ACCEPTED",
+        *(["HELD BACK"] if one["held_back"] else []),
+        f"acknowledged by {output.counted(one['acknowledged'], 'Envoy')}",
+        *([f"waiting for {waiting}"] if waiting else []),
+    ]
+    print(f"{one['section']}.{one['name']}  {one['place'] or ''}  {', '.join(states)}")
+    for problem in one["problems"]:
+        print(f"  {problem}")
+    for held in one["held_back"]:
+        print(f"  {essence(held['message'])}")
+
+
+def _ask(address: str, path: str) -> Any:
+    """A page of the control plane with this admin address. Raises EnvironmentFailed, WrongUsage."""
     try:
-        return json.loads(ask(split("--admin", address), "GET", "/status", timeout=10).body)
+        return json.loads(ask(split("--admin", address), "GET", path, timeout=40).body)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise EnvironmentFailed(f"no control plane answers at {address}: {error}; see --admin") from None
 

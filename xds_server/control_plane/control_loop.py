@@ -7,11 +7,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, fields
 
-from filters.language import Problem
+from filters.language import Path, Place, Problem
 from xds_server.control_plane.compiler import Compiled, Compiler
+from xds_server.discovery.types import ResourceType
 from xds_server.errors import InvalidGateway, UnreadableFolder
 from xds_server.gateway.model.gateway import Sections
 from xds_server.sources.source import Source, SourceState
+from xds_server.translate import names
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,14 @@ class GatewayState:
     def healthy(self) -> bool:
         """Whether the folder's newest state is the one that is served."""
         return self.compiled is not None and not self.unreadable and not self.errors
+
+    def place(self, path: Path) -> Place | None:
+        """The place in the YAML of a path of the served gateway, if it is known."""
+        return self.compiled.gateway.place(path) if self.compiled is not None and path else None
+
+    def place_of(self, type_: ResourceType, name: str) -> Place | None:
+        """The place in the YAML of the object that a resource was made from, if it is known."""
+        return self.place(names.origin(type_.name, name))
 
     @property
     def errors(self) -> tuple[Problem, ...]:

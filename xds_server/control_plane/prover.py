@@ -291,6 +291,7 @@ class Prover:
             message=message,
             node=self._judge_name(),
             place=self._place(path),
+            origin=path,
             closed=True,
         )
 

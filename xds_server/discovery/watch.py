@@ -80,6 +80,11 @@ class Watch:
     """The response that the client has not acknowledged yet."""
     nonce: str = ""
 
+    def acknowledged(self, name: str, version: str) -> bool:
+        """True if the client has accepted this version of a resource."""
+        pending = self.pending is not None and name in self.pending.versions
+        return not pending and name not in self.rejected and self.sent.get(name) == version
+
     @property
     def size(self) -> int:
         """The number of names that the client makes this watch store. The size of a snapshot does not count."""

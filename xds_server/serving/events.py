@@ -120,6 +120,8 @@ class Held:
     """The position that the resource came from, as ``file:line``, if it is known."""
     closed: bool = False
     """True if a stand-in that answers 503 is served instead."""
+    origin: tuple[str, ...] = ()
+    """The object of the gateway that is held back, as a path, if the resource contains several objects."""
     release: str = ""
     """The release that is not served the resource, such as ``envoy 1.40``; empty if no release is."""
 

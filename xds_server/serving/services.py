@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -12,8 +13,10 @@ from envoy.service.discovery.v3 import ads_pb2
 
 from xds_server.discovery import types
 from xds_server.discovery.node import Node
+from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.stream import Protocol, Stream, StreamLimits
 from xds_server.discovery.types import ResourceType
+from xds_server.discovery.watch import Watch
 from xds_server.serving.first_config_slots import Slots
 from xds_server.serving.session import Context, Session
 from xds_server.serving.store import Store
@@ -36,6 +39,25 @@ SINGLE: dict[str, tuple[ResourceType, str]] = {
 """The services of one type each, with the word that their methods are named for."""
 
 GroupOf = Callable[[Node, Context], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientState:
+    """What an open stream has. It reads the stream's own state, so use it in the thread of the event loop only."""
+
+    node: str
+    group: str
+    _served: Snapshot
+    _watches: Mapping[ResourceType, Watch]
+
+    def acknowledged(self, type_: ResourceType, names: Iterable[str]) -> bool | None:
+        """True if the client has accepted these resources in the version that it is served, None if it wants none."""
+        watch = self._watches.get(type_)
+        if watch is None:
+            return None
+        items = self._served[type_]
+        wanted = [items[name] for name in names if name in items and watch.subscription.wants(name)]
+        return all(watch.acknowledged(one.name, one.version) for one in wanted) if wanted else None
 
 
 def one_group(_node: Node, _context: Context) -> str:
@@ -74,6 +96,13 @@ class Services:
         server.add_generic_rpc_handlers((self._service(ADS, None, "AggregatedResources"),))
         for name, (type_, word) in SINGLE.items():
             server.add_generic_rpc_handlers((self._service(name, type_, word),))
+
+    def clients(self) -> Iterator[ClientState]:
+        """Yield the state of every open stream that is served something."""
+        for session in self.sessions.values():
+            served = session.view()
+            if served is not None:
+                yield ClientState(session.node.id, session.group, served, session.stream.watches)
 
     def _service(self, name: str, only: ResourceType | None, word: str) -> grpc.GenericRpcHandler[Any, Any]:
         methods = {f"Stream{word}": Protocol.SOTW, f"Delta{word}": Protocol.DELTA}

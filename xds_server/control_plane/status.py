@@ -1,0 +1,227 @@
+"""The status of the gateway and of each object in it, for `xds status` and everything else that shows it.
+
+It is read from the control loop, the store, the prover and the open streams, and changes none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from filters.language import Place, Problem
+from xds_server.control_plane.control_loop import GatewayState
+from xds_server.control_plane.fleet import Fleet
+from xds_server.control_plane.prover import Prover
+from xds_server.discovery.snapshot import Snapshot
+from xds_server.discovery.types import EXTENSION_CONFIG, LISTENER, ROUTE, ResourceType
+from xds_server.gateway.model.gateway import Sections
+from xds_server.serving.events import Held
+from xds_server.serving.services import ClientState
+from xds_server.serving.store import Store
+from xds_server.translate import names
+
+Key = tuple[str, str]
+"""The section and the name of an object."""
+_EVERYWHERE: Mapping[str, tuple[ResourceType, ...]] = {
+    "identity": (EXTENSION_CONFIG, ROUTE),
+    "consumers": (EXTENSION_CONFIG,),
+    "plans": (ROUTE,),
+    "policy_sets": (EXTENSION_CONFIG, ROUTE),
+    "errors": (LISTENER,),
+}
+"""Types whose resources an object can be part of, for sections whose objects have no resource of their own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectStatus:
+    """The outcome of one object, such as a route, in the terms of a Kubernetes condition.
+
+    `accepted` is True if the object is part of the gateway that is served. `problems` are the errors and warnings of
+    its newest form. `held_back` are its resources that are not served as written, because an Envoy rejected them or its
+    release does not support them. `acknowledged_by` are the nodes that have every resource of it. `waiting_for` are
+    those that have not acknowledged the newest version yet. A resource may contain several objects: all routes of a
+    listener are acknowledged together.
+    """
+
+    section: str
+    name: str
+    accepted: bool
+    problems: tuple[Problem, ...] = ()
+    held_back: tuple[Held, ...] = ()
+    acknowledged_by: tuple[str, ...] = ()
+    waiting_for: tuple[str, ...] = ()
+
+    @property
+    def programmed(self) -> bool:
+        """True if every connected proxy has the object as it was written."""
+        return self.accepted and not self.held_back and not self.waiting_for and bool(self.acknowledged_by)
+
+    def as_json(self, place: Place | None) -> Mapping[str, Any]:
+        """The status for machines, with the `place` of the object. Nodes that acknowledged it are counted, because they
+        can be very many."""
+        return {
+            "section": self.section,
+            "name": self.name,
+            "place": str(place) if place is not None else None,
+            "accepted": self.accepted,
+            "programmed": self.programmed,
+            "problems": [str(problem) for problem in self.problems],
+            "held_back": [held_as_json(one) for one in self.held_back],
+            "acknowledged": len(self.acknowledged_by),
+            "waiting_for": list(self.waiting_for),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusReader:
+    """Reads the status. `clients` returns the open streams; it is called in the thread of the event loop.
+
+    `policy_server` is the admin address of the policy server that runs beside this process, None if there is none.
+    """
+
+    gateway: GatewayState
+    fleet: Fleet
+    store: Store
+    prover: Prover | None
+    clients: Callable[[], Iterable[ClientState]]
+    policy_server: str | None = None
+
+    def as_json(self) -> Mapping[str, Any]:
+        """The status of the gateway as a whole."""
+        return {
+            "gateway": _gateway_as_json(self.gateway),
+            "policy_server": {"admin": self.policy_server},
+            "prover": self.prover.as_json() if self.prover is not None else None,
+            "held": [held_as_json(one) for one in self.store.held()],
+            "envoys": self.fleet.as_json(),
+        }
+
+    def place(self, one: ObjectStatus) -> Place | None:
+        """The place of an object in the YAML. It may parse a file again, so call it outside of the event loop."""
+        written = (problem.place for problem in one.problems if problem.place is not None)
+        return self.gateway.place((one.section, one.name)) or next(written, None)
+
+    def objects(self) -> tuple[ObjectStatus, ...]:
+        """The status of every object, by section and name. Call it in the thread of the event loop."""
+        compiled = self.gateway.compiled
+        if compiled is None:
+            return tuple(_not_served(self.gateway.problems, known=()))
+        sections = compiled.gateway.sections
+        problems, held = _by_object(self.gateway.problems), _held_by_object(self.store.held())
+        clients = [one for one in self.clients() if not one.group]
+        found = []
+        for section, name in _keys(sections):
+            acknowledged, waiting = _nodes(
+                clients, tuple(_resources(section, name, sections, compiled.snapshot))
+            )
+            found.append(
+                ObjectStatus(
+                    section=section,
+                    name=name,
+                    accepted=True,
+                    problems=tuple(problems.get((section, name), ())),
+                    held_back=tuple(held.get((section, name), ())),
+                    acknowledged_by=acknowledged,
+                    waiting_for=waiting,
+                )
+            )
+        return (*found, *_not_served(self.gateway.problems, known=_keys(sections)))
+
+
+def held_as_json(held: Held) -> Mapping[str, Any]:
+    """A resource that is held back, for machines."""
+    return {
+        "type": held.type.name,
+        "name": held.name,
+        "place": held.place or None,
+        "rejected_by": held.node or None,
+        "message": held.message,
+        "served_instead": held.standing,
+        "answers_503": held.closed,
+        "for": held.release or None,
+    }
+
+
+def _gateway_as_json(gateway: GatewayState) -> Mapping[str, Any]:
+    versions = gateway.compiled.snapshot.versions if gateway.compiled else {}
+    return {
+        "folder": gateway.folder,
+        "healthy": gateway.healthy,
+        "served_since": gateway.since or None,
+        "changes": gateway.changes,
+        "versions": {type_.name: version for type_, version in versions.items()},
+        "problems": [str(problem) for problem in gateway.problems],
+        "unreadable": gateway.unreadable or None,
+    }
+
+
+def _keys(sections: Sections) -> Iterator[Key]:
+    for section in fields(Sections):
+        if section.name != "policies":
+            for name in getattr(sections, section.name):
+                yield section.name, name
+
+
+def _by_object(problems: Iterable[Problem]) -> dict[Key, list[Problem]]:
+    found: dict[Key, list[Problem]] = {}
+    for problem in problems:
+        if len(problem.path) > 1:
+            found.setdefault((str(problem.path[0]), str(problem.path[1])), []).append(problem)
+    return found
+
+
+def _not_served(problems: Iterable[Problem], known: Iterable[Key]) -> Iterator[ObjectStatus]:
+    """Objects that are known by their problems only, because they never were in a gateway without errors."""
+    served = frozenset(known)
+    for (section, name), found in _by_object(problems).items():
+        if (section, name) not in served and section != "policies":
+            yield ObjectStatus(section=section, name=name, accepted=False, problems=tuple(found))
+
+
+def _held_by_object(held: Iterable[Held]) -> dict[Key, list[Held]]:
+    found: dict[Key, list[Held]] = {}
+    for one in held:
+        origin = one.origin or names.origin(one.type.name, one.name)
+        if len(origin) > 1:
+            found.setdefault((origin[0], origin[1]), []).append(one)
+    return found
+
+
+def _resources(
+    section: str, name: str, sections: Sections, snapshot: Snapshot
+) -> Iterator[tuple[ResourceType, frozenset[str]]]:
+    """The resources that an object is part of, by type."""
+    if section == "routes":
+        yield ROUTE, frozenset(sections.routes[name].listeners or sections.listeners)
+        return
+    for type_ in _EVERYWHERE.get(section, ()):
+        yield type_, frozenset(snapshot[type_])
+    if section in _EVERYWHERE:
+        return
+    for type_ in snapshot:
+        own = frozenset(one for one in _candidates(section, name) if one in snapshot[type_])
+        yield type_, frozenset(one for one in own if names.origin(type_.name, one) == (section, name))
+
+
+def _candidates(section: str, name: str) -> tuple[str, ...]:
+    """All names that resources of one object can have."""
+    if section == "listeners":
+        return (names.listener(name), names.quic(name), names.client_ca(name))
+    if section == "upstreams":
+        return (names.cluster(name), names.upstream_ca(name))
+    return (names.certificate(name),)
+
+
+def _nodes(
+    clients: Iterable[ClientState], resources: tuple[tuple[ResourceType, frozenset[str]], ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The nodes that have all these resources, and those that have not acknowledged some of them."""
+    acknowledged, waiting = set[str](), set[str]()
+    for client in clients:
+        answers = {client.acknowledged(type_, some) for type_, some in resources}
+        if False in answers:
+            waiting.add(client.node)
+        elif True in answers:
+            acknowledged.add(client.node)
+    return tuple(sorted(acknowledged - waiting)), tuple(sorted(waiting))
