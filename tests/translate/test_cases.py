@@ -1,6 +1,7 @@
 """Golden cases: cases/NAME/in.yaml becomes out.yaml; Envoy accepts it, and a second decoder reads the same.
 
-``make golden`` rewrites them; read the difference before you commit it.
+What every gateway has stands in common/ alone, as common/in.yaml becomes it; see tests/support/golden.py.
+``make golden`` rewrites all of them; read the difference before you commit it.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.support.certificates import authority
 from tests.support.envoy import for_this_envoy
+from tests.support.golden import Common, as_types, dumped
 from tests.support.second_decoder import disagreements
 from tests.support.validate import complaint
 from xds_server.control_plane.compiler import Compiled, Compiler
@@ -25,7 +26,11 @@ from xds_server.translate.readable import decoded, readable
 from xds_server.translate.static import bootstrap
 
 CASES = Path(__file__).with_name("cases")
+COMMON = Path(__file__).with_name("common")
 NAMES = sorted(path.parent.name for path in CASES.glob("*/in.yaml"))
+EACH = pytest.mark.parametrize(
+    "folder", [*(CASES / name for name in NAMES), COMMON], ids=lambda one: one.name
+)
 
 
 class _WithFiles(Folder):
@@ -50,8 +55,7 @@ def _pair(name: str) -> tuple[bytes, bytes]:
     return _pairs.setdefault(name, authority().issue(f"{Path(name).name}.example.com"))
 
 
-def _compiled(name: str) -> Compiled:
-    folder = CASES / name
+def _compiled(folder: Path) -> Compiled:
     return Compiler({}).compile(_WithFiles(folder, {"in.yaml": (folder / "in.yaml").read_bytes()}))
 
 
@@ -59,35 +63,59 @@ LISTENERS = ("listeners", "tls", "errors")
 """Cases that show their listeners: in the others these would only repeat the chain of filters."""
 
 
-def _golden(name: str, compiled: Compiled) -> str:
-    snapshot = compiled.snapshot
-    types = {
-        type_.name: {key: readable(type_, one) for key, one in snapshot[type_].items()} for type_ in snapshot
-    }
-    types["secret"] = {key: sorted(value) for key, value in types["secret"].items()}  # type: ignore[misc]
-    if name not in LISTENERS:
-        del types["listener"]
-        types.pop("extension_config", None)
-    return yaml.safe_dump({key: value for key, value in types.items() if value}, width=110, sort_keys=True)
+def _golden(name: str, compiled: Compiled, common: Common) -> str:
+    hidden = () if name in LISTENERS else ("listener", "extension_config")
+    types = {type_: found for type_, found in as_types(compiled.snapshot).items() if type_ not in hidden}
+    return dumped(common.referring(types))
+
+
+@pytest.fixture(scope="module")
+def common() -> Common:
+    return Common(as_types(_compiled(COMMON).snapshot))
+
+
+def test_what_every_gateway_has_is_golden(common: Common, request: pytest.FixtureRequest) -> None:
+    found = common.files()
+    if request.config.getoption("--update-golden"):
+        for file in COMMON.glob("*.yaml"):
+            if file.name != "in.yaml":
+                file.unlink()
+        for name, text in found.items():
+            (COMMON / f"{name}.yaml").write_text(text)
+    golden = {file.stem: file.read_text() for file in COMMON.glob("*.yaml") if file.name != "in.yaml"}
+    assert found == golden, "look at the difference; make golden rewrites it"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_translation_is_the_golden_one(name: str, request: pytest.FixtureRequest) -> None:
+def test_the_translation_is_the_golden_one(name: str, common: Common, request: pytest.FixtureRequest) -> None:
     golden = CASES / name / "out.yaml"
-    found = _golden(name, _compiled(name))
+    found = _golden(name, _compiled(CASES / name), common)
     if request.config.getoption("--update-golden"):
         golden.write_text(found)
     assert found == golden.read_text(), "look at the difference; make golden rewrites it"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_envoy_accepts_the_golden_translation(name: str) -> None:
-    assert complaint(bootstrap(for_this_envoy(_compiled(name).snapshot))) is None
+def test_a_common_part_that_differs_in_anything_stands_in_full(common: Common) -> None:
+    types = as_types(_compiled(COMMON).snapshot)
+    manager = types["listener"]["http"]["filter_chains"][0]["filters"][0]["typed_config"]
+    assert dumped(common.referring(manager["local_reply_config"])) == "mappers: !common 'local_replies'\n"
+    mappers = manager["local_reply_config"]["mappers"]
+    mappers[5]["status_code"] += 1
+    lines = dumped(common.referring(mappers)).splitlines()
+    assert sum(line.startswith("- !common") for line in lines) == len(mappers) - 1
+    assert f"  status_code: {mappers[5]['status_code']}" in lines
+    swapped = [mappers[1], mappers[0], *mappers[2:]]
+    assert dumped(common.referring(swapped)) != dumped(common.referring(mappers))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_second_decoder_reads_the_same(name: str) -> None:
-    snapshot = _compiled(name).snapshot
+@EACH
+def test_envoy_accepts_the_golden_translation(folder: Path) -> None:
+    assert complaint(bootstrap(for_this_envoy(_compiled(folder).snapshot))) is None
+
+
+@EACH
+def test_a_second_decoder_reads_the_same(folder: Path) -> None:
+    snapshot = _compiled(folder).snapshot
     for type_ in snapshot:
         if type_.message.startswith("envoy."):
             for resource in snapshot[type_].values():
@@ -107,7 +135,7 @@ def test_a_condition_is_only_where_envoy_evaluates_it() -> None:
     """RBAC has two fields for a condition; Envoy ignores `checked_condition`, so that it would refuse nobody."""
     conditions = 0
     for name in NAMES:
-        snapshot = _compiled(name).snapshot
+        snapshot = _compiled(CASES / name).snapshot
         for type_ in snapshot:
             text = json.dumps([readable(type_, one) for one in snapshot[type_].values()])
             assert "checked_condition" not in text
@@ -129,7 +157,7 @@ def test_translating_again_after_another_gateway_gives_the_same_bytes(name: str)
 def test_expressions_that_no_user_wrote_are_small_enough_for_an_envoy_with_a_bootstrap_of_its_own() -> None:
     found: set[str] = set()
     for name in NAMES:
-        snapshot = _compiled(name).snapshot
+        snapshot = _compiled(CASES / name).snapshot
         for type_ in (LISTENER, CLUSTER, EXTENSION_CONFIG):
             for one in snapshot[type_].values():
                 text = json.dumps(readable(type_, one))
