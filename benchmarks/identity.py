@@ -11,7 +11,9 @@ import httpx
 
 from benchmarks.load import Measured, get, measure
 from tests.support import tokens
-from tests.support.gateway import Gateway, compiled, free_port, write
+from tests.support.folder import compiled, write
+from tests.support.gateway import Gateway
+from tests.support.ports import free_port
 
 CONSUMERS = 10_000
 ROUNDS = 3

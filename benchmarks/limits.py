@@ -28,7 +28,8 @@ from filters.rate_limit.server.service import RateLimits, microseconds
 from filters.rate_limit.stores.owner_client import OwnerStore
 from filters.rate_limit.stores.redis import RedisStore, connect
 from protos import limits_pb2
-from tests.support.gateway import Gateway, write
+from tests.support.folder import write
+from tests.support.gateway import Gateway
 from tests.support.owner import OwnerProcess
 from tests.support.policy_server import Stack
 from tests.support.ports import free_port

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.gateway import write
+from tests.support.folder import write
 from tests.support.policy_server import PolicyServerProcess
 from tests.support.ports import free_port
 from tests.support.running import ROOT, Running

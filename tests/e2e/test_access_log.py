@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.backend import Backend
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateways
+from tests.support.ports import free_port
 
 YAML = """
 listeners:
-  loud: {{port: {port}, address: 127.0.0.1, access_log: true}}
-  quiet: {{port: {quiet}, address: 127.0.0.1}}
+  loud: {port: $port, address: 127.0.0.1, access_log: true}
+  quiet: {port: $quiet, address: 127.0.0.1}
 upstreams:
-  echo: {{endpoints: ["{echo}"]}}
-  none: {{endpoints: []}}
+  echo: {endpoints: ["$echo"]}
+  none: {endpoints: []}
 routes:
-  echo: {{path: /echo, upstream: echo}}
-  none: {{path: /none, upstream: none}}
+  echo: {path: /echo, upstream: echo}
+  none: {path: /none, upstream: none}
 """
 
 
@@ -29,16 +30,15 @@ def _lines(log: Path) -> dict[str, dict[str, Any]]:
     return {line["path"]: line for line in lines}
 
 
-def test_every_request_leaves_a_line(tmp_path: Path) -> None:
-    port, quiet = free_port(), free_port()
-    with Backend("echo") as echo:
-        yaml = YAML.format(port=port, quiet=quiet, echo=echo.address)
-        with Gateway(write(tmp_path / "gateway", gateway=yaml), tmp_path) as gateway:
-            seen = gateway.request("POST", "/echo?a=1", content=b"body", headers={"x-tab": "1"}).json()
-            problem = gateway.get("/none").json()
-            gateway.get('/"nowhere"')
-            with gateway.client() as client:
-                client.get(f"http://127.0.0.1:{quiet}/quiet")
+def test_every_request_leaves_a_line(tmp_path: Path, backend: Backend) -> None:
+    quiet = free_port()
+    with Gateways(tmp_path) as gateways:
+        gateway = gateways.start(YAML, quiet=quiet, echo=backend.address)
+        seen = gateway.request("POST", "/echo?a=1", content=b"body", headers={"x-tab": "1"}).json()
+        problem = gateway.get("/none").json()
+        gateway.get('/"nowhere"')
+        with gateway.client() as client:
+            client.get(f"http://127.0.0.1:{quiet}/quiet")
     # Envoy writes what it still holds when it ends.
     lines = _lines(gateway.envoy.log)
     assert set(lines) == {"/echo?a=1", "/none", "/%22nowhere%22"}
@@ -49,13 +49,13 @@ def test_every_request_leaves_a_line(tmp_path: Path) -> None:
         "status": 200,
         "route": "echo",
         "upstream": "echo",
-        "endpoint": echo.address,
+        "endpoint": backend.address,
     }
     expected |= {
         "bytes_received": 4,
         "client": "127.0.0.1",
         "protocol": "HTTP/1.1",
-        "host": f"127.0.0.1:{port}",
+        "host": f"127.0.0.1:{gateway.port}",
     }
     assert {key: echoed[key] for key in expected} == expected
     assert "reason" not in echoed

@@ -13,57 +13,58 @@ import websockets.asyncio.client
 import websockets.asyncio.server
 
 from tests.support.backend import Backend
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
+from tests.support.ports import free_port
 from tests.support.wait import wait_for
 
 YAML = """
-listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
+listeners: {http: {port: $port, address: 127.0.0.1}}
 upstreams:
-  one: {{endpoints: ["{one}"]}}
-  two: {{endpoints: ["{two}"]}}
-  pair: {{endpoints: ["{one}", "{two}"], load_balancing: round_robin}}
-  ring: {{endpoints: ["{one}", "{two}"], load_balancing: ring_hash}}
-  named: {{endpoints: ["localhost:{one_port}"], dns_family: v4}}
-  half: {{endpoints: ["127.0.0.1:{dead}", "{two}"], load_balancing: round_robin}}
-  socket: {{endpoints: ["127.0.0.1:{ws}"]}}
+  one: {endpoints: ["$one"]}
+  two: {endpoints: ["$two"]}
+  pair: {endpoints: ["$one", "$two"], load_balancing: round_robin}
+  ring: {endpoints: ["$one", "$two"], load_balancing: ring_hash}
+  named: {endpoints: ["localhost:$one_port"], dns_family: v4}
+  half: {endpoints: ["127.0.0.1:$dead", "$two"], load_balancing: round_robin}
+  socket: {endpoints: ["127.0.0.1:$ws"]}
 routes:
-  prefix: {{path: /api/users/*, upstream: one, rewrite: {{path: /v1/*}}}}
-  to-root: {{path: /root/*, upstream: one, rewrite: {{path: /*}}}}
-  template: {{path: "/users/{{id}}/orders/{{order}}", upstream: one, rewrite: {{path: "/o/{{order}}/of/{{id}}"}}}}
-  regex: {{path: "/re/*", upstream: one, rewrite: {{regex: "^/re/(\\\\d+)", substitution: "/n/\\\\1"}}}}
-  named-group: {{path: '~^/t/(?P<tenant>[a-z]+)/x$', upstream: one, rewrite: {{path: "/tenants/{{tenant}}"}}}}
-  host: {{path: /host, upstream: one, rewrite: {{host: internal.example.com}}}}
-  auto-host: {{path: /auto-host, upstream: named, rewrite: {{host: auto}}}}
-  split: {{path: /split, split: {{one: 75, two: 25}}}}
-  all-in-one: {{path: /all-in-one, split: {{one: 100, two: 0}}}}
-  mirror: {{path: /mirror/*, upstream: one, mirror: two}}
-  url: {{path: /docs, redirect: {{to: "https://docs.example.com/x?y=1", status: 301}}}}
-  keep: {{path: /old/*, redirect: {{path: /new/*, status: 308}}}}
-  to-top: {{path: /top/*, redirect: {{path: /*}}}}
-  other-site: {{path: /site/*, redirect: {{to: "https://other.example.com/*"}}}}
-  named: {{path: "/t/{{tenant}}/of/{{id}}", redirect: {{path: "/{{id}}/by/{{tenant}}", status: 307}}}}
-  secure: {{path: /secure, redirect: {{scheme: https, port: 8443, strip_query: true}}}}
-  https: {{path: /to-https/*, redirect: {{scheme: https}}}}
-  https-path: {{path: /to-https-path, redirect: {{scheme: https, path: /new, status: 308}}}}
-  https-host: {{path: /to-https-host, redirect: {{scheme: https, host: b.example.com}}}}
-  text: {{path: /ping, respond: {{body: pong, headers: {{x-share: "100%"}}}}}}
-  json: {{path: /json, respond: {{status: 201, body: {{a: 1, b: [true, null], c: "50%"}}}}}}
-  empty: {{path: /empty, respond: {{status: 204}}}}
-  slow: {{path: /slow, upstream: one, timeout: 200ms}}
-  idle: {{path: /idle, upstream: one, timeout: 0s, idle_timeout: 200ms}}
-  retried: {{path: /retried, upstream: half, retry: {{attempts: 3, on: [connect-failure], backoff: 1ms}}}}
-  by-status: {{path: /by-status, upstream: one, retry: {{attempts: 2, on: ["503"], backoff: 1ms}}}}
-  per-try: {{path: /per-try, upstream: one, timeout: 20s, retry: {{attempts: 1, on: [5xx], per_try_timeout: 200ms}}}}
-  hedged: {{path: /hedged, upstream: pair, timeout: 20s, hedge: {{}}, retry: {{attempts: 1, on: [5xx], per_try_timeout: 300ms}}}}
-  cookie: {{path: /cookie, upstream: pair, session_affinity: {{cookie: node}}}}
-  by-header: {{path: /by-header, upstream: ring, session_affinity: {{header: x-user}}}}
-  by-query: {{path: /by-query, upstream: ring, session_affinity: {{query: user}}}}
-  by-address: {{path: /by-address, upstream: ring, session_affinity: {{client_address: true}}}}
-  small: {{path: /small, upstream: one, max_body: 1KiB}}
-  websocket: {{path: /ws, upstream: socket, websocket: true, timeout: 1s}}
-  both: {{path: /both, upstream: one, websocket: true, max_body: 1KiB}}
-  limited-websocket: {{path: /limited-ws, upstream: socket, websocket: true, max_body: 1KiB}}
-  no-websocket: {{path: /no-ws, upstream: socket}}
+  prefix: {path: /api/users/*, upstream: one, rewrite: {path: /v1/*}}
+  to-root: {path: /root/*, upstream: one, rewrite: {path: /*}}
+  template: {path: "/users/{id}/orders/{order}", upstream: one, rewrite: {path: "/o/{order}/of/{id}"}}
+  regex: {path: "/re/*", upstream: one, rewrite: {regex: "^/re/(\\\\d+)", substitution: "/n/\\\\1"}}
+  named-group: {path: '~^/t/(?P<tenant>[a-z]+)/x$$', upstream: one, rewrite: {path: "/tenants/{tenant}"}}
+  host: {path: /host, upstream: one, rewrite: {host: internal.example.com}}
+  auto-host: {path: /auto-host, upstream: named, rewrite: {host: auto}}
+  split: {path: /split, split: {one: 75, two: 25}}
+  all-in-one: {path: /all-in-one, split: {one: 100, two: 0}}
+  mirror: {path: /mirror/*, upstream: one, mirror: two}
+  url: {path: /docs, redirect: {to: "https://docs.example.com/x?y=1", status: 301}}
+  keep: {path: /old/*, redirect: {path: /new/*, status: 308}}
+  to-top: {path: /top/*, redirect: {path: /*}}
+  other-site: {path: /site/*, redirect: {to: "https://other.example.com/*"}}
+  named: {path: "/t/{tenant}/of/{id}", redirect: {path: "/{id}/by/{tenant}", status: 307}}
+  secure: {path: /secure, redirect: {scheme: https, port: 8443, strip_query: true}}
+  https: {path: /to-https/*, redirect: {scheme: https}}
+  https-path: {path: /to-https-path, redirect: {scheme: https, path: /new, status: 308}}
+  https-host: {path: /to-https-host, redirect: {scheme: https, host: b.example.com}}
+  text: {path: /ping, respond: {body: pong, headers: {x-share: "100%"}}}
+  json: {path: /json, respond: {status: 201, body: {a: 1, b: [true, null], c: "50%"}}}
+  empty: {path: /empty, respond: {status: 204}}
+  slow: {path: /slow, upstream: one, timeout: 200ms}
+  idle: {path: /idle, upstream: one, timeout: 0s, idle_timeout: 200ms}
+  retried: {path: /retried, upstream: half, retry: {attempts: 3, on: [connect-failure], backoff: 1ms}}
+  by-status: {path: /by-status, upstream: one, retry: {attempts: 2, on: ["503"], backoff: 1ms}}
+  per-try: {path: /per-try, upstream: one, timeout: 20s, retry: {attempts: 1, on: [5xx], per_try_timeout: 200ms}}
+  hedged: {path: /hedged, upstream: pair, timeout: 20s, hedge: {}, retry: {attempts: 1, on: [5xx], per_try_timeout: 300ms}}
+  cookie: {path: /cookie, upstream: pair, session_affinity: {cookie: node}}
+  by-header: {path: /by-header, upstream: ring, session_affinity: {header: x-user}}
+  by-query: {path: /by-query, upstream: ring, session_affinity: {query: user}}
+  by-address: {path: /by-address, upstream: ring, session_affinity: {client_address: true}}
+  small: {path: /small, upstream: one, max_body: 1KiB}
+  websocket: {path: /ws, upstream: socket, websocket: true, timeout: 1s}
+  both: {path: /both, upstream: one, websocket: true, max_body: 1KiB}
+  limited-websocket: {path: /limited-ws, upstream: socket, websocket: true, max_body: 1KiB}
+  no-websocket: {path: /no-ws, upstream: socket}
 """
 
 
@@ -111,19 +112,11 @@ def two() -> Iterator[Backend]:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, one: Backend, two: Backend) -> Iterator[Gateway]:
-    logs = tmp_path_factory.mktemp("actions")
+def gateway(gateways: Gateways, one: Backend, two: Backend) -> Iterator[Gateway]:
     with Echo() as echo:
-        yaml = YAML.format(
-            port=free_port(),
-            one=one.address,
-            two=two.address,
-            one_port=one.port,
-            ws=echo.port,
-            dead=free_port(),
+        yield gateways.start(
+            YAML, one=one.address, two=two.address, one_port=one.port, ws=echo.port, dead=free_port()
         )
-        with Gateway(write(logs / "gateway", gateway=yaml), logs) as gateway:
-            yield gateway
 
 
 @pytest.fixture(autouse=True)

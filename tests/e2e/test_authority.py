@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
+from tests.support.ports import free_port
 
 YAML = """
 listeners:
-  exact: {{port: {exact}, address: 127.0.0.1}}
-  wildcard: {{port: {wildcard}, address: 127.0.0.1}}
-  open: {{port: {open}, address: 127.0.0.1}}
-  moved: {{port: {moved}, address: 127.0.0.1, redirect_to_https: true}}
+  exact: {port: $exact, address: 127.0.0.1}
+  wildcard: {port: $wildcard, address: 127.0.0.1}
+  open: {port: $open, address: 127.0.0.1}
+  moved: {port: $moved, address: 127.0.0.1, redirect_to_https: true}
 routes:
-  exact: {{hosts: [api.example.com], listeners: [exact], respond: {{body: exact}}}}
-  admin: {{hosts: [api.example.com], listeners: [open], respond: {{body: admin}}}}
-  open: {{listeners: [open], respond: {{body: open}}}}
-  wildcard: {{hosts: ["*.example.com"], listeners: [wildcard], respond: {{body: wildcard}}}}
+  exact: {hosts: [api.example.com], listeners: [exact], respond: {body: exact}}
+  admin: {hosts: [api.example.com], listeners: [open], respond: {body: admin}}
+  open: {listeners: [open], respond: {body: open}}
+  wildcard: {hosts: ["*.example.com"], listeners: [wildcard], respond: {body: wildcard}}
 """
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    logs = tmp_path_factory.mktemp("authority")
-    text = YAML.format(exact=free_port(), wildcard=free_port(), moved=free_port(), open=free_port())
-    with Gateway(write(logs / "gateway", gateway=text), logs) as gateway:
-        yield gateway
+def gateway(gateways: Gateways) -> Gateway:
+    return gateways.start(YAML, exact=free_port(), wildcard=free_port(), moved=free_port(), open=free_port())
 
 
 def _status(gateway: Gateway, listener: str, *hosts: str) -> int:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.support import tokens
 from tests.support.backend import Backend
@@ -37,34 +35,32 @@ STATES: dict[str, dict[str, str]] = {
 }
 
 
-def write(stack: Stack, echo: str, state: str) -> None:
-    routes = "".join(
+YAML = """
+listeners: {http: {port: $port}}
+upstreams: {echo: {endpoints: [$echo]}}
+$providers$consumers
+routes:
+$routes"""
+
+
+def routes(state: str) -> str:
+    return "".join(
         f"  {name}: {{path: /{name}, upstream: echo, policies: {{{policies}}},"
         f" response_headers: {{set: {{x-state: {state}}}}}}}\n"
         for name, policies in STATES[state].items()
     )
-    (stack.folder / "gateway.yaml").write_text(f"""
-listeners: {{http: {{port: {stack.listener}}}}}
-upstreams: {{echo: {{endpoints: [{echo}]}}}}
-{PROVIDERS}{CONSUMERS}
-routes:
-{routes}""")
 
 
-@pytest.fixture
-def echo() -> Iterator[Backend]:
-    with Backend("echo") as running:
-        yield running
-
-
-def test_nobody_is_refused_who_may_pass_before_and_after(tmp_path: Path, echo: Backend) -> None:
-    (tmp_path / "jwks.json").write_text(tokens.jwks())
-    (tmp_path / "policies").mkdir()
-    for name in STATES:
-        source = "from filters.ext_authz import allow\ndef check(r): return allow()\n"
-        (tmp_path / "policies" / f"{name}.py").write_text(source)
+def test_nobody_is_refused_who_may_pass_before_and_after(tmp_path: Path, backend: Backend) -> None:
+    source = "from filters.ext_authz import allow\ndef check(r): return allow()\n"
+    files = {"jwks.json": tokens.jwks(), **{f"policies/{name}.py": source for name in STATES}}
     stack = Stack(tmp_path)
-    write(stack, echo.address, "first")
+
+    def write(state: str) -> None:
+        given = {"providers": PROVIDERS, "consumers": CONSUMERS, "routes": routes(state)}
+        stack.write(YAML, files, echo=backend.address, **given)
+
+    write("first")
     headers = {"authorization": f"Bearer {tokens.token()}", "x-token": partner(), "x-api-key": ACME}
     done, seen = threading.Event(), Counter[tuple[str, int, str, str]]()
 
@@ -85,7 +81,7 @@ def test_nobody_is_refused_who_may_pass_before_and_after(tmp_path: Path, echo: B
         asking = [pool.submit(ask, [path]) for path in STATES["first"]]
         try:
             for state in ("second", "first") * 3:
-                write(stack, echo.address, state)
+                write(state)
                 stack.publish()
                 wait_for(lambda state=state: all_in(state), f"the {state} state")
         finally:

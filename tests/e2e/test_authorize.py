@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
 from tests.support import tokens
 from tests.support.authorize_cases import AUTHORIZE_CASES, AUTHORIZE_ROUTES
 from tests.support.backend import Backend
-from tests.support.gateway import Gateway, write
+from tests.support.gateway import Gateway, Gateways
 from tests.support.identity_cases import CONSUMERS, PROVIDERS, Case
 from tests.support.identity_requests import expect, send
-from tests.support.ports import free_port
+
+YAML = """
+listeners: {http: {port: $port}}
+upstreams: {echo: {endpoints: [$echo]}}
+$providers$consumers
+routes:$routes
+"""
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("authorize")
-    (folder / "jwks.json").write_text(tokens.jwks())
-    with Backend("echo") as echo:
-        text = f"""
-listeners: {{http: {{port: {free_port()}}}}}
-upstreams: {{echo: {{endpoints: [{echo.address}]}}}}
-{PROVIDERS}{CONSUMERS}
-routes:{AUTHORIZE_ROUTES}
-"""
-        with Gateway(write(folder, gateway=text), folder) as running:
-            yield running
+def gateway(gateways: Gateways, backend: Backend) -> Gateway:
+    return gateways.start(
+        YAML,
+        files={"jwks.json": tokens.jwks()},
+        echo=backend.address,
+        providers=PROVIDERS,
+        consumers=CONSUMERS,
+        routes=AUTHORIZE_ROUTES,
+    )
 
 
 @pytest.mark.parametrize("case", AUTHORIZE_CASES, ids=lambda case: case.name)

@@ -20,7 +20,8 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from tests.support.certificates import Authority
 from tests.support.envoy import Envoy
-from tests.support.gateway import compiled, free_port, write
+from tests.support.folder import compiled, filled, write
+from tests.support.ports import free_port
 from tests.support.wait import wait_for
 from xds_server.control_plane.compiler import Compiled
 from xds_server.control_plane.prover import PROVING, Prover, proving_envoy
@@ -37,17 +38,17 @@ from xds_server.translate.stand_ins import stand_in
 
 YAML = """
 secrets:
-  a: {{certificate: {{file: a.crt}}, private_key: {{file: a.key}}}}
-  b: {{certificate: {{file: b.crt}}, private_key: {{file: b.key}}}}
+  a: {certificate: {file: a.crt}, private_key: {file: a.key}}
+  b: {certificate: {file: b.crt}, private_key: {file: b.key}}
 listeners:
-  both: {{port: {both}, address: 127.0.0.1, tls: {{certificates: [a, b]}}}}
-  only-a: {{port: {only_a}, address: 127.0.0.1, tls: {{certificates: [a]}}}}
-  only-b: {{port: {only_b}, address: 127.0.0.1, tls: {{certificates: [b]}}}}
+  both: {port: $both, address: 127.0.0.1, tls: {certificates: [a, b]}}
+  only-a: {port: $only_a, address: 127.0.0.1, tls: {certificates: [a]}}
+  only-b: {port: $only_b, address: 127.0.0.1, tls: {certificates: [b]}}
   mutual:
-    port: {mutual}
+    port: $mutual
     address: 127.0.0.1
-    tls: {{certificates: [b], client_certificate: {{ca: {{file: ca.crt}}}}}}
-routes: {{ping: {{path: /ping, respond: {{body: pong}}}}}}
+    tls: {certificates: [b], client_certificate: {ca: {file: ca.crt}}}
+routes: {ping: {path: /ping, respond: {body: pong}}}
 """
 PORTS = ("both", "only_a", "only_b", "mutual")
 
@@ -73,7 +74,7 @@ class Stack:
 
     def issue(self, name: str) -> None:
         """Write a new certificate and key."""
-        folder = write(self.folder / "gateway", gateway=YAML.format(**self.ports))
+        folder = write(self.folder / "gateway", gateway=filled(YAML, **self.ports))
         certificate, key = self.authority.issue(f"{name}.test")
         (folder / f"{name}.crt").write_bytes(certificate)
         (folder / f"{name}.key").write_bytes(key)

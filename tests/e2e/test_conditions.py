@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from hashlib import sha256
-from pathlib import Path
 
 import pytest
 
 from tests.support.backend import Backend
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
+from tests.support.identity_cases import sha256
 
 KEY = {"x-api-key": "secret-of-acme"}
 
@@ -87,32 +85,27 @@ CASES = (
 )
 
 
+YAML = """
+listeners: {http: {port: $port, address: 127.0.0.1}}
+upstreams: {echo: {endpoints: [$echo]}}
+plans: {free: {}, pro: {}}
+consumers: {acme: {plan: free, api_keys: [{sha256: $digest}]}}
+routes: $routes
+"""
+
+
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder: Path = tmp_path_factory.mktemp("conditions")
-    with Backend("echo") as echo:
-        routes = {
-            f"r{number}": {
-                "path": f"/{number}",
-                "upstream": "echo",
-                "policies": {"api_key": {"optional": True}, "authorize": {"when": case.when}},
-            }
-            for number, case in enumerate(CASES)
+def gateway(gateways: Gateways, backend: Backend) -> Gateway:
+    routes = {
+        f"r{number}": {
+            "path": f"/{number}",
+            "upstream": "echo",
+            "policies": {"api_key": {"optional": True}, "authorize": {"when": case.when}},
         }
-        text = {
-            "listeners": {"http": {"port": free_port(), "address": "127.0.0.1"}},
-            "upstreams": {"echo": {"endpoints": [echo.address]}},
-            "plans": {"free": {}, "pro": {}},
-            "consumers": {
-                "acme": {
-                    "api_keys": [{"sha256": sha256(KEY["x-api-key"].encode()).hexdigest()}],
-                    "plan": "free",
-                }
-            },
-            "routes": routes,
-        }
-        with Gateway(write(folder, gateway=json.dumps(text)), folder) as running:
-            yield running
+        for number, case in enumerate(CASES)
+    }
+    digest = sha256(KEY["x-api-key"])
+    return gateways.start(YAML, echo=backend.address, digest=digest, routes=json.dumps(routes))
 
 
 @pytest.mark.parametrize("number", range(len(CASES)))

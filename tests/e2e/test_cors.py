@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
 from tests.support.backend import Backend
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
+from tests.support.ports import free_port
 
 SHOP, FOREIGN = "https://shop.test", "https://evil.test"
 YAML = """
 listeners:
-  every: {{port: {port}, address: 127.0.0.1}}
-  exact: {{port: {exact}, address: 127.0.0.1}}
-upstreams: {{echo: {{endpoints: ["{echo}"]}}, dead: {{endpoints: ["127.0.0.1:1"]}}}}
-consumers: {{acme: {{api_keys: [{{sha256: "{key}"}}]}}}}
+  every: {port: $port, address: 127.0.0.1}
+  exact: {port: $exact, address: 127.0.0.1}
+upstreams: {echo: {endpoints: ["$echo"]}, dead: {endpoints: ["127.0.0.1:1"]}}
+consumers: {acme: {api_keys: [{sha256: "$key"}]}}
 policies:
-  cors: {{allow_origins: ["https://shop.test"], expose_headers: [x-total], allow_credentials: true, max_age: 1h}}
+  cors: {allow_origins: ["https://shop.test"], expose_headers: [x-total], allow_credentials: true, max_age: 1h}
 routes:
-  forward: {{path: /forward, upstream: echo}}
-  own: {{path: /own, respond: {{body: own}}}}
-  moved: {{path: /moved, redirect: {{to: /own}}}}
-  dead: {{path: /dead, upstream: dead}}
-  reading: {{path: /reading, methods: [GET], upstream: echo}}
-  own-reading: {{path: /own-reading, methods: [GET], respond: {{body: own}}}}
-  checked: {{path: /checked, upstream: echo, policies: {{validate: {{required_headers: [x-tenant]}}}}}}
-  denied: {{path: /denied, upstream: echo, policies: {{ip_access: {{deny: [127.0.0.1]}}}}}}
-  secret: {{path: /secret, upstream: echo, policies: {{api_key: true}}}}
-  limited: {{path: /limited, upstream: echo, policies: {{rate_limit: {{requests: 1, per: hour, by: ip, scope: local}}}}}}
-  without: {{path: /without, upstream: echo, policies: {{cors: off}}}}
-  all: {{path: /all, upstream: echo, policies: {{cors: {{allow_origins: ["*"], allow_methods: ["*"], allow_headers: ["*"]}}}}}}
+  forward: {path: /forward, upstream: echo}
+  own: {path: /own, respond: {body: own}}
+  moved: {path: /moved, redirect: {to: /own}}
+  dead: {path: /dead, upstream: dead}
+  reading: {path: /reading, methods: [GET], upstream: echo}
+  own-reading: {path: /own-reading, methods: [GET], respond: {body: own}}
+  checked: {path: /checked, upstream: echo, policies: {validate: {required_headers: [x-tenant]}}}
+  denied: {path: /denied, upstream: echo, policies: {ip_access: {deny: [127.0.0.1]}}}
+  secret: {path: /secret, upstream: echo, policies: {api_key: true}}
+  limited: {path: /limited, upstream: echo, policies: {rate_limit: {requests: 1, per: hour, by: ip, scope: local}}}
+  without: {path: /without, upstream: echo, policies: {cors: off}}
+  all: {path: /all, upstream: echo, policies: {cors: {allow_origins: ["*"], allow_methods: ["*"], allow_headers: ["*"]}}}
   many:
     path: /many
     upstream: echo
@@ -39,28 +38,19 @@ routes:
       cors:
         allow_origins: ["https://*.shop.test", "https://*.port.test:8443", "http://local.test:3000", "capacitor://localhost",
           "ionic://localhost", "chrome-extension://abcdefghijklmnop", "http://[::1]:3000", "null"]
-  web: {{path: /web, upstream: echo, policies: {{grpc_web: true, cors: {{allow_origins: ["https://shop.test"], allow_headers: [X-User-Agent, x-own]}}}}}}
-  two-get: {{path: /two, methods: [GET], upstream: echo, policies: {{cors: {{allow_origins: ["https://a.test"]}}}}}}
-  two-post: {{path: /two, methods: [POST, PUT], upstream: echo, policies: {{cors: {{allow_origins: ["https://b.test"]}}}}}}
-  two-rest: {{path: /two/*, upstream: echo, policies: {{cors: {{allow_origins: ["https://c.test"]}}}}}}
-  both-a: {{path: /both, methods: [GET, OPTIONS], upstream: echo, policies: {{cors: {{allow_origins: ["https://a.test"]}}}}}}
-  both-b: {{path: /both, methods: [POST], upstream: echo, policies: {{cors: {{allow_origins: ["https://b.test"]}}}}}}
-  host: {{path: /host, hosts: [api.test], listeners: [exact], respond: {{body: host}}}}
+  web: {path: /web, upstream: echo, policies: {grpc_web: true, cors: {allow_origins: ["https://shop.test"], allow_headers: [X-User-Agent, x-own]}}}
+  two-get: {path: /two, methods: [GET], upstream: echo, policies: {cors: {allow_origins: ["https://a.test"]}}}
+  two-post: {path: /two, methods: [POST, PUT], upstream: echo, policies: {cors: {allow_origins: ["https://b.test"]}}}
+  two-rest: {path: /two/*, upstream: echo, policies: {cors: {allow_origins: ["https://c.test"]}}}
+  both-a: {path: /both, methods: [GET, OPTIONS], upstream: echo, policies: {cors: {allow_origins: ["https://a.test"]}}}
+  both-b: {path: /both, methods: [POST], upstream: echo, policies: {cors: {allow_origins: ["https://b.test"]}}}
+  host: {path: /host, hosts: [api.test], listeners: [exact], respond: {body: host}}
 """
 
 
 @pytest.fixture(scope="module")
-def echo() -> Iterator[Backend]:
-    with Backend("echo") as echo:
-        yield echo
-
-
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, echo: Backend) -> Iterator[Gateway]:
-    logs = tmp_path_factory.mktemp("cors")
-    text = YAML.format(port=free_port(), exact=free_port(), echo=echo.address, key="a" * 64)
-    with Gateway(write(logs / "gateway", gateway=text), logs) as gateway:
-        yield gateway
+def gateway(gateways: Gateways, backend: Backend) -> Gateway:
+    return gateways.start(YAML, exact=free_port(), echo=backend.address, key="a" * 64)
 
 
 def _preflight(gateway: Gateway, path: str, origin: str, method: str = "GET", **more: str) -> httpx.Response:
@@ -115,8 +105,8 @@ def test_a_cache_keeps_answers_for_others_apart(
 
 
 @pytest.mark.parametrize("path", [path for _, path, _ in ANSWERS[:10]])
-def test_a_preflight_of_an_allowed_page_is_answered(gateway: Gateway, echo: Backend, path: str) -> None:
-    echo.seen.clear()
+def test_a_preflight_of_an_allowed_page_is_answered(gateway: Gateway, backend: Backend, path: str) -> None:
+    backend.seen.clear()
     answer = _preflight(gateway, path, SHOP, access_control_request_headers="x-api-key")
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == SHOP
@@ -125,17 +115,17 @@ def test_a_preflight_of_an_allowed_page_is_answered(gateway: Gateway, echo: Back
     assert "x-api-key" in answer.headers["access-control-allow-headers"].split(", ")
     assert answer.headers["access-control-max-age"] == "3600"
     assert answer.headers["vary"] == "Origin"
-    assert echo.seen == []
+    assert backend.seen == []
 
 
 @pytest.mark.parametrize("path", [path for _, path, _ in ANSWERS[:10]])
-def test_a_preflight_of_a_foreign_page_goes_no_further(gateway: Gateway, echo: Backend, path: str) -> None:
-    echo.seen.clear()
+def test_a_preflight_of_a_foreign_page_goes_no_further(gateway: Gateway, backend: Backend, path: str) -> None:
+    backend.seen.clear()
     answer = _preflight(gateway, path, FOREIGN)
     assert (answer.status_code, answer.headers["x-gateway-reason"]) == (403, "cors_denied")
     assert not [name for name in answer.headers if name.startswith("access-control-")]
     assert answer.headers["vary"] == "Origin"
-    assert echo.seen == []
+    assert backend.seen == []
 
 
 @pytest.mark.parametrize(
@@ -190,11 +180,11 @@ def test_preflights_cost_no_limit(gateway: Gateway) -> None:
     assert _readable(limited)
 
 
-def test_without_cors_nothing_is_said_and_preflights_go_on(gateway: Gateway, echo: Backend) -> None:
-    echo.seen.clear()
+def test_without_cors_nothing_is_said_and_preflights_go_on(gateway: Gateway, backend: Backend) -> None:
+    backend.seen.clear()
     answer = _preflight(gateway, "/without", FOREIGN)
     assert answer.status_code == 200
-    assert len(echo.seen) == 1
+    assert len(backend.seen) == 1
     assert not {"vary", "access-control-allow-origin"} & set(answer.headers)
 
 
@@ -242,13 +232,13 @@ def test_origins(gateway: Gateway, origin: str, allowed: bool) -> None:
     assert _preflight(gateway, "/many", origin).status_code == (200 if allowed else 403)
 
 
-def test_the_upstream_does_not_allow_what_the_gateway_does_not(gateway: Gateway, echo: Backend) -> None:
-    echo.headers = {"access-control-allow-origin": "*", "vary": "Accept, origin"}
+def test_the_upstream_does_not_allow_what_the_gateway_does_not(gateway: Gateway, backend: Backend) -> None:
+    backend.headers = {"access-control-allow-origin": "*", "vary": "Accept, origin"}
     try:
         allowed = gateway.get("/forward", headers={"origin": SHOP})
         foreign = gateway.get("/forward", headers={"origin": FOREIGN})
     finally:
-        echo.headers = {}
+        backend.headers = {}
     assert allowed.headers.get_list("access-control-allow-origin") == [SHOP]
     assert "access-control-allow-origin" not in foreign.headers
     assert allowed.headers["vary"] == foreign.headers["vary"] == "Accept, origin"

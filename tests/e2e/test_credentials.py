@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.support import tokens
 from tests.support.backend import Backend
-from tests.support.gateway import Gateway, write
+from tests.support.gateway import Gateway, Gateways
 from tests.support.identity_cases import (
     CONSUMERS,
     CREDENTIAL_CASES,
@@ -18,23 +16,25 @@ from tests.support.identity_cases import (
     Case,
 )
 from tests.support.identity_requests import expect, send
-from tests.support.ports import free_port
+
+YAML = """
+listeners: {http: {port: $port, underscores_in_headers: allow, access_log: true}}
+upstreams: {echo: {endpoints: [$echo]}}
+$providers$consumers
+routes:$routes
+"""
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("credentials")
-    (folder / "jwks.json").write_text(tokens.jwks())
-    (folder / "htpasswd").write_text(HTPASSWD)
-    with Backend("echo") as echo:
-        text = f"""
-listeners: {{http: {{port: {free_port()}, underscores_in_headers: allow, access_log: true}}}}
-upstreams: {{echo: {{endpoints: [{echo.address}]}}}}
-{PROVIDERS}{CONSUMERS}
-routes:{CREDENTIAL_ROUTES}
-"""
-        with Gateway(write(folder, gateway=text), folder) as running:
-            yield running
+def gateway(gateways: Gateways, backend: Backend) -> Gateway:
+    return gateways.start(
+        YAML,
+        files={"jwks.json": tokens.jwks(), "htpasswd": HTPASSWD},
+        echo=backend.address,
+        providers=PROVIDERS,
+        consumers=CONSUMERS,
+        routes=CREDENTIAL_ROUTES,
+    )
 
 
 @pytest.mark.parametrize("case", CREDENTIAL_CASES, ids=lambda case: case.name)

@@ -28,14 +28,14 @@ def test_a_credential_names_its_consumer_or_is_refused_by_name(stack: Credential
 
 def test_a_new_key_is_one_small_resource_and_nothing_for_envoy(stack: CredentialStack) -> None:
     before = len(stack.control.seen(Sent))
-    stack.write(more=f"consumers: {{new: {{plan: pro, api_keys: [{{sha256: {sha256('new')}}}]}}}}")
+    stack.change(more=f"consumers: {{new: {{plan: pro, api_keys: [{{sha256: {sha256('new')}}}]}}}}")
     stack.publish()
     wait_for(lambda: stack.get("/key", headers={"x-api-key": "new"}).status_code == 200, "the new key")
     sent = stack.control.seen(Sent)[before:]
     assert [(one.node.id, one.resources, one.removed) for one in sent] == [("policy-server", 1, 0)]
     assert sent[0].size < 1000
     assert stack.get("/key", headers={"x-api-key": "new"}).json()["headers"]["x-consumer"] == "new"
-    stack.write()
+    stack.change()
     stack.publish()
     wait_for(lambda: stack.get("/key", headers={"x-api-key": "new"}).status_code == 401, "the key to be gone")
 

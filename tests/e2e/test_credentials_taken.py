@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import tokens
 from tests.support.backend import Backend
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
 from tests.support.identity_cases import ACME, CONSUMERS, HTPASSWD, PROVIDERS, partner
 from tests.support.wait import wait_for
 
@@ -226,20 +226,24 @@ DOUBTFUL = (
 )
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("taken")
-    (folder / "jwks.json").write_text(tokens.jwks())
-    (folder / "htpasswd").write_text(HTPASSWD)
-    with Backend("echo") as echo:
-        text = f"""
-listeners: {{http: {{port: {free_port()}, access_log: true}}}}
-upstreams: {{echo: {{endpoints: [{echo.address}]}}}}
-{PROVIDERS}{CONSUMERS}
-routes:{ROUTES}
+YAML = """
+listeners: {http: {port: $port, access_log: true}}
+upstreams: {echo: {endpoints: [$echo]}}
+$providers$consumers
+routes:$routes
 """
-        with Gateway(write(folder, gateway=text), folder) as running:
-            yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(gateways: Gateways, backend: Backend) -> Gateway:
+    return gateways.start(
+        YAML,
+        files={"jwks.json": tokens.jwks(), "htpasswd": HTPASSWD},
+        echo=backend.address,
+        providers=PROVIDERS,
+        consumers=CONSUMERS,
+        routes=ROUTES,
+    )
 
 
 def _send(gateway: Gateway, case: Case) -> tuple[int, Any]:

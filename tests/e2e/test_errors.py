@@ -5,36 +5,33 @@ from __future__ import annotations
 import json
 import socket
 import uuid
-from collections.abc import Iterator
 
 import pytest
 
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
+from tests.support.ports import free_port
 
 YAML = """
 listeners:
-  http: {{port: {port}, address: 127.0.0.1, limits: {{max_headers: 2KiB}}}}
+  http: {port: $port, address: 127.0.0.1, limits: {max_headers: 2KiB}}
 upstreams:
-  none: {{endpoints: []}}
-  dead: {{endpoints: ["127.0.0.1:{dead}"]}}
+  none: {endpoints: []}
+  dead: {endpoints: ["127.0.0.1:$dead"]}
 routes:
-  read: {{path: /items, methods: [GET, HEAD], respond: {{body: items}}}}
-  write: {{path: /items, methods: [PUT], respond: {{body: items}}}}
-  own: {{path: /own, respond: {{status: 404, body: mine}}}}
-  none: {{path: /none, upstream: none}}
-  dead: {{path: /dead, upstream: dead}}
+  read: {path: /items, methods: [GET, HEAD], respond: {body: items}}
+  write: {path: /items, methods: [PUT], respond: {body: items}}
+  own: {path: /own, respond: {status: 404, body: mine}}
+  none: {path: /none, upstream: none}
+  dead: {path: /dead, upstream: dead}
 errors:
-  no_healthy_upstream: {{status: 500, headers: {{x-more: "1%"}}, title: Sorry, detail: "100% down", type: "https://e.test/x"}}
-  upstream_unreachable: {{body: {{error: {{code: unreachable, tries: 3}}}}}}
+  no_healthy_upstream: {status: 500, headers: {x-more: "1%"}, title: Sorry, detail: "100% down", type: "https://e.test/x"}
+  upstream_unreachable: {body: {error: {code: unreachable, tries: 3}}}
 """
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    logs = tmp_path_factory.mktemp("errors")
-    yaml = YAML.format(port=free_port(), dead=free_port())
-    with Gateway(write(logs / "gateway", gateway=yaml), logs) as gateway:
-        yield gateway
+def gateway(gateways: Gateways) -> Gateway:
+    return gateways.start(YAML, dead=free_port())
 
 
 def _raw(gateway: Gateway, data: bytes) -> tuple[int, dict[str, str], bytes]:

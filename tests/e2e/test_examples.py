@@ -24,7 +24,7 @@ import websockets.sync.client
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.backend import Backend
-from tests.support.gateway import free_port
+from tests.support.ports import free_port
 from tests.support.running import Running
 from tests.support.wait import wait_for
 from xds_server.cli.main import main

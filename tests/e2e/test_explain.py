@@ -9,7 +9,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.support.gateway import Gateway, free_port
+from tests.support.gateway import Gateway, Gateways
+from tests.support.ports import free_port
 from xds_server.translate.explain import Explanation, Request, explain
 
 SEEDS = range(8)
@@ -69,8 +70,7 @@ def _request(rng: random.Random, port: int) -> tuple[str, str, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("explain")
+def gateway(gateways: Gateways) -> Gateway:
     listeners: dict[str, Any] = {}
     routes: dict[str, Any] = {}
     for seed in SEEDS:
@@ -78,11 +78,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Any:
         listeners[f"l{seed}"] = {"port": free_port(), "address": "127.0.0.1"}
         made = {f"g{seed}-r{number}": _route(rng, f"l{seed}", f"g{seed}-r{number}") for number in range(14)}
         routes |= _unique(made)
-    (folder / "gateway").mkdir()
-    text = yaml.safe_dump({"listeners": listeners, "routes": routes})
-    (folder / "gateway" / "gateway.yaml").write_text(text)
-    with Gateway(folder / "gateway", folder) as running:
-        yield running
+    return gateways.start("$all", all=yaml.safe_dump({"listeners": listeners, "routes": routes}))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

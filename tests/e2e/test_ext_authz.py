@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.support import tokens
 from tests.support.backend import Backend
-from tests.support.policy_server import Stack
+from tests.support.policy_server import Stack, Stacks
 from tests.support.wait import wait_for
 
 POLICIES = """
@@ -89,69 +87,67 @@ async def slow_async(request: Request) -> Decision:
 """
 
 
-def gateway(port: int, echo: str, more: str = "") -> str:
-    return f"""
-listeners: {{http: {{port: {port}}}}}
-upstreams: {{echo: {{endpoints: [{echo}]}}}}
-identity: {{corp: {{issuer: {tokens.ISSUER}, audiences: [shop], jwks: {{file: jwks.json}}}}}}
-plans: {{pro: {{}}}}
-consumers: {{acme: {{plan: pro, jwt: {{provider: corp, claim: azp, value: acme-app}}}}}}
+YAML = """
+listeners: {http: {port: $port}}
+upstreams: {echo: {endpoints: [$echo]}}
+identity: {corp: {issuer: $issuer, audiences: [shop], jwks: {file: jwks.json}}}
+plans: {pro: {}}
+consumers: {acme: {plan: pro, jwt: {provider: corp, claim: azp, value: acme-app}}}
 routes:
-  open: {{path: /open, upstream: echo}}
-  read-only: {{path: /read-only, upstream: echo, policies: {{ext_authz: {{python: "policies/all.py:read_only", timeout: 20s}}}}}}
-  ops: {{path: /ops, upstream: echo, policies: {{jwt: corp, ext_authz: {{python: "policies/all.py:read_only", timeout: 20s}}}}}}
+  open: {path: /open, upstream: echo}
+  read-only: {path: /read-only, upstream: echo, policies: {ext_authz: {python: "policies/all.py:read_only", timeout: 20s}}}
+  ops: {path: /ops, upstream: echo, policies: {jwt: corp, ext_authz: {python: "policies/all.py:read_only", timeout: 20s}}}
   seen:
-    path: "/seen/{{id}}"
+    path: "/seen/{id}"
     upstream: echo
     policies:
-      jwt: {{provider: corp, optional: true}}
-      ext_authz: {{python: "policies/all.py:seen", timeout: 20s, body: {{max: 16, partial: true}}}}
-  limited: {{path: /limited, upstream: echo, policies: {{ext_authz: {{python: "policies/all.py:seen", timeout: 20s, body: {{max: 16}}}}}}}}
-""" + "".join(
+      jwt: {provider: corp, optional: true}
+      ext_authz: {python: "policies/all.py:seen", timeout: 20s, body: {max: 16, partial: true}}
+  limited: {path: /limited, upstream: echo, policies: {ext_authz: {python: "policies/all.py:seen", timeout: 20s, body: {max: 16}}}}
+$more"""
+DECIDED = {
+    **{
+        one: f'{{python: "policies/all.py:{one}", timeout: 20s, on_error: {on_error}}}'
+        for one, on_error in (
+            ("refuse", "deny"),
+            ("teapot", "deny"),
+            ("login", "deny"),
+            ("any_status", "deny"),
+            ("crash", "allow"),
+            ("leave", "allow"),
+            ("nothing", "allow"),
+            ("bad_header", "allow"),
+        )
+    },
+    "shown": '{python: "policies/all.py:shown", timeout: 20s, headers: [X-One, user-agent]}',
+    "shown-too": '{python: "policies/all.py:shown", timeout: 20s, headers: [x-two]}',
+    "shown-open": '{python: "policies/all.py:shown", timeout: 20s, headers: [x-one], on_error: allow}',
+    "slow": '{python: "policies/all.py:slow"}',
+    "slow_async": '{python: "policies/all.py:slow_async"}',
+    "slow-open": '{python: "policies/all.py:slow", timeout: 50ms, on_error: allow}',
+}
+
+
+def routes() -> str:
+    """A route for each that is decided by a policy alone."""
+    return "".join(
         f"  {name}: {{path: /{name}, upstream: echo, policies: {{ext_authz: {settings}}}}}\n"
-        for name, settings in {
-            **{
-                one: f'{{python: "policies/all.py:{one}", timeout: 20s, on_error: {on_error}}}'
-                for one, on_error in (
-                    ("refuse", "deny"),
-                    ("teapot", "deny"),
-                    ("login", "deny"),
-                    ("any_status", "deny"),
-                    ("crash", "allow"),
-                    ("leave", "allow"),
-                    ("nothing", "allow"),
-                    ("bad_header", "allow"),
-                )
-            },
-            "shown": '{python: "policies/all.py:shown", timeout: 20s, headers: [X-One, user-agent]}',
-            "shown-too": '{python: "policies/all.py:shown", timeout: 20s, headers: [x-two]}',
-            "shown-open": '{python: "policies/all.py:shown", timeout: 20s, headers: [x-one], on_error: allow}',
-            "slow": '{python: "policies/all.py:slow"}',
-            "slow_async": '{python: "policies/all.py:slow_async"}',
-            "slow-open": '{python: "policies/all.py:slow", timeout: 50ms, on_error: allow}',
-        }.items()
-    ) + more  # fmt: skip
+        for name, settings in DECIDED.items()
+    )
+
+
+def given(backend: Backend, more: str = "") -> dict[str, str]:
+    """The values for the names in the YAML."""
+    return {"echo": backend.address, "issuer": tokens.ISSUER, "more": routes() + more}
+
+
+def files(source: str = POLICIES) -> dict[str, str]:
+    return {"policies/all.py": source, "jwks.json": tokens.jwks()}
 
 
 @pytest.fixture(scope="module")
-def backend() -> Iterator[Backend]:
-    with Backend("echo") as echo:
-        yield echo
-
-
-def write(folder: Path, text: str, source: str = POLICIES) -> None:
-    (folder / "policies").mkdir(exist_ok=True)
-    (folder / "policies" / "all.py").write_text(textwrap.dedent(source))
-    (folder / "jwks.json").write_text(tokens.jwks())
-    (folder / "gateway.yaml").write_text(text)
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("gw"))
-    write(stack.folder, gateway(stack.listener, backend.address))
-    with stack:
-        yield stack
+def stack(stacks: Stacks, backend: Backend) -> Stack:
+    return stacks.start(YAML, files=files(), **given(backend))
 
 
 def headers(answer: httpx.Response) -> dict[str, str]:
@@ -288,7 +284,7 @@ def test_decisions_are_counted_by_policy_and_outcome(stack: Stack) -> None:
 def mended(stack: Stack, backend: Backend) -> Iterator[None]:
     """Whatever a test changes, the next one finds the gateway as it was."""
     yield
-    write(stack.folder, gateway(stack.listener, backend.address))
+    stack.write(YAML, files(), **given(backend))
     stack.publish()
 
     def as_it_was() -> bool:
@@ -303,7 +299,7 @@ def mended(stack: Stack, backend: Backend) -> Iterator[None]:
 @pytest.mark.usefixtures("mended")
 def test_a_changed_policy_is_in_force_without_a_listener_change(stack: Stack, backend: Backend) -> None:
     before = stack.envoy.stats("listener_manager.listener_(modified|added)")
-    write(stack.folder, gateway(stack.listener, backend.address), POLICIES.replace('"seen"', '"changed"'))
+    stack.write(YAML, files(POLICIES.replace('"seen"', '"changed"')), **given(backend))
     stack.publish()
     wait_for(lambda: headers(stack.get("/read-only"))["x-policy"] == "changed", "the changed policy")
     assert stack.envoy.stats("listener_manager.listener_(modified|added)") == before
@@ -319,7 +315,7 @@ def test_a_changed_file_that_a_policy_imports_is_in_force_too(stack: Stack, back
     )
     for word in ("one", "two"):
         common.write_text(f"word = {word!r}\n")
-        write(stack.folder, gateway(stack.listener, backend.address, route))
+        stack.write(YAML, files(), **given(backend, route))
         stack.publish()
         wait_for(
             lambda word=word: stack.get("/shared").json()["headers"]["x-word"] == word, f"the word {word}"
@@ -339,7 +335,7 @@ def test_a_policy_that_fails_at_import_leaves_the_last_good_one_and_is_rejected_
     stack: Stack, backend: Backend
 ) -> None:
     mark = len(stack.policy_server.log)
-    write(stack.folder, gateway(stack.listener, backend.address), "import no_such_module\n" + POLICIES)
+    stack.write(YAML, files("import no_such_module\n" + POLICIES), **given(backend))
     stack.publish()
     stack.policy_server.says("all.py:1: ModuleNotFoundError", mark)
     assert stack.get("/read-only").status_code == 200

@@ -16,7 +16,7 @@ from websockets.sync.server import serve
 
 from filters.framing import BODYLESS, HEADERS
 from tests.support.backend import Backend
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
 
 VALUES = {
     ":path": "no slash",
@@ -30,26 +30,26 @@ VALUES = {
     "upgrade": "websocket",
 }
 YAML = """
-listeners: {{http: {{port: {port}}}}}
+listeners: {http: {port: $port}}
 upstreams:
-  echo: {{endpoints: ["{echo}"]}}
-  socket: {{endpoints: ["{socket}"]}}
-  grpc-service: {{endpoints: ["{grpc}"], protocol: grpc}}
-  http-service: {{endpoints: ["{http}"]}}
+  echo: {endpoints: ["$echo"]}
+  socket: {endpoints: ["$socket"]}
+  grpc-service: {endpoints: ["$grpc"], protocol: grpc}
+  http-service: {endpoints: ["$http"]}
 routes:
-  grpc: {{path: /grpc, upstream: echo, policies: {{ext_authz: {{grpc: grpc-service, timeout: 10s}}}}}}
+  grpc: {path: /grpc, upstream: echo, policies: {ext_authz: {grpc: grpc-service, timeout: 10s}}}
   http:
     path: /http
     upstream: echo
     policies:
-      ext_authz: {{timeout: 10s, http: {{upstream: http-service, upstream_headers: [c*, h*, k*, p*, t*, u*, x-own]}}}}
-  fault-204: {{path: /fault/204, upstream: echo, policies: {{fault: {{abort: 204}}}}}}
-  fault-205: {{path: /fault/205, upstream: echo, policies: {{fault: {{abort: 205}}}}}}
-  fault-304: {{path: /fault/304, upstream: echo, policies: {{fault: {{abort: 304}}}}}}
-  own-204: {{path: /own/204, respond: {{status: 204}}}}
-  own-205: {{path: /own/205, respond: {{status: 205}}}}
-  own-304: {{path: /own/304, respond: {{status: 304}}}}
-  socket: {{path: /socket, upstream: socket, websocket: true, policies: {{ext_authz: {{grpc: grpc-service, timeout: 10s}}}}}}
+      ext_authz: {timeout: 10s, http: {upstream: http-service, upstream_headers: [c*, h*, k*, p*, t*, u*, x-own]}}
+  fault-204: {path: /fault/204, upstream: echo, policies: {fault: {abort: 204}}}
+  fault-205: {path: /fault/205, upstream: echo, policies: {fault: {abort: 205}}}
+  fault-304: {path: /fault/304, upstream: echo, policies: {fault: {abort: 304}}}
+  own-204: {path: /own/204, respond: {status: 204}}
+  own-205: {path: /own/205, respond: {status: 205}}
+  own-304: {path: /own/304, respond: {status: 304}}
+  socket: {path: /socket, upstream: socket, websocket: true, policies: {ext_authz: {grpc: grpc-service, timeout: 10s}}}
 """
 
 
@@ -95,24 +95,21 @@ def service() -> Iterator[Backend]:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, service: Backend) -> Iterator[Gateway]:
-    logs = tmp_path_factory.mktemp("framing")
+def gateway(gateways: Gateways, backend: Backend, service: Backend) -> Iterator[Gateway]:
     server = grpc.server(futures.ThreadPoolExecutor(2))
     external_auth_pb2_grpc.add_AuthorizationServicer_to_server(Service(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     echoing = serve(lambda socket: [socket.send(message) for message in socket], "127.0.0.1", 0)
-    with Backend("echo") as echo, echoing, futures.ThreadPoolExecutor(1) as thread:
+    with echoing, futures.ThreadPoolExecutor(1) as thread:
         thread.submit(echoing.serve_forever)
-        text = YAML.format(
-            port=free_port(),
-            echo=echo.address,
+        yield gateways.start(
+            YAML,
+            echo=backend.address,
             socket=f"127.0.0.1:{echoing.socket.getsockname()[1]}",
             grpc=f"127.0.0.1:{port}",
             http=service.address,
         )
-        with Gateway(write(logs / "gateway", gateway=text), logs) as gateway:
-            yield gateway
         echoing.shutdown()
     server.stop(None)
 

@@ -11,32 +11,32 @@ import grpc
 import httpx
 import pytest
 
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
 from tests.support.grpc_service import Service
 from tests.support.wait import wait_for
 from xds_server.gateway.model.routes import TIMEOUT
 
 YAML = """
-listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
+listeners: {http: {port: $port, address: 127.0.0.1}}
 upstreams:
-  echo: {{endpoints: ["127.0.0.1:{echo}"], protocol: grpc}}
-  none: {{endpoints: [], protocol: grpc}}
+  echo: {endpoints: ["127.0.0.1:$echo"], protocol: grpc}
+  none: {endpoints: [], protocol: grpc}
   checked:
-    endpoints: ["127.0.0.1:{one}", "127.0.0.1:{two}"]
+    endpoints: ["127.0.0.1:$one", "127.0.0.1:$two"]
     protocol: grpc
     load_balancing: round_robin
     panic_threshold: 0%
-    health_check: {{service: shop, interval: 50ms, timeout: 2s, unhealthy_after: 1, healthy_after: 1}}
+    health_check: {service: shop, interval: 50ms, timeout: 2s, unhealthy_after: 1, healthy_after: 1}
 routes:
-  echo: {{path: /test.Echo/*, upstream: echo}}
-  slow: {{path: /test.Echo/Slow/*, upstream: echo, request_headers: {{remove: [grpc-timeout]}}}}
-  capped: {{path: /test.Echo/Late/*, upstream: echo, timeout: 100ms}}
-  late: {{path: /test.Echo/Never, upstream: echo, timeout: 200ms}}
-  small: {{path: /test.Echo/Small, upstream: echo, max_body: 1KiB}}
-  denied: {{path: /test.Echo/Scope, upstream: echo, policies: {{ip_access: {{deny: [127.0.0.0/8]}}}}}}
-  header: {{path: /test.Echo/Header, upstream: echo, policies: {{validate: {{required_headers: [x-wanted]}}}}}}
-  none: {{path: /test.None/*, upstream: none}}
-  checked: {{path: /test.Checked/*, upstream: checked}}
+  echo: {path: /test.Echo/*, upstream: echo}
+  slow: {path: /test.Echo/Slow/*, upstream: echo, request_headers: {remove: [grpc-timeout]}}
+  capped: {path: /test.Echo/Late/*, upstream: echo, timeout: 100ms}
+  late: {path: /test.Echo/Never, upstream: echo, timeout: 200ms}
+  small: {path: /test.Echo/Small, upstream: echo, max_body: 1KiB}
+  denied: {path: /test.Echo/Scope, upstream: echo, policies: {ip_access: {deny: [127.0.0.0/8]}}}
+  header: {path: /test.Echo/Header, upstream: echo, policies: {validate: {required_headers: [x-wanted]}}}
+  none: {path: /test.None/*, upstream: none}
+  checked: {path: /test.Checked/*, upstream: checked}
 """
 
 
@@ -47,12 +47,9 @@ def services() -> Iterator[list[Service]]:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, services: list[Service]) -> Iterator[Gateway]:
-    logs = tmp_path_factory.mktemp("grpc")
+def gateway(gateways: Gateways, services: list[Service]) -> Gateway:
     echo, one, two = (service.port for service in services)
-    yaml = YAML.format(port=free_port(), echo=echo, one=one, two=two)
-    with Gateway(write(logs / "gateway", gateway=yaml), logs) as gateway:
-        yield gateway
+    return gateways.start(YAML, echo=echo, one=one, two=two)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.support.grpc_service import Service
-from tests.support.policy_server import Stack
+from tests.support.policy_server import Stack, Stacks
 from tests.support.wait import wait_for
 
 POLICY = """
@@ -27,37 +27,36 @@ UNAVAILABLE_RETRIED = (
 FRAME = b"\0\0\0\0\0"
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("grpc-statuses")
-    (folder / "p.py").write_text(POLICY)
-    with Service("echo").running() as service:
-        stack = Stack(folder, tcp=True)
-        (folder / "gateway.yaml").write_text(f"""
-listeners: {{http: {{port: {stack.listener}, address: 127.0.0.1}}}}
+YAML = """
+listeners: {http: {port: $port, address: 127.0.0.1}}
 upstreams:
-  echo: {{endpoints: ["127.0.0.1:{service.port}"], protocol: grpc}}
-  none: {{endpoints: [], protocol: grpc}}
-policies: {{grpc_web: true}}
-errors: {{ip_denied: {{status: 404}}}}
-consumers: {{acme: {{api_keys: [{{sha256: "{"0" * 64}"}}]}}}}
+  echo: {endpoints: ["127.0.0.1:$service"], protocol: grpc}
+  none: {endpoints: [], protocol: grpc}
+policies: {grpc_web: true}
+errors: {ip_denied: {status: 404}}
+consumers: {acme: {api_keys: [{sha256: "$digest"}]}}
 routes:
-  rate: {{path: /t.T/Rate, upstream: echo, policies: {{rate_limit: {{requests: 1, per: month, by: "header:x-who"}}}}}}
-  quota: {{path: /t.T/Quota, upstream: echo, policies: {{quota: {{bytes: 1B, per: month, by: "header:x-who"}}}}}}
-  local: {{path: /t.T/Local, upstream: echo, policies: {{rate_limit: {{requests: 1, per: month, scope: local, by: "header:x-who"}}}}}}
-  both: {{path: /t.T/Both, upstream: echo, policies: {{ext_authz: {{python: "p.py:check"}}, rate_limit: {{requests: 1, per: month, by: "header:x-who"}}}}}}
-  python: {{path: /t.T/Python, upstream: echo, policies: {{ext_authz: {{python: "p.py:check"}}}}}}
-  late: {{path: /t.T/Never, upstream: echo, timeout: 100ms}}
-  get: {{path: /t.T/Get, methods: [GET], upstream: echo}}
-  header: {{path: /t.T/Header, upstream: echo, policies: {{validate: {{required_headers: [x-wanted]}}}}}}
-  key: {{path: /t.T/Key, upstream: echo, policies: {{api_key: true}}}}
-  denied: {{path: /t.T/Denied, upstream: echo, policies: {{ip_access: {{deny: [127.0.0.0/8]}}}}}}
-  none: {{path: /t.T/None, upstream: none}}
-  answered: {{path: /t.T/Answered, respond: {{status: 429, body: later}}}}
-""")
-        with stack:
-            wait_for(lambda: web(stack, "Rate", x_who="ready").headers.get("ratelimit"), "the first decision")
-            yield stack
+  rate: {path: /t.T/Rate, upstream: echo, policies: {rate_limit: {requests: 1, per: month, by: "header:x-who"}}}
+  quota: {path: /t.T/Quota, upstream: echo, policies: {quota: {bytes: 1B, per: month, by: "header:x-who"}}}
+  local: {path: /t.T/Local, upstream: echo, policies: {rate_limit: {requests: 1, per: month, scope: local, by: "header:x-who"}}}
+  both: {path: /t.T/Both, upstream: echo, policies: {ext_authz: {python: "p.py:check"}, rate_limit: {requests: 1, per: month, by: "header:x-who"}}}
+  python: {path: /t.T/Python, upstream: echo, policies: {ext_authz: {python: "p.py:check"}}}
+  late: {path: /t.T/Never, upstream: echo, timeout: 100ms}
+  get: {path: /t.T/Get, methods: [GET], upstream: echo}
+  header: {path: /t.T/Header, upstream: echo, policies: {validate: {required_headers: [x-wanted]}}}
+  key: {path: /t.T/Key, upstream: echo, policies: {api_key: true}}
+  denied: {path: /t.T/Denied, upstream: echo, policies: {ip_access: {deny: [127.0.0.0/8]}}}
+  none: {path: /t.T/None, upstream: none}
+  answered: {path: /t.T/Answered, respond: {status: 429, body: later}}
+"""
+
+
+@pytest.fixture(scope="module")
+def stack(stacks: Stacks) -> Iterator[Stack]:
+    with Service("echo").running() as service:
+        stack = stacks.start(YAML, files={"p.py": POLICY}, tcp=True, service=service.port, digest="0" * 64)
+        wait_for(lambda: web(stack, "Rate", x_who="ready").headers.get("ratelimit"), "the first decision")
+        yield stack
 
 
 def web(stack: Stack, method: str, **headers: str) -> httpx.Response:

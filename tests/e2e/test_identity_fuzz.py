@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support import tokens
 from tests.support.backend import Backend
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
 from tests.support.identity_cases import ACME, CONSUMERS, PROVIDERS
 
 ROUTES = """
@@ -64,20 +63,25 @@ VALUE = st.lists(PIECES, max_size=8).map(b"".join)
 NAMES = st.sampled_from(["x-api-key", "authorization", "cookie", "x-token", "x-consumer", "x-user-id"])
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("fuzz")
-    (folder / "jwks.json").write_text(tokens.jwks())
-    with Backend("echo") as echo:
-        text = f"""
-listeners: {{http: {{port: {free_port()}}}}}
-upstreams: {{echo: {{endpoints: [{echo.address}]}}}}
-policies: {{api_key: true}}
-{PROVIDERS}{CONSUMERS}
-routes:{ROUTES}
+YAML = """
+listeners: {http: {port: $port}}
+upstreams: {echo: {endpoints: [$echo]}}
+policies: {api_key: true}
+$providers$consumers
+routes:$routes
 """
-        with Gateway(write(folder, gateway=text), folder) as running:
-            yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(gateways: Gateways, backend: Backend) -> Gateway:
+    return gateways.start(
+        YAML,
+        files={"jwks.json": tokens.jwks()},
+        echo=backend.address,
+        providers=PROVIDERS,
+        consumers=CONSUMERS,
+        routes=ROUTES,
+    )
 
 
 def _ask(gateway: Gateway, path: str, headers: list[tuple[str, bytes]]) -> tuple[int, str | None]:

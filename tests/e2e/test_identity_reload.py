@@ -10,23 +10,24 @@ import pytest
 
 from tests.support import tokens
 from tests.support.backend import Backend
-from tests.support.gateway import free_port, write
+from tests.support.folder import filled, write
 from tests.support.identity_cases import sha256
+from tests.support.ports import free_port
 from tests.support.running import Running
 from tests.support.wait import wait_for
 
 YAML = """
-listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
-upstreams: {{echo: {{endpoints: ["{echo}"]}}}}
+listeners: {http: {port: $port, address: 127.0.0.1}}
+upstreams: {echo: {endpoints: ["$echo"]}}
 identity:
-  corp: {{issuer: "{issuer}", jwks: {{file: jwks.json}}}}
-  {providers}
+  corp: {issuer: "$issuer", jwks: {file: jwks.json}}
+  $providers
 consumers:
-  acme: {{api_keys: [{{sha256: {key}}}]}}
-  {consumers}
+  acme: {api_keys: [{sha256: $key}]}
+  $consumers
 routes:
-  key: {{path: /key, upstream: echo, policies: {{api_key: true}}}}
-  token: {{path: /token, upstream: echo, policies: {{jwt: {jwt}}}}}
+  key: {path: /key, upstream: echo, policies: {api_key: true}}
+  token: {path: /token, upstream: echo, policies: {jwt: $jwt}}
 """
 BETA = f"beta: {{api_keys: [{{sha256: {sha256('beta-key')}}}]}}"
 PARTNER = "partner: {issuer: https://partner.test, jwks: {file: jwks.json}}"
@@ -40,7 +41,8 @@ class Served:
         self.drained: list[str] = []
 
     def write(self, *, providers: str = "", consumers: str = "", jwt: str = "corp") -> None:
-        text = YAML.format(
+        text = filled(
+            YAML,
             port=self.port,
             echo=self.echo,
             issuer=tokens.ISSUER,

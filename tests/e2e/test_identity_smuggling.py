@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import tokens
 from tests.support.backend import Backend
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
 from tests.support.identity_cases import ACME, CONSUMERS, PROVIDERS
 
 Fields = Sequence[tuple[str, str]]
@@ -84,33 +84,33 @@ def recorder() -> Iterator[Recorder]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def echo() -> Iterator[Backend]:
-    with Backend("echo") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gateway(recorder: Recorder, echo: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("smuggling")
-    (folder / "jwks.json").write_text(tokens.jwks())
-    text = f"""
-listeners: {{http: {{port: {free_port()}, underscores_in_headers: allow}}}}
+YAML = """
+listeners: {http: {port: $port, underscores_in_headers: allow}}
 upstreams:
-  echo: {{endpoints: [{echo.address}]}}
-  recorder: {{endpoints: ["127.0.0.1:{recorder.port}"], protocol: http2}}
-{PROVIDERS}{CONSUMERS}
+  echo: {endpoints: [$echo]}
+  recorder: {endpoints: ["127.0.0.1:$recorder"], protocol: http2}
+$providers$consumers
 routes:
-  open: {{path: /open, upstream: recorder}}
-  key: {{path: /key, upstream: recorder, policies: {{api_key: true}}}}
-  echo: {{path: /echo, upstream: echo, policies: {{api_key: true}}}}
-  socket: {{path: /socket, upstream: echo, websocket: true, policies: {{api_key: true}}}}
-  open-socket: {{path: /open-socket, upstream: echo, websocket: true}}
-  respond: {{path: /respond, respond: {{status: 200, body: hi}}, policies: {{api_key: true}}}}
-  redirect: {{path: /redirect, redirect: {{to: "https://x.test/", status: 302}}, policies: {{api_key: true}}}}
+  open: {path: /open, upstream: recorder}
+  key: {path: /key, upstream: recorder, policies: {api_key: true}}
+  echo: {path: /echo, upstream: echo, policies: {api_key: true}}
+  socket: {path: /socket, upstream: echo, websocket: true, policies: {api_key: true}}
+  open-socket: {path: /open-socket, upstream: echo, websocket: true}
+  respond: {path: /respond, respond: {status: 200, body: hi}, policies: {api_key: true}}
+  redirect: {path: /redirect, redirect: {to: "https://x.test/", status: 302}, policies: {api_key: true}}
 """
-    with Gateway(write(folder, gateway=text), folder) as running:
-        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(gateways: Gateways, backend: Backend, recorder: Recorder) -> Gateway:
+    return gateways.start(
+        YAML,
+        files={"jwks.json": tokens.jwks()},
+        echo=backend.address,
+        recorder=recorder.port,
+        providers=PROVIDERS,
+        consumers=CONSUMERS,
+    )
 
 
 def ask(gateway: Gateway, path: str, headers: str, method: str = "GET") -> tuple[int, bytes]:
@@ -148,11 +148,11 @@ def test_trailers_say_it_no_more_than_headers(gateway: Gateway, recorder: Record
     ],
 )
 def test_no_header_takes_it_away_or_brings_another(
-    gateway: Gateway, echo: Backend, path: str, headers: str, consumer: str | None
+    gateway: Gateway, backend: Backend, path: str, headers: str, consumer: str | None
 ) -> None:
-    echo.seen.clear()
+    backend.seen.clear()
     ask(gateway, path, f"x-api-key: {ACME}\r\n{headers}")
-    (seen,) = echo.seen
+    (seen,) = backend.seen
     assert [value for name, value in seen["header_list"] if name in ("x-consumer", "x_consumer")] == (
         [consumer] if consumer else []
     )

@@ -10,16 +10,17 @@ import pytest
 
 from tests.support import tokens
 from tests.support.backend import Backend
-from tests.support.gateway import Gateway, write
+from tests.support.folder import filled
+from tests.support.gateway import Gateways
 from tests.support.identity_cases import JWT_CASES, JWT_ROUTES, PROVIDERS, Case
 from tests.support.identity_requests import expect, send
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
 
 REMOTE = """
-  remote{number}: {{issuer: {issuer}, jwks: {{url: "http://{address}/jwks", timeout: 500ms}}}}"""
+  remote$number: {issuer: $issuer, jwks: {url: "http://$address/jwks", timeout: 500ms}}"""
 REMOTE_ROUTE = """
-  remote{number}: {{path: /remote/{number}, upstream: echo, policies: {{jwt: remote{number}}}}}"""
+  remote$number: {path: /remote/$number, upstream: echo, policies: {jwt: remote$number}}"""
 GOOD, DOWN, GARBAGE, HUGE, SLOW, MENDED = range(6)
 
 
@@ -39,25 +40,30 @@ def issuers() -> Iterator[dict[int, Backend]]:
         server.stop()
 
 
+YAML = """
+listeners: {http: {port: $port}}
+upstreams: {echo: {endpoints: [$echo]}}
+$providers$remotes
+routes:$routes
+"""
+
+
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory, issuers: dict[int, Backend]) -> Iterator[str]:
-    port, folder = free_port(), tmp_path_factory.mktemp("jwt")
+def url(gateways: Gateways, backend: Backend, issuers: dict[int, Backend]) -> str:
     addresses = {DOWN: f"127.0.0.1:{free_port()}", **{key: one.address for key, one in issuers.items()}}
     remotes = "".join(
-        REMOTE.format(number=number, issuer=tokens.ISSUER, address=address)
+        filled(REMOTE, number=number, issuer=tokens.ISSUER, address=address)
         for number, address in addresses.items()
     )
-    routes = JWT_ROUTES + "".join(REMOTE_ROUTE.format(number=number) for number in addresses)
-    with Backend("echo") as echo:
-        text = f"""
-listeners: {{http: {{port: {port}}}}}
-upstreams: {{echo: {{endpoints: [{echo.address}]}}}}
-{PROVIDERS}{remotes}
-routes:{routes}
-"""
-        (folder / "jwks.json").write_text(tokens.jwks())
-        with Gateway(write(folder, gateway=text), folder) as gateway:
-            yield gateway.url
+    gateway = gateways.start(
+        YAML,
+        files={"jwks.json": tokens.jwks()},
+        echo=backend.address,
+        providers=PROVIDERS,
+        remotes=remotes,
+        routes=JWT_ROUTES + "".join(filled(REMOTE_ROUTE, number=number) for number in addresses),
+    )
+    return gateway.url
 
 
 @pytest.mark.parametrize("case", JWT_CASES, ids=lambda case: case.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -11,7 +11,9 @@ import pytest
 
 from tests.support import key_sets, tokens
 from tests.support.backend import Backend
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.folder import filled, write
+from tests.support.gateway import Gateways
+from tests.support.ports import free_port
 from tests.support.running import Running
 from tests.support.wait import wait_for
 
@@ -20,8 +22,16 @@ CLOSED = {name: key_sets.key_set(key) for name, (key, _) in key_sets.SINGLE.item
 }
 SETS: Mapping[str, bytes] = {**CLOSED, **key_sets.GOOD}
 NUMBERS = {name: number for number, name in enumerate(SETS)}
-PROVIDER = '\n  p{0}: {{issuer: "https://{0}.test", jwks: {{file: keys/{0}.json}}}}'
-ROUTE = "\n  p{0}: {{path: /{0}, upstream: echo, policies: {{jwt: p{0}}}}}"
+YAML = """
+listeners: {http: {port: $port}}
+upstreams: {echo: {endpoints: [$echo]}}
+consumers: {acme: {api_keys: [{sha256: $digest}]}}
+identity:
+  corp: {issuer: "$issuer", jwks: {file: keys/corp.json}}$providers
+routes:$routes$more
+"""
+PROVIDER = '\n  p$number: {issuer: "https://$number.test", jwks: {file: keys/$number.json}}'
+ROUTE = "\n  p$number: {path: /$number, upstream: echo, policies: {jwt: p$number}}"
 MORE = """
   corp: {path: /corp, upstream: echo, policies: {jwt: corp}}
   any: {path: /any, upstream: echo, policies: {jwt: [corp, p0]}}
@@ -29,30 +39,23 @@ MORE = """
   optional: {path: /optional, upstream: echo, policies: {jwt: {provider: p0, optional: true}}}
   keys: {path: /keys, upstream: echo, policies: {jwt: p0, api_key: true}}
 """
-CONSUMERS = f"consumers: {{acme: {{api_keys: [{{sha256: {'0' * 64}}}]}}}}"
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(gateways: Gateways, backend: Backend) -> str:
     """A gateway with every key set, each of a provider and a route of its own."""
-    folder = tmp_path_factory.mktemp("keys")
-    (folder / "keys").mkdir()
-    for name, number in NUMBERS.items():
-        (folder / "keys" / f"{number}.json").write_bytes(SETS[name])
-    (folder / "keys" / "corp.json").write_text(tokens.jwks())
-    providers = "".join(PROVIDER.format(number) for number in NUMBERS.values())
-    routes = "".join(ROUTE.format(number) for number in NUMBERS.values())
-    with Backend("echo") as echo:
-        text = f"""
-listeners: {{http: {{port: {free_port()}}}}}
-upstreams: {{echo: {{endpoints: [{echo.address}]}}}}
-{CONSUMERS}
-identity:
-  corp: {{issuer: "{tokens.ISSUER}", jwks: {{file: keys/corp.json}}}}{providers}
-routes:{routes}{MORE}
-"""
-        with Gateway(write(folder, gateway=text), folder) as gateway:
-            yield gateway.url
+    files = {f"keys/{number}.json": SETS[name] for name, number in NUMBERS.items()}
+    gateway = gateways.start(
+        YAML,
+        files={"keys/corp.json": tokens.jwks(), **files},
+        echo=backend.address,
+        digest="0" * 64,
+        issuer=tokens.ISSUER,
+        providers="".join(filled(PROVIDER, number=number) for number in NUMBERS.values()),
+        routes="".join(filled(ROUTE, number=number) for number in NUMBERS.values()),
+        more=MORE,
+    )
+    return gateway.url
 
 
 def _get(url: str, path: str, token: str | None) -> tuple[int, str | None]:
@@ -107,14 +110,14 @@ def test_it_is_closed_beside_others_too(
 
 
 RUN = """
-listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
-upstreams: {{echo: {{endpoints: ["{echo}"]}}}}
+listeners: {http: {port: $port, address: 127.0.0.1}}
+upstreams: {echo: {endpoints: ["$echo"]}}
 identity:
-  corp: {{issuer: "{issuer}", jwks: {{file: corp.json}}}}
-  partner: {{issuer: "https://partner.test", jwks: {{file: partner.json}}}}
+  corp: {issuer: "$issuer", jwks: {file: corp.json}}
+  partner: {issuer: "https://partner.test", jwks: {file: partner.json}}
 routes:
-  corp: {{path: /corp, upstream: echo, policies: {{jwt: corp}}}}
-  partner: {{path: /partner, upstream: echo, policies: {{jwt: partner}}}}
+  corp: {path: /corp, upstream: echo, policies: {jwt: corp}}
+  partner: {path: /partner, upstream: echo, policies: {jwt: partner}}
 """
 
 
@@ -123,7 +126,7 @@ def test_a_key_is_revoked_while_another_issuer_publishes_nonsense(tmp_path: Path
     url = f"http://127.0.0.1:{port}"
     ours, theirs = tokens.token(), tokens.token(iss="https://partner.test")
     with Backend() as echo:
-        write(folder, gateway=RUN.format(port=port, echo=echo.address, issuer=tokens.ISSUER))
+        write(folder, gateway=filled(RUN, port=port, echo=echo.address, issuer=tokens.ISSUER))
         (folder / "corp.json").write_text(tokens.jwks())
         (folder / "partner.json").write_bytes(key_sets.key_set({"kty": "RSA", "kid": "cut"}))
         with Running(folder, tmp_path) as running:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.support.backend import Backend
-from tests.support.policy_server import Stack
+from tests.support.policy_server import Stacks
 from tests.support.valkey import Valkey
 from tests.support.wait import wait_for
 
 CONNECTIONS, EACH, LIMIT = 512, 10, 100
+YAML = """
+listeners: {http: {port: $port}}
+upstreams: {echo: {endpoints: [$echo]}}
+routes:
+  ready: {path: /ready, upstream: echo, policies: {concurrency: 5}}
+  burst: {path: /burst, upstream: echo, policies: {rate_limit: $limit/month}}
+"""
 
 
 async def burst(port: int, path: str) -> Counter[bytes]:
@@ -36,19 +42,10 @@ async def burst(port: int, path: str) -> Counter[bytes]:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_burst_passes_no_limit_that_redis_counts(tmp_path: Path, workers: str) -> None:
-    with ExitStack() as started:
-        valkey, echo = started.enter_context(Valkey(tmp_path)), started.enter_context(Backend("echo"))
+def test_a_burst_passes_no_limit_that_redis_counts(tmp_path: Path, backend: Backend, workers: str) -> None:
+    with Valkey(tmp_path) as valkey, Stacks(tmp_path) as stacks:
         arguments = ("--counters", valkey.url, "--workers", workers)
-        stack = Stack(tmp_path, tcp=True, arguments=arguments)
-        (tmp_path / "gateway.yaml").write_text(f"""
-listeners: {{http: {{port: {stack.listener}}}}}
-upstreams: {{echo: {{endpoints: [{echo.address}]}}}}
-routes:
-  ready: {{path: /ready, upstream: echo, policies: {{concurrency: 5}}}}
-  burst: {{path: /burst, upstream: echo, policies: {{rate_limit: {LIMIT}/month}}}}
-""")
-        started.enter_context(stack)
+        stack = stacks.start(YAML, tcp=True, arguments=arguments, echo=backend.address, limit=LIMIT)
         wait_for(lambda: stack.get("/ready").status_code == 200, "the gateway")
         for admitted in (LIMIT, 0):
             found = asyncio.run(burst(stack.listener, "/burst"))

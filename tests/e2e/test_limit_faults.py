@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.support.backend import Backend
-from tests.support.policy_server import Stack
+from tests.support.policy_server import Stack, Stacks
 from tests.support.ports import free_port
 from tests.support.valkey import Valkey
 from tests.support.wait import wait_for
@@ -110,30 +110,40 @@ async def check(request: Request) -> Decision:
 """
 
 
+YAML = """
+listeners: {http: {port: $port}}
+upstreams: {echo: {endpoints: [$echo]}, stalling: {endpoints: [$stalling]}}
+$policies
+routes:
+  given-up: {path: /given-up, upstream: echo, policies: {concurrency: {requests: 100000, by: route}}}
+  left: {path: /left, upstream: stalling, timeout: 0, policies: {concurrency: {requests: 5, by: route}, quota: {bytes: 10MB, per: month, by: route, direction: out}}}
+  upload: {path: /upload, upstream: echo, policies: {quota: {bytes: 10MB, per: month, by: route, direction: in}}}
+  leased: {path: /leased, upstream: echo, policies: {concurrency: {requests: 1, by: route, lease: 2s}}}
+  killed: {path: /killed, upstream: echo, policies: {concurrency: {requests: 1, by: route, lease: 2s}, quota: {bytes: 10MB, per: month, by: route, direction: out}, rate_limit: {requests: 50, per: month, by: route}}}
+  told: {path: /told, upstream: echo, policies: {rate_limit: {requests: 1000, per: month, by: route}}}
+"""
+
+
 @pytest.fixture(scope="module", params=["memory", "redis", "check"])
-def faults(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
+def faults(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, stacks: Stacks
+) -> Iterator[Faults]:
     """Counters in memory, in Redis, and in memory with a policy in Python whose Check decides limits too."""
-    folder = tmp_path_factory.mktemp("faults")
-    (folder / "p.py").write_text(POLICY)
     policies = 'policies: {ext_authz: {python: "p.py:check"}}' if request.param == "check" else ""
     with contextlib.ExitStack() as started:
-        valkey = started.enter_context(Valkey(folder)) if request.param == "redis" else None
-        arguments = ("--counters", valkey.url) if valkey else ()
+        valkey = None
+        if request.param == "redis":
+            valkey = started.enter_context(Valkey(tmp_path_factory.mktemp("valkey")))
         echo, stalling = started.enter_context(Backend("echo")), started.enter_context(Stalling(300))
-        stack = Stack(folder, tcp=True, arguments=arguments)
-        (folder / "gateway.yaml").write_text(f"""
-listeners: {{http: {{port: {stack.listener}}}}}
-upstreams: {{echo: {{endpoints: [{echo.address}]}}, stalling: {{endpoints: [{stalling.address}]}}}}
-{policies}
-routes:
-  given-up: {{path: /given-up, upstream: echo, policies: {{concurrency: {{requests: 100000, by: route}}}}}}
-  left: {{path: /left, upstream: stalling, timeout: 0, policies: {{concurrency: {{requests: 5, by: route}}, quota: {{bytes: 10MB, per: month, by: route, direction: out}}}}}}
-  upload: {{path: /upload, upstream: echo, policies: {{quota: {{bytes: 10MB, per: month, by: route, direction: in}}}}}}
-  leased: {{path: /leased, upstream: echo, policies: {{concurrency: {{requests: 1, by: route, lease: 2s}}}}}}
-  killed: {{path: /killed, upstream: echo, policies: {{concurrency: {{requests: 1, by: route, lease: 2s}}, quota: {{bytes: 10MB, per: month, by: route, direction: out}}, rate_limit: {{requests: 50, per: month, by: route}}}}}}
-  told: {{path: /told, upstream: echo, policies: {{rate_limit: {{requests: 1000, per: month, by: route}}}}}}
-""")
-        started.enter_context(stack)
+        stack = stacks.start(
+            YAML,
+            files={"p.py": POLICY},
+            tcp=True,
+            arguments=("--counters", valkey.url) if valkey else (),
+            echo=echo.address,
+            stalling=stalling.address,
+            policies=policies,
+        )
         wait_for(lambda: "ratelimit" in stack.get("/told").headers, "the first decision")
         yield Faults(stack, echo, valkey, checked=bool(policies))
 

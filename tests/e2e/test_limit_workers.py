@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
 from tests.support.backend import Backend
-from tests.support.policy_server import Stack
+from tests.support.policy_server import Stack, Stacks
 from tests.support.wait import wait_for
 from xds_server.cli.main import main
 
@@ -25,23 +24,26 @@ ROUTES = """
 """
 
 
+YAML = """
+listeners: {http: {port: $port}}
+upstreams: {echo: {endpoints: [$echo]}}
+routes:$routes
+"""
+
+
 @pytest.fixture(scope="module", params=["unix", "tcp"])
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with Backend("echo") as echo:
-        stack = Stack(
-            tmp_path_factory.mktemp("gw"),
-            tcp=request.param == "tcp",
-            arguments=("--workers", "3"),
-            concurrency=2,
-        )
-        (stack.folder / "gateway.yaml").write_text(
-            f"listeners: {{http: {{port: {stack.listener}}}}}\n"
-            f"upstreams: {{echo: {{endpoints: [{echo.address}]}}}}\nroutes:{ROUTES}"
-        )
-        with stack:
-            wait_for(lambda: len(workers(stack)) == 3, "the workers")
-            wait_for(lambda: counted(stack.get("/many")), "the first decision")
-            yield stack
+def stack(request: pytest.FixtureRequest, stacks: Stacks, backend: Backend) -> Stack:
+    stack = stacks.start(
+        YAML,
+        tcp=request.param == "tcp",
+        arguments=("--workers", "3"),
+        concurrency=2,
+        echo=backend.address,
+        routes=ROUTES,
+    )
+    wait_for(lambda: len(workers(stack)) == 3, "the workers")
+    wait_for(lambda: counted(stack.get("/many")), "the first decision")
+    return stack
 
 
 def workers(stack: Stack) -> list[int]:

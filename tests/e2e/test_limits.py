@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from filters.model.methods import MOST_KEYS
 from tests.support.backend import Backend
-from tests.support.policy_server import Stack
+from tests.support.credential_stack import TOO_MANY_KEYS
+from tests.support.folder import filled, write
+from tests.support.identity_cases import sha256
+from tests.support.policy_server import Stack, Stacks
 from tests.support.ports import free_port
 from tests.support.running import Running
 from tests.support.valkey import Valkey
@@ -32,54 +32,51 @@ CHECKED = 'policies: {ext_authz: {python: "p.py:check", timeout: 5s}}'
 KEYS = {name: f"key-of-{name}" for name in ("acme", "beta", "gamma", "vip")}
 
 
-def gateway(port: int, echo: str, changing: str = "5/day", *, policies: str = "") -> str:
-    consumers = "\n".join(
-        f"  {name}: {{plan: {'pro' if name == 'vip' else 'free'}, "
-        f"api_keys: [{{sha256: {hashlib.sha256(key.encode()).hexdigest()}}}]}}"
-        for name, key in KEYS.items()
-    )
-    return f"""
-listeners: {{http: {{port: {port}}}}}
-upstreams: {{echo: {{endpoints: [{echo}]}}}}
-{policies}
+YAML = """
+listeners: {http: {port: $port}}
+upstreams: {echo: {endpoints: [$echo]}}
+$policies
 plans:
-  free: {{rate_limit: 4/day, concurrency: 2}}
-  pro: {{rate_limit: [100/day, 1000/month]}}
+  free: {rate_limit: 4/day, concurrency: 2}
+  pro: {rate_limit: [100/day, 1000/month]}
 consumers:
-{consumers}
+$consumers
 policy_sets:
-  each: {{rate_limit: [{{requests: 7, per: month, by: consumer}}, {{requests: 9, per: month, by: "header:x-other"}}]}}
-  common: {{rate_limit: {{requests: 3, per: day, by: "header:x-team"}}}}
+  each: {rate_limit: [{requests: 7, per: month, by: consumer}, {requests: 9, per: month, by: "header:x-other"}]}
+  common: {rate_limit: {requests: 3, per: day, by: "header:x-team"}}
 routes:
-  free: {{path: /free, upstream: echo}}
-  daily: {{path: /daily, upstream: echo, policies: {{rate_limit: 3/day}}}}
-  two: {{path: /two, upstream: echo, policies: {{rate_limit: [2/day, 5/month]}}}}
-  header: {{path: /header, upstream: echo, policies: {{rate_limit: {{requests: 2, per: day, by: "header:x-tenant"}}}}}}
-  cost: {{path: /cost, upstream: echo, policies: {{rate_limit: {{requests: 10, per: day, cost: "header:x-cost", by: route}}}}}}
-  failures: {{path: /failures, upstream: echo, policies: {{rate_limit: {{requests: 2, per: day, count: [500], by: route}}}}}}
-  bucket: {{path: /bucket, upstream: echo, policies: {{rate_limit: {{requests: 1, per: day, burst: 3}}}}}}
-  shadow: {{path: /shadow, upstream: echo, policies: {{rate_limit: {{requests: 1, per: day, shadow: true}}}}}}
-  quiet: {{path: /quiet, upstream: echo, policies: {{rate_limit: 1/day, limit_headers: []}}}}
-  ietf: {{path: /ietf, upstream: echo, policies: {{rate_limit: 9/day, limit_headers: [ietf]}}}}
-  bytes-out: {{path: /bytes-out, upstream: echo, policies: {{quota: {{bytes: 1000B, per: day, direction: out, by: route}}}}}}
-  bytes-in: {{path: /bytes-in, upstream: echo, policies: {{quota: {{bytes: 1000B, per: day, direction: in, by: route}}}}}}
-  slots: {{path: /slots, upstream: echo, policies: {{concurrency: 2}}}}
-  planned: {{path: /planned, upstream: echo, policies: {{api_key: true}}}}
-  also-planned: {{path: /also-planned, upstream: echo, policies: {{api_key: true, rate_limit: 3/day}}}}
-  exempt: {{path: /exempt, upstream: echo, policies: {{api_key: true, plan_limits: off}}}}
-  usage: {{path: /usage, use: [each], policies: {{api_key: {{optional: true}}, usage: true, ext_authz: off}}}}
-  used: {{path: /used, upstream: echo, use: [each], policies: {{api_key: true}}}}
-  mixed: {{path: /mixed, upstream: echo, policies: {{rate_limit: [{{requests: 2, per: day, by: route, scope: local}}, {{requests: 9, per: day, by: route}}]}}}}
-  team-a: {{path: /team/a, upstream: echo, use: [common], policies: {{rate_limit: 2/day}}}}
-  team-b: {{path: /team/b, upstream: echo, use: [common]}}
-  changing: {{path: /changing, upstream: echo, policies: {{rate_limit: {changing}}}}}
+  free: {path: /free, upstream: echo}
+  daily: {path: /daily, upstream: echo, policies: {rate_limit: 3/day}}
+  two: {path: /two, upstream: echo, policies: {rate_limit: [2/day, 5/month]}}
+  header: {path: /header, upstream: echo, policies: {rate_limit: {requests: 2, per: day, by: "header:x-tenant"}}}
+  cost: {path: /cost, upstream: echo, policies: {rate_limit: {requests: 10, per: day, cost: "header:x-cost", by: route}}}
+  failures: {path: /failures, upstream: echo, policies: {rate_limit: {requests: 2, per: day, count: [500], by: route}}}
+  bucket: {path: /bucket, upstream: echo, policies: {rate_limit: {requests: 1, per: day, burst: 3}}}
+  shadow: {path: /shadow, upstream: echo, policies: {rate_limit: {requests: 1, per: day, shadow: true}}}
+  quiet: {path: /quiet, upstream: echo, policies: {rate_limit: 1/day, limit_headers: []}}
+  ietf: {path: /ietf, upstream: echo, policies: {rate_limit: 9/day, limit_headers: [ietf]}}
+  bytes-out: {path: /bytes-out, upstream: echo, policies: {quota: {bytes: 1000B, per: day, direction: out, by: route}}}
+  bytes-in: {path: /bytes-in, upstream: echo, policies: {quota: {bytes: 1000B, per: day, direction: in, by: route}}}
+  slots: {path: /slots, upstream: echo, policies: {concurrency: 2}}
+  planned: {path: /planned, upstream: echo, policies: {api_key: true}}
+  also-planned: {path: /also-planned, upstream: echo, policies: {api_key: true, rate_limit: 3/day}}
+  exempt: {path: /exempt, upstream: echo, policies: {api_key: true, plan_limits: off}}
+  usage: {path: /usage, use: [each], policies: {api_key: {optional: true}, usage: true, ext_authz: off}}
+  used: {path: /used, upstream: echo, use: [each], policies: {api_key: true}}
+  mixed: {path: /mixed, upstream: echo, policies: {rate_limit: [{requests: 2, per: day, by: route, scope: local}, {requests: 9, per: day, by: route}]}}
+  team-a: {path: /team/a, upstream: echo, use: [common], policies: {rate_limit: 2/day}}
+  team-b: {path: /team/b, upstream: echo, use: [common]}
+  changing: {path: /changing, upstream: echo, policies: {rate_limit: $changing}}
 """
 
 
-@pytest.fixture(scope="module")
-def backend() -> Iterator[Backend]:
-    with Backend("echo") as echo:
-        yield echo
+def given(backend: Backend, policies: str, changing: str = "5/day") -> dict[str, str]:
+    """The values for the names in the YAML."""
+    consumers = "\n".join(
+        f"  {name}: {{plan: {'pro' if name == 'vip' else 'free'}, api_keys: [{{sha256: {sha256(key)}}}]}}"
+        for name, key in KEYS.items()
+    )
+    return {"echo": backend.address, "policies": policies, "consumers": consumers, "changing": changing}
 
 
 @pytest.fixture(scope="module", params=["rate limit call", "check", "lookup of keys"])
@@ -96,19 +93,12 @@ def policies(way: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def stack(
-    tmp_path_factory: pytest.TempPathFactory, backend: Backend, policies: str, way: str
-) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("gw"))
-    (stack.folder / "p.py").write_text(POLICY)
-    if way == "lookup of keys":
-        many = "\n".join(f"    - {{sha256: {number:064x}}}" for number in range(MOST_KEYS + 1))
-        (stack.folder / "many.yaml").write_text(f"consumers:\n  many:\n    api_keys:\n{many}\n")
-    (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address, policies=policies))
-    with stack:
-        # Envoy connects to the policy server with the first request that is limited.
-        wait_for(lambda: "ratelimit" in stack.get("/ietf").headers, "the first decision")
-        yield stack
+def stack(stacks: Stacks, backend: Backend, policies: str, way: str) -> Stack:
+    files = {"p.py": POLICY, "many.yaml": TOO_MANY_KEYS if way == "lookup of keys" else ""}
+    stack = stacks.start(YAML, files=files, **given(backend, policies))
+    # Envoy connects to the policy server with the first request that is limited.
+    wait_for(lambda: "ratelimit" in stack.get("/ietf").headers, "the first decision")
+    return stack
 
 
 def statuses(stack: Stack, path: str, count: int, **headers: str) -> list[int]:
@@ -286,8 +276,7 @@ def test_a_changed_limit_is_effective_at_once_and_keeps_its_count(
     stack: Stack, backend: Backend, policies: str
 ) -> None:
     def change(limit: str) -> None:
-        written = gateway(stack.listener, backend.address, limit, policies=policies)
-        (stack.folder / "gateway.yaml").write_text(written)
+        stack.write(YAML, **given(backend, policies, limit))
 
     assert statuses(stack, "/changing", 4) == [200] * 4
     change("4/day")
@@ -365,12 +354,12 @@ def test_xds_run_tells_where_the_policy_server_beside_it_counts(
     tmp_path: Path, backend: Backend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port, folder = free_port(), tmp_path / "gateway"
-    folder.mkdir()
-    (folder / "gateway.yaml").write_text(f"""
-listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
-upstreams: {{echo: {{endpoints: [{backend.address}]}}}}
-routes: {{a: {{path: /a, upstream: echo, policies: {{rate_limit: {{requests: 1, per: day, by: route}}}}}}}}
-""")
+    text = """
+listeners: {http: {port: $port, address: 127.0.0.1}}
+upstreams: {echo: {endpoints: [$backend]}}
+routes: {a: {path: /a, upstream: echo, policies: {rate_limit: {requests: 1, per: day, by: route}}}}
+"""
+    write(folder, gateway=filled(text, port=port, backend=backend.address))
     with Running(folder, tmp_path) as running:
         admin = ("--admin", running.admin)
         wait_for(lambda: httpx.get(f"http://127.0.0.1:{port}/a").status_code == 429, "the limit")
@@ -389,17 +378,21 @@ def test_routes_without_limits_ask_nobody(stack: Stack) -> None:
 
 def test_where_nobody_counts_each_limit_says_what_happens(tmp_path: Path, backend: Backend) -> None:
     stack = Stack(tmp_path)
-    (tmp_path / "gateway.yaml").write_text(f"""
-listeners: {{http: {{port: {stack.listener}}}}}
-upstreams: {{echo: {{endpoints: [{backend.address}]}}}}
+    stack.write(
+        """
+listeners: {http: {port: $port}}
+upstreams: {echo: {endpoints: [$backend]}}
 routes:
-  open: {{path: /open, upstream: echo, policies: {{rate_limit: 1/day}}}}
-  closed: {{path: /closed, upstream: echo, policies: {{rate_limit: {{requests: 1, per: day, on_error: deny}}}}}}
-  usage: {{path: /usage, policies: {{api_key: true, usage: true}}}}
-plans: {{free: {{rate_limit: 6/day}}}}
+  open: {path: /open, upstream: echo, policies: {rate_limit: 1/day}}
+  closed: {path: /closed, upstream: echo, policies: {rate_limit: {requests: 1, per: day, on_error: deny}}}
+  usage: {path: /usage, policies: {api_key: true, usage: true}}
+plans: {free: {rate_limit: 6/day}}
 consumers:
-  acme: {{plan: free, api_keys: [{{sha256: {hashlib.sha256(KEYS["acme"].encode()).hexdigest()}}}]}}
-""")
+  acme: {plan: free, api_keys: [{sha256: $digest}]}
+""",
+        backend=backend.address,
+        digest=sha256(KEYS["acme"]),
+    )
     with stack:
         assert statuses(stack, "/open", 2) == [200, 429]
         assert stack.get("/usage", headers={"x-api-key": KEYS["acme"]}).status_code == 200
@@ -422,17 +415,21 @@ def test_a_second_policy_server_goes_on_counting_in_redis(
 ) -> None:
     with Valkey(tmp_path) as valkey:
         stack = Stack(tmp_path, tcp=True, arguments=("--counters", valkey.url))
-        (tmp_path / "gateway.yaml").write_text(f"""
-listeners: {{http: {{port: {stack.listener}}}}}
-upstreams: {{echo: {{endpoints: [{backend.address}]}}}}
+        stack.write(
+            """
+listeners: {http: {port: $port}}
+upstreams: {echo: {endpoints: [$backend]}}
 routes:
-  a: {{path: /a, upstream: echo, policies: {{rate_limit: 5/day}}}}
-  closed: {{path: /closed, upstream: echo, policies: {{rate_limit: {{requests: 5, per: day, on_error: deny}}}}}}
-  usage: {{path: /usage, policies: {{api_key: true, usage: true}}}}
-plans: {{free: {{rate_limit: 6/day, concurrency: 3}}}}
+  a: {path: /a, upstream: echo, policies: {rate_limit: 5/day}}
+  closed: {path: /closed, upstream: echo, policies: {rate_limit: {requests: 5, per: day, on_error: deny}}}
+  usage: {path: /usage, policies: {api_key: true, usage: true}}
+plans: {free: {rate_limit: 6/day, concurrency: 3}}
 consumers:
-  acme: {{plan: free, api_keys: [{{sha256: {hashlib.sha256(KEYS["acme"].encode()).hexdigest()}}}]}}
-""")
+  acme: {plan: free, api_keys: [{sha256: $digest}]}
+""",
+            backend=backend.address,
+            digest=sha256(KEYS["acme"]),
+        )
         with stack:
             assert statuses(stack, "/a", 3) == [200] * 3
             # The counters outlive the process that counted.

@@ -2,54 +2,45 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
 from tests.support.backend import Backend
-from tests.support.policy_server import Stack
+from tests.support.identity_cases import sha256
+from tests.support.policy_server import Stack, Stacks
 from tests.support.wait import wait_for
 
 KEYS = ("acme", "beta")
 
 
-def gateway(port: int, echo: str, route: str = "3/day") -> str:
-    consumers = "\n".join(
-        f"  {one}: {{plan: free, api_keys: [{{sha256: {hashlib.sha256(one.encode()).hexdigest()}}}]}}"
-        for one in KEYS
-    )
-    return f"""
-listeners: {{http: {{port: {port}}}}}
-upstreams: {{echo: {{endpoints: [{echo}]}}}}
-plans: {{free: {{rate_limit: [7/day, {{requests: 9, per: month, timezone: Pacific/Auckland}}]}}}}
+YAML = """
+listeners: {http: {port: $port}}
+upstreams: {echo: {endpoints: [$echo]}}
+plans: {free: {rate_limit: [7/day, {requests: 9, per: month, timezone: Pacific/Auckland}]}}
 consumers:
-{consumers}
-policies: {{rate_limit: {{requests: 11, per: month, by: [consumer, "header:x-region"]}}}}
-policy_sets: {{team: {{rate_limit: {{requests: 5, per: day, by: consumer}}}}}}
+$consumers
+policies: {rate_limit: {requests: 11, per: month, by: [consumer, "header:x-region"]}}
+policy_sets: {team: {rate_limit: {requests: 5, per: day, by: consumer}}}
 routes:
-  first: {{path: /first, upstream: echo, use: [team], policies: {{api_key: true, rate_limit: {route}}}}}
-  second: {{path: /second, upstream: echo, use: [team], policies: {{api_key: true}}}}
-  plan: {{path: /plan, upstream: echo, policies: {{api_key: true}}}}
-  gateway: {{path: /gateway, upstream: echo, policies: {{api_key: true, plan_limits: off}}}}
-  free: {{path: /free, upstream: echo, policies: {{api_key: true, plan_limits: off, rate_limit: off}}}}
+  first: {path: /first, upstream: echo, use: [team], policies: {api_key: true, rate_limit: $route}}
+  second: {path: /second, upstream: echo, use: [team], policies: {api_key: true}}
+  plan: {path: /plan, upstream: echo, policies: {api_key: true}}
+  gateway: {path: /gateway, upstream: echo, policies: {api_key: true, plan_limits: off}}
+  free: {path: /free, upstream: echo, policies: {api_key: true, plan_limits: off, rate_limit: off}}
 """
 
 
-@pytest.fixture(scope="module")
-def backend() -> Iterator[Backend]:
-    with Backend("echo") as echo:
-        yield echo
+def given(backend: Backend, route: str = "3/day") -> dict[str, str]:
+    """The values for the names in the YAML."""
+    consumers = "\n".join(f"  {one}: {{plan: free, api_keys: [{{sha256: {sha256(one)}}}]}}" for one in KEYS)
+    return {"echo": backend.address, "consumers": consumers, "route": route}
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("together"))
-    (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address))
-    with stack:
-        wait_for(lambda: "ratelimit" in ask(stack, "/gateway", "beta", "probe").headers, "the first decision")
-        yield stack
+def stack(stacks: Stacks, backend: Backend) -> Stack:
+    stack = stacks.start(YAML, **given(backend))
+    wait_for(lambda: "ratelimit" in ask(stack, "/gateway", "beta", "probe").headers, "the first decision")
+    return stack
 
 
 def ask(stack: Stack, path: str, consumer: str, region: str = "eu") -> httpx.Response:
@@ -107,7 +98,7 @@ def test_a_limit_that_changes_its_amount_keeps_its_count_and_one_that_changes_it
     assert left(used)["requests-per-day"] == 2
 
     def change(route: str, name: str) -> dict[str, int]:
-        (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address, route))
+        stack.write(YAML, **given(backend, route))
         stack.publish()
 
         def changed() -> dict[str, int] | None:

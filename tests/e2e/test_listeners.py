@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,14 +21,9 @@ from aioquic.quic.events import QuicEvent
 
 from tests.support.backend import Backend
 from tests.support.certificates import authority
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
+from tests.support.ports import free_port
 from tests.support.wait import wait_for
-
-
-@pytest.fixture(scope="module")
-def echo() -> Iterator[Backend]:
-    with Backend("echo") as backend:
-        yield backend
 
 
 @pytest.fixture(scope="module")
@@ -52,57 +46,50 @@ def ports() -> dict[str, int]:
 
 YAML = """
 listeners:
-  plain: {{port: {plain}, address: 127.0.0.1}}
-  proxied: {{port: {proxied}, address: 127.0.0.1, trusted_proxies: 1}}
+  plain: {port: $plain, address: 127.0.0.1}
+  proxied: {port: $proxied, address: 127.0.0.1, trusted_proxies: 1}
   strict:
-    port: {strict}
+    port: $strict
     address: 127.0.0.1
     escaped_slashes: reject
     underscores_in_headers: reject
-    timeouts: {{headers: 1s, request: 2s}}
-    limits: {{max_headers: 2KiB, max_header_count: 20, max_body: 1KiB, max_connections: 4}}
+    timeouts: {headers: 1s, request: 2s}
+    limits: {max_headers: 2KiB, max_header_count: 20, max_body: 1KiB, max_connections: 4}
   kept:
-    port: {kept}
+    port: $kept
     address: 127.0.0.1
     escaped_slashes: keep
     merge_slashes: false
     underscores_in_headers: allow
     server_name: shop
-    limits: {{max_requests_per_connection: 2}}
-  secure: {{port: {secure}, address: 127.0.0.1, tls: {{certificates: [one, two], minimum_version: "1.3"}}}}
+    limits: {max_requests_per_connection: 2}
+  secure: {port: $secure, address: 127.0.0.1, tls: {certificates: [one, two], minimum_version: "1.3"}}
   mutual:
-    port: {mutual}
+    port: $mutual
     address: 127.0.0.1
-    tls: {{certificates: [one], client_certificate: {{ca: {{file: ca.crt}}, subject_alt_names: ["*.clients.test"]}}}}
-  to-https: {{port: {to_https}, address: 127.0.0.1, redirect_to_https: {secure}}}
-  old: {{port: {old}, address: 127.0.0.1, http10: true}}
-  to-443: {{port: {to_443}, address: 127.0.0.1, redirect_to_https: true}}
-  proxy-protocol: {{port: {proxy_protocol}, address: 127.0.0.1, proxy_protocol: true}}
-  quic: {{port: {quic}, address: 127.0.0.1, http3: true, tls: {{certificates: [one]}}}}
+    tls: {certificates: [one], client_certificate: {ca: {file: ca.crt}, subject_alt_names: ["*.clients.test"]}}
+  to-https: {port: $to_https, address: 127.0.0.1, redirect_to_https: $secure}
+  old: {port: $old, address: 127.0.0.1, http10: true}
+  to-443: {port: $to_443, address: 127.0.0.1, redirect_to_https: true}
+  proxy-protocol: {port: $proxy_protocol, address: 127.0.0.1, proxy_protocol: true}
+  quic: {port: $quic, address: 127.0.0.1, http3: true, tls: {certificates: [one]}}
 secrets:
-  one: {{certificate: {{file: one.crt}}, private_key: {{file: one.key}}}}
-  two: {{certificate: {{file: two.crt}}, private_key: {{file: two.key}}}}
-upstreams: {{echo: {{endpoints: ["{echo}"]}}}}
+  one: {certificate: {file: one.crt}, private_key: {file: one.key}}
+  two: {certificate: {file: two.crt}, private_key: {file: two.key}}
+upstreams: {echo: {endpoints: ["$echo"]}}
 routes:
-  public: {{path: /public/*, upstream: echo}}
-  admin: {{path: /admin/*, respond: {{status: 403, body: admin}}}}
-  rest: {{path: /*, upstream: echo}}
+  public: {path: /public/*, upstream: echo}
+  admin: {path: /admin/*, respond: {status: 403, body: admin}}
+  rest: {path: /*, upstream: echo}
 """
 
 
 @pytest.fixture(scope="module")
-def gateway(
-    tmp_path_factory: pytest.TempPathFactory, echo: Backend, ports: dict[str, int]
-) -> Iterator[Gateway]:
-    logs = tmp_path_factory.mktemp("listeners")
-    folder = write(logs / "gateway", gateway=YAML.format(**ports, echo=echo.address))
+def gateway(gateways: Gateways, backend: Backend, ports: dict[str, int]) -> Gateway:
+    files = {"ca.crt": authority().pem}
     for name in ("one", "two"):
-        certificate, key = authority().issue(f"{name}.example.com")
-        (folder / f"{name}.crt").write_bytes(certificate)
-        (folder / f"{name}.key").write_bytes(key)
-    (folder / "ca.crt").write_bytes(authority().pem)
-    with Gateway(folder, logs) as gateway:
-        yield gateway
+        files[f"{name}.crt"], files[f"{name}.key"] = authority().issue(f"{name}.example.com")
+    return gateways.start(YAML, files=files, echo=backend.address, **ports)
 
 
 def _raw(port: int, data: bytes) -> bytes:
@@ -216,11 +203,11 @@ def test_an_escaped_slash_leads_to_a_place_that_a_client_can_follow(
     ],
 )
 def test_an_upgrade_that_is_not_offered_is_ignored(
-    gateway: Gateway, ports: dict[str, int], echo: Backend, offered: str
+    gateway: Gateway, ports: dict[str, int], backend: Backend, offered: str
 ) -> None:
     answer = _get(ports["plain"], "/upgrade", "connection: Upgrade", f"upgrade: {offered}")
     assert answer.startswith(b"HTTP/1.1 200")
-    assert not {"upgrade", "connection"} & set(echo.seen[-1]["headers"])
+    assert not {"upgrade", "connection"} & set(backend.seen[-1]["headers"])
 
 
 @pytest.mark.parametrize("offered", ["websocket", "WebSocket", "TLS/1.2, websocket"])
@@ -233,18 +220,18 @@ def test_a_websocket_is_refused_where_the_route_has_none(
 
 
 def test_http_1_0_is_answered_where_it_is_allowed(
-    gateway: Gateway, ports: dict[str, int], echo: Backend
+    gateway: Gateway, ports: dict[str, int], backend: Backend
 ) -> None:
     assert _raw(ports["old"], b"GET /a HTTP/1.0\r\nhost: old.test\r\n\r\n").startswith(b"HTTP/1.0 200")
-    assert echo.seen[-1]["headers"]["host"] == "old.test"
+    assert backend.seen[-1]["headers"]["host"] == "old.test"
     assert _raw(ports["old"], b"GET /a HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200")
-    assert echo.seen[-1]["headers"]["host"] == "localhost"
+    assert backend.seen[-1]["headers"]["host"] == "localhost"
     refused = _body(ports["plain"], "/a", "1.0")
     assert refused.startswith(b"HTTP/1.1 426")
     assert b'"detail":"Use HTTP/1.1 or later."' in refused
 
 
-def test_slashes_may_be_kept_as_they_are(gateway: Gateway, ports: dict[str, int], echo: Backend) -> None:
+def test_slashes_may_be_kept_as_they_are(gateway: Gateway, ports: dict[str, int], backend: Backend) -> None:
     assert b'"path": "/public/a%2Fb"' in _body(ports["kept"], "/public/a%2Fb")
     assert b'"path": "/public//b"' in _body(ports["kept"], "/public//b")
 
@@ -264,7 +251,7 @@ def _body(port: int, target: str, version: str = "1.1") -> bytes:
 
 
 def test_a_header_with_an_underscore_is_refused_unless_allowed(
-    gateway: Gateway, ports: dict[str, int], echo: Backend
+    gateway: Gateway, ports: dict[str, int], backend: Backend
 ) -> None:
     refused = _get(ports["strict"], "/public/x", "x_consumer: evil")
     assert refused.startswith(b"HTTP/1.1 400")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 
@@ -11,54 +10,40 @@ import pytest
 
 from tests.support.backend import Backend
 from tests.support.envoy import Envoy
+from tests.support.folder import filled, snapshot
+from tests.support.identity_cases import sha256
 from tests.support.ports import free_port
 from tests.support.xds import XdsThread, bootstrap
-from xds_server.control_plane.compiler import Compiler
-from xds_server.sources.folder import read_folder
 
-KEYS = ("acme", "beta")
-
-
-def gateway(port: int, echo: str) -> str:
-    consumers = "\n".join(
-        f"  {name}: {{api_keys: [{{sha256: {hashlib.sha256(name.encode()).hexdigest()}}}]}}" for name in KEYS
-    )
-
-    def limited(name: str, limit: str, more: str = "") -> str:
-        return f"  {name}: {{path: /{name}, upstream: echo, policies: {{rate_limit: {limit}{more}}}}}"
-
-    local = "per: day, scope: local"
-    routes = (
-        limited("shared", f"{{requests: 3, {local}, by: route}}"),
-        limited("address", f"{{requests: 2, {local}}}"),
-        limited("consumer", f"{{requests: 2, {local}}}", ", api_key: {optional: true}"),
-        limited("header", f"{{requests: 2, {local}, by: 'header:x-tenant'}}"),
-        limited("both", f"{{requests: 2, {local}, by: [consumer, 'header:X-Tenant']}}", ", api_key: true"),
-        limited("burst", f"{{requests: 1, {local}, burst: 4, by: ip}}"),
-        limited("two", f"[{{requests: 5, {local}}}, {{requests: 2, per: hour, scope: local}}]"),
-        limited("quiet", f"{{requests: 1, {local}}}", ", limit_headers: []"),
-        limited("ietf", f"{{requests: 2, {local}, by: ip}}", ", limit_headers: [ietf]"),
-        limited("same", f"[{{requests: 2, {local}}}, {{requests: 2, per: hour, scope: local}}]"),
-        limited("keyed", f"{{requests: 2, {local}}}", ", api_key: true"),
-        f"  own: {{path: /own, respond: {{body: pong}}, policies: {{rate_limit: {{requests: 2, {local}, by: ip}}}}}}",
-        f"  moved: {{path: /moved, redirect: {{to: /}}, policies: {{rate_limit: {{requests: 1, {local}, by: ip}}}}}}",
-    )
-    return f"""
-listeners: {{http: {{port: {port}, address: 127.0.0.1, trusted_proxies: 1}}}}
-upstreams: {{echo: {{endpoints: [{echo}]}}}}
+YAML = """
+listeners: {http: {port: $port, address: 127.0.0.1, trusted_proxies: 1}}
+upstreams: {echo: {endpoints: [$echo]}}
 consumers:
-{consumers}
+  acme: {api_keys: [{sha256: $acme}]}
+  beta: {api_keys: [{sha256: $beta}]}
 routes:
-""" + "\n".join(routes)
+  shared: {path: /shared, upstream: echo, policies: {rate_limit: {requests: 3, per: day, scope: local, by: route}}}
+  address: {path: /address, upstream: echo, policies: {rate_limit: {requests: 2, per: day, scope: local}}}
+  consumer: {path: /consumer, upstream: echo, policies: {rate_limit: {requests: 2, per: day, scope: local}, api_key: {optional: true}}}
+  header: {path: /header, upstream: echo, policies: {rate_limit: {requests: 2, per: day, scope: local, by: "header:x-tenant"}}}
+  both: {path: /both, upstream: echo, policies: {rate_limit: {requests: 2, per: day, scope: local, by: [consumer, "header:X-Tenant"]}, api_key: true}}
+  burst: {path: /burst, upstream: echo, policies: {rate_limit: {requests: 1, per: day, scope: local, burst: 4, by: ip}}}
+  two: {path: /two, upstream: echo, policies: {rate_limit: [{requests: 5, per: day, scope: local}, {requests: 2, per: hour, scope: local}]}}
+  quiet: {path: /quiet, upstream: echo, policies: {rate_limit: {requests: 1, per: day, scope: local}, limit_headers: []}}
+  ietf: {path: /ietf, upstream: echo, policies: {rate_limit: {requests: 2, per: day, scope: local, by: ip}, limit_headers: [ietf]}}
+  same: {path: /same, upstream: echo, policies: {rate_limit: [{requests: 2, per: day, scope: local}, {requests: 2, per: hour, scope: local}]}}
+  keyed: {path: /keyed, upstream: echo, policies: {rate_limit: {requests: 2, per: day, scope: local}, api_key: true}}
+  own: {path: /own, respond: {body: pong}, policies: {rate_limit: {requests: 2, per: day, scope: local, by: ip}}}
+  moved: {path: /moved, redirect: {to: /}, policies: {rate_limit: {requests: 1, per: day, scope: local, by: ip}}}
+"""
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder, port = tmp_path_factory.mktemp("gw"), free_port()
-    with Backend("echo") as echo, XdsThread() as control:
-        (folder / "gateway.yaml").write_text(gateway(port, echo.address))
-        compiled = Compiler({}).compile(read_folder(folder))
-        control.publish(compiled.snapshot)
+def url(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[str]:
+    folder, port = tmp_path_factory.mktemp("gateway"), free_port()
+    digests = {name: sha256(name) for name in ("acme", "beta")}
+    with XdsThread() as control:
+        control.publish(snapshot(filled(YAML, port=port, echo=backend.address, **digests)))
         with Envoy(bootstrap(control.port), folder) as envoy:
             envoy.ready()
             yield f"http://127.0.0.1:{port}"

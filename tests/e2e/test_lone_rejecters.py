@@ -16,7 +16,8 @@ from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from tests.support.envoy import OLDEST_BINARY, Envoy
-from tests.support.gateway import free_port, write
+from tests.support.folder import filled, write
+from tests.support.ports import free_port
 from tests.support.running import ROOT, Running
 from tests.support.wait import wait_for
 from xds_server.discovery.types import LISTENER
@@ -24,8 +25,8 @@ from xds_server.proxy.bootstrap import bootstrap
 from xds_server.translate.readable import plain
 
 YAML = """
-listeners: {{http: {{port: {port}, address: 127.0.0.1, server_name: "{version}"}}}}
-routes: {{ping: {{path: /ping, respond: {{body: pong}}}}}}
+listeners: {http: {port: $port, address: 127.0.0.1, server_name: "$version"}}
+routes: {ping: {path: /ping, respond: {body: pong}}}
 """
 
 
@@ -40,7 +41,7 @@ class Stack:
         self.envoy = Envoy(plain(config), folder)
 
     def write(self, version: str) -> None:
-        write(self.folder, gateway=YAML.format(port=self.port, version=version))
+        write(self.folder, gateway=filled(YAML, port=self.port, version=version))
 
     def until(self, version: str) -> None:
         """Wait until the listener of this version answers."""

@@ -2,57 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
+from tests.support.ports import free_port
 
 YAML = """
 listeners:
-  a-first: {{port: {port}, address: 127.0.0.1}}
-  inner: {{port: {inner}, address: 127.0.0.1}}
+  a-first: {port: $port, address: 127.0.0.1}
+  inner: {port: $inner, address: 127.0.0.1}
 routes:
-  exact: {{path: /x, respond: {{body: exact}}}}
-  prefix: {{path: /p/*, respond: {{body: prefix}}}}
-  longer: {{path: /p/long/*, respond: {{body: longer}}}}
-  template: {{path: "/p/{{id}}/orders", respond: {{body: template}}}}
-  beside: {{path: /p/me/orders, respond: {{body: beside}}}}
-  regex: {{path: '~^/v\\d+/', respond: {{body: regex}}}}
-  letters: {{path: '~^/letters/[\\pL\\d]+$', respond: {{body: letters}}}}
-  long: {{path: "/l/{{a}}/{{b}}/{{c}}/{{d}}/{{e}}/{{f}}/{{g}}/{{h}}/{{i}}/{{j}}/end", respond: {{body: long}}}}
-  inside: {{path: '~secret', respond: {{body: inside}}}}
-  dotted: {{path: /a.b/*, respond: {{body: dotted}}}}
-  exact-host: {{path: /h, hosts: [api.example.com], respond: {{body: exact-host}}}}
-  wildcard: {{path: /h, hosts: ["*.example.com"], respond: {{body: wildcard}}}}
-  deeper: {{path: /h, hosts: ["*.eu.example.com"], respond: {{body: deeper}}}}
-  any-host: {{path: /h, respond: {{body: any-host}}}}
-  only-wildcard: {{path: /only, hosts: ["*.example.com"], respond: {{body: only-wildcard}}}}
-  inner: {{path: /inner, listeners: [inner], respond: {{body: inner}}}}
-  read: {{path: /m, methods: [GET, HEAD], respond: {{body: read}}}}
-  write: {{path: /m, methods: [POST], respond: {{body: write}}}}
-  rest: {{path: /m/any, respond: {{body: rest}}}}
-  purge: {{path: /m/any, methods: [PURGE], respond: {{body: purge}}}}
-  two-headers: {{path: /c, headers: {{x-a: "1", x-b: {{present: true}}}}, respond: {{body: two-headers}}}}
-  one-header: {{path: /c, headers: {{x-a: "1"}}, respond: {{body: one-header}}}}
-  no-header: {{path: /c, headers: {{x-c: {{present: false}}, x-d: {{regex: "[0-9]+"}}}}, respond: {{body: no-header}}}}
-  query: {{path: /c, query: {{q: "1"}}, respond: {{body: query}}}}
-  queries: {{path: /c, query: {{q: "1", r: {{present: true}}}}, respond: {{body: queries}}}}
-  query-regex: {{path: /c, query: {{n: {{regex: "[0-9]+"}}}}, respond: {{body: query-regex}}}}
-  query-not: {{path: /c, query: {{s: {{exact: "1", not: true}}}}, headers: {{x-not: "1"}}, respond: {{body: query-not}}}}
+  exact: {path: /x, respond: {body: exact}}
+  prefix: {path: /p/*, respond: {body: prefix}}
+  longer: {path: /p/long/*, respond: {body: longer}}
+  template: {path: "/p/{id}/orders", respond: {body: template}}
+  beside: {path: /p/me/orders, respond: {body: beside}}
+  regex: {path: '~^/v\\d+/', respond: {body: regex}}
+  letters: {path: '~^/letters/[\\pL\\d]+$$', respond: {body: letters}}
+  long: {path: "/l/{a}/{b}/{c}/{d}/{e}/{f}/{g}/{h}/{i}/{j}/end", respond: {body: long}}
+  inside: {path: '~secret', respond: {body: inside}}
+  dotted: {path: /a.b/*, respond: {body: dotted}}
+  exact-host: {path: /h, hosts: [api.example.com], respond: {body: exact-host}}
+  wildcard: {path: /h, hosts: ["*.example.com"], respond: {body: wildcard}}
+  deeper: {path: /h, hosts: ["*.eu.example.com"], respond: {body: deeper}}
+  any-host: {path: /h, respond: {body: any-host}}
+  only-wildcard: {path: /only, hosts: ["*.example.com"], respond: {body: only-wildcard}}
+  inner: {path: /inner, listeners: [inner], respond: {body: inner}}
+  read: {path: /m, methods: [GET, HEAD], respond: {body: read}}
+  write: {path: /m, methods: [POST], respond: {body: write}}
+  rest: {path: /m/any, respond: {body: rest}}
+  purge: {path: /m/any, methods: [PURGE], respond: {body: purge}}
+  two-headers: {path: /c, headers: {x-a: "1", x-b: {present: true}}, respond: {body: two-headers}}
+  one-header: {path: /c, headers: {x-a: "1"}, respond: {body: one-header}}
+  no-header: {path: /c, headers: {x-c: {present: false}, x-d: {regex: "[0-9]+"}}, respond: {body: no-header}}
+  query: {path: /c, query: {q: "1"}, respond: {body: query}}
+  queries: {path: /c, query: {q: "1", r: {present: true}}, respond: {body: queries}}
+  query-regex: {path: /c, query: {n: {regex: "[0-9]+"}}, respond: {body: query-regex}}
+  query-not: {path: /c, query: {s: {exact: "1", not: true}}, headers: {x-not: "1"}, respond: {body: query-not}}
   query-nots:
     path: /c
-    headers: {{x-nots: "1"}}
-    query: {{p: {{prefix: a.b, not: true}}, q2: {{suffix: "no", not: true}}}}
-    respond: {{body: query-nots}}
+    headers: {x-nots: "1"}
+    query: {p: {prefix: a.b, not: true}, q2: {suffix: "no", not: true}}
+    respond: {body: query-nots}
   query-not-in:
     path: /c
-    headers: {{x-nots: "1"}}
-    query: {{p: {{present: true}}, q2: {{contains: in, not: true}}, q3: "1"}}
-    respond: {{body: query-not-in}}
-  affixes: {{path: /c, headers: {{x-p: {{prefix: ab}}, x-s: {{suffix: yz}}, x-m: {{contains: mn}}}}, respond: {{body: affixes}}}}
-  otherwise: {{path: /c, respond: {{body: otherwise}}}}
+    headers: {x-nots: "1"}
+    query: {p: {present: true}, q2: {contains: in, not: true}, q3: "1"}
+    respond: {body: query-not-in}
+  affixes: {path: /c, headers: {x-p: {prefix: ab}, x-s: {suffix: yz}, x-m: {contains: mn}}, respond: {body: affixes}}
+  otherwise: {path: /c, respond: {body: otherwise}}
 """
 
 
@@ -62,11 +61,8 @@ def inner() -> int:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, inner: int) -> Iterator[Gateway]:
-    logs = tmp_path_factory.mktemp("matches")
-    folder = write(logs / "gateway", gateway=YAML.format(port=free_port(), inner=inner))
-    with Gateway(folder, logs) as gateway:
-        yield gateway
+def gateway(gateways: Gateways, inner: int) -> Gateway:
+    return gateways.start(YAML, inner=inner)
 
 
 def _taken(answer: httpx.Response) -> str | int:

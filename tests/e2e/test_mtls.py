@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -14,9 +13,8 @@ from cryptography import x509
 from tests.support import tokens
 from tests.support.backend import Backend
 from tests.support.certificates import Authority, authority
-from tests.support.gateway import Gateway, write
+from tests.support.gateway import Gateway, Gateways
 from tests.support.identity_cases import CONSUMERS, PROVIDERS
-from tests.support.ports import free_port
 from tests.support.tls import client_context, write_pair
 
 ROUTES = """
@@ -28,25 +26,35 @@ ROUTES = """
 """
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("mtls")
-    (folder / "ca.crt").write_bytes(authority().pem)
-    (folder / "jwks.json").write_text(tokens.jwks())
-    write_pair(folder, "server", authority().issue("127.0.0.1"))
-    with Backend("echo") as echo:
-        text = f"""
+YAML = """
 listeners:
   https:
-    port: {free_port()}
-    tls: {{certificates: [server], client_certificate: {{ca: {{file: ca.crt}}, required: false}}}}
-secrets: {{server: {{certificate: {{file: server.crt}}, private_key: {{file: server.key}}}}}}
-upstreams: {{echo: {{endpoints: [{echo.address}]}}}}
-{PROVIDERS}{CONSUMERS}
-routes:{ROUTES}
+    port: $port
+    tls: {certificates: [server], client_certificate: {ca: {file: ca.crt}, required: false}}
+secrets: {server: {certificate: {file: server.crt}, private_key: {file: server.key}}}
+upstreams: {echo: {endpoints: [$echo]}}
+$providers$consumers
+routes:$routes
 """
-        with Gateway(write(folder, gateway=text), folder, scheme="https") as running:
-            yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(gateways: Gateways, backend: Backend) -> Gateway:
+    certificate, key = authority().issue("127.0.0.1")
+    return gateways.start(
+        YAML,
+        files={
+            "ca.crt": authority().pem,
+            "jwks.json": tokens.jwks(),
+            "server.crt": certificate,
+            "server.key": key,
+        },
+        scheme="https",
+        echo=backend.address,
+        providers=PROVIDERS,
+        consumers=CONSUMERS,
+        routes=ROUTES,
+    )
 
 
 def _get(gateway: Gateway, path: str, *files: str, headers: dict[str, str] | None = None) -> httpx.Response:

@@ -11,11 +11,13 @@ import pytest
 from tests.support import tokens
 from tests.support.backend import Backend
 from tests.support.certificates import authority
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.folder import filled, write
+from tests.support.gateway import Gateway, Gateways
 from tests.support.identity_cases import ACME, sha256
 from tests.support.openid import CLIENT, SECRET, OpenIdProvider
+from tests.support.ports import free_port
 from tests.support.running import Running
-from tests.support.tls import client_context, write_pair
+from tests.support.tls import client_context
 from tests.support.wait import wait_for
 
 
@@ -25,46 +27,55 @@ def provider() -> Iterator[OpenIdProvider]:
         yield running
 
 
-def _gateway(port: int, echo: str, provider: str) -> str:
-    return f"""
-listeners: {{https: {{port: {port}, tls: {{certificates: [server]}}, access_log: true}}}}
-secrets: {{server: {{certificate: {{file: server.crt}}, private_key: {{file: server.key}}}}}}
-upstreams: {{echo: {{endpoints: [{echo}]}}}}
+YAML = """
+listeners: {https: {port: $port, tls: {certificates: [server]}, access_log: true}}
+secrets: {server: {certificate: {file: server.crt}, private_key: {file: server.key}}}
+upstreams: {echo: {endpoints: [$echo]}}
 identity:
   corp:
-    issuer: {tokens.ISSUER}
-    jwks: {{url: "{provider}/jwks"}}
-    claim_headers: {{sub: x-user-id}}
+    issuer: $issuer
+    jwks: {url: "$provider/jwks"}
+    claim_headers: {sub: x-user-id}
     oidc:
-      client_id: {CLIENT}
-      client_secret: {{file: client}}
-      session_secret: {{file: session}}
-      authorization_endpoint: {provider}/authorize
-      token_endpoint: {provider}/token
-      end_session_endpoint: {provider}/end
+      client_id: $client
+      client_secret: {file: client}
+      session_secret: {file: session}
+      authorization_endpoint: $provider/authorize
+      token_endpoint: $provider/token
+      end_session_endpoint: $provider/end
 consumers:
-  acme: {{api_keys: [{{sha256: {sha256(ACME)}}}], jwt: {{provider: corp, claim: tenant, value: acme}}}}
+  acme: {api_keys: [{sha256: $digest}], jwt: {provider: corp, claim: tenant, value: acme}}
 routes:
-  app: {{path: /app/*, upstream: echo, policies: {{oidc: corp}}}}
-  either: {{path: /either, upstream: echo, policies: {{oidc: corp, jwt: corp, api_key: true}}}}
-  staff: {{path: /staff, upstream: echo, policies: {{oidc: corp, authorize: {{claims: {{group: staff}}}}}}}}
+  app: {path: /app/*, upstream: echo, policies: {oidc: corp}}
+  either: {path: /either, upstream: echo, policies: {oidc: corp, jwt: corp, api_key: true}}
+  staff: {path: /staff, upstream: echo, policies: {oidc: corp, authorize: {claims: {group: staff}}}}
 """
 
 
-def _files(folder: Path) -> None:
-    write_pair(folder, "server", authority().issue("127.0.0.1"))
-    (folder / "client").write_text(SECRET + "\n")
-    (folder / "session").write_text("s" * 64)
+def _given(backend: Backend, provider: OpenIdProvider) -> dict[str, str]:
+    """The values for the names in the YAML, less the port."""
+    return {
+        "echo": backend.address,
+        "provider": provider.url,
+        "issuer": tokens.ISSUER,
+        "client": CLIENT,
+        "digest": sha256(ACME),
+    }
+
+
+def _files() -> dict[str, str | bytes]:
+    certificate, key = authority().issue("127.0.0.1")
+    return {
+        "server.crt": certificate,
+        "server.key": key,
+        "client": SECRET + "\n",
+        "session": "s" * 64,
+    }
 
 
 @pytest.fixture(scope="module")
-def gateway(provider: OpenIdProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("oidc")
-    _files(folder)
-    with Backend("echo") as echo:
-        text = _gateway(free_port(), echo.address, provider.url)
-        with Gateway(write(folder, gateway=text), folder, scheme="https") as running:
-            yield running
+def gateway(gateways: Gateways, backend: Backend, provider: OpenIdProvider) -> Gateway:
+    return gateways.start(YAML, files=_files(), scheme="https", **_given(backend, provider))
 
 
 @pytest.fixture
@@ -294,18 +305,17 @@ def test_who_logged_in_is_still_to_be_authorized(browser: httpx.Client, provider
     assert _log_in(browser, "/staff").status_code == 200
 
 
-def test_the_secrets_of_a_login_come_over_xds(provider: OpenIdProvider, tmp_path: Path) -> None:
+def test_the_secrets_of_a_login_come_over_xds(
+    provider: OpenIdProvider, backend: Backend, tmp_path: Path
+) -> None:
     provider.claims, provider.lifetime, provider.refuse = {}, 600, False
     folder, port = tmp_path / "gateway", free_port()
-    folder.mkdir()
-    _files(folder)
-    with Backend("echo") as echo:
-        write(folder, gateway=_gateway(port, echo.address, provider.url))
-        with (
-            Running(folder, tmp_path),
-            httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=client_context(authority())) as client,
-        ):
-            wait_for(lambda: client.get("/app/page").status_code == 302, "the gateway to serve")
-            assert _log_in(client, "/app/page").status_code == 200
-            (folder / "session").write_text("t" * 64)
-            wait_for(lambda: client.get("/app/page").status_code == 302, "another secret to end the session")
+    write(folder, _files(), gateway=filled(YAML, port=port, **_given(backend, provider)))
+    with (
+        Running(folder, tmp_path),
+        httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=client_context(authority())) as client,
+    ):
+        wait_for(lambda: client.get("/app/page").status_code == 302, "the gateway to serve")
+        assert _log_in(client, "/app/page").status_code == 200
+        (folder / "session").write_text("t" * 64)
+        wait_for(lambda: client.get("/app/page").status_code == 302, "another secret to end the session")

@@ -11,18 +11,19 @@ import pytest
 
 from tests.support.backend import Backend
 from tests.support.certificates import authority
-from tests.support.gateway import free_port, write
+from tests.support.folder import filled, write
+from tests.support.ports import free_port
 from tests.support.running import Running
 from tests.support.wait import wait_for
 
 BASE = """
 listeners:
-  http: {{port: {port}, address: 127.0.0.1}}
+  http: {port: $port, address: 127.0.0.1}
 upstreams:
-  good: {{endpoints: ["{backend}"]}}
+  good: {endpoints: ["$backend"]}
 routes:
-  version: {{path: /version, respond: {{body: "{version}"}}}}
-  good: {{path: /good, upstream: good}}
+  version: {path: /version, respond: {body: "$version"}}
+  good: {path: /good, upstream: good}
 """
 
 
@@ -97,7 +98,7 @@ class Stack:
 
     def write(self, version: str, more: str | None = None) -> None:
         """Write both files at once; the control plane takes them as one change, or as two of which the last counts."""
-        text = BASE.format(port=self.port, backend=self._backend.address, version=version)
+        text = filled(BASE, port=self.port, backend=self._backend.address, version=version)
         files = {} if more is None else {"more": more.replace("PORT", str(self.odd_port))}
         write(self.folder, **files, gateway=text)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import socket
@@ -18,6 +17,7 @@ import pytest
 
 from tests.support import tokens
 from tests.support.backend import Backend
+from tests.support.identity_cases import sha256
 from tests.support.policy_server import Stack
 from tests.support.valkey import Valkey
 from tests.support.wait import wait_for
@@ -62,11 +62,6 @@ async def waits(request: Request) -> Decision:
     return allow()
 """
 ACME = "key-of-acme"
-CONSUMERS = f"""
-identity: {{corp: {{issuer: {tokens.ISSUER}, audiences: [shop], jwks: {{file: jwks.json}}}}}}
-plans: {{free: {{rate_limit: 2/day, concurrency: 5}}}}
-consumers: {{acme: {{plan: free, api_keys: [{{sha256: {hashlib.sha256(ACME.encode()).hexdigest()}}}]}}}}
-"""
 Sent = Sequence[tuple[str, str | bytes]]
 
 
@@ -234,51 +229,53 @@ CASES = (
 )  # fmt: skip
 
 
-def gateway(port: int, echo: str) -> str:
-    routes = "".join(
+YAML = """
+listeners: {http: {port: $port, access_log: true, trusted_proxies: 1}}
+upstreams: {echo: {endpoints: [$echo]}}
+identity: {corp: {issuer: $issuer, audiences: [shop], jwks: {file: jwks.json}}}
+plans: {free: {rate_limit: 2/day, concurrency: 5}}
+consumers: {acme: {plan: free, api_keys: [{sha256: $digest}]}}
+routes:
+  waits:
+    path: /waits
+    upstream: echo
+    policies: {ext_authz: {python: "p.py:waits", timeout: 20s}, rate_limit: 10/day, concurrency: 10}
+  calls: {path: /calls, upstream: echo, policies: {ext_authz: {python: "p.py:plain", timeout: 20s}, rate_limit: 1000/day}}
+  calls-and-end:
+    path: /calls-and-end
+    upstream: echo
+    policies: {ext_authz: {python: "p.py:plain", timeout: 20s}, rate_limit: 1000/day, concurrency: 9}
+  calls-two: {path: /calls-two, upstream: echo, policies: {ext_authz: {python: "p.py:plain", timeout: 20s, on_error: allow}, rate_limit: 1000/day}}
+  seen: {path: /seen, upstream: echo, policies: {ext_authz: {python: "p.py:address", timeout: 20s}}}
+  seen-little: {path: /seen-little, upstream: echo, policies: {ext_authz: {python: "p.py:address", timeout: 20s, headers: [x-a]}}}
+  answers: {path: /answers, respond: {body: ok}, policies: {ext_authz: {python: "p.py:plain", timeout: 20s}, api_key: true}}
+$routes"""
+
+
+def routes() -> str:
+    """Two routes for each case: its limits decided in the Check, and in a call of their own."""
+    return "".join(
         f"  {way}-{case.name}:\n    path: /{way}/{case.name}\n    upstream: echo\n    policies: {{{case.policies}, "
         f'ext_authz: {{python: "p.py:{case.function}", timeout: 20s, on_error: {on_error}}}}}\n'
         for case in CASES
         for way, on_error in (("one", "deny"), ("two", "allow"))
     )
-    return f"""
-listeners: {{http: {{port: {port}, access_log: true, trusted_proxies: 1}}}}
-upstreams: {{echo: {{endpoints: [{echo}]}}}}
-{CONSUMERS}
-routes:
-  waits:
-    path: /waits
-    upstream: echo
-    policies: {{ext_authz: {{python: "p.py:waits", timeout: 20s}}, rate_limit: 10/day, concurrency: 10}}
-  calls: {{path: /calls, upstream: echo, policies: {{ext_authz: {{python: "p.py:plain", timeout: 20s}}, rate_limit: 1000/day}}}}
-  calls-and-end:
-    path: /calls-and-end
-    upstream: echo
-    policies: {{ext_authz: {{python: "p.py:plain", timeout: 20s}}, rate_limit: 1000/day, concurrency: 9}}
-  calls-two: {{path: /calls-two, upstream: echo, policies: {{ext_authz: {{python: "p.py:plain", timeout: 20s, on_error: allow}}, rate_limit: 1000/day}}}}
-  seen: {{path: /seen, upstream: echo, policies: {{ext_authz: {{python: "p.py:address", timeout: 20s}}}}}}
-  seen-little: {{path: /seen-little, upstream: echo, policies: {{ext_authz: {{python: "p.py:address", timeout: 20s, headers: [x-a]}}}}}}
-  answers: {{path: /answers, respond: {{body: ok}}, policies: {{ext_authz: {{python: "p.py:plain", timeout: 20s}}, api_key: true}}}}
-{routes}"""
-
-
-@pytest.fixture(scope="module")
-def backend() -> Iterator[Backend]:
-    with Backend("echo") as echo:
-        yield echo
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("gw"))
-    (stack.folder / "jwks.json").write_text(tokens.jwks())
-    (stack.folder / "p.py").write_text(POLICY.replace("FOLDER", str(stack.folder)))
-    (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address))
+    stack = Stack(tmp_path_factory.mktemp("stack"))
+    stack.write(
+        YAML,
+        {"jwks.json": tokens.jwks(), "p.py": POLICY.replace("FOLDER", str(stack.folder))},
+        echo=backend.address,
+        issuer=tokens.ISSUER,
+        digest=sha256(ACME),
+        routes=routes(),
+    )
     with stack:
-        wait_for(lambda: "x-ratelimit-limit" in stack.get("/calls").headers, "the first decision")
-        wait_for(
-            lambda: "x-ratelimit-limit" in stack.get("/calls-two").headers, "the first decision of two calls"
-        )
+        for path in ("/calls", "/calls-two"):
+            wait_for(lambda path=path: "x-ratelimit-limit" in stack.get(path).headers, "the first decision")
         yield stack
 
 
@@ -457,15 +454,19 @@ def test_where_nobody_counts_the_limits_say_what_happens_and_not_the_policy(
 ) -> None:
     with Valkey(tmp_path) as valkey:
         stack = Stack(tmp_path, arguments=("--counters", valkey.url))
-        (tmp_path / "p.py").write_text(POLICY)
-        (tmp_path / "gateway.yaml").write_text(f"""
-listeners: {{http: {{port: {stack.listener}}}}}
-upstreams: {{echo: {{endpoints: [{backend.address}]}}}}
-policies: {{ext_authz: {{python: "p.py:slow", timeout: 1s, on_error: {on_error}}}}}
+        stack.write(
+            """
+listeners: {http: {port: $port}}
+upstreams: {echo: {endpoints: [$backend]}}
+policies: {ext_authz: {python: "p.py:slow", timeout: 1s, on_error: $on_error}}
 routes:
-  open: {{path: /open, upstream: echo, policies: {{rate_limit: 1/day, concurrency: 5}}}}
-  closed: {{path: /closed, upstream: echo, policies: {{rate_limit: {{requests: 100, per: day, on_error: deny}}}}}}
-""")
+  open: {path: /open, upstream: echo, policies: {rate_limit: 1/day, concurrency: 5}}
+  closed: {path: /closed, upstream: echo, policies: {rate_limit: {requests: 100, per: day, on_error: deny}}}
+""",
+            {"p.py": POLICY},
+            backend=backend.address,
+            on_error=on_error,
+        )
         with stack:
             wait_for(lambda: "x-ratelimit-limit" in stack.get("/open").headers, "the first decision")
             assert stack.get("/open").status_code == 429

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
 import pytest
 
-from filters.model.methods import MOST_KEYS
 from tests.support.backend import Backend
-from tests.support.policy_server import Stack
+from tests.support.credential_stack import TOO_MANY_KEYS
+from tests.support.identity_cases import sha256
+from tests.support.policy_server import Stack, Stacks
 from tests.support.wait import wait_for
 
 Sent = Sequence[tuple[str, str | bytes]]
@@ -37,49 +37,49 @@ CASES: Mapping[str, tuple[str, Sequence[Sent], Sequence[int]]] = {
 
 
 def consumer(name: str) -> str:
-    key = hashlib.sha256(f"key-of-{name}".encode()).hexdigest()
+    key = sha256(f"key-of-{name}")
     ended = ", not_after: 2020-01-01" if name == "old" else ""
     return f"  {name}: {{plan: free, api_keys: [{{sha256: {key}{ended}}}]}}\n"
 
 
-def gateway(port: int, echo: str) -> str:
-    everybody = "authorize: {consumers: [acme, beta, old]}, "
-    routes = "".join(
+EVERYBODY = "authorize: {consumers: [acme, beta, old]}, "
+YAML = """
+listeners: {http: {port: $port, access_log: true, trusted_proxies: 1}}
+upstreams: {echo: {endpoints: [$echo]}}
+plans: {free: {rate_limit: 2/day}}
+errors: {quota_exceeded: {status: 402, body: {error: "no more"}}}
+consumers:
+${consumers}routes:
+  calls: {path: /calls, upstream: echo, policies: {api_key: true, plan_limits: off, rate_limit: 1000/day}}
+  calls-two: {path: /calls-two, upstream: echo, policies: {api_key: true, $everybody plan_limits: off, rate_limit: 1000/day}}
+  held: {path: /held, upstream: echo, policies: {api_key: true, plan_limits: off, concurrency: 1}}
+  errors: {path: /errors, upstream: echo, policies: {api_key: true, plan_limits: off, quota: {bytes: 1B, per: day, direction: out}}}
+  errors-two: {path: /errors-two, upstream: echo, policies: {api_key: true, ${everybody}plan_limits: off, quota: {bytes: 1B, per: day, direction: out}}}
+$routes"""
+
+
+def routes() -> str:
+    """Two routes for each case: its limits decided with the lookup of the key, and in a call of their own."""
+    return "".join(
         f"  {way}-{name}: {{path: /{way}/{name}, upstream: echo, policies: {{api_key: true, {more}{policies}}}}}\n"
         for name, (policies, _, _) in CASES.items()
-        for way, more in (("one", ""), ("two", everybody))
+        for way, more in (("one", ""), ("two", EVERYBODY))
     ).replace(", }", "}")
-    return f"""
-listeners: {{http: {{port: {port}, access_log: true, trusted_proxies: 1}}}}
-upstreams: {{echo: {{endpoints: [{echo}]}}}}
-plans: {{free: {{rate_limit: 2/day}}}}
-errors: {{quota_exceeded: {{status: 402, body: {{error: "no more"}}}}}}
-consumers:
-{"".join(map(consumer, NAMES))}routes:
-  calls: {{path: /calls, upstream: echo, policies: {{api_key: true, plan_limits: off, rate_limit: 1000/day}}}}
-  calls-two: {{path: /calls-two, upstream: echo, policies: {{api_key: true, {everybody} plan_limits: off, rate_limit: 1000/day}}}}
-  held: {{path: /held, upstream: echo, policies: {{api_key: true, plan_limits: off, concurrency: 1}}}}
-  errors: {{path: /errors, upstream: echo, policies: {{api_key: true, plan_limits: off, quota: {{bytes: 1B, per: day, direction: out}}}}}}
-  errors-two: {{path: /errors-two, upstream: echo, policies: {{api_key: true, {everybody}plan_limits: off, quota: {{bytes: 1B, per: day, direction: out}}}}}}
-{routes}"""
 
 
 @pytest.fixture(scope="module")
-def backend() -> Iterator[Backend]:
-    with Backend("echo") as echo:
-        yield echo
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("gw"))
-    many = "\n".join(f"    - {{sha256: {number:064x}}}" for number in range(MOST_KEYS + 1))
-    (stack.folder / "many.yaml").write_text(f"consumers:\n  many:\n    api_keys:\n{many}\n")
-    (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address))
-    with stack:
-        for path in ("/calls", "/calls-two"):
-            wait_for(lambda path=path: "x-ratelimit-limit" in get(stack, path).headers, "the first decision")
-        yield stack
+def stack(stacks: Stacks, backend: Backend) -> Stack:
+    stack = stacks.start(
+        YAML,
+        files={"many.yaml": TOO_MANY_KEYS},
+        echo=backend.address,
+        consumers="".join(map(consumer, NAMES)),
+        everybody=EVERYBODY,
+        routes=routes(),
+    )
+    for path in ("/calls", "/calls-two"):
+        wait_for(lambda path=path: "x-ratelimit-limit" in get(stack, path).headers, "the first decision")
+    return stack
 
 
 def get(stack: Stack, path: str) -> httpx.Response:

@@ -5,50 +5,46 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
-from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
 
 from tests.support.backend import Backend
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
+from tests.support.ports import free_port
 from xds_server.gateway.model.escapes import RESERVED
 from xds_server.translate.explain import Request, explain
 
 YAML = """
 listeners:
-  a-first: {{port: {port}, address: 127.0.0.1}}
-  kept: {{port: {kept}, address: 127.0.0.1, escaped_slashes: keep}}
-upstreams: {{echo: {{endpoints: ["{echo}"]}}}}
+  a-first: {port: $port, address: 127.0.0.1}
+  kept: {port: $kept, address: 127.0.0.1, escaped_slashes: keep}
+upstreams: {echo: {endpoints: ["$echo"]}}
 routes:
-  files: {{path: /files/*, respond: {{body: files}}}}
-  cafe: {{path: /files/caf%C3%A9, respond: {{body: cafe}}}}
-  lower: {{path: /th%c3%a9, methods: [GET], respond: {{body: lower}}}}
-  below: {{path: /files/%E2%98%83/*, respond: {{body: below}}}}
-  reserved: {{path: "/files/a!$&'()+,;=:@b", respond: {{body: reserved}}}}
-  escaped: {{path: /files/a%21%2a%5B%5Db, respond: {{body: escaped}}}}
-  template: {{path: "/files/%C3%A4/{{id}}/v1:list", respond: {{body: template}}}}
-  regex: {{path: '~^/files/(%C3%B6|o+)[%]?$', respond: {{body: regex}}}}
-  address: {{path: '~^/rx/[a-z]+@secret$', respond: {{body: address}}}}
-  action: {{path: '~^/rx/[^/]+:delete$', respond: {{body: action}}}}
-  several: {{path: '~^/rx/v[(;]1[^@/]$', respond: {{body: several}}}}
-  others: {{path: /rx/*, respond: {{body: others}}}}
-  question: {{path: /files/what%3f, respond: {{body: question}}}}
-  percent: {{path: /files/100%25, respond: {{body: percent}}}}
-  quote: {{path: /files/%22, respond: {{body: quote}}}}
-  slash: {{path: /files/a%2fb%5cc, listeners: [kept], respond: {{body: slash}}}}
-  moved: {{path: /old/caf%C3%A9/*, upstream: echo, rewrite: {{path: /new/*}}}}
-  named: {{path: "/old/%C3%A4/{{id}}", upstream: echo, rewrite: {{path: "/new/{{id}}"}}}}
+  files: {path: /files/*, respond: {body: files}}
+  cafe: {path: /files/caf%C3%A9, respond: {body: cafe}}
+  lower: {path: /th%c3%a9, methods: [GET], respond: {body: lower}}
+  below: {path: /files/%E2%98%83/*, respond: {body: below}}
+  reserved: {path: "/files/a!$$&'()+,;=:@b", respond: {body: reserved}}
+  escaped: {path: /files/a%21%2a%5B%5Db, respond: {body: escaped}}
+  template: {path: "/files/%C3%A4/{id}/v1:list", respond: {body: template}}
+  regex: {path: '~^/files/(%C3%B6|o+)[%]?$$', respond: {body: regex}}
+  address: {path: '~^/rx/[a-z]+@secret$$', respond: {body: address}}
+  action: {path: '~^/rx/[^/]+:delete$$', respond: {body: action}}
+  several: {path: '~^/rx/v[(;]1[^@/]$$', respond: {body: several}}
+  others: {path: /rx/*, respond: {body: others}}
+  question: {path: /files/what%3f, respond: {body: question}}
+  percent: {path: /files/100%25, respond: {body: percent}}
+  quote: {path: /files/%22, respond: {body: quote}}
+  slash: {path: /files/a%2fb%5cc, listeners: [kept], respond: {body: slash}}
+  moved: {path: /old/caf%C3%A9/*, upstream: echo, rewrite: {path: /new/*}}
+  named: {path: "/old/%C3%A4/{id}", upstream: echo, rewrite: {path: "/new/{id}"}}
 """
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    logs = tmp_path_factory.mktemp("spellings")
-    with Backend("echo") as echo:
-        text = YAML.format(port=free_port(), kept=free_port(), echo=echo.address)
-        with Gateway(write(logs / "gateway", gateway=text), logs) as gateway:
-            yield gateway
+def gateway(gateways: Gateways, backend: Backend) -> Gateway:
+    return gateways.start(YAML, kept=free_port(), echo=backend.address)
 
 
 def _ask(gateway: Gateway, path: str, method: str = "GET", listener: str = "a-first") -> tuple[int, str]:

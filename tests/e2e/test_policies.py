@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from tests.support.backend import Backend
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
+from tests.support.ports import free_port
 
 YAML = """
 listeners:
-  http: {{port: {port}, address: 127.0.0.1, trusted_proxies: 1}}
-  trusting: {{port: {trusting}, address: 127.0.0.1, trust_request_id: true}}
+  http: {port: $port, address: 127.0.0.1, trusted_proxies: 1}
+  trusting: {port: $trusting, address: 127.0.0.1, trust_request_id: true}
 upstreams:
-  echo: {{endpoints: ["{echo}"]}}
+  echo: {endpoints: ["$echo"]}
 policies:
   request_id: true
 routes:
@@ -24,34 +24,33 @@ routes:
     path: /headers
     upstream: echo
     policies:
-      request_headers: {{set: {{x-set: new, x-share: 100%%}}, add: {{x-add: more}}, remove: [x-secret]}}
+      request_headers: {set: {x-set: new, x-share: 100%%}, add: {x-add: more}, remove: [x-secret]}
       response_headers:
-        set: {{server-name: "%REQ(:AUTHORITY)%"}}
-        add: {{x-more: "2"}}
+        set: {server-name: "%REQ(:AUTHORITY)%"}
+        add: {x-more: "2"}
         remove: [x-powered-by]
-  shorthand: {{path: /shorthand, upstream: echo, request_headers: {{set: {{x-set: short}}}}}}
-  nobody: {{path: /nobody, upstream: echo, policies: {{request_id: off}}}}
-  denied: {{path: /denied, upstream: echo, policies: {{ip_access: {{deny: [203.0.113.0/24]}}}}}}
+  shorthand: {path: /shorthand, upstream: echo, request_headers: {set: {x-set: short}}}
+  nobody: {path: /nobody, upstream: echo, policies: {request_id: off}}
+  denied: {path: /denied, upstream: echo, policies: {ip_access: {deny: [203.0.113.0/24]}}}
   allowed:
     path: /allowed
     upstream: echo
-    policies: {{ip_access: {{allow: [198.51.100.0/24, "2001:db8::/32"], deny: [198.51.100.66]}}}}
-  compressed: {{path: /compressed, upstream: echo, policies: {{compression: true}}}}
-  gzip: {{path: /gzip, upstream: echo, policies: {{compression: {{algorithms: [gzip]}}}}}}
-  abort: {{path: /abort, upstream: echo, policies: {{fault: {{abort: 418}}}}}}
-  abort-200: {{path: /abort/200, upstream: echo, policies: {{fault: {{abort: 200}}}}}}
-  abort-204: {{path: /abort/204, upstream: echo, policies: {{fault: {{abort: 204}}}}}}
-  sometimes: {{path: /sometimes, upstream: echo, policies: {{fault: {{abort: 503, header: x-fail}}}}}}
-  csrf: {{path: /csrf, upstream: echo, policies: {{csrf: {{hosts: [shop.test, "*.shop.test", "local.test:3000"]}}}}}}
-  slow: {{path: /slow, upstream: echo, policies: {{fault: {{delay: {{duration: 1ms}}}}}}}}
+    policies: {ip_access: {allow: [198.51.100.0/24, "2001:db8::/32"], deny: [198.51.100.66]}}
+  compressed: {path: /compressed, upstream: echo, policies: {compression: true}}
+  gzip: {path: /gzip, upstream: echo, policies: {compression: {algorithms: [gzip]}}}
+  abort: {path: /abort, upstream: echo, policies: {fault: {abort: 418}}}
+  abort-200: {path: /abort/200, upstream: echo, policies: {fault: {abort: 200}}}
+  abort-204: {path: /abort/204, upstream: echo, policies: {fault: {abort: 204}}}
+  sometimes: {path: /sometimes, upstream: echo, policies: {fault: {abort: 503, header: x-fail}}}
+  csrf: {path: /csrf, upstream: echo, policies: {csrf: {hosts: [shop.test, "*.shop.test", "local.test:3000"]}}}
+  slow: {path: /slow, upstream: echo, policies: {fault: {delay: {duration: 1ms}}}}
 """
 
 
 @pytest.fixture(scope="module")
-def echo() -> Iterator[Backend]:
-    with Backend("echo") as backend:
-        backend.headers = {"x-gateway-reason": "spoofed", "x-powered-by": "something", "x-more": "1"}
-        yield backend
+def echo(backend: Backend) -> Backend:
+    backend.headers = {"x-gateway-reason": "spoofed", "x-powered-by": "something", "x-more": "1"}
+    return backend
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +59,8 @@ def trusting() -> int:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, echo: Backend, trusting: int) -> Iterator[Gateway]:
-    logs = tmp_path_factory.mktemp("policies")
-    yaml = YAML.format(port=free_port(), trusting=trusting, echo=echo.address)
-    with Gateway(write(logs / "gateway", gateway=yaml), logs) as gateway:
-        yield gateway
+def gateway(gateways: Gateways, echo: Backend, trusting: int) -> Gateway:
+    return gateways.start(YAML, trusting=trusting, echo=echo.address)
 
 
 def _from(address: str) -> dict[str, str]:

@@ -39,34 +39,33 @@ async def slow(request):
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 
 
-def gateway(port: int, echo: str, authz_port: int = 1) -> str:
-    routes = {
-        "closed": '{python: "p.py:check", timeout: 1s}',
-        "open": '{python: "p.py:check", timeout: 1s, on_error: allow}',
-        "patient": '{python: "p.py:check", timeout: 20s}',
-        "slow": '{python: "p.py:slow", timeout: 60s}',
-        "grpc": "{grpc: authz-grpc, timeout: 1s, context: {team: blue}}",
-        "grpc-open": "{grpc: authz-grpc, timeout: 1s, on_error: allow}",
-        "http": "{http: {upstream: authz-http, path: /auth, upstream_headers: [x-user, x-team-*]}, timeout: 1s}",
-        "http-body": "{http: authz-http, timeout: 1s, body: true}",
-    }
-    return f"""
-listeners: {{http: {{port: {port}}}}}
+YAML = """
+listeners: {http: {port: $port}}
 upstreams:
-  echo: {{endpoints: [{echo}]}}
-  authz-grpc: {{endpoints: [127.0.0.1:{authz_port}], protocol: grpc}}
-  authz-http: {{endpoints: [127.0.0.1:{authz_port}]}}
+  echo: {endpoints: [$echo]}
+  authz-grpc: {endpoints: [127.0.0.1:$authz_port], protocol: grpc}
+  authz-http: {endpoints: [127.0.0.1:$authz_port]}
 routes:
-""" + "".join(
+$routes"""
+ROUTES = {
+    "closed": '{python: "p.py:check", timeout: 1s}',
+    "open": '{python: "p.py:check", timeout: 1s, on_error: allow}',
+    "patient": '{python: "p.py:check", timeout: 20s}',
+    "slow": '{python: "p.py:slow", timeout: 60s}',
+    "grpc": "{grpc: authz-grpc, timeout: 1s, context: {team: blue}}",
+    "grpc-open": "{grpc: authz-grpc, timeout: 1s, on_error: allow}",
+    "http": "{http: {upstream: authz-http, path: /auth, upstream_headers: [x-user, x-team-*]}, timeout: 1s}",
+    "http-body": "{http: authz-http, timeout: 1s, body: true}",
+}
+
+
+def given(backend: Backend, authz_port: int = 1) -> dict[str, object]:
+    """The values for the names in the YAML."""
+    routes = "".join(
         f"  {name}: {{path: /{name}, upstream: echo, policies: {{ext_authz: {settings}}}}}\n"
-        for name, settings in routes.items()
+        for name, settings in ROUTES.items()
     )
-
-
-@pytest.fixture(scope="module")
-def backend() -> Iterator[Backend]:
-    with Backend("echo") as echo:
-        yield echo
+    return {"echo": backend.address, "authz_port": authz_port, "routes": routes}
 
 
 def policy(folder: Path, version: str) -> None:
@@ -89,7 +88,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend, authz_port
 def _stack(folder: Path, backend: Backend, authz_port: int) -> Stack:
     stack = Stack(folder, arguments=("--state", str(folder / "rules.state")))
     policy(stack.folder, "1")
-    (stack.folder / "gateway.yaml").write_text(gateway(stack.listener, backend.address, authz_port))
+    stack.write(YAML, **given(backend, authz_port))
     return stack
 
 
@@ -207,7 +206,7 @@ def test_a_graceful_end_drops_no_request_where_another_shares_the_port(
 ) -> None:
     stack = Stack(tmp_path, tcp=True)
     policy(tmp_path, "1")
-    (tmp_path / "gateway.yaml").write_text(gateway(stack.listener, backend.address))
+    stack.write(YAML, **given(backend))
     with stack:
         _take_over(stack)
 

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from tests.support.envoy import Envoy
-from tests.support.gateway import free_port, write
+from tests.support.folder import filled, write
+from tests.support.ports import free_port
 from tests.support.running import Running
 from tests.support.wait import wait_for
 from xds_server import app
@@ -22,14 +23,14 @@ from xds_server.proxy.bootstrap import bootstrap
 from xds_server.translate.readable import plain
 
 YAML = """
-listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
+listeners: {http: {port: $port, address: 127.0.0.1}}
 upstreams:
-  one: {{endpoints: ["127.0.0.1:1"], health_check: {{path: /health}}}}
-  two: {{endpoints: ["nowhere.invalid:1"]}}
+  one: {endpoints: ["127.0.0.1:1"], health_check: {path: /health}}
+  two: {endpoints: ["nowhere.invalid:1"]}
 routes:
-  version: {{path: /version, respond: {{body: "{version}"}}}}
+  version: {path: /version, respond: {body: "$version"}}
 """
-BAD = "upstreams:\n  odd: {{endpoints: [], envoy: {{connect_timeout: {timeout}}}}}\n"
+BAD = "upstreams:\n  odd: {endpoints: [], envoy: {connect_timeout: $timeout}}\n"
 
 
 class Proved:
@@ -42,13 +43,13 @@ class Proved:
         self.envoy = Envoy(plain(fleet), logs)
 
     def write(self, version: str, timeout: str | None = None) -> None:
-        more = {} if timeout is None else {"more": BAD.format(timeout=timeout)}
-        write(self.folder, **more, gateway=YAML.format(port=self.port, version=version))
+        more = {} if timeout is None else {"more": filled(BAD, timeout=timeout)}
+        write(self.folder, **more, gateway=filled(YAML, port=self.port, version=version))
 
     def write_routes(self, version: str, odd: str) -> None:
         """One more route, with Envoy's fields given in its own words."""
         routes = f"  odd: {{path: /odd, upstream: one, envoy: {odd}}}\n"
-        write(self.folder, gateway=YAML.format(port=self.port, version=version) + routes)
+        write(self.folder, gateway=filled(YAML, port=self.port, version=version) + routes)
 
     def answers(self, version: str) -> bool:
         return httpx.get(f"http://127.0.0.1:{self.port}/version").text == version
@@ -136,7 +137,7 @@ def test_of_many_bad_routes_at_a_fresh_start_each_answers_503_and_each_is_told_w
         f"  r{number}: {{path: /r{number}, upstream: one, methods: [GET], envoy: {bad.get(number, '{}')}}}\n"
         for number in range(100)
     )
-    write(proved.folder, gateway=YAML.format(port=proved.port, version="1"), more="routes:\n" + more)
+    write(proved.folder, gateway=filled(YAML, port=proved.port, version="1"), more="routes:\n" + more)
     with proved.running, proved.envoy:
         proved.until("1")
         held = proved.running.status()["held"]
@@ -165,7 +166,7 @@ def test_very_many_routes_with_one_bad_part_are_found_at_once(tmp_path: Path) ->
         f"  r{number}: {{path: /r{number}, upstream: one, envoy: {bad if number % 2 else '{}'}}}\n"
         for number in range(600)
     )
-    write(proved.folder, gateway=YAML.format(port=proved.port, version="1"), more="routes:\n" + routes)
+    write(proved.folder, gateway=filled(YAML, port=proved.port, version="1"), more="routes:\n" + routes)
     with proved.running, proved.envoy:
         proved.until("1")
         held = [one for one in proved.running.status()["held"] if one["type"] == "route"]

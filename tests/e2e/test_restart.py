@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 
 from tests.support.envoy import Envoy
-from tests.support.gateway import free_port, write
+from tests.support.folder import filled, write
+from tests.support.ports import free_port
 from tests.support.running import Running
 from tests.support.wait import wait_for
 from xds_server.discovery.types import CLUSTER
@@ -17,15 +18,15 @@ from xds_server.serving.persistence import load
 from xds_server.translate.readable import plain
 
 YAML = """
-listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
-upstreams: {{one: {{endpoints: ["127.0.0.1:1"], envoy: {{connect_timeout: {timeout}}}}}}}
+listeners: {http: {port: $port, address: 127.0.0.1}}
+upstreams: {one: {endpoints: ["127.0.0.1:1"], envoy: {connect_timeout: $timeout}}}
 routes:
-  version: {{path: /version, respond: {{body: "{version}"}}}}
+  version: {path: /version, respond: {body: "$version"}}
 """
 POLICY = "from filters.ext_authz import deny\ndef check(request):\n    return deny(409)\n"
 DECIDED = """
-listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
-routes: {{a: {{path: /a, respond: {{body: plain}}, policies: {{ext_authz: {{python: "p.py:check"}}}}}}}}
+listeners: {http: {port: $port, address: 127.0.0.1}}
+routes: {a: {path: /a, respond: {body: plain}, policies: {ext_authz: {python: "p.py:check"}}}}
 """
 
 
@@ -35,7 +36,7 @@ def test_what_was_rejected_before_a_restart_is_served_as_it_was_accepted_after_i
     envoy = Envoy(plain(bootstrap(xds_address=running.xds_address, node_id="fleet")), tmp_path)
 
     def change(version: str, timeout: str) -> None:
-        write(folder, gateway=YAML.format(port=port, version=version, timeout=timeout))
+        write(folder, gateway=filled(YAML, port=port, version=version, timeout=timeout))
 
     def until(version: str) -> None:
         wait_for(lambda: httpx.get(f"http://127.0.0.1:{port}/version").text == version, version)
@@ -67,7 +68,7 @@ def test_a_folder_that_is_broken_at_the_start_leaves_policies_in_force(tmp_path:
     def answers() -> bool:
         return httpx.get(f"http://127.0.0.1:{port}/a", timeout=10).status_code == 409
 
-    write(folder, gateway=DECIDED.format(port=port))
+    write(folder, gateway=filled(DECIDED, port=port))
     (folder / "p.py").write_text(POLICY)
     with Running(folder, tmp_path, "--state", str(tmp_path / "state")) as running:
         wait_for(answers, "the policy")

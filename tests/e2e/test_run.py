@@ -13,17 +13,18 @@ import httpx
 import pytest
 
 from tests.support.backend import Backend
-from tests.support.gateway import free_port, write
+from tests.support.folder import filled, write
+from tests.support.ports import free_port
 from tests.support.running import Running
 from tests.support.wait import wait_for
 from xds_server.cli.main import main
 
 YAML = """
-listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
-upstreams: {{echo: {{endpoints: ["{echo}"]}}}}
+listeners: {http: {port: $port, address: 127.0.0.1}}
+upstreams: {echo: {endpoints: ["$echo"]}}
 routes:
-  echo: {{path: /echo/*, upstream: echo}}
-  version: {{path: /version, respond: {{body: "{version}"}}}}
+  echo: {path: /echo/*, upstream: echo}
+  version: {path: /version, respond: {body: "$version"}}
 """
 
 
@@ -35,7 +36,7 @@ class Served:
         self.url = f"http://127.0.0.1:{port}"
 
     def write(self, version: str) -> None:
-        write(self.folder, gateway=YAML.format(port=self.port, echo=self.echo, version=version))
+        write(self.folder, gateway=filled(YAML, port=self.port, echo=self.echo, version=version))
 
     def version(self) -> str:
         return httpx.get(f"{self.url}/version", timeout=5).text
@@ -50,7 +51,7 @@ class Served:
 def served(tmp_path: Path) -> Iterator[Served]:
     folder, port = tmp_path / "gateway", free_port()
     with Backend() as echo:
-        write(folder, gateway=YAML.format(port=port, echo=echo.address, version="1"))
+        write(folder, gateway=filled(YAML, port=port, echo=echo.address, version="1"))
         with Running(folder, tmp_path) as running:
             served = Served(folder, port, echo.address, running)
             served.until("1")
@@ -183,7 +184,7 @@ def test_an_envoy_that_is_killed_comes_back_with_the_same_configuration(served: 
 def test_a_request_under_way_is_answered_when_the_gateway_stops(tmp_path: Path) -> None:
     folder, port = tmp_path / "gateway", free_port()
     with Backend() as echo:
-        write(folder, gateway=YAML.format(port=port, echo=echo.address, version="1"))
+        write(folder, gateway=filled(YAML, port=port, echo=echo.address, version="1"))
         running = Running(folder, tmp_path, "--drain", "30")
         running.start()
         served = Served(folder, port, echo.address, running)
@@ -208,13 +209,13 @@ PYTHON = """
 from filters.ext_authz import Decision, Request, allow, deny
 
 def check(request: Request) -> Decision:
-    return allow(headers={{"x-policy": "{version}"}}) if request.headers.get("x-key") == "open" else deny(403)
+    return allow(headers={"x-policy": "$version"}) if request.headers.get("x-key") == "open" else deny(403)
 """
 
 
 def test_the_first_python_policy_of_a_gateway_fails_no_request_that_it_allows(served: Served) -> None:
     (served.folder / "policies").mkdir()
-    (served.folder / "policies" / "door.py").write_text(PYTHON.format(version="1"))
+    (served.folder / "policies" / "door.py").write_text(filled(PYTHON, version="1"))
     policy = "routes:\n  door:\n    path: /echo/door\n    upstream: echo\n    policies: {ext_authz: {python: policies/door.py:check}}\n"
     write(served.folder, door=policy)
     statuses = set()
@@ -227,7 +228,7 @@ def test_the_first_python_policy_of_a_gateway_fails_no_request_that_it_allows(se
     wait_for(decided, f"the policy; the log:\n{served.running.log[-2000:]}")
     assert statuses == {200}
     assert httpx.get(f"{served.url}/echo/door", timeout=30).status_code == 403
-    (served.folder / "policies" / "door.py").write_text(PYTHON.format(version="2"))
+    (served.folder / "policies" / "door.py").write_text(filled(PYTHON, version="2"))
 
     def reloaded() -> bool:
         answer = httpx.get(f"{served.url}/echo/door", headers={"x-key": "open"}, timeout=30)
@@ -241,7 +242,7 @@ def test_the_first_python_policy_of_a_gateway_fails_no_request_that_it_allows(se
 def test_the_last_good_gateway_survives_a_restart_with_a_broken_folder(tmp_path: Path) -> None:
     folder, port = tmp_path / "gateway", free_port()
     with Backend() as echo:
-        write(folder, gateway=YAML.format(port=port, echo=echo.address, version="1"))
+        write(folder, gateway=filled(YAML, port=port, echo=echo.address, version="1"))
         state = ("--state", str(tmp_path / "state"))
         with Running(folder, tmp_path, *state) as running:
             Served(folder, port, echo.address, running).until("1")

@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.gateway import free_port, write
+from tests.support.folder import filled, write
+from tests.support.ports import free_port
 from tests.support.running import Running
 from tests.support.wait import wait_for
 from xds_server.cli.main import main
@@ -20,10 +21,14 @@ POLICY = "from filters.ext_authz import deny\ndef check(request):\n    return de
 
 
 def gateway(port: int, policies: str) -> str:
-    return f"""
-    listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
-    routes: {{a: {{path: /a, respond: {{body: plain}}, policies: {policies}}}}}
-    """
+    return filled(
+        """
+    listeners: {http: {port: $port, address: 127.0.0.1}}
+    routes: {a: {path: /a, respond: {body: plain}, policies: $policies}}
+    """,
+        port=port,
+        policies=policies,
+    )
 
 
 class Served:

@@ -53,7 +53,7 @@ def test_many_at_once_are_all_answered(stack: CredentialStack) -> None:
 
 def test_a_changed_password_is_nothing_for_envoy_and_the_old_one_ends(stack: CredentialStack) -> None:
     def change(password: str) -> None:
-        stack.write(users=f"guest:{hashed(password)}\n")
+        stack.change(users=f"guest:{hashed(password)}\n")
         stack.publish()
         wait_for(lambda: stack.get("/file", auth=("guest", password)).status_code == 200, password)
 
@@ -62,7 +62,7 @@ def test_a_changed_password_is_nothing_for_envoy_and_the_old_one_ends(stack: Cre
     change("second")
     assert [one.node.id for one in stack.control.seen(Sent)[before:]] == ["policy-server"]
     assert stack.get("/file", auth=("guest", "first")).status_code == 401
-    stack.write()
+    stack.change()
     stack.publish()
     wait_for(lambda: stack.get("/file", auth=("guest", "second")).status_code == 401, "the old file")
 
@@ -102,13 +102,13 @@ def _keys_found(stack: CredentialStack) -> float:
 
 
 def test_keys_and_passwords_are_looked_up_for_one_request(stack: CredentialStack) -> None:
-    stack.write(more=TOO_MANY_KEYS)
+    stack.change(more=TOO_MANY_KEYS)
     stack.publish()
     wait_for(lambda: asks_for_keys(stack), "keys to be asked for")
     try:
         _both_are_looked_up(stack)
     finally:
-        stack.write()
+        stack.change()
         stack.publish()
     wait_for(lambda: not asks_for_keys(stack), "keys to be Envoy's own again")
 

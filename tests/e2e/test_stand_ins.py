@@ -12,7 +12,8 @@ from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 
 from tests.support.envoy import Envoy
-from tests.support.gateway import compiled, free_port, write
+from tests.support.folder import compiled, filled, write
+from tests.support.ports import free_port
 from tests.support.wait import wait_for
 from tests.support.xds import XdsThread, bootstrap
 from xds_server.discovery.snapshot import Resource, Snapshot
@@ -21,11 +22,11 @@ from xds_server.serving.store import Store
 from xds_server.translate.stand_ins import stand_in
 
 YAML = """
-listeners: {{http: {{port: {port}, address: 127.0.0.1}}, other: {{port: {other}, address: 127.0.0.1}}}}
-consumers: {{acme: {{api_keys: [{{sha256: {digest}}}]}}}}
+listeners: {http: {port: $port, address: 127.0.0.1}, other: {port: $other, address: 127.0.0.1}}
+consumers: {acme: {api_keys: [{sha256: $digest}]}}
 routes:
-  open: {{path: /open, respond: {{body: open}}}}
-  closed: {{path: /closed, respond: {{body: closed}}, policies: {{api_key: true}}}}
+  open: {path: /open, respond: {body: open}}
+  closed: {path: /closed, respond: {body: closed}, policies: {api_key: true}}
 """
 DIGEST = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"  # of "password"
 IDENTITY = "xds.identity"
@@ -36,7 +37,7 @@ class Stack:
 
     def __init__(self, folder: Path) -> None:
         self.ports = {"http": free_port(), "other": free_port()}
-        text = YAML.format(port=self.ports["http"], other=self.ports["other"], digest=DIGEST)
+        text = filled(YAML, port=self.ports["http"], other=self.ports["other"], digest=DIGEST)
         self.good = compiled(write(folder / "gateway", gateway=text)).snapshot
         self.xds = XdsThread(store=Store(quarantine=True, stand_in=stand_in))
         self.folder = folder

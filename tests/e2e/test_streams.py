@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
 from xds_server.gateway.model.routes import TIMEOUT
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
@@ -52,21 +52,20 @@ def events() -> Iterator[Events]:
         yield upstream
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, events: Events) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("streams")
-    first = "retry: {attempts: 0, per_try_timeout: 200ms}"
-    yaml = f"""
-listeners: {{http: {{port: {free_port()}, address: 127.0.0.1}}}}
-upstreams: {{events: {{endpoints: ["{events.address}"]}}}}
+YAML = """
+listeners: {http: {port: $port, address: 127.0.0.1}}
+upstreams: {events: {endpoints: ["$events"]}}
 routes:
-  unlimited: {{path: /unlimited, upstream: events, timeout: 0}}
-  begun: {{path: /begun/*, upstream: events, timeout: 0, {first}}}
-  limited: {{path: /limited, upstream: events, timeout: 200ms}}
-  idle: {{path: /idle, upstream: events, timeout: 0, idle_timeout: 200ms}}
+  unlimited: {path: /unlimited, upstream: events, timeout: 0}
+  begun: {path: /begun/*, upstream: events, timeout: 0, retry: {attempts: 0, per_try_timeout: 200ms}}
+  limited: {path: /limited, upstream: events, timeout: 200ms}
+  idle: {path: /idle, upstream: events, timeout: 0, idle_timeout: 200ms}
 """
-    with Gateway(write(folder / "gateway", gateway=yaml), folder) as gateway:
-        yield gateway
+
+
+@pytest.fixture(scope="module")
+def gateway(gateways: Gateways, events: Events) -> Gateway:
+    return gateways.start(YAML, events=events.address)
 
 
 def test_a_time_limit_and_an_idle_limit_end_what_has_begun(gateway: Gateway) -> None:

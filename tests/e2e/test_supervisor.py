@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.folder import filled
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
 from xds_server.control_plane.compiler import Compiler
@@ -21,8 +22,8 @@ from xds_server.sources.folder import read_folder
 from xds_server.translate.static import bootstrap
 
 GATEWAY = """
-listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
-routes: {{ping: {{path: /ping, respond: {{body: pong}}}}}}
+listeners: {http: {port: $port, address: 127.0.0.1}}
+routes: {ping: {path: /ping, respond: {body: pong}}}
 """
 LAUNCH = """
 import os, subprocess, sys, time
@@ -39,7 +40,7 @@ def port() -> int:
 
 @pytest.fixture
 def supervisor(tmp_path: Path, port: int) -> EnvoySupervisor:
-    (tmp_path / "gateway.yaml").write_text(GATEWAY.format(port=port))
+    (tmp_path / "gateway.yaml").write_text(filled(GATEWAY, port=port))
     config = bootstrap(Compiler().compile(read_folder(tmp_path)).snapshot)
     config.admin.address.socket_address.address = "127.0.0.1"
     config.admin.address.socket_address.port_value = 0

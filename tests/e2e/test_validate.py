@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.backend import Backend
-from tests.support.gateway import Gateway, free_port, write
+from tests.support.gateway import Gateway, Gateways
 
 ROUTES = """
   headers: {path: /headers, upstream: echo, policies: {validate: {required_headers: [X-Tenant, x-trace]}}}
@@ -32,18 +32,17 @@ BOTH = {"x-tenant": "a", "x-trace": "b"}
 PREFLIGHT = {"origin": "https://shop.test", "access-control-request-method": "GET"}
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("validate")
-    with Backend("echo") as echo:
-        text = f"""
-listeners: {{http: {{port: {free_port()}}}}}
-upstreams: {{echo: {{endpoints: [{echo.address}]}}}}
-consumers: {{acme: {{api_keys: [{{sha256: "{"a" * 64}"}}]}}}}
-routes:{ROUTES}
+YAML = """
+listeners: {http: {port: $port}}
+upstreams: {echo: {endpoints: [$echo]}}
+consumers: {acme: {api_keys: [{sha256: "$digest"}]}}
+routes:$routes
 """
-        with Gateway(write(folder, gateway=text), folder) as running:
-            yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(gateways: Gateways, backend: Backend) -> Gateway:
+    return gateways.start(YAML, echo=backend.address, digest="a" * 64, routes=ROUTES)
 
 
 def _typed(value: str) -> dict[str, str]:

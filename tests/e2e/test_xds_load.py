@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support import gateways
 from tests.support.backend import Backend
 from tests.support.certificates import Authority
 from tests.support.envoy import Envoy
+from tests.support.folder import filled, snapshot
 from tests.support.load import Load
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
@@ -32,14 +32,35 @@ def backends() -> Iterator[tuple[Backend, Backend]]:
         yield one, two
 
 
+ROUTED = """
+listeners: {http: {address: 127.0.0.1, port: $port}}
+upstreams:
+  $upstreams
+routes:
+  all: {path: /*, upstream: $target}
+"""
+ADDED = """
+listeners: {http: {address: 127.0.0.1, port: $port}}
+upstreams:
+  one: {endpoints: ["$one"]}
+  two: {endpoints: ["$two"]}
+routes:
+  all: {path: /*, upstream: one}
+$added
+"""
+SECURE = """
+listeners: {https: {address: 127.0.0.1, port: $port, tls: {certificates: [site]}}}
+secrets: {site: {certificate: {file: tls.crt}, private_key: {file: tls.key}}}
+upstreams: {one: {endpoints: ["$one"]}}
+routes: {all: {path: /*, upstream: one}}
+"""
+
+
 def gateway(port: int, upstreams: dict[str, list[int]], target: str) -> Snapshot:
     """A gateway with one route, to `target`."""
     endpoints = {name: [f"127.0.0.1:{one}" for one in ports] for name, ports in upstreams.items()}
-    lines = "\n".join(f"  {name}: {{endpoints: {ports}}}" for name, ports in endpoints.items())
-    return gateways.snapshot(
-        f"listeners:\n  http: {{address: 127.0.0.1, port: {port}}}\n"
-        f"upstreams:\n{lines}\nroutes:\n  all: {{path: /*, upstream: {target}}}\n"
-    )
+    lines = "\n  ".join(f"{name}: {{endpoints: {ports}}}" for name, ports in endpoints.items())
+    return snapshot(filled(ROUTED, port=port, upstreams=lines, target=target))
 
 
 def accepted(xds: XdsThread, snapshot: Snapshot, type_: ResourceType) -> Callable[[], bool]:
@@ -113,12 +134,8 @@ def test_adding_and_removing_3000_routes_costs_no_request(
 
     def with_routes(count: int) -> Snapshot:
         added = "\n".join(f"  route-{one}: {{path: /added/{one}, upstream: two}}" for one in range(count))
-        return gateways.snapshot(
-            f"listeners:\n  http: {{address: 127.0.0.1, port: {port}}}\n"
-            f"upstreams:\n  one: {{endpoints: ['127.0.0.1:{backends[0].port}']}}\n"
-            f"  two: {{endpoints: ['127.0.0.1:{backends[1].port}']}}\n"
-            f"routes:\n  all: {{path: /*, upstream: one}}\n{added}\n"
-        )
+        one, two = (backend.address for backend in backends)
+        return snapshot(filled(ADDED, port=port, one=one, two=two, added=added))
 
     counts = range(0, 3001, 500)
     states = {count: with_routes(count) for count in counts}
@@ -147,13 +164,7 @@ def test_rotating_certificates_costs_no_connection(
         certificate, key = authority.issue("localhost")
         (tmp_path / "tls.crt").write_bytes(certificate)
         (tmp_path / "tls.key").write_bytes(key)
-        return gateways.snapshot(
-            f"listeners:\n  https: {{address: 127.0.0.1, port: {port}, tls: {{certificates: [site]}}}}\n"
-            "secrets:\n  site: {certificate: {file: tls.crt}, private_key: {file: tls.key}}\n"
-            f"upstreams:\n  one: {{endpoints: ['127.0.0.1:{backends[0].port}']}}\n"
-            "routes:\n  all: {path: /*, upstream: one}\n",
-            tmp_path,
-        )
+        return snapshot(filled(SECURE, port=port, one=backends[0].address), tmp_path)
 
     context = ssl.create_default_context(cadata=authority.pem.decode())
     url = f"https://localhost:{port}/"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ import httpx
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 
-from tests.support import gateways
 from tests.support.backend import Backend
 from tests.support.envoy import Envoy
+from tests.support.folder import filled, snapshot
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
 from tests.support.xds import XdsThread, bootstrap
@@ -24,18 +23,12 @@ from xds_server.serving.groups import Groups, Rule
 
 GATEWAY = """
 listeners:
-  http: {{address: 127.0.0.1, port: {port}}}
+  http: {address: 127.0.0.1, port: $port}
 upstreams:
-  users: {{endpoints: ["127.0.0.1:{backend}"]}}
+  users: {endpoints: ["127.0.0.1:$backend"]}
 routes:
-  users: {{path: "{path}", upstream: users}}
+  users: {path: "$path", upstream: users}
 """
-
-
-@pytest.fixture(scope="module")
-def backend() -> Iterator[Backend]:
-    with Backend("users") as one:
-        yield one
 
 
 @pytest.mark.parametrize("delta", [True, False], ids=["delta", "sotw"])
@@ -46,7 +39,7 @@ def test_envoy_gets_a_gateway_an_update_and_rejects_what_is_wrong(
     url = f"http://127.0.0.1:{port}"
 
     def gateway(path: str) -> Snapshot:
-        return gateways.snapshot(GATEWAY.format(port=port, backend=backend.port, path=path))
+        return snapshot(filled(GATEWAY, port=port, backend=backend.port, path=path))
 
     with XdsThread() as xds, Envoy(bootstrap(xds.port, delta=delta), tmp_path) as envoy:
         xds.publish(gateway("/users"))
@@ -83,8 +76,8 @@ def test_several_envoys_get_their_own_groups_gateway_and_one_that_rejects_holds_
     nodes = {"edge-1": True, "edge-2": False, "core-1": False}
 
     def publish(group: str, path: str) -> None:
-        text = GATEWAY.format(port=ports[group], backend=backend.port, path=path)
-        xds.publish(gateways.snapshot(text), group)
+        text = filled(GATEWAY, port=ports[group], backend=backend.port, path=path)
+        xds.publish(snapshot(text), group)
 
     with ExitStack() as stack:
         groups = Groups(Rule(group="edge", id="edge-*"), Rule(group="core", id="core-*"))

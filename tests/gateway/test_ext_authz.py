@@ -10,7 +10,7 @@ from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
 
 from protos import rules_pb2
-from tests.support.gateway import compiled, write
+from tests.support.folder import compiled, write
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.discovery.types import CLUSTER, EXTENSION_CONFIG, LISTENER, ROUTE, custom
 from xds_server.errors import InvalidGateway

@@ -18,6 +18,14 @@ TOO_MANY_KEYS = "consumers:\n  many:\n    api_keys:\n" + "".join(
 """More than Envoy holds."""
 
 
+YAML = """
+listeners: {http: {port: $port, underscores_in_headers: allow}}
+upstreams: {echo: {endpoints: [$echo]}}
+$providers$consumers
+routes:$routes
+"""
+
+
 class CredentialStack(Stack):
     """`backend` is the upstream of all routes; `routes` are further ones."""
 
@@ -25,16 +33,17 @@ class CredentialStack(Stack):
         super().__init__(folder)
         self.backend = backend
         self.htpasswd = htpasswd
-        (folder / "jwks.json").write_text(tokens.jwks())
-        (folder / "gateway.yaml").write_text(f"""
-listeners: {{http: {{port: {self.listener}, underscores_in_headers: allow}}}}
-upstreams: {{echo: {{endpoints: [{backend.address}]}}}}
-{PROVIDERS}{CONSUMERS}
-routes:{CREDENTIAL_ROUTES}{routes}
-""")
-        self.write()
+        self.write(
+            YAML,
+            {"jwks.json": tokens.jwks()},
+            echo=backend.address,
+            providers=PROVIDERS,
+            consumers=CONSUMERS,
+            routes=CREDENTIAL_ROUTES + routes,
+        )
+        self.change()
 
-    def write(self, *, users: str = "", more: str = "") -> None:
+    def change(self, *, users: str = "", more: str = "") -> None:
         """More lines of the htpasswd file, and more of the gateway; both gone with the next call."""
         (self.folder / "htpasswd").write_text(self.htpasswd + users)
         (self.folder / "more.yaml").write_text(more)

@@ -1,39 +1,25 @@
-"""A gateway for a test: YAML compiled, rendered as a static bootstrap, and served by a real Envoy."""
+"""Gateways for tests: compiled, rendered as a static bootstrap, and served by a real Envoy each."""
 
 from __future__ import annotations
 
-import textwrap
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 
 from tests.support.envoy import Envoy, for_this_envoy
+from tests.support.folder import Files, compiled, filled, write
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
-from xds_server.control_plane.compiler import Compiled, Compiler
-from xds_server.sources.folder import read_folder
 from xds_server.translate.readable import plain
 from xds_server.translate.static import bootstrap
 
 
-def write(folder: Path, **files: str) -> Path:
-    """Write YAML files, named without their ending, into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / f"{name}.yaml").write_text(textwrap.dedent(text))
-    return folder
-
-
-def compiled(folder: Path) -> Compiled:
-    """The gateway of a folder. Raises InvalidGateway."""
-    return Compiler().compile(read_folder(folder))
-
-
 class Gateway:
-    """A running gateway of the folder `path`. Use as a context manager.
+    """The gateway of the folder `path` in an Envoy of its own. Use as a context manager.
 
-    `ports` may be used in the YAML by whoever writes it; `client()` talks to the first listener's port.
+    Its `port`, `url` and `client()` are those of the first listener by name. Envoy writes its log into `logs`.
     """
 
     def __init__(self, path: Path, logs: Path, *, scheme: str = "http") -> None:
@@ -65,6 +51,27 @@ class Gateway:
         return self.request("GET", path, **options)
 
 
+class Gateways(ExitStack):
+    """Starts gateways, each in a folder of its own below `folder`, and stops them all at its end."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self._started = 0
+
+    def start(
+        self, text: str, *, files: Files | None = None, scheme: str = "http", **values: object
+    ) -> Gateway:
+        """Start the gateway that `text` describes, beside more `files` that it refers to.
+
+        `text` is filled with `values`; ``$port`` is a free port. Raises InvalidGateway.
+        """
+        self._started += 1
+        folder = self._folder / f"gateway-{self._started}"
+        write(folder, files, gateway=filled(text, **{"port": free_port(), **values}))
+        return self.enter_context(Gateway(folder, self._folder, scheme=scheme))
+
+
 def until(gateway: Gateway, path: str, status: int) -> httpx.Response:
     """Ask until the answer has this status."""
     last: list[httpx.Response] = []
@@ -75,6 +82,3 @@ def until(gateway: Gateway, path: str, status: int) -> httpx.Response:
 
     wait_for(ask, f"{path} to answer {status}")
     return last[-1]
-
-
-__all__ = ["Gateway", "compiled", "free_port", "until", "write"]

@@ -14,6 +14,7 @@ import httpx
 
 from filters.policy_server import SERVICE
 from tests.support.envoy import Envoy
+from tests.support.folder import Files, filled, write
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
 from tests.support.xds import XdsThread, bootstrap
@@ -146,9 +147,40 @@ class Stack:
             *arguments,
         )
 
+    def write(self, text: str, files: Files | None = None, **values: object) -> None:
+        """Write ``gateway.yaml`` and more files; `text` is filled with `values`, and ``$port`` is the listener."""
+        write(self.folder, files, gateway=filled(text, **{"port": self.listener, **values}))
+
     def publish(self) -> None:
         """Serve the folder as it is. Raises InvalidGateway."""
         self.control.publish(self._compiler.compile(read_folder(self.folder)).snapshot)
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return httpx.get(self.url + path, timeout=30, **options)
+
+
+class Stacks(ExitStack):
+    """Starts stacks, each in a folder of its own below `folder`, and stops them all at its end."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self._started = 0
+
+    def start(
+        self,
+        text: str,
+        *,
+        files: Files | None = None,
+        tcp: bool = False,
+        arguments: tuple[str, ...] = (),
+        concurrency: int = 1,
+        **values: object,
+    ) -> Stack:
+        """Start a stack for the gateway that `text` describes: see `Stack` and its `write`. Raises InvalidGateway."""
+        self._started += 1
+        folder = self._folder / str(self._started)
+        folder.mkdir()
+        stack = Stack(folder, tcp=tcp, arguments=arguments, concurrency=concurrency)
+        stack.write(text, files, **values)
+        return self.enter_context(stack)

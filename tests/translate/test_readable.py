@@ -11,7 +11,7 @@ from envoy.config.core.v3 import base_pb2, extension_pb2
 from google.protobuf import any_pb2, json_format, struct_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
-from tests.support.gateways import snapshot
+from tests.support.folder import snapshot
 from xds_server.translate.readable import decoded, plain
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*/in.yaml"))

@@ -21,7 +21,7 @@ from filters.rate_limit.server.service import RateLimits, Store
 from filters.rate_limit.server.usage_report import reader
 from filters.rate_limit.stores.redis import RedisStore, connect
 from filters.rate_limit.usage import Usage
-from tests.support.gateway import compiled, write
+from tests.support.folder import compiled, write
 from tests.support.ports import free_port
 from xds_server.errors import InvalidGateway
 

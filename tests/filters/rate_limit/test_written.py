@@ -9,7 +9,7 @@ import pytest
 from filters.model.identity import Plan
 from filters.model.limits import ConcurrencyLimit, Limit, Quota
 from filters.rate_limit.limit_rules import build, load
-from tests.support.gateway import compiled, write
+from tests.support.folder import compiled, write
 from xds_server.errors import InvalidGateway
 
 
