@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.wait import wait_for
+from tests.support.wait import eventually
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.control_plane.control_loop import ControlLoop
 from xds_server.sources.directory import Directory
@@ -37,7 +37,7 @@ async def test_a_fault_of_ours_is_reported_and_changes_are_followed_on(
         async with asyncio.timeout(30):
             await published.get()
             file.write_text(GOOD + "# fault\n")
-            await asyncio.to_thread(wait_for, lambda: control.serving.unreadable, "the report")
+            await eventually(lambda: control.serving.unreadable, "the report")
             assert "nobody foresaw this" in control.serving.unreadable
             assert control.serving.something
             assert "this is a fault of xds, please report it" in caplog.text

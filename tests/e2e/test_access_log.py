@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from tests.support.backend import Backend
 from tests.support.gateway import Gateways
@@ -23,13 +21,6 @@ routes:
 """
 
 
-def _lines(log: Path) -> dict[str, dict[str, Any]]:
-    """The log's lines by the request's path."""
-    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    assert len({line["path"] for line in lines}) == len(lines)
-    return {line["path"]: line for line in lines}
-
-
 def test_every_request_leaves_a_line(tmp_path: Path, backend: Backend) -> None:
     quiet = free_port()
     with Gateways(tmp_path) as gateways:
@@ -40,7 +31,9 @@ def test_every_request_leaves_a_line(tmp_path: Path, backend: Backend) -> None:
         with gateway.client() as client:
             client.get(f"http://127.0.0.1:{quiet}/quiet")
     # Envoy writes what it still holds when it ends.
-    lines = _lines(gateway.envoy.log)
+    logged = gateway.envoy.access_log()
+    lines = {line["path"]: line for line in logged}
+    assert len(lines) == len(logged)
     assert set(lines) == {"/echo?a=1", "/none", "/%22nowhere%22"}
     echoed = lines["/echo?a=1"]
     assert echoed["request_id"] == seen["headers"]["x-request-id"]

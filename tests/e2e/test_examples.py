@@ -148,7 +148,7 @@ def test_the_demo_runs_and_ends_with_ctrl_c(tmp_path: Path) -> None:
         )
     try:
         url = f"http://127.0.0.1:{gateway}/api/users/1"
-        wait_for(lambda: httpx.get(url).json()["service"] == "users", "the demo")
+        wait_for(lambda: httpx.get(url).json()["service"] == "users", "the demo", also=(KeyError,))
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(30) == 0
     finally:
@@ -162,9 +162,9 @@ def test_load_balancing(start: Start, pair: tuple[Backend, Backend]) -> None:
     assert set(seen) == {"a", "b"}
     carts = {example.get("/carts/1", headers={"x-user": "ann"}).json()["backend"] for _ in range(6)}
     assert len(carts) == 1
-    wait_for(lambda: example.get("/search/x").json()["backend"] == "a", "the near zone")
+    wait_for(lambda: example.get("/search/x").json()["backend"] == "a", "the near zone", also=(KeyError,))
     pair[0].stop()
-    wait_for(lambda: example.get("/search/x").json()["backend"] == "b", "the far zone")
+    wait_for(lambda: example.get("/search/x").json()["backend"] == "b", "the far zone", also=(KeyError,))
 
 
 def test_canary(start: Start, pair: tuple[Backend, Backend]) -> None:

@@ -31,7 +31,7 @@ routes:
   echo: {path: /test.Echo/*, upstream: echo}
   slow: {path: /test.Echo/Slow/*, upstream: echo, request_headers: {remove: [grpc-timeout]}}
   capped: {path: /test.Echo/Late/*, upstream: echo, timeout: 100ms}
-  late: {path: /test.Echo/Never, upstream: echo, timeout: 200ms}
+  late: {path: /test.Echo/Never, upstream: echo, timeout: 200ms, request_headers: {remove: [grpc-timeout]}}
   small: {path: /test.Echo/Small, upstream: echo, max_body: 1KiB}
   denied: {path: /test.Echo/Scope, upstream: echo, policies: {ip_access: {deny: [127.0.0.0/8]}}}
   header: {path: /test.Echo/Header, upstream: echo, policies: {validate: {required_headers: [x-wanted]}}}
@@ -160,10 +160,11 @@ def test_an_endpoint_that_says_it_is_not_serving_is_left_out(
     def served() -> set[bytes]:
         return {_call(channel, "/test.Checked/Name") for _ in range(6)}
 
-    wait_for(lambda: served() == {b"one", b"two"}, "both endpoints")
+    unserved = (grpc.RpcError,)
+    wait_for(lambda: served() == {b"one", b"two"}, "both endpoints", also=unserved)
     one.well(False)
-    wait_for(lambda: served() == {b"two"}, "the endpoint that serves")
+    wait_for(lambda: served() == {b"two"}, "the endpoint that serves", also=unserved)
     two.well(False)
     wait_for(lambda: _reason(channel, "/test.Checked/Name") == "no_healthy_upstream", "nobody to be left")
     one.well(True)
-    wait_for(lambda: served() == {b"one"}, "the endpoint that is back")
+    wait_for(lambda: served() == {b"one"}, "the endpoint that is back", also=unserved)

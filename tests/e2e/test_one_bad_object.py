@@ -108,7 +108,10 @@ class Stack:
 
     def until(self, version: str) -> None:
         """Wait until this version is served, and see that the upstream beside it answers."""
-        wait_for(lambda: self.version == version, f"version {version}; the log:\n{self.running.log[-3000:]}")
+        wait_for(
+            lambda: self.version == version,
+            lambda: f"version {version}; the log:\n{self.running.log[-3000:]}",
+        )
         assert self.answer("/good") == (200, "")
 
     @property

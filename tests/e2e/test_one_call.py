@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import threading
@@ -440,7 +439,7 @@ def test_a_rejection_is_told_in_the_access_log_as_one_of_a_limit(stack: Stack) -
     wait_for(lambda: stack.get("/one/address").status_code == 429, "the limit to be reached")
 
     def line() -> dict[str, Any]:
-        lines = [json.loads(one) for one in stack.envoy.log.read_text().splitlines() if one.startswith("{")]
+        lines = stack.envoy.access_log()
         return next((one for one in lines if (one["path"], one["status"]) == ("/one/address", 429)), {})
 
     wait_for(line, "Envoy to write its log")
@@ -458,7 +457,7 @@ def test_where_nobody_counts_the_limits_say_what_happens_and_not_the_policy(
             """
 listeners: {http: {port: $port}}
 upstreams: {echo: {endpoints: [$backend]}}
-policies: {ext_authz: {python: "p.py:slow", timeout: 1s, on_error: $on_error}}
+policies: {ext_authz: {python: "p.py:slow", timeout: 2s, on_error: $on_error}}
 routes:
   open: {path: /open, upstream: echo, policies: {rate_limit: 1/day, concurrency: 5}}
   closed: {path: /closed, upstream: echo, policies: {rate_limit: {requests: 100, per: day, on_error: deny}}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -170,7 +169,7 @@ def test_a_rejection_is_told_in_the_access_log_with_the_consumer(stack: Stack) -
     assert answers[-1] == 429
 
     def line() -> dict[str, Any]:
-        lines = [json.loads(one) for one in stack.envoy.log.read_text().splitlines() if one.startswith("{")]
+        lines = stack.envoy.access_log()
         return next((one for one in lines if (one["path"], one["status"]) == ("/one/quiet", 429)), {})
 
     wait_for(line, "Envoy to write its log")

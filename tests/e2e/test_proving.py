@@ -55,7 +55,7 @@ class Proved:
         return httpx.get(f"http://127.0.0.1:{self.port}/version").text == version
 
     def until(self, version: str) -> None:
-        wait_for(lambda: self.answers(version), f"{version}; the log:\n{self.running.log[-3000:]}")
+        wait_for(lambda: self.answers(version), lambda: f"{version}; the log:\n{self.running.log[-3000:]}")
 
     def rejections(self) -> int:
         return sum(self.envoy.stats("update_rejected").values())

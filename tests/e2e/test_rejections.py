@@ -93,6 +93,7 @@ class Fleet:
                 "prefix"
             ]
             for one in found
+            if "virtual_hosts" in one["route_config"]
         }
         return sorted(clusters), sorted(one["name"] for one in listeners), prefixes
 

@@ -54,7 +54,7 @@ def test_what_was_rejected_before_a_restart_is_served_as_it_was_accepted_after_i
         until("2")
         wait_for(lambda: held() == [("one", True)], "the rejection")
         (rejected,) = running.status()["held"]
-        wait_for(lambda: kept() == rejected["served_instead"], "the state on disk")
+        wait_for(lambda: kept() == rejected["served_instead"], "the state on disk", also=(KeyError,))
         running.stop(signal.SIGKILL)
         running.start()
         wait_for(held, "the rejection after the restart")
@@ -76,6 +76,6 @@ def test_a_folder_that_is_broken_at_the_start_leaves_policies_in_force(tmp_path:
         running.stop()
         write(folder, gateway="listeners: [")
         running.start()
-        wait_for(answers, f"the policy after the restart; the log:\n{running.log[-3000:]}")
+        wait_for(answers, lambda: f"the policy after the restart; the log:\n{running.log[-3000:]}")
         running.says("the last good gateway stays in service")
         assert httpx.get(f"http://{running.admin}/ready").status_code == 200

@@ -43,7 +43,8 @@ class Served:
 
     def until(self, version: str) -> None:
         wait_for(
-            lambda: self.version() == version, f"version {version}; the log:\n{self.running.log[-2000:]}"
+            lambda: self.version() == version,
+            lambda: f"version {version}; the log:\n{self.running.log[-2000:]}",
         )
 
 
@@ -178,7 +179,11 @@ def test_an_envoy_that_is_killed_comes_back_with_the_same_configuration(served: 
     os.kill(served.running.envoy(), signal.SIGKILL)
     served.running.says(" Envoy ended; it is started again")
     served.until("1")
-    wait_for(lambda: served.running.status()["envoys"][0]["versions"] == before, "the same versions")
+    wait_for(
+        lambda: served.running.status()["envoys"][0]["versions"] == before,
+        "the same versions",
+        also=(IndexError,),
+    )
 
 
 def test_a_request_under_way_is_answered_when_the_gateway_stops(tmp_path: Path) -> None:
@@ -225,7 +230,7 @@ def test_the_first_python_policy_of_a_gateway_fails_no_request_that_it_allows(se
         statuses.add(answer.status_code)
         return answer.json()["headers"].get("x-policy") == "1"
 
-    wait_for(decided, f"the policy; the log:\n{served.running.log[-2000:]}")
+    wait_for(decided, lambda: f"the policy; the log:\n{served.running.log[-2000:]}")
     assert statuses == {200}
     assert httpx.get(f"{served.url}/echo/door", timeout=30).status_code == 403
     (served.folder / "policies" / "door.py").write_text(filled(PYTHON, version="2"))

@@ -40,7 +40,9 @@ class Served:
         return answer.status_code, answer.text
 
     def until(self, status: int, text: str) -> None:
-        wait_for(lambda: self.get() == (status, text), f"{text}; the log:\n{self.running.log[-3000:]}")
+        wait_for(
+            lambda: self.get() == (status, text), lambda: f"{text}; the log:\n{self.running.log[-3000:]}"
+        )
 
     def policy_servers(self) -> list[int]:
         assert self.running.process is not None

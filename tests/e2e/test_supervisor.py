@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.folder import filled
 from tests.support.ports import free_port
-from tests.support.wait import wait_for
+from tests.support.wait import eventually, wait_for
 from xds_server.control_plane.compiler import Compiler
 from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.envoy import EnvoySupervisor
@@ -63,7 +63,7 @@ async def test_an_envoy_that_is_killed_is_started_again(supervisor: EnvoySupervi
         first = supervisor.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        await asyncio.to_thread(wait_for, lambda: supervisor.pid not in (None, first), "another Envoy")
+        await eventually(lambda: supervisor.pid not in (None, first), "another Envoy")
         await _answers(port)
         assert supervisor.restarts == 1
     finally:

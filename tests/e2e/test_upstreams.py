@@ -16,7 +16,7 @@ import pytest
 from tests.support.backend import Backend
 from tests.support.certificates import authority
 from tests.support.folder import Files
-from tests.support.gateway import Gateway, Gateways, until
+from tests.support.gateway import Gateway, Gateways
 from tests.support.ports import free_port
 from tests.support.sockets import SocketServer, answering, http, read_head, server_context
 from tests.support.wait import wait_for
@@ -143,11 +143,11 @@ upstreams:
     )
     asked = wait_for(lambda: [one for one in checked.seen if one["path"] == "/ready?deep=1"], "a check")[0]
     assert asked["headers"]["host"] == "picky.internal"
-    until(gateway, "/picky/", 202)
+    gateway.until("/picky/", 202)
     checked.status = 200
-    until(gateway, "/picky/", 503)
+    gateway.until("/picky/", 503)
     checked.status = 429
-    until(gateway, "/picky/", 429)
+    gateway.until("/picky/", 429)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ upstreams:
         )
         assert gateway.get("/unix/").text.startswith("unix|GET /unix/")
         assert gateway.get("/six/").text.startswith("six|GET /six/")
-        assert until(gateway, "/name/", 200).json()["backend"] == "a"
+        assert gateway.until("/name/", 200).json()["backend"] == "a"
 
 
 def test_the_proxy_protocol_tells_the_endpoint_the_clients_address(start: Start) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from filters.unary import RpcError, UnaryMethod
 from tests.support.certificates import Authority, authority
 from tests.support.ports import free_port
 from tests.support.rules import snapshot, table
+from tests.support.wait import eventually
 from tests.support.xds import XdsThread
 from xds_server.policy_server.delta_client import DeltaClient, Tls
 from xds_server.policy_server.grpc_servers import Kind
@@ -52,12 +53,6 @@ def words(held: Table[str], release: asyncio.Event) -> Service:
         UnaryMethod(path=WAIT, parse=parse, call=wait, serialize=serialize),
     )
     return Service(name="test.Words", methods=methods, tables=(held,))
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - any state may be waited for
-            await asyncio.sleep(0.01)
 
 
 KIND: list[Kind] = ["native"]
@@ -114,7 +109,7 @@ async def test_it_is_healthy_once_it_has_its_rules_and_answers_by_them() -> None
         async with running(control.port) as one:
             assert await one.health() == health_pb2.HealthCheckResponse.NOT_SERVING
             control.publish(snapshot({"a": "one"}))
-            await eventually(lambda: one.server.healthy)
+            await eventually(lambda: one.server.healthy, "the server to be healthy")
             assert await one.health("test.Words") == health_pb2.HealthCheckResponse.SERVING
             assert await one.call(LOOKUP, "a") == "one"
         (connected,) = control.seen(Connected)
@@ -125,9 +120,9 @@ async def test_a_new_rule_is_in_force_without_a_new_stream() -> None:
     with XdsThread() as control:
         control.publish(snapshot({"a": "one"}))
         async with running(control.port) as one:
-            await eventually(lambda: one.server.healthy)
+            await eventually(lambda: one.server.healthy, "the server to be healthy")
             control.publish(snapshot({"a": "one", "b": "two"}))
-            await eventually(lambda: "b" in one.words.current)
+            await eventually(lambda: "b" in one.words.current, "the new word")
             assert await one.call(LOOKUP, "b") == "two"
         assert len(control.seen(Connected)) == 1
 
@@ -136,9 +131,9 @@ async def test_a_refused_rule_is_told_to_the_control_plane_by_name() -> None:
     with XdsThread() as control:
         control.publish(snapshot({"a": "one"}))
         async with running(control.port) as one:
-            await eventually(lambda: one.server.healthy)
+            await eventually(lambda: one.server.healthy, "the server to be healthy")
             control.publish(snapshot({"a": "bad"}))
-            await eventually(lambda: bool(control.seen(Nacked)))
+            await eventually(lambda: control.seen(Nacked), "the rejection")
             assert await one.call(LOOKUP, "a") == "one"
         assert control.seen(Nacked)[0].message == "a: bad word"
 
@@ -149,13 +144,13 @@ async def test_without_the_control_plane_the_last_rules_stay_and_it_follows_agai
     async with running(port) as one:
         with control:
             control.publish(snapshot({"a": "one"}))
-            await eventually(lambda: one.server.healthy)
-        await eventually(lambda: not one.client.connected)
+            await eventually(lambda: one.server.healthy, "the server to be healthy")
+        await eventually(lambda: not one.client.connected, "the client to notice")
         assert await one.call(LOOKUP, "a") == "one"
         assert await one.health() == health_pb2.HealthCheckResponse.SERVING
         with XdsThread(f"127.0.0.1:{port}") as back:
             back.publish(snapshot({"a": "two"}))
-            await eventually(lambda: one.words.current == {"a": "two"})
+            await eventually(lambda: one.words.current == {"a": "two"}, "the changed word")
 
 
 async def test_a_status_of_the_service_and_a_failure_of_it_reach_the_caller() -> None:
@@ -179,7 +174,9 @@ async def test_two_servers_share_a_port() -> None:
             running(control.port, f"127.0.0.1:{port}") as one,
             running(control.port, f"127.0.0.1:{port}") as other,
         ):
-            await eventually(lambda: one.server.healthy and other.server.healthy)
+            await eventually(
+                lambda: one.server.healthy and other.server.healthy, "both servers to be healthy"
+            )
             assert one.address == other.address
             assert await one.call(LOOKUP, "a") == "one"
 
@@ -188,7 +185,7 @@ async def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
     with XdsThread() as control:
         control.publish(snapshot({"a": "one"}))
         async with running(control.port, f"unix:{tmp_path}/policy.sock") as one:
-            await eventually(lambda: one.server.healthy)
+            await eventually(lambda: one.server.healthy, "the server to be healthy")
             assert await one.call(LOOKUP, "a") == "one"
 
 
@@ -205,9 +202,9 @@ async def test_draining_finishes_what_is_under_way() -> None:
         control.publish(snapshot({}))
         async with running(control.port) as one:
             under_way = asyncio.create_task(one.call(WAIT, "late"))
-            await eventually(lambda: one.server.busy == 1)
+            await eventually(lambda: one.server.busy == 1, "the call to be under way")
             stopping = asyncio.create_task(one.server.stop(30))
-            await eventually(lambda: not one.server.healthy)
+            await eventually(lambda: not one.server.healthy, "the server to be leaving")
             one.release.set()
             assert await under_way == "late"
             await stopping
@@ -232,8 +229,10 @@ async def test_it_speaks_tls_and_takes_renewed_files_at_its_next_attempt(tmp_pat
         own = Tls(ca=ca, certificate=tmp_path / "client.crt", private_key=tmp_path / "client.key")
         one = Running(control.port, own)
         following = asyncio.create_task(one.client.run())
-        await eventually(lambda: "CERTIFICATE_VERIFY_FAILED" in one.client.reason)
+        await eventually(
+            lambda: "CERTIFICATE_VERIFY_FAILED" in one.client.reason, "the certificate to be rejected"
+        )
         ca.write_bytes(authority().pem)
-        await eventually(lambda: one.words.current == {"a": "one"})
+        await eventually(lambda: one.words.current == {"a": "one"}, "the word")
         following.cancel()
         await asyncio.wait({following})

@@ -11,6 +11,7 @@ import grpc.aio
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from tests.support.conversation import snapshot
+from tests.support.wait import eventually
 from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import CLUSTER
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Sent
@@ -29,7 +30,6 @@ class Fleet:
         self.connected = 0
         self.under_way: set[int] = set()
         self.most = 0
-        self._happened = asyncio.Event()
         store.observe(self._observe)
 
     def _observe(self, event: Event) -> None:
@@ -41,12 +41,9 @@ class Fleet:
                 self.most = max(self.most, len(self.under_way))
             case Acked() | Disconnected():
                 self.under_way.discard(event.stream)
-        self._happened.set()
 
     async def until_connected(self, count: int) -> None:
-        while self.connected < count:
-            self._happened.clear()
-            await self._happened.wait()
+        await eventually(lambda: self.connected >= count, f"{count} clients")
 
     async def client(self) -> Any:
         """A stream that has asked for all clusters."""

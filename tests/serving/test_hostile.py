@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,11 +14,12 @@ from envoy.service.discovery.v3 import discovery_pb2
 from envoy.service.status.v3 import csds_pb2, csds_pb2_grpc
 
 from tests.support.conversation import snapshot
+from tests.support.wait import eventually
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import CLUSTER, ENDPOINT
 from xds_server.serving.csds import ClientStatus
-from xds_server.serving.events import Disconnected, Event
+from xds_server.serving.events import Disconnected, Event, Sent
 from xds_server.serving.metrics import Metrics
 from xds_server.serving.server import XdsServer
 from xds_server.serving.services import ADS
@@ -32,17 +33,7 @@ class Served:
     def __init__(self, channel: grpc.aio.Channel, store: Store, server: XdsServer) -> None:
         self.channel, self.store, self.server = channel, store, server
         self.events: list[Event] = []
-        self._happened = asyncio.Event()
-        store.observe(self._observe)
-
-    def _observe(self, event: Event) -> None:
-        self.events.append(event)
-        self._happened.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._happened.clear()
-            await self._happened.wait()
+        store.observe(self.events.append)
 
     @property
     def reasons(self) -> list[str]:
@@ -129,9 +120,9 @@ async def test_a_client_that_leaves_while_it_is_written_to_is_no_error(
         xds.store.publish(Snapshot.of({CLUSTER: [Resource.from_bytes("b", bytes(1 << 24))]}))
         stream = xds.stream()
         await stream.write(clusters())
-        await xds.until(lambda: any(type(event).__name__ == "Sent" for event in xds.events))
+        await eventually(lambda: any(isinstance(event, Sent) for event in xds.events), "a response")
         stream.cancel()
-        await xds.until(lambda: bool(xds.reasons))
+        await eventually(lambda: xds.reasons, "the end of the stream")
     assert not caplog.records
 
 

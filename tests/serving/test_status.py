@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -15,6 +14,7 @@ from envoy.service.status.v3 import csds_pb2, csds_pb2_grpc
 from envoy.type.matcher.v3 import node_pb2
 
 from tests.support.conversation import snapshot
+from tests.support.wait import eventually
 from xds_server.discovery.types import CLUSTER, SECRET, ResourceType
 from xds_server.serving.metrics import Metrics
 from xds_server.serving.server import XdsServer
@@ -32,8 +32,6 @@ class Served:
         self.metrics = Metrics(self.store)
         self.store.observe(self.metrics.observe)
         self.server = XdsServer(self.store)
-        self._happened = asyncio.Event()
-        self.store.observe(lambda _event: self._happened.set())
         self.channel: grpc.aio.Channel
 
     async def ask(self, type_: ResourceType, *names: str, node: str = "n1") -> Any:
@@ -47,12 +45,6 @@ class Served:
         stub = csds_pb2_grpc.ClientStatusDiscoveryServiceStub(self.channel)
         answer = await stub.FetchClientStatus(csds_pb2.ClientStatusRequest(node_matchers=matchers))
         return list(answer.config)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for events until the condition holds."""
-        while not condition():
-            await self._happened.wait()
-            self._happened.clear()
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
@@ -81,7 +73,7 @@ async def test_client_status_tells_what_is_accepted_and_what_does_not_exist(xds:
     xds.store.publish(snapshot(cluster={"a": "1"}))
     stream = await xds.ask(CLUSTER, "a", "missing")
     await answer(stream)
-    await xds.until(lambda: xds.value("xds_acks_total", type="cluster") == 1)
+    await eventually(lambda: xds.value("xds_acks_total", type="cluster") == 1, "the acknowledgement")
     (client,) = await xds.status()
     found = {one.name: (one.config_status, one.client_status) for one in client.generic_xds_configs}
     assert found == {"missing": (csds_pb2.NOT_SENT, DOES_NOT_EXIST), "a": (csds_pb2.SYNCED, ACKED)}
@@ -143,7 +135,7 @@ async def test_metrics_count_pushes_answers_streams_and_quarantine(xds: Served) 
     await answer(stream, "cannot use a")
     await stream.read()
     assert xds.value("xds_connected_streams", group="", protocol="delta") == 1
-    await xds.until(lambda: xds.value("xds_pushes_total", type="cluster") == 3)
+    await eventually(lambda: xds.value("xds_pushes_total", type="cluster") == 3, "three pushes")
     assert xds.value("xds_pushed_resources_total", type="cluster") == 4
     assert xds.value("xds_acks_total", type="cluster") == 1
     assert xds.value("xds_rejects_total", type="cluster") == 1
@@ -152,4 +144,6 @@ async def test_metrics_count_pushes_answers_streams_and_quarantine(xds: Served) 
     assert xds.value("xds_ack_latency_seconds_count", type="cluster") == 1
     assert b"xds_convergence_seconds_bucket" in xds.metrics.text()
     await stream.done_writing()
-    await xds.until(lambda: xds.value("xds_connected_streams", group="", protocol="delta") == 0)
+    await eventually(
+        lambda: xds.value("xds_connected_streams", group="", protocol="delta") == 0, "the end of the streams"
+    )

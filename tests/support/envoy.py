@@ -11,7 +11,7 @@ from typing import Any, Self
 import httpx
 
 from tests.support.ports import free_port
-from tests.support.wait import wait_for
+from tests.support.wait import ProcessEndedError, wait_for
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.proxy.binary import envoy_binary
 from xds_server.translate.releases import NEWEST, OLDEST, Release, adapted
@@ -86,17 +86,20 @@ class Envoy:
         command += ["-l", self._log_level, "--drain-time-s", "1", *self._arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_for(self._answers, "Envoy's admin address")
+        wait_for(lambda: self._get("/server_info"), "Envoy's admin address")
 
-    def _answers(self) -> bool:
+    def _get(self, path: str) -> bool:
+        """Whether the admin address answers 200. Raises ProcessEndedError."""
         assert self.process is not None
         if self.process.poll() is not None:
-            raise SystemExit(f"Envoy ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}")
-        return httpx.get(f"{self.admin}/server_info", timeout=5).status_code == 200
+            raise ProcessEndedError(
+                f"Envoy ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}"
+            )
+        return httpx.get(f"{self.admin}{path}", timeout=5).status_code == 200
 
     def ready(self) -> None:
         """Wait until Envoy says that it is live (its first configuration is complete)."""
-        wait_for(lambda: httpx.get(f"{self.admin}/ready", timeout=5).status_code == 200, "Envoy to be live")
+        wait_for(lambda: self._get("/ready"), "Envoy to be live")
 
     def kill(self) -> None:
         """Die as by the OOM killer."""
@@ -121,6 +124,11 @@ class Envoy:
             f"{self.admin}/stats", params={"format": "json", "filter": pattern}, timeout=10
         ).json()
         return {stat["name"]: stat["value"] for stat in answer["stats"] if "name" in stat}
+
+    def access_log(self) -> list[dict[str, Any]]:
+        """The requests that Envoy has logged so far, which it does with some delay, and all at its end."""
+        lines = self.log.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}\n")]
 
     def config_dump(self) -> dict[str, Any]:
         answer: dict[str, Any] = httpx.get(f"{self.admin}/config_dump?include_eds", timeout=10).json()

@@ -50,6 +50,15 @@ class Gateway:
         """One GET."""
         return self.request("GET", path, **options)
 
+    def until(self, path: str, status: int) -> httpx.Response:
+        """Ask until the response has this status."""
+
+        def response() -> httpx.Response | None:
+            found = self.get(path)
+            return found if found.status_code == status else None
+
+        return wait_for(response, f"{path} to answer {status}")
+
 
 class Gateways(ExitStack):
     """Starts gateways, each in a folder of its own below `folder`, and stops them all at its end."""
@@ -70,15 +79,3 @@ class Gateways(ExitStack):
         folder = self._folder / f"gateway-{self._started}"
         write(folder, files, gateway=filled(text, **{"port": free_port(), **values}))
         return self.enter_context(Gateway(folder, self._folder, scheme=scheme))
-
-
-def until(gateway: Gateway, path: str, status: int) -> httpx.Response:
-    """Ask until the answer has this status."""
-    last: list[httpx.Response] = []
-
-    def ask() -> bool:
-        last.append(gateway.get(path))
-        return last[-1].status_code == status
-
-    wait_for(ask, f"{path} to answer {status}")
-    return last[-1]

@@ -16,7 +16,7 @@ from filters.policy_server import SERVICE
 from tests.support.envoy import Envoy
 from tests.support.folder import Files, filled, write
 from tests.support.ports import free_port
-from tests.support.wait import wait_for
+from tests.support.wait import ProcessEndedError, wait_for
 from tests.support.xds import XdsThread, bootstrap
 from xds_server.control_plane.compiler import Compiler
 from xds_server.sources.folder import read_folder
@@ -51,10 +51,15 @@ class PolicyServerProcess:
 
     def ready(self) -> None:
         """Wait until it has its rules."""
-        try:
-            wait_for(lambda: httpx.get(f"http://{self.admin}/ready").status_code == 200, "the policy server")
-        except AssertionError as error:
-            raise AssertionError(f"{error}; it says:\n{self.log}") from None
+        wait_for(self._ready, lambda: f"the policy server; its log:\n{self.log[-3000:]}")
+
+    def _ready(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise ProcessEndedError(
+                f"the policy server ended with {self.process.returncode}:\n{self.log[-3000:]}"
+            )
+        return httpx.get(f"http://{self.admin}/ready").status_code == 200
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it; returns the exit code."""
@@ -79,7 +84,7 @@ class PolicyServerProcess:
 
     def says(self, text: str, after: int = 0) -> None:
         """Wait until the log has a text, beyond its first `after` characters."""
-        wait_for(lambda: text in self.log[after:], f"the policy server to say {text!r}:\n{self.log[-3000:]}")
+        wait_for(lambda: text in self.log[after:], lambda: f"{text!r} in the log:\n{self.log[-3000:]}")
 
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = httpx.get(f"http://{self.admin}/status").json()

@@ -12,7 +12,7 @@ from typing import Any, Self
 import httpx
 
 from tests.support.ports import free_port
-from tests.support.wait import wait_for
+from tests.support.wait import ProcessEndedError, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +43,13 @@ class Running:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
-        wait_for(lambda: httpx.get(f"http://{self.admin}/healthz").status_code == 200, "the admin address")
+        wait_for(self._answers, lambda: f"the admin address; the log:\n{self.log[-3000:]}")
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise ProcessEndedError(f"xds run ended with {self.process.returncode}:\n{self.log[-3000:]}")
+        return httpx.get(f"http://{self.admin}/healthz").status_code == 200
 
     def stop(self, number: int = signal.SIGINT) -> int:
         """End it as Ctrl-C does; returns the exit code."""
@@ -63,7 +69,7 @@ class Running:
 
     def says(self, text: str, after: int = 0) -> None:
         """Wait until the log has a text, beyond its first `after` characters."""
-        wait_for(lambda: text in self.log[after:], f"the log to say {text!r}; it says:\n{self.log[-3000:]}")
+        wait_for(lambda: text in self.log[after:], lambda: f"{text!r} in the log:\n{self.log[-3000:]}")
 
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = httpx.get(f"http://{self.admin}/status").json()

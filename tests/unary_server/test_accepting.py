@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
+from tests.support.wait import eventually
 from xds_server.unary_server.accepting import PATIENCE, Accepting, Shared, counts
 
 
@@ -49,14 +50,6 @@ class Taker:
             one.close()
 
 
-async def until(condition: Callable[[], object]) -> None:
-    for _ in range(30_000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("waited in vain")
-
-
 async def connect(shared: socket.socket) -> socket.socket:
     client = socket.socket(shared.family)
     client.setblocking(False)
@@ -72,7 +65,7 @@ async def test_connections_go_to_who_has_the_fewest(shared: socket.socket) -> No
     counted = counts(4)  # one of which never accepts
     takers = [Taker(shared, counted, number, before, patience=60) for number, before in enumerate((3, 1, 0))]
     clients = [await connect(shared) for _ in range(8)]
-    await until(lambda: sum(len(one.transports) for one in takers) == 8)
+    await eventually(lambda: sum(len(one.transports) for one in takers) == 8, "all connections")
     assert [len(one.transports) for one in takers] == [1, 3, 4]
     for one in (*clients, *takers):
         one.close()
@@ -83,7 +76,7 @@ async def test_who_has_more_takes_what_a_busy_one_leaves(shared: socket.socket) 
     counted[1] = 0
     taker = Taker(shared, counted, 0, before=5)
     client = await connect(shared)
-    await until(lambda: taker.transports)
+    await eventually(lambda: taker.transports, "the connection")
     client.close()
     taker.close()
 
@@ -93,7 +86,7 @@ async def test_who_closes_leaves_the_socket_to_the_others(shared: socket.socket)
     first, second = Taker(shared, counted, 0), Taker(shared, counted, 1, before=5, patience=60)
     first.close()
     client = await connect(shared)
-    await until(lambda: second.transports)
+    await eventually(lambda: second.transports, "the connection")
     assert not first.transports
     client.close()
     second.close()

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import inspect
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from filters.rate_limit.stores.redis import RedisStore, connect
 from filters.unary import RpcError, Undoable
 from protos import limits_pb2
 from tests.support.valkey import Valkey
+from tests.support.wait import eventually
 
 OK, OVER = rls_pb2.RateLimitResponse.OK, rls_pb2.RateLimitResponse.OVER_LIMIT
 START = 1_792_890_000_000_000
@@ -84,14 +85,6 @@ def test_a_slot_whose_answer_nobody_read_is_given_back() -> None:
 
 def test_where_no_slot_is_taken_nothing_is_undone() -> None:
     assert not isinstance(windows().ask(), Undoable)
-
-
-async def eventually(condition: Callable[[], bool], what: str) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"waited for {what}")
 
 
 async def test_a_slot_that_redis_gives_to_a_call_that_was_given_up_is_given_back(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from inspect import isawaitable
 from multiprocessing.synchronize import Barrier
@@ -21,6 +21,7 @@ from filters.rate_limit.engine.decision import Decision, Hit
 from filters.rate_limit.stores.circuit_breaker import FAILURES
 from filters.rate_limit.stores.owner_client import DEADLINE, OwnerStore
 from tests.support.owner import OwnerProcess
+from tests.support.wait import eventually
 
 DAY = FixedWindow(name="day", amount=5, per="day")
 STRICT = FixedWindow(name="strict", amount=5, per="day", allow_on_error=False)
@@ -48,14 +49,6 @@ async def store(
 async def decide(counters: OwnerStore, *hits: Hit) -> Decision:
     found = counters.decide(0, hits)
     return await found if isawaitable(found) else found  # type: ignore[return-value]
-
-
-async def eventually(condition: Callable[[], Awaitable[object]], what: str) -> None:
-    for _ in range(600):
-        if await condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"waited for {what}")
 
 
 async def test_several_limits_take_all_or_nothing(owner: OwnerProcess) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import multiprocessing
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -22,6 +22,7 @@ from filters.rate_limit.engine.windows import SECOND
 from filters.rate_limit.stores.circuit_breaker import FAILURES
 from filters.rate_limit.stores.redis import AT_ONCE, DEADLINE, MOST_WAITING, UNDER_WAY, RedisStore, connect
 from tests.support.valkey import Cluster, SentinelServer, Valkey
+from tests.support.wait import eventually
 from xds_server.policy_server.server import PolicyServer
 from xds_server.policy_server.services import services
 
@@ -47,15 +48,6 @@ async def store(url: str, deadline: float = 5.0) -> AsyncIterator[RedisStore]:
 
 def now() -> int:
     return time.time_ns() // 1000
-
-
-async def eventually(condition: Callable[[], object], what: str) -> None:
-    """Ask again and again, as the client of a service does."""
-    for _ in range(600):
-        if await condition():  # type: ignore[misc]
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"waited for {what}")
 
 
 @pytest.mark.parametrize(
