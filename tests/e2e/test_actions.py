@@ -54,14 +54,14 @@ routes:
   idle: {path: /idle, upstream: one, timeout: 0s, idle_timeout: 200ms}
   retried: {path: /retried, upstream: half, retry: {attempts: 3, on: [connect-failure], backoff: 1ms}}
   by-status: {path: /by-status, upstream: one, retry: {attempts: 2, on: ["503"], backoff: 1ms}}
-  per-try: {path: /per-try, upstream: one, timeout: 20s, retry: {attempts: 1, on: [5xx], per_try_timeout: 200ms}}
+  per-try: {path: /per-try, upstream: one, timeout: 20s, retry: {attempts: 1, on: [5xx], per_try_timeout: 500ms}}
   hedged: {path: /hedged, upstream: pair, timeout: 20s, hedge: {}, retry: {attempts: 1, on: [5xx], per_try_timeout: 300ms}}
   cookie: {path: /cookie, upstream: pair, session_affinity: {cookie: node}}
   by-header: {path: /by-header, upstream: ring, session_affinity: {header: x-user}}
   by-query: {path: /by-query, upstream: ring, session_affinity: {query: user}}
   by-address: {path: /by-address, upstream: ring, session_affinity: {client_address: true}}
   small: {path: /small, upstream: one, max_body: 1KiB}
-  websocket: {path: /ws, upstream: socket, websocket: true, timeout: 1s}
+  websocket: {path: /ws, upstream: socket, websocket: true, timeout: 3s}
   both: {path: /both, upstream: one, websocket: true, max_body: 1KiB}
   limited-websocket: {path: /limited-ws, upstream: socket, websocket: true, max_body: 1KiB}
   no-websocket: {path: /no-ws, upstream: socket}
@@ -246,7 +246,7 @@ def test_a_status_may_be_retried(gateway: Gateway, one: Backend) -> None:
 def test_each_try_has_its_own_time_limit(gateway: Gateway, one: Backend) -> None:
     one.release = threading.Event()
     assert gateway.get("/per-try").status_code == 504
-    assert len(one.seen) == 2
+    wait_for(lambda: len(one.seen) == 2, "both tries to be read")
 
 
 def test_a_hedge_takes_the_answer_that_comes_first(gateway: Gateway, one: Backend) -> None:
@@ -294,7 +294,7 @@ async def test_websocket_messages_pass_both_ways_beyond_the_routes_timeout(gatew
         for message in ("one", "two"):
             await connection.send(message)
             assert await connection.recv() == message
-        await asyncio.sleep(1.2)  # longer than the route's timeout, which must not count for an upgrade
+        await asyncio.sleep(3.2)  # longer than the route's timeout, which must not count for an upgrade
         await connection.send("three")
         assert await connection.recv() == "three"
 

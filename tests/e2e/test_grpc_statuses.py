@@ -39,8 +39,8 @@ routes:
   rate: {path: /t.T/Rate, upstream: echo, policies: {rate_limit: {requests: 1, per: month, by: "header:x-who"}}}
   quota: {path: /t.T/Quota, upstream: echo, policies: {quota: {bytes: 1B, per: month, by: "header:x-who"}}}
   local: {path: /t.T/Local, upstream: echo, policies: {rate_limit: {requests: 1, per: month, scope: local, by: "header:x-who"}}}
-  both: {path: /t.T/Both, upstream: echo, policies: {ext_authz: {python: "p.py:check"}, rate_limit: {requests: 1, per: month, by: "header:x-who"}}}
-  python: {path: /t.T/Python, upstream: echo, policies: {ext_authz: {python: "p.py:check"}}}
+  both: {path: /t.T/Both, upstream: echo, policies: {ext_authz: {python: "p.py:check", timeout: 20s}, rate_limit: {requests: 1, per: month, by: "header:x-who"}}}
+  python: {path: /t.T/Python, upstream: echo, policies: {ext_authz: {python: "p.py:check", timeout: 20s}}}
   late: {path: /t.T/Never, upstream: echo, timeout: 100ms}
   get: {path: /t.T/Get, methods: [GET], upstream: echo}
   header: {path: /t.T/Header, upstream: echo, policies: {validate: {required_headers: [x-wanted]}}}

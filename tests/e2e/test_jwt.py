@@ -18,7 +18,7 @@ from tests.support.ports import free_port
 from tests.support.wait import wait_for
 
 REMOTE = """
-  remote$number: {issuer: $issuer, jwks: {url: "http://$address/jwks", timeout: 500ms}}"""
+  remote$number: {issuer: $issuer, jwks: {url: "http://$address/jwks", timeout: $timeout}}"""
 REMOTE_ROUTE = """
   remote$number: {path: /remote/$number, upstream: echo, policies: {jwt: remote$number}}"""
 GOOD, DOWN, GARBAGE, HUGE, SLOW, MENDED = range(6)
@@ -52,7 +52,13 @@ routes:$routes
 def url(gateways: Gateways, backend: Backend, issuers: dict[int, Backend]) -> str:
     addresses = {DOWN: f"127.0.0.1:{free_port()}", **{key: one.address for key, one in issuers.items()}}
     remotes = "".join(
-        filled(REMOTE, number=number, issuer=tokens.ISSUER, address=address)
+        filled(
+            REMOTE,
+            number=number,
+            issuer=tokens.ISSUER,
+            address=address,
+            timeout="500ms" if number == SLOW else "10s",
+        )
         for number, address in addresses.items()
     )
     gateway = gateways.start(

@@ -52,10 +52,10 @@ ROUTES = {
     "open": '{python: "p.py:check", timeout: 1s, on_error: allow}',
     "patient": '{python: "p.py:check", timeout: 20s}',
     "slow": '{python: "p.py:slow", timeout: 60s}',
-    "grpc": "{grpc: authz-grpc, timeout: 1s, context: {team: blue}}",
-    "grpc-open": "{grpc: authz-grpc, timeout: 1s, on_error: allow}",
-    "http": "{http: {upstream: authz-http, path: /auth, upstream_headers: [x-user, x-team-*]}, timeout: 1s}",
-    "http-body": "{http: authz-http, timeout: 1s, body: true}",
+    "grpc": "{grpc: authz-grpc, timeout: 20s, context: {team: blue}}",
+    "grpc-open": "{grpc: authz-grpc, timeout: 20s, on_error: allow}",
+    "http": "{http: {upstream: authz-http, path: /auth, upstream_headers: [x-user, x-team-*]}, timeout: 20s}",
+    "http-body": "{http: authz-http, timeout: 20s, body: true}",
 }
 
 
@@ -198,7 +198,7 @@ def test_a_change_of_a_policy_drops_no_request(stack: Stack) -> None:
 
 
 def _version(stack: Stack) -> str:
-    return str(stack.get("/closed").json()["headers"]["x-version"])
+    return str(stack.get("/patient").json()["headers"]["x-version"])
 
 
 def test_a_graceful_end_drops_no_request_where_another_shares_the_port(
@@ -219,7 +219,7 @@ def _take_over(stack: Stack) -> None:
     def ask() -> None:
         with httpx.Client(timeout=30) as client:
             while not done.is_set():
-                statuses.append(client.get(f"{stack.url}/closed").status_code)
+                statuses.append(client.get(f"{stack.url}/patient").status_code)
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -346,7 +346,7 @@ def test_without_the_control_plane_the_last_good_rules_decide_after_a_restart_to
         works(stack)
         stack.lose_control_plane()
         stack.policy_server.says("lost the control plane")
-        assert stack.get("/closed").status_code == 200
+        assert stack.get("/patient").status_code == 200
         assert httpx.get(f"http://{stack.policy_server.admin}/ready").status_code == 200
         assert stack.policy_server.status()["control_plane_connected"] is False
         assert [one.node.cluster for one in stack.control.seen(Connected) if one.node.id == "policy-server"]

@@ -57,9 +57,9 @@ listeners: {http: {port: $port, address: 127.0.0.1}}
 upstreams: {events: {endpoints: ["$events"]}}
 routes:
   unlimited: {path: /unlimited, upstream: events, timeout: 0}
-  begun: {path: /begun/*, upstream: events, timeout: 0, retry: {attempts: 0, per_try_timeout: 200ms}}
-  limited: {path: /limited, upstream: events, timeout: 200ms}
-  idle: {path: /idle, upstream: events, timeout: 0, idle_timeout: 200ms}
+  begun: {path: /begun/*, upstream: events, timeout: 0, retry: {attempts: 0, per_try_timeout: 2s}}
+  limited: {path: /limited, upstream: events, timeout: 2s}
+  idle: {path: /idle, upstream: events, timeout: 0, idle_timeout: 2s}
 """
 
 

@@ -22,7 +22,7 @@ import pytest
 
 from filters.unary import RpcError, UnaryMethod, Undoable
 from tests.support.certificates import authority
-from tests.support.http2 import FIELDS, parse
+from tests.support.http2 import FIELDS, Seen, grpc_message, parse
 from xds_server.unary_server import frames
 from xds_server.unary_server.events import Limits
 from xds_server.unary_server.frames import Frame
@@ -246,14 +246,36 @@ async def test_a_silent_peer_is_asked_for_a_sign_of_life_and_cut(slow: Slow) -> 
 
 
 async def test_a_peer_that_answers_is_kept(slow: Slow) -> None:
-    server = UnaryServer([_method("Slow", slow)], keepalive=0.5)  # a busy machine answers late
-    async with _channel(server) as call:
-        calling = asyncio.ensure_future(call("Slow"))
-        await asyncio.wait_for(slow.begun.wait(), 30)
-        await asyncio.sleep(1.5)  # three times what silence may last
-        slow.go.set()
-        assert await calling == b"slow x"
+    """The peer lives in the loop of the server, so that a busy machine delays both."""
+    server = UnaryServer([_method("Slow", slow)], keepalive=0.2)
+    port = await server.start("127.0.0.1:0")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    fields = [(name, "/test.Service/Slow" if name == ":path" else value) for name, value in FIELDS]
+    head = frames.frame(Frame.HEADERS, frames.END_HEADERS, 1, hpack.Encoder().encode(fields))
+    body = frames.frame(Frame.DATA, frames.END_STREAM, 1, grpc_message(b"x"))
+    writer.write(frames.PREFACE + frames.settings({}) + head + body)
+    answered = 0
+    while answered < 3:
+        seen = await _frame(reader)
+        if seen.kind == Frame.PING and not seen.flags:
+            writer.write(frames.frame(Frame.PING, frames.ACK, 0, seen.payload))
+            answered += 1
+    slow.go.set()
+    while seen.kind != Frame.DATA:
+        seen = await _frame(reader)
+    assert seen.payload == grpc_message(b"slow x")
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
     await server.drain(0)
+
+
+async def _frame(reader: asyncio.StreamReader) -> Seen:
+    """The next frame. Raises IncompleteReadError where the connection was cut."""
+    async with asyncio.timeout(30):
+        head = await reader.readexactly(9)
+        (found,) = parse(head + await reader.readexactly(int.from_bytes(head[:3], "big")))
+        return found
 
 
 async def test_draining_ends_idle_connections_of_clients_that_go_on(server: UnaryServer) -> None:
