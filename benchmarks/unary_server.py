@@ -140,7 +140,7 @@ def _answers(address: str, path: str, body: bytes) -> None:
             answer = kind.FromString(channel.unary_unary(path)(body, timeout=10))
         return answer.overall_code == 1 if path == LIMIT else answer.HasField("ok_response")
 
-    wait_for(admitted, f"{path} to be answered with yes")
+    wait_for(admitted, f"{path} to be answered with yes", also=(grpc.RpcError,))
 
 
 def _direct(served: Served, path: str, body: bytes, seconds: float) -> Measured:

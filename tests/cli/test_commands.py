@@ -50,9 +50,8 @@ def test_check_prints_json_for_machines(gateway: Path, capsys: pytest.CaptureFix
     assert problem["remedy"] == "did you mean 'routes'?"
 
 
-def test_check_has_the_real_envoy_judge_the_result_and_tells_each_object_with_its_place(
-    gateway: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_asks_the_real_envoy(gateway: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It reports each object that Envoy rejects with its place."""
     assert main(["check", str(gateway)]) == 0
     assert "not checked" not in capsys.readouterr().out
     raw = """

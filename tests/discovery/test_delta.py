@@ -60,7 +60,7 @@ def test_a_rejected_resource_is_not_sent_again_until_its_content_changes() -> No
     assert content(repaired) == {"a": "2"}
 
 
-def test_a_resource_that_a_taken_port_kept_from_the_client_is_sent_again_when_asked_for() -> None:
+def test_a_resource_with_a_taken_port_is_sent_again() -> None:
     client = Delta(snapshot(cluster={"a": "1", "b": "1"}))
     (response,) = client.ask(CLUSTER)
     assert client.nack(response, "a: cannot bind: Address already in use") == []
@@ -69,7 +69,8 @@ def test_a_resource_that_a_taken_port_kept_from_the_client_is_sent_again_when_as
     assert content(second) == {"a": "1"}
 
 
-def test_after_a_rejection_that_names_nobody_each_suspect_goes_alone_after_what_is_new() -> None:
+def test_after_a_rejection_without_a_name_each_suspect_goes_alone() -> None:
+    """New resources go before them."""
     client = Delta(snapshot(cluster={"a": "1", "b": "1"}))
     (response,) = client.ask(CLUSTER)
     client.nack(response, "something is wrong")

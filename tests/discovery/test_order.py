@@ -278,7 +278,8 @@ def test_a_client_that_comes_back_with_a_state_of_the_world_keeps_old_clusters_t
     assert (gone.type, content(gone).keys()) == (CLUSTER, {"new"})
 
 
-def test_endpoints_of_a_cluster_that_changed_meanwhile_are_sent_again_to_a_client_that_comes_back() -> None:
+def test_endpoints_of_a_changed_cluster_are_sent_again() -> None:
+    """The cluster changed while the client was away."""
     served = gateway(["a"], {"/": "a"}, version="2")
     client = Delta(served)
     client.ask(CLUSTER, has={"a": "of before"})

@@ -70,7 +70,8 @@ def test_names_beyond_the_end_of_a_message_that_was_cut_are_not_known() -> None:
     assert blamed(message, names) == {"upstream-0", "upstream-1"}
 
 
-def test_the_essence_of_a_message_is_its_innermost_cause_without_the_printed_resource() -> None:
+def test_the_essence_of_a_message_is_its_innermost_cause() -> None:
+    """The resource that Envoy prints is no part of it."""
     message = (
         'goo.gle/debugproto   \nname: "http"\nroutes {\n  name: ": x"\n}\n: Proto constraint validation failed '
         "(AValidationError.B: embedded message failed validation | caused by BValidationError.C: value does not match "

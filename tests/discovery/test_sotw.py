@@ -58,7 +58,8 @@ def test_a_stale_nonce_acknowledges_nothing() -> None:
     assert content(third) == {"a": "3"}
 
 
-def test_a_name_that_was_let_go_and_asked_for_again_while_a_response_was_on_its_way_is_sent_again() -> None:
+def test_a_name_subscribed_anew_during_a_response_is_sent_again() -> None:
+    """The client unsubscribed from it and subscribed to it again while a response was on its way."""
     client = Sotw(snapshot(endpoint={"a": "1", "b": "1"}))
     (first,) = client.ask(ENDPOINT, "a", "b")
     client.ack(first)

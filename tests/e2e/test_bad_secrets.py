@@ -180,7 +180,8 @@ def test_at_a_fresh_start_a_bad_certificate_is_left_out_alone_and_comes_back(sta
         assert stack.held() == {}
 
 
-def test_while_running_a_bad_certificate_stands_as_it_was_and_the_others_are_rotated(stack: Stack) -> None:
+def test_while_running_a_bad_certificate_stands_as_it_was(stack: Stack) -> None:
+    """The other certificates are rotated."""
     stack.publish()
     with _envoy(stack):
         wait_for(lambda: stack.shown("both", "b.test") == "CN=b.test", "the certificates")

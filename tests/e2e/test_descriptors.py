@@ -194,9 +194,10 @@ def test_shadow_never_rejects(elsewhere: Elsewhere) -> None:
     assert elsewhere.statuses(3, "/quiet") == [200] * 3
 
 
-def test_a_changed_file_is_effective_keeps_its_counts_and_a_mistake_keeps_the_last_good_one(
+def test_a_changed_file_keeps_its_counts(
     elsewhere: Elsewhere,
 ) -> None:
+    """A mistake in the file keeps the last good one in force."""
     assert elsewhere.statuses(3, changing="x") == [200, 200, 429]
     elsewhere.file.write_text(FILE.replace("day, requests_per_unit: 2", "day, requests_per_unit: 4"))
     elsewhere.server.says("took descriptors of 1 domains")

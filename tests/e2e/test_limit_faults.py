@@ -229,7 +229,7 @@ def test_slots_of_an_envoy_that_was_killed_come_back_after_their_lease(faults: F
     wait_for(lambda: faults.used(slots("leased")) == 0, "the slot to be given back")
 
 
-def test_a_policy_server_that_is_killed_costs_no_request_and_loses_what_ended_meanwhile(
+def test_a_policy_server_that_is_killed_costs_no_request(
     faults: Faults,
 ) -> None:
     """What is in Redis outlives it: windows go on, and slots whose end nobody heard come back after their lease."""

@@ -135,7 +135,8 @@ def test_where_the_owner_does_not_answer_each_limit_says_what_happens(stack: Sta
     wait_for(lambda: counted(stack.get("/closed")), "the owner to answer again")
 
 
-def test_an_owner_that_is_killed_under_load_is_followed_by_one_that_counts_from_nothing(stack: Stack) -> None:
+def test_after_an_owner_that_was_killed_the_next_counts_from_nothing(stack: Stack) -> None:
+    """It is killed under load."""
     wait_for(lambda: counted(stack.get("/many")), "a counter")
     owner = stack.policy_server.children()["xds-counters"]
     with ThreadPoolExecutor(1) as pool:

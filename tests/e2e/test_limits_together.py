@@ -53,7 +53,8 @@ def left(answer: httpx.Response) -> dict[str, int]:
     return {name.strip('"'): int(rest.removeprefix("r=")) for name, rest in items}
 
 
-def test_every_level_counts_where_it_covers_the_request_and_a_rejection_counts_nowhere(stack: Stack) -> None:
+def test_every_level_counts_and_a_rejection_counts_nowhere(stack: Stack) -> None:
+    """A level counts each request that it covers."""
     first = [ask(stack, "/first", "acme") for _ in range(4)]
     assert [one.status_code for one in first] == [200, 200, 200, 429]
     assert left(first[0]) == {
@@ -91,9 +92,8 @@ def test_the_plans_month_ends_with_the_month_of_its_zone(stack: Stack) -> None:
     assert ahead in (12 * 3600, 13 * 3600) or -ahead + 13 * 3600 in month or -ahead + 12 * 3600 in month
 
 
-def test_a_limit_that_changes_its_amount_keeps_its_count_and_one_that_changes_its_window_does_not(
-    stack: Stack, backend: Backend
-) -> None:
+def test_a_changed_amount_keeps_the_count(stack: Stack, backend: Backend) -> None:
+    """A changed window begins a new one."""
     used = ask(stack, "/first", "beta", "change")
     assert left(used)["requests-per-day"] == 2
 

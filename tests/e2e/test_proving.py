@@ -124,9 +124,10 @@ def test_a_bad_route_answers_503_alone_and_all_others_go_on_and_change(proved: P
     assert proved.rejections() == 0
 
 
-def test_of_many_bad_routes_at_a_fresh_start_each_answers_503_and_each_is_told_with_its_line(
+def test_many_bad_routes_at_a_fresh_start_answer_503(
     tmp_path: Path,
 ) -> None:
+    """Each of them is reported with its line."""
     proved = Proved(tmp_path / "gateway", tmp_path)
     bad = {
         7: "{route: {hash_policy: [{}]}}",

@@ -149,9 +149,10 @@ def fleet(shared: Fleet) -> Fleet:
     return shared
 
 
-def test_a_cluster_that_cannot_be_built_is_named_and_the_others_of_its_response_are_applied(
+def test_a_cluster_that_cannot_be_built_is_named(
     fleet: Fleet,
 ) -> None:
+    """The other clusters of its response are applied."""
     wanted = fleet.base()
     wanted[CLUSTER]["bad"] = Resource.of(cluster_pb2.Cluster(name="bad", type=cluster_pb2.Cluster.EDS))
     wanted[CLUSTER]["z"], wanted[ENDPOINT]["z"] = cluster("z"), endpoint("z")
@@ -202,7 +203,8 @@ def _fault(name: str, status: int) -> Resource:
     return Resource.of(message)
 
 
-def test_a_cluster_that_breaks_a_constraint_takes_its_whole_response_with_it_unnamed(fleet: Fleet) -> None:
+def test_a_cluster_that_breaks_a_constraint_rejects_its_whole_response(fleet: Fleet) -> None:
+    """Envoy does not name it."""
     wanted = fleet.base()
     broken = cluster_pb2.Cluster.FromString(cluster("bad").body)
     broken.connect_timeout.seconds = -1
@@ -236,9 +238,10 @@ def test_a_listener_at_an_address_that_is_taken_is_named_and_the_others_are_appl
     wait_for(lambda: fleet.has()[1] == ["l1", "l2", "z"], "the good listener")
 
 
-def test_routes_go_to_envoy_one_by_one_so_that_the_bad_ones_are_known_and_the_others_applied(
+def test_bad_routes_are_found_one_by_one(
     fleet: Fleet,
 ) -> None:
+    """Each bad route is known by name, and Envoy applies the others."""
     wanted = fleet.base()
     broken = route_pb2.RouteConfiguration.FromString(routes("r1", {"/new": "a"}).body)
     broken.virtual_hosts[0].routes[0].match.safe_regex.regex = "("
@@ -252,9 +255,10 @@ def test_routes_go_to_envoy_one_by_one_so_that_the_bad_ones_are_known_and_the_ot
     assert (held.name, held.standing) == ("r1", fleet.base()[ROUTE]["r1"].version)
 
 
-def test_endpoints_that_break_a_constraint_are_named_and_stand_at_their_last_accepted_form(
+def test_endpoints_that_break_a_constraint_are_named(
     fleet: Fleet,
 ) -> None:
+    """Envoy keeps their last accepted form."""
     wanted = fleet.base()
     broken = endpoint_pb2.ClusterLoadAssignment.FromString(endpoint("b", 81).body)
     broken.endpoints[0].priority = 129
@@ -287,9 +291,8 @@ def _certificates(ports: Mapping[str, int]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["one-by-one", "together"])
-def test_a_key_of_another_certificate_leaves_the_old_secret_in_use_and_rotates_the_others(
-    fleet: Fleet, together: bool
-) -> None:
+def test_a_key_of_another_certificate_leaves_the_old_secret_in_use(fleet: Fleet, together: bool) -> None:
+    """The other certificates are rotated."""
     authority = Authority()
     ports = {name: free_port() for name in ("s1", "s2", "s3")}
     old = {name: authority.issue(name) for name in ports}

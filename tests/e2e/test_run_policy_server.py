@@ -68,9 +68,10 @@ def served(tmp_path: Path) -> Iterator[Served]:
         yield served
 
 
-def test_it_runs_from_the_first_policy_on_follows_the_file_and_comes_back_when_it_is_killed(
+def test_it_runs_from_the_first_policy_on(
     served: Served,
 ) -> None:
+    """It follows the file of the policy, and comes back when it is killed."""
     assert served.policy_servers() == []
     write(served.folder, gateway=gateway(served.port, '{ext_authz: {python: "p.py:check"}}'))
     served.until(409, "one")

@@ -61,7 +61,8 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         yield stack
 
 
-def test_a_filter_that_envoy_rejects_closes_only_the_routes_that_have_it_and_comes_back(stack: Stack) -> None:
+def test_a_rejected_filter_closes_only_the_routes_that_have_it(stack: Stack) -> None:
+    """It comes back as soon as it is accepted."""
     broken = lua_pb2.Lua()
     broken.default_source_code.inline_string = "this is no Lua"
     config = extension_pb2.TypedExtensionConfig(name=IDENTITY)
@@ -79,9 +80,10 @@ def test_a_filter_that_envoy_rejects_closes_only_the_routes_that_have_it_and_com
         assert stack.answer("/closed") == (401, "api_key_missing")
 
 
-def test_a_route_configuration_that_envoy_rejects_closes_its_listener_only_and_comes_back(
+def test_a_rejected_route_configuration_closes_its_listener_only(
     stack: Stack,
 ) -> None:
+    """It comes back as soon as it is accepted."""
     broken = route_pb2.RouteConfiguration.FromString(stack.good[ROUTE]["http"].body)
     broken.virtual_hosts[0].routes[0].match.safe_regex.regex = "("
     stack.publish((ROUTE, Resource.of(broken)))

@@ -69,9 +69,8 @@ def test_envoy_gets_a_gateway_an_update_and_rejects_what_is_wrong(
         assert len(xds.seen(Nacked)) == 1
 
 
-def test_several_envoys_get_their_own_groups_gateway_and_one_that_rejects_holds_nobody_back(
-    tmp_path: Path, backend: Backend
-) -> None:
+def test_each_envoy_gets_the_gateway_of_its_group(tmp_path: Path, backend: Backend) -> None:
+    """An Envoy that rejects holds no other group back."""
     ports = {"edge": free_port(), "core": free_port()}
     nodes = {"edge-1": True, "edge-2": False, "core-1": False}
 

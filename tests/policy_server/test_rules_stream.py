@@ -94,7 +94,8 @@ def test_a_removed_rule_is_forgotten() -> None:
     assert words.current == {"b": "two"}
 
 
-def test_a_refused_rule_keeps_its_last_good_form_and_the_others_of_the_response_are_taken() -> None:
+def test_a_rejected_rule_keeps_its_last_good_form() -> None:
+    """The other rules of the response are taken."""
     words, pair = _pair({"a": "one", "b": "two"})
     pair.publish(snapshot({"a": "bad", "b": "three"}))
     assert words.current == {"a": "one", "b": "three"}

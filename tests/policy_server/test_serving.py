@@ -138,7 +138,8 @@ async def test_a_refused_rule_is_told_to_the_control_plane_by_name() -> None:
         assert control.seen(Nacked)[0].message == "a: bad word"
 
 
-async def test_without_the_control_plane_the_last_rules_stay_and_it_follows_again_when_it_is_back() -> None:
+async def test_the_last_rules_stay_without_the_control_plane() -> None:
+    """When the control plane is back, the policy server follows it again."""
     port = free_port()
     control = XdsThread(f"127.0.0.1:{port}")
     async with running(port) as one:

@@ -107,9 +107,10 @@ def test_workers_share_a_port_show_their_metrics_as_one_and_end_together(tmp_pat
         assert not any(lives(one) for one in answered)
 
 
-def test_a_worker_that_dies_is_started_again_and_none_outlives_a_supervisor_that_is_killed(
+def test_a_worker_that_dies_is_started_again(
     tmp_path: Path,
 ) -> None:
+    """No worker outlives a supervisor that is killed."""
     address = f"unix:{tmp_path}/policy.sock"
     with serving(tmp_path, address) as server:
         before = processes(server)

@@ -68,7 +68,8 @@ def test_the_given_version_of_another_type_stays() -> None:
     assert current(cache).version(ENDPOINT) == "1"
 
 
-def test_a_given_version_of_a_type_that_had_other_content_is_an_error_and_nothing_is_lost() -> None:
+def test_a_version_given_to_other_content_is_an_error() -> None:
+    """What was published before stays."""
     cache = Cache()
     cache.set({CLUSTER: [cluster("a")]}, versions={CLUSTER: "1"})
     with pytest.raises(VersionReused, match="the version '1' of the type cluster was given earlier"):
@@ -119,7 +120,8 @@ def test_a_cleared_group_is_sent_nothing_and_then_what_is_set_again() -> None:
     assert (content(response), response.removed) == ({"b": "1"}, ("a",))
 
 
-def test_a_version_that_is_no_text_and_a_name_given_twice_are_errors_and_publish_nothing() -> None:
+def test_a_wrong_version_and_a_repeated_name_are_errors() -> None:
+    """The version is no text, or the name is given twice: then nothing is published."""
     cache = Cache()
     with pytest.raises(TypeError, match="the version 7 of the type cluster is not text"):
         cache.set({CLUSTER: [cluster("a")]}, versions={CLUSTER: 7})  # type: ignore[dict-item]

@@ -268,7 +268,8 @@ class Mixed:
         return {name: one.version for name, one in current[CLUSTER].items()}
 
 
-def test_a_rejection_counts_for_clients_of_the_same_release_and_not_for_those_that_come_later() -> None:
+def test_a_rejection_counts_for_clients_of_the_same_release() -> None:
+    """It does not count for clients of another release that come later."""
     mixed = Mixed()
     mixed.connect(OLD)
     mixed.store.publish(snapshot(cluster={"a": "1", "b": "1"}))

@@ -37,7 +37,8 @@ def _snapshot(version: str = "") -> Snapshot:
     )
 
 
-def test_names_and_versions_are_those_of_the_original_and_types_of_our_own_are_left_out() -> None:
+def test_names_and_versions_are_those_of_the_original() -> None:
+    """Types of our own are left out."""
     snapshot = _snapshot()
     copy = proving_copy(snapshot)
     assert set(copy) == {CLUSTER, ENDPOINT, LISTENER, ROUTE}

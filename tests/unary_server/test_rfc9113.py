@@ -353,7 +353,8 @@ def _last_stream(seen: Seen) -> int:
     return int.from_bytes(seen.payload[:4], "big")
 
 
-def test_6_8_draining_takes_what_is_on_its_way_then_nothing_new_and_finishes_what_is_under_way() -> None:
+def test_6_8_draining_finishes_what_was_sent() -> None:
+    """Requests that are on their way are still taken, later ones are not, and all that are under way are finished."""
     client = Client()
     client.say(client.request(1))
     client.heard()

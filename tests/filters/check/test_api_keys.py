@@ -51,7 +51,8 @@ def test_a_key_that_was_taken_away_is_unknown_and_the_others_stay() -> None:
     assert keys.current == {}
 
 
-def test_a_key_that_changes_hands_belongs_to_the_new_owner_in_whatever_order_they_come() -> None:
+def test_a_key_that_changes_hands_belongs_to_the_new_owner() -> None:
+    """The rules of both may come in any order."""
     keys = KeyIndex()
     keys.table.replace({"a": body("a", consumer("one"))}, ())
     keys.table.replace({"b": body("b", consumer("one"))}, ())

@@ -98,7 +98,8 @@ def test_a_lookup_decides_where_the_script_refuses_what_the_lookup_does(
     assert one_call.policy_decides(context) is False
 
 
-def test_between_the_lookup_and_the_limits_stands_nothing_else_that_such_a_route_has() -> None:
+def test_nothing_stands_between_the_lookup_and_the_limits() -> None:
+    """No other filter of such a route does."""
     names = [one.name for policy in POLICIES for one in policy.http_filters((), Context())]
     between = names[names.index(key_lookup.FILTER) + 1 : names.index(LIMITS_FILTER)]
     assert between[:3] == [password_lookup.FILTER, script.FILTER, authorize.FILTER]

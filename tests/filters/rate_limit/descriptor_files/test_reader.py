@@ -243,7 +243,8 @@ def test_a_mistake_is_told_with_its_place(text: str, said: str) -> None:
     assert said in str(problems[0])
 
 
-def test_values_that_yaml_takes_for_something_else_are_their_text_and_the_first_wildcard_wins() -> None:
+def test_values_are_their_text_and_the_first_wildcard_wins() -> None:
+    """YAML takes some of these values for numbers, booleans or times."""
     text = """
 domain: 5
 descriptors:

@@ -91,9 +91,10 @@ def test_a_source_that_becomes_faulty_is_found_though_no_yaml_changed(tmp_path: 
         compiler.compile(read_folder(tmp_path))
 
 
-def test_files_that_a_policy_imports_go_with_it_and_a_change_of_one_is_a_change_of_the_rule(
+def test_files_that_a_policy_imports_go_with_it(
     tmp_path: Path,
 ) -> None:
+    """A change of such a file is a change of the rule."""
     (tmp_path / "policies").mkdir()
     compiler, common = Compiler({}), tmp_path / "policies" / "common.py"
     (tmp_path / "policies" / "p.py").write_text(
