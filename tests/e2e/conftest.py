@@ -4,7 +4,7 @@
 - an Envoy with a compiled gateway: ``gateways.start(YAML, echo=backend.address)``
 - the same with the real xDS server and a policy server between: ``stacks.start(YAML, echo=backend.address)``
 - Valkey: ``with Valkey(tmp_path) as valkey``; a cluster or a Sentinel are in tests/support/valkey.py too
-- `xds run` as a user starts it: `Running` of tests/support/running.py
+- `xds run` as a user starts it: `Running`, and `Served` with a gateway that changes, of tests/support/running.py
 - an Envoy that is fed with resources made by hand: `XdsThread` and `Envoy` of tests/support/
 
 In the YAML, ``$name`` stands for the value that `start` is given by that name, and ``$port`` for a free port. A test

@@ -10,10 +10,9 @@ import pytest
 
 from tests.support import tokens
 from tests.support.backend import Backend
-from tests.support.folder import filled, write
+from tests.support.folder import write
 from tests.support.identity_cases import sha256
-from tests.support.ports import free_port
-from tests.support.running import Running
+from tests.support.running import Served
 from tests.support.wait import wait_for
 
 YAML = """
@@ -33,25 +32,17 @@ BETA = f"beta: {{api_keys: [{{sha256: {sha256('beta-key')}}}]}}"
 PARTNER = "partner: {issuer: https://partner.test, jwks: {file: jwks.json}}"
 
 
-class Served:
-    """A folder with `xds run` on it, and one connection on which all requests go."""
+class Reloaded(Served):
+    """`xds run` on a folder, and one connection on which all requests go."""
 
-    def __init__(self, folder: Path, port: int, echo: str, client: httpx.Client) -> None:
-        self.folder, self.port, self.echo, self.client = folder, port, echo, client
+    def __init__(self, root: Path, backend: Backend, client: httpx.Client) -> None:
+        super().__init__(root, YAML, echo=backend.address, issuer=tokens.ISSUER, key=sha256("acme-key"))
+        client.base_url = self.url
+        self.client = client
         self.drained: list[str] = []
 
-    def write(self, *, providers: str = "", consumers: str = "", jwt: str = "corp") -> None:
-        text = filled(
-            YAML,
-            port=self.port,
-            echo=self.echo,
-            issuer=tokens.ISSUER,
-            key=sha256("acme-key"),
-            providers=providers,
-            consumers=consumers,
-            jwt=jwt,
-        )
-        write(self.folder, gateway=text)
+    def change(self, *, providers: str = "", consumers: str = "", jwt: str = "corp") -> None:
+        self.write("", providers=providers, consumers=consumers, jwt=jwt)
 
     def key(self, value: str) -> int:
         """The status with a key."""
@@ -68,19 +59,17 @@ class Served:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    folder, port = tmp_path / "gateway", free_port()
-    folder.mkdir()
-    (folder / "jwks.json").write_text(tokens.jwks(tokens.RSA))
-    with Backend() as echo, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-        served = Served(folder, port, echo.address, client)
-        served.write()
-        with Running(folder, tmp_path):
+def served(tmp_path: Path, backend: Backend) -> Iterator[Reloaded]:
+    with httpx.Client() as client:
+        served = Reloaded(tmp_path, backend, client)
+        write(served.folder, {"jwks.json": tokens.jwks(tokens.RSA)})
+        served.change()
+        with served:
             wait_for(lambda: served.key("acme-key") == 200, "the gateway to serve")
             yield served
 
 
-def _until(served: Served, status: int, value: str) -> None:
+def _until(served: Reloaded, status: int, value: str) -> None:
     """Wait until a key is answered so, while the other key passes all the time."""
     others = []
 
@@ -92,19 +81,19 @@ def _until(served: Served, status: int, value: str) -> None:
     assert set(others) == {200}
 
 
-def test_a_key_comes_and_goes_and_no_connection_is_drained(served: Served) -> None:
+def test_a_key_comes_and_goes_and_no_connection_is_drained(served: Reloaded) -> None:
     assert served.key("beta-key") == 401
-    served.write(consumers=BETA)
+    served.change(consumers=BETA)
     _until(served, 200, "beta-key")
-    served.write()
+    served.change()
     _until(served, 401, "beta-key")
     assert not served.drained
 
 
-def test_an_issuer_and_its_keys_change_and_no_connection_is_drained(served: Served) -> None:
+def test_an_issuer_and_its_keys_change_and_no_connection_is_drained(served: Reloaded) -> None:
     partner = tokens.token(iss="https://partner.test")
     assert (served.token(tokens.token()), served.token(partner)) == (200, 401)
-    served.write(providers=PARTNER, jwt="[corp, partner]")
+    served.change(providers=PARTNER, jwt="[corp, partner]")
     wait_for(lambda: served.token(partner) == 200, "the new issuer to be accepted")
     (served.folder / "jwks.json").write_text(tokens.jwks(tokens.EC))
     wait_for(lambda: served.token(tokens.token("ES256")) == 200, "the new key to be accepted")
@@ -112,15 +101,15 @@ def test_an_issuer_and_its_keys_change_and_no_connection_is_drained(served: Serv
     assert not served.drained
 
 
-def test_an_issuer_whose_keys_are_fetched_comes_and_goes(served: Served) -> None:
+def test_an_issuer_whose_keys_are_fetched_comes_and_goes(served: Reloaded) -> None:
     remote = tokens.token(iss="https://remote.test")
     with Backend("issuer") as issuer:
         issuer.body = tokens.jwks().encode()
         provider = f'remote: {{issuer: "https://remote.test", jwks: {{url: "http://{issuer.address}/jwks"}}}}'
-        served.write(providers=provider, jwt="[corp, remote]")
+        served.change(providers=provider, jwt="[corp, remote]")
         wait_for(lambda: served.token(remote) == 200, "tokens of the new issuer to be accepted")
         wait_for(lambda: served.token(tokens.token()) == 200, "the route and its issuers to fit together")
-        served.write()
+        served.change()
         wait_for(lambda: served.token(remote) == 401, "tokens of the issuer that is gone to be refused")
         wait_for(lambda: served.token(tokens.token()) == 200, "the route and its issuers to fit together")
     assert not served.drained

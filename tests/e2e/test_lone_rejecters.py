@@ -10,15 +10,13 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import grpc
-import httpx
 import pytest
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from tests.support.envoy import OLDEST_BINARY, Envoy
-from tests.support.folder import filled, write
-from tests.support.ports import free_port
-from tests.support.running import ROOT, Running
+from tests.support.folder import write
+from tests.support.running import ROOT, Served
 from tests.support.wait import wait_for
 from xds_server.discovery.types import LISTENER
 from xds_server.proxy.bootstrap import bootstrap
@@ -30,31 +28,24 @@ routes: {ping: {path: /ping, respond: {body: pong}}}
 """
 
 
-class Stack:
+class Stack(Served):
     """`xds run --no-proxy` on a folder, and an Envoy of the fleet that is started when the test wants."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.folder, self.port = folder / "gateway", free_port()
+    def __init__(self, root: Path, *arguments: str) -> None:
+        super().__init__(root, YAML, "--no-proxy", *arguments)
         self.write("1")
-        self.running = Running(self.folder, folder, "--no-proxy", *arguments)
-        config = bootstrap(xds_address=self.running.xds_address, node_id="fleet")
-        self.envoy = Envoy(plain(config), folder)
-
-    def write(self, version: str) -> None:
-        write(self.folder, gateway=filled(YAML, port=self.port, version=version))
+        config = bootstrap(xds_address=self.xds_address, node_id="fleet")
+        self.envoy_of_the_fleet = Envoy(plain(config), root)
 
     def until(self, version: str) -> None:
         """Wait until the listener of this version answers."""
-        wait_for(lambda: self._served_by() == version, f"the listener {version}")
-
-    def _served_by(self) -> str:
-        return httpx.get(f"http://127.0.0.1:{self.port}/ping").headers["server"]
+        wait_for(lambda: self.get("/ping").headers["server"] == version, f"the listener {version}")
 
 
 @pytest.fixture(params=["prove", "no-prove"])
 def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
     stack = Stack(tmp_path, *(["--no-prove"] if request.param == "no-prove" else []))
-    with stack.running:
+    with stack:
         yield stack
 
 
@@ -63,7 +54,7 @@ def _rejecting(stack: Stack) -> Iterator[None]:
     """`xds watch listener --delta --nack`, as anybody can start it."""
     command = [sys.executable, "-m", "xds_server", "watch", "listener", "--delta", "--nack"]
     with subprocess.Popen(
-        [*command, "--xds", stack.running.xds_address], stdout=subprocess.DEVNULL, cwd=ROOT
+        [*command, "--xds", stack.xds_address], stdout=subprocess.DEVNULL, cwd=ROOT
     ) as process:
         try:
             yield
@@ -72,11 +63,11 @@ def _rejecting(stack: Stack) -> Iterator[None]:
 
 
 def _nodes_with_rejections(stack: Stack) -> set[str]:
-    return {one["node"] for one in stack.running.status()["envoys"] if one["rejection"]}
+    return {one["node"] for one in stack.status()["envoys"] if one["rejection"]}
 
 
 def test_a_client_that_rejects_everything_is_reported_and_holds_nothing_back(stack: Stack) -> None:
-    with stack.envoy:
+    with stack.envoy_of_the_fleet:
         stack.until("1")
         with _rejecting(stack):
             wait_for(lambda: "xds-watch" in _nodes_with_rejections(stack), "the rejection")
@@ -84,7 +75,7 @@ def test_a_client_that_rejects_everything_is_reported_and_holds_nothing_back(sta
             stack.until("2")
         stack.write("3")
         stack.until("3")
-        assert stack.running.status()["held"] == []
+        assert stack.status()["held"] == []
 
 
 def test_an_older_envoy_that_comes_first_and_rejects_keeps_a_newer_one_from_nothing(stack: Stack) -> None:
@@ -93,7 +84,7 @@ def test_an_older_envoy_that_comes_first_and_rejects_keeps_a_newer_one_from_noth
     version.major_number, version.minor_number, version.patch = 1, 37, 5
     first = discovery_pb2.DeltaDiscoveryRequest(node=node, type_url=LISTENER.url)
     first.resource_names_subscribe.append("*")
-    with grpc.insecure_channel(stack.running.xds_address) as channel:
+    with grpc.insecure_channel(stack.xds_address) as channel:
         requests: SimpleQueue[discovery_pb2.DeltaDiscoveryRequest | None] = SimpleQueue()
         requests.put(first)
         stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel)
@@ -103,7 +94,7 @@ def test_an_older_envoy_that_comes_first_and_rejects_keeps_a_newer_one_from_noth
         rejection.error_detail.message = "Error adding/updating listener(s) http: no such filter"
         requests.put(rejection)
         wait_for(lambda: "old" in _nodes_with_rejections(stack), "the rejection")
-        with stack.envoy:
+        with stack.envoy_of_the_fleet:
             stack.until("1")
             stack.write("2")
             stack.until("2")
@@ -117,16 +108,16 @@ upstreams: {self: {endpoints: ["127.0.0.1:1"]}}
 routes: {sized: {path: /sized, upstream: self, policies: {quota: 1MB/day}}}
 """
     write(stack.folder, more=more)
-    config = plain(bootstrap(xds_address=stack.running.xds_address, node_id="oldest"))
-    with stack.running, Envoy(config, tmp_path, binary=OLDEST_BINARY):
+    config = plain(bootstrap(xds_address=stack.xds_address, node_id="oldest"))
+    with stack, Envoy(config, tmp_path, binary=OLDEST_BINARY):
         stack.until("1")
-        answer = httpx.get(f"http://127.0.0.1:{stack.port}/sized")
+        answer = stack.get("/sized")
         assert (answer.status_code, answer.headers["x-gateway-reason"]) == (503, "route_rejected")
-        (envoy,) = stack.running.status()["envoys"]
+        (envoy,) = stack.status()["envoys"]
         assert (envoy["node"], envoy["release"], envoy["rejection"]) == ("oldest", "envoy 1.36", None)
-        (held,) = stack.running.status()["held"]
+        (held,) = stack.status()["held"]
         assert (held["name"], held["for"], held["rejected_by"]) == ("sized", "envoy 1.36", None)
         assert held["place"].endswith("more.yaml:3:10")
-        stack.running.says("route 'sized' answers 503 for every envoy 1.36, which lacks what it needs")
+        stack.says("route 'sized' answers 503 for every envoy 1.36, which lacks what it needs")
         stack.write("2")
         stack.until("2")

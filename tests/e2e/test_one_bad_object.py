@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.support.backend import Backend
 from tests.support.certificates import authority
-from tests.support.folder import filled, write
+from tests.support.folder import write
 from tests.support.ports import free_port
-from tests.support.running import Running
+from tests.support.running import Served
 from tests.support.wait import wait_for
 
 BASE = """
@@ -80,52 +78,39 @@ MISTAKEN = {
 }
 
 
-class Stack:
+class Stack(Served):
     """`xds run` on a folder with one good file and perhaps a bad one beside it."""
 
-    def __init__(self, folder: Path, backend: Backend) -> None:
-        self.folder, self.port, self.odd_port = folder / "gateway", free_port(), free_port()
-        self._backend = backend
-        self.write("1")
+    def __init__(self, root: Path, backend: Backend, *arguments: str) -> None:
+        super().__init__(root, BASE, *arguments, backend=backend.address)
+        self.odd_port = free_port()
         (certificate, key), (_, other) = authority().issue("odd.test"), authority().issue("other.test")
-        for name, content in (("odd.crt", certificate), ("odd.key", key), ("other.key", other)):
-            (self.folder / name).write_bytes(content)
-        (self.folder / "bad.py").write_text("def check(request:\n")
-        (self.folder / "good.py").write_text(
-            "from filters.ext_authz import allow\n\n\ndef check(request):\n    return allow()\n"
-        )
-        self.running = Running(self.folder, folder)
+        policy = "from filters.ext_authz import allow\n\n\ndef check(request):\n    return allow()\n"
+        files = {"odd.crt": certificate, "odd.key": key, "other.key": other, "good.py": policy}
+        write(self.folder, {**files, "bad.py": "def check(request:\n"})
+        self.write("1")
 
-    def write(self, version: str, more: str | None = None) -> None:
+    def change(self, version: str, more: str) -> None:
         """Write both files at once; the control plane takes them as one change, or as two of which the last counts."""
-        text = filled(BASE, port=self.port, backend=self._backend.address, version=version)
-        files = {} if more is None else {"more": more.replace("PORT", str(self.odd_port))}
-        write(self.folder, **files, gateway=text)
+        write(self.folder, more=more.replace("PORT", str(self.odd_port)))
+        self.write(version)
 
     def answer(self, path: str) -> tuple[int, str]:
-        got = httpx.get(f"http://127.0.0.1:{self.port}{path}")
+        got = self.get(path)
         return got.status_code, got.headers.get("x-gateway-reason", "")
 
     def until(self, version: str) -> None:
         """Wait until this version is served, and see that the upstream beside it answers."""
-        wait_for(
-            lambda: self.version == version,
-            lambda: f"version {version}; the log:\n{self.running.log[-3000:]}",
-        )
+        super().until(version)
         assert self.answer("/good") == (200, "")
 
-    @property
-    def version(self) -> str:
-        return httpx.get(f"http://127.0.0.1:{self.port}/version").text
-
     def held(self) -> dict[str, str]:
-        return {one["name"]: one["place"] for one in self.running.status()["held"]}
+        return {one["name"]: one["place"] for one in self.status()["held"]}
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    with Backend("good") as backend:
-        yield Stack(tmp_path, backend)
+def stack(tmp_path: Path, backend: Backend) -> Stack:
+    return Stack(tmp_path, backend)
 
 
 @pytest.mark.parametrize("when", ["at start", "while running"])
@@ -135,17 +120,17 @@ def test_what_envoy_rejects_is_left_out_alone_and_the_rest_is_served_and_changes
 ) -> None:
     case = REJECTED[kind]
     if when == "at start":
-        stack.write("1", case.bad)
-    with stack.running:
+        stack.change("1", case.bad)
+    with stack:
         stack.until("1")
-        stack.write("2", case.bad)
+        stack.change("2", case.bad)
         stack.until("2")
         held = stack.held()
         assert list(held) == [case.name]
         assert held[case.name].endswith(case.place)
         for path, expected in case.answers.items():
             assert stack.answer(path) == expected
-        stack.write("3", case.mended)
+        stack.change("3", case.mended)
         stack.until("3")
         wait_for(lambda: not stack.held(), "the mended object")
         for path in case.answers:
@@ -155,36 +140,37 @@ def test_what_envoy_rejects_is_left_out_alone_and_the_rest_is_served_and_changes
 @pytest.mark.parametrize("kind", MISTAKEN)
 def test_at_start_a_mistake_keeps_the_gateway_back_until_it_is_mended(stack: Stack, kind: str) -> None:
     case = MISTAKEN[kind]
-    stack.write("1", case.bad)
-    with stack.running:
-        stack.running.says("nothing is served yet")
-        assert f"{case.place}: error:" in stack.running.log
-        assert case.name in stack.running.log
-        stack.write("2", case.mended)
+    stack.change("1", case.bad)
+    with stack:
+        stack.says("nothing is served yet")
+        assert f"{case.place}: error:" in stack.log
+        assert case.name in stack.log
+        stack.change("2", case.mended)
         stack.until("2")
 
 
 @pytest.mark.parametrize("kind", MISTAKEN)
 def test_while_running_a_mistake_keeps_what_is_served_until_it_is_mended(stack: Stack, kind: str) -> None:
     case = MISTAKEN[kind]
-    with stack.running:
+    with stack:
         stack.until("1")
-        stack.write("2", case.bad)
-        stack.running.says("the last good gateway stays in service")
-        assert f"{case.place}: error:" in stack.running.log
+        stack.change("2", case.bad)
+        stack.says("the last good gateway stays in service")
+        assert f"{case.place}: error:" in stack.log
         stack.until("1")
-        stack.write("3", case.mended)
+        stack.change("3", case.mended)
         stack.until("3")
 
 
-def test_after_a_restart_with_a_mistake_the_last_good_gateway_is_served(stack: Stack, tmp_path: Path) -> None:
-    running = Running(stack.folder, tmp_path, "--state", str(tmp_path / "state"))
-    stack.running = running
-    with running:
+def test_after_a_restart_with_a_mistake_the_last_good_gateway_is_served(
+    tmp_path: Path, backend: Backend
+) -> None:
+    stack = Stack(tmp_path, backend, "--state", str(tmp_path / "state"))
+    with stack:
         stack.until("1")
-    stack.write("2", MISTAKEN["file"].bad)
-    with running:
+    stack.change("2", MISTAKEN["file"].bad)
+    with stack:
         stack.until("1")
-        running.says("the last good gateway stays in service")
-        stack.write("3", MISTAKEN["file"].mended)
+        stack.says("the last good gateway stays in service")
+        stack.change("3", MISTAKEN["file"].mended)
         stack.until("3")

@@ -15,7 +15,7 @@ import pytest
 from tests.support.backend import Backend
 from tests.support.folder import filled, write
 from tests.support.ports import free_port
-from tests.support.running import Running
+from tests.support.running import Running, Served
 from tests.support.wait import wait_for
 from xds_server.cli.main import main
 
@@ -28,35 +28,13 @@ routes:
 """
 
 
-class Served:
-    """A folder with `xds run` on it."""
-
-    def __init__(self, folder: Path, port: int, echo: str, running: Running) -> None:
-        self.folder, self.port, self.echo, self.running = folder, port, echo, running
-        self.url = f"http://127.0.0.1:{port}"
-
-    def write(self, version: str) -> None:
-        write(self.folder, gateway=filled(YAML, port=self.port, echo=self.echo, version=version))
-
-    def version(self) -> str:
-        return httpx.get(f"{self.url}/version", timeout=5).text
-
-    def until(self, version: str) -> None:
-        wait_for(
-            lambda: self.version() == version,
-            lambda: f"version {version}; the log:\n{self.running.log[-2000:]}",
-        )
-
-
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    folder, port = tmp_path / "gateway", free_port()
-    with Backend() as echo:
-        write(folder, gateway=filled(YAML, port=port, echo=echo.address, version="1"))
-        with Running(folder, tmp_path) as running:
-            served = Served(folder, port, echo.address, running)
-            served.until("1")
-            yield served
+def served(tmp_path: Path, backend: Backend) -> Iterator[Served]:
+    served = Served(tmp_path, YAML, echo=backend.address)
+    served.write("1")
+    with served:
+        served.until("1")
+        yield served
 
 
 def test_a_change_of_the_folder_reaches_envoy(served: Served) -> None:
@@ -68,20 +46,20 @@ def test_a_mistake_is_told_with_its_place_while_the_last_good_gateway_goes_on(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(served.folder, more="routes:\n  broken: {path: /x, upstrem: echo}\n")
-    served.running.says("more.yaml:2:")
-    served.running.says("did you mean 'upstream'?")
-    served.running.says("the last good gateway stays in service")
-    assert served.version() == "1"
-    assert main(["status", "--admin", served.running.admin]) == 1
+    served.says("more.yaml:2:")
+    served.says("did you mean 'upstream'?")
+    served.says("the last good gateway stays in service")
+    assert served.get("/version").text == "1"
+    assert main(["status", "--admin", served.admin]) == 1
     assert "more.yaml:2:" in capsys.readouterr().out
     (served.folder / "more.yaml").unlink()
-    served.running.says("the gateway has no mistakes any more")
-    assert main(["status", "--admin", served.running.admin]) == 0
+    served.says("the gateway has no mistakes any more")
+    assert main(["status", "--admin", served.admin]) == 0
 
 
 def test_a_port_that_another_gateway_has_too_is_told(served: Served, tmp_path: Path) -> None:
-    served.running.says(f"ready http://127.0.0.1:{served.port}")
-    assert "another process" not in served.running.log
+    served.says(f"ready http://127.0.0.1:{served.port}")
+    assert "another process" not in served.log
     with Running(served.folder, tmp_path) as second:
         second.says(f"listener 'http': another process listens on port {served.port} too")
 
@@ -109,8 +87,8 @@ def test_a_port_that_is_taken_is_told_and_opened_once_it_is_free(tmp_path: Path)
 
 def test_a_folder_that_vanishes_takes_nothing_away_and_is_followed_when_it_returns(served: Served) -> None:
     served.folder.rename(served.folder.with_name("away"))
-    served.running.says("does not exist")
-    assert served.version() == "1"
+    served.says("does not exist")
+    assert served.get("/version").text == "1"
     served.folder.with_name("away").rename(served.folder)
     served.write("back")
     served.until("back")
@@ -123,28 +101,28 @@ def test_a_folder_in_the_middle_of_a_change_takes_nothing_away(served: Served) -
     for number in range(5):
         with (served.folder / "gateway.yaml").open("w") as file:
             file.flush()
-            statuses.add(httpx.get(f"{served.url}/version").status_code)
+            statuses.add(served.get("/version").status_code)
             file.write(whole[: len(whole) // 2])
             file.flush()
-            statuses.add(httpx.get(f"{served.url}/version").status_code)
+            statuses.add(served.get("/version").status_code)
             file.write(whole[len(whole) // 2 :])
         (served.folder / "gateway.yaml").unlink()
-        statuses.add(httpx.get(f"{served.url}/version").status_code)
+        statuses.add(served.get("/version").status_code)
         served.write(f"c{number}")
         served.until(f"c{number}")
     assert statuses == {200}
-    assert "routes=0" not in served.running.log
+    assert "routes=0" not in served.log
 
 
 def test_what_envoy_rejects_is_named_with_the_line_that_made_it(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(served.folder, more="upstreams:\n  odd: {endpoints: [], envoy: {connect_timeout: -1s}}\n")
-    served.running.says("rejected by Envoy")
-    line = next(line for line in served.running.log.splitlines() if "rejected by Envoy" in line)
+    served.says("rejected by Envoy")
+    line = next(line for line in served.log.splitlines() if "rejected by Envoy" in line)
     assert "more.yaml:2:" in line
-    assert served.version() == "1"
-    assert main(["status", "--admin", served.running.admin]) == 1
+    assert served.get("/version").text == "1"
+    assert main(["status", "--admin", served.admin]) == 1
     assert "more.yaml:2:" in capsys.readouterr().out
 
 
@@ -175,38 +153,36 @@ def test_requests_go_on_without_a_failure_while_the_gateway_changes(served: Serv
 
 
 def test_an_envoy_that_is_killed_comes_back_with_the_same_configuration(served: Served) -> None:
-    before = served.running.status()["envoys"][0]["versions"]
-    os.kill(served.running.envoy(), signal.SIGKILL)
-    served.running.says(" Envoy ended; it is started again")
+    before = served.status()["envoys"][0]["versions"]
+    os.kill(served.envoy(), signal.SIGKILL)
+    served.says(" Envoy ended; it is started again")
     served.until("1")
     wait_for(
-        lambda: served.running.status()["envoys"][0]["versions"] == before,
+        lambda: served.status()["envoys"][0]["versions"] == before,
         "the same versions",
         also=(IndexError,),
     )
 
 
 def test_a_request_under_way_is_answered_when_the_gateway_stops(tmp_path: Path) -> None:
-    folder, port = tmp_path / "gateway", free_port()
     with Backend() as echo:
-        write(folder, gateway=filled(YAML, port=port, echo=echo.address, version="1"))
-        running = Running(folder, tmp_path, "--drain", "30")
-        running.start()
-        served = Served(folder, port, echo.address, running)
+        served = Served(tmp_path, YAML, "--drain", "30", echo=echo.address)
+        served.write("1")
+        served.start()
         served.until("1")
         echo.release = threading.Event()
         answers: list[int] = []
         asking = threading.Thread(
-            target=lambda: answers.append(httpx.get(f"{served.url}/echo/slow", timeout=60).status_code)
+            target=lambda: answers.append(served.get("/echo/slow", timeout=60).status_code)
         )
         asking.start()
         wait_for(lambda: echo.seen, "the request to reach the backend")
-        assert running.process is not None
-        running.process.send_signal(signal.SIGINT)
-        running.says("stopping")
+        assert served.process is not None
+        served.process.send_signal(signal.SIGINT)
+        served.says("stopping")
         echo.release.set()
         asking.join()
-        assert running.process.wait(60) == 0
+        assert served.process.wait(60) == 0
         assert answers == [200]
 
 
@@ -221,22 +197,22 @@ def check(request: Request) -> Decision:
 def test_the_first_python_policy_of_a_gateway_fails_no_request_that_it_allows(served: Served) -> None:
     (served.folder / "policies").mkdir()
     (served.folder / "policies" / "door.py").write_text(filled(PYTHON, version="1"))
-    policy = "routes:\n  door:\n    path: /echo/door\n    upstream: echo\n    policies: {ext_authz: {python: policies/door.py:check}}\n"
+    policy = "routes:\n  door:\n    path: /echo/door\n    upstream: echo\n    policies: {ext_authz: {python: policies/door.py:check, timeout: 20s}}\n"
     write(served.folder, door=policy)
     statuses = set()
 
     def decided() -> bool:
-        answer = httpx.get(f"{served.url}/echo/door", headers={"x-key": "open"}, timeout=30)
+        answer = served.get("/echo/door", headers={"x-key": "open"}, timeout=30)
         statuses.add(answer.status_code)
         return answer.json()["headers"].get("x-policy") == "1"
 
-    wait_for(decided, lambda: f"the policy; the log:\n{served.running.log[-2000:]}")
+    wait_for(decided, lambda: f"the policy; the log:\n{served.log[-2000:]}")
     assert statuses == {200}
-    assert httpx.get(f"{served.url}/echo/door", timeout=30).status_code == 403
+    assert served.get("/echo/door", timeout=30).status_code == 403
     (served.folder / "policies" / "door.py").write_text(filled(PYTHON, version="2"))
 
     def reloaded() -> bool:
-        answer = httpx.get(f"{served.url}/echo/door", headers={"x-key": "open"}, timeout=30)
+        answer = served.get("/echo/door", headers={"x-key": "open"}, timeout=30)
         statuses.add(answer.status_code)
         return answer.json()["headers"].get("x-policy") == "2"
 
@@ -244,20 +220,15 @@ def test_the_first_python_policy_of_a_gateway_fails_no_request_that_it_allows(se
     assert statuses == {200}
 
 
-def test_the_last_good_gateway_survives_a_restart_with_a_broken_folder(tmp_path: Path) -> None:
-    folder, port = tmp_path / "gateway", free_port()
-    with Backend() as echo:
-        write(folder, gateway=filled(YAML, port=port, echo=echo.address, version="1"))
-        state = ("--state", str(tmp_path / "state"))
-        with Running(folder, tmp_path, *state) as running:
-            Served(folder, port, echo.address, running).until("1")
-        write(folder, more="routes: [\n")
-        with Running(folder, tmp_path, *state) as running:
-            Served(folder, port, echo.address, running).until("1")
-            running.says("the gateway has mistakes")
-            assert running.status()["gateway"]["healthy"] is False
-
-
-def test_status_says_that_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", "--admin", f"127.0.0.1:{free_port()}"]) == 3
-    assert "no control plane answers" in capsys.readouterr().err
+def test_the_last_good_gateway_survives_a_restart_with_a_broken_folder(
+    tmp_path: Path, backend: Backend
+) -> None:
+    served = Served(tmp_path, YAML, "--state", str(tmp_path / "state"), echo=backend.address)
+    served.write("1")
+    with served:
+        served.until("1")
+    write(served.folder, more="routes: [\n")
+    with served:
+        served.until("1")
+        served.says("the gateway has mistakes")
+        assert served.status()["gateway"]["healthy"] is False

@@ -8,44 +8,42 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.support.folder import filled, write
-from tests.support.ports import free_port
-from tests.support.running import Running
+from tests.support.folder import write
+from tests.support.running import Served
 from tests.support.wait import wait_for
 from xds_server.cli.main import main
 
 POLICY = "from filters.ext_authz import deny\ndef check(request):\n    return deny(409, body='VERSION')\n"
 
 
-def gateway(port: int, policies: str) -> str:
-    return filled(
-        """
-    listeners: {http: {port: $port, address: 127.0.0.1}}
-    routes: {a: {path: /a, respond: {body: plain}, policies: $policies}}
-    """,
-        port=port,
-        policies=policies,
-    )
+YAML = """
+listeners: {http: {port: $port, address: 127.0.0.1}}
+routes: {a: {path: /a, respond: {body: $version}, policies: $policies}}
+"""
+DECIDED = '{ext_authz: {python: "p.py:check", timeout: 20s}}'
 
 
-class Served:
-    def __init__(self, folder: Path, port: int, running: Running) -> None:
-        self.folder, self.port, self.running = folder, port, running
+class Decided(Served):
+    """`xds run` on a gateway whose only route may have a policy in Python."""
 
-    def get(self) -> tuple[int, str]:
-        answer = httpx.get(f"http://127.0.0.1:{self.port}/a", timeout=10)
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, YAML, policies="{}")
+        self.policy("one")
+
+    def policy(self, version: str) -> None:
+        write(self.folder, {"p.py": POLICY.replace("VERSION", version)})
+
+    def answer(self) -> tuple[int, str]:
+        answer = self.get("/a")
         return answer.status_code, answer.text
 
-    def until(self, status: int, text: str) -> None:
-        wait_for(
-            lambda: self.get() == (status, text), lambda: f"{text}; the log:\n{self.running.log[-3000:]}"
-        )
+    def until_answer(self, status: int, text: str) -> None:
+        wait_for(lambda: self.answer() == (status, text), lambda: f"{text}; the log:\n{self.log[-3000:]}")
 
     def policy_servers(self) -> list[int]:
-        assert self.running.process is not None
+        assert self.process is not None
         found = subprocess.run(
             ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
         ).stdout.splitlines()
@@ -53,50 +51,47 @@ class Served:
         return [
             int(pid)
             for pid, parent, command in rows
-            if int(parent) == self.running.process.pid and "policy-server" in command
+            if int(parent) == self.process.pid and "policy-server" in command
         ]
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    folder, port = tmp_path / "gateway", free_port()
-    write(folder, gateway=gateway(port, "{}"))
-    (folder / "p.py").write_text(POLICY.replace("VERSION", "one"))
-    with Running(folder, tmp_path) as running:
-        served = Served(folder, port, running)
-        served.until(200, "plain")
+def served(tmp_path: Path) -> Iterator[Decided]:
+    served = Decided(tmp_path)
+    served.write("plain")
+    with served:
+        served.until_answer(200, "plain")
         yield served
 
 
 def test_it_runs_from_the_first_policy_on(
-    served: Served,
+    served: Decided,
 ) -> None:
     """It follows the file of the policy, and comes back when it is killed."""
     assert served.policy_servers() == []
-    write(served.folder, gateway=gateway(served.port, '{ext_authz: {python: "p.py:check"}}'))
-    served.until(409, "one")
-    (served.folder / "p.py").write_text(POLICY.replace("VERSION", "two"))
-    served.until(409, "two")
+    served.write("plain", policies=DECIDED)
+    served.until_answer(409, "one")
+    served.policy("two")
+    served.until_answer(409, "two")
     (served.folder / "p.py").write_text("def check(:")
-    served.running.says("p.py:1: ")
-    assert served.get() == (409, "two")
+    served.says("p.py:1: ")
+    assert served.answer() == (409, "two")
     (pid,) = served.policy_servers()
     os.kill(pid, signal.SIGKILL)
-    served.running.says("the policy server ended; it is started again")
-    served.until(409, "two")
+    served.says("the policy server ended; it is started again")
+    served.until_answer(409, "two")
     (again,) = served.policy_servers()
-    assert served.running.stop() == 0
+    assert served.stop() == 0
     with pytest.raises(ProcessLookupError):
         os.kill(again, 0)
 
 
 def test_the_policy_server_decides_as_soon_as_the_gateway_is_ready(tmp_path: Path) -> None:
-    folder, port = tmp_path / "gateway", free_port()
-    write(folder, gateway=gateway(port, '{ext_authz: {python: "p.py:check"}}'))
-    (folder / "p.py").write_text(POLICY.replace("VERSION", "one"))
-    with Running(folder, tmp_path) as running:
-        running.says("ready http://")
-        assert Served(folder, port, running).get() == (409, "one")
+    served = Decided(tmp_path)
+    served.write("plain", policies=DECIDED)
+    with served:
+        served.says("ready http://")
+        assert served.answer() == (409, "one")
 
 
 def test_what_is_no_address_of_a_policy_server_is_wrong_usage(

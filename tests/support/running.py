@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import httpx
 
+from tests.support.folder import filled, write
 from tests.support.ports import free_port
 from tests.support.wait import ProcessEndedError, wait_for
 
@@ -81,3 +82,31 @@ class Running:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         lines = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in children}
         return next(pid for pid, line in lines.items() if b"envoy" in line[0] and (b"off" in line) is proving)
+
+
+class Served(Running):
+    """`xds run` on a folder with the gateway that `text` describes, filled with `values`.
+
+    ``$port`` in the text is the listener's, and ``$version`` is what the gateway answers to ``GET /version``.
+    """
+
+    def __init__(self, root: Path, text: str, *arguments: str, **values: object) -> None:
+        self.folder, self.port = root / "gateway", free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._text = text
+        self._values = {"port": self.port, **values}
+        super().__init__(self.folder, root, *arguments)
+
+    def write(self, version: str, **values: object) -> None:
+        """Write ``gateway.yaml`` with this version, and with other values in the place of some."""
+        write(self.folder, gateway=filled(self._text, **{**self._values, **values, "version": version}))
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", **{"timeout": 30, **options})
+
+    def until(self, version: str) -> None:
+        """Wait until this version is served."""
+        wait_for(
+            lambda: self.get("/version").text == version,
+            lambda: f"version {version}; the log:\n{self.log[-3000:]}",
+        )
