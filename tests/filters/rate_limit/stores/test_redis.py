@@ -121,11 +121,16 @@ async def test_an_exhausted_key_is_answered_without_redis(valkey: Valkey) -> Non
         assert before["cmdstat_evalsha"]["calls"] == after["cmdstat_evalsha"]["calls"]  # type: ignore[index]
 
 
+BURST_DEADLINE = 10 * DEADLINE
+"""A busy machine may keep Redis from its processors for longer than the deadline of the product. Ten thousand decisions
+take longer than this one, so that they show if it begins with the question instead of with the silence."""
+
+
 def _ask(url: str, count: int, ready: Barrier, results: multiprocessing.Queue[int]) -> None:
-    """Ask `count` times at once, by a process that has never asked before, with the deadline of the product."""
+    """Ask `count` times at once, by a process that has never asked before."""
 
     async def ask() -> int:
-        async with store(url, DEADLINE) as redis:
+        async with store(url, BURST_DEADLINE) as redis:
             hits = [
                 Hit(FixedWindow(name="many", amount=100, per="day"), "many|consumer=a"),
                 Hit(TokenBucket(name="wide", amount=1, per="day", burst=100), "wide|ip=1"),
@@ -171,7 +176,7 @@ def test_a_master_of_sentinels_admits_exactly_the_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [32, 128, 256, 512, 2000])
 async def test_a_burst_at_an_idle_server_passes_no_limit(valkey: Valkey, count: int) -> None:
     limit = FixedWindow(name="hour", amount=10, per="month")
-    async with store(valkey.url, DEADLINE) as redis:
+    async with store(valkey.url, BURST_DEADLINE) as redis:
         for expected in (10, 0):
             asked = (redis.decide(now(), [Hit(limit, f"burst{count}|ip=1")]) for _ in range(count))
             found = await asyncio.gather(*asked)
