@@ -310,7 +310,7 @@ def test_a_key_of_another_certificate_leaves_the_old_secret_in_use(fleet: Fleet,
     wait_for(lambda: _certificates(ports) == before, "the certificates")
     if together:
         for session in fleet.xds.server.services.sessions.values():
-            session.stream.watches[SECRET].alone = False
+            session.stream.watches[SECRET].send_singly = False
     fleet.publish(with_secrets({**new, "s2": (new["s2"][0], old["s2"][1])}))
     rejection = fleet.rejection()
     assert "KEY_VALUES_MISMATCH" in rejection.message
