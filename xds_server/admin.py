@@ -56,6 +56,12 @@ class _Local(ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)
 
 
+class _Six(ThreadingHTTPServer):
+    """The same on an IPv6 address."""
+
+    address_family = socket.AF_INET6
+
+
 class Admin:
     """Serves `pages` and `actions` by path. Raises OSError when the address is taken.
 
@@ -78,14 +84,18 @@ class Admin:
         if host.startswith(UNIX):
             self._server: ThreadingHTTPServer = _Local(host.removeprefix(UNIX), Handler)  # type: ignore[arg-type] # typeshed knows ports only
         else:
-            self._server = ThreadingHTTPServer((host, port), Handler)
+            self._server = (_Six if ":" in host else ThreadingHTTPServer)((host, port), Handler)
+        self._host = host
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
 
     @property
-    def port(self) -> int:
-        """The port that is bound; 0 on a Unix socket."""
-        return int(self._server.server_port) if isinstance(self._server.server_address, tuple) else 0
+    def url(self) -> str:
+        """Where it answers, with the port that is bound: ``http://HOST:PORT`` or ``unix:/PATH``."""
+        if self._host.startswith(UNIX):
+            return self._host
+        host = f"[{self._host}]" if ":" in self._host else self._host or "0.0.0.0"
+        return f"http://{host}:{self._server.server_port}"
 
     def start(self) -> None:
         """Begin to answer."""
@@ -105,7 +115,7 @@ def ask(
     connection = (
         _LocalConnection(host.removeprefix(UNIX), timeout)
         if host.startswith(UNIX)
-        else http.client.HTTPConnection(host, port, timeout=timeout)
+        else http.client.HTTPConnection(host or "localhost", port, timeout=timeout)
     )
     try:
         connection.request(method, path, body.encode() if body is not None else None)

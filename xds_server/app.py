@@ -225,7 +225,7 @@ async def _control_plane(
         prover.available = await proving_envoy(options.envoy, beside.xds, stack)
     if control.serving.restored:
         await rollout.resume()
-    log.info("xds at %s, admin at %s", address, f"http://{host}:{admin.port}" if admin.port else host)
+    log.info("xds at %s, admin at %s", address, admin.url)
     return control, store
 
 
@@ -252,7 +252,8 @@ async def _serve(
         stack.push_async_callback(server.stop, 1.0)
     await local.start(beside.xds)
     try:
-        port = await public.start(options.xds)
+        # gRPC takes no empty host for all addresses
+        port = await public.start(f"[::]{options.xds}" if options.xds.startswith(":") else options.xds)
     except OSError as error:
         raise failed_to_listen(XDS, options.xds, error) from None
     if options.xds.startswith("unix:"):

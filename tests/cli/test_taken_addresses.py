@@ -1,4 +1,4 @@
-"""A command whose address is taken ends at once and names the process that has it, and the flag for another address."""
+"""Addresses of a command: each form of them is served, and if one is taken the command ends at once and names the process."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from tests.support.folder import write
 from tests.support.policy_server import PolicyServerProcess
 from tests.support.ports import free_port
 from tests.support.running import ROOT, Running
+from tests.support.wait import wait_for
+from xds_server.cli.main import main
 
 LISTEN = """
 import socket, sys
@@ -138,3 +140,21 @@ def test_the_workers_of_a_policy_server_are_named_by_the_process_that_ends_them(
         expected = taken("--admin", server.admin, f"xds policy-server (process {server.process.pid})")
         found = refused("policy-server", "--listen", "127.0.0.1:0", "--admin", server.admin)
         assert found == [f"xds: {expected}"]
+
+
+@pytest.mark.parametrize(
+    "form", ["127.0.0.1:PORT", "[::1]:PORT", "localhost:PORT", ":PORT", "unix:FOLDER/SOCKET"]
+)
+def test_each_form_of_an_address_is_served(form: str, folder: Path, tmp_path: Path) -> None:
+    xds, admin = (
+        form.replace("PORT", str(free_port())).replace("FOLDER", str(tmp_path)).replace("SOCKET", name)
+        for name in ("xds", "admin")
+    )
+    command = [sys.executable, "-m", "xds_server", "run", str(folder), "--no-proxy", "--no-prove"]
+    with subprocess.Popen([*command, "--xds", xds, "--admin", admin], cwd=ROOT) as process:
+        try:
+            wait_for(lambda: main(["status", "--admin", admin]) == 0, "the admin address")
+            client = f"127.0.0.1{xds}" if xds.startswith(":") else xds
+            assert main(["watch", "cluster", "--once", "--xds", client]) == 0
+        finally:
+            process.kill()

@@ -172,7 +172,7 @@ def listen_admin(address: str, pages: Pages, actions: Actions = NONE) -> Admin:
     except OSError as error:
         raise failed_to_listen(ADMIN, address, error) from None
     admin.start()
-    log.info("admin at %s", f"http://{host}:{admin.port}" if admin.port else host)
+    log.info("admin at %s", admin.url)
     return admin
 
 
