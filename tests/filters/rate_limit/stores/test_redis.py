@@ -369,6 +369,11 @@ async def test_a_fail_over_is_followed(tmp_path: Path) -> None:
 
             await eventually(known, "the Sentinel to know the replica")
             async with store(sentinel.url) as redis:
+
+                async def counted() -> bool:
+                    return bool((await redis.decide(now(), [Hit(DAY, "k|ip=1", 0)])).figures)
+
+                await eventually(counted, "the Sentinel to say where the master is")
                 assert (await redis.decide(now(), [Hit(DAY, "k|ip=1", 3)])).figures[0].remaining == 2
                 master.ask("WAIT", 1, 5000)
                 load = Load(redis)
@@ -377,10 +382,6 @@ async def test_a_fail_over_is_followed(tmp_path: Path) -> None:
                 master.kill()
                 known_to_replica = int(replica.ask("HGET", "xds:{ip=load}load|ip=load", "used"))  # type: ignore[call-overload]
                 before = load.admitted
-
-                async def counted() -> bool:
-                    return bool((await redis.decide(now(), [Hit(DAY, "k|ip=1", 0)])).figures)
-
                 await eventually(counted, "the fail-over")
                 assert (await redis.decide(now(), [Hit(DAY, "k|ip=1", 0)])).figures[0].remaining == 2
                 await asyncio.wait_for(asking, 60)
