@@ -1,7 +1,7 @@
-"""A bound on request bodies: a body is buffered whole, and then its length is looked at.
+"""A limit on the size of request bodies. Envoy buffers the whole body, and then verifies its length.
 
-Envoy's buffer filter does not count the frame that ends a body, so alone it lets up to 16 KiB more through over HTTP/2.
-But it writes down the length of what it buffered, and the RBAC filter right behind it refuses by that.
+Envoy's buffer filter does not count the frame that ends a body, so alone it accepts up to 16 KiB more over HTTP/2.
+But it sets the content-length of the buffered body, and the RBAC filter right after it rejects by that length.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from filters.policy import HttpFilter
 
 BUFFER, LENGTH = "envoy.filters.http.buffer", "xds.body_limit"
 TOO_LARGE = "body_too_large"
-"""The reason, and the name of the RBAC policy in the details of Envoy's answer."""
+"""The reason, and the name of the RBAC policy in the details of Envoy's response."""
 
 
 def too_large(size: int) -> pb.Permission:
-    """The body is said to be longer than `size` bytes."""
+    """True for a request whose content-length is more than `size` bytes."""
     above = range_pb2.Int64Range(start=size + 1, end=2**63 - 1)
     return pb.Permission(header=route_components_pb2.HeaderMatcher(name="content-length", range_match=above))
 
 
 def http_filters(size: int | None) -> Iterator[HttpFilter]:
-    """The filters of a listener with this limit in bytes; without one they wait for routes that have one."""
+    """The filters of a listener with this limit in bytes. Without a limit they only act on routes that have one."""
     limited = size is not None
     yield HttpFilter(name=BUFFER, config=_buffer(size or 1), always=limited)
     rules = filter_pb2.RBAC() if size is None else _rbac(size)
@@ -39,7 +39,7 @@ def http_filters(size: int | None) -> Iterator[HttpFilter]:
 
 
 def on_route(size: int) -> dict[str, Message]:
-    """What a route with this limit in bytes carries, by the filter's name."""
+    """The filter configuration of a route with this limit in bytes, by the filter's name."""
     return {
         BUFFER: buffer_pb2.BufferPerRoute(buffer=_buffer(size)),
         LENGTH: filter_pb2.RBACPerRoute(rbac=_rbac(size)),
@@ -47,7 +47,7 @@ def on_route(size: int) -> dict[str, Message]:
 
 
 def off_route() -> dict[str, Message]:
-    """What a route carries whose requests have no end, such as upgrades: nothing is buffered."""
+    """The filter configuration of a route whose requests have no end, such as upgrades: Envoy buffers nothing."""
     return {BUFFER: buffer_pb2.BufferPerRoute(disabled=True)}
 
 

@@ -1,4 +1,4 @@
-"""compression: response bodies are compressed for clients that accept it (RFC 9110 section 12.5.3)."""
+"""compression: Envoy compresses response bodies for clients that accept it (RFC 9110 section 12.5.3)."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 
 Algorithm = Literal["gzip", "brotli", "zstd"]
 ALGORITHMS: tuple[Algorithm, ...] = ("zstd", "brotli", "gzip")
-"""Where a client accepts several equally, the first of these is taken: the later filter decides last."""
+"""If a client accepts several equally, Envoy uses the first of these, because the later filter decides last."""
 MINIMUM = 256
-"""Bytes: a smaller body does not get smaller."""
+"""Bytes. Compression does not make a smaller body smaller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressionSettings:
-    """Text, JSON, JavaScript, XML and SVG of at least 256 bytes is compressed, whatever is compressed already is not."""
+    """Text, JSON, JavaScript, XML and SVG of at least 256 bytes are compressed, unless they are compressed already."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
     algorithms: tuple[Algorithm, ...] = option(
-        "Which may be used, as the client prefers.", default=ALGORITHMS, minimum_items=1
+        "Algorithms that may be used. The client's preference decides.", default=ALGORITHMS, minimum_items=1
     )
 
     @classmethod
     def short(cls, _value: Any) -> CompressionSettings:
-        """Read ``true``."""
+        """The settings that ``true`` stands for."""
         return cls()
 
 
@@ -47,7 +47,7 @@ _LIBRARIES: dict[Algorithm, Message] = {
 
 
 def filter_name(algorithm: str) -> str:
-    """The name of the filter of an algorithm."""
+    """The name of the Envoy filter of an algorithm."""
     return f"xds.compression.{algorithm}"
 
 

@@ -1,5 +1,5 @@
--- CORS (Fetch standard, section 3.2) for everything that a route answers, the gateway's own answers included. The rules
--- of a route come with it as its filter context.
+-- CORS (Fetch standard, section 3.2) for all responses of a route, including the gateway's own. The route's filter
+-- context contains its rule.
 
 local NAMESPACE = "xds.cors"
 local cached = {}
@@ -30,7 +30,7 @@ local function allowed(rule, origin)
   return false
 end
 
--- What every answer to an allowed origin has.
+-- The headers of every response to an allowed origin.
 local function shared(rule, origin)
   return {
     ["access-control-allow-origin"] = rule.any or origin,
@@ -71,7 +71,7 @@ function envoy_on_request(handle)
   end
 end
 
--- Caches must not give the answer for one origin to another (Fetch standard, section 3.2.5).
+-- Caches must not return the response for one origin to another (Fetch standard, section 3.2.5).
 local function vary(headers)
   for at = 0, headers:getNumValues("vary") - 1 do
     for name in headers:getAtIndex("vary", at):gmatch("[^,%s]+") do

@@ -1,7 +1,7 @@
-"""cors: which web pages of other origins may call (the Fetch standard's CORS protocol).
+"""cors: web pages of other origins that may call a route (the Fetch standard's CORS protocol).
 
-Envoy's own filter sees forwarding routes alone, tells caches nothing and lets preflights of foreign origins through. So
-a script answers, which stands before all that may refuse.
+Envoy's own filter handles only routes that forward, does not set `vary`, and lets preflights of foreign origins
+through. So a Lua script answers instead. It runs before every filter that may reject a request.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _SUBDOMAINS = re.compile(r"(https?)://\*\.([^/?#@\s*]+)")
 _HOST = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _FORBIDDEN = ("CONNECT", "TRACE", "TRACK")
-"""Methods that no page can use (Fetch standard, section 2.2.1)."""
+"""Methods that browsers do not let a page use (Fetch standard, section 2.2.1)."""
 GRPC_WEB_HEADERS = ("content-type", "grpc-timeout", "x-grpc-web", "x-user-agent")
 GRPC_WEB_EXPOSED = ("grpc-message", "grpc-status", "grpc-status-details-bin")
-"""What clients of gRPC-Web send and read, beside their own metadata (the protocol of grpc/grpc-web)."""
+"""Headers that gRPC-Web clients read, in addition to their own metadata (the protocol of grpc/grpc-web)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorsSettings:
-    """Which web pages of other origins may call."""
+    """Web pages of other origins that may call the route."""
 
     allow_origins: tuple[str, ...] = option(
         "Origins as browsers send them, such as `https://shop.example.com` or `capacitor://localhost`; `*` for all, "
@@ -50,19 +50,22 @@ class CorsSettings:
         narrows=True,
     )
     allow_headers: tuple[str, ...] = option(
-        "Request headers that pages may set; with `grpc_web` those of its clients too.",
+        "Request headers that pages may set. With `grpc_web`, the headers of its clients are added.",
         default=("authorization", "content-type", "x-api-key"),
     )
     expose_headers: tuple[str, ...] = option(
-        "Response headers that pages may read; with `grpc_web` those of its answers too.", default=()
+        "Response headers that pages may read. With `grpc_web`, the headers of its responses are added.",
+        default=(),
     )
-    allow_credentials: bool = option("Whether cookies and HTTP authentication may be used.", default=False)
-    max_age: timedelta = option("How long a browser may remember a preflight.", default=timedelta(minutes=10))
+    allow_credentials: bool = option("True if pages may send cookies and HTTP authentication.", default=False)
+    max_age: timedelta = option(
+        "The time for which a browser may cache a preflight response.", default=timedelta(minutes=10)
+    )
 
     def check(self) -> Iterator[Mistake]:
-        """Yield mistakes of single origins, methods and headers."""
+        """Yield a mistake for each invalid origin, method or header."""
         if self.allow_credentials and not {"*", "null"}.isdisjoint(self.allow_origins):
-            # Any page has the origin `null` within a sandboxed frame.
+            # Every page in a sandboxed frame has the origin `null`.
             yield Mistake(
                 "credentials for every origin would let any web page act for the user", "list the origins"
             )
@@ -78,7 +81,10 @@ class CorsSettings:
                 )
             elif method in _FORBIDDEN:
                 yield Mistake(
-                    "no page can use this", "remove it", path=("allow_methods", number), value=method
+                    "browsers do not let a page use this method",
+                    "remove it",
+                    path=("allow_methods", number),
+                    value=method,
                 )
         for number, origin in enumerate(self.allow_origins):
             if origin not in ("*", "null") and (fault := _fault(origin)) is not None:
@@ -86,7 +92,10 @@ class CorsSettings:
 
 
 def _fault(origin: str) -> tuple[str, str] | None:
-    """Why no browser sends this origin (HTML standard, serialization of an origin), and the remedy; or None."""
+    """The reason why browsers never send this origin, and the remedy, or None.
+
+    The source is the HTML standard, serialization of an origin.
+    """
     match = _SUBDOMAINS.fullmatch(origin.lower()) or _ORIGIN.fullmatch(origin.lower())
     if match is None:
         return "not an origin", "write scheme and host, such as https://shop.example.com, without a path"
@@ -111,7 +120,7 @@ def _fault(origin: str) -> tuple[str, str] | None:
 
 
 def _rule(settings: CorsSettings, *, grpc_web: bool) -> Mapping[str, Any]:
-    """What the script needs to know."""
+    """The rule of a route for the script."""
     origins = {one: True for one in settings.allow_origins if "*" not in one}
     parts = [one.partition("*") for one in settings.allow_origins if "*." in one]
     headers, exposed = settings.allow_headers, settings.expose_headers
@@ -139,7 +148,7 @@ def _with(names: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Cors(Policy[CorsSettings]):
-    """Enforced by a script of its own, before everything that may refuse."""
+    """Enforced by its own Lua script, which runs before every filter that may reject a request."""
 
     key = "cors"
     stage = Stage.VALIDATE

@@ -1,4 +1,4 @@
-"""csrf: a browser may send what changes something only from pages of this host (the Origin header, RFC 6454).
+"""csrf: browsers may send requests that change something only from pages of this host (Origin header, RFC 6454).
 
 Envoy's filter compares hosts and ports, not schemes: decision 010.
 """
@@ -25,22 +25,22 @@ _ALWAYS = base_pb2.RuntimeFractionalPercent(default_value=percent_pb2.Fractional
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CsrfSettings:
-    """POST, PUT, PATCH and DELETE need an Origin (or Referer) of the host that they go to, or of these hosts."""
+    """POST, PUT, PATCH and DELETE need an Origin (or Referer) of the request's own host, or of one of these hosts."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
     hosts: tuple[str, ...] = option(
-        "Further hosts whose pages may send, such as `shop.example.com`, `shop.example.com:8443` or "
+        "Further hosts whose pages may send such requests, such as `shop.example.com`, `shop.example.com:8443` or "
         "`*.example.com` for subdomains.",
         default=(),
     )
 
     @classmethod
     def short(cls, _value: Any) -> CsrfSettings:
-        """Read ``true``."""
+        """The settings that ``true`` stands for."""
         return cls()
 
     def check(self) -> Iterator[Mistake]:
-        """Yield mistakes of single hosts."""
+        """Yield a mistake for each invalid host."""
         for number, host in enumerate(self.hosts):
             if not re.fullmatch(r"(\*\.)?[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?", host):
                 remedy = "write a host without scheme and path, such as shop.example.com"

@@ -1,4 +1,4 @@
-"""errors: what a client is told when the gateway itself answers (RFC 9457)."""
+"""errors: changes of the responses that the gateway itself makes (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorOverride:
-    """Another answer for one named reason, such as `no_healthy_upstream`."""
+    """Another response for one reason, such as `no_healthy_upstream`."""
 
     status: int | None = option("The status.", default=None, minimum=400, maximum=599)
     headers: Mapping[str, str] = option("More response headers.", default=_EMPTY)
@@ -25,7 +25,7 @@ class ErrorOverride:
     body: Mapping[str, Any] | None = option("The whole body as JSON, instead of the problem.", default=None)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield mistakes of the headers, and one when the body leaves the other texts without effect."""
+        """Yield mistakes of the headers, and a mistake if `body` replaces the other texts."""
         yield from check_plain_headers(self.headers)
         if self.body is not None and (self.title or self.detail or self.type):
             yield Mistake("'body' replaces title, detail and type", "keep one or the other", path=("body",))

@@ -1,4 +1,4 @@
-"""fault: delays and failures on purpose, to test how clients and the rest of the system bear them."""
+"""fault: injected delays and errors, to test how clients and the rest of the system handle them."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from filters.reasons import Reason, details
 
 FILTER = "envoy.filters.http.fault"
 ABORTED = "fault_filter_abort"
-"""What Envoy says in the details of an answer that was made here."""
+"""Envoy's `response.code_details` of a response of the fault filter."""
 REASON = Reason(name="fault_injected", title="The gateway injected a fault", when=details(ABORTED))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delay:
-    """Requests that wait before they go on."""
+    """Requests that are delayed."""
 
-    duration: timedelta = option("How long.", minimum=0.001)
+    duration: timedelta = option("The length of the delay.", minimum=0.001)
     percent: Percent = option("Share of the requests.", default=Percent(100))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abort:
-    """Requests that fail without reaching the upstream."""
+    """Requests that fail before they reach the upstream."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((int,), "a status", {"type": "integer"})
-    status: int = option("The status.", minimum=200, maximum=599)
+    status: int = option("The status of the response.", minimum=200, maximum=599)
     percent: Percent = option("Share of the requests.", default=Percent(100))
 
     @classmethod
     def short(cls, value: Any) -> Abort:
-        """Read a status. Raises Mistake."""
+        """The settings that a bare status stands for. Raises Mistake."""
         if not 200 <= value <= 599:
             raise Mistake("a status is 200 to 599", "write 503", value=value)
         if (lost := _without_address(value)) is not None:
@@ -50,27 +50,27 @@ class Abort:
         return cls(status=value)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake for a status that names an address, as an abort has none."""
+        """Yield a mistake for a status that needs a `location`, because an abort has none."""
         if (lost := _without_address(self.status)) is not None:
             yield Mistake(lost.message, lost.remedy, path=("status",), value=self.status)
 
 
 def _without_address(status: int) -> Mistake | None:
-    """Envoy gives every 3xx without an address that of the request itself, so that clients ask again without end."""
+    """Envoy sets the `location` of a 3xx to the request's own address if there is none, so clients would loop."""
     if status == 304 or not 300 <= status <= 399:
         return None
-    message = f"an abort with the status {status} names no address to go to"
+    message = f"an abort with the status {status} has no address to redirect to"
     return Mistake(message, "write a status such as 503, or a route with redirect", value=status)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultSettings:
-    """What goes wrong, and for which requests."""
+    """Faults, and the requests to which they apply."""
 
-    delay: Delay | None = option("Requests wait.", default=None)
-    abort: Abort | None = option("Requests fail.", default=None)
+    delay: Delay | None = option("Delay requests.", default=None)
+    abort: Abort | None = option("Let requests fail.", default=None)
     header: str | None = option(
-        "Only requests that have this header, whatever its value.",
+        "Only requests that have this header, with any value.",
         default=None,
         pattern=HEADER_NAME,
         shape="a header's name",
@@ -78,7 +78,7 @@ class FaultSettings:
     )
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake when nothing goes wrong at all."""
+        """Yield a mistake if the policy has no effect."""
         if self.delay is None and self.abort is None:
             yield Mistake("neither 'delay' nor 'abort'", "write abort: 503")
 

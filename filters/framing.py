@@ -1,7 +1,7 @@
-"""Headers that frame a message or belong to one connection: nobody but Envoy may set, add or remove them.
+"""Headers that frame a message or belong to one connection: only Envoy may set, add or remove them.
 
-Who sets a length, or another transfer coding, makes the two ends of a connection disagree on where a message ends, so
-that the rest of a body is read as the next message (RFC 9112 section 11.2).
+If a policy sets a length or another transfer coding, the two ends of a connection disagree on the end of a message.
+Then the rest of a body is read as the next message (RFC 9112 section 11.2).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BODYLESS = frozenset([204, 205, 304])
 
 
 def check(name: str, path: Path) -> Mistake | None:
-    """A mistake for a header that nobody may change, or None."""
+    """A mistake for a header that a policy must not change, or None."""
     lower = name.lower()
     if lower not in HEADERS:
         return None

@@ -1,4 +1,4 @@
-"""grpc_web: browsers speak gRPC-Web, the upstream sees gRPC (the protocol of grpc/grpc-web)."""
+"""grpc_web: browsers send gRPC-Web, and the upstream receives gRPC (the protocol of grpc/grpc-web)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ STATUS_FILTER = "xds.grpc_web.status"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrpcWebSettings:
-    """Nothing to set but that it is on."""
+    """The only setting turns the policy on."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
-    enabled: bool = option("Whether gRPC-Web is translated.", default=True)
+    enabled: bool = option("True if Envoy translates gRPC-Web into gRPC.", default=True)
 
     @classmethod
     def short(cls, _value: Any) -> GrpcWebSettings:
-        """Read ``true``."""
+        """The settings that ``true`` stands for."""
         return cls()
 
 
@@ -49,12 +49,12 @@ class GrpcWeb(Policy[GrpcWebSettings]):
     def on_route(self, settings: GrpcWebSettings, context: Context) -> RoutePart:
         if not settings.enabled:
             return RoutePart()
-        on = route_components_pb2.FilterConfig(config=any_pb2.Any())  # Envoy's way to say: as it is installed
+        on = route_components_pb2.FilterConfig(config=any_pb2.Any())  # enables the filter as it is installed
         return RoutePart(filter_configs={FILTER: on, STATUS_FILTER: on})
 
 
 def _status() -> header_mutation_pb2.HeaderMutation:
-    """The gRPC status of an answer of the gateway itself, which Envoy's filter replaces by one of its own table."""
+    """The gRPC status of a local reply. Without it Envoy's filter sets a status of its own table."""
     answered = "response.headers['content-type'].startsWith('application/grpc-web')"
     own = f"'{REASON_HEADER}' in response.headers"
     option = base_pb2.HeaderValueOption(append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS)

@@ -1,4 +1,4 @@
-"""request_headers and response_headers: set, add and remove headers, towards the upstream and the client."""
+"""request_headers and response_headers: set, add and remove headers of requests and of responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EMPTY: Mapping[str, str] = MappingProxyType({})
 HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 """A header's name (RFC 9110 section 5.1), as a regular expression."""
 LONGEST_VALUE = 16384
-"""Bytes of one value: Envoy takes no longer one."""
+"""Bytes of one value: Envoy accepts no longer value."""
 _NAME = re.compile(HEADER_NAME)
 _PLAIN_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _VALUE = re.compile(r"(?:[^%\x00-\x08\x0a-\x1f\x7f]|%%|%[A-Z][A-Z0-9_]*(?:\([^()%]*\))?(?::\d+)?%)*")
@@ -28,11 +28,11 @@ _OPERATOR = re.compile(r"%%|%([A-Z][A-Z0-9_]*)(\([^()%]*\))?(?::\d+)?%")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeaderMutation:
-    """Headers to change. Values may hold Envoy's command operators; a percent sign is written %%."""
+    """Headers to change. Values may contain Envoy's command operators; a percent sign is written %%."""
 
-    set: Mapping[str, str] = option("Put in place of what was there.", default=_EMPTY)
-    add: Mapping[str, str] = option("Put beside what was there.", default=_EMPTY)
-    remove: tuple[str, ...] = option("Take away.", default=())
+    set: Mapping[str, str] = option("Headers to set: they replace those of the same name.", default=_EMPTY)
+    add: Mapping[str, str] = option("Headers to add to those of the same name.", default=_EMPTY)
+    remove: tuple[str, ...] = option("Names of headers to remove.", default=())
 
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes of names (RFC 9110 section 5.1) and of values."""
@@ -50,7 +50,7 @@ class HeaderMutation:
 
 
 def check_plain_headers(headers: Mapping[str, str]) -> Iterator[Mistake]:
-    """Yield mistakes of headers whose values stand for themselves, under the key ``headers``."""
+    """Yield mistakes of headers under the key ``headers``, whose values contain no operators."""
     for name, value in headers.items():
         yield from _check_name(name, ("headers", name))
         if not _PLAIN_VALUE.fullmatch(value):
@@ -89,7 +89,7 @@ def _options(mutation: HeaderMutation) -> tuple[base_pb2.HeaderValueOption, ...]
 
 
 class RequestHeaders(Policy[HeaderMutation]):
-    """Compiled into the route's header mutations towards the upstream."""
+    """Compiled into the route's mutations of request headers, before the request goes to the upstream."""
 
     key = "request_headers"
     stage = Stage.TRANSFORM
@@ -101,7 +101,7 @@ class RequestHeaders(Policy[HeaderMutation]):
 
 
 class ResponseHeaders(Policy[HeaderMutation]):
-    """Compiled into the route's header mutations towards the client."""
+    """Compiled into the route's mutations of response headers, before the response goes to the client."""
 
     key = "response_headers"
     stage = Stage.RESPOND

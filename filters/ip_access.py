@@ -1,4 +1,4 @@
-"""ip_access: which client addresses may call. The address is the client's own, behind trusted proxies too."""
+"""ip_access: client addresses that may call a route. Behind trusted proxies too, the address is the client's own."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ DENIED = "ip_denied"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpAccessSettings:
-    """Addresses and networks (CIDR). What is denied is denied even where it is allowed."""
+    """Addresses and networks (CIDR). An address that is in both lists is denied."""
 
-    allow: tuple[str, ...] = option("Only these may call; all when left out.", default=(), narrows=True)
-    deny: tuple[str, ...] = option("These may not.", default=(), narrows=True)
+    allow: tuple[str, ...] = option(
+        "Only these may call. Without `allow`, all may call.", default=(), narrows=True
+    )
+    deny: tuple[str, ...] = option("These may not call.", default=(), narrows=True)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake for each entry that is no address."""
+        """Yield a mistake for each entry that is not an address or a network."""
         if not self.allow and not self.deny:
             yield Mistake("neither 'allow' nor 'deny'", "write deny: [192.0.2.0/24]")
         for key, entries in (("allow", self.allow), ("deny", self.deny)):
@@ -49,7 +51,7 @@ def _principal(entry: str) -> rbac_pb2.Principal:
 
 
 def _rules(settings: IpAccessSettings) -> rbac_pb2.RBAC:
-    """One policy that shuts out, so that Envoy names it in its answer's details."""
+    """One RBAC policy that denies, so that Envoy names it in the details of its response."""
     principals = [_principal(entry) for entry in settings.deny]
     if settings.allow:
         allowed = rbac_pb2.Principal.Set(ids=[_principal(entry) for entry in settings.allow])

@@ -1,4 +1,4 @@
-"""Values as Lua writes them."""
+"""Python values as Lua literals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def lua(value: Any) -> str:
-    """A value as Lua writes it."""
+    """A Lua literal of a flag, text, mapping or sequence. The keys of a mapping are sorted."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping):

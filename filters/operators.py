@@ -1,4 +1,4 @@
-"""Envoy's command operators, which values of headers may hold; tests/e2e asks the real Envoy about each.
+"""Envoy's command operators, which values of headers may contain. tests/e2e tries each in the real Envoy.
 
 https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/observability/access_log/usage#command-operators
 """
@@ -56,7 +56,7 @@ _ALONE = """
 OPERATORS: Mapping[str, bool] = MappingProxyType(
     dict.fromkeys(_ALONE.split(), False) | dict.fromkeys(_WITH_ARGUMENT.split(), True)
 )
-"""Whether each needs an argument in parentheses."""
+"""True for each operator that needs an argument in parentheses."""
 SINCE: Mapping[str, tuple[int, int]] = MappingProxyType(
     dict.fromkeys(("REQUEST_HEADER", "RESPONSE_TRAILER"), (1, 37))
     | dict.fromkeys(
@@ -70,4 +70,4 @@ SINCE: Mapping[str, tuple[int, int]] = MappingProxyType(
         (1, 38),
     )
 )
-"""The first Envoy that has an operator, for those that 1.36 has not."""
+"""The first Envoy version (major, minor) that has an operator, for the operators that 1.36 does not have."""

@@ -1,6 +1,6 @@
-"""How Envoy calls the policy server: its cluster, the names of its filters, and lookups of credentials.
+"""Envoy's calls to the policy server: its cluster, the names of the filters, and lookups of credentials.
 
-Lookups are made before the identity script, which judges the answers.
+Envoy looks up credentials before it runs the identity script, which uses the responses.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ SERVICE = "policy-server"
 POLICY_SERVER = internal_cluster(SERVICE)
 """The cluster of the policy server."""
 NODE_CLUSTER = "policy-servers"
-"""The cluster that policy servers name in their xDS node."""
+"""The `cluster` in the xDS node of policy servers."""
 
 
 FILTER = "xds.ext_authz"
 LENIENT_FILTER = "xds.ext_authz.on_error_allow"
-"""Envoy decides for a whole filter, not for a route, what an unreachable service means."""
+"""A second filter, because Envoy's `failure_mode_allow` applies to a whole filter and not to a route."""
 NARROW_FILTER = "xds.ext_authz.headers"
-"""Which headers are shown is decided for a whole filter too: this one shows what policies say that they see."""
+"""A third filter, because `allowed_headers` applies to a whole filter too. It sends the headers that policies declare."""
 USAGE = "usage"
-"""What a route tells that answers consumers with their limits."""
+"""The context extension of a route that answers consumers with their limits."""
 
 
 def grpc_service(
     timeout: timedelta | None = None, cluster: str = POLICY_SERVER
 ) -> grpc_service_pb2.GrpcService:
-    """A gRPC service that Envoy calls, by default the policy server, without a `timeout` as its filter says."""
+    """A gRPC service that Envoy calls, by default the policy server. Without `timeout`, that of the filter holds."""
     service = grpc_service_pb2.GrpcService(
         envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=cluster)
     )
@@ -53,9 +53,9 @@ def grpc_service(
 def lookup_filter(
     name: str, extension: str, limit: timedelta, headers: Collection[str], *, dynamic: bool = False
 ) -> HttpFilter:
-    """The filter that asks, and shows `headers` and no others; without any it is used by nobody.
+    """The filter that looks up credentials. It sends only `headers`; if there are none, no route uses the filter.
 
-    Without an answer the script refuses the credential; who has none may still pass.
+    If the policy server does not answer, the script rejects the credential. A request without credentials may pass.
     """
     config = pb.ExtAuthz(
         grpc_service=grpc_service(limit),
@@ -75,6 +75,9 @@ def _named(headers: Collection[str]) -> string_pb2.ListStringMatcher:
 
 
 def lookup(name: str, extension: str, question: str, **more: str) -> Mapping[str, Message]:
-    """What a route carries for the filter `name`, so that it asks this. `more` are further context extensions."""
+    """The route's configuration of the filter `name`: the context extension `extension` with the value `question`.
+
+    `more` are further context extensions.
+    """
     checks = pb.CheckSettings(context_extensions={extension: question, **more})
     return {name: pb.ExtAuthzPerRoute(check_settings=checks)}

@@ -1,6 +1,6 @@
-"""Named reasons: why the gateway itself answered, told from what Envoy says of its own answer.
+"""Named reasons of the responses that the gateway itself makes, recognized by Envoy's details of its local reply.
 
-Each reason is a row. The first row that matches wins: what policies contribute, then these, then the status.
+Each reason is a row. The first row that matches wins. The rows of policies come first, then REASONS, then BY_STATUS.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ REASON_HEADER = "x-gateway-reason"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """One reason for which the gateway answers itself.
+    """One reason for which the gateway itself responds.
 
-    `when` is a CEL expression over Envoy's attributes, mostly of `response.code_details`. `status` is what the
-    client gets, None for the status that Envoy chose; `title` is the problem's (RFC 9457 section 3.1).
-    `challenge` is a WWW-Authenticate where Envoy gives none, `detail` what a problem says beside its title. `own_body` leaves the body as its author wrote it,
-    unless `errors:` says otherwise.
+    `when` is a CEL expression over Envoy's attributes, mostly over `response.code_details`. `status` is the status
+    that the client gets, None for the status that Envoy chose. `title` and `detail` are those of the problem
+    (RFC 9457 section 3.1). `challenge` is a WWW-Authenticate for responses to which Envoy adds none. `own_body` keeps
+    the body that its author wrote, unless `errors:` overrides it.
     """
 
     name: str
@@ -31,12 +31,12 @@ class Reason:
 
 
 def details(text: str) -> str:
-    """The answer's details are this text."""
+    """A CEL expression that is true if the response's details are this text."""
     return f"{DETAILS} == '{text}'"
 
 
 def details_begin(*texts: str) -> str:
-    """The answer's details begin with one of these texts."""
+    """A CEL expression that is true if the response's details begin with one of these texts."""
     return " || ".join(f"{DETAILS}.startsWith('{text}')" for text in texts)
 
 
@@ -59,22 +59,24 @@ _GRPC_STATUSES = {
     503: 14,
     504: 4,
 }
-"""The gRPC status of an answer with an HTTP status (grpc/doc/statuscodes.md). Envoy's own table, which is for answers of
-others (grpc/doc/http-grpc-status-mapping.md), says UNAVAILABLE for 429, so that clients retry, and for 504; INTERNAL for
-400; UNKNOWN for 405 and 413."""
+"""The gRPC status for an HTTP status (grpc/doc/statuscodes.md).
+
+Envoy's own table is for responses of servers that do not speak gRPC (grpc/doc/http-grpc-status-mapping.md). It maps 429
+and 504 to UNAVAILABLE, so that clients retry, 400 to INTERNAL, and 405 and 413 to UNKNOWN.
+"""
 
 
 def grpc_status(condition: str, status: int | None = None) -> str:
-    """The value of grpc-status where a CEL expression holds: by `status`, or by that of the answer. Else it is empty.
+    """The value of grpc-status in Envoy's format. It is empty if the CEL expression `condition` is false.
 
-    A status that is not in the table is left to Envoy.
+    The value follows from `status`, or from the status of the response. Envoy maps a status that is not in the table.
     """
     if status in _GRPC_STATUSES:
-        found = f"'{_GRPC_STATUSES[status]}'"
+        value = f"'{_GRPC_STATUSES[status]}'"
     else:
         table = ", ".join(f"{code}: '{number}'" for code, number in _GRPC_STATUSES.items())
-        found = f"{{{table}}}[response.code]"
-    return f"%CEL({condition} ? {found} : '')%"
+        value = f"{{{table}}}[response.code]"
+    return f"%CEL({condition} ? {value} : '')%"
 
 
 REASONS: tuple[Reason, ...] = (
@@ -223,6 +225,6 @@ BY_STATUS: tuple[tuple[int, str, str], ...] = (
     (503, "unavailable", "The service is unavailable"),
     (504, "upstream_timeout", "The upstream did not respond in time"),
 )
-"""The reason where nothing but the status is known: status, name, title."""
+"""The reasons for responses of which only the status is known: status, name, title."""
 OTHER = ("gateway_error", "The gateway could not complete the request")
 """The reason of any other status."""

@@ -1,7 +1,7 @@
-"""request_id: the id under which a request is found in every log, told to the client too.
+"""request_id: the id of a request in every log, returned to the client too.
 
-Envoy gives every request an id, and the upstream always sees it as x-request-id; whether one that the client
-sent is kept is the listener's `trust_request_id`.
+Envoy gives every request an id, and the upstream always receives it as x-request-id. The listener's `trust_request_id`
+says if Envoy keeps an id that the client sent.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from filters.policy import Context, Policy, RoutePart, Stage, header
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestIdSettings:
-    """How the client is told."""
+    """The id in the response."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
     response_header: str = option(
-        "The response header that holds the id.",
+        "The response header that contains the id.",
         default="x-request-id",
         pattern=r"[A-Za-z0-9-]+",
         shape="a header's name",
@@ -34,7 +34,7 @@ class RequestIdSettings:
 
     @classmethod
     def short(cls, _value: Any) -> RequestIdSettings:
-        """Read ``true``."""
+        """The settings that ``true`` stands for."""
         return cls()
 
 

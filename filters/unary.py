@@ -1,7 +1,7 @@
-"""Unary gRPC methods as plain values: what a service offers, whichever server carries it.
+"""Unary gRPC methods as plain values, independent of the server that serves them.
 
-A service of a policy is a tuple of methods. Our own HTTP/2 server and grpcio both mount them, so that neither
-shows in the policy's code.
+A service of a policy is a tuple of methods. Our own HTTP/2 server and grpcio both mount them, so the policy's code
+depends on neither.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 class UnaryMethod:
     """One method: `path` is ``/package.Service/Method``.
 
-    `call` takes what `parse` made of the request's bytes and returns the response, or an awaitable of it.
-    A response that is already bytes is sent as it is, anything else goes through `serialize`. A response that took
-    something which only its reader gives back is wrapped as `Undoable`.
+    `parse` converts the request's bytes. `call` takes the result and returns the response, or an awaitable of it.
+    A response that is already bytes is sent as it is; `serialize` converts any other. If a response took something
+    (a slot) that only its reader gives back, `call` wraps it as `Undoable`.
     """
 
     path: str
@@ -28,14 +28,14 @@ class UnaryMethod:
 
 @dataclass(frozen=True, slots=True)
 class Undoable:
-    """A response, and what is called where the client gave up before it can have read it."""
+    """A response. The server calls `undo` if the client gave up before it can have read the response."""
 
     response: Any
     undo: Callable[[], None]
 
 
 def mapped(result: Any, change: Callable[[Any], Any]) -> Any:
-    """A response that was changed, undoable where it was."""
+    """`change` applied to a response. The result is Undoable if the given response was."""
     return Undoable(change(result.response), result.undo) if isinstance(result, Undoable) else change(result)
 
 
@@ -48,5 +48,5 @@ class RpcError(Exception):
         self.message = message
 
 
-class Busy(Exception):  # noqa: N818 - a state of the server, told to Envoy
-    """So many requests are under way that this one would not be decided in time."""
+class Busy(Exception):  # noqa: N818 - a state of the server, reported to Envoy
+    """Too many requests are in progress, so this request would not be decided in time."""

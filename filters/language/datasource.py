@@ -1,4 +1,4 @@
-"""Where a value comes from that is not written in the YAML: a file, an environment variable."""
+"""The sources of values that are not written in the YAML: a file or an environment variable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DataSource:
     inline: str | None = option("The value itself; never for secrets.", default=None, multiline=True)
 
     def beside(self, content: bytes) -> Iterable[DataSource]:
-        """Further files that `content`, which this one holds, refers to, where they exist."""
+        """The further files that `content` refers to, if they exist. `content` is the content of this source."""
         return ()
 
     def check(self) -> Iterator[Mistake]:
@@ -36,7 +36,7 @@ class DataSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretSource(DataSource):
-    """A secret value: it never stands in the YAML itself."""
+    """A secret value. The YAML never contains the value itself."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand(
         (str, int, float, bool, list), "{file: PATH} or {env: NAME}", {"not": {}}
@@ -44,11 +44,11 @@ class SecretSource(DataSource):
 
     @classmethod
     def short(cls, _value: object) -> SecretSource:
-        """Refuse a secret in plain text without showing it. Raises Mistake."""
+        """Reject a secret in plain text without showing it. Raises Mistake."""
         raise Mistake("a secret is never written plainly", PLAIN, value="[redacted]")
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake for a secret in plain text, or unless exactly one source is named."""
+        """Yield a mistake for a secret in plain text, and a mistake unless exactly one source is named."""
         if self.inline is not None:
             yield Mistake("a secret is never written plainly", PLAIN, value="[redacted]")
         elif (self.file is None) == (self.env is None):

@@ -1,6 +1,6 @@
 """Compile a frozen dataclass into a decoder of plain YAML values that reports every problem with its path.
 
-A decoder is a closure: types are looked at once, when it is compiled, and never while a gateway is read.
+A decoder is a closure: it inspects types once, when it is compiled, and never while a gateway is read.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ class _Invalid:
 
 
 INVALID: Final = _Invalid()
-"""What a decoder returns where it has reported a problem."""
+"""The result of a decoder that has reported a problem."""
 
 
 class Problems(list[Problem]):
-    """The problems of one reading, and the files that what was read refers to."""
+    """The problems of one reading, and the files and objects that the values refer to."""
 
     def __init__(self) -> None:
         super().__init__()
         self.references: list[tuple[Path, Any]] = []
         """Every decoded value of a class with ``REFERENCE = True`` (a DataSource), with its path."""
         self.names: list[tuple[Path, str, str]] = []
-        """Every name that refers to an object: its path, the section and the name, checked when all is read."""
+        """Every name that refers to an object: its path, the section and the name. They are verified at the end."""
 
 
 Decoder = Callable[[Any, Path, Problems], Any]
 
 _Known = Mapping[str, About]
-"""What each field of a class says of its key."""
+"""The declaration of each key of a class, by the name of its field."""
 _NO_ABOUT = About("")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-"""What no header, name or path may hold, and what no editor shows."""
+"""Control characters: headers, names and paths must not contain them, and editors do not show them."""
 
 
 class _Redacted:
@@ -54,9 +54,9 @@ class _Redacted:
 
 
 REDACTED: Final = _Redacted()
-"""Shown in place of what may be a secret, written where only its hash belongs."""
+"""Shown instead of a value that may be a secret, written in a key that takes only its hash."""
 UINT32 = 2**32 - 1
-"""The largest whole number of most of Envoy's fields, for keys that say no other."""
+"""The largest whole number of most of Envoy's fields, for keys that declare no other maximum."""
 
 
 def _wrong(value: object, path: Path, problems: Problems, expected: str, remedy: str = "") -> _Invalid:
@@ -86,7 +86,7 @@ def _bounds(about: About, problems: Problems, path: Path, value: Any, number: fl
 
 
 def _decoded(decode: Decoder, value: Any, path: Path, problems: Problems) -> Any:
-    """Decode a value; one from the environment as what it is without quotes, or as text if only that fits."""
+    """Decode a value. A value from the environment is read as YAML without quotes, or as text if only that fits."""
     if value.__class__ is not scalars.FromVariable:
         return decode(value, path, problems)
     attempts = []
@@ -124,7 +124,7 @@ def _string(about: About) -> Decoder:
             problems.append(
                 Problem(
                     path=path,
-                    message=f"the character {strange[0]!r} does not stand here",
+                    message=f"the character {strange[0]!r} is not allowed here",
                     value=short_repr(REDACTED if about.secret else value),
                     remedy="write the text in one line, without control characters",
                 )
@@ -214,7 +214,7 @@ def _raw(value: Any, path: Path, problems: Problems) -> Any:
 
 
 def _one_of(choices: list[Decoder], accepts: list[Callable[[Any], bool]], what: str) -> Decoder:
-    """A union: the first member that takes the shape of the value decodes it, so that its problems are shown."""
+    """A union: the first member that accepts the shape of the value decodes it, so its problems are reported."""
 
     def decode(value: Any, path: Path, problems: Problems) -> Any:
         for accept, choice in zip(accepts, choices, strict=True):
@@ -226,7 +226,7 @@ def _one_of(choices: list[Decoder], accepts: list[Callable[[Any], bool]], what: 
 
 
 def _is_a(value: Any, kinds: tuple[type, ...]) -> bool:
-    """Whether a value is of one of these types; true and false are no numbers."""
+    """True if a value is of one of these types; true and false are not numbers."""
     return type(value) in kinds or (isinstance(value, kinds) and type(value) is not bool)
 
 
@@ -253,7 +253,7 @@ def _accepts(annotation: Any) -> tuple[Callable[[Any], bool], str]:
 
 
 def field_key(field: dataclasses.Field[Any]) -> str:
-    """The key in YAML of a field."""
+    """The YAML key of a field."""
     about = field.metadata.get("about", _NO_ABOUT)
     return about.key or field.name.rstrip("_")
 
@@ -280,19 +280,19 @@ def _referred(value: Any) -> tuple[str, ...]:
 
 
 def _narrowing(decode: Decoder) -> Decoder:
-    """A decoder of a key that names some out of all: if nothing stands under it, all would be meant."""
+    """A decoder of a key that selects some out of all. An empty value is an error, because it would select all."""
 
     def decode_some(value: Any, path: Path, problems: Problems) -> Any:
         if isinstance(value, list) and "" in value:
-            message = "an empty text names nothing"
-            remedy = "write what is meant, or remove it"
+            message = "an empty text selects nothing"
+            remedy = "write a value, or remove it"
             place = (*path, value.index(""))
             problems.append(Problem(path=place, message=message, value=short_repr(""), remedy=remedy))
             return INVALID
         if value is not None and value not in ([], {}, ""):
             return decode(value, path, problems)
-        message = f"nothing stands under '{path[-1]}', which would be the same as to leave it out"
-        remedy = f"name what is meant, or remove '{path[-1]}'"
+        message = f"'{path[-1]}' is empty, which would be the same as to leave it out"
+        remedy = f"write a value, or remove '{path[-1]}'"
         found = "an empty mapping" if value == {} else "an empty list" if value == [] else short_repr(value)
         problems.append(Problem(path=path, message=message, value=found, remedy=remedy))
         return INVALID
@@ -418,7 +418,7 @@ def _compile(annotation: Any, about: About = _NO_ABOUT) -> Decoder:  # noqa: C90
 def decoder_for(annotation: Any) -> Decoder:
     """The decoder of a type of the language.
 
-    It takes a plain value, its path, and the list to which it appends problems; it returns the typed value,
-    or INVALID when it reported any.
+    It takes a plain value, its path, and the list to which it appends problems. It returns the typed value,
+    or INVALID if it reported a problem.
     """
     return _compile(annotation)

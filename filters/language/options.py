@@ -10,11 +10,11 @@ from typing import Any, Final, NewType
 from filters.language.problems import Path
 
 Raw = NewType("Raw", Mapping[str, Any])
-"""Envoy configuration as the user wrote it, merged into what is generated."""
+"""Envoy configuration as the user wrote it, merged into the generated configuration."""
 
 
 class Off:
-    """The value ``off``: a policy of an outer level is taken away."""
+    """The value ``off``: it removes a policy of an outer level."""
 
     __slots__ = ()
 
@@ -26,7 +26,7 @@ OFF: Final = Off()
 
 
 class Mistake(ValueError):  # noqa: N818 - a mistake of the user, reported as data and never propagated
-    """Raised, or yielded by ``check()``, when a value is well-formed but makes no sense.
+    """Raised, or yielded by ``check()``, if a value is well-formed but makes no sense.
 
     `path` is relative to the value that was being decoded.
     """
@@ -41,12 +41,12 @@ class Mistake(ValueError):  # noqa: N818 - a mistake of the user, reported as da
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a field says about its key: documentation for people, bounds for the decoder.
+    """The declaration of a key: documentation for people, bounds for the decoder.
 
-    `minimum` and `maximum` bound numbers, sizes and durations (seconds); `pattern` is a regular expression
-    that the whole text must match, `shape` says it in words; `refers` names the section in which the value must
-    be a name; `secret` hides the value everywhere; `multiline` lets a text have line breaks and control characters;
-    `narrows` says that the key names what is meant out of all, so that nothing under it would mean all, and is an error.
+    `minimum` and `maximum` bound numbers, sizes (bytes) and durations (seconds). `pattern` is a regular expression
+    that the whole text must match, and `shape` describes it in words. `refers` names the section in which the value
+    must be a name. `secret` hides the value everywhere. `multiline` allows line breaks and control characters in a
+    text. `narrows` means that the key selects some out of all: an empty value would select all, so it is an error.
     """
 
     doc: str
@@ -64,7 +64,7 @@ class About:
 
 
 def option(doc: str, *, default: Any = ..., key: str = "", **about: Any) -> Any:
-    """A field of the language. Without `default` the key is required. `key` where it is no Python name."""
+    """A field of the language. Without `default` the key is required. `key` is the YAML key if the name differs."""
     metadata = {"about": About(doc, key=key, **about)}
     if default is ...:
         return dataclasses.field(metadata=metadata)
@@ -75,7 +75,7 @@ def option(doc: str, *, default: Any = ..., key: str = "", **about: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Shorthand:
-    """A dataclass of the language may be written short: values of `types` go through its ``short(value)``.
+    """The short form of a dataclass of the language: its ``short(value)`` converts values of `types`.
 
     `what` describes the short form for people, `schema` is its JSON Schema.
     """

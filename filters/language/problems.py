@@ -1,4 +1,4 @@
-"""What is wrong with a gateway, as data: collected, placed and shown all at once."""
+"""The problems of a gateway, as data: they are collected, located, and shown all at once."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One mistake in a gateway: where, what and how to mend it.
+    """One error in a gateway: its place, its message and its remedy.
 
-    `at_key` says that the key itself is at fault and not what stands under it. `value` is what was found,
-    already safe to print (values of secrets never get here). `also` is where the same was given first.
+    `at_key` is true if the key itself is wrong and not its value. `value` is the value that the user wrote; it is
+    safe to print, because values of secrets never get here. `also` is the place at which the same was written first.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class Problem:
 
 
 def short_repr(value: object, limit: int = 60) -> str:
-    """A value as a problem shows it: short, one line, control characters escaped."""
+    """The value as a problem shows it: at most `limit` characters in one line, control characters escaped."""
     match value:
         case dict():
             return "a mapping"
@@ -76,7 +76,7 @@ def short_repr(value: object, limit: int = 60) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A remedy for a name that does not exist: the nearest one, else a list of all when it is short."""
+    """A remedy for a name that does not exist: the nearest name, or a list of all names if the list is short."""
     names = sorted(known)
     near = get_close_matches(name, names, 1, 0.6)
     if near:

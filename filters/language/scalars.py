@@ -18,16 +18,16 @@ Percent = NewType("Percent", float)
 
 
 class FromVariable(str):
-    """A whole value that came from the environment: read as `plain` where that fits, else as this text.
+    """A whole value that came from the environment: read as `plain` if that fits, else as this text.
 
-    ``port: "${PORT}"`` is a number, although YAML makes everything in quotes a text.
+    So ``port: "${PORT}"`` is a number, although YAML reads everything in quotes as a text.
     """
 
     plain: Any
 
     @classmethod
     def of(cls, text: str, plain: Any) -> FromVariable:
-        """The text and what it is when it stands in YAML without quotes."""
+        """The `text`, and `plain`, which is the value that YAML reads if the text has no quotes."""
         value = cls(text)
         value.plain = plain
         return value
@@ -42,16 +42,16 @@ _SIZES = {"": 1, "B": 1} | {
     for suffix, base in (("B", 1000), ("iB", 1024))
 }
 PERIODS: dict[Period, int] = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "month": 30 * 86400}
-"""Seconds of each period; a month is the calendar's month, this figure only compares windows."""
+"""Seconds of each period. A month is a calendar month; this number is only used to compare windows."""
 _RATE = re.compile(r"(\d[\d_]*)\s*/\s*(second|minute|hour|day|month)")
 _AMOUNT = re.compile(r"(.+?)\s*/\s*(second|minute|hour|day|month)")
 
 LONGEST = timedelta(days=3650)
-"""The longest duration that the language takes: Envoy's own fields end not far above."""
+"""The longest duration that the language accepts. The maximum of Envoy's own fields is not far above."""
 
 
 def _finite(digits: str) -> float:
-    """A number that can be reckoned with. Raises ValueError."""
+    """A finite number. Raises ValueError if it is too large for a float."""
     if len(digits) > 30:
         raise ValueError("this number has too many digits")
     return float(digits)
@@ -59,7 +59,7 @@ def _finite(digits: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many in each period: ``1000/hour``, or bytes as in ``100MB/day``."""
+    """An amount in each period: ``1000/hour``, or bytes as in ``100MB/day``."""
 
     amount: int
     per: Period
@@ -69,7 +69,7 @@ class Rate:
 
 
 def duration(value: object) -> timedelta:
-    """Parse ``250ms``, ``5s``, ``1h30m``; ``0`` alone needs no unit."""
+    """Parse ``250ms``, ``5s``, ``1h30m``. Only ``0`` needs no unit. Raises ValueError."""
     if isinstance(value, str):
         return _duration(value)
     if value == 0 and not isinstance(value, bool):
@@ -98,7 +98,7 @@ def _duration(text: str) -> timedelta:
 
 
 def size(value: object) -> Size:
-    """Parse ``10KB``, ``10KiB`` or a number of bytes."""
+    """Parse ``10KB``, ``10KiB`` or a number of bytes into bytes. Raises ValueError."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return Size(value)
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
@@ -108,7 +108,7 @@ def size(value: object) -> Size:
 
 
 def percent(value: object) -> Percent:
-    """Parse ``10%`` or ``0.5%``."""
+    """Parse ``10%`` or ``0.5%`` into 0 to 100. Raises ValueError."""
     text = value.strip() if isinstance(value, str) else ""
     try:
         number = float(text.removesuffix("%")) if text.endswith("%") else -1.0
@@ -120,7 +120,7 @@ def percent(value: object) -> Percent:
 
 
 def rate(value: object) -> Rate:
-    """Parse ``1000/hour``."""
+    """Parse ``1000/hour``. Raises ValueError."""
     match = _RATE.fullmatch(value) if isinstance(value, str) else None
     if not match:
         raise ValueError(f"write a rate such as 1000/hour; the periods are {', '.join(PERIODS)}")
@@ -128,7 +128,7 @@ def rate(value: object) -> Rate:
 
 
 def byte_rate(value: object) -> Rate:
-    """Parse ``100MB/day`` into bytes of each period."""
+    """Parse ``100MB/day`` into bytes of each period. Raises ValueError."""
     match = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
     if not match:
         raise ValueError(f"write bytes of a period such as 100MB/day; the periods are {', '.join(PERIODS)}")
