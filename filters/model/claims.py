@@ -1,9 +1,9 @@
-"""How claims of a token are named, everywhere in the same way: claim headers, consumers, `authorize`, limits.
+"""The names of a token's claims. Claim headers, consumers, `authorize` and limits use the same syntax.
 
-A dot enters a nested claim. A claim whose own name has dots is named as it is where it stands at the top of the token:
-of ``kubernetes.io.pod.name`` the longest name that is there counts, be it ``kubernetes.io.pod.name``,
-``kubernetes.io.pod``, ``kubernetes.io`` or ``kubernetes``. Anywhere else a dot within a name is written ``\\.``, and a
-backslash ``\\\\``.
+A dot enters a nested claim. At the top of the token, a claim whose own name has dots is written as it is. The longest
+name that exists counts: for ``kubernetes.io.pod.name`` the token may have ``kubernetes.io.pod.name``,
+``kubernetes.io.pod``, ``kubernetes.io`` or ``kubernetes``. In a nested claim a dot within a name is written ``\\.``, and
+a backslash ``\\\\``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from filters.language import Mistake
 
 MOST_PARTS = 16
-"""Parts of a path; each is one more place to look at."""
+"""Parts of a path. Each part is one more place to look up."""
 REMEDY = r"write realm.roles; a dot within a name is written \., a backslash \\"
 _PART = re.compile(r"(?:[^.\\]|\\.|\\$)*", re.DOTALL)
 _ESCAPE = re.compile(r"\\([.\\])")
@@ -25,18 +25,18 @@ ClaimPath = tuple[str, ...]
 
 @lru_cache(maxsize=4096)
 def paths(written: str) -> tuple[ClaimPath, ...]:
-    """Where the claim may be, in the order in which it is looked for: the first place where there is one counts."""
+    """The places at which the claim may be, in the order of the lookup. The first place with a claim counts."""
     parts = [_ESCAPE.sub(r"\1", part) for part in _parts(written)]
     return tuple((".".join(parts[:top]), *parts[top:]) for top in range(len(parts), 0, -1))
 
 
 def check(written: str) -> Mistake | None:
-    """A mistake in what is written for a claim, or None."""
+    """A mistake in the written name of a claim, or None."""
     parts = _parts(written)
     if not all(parts):
         return Mistake("a part of this claim's path is empty", REMEDY, value=written)
     if any(re.search(r"\\(?![.\\])", _ESCAPE.sub("", part)) for part in parts):
-        return Mistake("a backslash stands only before a dot or a backslash", REMEDY, value=written)
+        return Mistake("a backslash is allowed only before a dot or a backslash", REMEDY, value=written)
     if len(parts) > MOST_PARTS:
         remedy = r"write a dot within a name as \."
         return Mistake(f"a claim's path has at most {MOST_PARTS} parts", remedy, value=written)

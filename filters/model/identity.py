@@ -1,4 +1,4 @@
-"""Who calls: identity providers, consumers with their credentials, and the plans they are on."""
+"""Callers: identity providers, consumers with their credentials, and the plans of consumers."""
 
 from __future__ import annotations
 
@@ -19,26 +19,31 @@ from filters.model.limits import Limit, Quota, repeated_windows
 NO_CLAIMS: Mapping[str, str] = MappingProxyType({})
 
 NAMESPACE = "xds.identity"
-"""The namespace of Envoy's dynamic metadata that says who calls, once a request is authenticated.
+"""The namespace of Envoy's dynamic metadata that identifies the caller of an authenticated request.
 
-Its keys: `consumer` and `plan` (names; absent where none was identified), `method` (`oidc`, `mtls`,
-`jwt`, `api_key` or `basic_auth`, joined by `+` where all were needed), `claims` (the verified token's, a struct) with
-`provider`, and `user` (the name of basic_auth). `failure` is there instead when the request was refused.
+Its keys: `consumer` and `plan` (names; absent if no consumer was identified), `method` (`oidc`, `mtls`, `jwt`, `api_key`
+or `basic_auth`, joined by `+` if all were required), `claims` (of the verified token, a struct) with `provider`, and
+`user` (the name of basic_auth). If the request was rejected, the only key is `failure`.
 """
 CONSUMER_HEADER = "x-consumer"
 PLAN_HEADER = "x-consumer-plan"
 CLIENTS_OWN = framing.HEADERS | {"authorization", "content-type", "cookie"}
-"""A client's own of these must stay, and claim headers of clients are removed."""
+"""Headers that clients send themselves. They cannot be claim headers, because claim headers of clients are removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jwks(DataSource):
-    """Where a provider's public keys (RFC 7517) come from."""
+    """The source of a provider's public keys (RFC 7517)."""
 
     url: str | None = option(
-        "Fetched and cached by Envoy.", default=None, pattern=r"https?://\S+", shape="a URL"
+        "A URL from which Envoy fetches the keys and caches them.",
+        default=None,
+        pattern=r"https?://\S+",
+        shape="a URL",
     )
-    cache_for: timedelta = option("How long fetched keys are used.", default=timedelta(minutes=5), minimum=1)
+    cache_for: timedelta = option(
+        "The time for which Envoy uses fetched keys.", default=timedelta(minutes=5), minimum=1
+    )
     timeout: timedelta = option("Time limit of one fetch.", default=timedelta(seconds=5), minimum=0.001)
 
     def check(self) -> Iterator[Mistake]:
@@ -50,7 +55,7 @@ class Jwks(DataSource):
 
     @property
     def described(self) -> str:
-        """Where the keys are, in words."""
+        """The source of the keys, in words."""
         return self.url or self.file or (f"the variable {self.env}" if self.env else "the inline key set")
 
 
@@ -60,33 +65,43 @@ PATH = r"/[A-Za-z0-9._~/-]+"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OidcClient:
-    """The gateway as a client of the issuer, for people who log in with a browser (OpenID Connect Core)."""
+    """The gateway as a client of the issuer, for users who log in with a browser (OpenID Connect Core)."""
 
-    client_id: str = option("The client's name at the issuer; also the audience of its tokens.")
+    client_id: str = option(
+        "The client's name at the issuer. It is also the audience of the identity tokens."
+    )
     client_secret: SecretSource = option("The client's secret at the issuer.")
     session_secret: SecretSource = option(
-        "At least 32 random bytes, the same on every gateway: they sign and encrypt the session's cookies."
+        "At least 32 random bytes, the same on every gateway. They sign and encrypt the session's cookies."
     )
-    authorization_endpoint: str = option("Where people log in.", pattern=URL, shape="a URL")
-    token_endpoint: str = option("Where Envoy exchanges codes for tokens.", pattern=URL, shape="a URL")
+    authorization_endpoint: str = option("The issuer's page for the login.", pattern=URL, shape="a URL")
+    token_endpoint: str = option(
+        "The URL at which Envoy exchanges codes for tokens.", pattern=URL, shape="a URL"
+    )
     end_session_endpoint: str | None = option(
-        "Where the issuer ends its own session on logout.", default=None, pattern=URL, shape="a URL"
+        "The URL at which the issuer ends its own session on logout.",
+        default=None,
+        pattern=URL,
+        shape="a URL",
     )
-    scopes: tuple[str, ...] = option("What is asked for.", default=("openid",))
+    scopes: tuple[str, ...] = option("The scopes to request.", default=("openid",))
     callback_path: str | None = option(
-        "Where the issuer sends people back; default `/_oidc/NAME/callback`.",
+        "The path to which the issuer sends users back; default `/_oidc/NAME/callback`.",
         default=None, pattern=PATH, shape="a path",
     )  # fmt: skip
     logout_path: str | None = option(
-        "Where people log out; default `/_oidc/NAME/logout`.", default=None, pattern=PATH, shape="a path"
+        "The path at which users log out; default `/_oidc/NAME/logout`.",
+        default=None,
+        pattern=PATH,
+        shape="a path",
     )
     cookie_domain: str | None = option("Share the session with subdomains.", default=None)
     client_authentication: Literal["body", "basic"] = option(
-        "How the secret is sent to the token endpoint.", default="body"
+        "The place of the secret in a request to the token endpoint.", default="body"
     )
-    refresh: bool = option("Use refresh tokens, so that people need not log in again.", default=True)
+    refresh: bool = option("Use refresh tokens, so that users need not log in again.", default=True)
     forward_access_token: bool = option(
-        "Whether the upstream sees the access token, as `authorization: Bearer …`.", default=False
+        "True if the upstream gets the access token, as `authorization: Bearer …`.", default=False
     )
 
 
@@ -95,36 +110,38 @@ class Provider:
     """An issuer of JSON Web Tokens (RFC 7519)."""
 
     issuer: str | None = option(
-        "The `iss` claim that tokens must have; any when left out.", default=None, narrows=True
+        "The `iss` claim that tokens must have. Without it, any issuer is accepted.",
+        default=None,
+        narrows=True,
     )
     audiences: tuple[str, ...] = option("One of these must be in the `aud` claim.", default=(), narrows=True)
     jwks: Jwks = option("The public keys.")
     claim_headers: Mapping[str, str] = option(
-        "Claims that the upstream sees as headers; a dot enters nested claims, `\\.` is a dot within a name.",
+        "Claims that the upstream gets as headers. A dot enters nested claims; `\\.` is a dot within a name.",
         default=NO_CLAIMS,
     )
     clock_skew: timedelta = option(
         "Tolerance for `exp` and `nbf`; `0s` is none.", default=timedelta(seconds=60), minimum=0
     )
     from_headers: tuple[str, ...] = option(
-        "Headers that hold the token; default: `authorization: Bearer …`.", default=(), narrows=True
+        "Headers that contain the token; default: `authorization: Bearer …`.", default=(), narrows=True
     )
-    from_query: tuple[str, ...] = option("Query parameters that hold the token.", default=(), narrows=True)
-    from_cookies: tuple[str, ...] = option("Cookies that hold the token.", default=(), narrows=True)
-    forward: bool = option("Whether the upstream sees the token.", default=True)
-    require_expiration: bool = option("Refuse tokens without `exp`.", default=False)
+    from_query: tuple[str, ...] = option("Query parameters that contain the token.", default=(), narrows=True)
+    from_cookies: tuple[str, ...] = option("Cookies that contain the token.", default=(), narrows=True)
+    forward: bool = option("True if the upstream gets the token.", default=True)
+    require_expiration: bool = option("Reject tokens without `exp`.", default=False)
     oidc: OidcClient | None = option(
-        "What `oidc` needs: the gateway as a client of the issuer.", default=None
+        "The gateway as a client of the issuer, for the policy `oidc`.", default=None
     )
 
     @property
     def token_headers(self) -> tuple[str, ...]:
-        """Headers that hold the token; without `from_headers` it is only elsewhere where another place is named."""
+        """Headers that contain the token. The default header counts only if no other place is configured."""
         elsewhere = self.from_query or self.from_cookies
         return self.from_headers or (() if elsewhere else ("authorization",))
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake for each claim header that cannot be one."""
+        """Yield a mistake for each invalid claim header."""
         for claim, header in self.claim_headers.items():
             if (fault := claims.check(claim)) is not None:
                 yield Mistake(fault.message, fault.remedy, path=("claim_headers", claim), value=claim)
@@ -143,20 +160,20 @@ class Provider:
 
 
 def key_set_of(provider: Provider, contents: Mapping[DataSource, bytes]) -> KeySet | None:
-    """The keys of a provider; None where Envoy fetches them, and where they could not be read."""
+    """The keys of a provider. None if Envoy fetches them, or if the file could not be read."""
     content = contents.get(provider.jwks)
     return None if provider.jwks.url is not None or content is None else key_set(content)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """An API key, known only by its hash."""
+    """An API key. The gateway knows only its hash."""
 
     sha256: str = option(
         "SHA-256 of the key.", secret=True, pattern=r"[0-9a-f]{64}", shape="64 hexadecimal digits, lower case"
     )
     not_after: str | None = option(
-        "The moment after which the key is refused.",
+        "The moment after which the key is rejected.",
         default=None,
         pattern=r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d))?",
         shape="a date such as 2027-01-31, or 2027-01-31T12:00:00Z",
@@ -165,23 +182,23 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerJwt:
-    """Tokens that stand for a consumer."""
+    """Tokens that identify a consumer."""
 
     provider: str = option("The identity provider.", refers="identity")
     claim: str = option(
-        "The claim that names the consumer; a dot enters nested claims, `\\.` is a dot within a name."
+        "The claim that names the consumer. A dot enters nested claims; `\\.` is a dot within a name."
     )
-    value: str = option("What the claim must be.")
+    value: str = option("The value that the claim must have.")
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake for a claim that cannot be one."""
+        """Yield a mistake for an invalid name of a claim."""
         if (fault := claims.check(self.claim)) is not None:
             yield Mistake(fault.message, fault.remedy, path=("claim",), value=self.claim)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerPassword:
-    """A name and a password (RFC 7617), the password known only by its hash."""
+    """A name and a password (RFC 7617). The gateway knows only the password's hash."""
 
     username: str = option("The name.", pattern=r"[^:\x00-\x1f]+", shape="a name without a colon")
     sha256: str = option(
@@ -194,29 +211,29 @@ class ConsumerPassword:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consumer:
-    """Somebody who calls, however they prove it."""
+    """A caller of the gateway, with any of its credentials."""
 
     plan: str | None = option("The plan whose limits apply.", default=None, refers="plans")
     api_keys: tuple[ApiKey, ...] = option("Keys, several at once for rotation.", default=())
     jwt: ConsumerJwt | tuple[ConsumerJwt, ...] | None = option(
-        "Tokens that stand for this consumer.", default=None
+        "Tokens that identify this consumer.", default=None
     )
     basic_auth: ConsumerPassword | tuple[ConsumerPassword, ...] | None = option(
         "Names with passwords, several at once for rotation.", default=None
     )
     certificates: tuple[str, ...] = option(
-        "Names in client certificates (URI or DNS subject alternative names) that stand for this consumer.",
+        "Names in client certificates (URI or DNS subject alternative names) that identify this consumer.",
         default=(),
     )
 
     @property
     def tokens(self) -> tuple[ConsumerJwt, ...]:
-        """All of `jwt`."""
+        """`jwt` as a tuple."""
         return self.jwt if isinstance(self.jwt, tuple) else (self.jwt,) if self.jwt else ()
 
     @property
     def passwords(self) -> tuple[ConsumerPassword, ...]:
-        """All of `basic_auth`."""
+        """`basic_auth` as a tuple."""
         return (
             self.basic_auth
             if isinstance(self.basic_auth, tuple)
@@ -228,7 +245,7 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Limits that hold for each consumer on the plan, counted across the gateway."""
+    """Limits of each consumer on the plan, counted across the gateway."""
 
     rate_limit: Limit | tuple[Limit, ...] | None = option(
         "Requests, in one or several windows.", default=None, narrows=True
@@ -241,7 +258,7 @@ class Plan:
     )
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake for two limits with the same window, and for what no proxy can count alone."""
+        """Yield a mistake for two limits with the same window, and for limits of `scope: local`."""
         written = self.rate_limit if isinstance(self.rate_limit, tuple) else (self.rate_limit,)
         if any(one is not None and one.scope == "local" for one in written):
             remedy = "use scope: global, or write the limit under policies"
@@ -251,7 +268,7 @@ class Plan:
 
 
 def last_second(not_after: str) -> int:
-    """Unix time. A date alone lasts to its end, UTC."""
+    """Unix time in seconds of `not_after`. A date without a time means the end of that day in UTC."""
     moment = datetime.fromisoformat(not_after)
     if len(not_after) == 10:
         return int((datetime.combine(moment.date(), time(), UTC) + timedelta(days=1)).timestamp()) - 1

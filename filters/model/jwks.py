@@ -1,8 +1,8 @@
-"""Key sets of issuers (RFC 7517), each key judged as Envoy judges it, so that Envoy is handed only keys that it takes.
+"""Key sets of issuers (RFC 7517). Each key is verified as Envoy verifies it, so Envoy gets only keys that it accepts.
 
-Envoy refuses the configuration of all issuers together when one of their sets has no key that it takes, and it passes
-over single keys without a word. So both are found here: a set without a key closes its issuer alone, and whoever runs
-the gateway is told which key is left out, and why.
+Envoy rejects the configuration of all issuers together if one of their sets has no key that it accepts. It skips single
+keys without a message. This module detects both: a set without a key closes only its own issuer, and the operator
+learns which key is left out, and why.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ ALGORITHMS = {
 }
 """The signatures that Envoy verifies, by the type of the key (RFC 7518 section 3.1, RFC 8037 section 3.1)."""
 EXPONENTS = (3, 65537)
-"""The public exponents that Envoy takes."""
+"""The public exponents that Envoy accepts."""
 SMALLEST_RSA, LARGEST_RSA = 512, 16384
-"""Bits of a modulus that Envoy takes."""
+"""Bits of a modulus that Envoy accepts."""
 _CURVES: Mapping[str, tuple[str, ec.EllipticCurve]] = {
     "P-256": ("ES256", ec.SECP256R1()),
     "P-384": ("ES384", ec.SECP384R1()),
@@ -44,15 +44,15 @@ NOBODYS_KEY: Jwk = {
     "x": "AACqZYu7nMR5uG-fa0nF0XAbip1W02NHEae9OgT9oYlovoi6QvmcL6fM53T6HRx-PCAjNz81PqatMrJjjY3b42xb",
     "y": "APa78miS1l3ec_00up7aTjiuYDRMVk33A0rzCGpW0EawuR1-d-VqdR0glj5kN7SR6BC9PlDxDImmtLOFaJTCZ6dv",
 }
-"""What Envoy, which wants a key of every issuer, gets where there is none: it verifies nothing.
+"""The key for an issuer without keys, because Envoy needs a key of every issuer. It verifies no token.
 
-Its `x` is the SHA-512 of ``nobody's key 0``, so that nobody knows the private half.
+Its `x` is the SHA-512 of ``nobody's key 0``, so the private half is unknown.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A key that is left out, by its `kid` or its position, and why."""
+    """A key that is left out, by its `kid` or its position, and the reason."""
 
     key: str
     reason: str
@@ -60,24 +60,24 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The keys of a set that Envoy takes, and the others. `fault` says why there is no key at all, else it is empty."""
+    """The keys of a set that Envoy accepts, and the others. `fault` is the reason if there is no key at all, or empty."""
 
     keys: tuple[Jwk, ...]
     faults: tuple[Fault, ...] = ()
     fault: str = ""
 
     def document(self) -> bytes:
-        """The set as Envoy gets it; one with a key that signs nothing where none can be used."""
+        """The set as Envoy gets it. If no key can be used, it is a set with a key that verifies no token."""
         return json.dumps({"keys": [dict(key) for key in self.keys or (NOBODYS_KEY,)]}).encode()
 
 
 class _LeftOutError(ValueError):
-    """Raised for a key that is left out, with the reason."""
+    """A key is left out; the message is the reason."""
 
 
 @lru_cache(maxsize=256)
 def key_set(content: bytes) -> KeySet:
-    """Judge a key set: ``{"keys": […]}``, or a mapping from `kid` to PEM certificate, which Envoy takes too."""
+    """Verify a key set: ``{"keys": […]}``, or a mapping from `kid` to PEM certificate, which Envoy accepts too."""
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
@@ -134,7 +134,7 @@ def _jwk(key: Any) -> Jwk:
 
 
 def _purpose(key: Mapping[str, Any]) -> None:
-    """RFC 7517 sections 4.2 and 4.3. A private key, which was put there by mistake, says `sign`."""
+    """RFC 7517 sections 4.2 and 4.3. A private key that was put there by mistake has the operation `sign`."""
     if key.get("use") not in (None, "sig"):
         raise _LeftOutError("its 'use' is not 'sig', so its issuer signs nothing with it")
     operations = key.get("key_ops")
@@ -143,7 +143,7 @@ def _purpose(key: Mapping[str, Any]) -> None:
 
 
 def _is_text(text: str) -> bool:
-    """Whether a text of JSON is Unicode: half of a surrogate pair is not, and Envoy refuses the whole set for it."""
+    """True if a text of JSON is Unicode. Half of a surrogate pair is not, and Envoy rejects the whole set for it."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -170,7 +170,7 @@ def _check_rsa(modulus: int, exponent: int) -> None:
 def _ec(key: Mapping[str, Any]) -> Jwk:
     algorithm = key.get("alg") if isinstance(key.get("alg"), str) else ""
     name = key.get("crv", "")
-    if name == "":  # Envoy tells it from the algorithm
+    if name == "":  # Envoy infers it from the algorithm
         name = next((one for one, (alg, _) in _CURVES.items() if alg == algorithm), "P-256")
     if not isinstance(name, str) or name not in _CURVES:
         raise _LeftOutError(f"its 'crv' is none of {', '.join(_CURVES)}")
@@ -184,7 +184,7 @@ def _ec(key: Mapping[str, Any]) -> Jwk:
 
 
 def _on_curve(point: ec.EllipticCurvePublicNumbers) -> bool:
-    """Whether it is a point. The library reduces coordinates that are too large, and Envoy does not."""
+    """True if the point is on its curve. The library reduces coordinates that are too large, and Envoy does not."""
     try:
         return point.public_key().public_numbers() == point
     except ValueError:
@@ -207,7 +207,7 @@ def _certificates(document: Mapping[str, Any]) -> bool:
 
 
 def _certified(key: Mapping[str, str]) -> Jwk:
-    """The key of a certificate, of which Envoy takes those with RSA. Raises _LeftOutError."""
+    """The key of a certificate. Envoy accepts only certificates with an RSA key. Raises _LeftOutError."""
     try:
         public = x509.load_pem_x509_certificate(key["x509"].encode()).public_key()
     except ValueError:
@@ -220,7 +220,7 @@ def _certified(key: Mapping[str, str]) -> Jwk:
 
 
 def _bytes(key: Mapping[str, Any], member: str) -> bytes:
-    """The bytes of a member (RFC 7515 section 2). Envoy also takes padding and white space."""
+    """The bytes of a member (RFC 7515 section 2). Envoy also accepts padding and white space."""
     value = key.get(member)
     if value is None:
         raise _LeftOutError(f"it has no '{member}'")

@@ -1,4 +1,4 @@
-"""How a limit is written: requests, bytes and concurrency, on routes and on plans."""
+"""Limits as a user writes them: requests, bytes and concurrency, on routes and on plans."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from filters.model import claims
 MOST = 2**32 - 1
 """Envoy carries limits and hits as unsigned 32-bit numbers."""
 MOST_BYTES = 2**53
-"""Up to here Redis counts exactly: its scripts have no whole numbers but those of a double."""
+"""Redis counts exactly up to this number, because its scripts have only the whole numbers of a double."""
 
 RATE_SCHEMA = {"type": "string", "pattern": r"^\d[\d_]*\s*/\s*(second|minute|hour|day|month)$"}
 _HEADER = re.compile(r"header:[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -26,52 +26,50 @@ BY_SHAPE = "consumer, ip, route, header:NAME or claim:NAME"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """So many requests in each window."""
+    """A limit on the requests in each window."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "a rate such as 1000/hour", RATE_SCHEMA)
     requests: int = option("Requests that each window allows.", minimum=1, maximum=MOST)
     per: Period = option("The window.")
     by: str | tuple[str, ...] | None = option(
-        "Who is counted: consumer, ip, route, header:NAME, claim:NAME; a list combines. "
-        "Default: the consumer where one is identified, else the client address.",
+        "The key of the count: consumer, ip, route, header:NAME, claim:NAME; a list combines them. "
+        "Default: the consumer if one is identified, else the client address.",
         default=None,
         narrows=True,
     )
     algorithm: Literal["fixed_window", "sliding_window", "token_bucket"] | None = option(
-        "How a window is counted; default fixed_window, or token_bucket where `burst` is given.", default=None
+        "The algorithm; default fixed_window, or token_bucket if `burst` is set.", default=None
     )
     burst: int | None = option(
         "Size of the token bucket, refilled with `requests` per `per`.", default=None, minimum=1, maximum=MOST
     )
     align: Literal["calendar", "rolling"] = option(
-        "Whether windows begin with the calendar's or with the first request.", default="calendar"
+        "The begin of windows: with those of the calendar, or with the first request.", default="calendar"
     )
     timezone: str = option("Time zone of calendar windows (IANA name).", default="UTC")
     scope: Literal["global", "local"] = option(
-        "Counted for all proxies together, or in each.", default="global"
+        "Count for all proxies together, or in each proxy.", default="global"
     )
     on_error: Literal["allow", "deny"] = option(
-        "The answer when the counters cannot be reached.", default="allow"
+        "The decision if the counters cannot be reached.", default="allow"
     )
     shadow: bool = option("Count and report but never reject.", default=False)
-    count: tuple[int, ...] = option(
-        "Only responses with these statuses are counted.", default=(), narrows=True
-    )
-    cost: int | str = option("What a request costs: a number, or header:NAME.", default=1)
+    count: tuple[int, ...] = option("Count only responses with these statuses.", default=(), narrows=True)
+    cost: int | str = option("The cost of a request: a number, or header:NAME.", default=1)
 
     @property
     def bucket(self) -> bool:
-        """Whether it is a token bucket, by name or because it has a burst."""
+        """True if it is a token bucket, by its algorithm or because it has a burst."""
         return self.burst is not None or self.algorithm == "token_bucket"
 
     @classmethod
     def short(cls, value: Any) -> Limit:
-        """Read ``1000/hour``. Raises Mistake."""
+        """The limit that ``1000/hour`` stands for. Raises Mistake."""
         rate = _rate(value, scalars.rate, MOST, "requests")
         return cls(requests=rate.amount, per=rate.per)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield mistakes that show between the keys of one limit."""
+        """Yield mistakes of keys that do not go together."""
         if self.burst is not None and self.algorithm not in (None, "token_bucket"):
             yield Mistake("'burst' is for algorithm token_bucket", "leave out one of them", path=("burst",))
         most = (self.burst or self.requests) if self.bucket else self.requests
@@ -89,7 +87,7 @@ class Limit:
         yield from _check_counted(self)
 
     def _check_windows(self) -> Iterator[Mistake]:
-        """Yield mistakes for what only windows of the calendar have, and would be without effect."""
+        """Yield mistakes for keys that only have an effect on windows of the calendar."""
         calendar = self.align == "calendar" and not self.bucket and self.algorithm != "sliding_window"
         if self.timezone != "UTC" and not calendar:
             message = "only windows of the calendar have a time zone"
@@ -98,12 +96,12 @@ class Limit:
             yield Mistake("only fixed windows are aligned", "leave out 'align'", path=("align",))
 
     def _check_local(self) -> Iterator[Mistake]:
-        """Yield mistakes for what only the policy server can do."""
+        """Yield mistakes for keys that only the policy server can apply."""
         if self.algorithm not in (None, "token_bucket"):
             yield Mistake("a local limit is a token bucket", "leave out 'algorithm'", path=("algorithm",))
         remedy = "use scope: global"
         if self.count:
-            yield Mistake("a local limit counts before the answer is known", remedy, path=("count",))
+            yield Mistake("a local limit counts before the response is known", remedy, path=("count",))
         if self.cost != 1:
             yield Mistake("each request costs a local limit 1", remedy, path=("cost",))
         if self.shadow:
@@ -122,42 +120,44 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """So many bytes in each window."""
+    """A limit on the bytes in each window."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "bytes of a period such as 100MB/day")
     bytes: Size = option("Bytes that each window allows.", minimum=1, maximum=MOST_BYTES)
     per: Period = option("The window.")
-    direction: Literal["in", "out", "both"] = option("Which bodies count.", default="both")
+    direction: Literal["in", "out", "both"] = option(
+        "The bodies that count: of requests, of responses, or of both.", default="both"
+    )
     by: str | tuple[str, ...] | None = option(
-        "Who is counted, as for rate_limit.", default=None, narrows=True
+        "The key of the count, as for rate_limit.", default=None, narrows=True
     )
     timezone: str = option("Time zone of the windows (IANA name).", default="UTC")
     shadow: bool = option("Count and report but never reject.", default=False)
 
     @classmethod
     def short(cls, value: Any) -> Quota:
-        """Read ``100MB/day``. Raises Mistake."""
+        """The quota that ``100MB/day`` stands for. Raises Mistake."""
         rate = _rate(value, scalars.byte_rate, MOST_BYTES, "bytes")
         return cls(bytes=Size(rate.amount), per=rate.per)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield mistakes that show between the keys."""
+        """Yield mistakes of keys that do not go together."""
         yield from _check_counted(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConcurrencyLimit:
-    """So many requests at the same time."""
+    """A limit on the requests at the same time."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand(
         (int,), "a number of requests", {"type": "integer", "minimum": 1}
     )
-    requests: int = option("Requests that may be under way at the same time.", minimum=1, maximum=2**31)
+    requests: int = option("Requests that may be in progress at the same time.", minimum=1, maximum=2**31)
     by: str | tuple[str, ...] | None = option(
-        "Who is counted, as for rate_limit.", default=None, narrows=True
+        "The key of the count, as for rate_limit.", default=None, narrows=True
     )
     lease: timedelta = option(
-        "After this a request no longer counts, be it under way or lost with a proxy that crashed.",
+        "The time after which a request no longer counts, because its proxy may have crashed.",
         default=timedelta(minutes=10),
         minimum=1,
     )
@@ -165,13 +165,13 @@ class ConcurrencyLimit:
 
     @classmethod
     def short(cls, value: int) -> ConcurrencyLimit:
-        """Read ``10``. Raises Mistake."""
+        """The limit that ``10`` stands for. Raises Mistake."""
         if isinstance(value, bool) or not 1 <= value <= 2**31:
             raise Mistake("not a number of requests", f"write 1 to {2**31}")
         return cls(requests=value)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield mistakes that show between the keys."""
+        """Yield mistakes of keys that do not go together."""
         yield from _check_by(self.by)
 
 
@@ -192,7 +192,7 @@ def _check_by(by: str | tuple[str, ...] | None) -> Iterator[Mistake]:
         elif name.startswith("claim:") and (fault := claims.check(name.removeprefix("claim:"))) is not None:
             yield Mistake(fault.message, fault.remedy, path=("by",), value=name)
         if name in seen:
-            yield Mistake(f"'{name}' stands here twice", "keep one", path=("by",))
+            yield Mistake(f"'{name}' is listed twice", "keep one", path=("by",))
         seen.add(name)
 
 
@@ -209,7 +209,7 @@ def _rate(value: Any, parse: Any, most: int, unit: str) -> Rate:
 
 
 def repeated_windows(key: str, limits: Limit | Quota | tuple[Limit | Quota, ...] | None) -> Iterator[Mistake]:
-    """Yield a mistake for each limit that counts the same, by the same and in the same window, as one before it."""
+    """Yield a mistake for each limit that has the same count, key and window as an earlier limit."""
     seen = set()
     for number, limit in enumerate(limits if isinstance(limits, tuple) else ()):
         count = (limit.per, _counts(limit))
@@ -220,7 +220,7 @@ def repeated_windows(key: str, limits: Limit | Quota | tuple[Limit | Quota, ...]
 
 
 def _counts(limit: Limit | Quota) -> tuple[object, ...]:
-    """What a limit counts. Where nobody is named it is the consumer, as if that were written."""
+    """The key and the kind of a limit's count. Without `by` the key is the consumer, as if that were written."""
     by = frozenset((limit.by,) if isinstance(limit.by, str) else limit.by or ("consumer",))
     if isinstance(limit, Quota):
         return by, limit.direction

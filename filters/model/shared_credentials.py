@@ -1,4 +1,4 @@
-"""Credentials that two consumers have, so that they would not tell the consumers apart."""
+"""Credentials that two consumers share, so they would not identify one consumer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from filters.model.identity import Consumer, last_second
 
 
 def conflicts(consumers: Mapping[str, Consumer]) -> Iterator[Mistake]:
-    """Yield a mistake for each credential that two consumers have, and for each moment that does not exist."""
+    """Yield a mistake for each credential that two consumers share, and for each moment that does not exist."""
     owners: dict[object, str] = {}
     for name, consumer in consumers.items():
         for at, key in enumerate(consumer.api_keys):
@@ -20,7 +20,7 @@ def conflicts(consumers: Mapping[str, Consumer]) -> Iterator[Mistake]:
                 remedy = "write a date such as 2027-01-31"
                 where = (name, "api_keys", at, "not_after")
                 yield Mistake("there is no such moment", remedy, path=where, value=key.not_after)
-        # Asked first because most of 100,000 consumers have nothing but keys.
+        # This comes first, because most of 100,000 consumers have only keys.
         if consumer.basic_auth or consumer.jwt or consumer.certificates:
             for path, credential in _credentials(consumer):
                 if owners.setdefault(credential, name) != name:

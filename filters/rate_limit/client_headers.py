@@ -1,4 +1,4 @@
-"""What a client is told of a decision: headers and the body of a rejection, from the decision's own figures."""
+"""The headers of a decision for the client, and the body of a rejection, from the decision's own figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TITLES = {
     "concurrency_exceeded": "Too many concurrent requests",
 }
 HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit", "ratelimit-policy")
-"""All that this module may set; what an upstream says under these names is about something else."""
+"""All headers that this module may set. Headers of these names from an upstream describe other limits."""
 REASONS: dict[Unit, str] = {
     "requests": "rate_limited",
     "content-bytes": "quota_exceeded",
@@ -32,7 +32,7 @@ TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 
 class LimitAnswer(NamedTuple):
-    """What a client is told, by whichever call Envoy asked. `reason` and `body` are empty where the request passes."""
+    """The response to the client, for both kinds of call. `reason` and `body` are empty if the request passes."""
 
     admitted: bool
     headers: list[tuple[str, str]]
@@ -41,7 +41,7 @@ class LimitAnswer(NamedTuple):
 
 
 def limit_answer(decision: Decision, styles: Collection[str], request_id: str) -> LimitAnswer:
-    """All that a decision means for the client."""
+    """The complete response to the client for a decision."""
     found = list(headers(decision, styles))
     if decision.admitted:
         return LimitAnswer(True, found)
@@ -51,12 +51,12 @@ def limit_answer(decision: Decision, styles: Collection[str], request_id: str) -
 
 
 def seconds(microseconds: int) -> int:
-    """Whole seconds, rounded up, so that whoever waits them has waited long enough."""
+    """Whole seconds, rounded up, so that a client that waits them has waited long enough."""
     return -(-microseconds // SECOND)
 
 
 def headers(decision: Decision, styles: Collection[str] = STYLES) -> Iterator[tuple[str, str]]:
-    """The headers of an answer, whether the request passed or not. Limits in shadow are not told."""
+    """The headers of a response, whether the request passed or not. They do not contain limits in shadow."""
     if not styles and decision.admitted:
         return
     figures = [one for one in decision.figures if not one.limit.shadow]
@@ -70,7 +70,7 @@ def headers(decision: Decision, styles: Collection[str] = STYLES) -> Iterator[tu
 
 
 def _x_ratelimit(decision: Decision) -> Iterator[tuple[str, str]]:
-    """The tightest window of requests, else of whatever there is."""
+    """The headers of the strictest limit: on a rejection of those that reject, else of the limits of requests."""
     if decision.admitted:
         told = [one for one in decision.figures if one.limit.unit == "requests"] or decision.figures
     else:
@@ -83,12 +83,12 @@ def _x_ratelimit(decision: Decision) -> Iterator[tuple[str, str]]:
 
 
 def capacity(limit: Limit) -> int:
-    """What is available when nothing is used."""
+    """The amount that is available if nothing is used."""
     return limit.burst if isinstance(limit, TokenBucket) else limit.amount
 
 
 def retry_after(decision: Decision) -> int:
-    """Seconds (RFC 9110 section 10.2.3) after which none of the limits rejects it any more, at least 1."""
+    """Seconds after which no limit rejects the request any more, at least 1 (RFC 9110 section 10.2.3)."""
     return max([1, *(seconds(one.wait) for one in decision.violated)])
 
 
@@ -107,7 +107,7 @@ def _state(figure: Figure, now: int) -> str:
 
 @lru_cache(maxsize=4096)
 def string(text: str) -> str:
-    """A string of structured fields (RFC 9651 section 3.3.3), which has printable ASCII only."""
+    """A string of structured fields (RFC 9651 section 3.3.3). It contains only printable ASCII."""
     plain = "".join(one if " " <= one <= "~" else "?" for one in text)
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
 

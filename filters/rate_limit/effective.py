@@ -1,4 +1,4 @@
-"""Which limits apply to a route: those of all levels, of its policy sets and of the plans of its consumers."""
+"""The limits that apply to a route: those of all levels, of its policy sets and of the plans of its consumers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEYS = ("rate_limit", "quota", "concurrency")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EffectiveLimits:
-    """All limits of a route: the names of the rules, the limits themselves, whether plans count beside them."""
+    """All limits of a route: the names of the rules, and the limits themselves. `plans` is true if plans count too."""
 
     rules: tuple[str, ...]
     written: tuple[DeclaredLimit, ...]
@@ -26,36 +26,36 @@ class EffectiveLimits:
 
     @property
     def everything(self) -> bool:
-        """Whether the end of each request is needed: of bytes, of statuses, of slots that are given back."""
+        """True if a limit needs the end of each request: to count bytes or statuses, or to give back slots."""
         return any(not isinstance(one, Limit) or one.count for one in self.written)
 
     @property
     def slots(self) -> bool:
-        """Whether requests at the same time are counted."""
+        """True if a limit counts requests at the same time."""
         return any(isinstance(one, ConcurrencyLimit) for one in self.written)
 
     @property
     def strict(self) -> bool:
-        """Whether a request that nobody can count is refused."""
+        """True if a request is rejected if it cannot be counted."""
         return any(isinstance(one, Limit) and one.on_error == "deny" for one in self.written)
 
     @property
     def inputs(self) -> list[str]:
-        """Headers and claims that decide under which key a request counts, or what it costs."""
+        """Headers and claims that are part of a request's key, or set its cost."""
         names = {by for one in self.written for by in by_of(one)}
         names |= {one.cost for one in self.written if isinstance(one, Limit) and isinstance(one.cost, str)}
         return sorted(names)
 
 
 def places(key: str, settings: Any) -> Iterator[tuple[str, Any]]:
-    """The rules of a policy's settings: name and what is written there."""
+    """The rules of a policy's settings: the name, and the limits that are written there."""
     for place, written in settings.places if isinstance(settings, Levels) else ():
         if any(shared(one) for one in as_tuple(written)):
             yield f"{key}:{place}", written
 
 
 def effective_limits(context: Context) -> EffectiveLimits:
-    """What applies to the route of `context`."""
+    """The limits that the policy server counts for the route of `context`."""
     rules = [pair for key in KEYS for pair in places(key, context.effective.get(key))]
     written = [one for _, found in rules for one in as_tuple(found) if shared(one)]
     exempt = context.effective.get("plan_limits") is OFF

@@ -1,4 +1,4 @@
-"""Limits as the gateway says them, as rules on the wire, and as a policy server loads them."""
+"""Limits as the gateway declares them, as rules on the wire, and as a policy server loads them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """A limit, and what of a request decides under which key it counts and what it costs.
+    """A limit, and the parts of a request that give its key and its cost.
 
-    `base` is what all of its keys begin with: the place, the way of counting and the window, but not the amount, so
-    that a changed amount keeps what was counted.
+    `base` is the beginning of all of its keys: the place, the kind of count and the window. The amount is not part of
+    it, so a changed amount keeps the counters.
     """
 
     limit: Limit
@@ -37,12 +37,12 @@ class Counted:
 
     @property
     def afterwards(self) -> bool:
-        """Whether it is known only at the end what a request takes."""
+        """True if the cost of a request is known only at its end."""
         return bool(self.statuses) or self.limit.unit == "content-bytes"
 
 
 def as_tuple(written: Any) -> tuple[DeclaredLimit, ...]:
-    """One limit or several, as they may be written."""
+    """The limits as a tuple: users may write one limit or a list."""
     return written if isinstance(written, tuple) else () if written is None else (written,)
 
 
@@ -53,12 +53,12 @@ def limits_of_plan(plan: Plan) -> tuple[DeclaredLimit, ...]:
 
 
 def by_of(written: DeclaredLimit) -> tuple[str, ...]:
-    """Who is counted, as entries of the descriptor; none for the consumer, else the client's address."""
+    """The key of the count, as entries of the descriptor. Empty means the consumer, or else the client's address."""
     return (written.by,) if isinstance(written.by, str) else written.by or ()
 
 
 def name_of(place: str, written: DeclaredLimit) -> str:
-    """What clients read of a limit at a place."""
+    """The name of a limit at a place, which clients read in headers."""
     kind, _, rest = place.partition("/")
     before = {"route": "", "set": f"{rest}-"}.get(kind, f"{kind}-")
     by = "".join(f"-by-{one.replace(':', '-')}" for one in by_of(written))
@@ -96,14 +96,14 @@ def _limit(place: str, written: DeclaredLimit) -> pb.Limit:
 
 
 def build(name: str, value: Any) -> pb.Limits:
-    """The rule of a place: `name` is ``KEY:PLACE``, `value` what is written there."""
+    """The rule of a place: `name` is ``KEY:PLACE``, and `value` is the limits that are written there."""
     place = name.partition(":")[2]
     written = limits_of_plan(value) if isinstance(value, Plan) else as_tuple(value)
     return pb.Limits(name=name, place=place, limits=[_limit(place, one) for one in written if shared(one)])
 
 
 def shared(written: DeclaredLimit) -> bool:
-    """Whether it is counted for all proxies together, by the policy server."""
+    """True if the policy server counts it for all proxies together."""
     return not isinstance(written, RateLimit) or written.scope == "global"
 
 
@@ -135,7 +135,7 @@ _ALGORITHMS: Mapping[str, Callable[[pb.Limit, Mapping[str, Any]], Limit]] = {
 
 
 def load(message: pb.Limits) -> tuple[Counted, ...]:
-    """The limits of a rule. Raises Refused for what this version cannot count."""
+    """The limits of a rule. Raises Refused for a limit that this version cannot count."""
     return tuple(_counted(message.place, one) for one in message.limits)
 
 

@@ -1,6 +1,6 @@
-"""Limits that a Check decides beside identity, so that Envoy asks once: where that is the same, and what it is told.
+"""One call: the Check of a policy or of a key lookup decides the limits too, if that gives the same decisions.
 
-The Check has to be the last thing that can refuse a request before its limits: else these would count what is refused.
+The Check must be the last step that can reject a request before its limits. Else limits would count rejected requests.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ from filters.reasons import Reason, details
 EXTENSION = "limits"
 """The context extension of a Check that decides limits too."""
 LIMITED, UNCOUNTED, UNAVAILABLE = "limited", "uncounted", "rate_limit_unavailable"
-"""Metadata of a refusal: the reason for which a limit rejects, and that nobody could count."""
+"""Metadata of a denial: the reason of the limit that rejects, and true if the request could not be counted."""
 TIME = timedelta(seconds=1)
-"""What the limits may take, beyond what the policy may take: enough for what a burst waits in Envoy and before the store,
-whose own deadlines are far shorter, since Envoy lets pass what comes later."""
+"""The time for limits, in addition to the policy's timeout.
+
+It covers the wait of a burst in Envoy and before the store, whose own deadlines are far shorter. A later response would
+be too late, because Envoy lets the request pass then.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsQuestion:
-    """What a route asks: the rules by name and whether plans count, what is told, and what keys and costs look at.
+    """The limits that a route asks for: the rules by name, the styles of headers, and the inputs of keys and costs.
 
-    `lease` says that requests at the same time are counted, `strict` that what nobody can count is refused.
+    `plans` is true if plans count too. `lease` is true if requests at the same time are counted. `strict` is true if
+    requests that cannot be counted are rejected.
     """
 
     rules: tuple[str, ...]
@@ -48,18 +52,18 @@ class LimitsQuestion:
 
 
 _JSON_KEYS = {"inputs": "looks_at"}
-"""Fields whose keys in JSON are older than their names: policy servers of both versions read them."""
+"""Fields whose keys in JSON differ from their names, because policy servers of older versions read the keys too."""
 
 
 def decides(context: Context) -> bool:
-    """Whether a Check decides the limits of the route."""
+    """True if a Check decides the limits of the route."""
     return policy_decides(context) or key_decides(context)
 
 
 def policy_decides(context: Context) -> bool:
-    """Whether it is that of a policy in Python.
+    """True if the Check of a policy in Python decides the limits.
 
-    Where `on_error` lets requests pass that no policy has seen, limits still hold.
+    It does not with `on_error: allow`, because limits also apply to requests that pass without a decision.
     """
     settings = context.effective.get("ext_authz")
     return (
@@ -70,9 +74,9 @@ def policy_decides(context: Context) -> bool:
 
 
 def key_decides(context: Context) -> bool:
-    """Whether it is that which looks up an API key: where the script in Envoy refuses only what the lookup sees too.
+    """True if the API-key lookup decides the limits, because no later step can reject the request.
 
-    The key stands in one header, and no headers are counted by: Envoy shows no others.
+    The key must be in one header, and limits must not count by headers, because Envoy sends only that header.
     """
     key = context.effective.get("api_key")
     if key is None or not keys_elsewhere(context.consumers) or not _undisturbed(context):
@@ -91,17 +95,17 @@ def key_decides(context: Context) -> bool:
 
 
 def _undisturbed(context: Context) -> bool:
-    """Whether there are limits, and none that Envoy applies in between."""
+    """True if there are limits, and none that Envoy applies in between."""
     return context.forwards and not local_places(context) and bool(effective_limits(context).written)
 
 
 def extensions(context: Context) -> Mapping[str, str]:
-    """What such a Check is told beside its own question."""
+    """The context extensions by which such a Check decides limits."""
     return {EXTENSION: encode(context), "route": context.route}
 
 
 def encode(context: Context) -> str:
-    """What the Check is told, as JSON."""
+    """The question of the route of `context` as JSON."""
     found = effective_limits(context)
     question = LimitsQuestion(
         rules=found.rules,
@@ -116,7 +120,7 @@ def encode(context: Context) -> str:
 
 @lru_cache(maxsize=4096)
 def decode(text: str) -> LimitsQuestion:
-    """What `encode` wrote."""
+    """The question that `encode` wrote."""
     found = json.loads(text)
     return LimitsQuestion(
         rules=tuple(found["rules"]),
@@ -151,5 +155,8 @@ REASONS = (
         when=_told(UNCOUNTED, "true") + " || " + failed(UNAVAILABLE),
     ),
 )
-"""The reasons of such refusals, which Envoy takes for those of a policy, so that they stand before its own; or which the
-identity script makes, where it has judged the key."""
+"""The reasons of limits that a Check decided.
+
+Envoy sees a denial of a policy, so these come before the policy's own reasons. If the Check looked up a key, the
+identity script makes the response.
+"""

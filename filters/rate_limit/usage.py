@@ -1,7 +1,7 @@
-"""usage: a route on which a consumer reads its own limits and what is left of them, answered by the policy server.
+"""usage: a route on which a consumer reads its own limits and what is left of them. The policy server responds.
 
-Envoy asks by ext_authz, which runs where the gateway answers itself; the refusal that comes back is the answer. Nothing
-is counted.
+Envoy calls it by ext_authz, because that filter runs on routes that the gateway answers itself. The denial of the Check
+is the response. The request counts for no limit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TIMEOUT = timedelta(milliseconds=500)
 
 
 class Usage(Policy[bool]):
-    """Tells of the limits that apply where it is written: those of outer levels, sets and the consumer's plan."""
+    """Reports the limits that apply to the route: those of outer levels, policy sets and the consumer's plan."""
 
     key = "usage"
     stage = Stage.AUTHORIZE
@@ -31,14 +31,16 @@ class Usage(Policy[bool]):
     enforced_by = "policy server, asked by Envoy"
 
     def check(self, settings: bool, context: Context) -> Iterator[Mistake]:
-        """Yield mistakes for a route on which there is nobody, or nothing, to tell of."""
+        """Yield mistakes for a route that identifies no consumer, or on which no limit applies."""
         if settings and not methods(context.effective):
-            yield Mistake("nobody is identified here", "add a way to authenticate, such as api_key: true")
+            yield Mistake(
+                "no consumer is identified here", "add a way to authenticate, such as api_key: true"
+            )
         elif settings and not effective_limits(context).written:
             yield Mistake("no limits of consumers apply here", "write some, on plans for example")
         if settings and "ext_authz" in context.effective:
             yield Mistake(
-                "'ext_authz' is answered by Envoy's same filter", "keep one, or write ext_authz: off"
+                "'usage' and 'ext_authz' use the same filter of Envoy", "keep one, or write ext_authz: off"
             )
 
     def on_route(self, settings: bool, context: Context) -> RoutePart:

@@ -1,4 +1,4 @@
-"""Calls of Envoys that other people configure: what their descriptors count, and the answer for each of them."""
+"""Calls of Envoys with another configuration: the counts of their descriptors, and the response to each of them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _RESPONSE = rls_pb2.RateLimitResponse
 _UNITS: Mapping[int, Window] = {
     number: cast("Window", name.lower()) for name, number in _RESPONSE.RateLimit.Unit.items() if number
 }
-"""The units of windows that an Envoy may send."""
+"""The windows of the units that an Envoy may send."""
 
 
 class Counting(NamedTuple):
-    """What one descriptor counts. `reported` says that Envoy names what it costs, `quota` what `Imported` says."""
+    """The count of one descriptor. `reported` is true if Envoy sends its cost. `quota` is that of `Imported`."""
 
     hit: Hit
     reported: bool
@@ -32,13 +32,13 @@ class Counting(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What each descriptor of a call counts, in their order: None for nothing, True for no limit at all."""
+    """The count of each descriptor of a call, in their order: None for no count, True for an unlimited descriptor."""
 
     each: tuple[Counting | bool | None, ...]
 
     @property
     def hits(self) -> list[Hit]:
-        """What is to be decided; descriptors that say the same count once, the dearest of them."""
+        """The hits to decide. Descriptors of the same key count once, with the highest cost of them."""
         found: dict[str, Hit] = {}
         for one in self.counting:
             known = found.get(one.hit.key)
@@ -47,9 +47,9 @@ class Asked(NamedTuple):
         return list(found.values())
 
     def spent(self, decision: Decision) -> list[Hit]:
-        """What counts though the decision did not count it: an amount that Envoy names may be spent already."""
+        """The hits to count although the decision did not count them: an amount that Envoy sends may be spent already."""
         keys = {one.hit.key for one in self.counting if one.reported}
-        if decision.admitted:  # what is short in shadow was not counted
+        if decision.admitted:  # a hit that is short in shadow was not counted
             keys &= {key for key, figure in _by_key(self.hits, decision.figures) if figure.short}
         return [hit for hit in self.hits if hit.cost and hit.key in keys]
 
@@ -60,7 +60,7 @@ class Asked(NamedTuple):
 
 
 def asked(domain: Domain, request: rls_pb2.RateLimitRequest) -> Asked:
-    """What a call counts. A limit whose name another one replaces counts nothing."""
+    """The counts of a call. A limit whose name another one replaces counts nothing."""
     found = [_found(domain, one) for one in request.descriptors]
     replaced = {name for one in found if one is not None for name in one[0].replaces}
     return Asked(
@@ -74,7 +74,7 @@ def asked(domain: Domain, request: rls_pb2.RateLimitRequest) -> Asked:
 def _cost(
     request: rls_pb2.RateLimitRequest, descriptor: ratelimit_pb2.RateLimitDescriptor
 ) -> tuple[int, bool]:
-    """What a descriptor costs, and whether Envoy names that. More than the largest limit is as good as that."""
+    """The cost of a descriptor, and True if Envoy sent it. A cost above the largest limit is reduced to it."""
     if descriptor.HasField("hits_addend"):
         return min(MOST, descriptor.hits_addend.value), True
     return max(1, request.hits_addend), request.hits_addend > 0
@@ -92,7 +92,7 @@ def _found(domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> tup
 
 @lru_cache(1024)
 def _override(period: Window, amount: int) -> Imported:
-    """A limit that Envoy sends itself with a descriptor."""
+    """A limit that Envoy sends with a descriptor."""
     return Imported(limit=FixedWindow(name="", amount=amount, per=period, allow_on_error=None, least=0))
 
 
@@ -109,7 +109,7 @@ def _counting(
 
 
 def limit_of(domains: Iterable[Domain], stored: str) -> FixedWindow | None:
-    """The limit that counts under a key, None where no file has it (any more)."""
+    """The limit that counts under the key `stored`, or None if no file has it (any more)."""
     base, per, *entries = [*stored.split("|"), ""]
     pairs = [one.partition("=") for one in entries if one]
     for domain in domains:
@@ -121,7 +121,7 @@ def limit_of(domains: Iterable[Domain], stored: str) -> FixedWindow | None:
 
 
 def answer(asked: Asked, decision: Decision) -> rls_pb2.RateLimitResponse:
-    """The statuses, of whose figures Envoy makes its headers."""
+    """The response with a status for each descriptor. Envoy builds its headers from the figures."""
     response = _RESPONSE()
     figures = dict(_by_key(asked.hits, decision.figures))
     spent = {one.key for one in asked.spent(decision)}
@@ -143,7 +143,7 @@ def answer(asked: Asked, decision: Decision) -> rls_pb2.RateLimitResponse:
 
 
 def _by_key(hits: Sequence[Hit], figures: Sequence[Figure]) -> Iterator[tuple[str, Figure]]:
-    """Figures may be fewer than the hits and in another order; each says of which limit it is."""
+    """Figures by key. They may be fewer than the hits and in another order, but each names its limit."""
     left = list(hits)
     for figure in figures:
         hit = next((one for one in left if one.limit is figure.limit), None)
@@ -155,7 +155,7 @@ def _by_key(hits: Sequence[Hit], figures: Sequence[Figure]) -> Iterator[tuple[st
 def _tell(
     status: rls_pb2.RateLimitResponse.DescriptorStatus, figure: Figure, now: int, *, quota: bool
 ) -> None:
-    """Whole seconds, rounded up: Envoy tells clients no parts of them, and 0 is too early."""
+    """Write the figures into a status, in whole seconds. They are rounded up, because Envoy has no smaller unit."""
     limit = figure.limit
     if figure.short and (quota or not limit.shadow):
         status.code = _RESPONSE.OVER_LIMIT

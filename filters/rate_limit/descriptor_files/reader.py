@@ -1,4 +1,4 @@
-"""envoyproxy/ratelimit's YAML: what a domain counts, for any Envoy that uses the standard rate limit filter.
+"""The YAML of envoyproxy/ratelimit: the counts of a domain, for any Envoy with the standard rate limit filter.
 
 The format: https://github.com/envoyproxy/ratelimit#configuration. Windows are those of the calendar in UTC.
 """
@@ -22,26 +22,27 @@ from filters.rate_limit.engine.keys import bounded
 MOST = 2**32 - 1
 """requests_per_unit is a uint32."""
 MOST_BYTES, MOST_DEPTH, MOST_DESCRIPTORS = 32 << 20, 32, 100_000
-"""Of one file. Aliases count as often as they are used, so that no file is small and means a billion."""
+"""Limits of one file. An alias counts at each use, so a small file cannot expand to a billion descriptors."""
 _UNITS = get_args(Period)
 _DESCRIPTOR = ("key", "value", "rate_limit", "descriptors", "shadow_mode", "share_threshold", "quota_mode")
 _METRICS = ("detailed_metric", "value_to_metric")
-"""Keys that are about the names of that server's metrics only, and change no decision."""
+"""Keys that only change names of envoyproxy/ratelimit's metrics, and no decision."""
 _METADATA = "metadata"
-"""What that server may tell Envoy's other filters; it is read and not told."""
+"""A key for values that envoyproxy/ratelimit sends to Envoy's other filters. It is accepted and not sent."""
 _MERGE = "tag:yaml.org,2002:merge"
 _NAME = re.compile(r"[ !#-\[\]-~]*")
-"""Printable ASCII without quotes and backslashes: Envoy puts a name between quotes into x-ratelimit-limit as it is."""
+"""Printable ASCII without quotes and backslashes, because Envoy writes a name unescaped between quotes into
+x-ratelimit-limit."""
 _MISPLACED = ("shadow_mode", "quota_mode", "share_threshold", *_METRICS, _METADATA)
-"""Keys of a descriptor that envoyproxy/ratelimit reads inside a limit without a word and without effect."""
+"""Keys of a descriptor. Inside a limit, envoyproxy/ratelimit ignores them without a message."""
 _LIMIT = ("unit", "requests_per_unit", "unlimited", "name", "replaces")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What a descriptor counts: `limit` is None where it is unlimited. `name` and `replaces` are of one domain.
+    """The count of a descriptor. `limit` is None if it is unlimited. `name` and `replaces` are names in one domain.
 
-    Of the descriptors with a `quota` all have to be over their limit before a request is rejected.
+    A request is rejected only if all of its descriptors with `quota` are over their limit.
     """
 
     limit: FixedWindow | None
@@ -52,9 +53,9 @@ class Imported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """One descriptor of the file with those inside. `shared` says that all values of a wildcard count together.
+    """One descriptor of the file with the nested ones. `shared` is true if all values of a wildcard count together.
 
-    `wildcards` are the names among `children` with a ``*``, in their order, each with what stands between the stars.
+    `wildcards` are the names among `children` with a ``*``, in their order, each with the texts between the stars.
     """
 
     imported: Imported | None = None
@@ -63,7 +64,7 @@ class Level:
     wildcards: tuple[tuple[tuple[str, str], tuple[str, ...]], ...] = ()
 
     def next(self, key: str, value: str) -> tuple[tuple[str, str], Level] | None:
-        """The descriptor inside for an entry: its very value, else a wildcard, else that for any value."""
+        """The nested descriptor for an entry. An exact value beats a wildcard, a wildcard beats no value."""
         found = self.children.get((key, value)) if value else None
         if found is not None:
             return (key, value), found
@@ -77,7 +78,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:
-    """A domain with its descriptors; `place` is where it is named."""
+    """A domain with its descriptors. `place` is the position of its name."""
 
     name: str
     top: Level
@@ -85,11 +86,11 @@ class Domain:
 
     @property
     def base(self) -> str:
-        """What all of its keys begin with."""
+        """The beginning of all of its keys."""
         return f"domain/{_escaped(self.name)}"
 
     def find(self, entries: Iterable[tuple[str, str]]) -> tuple[Imported, str] | None:
-        """What a descriptor of these entries counts, and under which key: only where every entry has its place."""
+        """The count and the key of a descriptor of these entries, or None unless every entry has a match."""
         level, parts = self.top, list[str]()
         for key, value in entries:
             found = level.next(key, value)
@@ -101,17 +102,17 @@ class Domain:
         return None if level.imported is None else (level.imported, "|".join(parts))
 
     def key(self, entries: Iterable[tuple[str, str]]) -> str:
-        """Under which a descriptor counts that brings its own limit."""
+        """The key of a descriptor that has its own limit."""
         return "|".join(f"{_escaped(bounded(key))}={_escaped(bounded(value))}" for key, value in entries)
 
 
 def _joined(key: str, value: str) -> str:
-    """What a wildcard is compared with: a star may stand in the key, too."""
+    """The text that is compared with a wildcard. The key may contain a star too."""
     return f"{key}_{value}"
 
 
 def _matches(parts: tuple[str, ...], text: str) -> bool:
-    """Whether `text` is `parts` with anything between them."""
+    """True if `text` is `parts` with any text between them."""
     first, *middle, last = parts
     if len(text) < len(first) + len(last) or not (text.startswith(first) and text.endswith(last)):
         return False
@@ -125,19 +126,19 @@ def _matches(parts: tuple[str, ...], text: str) -> bool:
 
 
 def _escaped(text: str) -> str:
-    """So that no client can write a value that ends in another client's key."""
+    """The text escaped, so that a client cannot send a value that gives another client's key."""
     return text.replace("%", "%25").replace("|", "%7C").replace("=", "%3D")
 
 
 def read(file: str, content: bytes) -> tuple[Domain | None, tuple[Problem, ...]]:
-    """The domain of a file, None where it has mistakes, with all of them."""
+    """The domain of a file, or None if it has mistakes, and all mistakes."""
     reader = _Reader(file)
     domain = reader.domain(content)
     return (None if reader.problems else domain), tuple(reader.problems)
 
 
 def read_all(files: Mapping[str, bytes]) -> tuple[Mapping[str, Domain], tuple[Problem, ...]]:
-    """The domains of several files by name, and every mistake. A domain stands in one file only."""
+    """The domains of several files by name, and every mistake. A domain must be in one file only."""
     domains: dict[str, Domain] = {}
     problems: list[Problem] = []
     for file, content in sorted(files.items()):
@@ -160,7 +161,7 @@ def read_all(files: Mapping[str, bytes]) -> tuple[Mapping[str, Domain], tuple[Pr
 
 
 class _Reader:
-    """Nodes of one file to levels; mistakes are collected and the reading goes on."""
+    """Converts the YAML nodes of one file to levels. It collects mistakes and goes on."""
 
     def __init__(self, file: str) -> None:
         self.problems: list[Problem] = []
@@ -169,7 +170,7 @@ class _Reader:
         self._around: list[Node] = []
 
     def domain(self, content: bytes) -> Domain | None:
-        """The whole file."""
+        """The domain of the whole file, or None if it has mistakes."""
         node = self._compose(content)
         if node is None:
             return None
@@ -205,7 +206,7 @@ class _Reader:
         return None
 
     def _level(self, node: Node | None, path: Path, of: Level, depth: int = 0) -> Level:
-        """The level `of` with the descriptors of a list inside."""
+        """The level `of` with the nested descriptors of a list."""
         children: dict[tuple[str, str], Level] = {}
         places: dict[tuple[str, str], Node] = {}
         if self._is_too_deep(node, path, "descriptors are nested", depth):
@@ -304,7 +305,7 @@ class _Reader:
             self._missing(around, path, "requests_per_unit is missing", remedy)
             return None
         text = node.value if isinstance(node, ScalarNode) and node.tag.endswith(":int") else ""
-        # A leading zero is octal to some readers and not to others.
+        # Some YAML readers take a leading zero for octal, others do not.
         if text.isascii() and text.isdigit() and str(int(text[:12])) == text and int(text) <= MOST:
             return int(text)
         quoted = isinstance(node, ScalarNode) and bool(node.style) and node.value.isdigit()
@@ -324,7 +325,7 @@ class _Reader:
             yield name
 
     def _keys(self, node: Node, path: Path, known: tuple[str, ...], depth: int = 0) -> dict[str, Node]:
-        """The keys of a mapping, those that it merges included."""
+        """The keys of a mapping, including those that it merges."""
         if self._is_too_deep(node, path, "mappings are merged", depth):
             return {}
         if not isinstance(node, MappingNode):
@@ -353,7 +354,7 @@ class _Reader:
                 self._wrong(key, path, f"the key '{name}' is given twice", "", self._place(first[name]))
             else:
                 found[name], first[name] = value, key
-        # https://yaml.org/type/merge.html: what is written here wins, then what is merged first
+        # https://yaml.org/type/merge.html: the mapping's own keys win, then those that are merged first
         self._around.append(node)
         for one in merged:
             for name, value in self._keys(one, path, known, depth + 1).items():
@@ -362,7 +363,7 @@ class _Reader:
         return found
 
     def _is_too_deep(self, node: Node | None, path: Path, what: str, depth: int) -> bool:
-        """Tell where it is. A node around itself, which only an alias can make, is so without end."""
+        """Report a node that is nested too deep. An alias can nest a node in itself without end."""
         within_itself = any(node is one for one in self._around)
         if not within_itself and depth <= MOST_DEPTH:
             return False
@@ -416,7 +417,7 @@ class _Reader:
         )
 
     def _missing(self, node: Node, path: Path, message: str, remedy: str) -> None:
-        """Of what is no mapping at all it has been told already."""
+        """Report a missing key, unless the node is no mapping, which has been reported already."""
         if isinstance(node, MappingNode):
             self._wrong(node, path, message, remedy)
 
@@ -426,7 +427,7 @@ class _Reader:
 
 
 def _shown(node: Node) -> str | None:
-    """The value as a problem tells it; None for what is no scalar."""
+    """The value as a problem shows it, or None if it is not a scalar."""
     if not isinstance(node, ScalarNode):
         return None
     return short_repr(node.value) if node.style or node.tag.endswith(":str") else str(node.value)

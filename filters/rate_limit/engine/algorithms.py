@@ -1,7 +1,7 @@
-"""The algorithms: what is left of a limit, what a request takes of it, and when there is more.
+"""The algorithms: the rest of a limit, the cost of a request, and the time until more is available.
 
-Whole numbers throughout, so that nothing is lost to rounding. Moments are microseconds of Unix time, passed in. A
-clock that steps backwards never opens a window again: a counter holds until its own end.
+They use whole numbers only, so nothing is lost to rounding. Moments are microseconds of Unix time, and callers pass
+them in. If the clock jumps back, no window opens again, because a counter keeps its end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Unit = Literal["requests", "content-bytes", "concurrent-requests"]
 
 
 class Counter:
-    """What is counted under one key. After `until` nothing of it matters; `full` says that no more is admitted."""
+    """The count of one key. After `until` the counter can be removed. `full` is true if no more is admitted."""
 
     __slots__ = ("before", "full", "leases", "since", "until", "used")
 
@@ -29,7 +29,7 @@ class Counter:
         self.leases: dict[str, int] | None = None
 
     def copy(self) -> Counter:
-        """As it is at this moment, for another thread than that which counts."""
+        """A copy of the present state, for another thread than the one that counts."""
         result = Counter()
         result.until, result.used, result.since = self.until, self.used, self.since
         result.before, result.full = self.before, self.full
@@ -39,10 +39,10 @@ class Counter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """What all limits have in common. `name` is what clients read, unique on a route.
+    """The base of all limits. `name` is unique on a route, and clients read it.
 
-    `shadow` counts and never rejects; `allow_on_error` is the answer where the counters cannot be reached, None
-    where the call then fails and the Envoy that asks says what that means. A request that costs nothing passes where `least` is left.
+    A limit with `shadow` counts and never rejects. `allow_on_error` is the decision if the counters cannot be reached.
+    If it is None, the call fails, and the calling Envoy decides. A request of cost 0 passes if `least` is left.
     """
 
     kind: ClassVar[str]
@@ -60,11 +60,11 @@ class Limit:
         object.__setattr__(self, "length", LENGTHS[self.per])
 
     def room(self, counter: Counter | None, now: int, cost: int) -> int:
-        """What would be left after `cost`: below 0 where it is too much."""
+        """The rest after `cost`: below 0 if the cost is too much."""
         raise NotImplementedError
 
     def take(self, counter: Counter | None, now: int, cost: int, lease: str = "") -> Counter:
-        """Count `cost`, whether there is room or not. Returns the counter, which may be a new one."""
+        """Count `cost`, even if there is no room. Returns the counter, which may be new."""
         raise NotImplementedError
 
     def wait(self, counter: Counter | None, now: int, cost: int) -> int:
@@ -72,13 +72,13 @@ class Limit:
         raise NotImplementedError
 
     def reset(self, counter: Counter | None, now: int) -> int:
-        """The moment at which everything is available again, when nothing more is taken."""
+        """The moment at which the whole limit is available again, if no further request comes."""
         return now if counter is None or counter.until <= now else counter.until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FixedWindow(Limit):
-    """So many in each window: the calendar's, or one that begins with the first request (`rolling`)."""
+    """A limit in each window: a window of the calendar, or one that begins with the first request (`rolling`)."""
 
     kind = "fixed_window"
     zone: str = "UTC"
@@ -110,16 +110,16 @@ class FixedWindow(Limit):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlidingWindow(Limit):
-    """So many in any window, from two counts: the share of the one before that the window still covers, rounded up."""
+    """A limit in any window, from two counts. Of the earlier count it takes the share that the window covers, rounded up."""
 
     kind = "sliding_window"
 
     def _counts(self, counter: Counter | None, now: int) -> tuple[int, int, int]:
-        """The count before, the present one, and how far the present one has come."""
+        """The previous count, the present count, and the elapsed microseconds of the present window."""
         elapsed = now % self.length
         if counter is None or counter.until <= now:
             return 0, 0, elapsed
-        if now < counter.since:  # the clock stepped back: wait where the counter is
+        if now < counter.since:  # the clock jumped back: go on at the counter's own moment
             return counter.before, counter.used, 0
         if now - elapsed == counter.since:
             return counter.before, counter.used, elapsed
@@ -148,7 +148,7 @@ class SlidingWindow(Limit):
         return stepped_back + length - elapsed + self._enough(used, self.amount - cost)
 
     def _enough(self, before: int, room: int) -> int:
-        """How far a window must have come so that the one before it takes no more than `room`."""
+        """The elapsed microseconds of a window after which the previous count takes no more than `room`."""
         return self.length - max(0, room) * self.length // before if before > max(0, room) else 0
 
     def reset(self, counter: Counter | None, now: int) -> int:
@@ -159,9 +159,9 @@ class SlidingWindow(Limit):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBucket(Limit):
-    """A bucket of `burst`, refilled evenly with `amount` in each period.
+    """A bucket of `burst` tokens, refilled evenly with `amount` in each period.
 
-    A counter's `used` is what was taken times the length of the period, so that a microsecond refills `amount`.
+    A counter's `used` is the number of taken tokens times the length of the period, so a microsecond refills `amount`.
     """
 
     kind = "token_bucket"
@@ -192,9 +192,9 @@ class TokenBucket(Limit):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concurrency(Limit):
-    """So many at the same time. Each holds a lease, which ends by itself where nobody gives it back.
+    """A limit on the requests at the same time. Each holds a lease, which ends by itself if it is not given back.
 
-    No lease of a counter ends before `since` or after `until`, so that most requests need not look at each.
+    No lease of a counter ends before `since` or after `until`, so most requests need not inspect every lease.
     """
 
     kind = "concurrency"
@@ -225,7 +225,7 @@ class Concurrency(Limit):
         return counter
 
     def give_back(self, counter: Counter, lease: str) -> Counter:
-        """End a lease. One that has ended, or never was, changes nothing."""
+        """End a lease. An unknown lease, or one that has ended, changes nothing."""
         if counter.leases is not None:
             counter.leases.pop(lease, None)
             counter.full = len(counter.leases) >= self.amount
@@ -234,7 +234,7 @@ class Concurrency(Limit):
         return counter
 
     def wait(self, counter: Counter | None, now: int, cost: int) -> int:
-        """Nobody knows when a request ends; a second is a fair time to ask again."""
+        """One second, because the end of a request is not known in advance."""
         return SECOND if self.room(counter, now, cost) < 0 else 0
 
     def reset(self, counter: Counter | None, now: int) -> int:

@@ -1,4 +1,4 @@
-"""What a request asks of limits, and the decision on all of them."""
+"""The hits of a request on limits, and the decision on all of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from filters.rate_limit.engine.algorithms import Limit
 
 
 class Hit(NamedTuple):
-    """What a request asks of one limit. Keys of one decision differ.
+    """The hit of a request on one limit. The keys of the hits of one decision differ.
 
-    `cost` 0 asks whether the limit's `least` is left and takes nothing. `lease` names the request where it holds a slot.
+    A hit of `cost` 0 takes nothing; it is admitted if the limit's `least` is left. `lease` names the request if it holds
+    a slot.
     """
 
     limit: Limit
@@ -20,9 +21,9 @@ class Hit(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """One limit after a decision. `remaining` is never below 0; `reset` is a moment, `wait` a time (microseconds).
+    """One limit after a decision. `remaining` is never below 0. `reset` is a moment, `wait` a time (microseconds).
 
-    `short` says that there was no room, be it in shadow.
+    `short` is true if there was no room, even if the limit is in shadow.
     """
 
     limit: Limit
@@ -33,9 +34,9 @@ class Figure(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Whether a request passes, and the figures of each limit in the order asked.
+    """`admitted` is true if a request passes. The figures are in the order of the hits.
 
-    `uncounted` says that a limit had no counter for it; where it does not pass then, there are no figures.
+    `uncounted` is true if a limit had no counter for the request. If such a request does not pass, there are no figures.
     """
 
     admitted: bool
@@ -45,11 +46,11 @@ class Decision(NamedTuple):
 
     @property
     def violated(self) -> tuple[Figure, ...]:
-        """The limits that reject it."""
+        """The figures of the limits that reject the request."""
         return tuple(one for one in self.figures if one.short and not one.limit.shadow)
 
     def strictest(self) -> Figure | None:
-        """The limit to tell of: of those that reject the one with the longest wait, else that which leaves least."""
+        """The limit to report: of those that reject, the one with the longest wait, else the one with the least rest."""
         violated = self.violated
         if violated:
             return max(violated, key=lambda one: one.wait)

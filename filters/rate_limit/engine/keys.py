@@ -1,17 +1,17 @@
-"""Values of clients in the keys of counters: no value, however long, makes a key that fills memory."""
+"""Values of clients in the keys of counters. The length of a key is bounded, so a long value cannot fill memory."""
 
 from __future__ import annotations
 
 import hashlib
 
 LONGEST = 128
-"""Characters of a value that are kept as they are."""
+"""Characters of the longest value that is kept as it is."""
 
 
 def bounded(value: str) -> str:
-    """The value, or where it is longer its beginning with its SHA-256.
+    """The value, or, if it is too long, its beginning with its SHA-256.
 
-    That is longer than what is kept as it is, so that no value can be another one's short form.
+    The result is longer than `LONGEST`, so no value is the same as the bounded form of another.
     """
     if len(value) <= LONGEST:
         return value

@@ -1,4 +1,4 @@
-"""Deciding on any number of limits at once, all or nothing, and the counters in memory."""
+"""Counters in memory, and decisions on any number of limits at once: all are counted, or none."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from filters.rate_limit.engine.decision import Decision, Figure, Hit
 class Memory:
     """Counters in memory, at most `capacity` of them.
 
-    Where it is full, ended counters go first, then the oldest that is not exhausted. An exhausted one stays until its
-    own end; where nothing can go, a new key passes or not as `on_error` says, and `uncounted` says how often.
+    If the memory is full, a new counter replaces one that has ended, or else the oldest that is not exhausted. An
+    exhausted counter stays until its own end. If no counter can be replaced, `on_error` decides on the new key, and
+    `uncounted` is the number of such decisions.
     """
 
     name = "memory"
     LOOK = 64
-    """Keys that one new key may look at to find its place."""
+    """Counters that one new key may inspect to find room."""
 
     def __init__(self, capacity: int = 1_000_000) -> None:
         self.uncounted = 0
@@ -50,7 +51,7 @@ class Memory:
         return Decision(admitted, now, tuple(figures), self.uncounted != uncounted)
 
     def _decide_one(self, now: int, hit: Hit) -> Decision:
-        """The same for one limit, as most routes have it."""
+        """The same as `decide` for one limit, because most routes have one."""
         limit, key, cost, lease = hit
         counter = self._counters.get(key)
         room = limit.room(counter, now, cost or limit.least)
@@ -64,7 +65,7 @@ class Memory:
         return Decision(True, now, (Figure(limit, room, limit.reset(taken, now), 0, False),), not kept)
 
     def _must_not_pass(self, now: int, hits: Sequence[Hit], found: Sequence[Counter | None]) -> bool:
-        """Whether a limit that nobody passes uncounted finds no place for its new counter."""
+        """True if a limit with `on_error: deny` has no room for its new counter."""
         if len(self._counters) + len(hits) <= self._capacity:
             return False
         new = [hit for hit, counter in zip(hits, found, strict=True) if counter is None]
@@ -79,7 +80,7 @@ class Memory:
         return Decision(False, now, (), uncounted=True)
 
     def _figure(self, now: int, hit: Hit, counter: Counter | None, room: int, admitted: bool) -> Figure:
-        """Take what an admitted request costs, and say how the limit stands then."""
+        """Take the cost of an admitted request. Returns the state of the limit after that."""
         limit, key, cost, lease = hit
         if room < 0:
             if counter is not None:
@@ -95,7 +96,7 @@ class Memory:
         return Figure(limit, room, limit.reset(taken, now), 0, False)
 
     def charge(self, now: int, hits: Iterable[Hit]) -> None:
-        """Count what has already happened, such as the bytes of an answer, even beyond the limit."""
+        """Count a cost that has already occurred, such as the bytes of a response, even beyond the limit."""
         for limit, key, cost, lease in hits:
             counter = self._counters.get(key)
             taken = limit.take(counter, now, cost, lease)
@@ -110,20 +111,20 @@ class Memory:
                 limit.give_back(counter, lease)
 
     def listed(self, prefix: str = "") -> tuple[int, list[tuple[str, Counter]]]:
-        """`uncounted`, and the counters whose key begins with `prefix`, in no order; also for another thread."""
+        """`uncounted`, and the counters whose key begins with `prefix`, in no order. Any thread may call it."""
         found = list(self._counters.items())
         return self.uncounted, [one for one in found if one[0].startswith(prefix)]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: memory holds no resource."""
 
     def reset(self, prefix: str) -> int:
-        """Forget the counters whose key begins with `prefix`, also from another thread. Returns how many."""
+        """Remove the counters whose key begins with `prefix`. Any thread may call it. Returns the number of them."""
         keys = [key for key in list(self._counters) if key.startswith(prefix)]
         return sum(self._counters.pop(key, None) is not None for key in keys)
 
     def _keep(self, key: str, counter: Counter, now: int) -> bool:
-        """Store a new counter where there is a place, and look at old ones, so that those that ended go by themselves."""
+        """Store a new counter if there is room, and inspect old ones to remove those that ended."""
         counters = self._counters
         self._look(now, 2 if len(counters) < self._capacity else self.LOOK, 1)
         if len(counters) >= self._capacity:
@@ -134,7 +135,7 @@ class Memory:
         return True
 
     def _look(self, now: int, count: int, wanted: int) -> None:
-        """Look at the oldest `count` counters: what ended goes, and while `wanted` have no place what is not full."""
+        """Inspect the oldest `count` counters. Remove those that ended, and, while `wanted` find no room, those not full."""
         counters, order = self._counters, self._order
         for _ in range(min(count, len(order))):
             oldest = order.popleft()

@@ -1,1 +1,1 @@
-"""What Envoy gets for limits: descriptors, and the limits that it counts for itself."""
+"""Envoy's configuration for limits: descriptors, and the limits that Envoy counts itself."""

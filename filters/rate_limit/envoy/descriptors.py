@@ -1,7 +1,7 @@
-"""What Envoy tells the policy server of a request: one descriptor before, and one at the end where that is needed.
+"""The descriptors that Envoy sends to the policy server: one before a request, and one at its end if a limit needs it.
 
-Sizes and the status travel as entries of CEL expressions and not as hits_addend, which Envoy bounds to 1,000,000,000
-and drops with the whole descriptor above that.
+Sizes and the status are entries of CEL expressions and not hits_addend, because Envoy drops a descriptor whose
+hits_addend is above 1,000,000,000.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ DOMAIN = "xds"
 RULE, PLANS, STYLE, DONE, ROUTE = "rule", "plans", "style", "done", "route"
 CONSUMER, PLAN, ADDRESS = "consumer", "plan", "masked_remote_address"
 COUNTED = "counted"
-"""Under which the identity script tells the claims that limits count by, as texts."""
+"""The metadata key of the claims that limits count by. The identity script writes them as texts."""
 UNUSABLE = "\tunusable"
-"""What it tells for a claim that has no exact text; no text is the same, as it has no control characters."""
+"""The text of a claim that has no exact text. No claim has the same text, because texts have no control characters."""
 REQUEST_ID, CONNECTION, BEGAN, LEASE = "request_id", "connection", "began", "lease"
 STATUS, DETAILS, SENT, RECEIVED = "status", "details", "sent", "received"
 REJECTED = "request_rate_limited"
-"""What Envoy says in the details of an answer when the rate limit service rejected a request."""
+"""Envoy's `response.code_details` of a request that the rate limit service rejected."""
 CHECKED, TOLD_LEASE = "envoy.filters.http.ext_authz", "xds.lease"
-"""Where Envoy keeps what a Check told, and the name of the slot there."""
+"""The namespace of metadata for the response of a Check, and the key of the slot's name in it."""
 
 _RECEIVED = "request.size < request.total_size ? request.size : request.total_size"
-"""The size is what a content-length promises, and the total size, with the headers, what came: a promise alone is free."""
+"""`request.size` is the content-length; `request.total_size`, with the headers, is what arrived. So only bytes that
+arrived count."""
 
 Action = route_components_pb2.RateLimit.Action
 
 
 def word(key: str, value: str) -> Action:
-    """An entry that is always the same."""
+    """An entry with a constant value."""
     return Action(generic_key=Action.GenericKey(descriptor_key=key, descriptor_value=value))
 
 
 def expression(key: str, text: str, *, skip_if_error: bool = True) -> Action:
-    """An entry of a CEL expression; where it has no value none, or no descriptor at all."""
+    """An entry of a CEL expression. If the expression has no value, Envoy skips the entry, or the whole descriptor."""
     config = any_pb2.Any()
     config.Pack(
         expr_pb2.Descriptor(descriptor_key=key, text=text, skip_if_error=skip_if_error), deterministic=True
@@ -54,29 +55,29 @@ def expression(key: str, text: str, *, skip_if_error: bool = True) -> Action:
 
 
 def identity(path: Iterable[str]) -> str:
-    """A CEL expression of who calls."""
+    """A CEL expression of a value of the caller's identity metadata."""
     return f"metadata.filter_metadata['{NAMESPACE}']" + "".join(f"[{_literal(one)}]" for one in path)
 
 
 def _literal(text: str) -> str:
-    """A text as CEL writes it."""
+    """A text as a CEL literal."""
     quoted = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{quoted}'"
 
 
 def inputs(by: str) -> Iterator[Action]:
-    """The entries of one way of counting or of a cost's header: ``header:NAME``, ``claim:NAME`` or a word."""
+    """The entries of one part of a key, or of a cost's header: ``header:NAME``, ``claim:NAME`` or a word."""
     kind, _, name = by.partition(":")
     if kind == "header":
-        # Not Envoy's own action for headers: of several with one name that would send the first alone.
+        # Envoy's own action for headers would send only the first of several headers with one name.
         yield expression(by, f"request.headers[{_literal(name.lower())}]")
     elif kind == "claim":
-        # The text that the identity script made of it: Envoy itself rounds numbers and has one word for all lists.
+        # The text that the identity script wrote, because Envoy rounds numbers and has one word for all lists.
         yield expression(by, identity((COUNTED, by)))
 
 
 def who() -> Iterator[Action]:
-    """The consumer, the plan and the client's address; IPv6 by /64, of which one client has all."""
+    """The consumer, the plan and the client's address. IPv6 counts by /64, because one client has a whole /64."""
     yield expression(CONSUMER, identity([CONSUMER]))
     yield expression(PLAN, identity([PLAN]))
     yield address()
@@ -93,18 +94,18 @@ def address() -> Action:
 
 
 def lease() -> Iterator[Action]:
-    """What tells this request from all others, also where clients choose its id."""
+    """The entries that identify this request, even if clients choose its id."""
     yield expression(CONNECTION, "connection.id")
     yield expression(BEGAN, "request.time")
 
 
 def told_lease() -> Iterator[Action]:
-    """What the Check called the slot that it took."""
+    """The name of the slot that the Check took."""
     yield expression(LEASE, f"metadata.filter_metadata['{CHECKED}']['{TOLD_LEASE}']")
 
 
 def ended() -> Iterator[Action]:
-    """What is known at the end."""
+    """The entries that are known only at the end of a request."""
     yield word(DONE, "true")
     yield expression(STATUS, "response.code")
     yield expression(DETAILS, "response.code_details")

@@ -1,7 +1,7 @@
-"""Limits of `scope: local`: token buckets in each proxy, by Envoy's local rate limit filter, which asks nobody.
+"""Limits of `scope: local`: token buckets in each proxy, by Envoy's local rate limit filter, which calls no service.
 
-Its buckets belong to one route of one proxy. Who is counted comes as entries with any value, for each of which
-Envoy makes a bucket when it first comes.
+Its buckets belong to one route of one proxy. The key is an entry with any value: Envoy makes a bucket for each new
+value.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from filters.rate_limit.envoy import descriptors, local_headers
 FILTER = "xds.rate_limit.local"
 LIMIT = "limit"
 CLIENTS = 10_000
-"""Clients that a route remembers; the one that was idle longest goes first, and comes back with a full bucket."""
+"""Clients that a route remembers. Envoy removes the client that was idle longest; it comes back with a full bucket."""
 _ALWAYS = base_pb2.RuntimeFractionalPercent(
     default_value=percent_pb2.FractionalPercent(
         numerator=100, denominator=percent_pb2.FractionalPercent.HUNDRED
@@ -33,13 +33,13 @@ _ALWAYS = base_pb2.RuntimeFractionalPercent(
 )
 
 Entries = tuple[tuple[str, descriptors.Action], ...]
-"""The keys of a descriptor with what fills them."""
+"""The keys of a descriptor, with the actions that fill them."""
 
 
 def on_route(
     route: str, places: Collection[tuple[str, Limit]], styles: Collection[str]
 ) -> dict[str, Message]:
-    """What a route carries for its local limits, each with its place. Clients are told of them in these styles."""
+    """The filter configuration of a route with local limits, each with its place, and with headers in these styles."""
     limits = [limit for _, limit in places]
     config = local_rate_limit_pb2.LocalRateLimit(
         stat_prefix="local",
@@ -66,15 +66,15 @@ def on_route(
 
 
 def http_filters() -> tuple[HttpFilter, ...]:
-    """What every listener carries: nothing is limited, nor told, until a route says so."""
+    """The filters of every listener. They limit nothing and add no headers unless a route configures them."""
     config = local_rate_limit_pb2.LocalRateLimit(stat_prefix="local")
     return (local_headers.http_filter(), HttpFilter(name=FILTER, config=config))
 
 
 def _ways(limit: Limit, name: str) -> Iterator[tuple[str, Entries, Entries]]:
-    """How a request may be counted: a name, what is part of its key, and what must be absent.
+    """The buckets that may count a request: a name, the entries of its key, and entries that must be absent.
 
-    Envoy leaves out the entry of a consumer that is not there; a descriptor with an entry too many has no bucket.
+    Envoy skips the entry of a consumer if there is none. A descriptor with one more entry has no bucket.
     """
     by = (limit.by,) if isinstance(limit.by, str) else limit.by or ("consumer",)
     rest = tuple(entry for one in by if one != "consumer" for entry in _entries(one))
@@ -98,7 +98,7 @@ def _entries(by: str) -> Entries:
     if kind == "header":
         quoted = "'" + name.lower().replace("'", "\\'") + "'"
         found = f"request.headers[{quoted}]"
-        # Absence is one of the values, or leaving the header out would be a way out.
+        # A missing header counts as a value, so omitting it does not evade the limit.
         text = f"{quoted} in request.headers && {found} != '' ? {found} : '-'"
         return ((by, descriptors.expression(by, text)),)
     return ()
@@ -122,5 +122,5 @@ def _bucket(size: int, refill: int, length: int) -> token_bucket_pb2.TokenBucket
 
 
 def _retry_after(limit: Limit) -> int:
-    """Seconds in which an empty bucket gets a token."""
+    """Seconds until an empty bucket gets a token."""
     return client_headers.seconds(-(-LENGTHS[limit.per] // limit.requests))

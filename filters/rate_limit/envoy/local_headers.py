@@ -1,7 +1,7 @@
-"""What clients are told of local limits: Envoy's own figures, as they are told of all other limits.
+"""The headers of local limits for clients: Envoy's own figures, in the same form as for all other limits.
 
-Envoy writes its figures into X-RateLimit headers when an answer passes its filter, with a reset in seconds from now. The
-filter here stands before it, so that it sees the answer after it.
+Envoy's filter writes its figures into X-RateLimit headers of the response, with a reset in seconds from now. The filter
+of this module is before it in the chain, so it processes the response after it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from filters.rate_limit.limit_rules import name_of
 FILTER = "xds.rate_limit.local.headers"
 Mutation = mutation_rules_pb2.HeaderMutation
 _UNSAFE = re.compile(r"['%\\\\]")
-"""What would end a string of CEL or a format, which headers may have in their names."""
+"""Characters that would end a string of CEL or a format. Names of headers may contain them."""
 _LIMIT, _LEFT, _RESET = "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"
 
 
 def http_filter() -> HttpFilter:
-    """What every listener carries."""
+    """The filter of every listener."""
     return HttpFilter(name=FILTER, config=header_mutation_pb2.HeaderMutation())
 
 
 def on_route(
     places: Collection[tuple[str, Limit]], styles: Collection[str]
 ) -> header_mutation_pb2.HeaderMutationPerRoute:
-    """What a route carries: the figures in the styles that are asked for. Nothing is added where Envoy told none."""
+    """The filter configuration of a route: figures in these styles. If Envoy added no figures, no header is added."""
     buckets = [_bucket(place, limit) for place, limit in places]
     result = header_mutation_pb2.HeaderMutationPerRoute()
     mutations = result.mutations.response_mutations
@@ -58,7 +58,7 @@ def _bucket(place: str, limit: Limit) -> TokenBucket:
 
 
 def _beside(present: str, name: str, value: str) -> Iterator[Mutation]:
-    """A header that is there where another one is: a value that is empty adds none, and replacing adds none either."""
+    """Add a header only if the header `present` exists: an empty value adds none, and a replacement adds none either."""
     yield Mutation(append=header(name, f"%RESP({present})%"))
     yield _replaced(name, value)
 
@@ -70,7 +70,10 @@ def _replaced(name: str, value: str) -> Mutation:
 
 
 def _told_of(buckets: Sequence[TokenBucket]) -> str:
-    """Whose figures Envoy tells, as a name in a format: it says the size only. Empty where sizes do not tell them apart."""
+    """The name of the limit whose figures Envoy shows, as a format. Envoy shows only its size.
+
+    The result is empty if two limits have the same size.
+    """
     names = {one.burst: client_headers.string(one.name) for one in buckets}
     if len(names) < len(buckets) or any(_UNSAFE.search(one) for one in names.values()):
         return ""

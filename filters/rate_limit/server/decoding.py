@@ -1,6 +1,6 @@
-"""Calls of Envoy as they come: also those with a client's header that is no text, which must not go uncounted.
+"""Envoy's calls as messages, including calls with a client's header that is not UTF-8, because these must count too.
 
-A value that is no UTF-8 makes a whole message unreadable, and a call that cannot be read is one that lets a request pass.
+Such a value makes the whole message invalid, and Envoy lets a request pass if its call fails.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MENDED = "xds.mended"
 
 
 def _each_byte(error: UnicodeError) -> tuple[str, int]:
-    """As Envoy mends what it tells a Check."""
+    """Replace each invalid byte by `!`, as Envoy does in a Check."""
     assert isinstance(error, UnicodeDecodeError)
     return "!" * (error.end - error.start), error.end
 
@@ -25,7 +25,7 @@ codecs.register_error(_MENDED, _each_byte)
 
 
 def parse(message: bytes) -> rls_pb2.RateLimitRequest:
-    """A RateLimitRequest. Raises DecodeError for what is none."""
+    """A RateLimitRequest. Raises DecodeError for any other message."""
     try:
         return rls_pb2.RateLimitRequest.FromString(message)
     except DecodeError:
@@ -33,7 +33,7 @@ def parse(message: bytes) -> rls_pb2.RateLimitRequest:
 
 
 def text(value: bytes) -> str:
-    """A header's value as Envoy tells it where it has to be text."""
+    """A header's value as Envoy sends it in text fields."""
     return value.decode("utf-8", _MENDED)
 
 

@@ -1,6 +1,6 @@
-"""Responses for Envoy, written as bytes: making and serializing a message of each would cost three times as much.
+"""Responses for Envoy, written as bytes, because building and serializing a message would take three times as long.
 
-Fields may stand one after another in any order, each with its tag (protobuf.dev/programming-guides/encoding).
+Fields may follow each other in any order, each with its tag (protobuf.dev/programming-guides/encoding).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _OK, _OVER_LIMIT = _codes(_RESPONSE.OK, 1), _codes(_RESPONSE.OVER_LIMIT, 1)
 
 @lru_cache(maxsize=64)
 def passed(count: int) -> bytes:
-    """A yes to `count` descriptors that has nothing to tell."""
+    """The response that admits `count` descriptors without headers."""
     return _codes(_RESPONSE.OK, count)
 
 
 def response(admitted: bool, headers: Iterable[tuple[str, str]], body: bytes = b"") -> bytes:
-    """A decision on one descriptor. A `body` is the client's, where it is not admitted."""
+    """The response of a decision on one descriptor. If it is not admitted, the client gets `body`."""
     out = [_OK if admitted else _OVER_LIMIT]
     for name, value in headers:
         key, text = _named(name), value.encode()
@@ -48,7 +48,7 @@ def response(admitted: bool, headers: Iterable[tuple[str, str]], body: bytes = b
 
 
 def checked(headers: Iterable[tuple[str, str]]) -> bytes:
-    """The headers for a client whom a Check lets pass, as a CheckResponse of nothing else."""
+    """A CheckResponse with only the headers for the client of a request that passes."""
     out: list[bytes] = []
     for name, value in headers:
         key, text = _named(name), value.encode()
@@ -62,7 +62,7 @@ def checked(headers: Iterable[tuple[str, str]]) -> bytes:
 
 @lru_cache(maxsize=256)
 def _named(name: str) -> bytes:
-    """A header's name, and the tag of the value that comes next."""
+    """A header's name, and the tag of the value that follows."""
     text = name.encode()
     return _KEY + _varint(len(text)) + text + _VALUE
 

@@ -1,4 +1,4 @@
-"""The rate limit service: what Envoy asks before a request and tells at its end, counted by the rules."""
+"""The rate limit service. Envoy calls it before a request, and at its end if a limit needs that."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UNAVAILABLE = 14
 
 
 class Store(Protocol):
-    """Where counters are: in memory, or elsewhere, in which case the answers have to be awaited."""
+    """A store of counters: in memory, or remote. The results of a remote store are awaitable."""
 
     name: str
 
@@ -41,28 +41,34 @@ class Store(Protocol):
         """Admit and count all, or count nothing."""
 
     def charge(self, now: int, hits: Sequence[Hit]) -> Awaitable[None] | None:
-        """Count what has happened."""
+        """Count costs that have occurred."""
 
     def release(self, hits: Sequence[Hit]) -> Awaitable[None] | None:
         """Give slots back."""
 
     def reset(self, prefix: str) -> int:
-        """Forget the counters whose key begins with `prefix`. Returns how many; called in another thread than the loop's."""
+        """Remove the counters whose key begins with `prefix`. Returns the number of them.
+
+        It is called in another thread than the loop's. Raises OSError.
+        """
 
     def close(self) -> Awaitable[None] | None:
-        """Let go of what is held, at the end."""
+        """Release the store's resources."""
 
 
 @runtime_checkable
 class Listed(Protocol):
-    """A store whose counters can be shown."""
+    """A store that can list its counters."""
 
     def listed(self, prefix: str = "") -> tuple[int, list[tuple[str, state.Counter]]]:
-        """How many requests did not count for want of memory, and the counters; called in another thread."""
+        """The number of requests that did not count because memory was full, and the counters.
+
+        It is called in another thread than the loop's.
+        """
 
 
 def microseconds() -> int:
-    """The present moment of Unix time."""
+    """The present Unix time in microseconds."""
     return time.time_ns() // 1000
 
 
@@ -70,11 +76,11 @@ Entries = Mapping[str, str]
 
 
 class RateLimits:
-    """Counts requests by the rules of the gateway. `store` has the counters, `clock` the moment in microseconds.
+    """Counts requests by the rules of the gateway. `store` has the counters, `clock` gives the moment in microseconds.
 
     `time_limit` is how long a Check that decides limits too may wait for the store.
 
-    `domains` are those of Envoys that other people configure; they are never changed but replaced.
+    `domains` are those of Envoys with another configuration. The mapping is replaced as a whole and never changed.
     """
 
     def __init__(
@@ -105,7 +111,7 @@ class RateLimits:
         )
 
     def service(self) -> Service:
-        """What a policy server carries of it."""
+        """The gRPC service that a policy server mounts."""
         method = UnaryMethod(
             path=f"/{SERVICE}/ShouldRateLimit",
             parse=decoding.parse,
@@ -122,7 +128,7 @@ class RateLimits:
         )
 
     def shown(self) -> dict[str, Any]:
-        """All counters of limits that are known, for an operator."""
+        """All counters of known limits, for an operator."""
         if not isinstance(self.store, Listed):
             return {"store": self.store.name}
         uncounted, found = self.store.listed()
@@ -136,13 +142,13 @@ class RateLimits:
         return {"store": Memory.name, "uncounted": uncounted, "counters": counters}
 
     def reset(self, prefix: str) -> dict[str, Any]:
-        """Forget the counters whose key begins with `prefix`, by an operator."""
+        """Remove the counters whose key begins with `prefix`, for an operator."""
         return {"reset": self.store.reset(prefix)}
 
     def should_rate_limit(
         self, request: rls_pb2.RateLimitRequest
     ) -> bytes | Undoable | Awaitable[bytes | Undoable]:
-        """One call of Envoy: a serialized RateLimitResponse. Raises RpcError where it names rules that are not here yet."""
+        """One call of Envoy. Returns a serialized RateLimitResponse. Raises RpcError if a rule has not arrived yet."""
         if request.domain != descriptors.DOMAIN:
             return self._elsewhere(request)
         if not request.descriptors:
@@ -167,9 +173,9 @@ class RateLimits:
     def before(
         self, rules: Iterable[str], styles: Sequence[str], entries: Entries
     ) -> client_headers.LimitAnswer | Undoable | Awaitable[client_headers.LimitAnswer | Undoable]:
-        """Decide a request that begins. Raises RpcError where nobody can, so that `on_error` says what it means.
+        """Decide on a request that begins. Raises RpcError if it cannot be decided, so that `on_error` applies.
 
-        Slots are given back where Envoy gives up before it has the answer: it then never tells of the request's end.
+        If Envoy gives up before it has the response, the slots are given back, because Envoy then sends no end.
         """
         hits = [_before(one, entries) for one in self._counted(rules, entries)]
         held = [hit for hit in hits if hit.lease]
@@ -179,7 +185,7 @@ class RateLimits:
         return self._told_later(self._guarded(decision, held) if held else decision, styles, entries, held)
 
     def _elsewhere(self, request: rls_pb2.RateLimitRequest) -> bytes | Awaitable[bytes]:
-        """A call of an Envoy that someone else configures. A domain that nobody gives is let pass, and counted."""
+        """A call of an Envoy with another configuration. Requests of an unknown domain pass, and a metric counts them."""
         domain = self.domains.get(request.domain)
         if domain is None:
             self._unknown_domain.inc()
@@ -196,7 +202,7 @@ class RateLimits:
         return found if isinstance(found, bytes) else await found
 
     def _told(self, asked: matching.Asked, decision: Decision) -> bytes | Awaitable[bytes]:
-        """Raises RpcError where nobody could count, so that Envoy's failure_mode_deny says what it means."""
+        """The response. Raises RpcError if the request could not be counted, so that failure_mode_deny applies."""
         if decision.uncounted:
             self._tell_uncounted(decision)
             raise RpcError(UNAVAILABLE, "the counters cannot be reached")
@@ -212,7 +218,7 @@ class RateLimits:
     def _shown(
         self, stored: str, counter: state.Counter, by_base: Mapping[str, Counted], now: int
     ) -> dict[str, Any] | None:
-        """A counter as an operator reads it; None where it has ended or no limit knows it any more."""
+        """A counter as an operator reads it. None if it has ended, or if its limit does not exist any more."""
         limit = _limit_of(stored, by_base) or matching.limit_of(self.domains.values(), stored)
         if limit is None or counter.until <= now:
             return None
@@ -228,7 +234,7 @@ class RateLimits:
         }
 
     def _counted(self, rules: Iterable[str], entries: Entries) -> list[Counted]:
-        """The limits that apply. A plan that is not known has none; a rule that Envoy names has to be there."""
+        """The limits that apply. An unknown plan has none. Raises RpcError if a rule has not arrived yet."""
         current = self.rules.current
         counted: list[Counted] = []
         for name in rules:
@@ -242,7 +248,7 @@ class RateLimits:
         return counted
 
     def _end(self, counted: Iterable[Counted], entries: Entries) -> bytes | Awaitable[bytes]:
-        """Count what is only known now, and give slots back. A request that was rejected here took nothing."""
+        """Count the costs that are known only now, and give slots back. A rejected request took nothing."""
         if entries.get(descriptors.DETAILS) == descriptors.REJECTED:
             return encoding.passed(1)
         charged = [_after(one, entries) for one in counted if one.afterwards]
@@ -263,7 +269,7 @@ class RateLimits:
     def _told_now(
         self, decision: Decision, styles: Sequence[str], entries: Entries, held: Sequence[Hit]
     ) -> client_headers.LimitAnswer | Undoable:
-        """Raises RpcError where nobody could count and a limit says that nobody passes then."""
+        """The response. Raises RpcError if the request could not be counted and a limit has `on_error: deny`."""
         if decision.uncounted:
             self._tell_uncounted(decision)
             if not decision.admitted:
@@ -275,7 +281,7 @@ class RateLimits:
         return Undoable(told, lambda: self._give_back(held)) if held and decision.admitted else told
 
     async def _guarded(self, decision: Awaitable[Decision], held: Sequence[Hit]) -> Decision:
-        """A decision that goes on where the call is given up, so that what it takes then can be given back."""
+        """A decision that goes on if the call is cancelled, so that its slots can be given back."""
         deciding = asyncio.ensure_future(decision)
         try:
             return await asyncio.shield(deciding)
@@ -290,12 +296,12 @@ class RateLimits:
             self._finish(asyncio.ensure_future(releasing))
 
     def _finish(self, work: asyncio.Future[Any]) -> None:
-        """Hold on to work for which nobody waits any more."""
+        """Keep a reference to work that no call awaits any more, until it is done."""
         self._unattended.add(work)
         work.add_done_callback(self._unattended.discard)
 
     def _tell_uncounted(self, decision: Decision) -> None:
-        """What is elsewhere tells of itself when it is away; that memory is full is told once a minute."""
+        """Count and log an uncounted decision. Remote stores log their own outages; a full memory is logged once a minute."""
         self._uncounted.inc()
         if self.store.name == Memory.name:
             self._full.tell(decision.now)
@@ -326,7 +332,7 @@ async def _all(waiting: Iterable[Awaitable[None]]) -> bytes:
 
 
 def key(counted: Counted, entries: Entries) -> str:
-    """Under which a request counts. A value that is absent is the empty one, so that leaving it out is no way out."""
+    """The key of a request's counter. A missing value counts as empty, so omitting a header does not evade the limit."""
     return "|".join([counted.base, *(_value(one, entries) for one in counted.by or ("consumer",))])
 
 
@@ -337,7 +343,7 @@ def _value(by: str, entries: Entries) -> str:
         return f"ip={entries.get(descriptors.ADDRESS, '')}"
     if entries.get(by) == descriptors.UNUSABLE:
         return f"{by}%unusable"
-    # Escaped, so that no client can write a value that ends in another client's key.
+    # Escaped, so that a client cannot send a value that gives another client's key.
     value = bounded(entries.get(by, "")).replace("%", "%25").replace("|", "%7C")
     return f"{by}={value}"
 
@@ -350,7 +356,7 @@ def _before(counted: Counted, entries: Entries) -> Hit:
 
 
 def _lease(entries: Entries) -> str:
-    """The name of the slot that a request holds: as a Check called it, or what tells it from all other requests."""
+    """The name of the slot that a request holds: the name that a Check gave it, or the entries that identify the request."""
     if descriptors.LEASE in entries:
         return entries[descriptors.LEASE]
     names = (descriptors.CONNECTION, descriptors.BEGAN, descriptors.REQUEST_ID)
@@ -358,9 +364,9 @@ def _lease(entries: Entries) -> str:
 
 
 def _cost(counted: Counted, entries: Entries) -> int:
-    """A header that is absent or no whole number of at least 1 costs what a request costs otherwise.
+    """The cost of a request. A header that is missing, or not a whole number of at least 1, means the fixed cost.
 
-    More than the largest limit is as good as that, and no counter grows beyond what every store can hold.
+    A cost above the largest limit is reduced to it, so no counter grows beyond the numbers that every store can hold.
     """
     text = entries.get(counted.cost_header, "") if counted.cost_header else ""
     if text.isascii() and text.isdigit():
@@ -379,7 +385,7 @@ def _after(counted: Counted, entries: Entries) -> Hit:
 
 
 def _limit_of(stored: str, by_base: Mapping[str, Counted]) -> state.Limit | None:
-    """The limit of a gateway's rule that counts under a key."""
+    """The limit of the gateway's rules that counts under the key `stored`."""
     for values in range(1, 1 + max((len(one.by) for one in by_base.values()), default=0) or 2):
         counted = by_base.get(stored.rsplit("|", values)[0])
         if counted is not None:

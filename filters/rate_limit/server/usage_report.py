@@ -1,4 +1,4 @@
-"""What a consumer is told of its own limits: a look at the counters that counts nothing."""
+"""The report of a consumer's own limits. Reading the counters counts nothing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from filters.rate_limit.server.service import RateLimits, key
 
 
 def reader(limits: RateLimits) -> Callable[[str, str, str], Awaitable[Mapping[str, Any]]]:
-    """What answers for a consumer, its plan and what the route says.
+    """A function that reports the limits of a consumer, its plan and the route's context extension.
 
-    It raises KeyError for rules that are not here yet, and TimeoutError where the counters cannot be reached.
+    It raises KeyError for rules that have not arrived yet, and TimeoutError if the counters cannot be reached.
     """
 
     async def read(consumer: str, plan: str, said: str) -> Mapping[str, Any]:
@@ -33,12 +33,12 @@ def reader(limits: RateLimits) -> Callable[[str, str, str], Awaitable[Mapping[st
 
 
 def _own(counted: Counted) -> bool:
-    """Whether it counts a consumer and nothing else, and rejects."""
+    """True if it counts by consumer and nothing else, and is not in shadow."""
     return counted.by in ((), ("consumer",)) and not counted.limit.shadow
 
 
 async def _figure(limits: RateLimits, counted: Counted, consumer: str) -> Figure:
-    """How a limit stands. Each is asked for alone, so that an exhausted one hides none; a cost of 0 counts nothing."""
+    """The state of a limit. Each is a call of its own, so an exhausted limit hides no other. A cost of 0 counts nothing."""
     hit = Hit(counted.limit, key(counted, {descriptors.CONSUMER: consumer}), 0)
     found = limits.store.decide(limits.clock(), [hit])
     decision = await found if isawaitable(found) else found

@@ -1,1 +1,1 @@
-"""Where counters are: the process that owns them, or Redis."""
+"""The stores of counters that several processes share: the owner process, or Redis."""

@@ -1,4 +1,4 @@
-"""What is answered and told where a request cannot be counted, and when a store is left alone after failures."""
+"""Decisions on requests that cannot be counted, and pauses after failures of a store."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from filters.rate_limit.engine.windows import SECOND
 log = logging.getLogger(__name__)
 
 FAILURES = 5
-"""Failures in a row after which a store is left alone for a while."""
+"""Failures in a row after which a store gets no calls for a pause."""
 PAUSE = 1.0
-"""Seconds of that."""
+"""Seconds of that pause."""
 QUIET = 60 * SECOND
-"""Microseconds between two lines of the log that a store, or memory, is full."""
+"""Microseconds between two log lines about a store, or a memory, that is full."""
 
 
 class Circuit:
-    """Between decisions and a store of counters elsewhere, `store` in metrics and `called` in the log.
+    """The circuit breaker of a remote store of counters, which is `store` in metrics and `called` in the log.
 
-    Where no answer comes, a request passes unless one of its limits says otherwise. The log says so once for each time
-    that the store goes away, and once when it is back. `pause` is in seconds, as is what `clock` gives.
+    If the store does not answer, a request passes unless one of its limits has `on_error: deny`. The log has one line
+    when the store stops answering, and one line when it answers again. `pause` and `clock` are in seconds.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class Circuit:
 
     @property
     def left_alone(self) -> bool:
-        """Whether the store is not to be asked now."""
+        """True if the store gets no calls now."""
         return self._until > 0 and self._clock() < self._until
 
     def answered(self) -> None:
-        """The store answers."""
+        """The store answered."""
         if self._failures >= FAILURES:
             log.warning("%s answers again; limits are counted", self._called)
         self._failures, self._until = 0, 0.0
 
     def failed(self, error: BaseException) -> None:
-        """The store gave no answer to what it was sent, because of `error`."""
+        """The store did not answer, because of `error`."""
         if self.left_alone:
             return
         self._failures += 1
@@ -79,9 +79,9 @@ class Circuit:
             self._until = self._clock() + self._pause
 
     def refused(self, error: BaseException) -> None:
-        """The store itself answers with `error`: a full or read-only one goes on to say what is exhausted.
+        """The store answered with `error`, for example because it is full or read-only.
 
-        So it is asked again at once. The log says so once a minute.
+        It still knows the exhausted keys, so it gets the next calls at once. The log has one line a minute.
         """
         if self._clock() >= self._quiet_until:
             self._quiet_until = self._clock() + QUIET / SECOND
@@ -100,10 +100,10 @@ class Circuit:
         return Decision(admitted, now, (), uncounted=True)
 
     def overloaded(self, now: int, hits: Sequence[Hit]) -> Decision:
-        """The decision on `hits` where too many others wait for the store already: each limit that rejects rejects it.
+        """The decision on `hits` if too many others wait for the store already: each limit rejects, except in shadow.
 
-        `on_error` does not apply, because the store is there: a crowd must be no way past a limit. The log says so once
-        a minute.
+        `on_error` does not apply, because the store works: many requests must not be a way past a limit. The log has
+        one line a minute.
         """
         if self._clock() >= self._crowded_until:
             self._crowded_until = self._clock() + QUIET / SECOND
@@ -118,7 +118,7 @@ class Circuit:
 
 
 class FullMemory:
-    """Says once a minute that memory has no place for a new counter."""
+    """Logs at most once a minute that the memory has no room for a new counter."""
 
     def __init__(self) -> None:
         self._quiet_until = 0

@@ -1,8 +1,8 @@
--- One decision on any number of limits, by the server's own clock: all are counted, or none.
--- KEYS are the counters. ARGV[1] is decide, charge, refund or release; then each limit has ten values:
--- algorithm, amount, length of the window, cost, burst, shadow, lease, the request's id, ends of windows, what has to be
--- left where the cost is 0.
--- Answers the moment, whether it is admitted, and for each limit: room, reset, wait, short. Microseconds throughout.
+-- One decision on any number of limits, by the clock of Redis: all are counted, or none.
+-- KEYS are the counters. ARGV[1] is decide, charge, refund or release. Then each limit has ten values: algorithm,
+-- amount, length of the window, cost, burst, shadow, lease, the request's id, ends of windows, and the rest that a
+-- request of cost 0 needs.
+-- Returns the moment, 1 if it is admitted, and for each limit: room, reset, wait, short. Times are microseconds.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local operation = ARGV[1]
@@ -30,7 +30,7 @@ end
 local function keep(limit)
   redis.call('HSET', limit.key, 'used', string.format('%.0f', limit.used), 'since', string.format('%.0f', limit.since),
     'before', string.format('%.0f', limit.before), 'until', string.format('%.0f', limit.last))
-  -- A large bucket that is hardly refilled is full again after more time than Redis knows.
+  -- A large bucket with a slow refill is full again after more time than Redis can represent.
   redis.call('PEXPIREAT', limit.key, string.format('%.0f', min(ceil(limit.last / 1000), 2^52)))
 end
 

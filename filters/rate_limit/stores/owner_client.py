@@ -1,4 +1,7 @@
-"""Counters of the one owner of all workers' counters: what a worker asks in one turn of its loop is one write."""
+"""The client of the owner process, which has the counters of all workers.
+
+All calls of a worker in one turn of its event loop are one write.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ from filters.rate_limit.stores.circuit_breaker import PAUSE, Circuit
 from filters.rate_limit.stores.silence import SilenceTimer
 
 DEADLINE = 0.4
-"""Seconds, less than Envoy waits; on one machine only a processor that is not to be had takes that long, and an owner
-that dies is known at once."""
+"""Seconds, less than Envoy waits. On one machine only a busy processor takes that long, because the end of an owner
+process is noticed at once."""
 AT_ONCE = 256
-"""Questions in one frame, so that the owner answers some of many before the deadline."""
+"""Calls in one frame, so that the owner answers some of many before the deadline."""
 AGAIN = 0.05
 """Seconds between two attempts to connect."""
 PATIENCE = 5.0
-"""Seconds of silence after which an operator waits no longer."""
+"""Seconds of silence after which an operator's call fails."""
 
 
 class _Question(NamedTuple):
@@ -37,7 +40,7 @@ class _Question(NamedTuple):
 
 
 class _Turn:
-    """What was asked in one turn. It keeps its place among the answers when its time is over."""
+    """The calls of one turn. A turn stays in the queue after its deadline, because answers come in order."""
 
     __slots__ = ("questions",)
 
@@ -46,13 +49,13 @@ class _Turn:
 
 
 class OwnerStore:
-    """Counters behind the Unix socket at `path`. To be made in the event loop that uses it.
+    """Counters behind the Unix socket at `path`. Create it in the event loop that uses it.
 
-    `deadline` is the time in seconds that the owner may be silent while it has questions to answer, and measures the
-    owner alone. What could not be sent is sent as soon as an owner is there, and what an owner did not answer before it
-    ended is asked again of the next one, which has no counters yet; both within the deadline. After that the circuit
-    decides: after several failures it asks nobody for `pause` seconds. `patience` is how many seconds an operator waits
-    for the owner's next word.
+    `deadline` is the time in seconds that the owner may be silent while it has calls to answer. It measures only the
+    owner's time. Within the deadline, unsent calls are sent as soon as an owner connects, and calls that an owner did
+    not answer before it ended are sent to the next owner, which has no counters yet. After the deadline the circuit
+    breaker decides; after several failures it makes no calls for `pause` seconds. `patience` is the time in seconds
+    that an operator waits for each part of the owner's answer.
     """
 
     name = "owner"
@@ -87,25 +90,25 @@ class OwnerStore:
         return waiting
 
     def charge(self, now: int, hits: Sequence[Hit]) -> None:
-        """Count what has happened, before all that is asked later. Where the owner is away it is lost."""
+        """Count a cost that has occurred, before all later calls. If the owner does not answer, the count is lost."""
         self._tell(owner_protocol.CHARGE, now, hits)
 
     def release(self, hits: Sequence[Hit]) -> None:
-        """Give slots back; where the owner is away it has lost them."""
+        """Give slots back. An owner that ended has lost them already."""
         self._tell(owner_protocol.RELEASE, 0, hits)
 
     def reset(self, prefix: str) -> int:
-        """Forget the counters whose key begins with `prefix`. Called in any thread but the loop's; raises OSError."""
+        """Remove the counters whose key begins with `prefix`. Call it in another thread than the loop's. Raises OSError."""
         (count,) = self._operate(owner_protocol.RESET, prefix)
         return int(count)
 
     def listed(self, prefix: str = "") -> tuple[int, list[tuple[str, Counter]]]:
-        """What `Memory.listed` says. Called in another thread; raises OSError."""
+        """The result of `Memory.listed`. Call it in another thread than the loop's. Raises OSError."""
         *found, uncounted = self._operate(owner_protocol.LIST, prefix)
         return int(uncounted), [one for piece in found for one in owner_protocol.unlisted(piece)]
 
     async def close(self) -> None:
-        """Let go of the owner."""
+        """Close the connection to the owner."""
         self._connecting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._connecting
@@ -143,19 +146,19 @@ class OwnerStore:
                 transport, _ = await self._loop.create_unix_connection(lambda: connection, str(self._path))  # noqa: B023 - called at once
                 await connection.ended.wait()
             except OSError:
-                await asyncio.sleep(AGAIN)  # nobody has bound it yet
+                await asyncio.sleep(AGAIN)  # no owner listens yet
             finally:
                 if transport is not None:
                     transport.close()
 
     def greeted(self, connection: _Connection) -> None:
-        """An owner is there."""
+        """An owner sent its greeting on `connection`."""
         self._connection = connection
         self._circuit.answered()
         self._send()
 
     def answered(self, now: int, answers: Sequence[Sequence[Any]]) -> None:
-        """An owner answered the first turn that was sent to it."""
+        """The owner answered the first turn that was sent to it."""
         self._circuit.answered()
         self._watch.heard()
         figures = iter(answers)
@@ -168,14 +171,14 @@ class OwnerStore:
             self._watch.end()
 
     def lost(self, connection: _Connection) -> None:
-        """The owner, or the way to it, ended."""
+        """The owner, or the connection to it, ended."""
         if self._connection is connection:
             self._connection = None
             self._unsent.extendleft(turn for turn in reversed(self._sent) if turn.questions)
             self._sent.clear()
 
     def _late(self) -> None:
-        """The owner was silent for too long: nobody waits any more. Each question that it left open is a failure."""
+        """The owner was silent for too long. Each call that it did not answer is a failure."""
         late, self._turn = [*self._sent, *self._unsent], None
         self._unsent.clear()
         for turn in late:
@@ -187,7 +190,7 @@ class OwnerStore:
                     question.waiting.set_result(decision)
 
     def _operate(self, operation: int, prefix: str) -> Iterator[Any]:
-        """The values that answer an operator, the last of which is a number; on a connection of its own."""
+        """The values of an answer to an operator, on its own connection. The last value is a number."""
         frames = owner_protocol.Frames()
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(self._patience)
@@ -199,11 +202,11 @@ class OwnerStore:
                         yield value
                     if type(value) is int:
                         return
-        raise ConnectionError("the owner of the counters ended")
+        raise ConnectionError("the owner process ended")
 
 
 class _Connection(asyncio.Protocol):
-    """To one owner, from its greeting on."""
+    """A connection to one owner, from its greeting on."""
 
     def __init__(self, store: OwnerStore) -> None:
         self.ended = asyncio.Event()
@@ -227,7 +230,7 @@ class _Connection(asyncio.Protocol):
                 self._store.answered(*value)
 
     def send(self, turns: Iterable[_Turn]) -> None:
-        """Each turn is a frame."""
+        """Send each turn as a frame."""
         frame = self._asking.frame
         self._transport.write(
             b"".join([frame((one.operation, one.hits) for one in turn.questions) for turn in turns])

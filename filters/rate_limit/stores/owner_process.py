@@ -1,4 +1,4 @@
-"""The one owner of the counters of several processes: it decides for all of them, in the order in which they ask."""
+"""The owner process of the counters of several workers. It decides for all of them, in the order of their calls."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from filters.rate_limit.stores import owner_protocol
 from filters.rate_limit.stores.circuit_breaker import FullMemory
 
 AT_A_TIME = 1000
-"""Counters in one frame of a list, between which others are answered."""
+"""Counters in one frame of a list. The owner answers other calls between two frames."""
 
 
 class Owner:
-    """Serves `memory` on a socket, by `clock` (microseconds). `unused` is set while nobody is connected."""
+    """Serves `memory` on a socket, by `clock` (microseconds). `unused` is set while there is no connection."""
 
     def __init__(self, memory: Memory, clock: Callable[[], int]) -> None:
         self.memory = memory
@@ -28,12 +28,12 @@ class Owner:
         self._connected = 0
 
     async def start(self, listening: socket.socket) -> asyncio.Server:
-        """Accept from a Unix socket that is bound."""
+        """Accept connections on a bound Unix socket."""
         loop = asyncio.get_running_loop()
         return await loop.create_unix_server(lambda: _Connection(self), sock=listening)
 
     def connected(self, change: int) -> None:
-        """So many connections more."""
+        """Add `change` to the number of connections."""
         self._connected += change
         if self._connected:
             self.unused.clear()
@@ -63,7 +63,7 @@ class _Connection(asyncio.Protocol):
             task.cancel()
 
     def pause_writing(self) -> None:
-        """Who does not read its answers is not read either."""
+        """Stop reading from a client that does not read its answers."""
         self._writable.clear()
         self._transport.pause_reading()
 
@@ -84,7 +84,7 @@ class _Connection(asyncio.Protocol):
             self._answer()
 
     def _answer(self) -> None:
-        """Answer one frame; of many the others in later turns, so that each answer is on its way as soon as it is known."""
+        """Answer one frame. The next frame is answered in a later turn, so that each answer is sent as soon as it is known."""
         memory, now = self._owner.memory, self._owner.clock()
         uncounted = memory.uncounted
         answer = self._answering.answer(self._asked[0], now)
@@ -97,7 +97,7 @@ class _Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._answer)
 
     async def _operate(self, operation: int, prefix: str) -> None:
-        """What takes long is done in a thread and told in pieces; decisions go on meanwhile."""
+        """Run an operator's call in a thread and send its result in pieces, while decisions go on."""
         memory = self._owner.memory
         if operation == owner_protocol.RESET:
             self._transport.write(owner_protocol.frame(await asyncio.to_thread(memory.reset, prefix)))

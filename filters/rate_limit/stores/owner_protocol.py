@@ -1,10 +1,11 @@
-"""What policy servers and the one owner of their counters say to each other: frames, and each side of a connection.
+"""The protocol between workers and the owner process: its frames, and both sides of a connection.
 
-Bytes and values only, no IO. A frame is its length (4 bytes, little-endian) and a value as `marshal` writes it: one call
-of C for all decisions of a turn. Both sides are forked from one program and meet in a folder that is closed to others.
+This module handles bytes and values and does no IO. A frame is its length (4 bytes, little-endian) and a value in the
+format of `marshal`, which needs one call of C for all decisions of a turn. Both sides are forked from one program and
+meet in a folder that no other user can enter.
 
-Whoever asks sends a list of operations in each frame; the owner answers each of these frames in order, with its clock
-and the figures of each decision in it. A limit is announced once on a connection, and has a number from then on.
+A worker sends a list of operations in each frame. The owner answers each frame in order, with its clock and the figures
+of each decision. A worker announces a limit once on a connection, and uses its number from then on.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from filters.rate_limit.engine.memory import Memory
 
 ANNOUNCE, DECIDE, CHARGE, RELEASE, RESET, LIST = range(6)
 HELLO = "counters"
-"""The value of the frame with which an owner greets, so that nobody waits for one that is not there yet."""
+"""The value of an owner's first frame, so that a worker does not wait for an owner that has not started."""
 LONGEST = 1 << 28
-"""Bytes of a frame."""
+"""Bytes of the longest frame."""
 MOST_LIMITS = 100_000
-"""Announced on one connection; then the numbers begin anew."""
+"""Limits that are announced on one connection. After that the numbers begin again."""
 _LENGTH = 4
 _KINDS: dict[str, type[Limit]] = {
     one.kind: one for one in (FixedWindow, SlidingWindow, TokenBucket, Concurrency)
@@ -39,7 +40,7 @@ _KINDS: dict[str, type[Limit]] = {
 
 
 def frame(value: Any) -> bytes:
-    """A value as it is sent."""
+    """The frame of a value."""
     body = marshal.dumps(value)
     return len(body).to_bytes(_LENGTH, "little") + body
 
@@ -51,7 +52,7 @@ class Frames:
         self._rest = b""
 
     def receive(self, data: bytes) -> list[Any]:
-        """Raises ValueError for a length that nobody sends."""
+        """The values of the frames that are complete now. Raises ValueError for a frame that is too long."""
         if self._rest:
             data = self._rest + data
         begin, values = 0, []
@@ -69,15 +70,15 @@ class Frames:
 
 
 class Asking:
-    """The side of a policy server: numbers for limits, at most `most_limits`, and frames of what it asks."""
+    """The worker's side of a connection: numbers for at most `most_limits` limits, and frames of operations."""
 
     def __init__(self, most_limits: int = MOST_LIMITS) -> None:
         self._most_limits = most_limits
         self._numbers: dict[int, tuple[int, Limit]] = {}
-        """By identity, which is cheaper than equality; limits that are held here keep theirs."""
+        """By identity, which is cheaper than equality. The value holds the limit, so its identity stays valid."""
 
     def frame(self, asked: Iterable[tuple[int, Sequence[Hit]]]) -> bytes:
-        """Operations with their hits, and before them the limits that the owner does not know yet."""
+        """The frame of operations with their hits. It begins with the limits that the owner does not know yet."""
         operations: list[tuple[Any, ...]] = []
         numbers = self._numbers
         for operation, hits in asked:
@@ -99,7 +100,7 @@ def _described(limit: Limit) -> dict[str, Any]:
 
 
 def decision(hits: Sequence[Hit], now: int, answer: Sequence[Any]) -> Decision:
-    """What the owner's figures say of `hits`; there are none where it had no place for a counter."""
+    """The decision on `hits` by the owner's figures. There are none if the owner had no room for a counter."""
     figures = [
         Figure(hit[0], *answer[place : place + 4])
         for hit, place in zip(hits, range(2, len(answer), 4), strict=False)
@@ -134,7 +135,7 @@ class Answering:
 
 
 def _figures(decision: Decision) -> tuple[Any, ...]:
-    """Whether it was admitted, and by no counter, and four plain numbers for each limit."""
+    """The flags `admitted` and `uncounted`, and four plain numbers for each limit."""
     admitted, _, figures, uncounted = decision
     if len(figures) == 1:
         return (admitted, uncounted, *figures[0][1:])
@@ -147,7 +148,7 @@ def listed(counters: Iterable[tuple[str, Counter]]) -> list[tuple[Any, ...]]:
 
 
 def unlisted(values: Iterable[Sequence[Any]]) -> Iterator[tuple[str, Counter]]:
-    """The counters of plain values."""
+    """The counters of plain values, the inverse of `listed`."""
     for key, *state in values:
         one = Counter()
         one.until, one.used, one.since, one.before, one.full, one.leases = state

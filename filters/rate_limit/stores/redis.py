@@ -1,4 +1,4 @@
-"""Counters in Redis or Valkey, shared by many policy servers: one script decides, by the server's clock."""
+"""Counters in Redis or Valkey, shared by many policy servers. One script decides, by the clock of Redis."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ PREFIX = "xds:"
 DEADLINE = 0.1
 """Seconds that Redis may be silent while it has a pipeline to answer."""
 OPENING = 0.2
-"""Seconds that it may take to open a connection, if the deadline is not longer."""
+"""Seconds for opening a connection, unless the deadline is longer."""
 AT_ONCE = 64
-"""Questions in one pipeline, so that Redis has worked on them long before the deadline."""
+"""Calls in one pipeline, so that Redis answers them long before the deadline."""
 UNDER_WAY = 2
-"""Pipelines for one server at the same time, so that one is made and read while Redis works on the other."""
+"""Pipelines to one server at the same time, so that we write and read one while Redis works on the other."""
 WORTHWHILE = 8
-"""Questions that are not divided between pipelines."""
+"""So few calls are not divided between pipelines."""
 MOST_WAITING = 16_384
-"""Questions that wait for one server; a decision beyond is rejected."""
+"""Calls that wait for one server. Limits reject the requests of further decisions."""
 _AWAY = (RedisError, RedisClusterException, OSError, TimeoutError, AttributeError)
-"""AttributeError is what the client raises for a connection that it lost while another call was using it."""
+"""The client raises AttributeError for a connection that it lost while another call used it."""
 REMEMBERED = 10_000
-"""Exhausted keys that are answered without Redis, each for at most a second."""
+"""Exhausted keys that are decided without Redis, each for at most a second."""
 
 
 def connect(url: str) -> Any:
@@ -71,11 +71,11 @@ def _addresses(netloc: str) -> list[tuple[str, int]]:
 
 
 class _CrowdError(ConnectionError):
-    """More wait for a server than it can answer."""
+    """Too many calls wait for a server."""
 
 
 class _Question(NamedTuple):
-    """One script. Its answer is that of the script, or the decision where nobody had to be asked."""
+    """One call of the script. Its answer is the script's result, or a decision that needed no call."""
 
     operation: str
     now: int
@@ -89,7 +89,7 @@ class _Question(NamedTuple):
         return (*script, len(keys), *keys, self.operation, *values)
 
     def answered(self, answer: Any) -> None:
-        """Tell whoever still waits for it."""
+        """Set the answer, unless the caller has given up."""
         if self.answer.done():
             return
         if isinstance(answer, BaseException):
@@ -99,9 +99,9 @@ class _Question(NamedTuple):
 
 
 class _Lane:
-    """The questions for one server. Those that come while pipelines are under way travel in the next one.
+    """The calls to one server. Calls that arrive while pipelines are in progress are sent in the next pipeline.
 
-    `opened` is how many connections there are, `starting` that a task will take what waits in this turn of the loop.
+    `opened` is the number of connections. `starting` is true if a task will send the waiting calls in this turn.
     """
 
     def __init__(self) -> None:
@@ -112,9 +112,9 @@ class _Lane:
 
 
 class RedisStore:
-    """Counters behind `client`, a client of redis.asyncio. `deadline` is in seconds, and measures Redis alone.
+    """Counters behind `client`, a client of redis.asyncio. `deadline` is in seconds, and measures only Redis's time.
 
-    To be made in the event loop that uses it. Where no answer comes in time, the circuit decides.
+    Create it in the event loop that uses it. If no answer comes in time, the circuit breaker decides.
     """
 
     name = "redis"
@@ -129,7 +129,7 @@ class RedisStore:
         self._loop = asyncio.get_running_loop()
 
     async def decide(self, now: int, hits: Sequence[Hit]) -> Decision:
-        """Admit and count all, or count nothing; an exhausted key is remembered for a moment."""
+        """Admit and count all, or count nothing. An exhausted key is remembered for at most a second."""
         known = self._remembered(now, hits)
         if known is not None:
             return known
@@ -156,15 +156,15 @@ class RedisStore:
             await self._ask("refund", now, [hit._replace(cost=-hit.cost) for hit in group if hit.cost])
 
     async def charge(self, now: int, hits: Sequence[Hit]) -> None:
-        """Count what has happened. Where Redis is away it is lost, and the log says so."""
+        """Count a cost that has occurred. If Redis does not answer, the count is lost, which is logged."""
         await self._tell("charge", now, hits)
 
     async def release(self, hits: Sequence[Hit]) -> None:
-        """Give slots back; where Redis is away their leases end by themselves."""
+        """Give slots back. If Redis does not answer, their leases end by themselves."""
         await self._tell("release", 0, hits)
 
     def reset(self, prefix: str) -> int:
-        """Forget the counters whose key begins with `prefix`. Called in another thread than the loop's; raises OSError."""
+        """Remove the counters whose key begins with `prefix`. Call it in another thread than the loop's. Raises OSError."""
         self._exhausted.clear()
         try:
             return asyncio.run_coroutine_threadsafe(self._reset(prefix), self._loop).result(30)
@@ -172,7 +172,7 @@ class RedisStore:
             raise ConnectionError(f"redis does not answer: {str(error) or type(error).__name__}") from None
 
     async def close(self) -> None:
-        """Close all connections; what waits is given up."""
+        """Close all connections. Waiting calls are cancelled."""
         tasks = [task for lane in self._lanes.values() for task in lane.tasks]
         for task in tasks:
             task.cancel()
@@ -190,7 +190,7 @@ class RedisStore:
         return sum([await self._client.delete(key) for key in keys])
 
     def _groups(self, hits: Sequence[Hit]) -> list[list[Hit]]:
-        """One script each. A cluster counts together what has the same hash tag; any other Redis everything."""
+        """The hits of each call. A cluster can count only keys of one hash tag together, any other Redis all keys."""
         if not self._cluster:
             return [list(hits)] if hits else []
         groups: dict[str, list[Hit]] = {}
@@ -211,9 +211,9 @@ class RedisStore:
         return self._circuit.uncounted(now, hits)
 
     async def _ask(self, operation: str, now: int, hits: Sequence[Hit]) -> list[int] | Decision:
-        """The answer to one question.
+        """The answer to one call.
 
-        Raises what the client raises, ConnectionError while Redis is left alone, and _CrowdError where too many wait.
+        Raises the client's errors, ConnectionError during a pause after failures, and _CrowdError if too many calls wait.
         """
         if not hits:
             return []
@@ -224,7 +224,7 @@ class RedisStore:
         return await question.answer
 
     def _wait(self, question: _Question) -> None:
-        """Put a question into the lane of its server: a cluster's node, once its slots are known."""
+        """Put a call into the lane of its server. In a cluster this is a node, if the slots are known."""
         name = ""
         if self._cluster and self._client.get_nodes():
             name = self._client.get_node_from_key(stored(question.hits[0].key)).name
@@ -235,13 +235,13 @@ class RedisStore:
         self._start(name, lane)
 
     def _start(self, name: str, lane: _Lane) -> None:
-        """Have what waits taken at the end of this turn of the loop, unless enough is under way."""
+        """Send the waiting calls at the end of this turn of the loop, unless enough pipelines are in progress."""
         if not lane.starting and len(lane.tasks) < UNDER_WAY:
             lane.starting = True
             lane.tasks.add(self._loop.create_task(self._serve(name, lane)))
 
     async def _serve(self, name: str, lane: _Lane) -> None:
-        """Ask until nobody waits. Where a server fails, it has failed for all who wait for it."""
+        """Send calls until none waits. If a server fails, all calls that wait for it fail."""
         asked: list[_Question] = []
         lane.starting = False
         try:
@@ -272,7 +272,7 @@ class RedisStore:
             lane.tasks.difference_update({asyncio.current_task()})
 
     def _next(self, lane: _Lane) -> list[_Question]:
-        """What travels together. Decisions on what is known to be exhausted by now are made here."""
+        """The calls of the next pipeline. Calls on keys that are known to be exhausted are decided here."""
         asked: list[_Question] = []
         share = min(AT_ONCE, max(WORTHWHILE, -(-len(lane.waiting) // UNDER_WAY)))
         while lane.waiting and len(asked) < share:
@@ -285,14 +285,14 @@ class RedisStore:
         return asked
 
     async def _exchange(self, lane: _Lane, asked: Sequence[_Question]) -> list[Any]:
-        """The answers to one pipeline, of which some may be a ResponseError. Raises what the client raises."""
+        """The answers to one pipeline; some may be a ResponseError. Raises the client's errors."""
         if lane.opened < len(lane.tasks):
             async with silence_timeout(max(self._deadline, OPENING)):
                 await self._open(asked[0])
             lane.opened += 1
         answers = await self._pipeline([one.command("EVALSHA", _SHA) for one in asked])
         unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if unknown:  # a new server, or one that was flushed: the first command teaches it the script
+        if unknown:  # the server is new or was flushed: the first command loads the script
             commands = [asked[at].command("EVALSHA", _SHA) for at in unknown]
             commands[0] = asked[unknown[0]].command("EVAL", SCRIPT)
             for at, answer in zip(unknown, await self._pipeline(commands), strict=True):
@@ -300,9 +300,9 @@ class RedisStore:
         return answers
 
     async def _open(self, question: _Question) -> None:
-        """Have a connection, so that what follows takes a round trip and no more."""
+        """Open a connection, so that the next pipeline takes only one round trip."""
         if self._cluster:
-            await self._client.initialize()  # again, where a node was lost
+            await self._client.initialize()  # again, if a node was lost
             node = self._client.get_node_from_key(stored(question.hits[0].key))
             await self._client.execute_command("PING", target_nodes=[node])
         else:
@@ -323,7 +323,7 @@ class RedisStore:
         figures = []
         for hit in hits:
             if not hit.cost and not hit.limit.least:
-                continue  # passes where nothing is left
+                continue  # passes even if nothing is left
             known = self._exhausted.get((hit.key, hit.limit.amount))
             if known is not None and now < known[0]:
                 figures.append(Figure(hit.limit, 0, known[1], max(SECOND, known[1] - now), True))
@@ -332,7 +332,7 @@ class RedisStore:
     def _remember(
         self, now: int, hits: Sequence[Hit], groups: Iterable[Iterable[Hit]], decision: Decision
     ) -> None:
-        """Only windows that stay exhausted until they end, and whatever a request costs."""
+        """Remember only windows that stay exhausted until they end, for every cost."""
         if len(self._exhausted) >= REMEMBERED:
             self._exhausted.clear()
         ordered = [hit for group in groups for hit in group]
@@ -348,7 +348,7 @@ class RedisStore:
 
 
 def tag(key: str) -> str:
-    """The part of a key that says who is counted: keys of the same client share a slot of a cluster."""
+    """The part of a key that identifies the client, so that the keys of one client share a slot of a cluster."""
     return "|".join(part for part in key.split("|") if "=" in part)
 
 
@@ -374,7 +374,7 @@ def _arguments(hit: Hit, now: int) -> tuple[str | int, ...]:
 
 
 def _ends(limit: FixedWindow, now: int) -> str:
-    """Where windows end: the present one and those around it, of which the server's clock chooses."""
+    """The ends of the present window and of its neighbours. The clock of Redis selects one."""
     if limit.rolling:
         return "rolling"
     if has_even_windows(limit.per, limit.zone):

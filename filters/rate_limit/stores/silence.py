@@ -1,4 +1,4 @@
-"""How long an answer of another process is waited for, where only its own time counts."""
+"""A timeout for the answer of another process that counts only that process's time."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 LOOKS = 5
-"""Turns of the event loop, apart from each other, in which an answer has to be missing."""
+"""Turns of the event loop, at intervals, in which the answer must be missing."""
 TURN = 0.001
-"""Seconds in which the loop reads what came while it was held up itself."""
+"""Seconds in which the loop reads data that arrived while the loop itself was delayed."""
 
 
 class SilenceTimer:
-    """Calls `late` where another process was silent for some time. To be made in the event loop that uses it.
+    """Calls `late` if another process was silent for some time. Create it in the event loop that uses it.
 
-    The time is looked at in parts. A part in which this process was held up, by its own work or because it got no
-    processor, counts as one part however long it was; and what came meanwhile is read before the time is over.
+    The time is divided into parts. If this process was delayed in a part, by its own work or because it got no
+    processor, the part counts once, whatever its length. Data that arrived in the meantime is read before the time ends.
     """
 
     __slots__ = ("_late", "_left", "_loop", "_part", "_timer")
@@ -29,17 +29,17 @@ class SilenceTimer:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, seconds: float) -> None:
-        """SilenceTimer from now on, unless it does already."""
+        """Start the timer with a timeout of `seconds`, unless it runs already."""
         if self._timer is None:
             self._left, self._part = LOOKS, seconds / LOOKS
             self._timer = self._loop.call_later(self._part, self._look)
 
     def heard(self) -> None:
-        """The other process said something: its time begins anew."""
+        """The other process sent something, so its time begins again."""
         self._left = LOOKS
 
     def end(self) -> None:
-        """Nothing is waited for any more."""
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -55,7 +55,7 @@ class SilenceTimer:
 
 @asynccontextmanager
 async def silence_timeout(seconds: float) -> AsyncIterator[None]:
-    """Raise TimeoutError where what is inside takes longer than `seconds` because of others."""
+    """A context manager that raises TimeoutError if other processes take longer than `seconds` to answer."""
     async with asyncio.timeout(None) as scope:
         watch = SilenceTimer(lambda: scope.reschedule(asyncio.get_running_loop().time()))
         watch.begin(seconds)

@@ -32,9 +32,9 @@ KEY = ApiKey.settings()
 @pytest.mark.parametrize(
     ("effective", "plans", "said"),
     [
-        ({}, PLANS, "nobody is identified here"),
+        ({}, PLANS, "no consumer is identified here"),
         ({"api_key": KEY}, {}, "no limits of consumers apply here"),
-        ({"api_key": KEY, "ext_authz": ExtAuthzSettings(grpc="a")}, PLANS, "'ext_authz' is answered"),
+        ({"api_key": KEY, "ext_authz": ExtAuthzSettings(grpc="a")}, PLANS, "'usage' and 'ext_authz' use the same filter"),
     ],
 )
 def test_mistakes(effective: dict[str, object], plans: dict[str, Plan], said: str) -> None:

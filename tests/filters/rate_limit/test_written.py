@@ -40,7 +40,7 @@ routes: {{r: {{path: /r, upstream: a, policies: {{{policies}}}}}}}
         ("rate_limit: {requests: 5, per: day, cost: 0}", "no request could cost this"),
         ("rate_limit: {requests: 5, per: day, cost: 6}", "no request could cost this"),
         ("rate_limit: {requests: 50, per: day, burst: 5, cost: 6}", "no request could cost this"),
-        ("rate_limit: {requests: 5, per: day, by: [ip, ip]}", "'ip' stands here twice"),
+        ("rate_limit: {requests: 5, per: day, by: [ip, ip]}", "'ip' is listed twice"),
         ("rate_limit: {requests: 5, per: day, count: [999]}", "not a status"),
         ("rate_limit: {requests: 5, per: day, timezone: Mars/Phobos}", "unknown time zone"),
         ("rate_limit: {requests: 5, per: day, timezone: ../../etc/passwd}", "unknown time zone"),
