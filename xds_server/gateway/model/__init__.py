@@ -1,4 +1,4 @@
-"""The language as frozen values: what a person may write, key for key."""
+"""The language as frozen values: everything that a user may write, key by key."""
 
 from xds_server.gateway.model.gateway import Gateway, Sections
 from xds_server.gateway.model.listeners import DownstreamTls, Listener, Secret

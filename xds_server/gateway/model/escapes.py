@@ -1,11 +1,12 @@
-"""Percent escapes in paths (RFC 3986): which spellings are one and the same path.
+"""Percent escapes in paths (RFC 3986): which spellings are the same path.
 
-Envoy decodes escapes of unreserved characters before it matches, and escapes what does not stand in a path. It leaves
-the case of all other escapes as the client wrote it, and reserved characters plain or escaped. So this is matched here:
+Envoy decodes escapes of unreserved characters before it matches, and it escapes characters that are not allowed in a
+path. It leaves the case of all other escapes as the client wrote it, and it leaves reserved characters plain or
+escaped. The gateway compares paths by these rules:
 
 - The hexadecimal digits of an escape compare without case (section 6.2.2.1).
-- A reserved character and its escape are the same, because most services take them for the same, so that a policy of one
-  spelling must hold for the other. Section 2.2 lets them differ.
+- A reserved character and its escape are equal. Most services treat them alike, so the policy of one spelling must
+  hold for the other. Section 2.2 lets them differ.
 - An escaped ``/``, ``\\``, ``?``, ``#`` or ``%`` differs from the plain character, which has a meaning of its own.
 """
 
@@ -19,24 +20,27 @@ _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 RESERVED = "!$&'()*+,;=:@[]"
 """Characters that Envoy leaves as the client wrote them, plain or escaped."""
 _PLAIN = frozenset(RESERVED) - frozenset("*[]")
-"""Those that a path of a route can have plain."""
+"""The reserved characters that the path of a route can have plain."""
 _SPECIAL = re.compile(rf"[%{re.escape(RESERVED)}]")
 _TOKEN = re.compile(rf"%[0-9A-F]{{2}}|[{re.escape(RESERVED)}]|[^%{re.escape(RESERVED)}]+")
 
 
 def found(path: str) -> Iterator[str]:
-    """Every escape as it is written; ``%`` where it begins none."""
+    """Yield every escape as it is written, and each ``%`` that does not begin an escape."""
     return (match[0] for match in _ESCAPE.finditer(path))
 
 
 def decoded(escape: str) -> str | None:
-    """The unreserved character that Envoy takes an escape for, or None (section 6.2.2.2)."""
+    """Return the unreserved character that Envoy decodes an escape to, or None (section 6.2.2.2)."""
     char = chr(int(escape[1:], 16))
     return char if _UNRESERVED.fullmatch(char) else None
 
 
 def canonical(path: str) -> str:
-    """The one form of all spellings: digits in upper case, reserved characters plain where a route can write them so."""
+    """Return the one form of all spellings.
+
+    It has digits in upper case, and reserved characters plain if a route can have them plain.
+    """
 
     def written(match: re.Match[str]) -> str:
         char = chr(int(match[0][1:], 16))
@@ -46,7 +50,7 @@ def canonical(path: str) -> str:
 
 
 def normalized(path: str) -> str:
-    """A client's path as Envoy matches it, but for dots and slashes."""
+    """Return a client's path as Envoy matches it, without the handling of dots and slashes."""
 
     def plain(match: re.Match[str]) -> str:
         return (decoded(match[0]) or match[0]) if len(match[0]) == 3 else match[0]
@@ -55,19 +59,19 @@ def normalized(path: str) -> str:
 
 
 def spelled(path: str) -> bool:
-    """Whether a path in its canonical form has another spelling that Envoy leaves as it is."""
-    if not _SPECIAL.search(path):  # as most paths of a gateway with thousands
+    """True if a path in its canonical form has another spelling that Envoy does not change."""
+    if not _SPECIAL.search(path):  # true for most paths, and a gateway may have thousands
         return False
     return any(spelling(token) != re.escape(token) for token in _TOKEN.findall(path))
 
 
 def spellings(path: str) -> str:
-    """An RE2 for every spelling of a path in its canonical form."""
+    """Return an RE2 for every spelling of a path in its canonical form."""
     return "".join(map(spelling, _TOKEN.findall(path)))
 
 
 def spelling(token: str) -> str:
-    """An RE2 for every spelling of one escape in upper case, one reserved character, or other text."""
+    """Return an RE2 for every spelling of an escape in upper case, a reserved character, or other text."""
     char = chr(int(token[1:], 16)) if token[0] == "%" else token
     if char in RESERVED:
         return f"(?:{re.escape(char)}|{_any_case(f'%{ord(char):02X}')})"

@@ -1,4 +1,4 @@
-"""The whole gateway: the sections that a person writes, and the result of reading them."""
+"""The whole gateway: the sections that a user writes, and the result of reading them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sections:
-    """The top-level keys. Every one is a mapping from name to object."""
+    """The top-level keys. Each is a mapping from names to objects."""
 
     listeners: Mapping[str, Listener] = option("Ports that the gateway opens.", default=_EMPTY)
     secrets: Mapping[str, Secret] = option("Certificates with their keys.", default=_EMPTY)
     upstreams: Mapping[str, Upstream] = option("Services behind the gateway.", default=_EMPTY)
     identity: Mapping[str, Provider] = option("Issuers of tokens.", default=_EMPTY)
     plans: Mapping[str, Plan] = option("Limits for each consumer.", default=_EMPTY)
-    consumers: Mapping[str, Consumer] = option("Who calls.", default=_EMPTY)
-    policies: Policies = option("Policies of every route, unless the route says otherwise.", default=NONE)
+    consumers: Mapping[str, Consumer] = option("Callers of the gateway.", default=_EMPTY)
+    policies: Policies = option("Policies of every route that does not override them.", default=NONE)
     policy_sets: Mapping[str, Policies] = option("Policies by name, for `use`.", default=_EMPTY)
-    routes: Mapping[str, Route] = option("Which requests, and what becomes of them.", default=_EMPTY)
+    routes: Mapping[str, Route] = option("Which requests match, and how they are handled.", default=_EMPTY)
     errors: Mapping[str, ErrorOverride] = option(
         "Other status, headers or body for a named reason.", default=_EMPTY
     )
@@ -40,10 +40,11 @@ class Sections:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
-    """A gateway without mistakes: its sections, the effective policies, and where everything stands.
+    """A gateway without errors: its sections, the effective policies, and the position of every value.
 
-    `policies` are the merged settings of each route by policy key, `ranked` says which route wins. `contents` is what each DataSource holds.
-    `place` finds the position of a path in the YAML, for attribution; it reads no file again.
+    `policies` are the merged settings of each route by policy key. `ranked` decides which route wins. `contents` has
+    the content of each DataSource. `place` returns the position of a path in the YAML, to attribute errors; it reads
+    no file.
     """
 
     sections: Sections

@@ -1,4 +1,4 @@
-"""Where the gateway listens, and the certificates it shows."""
+"""The ports at which the gateway listens, and their certificates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TlsVersion = Literal["1.0", "1.1", "1.2", "1.3"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secret:
-    """A certificate with its key, delivered to Envoy by SDS."""
+    """A certificate with its private key, which Envoy gets by SDS."""
 
     certificate: DataSource = option("The certificate chain, PEM, the server's own first.")
     private_key: SecretSource = option("The private key, PEM.")
@@ -24,12 +24,12 @@ class Secret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientCertificate:
-    """Mutual TLS: which client certificates are accepted."""
+    """Mutual TLS: the client certificates that are accepted."""
 
     ca: DataSource = option("The authorities that sign client certificates, PEM.")
-    required: bool = option("Whether a client without a certificate is refused.", default=True)
+    required: bool = option("Whether a client without a certificate is rejected.", default=True)
     subject_alt_names: tuple[str, ...] = option(
-        "Only these names (DNS or URI, `*.example.com` for subdomains); all when left out.",
+        "Only these names (DNS or URI, `*.example.com` for subdomains); all if left out.",
         default=(),
         narrows=True,
     )
@@ -47,14 +47,14 @@ class DownstreamTls:
     minimum_version: TlsVersion = option("The oldest TLS version accepted.", default="1.2")
     maximum_version: TlsVersion = option("The newest TLS version accepted.", default="1.3")
     client_certificate: ClientCertificate | None = option(
-        "Ask clients for a certificate.", default=None, narrows=True
+        "Request a certificate from clients.", default=None, narrows=True
     )
     cipher_suites: tuple[str, ...] = option(
         "Cipher suites for TLS 1.2, in BoringSSL's names.", default=(), narrows=True
     )
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake when no version is left."""
+        """Yield a mistake if no version is left."""
         if self.minimum_version > self.maximum_version:
             remedy = "lower one or raise the other"
             yield Mistake("minimum_version is above maximum_version", remedy, path=("minimum_version",))
@@ -62,16 +62,14 @@ class DownstreamTls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Time limits towards clients; `0s` switches one off."""
+    """Timeouts towards clients; `0s` disables a timeout."""
 
     request: timedelta = option("To receive a whole request; 408 after it.", default=timedelta(minutes=5))
     headers: timedelta = option(
         "To receive a request's headers; 408 after it.", default=timedelta(seconds=10)
     )
     idle: timedelta = option("A connection without requests is closed.", default=timedelta(minutes=5))
-    stream_idle: timedelta = option(
-        "A request on which nothing moves is ended.", default=timedelta(minutes=5)
-    )
+    stream_idle: timedelta = option("A request without traffic is ended.", default=timedelta(minutes=5))
     connection: timedelta = option("A connection is drained at this age.", default=timedelta(0))
     tls_handshake: timedelta = option("To finish the TLS handshake.", default=timedelta(seconds=10))
     drain: timedelta = option(
@@ -102,7 +100,7 @@ class Limits:
         "Open connections of this listener.", default=None, minimum=1, narrows=True
     )
     max_requests_per_connection: int | None = option(
-        "A connection is drained after so many.", default=None, minimum=1
+        "A connection is drained after this number of requests.", default=None, minimum=1
     )
     max_concurrent_streams: int = option(
         "Requests at once on one HTTP/2 or HTTP/3 connection.", default=100, minimum=1, maximum=2**31 - 1
@@ -121,9 +119,9 @@ class Listener:
         "The IP address to bind to; `::` binds to IPv6 and IPv4.",
         default="0.0.0.0",
     )
-    tls: DownstreamTls | None = option("Speak TLS; plain HTTP when left out.", default=None, narrows=True)
+    tls: DownstreamTls | None = option("Use TLS; plain HTTP if left out.", default=None, narrows=True)
     http3: bool = option(
-        "Also speak HTTP/3 (QUIC) on the same UDP port, and say so by Alt-Svc.", default=False
+        "Also offer HTTP/3 (QUIC) on the same UDP port, and announce it with Alt-Svc.", default=False
     )
     http10: bool = option(
         "Also answer HTTP/1.0, whose requests without a Host header are for `localhost`; 426 otherwise.",
@@ -139,16 +137,16 @@ class Listener:
         maximum=100,
     )
     escaped_slashes: Literal["redirect", "reject", "unescape", "keep"] = option(
-        "What becomes of %2F and %5C in a path: a redirect to the plain form, 400, unescaped silently, or kept.",
+        "How %2F and %5C in a path are handled: a redirect to the plain form, 400, unescaped silently, or kept.",
         default="redirect",
     )
     merge_slashes: bool = option("Whether `//` in a path counts as `/`.", default=True)
     underscores_in_headers: Literal["reject", "drop", "allow"] = option(
-        "What becomes of header names with an underscore, which some upstreams take for a hyphen.",
+        "How header names with an underscore are handled; some upstreams take the underscore for a hyphen.",
         default="reject",
     )
     redirect_to_https: bool | int = option(
-        "Answer every request with a redirect to https, at 443 or at the port given.", default=False
+        "Redirect every request to https, at port 443 or at the given port.", default=False
     )
     trust_request_id: bool = option(
         "Whether an x-request-id that the client sent is kept; otherwise every request gets a new one.",
@@ -156,7 +154,7 @@ class Listener:
     )
     server_name: str = option("The `server` response header.", default="envoy")
     access_log: bool = option("Write one JSON line for each request to standard output.", default=False)
-    timeouts: Timeouts = option("Time limits towards clients.", default=Timeouts())
+    timeouts: Timeouts = option("Timeouts towards clients.", default=Timeouts())
     limits: Limits = option("Sizes that a client may use.", default=Limits())
     envoy: Raw | None = option("Raw Envoy fields merged into the generated Listener.", default=None)
 
@@ -166,7 +164,7 @@ class Listener:
             ipaddress.ip_address(self.address)
         except ValueError:
             remedy = "write an IP address such as 127.0.0.1 or ::1"
-            yield Mistake("this is no IP address", remedy, path=("address",), value=self.address)
+            yield Mistake("not an IP address", remedy, path=("address",), value=self.address)
         if self.http3 and self.tls is None:
             yield Mistake("HTTP/3 is always encrypted", "add 'tls' or remove 'http3'", path=("http3",))
         if self.http3 and self.proxy_protocol:

@@ -1,8 +1,8 @@
-"""Regular expressions for paths: every spelling of a reserved character matches what one of them matches.
+"""Regular expressions for paths: if one spelling of a reserved character matches, all its spellings match.
 
-`escapes` says which spellings of a path are the same. Here an RE2 that a person writes is rewritten for it: every part
-that matches one character, such as ``@``, ``\\x40``, ``.`` or ``[^/]``, also matches the escape of each reserved
-character that it matches, and does not match the escape of one that it does not match.
+`escapes` defines which spellings of a path are equal. This module rewrites an RE2 of a user accordingly. Every part
+that matches one character, such as ``@``, ``\\x40``, ``.`` or ``[^/]``, then also matches the escape of each reserved
+character that it matches, and no escape of a reserved character that it does not match.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ TOKEN = re.compile(
     """,
     re.DOTALL | re.VERBOSE,
 )
-"""The parts of an expression that RE2 takes, one after the other."""
+"""The parts of an expression that RE2 accepts, one after the other."""
 _HEX = "0123456789ABCDEFabcdef"
 
 
 @lru_cache(maxsize=65536)
 def spellings(pattern: str) -> str:
-    """An expression that RE2 takes, rewritten to match every spelling of the paths that it is meant for.
+    """Return an expression that RE2 accepts, rewritten to match every spelling of its paths.
 
-    It has the same groups. A class that lists ``%`` is left to match the client's spelling, because only who wrote it
-    knows which escapes are meant.
+    The result has the same groups. A class that lists ``%`` still matches only the client's spelling, because only
+    its author knows which escapes are meant.
     """
     tokens = list(TOKEN.finditer(pattern))
     following = [_unbounded(token[0]) for token in tokens[1:]] + [False]
@@ -45,7 +45,7 @@ def spellings(pattern: str) -> str:
 
 
 def written(pattern: str) -> Iterator[str]:
-    """The escapes that are written out in an expression."""
+    """Yield the escapes that are written out in an expression."""
     for token in TOKEN.finditer(pattern):
         if token["escape"]:
             yield token[0].removeprefix("\\")
@@ -63,7 +63,7 @@ def _rewritten(token: re.Match[str], repeated: bool) -> str:
 
 
 def _text(quoted: str) -> str:
-    """What stands between ``\\Q`` and ``\\E``, with its escapes in upper case."""
+    """Return the text between ``\\Q`` and ``\\E``, with its escapes in upper case."""
     inner = quoted.removeprefix("\\Q").removesuffix("\\E")
     return re.sub(r"%[0-9A-Fa-f]{2}", lambda match: match[0].upper(), inner)
 
@@ -73,7 +73,7 @@ def _unbounded(quantifier: str) -> bool:
 
 
 def _class(one: str, repeated: bool) -> str:
-    """A part that matches one character; `repeated` says that it matches any number of further ones."""
+    """Rewrite a part that matches one character. `repeated` is true if any number of these may follow."""
     matched = [char for char in escapes.RESERVED if _has(one, char)]
     if not _has(one, "%") or not all(_has(one, digit) for digit in _HEX):
         return f"(?:{one}|{_any_of(matched)})" if matched else one
@@ -90,7 +90,7 @@ def _has(one: str, char: str) -> bool:
 
 
 def _second_digits(chars: Iterable[str]) -> dict[str, str]:
-    """The second digits of the escapes of characters, by the first."""
+    """Return the second digits of the escapes of some characters, by the first digit."""
     digits: dict[str, str] = defaultdict(str)
     for char in sorted(chars):
         escape = f"{ord(char):02X}"
@@ -104,12 +104,12 @@ def _any_of(chars: Iterable[str]) -> str:
 
 
 def _none_of(chars: Iterable[str]) -> str:
-    """A ``%`` that does not begin the escape of one of some characters."""
+    """Return an expression for a ``%`` that does not begin the escape of one of some characters."""
     digits = _second_digits(chars)
     others = "".join(digit for digit in _HEX if digit not in digits)
     parts = [f"[{others}][0-9A-Fa-f]"]
     for first, seconds in digits.items():
         parts.append(f"{first}[{''.join(digit for digit in _HEX if digit not in seconds)}]")
-    # Envoy lets a % pass that begins no escape: behind it, or behind its one digit, is something else or the end.
+    # Envoy accepts a % that begins no escape: another character or the end follows the % or its one digit.
     parts += [r"\B", "[G-Zg-z_]", r"[0-9A-Fa-f](?:\b|[G-Zg-z_])"]
     return f"%(?:{'|'.join(parts)})"

@@ -1,4 +1,4 @@
-"""The four kinds of path match, parsed from the one string that a person writes."""
+"""The four kinds of path match, parsed from the one string that a user writes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ Kind = Literal["exact", "template", "regex", "prefix"]
 _SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%-]*")
 _NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SURELY_SMALL = 200
-"""Characters of a path that Envoy takes whatever they are, so that thousands of paths are not compiled here."""
+"""The length up to which Envoy accepts every path, so that thousands of paths need not be compiled here."""
 REMEDY = "write /x, /x/*, /x/{id} or ~^/regex"
 
 
 @dataclass(frozen=True, slots=True)
 class PathMatch:
-    """`value` is the exact path, the prefix without its ``/*``, the template, or the regular expression.
+    """A parsed path.
 
-    But for a regular expression it is in the one form that `escapes.canonical` gives every spelling.
+    `value` is the exact path, the prefix without its ``/*``, the template, or the regular expression. All but a
+    regular expression are in the form of `escapes.canonical`.
     """
 
     kind: Kind
@@ -32,9 +33,9 @@ class PathMatch:
 
     @property
     def regex(self) -> str:
-        """What is matched, as an RE2 for the whole path; names are groups.
+        """The RE2 for the whole path, with a group for each name.
 
-        A regex is searched for in the path, as everywhere: it is anchored where it says ^ and $.
+        A regular expression of the user is searched for in the path: it is anchored only by its own ^ and $.
         """
         if self.kind == "regex":
             one, value = "|" not in self.value, pathregex.spellings(self.value)
@@ -47,12 +48,12 @@ class PathMatch:
 
     @property
     def spelled(self) -> bool:
-        """Whether a client can write an exact path or a prefix in several ways, so that it takes `regex` to match."""
+        """True if a client can write an exact path or a prefix in several ways, so that matching needs `regex`."""
         return self.kind != "regex" and escapes.spelled(self.value)
 
     @property
     def escaped_slash(self) -> bool:
-        """Whether only a listener that keeps escaped slashes has requests for it."""
+        """True if only listeners that keep escaped slashes get requests for it."""
         return self.kind != "regex" and ("%2F" in self.value or "%5C" in self.value)
 
     @property
@@ -64,7 +65,7 @@ class PathMatch:
 
     @property
     def named_regex(self) -> str:
-        """`regex` with groups that have names; empty for a path without names."""
+        """`regex` with named groups, or "" if the path has no names."""
         if self.kind == "regex":
             return self.regex if regex.compiled(self.value).groupindex else ""
         if not self.names:
@@ -87,13 +88,13 @@ def _template(value: str) -> str:
 
 @lru_cache(maxsize=65536)
 def parse_path(text: str) -> PathMatch:
-    """Parse a route's ``path``. Raises Mistake."""
+    """Return a parsed ``path`` of a route. Raises Mistake."""
     if text.startswith("~"):
         return _regex(text[1:])
     if not text.startswith("/"):
-        raise Mistake("a path begins with /", REMEDY, value=text)
+        raise Mistake("a path must begin with /", REMEDY, value=text)
     if "?" in text or "#" in text:
-        raise Mistake("a path has no ? and no #", "match the query with 'query'", value=text)
+        raise Mistake("a path must not have ? or #", "match the query with 'query'", value=text)
     prefix = text.endswith("/*")
     body = text[:-2] if prefix else text
     names: list[str] = []
@@ -102,16 +103,16 @@ def parse_path(text: str) -> PathMatch:
             names.append(match[1])
         elif "*" in segment or "{" in segment or "}" in segment:
             raise Mistake(
-                "* stands only at the end after /, {name} only for a whole segment", REMEDY, value=text
+                "* is allowed only at the end after /, {name} only as a whole segment", REMEDY, value=text
             )
         elif not _SEGMENT.fullmatch(segment):
-            raise Mistake("this character does not stand in a path", "escape it as %XX", value=text)
+            raise Mistake("this character is not allowed in a path", "escape it as %XX", value=text)
         elif segment in (".", ".."):
             raise Mistake(
                 "the gateway resolves . and .. before it matches", "write the resolved path", value=text
             )
     if len(set(names)) != len(names):
-        raise Mistake("a name stands twice in the template", "name each segment differently", value=text)
+        raise Mistake("a name is used twice in the template", "name each segment differently", value=text)
     if names and prefix:
         raise Mistake("a template has no * at its end", "write a regex: ~^/users/[^/]+/.*", value=text)
     if not prefix and "//" in body:
@@ -121,7 +122,7 @@ def parse_path(text: str) -> PathMatch:
 
 
 def _canonical(body: str, text: str) -> str:
-    """The path in its one form. Raises Mistake for an escape that no request has when it is matched."""
+    """Return the path in its one form. Raises Mistake for an escape that no request has when Envoy matches it."""
     for escape in escapes.found(body):
         if len(escape) == 1:
             raise Mistake(
@@ -137,7 +138,7 @@ def _canonical(body: str, text: str) -> str:
 
 
 def _resolved(path: str) -> str | None:
-    """The path as Envoy resolves its dot segments (RFC 3986 section 5.2.4); None where it has none."""
+    """Return the path with its dot segments resolved by Envoy (RFC 3986 section 5.2.4), or None if it has none."""
     plain = re.sub(r"%[0-9A-Fa-f]{2}", lambda one: escapes.decoded(one[0]) or one[0], path)
     segments = plain.split("/")[1:]
     if not {".", ".."}.intersection(segments):
@@ -153,7 +154,7 @@ def _resolved(path: str) -> str | None:
 
 
 def _decoded(escape: str, char: str, text: str, remedy: str = "") -> Mistake:
-    message = f"no request has {escape} when it is matched: Envoy takes it for {char}"
+    message = f"no request has {escape} when Envoy matches it: Envoy decodes it to {char}"
     return Mistake(message, remedy or f"write {char}", value=text)
 
 

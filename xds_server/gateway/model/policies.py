@@ -1,4 +1,4 @@
-"""Policies as they are attached: to all routes, to a set, to one route. Which keys exist is the registry's."""
+"""Policies of all routes, of a set, or of one route. The registry defines which keys exist."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PLANNED = frozenset(
         "cache",
     ]
 )
-"""Keys that the language reserves and that this version may not have yet: reading one says so."""
+"""Keys that the language reserves for later versions. They are rejected with a message of their own."""
 
 
 class Policies(Mapping[str, Any]):
-    """Settings by policy key, `OFF` where one is taken away. Compared by identity, as it is read once."""
+    """Settings by policy key. The value `OFF` removes a policy. Instances are compared by identity."""
 
     __slots__ = ("_settings",)
 
@@ -42,13 +42,13 @@ class Policies(Mapping[str, Any]):
 
     @property
     def answering(self) -> str | None:
-        """The policy that answers requests itself, so that the route needs no action."""
+        """The policy that responds to requests itself, so that the route needs no action, or None."""
         found = (key for key, value in self.items() if by_key()[key].responds and value and value is not OFF)
         return next(found, None)
 
     @staticmethod
     def decode_value(value: Any, path: Path, problems: Problems) -> Any:
-        """Read one mapping of policies (the decoder's hook for this type)."""
+        """Return one decoded mapping of policies (the decoder's hook for this type)."""
         if not isinstance(value, dict):
             problems.append(
                 Problem(path=path, message="expected a mapping of policies", value=short_repr(value))
@@ -73,7 +73,7 @@ NONE = Policies({})
 
 @cache
 def by_key() -> Mapping[str, Policy[Any]]:
-    """The registered policies."""
+    """The registered policies, by key."""
     return {policy.key: policy for policy in POLICIES}
 
 
@@ -91,7 +91,7 @@ def _unknown(path: Path, key: str, known: Mapping[str, Decoder]) -> Problem:
 
 
 def merge(*levels: tuple[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The effective policies of levels by their places: a later level wins, key by key, and `OFF` takes away.
+    """Return the effective policies. Each level has its place; a later level wins key by key, and `OFF` removes.
 
     A cumulative policy has the settings of all levels since the last `OFF`.
     """

@@ -1,4 +1,4 @@
-"""Which of several routes wins: the most specific one, by the rules of the Gateway API's HTTPRoute."""
+"""Precedence of routes: the most specific one wins, by the rules of the Gateway API's HTTPRoute."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _NONE: frozenset[Any] = frozenset()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranked:
-    """A route with what decides between it and others, worked out once.
+    """A route with the values that decide between it and others, computed once.
 
-    `condition` is what a request must look like but for the host, the listener and the method; `rank` sorts the
-    routes of one host: the smaller wins.
+    `condition` describes matching requests without the host, the listener and the method. `rank` sorts the routes of
+    one host: the smaller rank wins.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Ranked:
 
 
 def ranked(routes: Mapping[str, Route]) -> dict[str, Ranked]:
-    """All routes with their ranks."""
+    """Return all routes with their ranks."""
     return {
         name: Ranked(
             name, route, _hosts(route), frozenset(route.methods), _condition(route), _rank(name, route)
@@ -40,12 +40,12 @@ def ranked(routes: Mapping[str, Route]) -> dict[str, Ranked]:
 
 
 Key = tuple[str, Condition]
-"""A host and a condition: routes with the same key can only be told apart by listener and method."""
+"""A host and a condition. Only listener and method can distinguish routes with the same key."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Keys:
-    """The routes of one file by key; `crowded` are the keys of several, `regexes` have such a path."""
+    """The routes of one file by key. `crowded` are keys with several routes; `regexes` are routes with such a path."""
 
     routes: Mapping[Key, list[Ranked]]
     every: frozenset[Key]
@@ -54,7 +54,7 @@ class Keys:
 
     @classmethod
     def of(cls, routes: Iterable[Ranked]) -> Keys:
-        """Sort routes by key."""
+        """Return the routes sorted by key."""
         found: dict[Key, list[Ranked]] = {}
         for one in routes:
             for host in one.hosts:
@@ -65,7 +65,10 @@ class Keys:
 
 
 def shared(files: Sequence[Keys]) -> dict[Key, list[Ranked]]:
-    """The keys of several routes. Sets of keys are joined without looking at any key that only one file has."""
+    """Return the keys that several routes have.
+
+    The sets of keys are joined without a loop over keys that only one file has.
+    """
     seen: set[Key] = set()
     common: set[Key] = set()
     for file in files:
@@ -79,9 +82,11 @@ def shared(files: Sequence[Keys]) -> dict[Key, list[Ranked]]:
 
 
 def _rank(name: str, route: Route) -> tuple[Any, ...]:
-    """Exact path, template, regex, longest prefix; then a method, the number of headers, of query parameters, the name.
+    """Return the rank of a route.
 
-    Among templates the one with more literal text wins, among regular expressions the longer one.
+    The order is: exact path, template, regex, longest prefix; then a method, the number of headers, of query
+    parameters, the name. Among templates, the one with more literal text wins; among regular expressions, the longer
+    one.
     """
     match = route.match
     literal = len(match.value) - sum(len(part) + 2 for part in match.names)
@@ -96,7 +101,7 @@ def _rank(name: str, route: Route) -> tuple[Any, ...]:
 
 
 def _hosts(route: Route) -> tuple[str, ...]:
-    """The hosts of a route as Envoy compares them."""
+    """Return the hosts of a route as Envoy compares them."""
     return tuple(dict.fromkeys(map(str.lower, route.hosts))) if route.hosts else ("*",)
 
 

@@ -1,4 +1,4 @@
-"""Routes: what a request must look like, and what becomes of it."""
+"""Routes: the requests that match, and how the gateway handles them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METHODS = (
     "NOTIFY", "PROPFIND", "PROPPATCH", "PURGE", "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "UNBIND", "UNLINK",
     "UNLOCK", "UNSUBSCRIBE",
 )  # fmt: skip
-"""The methods that Envoy's HTTP/1 parser knows; it answers any other with 400."""
+"""The methods that Envoy's HTTP/1 parser knows. Envoy responds with 400 to any other."""
 _HOST = re.compile(
     r"\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
 )
@@ -45,7 +45,7 @@ def _check_regex(pattern: str) -> Iterator[Mistake]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValueMatch:
-    """How a header or a query parameter is matched."""
+    """The condition on a header or a query parameter."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand(
         (str, int, float, bool), "the exact value", {"type": ["string", "number", "boolean"]}
@@ -53,18 +53,18 @@ class ValueMatch:
     exact: str | None = option("Equal to this.", default=None)
     prefix: str | None = option("Begins with this.", default=None)
     suffix: str | None = option("Ends with this.", default=None)
-    contains: str | None = option("Has this in it.", default=None)
+    contains: str | None = option("Contains this.", default=None)
     regex: str | None = option("Matches this RE2 as a whole.", default=None)
-    present: bool | None = option("Whether it is there at all.", default=None)
-    invert: bool = option("Match where the rest does not.", default=False, key="not")
+    present: bool | None = option("Whether it is present.", default=None)
+    invert: bool = option("Match if the other condition does not.", default=False, key="not")
 
     @classmethod
     def short(cls, value: Any) -> ValueMatch:
-        """Read an exact value."""
+        """Return a match of an exact value."""
         return cls(exact=str(value).lower() if isinstance(value, bool) else str(value))
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake unless there is exactly one condition."""
+        """Yield a mistake if there is not exactly one condition."""
         given = [self.exact, self.prefix, self.suffix, self.contains, self.regex, self.present]
         if sum(one is not None for one in given) != 1:
             yield Mistake(
@@ -73,7 +73,7 @@ class ValueMatch:
         for key in ("prefix", "suffix", "contains", "regex"):
             if getattr(self, key) == "":
                 yield Mistake(
-                    "every value has nothing in it",
+                    "every value matches an empty text",
                     "write {present: true} for any value",
                     path=(key,),
                     value="",
@@ -84,7 +84,7 @@ class ValueMatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redirect:
-    """Answer with another address."""
+    """Redirect the client to another address."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "a URL")
     to: str | None = option("A whole URL (`https://docs.example.com/x`) or a path (`/x`).", default=None)
@@ -94,22 +94,22 @@ class Redirect:
     )
     port: int | None = option("Only the port changes.", default=None, minimum=1, maximum=65535)
     path: str | None = option(
-        "The path; on a `/*` route `/new/*` keeps what follows, `{name}` names segments of a template.",
+        "The path; on a `/*` route, `/new/*` keeps the rest of the path; `{name}` is a segment of a template.",
         default=None,
         pattern=r"/[!-~]*",
         shape="a path such as /new/*",
     )
     status: Literal[301, 302, 303, 307, 308] = option("The status.", default=302)
-    strip_query: bool = option("Leave the query out.", default=False)
+    strip_query: bool = option("Remove the query.", default=False)
 
     @property
     def new_path(self) -> str:
-        """The path that the client is sent to, "" when it stays."""
+        """The path of the target, or "" if the path does not change."""
         return self.path or re.sub(r"^https?://[^/]*", "", self.to or "")
 
     @classmethod
     def short(cls, value: Any) -> Redirect:
-        """Read a URL. Raises Mistake."""
+        """Return a redirect to a URL. Raises Mistake."""
         redirect = cls(to=value)
         for mistake in redirect.check():
             raise mistake
@@ -126,7 +126,7 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Respond:
-    """Answer from the gateway itself."""
+    """Respond from the gateway itself."""
 
     status: int = option("The status.", default=200, minimum=200, maximum=599)
     body: str | Mapping[str, Any] | None = option(
@@ -137,11 +137,11 @@ class Respond:
 
     @property
     def location(self) -> str | None:
-        """The address that it names."""
+        """The value of the location header, or None."""
         return next((value for name, value in self.headers.items() if name.lower() == "location"), None)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield mistakes of the headers, and between them, the status and the body."""
+        """Yield mistakes of the headers, and between headers, status and body."""
         yield from check_plain_headers(self.headers)
         if self.status in BODYLESS:
             for key in ("body", "content_type"):
@@ -149,17 +149,17 @@ class Respond:
                     message = f"a response with the status {self.status} has no body"
                     yield Mistake(message, f"remove '{key}', or write status: 200", path=(key,))
         elif 300 <= self.status <= 399 and not (self.location or "").strip():
-            message = f"a response with the status {self.status} names the address to go to"
+            message = f"a response with the status {self.status} needs an address to go to"
             remedy = "write redirect: {to: URL}, or headers: {location: URL}"
             yield Mistake(message, remedy, path=("status",), value=self.status)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewrite:
-    """Change what the upstream sees."""
+    """Change the request that the upstream gets."""
 
     path: str | None = option(
-        "`/v1/*` puts what followed the route's `/*` after /v1; `{name}` names segments of a template.",
+        "`/v1/*` appends the rest of the path after the route's `/*` to /v1; `{name}` is a segment of a template.",
         default=None,
         pattern=r"/\S*",
         shape="a path such as /v1/*",
@@ -176,7 +176,7 @@ class Rewrite:
             yield Mistake("'path' and 'regex' exclude each other", "keep one")
         if self.path is not None and ("?" in self.path or "#" in self.path):
             yield Mistake(
-                "a path has no ? and no #",
+                "a path must not have ? or #",
                 "the query of the request goes on as it is; remove it",
                 path=("path",),
                 value=self.path,
@@ -199,15 +199,15 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mirror:
-    """Send a copy elsewhere; its answer is thrown away."""
+    """Send a copy to another upstream and discard its response."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "an upstream")
-    upstream: str = option("Where the copy goes.", refers="upstreams")
+    upstream: str = option("The upstream that gets the copy.", refers="upstreams")
     percent: Percent = option("Share of the requests.", default=Percent(100))
 
     @classmethod
     def short(cls, value: Any) -> Mirror:
-        """Read an upstream's name."""
+        """Return a mirror to an upstream."""
         return cls(upstream=value)
 
 
@@ -220,26 +220,28 @@ RETRY_ON = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """Try again where it is safe."""
+    """Retry if it is safe."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((int,), "a number of attempts", {"type": "integer"})
-    attempts: int = option("Retries after the first try.", default=1, minimum=0, maximum=20)
+    attempts: int = option("Retries after the first attempt.", default=1, minimum=0, maximum=20)
     on: tuple[str, ...] = option(
         "Envoy's retry conditions, or statuses.",
         default=("connect-failure", "refused-stream", "reset-before-request"),
     )
-    per_try_timeout: timedelta | None = option("Time limit of each try.", default=None, minimum=0.001)
+    per_try_timeout: timedelta | None = option("Timeout of each attempt.", default=None, minimum=0.001)
     backoff: timedelta = option(
-        "Wait before the first retry, grows.", default=timedelta(milliseconds=25), minimum=0.001
+        "Wait before the first retry; it grows with each retry.",
+        default=timedelta(milliseconds=25),
+        minimum=0.001,
     )
     max_backoff: timedelta = option("The longest wait.", default=timedelta(milliseconds=250), minimum=0.001)
     avoid_failed_hosts: bool = option("Prefer an endpoint that was not tried.", default=True)
 
     @classmethod
     def short(cls, value: Any) -> Retry:
-        """Read a number of attempts. Raises Mistake."""
+        """Return a retry with a number of attempts. Raises Mistake."""
         if isinstance(value, bool) or not 0 <= value <= 20:
-            raise Mistake("attempts are 0 to 20", "write a number")
+            raise Mistake("attempts must be from 0 to 20", "write a number")
         return cls(attempts=value)
 
     def check(self) -> Iterator[Mistake]:
@@ -255,7 +257,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hedge:
-    """Try again without giving the slow try up; the first answer wins."""
+    """Retry without cancelling the slow attempt; the first response wins."""
 
     on_per_try_timeout: bool = option("When `retry.per_try_timeout` has passed.", default=True)
 
@@ -266,18 +268,18 @@ class AffinityCookie:
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "the cookie's name")
     name: str = option("The cookie's name.", pattern=r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", shape="a cookie's name")
-    ttl: timedelta = option("How long it lives; `0s`: until the browser ends.", default=timedelta(0))
+    ttl: timedelta = option("Lifetime; `0s`: until the browser is closed.", default=timedelta(0))
     path: str = option("The cookie's path.", default="/")
 
     @classmethod
     def short(cls, value: Any) -> AffinityCookie:
-        """Read the cookie's name."""
+        """Return a cookie of this name."""
         return cls(name=value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionAffinity:
-    """Requests of one client go to one endpoint."""
+    """All requests of one client go to one endpoint."""
 
     cookie: AffinityCookie | None = option("By a cookie of the gateway; any load balancing.", default=None)
     header: str | None = option("By a header's value; needs ring_hash or maglev.", default=None)
@@ -285,7 +287,7 @@ class SessionAffinity:
     client_address: bool = option("By the client's address; needs ring_hash or maglev.", default=False)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake unless there is exactly one way."""
+        """Yield a mistake if there is not exactly one way."""
         if (
             sum(
                 [
@@ -301,37 +303,39 @@ class SessionAffinity:
 
 
 TIMEOUT = timedelta(seconds=15)
-"""Of an answer, where nothing else is written."""
+"""The default timeout of a response."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """Which requests, and what becomes of them: one of upstream, split, redirect and respond."""
+    """Which requests match, and how they are handled: one of upstream, split, redirect and respond."""
 
     path: str = option("`/x` exact, `/x/*` prefix, `/x/{id}` template, `~^/regex` RE2.", default="/*")
-    hosts: tuple[str, ...] = option("Exact or `*.example.com`; all when left out.", default=(), narrows=True)
-    listeners: tuple[str, ...] = option("All when left out.", default=(), refers="listeners", narrows=True)
-    methods: tuple[str, ...] = option("All when left out.", default=(), narrows=True)
+    hosts: tuple[str, ...] = option("Exact or `*.example.com`; all if left out.", default=(), narrows=True)
+    listeners: tuple[str, ...] = option("All if left out.", default=(), refers="listeners", narrows=True)
+    methods: tuple[str, ...] = option("All if left out.", default=(), narrows=True)
     headers: Mapping[str, ValueMatch] = option("Headers that must match.", default=_EMPTY, narrows=True)
     query: Mapping[str, ValueMatch] = option(
         "Query parameters that must match.", default=_EMPTY, narrows=True
     )
-    upstream: str | None = option("Forward there.", default=None, refers="upstreams")
+    upstream: str | None = option("Forward to this upstream.", default=None, refers="upstreams")
     split: Mapping[str, int] | None = option(
         "Forward by weight: {orders: 90, orders-next: 10}.", default=None, refers="upstreams"
     )
-    redirect: Redirect | None = option("Answer with another address.", default=None)
-    respond: Respond | None = option("Answer from the gateway itself.", default=None)
-    rewrite: Rewrite | None = option("Change what the upstream sees.", default=None)
-    mirror: Mirror | tuple[Mirror, ...] | None = option("Send copies elsewhere.", default=None)
+    redirect: Redirect | None = option("Redirect the client to another address.", default=None)
+    respond: Respond | None = option("Respond from the gateway itself.", default=None)
+    rewrite: Rewrite | None = option("Change the request that the upstream gets.", default=None)
+    mirror: Mirror | tuple[Mirror, ...] | None = option("Send copies to other upstreams.", default=None)
     timeout: timedelta | None = option(
-        "For the whole answer, retries included; 504 after it. `0`: no limit. Default 15s; where all targets have "
-        "`protocol: grpc`, what the client asks for (`grpc-timeout`).",
+        "For the whole response, retries included; 504 after it. `0`: no limit. Default 15s; if all targets have "
+        "`protocol: grpc`, the client's `grpc-timeout`.",
         default=None,
     )
-    idle_timeout: timedelta | None = option("While nothing moves; default the listener's.", default=None)
-    retry: Retry | None = option("Try again where it is safe.", default=None)
-    hedge: Hedge | None = option("Try again without giving the slow try up.", default=None)
+    idle_timeout: timedelta | None = option(
+        "For a request without traffic; default the listener's.", default=None
+    )
+    retry: Retry | None = option("Retry if it is safe.", default=None)
+    hedge: Hedge | None = option("Retry without cancelling the slow attempt.", default=None)
     websocket: bool = option("Allow the WebSocket upgrade; the timeout then ends with it.", default=False)
     session_affinity: SessionAffinity | None = option(
         "Requests of one client go to one endpoint.", default=None
@@ -350,7 +354,7 @@ class Route:
 
     @property
     def match(self) -> PathMatch:
-        """The path in parts."""
+        """The parsed path."""
         return parse_path(self.path)
 
     @property
@@ -360,7 +364,7 @@ class Route:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The upstreams that answer."""
+        """The upstreams that respond."""
         return (self.upstream,) if self.upstream is not None else tuple(self.split or ())
 
     def check(self) -> Iterator[Mistake]:
@@ -421,7 +425,9 @@ class Route:
         if self.split is not None:
             if not self.split or sum(self.split.values()) < 1 or min(self.split.values()) < 0:
                 yield Mistake(
-                    "weights are whole numbers from 0 and not all 0", "write {a: 90, b: 10}", path=("split",)
+                    "weights must be whole numbers from 0, and not all 0",
+                    "write {a: 90, b: 10}",
+                    path=("split",),
                 )
             elif sum(self.split.values()) > 2**32 - 1:
                 yield Mistake(
@@ -433,7 +439,7 @@ class Route:
             yield from self._check_target(self.rewrite.path, ("rewrite", "path"))
 
     def time_limit(self, grpc: bool) -> timedelta:
-        """Of the whole answer, 0 for none; `grpc` says that all targets speak it."""
+        """Return the timeout of the whole response, 0 for none. `grpc` is true if all targets use gRPC."""
         if self.timeout is not None:
             return self.timeout
         return timedelta(0) if grpc else TIMEOUT

@@ -1,7 +1,7 @@
-"""Substitutions in paths: whether a rewritten path is certain to begin with a slash.
+"""Substitutions in paths: the rewritten path must always begin with a slash.
 
-Envoy replaces every match of an expression (RE2's GlobalReplace). Only a match at the beginning of the path can take
-its first slash away, or put something before it. What is not certain is refused.
+Envoy replaces every match of an expression (RE2's GlobalReplace). Only a match at the beginning of the path can
+remove its first slash, or put text before it. A substitution is rejected if the result is not certain.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _GROUP = re.compile(r"\(\Z|\(\?P?<")
 
 
 def check(pattern: str, substitution: str) -> Iterator[Mistake]:
-    """Yield what is wrong with the text that takes the place of a match in a path."""
+    """Yield the mistakes of the text that replaces a match in a path."""
     groups = regex.compiled(pattern).groups
     for found in _REFERENCE.finditer(substitution):
         if found[1] == "\\":
             continue
         if not found[1].isascii() or not found[1].isdigit():
             yield Mistake(
-                f"'{found[0]}' is no reference to a group", "write \\1 for the first group, \\\\ for \\"
+                f"'{found[0]}' is not a reference to a group", "write \\1 for the first group, \\\\ for \\"
             )
             return
         if int(found[1]) > groups:
@@ -39,11 +39,11 @@ def check(pattern: str, substitution: str) -> Iterator[Mistake]:
             )
             return
     if dollar := _DOLLAR.search(substitution):
-        yield Mistake(f"'{dollar[0]}' is no reference to a group here", "write \\1 for the first group")
+        yield Mistake(f"'{dollar[0]}' is not a reference to a group here", "write \\1 for the first group")
     elif "?" in substitution or "#" in substitution:
-        yield Mistake("a path has no ? and no #", "the query of the request goes on as it is; remove it")
+        yield Mistake("a path must not have ? or #", "the query of the request goes on as it is; remove it")
     elif strange := _STRANGE.search(substitution):
-        yield Mistake(f"{strange[0]!a} does not stand in a path", "escape it as %XX")
+        yield Mistake(f"{strange[0]!a} is not allowed in a path", "escape it as %XX")
     elif not _begins_with_slash(pattern, substitution):
         yield Mistake(
             "the rewritten path would not always begin with /",
@@ -56,7 +56,7 @@ def _begins_with_slash(pattern: str, substitution: str) -> bool:
     empty, first = _begin(parsed.whole, at_start=True)
     takes_slash = any(regex.matches(one, "/") for one in first)
     if not empty and not takes_slash:
-        return True  # no match stands at the beginning
+        return True  # no match is at the beginning
     if substitution == "":
         return not takes_slash
     reference = re.match(r"\\([0-9])", substitution)
@@ -80,14 +80,14 @@ class _Part:
 
 @dataclass(slots=True)
 class _Group:
-    """A group with a number; it is `certain` if every match has it."""
+    """A numbered group. It is `certain` if every match has it."""
 
     content: _Part
     certain: bool = True
 
 
 class _Parser:
-    """Reads an expression that RE2 takes; `groups` stand in the order of their numbers."""
+    """Parses an expression that RE2 accepts. `groups` are in the order of their numbers."""
 
     def __init__(self, pattern: str) -> None:
         self.groups: list[_Group] = []
@@ -105,7 +105,7 @@ class _Parser:
 
     @property
     def _last(self) -> list[_Part]:
-        """The sequence that is read."""
+        """The sequence that is being parsed."""
         return self._open[-1][0].alternatives[-1]
 
     def _structure(self, text: str) -> None:
@@ -115,7 +115,7 @@ class _Parser:
             self._close()
         elif text in _NO_WIDTH:
             self._last.append(_Part(text))
-        elif not text.endswith(")"):  # else it sets flags
+        elif not text.endswith(")"):  # otherwise it sets flags
             part = _Part(alternatives=[[]])
             self._last.append(part)
             if _GROUP.match(text):
@@ -140,16 +140,16 @@ class _Parser:
 
 
 def _characters(token: re.Match[str]) -> list[str]:
-    """The parts of a token, each of which matches one character."""
+    """Return the parts of a token, each of which matches one character."""
     if token["quoted"]:
         return [re.escape(char) for char in token[0].removeprefix("\\Q").removesuffix("\\E")]
     return list(token[0].removeprefix("\\")) if token["escape"] else [token[0]]
 
 
 def _begin(part: _Part, *, at_start: bool) -> tuple[bool, list[str]]:
-    """Whether a part can match no character, and what can match its first one.
+    """Return True if a part can match the empty text, and the parts that can match its first character.
 
-    `at_start` says that it stands at the beginning of a path, where ``$`` does not match because there is a slash.
+    `at_start` is true at the beginning of a path, where ``$`` cannot match because a slash follows.
     """
     if not part.alternatives:
         if part.text in _NO_WIDTH:
@@ -168,6 +168,6 @@ def _begin(part: _Part, *, at_start: bool) -> tuple[bool, list[str]]:
 
 
 def _is_slash(one: str) -> bool:
-    """Whether what matches one character matches a slash only."""
+    """True if a part that matches one character matches only a slash."""
     low, high = regex.compiled(one).possiblematchrange(4)
     return bool(low == b"/" and high == b"/")

@@ -1,4 +1,4 @@
-"""What stands behind the gateway: endpoints and how traffic reaches them."""
+"""The services behind the gateway: their endpoints, and how traffic reaches them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ADDRESS_REMEDY = "write 10.0.0.1:80, '[::1]:80', name.example:80 or unix:/path/t
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A parsed endpoint address: a Unix socket path (then `port` is 0), an IP address or a DNS name."""
+    """A parsed endpoint address: an IP address, a DNS name, or the path of a Unix socket with port 0."""
 
     host: str
     port: int
@@ -38,7 +38,7 @@ def _ip_version(host: str) -> int:
 
 @lru_cache(maxsize=65536)
 def parse_address(text: str) -> Address:
-    """Parse an endpoint's address. Raises Mistake."""
+    """Return a parsed endpoint address. Raises Mistake."""
     if text.startswith("unix:"):
         path = text.removeprefix("unix:").removeprefix("//")
         if not path.startswith(("/", "@")) or len(path) > 107:
@@ -52,7 +52,7 @@ def parse_address(text: str) -> Address:
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     version = _ip_version(bare)
     if version == 6 and bare == host:
-        raise Mistake("an IPv6 address stands in brackets", f"write '[{host}]:{port}'", value=text)
+        raise Mistake("an IPv6 address must be in brackets", f"write '[{host}]:{port}'", value=text)
     if version:
         return Address(bare, int(port), "ip")
     if not _HOST.fullmatch(host) or host.replace(".", "").isdigit():
@@ -74,12 +74,12 @@ class Endpoint:
 
     @classmethod
     def short(cls, value: Any) -> Endpoint:
-        """Read an address. Raises Mistake."""
+        """Return an endpoint at an address. Raises Mistake."""
         parse_address(value)
         return cls(address=value)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake when the address is none."""
+        """Yield a mistake if the address is malformed."""
         try:
             parse_address(self.address)
         except Mistake as mistake:
@@ -87,7 +87,7 @@ class Endpoint:
 
     @property
     def parsed(self) -> Address:
-        """The address in parts."""
+        """The parsed address."""
         return parse_address(self.address)
 
 
@@ -114,18 +114,21 @@ class LoadBalancing:
 
     @classmethod
     def short(cls, value: Any) -> LoadBalancing:
-        """Read the algorithm's name. Raises Mistake."""
+        """Return load balancing by the algorithm's name. Raises Mistake."""
         known = ("round_robin", "least_request", "random", "ring_hash", "maglev")
         if value not in known:
             raise Mistake("unknown load balancing", "write one of " + ", ".join(known))
         return cls(policy=value)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake when the table's size is no prime number."""
+        """Yield a mistake if the table's size is not a prime number."""
         size = self.table_size
         if any(size % divisor == 0 for divisor in range(2, int(size**0.5) + 1)):
             yield Mistake(
-                "the table of maglev has a prime size", "write 65537", path=("table_size",), value=size
+                "the table size of maglev must be a prime number",
+                "write 65537",
+                path=("table_size",),
+                value=size,
             )
 
 
@@ -138,27 +141,27 @@ class HealthCheck:
         "Default: http with a path, grpc for protocol grpc, else tcp.", default=None
     )
     path: str | None = option(
-        "http: the path to ask for.", default=None, pattern=r"/\S*", shape="a path such as /healthz"
+        "http: the path of the request.", default=None, pattern=r"/\S*", shape="a path such as /healthz"
     )
     host: str | None = option("http: the Host header; default the upstream's name.", default=None)
     expected_statuses: tuple[int, ...] = option(
         "http: statuses that mean healthy.", default=(200,), narrows=True
     )
-    service: str = option("grpc: the service asked for.", default="")
+    service: str = option("grpc: the service name in the request.", default="")
     interval: timedelta = option("Between two checks.", default=timedelta(seconds=5), minimum=0.001)
-    timeout: timedelta = option("Time limit of one check.", default=timedelta(seconds=1), minimum=0.001)
+    timeout: timedelta = option("Timeout of one check.", default=timedelta(seconds=1), minimum=0.001)
     unhealthy_after: int = option("Failures in a row.", default=3, minimum=1)
     healthy_after: int = option("Successes in a row.", default=2, minimum=1)
 
     @classmethod
     def short(cls, value: Any) -> HealthCheck:
-        """Read a path. Raises Mistake."""
+        """Return a health check of a path. Raises Mistake."""
         if not value.startswith("/"):
             raise Mistake("not a path", "write a path such as /healthz")
         return cls(path=value)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake when the type lacks its path."""
+        """Yield a mistake if the type needs a path and has none."""
         if self.type == "http" and self.path is None:
             yield Mistake("an http health check needs a path", "add 'path'")
         for number, status in enumerate(self.expected_statuses):
@@ -170,25 +173,27 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutlierDetection:
-    """Endpoints that fail are left out for a while."""
+    """Failing endpoints get no traffic for a while."""
 
-    consecutive_5xx: int | None = option("Answers 5xx in a row.", default=5, minimum=1)
+    consecutive_5xx: int | None = option("Responses 5xx in a row.", default=5, minimum=1)
     consecutive_gateway_failures: int | None = option(
-        "Answers 502, 503, 504 in a row.", default=None, minimum=1
+        "Responses 502, 503, 504 in a row.", default=None, minimum=1
     )
     consecutive_connect_failures: int | None = option(
         "Connections that failed in a row.", default=None, minimum=1
     )
-    interval: timedelta = option("Between two looks.", default=timedelta(seconds=10), minimum=0.001)
+    interval: timedelta = option("Between two evaluations.", default=timedelta(seconds=10), minimum=0.001)
     eject_for: timedelta = option(
-        "Multiplied by how often it happened.", default=timedelta(seconds=30), minimum=0.001
+        "Time without traffic, multiplied by the number of ejections.",
+        default=timedelta(seconds=30),
+        minimum=0.001,
     )
-    max_ejected: Percent = option("At most this share of the endpoints is left out.", default=Percent(50))
+    max_ejected: Percent = option("At most this share of the endpoints is ejected.", default=Percent(50))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitBreaker:
-    """Limits of what may be under way at the same time; 503 above them."""
+    """Limits of concurrent use; 503 above them."""
 
     max_connections: int = option("Connections.", default=1024, minimum=1, maximum=2**32 - 1)
     max_pending: int = option(
@@ -201,7 +206,7 @@ class CircuitBreaker:
     max_retries: int | None = option(
         "Retries; replaces the retry budget.", default=None, minimum=0, maximum=2**32 - 1
     )
-    retry_budget: Percent = option("Retries as a share of the requests under way.", default=Percent(20))
+    retry_budget: Percent = option("Retries as a share of the active requests.", default=Percent(20))
     min_retries: int = option(
         "Retries that the budget always allows.", default=3, minimum=0, maximum=2**32 - 1
     )
@@ -212,7 +217,7 @@ class UpstreamTls:
     """TLS towards the endpoints."""
 
     sni: str | None = option(
-        "Server name to ask for; default the host name of the first endpoint.", default=None
+        "Server name to send (SNI); default the host name of the first endpoint.", default=None
     )
     ca: DataSource | None = option(
         "Authorities that are trusted, PEM; default the system's.", default=None, narrows=True
@@ -221,7 +226,7 @@ class UpstreamTls:
         "The certificate must carry one of these names; default the server name.", default=(), narrows=True
     )
     client_certificate: str | None = option(
-        "A secret to show to the endpoints (mTLS).", default=None, refers="secrets", narrows=True
+        "A secret to present to the endpoints (mTLS).", default=None, refers="secrets", narrows=True
     )
     verify: bool = option("Whether the certificate is verified; switch off for tests only.", default=True)
     minimum_version: Literal["1.0", "1.1", "1.2", "1.3"] = option(
@@ -231,15 +236,15 @@ class UpstreamTls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowStart:
-    """An endpoint that just came gets its share of the traffic step by step."""
+    """A new endpoint gets its share of the traffic step by step."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "a duration such as 30s")
     window: timedelta = option("Until the full share is reached.", minimum=0.001)
-    minimum_share: Percent = option("Where it begins.", default=Percent(10))
+    minimum_share: Percent = option("The share at the beginning.", default=Percent(10))
 
     @classmethod
     def short(cls, value: Any) -> SlowStart:
-        """Read a duration. Raises Mistake."""
+        """Return a slow start of a duration. Raises Mistake."""
         try:
             return cls(window=scalars.duration(value))
         except ValueError as error:
@@ -248,11 +253,11 @@ class SlowStart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpKeepalive:
-    """Probes on idle connections, so that half-open ones are found."""
+    """Probes on idle connections that detect half-open ones."""
 
     time: timedelta = option("Idle time before the first probe.", default=timedelta(seconds=60), minimum=1)
     interval: timedelta = option("Between probes.", default=timedelta(seconds=10), minimum=1)
-    probes: int = option("Probes without an answer before the connection is given up.", default=3, minimum=1)
+    probes: int = option("Unanswered probes before the connection is closed.", default=3, minimum=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,15 +266,15 @@ class Upstream:
 
     endpoints: tuple[Endpoint, ...] = option("The servers; an empty list answers 503.")
     protocol: Literal["http1", "http2", "grpc", "auto"] = option(
-        "What the endpoints speak: `grpc` is http2; `auto` negotiates by ALPN and needs tls.", default="http1"
+        "The endpoints' protocol: `grpc` is http2; `auto` negotiates by ALPN and needs tls.", default="http1"
     )
     load_balancing: LoadBalancing = option(
         "How an endpoint is chosen.", default=LoadBalancing(policy="least_request")
     )
-    tls: UpstreamTls | None = option("Speak TLS to the endpoints.", default=None)
+    tls: UpstreamTls | None = option("Use TLS to the endpoints.", default=None)
     health_check: HealthCheck | None = option("Active health checks.", default=None)
-    outlier_detection: OutlierDetection | None = option("Leave failing endpoints out.", default=None)
-    circuit_breaker: CircuitBreaker = option("Limits of what is under way.", default=CircuitBreaker())
+    outlier_detection: OutlierDetection | None = option("Eject failing endpoints for a while.", default=None)
+    circuit_breaker: CircuitBreaker = option("Limits of concurrent use.", default=CircuitBreaker())
     slow_start: SlowStart | None = option("round_robin and least_request only.", default=None)
     panic_threshold: Percent = option(
         "With fewer healthy endpoints than this share, all are used.", default=Percent(50)
@@ -277,7 +282,7 @@ class Upstream:
     connect_timeout: timedelta = option("To open a connection.", default=timedelta(seconds=5), minimum=0.001)
     idle_timeout: timedelta = option("An unused connection is closed.", default=timedelta(minutes=1))
     max_requests_per_connection: int | None = option(
-        "A connection is closed after so many.", default=None, minimum=1
+        "A connection is closed after this number of requests.", default=None, minimum=1
     )
     max_connection_duration: timedelta | None = option(
         "A connection is drained at this age.", default=None, minimum=1
@@ -309,14 +314,14 @@ class Upstream:
             )
         if self.slow_start and self.load_balancing.policy not in ("round_robin", "least_request"):
             remedy = "use round_robin or least_request, or remove it"
-            yield Mistake("slow_start does not exist for this load balancing", remedy, path=("slow_start",))
+            yield Mistake("this load balancing does not support slow_start", remedy, path=("slow_start",))
         yield from self._health()
         if (
             self.load_balancing.policy == "random"
             and len({endpoint.weight for endpoint in self.endpoints}) > 1
         ):
             yield Mistake(
-                "random load balancing knows no weights", "use round_robin", path=("load_balancing",)
+                "random load balancing does not support weights", "use round_robin", path=("load_balancing",)
             )
         kinds = {endpoint.parsed.kind for endpoint in self.endpoints}
         if kinds >= {"unix", "name"}:
@@ -325,7 +330,7 @@ class Upstream:
         for number, address in enumerate(addresses):
             if address in addresses[:number]:
                 yield Mistake(
-                    "the endpoint is there twice",
+                    "the endpoint is listed twice",
                     "use 'weight'",
                     path=("endpoints", number),
                     value=address[0],
