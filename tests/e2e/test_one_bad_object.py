@@ -65,7 +65,7 @@ MISTAKEN = {
         "listeners: {odd: {port: PORT, tls: {certificates: [odd]}}}\n",
         "secrets: {odd: {certificate: {file: odd.crt}, private_key: {file: odd.key}}}\n"
         "listeners: {odd: {port: PORT, tls: {certificates: [odd]}}}\n",
-        "the private key is not that of the certificate",
+        "the private key does not belong to the certificate",
         "more.yaml:1:30",
     ),
     "policy": Bad(

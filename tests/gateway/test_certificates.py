@@ -128,12 +128,12 @@ BAD: dict[str, tuple[Callable[[], _Files], str, str]] = {
     "another key": (
         lambda: (leaf().pem, other().key_pem(), root().pem),
         "secrets.own.certificate",
-        "the private key is not that of the certificate",
+        "the private key does not belong to the certificate",
     ),
     "issuer first": (
         lambda: (chain(intermediate(), leaf()), leaf().key_pem(), root().pem),
         "secrets.own.certificate",
-        "the certificate of the private key is number 2, and Envoy takes the first",
+        "the certificate of the private key is number 2, and Envoy uses the first",
     ),
     "empty certificate": (
         lambda: (b"\n", leaf().key_pem(), root().pem),
@@ -172,12 +172,12 @@ BAD: dict[str, tuple[Callable[[], _Files], str, str]] = {
     "certificate behind spaces": (
         lambda: (_indented(leaf().pem), leaf().key_pem(), root().pem),
         "secrets.own.certificate",
-        "spaces stand before the lines of the PEM, and Envoy does not read that",
+        "spaces precede the lines of the PEM, and Envoy cannot read that",
     ),
     "key behind spaces": (
         lambda: (leaf().pem, _indented(leaf().key_pem()), root().pem),
         "secrets.own.private_key",
-        "spaces stand before the lines of the PEM, and Envoy does not read that",
+        "spaces precede the lines of the PEM, and Envoy cannot read that",
     ),
     "encrypted key": (
         lambda: (
@@ -186,7 +186,7 @@ BAD: dict[str, tuple[Callable[[], _Files], str, str]] = {
             root().pem,
         ),
         "secrets.own.private_key",
-        "the private key is encrypted, and nobody could tell Envoy the password",
+        "the private key is encrypted, and Envoy cannot get the password",
     ),
     "key for a certificate": (
         lambda: (leaf().key_pem(), leaf().key_pem(), root().pem),
@@ -201,12 +201,12 @@ BAD: dict[str, tuple[Callable[[], _Files], str, str]] = {
     "byte order mark": (
         lambda: (BOM + leaf().pem, leaf().key_pem(), root().pem),
         "secrets.own.certificate",
-        "a byte order mark stands before the PEM, and Envoy does not read that",
+        "a byte order mark precedes the PEM, and Envoy cannot read that",
     ),
     "byte order mark before the authority": (
         lambda: (leaf().pem, leaf().key_pem(), BOM + root().pem),
         "listeners.https.tls.client_certificate.ca",
-        "a byte order mark stands before the PEM, and Envoy does not read that",
+        "a byte order mark precedes the PEM, and Envoy cannot read that",
     ),
     "broken second certificate": (
         lambda: (leaf().pem + BROKEN, leaf().key_pem(), root().pem),
@@ -235,14 +235,14 @@ BAD: dict[str, tuple[Callable[[], _Files], str, str]] = {
     "two keys, another one first": (
         lambda: (leaf().pem, other().key_pem() + leaf().key_pem(), root().pem),
         "secrets.own.certificate",
-        "the private key is not that of the certificate",
+        "the private key does not belong to the certificate",
     ),
 }
 WEAK = {
     "RSA 1024": (lambda: rsa.generate_private_key(65537, 1024), "an RSA key of 1024 bits is too small"),
-    "P-224": (lambda: ec.generate_private_key(ec.SECP224R1()), "does not take the curve secp224r1"),
-    "secp256k1": (lambda: ec.generate_private_key(ec.SECP256K1()), "does not take the curve secp256k1"),
-    "Ed448": (ed448.Ed448PrivateKey.generate, "Envoy does not take keys of this kind"),
+    "P-224": (lambda: ec.generate_private_key(ec.SECP224R1()), "does not support the curve secp224r1"),
+    "secp256k1": (lambda: ec.generate_private_key(ec.SECP256K1()), "does not support the curve secp256k1"),
+    "Ed448": (ed448.Ed448PrivateKey.generate, "Envoy does not support keys of this kind"),
 }
 GOOD: dict[str, Callable[[], _Files]] = {
     "whole chain": lambda: (chain(leaf(), intermediate(), root()), leaf().key_pem(), root().pem),

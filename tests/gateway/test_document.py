@@ -80,9 +80,9 @@ def test_what_is_no_variable_is_told(written: str) -> None:
 @pytest.mark.parametrize(
     ("text", "place", "message"),
     [
-        ("a: 1\n\u00a0b: 2\n", "a.yaml:2:1", "a non-breaking space (U+00A0) stands here"),
-        ("a: x\u200b\n", "a.yaml:1:4", "a zero-width space (U+200B) stands here"),
-        ("a: [b, c\u202f]\n", "a.yaml:1:8", "a narrow non-breaking space (U+202F) stands here"),
+        ("a: 1\n\u00a0b: 2\n", "a.yaml:2:1", "a non-breaking space (U+00A0) is not allowed here"),
+        ("a: x\u200b\n", "a.yaml:1:4", "a zero-width space (U+200B) is not allowed here"),
+        ("a: [b, c\u202f]\n", "a.yaml:1:8", "a narrow non-breaking space (U+202F) is not allowed here"),
     ],
 )
 def test_a_character_that_looks_like_nothing_is_told_where_no_quotes_are(
@@ -124,8 +124,8 @@ def test_a_variable_that_is_not_set_is_a_problem_at_its_place() -> None:
         ("a:\n- */*\n", "a.yaml:2:4", "a * without quotes refers to an anchor"),
         ("a: {port: ${PORT}}\n", "a.yaml:1:12", "a variable between { } or [ ] needs quotes"),
         ("- a\n", "a.yaml:1:1", "a gateway file is a mapping of sections"),
-        ("a: 1\n---\nb: 2\n", "a.yaml:2:1", "one file holds one document"),
-        ("? [a]\n: 1\n", "a.yaml:1:3", "a key is text"),
+        ("a: 1\n---\nb: 2\n", "a.yaml:2:1", "a file must have only one document"),
+        ("? [a]\n: 1\n", "a.yaml:1:3", "a key must be text"),
         ("a: !!python/object:os.system x\n", "a.yaml:1:4", "unknown tag 'tag:yaml.org,2002:python/object:os.system'"),
         ("a: !custom {}\n", "a.yaml:1:4", "unknown tag '!custom'"),
         ("a: *nowhere\n", "a.yaml:1:4", "not YAML: found undefined alias"),

@@ -1,6 +1,7 @@
-"""Certificates, their keys and authorities, read as Envoy (BoringSSL) will read them: PEM, in order, a pair.
+"""Certificates, their private keys and authorities, read as Envoy (BoringSSL) reads them: PEM, in order, a pair.
 
-What Envoy would reject is an error. What it takes and clients may not is a warning: dates, and a chain with a gap.
+A certificate that Envoy would reject is an error. If Envoy accepts it and clients may not, that is a warning: dates,
+and a chain with a gap.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ _UNREADABLE = "export it again as PEM"
 def check(
     sections: Sections, contents: Mapping[DataSource, bytes], now: datetime | None
 ) -> Iterator[Problem]:
-    """What is wrong with every certificate, key and authority of a gateway. Without `now` (UTC), dates do not count."""
+    """Yield the problems of every certificate, private key and authority of a gateway.
+
+    Without `now` (UTC), dates are not checked.
+    """
     for name, secret in sections.secrets.items():
         yield from _of_secret(("secrets", name), secret.certificate, secret.private_key, contents, now)
     for name, upstream in sections.upstreams.items():
@@ -54,10 +58,10 @@ def _of_secret(
 ) -> Iterator[Problem]:
     at, at_key = (*path, "certificate"), (*path, "private_key")
     chain, key = contents.get(certificate), contents.get(private_key)
-    found = made = None
+    certificates = made = None
     if chain is not None:
         try:
-            found = _chain(chain)
+            certificates = _chain(chain)
         except Mistake as mistake:
             yield _problem(at, certificate, mistake)
     if key is not None:
@@ -65,14 +69,14 @@ def _of_secret(
             made = _private_key(key)
         except Mistake as mistake:
             yield _problem(at_key, private_key, mistake)
-    if found is not None and made is not None:
+    if certificates is not None and made is not None:
         try:
-            _pair(found, made)
+            _pair(certificates, made)
         except Mistake as mistake:
             yield _problem(at, certificate, mistake)
             return
-    if found is not None:
-        yield from _warnings(at, certificate, [*_gaps(found), *_dates(found, now)])
+    if certificates is not None:
+        yield from _warnings(at, certificate, [*_gaps(certificates), *_dates(certificates, now)])
 
 
 def _of_authorities(
@@ -82,11 +86,11 @@ def _of_authorities(
     if content is None:
         return
     try:
-        found = _certificates(content, "authority")
+        certificates = _certificates(content, "authority")
     except Mistake as mistake:
         yield _problem(path, source, mistake)
     else:
-        yield from _warnings(path, source, _dates(found, now))
+        yield from _warnings(path, source, _dates(certificates, now))
 
 
 def _problem(path: Path, source: DataSource, mistake: Mistake) -> Problem:
@@ -96,8 +100,8 @@ def _problem(path: Path, source: DataSource, mistake: Mistake) -> Problem:
     )
 
 
-def _warnings(path: Path, source: DataSource, found: Iterable[Mistake]) -> Iterator[Problem]:
-    for mistake in found:
+def _warnings(path: Path, source: DataSource, mistakes: Iterable[Mistake]) -> Iterator[Problem]:
+    for mistake in mistakes:
         named = source.file or source.env
         value = short_repr(named) if named else None
         yield Problem(
@@ -106,12 +110,12 @@ def _warnings(path: Path, source: DataSource, found: Iterable[Mistake]) -> Itera
 
 
 def _pem(content: bytes, what: str, begin: bytes) -> None:
-    """Raise a Mistake for content that is no PEM, or has not what is looked for."""
+    """Raise Mistake if the content is not PEM, or does not contain `what`."""
     if not content.strip():
         raise Mistake(f"there is no {what}: the content is empty", f"write the {what} as PEM")
     if content.startswith(_BOM):
         raise Mistake(
-            "a byte order mark stands before the PEM, and Envoy does not read that",
+            "a byte order mark precedes the PEM, and Envoy cannot read that",
             "save the file without one",
         )
     if content[:1] == b"\x30":
@@ -119,7 +123,7 @@ def _pem(content: bytes, what: str, begin: bytes) -> None:
             f"the {what} is DER or PKCS #12, and Envoy reads PEM", _KEY_AS_PEM if begin is _KEY else _AS_PEM
         )
     if re.search(rb"^[ \t]+-----(BEGIN|END) ", content, re.MULTILINE):
-        raise Mistake("spaces stand before the lines of the PEM, and Envoy does not read that", "remove them")
+        raise Mistake("spaces precede the lines of the PEM, and Envoy cannot read that", "remove them")
     if begin not in content:
         other = (
             "a private key" if _KEY in content else "certificates" if _CERTIFICATE in content else "no PEM"
@@ -130,39 +134,39 @@ def _pem(content: bytes, what: str, begin: bytes) -> None:
 @lru_cache(maxsize=4096)
 def _certificates(content: bytes, what: str = "certificate") -> tuple[x509.Certificate, ...]:
     _pem(content, what, _CERTIFICATE)
-    found = []
+    certificates = []
     for number, part in enumerate(content.split(_CERTIFICATE)[1:], 1):
         try:
-            found.append(x509.load_pem_x509_certificate(_CERTIFICATE + part))
+            certificates.append(x509.load_pem_x509_certificate(_CERTIFICATE + part))
         except ValueError:
             raise Mistake(f"{what} number {number} cannot be read", _UNREADABLE) from None
-    return tuple(found)
+    return tuple(certificates)
 
 
 @lru_cache(maxsize=4096)
 def _chain(content: bytes) -> tuple[x509.Certificate, ...]:
-    """The certificates of a chain, of which Envoy can use the first."""
-    found = _certificates(content)
-    fault = _unusable(found[0])
+    """Return the certificates of a chain. Raises Mistake if Envoy cannot use the first one."""
+    certificates = _certificates(content)
+    fault = _unusable(certificates[0])
     if fault is not None:
         raise Mistake(fault, "use a key of RSA 2048 or more, P-256, P-384, P-521 or Ed25519")
-    return found
+    return certificates
 
 
 def _unusable(certificate: x509.Certificate) -> str | None:
-    """What Envoy has against the key of a server's or client's own certificate."""
+    """Return the reason why Envoy rejects the key of a server's or client's own certificate, or None."""
     try:
         key = certificate.public_key()
     except (UnsupportedAlgorithm, ValueError):
-        return "Envoy knows no keys of this kind"
+        return "Envoy does not support keys of this kind"
     match key:
         case rsa.RSAPublicKey() if key.key_size < _SMALLEST_RSA:
             return f"an RSA key of {key.key_size} bits is too small for Envoy"
         case ec.EllipticCurvePublicKey() if not isinstance(key.curve, _CURVES):
-            return f"Envoy does not take the curve {key.curve.name}"
+            return f"Envoy does not support the curve {key.curve.name}"
         case rsa.RSAPublicKey() | ec.EllipticCurvePublicKey() | ed25519.Ed25519PublicKey():
             return None
-    return "Envoy does not take keys of this kind"
+    return "Envoy does not support keys of this kind"
 
 
 @lru_cache(maxsize=4096)
@@ -170,7 +174,7 @@ def _private_key(content: bytes) -> Any:
     _pem(content, "private key", _KEY)
     if b"ENCRYPTED" in content:
         raise Mistake(
-            "the private key is encrypted, and nobody could tell Envoy the password",
+            "the private key is encrypted, and Envoy cannot get the password",
             "write it decrypted: openssl pkey -in FILE",
         )
     begin = content.index(b"-----BEGIN ", max(0, content.index(_KEY) - 24))
@@ -184,16 +188,18 @@ def _private_key(content: bytes) -> Any:
 
 
 def _pair(chain: Sequence[x509.Certificate], key: Any) -> None:
-    """Raise a Mistake unless the key is that of the first certificate, and the others follow in order."""
+    """Raise Mistake if the key is not that of the first certificate, or if the others do not follow in order."""
     public = _encoded(key.public_key())
-    numbers = [number for number, one in enumerate(chain, 1) if _encoded(one.public_key()) == public]
+    numbers = [
+        number for number, certificate in enumerate(chain, 1) if _encoded(certificate.public_key()) == public
+    ]
     if not numbers:
         raise Mistake(
-            "the private key is not that of the certificate", "write the two that were issued together"
+            "the private key does not belong to the certificate", "write the two that were issued together"
         )
     if numbers[0] != 1:
         raise Mistake(
-            f"the certificate of the private key is number {numbers[0]}, and Envoy takes the first",
+            f"the certificate of the private key is number {numbers[0]}, and Envoy uses the first",
             "write it first, then its issuer, and so on",
         )
     if _in_order(chain) != list(chain):
@@ -210,10 +216,12 @@ def _encoded(key: Any) -> bytes:
 
 
 def _in_order(chain: Sequence[x509.Certificate]) -> list[x509.Certificate]:
-    """The same certificates with issuers behind what they issued, as far as they are there; else as they are."""
+    """Return the certificates with each issuer after the certificate that it issued, or as given if one is missing."""
     ordered, left = [chain[0]], list(chain[1:])
     while left:
-        issuer = next((one for one in left if one.subject == ordered[-1].issuer), None)
+        issuer = next(
+            (certificate for certificate in left if certificate.subject == ordered[-1].issuer), None
+        )
         if issuer is None:
             return list(chain)
         ordered.append(issuer)
@@ -222,8 +230,8 @@ def _in_order(chain: Sequence[x509.Certificate]) -> list[x509.Certificate]:
 
 
 def _gaps(chain: Sequence[x509.Certificate]) -> Iterator[Mistake]:
-    for number, (one, issuer) in enumerate(pairwise(chain), 2):
-        if one.issuer != issuer.subject:
+    for number, (certificate, issuer) in enumerate(pairwise(chain), 2):
+        if certificate.issuer != issuer.subject:
             yield Mistake(
                 f"certificate number {number} did not issue the one before it",
                 "write the issuer of each certificate behind it, and nothing else",
@@ -240,12 +248,14 @@ def _gaps(chain: Sequence[x509.Certificate]) -> Iterator[Mistake]:
 def _dates(chain: Sequence[x509.Certificate], now: datetime | None) -> Iterator[Mistake]:
     if now is None:
         return
-    for number, one in enumerate(chain, 1):
+    for number, certificate in enumerate(chain, 1):
         which = f"certificate number {number}" if len(chain) > 1 else "the certificate"
-        if one.not_valid_after_utc < now:
-            yield Mistake(f"{which} expired on {one.not_valid_after_utc:%Y-%m-%d %H:%M} UTC", "renew it")
-        elif one.not_valid_before_utc > now:
+        if certificate.not_valid_after_utc < now:
             yield Mistake(
-                f"{which} is not valid before {one.not_valid_before_utc:%Y-%m-%d %H:%M} UTC",
+                f"{which} expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC", "renew it"
+            )
+        elif certificate.not_valid_before_utc > now:
+            yield Mistake(
+                f"{which} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC",
                 "wait, or check the clocks",
             )

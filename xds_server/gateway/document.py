@@ -1,7 +1,7 @@
-"""One YAML file: parsed fast into plain values, and again with positions only to say where a problem stands.
+"""One YAML file: parsed fast into plain values, and parsed again with positions only to locate problems.
 
-YAML 1.2's core schema is read (``off``, ``on``, ``yes`` and ``no`` are text, as in every other tool of the
-field), mapping keys are always text, a key given twice is a problem, and ``${NAME}`` reads the environment.
+It follows the core schema of YAML 1.2: ``off``, ``on``, ``yes`` and ``no`` are text, as in the other tools of the
+field. Mapping keys are always text, a duplicate key is a problem, and ``${NAME}`` reads the environment.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ except ImportError:  # pragma: no cover - PyYAML without libyaml, slower but the
 
 DEEPEST = 64
 MOST_NODES = 2_000_000
-"""Above this many values, aliases counted as often as they are used, a file is refused: a bomb of aliases."""
+"""A file with more values is rejected, because it is a bomb of aliases. Each use of an alias counts."""
 
 _PLAIN, _QUOTED = "plain", "quoted"
 _UNTAGGED = (_PLAIN, _QUOTED, "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -48,7 +48,7 @@ _INVISIBLE = {
     "\u2060": "word joiner",
     "\ufeff": "byte order mark",
 }
-"""Characters that look like a space or like nothing, and come from web pages and word processors."""
+"""Invisible characters and characters that look like a space. They come from web pages and word processors."""
 _STRANGE = re.compile("[" + "".join(_INVISIBLE) + "]")
 _QUOTED_TEXT = re.compile(r"""(?<=[\s\[{,:])(?:'(?:[^']|'')*'|"(?:[^"\\]|\\.)*")""")
 _BRACES = re.compile(r"(?<=[\s:,\[{])(?:/|~)[^\s,{}\[\]]*[{\[][^\s,}\]]*[}\]][^\s,{}]*")
@@ -57,7 +57,7 @@ _SPECIAL = re.compile(r"(?<=[:\[,-]\s)[%@`]|(?<=[\[,])[%@`]|^[%@`]")
 
 
 class _Loader(_Parser):
-    """libyaml's composer, told to leave the meaning of scalars to us: PyYAML's own resolver is slow and YAML 1.1."""
+    """libyaml's composer without the resolution of scalars: PyYAML's own resolver is slow, and it follows YAML 1.1."""
 
     def resolve(self, _kind: type, _value: Any, implicit: Any) -> str:
         return _PLAIN if implicit is True or (implicit and implicit[0]) else _QUOTED
@@ -65,7 +65,7 @@ class _Loader(_Parser):
     depth = 0
 
     def descend_resolver(self, parent: Any, _index: Any) -> None:
-        """Called for every node. libyaml's composer recurses in C: too deep a file would end the process."""
+        """Count the nesting of nodes. libyaml's composer recurses in C, so a file with too much nesting would crash."""
         self.depth += 1
         if self.depth > DEEPEST:
             raise _Fault("nested too deeply", f"at most {DEEPEST} levels", parent.start_mark)
@@ -76,9 +76,10 @@ class _Loader(_Parser):
 
 @dataclass(slots=True)
 class Document:
-    """What a file holds. `variables` are the environment variables that it read, None where one was not set.
+    """The content of a file.
 
-    `read` has by path the texts that hold such a variable's value, and how they are written in the file.
+    `variables` are the environment variables that it read, None for an unset one. `read` has, by path, the texts that
+    contain the value of a variable, and how they are written in the file.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -86,7 +87,7 @@ class Document:
     variables: dict[str, str | None] = field(default_factory=dict)
     read: dict[Path, tuple[str, str]] = field(default_factory=dict)
     whole: bool = True
-    """Whether the file is YAML to its end, so that `values` are all that it holds."""
+    """True if the file is YAML to its end, so that `values` are complete."""
 
 
 class _Fault(Exception):  # noqa: N818 - ends the reading of one file, never leaves this module
@@ -97,7 +98,7 @@ class _Fault(Exception):  # noqa: N818 - ends the reading of one file, never lea
 
 
 def parse(file: str, content: bytes, environment: Mapping[str, str]) -> Document:
-    """Read one file. Never raises: what is wrong stands in the document's problems."""
+    """Return a parsed file. Never raises: errors are in the document's problems."""
     document = Document()
     try:
         node = _compose(content)
@@ -133,7 +134,7 @@ def _compose(content: bytes) -> Node | None:
         what = getattr(error, "problem", None) or str(error)
         if getattr(error, "context", None) == "expected a single document in the stream":
             raise _Fault(
-                "one file holds one document", "move what follows --- to a file of its own", mark
+                "a file must have only one document", "move what follows --- to a file of its own", mark
             ) from None
         lines = text.splitlines()[: mark.line + 1] if mark else []
         raise _fault_in(lines or [""], what, mark) from None
@@ -142,12 +143,12 @@ def _compose(content: bytes) -> Node | None:
 
 
 def _fault_in(lines: list[str], what: str, mark: Any) -> _Fault:
-    """What is wrong with the last of these lines, which is no YAML, by the mistakes that people make."""
+    """Return the fault of the last of these lines, which is not YAML, by the errors that users commonly make."""
     line = lines[-1]
-    for number, one in enumerate(lines[-2:], len(lines[:-2])):
-        if strange := _STRANGE.search(one):
+    for number, text_line in enumerate(lines[-2:], len(lines[:-2])):
+        if strange := _STRANGE.search(text_line):
             mark = yaml.Mark("", 0, number, strange.start(), None, 0)
-            return _Fault(_looks_like_nothing(strange[0]), "write a space", mark)
+            return _Fault(_not_allowed(strange[0]), "write a space", mark)
     if line.lstrip(" ").startswith("\t"):
         return _Fault("a tab cannot indent", "indent with spaces", mark)
     bare = _QUOTED_TEXT.sub(lambda text: "_" * len(text[0]), line)
@@ -166,18 +167,18 @@ def _fault_in(lines: list[str], what: str, mark: Any) -> _Fault:
         message = "a text with { } or [ ] between { } or [ ] needs quotes"
         return _Fault(message, f"quote it: '{template[0]}'", mark)
     if special := _SPECIAL.search(bare):
-        return _Fault(f"no text without quotes begins with {special[0]}", "quote the value", mark)
-    return _Fault(f"not YAML: {what}", "mend the YAML", mark)
+        return _Fault(f"a text without quotes cannot begin with {special[0]}", "quote the value", mark)
+    return _Fault(f"not YAML: {what}", "correct the YAML", mark)
 
 
-def _looks_like_nothing(character: str) -> str:
+def _not_allowed(character: str) -> str:
     name = _INVISIBLE[character]
     article = "an" if name[0] in "aeiou" else "a"
-    return f"{article} {name} (U+{ord(character):04X}) stands here"
+    return f"{article} {name} (U+{ord(character):04X}) is not allowed here"
 
 
 def _invisible(file: str, content: bytes, root: Node) -> Iterator[Problem]:
-    """Keys and values without quotes that hold a character which looks like a space or like nothing."""
+    """Yield a problem for each key or value without quotes that has an invisible or space-like character."""
     if not _STRANGE.search(content.decode("utf-8-sig")):
         return
     waiting, seen = [root], set()
@@ -190,7 +191,7 @@ def _invisible(file: str, content: bytes, root: Node) -> Iterator[Problem]:
             strange = _STRANGE.search(node.value)
             if strange and node.style not in ("'", '"', "|", ">"):
                 message, remedy = (
-                    _looks_like_nothing(strange[0]),
+                    _not_allowed(strange[0]),
                     "write a space, or quote the text if it is meant",
                 )
                 yield Problem(
@@ -209,7 +210,7 @@ def _invisible(file: str, content: bytes, root: Node) -> Iterator[Problem]:
 
 
 class _Converter:
-    """Nodes to plain values. A subclass of no loader: it only walks."""
+    """Converts nodes to plain values. It is not a subclass of a loader, because it only walks the nodes."""
 
     def __init__(self, file: str, environment: Mapping[str, str], document: Document) -> None:
         self._file = file
@@ -243,7 +244,7 @@ class _Converter:
         merged: list[dict[str, Any]] = []
         for key_node, value_node in node.value:
             if key_node.__class__ is not ScalarNode:
-                raise _Fault("a key is text", "write a plain name before the colon", key_node.start_mark)
+                raise _Fault("a key must be text", "write a plain name before the colon", key_node.start_mark)
             key = key_node.value
             if key == "<<" and key_node.tag == _PLAIN:
                 merged += self._merged(value_node, path, depth)
@@ -266,7 +267,7 @@ class _Converter:
     def _merged(self, node: Node, path: Path, depth: int) -> list[dict[str, Any]]:
         value = self.convert(node, path, depth + 1)
         values = value if isinstance(value, list) else [value]
-        if not all(isinstance(one, dict) for one in values):
+        if not all(isinstance(mapping, dict) for mapping in values):
             raise _Fault("<< merges mappings", "point it at an anchor of a mapping", node.start_mark)
         return values
 
@@ -298,10 +299,10 @@ class _Converter:
         raise _Fault(f"unknown tag {short_repr(node.tag)}", "remove the tag", node.start_mark)
 
     def _interpolated(self, text: str, node: Node, path: Path) -> str:
-        found = variables.interpolate(text, self._environment)
-        self._document.variables.update(found.variables)
-        self._document.read[path] = found.text, text
-        for mistake in found.mistakes:
+        interpolation = variables.interpolate(text, self._environment)
+        self._document.variables.update(interpolation.variables)
+        self._document.read[path] = interpolation.text, text
+        for mistake in interpolation.mistakes:
             self._document.problems.append(
                 Problem(
                     path=path,
@@ -311,12 +312,12 @@ class _Converter:
                     place=_place(self._file, node),
                 )
             )
-        return found.text
+        return interpolation.text
 
     def _from_variable(self, text: str, node: Node) -> Any:
         plain = _plain(text)
-        told = any(one.place == _place(self._file, node) for one in self._document.problems)
-        return None if told or (plain is None and node.tag == _PLAIN) else FromVariable.of(text, plain)
+        reported = any(problem.place == _place(self._file, node) for problem in self._document.problems)
+        return None if reported or (plain is None and node.tag == _PLAIN) else FromVariable.of(text, plain)
 
     def _warn_of(self, written: str, node: Node, path: Path) -> None:
         self._document.problems.append(
@@ -334,7 +335,7 @@ _seen: dict[str, Any] = dict(_WORDS)
 
 
 def _plain(text: str) -> Any:
-    """The value of a plain scalar by YAML 1.2's core schema."""
+    """Return the value of a plain scalar by YAML 1.2's core schema."""
     try:
         return _seen[text]
     except KeyError:
@@ -345,7 +346,7 @@ def _plain(text: str) -> Any:
 
 
 class _Int(int):
-    """A number that remembers how it was written: read as text, ``007`` stays ``007``."""
+    """A number that keeps its spelling: read as text, ``007`` stays ``007``."""
 
     text: str
 
@@ -354,7 +355,7 @@ class _Int(int):
 
 
 class _Float(float):
-    """As above: a version ``1.10`` is not ``1.1``."""
+    """A float that keeps its spelling: a version ``1.10`` is not ``1.1``."""
 
     text: str
 
@@ -385,7 +386,7 @@ def _place(file: str, node: Node) -> Place:
 
 
 class Positions:
-    """Where things stand in one file; it is composed when the first is asked for."""
+    """The positions of values in one file, which is composed at the first call."""
 
     def __init__(self, file: str, content: bytes) -> None:
         self._file = file
@@ -393,7 +394,7 @@ class Positions:
         self._root: Node | None = None
 
     def of(self, path: Path, *, at_key: bool = False) -> Place:
-        """The position of `path`, or of the nearest thing above it that exists."""
+        """Return the position of `path`, or of its nearest parent that exists."""
         if self._content is not None:
             with contextlib.suppress(_Fault):
                 self._root = _compose(self._content)

@@ -1,4 +1,4 @@
-"""One file of a gateway: parsed and decoded once for its content, every problem of its own with its place."""
+"""One file of a gateway: parsed and decoded once for its content, with the place of each of its own problems."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ HINTS = get_type_hints(Sections)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class File:
-    """One file, decoded. `variables` are what it read from the environment, `read` where (as in Document).
+    """One decoded file.
 
-    `names` are (section, name) of everything that was written, also where it had problems of its own, `refers`
-    the path, section and name of every reference, `targets` the same without the paths. A file that is not
-    `whole` is no YAML: nobody knows what stands in it.
+    `variables` and `read` are those of Document. `names` are (section, name) of everything in the file, also of
+    objects with problems. `refers` has the path, section and name of every reference, and `targets` the same without
+    the paths. A file that is not `whole` is not YAML, so its content is unknown.
     """
 
     sections: Mapping[str, Mapping[str, Any]]
@@ -50,14 +50,14 @@ _ITEMS: dict[str, Decoder] = {
 
 
 def decode(file: str, content: bytes, environment: Mapping[str, str]) -> File:
-    """Decode one file. Never raises for what a user wrote."""
+    """Return one decoded file. Never raises for errors of the user."""
     parsed = document.parse(file, content, environment)
     problems = Problems()
     names: set[Path] = set()
     sections: dict[str, Mapping[str, Any]] = {}
     for section, value in parsed.values.items():
         if section.startswith("x-"):
-            continue  # a place for anchors, as in compose files
+            continue  # for anchors, as in compose files
         if section not in HINTS:
             problems.append(_unknown_section(section))
         elif value is None:

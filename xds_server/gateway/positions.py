@@ -1,4 +1,4 @@
-"""Where things stand: a place for every problem, and for every path that somebody asks about later."""
+"""The place of every problem, and of every path that a caller needs later."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from xds_server.gateway.files import File
 
 _NOWHERE = Place("", 0, 0)
 _TELLING = 6
-"""Characters: of a shorter text a message may speak that has nothing to do with the variable."""
+"""A text with fewer characters may be in a message by chance, without being the variable's value."""
 
 
 def placed(
     problems: Iterable[Problem], parsed: Mapping[str, File], contents: Mapping[str, bytes]
 ) -> Iterator[Problem]:
-    """Problems in the order of the files, errors first, each with its place."""
+    """Yield problems in the order of the files, errors first, each with its place."""
     positions = {name: Positions(name, contents[name]) for name in parsed}
     result = []
     for problem in problems:
@@ -30,11 +30,13 @@ def placed(
             also = positions[problem.also.file].of(problem.path, at_key=True)
             problem = replace(problem, also=also)
         result.append(redact_environment(problem, parsed[file].read) if file is not None else problem)
-    yield from sorted(result, key=lambda one: (one.severity, one.place or _NOWHERE, one.message))
+    yield from sorted(
+        result, key=lambda problem: (problem.severity, problem.place or _NOWHERE, problem.message)
+    )
 
 
 def redact_environment(problem: Problem, read: Mapping[Path, tuple[str, str]]) -> Problem:
-    """Without values of environment variables, which may be secret: as they are written, ``${NAME}``."""
+    """Return the problem without values of environment variables, which may be secret: ``${NAME}`` replaces them."""
     for path, (text, written) in read.items():
         if path == problem.path and problem.value is not None:
             problem = replace(problem, value=short_repr(written))
@@ -44,13 +46,13 @@ def redact_environment(problem: Problem, read: Mapping[Path, tuple[str, str]]) -
 
 
 def _without(message: str, text: str, written: str) -> str:
-    for found in (short_repr(text), text):
-        message = message.replace(found, written)
+    for shown in (short_repr(text), text):
+        message = message.replace(shown, written)
     return message
 
 
 def finder(parsed: Mapping[str, File], contents: Mapping[str, bytes]) -> Callable[[Path], Place | None]:
-    """A function from a path to its place, for attribution long after the reading. It composes a file once."""
+    """Return a function from a path to its place, to attribute errors after reading. It composes a file once."""
     positions: dict[str, Positions] = {}
 
     def place(path: Path) -> Place | None:
@@ -65,7 +67,7 @@ def finder(parsed: Mapping[str, File], contents: Mapping[str, bytes]) -> Callabl
 
 
 def owner(parsed: Mapping[str, File], path: Path) -> str | None:
-    """The file in which the object of a path stands."""
+    """Return the file that contains the object of a path, or None."""
     for name, file in parsed.items():
         if path[:2] in file.names or (len(path) == 1 and path[0] in file.sections):
             return name

@@ -1,4 +1,4 @@
-"""Routes beside each other: two that no request can tell apart, and those that no request reaches."""
+"""Conflicts of routes: routes that no request can distinguish, and routes that no request reaches."""
 
 from __future__ import annotations
 
@@ -10,46 +10,50 @@ from xds_server.gateway.model.precedence_rank import Key, Keys, Ranked, shared
 from xds_server.gateway.model.routes import Route
 
 _BEGINNING = re.compile(r"~\^(/[\w/-]*)(\.\*)?\$?")
-"""Regular expressions that say no more than how a path begins (without ``.*`` the end must be open)."""
+"""Regular expressions that state only how a path begins. Without ``.*``, the end must be open."""
 
 
 def host_rank(host: str) -> tuple[bool, bool, int, str]:
-    """Sort key of a host: exact, longest wildcard, all."""
+    """Return the sort key of a host: exact, longest wildcard, all."""
     return (host == "*", host.startswith("*."), -len(host), host)
 
 
 def conflicts(
     files: Sequence[Keys], routes: Mapping[str, Ranked], listeners: Iterable[str]
 ) -> Iterator[Problem]:
-    """Two routes that no request can tell apart; routes that another one always shadows."""
+    """Yield an error for each route that no request can distinguish from another, and a warning if another always
+    wins.
+    """
     groups = shared(files)
     twins = dict(sorted(pair for members in groups.values() for pair in _twins(members)))
     for name, other in twins.items():
         message = f"no request can tell this route from '{other}'"
         remedy = "change its path, hosts, methods, headers or query, or remove one"
         yield Problem(path=("routes", name), message=message, remedy=remedy, at_key=True)
-    regexes = dict.fromkeys(one for file in files for one in file.regexes)
-    broad = [(one, start) for one in regexes if (start := _beginning(one.route)) is not None]
-    suspects = dict.fromkeys(one for members in groups.values() for one in members if one.route.methods)
+    regexes = dict.fromkeys(ranked for file in files for ranked in file.regexes)
+    broad = [(ranked, start) for ranked in regexes if (start := _beginning(ranked.route)) is not None]
+    suspects = dict.fromkeys(
+        ranked for members in groups.values() for ranked in members if ranked.route.methods
+    )
     every = sorted(listeners)
-    for one in routes.values() if broad else suspects:
-        winner = None if one.name in twins else _winner(one, groups, broad, every)
+    for ranked in routes.values() if broad else suspects:
+        winner = None if ranked.name in twins else _winner(ranked, groups, broad, every)
         if winner is not None:
             message = f"no request reaches this route: '{winner}' always wins"
-            path = ("routes", one.name)
+            path = ("routes", ranked.name)
             yield Problem(path=path, message=message, remedy="remove it", at_key=True, severity="warning")
 
 
 def _twins(members: list[Ranked]) -> Iterator[tuple[str, str]]:
-    """Of routes with one condition on one host, those for the same methods: each with the first like it."""
+    """Yield each route with the first route for the same methods, among routes with one condition on one host."""
     alike: dict[frozenset[str], list[Ranked]] = {}
-    for one in members:
-        alike.setdefault(one.methods, []).append(one)
+    for ranked in members:
+        alike.setdefault(ranked.methods, []).append(ranked)
     for group in alike.values():
-        for number, one in enumerate(group):
-            other = next((other for other in group[:number] if _meet(one.route, other.route)), None)
+        for number, ranked in enumerate(group):
+            other = next((other for other in group[:number] if _meet(ranked.route, other.route)), None)
             if other is not None:
-                yield one.name, other.name
+                yield ranked.name, other.name
 
 
 def _meet(one: Route, other: Route) -> bool:
@@ -59,7 +63,7 @@ def _meet(one: Route, other: Route) -> bool:
 def _winner(
     one: Ranked, groups: Mapping[Key, list[Ranked]], broad: list[tuple[Ranked, str]], listeners: list[str]
 ) -> str | None:
-    """One of the routes that take every request of this one, if they do."""
+    """Return a route that wins for all requests of this one, or None."""
     first: Ranked | None = None
     for host in one.hosts:
         near = groups.get((host, one.condition), [])
@@ -76,15 +80,15 @@ def _winner(
 
 
 def _wider(one: Ranked, other: Ranked) -> bool:
-    """Whether the headers and parameters that `one` asks for are among those that `other` asks for."""
+    """True if every header and parameter condition of `one` is also a condition of `other`."""
     return bool(one.condition[2] <= other.condition[2] and one.condition[3] <= other.condition[3])
 
 
 def _beginning(route: Route) -> str | None:
-    """How a path must begin for a regular expression that asks for nothing else."""
+    """Return the beginning that a regular expression requires of a path, or None if it requires anything else."""
     value = route.path
-    found = _BEGINNING.fullmatch(value)
-    return found[1] if found and (found[2] or not value.endswith("$")) else None
+    match = _BEGINNING.fullmatch(value)
+    return match[1] if match and (match[2] or not value.endswith("$")) else None
 
 
 def _begins(route: Route, start: str) -> bool:

@@ -1,4 +1,4 @@
-"""The reference of the language as Markdown, made from the same fields as the decoder."""
+"""The reference of the language as Markdown, generated from the fields that the decoder uses."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _NAMES: dict[Any, str] = {
 
 
 def reference() -> str:
-    """The whole reference."""
+    """Return the whole reference."""
     found: dict[str, Any] = {}
     parts = [HEAD, "## Sections\n", *_table(Sections, found)]
-    parts.append("\n## Policies\n\nIn the order in which they run; `off` takes one away.\n")
+    parts.append("\n## Policies\n\nIn the order in which they run; `off` removes a policy.\n")
     parts.append("| policy | stage | enforced by | value |\n|---|---|---|---|")
     for policy in POLICIES:
         shown = _shown(policy.settings, found)

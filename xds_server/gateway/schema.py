@@ -1,7 +1,7 @@
-"""The JSON Schema (2020-12) of the language, made from the same fields as the decoder.
+"""The JSON Schema (2020-12) of the language, generated from the fields that the decoder uses.
 
-It is for completion in editors: what it refuses is wrong, but what it accepts may still have mistakes that only
-show between keys.
+It is for completion in editors. A file that it rejects is wrong. A file that it accepts may still have errors between
+keys.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from xds_server.gateway.model.policies import Policies
 Schema = dict[str, Any]
 ID = "https://json-schema.org/draft/2020-12/schema"
 VARIABLE: Schema = {"type": "string", "pattern": r"\$\{"}
-"""A value may come from the environment; what it is then is seen only when the gateway is read."""
+"""A value may come from the environment, and it is known only when the gateway is read."""
 
 _DURATION = r"^(\d+(\.\d+)?(us|ms|s|m|h|d))+$"
 _SIZE = r"^\d+(\.\d+)?\s*(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?$"
@@ -46,7 +46,7 @@ _SCALARS: dict[Any, Callable[[], Schema]] = {
 
 
 def schema() -> Schema:
-    """The schema of one file of a gateway."""
+    """Return the schema of one file of a gateway."""
     definitions: dict[str, Schema] = {}
     root = _fields(Sections, definitions)
     root["properties"]["policies"] = {"$ref": "#/$defs/policies", "description": "Policies of every route."}
@@ -56,7 +56,7 @@ def schema() -> Schema:
         "title": "gateway",
         "description": "A gateway as a folder of YAML: every top-level key maps names to objects.",
         **root,
-        "patternProperties": {"^x-": {"description": "A place for anchors; not read."}},
+        "patternProperties": {"^x-": {"description": "For anchors; its content is ignored."}},
         "$defs": dict(sorted(definitions.items())),
     }
 
@@ -87,7 +87,7 @@ def _fields(cls: Any, definitions: dict[str, Schema]) -> Schema:
 
 
 def _some(found: Schema) -> Schema:
-    """Without what would be nothing."""
+    """Return the schema without empty values."""
     if "anyOf" in found:
         return found | {"anyOf": [_some(one) for one in found["anyOf"]]}
     bounds = {"array": {"minItems": 1}, "object": {"minProperties": 1}, "string": {"minLength": 1}}
@@ -106,7 +106,7 @@ def _described(found: Schema, about: About, field: dataclasses.Field[Any]) -> Sc
 
 
 def _plain(value: Any) -> Any:
-    """A default as it would be written; None where it is none or has no short form."""
+    """Return a default as a user would write it, or None if there is none or it has no short form."""
     if isinstance(value, timedelta):
         return duration(value)
     if isinstance(value, str | bool | int | float) and value != "":
@@ -117,7 +117,7 @@ def _plain(value: Any) -> Any:
 
 
 def duration(value: timedelta) -> str:
-    """A duration as it would be written."""
+    """Return a duration as a user would write it."""
     milliseconds = round(value.total_seconds() * 1000)
     for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
         if milliseconds and milliseconds % size == 0:

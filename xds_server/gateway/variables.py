@@ -1,4 +1,6 @@
-"""Environment variables in texts: ``${NAME}``, ``${NAME:-default}`` with variables in the default, ``$${`` for ``${``."""
+"""Environment variables in texts: ``${NAME}``, ``${NAME:-default}`` (the default may have variables), ``$${`` for
+``${``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from filters.language import Mistake
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(:-|\})")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-"""What Python makes of bytes in the environment that are no UTF-8."""
+"""Python's representation of bytes in the environment that are not UTF-8."""
 _BARE = re.compile(r"(?!~)\S*?(?<![$\\])(\$(?:[A-Z][A-Z0-9_]+|[A-Z](?![A-Za-z0-9_])))\S*")
 
 
@@ -18,7 +20,8 @@ _BARE = re.compile(r"(?!~)\S*?(?<![$\\])(\$(?:[A-Z][A-Z0-9_]+|[A-Z](?![A-Za-z0-9
 class Interpolation:
     """A text with the values of its variables.
 
-    `variables` are those that were looked up, None where one is not set. `mistakes` have what is written as their value.
+    `variables` are the variables that were looked up, None for an unset one. In `mistakes`, the value is what the
+    user wrote.
     """
 
     text: str = ""
@@ -27,25 +30,25 @@ class Interpolation:
 
 
 def interpolate(text: str, environment: Mapping[str, str]) -> Interpolation:
-    """Put in what variables hold. A default counts for a variable that is not set or empty, as in shells."""
+    """Return a text with its variables replaced. A default applies if a variable is unset or empty, as in shells."""
     found = Interpolation()
     found.text = _interpolate(text, environment, found)
     return found
 
 
 def is_one(text: str) -> bool:
-    """Whether a text is one variable and nothing else."""
+    """True if a text is one variable and nothing else."""
     return text.startswith("${") and _end(text, 0) == len(text)
 
 
 def bare(text: str) -> str | None:
-    """What looks like a variable without braces, such as ``$PORT``, or None."""
+    """Return a variable without braces, such as ``$PORT``, or None if the text has none."""
     match = _BARE.fullmatch(text) if "${" not in text else None
     return match[1] if match is not None else None
 
 
 _DEEPEST = 20
-"""Defaults within defaults."""
+"""The maximum number of defaults within defaults."""
 
 
 def _interpolate(text: str, environment: Mapping[str, str], found: Interpolation) -> str:
@@ -89,7 +92,7 @@ def _value(written: str, environment: Mapping[str, str], found: Interpolation) -
 
 
 def _end(text: str, begin: int) -> int:
-    """Behind the brace that closes the variable which begins at `begin`; the end of the text where none does."""
+    """Return the end of the variable that begins at `begin`, or the end of the text if no brace closes it."""
     depth, at = 0, begin
     while at < len(text):
         if text.startswith("${", at):
