@@ -218,7 +218,7 @@ def test_check_says_beforehand_what_an_older_envoy_is_not_served(
     for version in ("1.37", "v1.40.0"):
         assert main(["check", str(gateway), "--no-envoy", "--envoy-version", version]) == 0
     assert main(["check", str(gateway), "--no-envoy", "--envoy-version", "1.36"]) == 1
-    assert "sized.yaml:2:3: error: routes.sized: Envoy 1.36 lacks what this needs" in capsys.readouterr().err
+    assert "sized.yaml:2:3: error: routes.sized: Envoy 1.36 does not support this" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("version", ["1.35", "1.41", "2.0", "new", "1"])

@@ -1,1 +1,1 @@
-"""The command `xds`: one module for each subcommand; they parse and print."""
+"""The command `xds`, with one module for each subcommand. They parse arguments and print."""

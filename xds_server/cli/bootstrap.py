@@ -15,7 +15,7 @@ from xds_server.translate.readable import plain
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command."""
+    """Add the arguments of this command."""
     add = parser.add_argument
     flags.add_renamed(
         parser,
@@ -71,7 +71,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the bootstrap as YAML. Raises WrongUsage."""
     try:
-        found = bootstrap(
+        message = bootstrap(
             xds_address=arguments.xds,
             node_id=arguments.node_id,
             cluster=arguments.node_cluster,
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     except Mistake as mistake:
         raise WrongUsage(f"--xds: {mistake.message}; {mistake.remedy}") from None
-    yaml.dump(plain(found), sys.stdout, Dumper=yaml.CSafeDumper, sort_keys=False)
+    yaml.dump(plain(message), sys.stdout, Dumper=yaml.CSafeDumper, sort_keys=False)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""xds check: all errors and warnings of a gateway, those of the real Envoy included."""
+"""xds check: all errors and warnings of a gateway, with the verdict of a real Envoy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xds_server.sources.folder import read_folder
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command."""
+    """Add the arguments of this command."""
     parser.add_argument("folder", help="folder of the gateway's YAML files")
     parser.add_argument(
         "--envoy",
@@ -31,28 +31,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit with 0 when the gateway can be served. Raises InvalidGateway, UnreadableFolder, EnvironmentFailed."""
+    """Return 0 if the gateway can be served.
+
+    Raises InvalidGateway, UnreadableFolder, EnvironmentFailed, WrongUsage.
+    """
     release = _release(arguments.envoy_version)
     compiled = Compiler().compile(read_folder(arguments.folder))
-    asked = envoy_binary() is not None if arguments.envoy is None else arguments.envoy
-    rejected = (*_lacking(compiled, release), *(_judged(compiled) if asked else ()))
+    with_envoy = envoy_binary() is not None if arguments.envoy is None else arguments.envoy
+    rejected = (*_lacking(compiled, release), *(_judged(compiled) if with_envoy else ()))
     if rejected:
         raise InvalidGateway((*rejected, *compiled.warnings))
     if arguments.output != "text":
-        found = [output.problem_fields(one) for one in compiled.warnings]
-        output.data({"problems": found, "judged_by_envoy": asked}, arguments.output)
+        warnings = [output.problem_fields(problem) for problem in compiled.warnings]
+        output.data({"problems": warnings, "judged_by_envoy": with_envoy}, arguments.output)
         return 0
     if compiled.warnings:
         output.problems(compiled.warnings)
     routes = output.counted(len(compiled.gateway.sections.routes), "route")
     upstreams = output.counted(len(compiled.gateway.sections.upstreams), "upstream")
-    unjudged = "" if asked else "; not checked by Envoy"
-    print(f"{arguments.folder}: fine ({routes}, {upstreams}{unjudged})")
+    unchecked = "" if with_envoy else "; not checked by Envoy"
+    print(f"{arguments.folder}: fine ({routes}, {upstreams}{unchecked})")
     return 0
 
 
 def _release(version: str | None) -> str | None:
-    """Raises WrongUsage for a version that is not supported."""
+    """Return the release of a version, or None. Raises WrongUsage if the version is not supported."""
     if version is None:
         return None
     from xds_server.translate import releases
@@ -74,12 +77,12 @@ def _lacking(compiled: Compiled, release: str | None) -> tuple[Problem, ...]:
     place, version = compiled.gateway.place, release.removeprefix("envoy ")
     return tuple(
         Problem(
-            path=one.path,
-            message=f"Envoy {version} lacks what this needs: {one.message}",
+            path=lack.path,
+            message=f"Envoy {version} does not support this: {lack.message}",
             remedy="upgrade those Envoys, or leave it out",
-            place=place(one.path),
+            place=place(lack.path),
         )
-        for one in lacks
+        for lack in lacks
     )
 
 

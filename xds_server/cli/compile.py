@@ -1,4 +1,4 @@
-"""xds compile: the Envoy resources of a gateway, or a static file that plain Envoy runs."""
+"""xds compile: the Envoy resources of a gateway, or a static file that Envoy runs without a control plane."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xds_server.sources.folder import read_folder
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command."""
+    """Add the arguments of this command."""
     parser.add_argument("folder", help="folder of the gateway's YAML files")
     parser.add_argument(
         "--type",
@@ -63,7 +63,7 @@ def _resources(snapshot: Snapshot, wanted: list[str] | None) -> dict[str, Any]:
 
 
 def _bootstrap(compiled: Compiled, folder: Path) -> Any:
-    """Private keys are named and never copied: Envoy reads them where the gateway says that they are."""
+    """Return a static bootstrap. It refers to private keys and does not copy them: Envoy reads their source."""
     from envoy.config.core.v3 import base_pb2
 
     from xds_server.translate.readable import plain
@@ -90,7 +90,7 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _indented(value: Any, levels: int = 6, indent: str = "") -> str:
-    """JSON with a line for each of the outer values; a route, which is deep inside, has one line."""
+    """Return JSON with one line for each of the outer values. A route is deep inside and has one line."""
     if not levels or not value or not isinstance(value, dict | list):
         return _encode(value)
     inner = indent + " "

@@ -1,4 +1,4 @@
-"""xds diff: what changes between two gateways, each a folder or a folder of a git revision (``main:gateway``)."""
+"""xds diff: the changes between two gateways, each a folder or a folder of a git revision (``main:gateway``)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command."""
+    """Add the arguments of this command."""
     for name in ("old", "new"):
         parser.add_argument(
             name, help=f"{name} gateway: a folder, or REVISION:FOLDER in the git repository of this directory"
@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what changes. Raises InvalidGateway, UnreadableFolder."""
+    """Print the changes. Raises InvalidGateway, UnreadableFolder."""
     old, new = _compiled(arguments.old), _compiled(arguments.new)
     objects = diff.objects(old.gateway, new.gateway)
     resources = diff.resources(old.snapshot, new.snapshot)
@@ -63,14 +63,16 @@ def _extract(revision: str, folder: str, to: Path) -> None:
     except OSError as error:
         raise UnreadableFolder(f"{revision}:{folder}: git cannot be run: {error.strerror}") from None
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()
-        raise UnreadableFolder(f"{revision}:{folder} is neither a folder nor one of a git revision: {said}")
+        reason = done.stderr.decode(errors="replace").strip()
+        raise UnreadableFolder(
+            f"{revision}:{folder} is neither a folder nor a folder of a git revision: {reason}"
+        )
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         archive.extractall(to, filter="data")
 
 
 def _print(title: str, changes: tuple[diff.Change, ...]) -> None:
     print(f"{title}: {output.counted(len(changes), 'change')}")
-    for one in changes:
-        keys = f"  ({', '.join(one.keys)})" if one.keys else ""
-        print(f"  {SIGNS[one.what]} {one.kind} {one.name}{keys}")
+    for change in changes:
+        keys = f"  ({', '.join(change.keys)})" if change.keys else ""
+        print(f"  {SIGNS[change.what]} {change.kind} {change.name}{keys}")

@@ -1,4 +1,4 @@
-"""xds explain: which route a request takes, why the others do not, and which policies run where."""
+"""xds explain: which route a request takes, why the other routes do not match, and which policies run where."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from xds_server.sources.folder import read_folder
 from xds_server.translate.explain import Explanation, Request, explain, nearest
 
 NEAREST = 3
-"""Routes with another path that are shown: those that are most like the one that was asked for."""
+"""Routes with another path that are shown: those whose path is most similar to that of the request."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command."""
+    """Add the arguments of this command."""
     parser.add_argument("folder", help="folder of the gateway's YAML files")
     parser.add_argument("method", help="HTTP method of the request, such as GET")
     parser.add_argument("url", help="URL of the request, such as http://api.example.com/api/users/1?x=1")
@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the explanation; exits with 1 where no route matches. Raises InvalidGateway, WrongUsage."""
+    """Print the explanation. Returns 1 if no route matches. Raises InvalidGateway, UnreadableFolder, WrongUsage."""
     compiled = Compiler().compile(read_folder(arguments.folder))
     headers = {}
     for text in arguments.header:
@@ -65,8 +65,9 @@ def _print(found: Explanation, most: int) -> None:
     for note in found.notes:
         print(f"  {note}")
     candidates, others = nearest(found, most)
-    for one in candidates:
-        print(f"  {'-' if one.why_not else '>'} {one.route}  {one.path}  {one.why_not or 'matches'}")
+    for candidate in candidates:
+        mark, why = "-" if candidate.why_not else ">", candidate.why_not or "matches"
+        print(f"  {mark} {candidate.route}  {candidate.path}  {why}")
     if others:
         print(f"  - {output.counted(others, 'other route')} with other paths; --all shows them")
     print(found.action)

@@ -1,4 +1,4 @@
-"""Flags that several commands share: one word means the same in each, and its former spelling still works."""
+"""Flags that several commands share. A flag has one meaning in all commands, and its former spelling still works."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 FORMS = ("text", "json", "yaml")
-"""Forms of --output: for people, and the same data twice for programs."""
+"""Forms of --output: one for people, and two with the same data for programs."""
 XDS, ADMIN = "127.0.0.1:18000", "127.0.0.1:19000"
 """Default addresses of a control plane: of its xDS server, and of its admin server."""
 
@@ -20,7 +20,10 @@ class Help(argparse.HelpFormatter):
 
 
 def default(action: argparse.Action) -> str:
-    """What an argument is if it is left out, as a person writes it; empty where its help says it or nothing is to say."""
+    """Return the default of an argument as a user would write it.
+
+    It is "" if the help text contains the default, or if there is nothing to print.
+    """
     if isinstance(action, argparse.BooleanOptionalAction):
         value = action.default
         return "" if value is None else action.option_strings[0 if value else 1]
@@ -43,7 +46,7 @@ def add_renamed(parser: argparse.ArgumentParser, flag: str, former: str, **optio
 def add_output(
     parser: argparse.ArgumentParser, *, forms: tuple[str, ...] = FORMS, default: str = "text"
 ) -> None:
-    """Add --output. Every command takes the words of FORMS; one that prints only data has no form `text`."""
+    """Add --output. Every command accepts the words of FORMS; a command that prints only data has no form `text`."""
     parser.add_argument(
         "--output",
         choices=forms,
@@ -53,7 +56,7 @@ def add_output(
 
 
 def add_node(parser: argparse.ArgumentParser, node: str, what: str) -> None:
-    """Add --node-id and --node-cluster, with which a client of an xDS server introduces itself."""
+    """Add --node-id and --node-cluster, which a client sends to an xDS server."""
     parser.add_argument("--node-id", metavar="NAME", default=node, help=f"name of {what}; each needs its own")
     parser.add_argument(
         "--node-cluster", metavar="NAME", default="gateway", help="group of Envoys that it belongs to"
@@ -61,17 +64,17 @@ def add_node(parser: argparse.ArgumentParser, node: str, what: str) -> None:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1."""
+    """Return a whole number from 1. Raises ArgumentTypeError."""
     return _whole(text, 1, None)
 
 
 def port(text: str) -> int:
-    """A TCP port, or 0."""
+    """Return a TCP port, or 0. Raises ArgumentTypeError."""
     return _whole(text, 0, 65_535)
 
 
 def seconds(text: str) -> float:
-    """A number of seconds, at most a day."""
+    """Return a number of seconds, at most a day. Raises ArgumentTypeError."""
     try:
         number = float(text)
     except ValueError:

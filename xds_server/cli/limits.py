@@ -1,4 +1,4 @@
-"""xds limits: the counters of limits, shown and reset through a policy server's admin address."""
+"""xds limits: shows and resets the counters of limits, by a policy server's admin address."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOT_FOUND = 404
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command."""
+    """Add the arguments of this command."""
     parser.add_argument(
         "prefix", nargs="?", default="", help="beginning of the keys of counters; default: all counters"
     )
@@ -38,12 +38,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show or reset counters. Raises EnvironmentFailed, WrongUsage."""
     if arguments.reset and not arguments.prefix and not arguments.all:
-        raise WrongUsage("--reset: name the beginning of the keys, such as 'plan/free|', or say --all")
+        raise WrongUsage("--reset: name the beginning of the keys, such as 'plan/free|', or add --all")
     admin = arguments.admin
-    status, shown = _ask(admin, "GET", "/limits")
+    status, shown = _call(admin, "GET", "/limits")
     if status == NOT_FOUND:
-        admin = _beside(admin)
-        status, shown = _ask(admin, "GET", "/limits")
+        admin = _policy_server_of(admin)
+        status, shown = _call(admin, "GET", "/limits")
     if status != http.client.OK:
         raise EnvironmentFailed(
             f"the policy server at {admin} cannot show its counters: {shown.get('error', status)}"
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _reset(admin: str, arguments: argparse.Namespace) -> None:
-    status, done = _ask(admin, "POST", "/limits/reset", arguments.prefix)
+    status, done = _call(admin, "POST", "/limits/reset", arguments.prefix)
     if status != http.client.OK:
         raise EnvironmentFailed(
             f"the policy server at {admin} did not reset them: {done.get('error', status)}"
@@ -69,40 +69,40 @@ def _reset(admin: str, arguments: argparse.Namespace) -> None:
 
 def _show(shown: dict[str, Any], arguments: argparse.Namespace) -> None:
     if "counters" in shown:
-        found = [one for one in shown["counters"] if one["key"].startswith(arguments.prefix)]
+        found = [counter for counter in shown["counters"] if counter["key"].startswith(arguments.prefix)]
         shown = {**shown, "counters": found}
     if arguments.output != "text":
         output.data(shown, arguments.output)
     elif "counters" not in shown:
-        print(f"counters are in {shown['store']}, which is not listed from here; --reset works on them")
+        print(f"the counters are in {shown['store']}, and this command cannot list them; --reset resets them")
     else:
         _print(shown["counters"])
         if shown["uncounted"]:
-            print(f"memory was full for {output.counted(shown['uncounted'], 'request')}, which did not count")
+            print(f"memory was full: {output.counted(shown['uncounted'], 'request')} not counted")
 
 
 def _print(counters: list[dict[str, Any]]) -> None:
     print(output.counted(len(counters), "counter") + " in memory")
-    width = max((len(one["key"]) for one in counters), default=0)
-    for one in counters:
-        until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(one["reset"]))
-        figures = f"{one['used']} of {one['amount']} used, {one['remaining']} left, until {until}"
-        print(f"{one['key']:<{width}}  {one['limit']}: {figures}")
+    width = max((len(counter["key"]) for counter in counters), default=0)
+    for counter in counters:
+        until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(counter["reset"]))
+        figures = f"{counter['used']} of {counter['amount']} used, {counter['remaining']} left, until {until}"
+        print(f"{counter['key']:<{width}}  {counter['limit']}: {figures}")
 
 
-def _beside(admin: str) -> str:
-    """The policy server beside the `xds run` at this address."""
-    status, told = _ask(admin, "GET", "/status")
-    found = told.get("policy_server", {}).get("admin") if status == http.client.OK else None
-    if not found:
-        raise EnvironmentFailed(f"no policy server runs beside {admin}; see --admin")
-    return str(found)
+def _policy_server_of(admin: str) -> str:
+    """Return the admin address of the policy server that the `xds run` at this address has started."""
+    status, body = _call(admin, "GET", "/status")
+    address = body.get("policy_server", {}).get("admin") if status == http.client.OK else None
+    if not address:
+        raise EnvironmentFailed(f"the control plane at {admin} has started no policy server; see --admin")
+    return str(address)
 
 
-def _ask(admin: str, method: str, path: str, body: str | None = None) -> tuple[int, Any]:
-    """Status and JSON of an answer. Raises EnvironmentFailed."""
+def _call(admin: str, method: str, path: str, body: str | None = None) -> tuple[int, Any]:
+    """Return status and JSON of a response. Raises EnvironmentFailed."""
     try:
-        answer = ask(split("--admin", admin), method, path, body)
-        return answer.status, json.loads(answer.body)
+        response = ask(split("--admin", admin), method, path, body)
+        return response.status, json.loads(response.body)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise EnvironmentFailed(f"no policy server answers at {admin}: {error}; see --admin") from None

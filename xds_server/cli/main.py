@@ -1,4 +1,4 @@
-"""The command `xds`: one module per command, imported only when it is the one that was called."""
+"""The command `xds`, with one module per command, which is imported only for its own command."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ COMMANDS: dict[str, str] = {
     "schema": "print the JSON Schema of the gateway language",
     "version": "print the versions of this command, of Envoy and of the main libraries",
 }
-"""Each is the module of the same name (with underscores) in this package, with `arguments(parser)` and `run(arguments)`."""
+"""Each command is a module of this package (with underscores), with `arguments(parser)` and `run(arguments)`."""
 
 
 def parser(name: str | None) -> argparse.ArgumentParser:
-    """The parser, with the arguments of the command `name`."""
+    """Return the parser, with the arguments of the command `name`."""
     result = argparse.ArgumentParser(prog="xds", description="An API gateway as a folder of YAML, on Envoy.")
     commands = result.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command, summary in COMMANDS.items():
-        one = commands.add_parser(command, help=summary, description=summary, formatter_class=Help)
+        subparser = commands.add_parser(command, help=summary, description=summary, formatter_class=Help)
         if command == name:
-            _module(command).arguments(one)
+            _module(command).arguments(subparser)
     return result
 
 

@@ -1,4 +1,4 @@
-"""What several commands print: problems for people and for programs, JSON and YAML."""
+"""Output that several commands share: problems for people and for programs, JSON and YAML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RED, YELLOW, BOLD, DIM, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[1m", "\x1b[2m", "\
 
 
 def data(value: Any, form: str) -> None:
-    """Print a value as JSON or YAML, its keys in the order given."""
+    """Print a value as JSON or YAML, its keys in the given order."""
     if form == "yaml":
         import yaml
 
@@ -23,7 +23,7 @@ def data(value: Any, form: str) -> None:
 
 
 def problem_fields(problem: Problem) -> dict[str, Any]:
-    """A problem as data."""
+    """Return a problem as data."""
     return {
         "severity": problem.severity,
         "place": _place(problem.place),
@@ -40,14 +40,14 @@ def _place(place: Place | None) -> dict[str, Any] | None:
 
 
 def problems(found: Iterable[Problem], output: str = "text") -> None:
-    """Print problems: as JSON or YAML to standard output, or as lines to standard error."""
+    """Print problems, as JSON or YAML to standard output or as lines to standard error."""
     listed = tuple(found)
     if output != "text":
-        data({"problems": [problem_fields(one) for one in listed]}, output)
+        data({"problems": [problem_fields(problem) for problem in listed]}, output)
         return
     colour = sys.stderr.isatty()
-    for one in listed:
-        print(_line(one, colour=colour), file=sys.stderr)
+    for problem in listed:
+        print(_line(problem, colour=colour), file=sys.stderr)
     print(_summary(listed), file=sys.stderr)
 
 
@@ -61,10 +61,10 @@ def _line(problem: Problem, *, colour: bool) -> str:
 
 
 def _summary(listed: tuple[Problem, ...]) -> str:
-    errors = sum(one.severity == "error" for one in listed)
+    errors = sum(problem.severity == "error" for problem in listed)
     return f"{counted(errors, 'error')}, {counted(len(listed) - errors, 'warning')}"
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 route``, ``2 routes``."""
+    """Return a number with its noun: ``1 route``, ``2 routes``."""
     return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,4 +1,4 @@
-"""xds policy-server: the services that decide what Envoy cannot, fed by a control plane, until Ctrl-C."""
+"""xds policy-server: runs the services that decide what Envoy cannot, with rules of a control plane, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command."""
+    """Add the arguments of this command."""
     add = parser.add_argument
     add(
         "--xds",
@@ -110,7 +110,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until a signal comes. Raises EnvironmentFailed, WrongUsage."""
+    """Serve until a signal arrives. Raises EnvironmentFailed, WrongUsage."""
     ensure_free(*_wanted(arguments))
     workers = _workers(arguments)
     logging.basicConfig(
@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     code = _alone(arguments) if workers == 1 else _together(arguments, workers)
     sys.stderr.flush()
-    # A function of a user that never returns would hold the interpreter back for ever.
+    # A user's function that never returns would keep the interpreter from ending.
     os._exit(code)
 
 
@@ -197,7 +197,7 @@ def _services(arguments: argparse.Namespace, owner: Path | None = None) -> tuple
         except ValueError as error:
             raise WrongUsage(f"--counters: {error}") from None
     if arguments.descriptors is not None:
-        read(arguments.descriptors)  # so that mistakes end the command and not its workers
+        read(arguments.descriptors)  # so that errors end the command and not its workers
     elif arguments.xds == NOBODY:
         raise WrongUsage("--xds none needs --descriptors: without both, there is nothing to serve")
     return services(arguments.counters, arguments.descriptors, owner)

@@ -1,4 +1,4 @@
-"""xds run: the control plane on a folder, and the Envoy beside it, until Ctrl-C."""
+"""xds run: runs the control plane on a folder, and an Envoy, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command."""
+    """Add the arguments of this command."""
     add = parser.add_argument
     add("folder", help="folder of the gateway's YAML files")
     flags.add_renamed(
@@ -66,7 +66,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--policy-server",
         metavar="ADDRESS",
         help="address at which Envoys reach a policy server that runs elsewhere; "
-        "default: this command starts one when the gateway needs it",
+        "default: this command starts one if the gateway needs it",
     )
     add(
         "--drain",
@@ -128,7 +128,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until a signal comes. Raises EnvironmentFailed, WrongUsage."""
+    """Serve until a signal arrives. Raises EnvironmentFailed, WrongUsage."""
     # Envoy is started by fork and exec, which needs no support of gRPC's
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from xds_server.app import Options, serve

@@ -8,7 +8,7 @@ from xds_server.cli import output
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command."""
+    """Add the arguments of this command."""
     parser.add_argument(
         "--format",
         choices=("json", "markdown"),

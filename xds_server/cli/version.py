@@ -10,7 +10,7 @@ from xds_server.cli import flags, output
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command."""
+    """Add the arguments of this command."""
     flags.add_output(parser)
 
 

@@ -1,4 +1,4 @@
-"""xds watch: a client to any xDS server, that shows what it is sent."""
+"""xds watch: a client of any xDS server that prints the responses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xds_server.errors import EnvironmentFailed, WrongUsage
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command."""
+    """Add the arguments of this command."""
     add = parser.add_argument
     add(
         "type",
@@ -52,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what comes until Ctrl-C. Raises EnvironmentFailed, WrongUsage."""
+    """Print responses until Ctrl-C. Raises EnvironmentFailed, WrongUsage."""
     import grpc
 
     try:
@@ -68,14 +68,14 @@ async def _watch(arguments: argparse.Namespace) -> None:
     from xds_server.discovery.stream import Protocol
     from xds_server.serving import watch_client
 
-    asked = watch_client.WatchClient(
+    client = watch_client.WatchClient(
         _type(arguments.type),
         arguments.names,
         Protocol.DELTA if arguments.delta else Protocol.SOTW,
         node=base_pb2.Node(id=arguments.node_id, cluster=arguments.node_cluster),
         reject="rejected by xds watch --nack" if arguments.nack else None,
     )
-    async with aclosing(watch_client.watch(arguments.xds, asked, _credentials(arguments))) as updates:  # type: ignore[type-var]
+    async with aclosing(watch_client.watch(arguments.xds, client, _credentials(arguments))) as updates:  # type: ignore[type-var]
         async for update in updates:
             _print(update, arguments.output)
             if arguments.once:
@@ -85,11 +85,13 @@ async def _watch(arguments: argparse.Namespace) -> None:
 def _type(word: str) -> Any:
     from xds_server.discovery import types
 
-    known = {**types.BY_SHORT, **{one.name: one for one in types.TYPES}}
+    known = {**types.BY_SHORT, **{listed.name: listed for listed in types.TYPES}}
     if word.lower() in known:
         return known[word.lower()]
     if "." not in word:
-        raise WrongUsage(f"there is no type '{word}'; known: {', '.join(one.name for one in types.TYPES)}")
+        raise WrongUsage(
+            f"there is no type '{word}'; known: {', '.join(listed.name for listed in types.TYPES)}"
+        )
     return types.of_url(word)
 
 
@@ -118,8 +120,8 @@ def _print(update: Any, form: str) -> None:
         sys.stdout.flush()
         return
     print(f"version {update.version}  nonce {update.nonce}")
-    for one in update.resources:
-        print(f"  + {one.name}  {one.version}  {len(one.body.value)} bytes")
+    for resource in update.resources:
+        print(f"  + {resource.name}  {resource.version}  {len(resource.body.value)} bytes")
     for name in update.removed:
         print(f"  - {name}")
     sys.stdout.flush()
@@ -130,15 +132,15 @@ def _as_json(update: Any) -> dict[str, Any]:
         "version": update.version,
         "nonce": update.nonce,
         "resources": [
-            {"name": one.name, "version": one.version, "resource": _resource(one.body)}
-            for one in update.resources
+            {"name": resource.name, "version": resource.version, "resource": _resource(resource.body)}
+            for resource in update.resources
         ],
         "removed": list(update.removed),
     }
 
 
 def _resource(body: Any) -> Any:
-    """The content as JSON; of secrets, and of types that are not known here, only the type."""
+    """Return the content as JSON. For secrets and for unknown types, return only the type."""
     from google.protobuf import json_format
 
     from xds_server.discovery.types import SECRET
