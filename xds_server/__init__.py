@@ -1,1 +1,1 @@
-"""The control plane: a folder of YAML becomes one snapshot of Envoy resources, and every Envoy is brought to it."""
+"""The control plane: it translates a folder of YAML into a snapshot of Envoy resources, and serves it to every Envoy."""

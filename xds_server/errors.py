@@ -1,4 +1,4 @@
-"""The tree of everything a user can cause. Each error says what to do; the command turns it into an exit code."""
+"""The tree of errors that a user can cause. Each message has a remedy, and each class has the command's exit code."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from filters.language import Problem
 
 
 class XdsError(Exception):
-    """The root. `exit_code` is what the command ends with."""
+    """The root of the tree. `exit_code` is that of the command."""
 
     exit_code = 1
 
 
 class InvalidGateway(XdsError):  # noqa: N818 - it carries the user's mistakes, as data
-    """A gateway with mistakes: `problems` has every one of them with its place."""
+    """A gateway with errors. `problems` has all of them, each with its place."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -24,12 +24,12 @@ class UnreadableFolder(XdsError):  # noqa: N818 - as above
 
 
 class WrongUsage(XdsError):  # noqa: N818 - as above
-    """The command was called with arguments that make no sense together."""
+    """The arguments of the command are invalid, or invalid together."""
 
     exit_code = 2
 
 
 class EnvironmentFailed(XdsError):  # noqa: N818 - as above
-    """Something outside of the gateway failed: no Envoy, a port that is taken, no such server."""
+    """Something outside of the gateway failed: no Envoy, a port in use, no server at an address."""
 
     exit_code = 3

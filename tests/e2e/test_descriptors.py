@@ -200,7 +200,7 @@ def test_a_changed_file_keeps_its_counts(
     """A mistake in the file keeps the last good one in force."""
     assert elsewhere.statuses(3, changing="x") == [200, 200, 429]
     elsewhere.file.write_text(FILE.replace("day, requests_per_unit: 2", "day, requests_per_unit: 4"))
-    elsewhere.server.says("took descriptors of 1 domains")
+    elsewhere.server.says("descriptors loaded domains=1")
     assert elsewhere.statuses(3, changing="x") == [200, 200, 429]
     elsewhere.file.write_text(FILE.replace("unit: day", "unit: fortnight"))
     elsewhere.server.says("there is no unit 'fortnight'")

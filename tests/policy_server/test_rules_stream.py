@@ -130,5 +130,5 @@ def test_a_request_holds_one_state_of_the_rules() -> None:
 def test_a_response_of_a_type_that_was_not_asked_for_is_rejected() -> None:
     response = discovery_pb2.DeltaDiscoveryResponse(type_url="type.googleapis.com/x.Y", nonce="1")
     answer, taken = HeldRules([table()]).receive(response)
-    assert "was not asked for" in answer.error_detail.message
+    assert "did not subscribe to" in answer.error_detail.message
     assert taken.refused

@@ -1,1 +1,1 @@
-"""The policy server: an xDS client of the control plane that decides what only Python can decide."""
+"""The policy server: an xDS client of the control plane that decides what Envoy cannot decide."""

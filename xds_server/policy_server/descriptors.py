@@ -1,4 +1,7 @@
-"""Descriptor files of a policy server: read at the start, read again when they change; the last good ones stay."""
+"""Descriptor files of a policy server: read at the start, and read again if they change.
+
+If a new version has errors, the last good descriptors stay in use.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,14 @@ from xds_server.sources.folder import read_folder
 log = logging.getLogger(__name__)
 
 LOOK = 1.0
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the files."""
 
 
 def read(path: Path) -> Mapping[str, Domain]:
-    """The domains of a file or a folder. Raises InvalidGateway with every mistake, UnreadableFolder."""
+    """Return the domains of a file or a folder.
+
+    Raises InvalidGateway with every error, or UnreadableFolder.
+    """
     return _domains(_files(path))
 
 
@@ -41,12 +47,15 @@ def _files(path: Path) -> Mapping[str, bytes]:
         except OSError as error:
             raise UnreadableFolder(f"{path}: {error.strerror}") from None
     if not files:
-        raise UnreadableFolder(f"{path}: no .yaml file is there")
+        raise UnreadableFolder(f"{path}: the folder has no .yaml file")
     return files
 
 
 class Following:
-    """Gives the domains of `path` to `use`, at once and whenever they change, until `end`. Raises what `read` does."""
+    """Calls `use` with the domains of `path`, at once and after each change, until `end`.
+
+    Raises the errors of `read`.
+    """
 
     def __init__(self, path: Path, use: Callable[[Mapping[str, Domain]], None]) -> None:
         self._path = path
@@ -58,28 +67,28 @@ class Following:
         self._thread.start()
 
     def end(self) -> None:
-        """Look no more."""
+        """Stop to follow the files."""
         self._ended.set()
         self._thread.join()
 
     def _run(self) -> None:
         while not self._ended.wait(LOOK):
             try:
-                self._look()
+                self._read_again()
             except XdsError as error:
-                log.error("%s\nthe last good descriptors stay", error)
+                log.error("descriptors rejected; the last good descriptors stay in use\n%s", error)
 
-    def _look(self) -> None:
-        """Raises what is wrong, once for each state of the files."""
+    def _read_again(self) -> None:
+        """Read the files. Raises their errors, once for each state of the files."""
         try:
-            found: Mapping[str, bytes] | str = _files(self._path)
+            content: Mapping[str, bytes] | str = _files(self._path)
         except UnreadableFolder as error:
-            found = str(error)
-        if found == self._seen:
+            content = str(error)
+        if content == self._seen:
             return
-        self._seen = found
-        if isinstance(found, str):
-            raise UnreadableFolder(found)
-        domains = _domains(found)
+        self._seen = content
+        if isinstance(content, str):
+            raise UnreadableFolder(content)
+        domains = _domains(content)
         self._use(domains)
-        log.info("took descriptors of %d domains", len(domains))
+        log.info("descriptors loaded domains=%d", len(domains))

@@ -1,4 +1,4 @@
-"""The delta xDS protocol from the client's side, without IO: what to ask for, and what became of each response.
+"""The client's side of the delta xDS protocol, without IO: requests to send, and rules from responses.
 
 https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#incremental-xds
 """
@@ -22,10 +22,11 @@ INVALID_ARGUMENT = 3
 
 @dataclass(slots=True)
 class _Held:
-    """What is held of one type. It outlives every stream.
+    """The rules of one type that are in use. They outlive every stream.
 
-    `versions` are those that were taken; `offered` also those that were refused since, which a new stream
-    offers again. `whole` says that everything the control plane has was once here.
+    `versions` are the accepted versions. `offered` are the versions of the last responses, rejected ones included. A
+    new stream lists only the accepted versions, so the control plane sends the rejected rules again. `whole` is true
+    after all rules of the control plane have arrived once.
     """
 
     tables: list[Table[Any]]
@@ -37,7 +38,7 @@ class _Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """What became of one response; `refused` are resources with reasons."""
+    """The result of one response. `refused` are rejected resources with reasons."""
 
     type: str
     changed: int
@@ -46,7 +47,7 @@ class Taken:
 
 
 class HeldRules:
-    """The rules of some tables, brought up to date by responses. One thread at a time may use it."""
+    """The rules of some tables, updated by responses. Only one thread at a time may use it."""
 
     def __init__(self, tables: Iterable[Table[Any]]) -> None:
         self._held: dict[str, _Held] = {}
@@ -55,29 +56,29 @@ class HeldRules:
 
     @property
     def complete(self) -> bool:
-        """Whether every type was once here as a whole; it never becomes false again."""
+        """True after all rules of every type have arrived once. It never becomes false again."""
         return all(held.whole for held in self._held.values())
 
     def knows(self, type_url: str) -> bool:
-        """Whether rules of this type are held here."""
+        """True if this process uses rules of this type."""
         return type_url in self._held
 
     def whole(self, type_url: str) -> bool:
-        """Whether a type was once here as a whole."""
+        """True if all rules of a type have arrived once."""
         held = self._held.get(type_url)
         return held is not None and held.whole
 
     @property
     def refused(self) -> Mapping[str, str]:
-        """The rules whose newest form was refused, with the reasons."""
+        """The rules whose newest form was rejected, with the reasons."""
         return {name: why for held in self._held.values() for name, why in held.refused.items()}
 
     def counts(self) -> Mapping[str, int]:
-        """How many rules of each type are held, by the type's name."""
+        """Return the number of rules, by the name of their type."""
         return {held.tables[0].type.name: len(held.versions) for held in self._held.values()}
 
     def first_requests(self, node: base_pb2.Node) -> Sequence[discovery_pb2.DeltaDiscoveryRequest]:
-        """What a new stream begins with: everything of each type, but for what is here already."""
+        """Return the first requests of a new stream. They subscribe to all rules, and list the versions in use."""
         requests: list[discovery_pb2.DeltaDiscoveryRequest] = []
         for url, held in self._held.items():
             held.offered = dict(held.versions)
@@ -94,46 +95,46 @@ class HeldRules:
     def restore(
         self, records: Iterable[discovery_pb2.DeltaDiscoveryResponse], whole: Collection[str]
     ) -> bool:
-        """Begin with what was held before; whether every type is among the `whole` ones.
+        """Load the rules of an earlier process. Returns True if every type is among the `whole` ones.
 
-        `complete` stays as it is: what the control plane has now is not known.
+        `complete` stays false, because the current rules of the control plane are unknown.
         """
-        for one in records:
-            if (held := self._held.get(one.type_url)) is not None:
-                _replace(held, one)
+        for record in records:
+            if (held := self._held.get(record.type_url)) is not None:
+                _replace(held, record)
         return self._held.keys() <= set(whole)
 
     def receive(
         self, response: discovery_pb2.DeltaDiscoveryResponse
     ) -> tuple[discovery_pb2.DeltaDiscoveryRequest, Taken]:
-        """Take a response: the good rules of it replace the old ones. Returns the ACK or NACK to send."""
-        answer = discovery_pb2.DeltaDiscoveryRequest(
+        """Handle a response: its good rules replace the old ones. Returns the ACK or NACK to send."""
+        request = discovery_pb2.DeltaDiscoveryRequest(
             type_url=response.type_url, response_nonce=response.nonce
         )
         held = self._held.get(response.type_url)
         if held is None:
-            why = {"": f"{response.type_url} was not asked for"}
-            _refuse(answer, why)
-            return answer, Taken(type=response.type_url, changed=0, removed=0, refused=why)
+            why = {"": f"this client did not subscribe to {response.type_url}"}
+            _refuse(request, why)
+            return request, Taken(type=response.type_url, changed=0, removed=0, refused=why)
         refused = _replace(held, response)
         if refused:
-            _refuse(answer, refused)
+            _refuse(request, refused)
         held.whole = held.whole or state_version(held.offered) == response.system_version_info
         name = held.tables[0].type.name
         removed = len(response.removed_resources)
-        return answer, Taken(type=name, changed=len(response.resources), removed=removed, refused=refused)
+        return request, Taken(type=name, changed=len(response.resources), removed=removed, refused=refused)
 
 
 def _replace(held: _Held, response: discovery_pb2.DeltaDiscoveryResponse) -> dict[str, str]:
-    bodies = {one.name: one.resource.value for one in response.resources}
+    bodies = {resource.name: resource.resource.value for resource in response.resources}
     refused: dict[str, str] = {}
     for table in held.tables:
         refused |= table.replace(bodies, response.removed_resources)
-    for one in response.resources:
-        held.offered[one.name] = one.version
-        held.refused.pop(one.name, None)
-        if one.name not in refused:
-            held.versions[one.name] = one.version
+    for resource in response.resources:
+        held.offered[resource.name] = resource.version
+        held.refused.pop(resource.name, None)
+        if resource.name not in refused:
+            held.versions[resource.name] = resource.version
     for name in response.removed_resources:
         for gone in (held.offered, held.versions, held.refused):
             gone.pop(name, None)
@@ -141,7 +142,7 @@ def _replace(held: _Held, response: discovery_pb2.DeltaDiscoveryResponse) -> dic
     return refused
 
 
-def _refuse(answer: discovery_pb2.DeltaDiscoveryRequest, refused: Mapping[str, str]) -> None:
+def _refuse(request: discovery_pb2.DeltaDiscoveryRequest, refused: Mapping[str, str]) -> None:
     message = "; ".join(f"{name}: {why}" if name else why for name, why in sorted(refused.items()))
-    answer.error_detail.code = INVALID_ARGUMENT
-    answer.error_detail.message = message[:4000]
+    request.error_detail.code = INVALID_ARGUMENT
+    request.error_detail.message = message[:4000]

@@ -1,4 +1,4 @@
-"""Several policy servers as processes behind one address, with one admin address that shows them together."""
+"""Several policy servers as processes behind one address, with one admin address for all."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from xds_server.processes.garbage import Pauses, settle
 from xds_server.unary_server.accepting import Shared, counts
 
 _AFTER_DRAIN = 5.0
-"""Seconds that a worker may outlast its drain."""
+"""Seconds that a worker may run after its drain."""
 _PATIENCE = 2.0
-"""Seconds for a worker to tell its state."""
+"""Seconds in which a worker must return its state."""
 _PAGES, _ACTIONS = ("/limits",), ("/limits/reset",)
-"""What any worker answers for all, as all have the same rules and counters."""
+"""Pages and actions that any worker can serve, because all have the same rules and counters."""
 
 
 def run(options: Options, count: int, services: tuple[Make, ...], folder: Path, owner: Path | None) -> int:
-    """Serve with `count` workers until a signal comes; the exit code.
+    """Serve with `count` workers until a signal arrives. Returns the exit code.
 
-    They share `folder` (PROMETHEUS_MULTIPROC_DIR), which nobody else may open. At `owner` one more process keeps their
-    counters, where they are in memory.
+    The workers share `folder` (PROMETHEUS_MULTIPROC_DIR), which other users must not be able to open. If counters are
+    in memory, one more process keeps them and listens at `owner`.
     """
-    # grpcio takes no socket that is bound already: there the kernel shares the port
+    # grpcio does not accept a bound socket: there the kernel shares the port
     mine = listening(LISTEN, options.listen) if options.grpc == "native" else contextlib.nullcontext(())
     with mine as shared, _bound(owner) as counters:
         connections = counts(count)
@@ -53,16 +53,16 @@ def run(options: Options, count: int, services: tuple[Make, ...], folder: Path, 
                 options,
                 number,
                 services,
-                [Shared(socket=one, counts=connections, number=number) for one in shared],
+                [Shared(socket=bound_socket, counts=connections, number=number) for bound_socket in shared],
                 folder,
             )
             for number in range(count)
         }
-        for one in counters:
-            children["xds-counters"] = partial(_own, one, shared)
+        for bound_socket in counters:
+            children["xds-counters"] = partial(_own, bound_socket, shared)
         if options.admin is not None:
             children["xds-admin"] = partial(_show, options.admin, count, folder, shared)
-        gc.freeze()  # what is loaded stays shared between the processes
+        gc.freeze()  # loaded objects stay shared between the processes
         grace = options.drain + _AFTER_DRAIN
         return ForkSupervisor(children, grace, ending=partial(stop, shared)).run()
 
@@ -81,7 +81,7 @@ def _work(
         node_id=f"{name}/{number}",
         listening=shared,
         keeps=number == 0,
-        # the others have the same sockets, so that one says it for all
+        # the other workers have the same sockets, so one warning is enough
         own_counters=options.own_counters and number == 0 and bool(shared),
     )
     uvloop.run(serve(mine, services, CollectorRegistry()))
@@ -89,7 +89,7 @@ def _work(
 
 
 def _own(counters: socket.socket, shared: Sequence[socket.socket]) -> int:
-    """Keep the counters of all workers, until they have drained."""
+    """Keep the counters of all workers until they have drained."""
     _leave(shared)
     uvloop.run(_owning(counters))
     return 0
@@ -112,25 +112,27 @@ async def _owning(counters: socket.socket) -> None:
 
 @contextlib.contextmanager
 def _bound(path: Path | None) -> Iterator[Sequence[socket.socket]]:
-    """The owner's socket, which outlives an owner: workers that connect meanwhile wait for the next one."""
+    """Yield the owner's socket, which outlives an owner process. Workers that connect in the meantime wait for the
+    next one.
+    """
     if path is None:
         yield ()
         return
-    with listening("the counters at", f"{UNIX}{path}") as found:
-        for one in found:
-            one.listen()
-            one.setblocking(False)
-        yield found
+    with listening("the counters at", f"{UNIX}{path}") as sockets:
+        for counters in sockets:
+            counters.listen()
+            counters.setblocking(False)
+        yield sockets
 
 
 def _leave(shared: Sequence[socket.socket]) -> None:
-    """Nothing listens on any more when the last worker stops to, be the supervisor dead too."""
-    for one in shared:
-        one.close()
+    """Close this process's copies, so that the sockets close with the last worker, even if the supervisor has died."""
+    for bound in shared:
+        bound.close()
 
 
 def _show(address: str, count: int, folder: Path, shared: Sequence[socket.socket]) -> int:
-    """Answer for all workers, by asking them."""
+    """Serve the admin address for all workers, by requests to them."""
     _leave(shared)
     workers = [(_admin(folder, number), 0) for number in range(count)]
     actions = {path: partial(_ask_any, workers, "POST", path) for path in _ACTIONS}
@@ -144,7 +146,7 @@ def _show(address: str, count: int, folder: Path, shared: Sequence[socket.socket
 
 def _pages(workers: Sequence[tuple[str, int]], folder: Path) -> Pages:
     def ready() -> Page:
-        serving = sum(bool(one["ready"]) for one in _statuses(workers))
+        serving = sum(bool(status["ready"]) for status in _statuses(workers))
         return Page.of({"ready": serving > 0, "workers": serving}, 200 if serving else 503)
 
     def metrics() -> Page:
@@ -162,31 +164,32 @@ def _pages(workers: Sequence[tuple[str, int]], folder: Path) -> Pages:
 
 
 def together(workers: list[dict[str, Any]]) -> dict[str, Any]:
-    """The state of all, as one policy server has it, with each worker's own below."""
+    """Return the state of all workers in the form of one policy server's, with each worker's own state."""
     return {
-        "control_plane_connected": bool(workers) and all(one["control_plane_connected"] for one in workers),
-        "restored": any(one["restored"] for one in workers),
-        "under_way": sum(one["under_way"] for one in workers),
+        "control_plane_connected": bool(workers)
+        and all(status["control_plane_connected"] for status in workers),
+        "restored": any(status["restored"] for status in workers),
+        "under_way": sum(status["under_way"] for status in workers),
         "rules": workers[0]["rules"] if workers else {},
-        "refused": {name: why for one in workers for name, why in one["refused"].items()},
+        "refused": {name: why for status in workers for name, why in status["refused"].items()},
         "workers": workers,
     }
 
 
 def _statuses(workers: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
-    """The states of those that answer."""
-    found = []
-    for one in workers:
+    """Return the states of the workers that respond."""
+    statuses = []
+    for worker in workers:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            found.append(json.loads(ask(one, "GET", "/status", timeout=_PATIENCE).body))
-    return found
+            statuses.append(json.loads(ask(worker, "GET", "/status", timeout=_PATIENCE).body))
+    return statuses
 
 
 def _ask_any(workers: Sequence[tuple[str, int]], method: str, path: str, body: str | None = None) -> Page:
-    """The answer of the first worker that gives one."""
-    for one in workers:
+    """Return the response of the first worker that gives one."""
+    for worker in workers:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            return ask(one, method, path, body)
+            return ask(worker, method, path, body)
     return Page.of({"error": "no worker answers"}, 503)
 
 
