@@ -8,9 +8,11 @@ from typing import Any
 
 
 def lua(value: Any) -> str:
-    """A Lua literal of a flag, text, mapping or sequence. The keys of a mapping are sorted."""
+    """A Lua literal of a flag, whole number, text, mapping or sequence. The keys of a mapping are sorted."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
     if isinstance(value, Mapping):
         return "{" + ",".join(f"[{lua(key)}]={lua(one)}" for key, one in sorted(value.items())) + "}"
     if isinstance(value, str):

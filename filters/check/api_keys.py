@@ -15,11 +15,9 @@ from urllib.parse import unquote_to_bytes
 from envoy.config.core.v3 import base_pb2
 
 from filters.identity.key_lookup import CONSUMER
+from filters.identity.script_rules import LONGEST_CREDENTIAL
 from filters.rules import Table
 from protos import rules_pb2
-
-LONGEST = 1024
-"""Bytes of a key; nobody is asked about longer ones."""
 
 
 class KeyOwner(NamedTuple):
@@ -55,7 +53,7 @@ class KeyIndex:
     def find(self, rule: Mapping[str, Any], headers: Iterable[base_pb2.HeaderValue]) -> KeyOwner | None:
         """Whose key a request holds, whether it has expired or not; None for no key and for an unknown one."""
         key = key_of(rule, headers)
-        if not key or len(key) > LONGEST:
+        if not key or len(key) > LONGEST_CREDENTIAL:
             return None
         return self.current.get(hashlib.sha256(key).digest())
 

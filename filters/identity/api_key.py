@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from filters import framing
 from filters.identity import key_lookup
+from filters.identity.script_rules import ApiKeyRule
 from filters.language import Mistake, Shorthand, option
 from filters.model.identity import Consumer
 from filters.model.methods import failure, keys_elsewhere
@@ -41,7 +42,7 @@ class ApiKeySettings:
         if self.header is not None and (framed := framing.check(self.header, ("header",))) is not None:
             yield Mistake(framed.message, "write another header", path=framed.path, value=self.header)
 
-    def rule(self) -> Mapping[str, Any]:
+    def rule(self) -> ApiKeyRule:
         """What the script needs to know."""
         header = self.header or ("x-api-key" if self.query is None and self.cookie is None else None)
         return {

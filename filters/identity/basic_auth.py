@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from filters.identity import htpasswd, password_lookup
 from filters.identity.script import OWN_LIST, identity_filter
+from filters.identity.script_rules import BasicAuthRule
 from filters.language import Mistake, Shorthand, option
 from filters.language.datasource import SecretSource
 from filters.model.identity import Consumer
@@ -38,7 +39,7 @@ class BasicAuthSettings:
         """Read ``true``."""
         return cls()
 
-    def rule(self) -> Mapping[str, Any]:
+    def rule(self) -> BasicAuthRule:
         """What the script needs to know."""
         lists = [OWN_LIST] + ([htpasswd.list_name(self.htpasswd)] if self.htpasswd is not None else [])
         return {"lists": lists, "forward": self.forward}

@@ -1,12 +1,6 @@
 -- Who calls: credentials to one consumer and plan. It follows the generated tables CONSUMERS, KEYS, USERS,
 -- CERTIFICATES, CLAIMS and HEADERS, and sha.lua. The rules of a route come with it as its filter context.
 
-local NAMESPACE = "xds.identity"
-local TOKENS = "envoy.filters.http.jwt_authn"
-local POLICY_SERVER = "envoy.filters.http.ext_authz"
-local LONGEST = 1024
-local SLOW = "bcrypt:" -- instead of a hash that the policy server verifies
-
 -- Tables -----------------------------------------------------------------------------------------------------
 
 local function plain(text)
@@ -557,10 +551,10 @@ local function tell(handle, found, names)
   metadata:set(NAMESPACE, "method", found.method)
   if found.consumer ~= nil then
     metadata:set(NAMESPACE, "consumer", found.consumer.name)
-    headers:replace("x-consumer", found.consumer.name)
+    headers:replace(CONSUMER_HEADER, found.consumer.name)
     if found.consumer.plan ~= nil then
       metadata:set(NAMESPACE, "plan", found.consumer.plan)
-      headers:replace("x-consumer-plan", found.consumer.plan)
+      headers:replace(PLAN_HEADER, found.consumer.plan)
     end
   end
   if found.claims ~= nil then

@@ -13,6 +13,7 @@ from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2 as pb
 from google.protobuf import duration_pb2, empty_pb2
 
 from filters.identity.script import keyless
+from filters.identity.script_rules import JwtRule
 from filters.language import DataSource, Mistake, Problem, Shorthand, option
 from filters.language.problems import short_repr
 from filters.model.identity import Consumer, Provider, key_set_of
@@ -62,7 +63,7 @@ class JwtSettings:
         if self.optional and len(self.all) > 1:
             yield Mistake("'optional' does not go with 'all'", "remove one", path=("optional",))
 
-    def rule(self) -> Mapping[str, Any]:
+    def rule(self) -> JwtRule:
         """What the identity script needs to know."""
         return {"providers": sorted(self.providers), "every": bool(self.all)}
 

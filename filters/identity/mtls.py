@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from filters.identity.script_rules import MtlsRule
 from filters.language import Shorthand, option
 from filters.model.identity import Consumer
 from filters.model.methods import failure
@@ -25,7 +25,7 @@ class MtlsSettings:
         """Read ``true``."""
         return cls()
 
-    def rule(self) -> Mapping[str, Any]:
+    def rule(self) -> MtlsRule:
         """What the script needs to know."""
         return {"consumers_only": self.consumers_only}
 

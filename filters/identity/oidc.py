@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from envoy.config.core.v3 import config_source_pb2, http_uri_pb2
 from envoy.config.route.v3 import route_components_pb2
@@ -21,6 +21,7 @@ from google.protobuf import duration_pb2, wrappers_pb2
 from filters.identity.jwt import JwtSettings, jwt_provider, requirement
 from filters.identity.oauth2_per_route import OAuth2PerRoute
 from filters.identity.script import other_headers
+from filters.identity.script_rules import OidcRule
 from filters.language import Mistake, Shorthand, option
 from filters.model.identity import OidcClient, Provider
 from filters.model.methods import failure
@@ -63,7 +64,7 @@ class OidcSettings:
         """Never: who has no session is sent to log in."""
         return False
 
-    def rule(self) -> Mapping[str, Any]:
+    def rule(self) -> OidcRule:
         """What the identity script needs to know."""
         return {
             "provider": self.provider,

@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib import resources
-from typing import Any
 
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from google.protobuf import struct_pb2, wrappers_pb2
 
+from filters.identity import script_rules
 from filters.identity.htpasswd import has_slow
+from filters.identity.script_rules import JwtRule, OidcRule, ScriptRule, TokenPlaces
 from filters.lua_literals import lua
 from filters.model import claims
 from filters.model.identity import Consumer, Provider, key_set_of, last_second
@@ -27,7 +28,10 @@ FILTER = "xds.identity"
 OWN_LIST = "consumers"
 """The list of names and passwords that the consumers of the gateway have themselves."""
 _CODE = "\n".join(
-    resources.files(__package__).joinpath(name).read_text() for name in ("sha.lua", "identity.lua")
+    [
+        script_rules.preamble(),
+        *(resources.files(__package__).joinpath(name).read_text() for name in ("sha.lua", "identity.lua")),
+    ]
 )
 _UNSAFE = re.compile(rb"[^A-Za-z0-9 ._:/@=+,$-]")
 
@@ -39,51 +43,63 @@ Lists = Mapping[str, Iterable[tuple[str, str]]]
 def identity_part(context: Context, *, limits: bool = False) -> RoutePart:
     """What a route with any way to authenticate carries.
 
-    `limits` says that the policy server decides limits when it looks a key up.
+    `limits` says that the policy server decides limits when it looks up a key.
     """
+    # One text and not a struct of many fields: Envoy copies it for every request, and the script caches what it parsed.
+    filter_context = struct_pb2.Struct()
+    filter_context.update({"rule": lua(script_rule(context, limits=limits))})
+    return RoutePart(filter_configs={FILTER: lua_pb2.LuaPerRoute(filter_context=filter_context)})
+
+
+def script_rule(context: Context, *, limits: bool) -> ScriptRule:
+    """The rule of a route for the script."""
     found = methods(context.effective)
-    rule = {
-        "methods": list(found),
-        "every": context.effective.get("authentication") == "all",
-        "optional": any(one.optional for one in found.values()),
-        "challenges": list(dict.fromkeys(one.challenge() for one in found.values())),
-        **{key: one.rule() for key, one in found.items()},
-    }
-    for key in _elsewhere(context):
-        rule[key] = {**found[key].rule(), "elsewhere": True}
+    rule = ScriptRule(
+        methods=list(found),
+        every=context.effective.get("authentication") == "all",
+        optional=any(one.optional for one in found.values()),
+        challenges=list(dict.fromkeys(one.challenge() for one in found.values())),
+    )
     if limits:
         rule["limits"] = True
     counted = [name for name in effective_limits(context).inputs if name.startswith("claim:")]
     if counted:
         rule["counted"] = {name: _cell(claims.paths(name.removeprefix("claim:"))) for name in counted}
-    if "jwt" in found:
-        rule["jwt"] = {**found["jwt"].rule(), **_token_places(context)}
     if "oidc" in found:
-        rule["oidc"] = {**found["oidc"].rule(), **_session(context)}
-    # One text and not a struct of many fields: Envoy copies it for every request, and the script keeps what it read.
-    context_struct = struct_pb2.Struct()
-    context_struct.update({"rule": lua(rule)})
-    return RoutePart(filter_configs={FILTER: lua_pb2.LuaPerRoute(filter_context=context_struct)})
+        rule["oidc"] = _oidc_rule(context)
+    if "mtls" in found:
+        rule["mtls"] = context.effective["mtls"].rule()
+    if "jwt" in found:
+        rule["jwt"] = _jwt_rule(context)
+    if "api_key" in found:
+        rule["api_key"] = context.effective["api_key"].rule()
+        if keys_elsewhere(context.consumers):
+            rule["api_key"]["elsewhere"] = True
+    if "basic_auth" in found:
+        rule["basic_auth"] = context.effective["basic_auth"].rule()
+        if has_slow(context.effective["basic_auth"].htpasswd, context.contents):
+            rule["basic_auth"]["elsewhere"] = True
+    return rule
 
 
-def _token_places(context: Context) -> Mapping[str, Any]:
-    """Where tokens could stand twice, and all places of each issuer's tokens."""
-    names = sorted(context.effective["jwt"].providers)
+def _jwt_rule(context: Context) -> JwtRule:
+    """The rule of `jwt`, with all places of each issuer's tokens."""
+    rule: JwtRule = context.effective["jwt"].rule()
+    names = sorted(rule["providers"])
     providers = [context.providers[name] for name in names]
-    lists = {
-        "query": {name for one in providers for name in one.from_query},
-        "cookies": {name for one in providers for name in one.from_cookies},
-        "keyless": keyless(names, context),
-    }
-    places = [
-        {"provider": name, "forward": one.forward, "names": _names(one)}
+    rule["places"] = [
+        {"provider": name, "forward": one.forward, "names": _places(one)}
         for name, one in zip(names, providers, strict=True)
     ]
-    return {
-        "places": places,
-        "skews": _skews(names, context),
-        **{key: sorted(found) for key, found in lists.items() if found},
-    }
+    rule["skews"] = _skews(names, context)
+    # A token could be there twice.
+    if query := sorted({name for one in providers for name in one.from_query}):
+        rule["query"] = query
+    if cookies := sorted({name for one in providers for name in one.from_cookies}):
+        rule["cookies"] = cookies
+    if without_keys := keyless(names, context):
+        rule["keyless"] = without_keys
+    return rule
 
 
 def _skews(names: Iterable[str], context: Context) -> Mapping[str, str]:
@@ -92,16 +108,19 @@ def _skews(names: Iterable[str], context: Context) -> Mapping[str, str]:
     return {name: repr(skew) for name, skew in found.items() if skew < 1 or skew != int(skew)}
 
 
-def _names(provider: Provider) -> Mapping[str, Any]:
+def _places(provider: Provider) -> TokenPlaces:
     """The places of an issuer's tokens by their kind."""
     headers = [name.lower() for name in provider.token_headers]
-    found = {
-        "headers": [name for name in headers if name != "authorization"],
-        "query": list(provider.from_query),
-        "cookies": list(provider.from_cookies),
-        "schemes": ["bearer"] if "authorization" in headers else [],
-    }
-    return {kind: names for kind, names in found.items() if names}
+    places = TokenPlaces()
+    if others := [name for name in headers if name != "authorization"]:
+        places["headers"] = others
+    if provider.from_query:
+        places["query"] = provider.from_query
+    if provider.from_cookies:
+        places["cookies"] = provider.from_cookies
+    if "authorization" in headers:
+        places["schemes"] = ["bearer"]
+    return places
 
 
 def keyless(names: Iterable[str], context: Context) -> list[str]:
@@ -110,17 +129,17 @@ def keyless(names: Iterable[str], context: Context) -> list[str]:
     return sorted(name for name, keys in found.items() if keys is not None and not keys.keys)
 
 
-def _session(context: Context) -> Mapping[str, Any]:
-    name = context.effective["oidc"].provider
+def _oidc_rule(context: Context) -> OidcRule:
+    rule: OidcRule = context.effective["oidc"].rule()
+    name = rule["provider"]
     client = context.providers[name].oidc
-    domain = {"domain": client.cookie_domain} if client is not None and client.cookie_domain else {}
-    return {
-        "unless": sorted(set(other_headers(context))),
-        "forward": client is not None and client.forward_access_token,
-        "keyless": keyless([name], context),
-        "skews": _skews([name], context),
-        **domain,
-    }
+    rule["unless"] = sorted(set(other_headers(context)))
+    rule["forward"] = client is not None and client.forward_access_token
+    rule["keyless"] = keyless([name], context)
+    rule["skews"] = _skews([name], context)
+    if client is not None and client.cookie_domain:
+        rule["domain"] = client.cookie_domain
+    return rule
 
 
 def other_headers(context: Context) -> Iterator[str]:
@@ -134,16 +153,6 @@ def other_headers(context: Context) -> Iterator[str]:
     if "jwt" in context.effective:
         for name in context.effective["jwt"].providers:
             yield from (one.lower() for one in context.providers[name].token_headers)
-
-
-def _elsewhere(context: Context) -> Iterator[str]:
-    """The ways of a route for which the script needs the policy server's answer."""
-    if "api_key" in context.effective and keys_elsewhere(context.consumers):
-        yield "api_key"
-    if "basic_auth" in context.effective and has_slow(
-        context.effective["basic_auth"].htpasswd, context.contents
-    ):
-        yield "basic_auth"
 
 
 def identity_filter(context: Context, lists: Lists) -> HttpFilter:

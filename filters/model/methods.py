@@ -19,7 +19,7 @@ class Method(Protocol):
     def optional(self) -> bool:
         """Whether a request without such a credential passes."""
 
-    def rule(self) -> Mapping[str, Any]:
+    def rule(self) -> Mapping[str, object]:
         """What the script needs to know, as JSON."""
 
     def challenge(self) -> str:

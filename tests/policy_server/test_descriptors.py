@@ -32,7 +32,7 @@ def test_a_folder_is_all_of_its_files(tmp_path: Path) -> None:
 
 
 def test_nothing_to_read_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableFolder, match=r"no \.yaml file is there"):
+    with pytest.raises(UnreadableFolder, match=r"no \.yaml file"):
         read(tmp_path)
     with pytest.raises(UnreadableFolder, match="No such file"):
         read(tmp_path / "absent.yaml")

@@ -34,7 +34,11 @@ KEY = ApiKey.settings()
     [
         ({}, PLANS, "no consumer is identified here"),
         ({"api_key": KEY}, {}, "no limits of consumers apply here"),
-        ({"api_key": KEY, "ext_authz": ExtAuthzSettings(grpc="a")}, PLANS, "'usage' and 'ext_authz' use the same filter"),
+        (
+            {"api_key": KEY, "ext_authz": ExtAuthzSettings(grpc="a")},
+            PLANS,
+            "'usage' and 'ext_authz' use the same filter",
+        ),
     ],
 )
 def test_mistakes(effective: dict[str, object], plans: dict[str, Plan], said: str) -> None:
