@@ -16,8 +16,8 @@ from typing import Any
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from google.protobuf import struct_pb2, wrappers_pb2
 
-from filters.headers import HEADER_NAME
 from filters.language import Mistake, option
+from filters.language.tokens import TOKEN
 from filters.lua_literals import lua
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.reasons import Reason
@@ -71,7 +71,7 @@ class CorsSettings:
             )
         for key in ("allow_methods", "allow_headers", "expose_headers"):
             for number, name in enumerate(getattr(self, key)):
-                if not re.fullmatch(HEADER_NAME, name):
+                if not re.fullmatch(TOKEN, name):
                     yield Mistake("not a name", "use letters, digits and -", path=(key, number), value=name)
         for number, method in enumerate(self.allow_methods):
             if method != method.upper():

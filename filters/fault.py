@@ -13,8 +13,8 @@ from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.type.v3 import percent_pb2
 from google.protobuf import duration_pb2
 
-from filters.headers import HEADER_NAME
 from filters.language import Mistake, Percent, Shorthand, option
+from filters.language.tokens import TOKEN
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.reasons import Reason, details
 
@@ -72,7 +72,7 @@ class FaultSettings:
     header: str | None = option(
         "Only requests that have this header, with any value.",
         default=None,
-        pattern=HEADER_NAME,
+        pattern=TOKEN,
         shape="a header's name",
         narrows=True,
     )

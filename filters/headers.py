@@ -12,15 +12,15 @@ from envoy.config.core.v3 import base_pb2
 from filters import framing
 from filters.language import Mistake, Path, option
 from filters.language.problems import did_you_mean
+from filters.language.tokens import TOKEN
 from filters.operators import OPERATORS
 from filters.policy import Context, Policy, RoutePart, Stage, header
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
-HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 """A header's name (RFC 9110 section 5.1), as a regular expression."""
 LONGEST_VALUE = 16384
 """Bytes of one value: Envoy accepts no longer value."""
-_NAME = re.compile(HEADER_NAME)
+_NAME = re.compile(TOKEN)
 _PLAIN_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _VALUE = re.compile(r"(?:[^%\x00-\x08\x0a-\x1f\x7f]|%%|%[A-Z][A-Z0-9_]*(?:\([^()%]*\))?(?::\d+)?%)*")
 _OPERATOR = re.compile(r"%%|%([A-Z][A-Z0-9_]*)(\([^()%]*\))?(?::\d+)?%")

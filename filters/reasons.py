@@ -11,6 +11,15 @@ DETAILS = "response.code_details"
 REASON_HEADER = "x-gateway-reason"
 
 
+METHOD_NOT_ALLOWED, NOT_FOUND, BAD_REQUEST, REJECTED = "405/", "404/", "400/", "503/"
+"""The beginnings of the names of routes with which the gateway answers itself."""
+
+
+def route_begins(prefix: str) -> str:
+    """A CEL condition: the name of the request's route begins with `prefix`."""
+    return f"xds.route_name.startsWith('{prefix}')"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
     """One reason for which the gateway itself responds.
@@ -97,19 +106,19 @@ REASONS: tuple[Reason, ...] = (
         name="method_not_allowed",
         title="The method is not allowed for this path",
         status=405,
-        when="xds.route_name.startsWith('405/') && " + details("direct_response"),
+        when=route_begins(METHOD_NOT_ALLOWED) + " && " + details("direct_response"),
     ),
     Reason(
         name="route_rejected",
         title="The gateway cannot apply the configuration of this route",
         status=503,
-        when="xds.route_name.startsWith('503/') && " + details("direct_response"),
+        when=route_begins(REJECTED) + " && " + details("direct_response"),
     ),
     Reason(
         name="not_found",
         title="No route matches this request",
         status=404,
-        when=f"{details('route_not_found')} || (xds.route_name.startsWith('404/') && {details('direct_response')})",
+        when=f"{details('route_not_found')} || ({route_begins(NOT_FOUND)} && {details('direct_response')})",
     ),
     Reason(
         name="no_upstream", title="The upstream does not exist", status=503, when=details("cluster_not_found")
@@ -203,7 +212,7 @@ REASONS: tuple[Reason, ...] = (
         title="The path is malformed",
         status=400,
         when=f"{details_begin('path_normalization_failed')} || "
-        f"(xds.route_name.startsWith('400/') && {details('direct_response')})",
+        f"({route_begins(BAD_REQUEST)} && {details('direct_response')})",
     ),
 )
 

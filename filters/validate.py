@@ -14,13 +14,13 @@ from google.protobuf.message import Message
 
 from filters import body_limit
 from filters.language import Mistake, Size, option
+from filters.language.tokens import TOKEN
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.reasons import Reason, details
 
 FILTER = "xds.validate"
 MISSING, TYPE, SIZE = "missing_header", "unsupported_media_type", body_limit.TOO_LARGE
-_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # noqa: S105 - a token of RFC 9110
-_MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}")
+_MEDIA_TYPE = re.compile(rf"{TOKEN}/{TOKEN}")
 _WITH_BODY = ("PATCH", "POST", "PUT")
 
 
@@ -49,7 +49,7 @@ class ValidateSettings:
         if not (self.required_headers or self.content_types or self.max_body):
             yield Mistake("nothing to validate", "write required_headers, content_types or max_body")
         for number, name in enumerate(self.required_headers):
-            if not re.fullmatch(_TOKEN, name):
+            if not re.fullmatch(TOKEN, name):
                 path = ("required_headers", number)
                 yield Mistake("not a header's name", "write x-tenant", path=path, value=name)
         for number, one in enumerate(self.content_types):

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+from filters.language.tokens import TOKEN
+
+_NAME = re.compile(TOKEN)
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 _FINAL = range(200, 600)
 """Statuses that end a request (RFC 9110 section 15). Envoy passes on every one, also those that its API has no name for."""

@@ -10,13 +10,12 @@ from filters import framing
 from filters.identity import key_lookup
 from filters.identity.script_rules import ApiKeyRule
 from filters.language import Mistake, Shorthand, option
+from filters.language.tokens import TOKEN
 from filters.model.identity import Consumer
 from filters.model.methods import failure, keys_elsewhere
 from filters.policy import NOTHING, Context, HttpFilter, Policy, RoutePart, Stage
 from filters.rate_limit import one_call
 from filters.rules import Rule
-
-NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +24,10 @@ class ApiKeySettings:
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
     header: str | None = option(
-        "A header; default `x-api-key`.", default=None, pattern=NAME, shape="a header's name"
+        "A header; default `x-api-key`.", default=None, pattern=TOKEN, shape="a header's name"
     )
     query: str | None = option("A query parameter.", default=None)
-    cookie: str | None = option("A cookie.", default=None, pattern=NAME, shape="a cookie's name")
+    cookie: str | None = option("A cookie.", default=None, pattern=TOKEN, shape="a cookie's name")
     forward: bool = option("Whether the upstream sees the key.", default=False)
     optional: bool = option("Let requests without a key pass; a wrong key is still refused.", default=False)
 

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from filters.language import Mistake, Rate, Shorthand, Size, option, scalars
 from filters.language.scalars import Period
+from filters.language.tokens import TOKEN
 from filters.model import claims
 
 MOST = 2**32 - 1
@@ -19,7 +20,7 @@ MOST_BYTES = 2**53
 """Redis counts exactly up to this number, because its scripts have only the whole numbers of a double."""
 
 RATE_SCHEMA = {"type": "string", "pattern": r"^\d[\d_]*\s*/\s*(second|minute|hour|day|month)$"}
-_HEADER = re.compile(r"header:[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER = re.compile(rf"header:{TOKEN}")
 _CLAIM = re.compile(r"claim:[^\x00-\x1f]+")
 BY_SHAPE = "consumer, ip, route, header:NAME or claim:NAME"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from protos.wire_format import head
 from xds_server.discovery.events import Response
 
 CONTROL_PLANE = "xds-gateway"
@@ -34,32 +35,23 @@ def delta(response: Response) -> bytes:
 @lru_cache(maxsize=1024)  # a change goes to every client, each time with the same bytes around it
 def _entry(url: str, name: str, version: str, size: int) -> bytes:
     """Return a Resource of a delta response, up to its message of `size` bytes."""
-    head = _text(3, name) + _text(1, version) + _any(2, url, size)
-    return _head(2, len(head) + size) + head
+    before = _text(3, name) + _text(1, version) + _any(2, url, size)
+    return head(2, len(before) + size) + before
 
 
 @lru_cache(maxsize=1024)
 def _any(number: int, url: str, size: int) -> bytes:
     """Return a google.protobuf.Any up to its message of `size` bytes."""
-    head = _text(1, url) + _head(2, size)
-    return _head(number, len(head) + size) + head
+    before = _text(1, url) + head(2, size)
+    return head(number, len(before) + size) + before
 
 
 @lru_cache(maxsize=1024)
 def _text(number: int, value: str) -> bytes:
     encoded = value.encode()
-    return _head(number, len(encoded)) + encoded
-
-
-def _head(number: int, length: int) -> bytes:
-    out = bytearray([number << 3 | 2])
-    while length > 0x7F:
-        out.append(length & 0x7F | 0x80)
-        length >>= 7
-    out.append(length)
-    return bytes(out)
+    return head(number, len(encoded)) + encoded
 
 
 _CONTROL_PLANE = {
-    number: _head(number, len(_text(1, CONTROL_PLANE))) + _text(1, CONTROL_PLANE) for number in (6, 7)
+    number: head(number, len(_text(1, CONTROL_PLANE))) + _text(1, CONTROL_PLANE) for number in (6, 7)
 }

@@ -17,23 +17,31 @@ from filters.error_overrides import ErrorOverride
 from filters.framing import BODYLESS
 from filters.policy import header
 from filters.reasons import (
+    BAD_REQUEST,
     BY_STATUS,
     GRPC_STATUS,
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
     OTHER,
     REASON_HEADER,
     REASONS,
+    REJECTED,
     Reason,
     details,
     details_begin,
     grpc_status,
+    route_begins,
 )
 from xds_server.translate.protobuf import packed, uint32
 
 CONTENT_TYPE = "application/problem+json"
 _OWN_ANSWER = (
-    "response.code < 400 && !(" + details(fault.ABORTED) + ") || " + details("direct_response") + " "
-    "&& !xds.route_name.startsWith('405/') && !xds.route_name.startsWith('404/') "
-    "&& !xds.route_name.startsWith('400/') && !xds.route_name.startsWith('503/')"
+    "response.code < 400 && !("
+    + details(fault.ABORTED)
+    + ") || "
+    + details("direct_response")
+    + " "
+    + " ".join(f"&& !{route_begins(one)}" for one in (METHOD_NOT_ALLOWED, NOT_FOUND, BAD_REQUEST, REJECTED))
 )
 
 

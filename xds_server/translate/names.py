@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from filters.policy import cluster_of_url as cluster_of_url
 from filters.policy_server import POLICY_SERVER as POLICY_SERVER
+from filters.reasons import BAD_REQUEST, METHOD_NOT_ALLOWED, REJECTED
+from filters.reasons import NOT_FOUND as NOT_FOUND
 
 
 def cluster(upstream: str) -> str:
@@ -51,14 +53,10 @@ def rejected(route: str) -> str:
     return f"{REJECTED}{route}"
 
 
-METHOD_NOT_ALLOWED = "405/"
-REJECTED = "503/"
-NOT_FOUND = "404/"
-"""The route where no other matches; local replies recognize it."""
 REDIRECT_TO_HTTPS = "redirect-to-https"
-BAD_PATH = "400/path"
+BAD_PATH = f"{BAD_REQUEST}path"
 """The route that refuses dot segments with parameters; local replies recognize it."""
-BAD_AUTHORITY = "400/authority"
+BAD_AUTHORITY = f"{BAD_REQUEST}authority"
 """The route that refuses an authority with a comma; local replies recognize it."""
 
 

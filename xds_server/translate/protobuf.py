@@ -1,4 +1,4 @@
-"""Small steps that every translation makes: packing, durations, protobuf fields joined as bytes."""
+"""Small steps that every translation makes: packing and durations."""
 
 from __future__ import annotations
 
@@ -43,17 +43,3 @@ def ads() -> config_source_pb2.ConfigSource:
     """Ask the control plane, over the stream that is there already."""
     source = config_source_pb2.ConfigSource
     return source(ads=config_source_pb2.AggregatedConfigSource(), resource_api_version=config_source_pb2.V3)
-
-
-def delimited(number: int, body: bytes) -> bytes:
-    """A length-delimited protobuf field: lets serialized parts be joined without being parsed again."""
-    return _varint(number << 3 | 2) + _varint(len(body)) + body
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -9,12 +9,13 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 
 from filters.policy import header
 from filters.reasons import REASON_HEADER
+from protos.wire_format import delimited
 from xds_server.gateway import precedence
 from xds_server.gateway.model import regex
 from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.translate import names, routes
-from xds_server.translate.protobuf import delimited, uint32
+from xds_server.translate.protobuf import uint32
 
 _VIRTUAL_HOSTS = route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
 _ROUTES = route_components_pb2.VirtualHost.ROUTES_FIELD_NUMBER

@@ -10,6 +10,8 @@ from functools import lru_cache
 
 from envoy.service.ratelimit.v3 import rls_pb2
 
+from protos.wire_format import varint
+
 _RESPONSE = rls_pb2.RateLimitResponse
 _HEADER, _BODY = b"\x1a", b"\x2a"
 """The tags of `response_headers_to_add` (3) and `raw_body` (5); both are preceded by their length."""
@@ -19,6 +21,9 @@ _KEY, _VALUE = b"\x0a", b"\x12"
 _PASSES, _TO_ADD, _PAIR, _OVERWRITE = b"\x1a", b"\x32", b"\x0a", b"\x18\x02"
 """The tags of a CheckResponse's `ok_response` (3), its `response_headers_to_add` (6), and a HeaderValueOption's `header`
 (1), and its `append_action` (3), OVERWRITE_IF_EXISTS_OR_ADD."""
+
+
+_varint = lru_cache(maxsize=4096)(varint)
 
 
 def _codes(code: rls_pb2.RateLimitResponse.Code, count: int) -> bytes:
@@ -65,13 +70,3 @@ def _named(name: str) -> bytes:
     """A header's name, and the tag of the value that follows."""
     text = name.encode()
     return _KEY + _varint(len(text)) + text + _VALUE
-
-
-@lru_cache(maxsize=4096)
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)

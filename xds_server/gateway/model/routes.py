@@ -14,6 +14,7 @@ from filters.framing import BODYLESS
 from filters.headers import HeaderMutation, check_plain_headers
 from filters.language import Mistake, Percent, Raw, Shorthand, Size, option
 from filters.language.problems import did_you_mean
+from filters.language.tokens import TOKEN
 from xds_server.gateway.model import regex, substitutions
 from xds_server.gateway.model.paths import PathMatch, parse_path
 from xds_server.gateway.model.policies import NONE, Policies
@@ -267,7 +268,7 @@ class AffinityCookie:
     """A cookie, set by the gateway, that names the endpoint."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "the cookie's name")
-    name: str = option("The cookie's name.", pattern=r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", shape="a cookie's name")
+    name: str = option("The cookie's name.", pattern=TOKEN, shape="a cookie's name")
     ttl: timedelta = option("Lifetime; `0s`: until the browser is closed.", default=timedelta(0))
     path: str = option("The cookie's path.", default="/")
 
