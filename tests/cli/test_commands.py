@@ -239,3 +239,12 @@ def test_explain_shows_the_nearest_paths_and_counts_the_others(
     assert "- 19 other routes with other paths; --all shows them" in out
     assert main([*asked, "--all"]) == 1
     assert capsys.readouterr().out.count("the path differs") == 22
+
+
+def test_a_reader_that_goes_away_early_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text(
+        "routes: {" + ", ".join(f"r{n}: {{}}" for n in range(3000)) + "}\n"
+    )
+    command = f"{sys.executable} -m xds_server compile {tmp_path} | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, timeout=60)
+    assert "Traceback" not in done.stderr

@@ -99,3 +99,22 @@ def test_what_is_no_address_of_a_policy_server_is_wrong_usage(
 ) -> None:
     assert main(["run", str(tmp_path), "--policy-server", "nowhere"]) == 2
     assert "--policy-server" in capsys.readouterr().err
+
+
+def test_a_rule_that_policy_servers_reject_is_reported_until_it_is_mended(served: Decided) -> None:
+    served.write("plain", policies=DECIDED)
+    served.until_answer(409, "one")
+    (served.folder / "p.py").write_text(f"import no_such_module\n{POLICY}")
+    served.says("no_such_module")
+    wait_for(lambda: _rejected(served) == [False], "the rejection")
+    assert [one["type"] for one in served.status()["held"]] == ["PythonPolicy"]
+    assert served.answer() == (409, "one")
+    served.policy("two")
+    served.until_answer(409, "two")
+    wait_for(lambda: _rejected(served) == [True], "the mended rule")
+    assert served.status()["held"] == []
+
+
+def _rejected(served: Decided) -> list[bool]:
+    """For each client with a rejection, if it is mended."""
+    return [one["rejection"]["mended"] for one in served.status()["envoys"] if one["rejection"]]

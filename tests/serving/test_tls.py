@@ -99,7 +99,9 @@ async def ask(port: int, authority: Authority, pair: tuple[bytes, bytes] | None,
         return names
 
 
-async def test_a_node_gets_its_group_with_its_certificate_and_with_no_other(tmp_path: Path) -> None:
+async def test_a_node_gets_its_group_with_its_certificate_and_with_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     authority = Authority()
     files = write(tmp_path, authority, server_pair(authority))
     edge = authority.issue(x509.UniformResourceIdentifier("spiffe://example.com/edge-1"))
@@ -109,6 +111,7 @@ async def test_a_node_gets_its_group_with_its_certificate_and_with_no_other(tmp_
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await ask(port, authority, edge, "edge-2")
         assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+        assert "rejected a node that belongs to no group node=edge-2" in caplog.text
 
 
 async def test_a_client_without_a_certificate_is_not_served(tmp_path: Path) -> None:

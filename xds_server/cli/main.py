@@ -45,17 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = next((word for word in words if not word.startswith("-")), None)
     arguments = parser(name).parse_args(words)
     try:
-        code = int(_module(arguments.command).run(arguments))
-        sys.stdout.flush()
-        return code
-    except InvalidGateway as error:
-        from xds_server.cli import output
-
-        output.problems(error.problems, getattr(arguments, "output", "text"))
-        return error.exit_code
-    except XdsError as error:
-        print(f"xds: {error}", file=sys.stderr)
-        return error.exit_code
+        return _run(arguments)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -66,6 +56,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EnvironmentFailed.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        code = int(_module(arguments.command).run(arguments))
+    except InvalidGateway as error:
+        from xds_server.cli import output
+
+        output.problems(error.problems, getattr(arguments, "output", "text"))
+        code = error.exit_code
+    except XdsError as error:
+        print(f"xds: {error}", file=sys.stderr)
+        code = error.exit_code
+    sys.stdout.flush()
+    return code
 
 
 def _module(command: str):  # type: ignore[no-untyped-def] # a module of this package

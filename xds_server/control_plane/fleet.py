@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,13 +158,14 @@ class Fleet:
             _PROVED if judged else _TAKEN if is_bind_failure(event.message) else _KEPT,
         )
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """Every stream of the fleet, for machines."""
+    def as_json(self, held: Collection[tuple[str, str]] = ()) -> list[dict[str, Any]]:
+        """Every stream of the fleet, for machines. `held` are type and name of resources that are held back: a
+        rejection of one of them is not mended by the acknowledgement of what is served instead."""
         streams = [one for one in self._streams.copy().values() if one.group != self._proving]
-        return [_fields(one) for one in sorted(streams, key=lambda one: one.node)]
+        return [_fields(one, held) for one in sorted(streams, key=lambda one: one.node)]
 
 
-def _fields(status: Status) -> dict[str, Any]:
+def _fields(status: Status, held: Collection[tuple[str, str]]) -> dict[str, Any]:
     rejection = status.rejection
     return {
         "node": status.node,
@@ -185,7 +186,8 @@ def _fields(status: Status) -> dict[str, Any]:
             "resources": list(rejection.resources),
             "places": list(rejection.places),
             "at": rejection.at,
-            "mended": rejection.mended,
+            "mended": rejection.mended
+            and not any((rejection.type, name) in held for name in rejection.resources),
         },
     }
 

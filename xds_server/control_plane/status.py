@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from filters.language import Place, Problem
+from filters.policy_server import NODE_CLUSTER
 from xds_server.control_plane.control_loop import GatewayState
 from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.prover import Prover
@@ -89,12 +90,13 @@ class StatusReader:
 
     def as_json(self) -> Mapping[str, Any]:
         """The status of the gateway as a whole."""
+        held = [*self.store.held(), *self.store.held(NODE_CLUSTER)]
         return {
             "gateway": _gateway_as_json(self.gateway),
             "policy_server": {"admin": self.policy_server},
             "prover": self.prover.as_json() if self.prover is not None else None,
-            "held": [held_as_json(one) for one in self.store.held()],
-            "envoys": self.fleet.as_json(),
+            "held": [held_as_json(one) for one in held],
+            "envoys": self.fleet.as_json({(one.type.name, one.name) for one in held}),
         }
 
     def place(self, one: ObjectStatus) -> Place | None:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -97,6 +98,9 @@ class Session:
         self._receive(request)
         group = self._group_of(self.node, context)
         if group is None:
+            log.warning(
+                "rejected a node that belongs to no group node=%s peer=%s", self.node.id, peer_of(context)
+            )
             await context.abort(
                 grpc.StatusCode.PERMISSION_DENIED, f"node {self.node.id!r} belongs to no group"
             )
@@ -108,7 +112,7 @@ class Session:
                 node=self.node,
                 group=group,
                 protocol=self.stream.protocol.value,
-                peer=context.peer(),
+                peer=peer_of(context),
             )
         )
         with self._store.notify_on_publish(self._bell, group):
@@ -308,9 +312,14 @@ def _confidential(context: Context) -> bool:
     return local(context) or b"ssl" in security
 
 
+def peer_of(context: Context) -> str:
+    """The address of a client as gRPC names it, without its percent-encoding of brackets."""
+    return unquote(context.peer())
+
+
 def local(context: Context) -> bool:
     """Whether the client is on this machine."""
-    return context.peer().startswith(("unix:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D"))
+    return peer_of(context).startswith(("unix:", "ipv4:127.", "ipv6:[::1]"))
 
 
 async def _give_up(context: Context, reason: str) -> None:

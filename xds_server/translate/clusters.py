@@ -109,6 +109,10 @@ def internal_service(name: str, address: str) -> cluster_pb2.Cluster:
         name=internal_cluster(name), connect_timeout=duration(timedelta(seconds=1)), type=kind
     )
     result.load_assignment.cluster_name = internal_cluster(name)
+    if (
+        kind == cluster_pb2.Cluster.STRICT_DNS
+    ):  # localhost may resolve to ::1, while the service listens on 127.0.0.1
+        result.dns_lookup_family = cluster_pb2.Cluster.ALL
     endpoint = result.load_assignment.endpoints.add().lb_endpoints.add().endpoint
     endpoint.address.CopyFrom(endpoints.address(parsed))
     options = http_protocol_options_pb2.HttpProtocolOptions()

@@ -386,7 +386,8 @@ def _after(counted: Counted, entries: Entries) -> Hit:
 
 def _limit_of(stored: str, by_base: Mapping[str, Counted]) -> state.Limit | None:
     """The limit of the gateway's rules that counts under the key `stored`."""
-    for values in range(1, 1 + max((len(one.by) for one in by_base.values()), default=0) or 2):
+    most = max((len(one.by) or 1 for one in by_base.values()), default=1)
+    for values in range(1, most + 1):
         counted = by_base.get(stored.rsplit("|", values)[0])
         if counted is not None:
             return counted.limit

@@ -171,3 +171,10 @@ def test_where_memory_is_full_on_error_decides_and_a_line_and_a_metric_say_so(
     assert [one.message[:14] for one in caplog.records] == ["memory is full"]
     assert asking.metric('xds_rate_limit_decisions_total{outcome="uncounted"} 2.0')
     assert asking.ask(header_x="1").overall_code == OVER
+
+
+def test_a_limit_that_counts_by_nothing_is_shown_to_operators() -> None:
+    asking = windows(by=[])
+    asking.ask()
+    (shown,) = asking.service.shown()["counters"]
+    assert (shown["limit"], shown["amount"], shown["used"]) == ("l", 1, 1)
