@@ -1,7 +1,7 @@
-"""Whose API key a request holds, in the policy server, which has the keys when there are very many.
+"""The lookup of an API key in the policy server, which has the keys if there are very many.
 
-A key is looked up by its SHA-256: a client that does not know a key cannot choose its hash, so the time of a lookup
-tells nothing.
+The lookup is by SHA-256. A client that does not know a key cannot choose its hash, so the time of a lookup reveals
+nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from protos import rules_pb2
 
 
 class KeyOwner(NamedTuple):
-    """Whose key it is; `not_after` is in Unix seconds, 0 for never."""
+    """The consumer and the plan of a key. `not_after` is in Unix seconds, 0 for a key without an end."""
 
     consumer: str
     plan: str
@@ -29,7 +29,7 @@ class KeyOwner(NamedTuple):
 
 
 class KeyIndex:
-    """Consumers by the SHA-256 of their keys. `current` is replaced and never changed."""
+    """Consumers by the SHA-256 of their keys. `current` is replaced as a whole and never changed."""
 
     def __init__(self) -> None:
         self.current: Mapping[bytes, KeyOwner] = {}
@@ -51,7 +51,7 @@ class KeyIndex:
         self.current = current
 
     def find(self, rule: Mapping[str, Any], headers: Iterable[base_pb2.HeaderValue]) -> KeyOwner | None:
-        """Whose key a request holds, whether it has expired or not; None for no key and for an unknown one."""
+        """The owner of a request's key, even if the key has expired. None without a key, and for an unknown key."""
         key = key_of(rule, headers)
         if not key or len(key) > LONGEST_CREDENTIAL:
             return None
@@ -65,7 +65,7 @@ def _keys(message: rules_pb2.Consumer) -> tuple[tuple[bytes, KeyOwner], ...]:
 
 
 def key_of(rule: Mapping[str, Any], headers: Iterable[base_pb2.HeaderValue]) -> bytes:
-    """The key at the first of its places; the script has seen to it that there is only one."""
+    """The key at the first of its places. The identity script rejects a request with more than one key."""
     by_name: dict[str, bytes] = {}
     for one in headers:
         by_name.setdefault(one.key, one.raw_value or one.value.encode())

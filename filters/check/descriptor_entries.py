@@ -1,6 +1,6 @@
-"""What a Check says of a request, as the entries that limits count by.
+"""The request of a Check as descriptor entries, by which limits count.
 
-They are those that Envoy's rate limit filter would send for the same request, so that both ways count as one.
+Envoy's rate limit filter would send the same entries for the same request, so both ways use the same counters.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NOBODY: Mapping[str, struct_pb2.Value] = {}
 
 
 def after_policy(route: one_call.LimitsQuestion, asked: Attributes, decision: Decision) -> dict[str, str]:
-    """The entries of a request as a policy has left it, of whom the identity script told."""
+    """The entries of a request after a policy changed it. The identity script has written the caller's metadata."""
     http = asked.request.http
     known = asked.metadata_context.filter_metadata
     identity = known[NAMESPACE].fields if NAMESPACE in known else _NOBODY
@@ -32,7 +32,7 @@ def after_policy(route: one_call.LimitsQuestion, asked: Attributes, decision: De
 
 
 def for_key(route: one_call.LimitsQuestion, asked: Attributes, found: KeyOwner) -> dict[str, str]:
-    """The entries of a request whose key was found; no header is counted by."""
+    """The entries of a request whose key was found. No limit counts by headers on such a route."""
     headers = {one.key: text(one.raw_value) for one in asked.request.http.header_map.headers}
     identity = {descriptors.CONSUMER: struct_pb2.Value(string_value=found.consumer)}
     if found.plan:
@@ -47,7 +47,7 @@ def _entries(
     headers: Mapping[str, str],
     header_of: Callable[[str], str | None],
 ) -> dict[str, str]:
-    """What is counted by. `headers` are the request's, and `header_of` finds one as it is when limits are decided."""
+    """The entries. `headers` are those of the request; `header_of` returns a header's value at the decision of limits."""
     found = {
         descriptors.ROUTE: asked.context_extensions.get("route", ""),
         descriptors.ADDRESS: _network(client_address(asked, headers)),
@@ -72,8 +72,8 @@ def _entries(
 
 
 def _header(http: Attributes.HttpRequest, decision: Decision, name: str) -> str | None:
-    """The value that the upstream would see: what a policy removes is removed after what it sets."""
-    if name in framing.HEADERS:  # no policy changes these
+    """The value that the upstream would get: Envoy removes headers after it sets headers."""
+    if name in framing.HEADERS:  # policies cannot change these
         return http.host if name == "host" else http.headers.get(name)
     if any(one.lower() == name for one in decision.remove):
         return None
@@ -85,7 +85,7 @@ def _header(http: Attributes.HttpRequest, decision: Decision, name: str) -> str 
 
 @lru_cache(maxsize=65536)
 def _network(address: str) -> str:
-    """As Envoy writes a masked address: IPv6 by /64, of which one client has all."""
+    """The masked address as Envoy writes it. IPv6 is masked to /64, because one client has a whole /64."""
     if ":" not in address:
         return f"{address}/32" if address else ""
     return str(ip_network((address.partition("%")[0], 64), strict=False))

@@ -1,4 +1,4 @@
-"""A request as Envoy tells it, read as a policy reads it: what nobody asks for is never made."""
+"""A Request whose fields are parsed from the attributes of a Check on first access."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Attributes = attribute_context_pb2.AttributeContext
 
 
 class _Asked(Request):
-    """A request whose fields are read when they are first asked for."""
+    """A request whose fields are parsed on first access."""
 
     __slots__ = ("_attributes",)
     _attributes: Attributes
 
     def __getattr__(self, name: str) -> Any:
-        """Python calls this for a field that has no value yet."""
+        """The value of a field. Python calls this only for a field without a value."""
         read = _READERS.get(name)
         if read is None:
             raise AttributeError(name)
@@ -40,7 +40,7 @@ class _Asked(Request):
 
 
 def request(attributes: Attributes) -> Request:
-    """The request that these attributes tell of."""
+    """The request of these attributes."""
     one = object.__new__(_Asked)
     object.__setattr__(one, "_attributes", attributes)
     return one
@@ -51,7 +51,7 @@ def _whole(fields: Mapping[str, Any]) -> Request:
 
 
 def identity(attributes: Attributes, name: str) -> Any:
-    """What is known of who calls; None where it is not."""
+    """A value of the caller's identity metadata, or None."""
     known = attributes.metadata_context.filter_metadata
     fields = known[NAMESPACE].fields if NAMESPACE in known else {}
     return _value(fields[name]) if name in fields else None
@@ -70,7 +70,7 @@ def _value(value: struct_pb2.Value) -> Any:
 
 
 def _path(attributes: Attributes) -> str:
-    """The path, with the digits of escapes in upper case as they are matched without case (RFC 3986 section 6.2.2.1)."""
+    """The path. The digits of escapes are in upper case, because case does not matter (RFC 3986 section 6.2.2.1)."""
     path = attributes.request.http.path.partition("?")[0]
     return _ESCAPE.sub(lambda escape: escape[0].upper(), path) if "%" in path else path
 
@@ -99,7 +99,7 @@ def _peer(attributes: Attributes) -> Peer | None:
 
 
 def client_address(attributes: Attributes, headers: Mapping[str, str]) -> str:
-    """The client's address as Envoy judges it: behind trusted proxies it is not the connection's."""
+    """The client's address as Envoy determines it. Behind trusted proxies it is not the connection's address."""
     found = headers.get("x-envoy-external-address", "")
     return found or attributes.source.address.socket_address.address
 
@@ -110,12 +110,12 @@ def _body(attributes: Attributes) -> bytes | None:
 
 
 _TEMPLATE = re.compile(r"(?:[^\\()\[\]*+?{}|]|\\.|\(\?P<\w+>\[\^/\]\+\))*")
-"""Segments with names, as the paths of most routes are: Python's own expressions need no backtracking for these."""
+"""Segments with names, as in the paths of most routes. For these Python's `re` needs no backtracking."""
 
 
 @lru_cache(maxsize=4096)
 def _pattern(regex: str) -> re.Pattern[str] | None:
-    """What a user wrote for RE2 is matched by RE2: a client chooses the path, and backtracking could take for ever."""
+    """The compiled expression. Users write it for RE2, and RE2 matches it, because backtracking could take very long."""
     try:
         found: re.Pattern[str] = (re if _TEMPLATE.fullmatch(regex) else re2).compile(regex)
         return found

@@ -1,4 +1,4 @@
-"""Limits that a Check decides, beside a policy in Python or the lookup of a key, and the answer for Envoy."""
+"""Limits that a Check decides after a policy in Python or a key lookup, and the response for Envoy."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from filters.unary import Undoable, mapped
 log = logging.getLogger(__name__)
 
 Answer = bytes | Undoable
-"""A serialized CheckResponse; it can be undone where it took a slot."""
+"""A serialized CheckResponse. It is Undoable if it took a slot."""
 
 
 def decide(
     counting: RateLimits | None, asked: Attributes, decision: Decision, passed: bytes
 ) -> Answer | Awaitable[Answer]:
-    """The answer to a request that a policy lets pass with `passed`, now that limits decide too."""
+    """The response to a request that a policy allows with the response `passed`, after the decision of the limits."""
     route = one_call.decode(asked.context_extensions[one_call.EXTENSION])
     counted = descriptor_entries.after_policy(route, asked, decision)
     return _decide(counting, route, counted, partial(_answer, decision, passed))
@@ -44,9 +44,9 @@ def decide(
 def decide_for_key(
     counting: RateLimits | None, asked: Attributes, found: KeyOwner, header: str
 ) -> Answer | Awaitable[Answer]:
-    """Whose key it is, and what limits say to that. The script in Envoy refuses the same keys, which count for nothing.
+    """The owner of a key, and the decision of the limits. Keys that the script in Envoy rejects do not count.
 
-    It is told no moment at which a key ends, as its clock could let a key pass that has ended here.
+    The response omits the expiry, so clock skew cannot let Envoy accept a key that has expired here.
     """
     if counting is not None and 0 < found.not_after < counting.clock() // SECOND:
         return responses.key(found._replace(not_after=1))
@@ -96,18 +96,18 @@ async def _later(
 
 
 def _uncounted(route: one_call.LimitsQuestion, error: Exception) -> LimitAnswer | None:
-    """What is told where nobody counts; None where such requests are refused."""
+    """The result for a request that could not be counted. None if such requests are rejected."""
     outcome = "is rejected" if route.strict else "passes"
     log.warning("request could not be counted; it %s error=%s", outcome, str(error) or type(error).__name__)
     return None if route.strict else LimitAnswer(True, [])
 
 
 def _answer_for_key(found: KeyOwner, lease: str, told: LimitAnswer | None) -> bytes:
-    """Always a yes, with metadata by which the script refuses, so that it has told who calls by then."""
+    """A response that allows, with metadata by which the script rejects. So the script writes the identity first."""
     passed = responses.key(found)
     if told is None:
         told = LimitAnswer(False, [], one_call.UNAVAILABLE)
-    # What the script or Envoy's own reply say of the body is not said again behind it.
+    # The script or Envoy's local reply sets these headers.
     headers = [one for one in told.headers if one[0] not in ("content-type", REASON_HEADER)]
     more = external_auth_pb2.CheckResponse()
     if lease and told.admitted:
@@ -119,7 +119,7 @@ def _answer_for_key(found: KeyOwner, lease: str, told: LimitAnswer | None) -> by
 
 
 def _answer(decision: Decision, passed: bytes, lease: str, told: LimitAnswer | None) -> bytes:
-    """What Envoy is told. Serialized messages that follow each other are read as one."""
+    """The CheckResponse. Concatenated serialized messages are parsed as one message."""
     if told is None:
         return _unavailable()
     headers = told.headers
@@ -137,7 +137,7 @@ def _answer(decision: Decision, passed: bytes, lease: str, told: LimitAnswer | N
 
 
 def _refused(told: LimitAnswer, headers: Iterable[tuple[str, str]], decision: Decision) -> bytes:
-    """A rejection. It has what the policy adds to responses and to the metadata, as if it came later."""
+    """A rejection by a limit, with the response headers and the metadata of the policy."""
     response = external_auth_pb2.CheckResponse()
     response.status.code = PERMISSION_DENIED
     denied = response.denied_response

@@ -1,7 +1,7 @@
-"""Verifies passwords with slow hashes, in the policy server.
+"""Verification of passwords with slow hashes, in the policy server.
 
-bcrypt takes 50 ms and more of a processor. It runs in a few threads, and a password that was right is known again by a
-keyed digest, so that only the first request of a user takes that long. An unknown name takes as long as a wrong password.
+bcrypt takes 50 ms or more of a processor, so it runs in a few threads. A keyed digest of each right password is kept, so
+only the first request of a user takes that long. An unknown name takes as long as a wrong password.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from filters.unary import Busy
 from protos import rules_pb2
 
 LONGEST = 72
-"""Bytes of a password that bcrypt looks at. Longer ones are refused: whatever followed would count for nothing."""
+"""Bytes of a password that bcrypt uses. Longer passwords are rejected, because bcrypt would ignore the rest."""
 THREADS = 2
 WAITING = 64
-"""Passwords that are being verified or wait for it; what comes beyond is refused at once."""
+"""Passwords whose verification is in progress or waits. Further ones are rejected at once."""
 REMEMBERED = 10_000
-"""Passwords that are known again."""
+"""Verified passwords whose digest is kept."""
 
 
 class Missing(Exception):  # noqa: N818 - a state of the rules
-    """The list has not come yet."""
+    """The list has not arrived yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """Hashes by name. `decoy` takes as long to verify as most of them, and no password is known for it."""
+    """Hashes by name. `decoy` takes as long to verify as most of them, and its password is unknown."""
 
     hashes: Mapping[str, bytes]
     decoy: bytes
@@ -63,9 +63,10 @@ def _loaded(message: rules_pb2.Users) -> Users:
 
 
 class Passwords:
-    """Users by list. What was verified is forgotten when any list changes.
+    """Users by list. A change of any list removes all kept digests.
 
-    `remembered` passwords are known again. `verify` says whether a password has a hash; it runs in a thread.
+    `remembered` is the number of digests that are kept. `verify` returns True if a password has a hash; it runs in a
+    thread.
     """
 
     def __init__(
@@ -80,13 +81,13 @@ class Passwords:
         self._threads = ThreadPoolExecutor(THREADS, "passwords")
 
     def _changed(self, *_: object) -> None:
-        # Replaced, as what is being verified now writes into the one that it began with.
+        # It is replaced, because verifications in progress write into the mapping that they began with.
         self._right = {}
 
     async def user(self, list_name: str, headers: Iterable[base_pb2.HeaderValue]) -> str | None:
-        """The user whose name and password a request holds. Raises Missing without the list, and Busy.
+        """The user of a request's name and password. Raises Missing if there is no list, and Busy.
 
-        None for everything else, also for users whom Envoy verifies itself.
+        Returns None in all other cases, also for users whose password Envoy verifies itself.
         """
         users = self.table.current.get(list_name)
         if users is None:
@@ -98,13 +99,13 @@ class Passwords:
         return name if name in users.hashes else None
 
     async def _matches(self, entry: bytes, password: bytes) -> bool:
-        # bcrypt repeats a password with a NUL behind it, so one with a NUL inside can be another's equal.
+        # bcrypt repeats a password with a NUL after it, so a password with a NUL inside can equal another one.
         if len(password) > LONGEST or b"\0" in password:
             return False
         digest = hmac.digest(self._key, entry + password, "sha256")
         if hmac.compare_digest(self._right.get(entry, b""), digest):
             return True
-        # Requests of one user that come together are one verification, which goes on without those who left.
+        # Simultaneous requests of one user share a verification, which goes on if some of them are cancelled.
         running = self._under_way.get(digest) or self._begin(entry, password, digest)
         return await asyncio.shield(running)
 
@@ -127,12 +128,12 @@ class Passwords:
             right[entry] = digest
 
     def close(self) -> None:
-        """Verify nothing more."""
+        """Stop the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def credentials_of(headers: Iterable[base_pb2.HeaderValue]) -> tuple[str, bytes | None]:
-    """The name and the password (RFC 7617 section 2), as the script reads them; no password where there is none."""
+    """The name and the password (RFC 7617 section 2), parsed like in the script. The password is None without one."""
     found = (one.raw_value or one.value.encode() for one in headers if one.key == "authorization")
     match = re.fullmatch(rb"(?i:basic) +([A-Za-z0-9+/]*)={0,2}", next(found, b""))
     try:

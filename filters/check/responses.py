@@ -1,4 +1,4 @@
-"""Answers to Envoy as serialized responses, so that what is said again is not made again."""
+"""Serialized CheckResponses. Equal responses are built once."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ OK, PERMISSION_DENIED = 0, 7
 MOST_DECISIONS = 512
 """Decisions whose responses are kept."""
 LARGEST_KEPT = 4096
-"""Bytes of a refusal's body that is kept."""
+"""Bytes of the largest body of a denial that is kept."""
 MOST_CONSUMERS = 16_384
 _Pairs = tuple[tuple[str, str], ...]
 
 
 def decided(decision: Decision) -> bytes:
-    """What a policy said. Raises Failed for what a response cannot hold.
+    """The response for a policy's decision. Raises Failed if a response cannot contain the decision.
 
-    As a status of gRPC, which any other error becomes, it would let the request pass where `on_error` says so.
+    Any other error would become a gRPC status, and with `on_error: allow` the request would pass.
     """
     try:
         return _decided(decision)
     except Exception as error:  # noqa: BLE001 - the values are a policy's own
-        raise Failed(f"its decision cannot be told: {describe_error(error)}") from None
+        raise Failed(f"its decision cannot be sent: {describe_error(error)}") from None
 
 
 def _decided(decision: Decision) -> bytes:
@@ -69,7 +69,7 @@ def _passes(
 
 
 def _headers(headers: _Pairs) -> list[base_pb2.HeaderValueOption]:
-    """Without what frames the message: Envoy has no rules for what is added to responses."""
+    """The headers, without those that frame a message: Envoy does not filter headers that are added to responses."""
     return [header(name.lower(), value) for name, value in headers if name.lower() not in framing.HEADERS]
 
 
@@ -88,7 +88,7 @@ def _denied(status: int, headers: _Pairs, body: bytes | None) -> bytes:
 
 @lru_cache(MOST_DECISIONS)
 def failure(message: str = "") -> bytes:
-    """Never a status of gRPC: a policy that fails opens no route, also where an unreachable one would."""
+    """The denial for a policy that failed. It is no gRPC status, so the request never passes, whatever `on_error` is."""
     response = external_auth_pb2.CheckResponse()
     response.status.code = PERMISSION_DENIED
     response.status.message = message[:200]
@@ -99,7 +99,7 @@ def failure(message: str = "") -> bytes:
 
 @lru_cache(MOST_CONSUMERS)
 def key(found: KeyOwner | None) -> bytes:
-    """Whose key it is. Always a yes: Envoy judges what it says, beside the other ways to authenticate."""
+    """The owner of a key. The response always allows; the identity script decides, with the other credentials."""
     response = external_auth_pb2.CheckResponse(ok_response=external_auth_pb2.OkHttpResponse())
     answer = response.dynamic_metadata.fields[key_lookup.EXTENSION].struct_value.fields
     if found is None:
@@ -115,7 +115,7 @@ def key(found: KeyOwner | None) -> bytes:
 
 @lru_cache(MOST_CONSUMERS)
 def password(user: str | None) -> bytes:
-    """Whose password it is, as for keys."""
+    """The user of a password. The response always allows, as for keys."""
     response = external_auth_pb2.CheckResponse(ok_response=external_auth_pb2.OkHttpResponse())
     answer = response.dynamic_metadata.fields[password_lookup.EXTENSION].struct_value.fields
     if user is None:

@@ -1,4 +1,7 @@
-"""envoy.service.auth.v3.Authorization: requests of any Envoy, decided by the gateway's policies in Python."""
+"""envoy.service.auth.v3.Authorization, the service behind Envoy's ext_authz filters.
+
+It decides on requests by policies in Python, looks up API keys and passwords, and reports usage.
+"""
 
 from __future__ import annotations
 
@@ -34,24 +37,24 @@ NAME = "envoy.service.auth.v3.Authorization"
 DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 4, 8, 14
 """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
 STEP = 0.005
-"""Seconds between two looks for a policy that is not here yet."""
+"""Seconds between two lookups of a policy that has not arrived yet."""
 LINGER = 10.0
 """Seconds for which a removed policy still decides: longer than a control plane waits for an Envoy to follow."""
 MOST_LABELS = 4096
-"""Metrics that are found without a search."""
+"""Label sets of metrics that are cached."""
 _JSON = {"content-type": "application/json", "cache-control": "no-store"}
 DEFAULT_LIMIT = 1.0
-"""Seconds, for an Envoy that does not say how long it waits."""
+"""Seconds, for an Envoy that does not send its timeout."""
 
 
 Usage = Callable[[str, str, str], Awaitable[Mapping[str, Any]]]
-"""The limits of a consumer with a plan, where a route says which apply."""
+"""Reports limits. Its arguments are the consumer, the plan, and the context extension of the route."""
 
 
 class Authorization:
-    """The service. `clock` gives seconds for the metrics; `usage` answers consumers that read their limits.
+    """The service. `clock` gives seconds for the metrics. `usage` reports their limits to consumers.
 
-    `counting` decides limits where a Check asks for them too.
+    `counting` decides limits if a Check asks for them too.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class Authorization:
         self._seconds = lru_cache(MOST_LABELS)(seconds.labels)
 
     def service(self) -> Service:
-        """What a server mounts."""
+        """The gRPC service that a server mounts."""
         check = UnaryMethod(
             path=f"/{NAME}/Check",
             parse=external_auth_pb2.CheckRequest.FromString,
@@ -105,7 +108,7 @@ class Authorization:
     def check(
         self, asked: external_auth_pb2.CheckRequest
     ) -> limit_decisions.Answer | Awaitable[limit_decisions.Answer]:
-        """Decide one request, at once where nobody has to be waited for. Returns a serialized CheckResponse."""
+        """Decide on one request, without an await if possible. Returns a serialized CheckResponse."""
         attributes = asked.attributes
         said = attributes.context_extensions
         name = said.get("policy", "")
@@ -125,7 +128,7 @@ class Authorization:
         return responses.failure()
 
     async def _tell_usage(self, asked: Attributes) -> bytes:
-        """The answer to the request itself; a refusal for whoever is no consumer."""
+        """A denial whose body is the report. A caller that is not a consumer gets 403."""
         consumer = identity(asked, "consumer")
         if self._usage is None or not consumer:
             self._count(USAGE, "denied")
@@ -144,7 +147,7 @@ class Authorization:
     def _decide(
         self, name: str, attributes: Attributes
     ) -> limit_decisions.Answer | Awaitable[limit_decisions.Answer]:
-        """Ask a policy; a coroutine that waits for nothing is done before anybody could wait for it."""
+        """Call a policy. A coroutine that never waits is run at once, without a task."""
         function = self.functions.current.get(name) or self._left(name)
         if function is None or not function.immediate:
             return self._wait_for(name, function, attributes)
@@ -161,7 +164,7 @@ class Authorization:
     async def _wait_for(
         self, name: str, function: Function | None, attributes: Attributes
     ) -> limit_decisions.Answer:
-        """Ask a policy. A status other than OK is what Envoy's `on_error` is for: no time, no room."""
+        """Call a policy. If it takes too long or is busy, the gRPC status is not OK, so Envoy applies `on_error`."""
         limit = _limit(attributes.context_extensions.get("timeout", ""))
         function = function or await self._arrival(name, limit)
         if function is None:
@@ -186,13 +189,13 @@ class Authorization:
     def _limited(
         self, attributes: Attributes, decision: Decision, response: bytes
     ) -> limit_decisions.Answer | Awaitable[limit_decisions.Answer]:
-        """The same, unless a limit rejects what the policy lets pass."""
+        """`response`, unless a limit rejects a request that the policy allows."""
         if decision.allowed is not True or one_call.EXTENSION not in attributes.context_extensions:
             return response
         return limit_decisions.decide(self._counting, attributes, decision, response)
 
     def _decided(self, name: str, decision: Decision) -> bytes:
-        """Raises Failed."""
+        """The response for a decision. Raises Failed."""
         response = responses.decided(decision)
         self._count(name, "allowed" if decision.allowed else "denied")
         return response
@@ -212,7 +215,7 @@ class Authorization:
         return limit_decisions.decide_for_key(self._counting, asked, found, rule["headers"][0])
 
     async def _whose_password(self, asked: Attributes) -> bytes:
-        """A status other than OK where nobody can tell, so that Envoy hears nothing."""
+        """The user of a password. Raises RpcError if it cannot be verified, so that Envoy writes no metadata."""
         list_name = asked.context_extensions[password_lookup.EXTENSION]
         try:
             user = await self.passwords.user(list_name, asked.request.http.header_map.headers)
@@ -234,12 +237,12 @@ class Authorization:
         self._leaving = {**kept, **gone}
 
     def _left(self, name: str) -> Function | None:
-        """A policy that is gone here, while an Envoy may still have the route that asks for it."""
+        """A policy that was removed here, while an Envoy may still have a route that calls it."""
         function, until = self._leaving.get(name, (None, 0.0))
         return function if until > self._clock() else None
 
     async def _arrival(self, name: str, limit: float) -> Function | None:
-        """A new route and its policy come over two streams, to Envoy and to here: the route may be first."""
+        """Wait for a new policy: the route and its policy arrive over two streams, and the route may be first."""
         for _ in range(int(limit / STEP) if name else 0):
             await asyncio.sleep(STEP)
             if name in self.functions.current:

@@ -1,4 +1,4 @@
-"""What a policy in Python is asked and what it answers, as plain frozen values."""
+"""The request and the decision of a policy in Python, as plain frozen values."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from filters.language.tokens import TOKEN
 _NAME = re.compile(TOKEN)
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 _FINAL = range(200, 600)
-"""Statuses that end a request (RFC 9110 section 15). Envoy passes on every one, also those that its API has no name for."""
+"""Statuses that end a request (RFC 9110 section 15). Envoy passes on all of them, even those without a name in its API."""
 _REDIRECTS = frozenset(range(300, 400)) - {304}
-"""Statuses that name an address (RFC 9110 section 15.4). Envoy names that of the request itself where a policy names none."""
+"""Statuses that need a `location` (RFC 9110 section 15.4). Without one Envoy would send the request's own address."""
 
 
 class Headers(Mapping[str, str]):
-    """Headers by name, whatever its case. Several of one name are joined by a comma (RFC 9110 section 5.3)."""
+    """Headers by name, without regard to case. Several of one name are joined by a comma (RFC 9110 section 5.3)."""
 
     __slots__ = ("_values",)
 
@@ -45,7 +45,7 @@ class Headers(Mapping[str, str]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """The client's certificate. `principal` is its first URI name, else DNS name, else the subject."""
+    """The client's certificate. `principal` is its first URI name, else its first DNS name, else the subject."""
 
     principal: str
     certificate: str = field(default="", repr=False)
@@ -54,11 +54,11 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request. `path` is normalized, with the digits of its escapes in upper case, and without the query.
+    """One request. `path` is normalized, without the query, with the digits of its escapes in upper case.
 
-    `query` has the first value of each parameter, `query_string` all of it as it was written. `claims` are those
-    of the verified token, `consumer` and `plan` who was identified, `peer` the verified client certificate.
-    `body` is None unless the policy asks for it; with `partial` it may be cut.
+    `query` has the first value of each parameter, `query_string` is the whole query as the client sent it. `claims` are
+    those of the verified token, `consumer` and `plan` those of the caller, `peer` is the verified client certificate.
+    `body` is None unless the policy has `body`; with `partial` it may be truncated.
     """
 
     method: str = "GET"
@@ -82,11 +82,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a policy answers; made by `allow` and `deny`. Raises ValueError or TypeError for what cannot be answered.
+    """The decision of a policy, made by `allow` and `deny`. Raises ValueError or TypeError for an invalid decision.
 
-    When allowed, `headers` are set on the request to the upstream, `remove` are taken from it, and
-    `response_headers` are set on the response. When denied, `headers` belong to the answer, and a `body` of None
-    is the gateway's own problem+json (RFC 9457). `metadata` is Envoy's dynamic metadata.
+    If it allows, `headers` are set on the request to the upstream, `remove` are removed from it, and
+    `response_headers` are set on the response. If it denies, `headers` are those of the response, and a `body` of None
+    means the gateway's own problem+json (RFC 9457). `metadata` is added to Envoy's dynamic metadata.
     """
 
     allowed: bool
@@ -98,7 +98,7 @@ class Decision:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Fail in the policy that made it, and not where nobody knows whose failure it is."""
+        """Raise the error in the policy that made the decision, so that the traceback shows the policy."""
         if not isinstance(self.allowed, bool):
             raise TypeError(f"{self.allowed!r} is neither True nor False")
         if self.status not in _FINAL:
@@ -110,7 +110,7 @@ class Decision:
                 _check(headers)
         if not self.allowed and self.status in _REDIRECTS and not _location(self.headers):
             raise ValueError(
-                f"a refusal with the status {self.status} names the address to go to: "
+                f"a denial with the status {self.status} names the address to go to: "
                 f'write headers={{"location": URL}}'
             )
         if self.remove:
@@ -124,7 +124,7 @@ def allow(
     response_headers: Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Decision:
-    """Let the request pass. Raises ValueError for what is no header."""
+    """Let the request pass. Raises ValueError for an invalid header."""
     return Decision(
         allowed=True,
         headers=dict(headers) if headers else {},
@@ -140,12 +140,12 @@ def deny(
     headers: Mapping[str, str] | None = None,
     body: str | bytes | Mapping[str, Any] | None = None,
 ) -> Decision:
-    """Refuse the request; a mapping as the body is sent as JSON. Raises ValueError for what HTTP does not have.
+    """Deny the request. A mapping as the body is sent as JSON. Raises ValueError for an invalid status or header.
 
-    A status from 300 to 399, but 304, needs a ``location`` header.
+    A status from 300 to 399, except 304, needs a ``location`` header.
     """
     if status not in _FINAL or status < 300:
-        raise ValueError(f"{status} is not a status that a refusal can have: from 300 to 599")
+        raise ValueError(f"{status} is not a status that a denial can have: from 300 to 599")
     answer = dict(headers or {})
     if isinstance(body, Mapping):
         body = json.dumps(dict(body), ensure_ascii=False)
@@ -156,7 +156,7 @@ def deny(
 
 
 def _location(headers: Mapping[str, str]) -> str:
-    """The address that the headers name; empty for none."""
+    """The value of the `location` header, or an empty text."""
     return next((value.strip() for name, value in headers.items() if name.lower() == "location"), "")
 
 

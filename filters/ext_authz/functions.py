@@ -1,7 +1,7 @@
-"""The source of a policy to a function that decides within a time limit, whatever the function does.
+"""Load the source of a policy as a function that decides within a time limit, whatever the function does.
 
-A function never gets hold of the event loop's thread unless it is a coroutine: others run in threads of their own,
-a bounded number for each, so that one slow policy holds back neither the others nor the server.
+Only coroutines run in the event loop's thread. Other functions run in threads of their own, a bounded number for each.
+So a slow policy delays neither other policies nor the server.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from filters.rules import Refused
 from filters.unary import Busy
 
 THREADS = 16
-"""For each function that is no coroutine."""
+"""Threads of each function that is no coroutine."""
 WAITING = 1024
-"""Requests that one function has under way at most; what comes beyond is refused at once."""
+"""Requests in progress of one function. Further requests are rejected at once."""
 NO_MODULES: Mapping[str, bytes] = MappingProxyType({})
 LOADING = 10.0
 """Seconds that the import of a policy may take."""
 
 
 class Failed(Exception):  # noqa: N818 - the policy's failure, not ours
-    """The policy raised something, or did not return a Decision."""
+    """The policy raised an error, or did not return a Decision."""
 
 
 class Function:
-    """A policy that is ready to decide. `immediate` says that it is a coroutine that waits for nothing."""
+    """A policy that is ready to decide. `immediate` is true for a coroutine whose code has no `await`."""
 
     def __init__(self, name: str, call: Callable[[Request], Any]) -> None:
         self.name = name
@@ -49,7 +49,7 @@ class Function:
         self._threads = None if coroutine else Threads(call, THREADS, f"policy {name}")
 
     def at_once(self, request: Request) -> Decision:
-        """Ask an immediate policy: no task is needed for it, and no time limit could end it. Raises Failed."""
+        """Call an immediate policy, without a task and without a time limit. Raises Failed."""
         try:
             coroutine = self.call(request)
             coroutine.send(None)
@@ -58,12 +58,12 @@ class Function:
         except BaseException as error:  # noqa: BLE001 - SystemExit of a policy must not end the server
             return _decision(None, error)
         coroutine.close()
-        raise Failed("it waits, which does not show in its code")
+        raise Failed("it waits, but its code has no await")
 
     async def decide(self, request: Request, limit: float) -> Decision:
-        """Ask the policy. Raises TimeoutError after `limit` seconds, Busy, and Failed with the policy's error."""
+        """Call the policy. Raises TimeoutError after `limit` seconds, Busy, and Failed with the policy's error."""
         if self._under_way >= WAITING:
-            raise Busy(f"{self.name} has {WAITING} requests under way")
+            raise Busy(f"{self.name} has {WAITING} requests in progress")
         self._under_way += 1
         try:
             return _decision(*await self._outcome(request, limit))
@@ -89,13 +89,13 @@ async def _awaited(call: Callable[[Request], Any], request: Request) -> Outcome:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        return None, error  # nobody cancelled us: the policy raised it, or what it awaited was cancelled
+        return None, error  # this task was not cancelled: the policy raised it, or its own task was cancelled
     except BaseException as error:  # noqa: BLE001 - SystemExit of a policy must not end the server
         return None, error
 
 
 def describe_error(error: BaseException) -> str:
-    """What an error says, also one that fails to say it."""
+    """The text of an error, even if the error's own `__str__` fails."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - the error is a policy's own
@@ -103,7 +103,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def _decision(answer: Any, error: BaseException | None) -> Decision:
-    """Raises Failed."""
+    """The policy's decision. Raises Failed if it raised an error or returned anything else."""
     if error is not None:
         raise Failed(describe_error(error)) from error
     if not isinstance(answer, Decision):
@@ -112,15 +112,15 @@ def _decision(answer: Any, error: BaseException | None) -> Decision:
 
 
 def _waits(call: Callable[[Request], Any]) -> bool:
-    """Whether a coroutine's code has a place where it could wait (`await`, `async with`, `async for`)."""
+    """True if a coroutine's code contains `await`, `async with` or `async for`."""
     code = getattr(call, "__code__", None)
     return code is None or any(one.opname == "SEND" for one in dis.get_instructions(code))
 
 
 def load(file: str, function: str, source: bytes, modules: Mapping[str, bytes] = NO_MODULES) -> Function:
-    """Run the source as a module of its own and take its function. Raises Refused.
+    """Run the source as its own module and return its function. Raises Refused.
 
-    `modules` are the files beside it that it may import, by their path in the gateway's folder.
+    `modules` are the further files that it may import, by their path in the gateway's folder.
     """
     why = fault(source, file, function)
     if why is not None:
@@ -140,7 +140,7 @@ def load(file: str, function: str, source: bytes, modules: Mapping[str, bytes] =
 
 
 def _run(own: Modules, module: ModuleType, source: bytes, files: Collection[str]) -> None:
-    """In a thread, because an import that never ends must not hold the other rules back."""
+    """Run the module in a thread, because an import that never ends must not delay the other rules."""
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -159,7 +159,7 @@ def _run(own: Modules, module: ModuleType, source: bytes, files: Collection[str]
 
 
 def _place(error: BaseException, files: Collection[str]) -> str:
-    """The last line of the gateway's own files in the error's traceback."""
+    """The last line of the error's traceback that is in the gateway's own files."""
     place, trace = "", error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename in files:

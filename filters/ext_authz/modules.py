@@ -1,7 +1,7 @@
-"""Files of the gateway's folder that policies import: which those are, and an import system for each policy alone.
+"""Files of the gateway's folder that policies import, and a separate import system for each policy.
 
-A policy imports ``policies/common.py`` as ``policies.common``, whatever else has that name where it runs. Its modules
-are its own: the next version of the policy gets new ones, while requests are still decided by the old.
+A policy imports ``policies/common.py`` as ``policies.common``, even if another module in the process has that name. Its
+modules are its own. The next version of the policy gets new modules, while the old version still decides on requests.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from types import ModuleType
 from typing import Any
 
 _ELSEWHERE = sys.stdlib_module_names | {"filters", "xds_server", "protos"}
-"""What policies know by these names is never a file of the gateway."""
+"""Packages whose modules are never files of the gateway."""
 
 
 @lru_cache(maxsize=4096)
 def imported(file: str, source: bytes) -> tuple[str, ...]:
-    """Files, relative to the gateway's folder, that a source imports if they exist. None of one that is no Python."""
+    """Paths, relative to the gateway's folder, of files that a source may import. Empty if the source is no Python."""
     try:
         tree = ast.parse(source, file)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -33,12 +33,12 @@ def imported(file: str, source: bytes) -> tuple[str, ...]:
 
 
 def _names(node: ast.AST, package: Sequence[str]) -> Iterator[str]:
-    """Full names of modules that an import may mean."""
+    """Full names of the modules that an import may mean."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.level <= len(package) + 1:
         if node.level and any(not part or "." in part for part in package):
-            return  # above the folder, or a name that no module has
+            return  # above the folder, or not a name of a module
         above = package[: len(package) - node.level + 1] if node.level else ()
         start = ".".join([*above, *([node.module] if node.module else [])])
         if start:
@@ -67,14 +67,14 @@ def _name(file: str) -> str:
 
 
 class Modules:
-    """The modules of one version of one policy. `sources` are files beside it, by their path in the folder.
+    """The modules of one version of one policy. `sources` are further files, by their path in the gateway's folder.
 
-    In sys.modules each has a name of its own, under `prefix`, as dataclasses and typing look there.
+    Each has its own name under `prefix` in sys.modules, because dataclasses and typing look it up there.
     """
 
     def __init__(self, prefix: str, sources: Mapping[str, bytes]) -> None:
         self._prefix = prefix
-        # A package comes after the file of the same name, and counts, as everywhere in Python.
+        # A package comes after the file of the same name and replaces it, as in Python's own import system.
         self._files = {
             _name(file): file for file in sorted(sources, key=lambda one: one.endswith("/__init__.py"))
         }
@@ -86,18 +86,18 @@ class Modules:
         self._builtins = {**vars(builtins), "__import__": self._import}
 
     def main(self, file: str) -> ModuleType:
-        """The module of the policy itself, which is not run here."""
+        """The module of the policy itself. This method does not run it."""
         return self._new(_name(file), file, self._prefix)
 
     def run(self, module: ModuleType, source: bytes) -> None:
-        """Run a source as a module. Raises whatever it raises."""
+        """Run a source as a module. Raises the errors of the source."""
         file = str(module.__file__)
-        # Tracebacks show the lines of the policy by it.
+        # Tracebacks use it to show the lines of the policy.
         linecache.cache[file] = (len(source), None, source.decode("utf-8", "replace").splitlines(True), file)
         exec(compile(source, file, "exec", dont_inherit=True), vars(module))  # noqa: S102 - the gateway's own policy
 
     def forget(self) -> None:
-        """Put back what stood in sys.modules before."""
+        """Restore the former entries of sys.modules."""
         for name, module in self._before.items():
             sys.modules.pop(name, None)
             if module is not None:
@@ -141,7 +141,7 @@ class Modules:
         return ".".join([*above, *([name] if name else [])])
 
     def _member(self, name: str) -> ModuleType:
-        """A module that the package knows which it is in."""
+        """A module that is also set as an attribute of its package."""
         module = self._module(name)
         package, _, own = name.rpartition(".")
         if package:
@@ -149,7 +149,7 @@ class Modules:
         return module
 
     def _module(self, name: str) -> ModuleType:
-        """A module, run when it is first asked for."""
+        """A module, which is run at its first import."""
         known = self._loaded.get(name)
         if known is not None:
             return known

@@ -1,4 +1,4 @@
-"""Names that the Envoy side and the Python side of ext_authz agree on."""
+"""Names that Envoy's configuration and the policy server share."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from filters.rules import RuleType
 from protos import rules_pb2
 
 PROBLEM = "problem"
-"""Metadata of a refusal that leaves its body to the gateway."""
+"""Metadata of a denial whose body the gateway writes."""
 FAILED = "failed"
-"""Metadata of a refusal because the policy itself failed."""
+"""Metadata of a denial because the policy itself failed."""
 
 
 class Source(NamedTuple):
-    """A policy in Python as it stands in the gateway's folder, with the files that it imports."""
+    """A policy in Python from the gateway's folder, with the files that it imports."""
 
     file: str
     function: str

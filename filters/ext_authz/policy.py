@@ -1,4 +1,4 @@
-"""ext_authz: what a user writes, and how Envoy asks: the policy server for Python, or an upstream over gRPC or HTTP."""
+"""ext_authz: its settings, and Envoy's calls to the policy server for Python, or to an upstream over gRPC or HTTP."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from filters.rules import Rule
 _NO_CONTEXT: Mapping[str, str] = MappingProxyType({})
 _LARGEST = 1 << 20
 _OF_ENVOY = ("x-request-id", "x-envoy-external-address")
-"""Headers by which Envoy tells the request's id and the client's address."""
+"""Headers in which Envoy sends the request's id and the client's address."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]*[A-Za-z0-9!#$%&'+.^_`|~-]")
 _PATTERN = re.compile(r"[A-Za-z0-9!#$%&'+.^_`|~-]+\*?")
 _EVERY = {
     "upstream_headers": "name the headers, or write how they begin: x-user-*",
     "client_headers": "leave client_headers out: the client sees all of them then",
 }
-"""What to write instead of a * alone."""
+"""The remedy for a * alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PythonFile(DataSource):
-    """Python in the gateway's folder."""
+    """A Python file in the gateway's folder."""
 
     def beside(self, content: bytes) -> Iterable[PythonFile]:
         """The files that it imports."""
@@ -63,7 +63,7 @@ class PythonFunction(PythonFile):
 
     @classmethod
     def short(cls, value: str) -> PythonFunction:
-        """Read ``policies/hours.py:check``. Raises Mistake."""
+        """The function of ``policies/hours.py:check``. Raises Mistake."""
         file, colon, function = value.rpartition(":")
         if not colon or not file.endswith(".py") or not function.isidentifier():
             raise Mistake("not a function of a file", "write policies/hours.py:check")
@@ -72,35 +72,35 @@ class PythonFunction(PythonFile):
     def check(self) -> Iterator[Mistake]:
         """Yield a mistake unless a file is named."""
         if self.file is None or self.env is not None or self.inline is not None:
-            yield Mistake("a policy stands in a file", "write policies/hours.py:check")
+            yield Mistake("a policy must be in a file", "write policies/hours.py:check")
 
     @property
     def rule_name(self) -> str:
-        """The name of the rule that carries it."""
+        """The name of the rule that contains the function."""
         return f"{self.file}:{self.function}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpService:
-    """A service that answers 200 for yes and anything else for no (as Traefik's forwardAuth and nginx's auth_request)."""
+    """A service that allows with 200 and denies with any other status (like Traefik's forwardAuth, nginx's auth_request)."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "an upstream")
-    upstream: str = option("The upstream that is asked.", refers="upstreams")
+    upstream: str = option("The upstream that Envoy calls.", refers="upstreams")
     path: str = option(
-        "Put before the path of the request.", default="", pattern=r"(/\S*)?", shape="a path such as /auth"
+        "A prefix of the request's path.", default="", pattern=r"(/\S*)?", shape="a path such as /auth"
     )
     upstream_headers: tuple[str, ...] = option(
-        "Headers of its answer that the upstream of the request sees, and not the client's own of these names; "
-        "a * after at least one character matches any rest, as in `x-user-*`.",
+        "Headers of its response that the upstream of the request gets, instead of the client's own of these names. "
+        "A * after at least one character matches any rest, as in `x-user-*`.",
         default=(),
         narrows=True,
     )
     client_headers: tuple[str, ...] = option(
-        "Headers of its refusal that the client sees; a * as above. Default: all.", default=(), narrows=True
+        "Headers of its denial that the client gets; a * as above. Default: all.", default=(), narrows=True
     )
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake for each header that no answer may set."""
+        """Yield a mistake for each header that a response must not set."""
         for key in ("upstream_headers", "client_headers"):
             for number, name in enumerate(getattr(self, key)):
                 if (framed := framing.check(name, (key, number))) is not None:
@@ -114,51 +114,49 @@ class HttpService:
 
     @classmethod
     def short(cls, value: str) -> HttpService:
-        """Read the name of an upstream."""
+        """The service of an upstream's name."""
         return cls(upstream=value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """How much of the request's body is shown."""
+    """The part of the request's body that the policy or the service gets."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
-    max: Size = option("Bytes.", default=Size(8192), minimum=1, maximum=_LARGEST)
-    partial: bool = option("Show the beginning of a longer body instead of answering 413.", default=False)
+    max: Size = option("The size of the largest body.", default=Size(8192), minimum=1, maximum=_LARGEST)
+    partial: bool = option("Send the beginning of a longer body instead of answering 413.", default=False)
 
     @classmethod
     def short(cls, value: bool) -> Body:
-        """Read ``true``."""
+        """The settings that ``true`` stands for."""
         return cls()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtAuthzSettings:
-    """Who decides, and what it means when no answer comes."""
+    """A policy or a service that decides, and the decision if it does not answer."""
 
     python: PythonFunction | None = option("A function: FILE.py:FUNCTION.", default=None)
     grpc: str | None = option(
         "An upstream that implements envoy.service.auth.v3.Authorization.", default=None, refers="upstreams"
     )
-    http: HttpService | None = option("An upstream that answers 200 for yes.", default=None)
+    http: HttpService | None = option("An upstream that allows with 200.", default=None)
     timeout: timedelta = option(
-        "How long a decision may take.", default=timedelta(milliseconds=200), minimum=0.001, maximum=60
+        "The time limit of a decision.", default=timedelta(milliseconds=200), minimum=0.001, maximum=60
     )
     on_error: Literal["deny", "allow"] = option(
-        "What an answer that does not come in time means: 503, or that the request passes. "
+        "The decision if no response comes in time: `deny` answers 503, `allow` lets the request pass. "
         "A policy in Python that raises an error never lets a request pass.",
         default="deny",
     )
-    body: Body | None = option("Whether the body is shown.", default=None)
+    body: Body | None = option("Send the request's body.", default=None)
     headers: tuple[str, ...] | None = option(
-        "Headers that a function in Python sees, which then costs less; default: all.", default=None
+        "The only headers that a function in Python gets, which takes less time. Default: all.", default=None
     )
-    context: Mapping[str, str] = option(
-        "More that a gRPC service is told (its context extensions).", default=_NO_CONTEXT
-    )
+    context: Mapping[str, str] = option("Context extensions for a gRPC service.", default=_NO_CONTEXT)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield mistakes between the keys."""
+        """Yield mistakes of keys that do not go together."""
         if sum(one is not None for one in (self.python, self.grpc, self.http)) != 1:
             yield Mistake(
                 "exactly one of 'python', 'grpc' and 'http' is needed", "write {python: policies/x.py:check}"
@@ -206,7 +204,7 @@ _RULES = mutation_rules_pb2.HeaderMutationRules(
     disallow_system=wrappers_pb2.BoolValue(value=True),
     disallow_expression=regex_pb2.RegexMatcher(regex="|".join(sorted(framing.HEADERS))),
 )
-"""What an answer may change in a request: what frames the message, and pseudo headers such as :path, is passed over."""
+"""Headers of a request that a response may change: not those that frame the message, and no pseudo headers like :path."""
 
 
 def _filter(name: str, *, lenient: bool) -> HttpFilter:
@@ -225,14 +223,14 @@ def _filter(name: str, *, lenient: bool) -> HttpFilter:
 
 
 _OF_RESPONSES = framing.HEADERS - {"connection", "proxy-connection", "transfer-encoding", "upgrade"}
-"""What a service could add to a response; Envoy itself takes the others away, and an upgrade needs them."""
+"""Framing headers that a service could add to a response. Envoy removes the others itself, and an upgrade needs them."""
 
 
 def _without(settings: ExtAuthzSettings) -> Mapping[str, Message]:
-    """What a route carries so that no answer of a service frames a message.
+    """The filter configuration of a route, so that no service adds headers that frame a message.
 
-    Envoy has no such rules for what a service adds to responses. A service over gRPC may add a length to those of the
-    upstream: so theirs travel without one.
+    Envoy does not filter the headers that a service adds to responses. A service over gRPC may add a content-length to
+    responses of the upstream, so content-length is removed from them.
     """
     if settings.python is not None:
         return {}
@@ -242,7 +240,7 @@ def _without(settings: ExtAuthzSettings) -> Mapping[str, Message]:
 
 
 def _narrow(used: Iterable[ExtAuthzSettings]) -> HttpFilter:
-    """Shows what any policy says that it sees; the policy server shows each its own."""
+    """The filter that sends the headers that any policy declares. The policy server gives each policy only its own."""
     one = _filter(NARROW_FILTER, lenient=False)
     names = {*_OF_ENVOY, *(name for settings in used for name in settings.headers or ())}
     assert isinstance(one.config, pb.ExtAuthz)
@@ -251,7 +249,7 @@ def _narrow(used: Iterable[ExtAuthzSettings]) -> HttpFilter:
 
 
 def _told(key: str) -> str:
-    """What the policy server said of a refusal: Envoy keeps it under this name, whatever the filter's own."""
+    """The policy server's metadata of a denial. Envoy writes it under this namespace for filters of all names."""
     return f"metadata.filter_metadata['envoy.filters.http.ext_authz']['{key}'] == true"
 
 
@@ -268,7 +266,7 @@ def _modules(function: PythonFunction, context: Context) -> tuple[tuple[str, byt
 
 
 class ExtAuthz(Policy[ExtAuthzSettings]):
-    """Asked by Envoy's ext_authz filter, which is there twice because `on_error` holds for a whole filter."""
+    """Compiled into Envoy's ext_authz filter. A second one is for `on_error: allow`, which applies to a whole filter."""
 
     key = "ext_authz"
     stage = Stage.AUTHORIZE
@@ -288,7 +286,7 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
             title="Access is denied",
             when=f"{details('ext_authz_denied')} && {_told(PROBLEM)}",
         ),
-        # What a service wrote itself is never replaced.
+        # The body of a service's own response is never replaced.
         Reason(
             name="ext_authz_denied",
             title="Access is denied",
@@ -310,7 +308,7 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
     )
 
     def check(self, settings: ExtAuthzSettings, context: Context) -> Iterator[Mistake]:
-        """Yield a mistake for a source that cannot be a policy."""
+        """Yield a mistake if the source cannot be a policy."""
         function = settings.python
         content = context.contents.get(function) if function is not None else None
         if function is not None and content is not None:
@@ -318,7 +316,7 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
                 filter(None, (no_python(source, file) for file, source in _modules(function, context))), None
             )
             if why is not None:
-                yield Mistake(why, "mend the policy", path=("python",), value=function.rule_name)
+                yield Mistake(why, "correct the policy", path=("python",), value=function.rule_name)
 
     def http_filters(self, used: Iterable[ExtAuthzSettings], context: Context) -> tuple[HttpFilter, ...]:
         return (_narrow(used), _filter(FILTER, lenient=False), _filter(LENIENT_FILTER, lenient=True))

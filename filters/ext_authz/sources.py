@@ -1,4 +1,4 @@
-"""Why a source cannot be a policy, as far as that shows without running it."""
+"""Faults of a policy's source that can be found without running it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import ast
 
 
 def fault(source: bytes, file: str, function: str) -> str | None:
-    """Why a source cannot be a policy, as far as that shows without running it."""
-    why = no_python(source, file)
-    if why is not None:
-        return why
+    """The reason why a source cannot be a policy, or None. It does not run the source."""
+    reason = no_python(source, file)
+    if reason is not None:
+        return reason
     if not function.isidentifier():
         return f"'{function}' is not the name of a function"
     if function not in _names(ast.parse(source, file)):
@@ -18,19 +18,19 @@ def fault(source: bytes, file: str, function: str) -> str | None:
 
 
 def no_python(source: bytes, file: str) -> str | None:
-    """Why a source cannot be run at all."""
+    """The reason why a source is not valid Python, or None."""
     try:
         compile(ast.parse(source, file), file, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 1
         return f"{file}:{line}: {getattr(error, 'msg', error)}"
-    except (RecursionError, MemoryError):  # how Python's parser says it
+    except (RecursionError, MemoryError):  # Python's parser raises these for deep nesting
         return f"{file} is nested too deeply"
     return None
 
 
 def _names(tree: ast.Module) -> set[str]:
-    """Names that the module may have when it was run; all of them where it imports everything of another."""
+    """Names that the module may define when it is run."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

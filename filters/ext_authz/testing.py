@@ -1,4 +1,4 @@
-"""What unit tests of policies use: requests made in one line, and decisions of any kind of function.
+"""Helpers for unit tests of policies: requests in one line, and decisions of any kind of function.
 
 from filters.ext_authz.testing import decide, request
 
@@ -23,7 +23,7 @@ from filters.ext_authz.modules import imported
 def request(
     method: str = "GET", url: str = "/", headers: Mapping[str, str] | None = None, **more: Any
 ) -> Request:
-    """A request: `url` is a path with or without a query, `more` are further fields of Request."""
+    """A request. `url` is a path with or without a query, `more` are further fields of Request."""
     path, _, query = url.partition("?")
     return Request(
         method=method,
@@ -36,7 +36,7 @@ def request(
 
 
 def decide(policy: Callable[[Request], Any], asked: Request) -> Decision:
-    """What a policy decides, whether it is a coroutine or not. Raises what it raises, and Failed for no Decision."""
+    """The decision of a policy, which may be a coroutine. Raises the policy's errors, and Failed for no Decision."""
     answer = policy(asked)
     if inspect.isawaitable(answer):
         answer = asyncio.run(_awaited(answer))

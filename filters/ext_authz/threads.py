@@ -1,7 +1,7 @@
-"""A function called in threads for an event loop: few wake-ups and no locks, as most calls take microseconds.
+"""Calls of a function in threads for an event loop, with few wake-ups and no locks, because most calls take microseconds.
 
-A call that is waiting wakes one thread, which goes on until nothing waits; while a call takes long, that thread has
-woken another. Outcomes that come together are told to the loop together.
+A new call wakes one thread, which goes on until no call waits. A thread that begins a call wakes another thread if
+further calls wait, because its call may take long. Outcomes that come together are passed to the loop together.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from queue import SimpleQueue
 from typing import Any
 
 Outcome = tuple[Any, BaseException | None]
-"""What a call returned, and what it raised."""
+"""The result and the error of a call."""
 
 
 class Threads:
-    """At most `most` threads that call one function. They end when nobody holds this any more."""
+    """At most `most` threads that call one function. They end when this object is garbage."""
 
     def __init__(self, call: Callable[[Any], Any], most: int, name: str) -> None:
         self._most = most
@@ -30,9 +30,9 @@ class Threads:
         weakref.finalize(self, self._calls.end).atexit = False
 
     def ask(self, argument: Any, limit: float) -> asyncio.Future[Outcome]:
-        """Call the function: a future of the running loop, which fails with TimeoutError after `limit` seconds.
+        """Call the function. Returns a future of the running loop; it fails with TimeoutError after `limit` seconds.
 
-        A call whose future is done before a thread came to it is never made; one that runs is not ended.
+        If the future is done before a thread takes the call, the call is never made. A running call is not ended.
         """
         loop, calls = asyncio.get_running_loop(), self._calls
         future: asyncio.Future[Outcome] = loop.create_future()
@@ -54,32 +54,32 @@ def _give_up(future: asyncio.Future[Outcome]) -> None:
 
 
 class _Calls:
-    """What the threads share with the loop. Deques and the queue need no lock; a wake-up too many does no harm."""
+    """The state that the threads share with the loop. Deques and the queue need no lock; extra wake-ups do no harm."""
 
     def __init__(self, call: Callable[[Any], Any]) -> None:
         self.under_way = 0
-        """Calls whose outcome the loop has not been told yet; changed by the loop only."""
+        """Calls whose outcome the loop has not received yet. Only the loop changes it."""
         self.waiting: deque[tuple[asyncio.Future[Outcome], Any]] = deque()
         self._call = call
         self._outcomes: deque[tuple[asyncio.Future[Outcome], Outcome]] = deque()
         self._telling = False
         self._waking = False
-        """Whether a thread has been woken that has not looked yet."""
+        """True if a thread has been woken and has not looked yet."""
         self._wakes: SimpleQueue[bool] = SimpleQueue()
         """False ends a thread."""
 
     def wake_one(self) -> None:
-        """Let a thread look at what waits; it sees all that was put there before."""
+        """Wake a thread. It sees all calls that were added before."""
         if not self._waking:
             self._waking = True
             self._wakes.put(True)
 
     def end(self) -> None:
-        """End the threads that have nothing to do, and others when they have not."""
+        """End idle threads now, and the others when they become idle."""
         self._wakes.put(False)
 
     def run(self) -> None:
-        """What a thread does."""
+        """The loop of a thread."""
         while self._wakes.get():
             self._waking = False
             self._work()
@@ -90,7 +90,7 @@ class _Calls:
         while self.waiting:
             try:
                 future, argument = self.waiting.popleft()
-            except IndexError:  # another thread was faster
+            except IndexError:  # another thread took it
                 return
             if self.waiting:
                 self.wake_one()
@@ -106,11 +106,11 @@ class _Calls:
         self._outcomes.append((future, outcome))
         if not self._telling:
             self._telling = True
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            with contextlib.suppress(RuntimeError):  # the loop has ended, so no call waits
                 future.get_loop().call_soon_threadsafe(self._told)
 
     def _told(self) -> None:
-        """In the loop."""
+        """Set the outcomes in the loop's thread."""
         self._telling = False
         while self._outcomes:
             future, outcome = self._outcomes.popleft()

@@ -71,7 +71,7 @@ MISTAKEN = {
     "policy": Bad(
         "routes: {odd: {path: /odd, upstream: good, policies: {ext_authz: {python: bad.py:check}}}}\n",
         "routes: {odd: {path: /odd, upstream: good, policies: {ext_authz: {python: good.py:check}}}}\n",
-        "mend the policy",
+        "correct the policy",
         "more.yaml:1:75",
     ),
     "file": Bad("routes: {odd: {path: /odd\n", "routes: {}\n", "not YAML", "more.yaml:2:1"),

@@ -47,7 +47,7 @@ def compile_(folder: Path, settings: str, **files: str) -> Compiled:
         ("{python: missing.py:check}", "the file cannot be read"),
         ("{python: p.py}", "not a function of a file"),
         ("{python: {file: p.py, function: other}}", "has no function 'other'"),
-        ("{python: {inline: x}}", "exactly one of|a policy stands in a file"),
+        ("{python: {inline: x}}", "exactly one of|a policy must be in a file"),
         ("{}", "exactly one of 'python', 'grpc' and 'http'"),
         ("{python: p.py:good, grpc: echo}", "exactly one of"),
         ("{grpc: nobody}", "there is no 'nobody' in upstreams"),
