@@ -1,1 +1,1 @@
-"""Who may call: scopes, claims, consumers, plans, methods and conditions."""
+"""Authorization by scopes, claims, consumers, plans, methods and conditions."""

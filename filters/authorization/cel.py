@@ -1,8 +1,8 @@
-"""CEL: conditions as a person writes them, compiled into the syntax tree that Envoy's RBAC filter evaluates.
+"""CEL: conditions that a user writes, compiled into the syntax tree that Envoy's RBAC filter evaluates.
 
 The official compiler (https://github.com/cel-expr/cel-python) parses a condition and checks its types. Our own part is the
 variables and their types, the part of CEL that Envoy evaluates, and the error messages.
-Envoy evaluates no macros but `has`: loops over lists are for the policy server.
+The only macro that Envoy evaluates is `has`. Loops over lists need a policy in Python.
 """
 
 from __future__ import annotations
@@ -41,20 +41,22 @@ JOINS = frozenset(["add_string", "add_bytes", "add_list"])
 """Overloads of `+` that Envoy does not have."""
 LONGEST = 2000
 DEEPEST = 24
-"""Nested expressions: Envoy reads messages that are at most 100 deep, and each expression is two, and what is around them in a static bootstrap is some 40."""
+"""Nested expressions. Envoy reads messages that are at most 100 deep. Each expression takes two levels, and a static
+bootstrap takes some 40 around them."""
 LARGEST_PROGRAM = 100
-"""Instructions of a regular expression: of a larger one Envoy evaluates no `matches`, whatever its runtime says of others."""
+"""Instructions of the largest regular expression that Envoy evaluates in `matches`. Its runtime settings do not
+change this limit."""
 _QUIET = re2.Options()
 _QUIET.log_errors = False
 Expr = Any
-"""A google.api.expr.v1alpha1.Expr; its package comes without types."""
+"""A google.api.expr.v1alpha1.Expr. Its package has no type annotations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """What conditions may use: its type, and the expression that it stands for in Envoy.
+    """A variable of conditions: its type, and the expression that replaces it for Envoy.
 
-    One that may be `absent` can be the argument of `has()`.
+    A variable that may be `absent` can be the argument of `has()`.
     """
 
     type: Type
@@ -68,7 +70,7 @@ def call(function: str, *arguments: Expr) -> Expr:
 
 
 def select(operand: Expr, *path: str) -> Expr:
-    """A field, through all of `path`."""
+    """A nested field: `path` has the names of the fields."""
     for name in path:
         operand = pb.Expr(select_expr=pb.Expr.Select(operand=operand, field=name))
     return operand
@@ -85,13 +87,13 @@ def literal(value: str) -> Expr:
 
 
 class Conditions:
-    """Compiles conditions over these variables."""
+    """Compiles conditions over the given variables."""
 
     def __init__(self, variables: Mapping[str, Variable]) -> None:
         self._variables = variables
 
     def parse(self, text: str) -> Expr:
-        """The expression. Raises Mistake, with the column, for what is no CEL or what Envoy does not evaluate."""
+        """The expression of a condition. Raises Mistake, with the column, for invalid CEL or CEL that Envoy lacks."""
         if len(text) > LONGEST:
             raise Mistake(f"a condition has at most {LONGEST} letters", "split it, or use ext_authz")
         if (found := re.search(r"[\ud800-\udfff\0]", text)) is not None:
@@ -132,7 +134,7 @@ class Conditions:
         return text, _unpacked(compiled)
 
     def _mended(self, text: str, found: Sequence[re.Match[str]], error: str) -> str:
-        """The text with one more `__present.`. Raises Mistake if that is not what its first error is about."""
+        """The text with one more `__present.`. Raises Mistake if its first error has another cause."""
         if "recursion" in error:
             raise too_deep()
         if not found:
@@ -148,9 +150,9 @@ class Conditions:
         return name in self._variables and self._variables[name].absent
 
     def _put_in(self, node: Expr, source: _Node) -> None:
-        """Put what a variable stands for in its place. Raises Mistake for what Envoy does not evaluate."""
+        """Replace variables by their expressions. Raises Mistake for an expression that Envoy does not evaluate."""
         match node.WhichOneof("expr_kind"):
-            case "ident_expr" if node.ident_expr.name != PRESENT:  # its field says what is meant
+            case "ident_expr" if node.ident_expr.name != PRESENT:  # the field of PRESENT names the variable
                 if node.ident_expr.name not in self._variables:
                     raise source.mistake(
                         f"there is no '{node.ident_expr.name}'", self._nearest(node.ident_expr.name)
@@ -172,7 +174,7 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A node of the syntax tree, with the text that it is of."""
+    """A node of the syntax tree, with the text of the condition."""
 
     node: Expr
     text: str
@@ -184,12 +186,12 @@ class _Node:
 
     @property
     def word(self) -> str:
-        """The name that ends here: a call is at its parenthesis."""
+        """The name that ends at the node's offset, because the offset of a call is its parenthesis."""
         return re.findall(r"\w*", self.text[: self.offset])[-2] if self.offset else ""
 
     @property
     def overloads(self) -> frozenset[str]:
-        """The functions that a call may be, by the types of its arguments; none if types were not checked."""
+        """The functions that a call may mean, by the types of its arguments. Empty if types were not checked."""
         if not isinstance(self.compiled, checked_pb2.CheckedExpr):
             return frozenset()
         return frozenset(self.compiled.reference_map[self.node.id].overload_id)
@@ -199,7 +201,7 @@ class _Node:
 
 
 def _unpacked(compiled: Any) -> Any:
-    """The cel.expr.CheckedExpr or ParsedExpr of what was compiled. Raises Mistake."""
+    """The cel.expr.CheckedExpr or ParsedExpr of a compiled expression. Raises Mistake."""
     packed = any_pb2.Any.FromString(compiled.serialize())
     kind = (
         checked_pb2.CheckedExpr
@@ -208,12 +210,12 @@ def _unpacked(compiled: Any) -> Any:
     )
     try:
         return kind.FromString(packed.value)
-    except DecodeError:  # of protobuf, which reads messages that are at most 100 deep
+    except DecodeError:  # protobuf reads messages that are at most 100 deep
         raise too_deep() from None
 
 
 def _check_call(call: Any, source: _Node) -> None:
-    """Raise Mistake for a call of what Envoy does not have."""
+    """Raise Mistake for a call of a function that Envoy does not have."""
     name = call.function
     if name == "_+_" and frozenset() < source.overloads <= JOINS:
         raise source.mistake("Envoy joins no texts and no lists", "compare the parts one by one")
@@ -253,7 +255,7 @@ def _depth(expression: Expr) -> int:
 
 
 def _nodes(expression: Expr) -> list[Expr]:
-    """The expression and everything in it."""
+    """The expression and all expressions inside it."""
     found = [expression]
     for one in found:
         found += _inner(one)

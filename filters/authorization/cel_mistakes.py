@@ -1,4 +1,4 @@
-"""What CEL's compiler says of a condition, in the words of this language: the column, what is wrong, and a remedy."""
+"""Errors of CEL's compiler as mistakes of this language: the column, the message and a remedy."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from filters.language import Mistake
 from filters.language.problems import did_you_mean
 
 METHODS = {"contains": 1, "startsWith": 1, "endsWith": 1, "matches": 1, "size": 0}
-"""Methods of a text, a list or a mapping that Envoy has, with the number of their arguments."""
+"""Methods of a text, a list or a mapping that Envoy evaluates, with the number of their arguments."""
 FUNCTIONS = frozenset(["size", "int", "uint", "double", "timestamp", "duration"])
 PRESENT = "__present"
-"""A mapping of the variables that may be absent, for `has(NAME)`: CEL itself has `has` of fields only."""
+"""A mapping of the variables that may be absent, for `has(NAME)`, because CEL's own `has` takes only fields."""
 
 ERROR = re.compile(
     r"ERROR: <input>:(?P<line>-?\d+):(?P<column>-?\d+): (?P<message>.*?)(?: \[[A-Z_]+\])?$", re.MULTILINE
@@ -23,7 +23,7 @@ NO_FIELD = "has() argument must be a field selection"
 NUMBERS = re.compile(
     r"found no matching overload for '_(?:==|!=|<=?|>=?)_' applied to '\((?:u?int|double), (?:u?int|double)\)'"
 )
-"""CEL's types keep kinds of numbers apart, and Envoy compares them."""
+"""The error for a comparison of numbers of two types. CEL's type check rejects it, and Envoy evaluates it."""
 _HAS = "has() takes a field, such as has(claims.department)"
 _UNDECLARED = re.compile(r"undeclared reference to '(.+)' \(in container ''\)")
 _NO_SUCH_FIELD = re.compile(r"undefined field '(?P<field>.+)' not found in struct '(?P<record>.+)'")
@@ -51,11 +51,11 @@ _SYNTAX = tuple(
         (r"invalid u?int literal", "the number is too large", f"write one of at most {2**63 - 1}"),
     )
 )
-"""What CEL's parser says about syntax, and what we say."""
+"""Texts of CEL's parser about syntax, and our own texts."""
 
 
 def explained(text: str, offset: int, message: str, variables: Mapping[str, Type]) -> Mistake:
-    """The mistake behind a message of CEL's compiler, which is about what is at `offset` of the condition."""
+    """The mistake for a message of CEL's compiler about the position `offset` of the condition."""
     if found := _UNDECLARED.fullmatch(message):
         name = found[1]
         if text[offset : offset + 1] == "(":
@@ -81,7 +81,7 @@ def explained(text: str, offset: int, message: str, variables: Mapping[str, Type
 
 
 def unknown_call(text: str, offset: int, name: str) -> Mistake:
-    """A function or method, named at `offset`, that Envoy does not have or that takes other arguments."""
+    """The mistake for a function or method at `offset` that Envoy does not have, or that takes other arguments."""
     if not text[:offset].rstrip().endswith("."):
         if name in FUNCTIONS:
             return at(text, offset, f"{name}() takes one value")
@@ -94,7 +94,7 @@ def unknown_call(text: str, offset: int, name: str) -> Mistake:
 
 
 def at(text: str, offset: int, message: str, remedy: str = "") -> Mistake:
-    """A mistake at an offset; columns count from 1, in each line of the condition."""
+    """A mistake at an offset. Columns count from 1, in each line of the condition."""
     before = text[:offset].replace(f"{PRESENT}.", "")
     line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
     where = f"column {column}" if line == 1 else f"line {line}, column {column}"
@@ -102,11 +102,11 @@ def at(text: str, offset: int, message: str, remedy: str = "") -> Mistake:
 
 
 def offset_of(text: str, line: int, column: int) -> int:
-    """Where a line and column, which count from 1, are in a text."""
+    """The offset in a text of a line and a column, which count from 1."""
     lines = text.split("\n")
     return sum(len(one) + 1 for one in lines[: line - 1]) + column - 1
 
 
 def too_deep() -> Mistake:
-    """A condition that Envoy, protobuf or CEL's compiler does not read."""
+    """The mistake for a condition that is too deep for Envoy, protobuf or CEL's compiler."""
     return Mistake("the condition is nested too deeply", "write it flatter, or use ext_authz")

@@ -1,4 +1,4 @@
-"""Types of the variables of conditions, as CEL's compiler knows them."""
+"""Types of the variables of conditions, for CEL's compiler."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2, timestamp_pb2
 
 Type = str | Mapping[str, "Type"]
-"""``string``, ``bool``, ``int``, ``timestamp``, ``duration``, ``strings`` (text by name), ``any`` (any
-value by name), or the types of a record's fields."""
+"""``string``, ``bool``, ``int``, ``timestamp``, ``duration``, ``strings`` (texts by name), ``any`` (values of any type by
+name), or the types of a record's fields."""
 
 
 def environment(variables: Mapping[str, Type]) -> Any:
-    """A `cel.Env` of the library that compiles conditions over these variables."""
-    from cel_expr_python import cel  # a large library, which only a gateway with conditions needs
+    """A `cel.Env` of the library, which compiles conditions over these variables."""
+    from cel_expr_python import cel  # imported here, because it is large and only conditions need it
 
     kinds = {"string": cel.Type.STRING, "any": cel.Type.Map(cel.Type.STRING, cel.Type.DYN)}
     types = {name: kinds[one] if isinstance(one, str) else cel.Type(name) for name, one in variables.items()}
@@ -32,7 +32,7 @@ _FIELDS: Mapping[str, Any] = {
 
 
 def _pool(variables: Mapping[str, Type]) -> descriptor_pool.DescriptorPool:
-    """A message for each record: CEL knows types with named fields as messages."""
+    """A protobuf message for each record, because CEL's types with named fields are messages."""
     pool = descriptor_pool.DescriptorPool()
     file = descriptor_pb2.FileDescriptorProto(name="conditions.proto", syntax="proto3")
     for module in (timestamp_pb2, duration_pb2):

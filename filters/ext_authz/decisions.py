@@ -110,7 +110,7 @@ class Decision:
                 _check(headers)
         if not self.allowed and self.status in _REDIRECTS and not _location(self.headers):
             raise ValueError(
-                f"a denial with the status {self.status} names the address to go to: "
+                f"a denial with the status {self.status} needs an address to go to: "
                 f'write headers={{"location": URL}}'
             )
         if self.remove:

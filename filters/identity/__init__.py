@@ -1,1 +1,1 @@
-"""Who calls: the ways to authenticate, and the script in Envoy that names the consumer."""
+"""Authentication: its methods, and the script in Envoy that identifies the consumer."""

@@ -1,4 +1,4 @@
-"""api_key: keys of the gateway's consumers, known only by their hash."""
+"""api_key: keys of the gateway's consumers. The gateway knows only their hashes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from filters.rules import Rule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeySettings:
-    """Where the key is looked for: the first place that holds one counts."""
+    """The places of the key. The first place that contains a key counts."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
     header: str | None = option(
@@ -28,21 +28,21 @@ class ApiKeySettings:
     )
     query: str | None = option("A query parameter.", default=None)
     cookie: str | None = option("A cookie.", default=None, pattern=TOKEN, shape="a cookie's name")
-    forward: bool = option("Whether the upstream sees the key.", default=False)
-    optional: bool = option("Let requests without a key pass; a wrong key is still refused.", default=False)
+    forward: bool = option("True if the upstream gets the key.", default=False)
+    optional: bool = option("Let requests without a key pass. A wrong key is still rejected.", default=False)
 
     @classmethod
     def short(cls, value: bool) -> ApiKeySettings:
-        """Read ``true``."""
+        """The settings that ``true`` stands for."""
         return cls()
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake for a header that cannot hold a key."""
+        """Yield a mistake for a header that cannot contain a key."""
         if self.header is not None and (framed := framing.check(self.header, ("header",))) is not None:
             yield Mistake(framed.message, "write another header", path=framed.path, value=self.header)
 
     def rule(self) -> ApiKeyRule:
-        """What the script needs to know."""
+        """The part of the route's rule for the identity script."""
         header = self.header or ("x-api-key" if self.query is None and self.cookie is None else None)
         return {
             "headers": [header.lower()] if header else [],
@@ -52,12 +52,12 @@ class ApiKeySettings:
         }
 
     def challenge(self) -> str:
-        """No registered scheme is for keys; this one tells a person what is needed."""
+        """The WWW-Authenticate challenge. No registered scheme is for keys; this scheme is for people who read it."""
         return 'ApiKey realm="gateway"'
 
 
 class ApiKey(Policy[ApiKeySettings]):
-    """Enforced by the gateway's identity script, which a policy server tells about keys where there are very many."""
+    """Enforced by the identity script. If there are very many keys, a policy server looks them up for the script."""
 
     key = "api_key"
     stage = Stage.AUTHENTICATE
@@ -73,7 +73,7 @@ class ApiKey(Policy[ApiKeySettings]):
     rule_types = (key_lookup.CONSUMER,)
 
     def check(self, settings: ApiKeySettings, context: Context) -> Iterator[Mistake]:
-        """Yield a mistake when no key could ever be right."""
+        """Yield a mistake if no consumer has a key."""
         if not any(consumer.api_keys for consumer in context.consumers.values()):
             yield Mistake("no consumer has an API key", "add api_keys to a consumer")
 

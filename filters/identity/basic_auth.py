@@ -1,4 +1,4 @@
-"""basic_auth: names and passwords (RFC 7617), known only by their hashes."""
+"""basic_auth: names and passwords (RFC 7617). The gateway knows only the hashes."""
 
 from __future__ import annotations
 
@@ -23,36 +23,39 @@ class BasicAuthSettings:
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
     htpasswd: SecretSource | None = option(
-        "More users, as `htpasswd -B` or `-s` writes them; a user who has the name of a consumer stands for it.",
+        "More users, as `htpasswd -B` or `-s` writes them. A user with the name of a consumer identifies that consumer.",
         default=None,
     )
     realm: str = option(
-        "What the browser's dialog says.", default="gateway", pattern=r'[^"\\\x00-\x1f]+', shape="plain text"
+        "The text in the browser's dialog.",
+        default="gateway",
+        pattern=r'[^"\\\x00-\x1f]+',
+        shape="plain text",
     )
-    forward: bool = option("Whether the upstream sees the password.", default=False)
+    forward: bool = option("True if the upstream gets the password.", default=False)
     optional: bool = option(
-        "Let requests without a password pass; a wrong one is still refused.", default=False
+        "Let requests without a password pass. A wrong password is still rejected.", default=False
     )
 
     @classmethod
     def short(cls, value: bool) -> BasicAuthSettings:
-        """Read ``true``."""
+        """The settings that ``true`` stands for."""
         return cls()
 
     def rule(self) -> BasicAuthRule:
-        """What the script needs to know."""
+        """The part of the route's rule for the identity script."""
         lists = [OWN_LIST] + ([htpasswd.list_name(self.htpasswd)] if self.htpasswd is not None else [])
         return {"lists": lists, "forward": self.forward}
 
     def challenge(self) -> str:
-        """RFC 7617 section 2.1."""
+        """The WWW-Authenticate challenge (RFC 7617 section 2.1)."""
         return f'Basic realm="{self.realm}", charset="UTF-8"'
 
 
 class BasicAuth(Policy[BasicAuthSettings]):
-    """Enforced by the gateway's identity script, which stands here, behind every way to authenticate.
+    """Enforced by the identity script.
 
-    A policy server tells it about passwords whose hashes are slow.
+    A policy server verifies passwords with slow hashes for the script.
     """
 
     key = "basic_auth"
@@ -68,10 +71,12 @@ class BasicAuth(Policy[BasicAuthSettings]):
     rule_types = (password_lookup.USERS,)
 
     def check(self, settings: BasicAuthSettings, context: Context) -> Iterator[Mistake]:
-        """Yield a mistake for a file with hashes that nobody can verify, and when nobody has a password."""
+        """Yield a mistake for a file with a hash that cannot be verified, and if there are no passwords."""
         if settings.htpasswd is None:
             if not any(consumer.passwords for consumer in context.consumers.values()):
-                yield Mistake("nobody has a password", "add basic_auth to a consumer, or an htpasswd file")
+                yield Mistake(
+                    "no consumer has a password", "add basic_auth to a consumer, or an htpasswd file"
+                )
             return
         try:
             htpasswd.users(context.contents.get(settings.htpasswd, b""))

@@ -1,4 +1,4 @@
-"""htpasswd files: names and hashes, those that Envoy verifies (SHA-1) and those that take too long for it (bcrypt)."""
+"""htpasswd files: names, and hashes that Envoy verifies (SHA-1) or that take too long for Envoy (bcrypt)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from functools import lru_cache
 from filters.language import DataSource, Mistake
 
 SLOW = "bcrypt:"
-"""What stands before a hash that the policy server verifies; Envoy gets this and not the hash."""
+"""The prefix of a hash that the policy server verifies. Envoy gets only this prefix and not the hash."""
 BCRYPT = re.compile(r"\$2[aby]\$(?P<cost>\d\d)\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
-"""The salt's last letter has two bits of it: only these four have no others."""
+"""The last letter of the salt has two bits of it. Only these four letters have no further bits."""
 LEAST_COST, MOST_COST = 4, 14
-"""The least that bcrypt knows, and what takes about a second."""
+"""The least cost of bcrypt, and a cost that takes about a second."""
 
 
 def list_name(source: DataSource) -> str:
-    """The name of a list of users: where it comes from, not what it holds, so that a route does not change with it."""
+    """The name of a list of users. It depends on the source and not on the content, so routes do not change with it."""
     return re.sub(r"[^A-Za-z0-9./_-]", "-", f"file/{source.file}" if source.file else f"env/{source.env}")
 
 
 def read(content: bytes) -> Iterator[tuple[str, str]]:
-    """Names and hashes of a file's lines. Raises Mistake for a line that nobody can verify."""
+    """Names and hashes of a file's lines. Raises Mistake for a line whose hash cannot be verified."""
     if content.startswith(codecs.BOM_UTF8):
         raise Mistake(
-            "line 1: a byte order mark stands before the first name",
+            "line 1: there is a byte order mark before the first name",
             "save the file as UTF-8 without one",
             path=("htpasswd",),
         )
@@ -66,7 +66,10 @@ def _sha1(entry: str) -> bytes | None:
 
 @lru_cache(maxsize=64)
 def users(content: bytes) -> Mapping[str, str]:
-    """Hashes by name; of several lines for one name the last counts. Kept: every route asks. Raises Mistake."""
+    """Hashes by name. The last of several lines for one name counts. Raises Mistake.
+
+    The result is cached, because every route needs it.
+    """
     return dict(read(content))
 
 
@@ -76,5 +79,5 @@ def _any_slow(content: bytes) -> bool:
 
 
 def has_slow(source: DataSource | None, contents: Mapping[DataSource, bytes]) -> bool:
-    """Whether a policy server has to verify passwords of a list."""
+    """True if a policy server must verify passwords of a list."""
     return source is not None and _any_slow(contents[source])

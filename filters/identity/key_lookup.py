@@ -1,7 +1,8 @@
-"""Very many API keys: the policy server says whose key a request holds, and the identity script in Envoy judges.
+"""Very many API keys: the policy server looks up the owner of a key, and the identity script in Envoy decides.
 
-The keys are rules, one for each consumer, so that a new key among 100,000 consumers is one small resource. Both ways
-look a key up by its SHA-256: who does not know a key cannot choose its hash, so the time of a lookup tells nothing.
+The keys are rules, one for each consumer, so a new key among 100,000 consumers is one small resource. Both Envoy and the
+policy server look up a key by its SHA-256. A client that does not know a key cannot choose its hash, so the time of a
+lookup reveals nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ EXTENSION = "api_key"
 """The context extension, and the metadata, of a lookup."""
 TIMEOUT = timedelta(milliseconds=500)
 _COUNTED_BY = ("x-envoy-external-address", "x-request-id")
-"""The client's address, and what a rejection names, where limits are decided beside the key."""
+"""The client's address, and the request's id for the body of a rejection, if the lookup decides limits too."""
 
 
 def _message(name: str, consumer: Consumer) -> rules_pb2.Consumer:
@@ -41,7 +42,7 @@ CONSUMER = RuleType(name="consumer", message=rules_pb2.Consumer, build=_message)
 
 
 def lookup_filter(rules: Iterable[Mapping[str, Any]]) -> HttpFilter:
-    """The filter that asks whose key it is. It shows what holds keys by any of the rules, and what limits count by."""
+    """The filter that looks up keys. It sends the headers that may contain keys by the rules, and those of limits."""
     headers = {header for rule in rules for header in _holding(rule)}
     shown = {*headers, *_COUNTED_BY} if headers else headers
     return policy_server.lookup_filter(FILTER, EXTENSION, TIMEOUT, shown, dynamic=True)
@@ -56,6 +57,6 @@ def _holding(rule: Mapping[str, Any]) -> Iterator[str]:
 
 
 def lookup(rule: Mapping[str, Any], **more: str) -> Mapping[str, Message]:
-    """What a route carries: `rule` says where the key is looked for, as for the script."""
+    """The filter configuration of a route. `rule` has the places of the key, as for the script."""
     question = json.dumps(dict(rule), sort_keys=True, separators=(",", ":"))
     return policy_server.lookup(FILTER, EXTENSION, question, **more)

@@ -1,4 +1,4 @@
-"""mtls: the client's certificate says who calls."""
+"""mtls: the client's certificate identifies the caller."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from filters.policy import NOTHING, Context, Policy, RoutePart, Stage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MtlsSettings:
-    """Which of the certificates that the listener accepts are accepted here."""
+    """The certificates that the route accepts, out of those that the listener accepts."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
     consumers_only: bool = option("Only certificates with the name of a consumer.", default=True)
@@ -22,15 +22,15 @@ class MtlsSettings:
 
     @classmethod
     def short(cls, value: bool) -> MtlsSettings:
-        """Read ``true``."""
+        """The settings that ``true`` stands for."""
         return cls()
 
     def rule(self) -> MtlsRule:
-        """What the script needs to know."""
+        """The part of the route's rule for the identity script."""
         return {"consumers_only": self.consumers_only}
 
     def challenge(self) -> str:
-        """No registered scheme is for certificates; this one tells a person what is needed."""
+        """The WWW-Authenticate challenge. No registered scheme is for certificates; this scheme is for people who read it."""
         return 'Certificate realm="gateway"'
 
 
@@ -50,4 +50,4 @@ class Mtls(Policy[MtlsSettings]):
         return bool(consumer.certificates)
 
     def on_route(self, settings: MtlsSettings, context: Context) -> RoutePart:
-        return NOTHING  # `Authentication` gives the script what it needs of every method
+        return NOTHING  # `Authentication` writes the script's rule for all methods

@@ -1,4 +1,4 @@
-"""Messages of Envoy that the installed xds-protos does not have yet."""
+"""Envoy's message OAuth2PerRoute, which the installed xds-protos does not have yet."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Passwords with slow hashes: the policy server verifies them, and the identity script in Envoy judges.
+"""Passwords with slow hashes: the policy server verifies them, and the identity script in Envoy decides.
 
-bcrypt takes 50 ms and more of a processor. It runs in a few threads, and a password that was right is known again by a
-keyed digest, so that only the first request of a user takes that long. An unknown name takes as long as a wrong password.
+bcrypt takes 50 ms or more of a processor; see `filters.check.passwords`.
 """
 
 from __future__ import annotations
@@ -19,29 +18,29 @@ from protos import rules_pb2
 
 FILTER = "xds.identity.passwords"
 EXTENSION = "password"
-"""The context extension, and the metadata, of a question about a password."""
+"""The context extension, and the metadata, of a verification."""
 TIMEOUT = timedelta(seconds=5)
-"""How long Envoy waits: for those that are verified before, too."""
+"""The time for which Envoy waits. It includes the verifications that are earlier in the queue."""
 
 
 def lookup_filter() -> HttpFilter:
-    """The filter that asks whose password it is."""
+    """The filter that has passwords verified."""
     return policy_server.lookup_filter(FILTER, EXTENSION, TIMEOUT, ("authorization",))
 
 
 def lookup(list_name: str) -> Mapping[str, Message]:
-    """What a route carries: the list of the users who count there."""
+    """The filter configuration of a route: the list of its users."""
     return policy_server.lookup(FILTER, EXTENSION, list_name)
 
 
 def without_slow(users: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Names and hashes for Envoy, which is not told the slow ones."""
+    """Names and hashes for Envoy. Slow hashes are replaced by their prefix."""
     for name, one in users.items():
         yield name, SLOW if one.startswith(SLOW) else one
 
 
 def slow(users: Mapping[str, str], others: Collection[str]) -> tuple[tuple[str, str], ...]:
-    """Names with bcrypt hashes, and with none those whom Envoy verifies, among them the `others`."""
+    """Names with bcrypt hashes, and the names that Envoy verifies, including the `others`, with an empty hash."""
     hashes = {name: one.removeprefix(SLOW) if one.startswith(SLOW) else "" for name, one in users.items()}
     return tuple(sorted({**hashes, **dict.fromkeys(others, "")}.items()))
 

@@ -42,7 +42,7 @@ def test_a_refusal_is_no_success_and_has_a_status_that_ends_a_request(status: in
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 305, 307, 308, 399])
 @pytest.mark.parametrize("headers", [{}, {"location": ""}, {"Location": " "}, {"x-location": "/"}])
 def test_a_refusal_that_sends_elsewhere_says_where(status: int, headers: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match=f"{status} names the address to go to: write headers="):
+    with pytest.raises(ValueError, match=f"{status} needs an address to go to: write headers="):
         deny(status, headers=headers)
     assert deny(status, headers={"Location": "/login"}).status == status
     assert deny(304).status == 304

@@ -128,5 +128,5 @@ def test_a_rule_is_written_as_lua_writes_it() -> None:
 
 def test_an_htpasswd_file_with_a_byte_order_mark_is_refused() -> None:
     line = b"\xef\xbb\xbfuser:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\n"
-    with pytest.raises(Mistake, match="line 1: a byte order mark stands before the first name"):
+    with pytest.raises(Mistake, match="line 1: there is a byte order mark before the first name"):
         list(read(line))
