@@ -23,41 +23,43 @@ from filters.rate_limit.server.decoding import text
 _NOBODY: Mapping[str, struct_pb2.Value] = {}
 
 
-def after_policy(route: one_call.LimitsQuestion, asked: Attributes, decision: Decision) -> dict[str, str]:
+def after_policy(
+    route: one_call.LimitsQuestion, attributes: Attributes, decision: Decision
+) -> dict[str, str]:
     """The entries of a request after a policy changed it. The identity script has written the caller's metadata."""
-    http = asked.request.http
-    known = asked.metadata_context.filter_metadata
+    http = attributes.request.http
+    known = attributes.metadata_context.filter_metadata
     identity = known[NAMESPACE].fields if NAMESPACE in known else _NOBODY
-    return _entries(route, asked, identity, http.headers, partial(_header, http, decision))
+    return _entries(route, attributes, identity, http.headers, partial(_header, http, decision))
 
 
-def for_key(route: one_call.LimitsQuestion, asked: Attributes, found: KeyOwner) -> dict[str, str]:
+def for_key(route: one_call.LimitsQuestion, attributes: Attributes, owner: KeyOwner) -> dict[str, str]:
     """The entries of a request whose key was found. No limit counts by headers on such a route."""
-    headers = {one.key: text(one.raw_value) for one in asked.request.http.header_map.headers}
-    identity = {descriptors.CONSUMER: struct_pb2.Value(string_value=found.consumer)}
-    if found.plan:
-        identity[descriptors.PLAN] = struct_pb2.Value(string_value=found.plan)
-    return _entries(route, asked, identity, headers, lambda _: None)
+    headers = {one.key: text(one.raw_value) for one in attributes.request.http.header_map.headers}
+    identity = {descriptors.CONSUMER: struct_pb2.Value(string_value=owner.consumer)}
+    if owner.plan:
+        identity[descriptors.PLAN] = struct_pb2.Value(string_value=owner.plan)
+    return _entries(route, attributes, identity, headers, lambda _: None)
 
 
 def _entries(
     route: one_call.LimitsQuestion,
-    asked: Attributes,
+    attributes: Attributes,
     identity: Mapping[str, struct_pb2.Value],
     headers: Mapping[str, str],
     header_of: Callable[[str], str | None],
 ) -> dict[str, str]:
     """The entries. `headers` are those of the request; `header_of` returns a header's value at the decision of limits."""
-    found = {
-        descriptors.ROUTE: asked.context_extensions.get("route", ""),
-        descriptors.ADDRESS: _network(client_address(asked, headers)),
+    entries = {
+        descriptors.ROUTE: attributes.context_extensions.get("route", ""),
+        descriptors.ADDRESS: _network(client_address(attributes, headers)),
         descriptors.REQUEST_ID: headers.get("x-request-id", ""),
     }
     if route.plans:
-        found[descriptors.PLANS] = "true"
+        entries[descriptors.PLANS] = "true"
     for name in (descriptors.CONSUMER, descriptors.PLAN):
         if name in identity:
-            found[name] = identity[name].string_value
+            entries[name] = identity[name].string_value
     counted = (
         identity[descriptors.COUNTED].struct_value.fields if descriptors.COUNTED in identity else _NOBODY
     )
@@ -65,10 +67,10 @@ def _entries(
         kind, _, name = by.partition(":")
         value = header_of(name.lower()) if kind == "header" else None
         if value is not None:
-            found[by] = value
+            entries[by] = value
         elif by in counted:
-            found[by] = counted[by].string_value
-    return found
+            entries[by] = counted[by].string_value
+    return entries
 
 
 def _header(http: Attributes.HttpRequest, decision: Decision, name: str) -> str | None:

@@ -19,7 +19,7 @@ _ESCAPE = re.compile(r"%[0-9a-fA-F]{2}")
 Attributes = attribute_context_pb2.AttributeContext
 
 
-class _Asked(Request):
+class _LazyRequest(Request):
     """A request whose fields are parsed on first access."""
 
     __slots__ = ("_attributes",)
@@ -41,7 +41,7 @@ class _Asked(Request):
 
 def request(attributes: Attributes) -> Request:
     """The request of these attributes."""
-    one = object.__new__(_Asked)
+    one = object.__new__(_LazyRequest)
     object.__setattr__(one, "_attributes", attributes)
     return one
 
@@ -85,9 +85,9 @@ def _query(attributes: Attributes) -> Mapping[str, str]:
 
 def _headers(attributes: Attributes) -> Headers:
     values = attributes.request.http.headers
-    said = attributes.context_extensions
-    if "headers" in said:
-        return Headers({name: values[name] for name in said["headers"].split(",") if name in values})
+    extensions = attributes.context_extensions
+    if "headers" in extensions:
+        return Headers({name: values[name] for name in extensions["headers"].split(",") if name in values})
     return Headers({name: values[name] for name in values})  # items() of protobuf's map takes twice as long
 
 
@@ -100,8 +100,8 @@ def _peer(attributes: Attributes) -> Peer | None:
 
 def client_address(attributes: Attributes, headers: Mapping[str, str]) -> str:
     """The client's address as Envoy determines it. Behind trusted proxies it is not the connection's address."""
-    found = headers.get("x-envoy-external-address", "")
-    return found or attributes.source.address.socket_address.address
+    address = headers.get("x-envoy-external-address", "")
+    return address or attributes.source.address.socket_address.address
 
 
 def _body(attributes: Attributes) -> bytes | None:
@@ -117,8 +117,8 @@ _TEMPLATE = re.compile(r"(?:[^\\()\[\]*+?{}|]|\\.|\(\?P<\w+>\[\^/\]\+\))*")
 def _pattern(regex: str) -> re.Pattern[str] | None:
     """The compiled expression. Users write it for RE2, and RE2 matches it, because backtracking could take very long."""
     try:
-        found: re.Pattern[str] = (re if _TEMPLATE.fullmatch(regex) else re2).compile(regex)
-        return found
+        compiled: re.Pattern[str] = (re if _TEMPLATE.fullmatch(regex) else re2).compile(regex)
+        return compiled
     except (re.error, re2.error):
         return None
 

@@ -33,65 +33,67 @@ Answer = bytes | Undoable
 
 
 def decide(
-    counting: RateLimits | None, asked: Attributes, decision: Decision, passed: bytes
+    counting: RateLimits | None, attributes: Attributes, decision: Decision, passed: bytes
 ) -> Answer | Awaitable[Answer]:
     """The response to a request that a policy allows with the response `passed`, after the decision of the limits."""
-    route = one_call.decode(asked.context_extensions[one_call.EXTENSION])
-    counted = descriptor_entries.after_policy(route, asked, decision)
+    route = one_call.decode(attributes.context_extensions[one_call.EXTENSION])
+    counted = descriptor_entries.after_policy(route, attributes, decision)
     return _decide(counting, route, counted, partial(_answer, decision, passed))
 
 
 def decide_for_key(
-    counting: RateLimits | None, asked: Attributes, found: KeyOwner, header: str
+    counting: RateLimits | None, attributes: Attributes, owner: KeyOwner, header: str
 ) -> Answer | Awaitable[Answer]:
     """The owner of a key, and the decision of the limits. Keys that the script in Envoy rejects do not count.
 
     The response omits the expiry, so clock skew cannot let Envoy accept a key that has expired here.
     """
-    if counting is not None and 0 < found.not_after < counting.clock() // SECOND:
-        return responses.key(found._replace(not_after=1))
-    if sum(one.key == header for one in asked.request.http.header_map.headers) != 1:
-        return responses.key(found)
-    route = one_call.decode(asked.context_extensions[one_call.EXTENSION])
-    counted = descriptor_entries.for_key(route, asked, found)
-    return _decide(counting, route, counted, partial(_answer_for_key, found._replace(not_after=0)))
+    if counting is not None and 0 < owner.not_after < counting.clock() // SECOND:
+        return responses.key(owner._replace(not_after=1))
+    if sum(one.key == header for one in attributes.request.http.header_map.headers) != 1:
+        return responses.key(owner)
+    route = one_call.decode(attributes.context_extensions[one_call.EXTENSION])
+    counted = descriptor_entries.for_key(route, attributes, owner)
+    return _decide(counting, route, counted, partial(_answer_for_key, owner._replace(not_after=0)))
 
 
 def _decide(
     counting: RateLimits | None,
     route: one_call.LimitsQuestion,
-    found: dict[str, str],
+    entries: dict[str, str],
     answer: Callable[[str, LimitAnswer | None], bytes],
 ) -> Answer | Awaitable[Answer]:
     lease = secrets.token_hex(8) if route.lease else ""
     if lease:
-        found[descriptors.LEASE] = lease
+        entries[descriptors.LEASE] = lease
     try:
         if counting is None:
             raise ValueError("this policy server has no limits")
-        told = counting.before(route.rules, route.styles, found)
-    except Exception as error:  # noqa: BLE001 - whatever hinders counting, the limits say what it means
+        limits = counting.before(route.rules, route.styles, entries)
+    except Exception as error:  # noqa: BLE001 - `on_error` of the limits decides after any error
         return answer(lease, _uncounted(route, error))
-    if isinstance(told, LimitAnswer):
-        return answer(lease, told)
+    if isinstance(limits, LimitAnswer):
+        return answer(lease, limits)
     later = partial(answer, lease)
     return (
-        mapped(told, later) if isinstance(told, Undoable) else _later(route, told, later, counting.time_limit)
+        mapped(limits, later)
+        if isinstance(limits, Undoable)
+        else _later(route, limits, later, counting.time_limit)
     )
 
 
 async def _later(
     route: one_call.LimitsQuestion,
-    told: Awaitable[LimitAnswer | Undoable],
+    limits: Awaitable[LimitAnswer | Undoable],
     answer: Callable[[LimitAnswer | None], bytes],
     time_limit: timedelta,
 ) -> Answer:
     try:
         async with asyncio.timeout(time_limit.total_seconds()):
-            found = await told
+            decided = await limits
     except Exception as error:  # noqa: BLE001 - as above
         return answer(_uncounted(route, error))
-    result: Answer = mapped(found, answer)
+    result: Answer = mapped(decided, answer)
     return result
 
 
@@ -102,52 +104,52 @@ def _uncounted(route: one_call.LimitsQuestion, error: Exception) -> LimitAnswer 
     return None if route.strict else LimitAnswer(True, [])
 
 
-def _answer_for_key(found: KeyOwner, lease: str, told: LimitAnswer | None) -> bytes:
+def _answer_for_key(owner: KeyOwner, lease: str, limits: LimitAnswer | None) -> bytes:
     """A response that allows, with metadata by which the script rejects. So the script writes the identity first."""
-    passed = responses.key(found)
-    if told is None:
-        told = LimitAnswer(False, [], one_call.UNAVAILABLE)
+    passed = responses.key(owner)
+    if limits is None:
+        limits = LimitAnswer(False, [], one_call.UNAVAILABLE)
     # The script or Envoy's local reply sets these headers.
-    headers = [one for one in told.headers if one[0] not in ("content-type", REASON_HEADER)]
+    headers = [one for one in limits.headers if one[0] not in ("content-type", REASON_HEADER)]
     more = external_auth_pb2.CheckResponse()
-    if lease and told.admitted:
+    if lease and limits.admitted:
         more.dynamic_metadata.fields[descriptors.TOLD_LEASE].string_value = lease
-    if not told.admitted:
-        refusal = {"reason": told.reason, "body": told.body.decode()}
+    if not limits.admitted:
+        refusal = {"reason": limits.reason, "body": limits.body.decode()}
         more.dynamic_metadata.update({one_call.EXTENSION: refusal})
     return passed + encoding.checked(headers) + more.SerializeToString()
 
 
-def _answer(decision: Decision, passed: bytes, lease: str, told: LimitAnswer | None) -> bytes:
+def _answer(decision: Decision, passed: bytes, lease: str, limits: LimitAnswer | None) -> bytes:
     """The CheckResponse. Concatenated serialized messages are parsed as one message."""
-    if told is None:
+    if limits is None:
         return _unavailable()
-    headers = told.headers
+    headers = limits.headers
     if decision.response_headers:
         own = {name.lower() for name in decision.response_headers}
         headers = [one for one in headers if one[0] not in own]
-    if not told.admitted:
-        return _refused(told, headers, decision)
-    found = passed + encoding.checked(headers)
+    if not limits.admitted:
+        return _rejected(limits, headers, decision)
+    response = passed + encoding.checked(headers)
     if lease:
         more = external_auth_pb2.CheckResponse()
         more.dynamic_metadata.fields[descriptors.TOLD_LEASE].string_value = lease
-        found += more.SerializeToString()
-    return found
+        response += more.SerializeToString()
+    return response
 
 
-def _refused(told: LimitAnswer, headers: Iterable[tuple[str, str]], decision: Decision) -> bytes:
+def _rejected(limits: LimitAnswer, headers: Iterable[tuple[str, str]], decision: Decision) -> bytes:
     """A rejection by a limit, with the response headers and the metadata of the policy."""
     response = external_auth_pb2.CheckResponse()
     response.status.code = PERMISSION_DENIED
     denied = response.denied_response
     denied.status.code = 429  # type: ignore[assignment]
-    denied.body = told.body.decode()
+    denied.body = limits.body.decode()
     denied.headers.extend(header(*one) for one in headers)
     denied.headers.extend(header(name.lower(), value) for name, value in decision.response_headers.items())
     if decision.metadata:
         response.dynamic_metadata.update(decision.metadata)
-    response.dynamic_metadata.fields[one_call.LIMITED].string_value = told.reason
+    response.dynamic_metadata.fields[one_call.LIMITED].string_value = limits.reason
     return response.SerializeToString()
 
 

@@ -42,10 +42,10 @@ def _decided(decision: Decision) -> bytes:
         kept = decision.body is None or len(decision.body) <= LARGEST_KEPT
         denied = _denied if kept else _denied.__wrapped__
         return denied(decision.status, headers, decision.body)
-    said = headers, decision.remove, tuple(decision.response_headers.items())
+    parts = headers, decision.remove, tuple(decision.response_headers.items())
     if not decision.metadata:
-        return _allowed(*said)
-    response = _passes(*said)
+        return _allowed(*parts)
+    response = _passes(*parts)
     response.dynamic_metadata.update(decision.metadata)
     return response.SerializeToString()
 
@@ -98,18 +98,18 @@ def failure(message: str = "") -> bytes:
 
 
 @lru_cache(MOST_CONSUMERS)
-def key(found: KeyOwner | None) -> bytes:
+def key(owner: KeyOwner | None) -> bytes:
     """The owner of a key. The response always allows; the identity script decides, with the other credentials."""
     response = external_auth_pb2.CheckResponse(ok_response=external_auth_pb2.OkHttpResponse())
     answer = response.dynamic_metadata.fields[key_lookup.EXTENSION].struct_value.fields
-    if found is None:
+    if owner is None:
         answer["unknown"].bool_value = True
         return response.SerializeToString()
-    answer["consumer"].string_value = found.consumer
-    if found.plan:
-        answer["plan"].string_value = found.plan
-    if found.not_after:
-        answer["not_after"].number_value = found.not_after
+    answer["consumer"].string_value = owner.consumer
+    if owner.plan:
+        answer["plan"].string_value = owner.plan
+    if owner.not_after:
+        answer["not_after"].number_value = owner.not_after
     return response.SerializeToString()
 
 

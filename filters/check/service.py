@@ -106,20 +106,20 @@ class Authorization:
         )
 
     def check(
-        self, asked: external_auth_pb2.CheckRequest
+        self, message: external_auth_pb2.CheckRequest
     ) -> limit_decisions.Answer | Awaitable[limit_decisions.Answer]:
         """Decide on one request, without an await if possible. Returns a serialized CheckResponse."""
-        attributes = asked.attributes
-        said = attributes.context_extensions
-        name = said.get("policy", "")
+        attributes = message.attributes
+        extensions = attributes.context_extensions
+        name = extensions.get("policy", "")
         if name:
             return self._decide(name, attributes)
-        if key_lookup.EXTENSION in said:
-            return self._whose_key(attributes)
-        if password_lookup.EXTENSION in said:
-            return self._whose_password(attributes)
-        if USAGE in said:
-            return self._tell_usage(attributes)
+        if key_lookup.EXTENSION in extensions:
+            return self._look_up_key(attributes)
+        if password_lookup.EXTENSION in extensions:
+            return self._verify_password(attributes)
+        if USAGE in extensions:
+            return self._report_usage(attributes)
         return self._missing(name)
 
     def _missing(self, name: str) -> bytes:
@@ -127,28 +127,28 @@ class Authorization:
         self._count(name, "missing")
         return responses.failure()
 
-    async def _tell_usage(self, asked: Attributes) -> bytes:
+    async def _report_usage(self, attributes: Attributes) -> bytes:
         """A denial whose body is the report. A caller that is not a consumer gets 403."""
-        consumer = identity(asked, "consumer")
+        consumer = identity(attributes, "consumer")
         if self._usage is None or not consumer:
             self._count(USAGE, "denied")
             return responses.decided(Decision(allowed=False, status=403))
         try:
-            said = asked.context_extensions[USAGE]
-            found = await self._usage(consumer, identity(asked, "plan") or "", said)
+            extension = attributes.context_extensions[USAGE]
+            report = await self._usage(consumer, identity(attributes, "plan") or "", extension)
         except (KeyError, TimeoutError) as error:
             log.warning("usage could not be reported; the request is rejected error=%s", error)
             self._count(USAGE, "failed")
             return responses.failure()
         self._count(USAGE, "told")
-        body = json.dumps(found).encode()
+        body = json.dumps(report).encode()
         return responses.decided(Decision(allowed=False, status=200, headers=_JSON, body=body))
 
     def _decide(
         self, name: str, attributes: Attributes
     ) -> limit_decisions.Answer | Awaitable[limit_decisions.Answer]:
         """Call a policy. A coroutine that never waits is run at once, without a task."""
-        function = self.functions.current.get(name) or self._left(name)
+        function = self.functions.current.get(name) or self._removed(name)
         if function is None or not function.immediate:
             return self._wait_for(name, function, attributes)
         began = self._clock()
@@ -205,20 +205,22 @@ class Authorization:
         self._count(name, "failed")
         return responses.failure(str(failed))
 
-    def _whose_key(self, asked: Attributes) -> limit_decisions.Answer | Awaitable[limit_decisions.Answer]:
-        said = asked.context_extensions
-        rule = _rule(said[key_lookup.EXTENSION])
-        found = self.keys.find(rule, asked.request.http.header_map.headers)
-        self._count("api_key", "unknown" if found is None else "found")
-        if found is None or one_call.EXTENSION not in said:
-            return responses.key(found)
-        return limit_decisions.decide_for_key(self._counting, asked, found, rule["headers"][0])
+    def _look_up_key(
+        self, attributes: Attributes
+    ) -> limit_decisions.Answer | Awaitable[limit_decisions.Answer]:
+        extensions = attributes.context_extensions
+        rule = _rule(extensions[key_lookup.EXTENSION])
+        owner = self.keys.find(rule, attributes.request.http.header_map.headers)
+        self._count("api_key", "unknown" if owner is None else "found")
+        if owner is None or one_call.EXTENSION not in extensions:
+            return responses.key(owner)
+        return limit_decisions.decide_for_key(self._counting, attributes, owner, rule["headers"][0])
 
-    async def _whose_password(self, asked: Attributes) -> bytes:
+    async def _verify_password(self, attributes: Attributes) -> bytes:
         """The user of a password. Raises RpcError if it cannot be verified, so that Envoy writes no metadata."""
-        list_name = asked.context_extensions[password_lookup.EXTENSION]
+        list_name = attributes.context_extensions[password_lookup.EXTENSION]
         try:
-            user = await self.passwords.user(list_name, asked.request.http.header_map.headers)
+            user = await self.passwords.user(list_name, attributes.request.http.header_map.headers)
         except Missing:
             self._count("basic_auth", "missing")
             raise RpcError(UNAVAILABLE, f"the users of {list_name} are not here yet") from None
@@ -236,7 +238,7 @@ class Authorization:
         gone = {name: (before[name], now + LINGER) for name in removed if name in before}
         self._leaving = {**kept, **gone}
 
-    def _left(self, name: str) -> Function | None:
+    def _removed(self, name: str) -> Function | None:
         """A policy that was removed here, while an Envoy may still have a route that calls it."""
         function, until = self._leaving.get(name, (None, 0.0))
         return function if until > self._clock() else None

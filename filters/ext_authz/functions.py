@@ -42,7 +42,7 @@ class Function:
         self.name = name
         self.call = call
         coroutine = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
-            getattr(call, "__call__", None)  # noqa: B004 - the method itself is asked, not whether it is there
+            getattr(call, "__call__", None)  # noqa: B004 - this reads the method itself
         )
         self.immediate = coroutine and not _waits(call)
         self._under_way = 0
@@ -146,7 +146,7 @@ def _run(own: Modules, module: ModuleType, source: bytes, files: Collection[str]
     def run() -> None:
         try:
             own.run(module, source)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the last good version stays
+        except BaseException as error:  # noqa: BLE001 - after any error the last good version stays
             errors.append(error)
 
     thread = threading.Thread(target=run, name=f"import {module.__file__}", daemon=True)

@@ -248,21 +248,21 @@ def _narrow(used: Iterable[ExtAuthzSettings]) -> HttpFilter:
     return dataclasses.replace(one, dynamic=True)
 
 
-def _told(key: str) -> str:
+def _written(key: str) -> str:
     """The policy server's metadata of a denial. Envoy writes it under this namespace for filters of all names."""
     return f"metadata.filter_metadata['envoy.filters.http.ext_authz']['{key}'] == true"
 
 
 def _modules(function: PythonFunction, context: Context) -> tuple[tuple[str, bytes], ...]:
     """The files that a policy imports, those that these import, and so on; sorted."""
-    found: dict[PythonFile, bytes] = {}
+    files: dict[PythonFile, bytes] = {}
     waiting: list[PythonFile] = [function]
     for one in waiting:
         for other in one.beside(context.contents[one]):
-            if other in context.contents and other not in found:
-                found[other] = context.contents[other]
+            if other in context.contents and other not in files:
+                files[other] = context.contents[other]
                 waiting.append(other)
-    return tuple(sorted((str(one.file), content) for one, content in found.items()))
+    return tuple(sorted((str(one.file), content) for one, content in files.items()))
 
 
 class ExtAuthz(Policy[ExtAuthzSettings]):
@@ -279,12 +279,12 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
             name="ext_authz_failed",
             title="The authorization service failed",
             status=503,
-            when=f"{details('ext_authz_denied')} && {_told(FAILED)}",
+            when=f"{details('ext_authz_denied')} && {_written(FAILED)}",
         ),
         Reason(
             name="ext_authz_denied",
             title="Access is denied",
-            when=f"{details('ext_authz_denied')} && {_told(PROBLEM)}",
+            when=f"{details('ext_authz_denied')} && {_written(PROBLEM)}",
         ),
         # The body of a service's own response is never replaced.
         Reason(
@@ -322,7 +322,7 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
         return (_narrow(used), _filter(FILTER, lenient=False), _filter(LENIENT_FILTER, lenient=True))
 
     def on_route(self, settings: ExtAuthzSettings, context: Context) -> RoutePart:
-        checks = pb.CheckSettings(context_extensions=self._told(settings, context))
+        checks = pb.CheckSettings(context_extensions=self._extensions(settings, context))
         if settings.http is not None:
             checks.http_service.CopyFrom(_http(settings.http, settings.timeout))
         else:
@@ -342,23 +342,23 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
         own = {name: pb.ExtAuthzPerRoute(check_settings=checks)}
         return RoutePart(filter_configs={**own, **_without(settings)})
 
-    def _told(self, settings: ExtAuthzSettings, context: Context) -> Mapping[str, str]:
+    def _extensions(self, settings: ExtAuthzSettings, context: Context) -> Mapping[str, str]:
         if settings.python is None:
             return {**settings.context, "route": context.route} if settings.grpc is not None else {}
-        told = {
+        extensions = {
             "policy": settings.python.rule_name,
             "route": context.route,
             "timeout": f"{settings.timeout.total_seconds():g}",
         }
         if context.path_regex:
-            told["path"] = context.path_regex
+            extensions["path"] = context.path_regex
         if settings.body is not None:
-            told["body"] = "true"
+            extensions["body"] = "true"
         if settings.headers is not None:
-            told["headers"] = ",".join(name.lower() for name in settings.headers)
+            extensions["headers"] = ",".join(name.lower() for name in settings.headers)
         if one_call.policy_decides(context):
-            told |= one_call.extensions(context)
-        return told
+            extensions |= one_call.extensions(context)
+        return extensions
 
     def rules(self, used: Iterable[ExtAuthzSettings], context: Context) -> Iterator[Rule]:
         functions = {one.python.rule_name: one.python for one in used if one.python is not None}

@@ -97,5 +97,5 @@ class ApiKey(Policy[ApiKeySettings]):
 
     def explain(self, settings: ApiKeySettings, context: Context) -> str:
         if keys_elsewhere(context.consumers):
-            return "policy server (hash to consumer), judged by Envoy"
+            return "policy server (hash to consumer), enforced by Envoy"
         return self.enforced_by

@@ -111,7 +111,7 @@ class BasicAuth(Policy[BasicAuthSettings]):
 
     def explain(self, settings: BasicAuthSettings, context: Context) -> str:
         if htpasswd.has_slow(settings.htpasswd, context.contents):
-            return "policy server (bcrypt), judged by Envoy"
+            return "policy server (bcrypt), enforced by Envoy"
         return self.enforced_by
 
 

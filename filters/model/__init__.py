@@ -1,1 +1,1 @@
-"""What users declare that several policies refer to: consumers, plans, providers, limits."""
+"""Declarations of users to which several policies refer: consumers, plans, providers, limits."""

@@ -42,12 +42,12 @@ class LimitAnswer(NamedTuple):
 
 def limit_answer(decision: Decision, styles: Collection[str], request_id: str) -> LimitAnswer:
     """The complete response to the client for a decision."""
-    found = list(headers(decision, styles))
+    pairs = list(headers(decision, styles))
     if decision.admitted:
-        return LimitAnswer(True, found)
-    why = reason(decision)
-    found += [("content-type", "application/problem+json"), (REASON_HEADER, why)]
-    return LimitAnswer(False, found, why, problem(decision, TITLES[why], request_id))
+        return LimitAnswer(True, pairs)
+    name = reason(decision)
+    pairs += [("content-type", "application/problem+json"), (REASON_HEADER, name)]
+    return LimitAnswer(False, pairs, name, problem(decision, TITLES[name], request_id))
 
 
 def seconds(microseconds: int) -> int:
@@ -72,10 +72,10 @@ def headers(decision: Decision, styles: Collection[str] = STYLES) -> Iterator[tu
 def _x_ratelimit(decision: Decision) -> Iterator[tuple[str, str]]:
     """The headers of the strictest limit: on a rejection of those that reject, else of the limits of requests."""
     if decision.admitted:
-        told = [one for one in decision.figures if one.limit.unit == "requests"] or decision.figures
+        shown = [one for one in decision.figures if one.limit.unit == "requests"] or decision.figures
     else:
-        told = decision.violated
-    strictest = decision._replace(figures=tuple(told)).strictest()
+        shown = decision.violated
+    strictest = decision._replace(figures=tuple(shown)).strictest()
     if strictest is not None:
         yield "x-ratelimit-limit", str(capacity(strictest.limit))
         yield "x-ratelimit-remaining", str(strictest.remaining)

@@ -106,14 +106,14 @@ def extensions(context: Context) -> Mapping[str, str]:
 
 def encode(context: Context) -> str:
     """The question of the route of `context` as JSON."""
-    found = effective_limits(context)
+    limits = effective_limits(context)
     question = LimitsQuestion(
-        rules=found.rules,
-        plans=found.plans,
+        rules=limits.rules,
+        plans=limits.plans,
         styles=context.effective.get("limit_headers", client_headers.STYLES),
-        inputs=tuple(found.inputs),
-        lease=found.slots,
-        strict=found.strict,
+        inputs=tuple(limits.inputs),
+        lease=limits.slots,
+        strict=limits.strict,
     )
     return question.as_json()
 
@@ -121,20 +121,20 @@ def encode(context: Context) -> str:
 @lru_cache(maxsize=4096)
 def decode(text: str) -> LimitsQuestion:
     """The question that `encode` wrote."""
-    found = json.loads(text)
+    values = json.loads(text)
     return LimitsQuestion(
-        rules=tuple(found["rules"]),
-        plans=found["plans"],
-        styles=tuple(found["styles"]),
-        inputs=tuple(found["looks_at"]),
-        lease=found["lease"],
-        strict=found["strict"],
+        rules=tuple(values["rules"]),
+        plans=values["plans"],
+        styles=tuple(values["styles"]),
+        inputs=tuple(values["looks_at"]),
+        lease=values["lease"],
+        strict=values["strict"],
     )
 
 
-def _told(key: str, value: str) -> str:
-    refused = details("ext_authz_denied")
-    return f"({refused} && metadata.filter_metadata['envoy.filters.http.ext_authz']['{key}'] == {value})"
+def _denied_with(key: str, value: str) -> str:
+    denied = details("ext_authz_denied")
+    return f"({denied} && metadata.filter_metadata['envoy.filters.http.ext_authz']['{key}'] == {value})"
 
 
 REASONS = (
@@ -143,7 +143,7 @@ REASONS = (
             name=name,
             title=title,
             status=429,
-            when=_told(LIMITED, f"'{name}'") + " || " + failed(name),
+            when=_denied_with(LIMITED, f"'{name}'") + " || " + failed(name),
             own_body=True,
         )
         for name, title in client_headers.TITLES.items()
@@ -152,7 +152,7 @@ REASONS = (
         name=UNAVAILABLE,
         title="The rate limit could not be checked",
         status=503,
-        when=_told(UNCOUNTED, "true") + " || " + failed(UNAVAILABLE),
+        when=_denied_with(UNCOUNTED, "true") + " || " + failed(UNAVAILABLE),
     ),
 )
 """The reasons of limits that a Check decided.

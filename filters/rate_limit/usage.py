@@ -47,10 +47,11 @@ class Usage(Policy[bool]):
         if not settings:
             return NOTHING
         checks = ext_authz_pb2.CheckSettings(
-            context_extensions={USAGE: _said(effective_limits(context))}, grpc_service=grpc_service(TIMEOUT)
+            context_extensions={USAGE: _extension(effective_limits(context))},
+            grpc_service=grpc_service(TIMEOUT),
         )
         return RoutePart(filter_configs={FILTER: ext_authz_pb2.ExtAuthzPerRoute(check_settings=checks)})
 
 
-def _said(found: EffectiveLimits) -> str:
+def _extension(found: EffectiveLimits) -> str:
     return json.dumps({"rules": found.rules, "plans": found.plans}, separators=(",", ":"))

@@ -134,7 +134,7 @@ def answer(asked: Asked, decision: Decision) -> rls_pb2.RateLimitResponse:
             figure = figures[one.hit.key]
             if one.hit.key in spent:
                 figure = figure._replace(remaining=max(0, figure.remaining - one.hit.cost))
-            _tell(status, figure, decision.now, quota=one.quota)
+            _fill(status, figure, decision.now, quota=one.quota)
             if one.quota:
                 over.append(figure.short)
     rejected = not decision.admitted or (bool(over) and all(over))
@@ -152,7 +152,7 @@ def _by_key(hits: Sequence[Hit], figures: Sequence[Figure]) -> Iterator[tuple[st
             yield hit.key, figure
 
 
-def _tell(
+def _fill(
     status: rls_pb2.RateLimitResponse.DescriptorStatus, figure: Figure, now: int, *, quota: bool
 ) -> None:
     """Write the figures into a status, in whole seconds. They are rounded up, because Envoy has no smaller unit."""

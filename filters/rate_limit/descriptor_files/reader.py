@@ -271,7 +271,7 @@ class _Reader:
         name = self._text(keys.get("name"), (*path, "name"))
         if not _NAME.fullmatch(name):
             remedy = "write letters, digits and signs of ASCII without quotes and backslashes"
-            self._wrong(keys["name"], (*path, "name"), "the name cannot stand in a response header", remedy)
+            self._wrong(keys["name"], (*path, "name"), "the name cannot be part of a response header", remedy)
         replaces = frozenset(self._replaced(keys.get("replaces"), (*path, "replaces"), name))
         if self._flag(keys.get("unlimited"), (*path, "unlimited")):
             for other in ("unit", "requests_per_unit"):
@@ -346,7 +346,7 @@ class _Reader:
                 merged += value.value if isinstance(value, SequenceNode) else [value]
             elif name in _MISPLACED and name not in known:
                 self._wrong(
-                    key, path, f"'{name}' has no effect here", "write it beside 'key', outside of rate_limit"
+                    key, path, f"'{name}' has no effect here", "write it next to 'key', outside of rate_limit"
                 )
             elif name not in known:
                 self._wrong(key, path, f"there is no key '{name}' here", did_you_mean(name, known))
@@ -370,7 +370,7 @@ class _Reader:
         message = f"{what} more than {MOST_DEPTH} deep"
         if within_itself:
             remedy = "write out what the alias stands for, without the alias"
-            self._wrong(node, path, f"{message}: an alias stands within itself", remedy)
+            self._wrong(node, path, f"{message}: an alias contains itself", remedy)
         else:
             self._wrong(node, path, message)
         return True

@@ -40,10 +40,10 @@ def on_route(
     mutations = result.mutations.response_mutations
     if client_headers.IETF in styles:
         policies = ", ".join(map(client_headers.policy, buckets)).replace("%", "%%")
-        mutations.extend(_beside(_LIMIT, "ratelimit-policy", policies))
-        name = _told_of(buckets)
+        mutations.extend(_if_present(_LIMIT, "ratelimit-policy", policies))
+        name = _shown_limit(buckets)
         if name:
-            mutations.extend(_beside(_LEFT, "ratelimit", f"{name};r=%RESP({_LEFT})%;t=%RESP({_RESET})%"))
+            mutations.extend(_if_present(_LEFT, "ratelimit", f"{name};r=%RESP({_LEFT})%;t=%RESP({_RESET})%"))
     if client_headers.X_RATELIMIT in styles:
         mutations.append(_replaced(_RESET, f"%CEL(int(request.time) + int(response.headers['{_RESET}']))%"))
     else:
@@ -57,7 +57,7 @@ def _bucket(place: str, limit: Limit) -> TokenBucket:
     )
 
 
-def _beside(present: str, name: str, value: str) -> Iterator[Mutation]:
+def _if_present(present: str, name: str, value: str) -> Iterator[Mutation]:
     """Add a header only if the header `present` exists: an empty value adds none, and a replacement adds none either."""
     yield Mutation(append=header(name, f"%RESP({present})%"))
     yield _replaced(name, value)
@@ -69,7 +69,7 @@ def _replaced(name: str, value: str) -> Mutation:
     return Mutation(append=option)
 
 
-def _told_of(buckets: Sequence[TokenBucket]) -> str:
+def _shown_limit(buckets: Sequence[TokenBucket]) -> str:
     """The name of the limit whose figures Envoy shows, as a format. Envoy shows only its size.
 
     The result is empty if two limits have the same size.

@@ -150,7 +150,7 @@ class RateLimits:
     ) -> bytes | Undoable | Awaitable[bytes | Undoable]:
         """One call of Envoy. Returns a serialized RateLimitResponse. Raises RpcError if a rule has not arrived yet."""
         if request.domain != descriptors.DOMAIN:
-            return self._elsewhere(request)
+            return self._other_domain(request)
         if not request.descriptors:
             return encoding.passed(0)
         entries: dict[str, str] = {}
@@ -165,10 +165,10 @@ class RateLimits:
                 entries.setdefault(name, value)
         if descriptors.DONE in entries:
             return self._end(self._counted(rules, entries), entries)
-        told = self.before(rules, styles, entries)
-        if isinstance(told, client_headers.LimitAnswer):
-            return _response(told)
-        return _undoable(told) if isinstance(told, Undoable) else _awaited(told)
+        answer = self.before(rules, styles, entries)
+        if isinstance(answer, client_headers.LimitAnswer):
+            return _response(answer)
+        return _undoable(answer) if isinstance(answer, Undoable) else _awaited(answer)
 
     def before(
         self, rules: Iterable[str], styles: Sequence[str], entries: Entries
@@ -181,35 +181,35 @@ class RateLimits:
         held = [hit for hit in hits if hit.lease]
         decision = self.store.decide(self.clock(), hits)
         if isinstance(decision, Decision):
-            return self._told_now(decision, styles, entries, held)
-        return self._told_later(self._guarded(decision, held) if held else decision, styles, entries, held)
+            return self._answer_now(decision, styles, entries, held)
+        return self._answer_later(self._guarded(decision, held) if held else decision, styles, entries, held)
 
-    def _elsewhere(self, request: rls_pb2.RateLimitRequest) -> bytes | Awaitable[bytes]:
+    def _other_domain(self, request: rls_pb2.RateLimitRequest) -> bytes | Awaitable[bytes]:
         """A call of an Envoy with another configuration. Requests of an unknown domain pass, and a metric counts them."""
         domain = self.domains.get(request.domain)
         if domain is None:
             self._unknown_domain.inc()
             return encoding.passed(len(request.descriptors))
-        asked = matching.asked(domain, request)
-        hits = asked.hits
+        counts = matching.asked(domain, request)
+        hits = counts.hits
         decision = self.store.decide(self.clock(), hits) if hits else Decision(True, 0, ())
         if isinstance(decision, Decision):
-            return self._told(asked, decision)
-        return self._awaited_elsewhere(asked, decision)
+            return self._respond(counts, decision)
+        return self._awaited_other_domain(counts, decision)
 
-    async def _awaited_elsewhere(self, asked: matching.Asked, decision: Awaitable[Decision]) -> bytes:
-        found = self._told(asked, await decision)
+    async def _awaited_other_domain(self, counts: matching.Asked, decision: Awaitable[Decision]) -> bytes:
+        found = self._respond(counts, await decision)
         return found if isinstance(found, bytes) else await found
 
-    def _told(self, asked: matching.Asked, decision: Decision) -> bytes | Awaitable[bytes]:
+    def _respond(self, counts: matching.Asked, decision: Decision) -> bytes | Awaitable[bytes]:
         """The response. Raises RpcError if the request could not be counted, so that failure_mode_deny applies."""
         if decision.uncounted:
-            self._tell_uncounted(decision)
+            self._report_uncounted(decision)
             raise RpcError(UNAVAILABLE, "the counters cannot be reached")
-        response = matching.answer(asked, decision)
+        response = matching.answer(counts, decision)
         rejected = response.overall_code == rls_pb2.RateLimitResponse.OVER_LIMIT
         (self._rejected if rejected else self._admitted).inc()
-        spent = asked.spent(decision)
+        spent = counts.spent(decision)
         charging = self.store.charge(self.clock(), spent) if spent else None
         if charging is None:
             return response.SerializeToString()
@@ -261,24 +261,24 @@ class RateLimits:
         awaited = [one for one in waiting if one is not None]
         return _all(awaited) if awaited else encoding.passed(1)
 
-    async def _told_later(
+    async def _answer_later(
         self, decision: Awaitable[Decision], styles: Sequence[str], entries: Entries, held: Sequence[Hit]
     ) -> client_headers.LimitAnswer | Undoable:
-        return self._told_now(await decision, styles, entries, held)
+        return self._answer_now(await decision, styles, entries, held)
 
-    def _told_now(
+    def _answer_now(
         self, decision: Decision, styles: Sequence[str], entries: Entries, held: Sequence[Hit]
     ) -> client_headers.LimitAnswer | Undoable:
         """The response. Raises RpcError if the request could not be counted and a limit has `on_error: deny`."""
         if decision.uncounted:
-            self._tell_uncounted(decision)
+            self._report_uncounted(decision)
             if not decision.admitted:
                 raise RpcError(UNAVAILABLE, "the counters cannot be reached")
-            told = client_headers.LimitAnswer(True, [])
+            answer = client_headers.LimitAnswer(True, [])
         else:
             (self._admitted if decision.admitted else self._rejected).inc()
-            told = client_headers.limit_answer(decision, styles, entries.get(descriptors.REQUEST_ID, ""))
-        return Undoable(told, lambda: self._give_back(held)) if held and decision.admitted else told
+            answer = client_headers.limit_answer(decision, styles, entries.get(descriptors.REQUEST_ID, ""))
+        return Undoable(answer, lambda: self._give_back(held)) if held and decision.admitted else answer
 
     async def _guarded(self, decision: Awaitable[Decision], held: Sequence[Hit]) -> Decision:
         """A decision that goes on if the call is cancelled, so that its slots can be given back."""
@@ -300,24 +300,24 @@ class RateLimits:
         self._unattended.add(work)
         work.add_done_callback(self._unattended.discard)
 
-    def _tell_uncounted(self, decision: Decision) -> None:
+    def _report_uncounted(self, decision: Decision) -> None:
         """Count and log an uncounted decision. Remote stores log their own outages; a full memory is logged once a minute."""
         self._uncounted.inc()
         if self.store.name == Memory.name:
             self._full.tell(decision.now)
 
 
-async def _awaited(told: Awaitable[client_headers.LimitAnswer | Undoable]) -> bytes | Undoable:
-    found = await told
+async def _awaited(answer: Awaitable[client_headers.LimitAnswer | Undoable]) -> bytes | Undoable:
+    found = await answer
     return _undoable(found) if isinstance(found, Undoable) else _response(found)
 
 
-def _undoable(told: Undoable) -> Undoable:
-    return Undoable(_response(told.response), told.undo)
+def _undoable(answer: Undoable) -> Undoable:
+    return Undoable(_response(answer.response), answer.undo)
 
 
-def _response(told: client_headers.LimitAnswer) -> bytes:
-    return encoding.response(told.admitted, told.headers, told.body)
+def _response(answer: client_headers.LimitAnswer) -> bytes:
+    return encoding.response(answer.admitted, answer.headers, answer.body)
 
 
 async def _after_all(waiting: Awaitable[None], response: bytes) -> bytes:

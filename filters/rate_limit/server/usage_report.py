@@ -21,13 +21,13 @@ def reader(limits: RateLimits) -> Callable[[str, str, str], Awaitable[Mapping[st
     It raises KeyError for rules that have not arrived yet, and TimeoutError if the counters cannot be reached.
     """
 
-    async def read(consumer: str, plan: str, said: str) -> Mapping[str, Any]:
-        route = json.loads(said)
-        found = [one for name in route["rules"] for one in limits.rules.current[name]]
+    async def read(consumer: str, plan: str, extension: str) -> Mapping[str, Any]:
+        route = json.loads(extension)
+        applying = [one for name in route["rules"] for one in limits.rules.current[name]]
         if route["plans"]:
-            found += limits.rules.current.get(f"plan:plan/{plan}", ())
-        told = [await _figure(limits, one, consumer) for one in found if _own(one)]
-        return {"consumer": consumer, "plan": plan or None, "limits": [_shown(one) for one in told]}
+            applying += limits.rules.current.get(f"plan:plan/{plan}", ())
+        figures = [await _figure(limits, one, consumer) for one in applying if _own(one)]
+        return {"consumer": consumer, "plan": plan or None, "limits": [_shown(one) for one in figures]}
 
     return read
 
@@ -40,8 +40,8 @@ def _own(counted: Counted) -> bool:
 async def _figure(limits: RateLimits, counted: Counted, consumer: str) -> Figure:
     """The state of a limit. Each is a call of its own, so an exhausted limit hides no other. A cost of 0 counts nothing."""
     hit = Hit(counted.limit, key(counted, {descriptors.CONSUMER: consumer}), 0)
-    found = limits.store.decide(limits.clock(), [hit])
-    decision = await found if isawaitable(found) else found
+    answer = limits.store.decide(limits.clock(), [hit])
+    decision = await answer if isawaitable(answer) else answer
     assert isinstance(decision, Decision)
     if not decision.figures:
         raise TimeoutError("the counters cannot be reached")

@@ -32,7 +32,7 @@ PATIENCE = 5.0
 """Seconds of silence after which an operator's call fails."""
 
 
-class _Question(NamedTuple):
+class _Call(NamedTuple):
     operation: int
     now: int
     hits: Sequence[Hit]
@@ -42,10 +42,10 @@ class _Question(NamedTuple):
 class _Turn:
     """The calls of one turn. A turn stays in the queue after its deadline, because answers come in order."""
 
-    __slots__ = ("questions",)
+    __slots__ = ("calls",)
 
     def __init__(self) -> None:
-        self.questions: list[_Question] = []
+        self.calls: list[_Call] = []
 
 
 class OwnerStore:
@@ -86,16 +86,16 @@ class OwnerStore:
         if self._circuit.left_alone:
             return self._circuit.uncounted(now, hits)
         waiting: asyncio.Future[Decision] = self._loop.create_future()
-        self._ask(_Question(owner_protocol.DECIDE, now, hits, waiting))
+        self._enqueue(_Call(owner_protocol.DECIDE, now, hits, waiting))
         return waiting
 
     def charge(self, now: int, hits: Sequence[Hit]) -> None:
         """Count a cost that has occurred, before all later calls. If the owner does not answer, the count is lost."""
-        self._tell(owner_protocol.CHARGE, now, hits)
+        self._notify(owner_protocol.CHARGE, now, hits)
 
     def release(self, hits: Sequence[Hit]) -> None:
         """Give slots back. An owner that ended has lost them already."""
-        self._tell(owner_protocol.RELEASE, 0, hits)
+        self._notify(owner_protocol.RELEASE, 0, hits)
 
     def reset(self, prefix: str) -> int:
         """Remove the counters whose key begins with `prefix`. Call it in another thread than the loop's. Raises OSError."""
@@ -114,20 +114,20 @@ class OwnerStore:
             await self._connecting
         self._watch.end()
 
-    def _tell(self, operation: int, now: int, hits: Sequence[Hit]) -> None:
+    def _notify(self, operation: int, now: int, hits: Sequence[Hit]) -> None:
         if self._circuit.left_alone:
             self._circuit.uncounted(now, ())
         else:
-            self._ask(_Question(operation, now, hits, None))
+            self._enqueue(_Call(operation, now, hits, None))
 
-    def _ask(self, question: _Question) -> None:
+    def _enqueue(self, call: _Call) -> None:
         turn = self._turn
-        if turn is None or len(turn.questions) >= AT_ONCE:
+        if turn is None or len(turn.calls) >= AT_ONCE:
             if turn is None:
                 self._loop.call_soon(self._send)
             turn = self._turn = _Turn()
             self._unsent.append(turn)
-        turn.questions.append(question)
+        turn.calls.append(call)
 
     def _send(self) -> None:
         self._turn = None
@@ -162,11 +162,11 @@ class OwnerStore:
         self._circuit.answered()
         self._watch.heard()
         figures = iter(answers)
-        for question in self._sent.popleft().questions:
-            if question.operation == owner_protocol.DECIDE:
+        for call in self._sent.popleft().calls:
+            if call.operation == owner_protocol.DECIDE:
                 figure = next(figures)
-                if question.waiting is not None and not question.waiting.done():
-                    question.waiting.set_result(owner_protocol.decision(question.hits, now, figure))
+                if call.waiting is not None and not call.waiting.done():
+                    call.waiting.set_result(owner_protocol.decision(call.hits, now, figure))
         if not self._sent and not self._unsent:
             self._watch.end()
 
@@ -174,7 +174,7 @@ class OwnerStore:
         """The owner, or the connection to it, ended."""
         if self._connection is connection:
             self._connection = None
-            self._unsent.extendleft(turn for turn in reversed(self._sent) if turn.questions)
+            self._unsent.extendleft(turn for turn in reversed(self._sent) if turn.calls)
             self._sent.clear()
 
     def _late(self) -> None:
@@ -182,12 +182,12 @@ class OwnerStore:
         late, self._turn = [*self._sent, *self._unsent], None
         self._unsent.clear()
         for turn in late:
-            questions, turn.questions = turn.questions, []
-            for question in questions:
+            calls, turn.calls = turn.calls, []
+            for call in calls:
                 self._circuit.failed(TimeoutError("no answer in time"))
-                decision = self._circuit.uncounted(question.now, question.hits)
-                if question.waiting is not None and not question.waiting.done():
-                    question.waiting.set_result(decision)
+                decision = self._circuit.uncounted(call.now, call.hits)
+                if call.waiting is not None and not call.waiting.done():
+                    call.waiting.set_result(decision)
 
     def _operate(self, operation: int, prefix: str) -> Iterator[Any]:
         """The values of an answer to an operator, on its own connection. The last value is a number."""
@@ -233,5 +233,5 @@ class _Connection(asyncio.Protocol):
         """Send each turn as a frame."""
         frame = self._asking.frame
         self._transport.write(
-            b"".join([frame((one.operation, one.hits) for one in turn.questions) for turn in turns])
+            b"".join([frame((one.operation, one.hits) for one in turn.calls) for turn in turns])
         )

@@ -74,7 +74,7 @@ class _CrowdError(ConnectionError):
     """Too many calls wait for a server."""
 
 
-class _Question(NamedTuple):
+class _Call(NamedTuple):
     """One call of the script. Its answer is the script's result, or a decision that needed no call."""
 
     operation: str
@@ -105,7 +105,7 @@ class _Lane:
     """
 
     def __init__(self) -> None:
-        self.waiting: deque[_Question] = deque()
+        self.waiting: deque[_Call] = deque()
         self.opened = 0
         self.starting = False
         self.tasks: set[asyncio.Task[None]] = set()
@@ -137,7 +137,7 @@ class RedisStore:
         answers: list[list[int]] = []
         try:
             for group in groups:
-                answer = await self._ask("decide", now, group)
+                answer = await self._result("decide", now, group)
                 if isinstance(answer, Decision):
                     await self._refund(now, groups[: len(answers)])
                     return answer
@@ -153,15 +153,15 @@ class RedisStore:
 
     async def _refund(self, now: int, groups: Iterable[Sequence[Hit]]) -> None:
         for group in groups:
-            await self._ask("refund", now, [hit._replace(cost=-hit.cost) for hit in group if hit.cost])
+            await self._result("refund", now, [hit._replace(cost=-hit.cost) for hit in group if hit.cost])
 
     async def charge(self, now: int, hits: Sequence[Hit]) -> None:
         """Count a cost that has occurred. If Redis does not answer, the count is lost, which is logged."""
-        await self._tell("charge", now, hits)
+        await self._run("charge", now, hits)
 
     async def release(self, hits: Sequence[Hit]) -> None:
         """Give slots back. If Redis does not answer, their leases end by themselves."""
-        await self._tell("release", 0, hits)
+        await self._run("release", 0, hits)
 
     def reset(self, prefix: str) -> int:
         """Remove the counters whose key begins with `prefix`. Call it in another thread than the loop's. Raises OSError."""
@@ -198,10 +198,10 @@ class RedisStore:
             groups.setdefault(tag(hit.key), []).append(hit)
         return list(groups.values())
 
-    async def _tell(self, operation: str, now: int, hits: Sequence[Hit]) -> None:
+    async def _run(self, operation: str, now: int, hits: Sequence[Hit]) -> None:
         try:
             for group in self._groups(hits):
-                await self._ask(operation, now, group)
+                await self._result(operation, now, group)
         except _AWAY as error:
             self._without_counters(now, (), error)
 
@@ -210,7 +210,7 @@ class RedisStore:
             return self._circuit.overloaded(now, hits)
         return self._circuit.uncounted(now, hits)
 
-    async def _ask(self, operation: str, now: int, hits: Sequence[Hit]) -> list[int] | Decision:
+    async def _result(self, operation: str, now: int, hits: Sequence[Hit]) -> list[int] | Decision:
         """The answer to one call.
 
         Raises the client's errors, ConnectionError during a pause after failures, and _CrowdError if too many calls wait.
@@ -219,19 +219,19 @@ class RedisStore:
             return []
         if self._circuit.left_alone:
             raise ConnectionError("left alone after failures")
-        question = _Question(operation, now, hits, self._loop.create_future())
-        self._wait(question)
-        return await question.answer
+        call = _Call(operation, now, hits, self._loop.create_future())
+        self._wait(call)
+        return await call.answer
 
-    def _wait(self, question: _Question) -> None:
+    def _wait(self, call: _Call) -> None:
         """Put a call into the lane of its server. In a cluster this is a node, if the slots are known."""
         name = ""
         if self._cluster and self._client.get_nodes():
-            name = self._client.get_node_from_key(stored(question.hits[0].key)).name
+            name = self._client.get_node_from_key(stored(call.hits[0].key)).name
         lane = self._lanes.setdefault(name, _Lane())
-        if len(lane.waiting) >= MOST_WAITING and question.operation == "decide":
+        if len(lane.waiting) >= MOST_WAITING and call.operation == "decide":
             raise _CrowdError
-        lane.waiting.append(question)
+        lane.waiting.append(call)
         self._start(name, lane)
 
     def _start(self, name: str, lane: _Lane) -> None:
@@ -242,7 +242,7 @@ class RedisStore:
 
     async def _serve(self, name: str, lane: _Lane) -> None:
         """Send calls until none waits. If a server fails, all calls that wait for it fail."""
-        asked: list[_Question] = []
+        batch: list[_Call] = []
         lane.starting = False
         try:
             if self._cluster and not name:
@@ -251,19 +251,19 @@ class RedisStore:
                 for _ in range(len(lane.waiting)):
                     self._wait(lane.waiting[0])
                     lane.waiting.popleft()
-            while asked := self._next(lane):
+            while batch := self._next(lane):
                 if lane.waiting:
                     self._start(name, lane)
-                answers = await self._exchange(lane, asked)
+                answers = await self._exchange(lane, batch)
                 self._circuit.answered()
-                for question, answer in zip(asked, answers, strict=True):
+                for call, answer in zip(batch, answers, strict=True):
                     if isinstance(answer, ResponseError):
                         self._circuit.refused(answer)
-                    question.answered(answer)
+                    call.answered(answer)
         except BaseException as error:
             lane.opened = 0
-            for question in (*asked, *lane.waiting):
-                question.answered(error)
+            for call in (*batch, *lane.waiting):
+                call.answered(error)
             lane.waiting.clear()
             if not isinstance(error, _AWAY):
                 raise
@@ -271,39 +271,39 @@ class RedisStore:
         finally:
             lane.tasks.difference_update({asyncio.current_task()})
 
-    def _next(self, lane: _Lane) -> list[_Question]:
+    def _next(self, lane: _Lane) -> list[_Call]:
         """The calls of the next pipeline. Calls on keys that are known to be exhausted are decided here."""
-        asked: list[_Question] = []
+        batch: list[_Call] = []
         share = min(AT_ONCE, max(WORTHWHILE, -(-len(lane.waiting) // UNDER_WAY)))
-        while lane.waiting and len(asked) < share:
-            question = lane.waiting.popleft()
-            known = self._remembered(question.now, question.hits) if question.operation == "decide" else None
+        while lane.waiting and len(batch) < share:
+            call = lane.waiting.popleft()
+            known = self._remembered(call.now, call.hits) if call.operation == "decide" else None
             if known is None:
-                asked.append(question)
+                batch.append(call)
             else:
-                question.answered(known)
-        return asked
+                call.answered(known)
+        return batch
 
-    async def _exchange(self, lane: _Lane, asked: Sequence[_Question]) -> list[Any]:
+    async def _exchange(self, lane: _Lane, batch: Sequence[_Call]) -> list[Any]:
         """The answers to one pipeline; some may be a ResponseError. Raises the client's errors."""
         if lane.opened < len(lane.tasks):
             async with silence_timeout(max(self._deadline, OPENING)):
-                await self._open(asked[0])
+                await self._open(batch[0])
             lane.opened += 1
-        answers = await self._pipeline([one.command("EVALSHA", _SHA) for one in asked])
+        answers = await self._pipeline([one.command("EVALSHA", _SHA) for one in batch])
         unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:  # the server is new or was flushed: the first command loads the script
-            commands = [asked[at].command("EVALSHA", _SHA) for at in unknown]
-            commands[0] = asked[unknown[0]].command("EVAL", SCRIPT)
+            commands = [batch[at].command("EVALSHA", _SHA) for at in unknown]
+            commands[0] = batch[unknown[0]].command("EVAL", SCRIPT)
             for at, answer in zip(unknown, await self._pipeline(commands), strict=True):
                 answers[at] = answer
         return answers
 
-    async def _open(self, question: _Question) -> None:
+    async def _open(self, call: _Call) -> None:
         """Open a connection, so that the next pipeline takes only one round trip."""
         if self._cluster:
             await self._client.initialize()  # again, if a node was lost
-            node = self._client.get_node_from_key(stored(question.hits[0].key))
+            node = self._client.get_node_from_key(stored(call.hits[0].key))
             await self._client.execute_command("PING", target_nodes=[node])
         else:
             await self._client.execute_command("PING")

@@ -198,15 +198,15 @@ BAD = {
     ),
     "a name that breaks a header": (
         "domain: d\ndescriptors:\n- key: k\n  rate_limit: {unit: day, requests_per_unit: 1, name: 'a\"b'}",
-        "f.yaml:4:55: error: descriptors[0].rate_limit.name: the name cannot stand in a response header",
+        "f.yaml:4:55: error: descriptors[0].rate_limit.name: the name cannot be part of a response header",
     ),
     "a name of two lines": (
         'domain: d\ndescriptors:\n- key: k\n  rate_limit: {unit: day, requests_per_unit: 1, name: "a\\nb"}',
-        "f.yaml:4:55: error: descriptors[0].rate_limit.name: the name cannot stand in a response header",
+        "f.yaml:4:55: error: descriptors[0].rate_limit.name: the name cannot be part of a response header",
     ),
     "shadow inside a limit": (
         "domain: d\ndescriptors:\n- key: k\n  rate_limit: {unit: day, requests_per_unit: 1, shadow_mode: true}",
-        "f.yaml:4:49: error: descriptors[0].rate_limit: 'shadow_mode' has no effect here; write it beside 'key'",
+        "f.yaml:4:49: error: descriptors[0].rate_limit: 'shadow_mode' has no effect here; write it next to 'key'",
     ),
     "metadata that is no mapping": (
         "domain: d\ndescriptors:\n- {key: k, metadata: 5}",
@@ -218,11 +218,11 @@ BAD = {
     ),
     "merged without end": (
         "&a\ndomain: d\n<<: *a",
-        "f.yaml:1:1: error: mappings are merged more than 32 deep: an alias stands within itself; write out",
+        "f.yaml:1:1: error: mappings are merged more than 32 deep: an alias contains itself; write out",
     ),
     "a limit that is merged into itself": (
         "domain: d\ndescriptors:\n- key: k\n  rate_limit: &a {unit: day, requests_per_unit: 1, <<: [*a]}",
-        "merged more than 32 deep: an alias stands within itself",
+        "merged more than 32 deep: an alias contains itself",
     ),
     "shared without a wildcard": (
         "domain: d\ndescriptors:\n- key: k\n  value: x\n  share_threshold: true",
@@ -230,7 +230,7 @@ BAD = {
     ),
     "endless": (
         "domain: d\ndescriptors: &a\n- key: k\n  descriptors: *a",
-        "nested more than 32 deep: an alias stands within itself; write out",
+        "nested more than 32 deep: an alias contains itself; write out",
     ),
 }
 
