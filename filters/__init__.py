@@ -49,7 +49,7 @@ POLICIES: tuple[Policy[Any], ...] = (
     RequestId(),
     ResponseHeaders(),
 )
-"""Position is order: in the filter chain, in `xds explain` and in the reference.
+"""The position is the order in the filter chain, in `xds explain` and in the reference.
 
-Filters see responses in the reverse order: compression stands first, because it works on what leaves.
+Filters process responses in the reverse order. Compression is first, because it must process responses last.
 """

@@ -1,9 +1,8 @@
-"""What every policy is: the settings a user writes, and what Envoy gets for them.
+"""The base of all policies: the settings that a user writes, and the configuration that Envoy gets for them.
 
-A policy returns configuration and never places it: translate/ puts filters into listeners and the rest onto
-routes. Filters are installed in every listener from the start and do nothing until a route carries their
-configuration, so that adding a policy to a route is a route change and never a listener change, which would
-drain connections.
+A policy returns configuration and never places it: translate/ puts filters into listeners and the rest onto routes.
+Filters are installed in every listener from the start, and do nothing until a route has their configuration. So adding a
+policy to a route changes only the route. A change of the listener would drain connections.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from filters.rules import Rule, RuleType
 
 
 class Stage(StrEnum):
-    """The pipeline: policies run in this order, whatever order they are written in."""
+    """The stages of the pipeline. Policies run in this order; the order in the YAML does not matter."""
 
     VALIDATE = "validate"
     ACCESS = "access"
@@ -42,12 +41,12 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpFilter:
-    """One filter of every listener's chain, `name` unique in it.
+    """One filter in the chain of every listener. `name` is unique in the chain.
 
-    `dynamic` delivers the configuration by ECDS, for filters whose own configuration changes with the gateway
-    (a new JWT provider), so that such a change does not touch the listener either. A filter is installed
-    disabled unless `always`, and a route enables it by carrying its configuration.
-    `calls` are the URLs that the filter itself fetches; each gets a cluster named `cluster_of_url(url)`.
+    `dynamic` delivers the configuration by ECDS. It is for filters whose own configuration changes with the gateway
+    (a new JWT provider), so that such a change does not change the listener. A filter is installed disabled unless
+    `always`, and a route with its configuration enables it.
+    `calls` are the URLs that the filter itself fetches. Each gets a cluster named `cluster_of_url(url)`.
     """
 
     name: str
@@ -59,12 +58,12 @@ class HttpFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutePart:
-    """What a policy contributes to one route.
+    """The configuration of a policy for one route.
 
     `filter_configs` are typed_per_filter_config by filter name. Header values may use Envoy's substitution
-    formats. `answers_preflight` says that its filter answers CORS preflights, so that these reach it even where
-    the route itself is not for OPTIONS. `own_paths` are paths that its filter answers itself wherever the route
-    is (a login's way back): each becomes a route beside it that carries `filter_configs`.
+    formats. `answers_preflight` is true if its filter answers CORS preflights, so they must reach it even if the route
+    itself does not accept OPTIONS. `own_paths` are further paths that its filter answers itself, such as the callback
+    of a login. Each becomes a route next to it with the same `filter_configs`.
     """
 
     filter_configs: Mapping[str, Message] = field(default_factory=dict)
@@ -81,7 +80,7 @@ NOTHING = RoutePart()
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """Settings that apply together, by the place where each was written, outermost first."""
+    """Settings that apply together, each with the place where it was written, outermost first."""
 
     places: tuple[tuple[str, Any], ...]
 
@@ -91,9 +90,9 @@ class Context:
     """The parts of the gateway that a policy may refer to.
 
     While one route is checked or translated, `route` is its name and `effective` are all its effective settings by
-    policy key, for policies that depend on each other (several ways to authenticate). `path_regex` matches the
-    route's whole path with its names as groups, where the path has names, else it is empty. `forwards` says that
-    the route goes to an upstream.
+    policy key, for policies that depend on each other (several ways to authenticate). `path_regex` matches the route's
+    whole path with its names as groups. It is empty if the path has no names. `forwards` is true if the route goes to
+    an upstream.
     """
 
     providers: Mapping[str, Provider] = field(default_factory=dict)
@@ -101,7 +100,7 @@ class Context:
     plans: Mapping[str, Plan] = field(default_factory=dict)
     upstreams: frozenset[str] = frozenset()
     contents: Mapping[DataSource, bytes] = field(default_factory=dict)
-    """What each DataSource of the gateway holds."""
+    """The content of each DataSource of the gateway."""
     route: str = ""
     effective: Mapping[str, Any] = field(default_factory=dict)
     path_regex: str = ""
@@ -110,7 +109,7 @@ class Context:
     def on_route(
         self, route: str, effective: Mapping[str, Any], path_regex: str = "", *, forwards: bool = False
     ) -> Context:
-        """The same for one route (dataclasses.replace is slow, and a gateway has many routes)."""
+        """The context of one route. It does not use dataclasses.replace, which is slow for many routes."""
         return Context(
             providers=self.providers,
             consumers=self.consumers,
@@ -128,7 +127,7 @@ S = TypeVar("S")
 
 
 class Policy(Generic[S]):
-    """A policy of the language. Subclasses are stateless; one instance stands in `filters.POLICIES`.
+    """A policy of the language. Subclasses are stateless. `filters.POLICIES` has one instance of each.
 
     `settings` is the type that the decoder reads for `key`: a frozen dataclass with options, perhaps with a
     shorthand, or a union of types.
@@ -141,21 +140,21 @@ class Policy(Generic[S]):
     reasons: ClassVar[tuple[Reason, ...]] = ()
     rule_types: ClassVar[tuple[RuleType, ...]] = ()
     cumulative: ClassVar[bool] = False
-    """Whether the settings of all levels apply together, as `Levels`, instead of the nearest's alone."""
+    """True if the settings of all levels apply together, as `Levels`. Else only those of the nearest level apply."""
     on_by_default: ClassVar[bool] = False
-    """Whether a route has it unless it says `off`, which then stays among its settings."""
+    """True if a route has the policy unless it says `off`. `off` is then one of the settings."""
 
     remedy_if_local: ClassVar[str] = "remove it"
-    """The remedy where settings do not hold because the gateway answers itself."""
+    """The remedy if settings have no effect because the gateway answers itself."""
     since: ClassVar[Mapping[str, tuple[int, int]]] = MappingProxyType({})
     """Filters that older Envoys reject, by name, with the first release that accepts them."""
     for_pages: ClassVar[bool] = False
-    """Whether the gateway's own 404 and 405 carry it too: pages must be able to read them."""
+    """True if the gateway's own 404 and 405 have the policy too, so that web pages can read them."""
     responds: ClassVar[bool] = False
-    """Whether a route that carries it needs no action, because the policy answers each request."""
+    """True if a route with the policy needs no action, because the policy answers each request."""
 
     def check(self, settings: S, context: Context) -> Iterable[Mistake]:
-        """Mistakes that only show beside the rest of the gateway, such as a provider that does not exist."""
+        """Mistakes that need the rest of the gateway, such as a provider that does not exist."""
         return ()
 
     def cross_checks(self, context: Context) -> Iterable[Problem]:
@@ -163,11 +162,11 @@ class Policy(Generic[S]):
         return ()
 
     def route_key(self, settings: S) -> str | None:
-        """The key of a route that says the same as these settings: a route with both is a mistake."""
+        """The key of a route with the same meaning as these settings. A route with both is a mistake."""
         return None
 
     def own_headers(self, context: Context) -> Iterable[str]:
-        """Request headers that only the gateway sets, in lower case: no route can be chosen by them."""
+        """Request headers that only the gateway sets, in lower case. Routes cannot match by them."""
         return ()
 
     def identifies(self, consumer: Consumer) -> bool:
@@ -177,22 +176,22 @@ class Policy(Generic[S]):
     def http_filters(self, used: Iterable[S], context: Context) -> tuple[HttpFilter, ...]:
         """The filters of this policy in every listener's chain, in their order.
 
-        `used` are all settings that some route carries; only a dynamic filter may depend on them.
+        `used` are all settings of all routes. Only a dynamic filter may depend on them.
         """
         return ()
 
     def on_route(self, settings: S, context: Context) -> RoutePart:
-        """What a route with these settings carries."""
+        """The configuration of a route with these settings."""
         raise NotImplementedError
 
     def off_route(self, context: Context) -> RoutePart:
-        """What a route without this policy carries: nothing, unless the filter is `always` on."""
+        """The configuration of a route without this policy: empty unless the filter is `always` on."""
         return NOTHING
 
     def rules(self, used: Iterable[S], context: Context) -> Iterable[Rule]:
-        """What policy servers are told, of `rule_types` only. Where any rule is, the gateway has a policy server.
+        """The rules for policy servers, of `rule_types` only. A gateway with any rule has a policy server.
 
-        `used` are all settings that some route carries. Names are unique for each type.
+        `used` are all settings of all routes. Names are unique for each type.
         """
         return ()
 
@@ -205,15 +204,15 @@ class Policy(Generic[S]):
         return ()
 
     def internal_services(self, used: Iterable[S], context: Context) -> Iterable[str]:
-        """Names of services of ours that filters of this policy call. Rules call the policy server without being named."""
+        """Names of our own services that filters of this policy call. A policy with rules need not name the policy server."""
         return ()
 
     def for_local_answers(self, settings: S) -> S | None:
-        """What of these settings holds where no request goes to an upstream, as the gateway answers itself."""
+        """The part of these settings that applies if the gateway answers itself, without an upstream."""
         return settings
 
     def explain(self, settings: S, context: Context) -> str:
-        """Where and how these settings are enforced, in a few words, for ``xds explain``."""
+        """The process that enforces these settings, and how, in a few words, for ``xds explain``."""
         return self.enforced_by
 
 
@@ -224,7 +223,7 @@ def cluster_of_url(url: str) -> str:
 
 
 def header(name: str, value: str, *, append: bool = False) -> base_pb2.HeaderValueOption:
-    """A header to set, or to add beside those that are there."""
+    """A header to set, or to `append` to those of the same name."""
     option = base_pb2.HeaderValueOption(append_action=_ADD if append else _OVERWRITE)
     option.header.key, option.header.value = name, value
     return option

@@ -1,7 +1,7 @@
-"""Rules: what policy servers are told over ADS, and the state in which they hold it.
+"""Rules: the resources that policy servers get over ADS, and the tables in which they keep them.
 
-A rule is a resource of a message of our own. The control plane makes it of a frozen value of the gateway; a policy
-server loads it into whatever its service needs, or refuses it and keeps the last good one.
+A rule is a resource with a message of our own. The control plane builds it from a frozen value of the gateway. A policy
+server loads it into the form that its service needs, or rejects it and keeps the last good one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleType:
-    """One kind of rule: `message` is its protobuf class, `build` makes one of a name and a frozen value."""
+    """One kind of rule. `message` is its protobuf class, `build` builds a message from a name and a frozen value."""
 
     name: str
     message: type[Message]
@@ -35,7 +35,7 @@ class RuleType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One rule of a gateway. `value` is frozen: while it is the same object, the rule is not built again."""
+    """One rule of a gateway. `value` is frozen. While it is the same object, the rule is not built again."""
 
     type: RuleType
     name: str
@@ -46,15 +46,15 @@ class Rule:
         return self.type.build(self.name, self.value)
 
 
-class Refused(Exception):  # noqa: N818 - an answer to the control plane, which keeps the last good rule
-    """A rule that cannot be used, with the reason for the person who wrote it."""
+class Refused(Exception):  # noqa: N818 - a response to the control plane; the last good rule stays
+    """A rule cannot be used. The message is the reason, for the person who wrote the rule."""
 
 
 class Table(Generic[T]):
-    """The rules of one type, loaded. `current` is never changed but replaced, so a request holds one state of it.
+    """The loaded rules of one type. `current` is replaced as a whole and never changed, so a request sees one state.
 
-    `load` makes what a service needs of a message, and raises Refused. `changed` is told afterwards what was before,
-    what is new and what is gone.
+    `load` converts a message into the form that a service needs, or raises Refused. `changed` is called after a change,
+    with the former rules, the new rules and the names of the removed rules.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class Table(Generic[T]):
         self._changed = changed
 
     def replace(self, bodies: Mapping[str, bytes], removed: Iterable[str]) -> dict[str, str]:
-        """Take new rules by name and forget the removed ones. Returns the refused ones with their reasons.
+        """Load new rules by name and drop the removed ones. Returns the rejected ones with their reasons.
 
-        A refused rule stays what it was before.
+        For a rejected rule the former one stays.
         """
         loaded: dict[str, T] = {}
         refused: dict[str, str] = {}
@@ -95,11 +95,11 @@ class Table(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What a policy server carries: unary methods, streams, and the tables of the rules by which they decide.
+    """A service of the policy server: unary methods, streams, and the tables of the rules by which they decide.
 
-    `name` is the full name of the gRPC service. `close` ends what the service holds (threads, connections).
-    `pages` are what an operator may read, as JSON, by the path on the admin address; `actions` are what an operator
-    may do, told a text. Both are called in a thread of their own.
+    `name` is the full name of the gRPC service. `close` releases the resources of the service (threads, connections).
+    `pages` are JSON documents that an operator may read, by the path on the admin address. `actions` are operations for
+    an operator, which take a text. Both are called in a thread of their own.
     """
 
     name: str

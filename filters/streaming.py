@@ -14,9 +14,9 @@ from typing import Any
 class StreamMethod:
     """One method with a stream of requests and a stream of responses: `path` is ``/package.Service/Method``.
 
-    `call` gets what `parse` made of each request, and yields responses, which go through `serialize`. The stream ends
-    when `call` ends, and `call` is cancelled if the client goes. An `RpcError` ends the stream with its status. A method
-    that returns one response yields once.
+    `parse` converts each request's bytes. `call` gets the results and yields responses, which `serialize` converts. The
+    stream ends when `call` ends, and `call` is cancelled if the client disconnects. An `RpcError` ends the stream with
+    its status. A method that returns one response yields once.
     """
 
     path: str

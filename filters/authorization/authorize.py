@@ -1,4 +1,4 @@
-"""authorize: which callers may, told from who they are and what they ask, compiled into Envoy's RBAC filter."""
+"""authorize: rules about callers and their requests, compiled into Envoy's RBAC filter."""
 
 from __future__ import annotations
 
@@ -27,38 +27,45 @@ FILTER = "xds.authorize"
 LARGEST_NUMBER = 2**53
 """Envoy keeps claims as doubles."""
 OVERRIDES = ("x-http-method", "x-http-method-override", "x-method-override")
-"""Headers by which some frameworks take another method than the gateway saw."""
+"""Headers by which some frameworks replace the request's method."""
 Wanted = bool | float | str
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Who may call. Everything that is written must hold; whoever it does not name may not."""
+    """A rule that allows requests. All of its keys must match. A request that matches no rule is denied."""
 
     scopes: tuple[str, ...] = option(
         "All of these must be words of the `scope` claim, or elements of `scp`.", default=(), narrows=True
     )
     claims: Mapping[str, Wanted | tuple[Wanted, ...]] = option(
-        "Each claim equals, or is a list that holds, the value or one of the values; a dot enters nested claims, `\\.` is a dot within a name.",
+        "Each claim equals, or is a list that contains, the value or one of the values. A dot enters nested claims; "
+        "`\\.` is a dot within a name.",
         default=_NO_CLAIMS,
         narrows=True,
     )
-    consumers: tuple[str, ...] = option("One of these.", default=(), refers="consumers", narrows=True)
-    plans: tuple[str, ...] = option("On one of these.", default=(), refers="plans", narrows=True)
-    methods: tuple[str, ...] = option("One of these HTTP methods.", default=(), narrows=True)
+    consumers: tuple[str, ...] = option(
+        "The caller is one of these consumers.", default=(), refers="consumers", narrows=True
+    )
+    plans: tuple[str, ...] = option(
+        "The caller is on one of these plans.", default=(), refers="plans", narrows=True
+    )
+    methods: tuple[str, ...] = option("The request has one of these HTTP methods.", default=(), narrows=True)
     when: str | None = option(
         "A CEL condition over request, claims, consumer, plan, user, provider, authenticated_by, source and connection.",
         default=None,
         multiline=True,
         narrows=True,
     )
-    shadow: bool = option("Only count what would be refused (`rbac.authorize.shadow_denied`).", default=False)
+    shadow: bool = option(
+        "Only count requests that would be denied (`rbac.authorize.shadow_denied`).", default=False
+    )
 
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes of one rule."""
         if not (self.scopes or self.claims or self.consumers or self.plans or self.methods or self.when):
-            yield Mistake("this rule says nothing", "write scopes, claims, consumers, plans, methods or when")
+            yield Mistake("this rule is empty", "write scopes, claims, consumers, plans, methods or when")
         for number, scope in enumerate(self.scopes):
             if not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope):
                 yield Mistake("not a scope", "write one word", path=("scopes", number), value=scope)
@@ -75,7 +82,7 @@ class Rule:
 
     @property
     def needs_identity(self) -> bool:
-        """Whether only an authenticated request could be allowed."""
+        """True if the rule can only allow an authenticated request."""
         return bool(self.scopes or self.claims or self.consumers or self.plans)
 
 
@@ -83,7 +90,7 @@ def _check_claim(claim: str, wanted: Wanted | tuple[Wanted, ...]) -> Iterator[Mi
     if (fault := claims.check(claim)) is not None:
         yield Mistake(fault.message, fault.remedy, path=("claims", claim), value=claim)
     if wanted == ():
-        yield Mistake("nothing could be equal to this", "write a value", path=("claims", claim))
+        yield Mistake("no claim could be equal to this", "write a value", path=("claims", claim))
     for one in wanted if isinstance(wanted, tuple) else (wanted,):
         if one == "":
             message, remedy = "an empty text names nobody", "write a value"
@@ -102,7 +109,7 @@ def _identity(name: str) -> cel.Expr:
 
 
 def _who(key: str, type_: Type = "string") -> cel.Variable:
-    """A value that authentication left under a key of its metadata; absent if it left none."""
+    """A value of the metadata of authentication. It may be absent."""
     return cel.Variable(type=type_, expression=partial(_identity, key), absent=True)
 
 
@@ -184,7 +191,7 @@ def _equal(wanted: Wanted) -> value_pb2.ValueMatcher:
 
 
 def _claim(name: str, wanted: Wanted | tuple[Wanted, ...]) -> pb.Principal:
-    """The claim at the first place where there is one."""
+    """A principal for the claim at the first place that contains one."""
     values = [_equal(one) for one in (wanted if isinstance(wanted, tuple) else (wanted,))]
     places, earlier = [], list[pb.Principal]()
     for path in claims.paths(name):
@@ -195,7 +202,7 @@ def _claim(name: str, wanted: Wanted | tuple[Wanted, ...]) -> pb.Principal:
 
 
 def _scope(scope: str) -> pb.Principal:
-    """RFC 6749 section 3.3 has a string of words; other issuers give a list."""
+    """A principal for a scope: a word of a string (RFC 6749 section 3.3), or an element of a list."""
     word = regex_pb2.RegexMatcher(regex=rf"(.* )?{re.escape(scope)}( .*)?")
     words = value_pb2.ValueMatcher(string_match=string_pb2.StringMatcher(safe_regex=word))
     return _any(
@@ -208,7 +215,7 @@ def _scope(scope: str) -> pb.Principal:
 
 
 def rbac_policy(rule: Rule) -> pb.Policy:
-    """One rule as a policy of Envoy: all of its principals, permissions and its condition must hold."""
+    """A rule as a policy of Envoy's RBAC. Its principals, its permissions and its condition must all match."""
     principals = [_scope(scope) for scope in sorted(rule.scopes)]
     principals += [_claim(name, wanted) for name, wanted in sorted(rule.claims.items())]
     for key, names in (("consumer", rule.consumers), ("plan", rule.plans)):
@@ -234,12 +241,12 @@ def _permission(rule: Rule) -> pb.Permission:
 
 
 def rules_of(settings: Settings) -> tuple[Rule, ...]:
-    """All rules, of which any suffices."""
+    """All rules. One that matches is sufficient."""
     return settings if isinstance(settings, tuple) else (settings,)
 
 
 class Authorize(Policy[Settings]):
-    """Compiled into an RBAC filter that allows what a rule names and nothing else."""
+    """Compiled into an RBAC filter that allows only requests that match a rule."""
 
     key = "authorize"
     stage = Stage.AUTHORIZE
@@ -255,15 +262,15 @@ class Authorize(Policy[Settings]):
     )
 
     def check(self, settings: Settings, context: Context) -> Iterator[Mistake]:
-        """Yield mistakes between the rules, and where nobody could ever be allowed."""
+        """Yield mistakes between the rules, and a mistake if no request could ever be allowed."""
         rules = rules_of(settings)
         if not rules:
-            yield Mistake("no rule, so nobody may call", "write a rule, or 'off'")
+            yield Mistake("there is no rule, so no request would be allowed", "write a rule, or 'off'")
         if len({rule.shadow for rule in rules}) > 1:
             yield Mistake("either all rules are in shadow or none", "write 'shadow' in each")
         if any(rule.needs_identity for rule in rules) and not methods(context.effective):
             remedy = "add jwt, api_key, basic_auth, oidc or mtls to the route"
-            yield Mistake("nothing tells who calls here, so nobody would be allowed", remedy)
+            yield Mistake("no caller is identified here, so no request would be allowed", remedy)
 
     def http_filters(self, used: Iterable[Settings], context: Context) -> tuple[HttpFilter, ...]:
         config = filter_pb2.RBAC(rules_stat_prefix="authorize.", shadow_rules_stat_prefix="authorize.")

@@ -369,7 +369,7 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
 
     def explain(self, settings: ExtAuthzSettings, context: Context) -> str:
         if settings.python is not None:
-            return f"policy server ({settings.python.rule_name}), asked by Envoy"
+            return f"policy server ({settings.python.rule_name}), called by Envoy"
         return (
-            f"upstream {settings.grpc or (settings.http.upstream if settings.http else '')}, asked by Envoy"
+            f"upstream {settings.grpc or (settings.http.upstream if settings.http else '')}, called by Envoy"
         )

@@ -1,4 +1,7 @@
-"""authentication: whether any of a route's ways to authenticate suffices; and no client says who it is by a header."""
+"""authentication: a route's ways to authenticate, any or all of which are required.
+
+This module also removes headers by which a client could pretend to be another caller.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ Settings = Literal["any", "all"]
 
 
 def protected(context: Context) -> tuple[str, ...]:
-    """Headers that only the gateway sets, sorted, with the underscores that some servers take for hyphens."""
+    """Headers that only the gateway sets, sorted. They include variants with underscores, because some servers read
+    those as hyphens."""
     names = {CONSUMER_HEADER, PLAN_HEADER}
     for provider in context.providers.values():
         names |= {name.lower() for name in provider.claim_headers.values()}
@@ -36,10 +40,10 @@ def protected(context: Context) -> tuple[str, ...]:
 
 
 def without(names: Iterable[str], *, responses: Iterable[str] = ()) -> Mapping[str, Message]:
-    """What a route carries on which only the gateway says these headers too; a * at the end matches any rest.
+    """The configuration of a route on which only the gateway sets these headers too. A * at the end matches any rest.
 
-    What a service must see of the client stays: credentials, and whatever a pattern would take away beside its own.
-    `responses` are headers that no response has.
+    Headers that a service needs from the client stay: credentials, and all headers if a pattern would match one of them.
+    `responses` are headers to remove from responses.
     """
     wanted = sorted({name.lower() for name in names})
     removed = [
@@ -71,7 +75,7 @@ def _variants(name: str) -> Iterable[str]:
 class Authentication(Policy[Settings]):
     """Gives the identity script the rule of a route, for all methods of the route at once.
 
-    On every route it also removes the headers by which the upstream knows who calls, before anything reads them.
+    On every route it also removes the identity headers of the client, before other filters and the upstream read them.
     """
 
     key = "authentication"
@@ -84,7 +88,7 @@ class Authentication(Policy[Settings]):
     )
 
     def check(self, settings: Settings, context: Context) -> Iterable[Mistake]:
-        """Yield a mistake where `all` would make nothing of an optional way."""
+        """Yield a mistake for `all` with an optional way to authenticate."""
         optional = [key for key, one in methods(context.effective).items() if one.optional]
         if settings == "all" and optional:
             yield Mistake(f"'all' does not go with optional '{optional[0]}'", "remove one of them")

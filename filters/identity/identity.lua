@@ -1,5 +1,5 @@
--- Who calls: credentials to one consumer and plan. It follows the generated tables CONSUMERS, KEYS, USERS,
--- CERTIFICATES, CLAIMS and HEADERS, and sha.lua. The rules of a route come with it as its filter context.
+-- Authentication: maps credentials to one consumer and plan. The generated tables CONSUMERS, KEYS, USERS, CERTIFICATES,
+-- CLAIMS and HEADERS, and sha.lua, come before this code. The filter context of a route contains its rule.
 
 -- Tables -----------------------------------------------------------------------------------------------------
 
@@ -7,7 +7,7 @@ local function plain(text)
   return (text:gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
 end
 
--- The places of a claim in the order in which they are looked for, each a list of names.
+-- The places of a claim in the order of the lookup, each a list of names.
 local function places(text)
   local all = {}
   for written in text:gmatch("[^;]+") do
@@ -50,7 +50,7 @@ for provider, claim, header in rows(HEADERS) do
   table.insert(claim_headers[provider], { places = places(claim), header = header })
 end
 CONSUMERS, KEYS, USERS, CERTIFICATES, CLAIMS, HEADERS = nil, nil, nil, nil, nil, nil
-collectgarbage() -- what the tables were read from, before requests pay for it
+collectgarbage() -- frees the texts of the tables now, and not during a request
 
 -- Reading requests -------------------------------------------------------------------------------------------
 
@@ -75,12 +75,12 @@ local function from_query(path, name)
   return value, before and before .. (#kept > 0 and "?" .. table.concat(kept, "&") or "")
 end
 
--- The name of a cookie as a lenient service may read it: without spaces and quotes around it.
+-- The name of a cookie as a lenient service may read it: without spaces and quotes.
 local function lenient(name)
   return (name:gsub('[%s"]', ""))
 end
 
--- The value of a cookie, and the header without it; false where a service could read another one of that name.
+-- The value of a cookie, and the header without it; false if a service could read another cookie of that name.
 local function from_cookie(header, name)
   local value, kept, others = nil, {}, false
   for pair in (header or ""):gmatch("[^;]+") do
@@ -89,7 +89,7 @@ local function from_cookie(header, name)
       others = others or lenient(key) == name
       kept[#kept + 1] = pair:match("^%s*(.*)$")
     elseif value == nil then
-      -- A longer one is no credential, and trimming it could take long.
+      -- A longer value is no credential, and trimming it could take long.
       value = #text <= LONGEST and (text:match('^"(.*)"%s*$') or text:match("^(.-)%s*$")) or text
     else
       return false
@@ -101,7 +101,7 @@ local function from_cookie(header, name)
   return value, table.concat(kept, "; ")
 end
 
--- The words of an Authorization header in lower case, whatever stands between them: Envoy joins several lines by commas.
+-- The words of an Authorization header in lower case, with any separators: Envoy joins several lines by commas.
 local function words(value)
   local all = {}
   for word in value:gmatch('[^%s,;"]+') do
@@ -128,7 +128,7 @@ local function base64(text, longest)
   return table.concat(out)
 end
 
--- The claim at the first place where there is one.
+-- The claim at the first place that contains one.
 local function claim(all, paths)
   for _, path in ipairs(paths) do
     local at = all
@@ -141,7 +141,7 @@ local function claim(all, paths)
   end
 end
 
--- A claim as text; nil for a number that Envoy may have rounded, so that two callers would look the same.
+-- A claim as text; nil for a number that Envoy may have rounded, because two callers could have the same text then.
 local function text(value)
   if type(value) ~= "number" then
     return tostring(value)
@@ -156,18 +156,18 @@ local function text(value)
   end
 end
 
--- A claim as a header's value: lists joined by commas; nil for what would not be one plain line, or another list.
+-- A claim as a header's value, with lists joined by commas; nil if the value would not be one line, or another list.
 local function header_value(value)
   local parts = {}
   for _, one in ipairs(type(value) == "table" and value or { value }) do
-    local said = type(one) ~= "table" and text(one) or nil
-    if said == nil or (type(value) == "table" and said:find(",", 1, true)) then
+    local written = type(one) ~= "table" and text(one) or nil
+    if written == nil or (type(value) == "table" and written:find(",", 1, true)) then
       return nil
     end
-    parts[#parts + 1] = said
+    parts[#parts + 1] = written
   end
   if type(value) == "table" and table.maxn(value) > #parts then
-    return nil -- a null stands in the list
+    return nil -- the list contains a null
   end
   local joined = table.concat(parts, ",")
   return #parts > 0 and not joined:find("%c") and joined or nil
@@ -175,7 +175,7 @@ end
 
 -- Methods: each returns an identity, or nil and a reason. Reasons that end in _missing found no credential. ----
 
-local REFUSALS = {
+local TOKEN_FAILURES = {
   { "Jwt is missing", "jwt_missing" },
   { "Jwt is expired", "jwt_expired" },
   { "Jwt not yet valid", "jwt_not_yet_valid" },
@@ -187,8 +187,8 @@ local REFUSALS = {
   { "Jwks", "jwks_unavailable" },
 }
 
--- Of an issuer without keys Envoy says that the token is at fault, but nobody knows whether it is.
-local KEYS_ASKED = { jwt_unknown_key = true, jwt_invalid_signature = true }
+-- For an issuer without keys Envoy reports these reasons, although the token may be valid.
+local KEY_FAILURES = { jwt_unknown_key = true, jwt_invalid_signature = true }
 
 local function listed(list, name)
   for _, one in ipairs(list or {}) do
@@ -199,12 +199,12 @@ local function listed(list, name)
   return false
 end
 
-local function said(status)
+local function failure_reason(status)
   local message = type(status) == "table" and status.message or nil
   if message == nil then
     return "jwt_missing"
   end
-  for _, row in ipairs(REFUSALS) do
+  for _, row in ipairs(TOKEN_FAILURES) do
     if message:sub(1, #row[1]) == row[1] then
       return row[2]
     end
@@ -212,18 +212,18 @@ local function said(status)
   return "jwt_malformed"
 end
 
-local function refusal(tokens, key, keyless)
-  local reason = said(tokens["failure/" .. key])
-  return keyless and KEYS_ASKED[reason] and "jwt_keys_unavailable" or reason
+local function token_failure(tokens, key, keyless)
+  local reason = failure_reason(tokens["failure/" .. key])
+  return keyless and KEY_FAILURES[reason] and "jwt_keys_unavailable" or reason
 end
 
 local function consumer_of(provider, all)
   for _, named in pairs(claims[provider] or {}) do
     local found = claim(all, named.places)
     for _, one in ipairs(type(found) == "table" and found or { found }) do
-      local said = text(one)
-      if said ~= nil and named.consumers[said] ~= nil then
-        return named.consumers[said]
+      local written = text(one)
+      if written ~= nil and named.consumers[written] ~= nil then
+        return named.consumers[written]
       end
     end
   end
@@ -231,7 +231,7 @@ end
 
 local METHODS = {}
 
--- Whether a token stands twice in a place where upstreams might read another of them than Envoy has verified.
+-- True if a place contains two tokens, because an upstream might read another one than Envoy has verified.
 local function doubled(rule, headers)
   for _, name in ipairs(rule.query or {}) do
     if from_query(headers:get(":path"), name) == false then
@@ -246,10 +246,10 @@ local function doubled(rule, headers)
   return false
 end
 
--- What `crit` and the beginning of an escaped letter look like in base64, by their distance from a multiple of three.
+-- `crit` and the beginning of an escaped letter in base64, by their distance from a multiple of three.
 local MARKS = { "Y3Jpd", "NyaX", "jcml0", "XHUwM", "x1MD", "cdTAw" }
 
--- Whether the header of a token in a text has the member `crit`.
+-- True if the header of a token in a text has the member `crit`.
 local function critical(value)
   for word in (value or ""):gmatch("[%w_.-]+") do
     local encoded, suspect = word:match("^([%w_-]+)%.") or "", false
@@ -265,7 +265,7 @@ local function critical(value)
   return false
 end
 
--- Envoy hides members that are null from scripts, so the tokens themselves are read at all places of an issuer.
+-- Envoy hides null members from scripts, so the script reads the tokens themselves at all places of an issuer.
 local function any_critical(headers, names)
   for _, name in ipairs(names.schemes and { "authorization" } or {}) do
     if critical(headers:get(name)) then
@@ -290,9 +290,9 @@ local function any_critical(headers, names)
   return false
 end
 
--- Why a token that Envoy has verified is refused, or nil.
--- RFC 7515 section 4.1.11: its header may name an extension that must be understood, and Envoy reads none. `skew` is
--- there where Envoy, which has whole seconds and none below one, was given a larger one.
+-- The reason why a token that Envoy has verified is rejected, or nil.
+-- Its header may name an extension that must be understood (RFC 7515 section 4.1.11), and Envoy supports none. `skew` is
+-- set if Envoy got a larger tolerance, because it has only whole seconds and at least one.
 local function unacceptable(handle, tokens, key, skew, names)
   local header, all = tokens["header/" .. key], tokens[key]
   if (header ~= nil and header.crit ~= nil) or any_critical(handle:headers(), names) then
@@ -331,7 +331,7 @@ function METHODS.jwt(rule, handle)
         return found
       end
     else
-      local why = refusal(tokens, provider, listed(rule.keyless, provider))
+      local why = token_failure(tokens, provider, listed(rule.keyless, provider))
       if why ~= "jwt_missing" or rule.every then
         reason = why
         if rule.every then
@@ -346,17 +346,17 @@ function METHODS.jwt(rule, handle)
   return nil, reason
 end
 
--- The identity token of a browser's session, which Envoy keeps in cookies that no upstream needs to see.
+-- The identity token of a browser's session, which Envoy keeps in cookies. Upstreams do not need these cookies.
 function METHODS.oidc(rule, handle)
   for _, name in ipairs(rule.unless) do
     if (handle:headers():get(name) or "") ~= "" then
-      return nil, "oidc_missing" -- the oauth2 filter passed it through: its cookies are nobody's session
+      return nil, "oidc_missing" -- the oauth2 filter did not process the request, so its cookies prove no session
     end
   end
   local tokens = handle:streamInfo():dynamicMetadata():get(TOKENS) or {}
   local all = tokens[rule.key]
   if all == nil then
-    local reason = refusal(tokens, rule.key, listed(rule.keyless, rule.provider))
+    local reason = token_failure(tokens, rule.key, listed(rule.keyless, rule.provider))
     return nil, (reason == "jwt_missing" or reason == "jwt_expired") and "oidc_expired" or reason
   end
   local why_not = unacceptable(handle, tokens, rule.key, tonumber(rule.skews[rule.provider]), rule)
@@ -366,7 +366,7 @@ function METHODS.oidc(rule, handle)
   return { consumer = consumer_of(rule.provider, all), claims = all, provider = rule.provider }
 end
 
--- The key, the kind of its place and the place's name; false for the key where it stands there twice.
+-- The key, the kind of its place and the place's name; false for the key if the place contains two.
 local function api_key(rule, headers)
   for _, name in ipairs(rule.headers) do
     local value = headers:get(name)
@@ -400,7 +400,7 @@ function METHODS.api_key(rule, handle)
   end
   local consumer, last_second
   if rule.elsewhere then
-    -- The policy server was asked before this script. It says what it found, or nothing when it did not answer.
+    -- Envoy called the policy server before this script. The metadata is missing if the policy server did not answer.
     local answer = (handle:streamInfo():dynamicMetadata():get(POLICY_SERVER) or {}).api_key
     if answer == nil then
       return nil, "identity_unavailable"
@@ -409,7 +409,7 @@ function METHODS.api_key(rule, handle)
       last_second = answer.not_after
     end
   else
-    -- A lookup by hash tells nothing by its time: who does not know the key cannot choose the hash.
+    -- The time of a lookup by hash reveals nothing, because a client that does not know the key cannot choose the hash.
     local hash = sha256(value)
     consumer, last_second = keys[hash], last_seconds[hash]
   end
@@ -445,7 +445,7 @@ function METHODS.basic_auth(rule, handle)
   end
   local right
   if rule.elsewhere and (found == nil or found.hash == SLOW) then
-    -- Unknown names need the answer too: else they could be told apart while the policy server is away.
+    -- Unknown names need the answer too. Else a client could detect known names while the policy server is down.
     local answer = (handle:streamInfo():dynamicMetadata():get(POLICY_SERVER) or {}).password
     if answer == nil then
       return nil, "identity_unavailable"
@@ -467,7 +467,7 @@ function METHODS.mtls(rule, handle)
   elseif not connection:peerCertificateValidated() then
     return nil, "certificate_unknown"
   end
-  -- An authority may vouch for names of one kind only: a URI never stands for a DNS name, nor the other way round.
+  -- An authority may be allowed names of one kind only, so a URI never matches a DNS name, nor the other way round.
   for at, names in ipairs({ connection:uriSanPeerCertificate(), connection:dnsSansPeerCertificate() }) do
     for _, name in ipairs(names) do
       if certificates[name] ~= nil and (name:find(":", 1, true) ~= nil) == (at == 1) then
@@ -481,15 +481,15 @@ function METHODS.mtls(rule, handle)
   return {}
 end
 
--- Judging ----------------------------------------------------------------------------------------------------
+-- Decisions --------------------------------------------------------------------------------------------------
 
 local function missing(reason)
   return reason:sub(-8) == "_missing"
 end
 
--- One identity, and how it was proved; or nil and the reason, which is nil where nothing is needed.
+-- One identity with its method; or nil and the reason, which is nil if no credential is required.
 local function any_of(rule, handle)
-  local refused
+  local rejection
   for _, method in ipairs(rule.methods) do
     local found, reason = METHODS[method](rule[method], handle)
     if found ~= nil then
@@ -497,15 +497,15 @@ local function any_of(rule, handle)
       return found
     end
     if not missing(reason) then
-      refused = refused or reason
+      rejection = rejection or reason
     elseif #rule.methods == 1 and not rule.optional then
-      refused = reason
+      rejection = reason
     end
   end
-  if refused == nil and not rule.optional then
-    refused = "credentials_missing"
+  if rejection == nil and not rule.optional then
+    rejection = "credentials_missing"
   end
-  return nil, refused
+  return nil, rejection
 end
 
 local function all_of(rule, handle)
@@ -527,18 +527,18 @@ local function all_of(rule, handle)
 end
 
 local UNUSABLE = "\tunusable"
-local told = {}
+local reported = {}
 
--- The claims that limits count by, as texts: those of claim headers. What has no such text is kept apart from what is
--- absent, and the log says so once for each claim.
+-- The claims that limits count by, as texts like those of claim headers. A claim without such a text differs from an
+-- absent one, and is logged once for each claim.
 local function counted(handle, all, names)
   local values = {}
   for name, where in pairs(names) do
     local value = claim(all, where)
     if value ~= nil then
       values[name] = header_value(value) or UNUSABLE
-      if values[name] == UNUSABLE and not told[name] then
-        told[name] = true
+      if values[name] == UNUSABLE and not reported[name] then
+        reported[name] = true
         handle:logErr("claim is not a text, number, flag or list of them; callers with such values share a counter claim=" .. name)
       end
     end
@@ -546,7 +546,7 @@ local function counted(handle, all, names)
   return values
 end
 
-local function tell(handle, found, names)
+local function write_identity(handle, found, names)
   local metadata, headers = handle:streamInfo():dynamicMetadata(), handle:headers()
   metadata:set(NAMESPACE, "method", found.method)
   if found.consumer ~= nil then
@@ -575,7 +575,7 @@ local function tell(handle, found, names)
   end
 end
 
--- Taking credentials away --------------------------------------------------------------------------------------
+-- Removal of credentials --------------------------------------------------------------------------------------
 
 -- A set of places: headers, parameters, cookies, and schemes of authorization, each by name.
 local function no_places()
@@ -588,8 +588,8 @@ local function put(set, names)
   end
 end
 
--- Each method adds its places to those that are `gone`, or to those that are `kept`: what is forwarded was verified.
--- `part` is what it found, nil where it was not asked or failed.
+-- Each method adds its places to those that are `gone`, or to those that are `kept`: only verified credentials are
+-- forwarded. `part` is the identity that the method found; nil if it failed or was not tried.
 local PLACES = {
   oidc = function(rule, part, gone, kept)
     put(gone.cookies, rule.cookies)
@@ -648,8 +648,8 @@ local function set_lines(headers, name, values)
   end
 end
 
--- Of the names that are `kept` too, Envoy and this script have verified only cookies that are written as usual.
-local function take_cookies(headers, gone, kept)
+-- Envoy and this script have verified only cookies in the usual spelling, so others go even if their name is `kept`.
+local function remove_cookies(headers, gone, kept)
   local left, all = {}, true
   for _, line in ipairs(lines(headers, "cookie")) do
     for pair in line:gmatch("[^;]+") do
@@ -668,9 +668,9 @@ local function take_cookies(headers, gone, kept)
   end
 end
 
--- `whole` says that the header holds a credential without a scheme. The header stays if no word of it is a scheme that
--- the route looks at, or if it is one verified credential and nothing else.
-local function take_authorization(headers, gone, kept, whole)
+-- `whole` is true if the header contains a credential without a scheme. The header stays if none of its words is a
+-- scheme of the route, or if it is one verified credential and nothing else.
+local function remove_authorization(headers, gone, kept, whole)
   local value, schemes = table.concat(lines(headers, "authorization"), ","), 0
   local all = words(value)
   for _, word in ipairs(all) do
@@ -684,8 +684,8 @@ local function take_authorization(headers, gone, kept, whole)
   end
 end
 
--- Takes away every credential that the route could have looked at, but for those that were verified and are forwarded.
-local function take(rule, found, handle)
+-- Removes all credentials that the route could have used, except verified ones that are forwarded.
+local function remove_credentials(rule, found, handle)
   local tokens = handle:streamInfo():dynamicMetadata():get(TOKENS) or {}
   local headers, gone, kept, parts = handle:headers(), no_places(), no_places(), {}
   for _, part in ipairs(found ~= nil and (found.parts or { found }) or {}) do
@@ -707,7 +707,7 @@ local function take(rule, found, handle)
     end
   end
   if gone.headers.authorization or next(gone.schemes) ~= nil or next(kept.schemes) ~= nil then
-    take_authorization(headers, gone.schemes, kept.schemes, gone.headers.authorization)
+    remove_authorization(headers, gone.schemes, kept.schemes, gone.headers.authorization)
   end
   if next(gone.query) ~= nil then
     local path = headers:get(":path")
@@ -717,7 +717,7 @@ local function take(rule, found, handle)
     end
   end
   if next(gone.cookies) ~= nil or next(kept.cookies) ~= nil then
-    take_cookies(headers, gone.cookies, kept.cookies)
+    remove_cookies(headers, gone.cookies, kept.cookies)
   end
 end
 
@@ -738,8 +738,8 @@ end
 
 local SCRIPTS = { cors = true, ["same-origin"] = true, websocket = true }
 
--- How a browser gets a session again whose identity token has expired: the cookies to set, or nil for a refusal.
--- The session is refreshed first, then begun anew; a cookie remembers what was tried.
+-- The renewal of a browser's session whose identity token has expired: the cookies to set, or nil to reject.
+-- The session is refreshed first, then begun again. A cookie records the attempts.
 local function renewal(rule, headers)
   local method = headers:get(":method")
   if (method ~= "GET" and method ~= "HEAD") or SCRIPTS[headers:get("sec-fetch-mode") or ""]
@@ -760,7 +760,7 @@ local function renewal(rule, headers)
   return set
 end
 
--- RFC 6750 section 3: a token that was sent and refused is told from one that is missing.
+-- A rejected token has another challenge than a missing one (RFC 6750 section 3).
 local function challenges(rule, reason)
   if reason:sub(1, 4) ~= "jwt_" or missing(reason) then
     return rule.challenges
@@ -772,8 +772,8 @@ local function challenges(rule, reason)
   return all
 end
 
--- The reason of a refusal, or nil; what refuses beside it, a limit that the policy server decided with the key; and
--- the cookies with which a browser tries again instead.
+-- The reason of a rejection, or nil; the limits that the policy server decided with the key, if they reject; and the
+-- cookies with which a browser tries again instead.
 local function decide(handle)
   local rule = rule_of(handle)
   local found, reason = (rule.every and all_of or any_of)(rule, handle)
@@ -781,9 +781,9 @@ local function decide(handle)
   if cookies ~= nil then
     return reason, nil, cookies
   end
-  take(rule, found, handle) -- what is refused is logged too
+  remove_credentials(rule, found, handle) -- also for a rejected request, because the access log contains it
   if found ~= nil then
-    tell(handle, found, rule.counted)
+    write_identity(handle, found, rule.counted)
     if rule.limits then
       local limits = (handle:streamInfo():dynamicMetadata():get(POLICY_SERVER) or {}).limits
       return limits and limits.reason, limits
@@ -794,9 +794,9 @@ end
 
 function envoy_on_request(handle)
   local decided, reason, limits, cookies = pcall(decide, handle)
-  -- Envoy lets a request pass when a script fails: so a failure must not leave this function.
+  -- Envoy lets a request pass if a script fails, so an error must not leave this function.
   if not decided then
-    pcall(function() take(rule_of(handle), nil, handle) end)
+    pcall(function() remove_credentials(rule_of(handle), nil, handle) end)
     handle:logErr("identity script failed; the request is rejected error=" .. tostring(reason))
     handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", "identity_failed")
     handle:respond({ [":status"] = "500" }, "")

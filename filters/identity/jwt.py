@@ -24,14 +24,14 @@ from filters.reasons import Reason, details_begin
 FILTER = "envoy.filters.http.jwt_authn"
 REMEDY = "write what the issuer publishes as its jwks_uri"
 MOST_COMBINED = 4
-"""Of so many providers every combination is a requirement that Envoy has."""
+"""The number of providers up to which Envoy has a requirement for every combination."""
 LARGEST_TOKEN = 16 * 1024
-"""Bytes of a token that Envoy keeps verified in its cache; longer ones are verified every time."""
+"""Bytes of the longest token in Envoy's cache of verified tokens. Longer ones are verified every time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JwtSettings:
-    """Tokens of which providers are accepted: one provider, any of several, or all of several."""
+    """The providers whose tokens are accepted: one provider, any of several, or all of several."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand(
         (str, list),
@@ -41,11 +41,13 @@ class JwtSettings:
     provider: str | None = option("Tokens of this provider.", default=None, refers="identity", narrows=True)
     any: tuple[str, ...] = option("A token of any of these.", default=(), refers="identity", narrows=True)
     all: tuple[str, ...] = option("A token of each of these.", default=(), refers="identity", narrows=True)
-    optional: bool = option("Let requests without a token pass; a bad token is still refused.", default=False)
+    optional: bool = option(
+        "Let requests without a token pass. A bad token is still rejected.", default=False
+    )
 
     @classmethod
     def short(cls, value: str | list[Any]) -> JwtSettings:
-        """Read a provider or a list of them. Raises Mistake."""
+        """The settings that a provider or a list of providers stands for. Raises Mistake."""
         if isinstance(value, str):
             return cls(provider=value)
         if not value or not all(isinstance(one, str) for one in value):
@@ -53,7 +55,7 @@ class JwtSettings:
         return cls(any=tuple(value))
 
     def check(self) -> Iterator[Mistake]:
-        """Yield mistakes between the keys."""
+        """Yield mistakes of keys that do not go together."""
         if sum((self.provider is not None, bool(self.any), bool(self.all))) != 1:
             yield Mistake("exactly one of 'provider', 'any' and 'all' is needed", "write jwt: NAME")
         for key in ("any", "all"):
@@ -64,27 +66,27 @@ class JwtSettings:
             yield Mistake("'optional' does not go with 'all'", "remove one", path=("optional",))
 
     def rule(self) -> JwtRule:
-        """What the identity script needs to know."""
+        """The part of the route's rule for the identity script."""
         return {"providers": sorted(self.providers), "every": bool(self.all)}
 
     def challenge(self) -> str:
-        """RFC 6750 section 3."""
+        """The WWW-Authenticate challenge (RFC 6750 section 3)."""
         return 'Bearer realm="gateway"'
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """Every provider that is named."""
+        """All providers of these settings."""
         return (self.provider,) if self.provider is not None else self.any or self.all
 
 
 def requirement_name(settings: JwtSettings, *, judge: bool) -> str:
-    """The name under which routes refer to a requirement. It tells what the requirement is, so it never moves."""
+    """The name by which routes refer to a requirement. It follows from the requirement, so it never changes."""
     joined = (" & " if settings.all else " | ").join(sorted(settings.providers))
     return f"{joined}{' ?' if settings.optional else ''}{'' if judge else ' *'}"
 
 
 def requirement(settings: JwtSettings, *, judge: bool) -> pb.JwtRequirement:
-    """What Envoy must find. Without `judge` it only verifies, and a later filter judges what was found."""
+    """The requirement for Envoy. Without `judge` Envoy only verifies tokens, and the identity script decides."""
     needs = [pb.JwtRequirement(provider_name=name) for name in sorted(settings.providers)]
     if len(needs) > 1 and settings.all:
         needs = [pb.JwtRequirement(requires_all=pb.JwtRequirementAndList(requirements=needs))]
@@ -100,20 +102,20 @@ def _any(requirements: Iterable[pb.JwtRequirement]) -> pb.JwtRequirement:
 
 
 def jwt_provider(name: str, provider: Provider, contents: Mapping[DataSource, bytes]) -> pb.JwtProvider:
-    """A provider as Envoy's filter takes it. Its claims go into the filter's metadata under the provider's name."""
+    """A provider for Envoy's filter. Its claims go into the filter's metadata under the provider's name."""
     result = pb.JwtProvider(
         issuer=provider.issuer or "",
         audiences=provider.audiences,
-        forward=True,  # the identity script reads the token, and takes it away
+        forward=True,  # the identity script reads the token and removes it
         require_expiration=provider.require_expiration,
-        # Named even where it is Envoy's default, which would also take the token from the query.
+        # Always set, because Envoy's default would also accept a token in the query.
         from_headers=[header for name in provider.token_headers for header in _token_headers(name)],
         from_params=provider.from_query,
         from_cookies=provider.from_cookies,
         payload_in_metadata=name,
         failed_status_in_metadata=failure_key(name),
         header_in_metadata=header_key(name),
-        # Envoy takes 0 for 60. The script looks more closely where this is more than what is written.
+        # Envoy takes 0 for 60. The script verifies the times again if this is more than the configured tolerance.
         clock_skew_seconds=max(1, ceil(provider.clock_skew.total_seconds())),
         jwt_cache_config=pb.JwtCacheConfig(jwt_cache_size=1000, jwt_max_token_size=LARGEST_TOKEN),
     )
@@ -126,17 +128,17 @@ def jwt_provider(name: str, provider: Provider, contents: Mapping[DataSource, by
 
 
 def failure_key(provider: str) -> str:
-    """The key of the filter's metadata under which it says why a provider's token was refused."""
+    """The key of the filter's metadata with the status of a provider's rejected token."""
     return f"failure/{provider}"
 
 
 def header_key(provider: str) -> str:
-    """The key of the filter's metadata under which the header of a provider's token stands."""
+    """The key of the filter's metadata with the header of a provider's token."""
     return f"header/{provider}"
 
 
 _BEARER = tuple("".join(letters) + " " for letters in product(*((one.upper(), one) for one in "bearer")))
-"""RFC 9110 section 11.1: the name of a scheme is case-insensitive; Envoy's prefix is not."""
+"""All spellings, because the name of a scheme is case-insensitive (RFC 9110 section 11.1) and Envoy's prefix is not."""
 
 
 def _token_headers(name: str) -> Iterator[pb.JwtHeader]:
@@ -156,7 +158,7 @@ def _remote(url: str, provider: Provider) -> pb.RemoteJwks:
     return pb.RemoteJwks(
         http_uri=http_uri_pb2.HttpUri(uri=url, cluster=cluster_of_url(url), timeout=timeout),
         cache_duration=cached,
-        # Fetched ahead of requests, but a listener never waits for somebody else's server.
+        # Envoy fetches the keys before the first request, but a listener does not wait for the issuer's server.
         async_fetch=pb.JwksAsyncFetch(
             fast_listener=True, failed_refetch_duration=duration_pb2.Duration(seconds=1)
         ),
@@ -182,9 +184,10 @@ def _reason(name: str, title: str, *texts: str, status: int = 401) -> Reason:
 
 
 def _foreseen(names: Collection[str]) -> Iterator[JwtSettings]:
-    """Requirements that are there though no route has them: routes come to Envoy after this filter, and find theirs.
+    """Requirements that Envoy gets in advance, because new routes may arrive before a change of this filter.
 
-    They also keep theirs until they are gone. Of many providers it is each alone, as combinations double with each.
+    Old routes also keep their requirements until they are removed. With many providers, only single providers are
+    included, because each provider doubles the number of combinations.
     """
     most = len(names) if len(names) <= MOST_COMBINED else 1
     for count in range(1, most + 1):
@@ -195,10 +198,10 @@ def _foreseen(names: Collection[str]) -> Iterator[JwtSettings]:
 
 
 def _script_judges(settings: JwtSettings, context: Context) -> bool:
-    """Whether the identity script refuses, and Envoy's filter only verifies.
+    """True if the identity script rejects tokens, and Envoy's filter only verifies them.
 
-    Beside other ways to authenticate a bad token is no refusal yet. Of an issuer without keys Envoy would blame the
-    token. A token in the query would stand in the access log: Envoy takes away only what it has verified.
+    With other ways to authenticate, a bad token alone does not reject a request. For an issuer without keys, Envoy would
+    report an invalid token. A token in the query would be in the access log, because Envoy removes only verified tokens.
     """
     return (
         len(methods(context.effective)) > 1
@@ -208,7 +211,7 @@ def _script_judges(settings: JwtSettings, context: Context) -> bool:
 
 
 class Jwt(Policy[JwtSettings]):
-    """Compiled into Envoy's jwt_authn filter: routes refer to requirements of it by name."""
+    """Compiled into Envoy's jwt_authn filter. Routes refer to its requirements by name."""
 
     key = "jwt"
     stage = Stage.AUTHENTICATE
@@ -238,7 +241,7 @@ class Jwt(Policy[JwtSettings]):
     )
 
     def cross_checks(self, context: Context) -> Iterator[Problem]:
-        """Warnings of keys that cannot be used: tokens of their issuers are rejected, and nothing else is."""
+        """Warnings about keys that cannot be used. Only tokens that need these keys are rejected."""
         for name, provider in context.providers.items():
             for message in _doubts(name, provider, context.contents):
                 path = ("identity", name, "jwks")

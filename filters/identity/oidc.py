@@ -1,7 +1,7 @@
-"""oidc: people log in with a browser (OpenID Connect), by Envoy's oauth2 filter; the session lives in cookies.
+"""oidc: users log in with a browser (OpenID Connect), by Envoy's oauth2 filter. The session is in cookies.
 
-The oauth2 filter brings state, PKCE, refresh and logout. Who it is says the identity token, which a jwt_authn
-filter of its own verifies behind it.
+The oauth2 filter handles state, PKCE, refresh and logout. The identity token identifies the user. A separate jwt_authn
+filter after the oauth2 filter verifies it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from filters.reasons import Reason, details_begin
 FILTER = "envoy.filters.http.oauth2"
 TOKEN_FILTER = "xds.oidc.token"  # noqa: S105 - a filter's name
 _OTHERS = details_begin("jwt_authn", "lua_response", "ext_authz", "direct_response")
-"""The oauth2 filter's own details are many texts: whatever is not one of these is its refusal."""
+"""Details of 401 responses of other filters. The oauth2 filter has many texts, so all other details are its own."""
 CHALLENGE = 'Bearer realm="gateway"'
 _KINDS = (
     "bearer_token",
@@ -43,29 +43,29 @@ _KINDS = (
     "code_verifier",
 )
 AGAIN = "again"
-"""The kind of the cookie that says how the script has tried to renew a session."""
+"""The kind of the cookie that records how the script has tried to renew a session."""
 _LAX = pb.CookieConfig(same_site=pb.CookieConfig.LAX, path="/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OidcSettings:
-    """At which issuer people log in."""
+    """The issuer at which users log in."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "a provider")
     provider: str = option("The provider, which needs `oidc`.", refers="identity")
 
     @classmethod
     def short(cls, value: str) -> OidcSettings:
-        """Read a provider's name."""
+        """The settings that a provider's name stands for."""
         return cls(provider=value)
 
     @property
     def optional(self) -> bool:
-        """Never: who has no session is sent to log in."""
+        """Always False, because a request without a session is sent to the login."""
         return False
 
     def rule(self) -> OidcRule:
-        """What the identity script needs to know."""
+        """The part of the route's rule for the identity script."""
         return {
             "provider": self.provider,
             "key": token_key(self.provider),
@@ -75,27 +75,27 @@ class OidcSettings:
         }
 
     def challenge(self) -> str:
-        """What a program is told that cannot log in."""
+        """The WWW-Authenticate challenge, for programs that cannot log in."""
         return CHALLENGE
 
 
 def cookie(kind: str, provider: str) -> str:
-    """A cookie's name: one set for each provider, so that sessions do not overwrite each other."""
+    """A cookie's name. Each provider has its own cookies, so sessions do not overwrite each other."""
     return f"_oidc_{kind}_{provider}"
 
 
 def token_key(provider: str) -> str:
-    """The key of the verified identity token in the metadata of jwt_authn. No provider has such a name."""
+    """The key of the verified identity token in the metadata of jwt_authn. It cannot be a provider's name."""
     return f"{provider}/oidc"
 
 
 def client_secret_name(provider: str) -> str:
-    """The SDS secret of the client at the issuer."""
+    """The name of the SDS secret of the client at the issuer."""
     return f"identity/{provider}/client-secret"
 
 
 def session_secret_name(provider: str) -> str:
-    """The SDS secret of the session's cookies."""
+    """The name of the SDS secret of the session's cookies."""
     return f"identity/{provider}/session-secret"
 
 
@@ -107,7 +107,7 @@ def _secret(name: str) -> secret_pb2.SdsSecretConfig:
 
 
 def own_paths(name: str, client: OidcClient) -> tuple[str, str]:
-    """The way back from the issuer, and the way out."""
+    """The callback path, and the logout path."""
     return client.callback_path or f"/_oidc/{name}/callback", client.logout_path or f"/_oidc/{name}/logout"
 
 
@@ -121,7 +121,7 @@ def _header(name: str, regex: str) -> route_components_pb2.HeaderMatcher:
 
 
 def oauth2_config(name: str, client: OidcClient, context: Context) -> pb.OAuth2Config:
-    """The login of one route."""
+    """The oauth2 configuration of one route."""
     callback, logout = own_paths(name, client)
     timeout = duration_pb2.Duration(seconds=5)
     config = pb.OAuth2Config(
@@ -138,7 +138,7 @@ def oauth2_config(name: str, client: OidcClient, context: Context) -> pb.OAuth2C
         if client.client_authentication == "basic"
         else pb.OAuth2Config.URL_ENCODED_BODY,
         use_refresh_token=wrappers_pb2.BoolValue(value=client.refresh),
-        # A program that follows no login page is told 401 instead.
+        # A program that does not accept a login page gets 401 instead.
         deny_redirect_matcher=[
             _header("x-requested-with", "(?i)xmlhttprequest"),
             _header("sec-fetch-mode", "cors|same-origin|websocket"),
@@ -164,7 +164,7 @@ def _clients(context: Context) -> dict[str, tuple[Provider, OidcClient]]:
 
 
 def _token_filter(context: Context) -> HttpFilter:
-    """Verifies identity tokens: signature, issuer, and that they were issued to this client."""
+    """The filter that verifies identity tokens: the signature, the issuer, and the client as the audience."""
     config = jwt_pb2.JwtAuthentication(stat_prefix="oidc")
     for name, (provider, client) in _clients(context).items():
         key, place = token_key(name), (cookie("id_token", name),)
@@ -196,13 +196,13 @@ class Oidc(Policy[OidcSettings]):
             name="oidc_failed",
             title="The login failed, or a login is required",
             status=401,
-            when=f"response.code == 401 && !({_OTHERS})",  # the oauth2 filter gives none
+            when=f"response.code == 401 && !({_OTHERS})",  # the oauth2 filter has no fixed details
             challenge=CHALLENGE,
         ),
     )
 
     def check(self, settings: OidcSettings, context: Context) -> Iterator[Mistake]:
-        """Yield mistakes of the provider that only matter for logins."""
+        """Yield mistakes of the provider that matter only for logins."""
         provider = context.providers.get(settings.provider)
         if provider is not None and provider.oidc is None:
             yield Mistake(f"the provider '{settings.provider}' has no 'oidc'", "add it under identity")

@@ -1,7 +1,8 @@
-"""Credentials to one consumer and plan: generated Lua in Envoy, delivered by ECDS, so that a new key is no listener change.
+"""The identity script: generated Lua in Envoy that maps credentials to one consumer and plan.
 
-The tables of the script are text that it parses when it is loaded: one constant each, however many consumers
-there are (LuaJIT limits the constants of a function to 65,536). What a route needs comes with the route.
+It is delivered by ECDS, so a new key does not change the listener. The tables of the script are texts that it parses
+when it is loaded. Each is one constant for any number of consumers, because LuaJIT limits the constants of a function
+to 65,536. The rule of a route is part of the route.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from filters.rate_limit.effective import effective_limits
 
 FILTER = "xds.identity"
 OWN_LIST = "consumers"
-"""The list of names and passwords that the consumers of the gateway have themselves."""
+"""The list of names and passwords of the gateway's consumers."""
 _CODE = "\n".join(
     [
         script_rules.preamble(),
@@ -37,15 +38,15 @@ _UNSAFE = re.compile(rb"[^A-Za-z0-9 ._:/@=+,$-]")
 
 
 Lists = Mapping[str, Iterable[tuple[str, str]]]
-"""Names and hashes (``sha1:…``, ``sha256:…``, or ``bcrypt:`` for the policy server's) by the name of their list."""
+"""Names and hashes (``sha1:…``, ``sha256:…``, or ``bcrypt:`` for hashes of the policy server), by list."""
 
 
 def identity_part(context: Context, *, limits: bool = False) -> RoutePart:
-    """What a route with any way to authenticate carries.
+    """The configuration of a route with any way to authenticate.
 
-    `limits` says that the policy server decides limits when it looks up a key.
+    `limits` is true if the policy server decides limits when it looks up a key.
     """
-    # One text and not a struct of many fields: Envoy copies it for every request, and the script caches what it parsed.
+    # One text and not a struct of many fields, because Envoy copies it for every request. The script caches the result.
     filter_context = struct_pb2.Struct()
     filter_context.update({"rule": lua(script_rule(context, limits=limits))})
     return RoutePart(filter_configs={FILTER: lua_pb2.LuaPerRoute(filter_context=filter_context)})
@@ -92,7 +93,7 @@ def _jwt_rule(context: Context) -> JwtRule:
         for name, one in zip(names, providers, strict=True)
     ]
     rule["skews"] = _skews(names, context)
-    # A token could be there twice.
+    # A request could contain a token twice in these places.
     if query := sorted({name for one in providers for name in one.from_query}):
         rule["query"] = query
     if cookies := sorted({name for one in providers for name in one.from_cookies}):
@@ -103,7 +104,7 @@ def _jwt_rule(context: Context) -> JwtRule:
 
 
 def _skews(names: Iterable[str], context: Context) -> Mapping[str, str]:
-    """Seconds of tolerance, of those issuers whose own Envoy does not have: only whole seconds, and 60 for none."""
+    """Seconds of tolerance by issuer, if Envoy cannot apply it: Envoy has only whole seconds, and takes 0 for 60."""
     found = {name: context.providers[name].clock_skew.total_seconds() for name in names}
     return {name: repr(skew) for name, skew in found.items() if skew < 1 or skew != int(skew)}
 
@@ -124,7 +125,7 @@ def _places(provider: Provider) -> TokenPlaces:
 
 
 def keyless(names: Iterable[str], context: Context) -> list[str]:
-    """Those of the providers whose key sets have no key that can be used."""
+    """The providers whose key sets have no usable key."""
     found = {name: key_set_of(context.providers[name], context.contents) for name in names}
     return sorted(name for name, keys in found.items() if keys is not None and not keys.keys)
 
@@ -143,7 +144,7 @@ def _oidc_rule(context: Context) -> OidcRule:
 
 
 def other_headers(context: Context) -> Iterator[str]:
-    """Headers with a credential of another way beside `oidc`: with one of them nobody is sent to log in."""
+    """Headers with a credential of another way than `oidc`. A request with such a header is not sent to the login."""
     if context.effective.get("authentication") == "all":
         return
     if "basic_auth" in context.effective:
@@ -156,7 +157,7 @@ def other_headers(context: Context) -> Iterator[str]:
 
 
 def identity_filter(context: Context, lists: Lists) -> HttpFilter:
-    """The filter. `lists` are more users than those of the consumers themselves."""
+    """The filter of the script. `lists` are users in addition to those of the consumers."""
     config = lua_pb2.Lua(clear_route_cache=wrappers_pb2.BoolValue(value=False))
     config.default_source_code.inline_string = script(context.consumers, lists, context.providers)
     return HttpFilter(name=FILTER, config=config, dynamic=True)
@@ -177,7 +178,7 @@ def script(consumers: Mapping[str, Consumer], lists: Lists, providers: Mapping[s
 
 
 def _here(consumers: Mapping[str, Consumer], lists: Lists) -> Mapping[str, Consumer]:
-    """The consumers that the script must know: where keys are elsewhere, not those who have only keys."""
+    """The consumers that the script needs. If a policy server has the keys, consumers with only keys are left out."""
     if not keys_elsewhere(consumers):
         return consumers
     listed = {name for users in lists.values() for name, _ in users}
@@ -189,7 +190,7 @@ def _here(consumers: Mapping[str, Consumer], lists: Lists) -> Mapping[str, Consu
 
 
 def _consumer_tables(consumers: Mapping[str, Consumer]) -> Mapping[str, str]:
-    """The tables that grow with the consumers. The last ones are kept: they are the work of a reload."""
+    """The tables that grow with the consumers. The last ones are cached, because building them takes most of a reload."""
     if _kept and _kept[0][0] is consumers:
         return _kept[0][1]
     numbers = _numbers(consumers)
@@ -212,7 +213,7 @@ def _consumer_tables(consumers: Mapping[str, Consumer]) -> Mapping[str, str]:
 
 
 _kept: list[tuple[Mapping[str, Consumer], Mapping[str, str]]] = []
-"""At most one entry, found by identity: the sections of a gateway are the same objects until they change."""
+"""At most one entry, compared by identity: the sections of a gateway are the same objects until they change."""
 
 
 def _numbers(consumers: Mapping[str, Consumer]) -> dict[str, int]:
@@ -248,12 +249,12 @@ def _rows(rows: Iterable[Row]) -> str:
 
 
 def _cell(value: Cell) -> str:
-    """A text, a number, or paths of claims: semicolons between them, bars between their names."""
+    """A text, a number, or paths of claims. Semicolons separate the paths, bars the names of a path."""
     if isinstance(value, tuple):
         return ";".join("|".join(map(_escaped, path)) for path in value)
     return _escaped(value)
 
 
 def _escaped(value: str | int) -> str:
-    """Text that holds no separator and does not end the table's constant."""
+    """The text without separators, and without characters that would end the table's constant."""
     return _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], str(value).encode()).decode()

@@ -14,9 +14,9 @@ from filters.lua_literals import lua
 from filters.model.identity import CONSUMER_HEADER, NAMESPACE, PLAN_HEADER
 
 JWT_AUTHN_METADATA = "envoy.filters.http.jwt_authn"
-"""The namespace of the metadata in which Envoy's jwt_authn filter leaves verified tokens."""
+"""The metadata namespace of verified tokens, which Envoy's jwt_authn filter writes."""
 EXT_AUTHZ_METADATA = "envoy.filters.http.ext_authz"
-"""The namespace of the metadata in which lookups of the policy server leave their answers."""
+"""The metadata namespace of the policy server's responses to lookups."""
 LONGEST_CREDENTIAL = 1024
 """Bytes of a key, a cookie or a text in Base64. Longer ones match no credential."""
 
@@ -31,7 +31,7 @@ class TokenPlaces(TypedDict, total=False):
 
 
 class IssuerPlaces(TypedDict):
-    """The places of one issuer, and if the upstream sees the token."""
+    """The places of one issuer. `forward` is true if the upstream gets the token."""
 
     provider: str
     forward: bool
@@ -39,7 +39,7 @@ class IssuerPlaces(TypedDict):
 
 
 class ApiKeyRule(TypedDict):
-    """`api_key`: the places of the key. `elsewhere` says that a policy server has the keys."""
+    """`api_key`: the places of the key. `elsewhere` is true if a policy server has the keys."""
 
     headers: Sequence[str]
     query: Sequence[str]
@@ -49,7 +49,7 @@ class ApiKeyRule(TypedDict):
 
 
 class BasicAuthRule(TypedDict):
-    """`basic_auth`: the lists of users. `elsewhere` says that a policy server verifies slow hashes."""
+    """`basic_auth`: the lists of users. `elsewhere` is true if a policy server verifies slow hashes."""
 
     lists: Sequence[str]
     forward: bool
@@ -57,13 +57,13 @@ class BasicAuthRule(TypedDict):
 
 
 class MtlsRule(TypedDict):
-    """`mtls`: `consumers_only` rejects certificates that name no consumer."""
+    """`mtls`: `consumers_only` rejects certificates without the name of a consumer."""
 
     consumers_only: bool
 
 
 class JwtRule(TypedDict):
-    """`jwt`: the providers, and if all their tokens are needed. `skews` are seconds, as text, by provider."""
+    """`jwt`: the providers. `every` is true if tokens of all are required. `skews` are seconds, as text, by provider."""
 
     providers: Sequence[str]
     every: bool
@@ -75,8 +75,8 @@ class JwtRule(TypedDict):
 
 
 class OidcRule(TypedDict):
-    """`oidc`: the session's cookies. `again` is the cookie that remembers what was tried, `unless` are headers with
-    other credentials."""
+    """`oidc`: the session's cookies. `again` is the cookie that records the attempts to renew the session. `unless` are
+    headers with other credentials."""
 
     provider: str
     key: str
@@ -91,9 +91,9 @@ class OidcRule(TypedDict):
 
 
 class ScriptRule(TypedDict):
-    """The rule of a route. `methods` are tried in their order; `every` says that all of them are needed.
+    """The rule of a route. `methods` are tried in their order. `every` is true if all of them are required.
 
-    `limits` says that the lookup of the API key decides limits too. `counted` are the claims that limits count by.
+    `limits` is true if the lookup of the API key decides limits too. `counted` are the claims that limits count by.
     """
 
     methods: Sequence[str]

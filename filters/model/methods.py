@@ -1,4 +1,4 @@
-"""The ways to authenticate among the settings of a route, and the reasons that the identity script gives."""
+"""The ways to authenticate of a route, and the reasons of the identity script."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from filters.model.identity import NAMESPACE, Consumer
 from filters.reasons import Reason
 
 METHODS = ("oidc", "mtls", "jwt", "api_key", "basic_auth")
-"""In the order in which they are asked. The first that succeeds names the consumer."""
+"""In the order in which the script tries them. The first that succeeds identifies the consumer."""
 
 
 class Method(Protocol):
@@ -17,13 +17,13 @@ class Method(Protocol):
 
     @property
     def optional(self) -> bool:
-        """Whether a request without such a credential passes."""
+        """True if a request without such a credential passes."""
 
     def rule(self) -> Mapping[str, object]:
-        """What the script needs to know, as JSON."""
+        """The part of the route's rule for the identity script."""
 
     def challenge(self) -> str:
-        """What WWW-Authenticate says (RFC 9110 section 11.6.1)."""
+        """The challenge for WWW-Authenticate (RFC 9110 section 11.6.1)."""
 
 
 def methods(effective: Mapping[str, Any]) -> dict[str, Method]:
@@ -32,21 +32,21 @@ def methods(effective: Mapping[str, Any]) -> dict[str, Method]:
 
 
 def failure(name: str, title: str, status: int = 401) -> Reason:
-    """A reason that the script gives."""
+    """A reason of the identity script."""
     return Reason(name=name, title=title, status=status, when=failed(name))
 
 
 def failed(name: str) -> str:
-    """The script refused a request for this reason."""
+    """A CEL expression that is true if the script rejected the request for this reason."""
     return f"metadata.filter_metadata['{NAMESPACE}']['failure'] == '{name}'"
 
 
 MOST_KEYS = 10_000
-"""With more API keys than this, a policy server looks them up: a script of a table for each would grow without end."""
+"""With more API keys than this, a policy server looks them up, so that the script and its tables stay small."""
 
 
 def keys_elsewhere(consumers: Mapping[str, Consumer]) -> bool:
-    """Whether a policy server has the API keys. The last answer is kept: every route asks, and counting takes time."""
+    """True if a policy server has the API keys. The last result is cached, because every route needs it."""
     if not _counted or _counted[0][0] is not consumers:
         _counted[:] = [(consumers, sum(len(one.api_keys) for one in consumers.values()) > MOST_KEYS)]
     return _counted[0][1]

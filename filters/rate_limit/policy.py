@@ -1,4 +1,4 @@
-"""rate_limit, quota, concurrency, plan_limits and limit_headers: Envoy's rate limit filter, asking the policy server."""
+"""rate_limit, quota, concurrency, plan_limits and limit_headers, by Envoy's rate limit filter and the policy server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from filters.rules import Rule
 
 FILTER = "xds.rate_limit"
 STRICT_FILTER = "xds.rate_limit.strict"
-"""The same, which answers 503 where no decision comes: `on_error` holds for a whole filter."""
+"""The same filter, but it answers 503 without a decision. Envoy's `failure_mode_deny` applies to a whole filter."""
 TIMEOUT = duration_pb2.Duration()
 TIMEOUT.FromTimedelta(one_call.TIME)
 
@@ -48,7 +48,7 @@ def _entries(found: EffectiveLimits, context: Context) -> Iterator[descriptors.A
 
 
 def part(context: Context) -> RoutePart:
-    """What the route of `context` carries for all of its limits together."""
+    """The configuration of the route of `context` for all of its limits together."""
     found, own = effective_limits(context), local_places(context)
     asks = context.forwards and bool(found.written)
     if not asks and not own:
@@ -63,7 +63,7 @@ def part(context: Context) -> RoutePart:
 
 
 def _asked(found: EffectiveLimits, context: Context) -> Iterator[tuple[str, Message]]:
-    """The limits that the policy server counts: at once, unless a Check decides them, and what the end tells."""
+    """The limits of the policy server: before the request, unless a Check decides them, and at its end if needed."""
     entries = tuple(_entries(found, context))
     limits = [] if one_call.decides(context) else [route_components_pb2.RateLimit(actions=entries)]
     if found.everything:
@@ -106,17 +106,17 @@ def _check_level(settings: Levels) -> Iterator[Mistake]:
 
 
 class _Cumulative(Policy[Levels]):
-    """Limits that are written at several levels and all apply. `plan_limits` gives Envoy what it needs for them."""
+    """Limits of several levels, which all apply. `PlanLimits` emits Envoy's configuration for them."""
 
     stage = Stage.LIMIT
     cumulative = True
-    enforced_by = "policy server, asked by Envoy"
+    enforced_by = "policy server, called by Envoy"
 
     def on_route(self, settings: Levels, context: Context) -> RoutePart:
         return NOTHING
 
     def for_local_answers(self, settings: Levels) -> Levels | None:
-        """Nothing: Envoy asks where a request goes to an upstream."""
+        """None, because Envoy calls the policy server only for requests to an upstream."""
         return None
 
     def rules(self, used: Iterable[Levels], context: Context) -> Iterator[Rule]:
@@ -149,7 +149,7 @@ class RateLimit(_Cumulative):
         yield from _check_level(settings)
 
     def for_local_answers(self, settings: Any) -> Any:
-        """Local limits, which Envoy counts wherever they stand."""
+        """The local limits, because Envoy counts them on all routes."""
         if isinstance(settings, Levels):
             kept = ((place, self.for_local_answers(written)) for place, written in settings.places)
             levels = tuple((place, written) for place, written in kept if written)
@@ -158,7 +158,7 @@ class RateLimit(_Cumulative):
         return own if isinstance(settings, tuple) else (*own, None)[0]
 
     def explain(self, settings: Levels, context: Context) -> str:
-        """Name who counts."""
+        """The process that counts."""
         asked = {shared(one) for _, written in settings.places for one in as_tuple(written)}
         return " and ".join(
             name for name, kind in (("Envoy", False), (self.enforced_by, True)) if kind in asked
@@ -166,7 +166,7 @@ class RateLimit(_Cumulative):
 
 
 class QuotaLimit(_Cumulative):
-    """Bytes in windows, counted when an answer has ended and checked before the next request."""
+    """Bytes in windows, counted at the end of a response and checked before the next request."""
 
     key = "quota"
     settings = Quota | tuple[Quota, ...]
@@ -184,13 +184,13 @@ class Concurrent(_Cumulative):
 
 
 class PlanLimits(Policy[Any]):
-    """The limits of consumers' plans, which routes have unless they say `off`; and the filter for all limits."""
+    """The limits of consumers' plans, which routes have unless they say `off`. It also emits the filter for all limits."""
 
     key = "plan_limits"
     stage = Stage.LIMIT
     settings = bool
     on_by_default = True
-    enforced_by = "policy server, asked by Envoy"
+    enforced_by = "policy server, called by Envoy"
 
     def http_filters(self, used: Iterable[Any], context: Context) -> tuple[HttpFilter, ...]:
         return (*local.http_filters(), _filter(FILTER, strict=False), _filter(STRICT_FILTER, strict=True))
@@ -211,7 +211,7 @@ class PlanLimits(Policy[Any]):
 
 
 class LimitHeaders(Policy[Styles]):
-    """Which headers tell of limits: all when this is not written."""
+    """The styles of headers about limits. Without this policy, all styles."""
 
     key = "limit_headers"
     stage = Stage.LIMIT

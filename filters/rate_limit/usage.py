@@ -28,7 +28,7 @@ class Usage(Policy[bool]):
     stage = Stage.AUTHORIZE
     settings = bool
     responds = True
-    enforced_by = "policy server, asked by Envoy"
+    enforced_by = "policy server, called by Envoy"
 
     def check(self, settings: bool, context: Context) -> Iterator[Mistake]:
         """Yield mistakes for a route that identifies no consumer, or on which no limit applies."""

@@ -51,7 +51,7 @@ def test_consumers_and_plans_must_exist() -> None:
 def test_a_rule_about_callers_needs_a_route_that_knows_them() -> None:
     rule = Rule(scopes=("read",))
     assert [one.message for one in Authorize().check(rule, Context())] == [
-        "nothing tells who calls here, so nobody would be allowed"
+        "no caller is identified here, so no request would be allowed"
     ]
     assert not list(Authorize().check(rule, AUTHENTICATED))
     assert not list(Authorize().check(Rule(methods=("GET",)), Context()))
