@@ -1,4 +1,4 @@
-"""validate: requests that are malformed for their route are refused before anything else looks at them."""
+"""validate: Envoy rejects requests that are malformed for their route before it authenticates them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _WITH_BODY = ("PATCH", "POST", "PUT")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidateSettings:
-    """What a request must have."""
+    """The requirements on a request."""
 
     required_headers: tuple[str, ...] = option(
-        "Headers that must be there and not empty; 400.", default=(), narrows=True
+        "Headers that must be present and not empty; 400.", default=(), narrows=True
     )
     content_types: tuple[str, ...] = option(
         "Media types of request bodies, such as `application/json`, `image/*` or `application/*+json`; 415.",
@@ -37,7 +37,7 @@ class ValidateSettings:
         narrows=True,
     )
     max_body: Size | None = option(
-        "The request body; 413 above it. Buffered before it is forwarded.",
+        "The size of the largest request body; 413 above it. Envoy buffers the body before it forwards the request.",
         default=None,
         minimum=1,
         maximum=2**32 - 1,
@@ -45,7 +45,7 @@ class ValidateSettings:
     )
 
     def check(self) -> Iterator[Mistake]:
-        """Yield mistakes of single entries."""
+        """Yield a mistake for each invalid entry."""
         if not (self.required_headers or self.content_types or self.max_body):
             yield Mistake("nothing to validate", "write required_headers, content_types or max_body")
         for number, name in enumerate(self.required_headers):
@@ -59,7 +59,7 @@ class ValidateSettings:
 
 
 def _header(name: str, regex: str) -> pb.Permission:
-    """The header is there and matches as a whole."""
+    """True for a request whose header is present and matches as a whole."""
     string = string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=regex))
     return pb.Permission(header=route_components_pb2.HeaderMatcher(name=name, string_match=string))
 
@@ -81,7 +81,10 @@ def _missing(names: Iterable[str]) -> pb.Permission:
 
 
 def _wrong_type(types: Iterable[str]) -> pb.Permission:
-    """RFC 9110 section 8.3: names in any case, parameters behind a semicolon. A body without a type is wrong too."""
+    """True for a request with another media type, or with a body but no type.
+
+    Names match in any case, and parameters may follow after a semicolon (RFC 9110 section 8.3).
+    """
     names = "|".join(re.escape(one).replace(r"\*", "[^/;,]+") for one in sorted(types))
     kind = _header("content-type", rf"(?i)({names})\s*(;[^,]*)?")
     present = _header("content-type", ".*")
@@ -94,7 +97,7 @@ def _wrong_type(types: Iterable[str]) -> pb.Permission:
 
 
 def rbac(settings: ValidateSettings) -> pb.RBAC:
-    """One policy for each thing that may be wrong; its name is in the details of Envoy's answer."""
+    """One RBAC policy for each requirement. Its name is in the details of Envoy's response."""
     wrong: dict[str, pb.Permission] = {}
     if settings.required_headers:
         wrong[MISSING] = _missing(settings.required_headers)
@@ -113,7 +116,7 @@ def _reason(name: str, title: str, status: int) -> Reason:
 
 
 class Validate(Policy[ValidateSettings]):
-    """Compiled into an RBAC filter that stands before authentication, and a limit of the body behind it."""
+    """Compiled into an RBAC filter before authentication, and a limit of the body after it."""
 
     key = "validate"
     stage = Stage.VALIDATE
