@@ -1,1 +1,1 @@
-"""The figures of docs/explanation/performance.md: one module for each subject, run by ``python -m benchmarks``."""
+"""The measurements behind docs/explanation/performance.md: one module per subject, run by ``python -m benchmarks``."""

@@ -1,7 +1,7 @@
-"""What it costs Envoy to ask the policy server: by which socket, and with how many of the request's headers.
+"""The cost for Envoy of a call to the policy server, by socket and by the number of headers that it sends.
 
-Processor time of Envoy and of the policy server for one request, of all variants in one run, taking turns; the least
-of several is told, as other work only adds to it.
+It measures the processor time of Envoy and of the policy server for one request. All variants take turns in one run,
+and the minimum of several rounds is printed, because other work only adds to it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BROWSER = {
     "cache_control": "no-cache",
 }
 ROUTES = {
-    "nobody is asked": "",
+    "no call": "",
     "all headers": 'ext_authz: {python: "p.py:check", timeout: 1s}',
     "headers: [x-api-key]": 'ext_authz: {python: "p.py:check", timeout: 1s, headers: [x-api-key]}',
 }
@@ -86,7 +86,9 @@ def main() -> None:
                 for case, spent in _turn(name, stack):
                     before = least.get(case, spent)
                     least[case] = min(before[0], spent[0]), min(before[1], spent[1])
-    print("| | headers of the request | what is shown | CPU of Envoy each | CPU of the policy server each |")
+    print(
+        "| | headers of the request | what the policy server gets | CPU of Envoy each | CPU of the policy server each |"
+    )
     print("|---|---|---|---|---|")
     for (socket, count, route), (envoy, server) in sorted(least.items()):
         print(f"| {socket} | {count} | {route} | {envoy:.0f} µs | {server:.0f} µs |")

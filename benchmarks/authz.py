@@ -1,4 +1,4 @@
-"""What Python decides: 100,000 consumers loaded, one more of them in force, and requests/s through Envoy."""
+"""Decisions in Python: 100,000 consumers loaded, one consumer added, and requests/s through Envoy."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ routes:
 
 
 def _memory(process: int) -> float:
-    """Megabytes that a process holds (proc(5))."""
+    """Return the resident memory of a process in megabytes (proc(5))."""
     text = Path(f"/proc/{process}/status").read_text()
     return int(text.split("VmRSS:")[1].split()[0]) / 1000
 
 
 def _one_more(stack: Stack, number: int) -> tuple[float, float]:
-    """Seconds from writing one more consumer to its publication, and to its first request that passes."""
+    """Return the seconds from writing one more consumer to its publication, and to its first accepted request."""
     with httpx.Client(base_url=stack.url) as client:
         started = time.perf_counter()
         (stack.folder / "new.yaml").write_text("consumers:\n" + _consumer(number))
@@ -69,7 +69,7 @@ def _one_more(stack: Stack, number: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print what was measured."""
+    """Print the measurements."""
     with tempfile.TemporaryDirectory() as name:
         stack = Stack(Path(name))
         _write(stack)
@@ -92,12 +92,12 @@ def main() -> None:
             for number in range(CONSUMERS, CONSUMERS + 3):
                 published, passed = _one_more(stack, number)
                 print(
-                    f"one consumer more: compiled and published in {published:.2f} s, in force after {passed:.2f} s"
+                    f"one more consumer: compiled and published in {published:.2f} s, in force after {passed:.2f} s"
                 )
             envoy = stack.envoy.process.pid
             print("\n| | requests/s | CPU of Envoy each |\n|---|---|---|")
             for case, request in {
-                "nothing decides": get("/open"),
+                "no policy": get("/open"),
                 "API key of 100,000 in the policy server": get("/key", x_api_key=_key(4711)),
                 "policy in Python": get("/sync"),
                 "policy in Python, a coroutine": get("/async"),

@@ -1,4 +1,4 @@
-"""Gateways of any size, written as a company would: a file for each team, the same text on every run."""
+"""Gateways of any size, written as a company would: one file per team, the same text on every run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ROUTES = (
     headers: {{x-version: v{number}}}
     split: {{{upstream}: 90, {other}: 10}}""",
 )
-"""Five kinds of routes that take turns."""
+"""Five kinds of routes, used in turn."""
 
 _UPSTREAM = """  {name}:
     endpoints: [10.{a}.{b}.1:8080, 10.{a}.{b}.2:8080]
@@ -44,7 +44,7 @@ _UPSTREAM = """  {name}:
 
 
 def gateway(routes: int, upstreams: int, files: int) -> dict[str, str]:
-    """File name to text. `routes` and `upstreams` are multiples of `files`."""
+    """Return texts by file name. `routes` and `upstreams` must be multiples of `files`."""
     texts = {"gateway.yaml": "listeners:\n  http: {port: 8080}\npolicies:\n  request_id: true\n"}
     for number in range(files - 1 if files > 1 else 1):
         texts[f"team-{number:03}.yaml"] = ""

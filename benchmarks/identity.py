@@ -1,4 +1,4 @@
-"""What it costs to know who calls: requests/s through one worker of Envoy on a direct response."""
+"""The cost of authentication: requests/s through one worker of Envoy on a direct response."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def _key(number: int) -> str:
 
 
 def _memory(gateway: Gateway) -> float:
-    found: dict[str, str] = httpx.get(f"{gateway.envoy.admin}/memory").json()
-    return int(found["allocated"]) / 1e6
+    figures: dict[str, str] = httpx.get(f"{gateway.envoy.admin}/memory").json()
+    return int(figures["allocated"]) / 1e6
 
 
 def _measured(port: int, process: int) -> dict[str, Measured]:
-    """Of each case the best of several rounds, which take turns so that a slow moment hits all alike."""
+    """Return the best of several rounds for each case. The cases take turns, so that a slow moment affects all alike."""
     keys = [get("/key", x_api_key=_key(number)) for number in range(CONSUMERS)]
-    plans = [one.replace(b"/key", b"/plan", 1) for one in keys]
+    plans = [request.replace(b"/key", b"/plan", 1) for request in keys]
     bearer = f"Bearer {tokens.token(scope='read write')}"
     cases = {
         "no authentication": [get("/open")],
@@ -60,8 +60,13 @@ def _measured(port: int, process: int) -> dict[str, Measured]:
         "jwt (RS256, in Envoy's cache)": [get("/jwt", authorization=bearer)],
         "jwt and authorize by scope": [get("/scope", authorization=bearer)],
     }
-    rounds = [{name: measure(port, asked, process) for name, asked in cases.items()} for _ in range(ROUNDS)]
-    return {name: min((one[name] for one in rounds), key=lambda one: one.cpu_microseconds) for name in cases}
+    rounds = [
+        {name: measure(port, requests, process) for name, requests in cases.items()} for _ in range(ROUNDS)
+    ]
+    return {
+        name: min((results[name] for results in rounds), key=lambda best: best.cpu_microseconds)
+        for name in cases
+    }
 
 
 def main() -> None:

@@ -1,4 +1,6 @@
-"""What a decision on limits costs: the engine alone, the service, Redis, the owner of several workers, and beside a policy in Python."""
+"""The cost of limit decisions: the engine alone, the service, Redis, the owner process of several workers, and next
+to a policy in Python.
+"""
 
 from __future__ import annotations
 
@@ -54,18 +56,18 @@ def _hits(count: int, client: int) -> tuple[Hit, ...]:
 
 
 def _engine(count: int) -> float:
-    """Decisions a second of CPU time, over 1,000 clients."""
-    memory, asked = Memory(), [_hits(count, client) for client in range(1000)]
+    """Return decisions per second of CPU time, over 1,000 clients."""
+    memory, requests = Memory(), [_hits(count, client) for client in range(1000)]
     now, rounds = microseconds(), 200
     start = time.process_time()
     for number in range(rounds):
-        for hits in asked:
+        for hits in requests:
             memory.decide(now + number, hits)
-    return rounds * len(asked) / (time.process_time() - start)
+    return rounds * len(requests) / (time.process_time() - start)
 
 
 def _service(count: int) -> float:
-    """Calls a second of CPU time, parsing and serializing included, without the network."""
+    """Return calls per second of CPU time, with parsing and serializing and without the network."""
     service = RateLimits(CollectorRegistry())
     rule = limits_pb2.Limits(name="rate_limit:route/r", place="route/r")
     for number in range(count):
@@ -91,7 +93,7 @@ def _service(count: int) -> float:
 
 
 async def _redis(url: str, count: int) -> tuple[float, float]:
-    """Decisions a second, 16 at a time, and the 99th percentile in milliseconds."""
+    """Return decisions per second, 16 at a time, and the 99th percentile in milliseconds."""
     store, taken = RedisStore(connect(url), CollectorRegistry(), 5.0), list[float]()
 
     async def ask(client: int) -> None:
@@ -108,7 +110,7 @@ async def _redis(url: str, count: int) -> tuple[float, float]:
 
 
 async def _ask_owner(path: Path, count: int, ready: Barrier, results: Answers) -> None:
-    """A worker: turns of 16 decisions, as an Envoy with that many requests under way asks."""
+    """Run one worker: turns of 16 decisions, like an Envoy with as many concurrent requests."""
     store, taken = OwnerStore(path, CollectorRegistry(), 30.0), list[float]()
 
     async def ask(client: int, times: int) -> None:
@@ -119,7 +121,7 @@ async def _ask_owner(path: Path, count: int, ready: Barrier, results: Answers) -
             taken.append(time.perf_counter() - start)
 
     await ask(0, 1)
-    ready.wait()  # all have loaded
+    ready.wait()  # all workers have loaded
     ready.wait()
     taken.clear()
     start, busy = time.perf_counter(), time.process_time()
@@ -141,7 +143,9 @@ def _worker(path: Path, count: int, ready: Barrier, results: Answers) -> None:
 
 
 def _owner(folder: Path, workers: int, count: int) -> str:
-    """Decisions a second of some workers together, the longest 99th percentile, and CPU of a worker and of the owner."""
+    """Return a row: decisions per second of all workers, the longest 99th percentile, CPU of a worker and of the
+    owner.
+    """
     context = multiprocessing.get_context("spawn")
     ready, results = context.Barrier(workers + 1), context.Queue()
     with OwnerProcess(folder) as owner:
@@ -183,9 +187,9 @@ WAYS = {
     "/policy": "a policy in Python alone",
     "/limit": "the limit alone",
     "/one": "policy and limit by one call",
-    "/two": "policy and limit by two",
+    "/two": "policy and limit by two calls",
     "/key-one": "looked-up key and limit by one call",
-    "/key-two": "looked-up key and limit by two",
+    "/key-two": "looked-up key and limit by two calls",
 }
 KEY = "a-key"
 
@@ -213,7 +217,7 @@ routes:
 
 
 def _through_envoy() -> None:
-    """Print requests a second and CPU time, taking turns; the best rate and the least time of each way are told."""
+    """Print requests per second and CPU time. The ways take turns, and each has its best rate and its least time."""
     port = free_port()
     upstream = {
         "listeners": {"http": {"port": port}},

@@ -1,4 +1,4 @@
-"""What a limited request costs where it is served: calls of the service by h2load, and requests through one Envoy."""
+"""The cost of a limited request when served: calls of the service by h2load, and requests through one Envoy."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Requests a second, the 99th percentile in milliseconds, and the CPU time of each in microseconds by process."""
+    """Requests per second, the 99th percentile in milliseconds, and the CPU microseconds per request of each process."""
 
     rate: float
     p99: float
     cpu: tuple[float, ...]
 
     def cells(self) -> str:
-        """For a table."""
+        """Return the cells of a table row."""
         return " | ".join([f"{self.rate:,.0f}", f"{self.p99:.1f} ms", *(f"{one:.0f} µs" for one in self.cpu)])
 
 
@@ -66,7 +66,7 @@ def _row(stack: Stack, count: int) -> str:
     through = _load(f"{stack.url}/limits-{count}", ("--h1", "-c", "32"), (envoy, server))
     if not count:
         return f"– | – | – | {through.cells()} | – |"
-    message = _asked(count).SerializeToString()
+    message = _request(count).SerializeToString()
     body = stack.folder / "body"
     body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
     options = (
@@ -86,7 +86,7 @@ def _row(stack: Stack, count: int) -> str:
 
 
 def _uncounted(stack: Stack) -> float:
-    """Requests that passed because the counters gave no answer in time."""
+    """Return the number of requests that passed because the counters did not respond in time."""
     found = re.search(r'decisions_total\{outcome="uncounted"\} (\S+)', stack.policy_server.metrics())
     return float(found[1]) if found is not None else 0.0
 
@@ -99,8 +99,8 @@ def _limits(count: int) -> str:
     return f", policies: {{rate_limit: [{', '.join(written)}]}}" if count else ""
 
 
-def _asked(count: int) -> rls_pb2.RateLimitRequest:
-    """What Envoy asks for such a route."""
+def _request(count: int) -> rls_pb2.RateLimitRequest:
+    """Return Envoy's request for such a route."""
     request = rls_pb2.RateLimitRequest(domain="xds")
     entries = request.descriptors.add().entries
     name = f"limits-{count}"
@@ -118,7 +118,7 @@ def _asked(count: int) -> rls_pb2.RateLimitRequest:
 
 @contextmanager
 def _served(folder: Path, arguments: tuple[str, ...]) -> Iterator[Stack]:
-    """A gateway of routes with so many limits each, before an Envoy that answers at once."""
+    """Start a gateway whose routes have these numbers of limits, before an Envoy that responds at once."""
     backend = free_port()
     answer = [{"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "x"}}}]
     stack = Stack(folder, tcp=True, arguments=arguments)

@@ -1,4 +1,6 @@
-"""A client that asks as fast as a server answers: HTTP/1.1, one request at a time on each of many kept connections."""
+"""A client that sends requests as fast as the server responds: HTTP/1.1, one at a time on each of many kept
+connections.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ _LENGTH = re.compile(rb"content-length: (\d+)\r\n")
 
 
 class _Asking(asyncio.Protocol):
-    """Keeps one request under way on a connection and counts the answers."""
+    """Keeps one request in progress on a connection and counts the responses."""
 
     def __init__(self, requests: Sequence[bytes], first: int, status: bytes) -> None:
         self.answers = 0
@@ -51,14 +53,16 @@ class _Asking(asyncio.Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Answers a second, and the server's own CPU time of one answer, which other work on the machine hardly moves."""
+    """Responses per second, and the server's own CPU time per response, which other work on the machine hardly
+    affects.
+    """
 
     rate: float
     cpu_microseconds: float
 
 
 def cpu(process: int) -> float:
-    """Seconds of CPU time that a process has used (proc(5))."""
+    """Return the seconds of CPU time that a process has used (proc(5))."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -86,12 +90,12 @@ async def _run(port: int, requests: Sequence[bytes], status: bytes, seconds: flo
 def measure(
     port: int, requests: Sequence[bytes], process: int, *, status: int = 200, seconds: float = 2.0
 ) -> Measured:
-    """How 127.0.0.1:`port`, served by `process`, answers `requests` in turn. Raises RuntimeError for another status."""
+    """Send `requests` in turn to 127.0.0.1:`port`, which `process` serves. Raises RuntimeError for another status."""
     return uvloop.run(_run(port, requests, str(status).encode(), seconds, process))
 
 
 def get(path: str, **headers: str) -> bytes:
-    """A request; underscores in names are hyphens."""
+    """Return a request. Underscores in names of headers become hyphens."""
     lines = [f"GET {path} HTTP/1.1", "host: benchmark"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

@@ -1,4 +1,4 @@
-"""The running gateway: how soon a changed file decides, and what Envoy forwards beside a hand-written Envoy."""
+"""The running gateway: the time until a changed file takes effect, and throughput compared with a hand-written Envoy."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def main() -> None:
     """Print the tables."""
     with tempfile.TemporaryDirectory() as folder:
         times = sorted(_changes(Path(folder)))
-    middle, late = times[len(times) // 2], times[int(len(times) * 0.99)]
-    rows = [row("p50", middle * 1000, 30, " ms"), row("p99", late * 1000, 80, " ms")]
-    title = f"A changed file of 1,000 routes → the first answer by the new rules ({CHANGES} changes)"
+    median, late = times[len(times) // 2], times[int(len(times) * 0.99)]
+    rows = [row("p50", median * 1000, 30, " ms"), row("p99", late * 1000, 80, " ms")]
+    title = f"A changed file of 1,000 routes → the first response by the new rules ({CHANGES} changes)"
     show(title, HEADS, rows)
     if shutil.which("h2load") is None:
         print("Throughput is not measured: h2load is missing (package nghttp2-client).\n")
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _changes(folder: Path) -> list[float]:
-    """Seconds from writing a file to the first answer that shows it; asking goes on all the time."""
+    """Return the seconds from writing a file to the first response that shows it. Requests never pause."""
     port = free_port()
     texts = gateway(1_000, 100, 20)
     texts["gateway.yaml"] = f"listeners:\n  http: {{port: {port}, address: 127.0.0.1}}\n"
@@ -76,7 +76,7 @@ def _answer(connection: http.client.HTTPConnection) -> bytes:
 
 
 def _throughput(folder: Path) -> tuple[float, float]:
-    """Requests a second through us and through the hand-written Envoy, taking turns; the median of each."""
+    """Return the median requests per second of the gateway and of the hand-written Envoy, which take turns."""
     backend, plain, port = free_port(), free_port(), free_port()
     write(folder / "gateway", {"gateway.yaml": QUICKSTART.format(port=port, backend=backend)})
     respond = [{"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "x"}}}]
@@ -128,7 +128,7 @@ def _rate(port: int) -> float:
 
 
 def static(port: int, routes: list[dict[str, Any]], backend: int | None = None) -> dict[str, Any]:
-    """The least that serves these routes."""
+    """Return the smallest bootstrap that serves these routes."""
     extensions = "type.googleapis.com/envoy.extensions.filters"
     manager = {
         "@type": f"{extensions}.network.http_connection_manager.v3.HttpConnectionManager",

@@ -1,4 +1,4 @@
-"""Tables of figures as Markdown, each figure beside what it may be."""
+"""Tables of measurements as Markdown, each value next to its target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def show(title: str, heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) ->
 
 
 def row(what: str, figure: float, limit: float, unit: str, *, least: bool = False) -> tuple[str, ...]:
-    """A figure that must be at most its limit, or with `least` at least."""
+    """Return a row with a value that must be at most its limit, or with `least` at least."""
     holds = figure >= limit if least else figure <= limit
     bound = f"{'≥' if least else '≤'} {limit:g}{unit}"
     return (what, f"{figure:.3g}{unit}", bound, "yes" if holds else "NO")

@@ -1,4 +1,4 @@
-"""Files to a snapshot: cold, after one change, and the memory that it takes, beside PyYAML's C loader alone."""
+"""Files to a snapshot: cold, after one change, and the memory in use, compared with PyYAML's C loader alone."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def _folder(files: dict[str, bytes]) -> Folder:
 
 
 def _side_by_side(files: dict[str, bytes]) -> tuple[float, float]:
-    """Seconds of PyYAML and of us, taking turns; the best of each, as other work of the machine only adds."""
+    """Return the seconds of PyYAML and of the compiler, which take turns. The minimum counts, because other work only
+    adds.
+    """
     Compiler({}).compile(_folder(files))
     turns = [
         (_timed(lambda: _load(files)), _timed(lambda: Compiler({}).compile(_folder(files))))
@@ -79,7 +81,7 @@ def _side_by_side(files: dict[str, bytes]) -> tuple[float, float]:
 
 
 def _change(files: dict[str, bytes]) -> tuple[float, float]:
-    """Seconds of PyYAML for one file, and of us when that file changes."""
+    """Return the seconds of PyYAML for one file, and of the compiler after a change of that file."""
     compiler = Compiler({})
     compiler.compile(_folder(files))
     name, own, changing = "team-007.yaml", [], []
@@ -107,7 +109,7 @@ def _command(folder: Path) -> float:
 
 
 def _memory(folder: Path, logs: Path) -> float:
-    """MiB that `xds run --no-proxy` holds once it serves."""
+    """Return the resident MiB of `xds run --no-proxy` when it serves."""
     with Running(folder, logs, "--no-proxy") as running:
         wait_for(lambda: httpx.get(f"http://{running.admin}/ready").status_code == 200, "the snapshot")
         assert running.process is not None, "it runs"

@@ -1,7 +1,8 @@
-"""What a decision in Python costs by the server that carries it, all asked in one run, directly and through an Envoy.
+"""The cost of a decision in Python by gRPC server, all in one run, directly and through an Envoy.
 
-``python -m benchmarks unary_server``, each measurement for SECONDS (3). With PYVOY=PYTHON, an interpreter that has pyvoy and protobuf, pyvoy
-is among them. It needs h2load (Debian: nghttp2-client); with wrk beside it, Envoy is asked too.
+Run ``python -m benchmarks unary_server``. Each measurement takes SECONDS (3). If PYVOY is the path of an interpreter
+that has pyvoy and protobuf, pyvoy is measured too. It needs h2load (Debian: nghttp2-client). If wrk is installed, it
+also measures through Envoy.
 """
 
 from __future__ import annotations
@@ -53,10 +54,10 @@ SERVERS = {
     "grpcio, asyncio + uvloop": ("grpcio", 1),
     "grpcio, asyncio + uvloop, 2 workers": ("grpcio", 2),
 }
-"""What carries the decisions, and how many workers."""
+"""The gRPC server and its number of workers, by name."""
 COROUTINE, FUNCTION, LIMITED, THROUGH = (
-    "Check, a coroutine looks an API key up",
-    "Check, a function does",
+    "Check, a coroutine looks up an API key",
+    "Check, a function in a thread looks it up",
     "ShouldRateLimit, one limit in memory",
     "Check through an Envoy with one worker",
 )
@@ -74,17 +75,17 @@ routes:
 
 
 def _check(function: str) -> bytes:
-    asked = external_auth_pb2.CheckRequest()
-    http = asked.attributes.request.http
+    request = external_auth_pb2.CheckRequest()
+    http = request.attributes.request.http
     http.method, http.path, http.host, http.scheme = "GET", "/check", "api.example.com", "https"
-    asked.attributes.context_extensions.update({"policy": f"p.py:{function}", "timeout": "1"})
+    request.attributes.context_extensions.update({"policy": f"p.py:{function}", "timeout": "1"})
     http.headers.update({"x-api-key": KEY, "user-agent": "benchmark", "accept": "*/*", "cookie": ""})
-    http.headers["cookie"] = "x" * (SIZE - len(asked.SerializeToString()) - 3)
-    return asked.SerializeToString()
+    http.headers["cookie"] = "x" * (SIZE - len(request.SerializeToString()) - 3)
+    return request.SerializeToString()
 
 
 def _limit() -> bytes:
-    asked = rls_pb2.RateLimitRequest(domain="xds")
+    request = rls_pb2.RateLimitRequest(domain="xds")
     entries = (
         ("route", "limited"),
         ("rule", "rate_limit:route/limited"),
@@ -92,10 +93,10 @@ def _limit() -> bytes:
         ("style", "ietf"),
         ("masked_remote_address", "10.0.0.1/32"),
     )
-    descriptor = asked.descriptors.add()
+    descriptor = request.descriptors.add()
     for key, value in entries:
         descriptor.entries.add(key=key, value=value)
-    return asked.SerializeToString()
+    return request.SerializeToString()
 
 
 CASES = {
@@ -107,7 +108,7 @@ CASES = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Requests a second, the server's CPU time of one, and how long they took (microseconds)."""
+    """Requests per second, the server's CPU time per request, and the latencies, in microseconds."""
 
     rate: float
     cpu: float
@@ -117,7 +118,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A server under test: its address, the process that began it, and the port of an Envoy that asks it (0: none)."""
+    """A server under test: its address, its first process, and the port of an Envoy that calls it (0: none)."""
 
     address: str
     process: int
@@ -126,13 +127,13 @@ class Served:
 
 
 def _spent(process: int) -> float:
-    """Seconds of CPU time of a process and of all that descend from it (proc(5))."""
+    """Return the seconds of CPU time of a process and of all its descendants (proc(5))."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return cpu(process) + sum(_spent(int(child)) for child in children)
 
 
 def _answers(address: str, path: str, body: bytes) -> None:
-    """Wait until the server decides as it should. Raises AssertionError."""
+    """Wait until the server decides as expected. Raises AssertionError."""
     kind: Any = rls_pb2.RateLimitResponse if path == LIMIT else external_auth_pb2.CheckResponse
 
     def admitted() -> bool:
@@ -144,7 +145,7 @@ def _answers(address: str, path: str, body: bytes) -> None:
 
 
 def _direct(served: Served, path: str, body: bytes, seconds: float) -> Measured:
-    """Ask by h2load, 32 requests at a time over 4 connections."""
+    """Measure with h2load, 32 requests at a time over 4 connections."""
     _answers(served.address, path, body)
     with tempfile.TemporaryDirectory() as name:
         file, log = Path(name) / "body", Path(name) / "log"
@@ -167,7 +168,7 @@ _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
 
 def _through(served: Served, seconds: float) -> Measured:
-    """Ask the Envoy by wrk, 32 connections."""
+    """Measure the Envoy with wrk, 32 connections."""
     command = [*("wrk", "-t1", "-c32", f"-d{seconds:g}s", "--latency", "-H", f"x-api-key: {KEY}")]
     command.append(f"http://127.0.0.1:{served.envoy}/check")
     before = _spent(served.process)
@@ -185,7 +186,7 @@ def _through(served: Served, seconds: float) -> Measured:
 
 @contextmanager
 def _stack(kind: str, workers: int) -> Iterator[Served]:
-    """The complete service, its rules from a control plane, and an Envoy beside it."""
+    """Start the complete service, with rules from a control plane, and an Envoy."""
     with ExitStack() as around:
         folder = Path(around.enter_context(tempfile.TemporaryDirectory()))
         arguments = ("--grpc", kind, "--workers", f"{workers}")
@@ -219,7 +220,7 @@ def _threads() -> Iterator[Served]:
 
 @contextmanager
 def _pyvoy(python: str) -> Iterator[Served]:
-    """An application of a few lines inside an Envoy, without rules, metrics and time limits."""
+    """Start an application of a few lines inside an Envoy, without rules, metrics and timeouts."""
     port = free_port()
     with tempfile.TemporaryDirectory() as name:
         described = Path(name) / "descriptors"
@@ -238,7 +239,9 @@ def _pyvoy(python: str) -> Iterator[Served]:
 
 
 def _descriptors() -> bytes:
-    """The messages of a Check for an interpreter that cannot import them: pyvoy and xds-protos both own `envoy`."""
+    """Return the messages of a Check for an interpreter that cannot import them: pyvoy and xds-protos both own
+    `envoy`.
+    """
     found: dict[str, descriptor_pb2.FileDescriptorProto] = {}
 
     def add(file: Any) -> None:

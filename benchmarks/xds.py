@@ -1,6 +1,6 @@
 """The xDS server: from a change to its acknowledgement, many streams, reconnects, large states, the longest stall.
 
-The clients run in a second process on the same machine; all times are the server's, up to the acknowledgement.
+The clients run in a second process on the same machine. All times are the server's, up to the acknowledgement.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CLUSTERS = 100
 
 
 def _endpoints(changed: int) -> Snapshot:
-    """100 clusters' endpoints, of which the first has a port that `changed` decides."""
+    """Return the endpoints of 100 clusters. `changed` decides a port of the first one."""
     made = []
     for number in range(CLUSTERS):
         message = endpoint_pb2.ClusterLoadAssignment(cluster_name=f"cluster-{number}")
@@ -50,7 +50,7 @@ def _endpoints(changed: int) -> Snapshot:
 
 
 def _routes(configurations: int, each: int, changed: int, epoch: int) -> Snapshot:
-    """Route configurations; the first `changed` of them differ with every epoch."""
+    """Return route configurations. The first `changed` of them differ in every epoch."""
     made = []
     for number in range(configurations):
         message = route_pb2.RouteConfiguration(name=f"routes-{number}")
@@ -65,7 +65,7 @@ def _routes(configurations: int, each: int, changed: int, epoch: int) -> Snapsho
 
 
 class Bench:
-    """A server here, clients in another process."""
+    """A server in this process, and clients in another process."""
 
     def __init__(self) -> None:
         self.store = Store(self._observe)
@@ -90,18 +90,18 @@ class Bench:
         self._happened.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for events until the condition holds."""
+        """Wait for events until the condition is true."""
         while not condition():
             self._happened.clear()
             await asyncio.wait_for(self._happened.wait(), 60)
 
     def forget(self) -> None:
-        """Count from here."""
+        """Forget the events so far."""
         self.acked.clear()
         self.sent.clear()
 
     async def clients(self, streams: int, type_: ResourceType, answers: int = 1) -> None:
-        """Connect clients and wait until all have everything, which each acknowledges in so many parts."""
+        """Connect clients, and wait until each has acknowledged its state in `answers` responses."""
         self._clients = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "benchmarks.xds", str(self.port), str(streams), type_.url),
             stdin=asyncio.subprocess.PIPE,
@@ -110,14 +110,14 @@ class Bench:
         await self.until(lambda: len(self.acked) >= streams * answers)
 
     async def reconnect(self) -> None:
-        """Have every client close its stream and open another with what it has."""
+        """Make every client close its stream and open another one with the state that it has."""
         assert self._clients is not None
         assert self._clients.stdin is not None
         self._clients.stdin.write(b"reconnect\n")
         await self._clients.stdin.drain()
 
     async def end(self) -> None:
-        """Send the clients home."""
+        """End the clients."""
         if self._clients is not None:
             self._clients.terminate()
             await self._clients.wait()
@@ -125,7 +125,7 @@ class Bench:
             await self.until(lambda: self.connected == 0)
 
     async def change(self, snapshot: Snapshot, streams: int) -> list[float]:
-        """Publish, and the milliseconds until each stream acknowledged."""
+        """Publish a snapshot. Returns the milliseconds until each stream acknowledged it."""
         self.forget()
         self.store.publish(snapshot)
         await self.until(lambda: len(self.acked) >= streams)
@@ -133,7 +133,7 @@ class Bench:
 
 
 def _resident() -> int:
-    """Bytes of this process in memory."""
+    """Return the resident bytes of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -178,7 +178,7 @@ async def _thousand(bench: Bench) -> None:
     await bench.until(lambda: bench.connected == streams)
     await bench.until(lambda: len(bench.acked) >= streams)
     repeated = sum(event.resources for event in bench.sent)
-    print(f"| {streams} streams reconnecting: resources sent again | {repeated} | |")
+    print(f"| {streams} reconnecting streams: resources sent again | {repeated} | |")
 
 
 async def _changed_bytes(bench: Bench) -> None:
@@ -192,7 +192,7 @@ async def _changed_bytes(bench: Bench) -> None:
 
 
 async def _stall(bench: Bench) -> None:
-    """A ticker every millisecond tells for how long the loop served nobody."""
+    """Measure by a ticker of one millisecond how long the event loop served no stream."""
     gaps: list[float] = []
 
     async def tick() -> None:
@@ -209,7 +209,7 @@ async def _stall(bench: Bench) -> None:
         bench.store.publish(make(0))
         await bench.clients(1, type_, answers)
         states = [make(epoch) for epoch in range(1, 11)]
-        gc.collect()  # what was built beforehand is the benchmark's own affair
+        gc.collect()  # objects that were built beforehand are not part of the measurement
         gaps.clear()
         ticking = asyncio.create_task(tick())
         times = [max(await bench.change(state, answers)) for state in states]
@@ -221,7 +221,7 @@ async def _stall(bench: Bench) -> None:
 
 
 def _clusters(epoch: int) -> Snapshot:
-    """3,000 clusters, all of which differ with every epoch."""
+    """Return 3,000 clusters, all of which differ in every epoch."""
     made = []
     for number in range(3000):
         message = cluster_pb2.Cluster(name=f"cluster-{number}", type=cluster_pb2.Cluster.EDS)
@@ -236,7 +236,7 @@ def _row(what: str, figure: str, values: list[float]) -> None:
 
 
 class _Client:
-    """One stream after the other; each begins with what the one before had."""
+    """One stream after the other. Each begins with the state of the one before."""
 
     def __init__(self, stub: Any, url: str) -> None:
         self._stub = stub
@@ -250,7 +250,7 @@ class _Client:
             self._stream = self._stub.DeltaAggregatedResources()
             with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
                 await self._converse(self._stream)
-            await asyncio.sleep(2)  # the server sees everybody leave before anybody comes
+            await asyncio.sleep(2)  # the server sees all clients leave before one connects
 
     async def _converse(self, stream: Any) -> None:
         subscription = discovery_pb2.DeltaDiscoveryRequest(

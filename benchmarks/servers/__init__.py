@@ -1,1 +1,1 @@
-"""Servers that a benchmark starts as processes of their own."""
+"""Servers that a benchmark starts in their own processes."""

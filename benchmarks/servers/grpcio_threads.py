@@ -1,4 +1,6 @@
-"""The decisions of the policy server under grpcio's threads, to be compared: ``python -m benchmarks.servers.grpcio_threads PORT``."""
+"""The decisions of the policy server under grpcio's threads, for comparison: ``python -m
+benchmarks.servers.grpcio_threads PORT``.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ THREADS = 16
 
 
 def _immediate(function: Function) -> Function:
-    """A function that is called in the thread that grpcio has given the request already."""
+    """Return a function that runs in the thread that grpcio has already given to the request."""
 
     async def at_once(request: Any) -> Any:
         return function.call(request)
@@ -48,7 +50,7 @@ def _methods() -> list[UnaryMethod]:
 
 
 def main() -> None:
-    """Serve on a port until ended."""
+    """Serve on a port until the process ends."""
     server = grpc.server(futures.ThreadPoolExecutor(THREADS))
     for method in _methods():
         _, service, name = method.path.split("/")

@@ -1,4 +1,4 @@
-"""A Check as an ASGI application for pyvoy, in an interpreter of its own that has just that and protobuf."""
+"""A Check as an ASGI application for pyvoy, in a separate interpreter that has only pyvoy and protobuf."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ REQUEST, RESPONSE = _message("CheckRequest"), _message("CheckResponse")
 async def app(
     _scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
 ) -> None:
-    """Answer one call."""
+    """Respond to one call."""
     body, more = b"", True
     while more:
-        said = await receive()
-        body, more = body + said.get("body", b""), said.get("more_body", False)
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
     consumer = KEYS.get(REQUEST.FromString(body[5:]).attributes.request.http.headers.get("x-api-key"))
     response = RESPONSE()
     if consumer is None:
