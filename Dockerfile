@@ -1,4 +1,4 @@
-# Control plane, policy server and Envoy in one image; what runs is the command.
+# Control plane, policy server and Envoy in one image. The command decides which of them runs.
 FROM python:3.11-slim
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./

@@ -1,4 +1,4 @@
-"""The service of this example: gRPC health checking, ``python server.py 9003``."""
+"""The service of this example: gRPC health checks. Run ``python server.py 9003``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 
 def server(port: int) -> grpc.Server:
-    """A gRPC server that says that everything is well; not started yet."""
+    """Return a gRPC server that reports itself healthy. It is not started yet."""
     result = grpc.server(futures.ThreadPoolExecutor(4))
     servicer = health.HealthServicer()
     servicer.set("inventory", health_pb2.HealthCheckResponse.SERVING)

@@ -1,4 +1,4 @@
-"""A token of the example's issuer: ``python token.py scope=users.read azp=acme-app``."""
+"""Print a token of the example's issuer: ``python token.py scope=users.read azp=acme-app``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _encoded(value: bytes) -> str:
 
 
 def token(**claims: object) -> str:
-    """A token that lasts an hour."""
+    """Return a token that is valid for an hour."""
     standard = {"iss": "https://issuer.example", "aud": "shop", "sub": "ann", "exp": int(time.time()) + 3600}
     parts = ({"alg": "EdDSA", "kid": "example"}, {**standard, **claims})
     signed = ".".join(_encoded(json.dumps(part).encode()) for part in parts)

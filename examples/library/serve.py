@@ -1,4 +1,4 @@
-"""Your own resources to your own node groups: python examples/library/serve.py [ADDRESS]."""
+"""Serve your own resources to your own node groups: ``python examples/library/serve.py [ADDRESS]``."""
 
 import asyncio
 import sys
@@ -12,7 +12,7 @@ from xds_server.serving.server import XdsServer
 
 
 def endpoints(cluster: str, *ports: int) -> endpoint_pb2.ClusterLoadAssignment:
-    """The servers of one cluster."""
+    """Return the endpoints of one cluster."""
     assignment = endpoint_pb2.ClusterLoadAssignment(cluster_name=cluster)
     for port in ports:
         address = assignment.endpoints.add().lb_endpoints.add().endpoint.address.socket_address
@@ -21,7 +21,7 @@ def endpoints(cluster: str, *ports: int) -> endpoint_pb2.ClusterLoadAssignment:
 
 
 async def main(address: str) -> None:
-    """Serve two groups of nodes, told apart by their cluster, and change one resource of one of them."""
+    """Serve two groups of nodes, distinguished by their cluster, and change one resource of one group."""
     cache = Cache()
     cache.set({ENDPOINT: [endpoints("users", 9001)]}, group="blue")
     cache.set({ENDPOINT: [endpoints("users", 9002)]}, group="green")

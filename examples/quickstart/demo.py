@@ -1,4 +1,4 @@
-"""`make demo`: the two services and the gateway in front of them, until Ctrl-C."""
+"""`make demo` runs the two services and the gateway in front of them, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from services import service  # noqa: E402 - beside this file, wherever it is run from
+from services import service  # noqa: E402 - a file in this folder, whatever the current directory is
 
 LINES = """
-The gateway of examples/quickstart/gateway is starting. When it says that it is ready, try in another terminal:
+The gateway of examples/quickstart/gateway is starting. When its log says "ready", try in another terminal:
 
   curl -i http://localhost:{port}/api/users/1
   curl -i http://localhost:{port}/api/orders/7
@@ -22,13 +22,13 @@ The gateway of examples/quickstart/gateway is starting. When it says that it is 
   curl -i http://localhost:{port}/nowhere                    # 404, as problem+json
   curl -i -H 'Host: admin.localhost' http://localhost:{port}/
 
-Then break examples/quickstart/gateway/gateway.yaml on purpose and watch this terminal: the line and the remedy
-are named, and the requests above go on. Ctrl-C ends.
+Then break examples/quickstart/gateway/gateway.yaml on purpose and watch this terminal: it shows the line and the
+remedy, and the requests above still succeed. Press Ctrl-C to end.
 """
 
 
 def main() -> int:
-    """Run until Ctrl-C; the exit code is that of `xds run`."""
+    """Run until Ctrl-C. Returns the exit code of `xds run`."""
     for name, variable, default in (("users", "USERS_ADDRESS", 9001), ("orders", "ORDERS_ADDRESS", 9002)):
         port = int(os.environ.get(variable, f":{default}").rpartition(":")[2])
         threading.Thread(target=service(name, port).serve_forever, daemon=True).start()

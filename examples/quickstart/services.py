@@ -1,4 +1,4 @@
-"""The two services of the quick start: each answers with its name and what it was asked.
+"""The two services of the quick start. Each responds with its name, and the method and path of the request.
 
 ``python services.py users 9001`` runs one of them.
 """
@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 def service(name: str, port: int, host: str = "127.0.0.1") -> ThreadingHTTPServer:
-    """An HTTP server, bound and not yet serving."""
+    """Return an HTTP server that is bound and does not serve yet."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -29,7 +29,7 @@ def service(name: str, port: int, host: str = "127.0.0.1") -> ThreadingHTTPServe
         do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - the names that the standard library calls
 
         def log_message(self, *_: object) -> None:
-            """Quiet: the gateway is what this is about."""
+            """Log nothing, so that only the gateway logs."""
 
     server = ThreadingHTTPServer((host, port), Handler)
     server.daemon_threads = True

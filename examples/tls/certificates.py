@@ -1,6 +1,6 @@
 """Make the certificates of this example: ``python certificates.py`` writes them to gateway/certs/.
 
-They are for this machine and for a month; nothing of them is ever committed.
+They are for this machine and valid for a month. They are never committed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MONTH = datetime.timedelta(days=30)
 def certificate(
     name: str, issuer: tuple[x509.Name, ec.EllipticCurvePrivateKey] | None
 ) -> tuple[bytes, bytes, tuple[x509.Name, ec.EllipticCurvePrivateKey]]:
-    """A certificate and its key as PEM; without an issuer, one that signs others."""
+    """Return a certificate and its private key as PEM, and an issuer. Without `issuer`, the certificate is an authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     signer, signing_key = issuer or (subject, key)
@@ -44,7 +44,7 @@ def certificate(
 
 
 def write(folder: Path) -> None:
-    """Write the authority, the two servers' certificates and one of a partner."""
+    """Write the authority, two server certificates, and the certificate of a partner."""
     folder.mkdir(parents=True, exist_ok=True)
     authority, _, issuer = certificate("Example CA", None)
     (folder / "ca.crt").write_bytes(authority)

@@ -1,4 +1,4 @@
-"""The service of this example: it says everything back, ``python server.py 9004``."""
+"""The service of this example: it sends every message back. Run ``python server.py 9004``."""
 
 from __future__ import annotations
 

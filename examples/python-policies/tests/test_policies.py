@@ -1,4 +1,4 @@
-"""The policies of this gateway, tested as the functions that they are."""
+"""Tests of this gateway's policies, which are plain functions."""
 
 from pathlib import Path
 

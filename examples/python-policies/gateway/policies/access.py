@@ -1,4 +1,4 @@
-"""Reading is for everybody, writing for operators."""
+"""Every caller may read; only operators may write."""
 
 from filters.ext_authz import Decision, Request, allow, deny
 

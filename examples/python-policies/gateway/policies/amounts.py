@@ -1,4 +1,4 @@
-"""Small transfers pass; large ones need another way."""
+"""Small transfers are allowed. Large transfers are denied with the reason."""
 
 import json
 
