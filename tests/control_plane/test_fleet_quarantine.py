@@ -9,7 +9,9 @@ from xds_server.discovery.types import ROUTE
 from xds_server.serving.events import Held, Quarantined
 
 
-@pytest.mark.parametrize(("standing", "said"), [("1", "served as it was last accepted"), (None, "left out")])
+@pytest.mark.parametrize(
+    ("standing", "said"), [("1", "served in its last accepted form"), (None, "left out")]
+)
 def test_what_is_held_back_is_logged_with_its_place(
     standing: str | None, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -23,5 +25,5 @@ def test_what_is_held_back_is_logged_with_its_place(
         place="a.yaml:3:5",
     )
     Fleet(lambda _type, _name: None).observe(Quarantined(group="", held=held))
-    assert f"route 'http' was rejected by node=e1 and is {said}" in caplog.text
-    assert "at=a.yaml:3:5 reason=missing ): (" in caplog.text
+    assert f"route 'http' was rejected and is {said}" in caplog.text
+    assert "node=e1 place=a.yaml:3:5 reason=missing ): (" in caplog.text

@@ -69,7 +69,7 @@ async def test_a_proof_needs_an_answer_for_everything_that_is_asked_for_and_noth
 async def test_who_is_away_is_waited_for_once_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
     proving = Proving(patience=0.01)
     assert not (await proving.prover.prove(SNAPSHOT)).judged
-    assert "is not connected: the gateway goes to the other Envoys unproved" in caplog.text
+    assert "is not connected; the other Envoys get the gateway unproved" in caplog.text
     assert proving.prover.as_json() == {"connected": False, "proved": False}
     proving.connect()
     assert not (await proving.prover.prove(SNAPSHOT)).judged
@@ -109,5 +109,5 @@ async def test_routes_that_nobody_judged_in_time_answer_503_until_the_next_chang
     assert b"503/" in found.snapshot[ROUTE]["r"].body
     (held,) = found.rejected
     assert held.closed
-    assert "there was no time to judge this route" in held.message
+    assert "there was no time to verify this route" in held.message
     assert proving.prover.available

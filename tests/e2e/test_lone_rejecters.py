@@ -118,6 +118,6 @@ routes: {sized: {path: /sized, upstream: self, policies: {quota: 1MB/day}}}
         (held,) = stack.status()["held"]
         assert (held["name"], held["for"], held["rejected_by"]) == ("sized", "envoy 1.36", None)
         assert held["place"].endswith("more.yaml:3:10")
-        stack.says("route 'sized' answers 503 for every envoy 1.36, which lacks what it needs")
+        stack.says("route 'sized' answers 503 for every envoy 1.36, which does not support it")
         stack.write("2")
         stack.until("2")

@@ -74,7 +74,7 @@ def test_what_the_prover_rejects_is_told_with_its_line_and_reaches_nobody(
     (held,) = proved.status()["held"]
     assert (held["type"], held["name"], held["rejected_by"]) == ("cluster", "odd", "prover")
     assert held["place"].endswith("more.yaml:2:3")
-    proved.says("this is the proving Envoy, and no other was sent it")
+    proved.says("this is the proving Envoy, and no Envoy with traffic was sent this")
     assert main(["status", "--admin", proved.admin]) == 1
     out = capsys.readouterr().out
     assert "HELD BACK, left out: cluster odd" in out
@@ -109,7 +109,7 @@ def test_a_bad_route_answers_503_alone_and_all_others_go_on_and_change(proved: P
         assert held["place"].endswith("odd.yaml:2:3")
         answer = proved.get("/odd")
         assert (answer.status_code, answer.headers["x-gateway-reason"]) == (503, "route_rejected")
-    proved.says("route 'odd' was rejected by node=prover and answers 503")
+    proved.says("route 'odd' was rejected and answers 503")
     proved.change_route("5", good)
     proved.until("5")
     assert held_routes() == []

@@ -53,7 +53,7 @@ def test_a_mistake_is_told_with_its_place_while_the_last_good_gateway_goes_on(
     assert main(["status", "--admin", served.admin]) == 1
     assert "more.yaml:2:" in capsys.readouterr().out
     (served.folder / "more.yaml").unlink()
-    served.says("the gateway has no mistakes any more")
+    served.says("the gateway has no errors any more")
     assert main(["status", "--admin", served.admin]) == 0
 
 
@@ -74,7 +74,7 @@ def test_a_port_that_is_taken_is_told_and_opened_once_it_is_free(tmp_path: Path)
         write(folder, gateway=listeners + "routes: {all: {path: /*, respond: {body: fine}}}\n")
         running = Running(folder, tmp_path)
         running.start()
-        running.says("it is tried again until then")
+        running.says("port in use: stop the other process or change the listener's port; retrying")
         running.says("gateway.yaml:1:")
         assert running.status()["held"] == []
     try:
@@ -230,5 +230,5 @@ def test_the_last_good_gateway_survives_a_restart_with_a_broken_folder(
     write(served.folder, more="routes: [\n")
     with served:
         served.until("1")
-        served.says("the gateway has mistakes")
+        served.says("the gateway has errors")
         assert served.status()["gateway"]["healthy"] is False

@@ -1,1 +1,1 @@
-"""The control loop: compile the gateway, prove it, roll it out, and follow what the fleet makes of it."""
+"""The control loop: compiles the gateway, proves it, rolls it out, and follows the state of the fleet."""

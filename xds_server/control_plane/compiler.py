@@ -1,4 +1,4 @@
-"""A source to a snapshot: reading and translating joined, with the results of both kept for the next time."""
+"""A source compiled to a snapshot: reading and translating, with the results of both cached for the next time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xds_server.translate.translator import Translator, Untranslatable
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A folder without mistakes: its gateway, the Envoy resources of it, and what is worth a warning."""
+    """A source without errors: its gateway, its Envoy resources, and its warnings."""
 
     gateway: Gateway
     snapshot: Snapshot
@@ -29,9 +29,9 @@ class Compiled:
 
 
 class Compiler:
-    """Compiles states of a source again and again; what did not change is neither read nor translated again.
+    """Compiles successive states of a source. Unchanged parts are neither read nor translated again.
 
-    `internal_services` are the addresses at which Envoys reach services of ours, by name.
+    `internal_services` are the addresses at which Envoys reach our own services, by name.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ def _not_read(file: str) -> Problem:
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """Reading makes many objects and no garbage in cycles: the collector would only look at them in vain.
+    """Pause the garbage collector, because reading makes many objects and no cycles.
 
-    Frozen and thawed, they are among the old ones, which it looks at rarely.
+    The objects are frozen and thawed, so that they are in the oldest generation, which the collector scans rarely.
     """
     enabled = gc.isenabled()
     gc.disable()

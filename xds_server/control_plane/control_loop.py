@@ -1,4 +1,4 @@
-"""The control loop: it compiles its source on every change, publishes it if it has no mistakes, else reports them."""
+"""The control loop: it compiles its source after every change, and publishes it, or reports its errors."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Outcome = Compiled | UnreadableFolder | InvalidGateway
 
 @dataclass(slots=True)
 class GatewayState:
-    """What is served, and what is wrong with what came after it.
+    """The gateway that is served, and the errors of newer states.
 
-    `since` is Unix time. `compiled` is the last good gateway, None until there is one; `problems` and
-    `unreadable` are those of the newest state of the folder, so they are empty when that is what is served.
+    `since` is Unix time. `compiled` is the last good gateway, None before the first one. `problems` and `unreadable`
+    are those of the newest state of the source, so they are empty if that state is served.
     """
 
     folder: str
@@ -36,34 +36,34 @@ class GatewayState:
     unreadable: str = ""
     changes: int = field(default=0)
     restored: bool = False
-    """Whether the last good gateway of before a restart is served until there is a newer one."""
+    """True if the last good gateway of before a restart is served until there is a newer one."""
 
     @property
     def something(self) -> bool:
-        """Whether any gateway is served."""
+        """True if any gateway is served."""
         return self.restored or self.compiled is not None
 
     @property
     def healthy(self) -> bool:
-        """Whether the folder's newest state is the one that is served."""
+        """True if the newest state of the source is served."""
         return self.compiled is not None and not self.unreadable and not self.errors
 
     def place(self, path: Path) -> Place | None:
-        """The place in the YAML of a path of the served gateway, if it is known."""
+        """Return the place in the YAML of a path of the served gateway, or None if it is unknown."""
         return self.compiled.gateway.place(path) if self.compiled is not None and path else None
 
     def place_of(self, type_: ResourceType, name: str) -> Place | None:
-        """The place in the YAML of the object that a resource was made from, if it is known."""
+        """Return the place in the YAML of the object that a resource was made from, or None if it is unknown."""
         return self.place(names.origin(type_.name, name))
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        """The mistakes that keep the newest state from being served."""
+        """The errors that keep the newest state from being served."""
         return tuple(one for one in self.problems if one.severity == "error")
 
 
 class ControlLoop:
-    """Follows a source. `publish` is called with every good gateway that differs from the one before."""
+    """Follows a source. It calls `publish` with every good gateway that differs from the previous one."""
 
     def __init__(
         self, source: Source, compiler: Compiler, publish: Callable[[Compiled], Awaitable[None]]
@@ -75,7 +75,7 @@ class ControlLoop:
         self._last: tuple[object, ...] = ()
 
     async def run(self) -> None:
-        """Follow the source until cancelled. A gateway with mistakes never replaces a good one."""
+        """Follow the source until cancelled. A gateway with errors never replaces a good one."""
         changes = self._source.changes()
         try:
             async for state in changes:
@@ -96,12 +96,12 @@ class ControlLoop:
             return error
         except Exception as error:
             log.exception("the gateway could not be read: this is a fault of xds, please report it")
-            return UnreadableFolder(f"a fault of xds kept the gateway from being read: {error!r}")
+            return UnreadableFolder(f"the gateway was not read because of a fault of xds: {error!r}")
 
     def _doubtful(self, state: SourceState, outcome: Outcome) -> bool:
-        """True if a state looks like the middle of a change: it has mistakes, or lacks something that was there.
+        """True if a state looks like the middle of a change: it has errors, or objects are missing.
 
-        Editors empty a file before they write it, and git takes files away before it puts others there.
+        Editors empty a file before they write it, and git removes files before it writes others.
         """
         served = self.serving.compiled
         if served is None:
@@ -115,7 +115,7 @@ class ControlLoop:
         )
 
     async def _take(self, outcome: Outcome, began: float) -> None:
-        """Publish what was compiled, or report why not."""
+        """Publish a compiled gateway, or report its errors."""
         serving = self.serving
         match outcome:
             case UnreadableFolder():
@@ -133,26 +133,26 @@ class ControlLoop:
         await self._publish(outcome)
         sections = outcome.gateway.sections
         log.info(
-            "published the gateway routes=%d upstreams=%d in=%.0fms",
+            "gateway published routes=%d upstreams=%d in=%.0fms",
             len(sections.routes),
             len(sections.upstreams),
             (time.perf_counter() - began) * 1000,
         )
 
     def _report(self, problems: tuple[Problem, ...], unreadable: str) -> None:
-        """Say what is wrong, once for each different state."""
+        """Log the problems, once for each different state."""
         serving = self.serving
         state = (problems, unreadable)
         serving.problems, serving.unreadable = problems, unreadable
         if state == self._last:
             return
-        mended, self._last = bool(self._last and any(self._last)), state
+        corrected, self._last = bool(self._last and any(self._last)), state
         for problem in problems:
             log.log(logging.ERROR if problem.severity == "error" else logging.WARNING, "%s", problem)
         if unreadable:
             log.error("%s", unreadable)
         if unreadable or serving.errors:
             kept = "the last good gateway stays in service" if serving.something else "nothing is served yet"
-            log.error("the gateway has mistakes; %s", kept)
-        elif mended:
-            log.info("the gateway has no mistakes any more")
+            log.error("the gateway has errors; %s", kept)
+        elif corrected:
+            log.info("the gateway has no errors any more")

@@ -1,4 +1,4 @@
-"""What the real Envoy has against a compiled gateway, object by object: the proof of `xds run`, for `xds check`."""
+"""The verdict of a real Envoy on a compiled gateway, object by object: the proof of `xds run`, for `xds check`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from xds_server.translate import names
 from xds_server.translate.stand_ins import stand_in
 
 PATIENCE = 60.0
-"""Seconds that Envoy may take to start and to judge."""
+"""Seconds in which Envoy must start and respond."""
 
 
 async def judge(compiled: Compiled, binary: pathlib.Path) -> tuple[Problem, ...]:
-    """Have the Envoy at `binary` take the gateway without serving anybody. Returns an error for each object that it rejects.
+    """Send the gateway to the Envoy at `binary`, which gets no traffic. Returns an error for each rejected object.
 
-    Raises EnvironmentFailed where no Envoy can be started, or none answers.
+    Raises EnvironmentFailed if no Envoy can be started, or if it does not respond.
     """
     store = Store(quarantine=True, stand_in=stand_in)
     prover = Prover(store, PATIENCE)
@@ -39,11 +39,11 @@ async def judge(compiled: Compiled, binary: pathlib.Path) -> tuple[Problem, ...]
         await server.start(address)
         stack.push_async_callback(server.stop, 0)
         if not await proving_envoy(binary, address, stack):
-            raise EnvironmentFailed("no Envoy could be started to check with; --no-envoy checks without")
+            raise EnvironmentFailed("Envoy could not be started; --no-envoy checks without it")
         proof = await prover.prove(compiled.snapshot)
         if not proof.judged:
             raise EnvironmentFailed(
-                f"Envoy did not answer within {PATIENCE:.0f} s; --no-envoy checks without"
+                f"Envoy did not respond within {PATIENCE:.0f} s; --no-envoy checks without it"
             )
         known = compiled.gateway.sections.routes
         rejected = [(_path(one, known), one) for one in proof.rejected]

@@ -1,4 +1,4 @@
-"""What every connected Envoy has: told from the events of the xDS streams, for `xds status` and the log."""
+"""The state of every connected Envoy, from the events of the xDS streams, for `xds status` and the log."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from xds_server.serving.events import (
 
 log = logging.getLogger(__name__)
 
-_KEPT = "it keeps its last good configuration, a restarted one will fail to load this one"
-_TAKEN = "what listens there has to go, or the listener to another port; it is tried again until then"
-_PROVED = "this is the proving Envoy, and no other was sent it"
+_KEPT = "it keeps its last accepted configuration, but a restarted Envoy cannot load this one"
+_TAKEN = "port in use: stop the other process or change the listener's port; retrying"
+_PROVED = "this is the proving Envoy, and no Envoy with traffic was sent this"
 
 PlaceOf = Callable[[ResourceType, str], Place | None]
 """The place in the YAML that made a resource."""
@@ -35,7 +35,7 @@ PlaceOf = Callable[[ResourceType, str], Place | None]
 
 @dataclass(slots=True)
 class Rejection:
-    """The last time that an Envoy refused something; `mended` when it accepted that type afterwards."""
+    """The last rejection by an Envoy. `mended` is true if it accepted that type afterwards."""
 
     type: str
     message: str
@@ -47,8 +47,10 @@ class Rejection:
 
 @dataclass(slots=True)
 class Status:
-    """One stream of one Envoy. Times are Unix time. A type of our own has another name on a stream than in a snapshot,
-    so versions are kept by the type."""
+    """One stream of one Envoy. Times are Unix time.
+
+    Versions are kept by type, because our own types have another name on a stream than in a snapshot.
+    """
 
     node: str
     cluster: str
@@ -64,9 +66,9 @@ class Status:
 
 
 class Fleet:
-    """Follows the events of a store. Everything is read and written in the event loop's thread or copied.
+    """Follows the events of a store. State is read and written in the thread of the event loop, or copied.
 
-    The group `proving` judges what the others get: it is not of the fleet.
+    The group `proving` belongs to the proving Envoy, which is not of the fleet.
     """
 
     def __init__(
@@ -81,9 +83,9 @@ class Fleet:
     async def until_acknowledged(
         self, group: str, versions: Callable[[], Mapping[ResourceType, str]]
     ) -> None:
-        """Wait until somebody of a group is connected and all of it have acknowledged these versions by type.
+        """Wait until a client of a group is connected, and all of its clients have acknowledged these versions.
 
-        They are asked for anew after every event: what a rejection has changed is waited for, not what it replaced.
+        `versions` is called again after every event, because a rejection changes the versions to wait for.
         """
         while not self._acknowledged(group, versions()):
             self._bell.clear()
@@ -94,7 +96,7 @@ class Fleet:
         return bool(members) and all(versions.items() <= one.versions.items() for one in members)
 
     def observe(self, event: Event) -> None:
-        """Take one event."""
+        """Handle one event."""
         self._bell.set()
         match event:
             case Connected():
@@ -109,7 +111,8 @@ class Fleet:
                 self._nacked(event)
             case Overdue():
                 log.warning(
-                    "node=%s did not acknowledge in %.1fs: %s; what waited for it was sent all the same",
+                    "acknowledgement overdue; responses that waited for it were sent "
+                    "node=%s waited=%.1fs unacknowledged='%s'",
                     event.node.id,
                     event.waited,
                     ", ".join(event.unacknowledged),
@@ -137,11 +140,11 @@ class Fleet:
         log.debug("acknowledged node=%s type=%s version=%s", event.node.id, event.type.name, event.version)
 
     def _nacked(self, event: Nacked) -> None:
-        judged = event.group == self._proving
-        if judged and event.type == ROUTE:
-            return  # which routes are to blame is told when they were found
-        if judged and not event.blamed:
-            return  # all of it is sent again one by one, which tells who is to blame
+        is_prover = event.group == self._proving
+        if is_prover and event.type == ROUTE:
+            return  # the bad routes are logged when the search has found them
+        if is_prover and not event.blamed:
+            return  # all resources are sent again one by one, so that the bad one is found
         names = tuple(sorted(event.blamed or event.versions))
         found = [self._place_of(event.type, name) for name in names]
         places = tuple(sorted({str(place) for place in found if place is not None}))
@@ -149,13 +152,13 @@ class Fleet:
         if status is not None:
             status.rejection = Rejection(event.type.name, event.message, names, places, self._clock())
         log.error(
-            "%srejected by Envoy node=%s type=%s resources=%s: %s; %s",
+            "%srejected by Envoy; %s node=%s type=%s resources=%s reason=%s",
             f"{places[0]}: " if places else "",
+            _PROVED if is_prover else _TAKEN if is_bind_failure(event.message) else _KEPT,
             event.node.id,
             event.type.name,
             ",".join(names) or "?",
             essence(event.message),
-            _PROVED if judged else _TAKEN if is_bind_failure(event.message) else _KEPT,
         )
 
     def as_json(self, held: Collection[tuple[str, str]] = ()) -> list[dict[str, Any]]:
@@ -196,14 +199,14 @@ def _held_back(held: Held) -> None:
     if not held.node:
         _lacking(held)
         return
-    instead = "is left out" if held.standing is None else "is served as it was last accepted"
+    instead = "is left out" if held.standing is None else "is served in its last accepted form"
     log.warning(
-        "%s '%s' was rejected by node=%s and %s for every %s until it changes; at=%s reason=%s",
+        "%s '%s' was rejected and %s for every %s until it changes node=%s place=%s reason=%s",
         held.type.name,
         held.name,
-        held.node,
         "answers 503" if held.closed else instead,
         held.release or "Envoy",
+        held.node,
         held.place or "unknown",
         essence(held.message),
     )
@@ -211,7 +214,7 @@ def _held_back(held: Held) -> None:
 
 def _lacking(held: Held) -> None:
     log.warning(
-        "%s '%s' %s for every %s, which lacks what it needs; at=%s reason=%s",
+        "%s '%s' %s for every %s, which does not support it place=%s reason=%s",
         held.type.name,
         held.name,
         "answers 503" if held.closed else "is left out",

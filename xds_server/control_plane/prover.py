@@ -1,4 +1,4 @@
-"""Proved before pushed: an Envoy of our own gets every snapshot first; what it rejects is nobody else's."""
+"""Proof before push: a proving Envoy gets every snapshot first, and no other Envoy gets what it rejects."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ from xds_server.translate.proving_copy import (
 log = logging.getLogger(__name__)
 
 PROVING = "proving"
-"""The node group of the proving Envoy, and what its node's cluster is called."""
+"""The node group of the proving Envoy, which is also the cluster of its node."""
 PATIENCE = 5.0
-"""Seconds that a snapshot waits at most for the proof."""
+"""The maximum number of seconds that a snapshot waits for the proof."""
 
 
 SEARCH = 30.0
-"""Seconds that the search for rejected routes takes at most; then routes that were not judged answer 503 as well."""
+"""The maximum number of seconds of the search for rejected routes. After it, unverified routes answer 503 too."""
 _PROBE = "probe-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """A snapshot as it may be served. `rejected` are what was replaced or left out of it, because Envoy rejects it: routes,
-    and listeners and clusters that cannot be had without a rejected secret.
+    """A snapshot that may be served.
 
-    `judged` is False when nobody judged it.
+    `rejected` are the parts that were replaced or left out because Envoy rejects them: routes, and listeners and
+    clusters that need a rejected secret. `judged` is false if no Envoy has verified the snapshot.
     """
 
     snapshot: Snapshot
@@ -58,7 +58,7 @@ class Proof:
 
 
 class _Search:
-    """What is known while rejected routes are searched: who is to blame, with Envoy's words, and who is not judged yet."""
+    """The state of a search for rejected routes: bad routes with Envoy's messages, and unverified routes."""
 
     def __init__(self) -> None:
         self.found: dict[bytes, str] = {}
@@ -71,7 +71,7 @@ class _Search:
         self.waiting.discard(body)
 
     def blame_alike(self, body: bytes, message: str) -> None:
-        """Note that all routes are bad which do the same as a route that is bad for what it does."""
+        """Note that all routes with the same action as a bad route are bad, if its action is bad."""
         bad = self._deed(body)
         for other in [one for one in self.waiting if self._deed(one) == bad]:
             self.blame(other, message)
@@ -84,7 +84,7 @@ class _Search:
 
 
 class Prover:
-    """Follows the proving Envoy of a store. `place` says where a path of the gateway stands."""
+    """Follows the proving Envoy of a store. `place` returns the place of a path of the gateway."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Prover:
         search_limit: float = SEARCH,
     ) -> None:
         self.available = True
-        """False when there is no proving Envoy and none will come."""
+        """False if there is no proving Envoy and none will connect."""
         self._store = store
         self._patience = patience
         self._place = place
@@ -102,24 +102,24 @@ class Prover:
         self._streams: dict[int, str] = {}
         self._answered: dict[Reference, str] = {}
         self._messages: dict[Reference, str] = {}
-        """Of what the last answer rejected."""
+        """The messages of rejected resources, from the last response."""
         self._snapshot = self._copy = EMPTY
         self._routes: dict[str, Resource] = {}
         self._instead: dict[bytes, bytes | None] = {}
-        """By rejected route: the one that answers 503 in its place, None where that was rejected too."""
+        """By rejected route: the route that answers 503 instead, or None if that was rejected too."""
         self._unjudged: dict[bytes, Held] = {}
-        """Routes that could not be judged in time, and answer 503 until the next change."""
+        """Routes that were not verified in time. They answer 503 until the next change."""
         self._why: dict[bytes, Held] = {}
         self._lost: dict[str, str] = {}
-        """Versions of rejected secrets of which no other form is known, by name."""
+        """Versions of rejected secrets without another known form, by name."""
         self._probes = itertools.count(1)
         self._unproved = False
         self._bell = asyncio.Event()
 
     async def prove(self, snapshot: Snapshot) -> Proof:
-        """Have a snapshot judged; the store's group `PROVING` then holds back what is bad.
+        """Prove a snapshot. The store quarantines bad resources of the group `PROVING`.
 
-        A route configuration that is rejected is searched for the routes that are to blame, which then answer 503.
+        If a route configuration is rejected, the bad routes are searched, and they answer 503.
         """
         if not self.available:
             return Proof(snapshot=snapshot, judged=False)
@@ -138,7 +138,7 @@ class Prover:
     async def _judge(self, snapshot: Snapshot) -> bool:
         self._snapshot, self._copy = snapshot, proving_copy(snapshot, self._copy, self._routes)
         self._store.publish(self._copy, PROVING)
-        # who was away the last time is not waited for again before it is back
+        # an Envoy that did not respond the last time is not waited for until it is connected
         patience = 0 if self._unproved and not self._streams else self._patience
         try:
             async with asyncio.timeout(patience):
@@ -146,7 +146,7 @@ class Prover:
         except TimeoutError:
             self._unproved = True
             state = "did not answer in time" if self._streams else "is not connected"
-            log.warning("the proving Envoy %s: the gateway goes to the other Envoys unproved", state)
+            log.warning("the proving Envoy %s; the other Envoys get the gateway unproved", state)
             return False
         self._unproved = False
         return True
@@ -157,12 +157,12 @@ class Prover:
             await self._bell.wait()
 
     def _settled(self) -> bool:
-        """Whether all that Envoy asks for was accepted, or is held back by now."""
+        """True if Envoy has accepted every resource that it subscribes to, or the resource is quarantined."""
         current = self._store.current(PROVING) or EMPTY
         return all(self._answered.get(key) == version for key, version in _asked_for(current))
 
     def _forget(self, snapshot: Snapshot) -> None:
-        """Forget rejected routes and secrets that the gateway has no longer."""
+        """Forget rejected routes and secrets that the gateway no longer has."""
         secrets = snapshot[SECRET]
         self._lost = {
             name: version
@@ -177,7 +177,7 @@ class Prover:
             self._why = {body: held for body, held in self._why.items() if body in there}
 
     def _lose(self, snapshot: Snapshot) -> bool:
-        """Note secrets that were rejected and have no other form; whether there are new ones."""
+        """Note rejected secrets without another form. Returns True if there are new ones."""
         lost = {
             held.name: held.version
             for held in self._store.held(PROVING)
@@ -197,7 +197,7 @@ class Prover:
             name=name,
             version=self._snapshot.version(type_),
             standing=None,
-            message=f"it cannot be had without what was rejected: {', '.join(sorted(self._lost))}",
+            message=f"it needs a rejected secret: {', '.join(sorted(self._lost))}",
             node=self._judge_name(),
             place=self._place(names.origin(type_.name, name)),
         )
@@ -206,7 +206,9 @@ class Prover:
         return next(iter(self._streams.values()), PROVING)
 
     def _mended(self, snapshot: Snapshot) -> tuple[Snapshot, tuple[Reference, ...]]:
-        """A snapshot with the known bad routes replaced and without bad secrets, and what had to go for that."""
+        """Return a snapshot with bad routes replaced and without bad secrets, and the resources that were left out
+        for that.
+        """
         snapshot = self._with_routes_replaced(snapshot)
         return tls_secrets.without(snapshot, self._lost) if self._lost else (snapshot, ())
 
@@ -220,7 +222,7 @@ class Prover:
         return snapshot.replacing({ROUTE: tables})
 
     async def _search(self, snapshot: Snapshot) -> bool:
-        """Look for the routes that are to blame for rejected route configurations; whether any was found."""
+        """Search the bad routes of rejected route configurations. Returns True if any was found."""
         search = _Search()
         try:
             async with asyncio.timeout(self._search_limit):
@@ -230,16 +232,17 @@ class Prover:
                         await self._search_in(one, search)
         except TimeoutError:
             log.warning(
-                "not all rejected routes were found in %.0fs: %d routes that nobody judged answer 503 until the next change",
+                "search for rejected routes timed out; unverified routes answer 503 until the next change "
+                "seconds=%.0f routes=%d",
                 self._search_limit,
                 len(search.waiting),
             )
-            why = "Envoy rejects a part of this change, and there was no time to judge this route"
+            why = "Envoy rejects a part of this change, and there was no time to verify this route"
             self._unjudged = {body: self._held(body, why) for body in search.waiting}
         for body, message in search.found.items():
             originals = [original for original, one in self._instead.items() if one == body]
             self._instead[body] = None if originals else closed(body)
-            for original in originals:  # not even its condition can be had
+            for original in originals:  # Envoy rejects even its condition
                 self._why[original] = replace(self._why[original], closed=False)
             if not originals:
                 self._why[body] = self._held(body, message)
@@ -271,7 +274,9 @@ class Prover:
             search.blame_alike(body, message)
 
     async def _rejects(self, table: Resource, some: Sequence[RouteOfHost]) -> str | None:
-        """What Envoy has against a route configuration with only some of its routes."""
+        """Return Envoy's message about a route configuration with only some of its routes, or None if it accepts
+        them.
+        """
         key, version = (ROUTE, table.name), f"{_PROBE}{next(self._probes)}"
         probe = Resource.from_bytes(table.name, only(table, some), version)
         self._copy = self._copy.replacing({ROUTE: {**self._copy[ROUTE], table.name: probe}})
@@ -280,7 +285,7 @@ class Prover:
         return self._messages.get(key)
 
     def _held(self, body: bytes, message: str) -> Held:
-        """Why a route answers 503."""
+        """Return the report of a route that answers 503."""
         name = route_name(body)
         path = names.route_origin(name)
         return Held(
@@ -296,7 +301,7 @@ class Prover:
         )
 
     def observe(self, event: Event) -> None:
-        """Take one event of the store."""
+        """Handle one event of the store."""
         if not isinstance(event, Connected | Disconnected | Acked | Nacked) or event.group != PROVING:
             return
         match event:
@@ -321,7 +326,7 @@ class Prover:
                 self._messages[event.type, name] = message
 
     def _accept(self, event: Acked) -> None:
-        """Remember route configurations in full, of which the copy has only what is new."""
+        """Remember complete route configurations, because the copy has only their new routes."""
         if event.type != ROUTE:
             return
         current = self._snapshot[ROUTE]
@@ -331,13 +336,16 @@ class Prover:
         self._routes = {name: one for name, one in self._routes.items() if name in current}
 
     def as_json(self) -> dict[str, Any]:
-        """For machines: whether there is one, and whether it judged what is served."""
+        """Return for machines whether the proving Envoy is connected, and whether it has proved the served gateway."""
         connected = self.available and bool(self._streams)
         return {"connected": connected, "proved": connected and not self._unproved}
 
 
 def _asked_for(snapshot: Snapshot) -> Iterator[tuple[Reference, str]]:
-    """Every cluster and listener, and what they have Envoy ask for: what nobody refers to is never asked for."""
+    """Yield every cluster and listener, and the resources that they make Envoy request.
+
+    Envoy never requests a resource that no other refers to.
+    """
     for type_ in (CLUSTER, LISTENER):
         for one in snapshot[type_].values():
             yield (type_, one.name), one.version
@@ -347,9 +355,9 @@ def _asked_for(snapshot: Snapshot) -> Iterator[tuple[Reference, str]]:
 
 
 async def proving_envoy(binary: Path | None, xds_address: str, stack: AsyncExitStack) -> bool:
-    """Start the Envoy that judges what the others get; whether there is one."""
+    """Start the proving Envoy. Returns True if it was started."""
     if binary is None:
-        log.warning("there is no Envoy binary to prove with: the gateway goes to Envoys unproved")
+        log.warning("there is no Envoy binary to prove with; Envoys get the gateway unproved")
         return False
     proving = bootstrap(xds_address=xds_address, node_id="prover", cluster=PROVING)
     supervisor = EnvoySupervisor(
@@ -359,6 +367,6 @@ async def proving_envoy(binary: Path | None, xds_address: str, stack: AsyncExitS
     try:
         await supervisor.start()
     except OSError as error:
-        log.warning("the proving Envoy could not be started, the gateway goes to Envoys unproved; %s", error)
+        log.warning("the proving Envoy could not be started; Envoys get the gateway unproved error=%s", error)
         return False
     return True

@@ -1,4 +1,4 @@
-"""Says where the gateway answers, once it does, and who else answers there."""
+"""Logs the addresses of the gateway when it is ready, and other processes that listen at them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ from xds_server.translate import names
 log = logging.getLogger(__name__)
 
 PATIENCE, LOOK = 10.0, 0.02
-"""Seconds that a port may take to open once Envoy has accepted its listener, and between two looks."""
+"""Seconds in which a port must open after Envoy has accepted its listener, and seconds between two checks."""
 
 
 class ReadinessLog:
-    """Logs each new set of listeners: with an `envoy` beside when it has opened their ports, else when one accepts."""
+    """Logs each new set of listeners.
+
+    With an `envoy` on this machine, it logs when Envoy has opened their ports; without one, when an Envoy has
+    accepted them.
+    """
 
     def __init__(self, serving: GatewayState, store: Store, envoy: EnvoySupervisor | None) -> None:
         self._serving = serving
         self._store = store
         self._envoy = envoy
-        self._said: tuple[str, ...] = ()
+        self._logged: tuple[str, ...] = ()
         self._looking: asyncio.Task[None] | None = None
 
     def observe(self, event: Event) -> None:
-        """Take one event of a store. Of what it rejects as a whole, Envoy may have taken other listeners."""
+        """Handle one event of a store. Even if Envoy rejects a response, it may have accepted other listeners of it."""
         if not isinstance(event, Acked | Nacked) or event.group or event.type != LISTENER:
             return
         if self._serving.compiled is None:
@@ -50,7 +54,7 @@ class ReadinessLog:
                 self._looking.cancel()
             self._looking = asyncio.create_task(self._open(listeners, self._envoy))
         elif isinstance(event, Acked):
-            self._say(listeners)
+            self._log(listeners)
 
     async def _open(self, listeners: Mapping[str, Listener], envoy: EnvoySupervisor) -> None:
         loop = asyncio.get_running_loop()
@@ -60,22 +64,22 @@ class ReadinessLog:
             if loop.time() > end or all(one.port in opened for one in listeners.values()):
                 break
             await asyncio.sleep(LOOK)
-        if not self._say({name: one for name, one in listeners.items() if one.port in opened}):
+        if not self._log({name: one for name, one in listeners.items() if one.port in opened}):
             return
         for name, one in listeners.items():
             if opened.get(one.port):
                 log.warning(
-                    "listener '%s': another process listens on port %d too, and gets a part of the connections; "
-                    "stop it or choose another port",
+                    "listener '%s': another process listens on port %d too and gets a part of the connections; "
+                    "stop it, or choose another port",
                     name,
                     one.port,
                 )
 
-    def _say(self, listeners: Mapping[str, Listener]) -> bool:
-        """Log where the gateway answers. Returns False when that was said already."""
+    def _log(self, listeners: Mapping[str, Listener]) -> bool:
+        """Log the addresses of the gateway. Returns False if they were logged already."""
         urls = tuple(map(_url, listeners.values()))
-        news = urls != self._said
-        self._said = urls
+        news = urls != self._logged
+        self._logged = urls
         if news and urls:
             log.info("ready %s", " ".join(urls))
         return news

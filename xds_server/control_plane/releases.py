@@ -10,7 +10,7 @@ from xds_server.translate import releases
 
 
 def adapted(gateway: GatewayState, snapshot: Snapshot, release: str) -> Adapted:
-    """A snapshot without the resources that a release of Envoy does not support, and these resources."""
+    """Return a snapshot without the resources that a release of Envoy does not support, and these resources."""
     served, lacks = releases.adapted(snapshot, release)
     return served, tuple(
         Held(

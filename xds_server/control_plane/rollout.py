@@ -1,4 +1,4 @@
-"""A compiled gateway to those who serve it: policy servers first, then a proof, then the Envoys."""
+"""The rollout of a compiled gateway: policy servers first, then the proof, then the Envoys."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from xds_server.translate import names
 log = logging.getLogger(__name__)
 
 ACK_TIMEOUT = 5.0
-"""Seconds that Envoys wait at most until policy servers have the rules."""
+"""The maximum number of seconds that Envoys wait until policy servers have the rules."""
 
 
 class Rollout:
-    """Publishes gateways in a store. `ensure_policy_server` starts policy servers; it is called when a gateway first wants one.
+    """Publishes gateways in a store.
 
-    Without `ensure_policy_server` nobody waits: policy servers are run by someone else, and a request that comes before its rule is
-    answered as if they were away. Without `prover` Envoys get what nobody has judged. `ack_timeout` is in seconds.
+    `ensure_policy_server` starts policy servers. It is called when a gateway needs one for the first time. Without
+    it, another operator runs the policy servers, and the rollout does not wait for them: if a request arrives before
+    its rule, the response is the same as for an unreachable policy server. Without `prover`, Envoys get unproved
+    gateways. `ack_timeout` is in seconds.
     """
 
     def __init__(
@@ -44,17 +46,17 @@ class Rollout:
         self._ack_timeout = ack_timeout
 
     async def publish(self, compiled: Compiled) -> None:
-        """Bring everybody to a gateway."""
+        """Publish a gateway to policy servers and Envoys."""
         proved_by = PROVING if self._prover is not None else None
         _, proof = await asyncio.gather(self._inform(compiled.snapshot), self._prove(compiled.snapshot))
         self._store.publish(proof.snapshot, proved_by=proved_by, left_out=proof.rejected)
 
     async def resume(self) -> None:
-        """Bring policy servers to what was restored after a restart; Envoys ask for it already."""
+        """Wait until policy servers have the restored gateway. Envoys already get it."""
         restored = self._store.current()
         if self._need is not None and restored is not None and names.POLICY_SERVER in restored[CLUSTER]:
             await self._need()
-            await self._until_they_have(self._store.current(POLICY_SERVERS) or EMPTY)
+            await self._until_acknowledged(self._store.current(POLICY_SERVERS) or EMPTY)
 
     async def _prove(self, snapshot: Snapshot) -> Proof:
         if self._prover is None:
@@ -62,16 +64,16 @@ class Rollout:
         return await self._prover.prove(snapshot)
 
     async def _inform(self, snapshot: Snapshot) -> None:
-        """Bring the policy servers to their rules."""
+        """Publish the rules of policy servers, and wait until they have them."""
         rules = _rules(snapshot)
         self._store.publish(rules, POLICY_SERVERS)
         if self._need is not None and names.POLICY_SERVER in snapshot[CLUSTER]:
             await self._need()
-            await self._until_they_have(rules)
+            await self._until_acknowledged(rules)
 
-    async def _until_they_have(self, rules: Snapshot) -> None:
+    async def _until_acknowledged(self, rules: Snapshot) -> None:
         def served() -> Mapping[ResourceType, str]:
-            """Without what is quarantined, which nobody will acknowledge."""
+            """Return the versions without quarantined rules, which no policy server acknowledges."""
             current = self._store.current(POLICY_SERVERS) or rules
             return {type_: current.version(type_) for type_ in rules if rules[type_]}
 
@@ -80,13 +82,13 @@ class Rollout:
                 await self._fleet.until_acknowledged(POLICY_SERVERS, served)
         except TimeoutError:
             log.warning(
-                "policy servers did not take the rules in %.0fs; Envoys go on without waiting",
+                "policy servers did not acknowledge their rules in time; Envoys get the gateway without waiting seconds=%.0f",
                 self._ack_timeout,
             )
 
 
 def _rules(snapshot: Snapshot) -> Snapshot:
-    """What of a snapshot is for policy servers: the types of our own."""
+    """Return the part of a snapshot that policy servers get: our own types."""
     types = [type_ for type_ in snapshot if type_.url not in BY_URL]
     return Snapshot.of(
         {type_: snapshot[type_].values() for type_ in types},

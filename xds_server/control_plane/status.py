@@ -100,12 +100,15 @@ class StatusReader:
         }
 
     def place(self, one: ObjectStatus) -> Place | None:
-        """The place of an object in the YAML. It may parse a file again, so call it outside of the event loop."""
+        """Return the place of an object in the YAML.
+
+        It may parse a file again, so call it outside of the event loop.
+        """
         written = (problem.place for problem in one.problems if problem.place is not None)
         return self.gateway.place((one.section, one.name)) or next(written, None)
 
     def objects(self) -> tuple[ObjectStatus, ...]:
-        """The status of every object, by section and name. Call it in the thread of the event loop."""
+        """Return the status of every object, by section and name. Call it in the thread of the event loop."""
         compiled = self.gateway.compiled
         if compiled is None:
             return tuple(_not_served(self.gateway.problems, known=()))
@@ -132,7 +135,7 @@ class StatusReader:
 
 
 def held_as_json(held: Held) -> Mapping[str, Any]:
-    """A resource that is held back, for machines."""
+    """Return a quarantined resource, for machines."""
     return {
         "type": held.type.name,
         "name": held.name,
@@ -174,7 +177,7 @@ def _by_object(problems: Iterable[Problem]) -> dict[Key, list[Problem]]:
 
 
 def _not_served(problems: Iterable[Problem], known: Iterable[Key]) -> Iterator[ObjectStatus]:
-    """Objects that are known by their problems only, because they never were in a gateway without errors."""
+    """Yield the objects that are known only by their problems, because no served gateway had them."""
     served = frozenset(known)
     for (section, name), found in _by_object(problems).items():
         if (section, name) not in served and section != "policies":
@@ -193,7 +196,7 @@ def _held_by_object(held: Iterable[Held]) -> dict[Key, list[Held]]:
 def _resources(
     section: str, name: str, sections: Sections, snapshot: Snapshot
 ) -> Iterator[tuple[ResourceType, frozenset[str]]]:
-    """The resources that an object is part of, by type."""
+    """Yield the resources that an object is part of, by type."""
     if section == "routes":
         yield ROUTE, frozenset(sections.routes[name].listeners or sections.listeners)
         return
@@ -207,7 +210,7 @@ def _resources(
 
 
 def _candidates(section: str, name: str) -> tuple[str, ...]:
-    """All names that resources of one object can have."""
+    """Return all names that resources of one object can have."""
     if section == "listeners":
         return (names.listener(name), names.quic(name), names.client_ca(name))
     if section == "upstreams":
@@ -218,7 +221,7 @@ def _candidates(section: str, name: str) -> tuple[str, ...]:
 def _nodes(
     clients: Iterable[ClientState], resources: tuple[tuple[ResourceType, frozenset[str]], ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The nodes that have all these resources, and those that have not acknowledged some of them."""
+    """Return the nodes that have all these resources, and those that have not acknowledged some of them."""
     acknowledged, waiting = set[str](), set[str]()
     for client in clients:
         answers = {client.acknowledged(type_, some) for type_, some in resources}
