@@ -1,1 +1,1 @@
-"""A gateway to the Envoy resources that serve it. Pure and deterministic."""
+"""Translation of a gateway to the Envoy resources that serve it. Pure and deterministic."""

@@ -1,4 +1,4 @@
-"""The access log: one line of JSON for each request, whose fields are declared here."""
+"""The access log: one line of JSON for each request. Its fields are declared here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from xds_server.translate.protobuf import packed
 
 
 class Field(NamedTuple):
-    """One field: its name, Envoy's command operator for its value, and what that is. Fields without a value are left out."""
+    """One field: its name, Envoy's command operator for its value, and its meaning. Fields without a value are left
+    out.
+    """
 
     name: str
     operator: str
@@ -70,7 +72,7 @@ FIELDS = (
 
 
 def access_log() -> accesslog_pb2.AccessLog:
-    """The log on standard output."""
+    """Return the log on standard output."""
     struct = struct_pb2.Struct()
     struct.update({field.name: field.operator for field in FIELDS})
     log_format = substitution_format_string_pb2.SubstitutionFormatString(

@@ -1,4 +1,4 @@
-"""Clusters (CDS): one for each upstream, under a name that nothing but the upstream's own name decides."""
+"""Clusters (CDS): one for each upstream. Only the upstream's own name decides the cluster's name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from xds_server.translate import endpoints, names, tls
 from xds_server.translate.protobuf import ads, duration, packed, uint32
 
 INTERNAL_SERVICES: Mapping[str, str] = {SERVICE: "127.0.0.1:18001"}
-"""Where Envoys expect the services of ours by default."""
+"""The default addresses of our own services."""
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 _LB_POLICIES = {
@@ -49,12 +49,12 @@ _PROXY_VERSIONS = {
 
 
 def is_dns(upstream: Upstream) -> bool:
-    """Whether Envoy itself resolves the endpoints; then they stand in the cluster and not in EDS."""
+    """True if Envoy itself resolves the endpoints. Then they are in the cluster and not in EDS."""
     return any(endpoint.parsed.kind == "name" for endpoint in upstream.endpoints)
 
 
 def cluster(name: str, upstream: Upstream) -> cluster_pb2.Cluster:
-    """The cluster of an upstream."""
+    """Return the cluster of an upstream."""
     result = cluster_pb2.Cluster(
         name=names.cluster(name),
         connect_timeout=duration(upstream.connect_timeout),
@@ -82,7 +82,7 @@ def cluster(name: str, upstream: Upstream) -> cluster_pb2.Cluster:
 
 
 def cluster_of_url(url: str) -> cluster_pb2.Cluster:
-    """The cluster through which Envoy's own filters fetch from a URL."""
+    """Return the cluster with which Envoy's own filters fetch a URL."""
     parts = urlsplit(url)
     name = names.cluster_of_url(url)
     address = parse_address(name.removeprefix("url/"))
@@ -99,9 +99,9 @@ def cluster_of_url(url: str) -> cluster_pb2.Cluster:
 
 
 def internal_service(name: str, address: str) -> cluster_pb2.Cluster:
-    """The cluster of a service of ours: gRPC in plain text, on this machine or a trusted network.
+    """Return the cluster of one of our own services: gRPC in plain text, on this machine or a trusted network.
 
-    No limit of its own holds requests back: the time limits of the policies do.
+    The cluster has no limits of its own, because the timeouts of the policies limit its requests.
     """
     parsed = parse_address(address)
     kind = cluster_pb2.Cluster.STRICT_DNS if parsed.kind == "name" else cluster_pb2.Cluster.STATIC
@@ -261,7 +261,7 @@ def _transport_socket(name: str, upstream: Upstream) -> base_pb2.TransportSocket
 
 
 def _alpn(upstream: Upstream) -> tuple[str, ...]:
-    """Envoy's HTTP options choose ALPN themselves for `auto`."""
+    """Return the ALPN protocols. For `auto`, Envoy's HTTP options choose them."""
     return {"http1": ("http/1.1",), "auto": ()}.get(upstream.protocol, ("h2",))
 
 

@@ -1,4 +1,4 @@
-"""What changes between two gateways: for the objects that people write, and for Envoy's resources."""
+"""The difference of two gateways: of the objects that users write, and of Envoy's resources."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xds_server.gateway.model.gateway import Gateway, Sections
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One object or resource: `kind` is its section or type, `keys` are what differs within a changed object."""
+    """One object or resource. `kind` is its section or type; `keys` are the different keys of a changed object."""
 
     kind: str
     name: str
@@ -22,7 +22,7 @@ class Change:
 
 
 def objects(old: Gateway, new: Gateway) -> tuple[Change, ...]:
-    """What changes in the sections, the effective policies of routes included."""
+    """Return the changes in the sections, with the effective policies of routes."""
     changes: list[Change] = []
     for field in dataclasses.fields(Sections):
         before, after = getattr(old.sections, field.name), getattr(new.sections, field.name)
@@ -42,7 +42,7 @@ def objects(old: Gateway, new: Gateway) -> tuple[Change, ...]:
 
 
 def resources(old: Snapshot, new: Snapshot) -> tuple[Change, ...]:
-    """What changes on the wire."""
+    """Return the changes on the wire."""
     changes = []
     for type_, difference in new.diff(old).items():
         for name in difference.changed:

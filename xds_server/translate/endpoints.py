@@ -11,7 +11,7 @@ from xds_server.translate.protobuf import uint32
 
 
 def address(parsed: Address) -> address_pb2.Address:
-    """An endpoint's address as Envoy takes it."""
+    """Return an endpoint's address in Envoy's form."""
     if parsed.kind == "unix":
         return address_pb2.Address(pipe=address_pb2.Pipe(path=parsed.host))
     socket = address_pb2.SocketAddress(address=parsed.host, port_value=parsed.port)
@@ -32,7 +32,7 @@ def _lb_endpoint(endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
 
 
 def load_assignment(name: str, upstream: Upstream) -> endpoint_pb2.ClusterLoadAssignment:
-    """All endpoints of an upstream; empty, and never absent, when there are none."""
+    """Return all endpoints of an upstream. If there are none, it is empty and never missing."""
     groups: dict[tuple[int, str], list[Endpoint]] = {}
     for endpoint in upstream.endpoints:
         groups.setdefault((endpoint.priority, endpoint.zone), []).append(endpoint)

@@ -1,4 +1,4 @@
-"""Which route a request takes and why the others do not: what Envoy will do, told without an Envoy."""
+"""The route that a request takes, and why other routes do not match: what Envoy will do, without an Envoy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OTHER_PATH = "the path differs"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request as `xds explain` is told of it; header names are in lower case."""
+    """A request for `xds explain`. Names of headers are in lower case."""
 
     method: str
     url: str
@@ -38,7 +38,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One route in the order in which Envoy tries it; `why_not` is empty for the one that matches."""
+    """One route, in the order in which Envoy tries them. `why_not` is empty for the route that matches."""
 
     route: str
     path: str
@@ -47,7 +47,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """One policy of the route that matches, and where it is enforced."""
+    """One policy of the matching route, and where it is enforced."""
 
     key: str
     stage: str
@@ -57,7 +57,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What becomes of a request. `route` is None where none matches; `notes` say what happens before."""
+    """The handling of a request. `route` is None if none matches; `notes` describe earlier steps."""
 
     listener: str
     host: str
@@ -70,7 +70,7 @@ class Explanation:
 
 
 def explain(gateway: Gateway, request: Request, listener: str | None = None) -> Explanation:
-    """Explain a request. Raises ValueError with what is wrong with the URL or the listener's name."""
+    """Return the explanation of a request. Raises ValueError if the URL or the listener's name is wrong."""
     parts = urlsplit(request.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"'{request.url}' is not a URL; write http://api.example.com/path")
@@ -100,9 +100,9 @@ def explain(gateway: Gateway, request: Request, listener: str | None = None) -> 
 
 
 def nearest(found: Explanation, most: int) -> tuple[tuple[Candidate, ...], int]:
-    """The candidates worth a look, in their order, and how many others there are, whose paths differ.
+    """Return the most relevant candidates in their order, and the number of others, whose paths differ.
 
-    Of those whose path differs, `most` are kept: those that share the most segments, then the most letters.
+    Of the candidates with another path, `most` are returned: those with the most equal segments, then letters.
     """
     differing = [one for one in found.candidates if one.why_not == OTHER_PATH]
     if len(differing) <= most:
@@ -154,11 +154,11 @@ def _listener(gateway: Gateway, scheme: str, port: int | None, wanted: str | Non
         for name in names:
             return name
     ports = ", ".join(f"{name} at {one.port}" for name, one in listeners.items()) or "none"
-    raise ValueError(f"no listener answers {scheme} at port {number}; there are: {ports}")
+    raise ValueError(f"no listener for {scheme} at port {number}; there are: {ports}")
 
 
 def _normalized(path: str, listener: Listener) -> tuple[str, tuple[str, ...]]:
-    """The path that routes are matched against (RFC 3986 section 5.2.4)."""
+    """Return the path that routes are matched against (RFC 3986 section 5.2.4), with notes."""
     notes = []
     if _ESCAPED_SLASH.search(path):
         became = {
@@ -227,7 +227,7 @@ def _path_matches(route: Route, path: str) -> bool:
 
 
 def _query(text: str) -> dict[str, list[str]]:
-    """The values of each parameter, as they stand: Envoy compares without decoding."""
+    """Return the values of each parameter without decoding, as Envoy compares them."""
     values: dict[str, list[str]] = {}
     for part in text.split("&"):
         name, _, value = part.partition("=")
@@ -236,7 +236,7 @@ def _query(text: str) -> dict[str, list[str]]:
 
 
 def _query_matches(match: ValueMatch, found: Sequence[str]) -> bool:
-    """The first value counts; where it must not be like that, none may be."""
+    """True if the first value matches; for an inverted condition, no value may match."""
     if match.invert and match.present is None:
         return bool(found) and all(_matches(match, one) for one in found)
     return _matches(match, found[0] if found else None)
@@ -259,7 +259,7 @@ def _matches(match: ValueMatch, value: str | None) -> bool:
 
 
 def _allowed(members: list[Ranked], path: str, query: str, request: Request) -> str:
-    """The methods that would match, for Allow; empty where the method is not all that differs."""
+    """Return the methods that would match, for Allow; "" if more than the method differs."""
     for one, methods in virtual_hosts.fallbacks(members):
         asked = (Request(method=method, url=request.url, headers=request.headers) for method in methods)
         if any(not _why_not(one.route, path, query, other) for other in asked):
@@ -275,8 +275,8 @@ def _action(route: Route) -> str:
     if route.redirect is not None:
         return f"{route.redirect.status} to {route.redirect.to or 'another address'}"
     if route.respond is not None:
-        return f"answered by the gateway with {route.respond.status}"
-    return f"answered by the policy '{route.policies.answering}'"
+        return f"the gateway responds with {route.respond.status}"
+    return f"the policy '{route.policies.answering}' responds"
 
 
 def _policies(gateway: Gateway, route: str) -> Iterator[Applied]:
@@ -295,7 +295,7 @@ def _enforced(policy: Policy[Any], settings: Any, gateway: Gateway, route: str) 
     if settings is not OFF and not gateway.sections.routes[route].targets:
         settings = policy.for_local_answers(settings)
         if settings is None:
-            return "not applied: the gateway answers itself"
+            return "not applied: the gateway itself responds"
     return policy.explain(settings, gateway.context)
 
 

@@ -1,4 +1,4 @@
-"""Listeners (LDS): ports with their filter chain. Nothing that changes with a route stands here."""
+"""Listeners (LDS): ports with their filter chain, without anything that changes with a route."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from xds_server.translate.protobuf import ads, boolean, duration, packed, uint32
 
 HCM = "envoy.filters.network.http_connection_manager"
 EARLY_HEADERS = "envoy.http.early_header_mutation.header_mutation"
-_NOBODYS = ("x-envoy-attempt-count", "x-envoy-is-timeout-retry", "x-original-url", "x-rewrite-url")
-"""Request headers that only the gateway may set, or by which some frameworks take another path than the gateway saw."""
+_RESERVED = ("x-envoy-attempt-count", "x-envoy-is-timeout-retry", "x-original-url", "x-rewrite-url")
+"""Request headers that only the gateway may set, or with which some frameworks use another path than the gateway."""
 _PROXIES = (
     *("forwarded", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-server"),
     "x-real-ip",
 )
-"""Request headers that are believed only from trusted proxies, beside those that Envoy itself looks after."""
+"""Request headers that are accepted only from trusted proxies, in addition to those that Envoy itself handles."""
 _NO_HOST = "localhost"
-"""The host of a request of HTTP/1.0 that names none."""
+"""The host of an HTTP/1.0 request without a Host."""
 _SLASHES = {
     "redirect": hcm_pb2.HttpConnectionManager.UNESCAPE_AND_REDIRECT,
     "reject": hcm_pb2.HttpConnectionManager.REJECT_REQUEST,
@@ -54,18 +54,18 @@ _UNDERSCORES = {
 Logs = Sequence[accesslog_pb2.AccessLog]
 """Access logs of policies."""
 Errors = Mapping[str, ErrorOverride]
-"""Overrides of the gateway's own answers, by reason."""
+"""Overrides of the gateway's own responses, by reason."""
 
 
 def alt_svc(listener: Listener) -> str | None:
-    """The Alt-Svc header (RFC 7838) that tells clients of HTTP/3."""
+    """Return the Alt-Svc header (RFC 7838) that announces HTTP/3, or None."""
     return f'h3=":{listener.port}"; ma=86400' if listener.http3 else None
 
 
 def listeners(
     name: str, listener: Listener, filters: Sequence[HttpFilter], logs: Logs, errors: Errors
 ) -> Iterator[listener_pb2.Listener]:
-    """The TCP listener, and the QUIC listener beside it where HTTP/3 is wanted. Raises Mistake for raw fields."""
+    """Return the TCP listener, and the QUIC listener if HTTP/3 is enabled. Raises Mistake for raw fields."""
     yield merged(_tcp(name, listener, filters, logs, errors), listener.envoy)
     if listener.http3:
         yield _quic(name, listener, filters, logs, errors)
@@ -141,7 +141,7 @@ def _connection_limit(name: str, listener: Listener) -> Iterator[listener_compon
 def _connection_manager(
     name: str, listener: Listener, filters: Sequence[HttpFilter], logs: Logs, errors: Errors
 ) -> hcm_pb2.HttpConnectionManager:
-    """Envoy's advice for a proxy at the edge, with the listener's own limits."""
+    """Return the connection manager with Envoy's advice for an edge proxy and the listener's own limits."""
     timeouts, limits = listener.timeouts, listener.limits
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=name,
@@ -150,7 +150,7 @@ def _connection_manager(
         early_header_mutation_extensions=[_without_claims(listener)],
         use_remote_address=boolean(True),
         xff_num_trusted_hops=listener.trusted_proxies,
-        internal_address_config=_nobody_is_internal(),
+        internal_address_config=_no_internal_addresses(),
         normalize_path=boolean(True),
         merge_slashes=listener.merge_slashes,
         path_with_escaped_slashes_action=_SLASHES[listener.escaped_slashes],
@@ -178,18 +178,20 @@ def _connection_manager(
 
 
 def _without_claims(listener: Listener) -> extension_pb2.TypedExtensionConfig:
-    """Take headers away by which a client would tell upstreams who it is or what it asked for."""
-    removed = (*_NOBODYS, *(() if listener.trusted_proxies else _PROXIES))
+    """Remove headers with which a client could claim an identity or another request towards upstreams."""
+    removed = (*_RESERVED, *(() if listener.trusted_proxies else _PROXIES))
     mutation = header_mutation_pb2.HeaderMutation()
     for name in removed:
         mutation.mutations.add(remove=name)
     return extension_pb2.TypedExtensionConfig(name=EARLY_HEADERS, typed_config=packed(mutation))
 
 
-def _nobody_is_internal() -> hcm_pb2.HttpConnectionManager.InternalAddressConfig:
-    """An empty list would mean private networks, whose clients could then set x-envoy-* headers and request ids."""
-    nobody = address_pb2.CidrRange(address_prefix="255.255.255.255", prefix_len=uint32(32))
-    return hcm_pb2.HttpConnectionManager.InternalAddressConfig(cidr_ranges=[nobody])
+def _no_internal_addresses() -> hcm_pb2.HttpConnectionManager.InternalAddressConfig:
+    """Return a range without clients. An empty list would mean private networks, whose clients could then set
+    x-envoy-* headers and request ids.
+    """
+    unused = address_pb2.CidrRange(address_prefix="255.255.255.255", prefix_len=uint32(32))
+    return hcm_pb2.HttpConnectionManager.InternalAddressConfig(cidr_ranges=[unused])
 
 
 def _common_options(listener: Listener) -> protocol_pb2.HttpProtocolOptions:
@@ -206,7 +208,7 @@ def _common_options(listener: Listener) -> protocol_pb2.HttpProtocolOptions:
 
 
 def _http1_options(listener: Listener) -> protocol_pb2.Http1ProtocolOptions:
-    """An upgrade that is not offered is ignored (RFC 9110 section 7.8). HTTP/1.0 may come without a host."""
+    """Ignore upgrades that are not offered (RFC 9110 section 7.8). HTTP/1.0 may have no Host."""
     options = protocol_pb2.Http1ProtocolOptions()
     for regex in _all_but("websocket"):
         options.ignore_http_11_upgrade.add().safe_regex.regex = regex
@@ -216,9 +218,9 @@ def _http1_options(listener: Listener) -> protocol_pb2.Http1ProtocolOptions:
 
 
 def _all_but(word: str) -> Iterator[str]:
-    """Expressions for each text but one, in any case: RE2 has no other way to say so.
+    """Yield expressions that match every text but one, in any case. RE2 has no other way to express that.
 
-    One expression would be too large for an Envoy with a bootstrap of its own, which takes 100 instructions.
+    One expression would be too large for an Envoy with another bootstrap, which accepts 100 instructions.
     """
     for at, letter in enumerate(word):
         yield f"(?i){word[:at]}(?:[^{letter}].*)?"
@@ -243,7 +245,7 @@ def _http_filter(one: HttpFilter) -> hcm_pb2.HttpFilter:
 
 
 def _own_filters(listener: Listener) -> Iterator[hcm_pb2.HttpFilter]:
-    """What is no policy: body limits, session affinity by cookie, and the router."""
+    """Yield filters that are not policies: body limits, session affinity by cookie, and the router."""
     yield from map(_http_filter, body_limit.http_filters(listener.limits.max_body))
     session = packed(stateful_session_pb2.StatefulSession())
     yield hcm_pb2.HttpFilter(name=routes.STATEFUL_SESSION, typed_config=session, disabled=True)

@@ -1,4 +1,4 @@
-"""Errors that the gateway itself answers: problem+json (RFC 9457) with a named reason and the request id."""
+"""Error responses of the gateway itself: problem+json (RFC 9457) with a named reason and the request id."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _OWN_ANSWER = (
 
 
 def local_reply_config(overrides: Mapping[str, ErrorOverride]) -> hcm_pb2.LocalReplyConfig:
-    """All reasons as mappers, the first that matches wins. `respond` and `redirect` stay as they were written."""
+    """Return all reasons as mappers; the first match wins. Responses of `respond` and `redirect` do not change."""
     own = hcm_pb2.ResponseMapper(filter=_cel(_OWN_ANSWER), headers_to_add=[_grpc_status(None)])
     config = hcm_pb2.LocalReplyConfig(mappers=[_without_body(), _to_the_root(), own])
     for reason in _reasons():
@@ -56,7 +56,7 @@ def local_reply_config(overrides: Mapping[str, ErrorOverride]) -> hcm_pb2.LocalR
 
 
 def _to_the_root() -> hcm_pb2.ResponseMapper:
-    """The redirect to the plain form of a path of slashes alone: Envoy's is `//`, which means no host at all."""
+    """Return the redirect to the plain form of a path of only slashes: Envoy's is `//`, which has an empty host."""
     when = details_begin("path_normalization_failed") + " && response.headers['location'].startsWith('//')"
     query = "%CEL(request.query == '' ? '' : '?')%%CEL(request.query)%"
     return hcm_pb2.ResponseMapper(filter=_cel(when), headers_to_add=[header("location", f"/{query}")])
@@ -64,7 +64,7 @@ def _to_the_root() -> hcm_pb2.ResponseMapper:
 
 @cache
 def _usual(reason: Reason) -> hcm_pb2.ResponseMapper:
-    """To be copied: it is kept, since listeners are built at every change."""
+    """Return the mapper of a reason, to be copied. It is cached, because listeners are built at every change."""
     return _mapper(reason, None)
 
 
@@ -78,7 +78,7 @@ def _reasons() -> Iterator[Reason]:
 
 
 def _without_body() -> hcm_pb2.ResponseMapper:
-    """A body that some service gave a status that has none would be read as the next response (RFC 9112 section 6.3)."""
+    """Remove bodies of statuses without a body: a client would read them as the next response (RFC 9112 section 6.3)."""
     aborted = f"%CEL({details(fault.ABORTED)} ? '{fault.REASON.name}' : '')%"
     mapper = hcm_pb2.ResponseMapper(
         filter=_cel(" || ".join(f"response.code == {status}" for status in sorted(BODYLESS))),
@@ -117,7 +117,7 @@ def _mapper(reason: Reason, override: ErrorOverride | None) -> hcm_pb2.ResponseM
 
 
 def _grpc_status(status: int | None) -> base_pb2.HeaderValueOption:
-    """For clients of gRPC and gRPC-Web; others get none, because an empty value is left away."""
+    """Return the status for clients of gRPC and gRPC-Web. Other clients get none: Envoy omits an empty value."""
     asked = "request.headers['content-type'].startsWith('application/grpc')"
     return header(GRPC_STATUS, grpc_status(asked, status))
 
@@ -149,7 +149,7 @@ def _body(reason: Reason, override: ErrorOverride, status: int | None) -> Mappin
 
 
 def _escaped(value: Any) -> Any:
-    """Text of a user, which must not be read as Envoy's format."""
+    """Return a user's text so that Envoy does not read it as a format."""
     if isinstance(value, str):
         return value.replace("%", "%%")
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Every resource name. A name holds no position, so that reordering renames nothing and re-warms nothing."""
+"""The names of all resources. No name has a position in it, so reordering renames and re-warms no resource."""
 
 from __future__ import annotations
 
@@ -9,59 +9,59 @@ from filters.reasons import NOT_FOUND as NOT_FOUND
 
 
 def cluster(upstream: str) -> str:
-    """The cluster of an upstream: one for each upstream, whoever routes to it."""
+    """Return the name of an upstream's cluster. All routes to the upstream share it."""
     return upstream
 
 
 def listener(name: str) -> str:
-    """The TCP listener."""
+    """Return the name of the TCP listener."""
     return name
 
 
 def quic(name: str) -> str:
-    """The UDP listener beside it, for HTTP/3."""
+    """Return the name of the UDP listener for HTTP/3."""
     return f"{name}/quic"
 
 
 def routes(listener_name: str) -> str:
-    """The route configuration of a listener, TCP and QUIC alike."""
+    """Return the name of the route configuration of a listener, for TCP and QUIC."""
     return listener_name
 
 
 def certificate(secret: str) -> str:
-    """The SDS secret of a certificate with its key."""
+    """Return the name of the SDS secret of a certificate with its private key."""
     return secret
 
 
 def upstream_ca(upstream: str) -> str:
-    """The SDS secret of the authorities that an upstream's certificate must come from."""
+    """Return the name of the SDS secret with the authorities of an upstream's certificate."""
     return f"upstream/{upstream}/ca"
 
 
 def client_ca(listener_name: str) -> str:
-    """The SDS secret of the authorities that client certificates must come from."""
+    """Return the name of the SDS secret with the authorities of client certificates."""
     return f"listener/{listener_name}/client-ca"
 
 
 def method_not_allowed(route: str) -> str:
-    """The route that answers 405 for a route; local replies recognize it by this prefix."""
+    """Return the name of the route that answers 405 for a route. Local replies recognize its prefix."""
     return f"{METHOD_NOT_ALLOWED}{route}"
 
 
 def rejected(route: str) -> str:
-    """The route that answers 503 in the place of one that Envoy rejects; local replies recognize it by this prefix."""
+    """Return the name of the route that answers 503 instead of a rejected route. Local replies recognize its prefix."""
     return f"{REJECTED}{route}"
 
 
 REDIRECT_TO_HTTPS = "redirect-to-https"
 BAD_PATH = f"{BAD_REQUEST}path"
-"""The route that refuses dot segments with parameters; local replies recognize it."""
+"""The route that rejects dot segments with parameters; local replies recognize it."""
 BAD_AUTHORITY = f"{BAD_REQUEST}authority"
-"""The route that refuses an authority with a comma; local replies recognize it."""
+"""The route that rejects an authority with a comma; local replies recognize it."""
 
 
 def route_origin(route: str) -> tuple[str, ...]:
-    """Where in the gateway a single route of Envoy comes from, as a path; empty for one that the gateway adds itself."""
+    """Return the path in the gateway that one route of Envoy comes from; empty if the gateway adds it itself."""
     own = route.removeprefix(METHOD_NOT_ALLOWED).removeprefix(REJECTED)
     return (
         ()
@@ -71,7 +71,7 @@ def route_origin(route: str) -> tuple[str, ...]:
 
 
 def origin(type_name: str, resource: str) -> tuple[str, ...]:
-    """Where in the gateway a resource comes from, as a path; empty where no single object made it."""
+    """Return the path in the gateway that a resource comes from; empty if no single object made it."""
     first, slash, rest = resource.partition("/")
     if type_name in ("listener", "route"):
         return ("listeners", first)

@@ -1,4 +1,4 @@
-"""Small steps that every translation makes: packing and durations."""
+"""Helpers of every translation: packing and durations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 
 def packed(message: Message) -> any_pb2.Any:
-    """Any of a message, serialized deterministically. An Any stays what it is."""
+    """Return a message as an Any, serialized deterministically. An Any is returned unchanged."""
     if isinstance(message, any_pb2.Any):
         return message
     url = f"type.googleapis.com/{message.DESCRIPTOR.full_name}"
@@ -18,28 +18,28 @@ def packed(message: Message) -> any_pb2.Any:
 
 
 def duration(value: timedelta) -> duration_pb2.Duration:
-    """A duration as Envoy takes it."""
+    """Return a duration in Envoy's form."""
     seconds = value.days * 86400 + value.seconds
     return duration_pb2.Duration(seconds=seconds, nanos=value.microseconds * 1000)
 
 
 def fill(message: duration_pb2.Duration, value: timedelta) -> None:
-    """Write a duration in place, where a copy would be felt."""
+    """Write a duration in place, in code where copies would cost too much."""
     message.SetInParent()
     message.seconds, message.nanos = value.days * 86400 + value.seconds, value.microseconds * 1000
 
 
 def uint32(value: int) -> wrappers_pb2.UInt32Value:
-    """An optional number."""
+    """Return an optional number."""
     return wrappers_pb2.UInt32Value(value=value)
 
 
 def boolean(value: bool) -> wrappers_pb2.BoolValue:
-    """An optional flag."""
+    """Return an optional flag."""
     return wrappers_pb2.BoolValue(value=value)
 
 
 def ads() -> config_source_pb2.ConfigSource:
-    """Ask the control plane, over the stream that is there already."""
+    """Return a source that means the control plane, over the existing stream."""
     source = config_source_pb2.ConfigSource
     return source(ads=config_source_pb2.AggregatedConfigSource(), resource_api_version=config_source_pb2.V3)

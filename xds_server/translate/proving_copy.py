@@ -1,4 +1,4 @@
-"""A snapshot as the proving Envoy gets it: every resource under the same name and version, and none that reaches out."""
+"""A snapshot for the proving Envoy: every resource has the same name and version, and none connects to other hosts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xds_server.discovery.types import BY_URL, CLUSTER, LISTENER, ROUTE, SECRET,
 from xds_server.translate import names, tls_secrets
 
 LOOPBACK, DISCARD = "127.0.0.1", 9
-"""Where what Envoy would look up by DNS leads to (RFC 863); nothing answers there, and nothing is asked for it."""
+"""The address of endpoints that Envoy would look up by DNS (RFC 863). Envoy never connects to it."""
 _ROUTE = route_components_pb2.Route
 _DNS = (cluster_pb2.Cluster.STRICT_DNS, cluster_pb2.Cluster.LOGICAL_DNS)
 
@@ -28,10 +28,11 @@ RouteOfHost = tuple[str, bytes]
 def proving_copy(
     snapshot: Snapshot, previous: Snapshot = EMPTY, proved: Mapping[str, Resource] = _NOTHING
 ) -> Snapshot:
-    """What is for Envoys, changed so that it serves nobody. `previous` is the copy before, whose parts are used again.
+    """Return the resources for Envoys, changed so that they serve no client.
 
-    `proved` are route configurations, in full, that were accepted: of another version only the routes that it adds
-    are to be judged, since each is good or bad by itself and Envoy needs a while for thousands.
+    Parts of the copy `previous` are used again. `proved` are complete, accepted route configurations: of a new
+    version, only the added routes have to be proved, because each route is good or bad by itself and Envoy needs some
+    time for thousands.
     """
     types = [type_ for type_ in snapshot if type_.url in BY_URL]
     copies = {**_COPY, ROUTE: lambda one: _routes(one, proved.get(one.name))}
@@ -57,9 +58,9 @@ def _copies(
 
 
 def _listener(one: Resource) -> bytes:
-    """TCP listeners open no port. Envoy has UDP listeners open one: any that is free, on loopback.
+    """Return a listener without an open port; a UDP listener gets any free port on loopback, because Envoy opens one.
 
-    TLS needs a certificate; all others, and authorities, are judged by themselves.
+    TLS needs a certificate. All other certificates, and authorities, are proved separately.
     """
     message = listener_pb2.Listener.FromString(one.body)
     tls_secrets.separate(message, keep=1)
@@ -72,7 +73,7 @@ def _listener(one: Resource) -> bytes:
 
 
 def _cluster(cluster: Resource) -> bytes:
-    """Nobody to check the health of, and no names to look up: Envoy would wait for both before it goes on."""
+    """Return a cluster without health checks and DNS names, because Envoy would wait for both."""
     message = cluster_pb2.Cluster.FromString(cluster.body)
     if message.HasField("transport_socket"):
         tls_secrets.separate(message, keep=0)
@@ -93,12 +94,12 @@ def _cluster(cluster: Resource) -> bytes:
 
 
 def _routes(one: Resource, proved: Resource | None) -> bytes:
-    """Every virtual host, so that their domains are judged together, with the routes that were not proved before."""
+    """Return every virtual host, so that all domains are proved together, with the routes that are not proved yet."""
     return one.body if proved is None else only(one, routes_of(one) - routes_of(proved))
 
 
 def only(one: Resource, chosen: Collection[RouteOfHost]) -> bytes:
-    """A route configuration with all its virtual hosts, and of its routes only the chosen ones."""
+    """Return a route configuration with all its virtual hosts, and only the chosen routes."""
     message = route_pb2.RouteConfiguration.FromString(one.body)
     for host in message.virtual_hosts:
         del host.routes[:]
@@ -107,7 +108,7 @@ def only(one: Resource, chosen: Collection[RouteOfHost]) -> bytes:
 
 
 def routes_of(one: Resource) -> frozenset[RouteOfHost]:
-    """Every route of a route configuration, with the name of its virtual host."""
+    """Return every route of a route configuration, with the name of its virtual host."""
     return _routes_of(one.body)
 
 
@@ -121,13 +122,13 @@ def _routes_of(body: bytes) -> frozenset[RouteOfHost]:
 
 
 def route_name(route: bytes) -> str:
-    """The name of a serialized route."""
+    """Return the name of a serialized route."""
     name: str = _ROUTE.FromString(route).name
     return name
 
 
 def deed(route: bytes) -> bytes:
-    """What a route does, without its name and its condition: routes that share a bad part are bad together."""
+    """Return the action of a route, without name and condition: if an action is bad, all routes with it are bad."""
     message = _ROUTE.FromString(route)
     message.ClearField("name")
     message.ClearField("match")
@@ -135,7 +136,7 @@ def deed(route: bytes) -> bytes:
 
 
 def with_any_condition(route: bytes) -> bytes:
-    """The same route for every path, so that it is judged by what it does."""
+    """Return the same route for every path, so that only its action is proved."""
     message = _ROUTE.FromString(route)
     message.match.Clear()
     message.match.prefix = "/"
@@ -143,9 +144,9 @@ def with_any_condition(route: bytes) -> bytes:
 
 
 def closed(route: bytes) -> bytes:
-    """The same route, answering 503 to every request that it matches.
+    """Return the same route with a 503 for every request that it matches.
 
-    So a request finds no other route instead, which might ask for less.
+    Without it, such a request could match another route, with fewer policies.
     """
     message = _ROUTE.FromString(route)
     result = _ROUTE(name=names.rejected(message.name), match=message.match)
@@ -154,7 +155,7 @@ def closed(route: bytes) -> bytes:
 
 
 def replaced(one: Resource, instead: Mapping[bytes, bytes | None]) -> Resource:
-    """A route configuration with other routes in the place of some; None takes a route away."""
+    """Return a route configuration with some routes replaced; None removes a route."""
     message = route_pb2.RouteConfiguration.FromString(one.body)
     same = True
     for host in message.virtual_hosts:

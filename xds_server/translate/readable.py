@@ -1,6 +1,7 @@
-"""Resources as plain values for people (protobuf's JSON mapping, Envoy's field names); private keys are left out.
+"""Resources as plain values for people (protobuf's JSON mapping, Envoy's field names), without private keys.
 
-json_format looks at every field anew; here each message type is looked at once, as a gateway has many of few kinds.
+json_format inspects every field of every message. This module inspects each message type once, because a gateway has
+many messages of few types.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ Convert = Callable[[Any], Any]
 
 
 def decoded(type_: ResourceType, resource: Resource) -> Message:
-    """The message of a resource."""
+    """Return the message of a resource."""
     return _class(type_.message).FromString(resource.body)
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """A message as plain values, with Envoy's field names."""
+    """Return a message as plain values, with Envoy's field names."""
     fields = _fields(message.DESCRIPTOR)
     result = {}
     for field, value in message.ListFields():
@@ -44,7 +45,7 @@ def plain(message: Message) -> dict[str, Any]:
 
 
 def readable(type_: ResourceType, resource: Resource) -> dict[str, Any]:
-    """A resource as plain values, with Envoy's field names."""
+    """Return a resource as plain values, with Envoy's field names."""
     value = plain(decoded(type_, resource))
     if type_ is SECRET:
         _redact(value)
@@ -122,7 +123,7 @@ def _any(value: any_pb2.Any) -> Any:
 
 
 def _by_library(value: Message) -> Any:
-    """Values whose JSON is none of their fields, such as Struct. Protobuf's order of keys changes between runs."""
+    """Return values whose JSON has none of their fields, such as Struct. Protobuf's key order differs between runs."""
     return _sorted(json_format.MessageToDict(value, preserving_proto_field_name=True))
 
 

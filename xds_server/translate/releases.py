@@ -1,7 +1,7 @@
-"""What older Envoys cannot take: a snapshot for each release, without what that release lacks.
+"""Snapshots for older Envoys, without the features that a release does not support.
 
-The snapshot is made for the newest Envoy that is supported. Each row of `LACKS` says what goes for releases before another
-one, and docs/reference/versions.md has the same table for people.
+A snapshot is made for the newest supported Envoy. Each row of `NEEDS` describes what is removed for releases before
+another one, and docs/reference/versions.md has the same table for people.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RELEASE = re.compile(r"envoy (\d+)\.(\d+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lack:
-    """Something that is left out for a release. `path` is where in the gateway it comes from."""
+    """A part that is left out for a release. `path` is its origin in the gateway."""
 
     type: ResourceType
     name: str
@@ -44,12 +44,12 @@ class Lack:
     path: tuple[str, ...]
     message: str
     closed: bool = False
-    """Whether 503 is answered in its place."""
+    """True if a 503 replaces it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One feature, the first Envoy that has it, and how a snapshot goes without it."""
+    """One feature, the first Envoy that has it, and a function that removes it from a snapshot."""
 
     feature: str
     since: Release
@@ -57,13 +57,13 @@ class Need:
 
 
 def parse(release: str) -> Release | None:
-    """The numbers of ``envoy 1.37``; None for another program."""
+    """Return the numbers of ``envoy 1.37``, or None for another program."""
     found = _RELEASE.fullmatch(release)
     return (int(found[1]), int(found[2])) if found else None
 
 
 def adapted(snapshot: Snapshot, release: str) -> tuple[Snapshot, tuple[Lack, ...]]:
-    """A snapshot as a release of Envoy can take it, and what it has not. Other programs get all."""
+    """Return a snapshot that a release of Envoy supports, and the removed parts. Other programs get all resources."""
     numbers = parse(release)
     lacks: list[Lack] = []
     for need in NEEDS:
@@ -74,7 +74,7 @@ def adapted(snapshot: Snapshot, release: str) -> tuple[Snapshot, tuple[Lack, ...
 
 
 def _without_counting_at_the_end(snapshot: Snapshot) -> tuple[Snapshot, tuple[Lack, ...]]:
-    """No route on which something is counted when a request has ended: these Envoys end themselves by that."""
+    """Close routes that count when a request has ended, because these Envoys crash there."""
     return _close_routes(
         snapshot,
         _counts_at_the_end,
@@ -91,7 +91,7 @@ def _counts_at_the_end(route: route_components_pb2.Route) -> bool:
 
 
 def _without_operators_of(since: Release) -> Callable[[Snapshot], tuple[Snapshot, tuple[Lack, ...]]]:
-    """No route whose headers have a command operator that came with this release: Envoy would reject all routes."""
+    """Close routes with a command operator in a header that is new in this release: older Envoys reject all routes."""
     found = "|".join(sorted(name for name, first in SINCE.items() if first == since))
     pattern = re.compile(rf"(?<!%)(?:%%)*%(?:{found})(?:\(|:|%)")
 
@@ -110,7 +110,7 @@ def _without_operators_of(since: Release) -> Callable[[Snapshot], tuple[Snapshot
 def _without_filter(
     key: str, filter_name: str, since: Release
 ) -> Callable[[Snapshot], tuple[Snapshot, tuple[Lack, ...]]]:
-    """Listeners without a filter that these Envoys reject. Routes that carry its configuration are closed."""
+    """Remove a filter that these Envoys reject from listeners, and close the routes that configure it."""
 
     def drop(manager: hcm_pb2.HttpConnectionManager) -> None:
         kept = [one for one in manager.http_filters if one.name != filter_name]
@@ -142,7 +142,7 @@ def _map_listener(one: Resource, edit: Callable[[hcm_pb2.HttpConnectionManager],
 def _close_routes(
     snapshot: Snapshot, chosen: Callable[[route_components_pb2.Route], bool], message: str
 ) -> tuple[Snapshot, tuple[Lack, ...]]:
-    """Have some routes answer 503."""
+    """Make some routes answer 503."""
     lacks: dict[str, Lack] = {}
     tables: dict[str, Resource] = {}
     for listener, one in snapshot[ROUTE].items():
@@ -162,7 +162,7 @@ def _close_routes(
 
 
 def _without_quic_client_certificates(snapshot: Snapshot) -> tuple[Snapshot, tuple[Lack, ...]]:
-    """No HTTP/3 where clients show certificates; these Envoys reject such a listener. HTTP/2 stays."""
+    """Remove HTTP/3 from listeners with client certificates, which these Envoys reject. HTTP/2 stays."""
     lacks = []
     listeners, tables = dict(snapshot[LISTENER]), dict(snapshot[ROUTE])
     for name, one in snapshot[LISTENER].items():

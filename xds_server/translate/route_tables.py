@@ -1,4 +1,4 @@
-"""Route configurations, again and again: a changed route costs the work of its own virtual hosts."""
+"""Route configurations, updated incrementally: a changed route costs the work of its own virtual hosts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _rank = attrgetter("rank")
 
 
 class RouteTables:
-    """Keeps the serialized parts of route configurations while what they are made of stays the same object."""
+    """Keeps the serialized parts of route configurations while their inputs stay the same objects."""
 
     def __init__(self, translate: Translate) -> None:
         self._translate = translate
@@ -47,7 +47,7 @@ class RouteTables:
         self._refusals = {key: body for key, body in self._refusals.items() if key[0] in parts}
 
     def hosts(self, listener: str) -> list[bytes]:
-        """The serialized virtual hosts of a listener."""
+        """Return the serialized virtual hosts of a listener."""
         old, parts = self._hosts.get(listener, {}), self._parts
         hosts = self._hosts[listener] = {}
         for host, members in virtual_hosts.of_hosts(self._ordered(listener)).items():
@@ -56,17 +56,17 @@ class RouteTables:
             if known is None or known[0] != members or known[1] != [*bodies, self._not_found]:
                 known = (members, [*bodies, self._not_found], self._host(host, members, bodies))
             hosts[host] = known
-        # An authority that is none of these may still be one that is refused.
+        # An authority that is none of these may still have to be rejected.
         others = () if "*" in hosts else (virtual_hosts.virtual_host("*", [self._not_found]),)
         return [*(body for _, _, body in hosts.values()), *others]
 
     def forget(self, listeners: Container[str]) -> None:
-        """Drop what is kept for listeners that are no more."""
+        """Drop the parts of listeners that no longer exist."""
         for name in [name for name in self._order if name not in listeners]:
             del self._order[name], self._hosts[name]
 
     def _ordered(self, listener: str) -> list[Ranked]:
-        """The routes of a listener by rank; few new ones are put between those that are in order already."""
+        """Return the routes of a listener by rank. Few new routes are inserted into the known order."""
         current = set(virtual_hosts.selected(self._parts, listener))
         order = [one for one in self._order.get(listener, ()) if one in current]
         new = current.difference(order)
@@ -83,7 +83,7 @@ class RouteTables:
         return virtual_hosts.virtual_host(host, [*bodies, *last, self._not_found])
 
     def _refusal(self, one: Ranked, methods: frozenset[str]) -> bytes:
-        """The 405 of a route."""
+        """Return the 405 of a route."""
         settings, surroundings, _ = self._parts[one]
         known = self._refusals.get((one, methods))
         if known is None or known[0] is not settings or known[1] is not surroundings:

@@ -1,4 +1,4 @@
-"""Routes (RDS): each route is translated and serialized once, and joined into the virtual hosts it belongs to."""
+"""Routes (RDS): each route is translated and serialized once, and joined into its virtual hosts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PREVIOUS_HOSTS = pb.RetryPolicy.RetryHostPredicate(
     name="envoy.retry_host_predicates.previous_hosts",
     typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
 )
-_ASKED = "access-control-request-method"
+_REQUESTED_METHOD = "access-control-request-method"
 """The method of the request for which a preflight asks (Fetch standard, section 3.2.2)."""
 _PORTS = {"http": 80, "https": 443}
 """RFC 9110 section 4.2."""
@@ -93,7 +93,7 @@ def _query(name: str, match: ValueMatch, result: pb.RouteMatch) -> None:
 
 
 def _no_parameter(name: str, match: ValueMatch, matcher: pb.HeaderMatcher) -> None:
-    """Envoy inverts conditions on headers only, so the parameter is looked for in the whole path."""
+    """Match the absence of a parameter in the whole path, because Envoy inverts only conditions on headers."""
     before = "[^&]*" if match.suffix is not None or match.contains is not None else ""
     after = "[^&]*" if match.prefix is not None or match.contains is not None else ""
     text = match.exact or match.prefix or match.suffix or match.contains or ""
@@ -111,7 +111,7 @@ def _methods(methods: Iterable[str], matcher: pb.HeaderMatcher, header: str = ":
 
 
 def _match(route: Route, methods: Iterable[str], match: pb.RouteMatch) -> None:
-    """What a request must look like, written in place: a gateway has many routes, and every copy is felt."""
+    """Write the conditions of a request in place, because a gateway has many routes and copies cost too much."""
     _path(route.match, match)
     if methods:
         _methods(methods, match.headers.add())
@@ -138,7 +138,7 @@ def _rewrite(route: Route, action: pb.RouteAction) -> None:
 
 
 def _rewrite_prefix(match: PathMatch, target: str, action: pb.RouteAction) -> bool:
-    """Put one prefix for another where that says it all: a regular expression costs each request a fifth more."""
+    """Replace the prefix, if that is enough: a regular expression makes each request cost a fifth more."""
     put = target[:-2]
     if match.kind != "prefix" or match.value.endswith("/") or not target.endswith("/*") or not put:
         return False
@@ -197,9 +197,9 @@ def _hash(affinity: SessionAffinity) -> pb.RouteAction.HashPolicy:
 
 
 def _forward(route: Route, action: pb.RouteAction, grpc: bool) -> None:
-    """Forwarding to an upstream; `grpc` says that all of them speak it."""
+    """Write the action that forwards to upstreams. `grpc` is true if all of them use gRPC."""
     limit = route.time_limit(grpc)
-    if grpc:  # a limit that ends streams, too; 0: as long as the client says
+    if grpc:  # a timeout that also ends streams; 0: the client's own
         fill(action.timeout, _NEVER)
         fill(action.max_stream_duration.max_stream_duration, limit)
         fill(action.max_stream_duration.grpc_timeout_header_max, limit)
@@ -262,7 +262,7 @@ def _respond(respond: Respond, result: pb.Route) -> None:
     if body:
         result.direct_response.body.inline_string = body
         result.response_headers_to_add.append(header("content-type", kind or "text/plain; charset=utf-8"))
-    if respond.status == 304:  # Envoy tells every 3xx to come here again
+    if respond.status == 304:  # Envoy adds a location to every 3xx
         result.response_headers_to_remove.append("location")
     for name, value in sorted(respond.headers.items()):
         result.response_headers_to_add.append(header(name, value.replace("%", "%%")))
@@ -295,8 +295,10 @@ def _add(part: RoutePart, result: pb.Route) -> None:
 def translate(
     name: str, route: Route, settings: Mapping[str, Any], context: Context, *, grpc: bool = False
 ) -> tuple[bytes, ...]:
-    """A route as serialized Envoy routes, in the order in which Envoy tries them; `grpc` says that all of its targets
-    speak it. Raises Mistake for raw fields."""
+    """Return a route as serialized Envoy routes, in the order in which Envoy tries them.
+
+    `grpc` is true if all its targets use gRPC. Raises Mistake for raw fields.
+    """
     result = pb.Route(name=name)
     _match(route, route.methods, result.match)
     if route.redirect is not None:
@@ -305,7 +307,7 @@ def translate(
         _respond(route.respond, result)
     elif route.targets:
         _forward(route, result.route, grpc)
-    else:  # a policy answers before it comes to this
+    else:  # a policy responds before this
         result.direct_response.status = 404
     if route.max_body is not None or route.session_affinity is not None:
         for filter_name, config in _filter_configs(route):
@@ -323,13 +325,13 @@ def translate(
 
 
 def _beside(name: str, route: Route, parts: Iterable[RoutePart]) -> list[pb.Route]:
-    """The routes that policies need before the route itself."""
+    """Return the routes that policies need before the route itself."""
     needed = [part for part in parts if part.own_paths or part.answers_preflight]
     return [*_own_paths(name, needed), *_preflights(name, route, needed)] if needed else []
 
 
 def _parts(settings: Mapping[str, Any], context: Context) -> Iterator[RoutePart]:
-    """What the policies contribute, in their order."""
+    """Yield the parts that the policies contribute, in their order."""
     for policy in _order(frozenset(settings)):
         key = policy.key
         part = policy.on_route(settings[key], context) if key in settings else policy.off_route(context)
@@ -339,12 +341,12 @@ def _parts(settings: Mapping[str, Any], context: Context) -> Iterator[RoutePart]
 
 @cache
 def _order(keys: frozenset[str]) -> tuple[Policy[Any], ...]:
-    """The policies with these keys, and those that a route carries also without."""
+    """Return the policies with these keys, and those that a route has without settings too."""
     return tuple(one for one in POLICIES if one.key in keys or type(one).off_route is not Policy.off_route)
 
 
 def _own_paths(name: str, parts: Iterable[RoutePart]) -> Iterator[pb.Route]:
-    """Routes of which a policy's filter answers every request, so that nothing else stands behind them."""
+    """Yield routes whose requests a policy's filter always answers, so that no action follows."""
     for part in parts:
         for path in part.own_paths:
             result = pb.Route(name=f"{name}{path}", match=pb.RouteMatch(path=path))
@@ -354,26 +356,29 @@ def _own_paths(name: str, parts: Iterable[RoutePart]) -> Iterator[pb.Route]:
 
 
 def _preflights(name: str, route: Route, parts: Iterable[RoutePart]) -> Iterator[pb.Route]:
-    """A route for some methods only must still let the filter see the CORS preflights of these, which are OPTIONS."""
+    """Yield a route for CORS preflights, which are OPTIONS, if the route has only some other methods."""
     for part in parts:
         if part.answers_preflight and route.methods and "OPTIONS" not in route.methods:
             result = pb.Route(name=f"{name}/preflight")
             _match(route, ("OPTIONS",), result.match)
-            _methods(route.methods, result.match.headers.add(), _ASKED)
+            _methods(route.methods, result.match.headers.add(), _REQUESTED_METHOD)
             result.match.headers.add(name="origin").string_match.safe_regex.regex = ".+"
-            result.direct_response.status = 403  # never: the filter answers each of these
+            result.direct_response.status = 403  # never sent: the filter responds to each of these
             _add(RoutePart(filter_configs=part.filter_configs), result)
             yield result
 
 
 def _of_methods(route: Route, parts: Iterable[RoutePart], result: pb.Route) -> Iterator[pb.Route]:
-    """The route itself. One that answers preflights and takes OPTIONS too leaves those of other methods to other routes."""
+    """Yield the route itself.
+
+    If it answers preflights and has OPTIONS too, it leaves preflights for other methods to other routes.
+    """
     answers = "OPTIONS" in route.methods and any(part.answers_preflight for part in parts)
     at = next((at for at, one in enumerate(result.match.headers) if one.name == ":method"), None)
-    if not answers or at is None:  # raw fields may have taken the condition away
+    if not answers or at is None:  # raw fields may have removed the condition
         yield result
         return
-    preflight = pb.HeaderMatcher(name=_ASKED, treat_missing_header_as_empty=True)
+    preflight = pb.HeaderMatcher(name=_REQUESTED_METHOD, treat_missing_header_as_empty=True)
     preflight.string_match.safe_regex.regex = "|".join(("", *sorted(set(route.methods))))
     of_no_page = pb.HeaderMatcher(name="origin", treat_missing_header_as_empty=True)
     of_no_page.string_match.exact = ""
@@ -389,7 +394,7 @@ def _of_methods(route: Route, parts: Iterable[RoutePart], result: pb.Route) -> I
 
 
 def _upgrades(route: Route, result: pb.Route) -> Iterator[pb.Route]:
-    """The WebSocket upgrade of a route: the same route without a limit on the time or on what is sent."""
+    """Yield the WebSocket upgrade of a route: the same route without timeouts and body limits."""
     if route.websocket:
         upgrade = pb.Route()
         upgrade.CopyFrom(result)
@@ -405,7 +410,9 @@ def _upgrades(route: Route, result: pb.Route) -> Iterator[pb.Route]:
 
 
 def _ports(route: Route, result: pb.Route) -> Iterator[pb.Route]:
-    """The same redirect to another scheme, for requests that name a port: Envoy keeps it where it is told no other."""
+    """Yield the redirect to another scheme for requests with a port, because Envoy keeps the port unless another is
+    given.
+    """
     found = result.redirect
     if (
         route.redirect is not None
@@ -421,14 +428,14 @@ def _ports(route: Route, result: pb.Route) -> Iterator[pb.Route]:
 
 
 def for_pages(name: str, settings: Mapping[str, Any], context: Context) -> tuple[RoutePart, ...]:
-    """What an answer of the gateway itself carries, so that pages which may call can read it too."""
+    """Return the parts for responses of the gateway itself that browser pages may read."""
     here = context.on_route(name, settings)
     found = {key: one for key, one in by_key().items() if one.for_pages and key in settings}
     return tuple(one.on_route(settings[key], here) for key, one in found.items())
 
 
 def not_found(parts: Iterable[RoutePart]) -> Iterator[bytes]:
-    """The answer where no route matches; without parts there is none, and Envoy answers 404 by itself."""
+    """Yield the response if no route matches. Without parts there is none, and Envoy itself answers 404."""
     for part in parts:
         result = pb.Route(name=names.NOT_FOUND, match=pb.RouteMatch(prefix="/"))
         result.direct_response.status = 404
@@ -437,7 +444,7 @@ def not_found(parts: Iterable[RoutePart]) -> Iterator[bytes]:
 
 
 def not_allowed(name: str, route: Route, allow: Iterable[str], parts: Iterable[RoutePart] = ()) -> bytes:
-    """The answer where only the method differs: 405 with Allow (RFC 9110 section 15.5.6)."""
+    """Return the response if only the method differs: 405 with Allow (RFC 9110 section 15.5.6)."""
     result = pb.Route(name=names.method_not_allowed(name))
     _match(route, (), result.match)
     result.direct_response.status = 405
@@ -448,15 +455,16 @@ def not_allowed(name: str, route: Route, allow: Iterable[str], parts: Iterable[R
 
 
 _AUTHORITY = r"(?:[!-+.0-9;-=A-Z^-~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?"
-"""A host or an address in brackets, and a port (RFC 9110 section 7.2). RE2 makes few instructions of it: Envoys whose
-bootstrap is not ours take only 100."""
+"""A host or an address in brackets, and a port (RFC 9110 section 7.2). It is short, because Envoys with another
+bootstrap accept only 100 instructions."""
 
 
 def bad_authority() -> pb.Route:
-    """Refuse what is no host and port, because it would leave the routes of the host that upstreams may read in it.
+    """Return a route that rejects an authority that is not a host and a port.
 
-    User information (RFC 9110 section 4.2.4) and several ports are refused, and several Host lines (RFC 9112 section
-    3.2), which Envoy joins by commas.
+    An upstream may read another host in it than Envoy, and such a request would get around the routes of that host.
+    The route rejects user information (RFC 9110 section 4.2.4), several ports, and several Host lines (RFC 9112
+    section 3.2), which Envoy joins by commas.
     """
     result = pb.Route(name=names.BAD_AUTHORITY, match=pb.RouteMatch(prefix="/"))
     matcher = string_pb2.StringMatcher(safe_regex=_regex(_AUTHORITY))
@@ -466,10 +474,10 @@ def bad_authority() -> pb.Route:
 
 
 def bad_paths() -> Iterator[bytes]:
-    """Refuse what is left of dot segments with parameters (``/..;x/``): some upstreams would resolve them.
+    """Yield routes that reject dot segments with parameters (``/..;x/``), because some upstreams would resolve them.
 
-    Envoy resolves ``..`` and ``%2e%2e``, but not the latter with a parameter behind it. Told by plain text, which
-    costs less than an expression; so a query that holds such a path is refused too.
+    Envoy resolves ``..`` and ``%2e%2e``, but not the latter with a parameter. The routes match plain text, which
+    costs less than an expression, so they also reject a query with such a path.
     """
     for segment in ("/..;", "/.;"):
         result = pb.Route(name=names.BAD_PATH, match=pb.RouteMatch(prefix="/"))

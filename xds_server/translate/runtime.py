@@ -1,4 +1,4 @@
-"""The runtime of every Envoy that starts with a bootstrap of ours: settings that stand in no resource."""
+"""The runtime of every Envoy with a bootstrap of ours: settings that are not in any resource."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from xds_server.gateway.model.regex import LARGEST
 
 
 def runtime() -> bootstrap_pb2.LayeredRuntime:
-    """Let Envoy take regular expressions as large as the language does, and an operator change keys over admin."""
+    """Return settings with which Envoy accepts expressions as large as the language does, and an operator can change
+    keys.
+    """
     result = bootstrap_pb2.LayeredRuntime()
     static = result.layers.add(name="static").static_layer
     static.update({"re2.max_program_size.error_level": LARGEST})

@@ -1,4 +1,4 @@
-"""Secrets (SDS): certificates never stand in listeners or clusters, so that rotating one drains nothing."""
+"""Secrets (SDS): certificates are never in listeners or clusters, so that a rotation drains no connection."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def _ca(name: str, content: bytes) -> secret_pb2.Secret:
 
 
 def _generic(name: str, content: bytes) -> secret_pb2.Secret:
-    """A secret text; an editor's line end is no part of it."""
+    """Return a secret text, without the line end that an editor adds."""
     return secret_pb2.Secret(
         name=name, generic_secret=secret_pb2.GenericSecret(secret=_bytes(content.rstrip(b"\r\n")))
     )
 
 
 def secrets(sections: Sections, context: Context) -> Iterator[secret_pb2.Secret]:
-    """Every secret of the gateway: certificates with keys, and authorities."""
+    """Yield every secret of the gateway: certificates with private keys, and authorities."""
     contents = context.contents
     for name, secret in sections.secrets.items():
         certificate = common_pb2.TlsCertificate(
@@ -51,5 +51,5 @@ def secrets(sections: Sections, context: Context) -> Iterator[secret_pb2.Secret]
 
 
 def reference(name: str) -> secret_pb2.SdsSecretConfig:
-    """A reference to a secret, fetched over ADS."""
+    """Return a reference to a secret that Envoy fetches over ADS."""
     return secret_pb2.SdsSecretConfig(name=name, sds_config=ads())

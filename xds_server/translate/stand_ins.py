@@ -1,4 +1,4 @@
-"""What is served in the place of a resource that Envoy rejects and of which no earlier form is known: it closes, with 503."""
+"""Stand-ins for rejected resources without an earlier accepted form: they answer 503."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ function envoy_on_request(handle)
 end
 """
 CLOSED_FILTER = lua_pb2.Lua()
-"""A filter that answers every request which comes to it with 503; listeners take it in the place of any dynamic one."""
+"""A filter that responds to every request with 503. Listeners accept it instead of any dynamic filter."""
 CLOSED_FILTER.default_source_code.inline_string = _SCRIPT
 
 
 def stand_in(type_: ResourceType, rejected: Resource) -> Resource | None:
-    """A resource of the same name without which a listener would not start; None where leaving it out does no harm."""
+    """Return a resource of the same name if a listener would not start without it, or None."""
     if type_ == EXTENSION_CONFIG:
         return Resource.of(
             extension_pb2.TypedExtensionConfig(name=rejected.name, typed_config=packed(CLOSED_FILTER))

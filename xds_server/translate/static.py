@@ -1,4 +1,4 @@
-"""A snapshot as one static bootstrap that plain Envoy runs, without any control plane."""
+"""A snapshot as one static bootstrap that Envoy runs without a control plane."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ _SOCKET = base_pb2.TransportSocket.DESCRIPTOR.full_name
 def bootstrap(
     snapshot: Snapshot, private_keys: Mapping[str, base_pb2.DataSource] | None = None
 ) -> bootstrap_pb2.Bootstrap:
-    """Every reference of the snapshot resolved into static resources.
+    """Return a bootstrap with every reference of the snapshot resolved into static resources.
 
-    `private_keys` says by name of a secret where Envoy itself reads the key, so that the result holds none.
+    `private_keys` has the source of the private key by name of a secret: Envoy itself reads it, so that the result
+    has no private key.
     """
     result = bootstrap_pb2.Bootstrap(layered_runtime=runtime())
     static = result.static_resources
@@ -99,7 +100,7 @@ def _static(config: any_pb2.Any) -> None:
 
 
 def _resolved(message: Message) -> bool:
-    """Let Envoy find the secrets of a message by name alone. Returns True if there were any."""
+    """Change references so that Envoy finds the secrets by name alone. Returns True if there were any."""
     if message.DESCRIPTOR.full_name == _REFERENCE:
         message.ClearField("sds_config")
         return True
@@ -125,7 +126,7 @@ def _messages(field: FieldDescriptor, value: Any) -> Iterable[Any]:
 
 @cache
 def _may_refer(kind: Descriptor) -> bool:
-    """True if messages of this type can hold a reference to a secret or a transport socket, be it deep inside."""
+    """True if messages of this type can contain a reference to a secret or a transport socket at any depth."""
     seen, waiting = {kind.full_name}, [kind]
     for one in waiting:
         if one.full_name in (_REFERENCE, _SOCKET):

@@ -37,7 +37,7 @@ def _alt_names(wanted: Iterable[str]) -> list[common_pb2.SubjectAltNameMatcher]:
 
 
 def upstream(name: str, config: UpstreamTls, alpn: Iterable[str]) -> base_pb2.TransportSocket:
-    """TLS to the endpoints of an upstream."""
+    """Return TLS to the endpoints of an upstream."""
     common = tls_pb2.CommonTlsContext(
         tls_params=common_pb2.TlsParameters(
             tls_minimum_protocol_version=_VERSIONS[config.minimum_version],
@@ -68,13 +68,13 @@ def _verify(name: str, config: UpstreamTls, common: tls_pb2.CommonTlsContext) ->
 
 
 def downstream(name: str, config: DownstreamTls) -> base_pb2.TransportSocket:
-    """TLS for HTTP/1.1 and HTTP/2 clients."""
+    """Return TLS for HTTP/1.1 and HTTP/2 clients."""
     context = _downstream(name, config, ("h2", "http/1.1"))
     return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))
 
 
 def quic(name: str, config: DownstreamTls) -> base_pb2.TransportSocket:
-    """TLS within QUIC, for HTTP/3 clients."""
+    """Return TLS within QUIC, for HTTP/3 clients."""
     context = _downstream(name, config, ("h3",))
     context.common_tls_context.ClearField("tls_params")
     transport = quic_transport_pb2.QuicDownstreamTransport(
@@ -105,7 +105,7 @@ def _downstream(name: str, config: DownstreamTls, alpn: Iterable[str]) -> tls_pb
         combined.default_validation_context.CopyFrom(validation)
         combined.validation_context_sds_secret_config.CopyFrom(secrets.reference(names.client_ca(name)))
         context.require_client_certificate.value = client.required
-        # Envoy takes the certificate of a resumed session for one that was not verified: `mtls` would refuse it.
+        # Envoy treats the certificate of a resumed session as unverified, and `mtls` would reject it.
         context.disable_stateless_session_resumption = True
         context.disable_stateful_session_resumption = True
     return context

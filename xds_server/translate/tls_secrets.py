@@ -1,7 +1,7 @@
-"""Which TLS contexts refer to which secrets (SDS), so that one bad secret is blamed and left out alone.
+"""References of TLS contexts to secrets (SDS), so that only a bad secret itself is blamed and left out.
 
-Envoy builds a TLS context of all its secrets and blames the one that came last, whichever is bad. So the proving Envoy
-gets each secret in a context of its own, and a listener goes on without a certificate that Envoy rejects.
+Envoy builds a TLS context from all its secrets and blames the last one, whichever is bad. So the proving Envoy gets
+each secret in a context of its own, and a listener stays in use without a certificate that Envoy rejects.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from xds_server.translate import secrets
 from xds_server.translate.protobuf import packed
 
 PROBE = "proof/secret/"
-"""The clusters of the proving Envoy that have one secret each; no upstream has a slash in its name."""
+"""The prefix of the proving Envoy's clusters with one secret each. No upstream has a slash in its name."""
 _COMMON = tls_pb2.CommonTlsContext.DESCRIPTOR.full_name
 _MESSAGES: Mapping[ResourceType, type[Any]] = {LISTENER: listener_pb2.Listener, CLUSTER: cluster_pb2.Cluster}
 
 
 def probes(snapshot: Snapshot) -> Iterator[Resource]:
-    """A cluster without endpoints for each certificate and each authority."""
+    """Yield a cluster without endpoints for each certificate and each authority."""
     for name, one in snapshot[SECRET].items():
         kind = secret_pb2.Secret.FromString(one.body).WhichOneof("type")
         context = tls_pb2.UpstreamTlsContext()
@@ -47,7 +47,7 @@ def probes(snapshot: Snapshot) -> Iterator[Resource]:
 
 
 def separate(message: Message, *, keep: int) -> None:
-    """Leave only the first `keep` certificates of each TLS context, and no authorities that are secrets."""
+    """Leave only the first `keep` certificates of each TLS context, and no authorities from secrets."""
 
     def edit(common: Any) -> bool:
         del common.tls_certificate_sds_secret_configs[keep:]
@@ -60,10 +60,10 @@ def separate(message: Message, *, keep: int) -> None:
 
 
 def without(snapshot: Snapshot, lost: Collection[str]) -> tuple[Snapshot, tuple[Reference, ...]]:
-    """A snapshot in which nothing refers to secrets that are `lost`, and what had to go for that.
+    """Return a snapshot without references to `lost` secrets, and the resources that were removed for that.
 
-    A listener goes on with its other certificates. One that has none left, or that would not verify clients any more,
-    goes, and so does a cluster that would not verify its endpoints or not show its own certificate.
+    A listener stays with its other certificates. It is removed if it has none left, or if it would no longer verify
+    clients. A cluster is removed if it would no longer verify its endpoints or present its own certificate.
     """
     changed: dict[ResourceType, dict[str, Resource]] = {}
     gone: list[Reference] = []
@@ -83,7 +83,7 @@ def without(snapshot: Snapshot, lost: Collection[str]) -> tuple[Snapshot, tuple[
 def _without(
     message: Message, lost: Collection[str], *, one_certificate_is_enough: bool
 ) -> tuple[bool, bool]:
-    """Take references to `lost` secrets away. Returns whether the resource can be kept, and whether it is the same."""
+    """Remove references to `lost` secrets. Returns whether the resource can stay, and whether it is unchanged."""
     kept, same = True, True
 
     def edit(common: Any) -> bool:
@@ -108,7 +108,7 @@ def _without(
 
 
 def _edit(message: Any, edit: Callable[[Any], bool]) -> bool:
-    """Apply `edit` to every CommonTlsContext below a message, also within an Any. Returns whether one was changed."""
+    """Apply `edit` to every CommonTlsContext below a message, also within an Any. Returns True if one was changed."""
     if isinstance(message, any_pb2.Any):
         inner = _unpacked(message)
         if inner is None or not _edit(inner, edit):

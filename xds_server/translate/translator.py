@@ -1,4 +1,4 @@
-"""Gateway to Snapshot. What did not change since the last time is neither translated nor serialized again."""
+"""Translation of a gateway to a snapshot. Unchanged parts are neither translated nor serialized again."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from xds_server.translate.route_tables import RouteTables
 RULE_TYPES: Mapping[str, ResourceType] = {
     one.name: custom(one.name, one.full_name) for policy in POLICIES for one in policy.rule_types
 }
-"""What policy servers ask for. Every snapshot has all of them, so that they know when they have everything."""
+"""The types that policy servers request. Every snapshot has all of them, so that they know when they have all rules."""
 
 
 class Untranslatable(Exception):  # noqa: N818 - carries the user's mistakes, as data
@@ -51,14 +51,14 @@ class Untranslatable(Exception):  # noqa: N818 - carries the user's mistakes, as
 
 
 class TranslationCache:
-    """Results by name, kept while every input is the very same object (frozen values make identity enough)."""
+    """Results by name, kept while every input is the same object. Frozen values make identity sufficient."""
 
     def __init__(self) -> None:
         self._kept: dict[Any, tuple[tuple[Any, ...], Any]] = {}
         self._next: dict[Any, tuple[tuple[Any, ...], Any]] = {}
 
     def get(self, name: Any, inputs: tuple[Any, ...], make: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of before while the inputs are the same, or that of `make`. Marks it as still used."""
+        """Return the cached result if the inputs are the same, or else that of `make`. Marks it as used."""
         known = self._kept.get(name)
         if known is None or len(known[0]) != len(inputs) or not all(map(is_, known[0], inputs)):
             known = (inputs, make(*arguments))
@@ -66,14 +66,14 @@ class TranslationCache:
         return known[1]
 
     def finish(self) -> None:
-        """Forget what was not used since the last call."""
+        """Forget results that were not used since the last call."""
         self._kept, self._next = self._next, {}
 
 
 class Translator:
-    """Translates one gateway again and again. Results depend on the gateway alone, never on the order of calls.
+    """Translates successive gateways. Results depend on the gateway alone, never on the order of calls.
 
-    `internal_services` are the addresses at which Envoys reach services of ours, by name, ``HOST:PORT`` or
+    `internal_services` are the addresses at which Envoys reach our own services, by name: ``HOST:PORT`` or
     ``unix:/PATH``.
     """
 
@@ -83,11 +83,11 @@ class Translator:
         self._problems: list[Problem] = []
         self._surroundings: tuple[Any, ...] = ()
         self._grpc: frozenset[str] = frozenset()
-        """The upstreams that speak gRPC."""
+        """The upstreams that use gRPC."""
         self._tables = RouteTables(self._translated)
 
     def translate(self, gateway: Gateway) -> Snapshot:
-        """The snapshot of a gateway. Raises Untranslatable with every mistake in raw Envoy fields."""
+        """Return the snapshot of a gateway. Raises Untranslatable with every error in raw Envoy fields."""
         self._problems = []
         self._notice(gateway)
         used = _used(gateway)
@@ -110,7 +110,7 @@ class Translator:
         return Snapshot.of(resources)
 
     def _notice(self, gateway: Gateway) -> None:
-        """Keep one object for what translated routes depend on, the same while nothing of it changed."""
+        """Keep one object for the inputs of translated routes. It stays the same while none of them changes."""
         context, upstreams = gateway.context, gateway.sections.upstreams
         grpc = frozenset(name for name, upstream in upstreams.items() if upstream.protocol == "grpc")
         if grpc != self._grpc:
@@ -131,7 +131,7 @@ class Translator:
             return ()
 
     def _rules(self, used: Mapping[str, list[Any]], context: Context) -> dict[ResourceType, list[Resource]]:
-        """The rules of all policies by type."""
+        """Return the rules of all policies by type."""
         found: dict[ResourceType, list[Resource]] = {type_: [] for type_ in RULE_TYPES.values()}
         for policy in POLICIES:
             for rule in policy.rules(used.get(policy.key, ()), context):
@@ -142,7 +142,7 @@ class Translator:
     def _called_services(
         self, used: Mapping[str, list[Any]], rules: Mapping[ResourceType, list[Resource]], context: Context
     ) -> Iterator[Resource]:
-        """The clusters of the internal services that any policy needs."""
+        """Return the clusters of the internal services that any policy needs."""
         needed = {name for one in POLICIES for name in one.internal_services(used.get(one.key, ()), context)}
         if any(rules.values()):
             needed.add(SERVICE)
@@ -150,7 +150,7 @@ class Translator:
             yield Resource.of(clusters.internal_service(name, self._internal_services[name]))
 
     def _upstreams(self, gateway: Gateway) -> tuple[list[Resource], list[Resource]]:
-        """The clusters and the endpoints of all upstreams."""
+        """Return the clusters and the endpoints of all upstreams."""
         found: list[tuple[tuple[Resource, ...], tuple[Resource, ...]]] = [
             self._memo.get((CLUSTER, name), (upstream,), self._upstream, name, upstream)
             for name, upstream in gateway.sections.upstreams.items()
@@ -204,7 +204,7 @@ def _rule(rule: Rule) -> Resource:
 
 
 def _used(gateway: Gateway) -> dict[str, list[Any]]:
-    """All settings that some route carries, by policy key."""
+    """Return all settings that some route has, by policy key."""
     used: dict[str, dict[int, Any]] = {}
     shared = {id(settings): settings for settings in gateway.policies.values()}
     for settings in shared.values():
@@ -217,12 +217,12 @@ def _used(gateway: Gateway) -> dict[str, list[Any]]:
 
 
 def _filters(used: Mapping[str, list[Any]], context: Context) -> tuple[HttpFilter, ...]:
-    """The chain of HTTP filters, the same in every listener."""
+    """Return the chain of HTTP filters, which is the same in every listener."""
     return tuple(one for policy in POLICIES for one in policy.http_filters(used.get(policy.key, ()), context))
 
 
 def _access_logs(used: Mapping[str, list[Any]], context: Context) -> tuple[accesslog_pb2.AccessLog, ...]:
-    """The access logs of policies, the same in every listener."""
+    """Return the access logs of policies, which are the same in every listener."""
     return tuple(log for policy in POLICIES for log in policy.access_logs(used.get(policy.key, ()), context))
 
 

@@ -1,4 +1,4 @@
-"""Virtual hosts: which routes each host has, in their order, joined from serialized parts."""
+"""Virtual hosts: the routes of each host, in their order, joined from serialized parts."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _ROUTES = route_components_pb2.VirtualHost.ROUTES_FIELD_NUMBER
 
 
 def selected(routes: Iterable[Ranked], listener: str) -> list[Ranked]:
-    """The routes of a listener."""
+    """Return the routes of a listener."""
     return [one for one in routes if not one.route.listeners or listener in one.route.listeners]
 
 
 def by_host(routes: Iterable[Ranked]) -> dict[str, list[Ranked]]:
-    """Each host's routes in the order in which they are tried.
+    """Return each host's routes in the order in which Envoy tries them.
 
-    Envoy picks one virtual host and never looks into another. So a host has its own routes first, then those of
-    the wildcards that cover it, then those for all hosts.
+    Envoy chooses one virtual host and never considers another. So a host has its own routes first, then those of the
+    wildcards that cover it, then those for all hosts.
     """
     return of_hosts(sorted(routes, key=attrgetter("rank")))
 
 
 def of_hosts(ordered: Iterable[Ranked]) -> dict[str, list[Ranked]]:
-    """As above, of routes that are in the order of their ranks."""
+    """Do the same for routes that are sorted by rank."""
     own: dict[str, list[Ranked]] = {}
     for one in ordered:
         for host in one.hosts:
@@ -52,7 +52,7 @@ def of_hosts(ordered: Iterable[Ranked]) -> dict[str, list[Ranked]]:
 
 
 def _wildcards(host: str) -> Iterable[str]:
-    """The wildcards that cover a host, longest first."""
+    """Yield the wildcards that cover a host, longest first."""
     labels = host.removeprefix("*.").split(".")
     start = 0 if host.startswith("*.") else 1
     if host != "*":
@@ -64,7 +64,7 @@ def _wildcards(host: str) -> Iterable[str]:
 
 
 def fallbacks(members: Iterable[Ranked]) -> list[tuple[Ranked, frozenset[str]]]:
-    """For which routes a 405 stands at the end, and the methods that it allows."""
+    """Return the routes that need a 405 at the end, with the methods that it allows."""
     found: dict[object, tuple[Ranked, frozenset[str]]] = {}
     for one in members:
         if one.methods:
@@ -76,7 +76,7 @@ def fallbacks(members: Iterable[Ranked]) -> list[tuple[Ranked, frozenset[str]]]:
 
 
 class _Broad:
-    """Paths that may cover other ones, found without looking at each: a host may have thousands of routes."""
+    """Paths that may cover other paths, found without a loop over all: a host may have thousands of routes."""
 
     def __init__(self, found: Iterable[tuple[PathMatch, frozenset[str]]]) -> None:
         self._prefixes: dict[str, frozenset[str]] = {}
@@ -95,7 +95,7 @@ class _Broad:
                 self._regexes.append((match, methods))
 
     def allowed(self, match: PathMatch, methods: frozenset[str]) -> frozenset[str]:
-        """`methods` and those of all paths that cover `match`; where that is not easily told, they do not."""
+        """Return `methods` and those of all paths that cover `match`, as far as that is easy to find out."""
         if match.kind == "regex":
             return methods
         methods = methods | self._prefixes.get(match.value, methods)
@@ -122,25 +122,26 @@ def _fits(pattern: PathMatch, exact: PathMatch) -> bool:
 
 
 def virtual_host(host: str, parts: Iterable[bytes]) -> bytes:
-    """A serialized VirtualHost of parts, each of them routes as `joined` makes them."""
+    """Return a serialized VirtualHost made of parts, each of them routes from `joined`."""
     head = route_components_pb2.VirtualHost(name=host, domains=[host])
     refused = _BAD_AUTHORITY + _BAD_PATH if host.startswith("*") else _BAD_PATH
     return head.SerializeToString(deterministic=True) + refused + b"".join(parts)
 
 
 def joined(bodies: Iterable[bytes]) -> bytes:
-    """Serialized routes as they stand in a virtual host."""
+    """Return serialized routes in the form that a virtual host has."""
     return b"".join([delimited(_ROUTES, body) for body in bodies])
 
 
 def route_configuration(listener: str, alt_svc: str | None, hosts: Iterable[bytes]) -> bytes:
-    """A serialized RouteConfiguration of serialized virtual hosts."""
+    """Return a serialized RouteConfiguration of serialized virtual hosts."""
     head = route_pb2.RouteConfiguration(
         name=names.routes(listener),
         ignore_port_in_host_matching=True,
         max_direct_response_body_size_bytes=uint32(1 << 20),
     )
-    head.response_headers_to_remove.append(REASON_HEADER)  # an upstream's own would be taken for ours
+    # a reason of an upstream would look like one of ours
+    head.response_headers_to_remove.append(REASON_HEADER)
     if alt_svc is not None:
         head.response_headers_to_add.append(header("alt-svc", alt_svc))
     return head.SerializeToString(deterministic=True) + b"".join(
