@@ -1,6 +1,6 @@
-"""The admin address: what an operator and a probe ask, as HTTP with JSON. It binds to loopback unless told otherwise.
+"""The admin address: HTTP with JSON for operators and probes. It binds to loopback unless configured otherwise.
 
-It runs in a thread of its own, so that it answers also while the control plane is busy.
+It runs in its own thread, so that it responds even if the control plane is busy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What one path answers."""
+    """The response of one path."""
 
     status: int
     body: bytes
@@ -29,41 +29,41 @@ class Page:
 
     @classmethod
     def of(cls, value: Any, status: int = 200) -> Page:
-        """A value as JSON."""
+        """Return a value as JSON."""
         return cls(status, json.dumps(value, indent=1).encode() + b"\n")
 
 
 Pages = Mapping[str, Callable[[], Page]]
 Actions = Mapping[str, Callable[[str], Page]]
-"""What a POST does, told its body."""
+"""The action of a POST, called with its body."""
 NONE: Actions = MappingProxyType({})
 LONGEST = 1 << 16
-"""Bytes of a body."""
+"""The maximum number of bytes of a body."""
 
 
 UNIX = "unix:"
 
 
 class _Local(ThreadingHTTPServer):
-    """The same on a Unix socket, which only those reach who may open its folder."""
+    """The same server on a Unix socket. Only users who may open its folder can reach it."""
 
     address_family = socket.AF_UNIX
 
     def server_bind(self) -> None:
         path = Path(str(self.server_address))
         if path.is_socket():
-            path.unlink()  # of a process that was killed
+            path.unlink()  # left by a process that was killed
         socketserver.TCPServer.server_bind(self)
 
 
 class _Six(ThreadingHTTPServer):
-    """The same on an IPv6 address."""
+    """The same server on an IPv6 address."""
 
     address_family = socket.AF_INET6
 
 
 class Admin:
-    """Serves `pages` and `actions` by path. Raises OSError when the address is taken.
+    """Serves `pages` and `actions` by path. Raises OSError if the address is in use.
 
     A host of ``unix:/PATH`` is a Unix socket, which has no port.
     """
@@ -79,7 +79,7 @@ class Admin:
                 _answer(self, _done(self, actions))
 
             def log_message(self, *_: object) -> None:
-                """Probes are no news."""
+                """Log nothing, because probes are frequent."""
 
         if host.startswith(UNIX):
             self._server: ThreadingHTTPServer = _Local(host.removeprefix(UNIX), Handler)  # type: ignore[arg-type] # typeshed knows ports only
@@ -91,18 +91,18 @@ class Admin:
 
     @property
     def url(self) -> str:
-        """Where it answers, with the port that is bound: ``http://HOST:PORT`` or ``unix:/PATH``."""
+        """The address with the bound port: ``http://HOST:PORT`` or ``unix:/PATH``."""
         if self._host.startswith(UNIX):
             return self._host
         host = f"[{self._host}]" if ":" in self._host else self._host or "0.0.0.0"
         return f"http://{host}:{self._server.server_port}"
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start to serve."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop to serve."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -110,7 +110,7 @@ class Admin:
 def ask(
     address: tuple[str, int], method: str, path: str, body: str | None = None, *, timeout: float = 35.0
 ) -> Page:
-    """What an admin address answers. Raises OSError, http.client.HTTPException."""
+    """Send a request to an admin address. Returns the response. Raises OSError, http.client.HTTPException."""
     host, port = address
     connection = (
         _LocalConnection(host.removeprefix(UNIX), timeout)
@@ -148,16 +148,16 @@ def _done(request: BaseHTTPRequestHandler, actions: Actions) -> Page:
     if action is None:
         return Page.of({"actions": sorted(actions)}, 404)
     if request.headers.get("origin") is not None:
-        return Page.of({"error": "not for pages of a browser"}, 403)
+        return Page.of({"error": "requests of browser pages are rejected"}, 403)
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length) > LONGEST:
-        return Page.of({"error": f"a body of at most {LONGEST} bytes is needed"}, 413)
+        return Page.of({"error": f"the body must have at most {LONGEST} bytes"}, 413)
     body = request.rfile.read(int(length)).decode("utf-8", "replace")
     return _reached(lambda: action(body))
 
 
 def _reached(page: Callable[[], Page]) -> Page:
-    """A page, or 503 where it is about something that cannot be reached."""
+    """Return a page, or 503 if it needs a server that cannot be reached."""
     try:
         return page()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The composition root: the only place that constructs and joins things."""
+"""The composition root: the only module that constructs and connects the parts."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ XDS, ADMIN = "--xds", "--admin"
 STATUS_TIMEOUT = 30.0
 """Seconds in which the event loop has to read the status of the objects."""
 LISTENING = 5.0
-"""Seconds that the policy server beside gets from its start until it listens."""
+"""Seconds in which a started policy server must listen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What `xds run` was asked for. A port of 0 is any free one; `drain` is in seconds.
+    """The options of `xds run`. A port of 0 means any free port; `drain` is in seconds.
 
-    `prove` has an Envoy that serves nobody accept every gateway first.
-    `state` is the file of the last good gateway, served at the next start until the folder has been read.
+    `prove` sends every gateway first to an Envoy without traffic. `state` is the file of the last good gateway, which
+    is served after a start until the folder has been read.
     """
 
     folder: Path
     envoy: Path | None = field(default_factory=envoy_binary)
-    """The program Envoy; None where there is none."""
+    """The Envoy binary, or None if there is none."""
     proxy: bool = True
     prove: bool = True
     xds: str = "127.0.0.1:18000"
@@ -80,7 +80,7 @@ class Options:
     poll: bool = False
     envoy_log_level: str = "warning"
     policy_server: str | None = None
-    """Where a policy server is that someone else runs; None runs one beside, when a gateway needs it."""
+    """The address of a policy server that another operator runs; None starts one when a gateway needs it."""
     state: Path | None = None
     tls: Files | None = None
     identities: tuple[str, ...] = ()
@@ -90,8 +90,8 @@ class Options:
 COLLECTOR = (20_000, 20, 50)
 """Thresholds of the garbage collector (`gc.set_threshold`).
 
-Streams and resources live long and make no cycles: with Python's own thresholds a quarter of the time of a change for
-1,000 streams goes to looking at them in vain.
+Streams and resources live long and make no cycles. With Python's own thresholds, useless scans of them take a quarter of
+the time of a change for 1,000 streams.
 """
 
 
@@ -121,9 +121,9 @@ async def serve(options: Options) -> None:
 
 @dataclass(slots=True)
 class _Beside:
-    """Addresses of what runs on this machine: `xds` for the processes beside, `policy` for Envoys.
+    """Addresses of the processes on this machine: `xds` for the child processes, `policy` for Envoys.
 
-    `admin` is where the policy server beside shows its counters, None where someone else runs one.
+    `admin` is the admin address of the policy server that this process starts, or None if another operator runs one.
     """
 
     xds: str
@@ -133,7 +133,7 @@ class _Beside:
 
 
 async def _beside(options: Options, stack: AsyncExitStack) -> _Beside:
-    """Processes beside the control plane ask it over a Unix socket, where secrets may go and no TLS is needed."""
+    """Prepare the policy server. Child processes connect over a Unix socket, where secrets are allowed without TLS."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xds-run-"))
     xds = f"unix:{folder}/xds.sock"
     if options.policy_server is not None or not options.proxy:
@@ -144,7 +144,7 @@ async def _beside(options: Options, stack: AsyncExitStack) -> _Beside:
         "the policy server",
         (
             *command,
-            # Envoy has the other half: it works longer on a request than who decides it
+            # Envoy gets the other half: it works longer on a request than the policy server
             *("--workers", str(max(1, cores() // 2))),
             *("--admin", admin, "--drain", str(options.drain)),
         ),
@@ -165,9 +165,9 @@ async def _beside(options: Options, stack: AsyncExitStack) -> _Beside:
 
 
 async def _until_it_listens(path: str) -> None:
-    """Wait until a process takes connections at a Unix socket, at most LISTENING seconds.
+    """Wait until a process accepts connections at a Unix socket, at most LISTENING seconds.
 
-    A policy server acknowledges its rules a moment before it listens, and Envoys must not ask in between.
+    A policy server acknowledges its rules a moment before it listens, and Envoys must not call it in between.
     """
     end = asyncio.get_running_loop().time() + LISTENING
     while asyncio.get_running_loop().time() < end:
@@ -225,12 +225,12 @@ async def _control_plane(
         prover.available = await proving_envoy(options.envoy, beside.xds, stack)
     if control.serving.restored:
         await rollout.resume()
-    log.info("xds at %s, admin at %s", address, admin.url)
+    log.info("control plane started xds=%s admin=%s", address, admin.url)
     return control, store
 
 
 def _servers(options: Options, store: Store) -> tuple[XdsServer, XdsServer]:
-    """Two servers on one store: one for the fleet, and one for the processes on this machine."""
+    """Return two servers on one store: one for the fleet, and one for the processes on this machine."""
     everybody = (groups.Rule(group=POLICY_SERVERS, cluster=POLICY_SERVERS), groups.Rule(group=""))
     fleet = tuple(replace(rule, identities=options.identities) for rule in everybody)
     beside_it = (groups.Rule(group=PROVING, cluster=PROVING), *everybody)
@@ -252,7 +252,7 @@ async def _serve(
         stack.push_async_callback(server.stop, 1.0)
     await local.start(beside.xds)
     try:
-        # gRPC takes no empty host for all addresses
+        # gRPC does not accept an empty host for all addresses
         port = await public.start(f"[::]{options.xds}" if options.xds.startswith(":") else options.xds)
     except OSError as error:
         raise failed_to_listen(XDS, options.xds, error) from None
@@ -262,7 +262,7 @@ async def _serve(
 
 
 def _release(group: str, node: Node) -> str:
-    """Envoys of the fleet are told apart by their release: what one rejects, another may well take."""
+    """Return the release of an Envoy of the fleet: another release may accept what one rejects."""
     return node.release if not group and node.agent == "envoy" else ""
 
 
@@ -270,13 +270,14 @@ def _credentials(files: Files) -> grpc.ServerCredentials:
     try:
         return tls.credentials(files)
     except (OSError, ValueError) as error:
-        raise EnvironmentFailed(f"the xDS port cannot have TLS: {error}") from None
+        raise EnvironmentFailed(f"the xDS port cannot use TLS: {error}") from None
 
 
 def _restore(path: Path, store: Store, policy: str, stack: AsyncExitStack) -> bool:
-    """Serve at once what was served before the restart, until the folder has been read; whether there was any.
+    """Serve the snapshots of before the restart until the folder has been read. Returns True if there were any.
 
-    The policy server is at `policy` now, which is another place than before when it runs beside.
+    The policy server is at `policy` now. That address changes with each start if this process starts the policy
+    server.
     """
     address = Resource.of(internal_service(SERVICE, policy))
 
@@ -288,7 +289,7 @@ def _restore(path: Path, store: Store, policy: str, stack: AsyncExitStack) -> bo
     kept = LastGood(path, store, without=PROVING, adapt=here)
     restored = kept.restore()
     if restored:
-        log.info("serving the last good gateway of %s until the folder has been read", path)
+        log.info("serving the last good gateway until the folder has been read file=%s", path)
     store.observe(kept.observe)
     stack.push_async_callback(kept.close)
     return restored

@@ -1,4 +1,4 @@
-"""xds status: every connected Envoy, and what it acknowledged or rejected."""
+"""xds status: every connected Envoy, and the responses that it acknowledged or rejected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xds_server.processes.addresses import split
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of this command."""
+    """Add the arguments of this command."""
     parser.add_argument("node", nargs="?", help="name of one Envoy; default: all")
     parser.add_argument(
         "--admin",
@@ -31,7 +31,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the status. Exits with 1 when the gateway has mistakes or an Envoy rejected what it was sent."""
+    """Print the status. Returns 1 if the gateway has errors or an Envoy rejected a response.
+
+    Raises EnvironmentFailed, WrongUsage.
+    """
     if arguments.objects:
         return _objects(_ask(arguments.admin, "/status/objects"), arguments.output)
     status = _ask(arguments.admin, "/status")
@@ -75,7 +78,7 @@ def _print_object(one: dict[str, Any]) -> None:
 
 
 def _ask(address: str, path: str) -> Any:
-    """A page of the control plane with this admin address. Raises EnvironmentFailed, WrongUsage."""
+    """Return a page of the control plane with this admin address. Raises EnvironmentFailed, WrongUsage."""
     try:
         return json.loads(ask(split("--admin", address), "GET", path, timeout=40).body)
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -83,7 +86,7 @@ def _ask(address: str, path: str) -> Any:
 
 
 def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:
-    state = "served" if gateway["healthy"] else "has mistakes; the last good one is served"
+    state = "served" if gateway["healthy"] else "has errors; the last good one is served"
     print(f"gateway {gateway['folder']}: {state}")
     for problem in gateway["problems"]:
         print(f"  {problem}")
@@ -106,18 +109,18 @@ def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:
 
 def _print_proof(prover: dict[str, Any] | None, held: list[dict[str, Any]]) -> None:
     if prover is not None and not prover["proved"]:
-        print("the proving Envoy is away or has not answered: what is served is unproved")
+        print("the proving Envoy is not connected or has not responded: the served gateway is unproved")
     for one in held:
-        instead = "served as it was last accepted" if one["served_instead"] else "left out"
+        instead = "served in its last accepted form" if one["served_instead"] else "left out"
         instead = "answers 503" if one["answers_503"] else instead
         whom = f" for {one['for']}" if one["for"] else ""
         print(f"HELD BACK{whom}, {instead}: {one['type']} {one['name']} {one['place'] or ''}")
-        by = f"rejected by {one['rejected_by']}" if one["rejected_by"] else "that release lacks it"
+        by = f"rejected by {one['rejected_by']}" if one["rejected_by"] else "that release does not support it"
         print(f"  {by}: {essence(one['message'])}")
 
 
 def _print_rejection(rejection: dict[str, Any]) -> None:
-    state = "mended since" if rejection["mended"] else "REJECTED"
+    state = "accepted since" if rejection["mended"] else "REJECTED"
     places = ", ".join(rejection["places"])
     print(
         f"  {state} {_age(rejection['at'])} ago: {rejection['type']} {', '.join(rejection['resources'])} {places}"

@@ -1,8 +1,8 @@
-"""A folder that is watched: every change of it, the first at once, a burst as one.
+"""A watched folder: it yields the folder at once and after every change, and a burst of changes as one.
 
-Watched are the folder, its parent (so that a folder that vanishes and returns is seen), the folders of the
-links on the way to it (so that a swapped one is) and the folders of the files that the gateway refers to. What an event says is not trusted: after any
-of them everything is read again, and what is the same as before is no change.
+It watches the folder, its parent (so that it sees a folder that vanishes and returns), the folders of the links on
+the way to it (so that it sees a swapped link), and the folders of the files that the gateway refers to. It does not
+trust the content of an event: after any event it reads everything again, and an identical state is no change.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from watchdog.observers.polling import PollingObserver
 from xds_server.sources.folder import Folder, read_folder
 
 SETTLE = 0.05
-"""Seconds: a file that is still being written is read when it is closed, or at the latest after this."""
+"""A file that is being written is read when it is closed, or after this number of seconds at the latest."""
 QUIET, LONGEST = 0.15, 2.0
-"""Seconds without an event after which a folder counts as settled, and at which it does at the latest."""
+"""Seconds without an event after which a folder counts as settled, and the latest time for that."""
 RECHECK = 1.0
-"""Seconds between looks at a folder that cannot be read or watched."""
+"""Seconds between attempts to read or watch a folder."""
 DEEPEST_LINKS = 8
 _Identity = tuple[int, int] | None
-"""Device and inode: what a path leads to, which another folder under the same path does not share."""
+"""Device and inode of the folder at a path. Another folder under the same path has different ones."""
 _WRITING = frozenset(["created", "modified", "opened", "closed_no_write"])
 _NO_CHANGE = frozenset(["opened", "closed_no_write"])
 
@@ -36,7 +36,7 @@ _NO_CHANGE = frozenset(["opened", "closed_no_write"])
 class Directory:
     """Watches one gateway folder. Iterate over `changes()` from one task only.
 
-    After `longest` seconds a folder counts as settled at the latest.
+    A folder counts as settled after `longest` seconds at the latest.
     """
 
     def __init__(self, path: Path | str, *, poll: bool = False, longest: float = LONGEST) -> None:
@@ -48,7 +48,7 @@ class Directory:
         self._wanted: frozenset[Path] = frozenset()
         self._now = asyncio.Event()
         self._soon = asyncio.Event()
-        self._unfinished = False  # whether the last event was a write that nothing says is over
+        self._unfinished = False  # true if the last event was a write without a following close
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -57,7 +57,7 @@ class Directory:
         return str(self.path)
 
     async def changes(self) -> AsyncGenerator[Folder, None]:
-        """Yield the folder as it is, then again after every change, until the iteration is closed."""
+        """Yield the folder, and yield it again after every change, until the iteration is closed."""
         self._loop = asyncio.get_running_loop()
         self._observer = PollingObserver(timeout=0.5) if self._poll else Observer()
         self._observer.start()
@@ -75,9 +75,9 @@ class Directory:
             await asyncio.to_thread(self._observer.join)
 
     async def settled(self) -> Folder:
-        """The folder once nothing happens in it: a file that is being written is empty at first, or cut short.
+        """Return the folder when no event happens in it: a file that is being written may be empty or incomplete.
 
-        Until the latest moment it waits for the end of a write, and for files where there are none or an empty one.
+        Until the time limit, it waits for the end of a write, and if the folder has no file or an empty one.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + self._longest
@@ -101,13 +101,13 @@ class Directory:
         return bool(done)
 
     def refer_to(self, paths: Iterable[Path]) -> None:
-        """Watch the folders of these files too, in place of those of the last call."""
+        """Watch the folders of these files too, instead of those of the last call."""
         outside = {Path(os.path.abspath(path)).parent for path in paths}  # noqa: PTH100 - links stay as they are
         self._wanted = frozenset(one for one in outside if not one.is_relative_to(self.path))
         self._watch()
 
     async def _next(self, *, healthy: bool) -> None:
-        """Wait for a finished write, or for a while after one that is under way, or for a look in vain."""
+        """Wait for a finished write, or for a while after an unfinished one, or for the time to retry."""
         soon = asyncio.ensure_future(self._soon.wait())
         now = asyncio.ensure_future(self._now.wait())
         try:
@@ -121,7 +121,7 @@ class Directory:
             now.cancel()
 
     def _watch(self) -> bool:
-        """Watch what is not watched yet; False when something cannot be."""
+        """Watch the folders that are not watched yet. Returns False if one cannot be watched."""
         assert self._observer is not None
         wanted = dict.fromkeys(map(_real, self._beside()), False) | {_real(self.path): True}
         for path, (_, watched) in list(self._watches.items()):
@@ -151,7 +151,7 @@ class Directory:
             return
 
     def happened(self, event: FileSystemEvent) -> None:
-        """Take an event, in the observer's thread."""
+        """Handle an event, in the observer's thread."""
         if event.event_type in _NO_CHANGE or self._loop is None or self._loop.is_closed():
             return
         paths = [Path(os.fsdecode(path)) for path in (event.src_path, event.dest_path) if path]
@@ -177,7 +177,7 @@ def _real(path: Path) -> Path:
 
 
 def _folders_of_links(path: Path, depth: int = 0) -> Iterator[Path]:
-    """The folders that hold the links on the way to `path`, and those on the way to where they lead."""
+    """Yield the folders of the links on the way to `path`, and of those on the way to their targets."""
     for link in (one for one in (*reversed(path.parents), path) if one.is_symlink()):
         yield link.parent
         if depth < DEEPEST_LINKS:

@@ -1,4 +1,4 @@
-"""A gateway folder as bytes: which files count, and what was asked for beside them."""
+"""A gateway folder as bytes: its YAML files, and the other files that were read."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What a folder held at one moment. `files` are its YAML files by relative name.
+    """The content of a folder at one moment. `files` are its YAML files by relative name.
 
-    `problems` say what could not be read; a folder with problems is never served. `reads` collects the paths
-    that were asked for through `read`, so that they can be watched too. `ignored` are files whose names look as if they
-    were of the gateway, and are not.
+    `problems` are errors of reading; a folder with problems is never served. `reads` collects the paths that `read`
+    was called with, so that they can be watched too. `ignored` are files whose names look like those of the gateway's
+    files.
     """
 
     root: Path
@@ -28,7 +28,7 @@ class Folder:
     reads: set[Path] = field(default_factory=set, compare=False)
 
     def read(self, path: str) -> bytes:
-        """The content of a file that the gateway refers to, relative to the folder. Raises OSError."""
+        """Return the content of a file that the gateway refers to, relative to the folder. Raises OSError."""
         found = self.root / path
         self.reads.add(found)
         return found.read_bytes()

@@ -1,4 +1,6 @@
-"""A source of a gateway: what the control loop needs of a folder, a git repository or a Kubernetes cluster."""
+"""A source of a gateway: the interface that a folder, a git repository or a Kubernetes cluster has for the control
+loop.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Protocol
 
 
 class SourceState(Protocol):
-    """What a source held at one moment."""
+    """The content of a source at one moment."""
 
     @property
     def files(self) -> Mapping[str, bytes]:
@@ -16,32 +18,32 @@ class SourceState(Protocol):
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Why the state cannot be read. A state with problems is never served."""
+        """The reasons why the state cannot be read. A state with problems is never served."""
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Files whose names look as if they belonged to the gateway, and do not."""
+        """Files whose names look like those of the gateway's files, and that are not read."""
 
     @property
     def reads(self) -> Collection[Path]:
         """The files that `read` was called for."""
 
     def read(self, path: str) -> bytes:
-        """The content of a file that the gateway refers to, by its name in the source. Raises OSError."""
+        """Return the content of a file that the gateway refers to, by its name in the source. Raises OSError."""
 
 
 class Source(Protocol):
-    """Where a gateway comes from. `changes()` is iterated from one task only."""
+    """The origin of a gateway. `changes()` is iterated from one task only."""
 
     @property
     def name(self) -> str:
         """The name of the source for operators, such as the path of a folder."""
 
     def changes(self) -> AsyncGenerator[SourceState, None]:
-        """Yield the state, then again after every change, until the iteration is closed."""
+        """Yield the state, and yield it again after every change, until the iteration is closed."""
 
     async def settled(self) -> SourceState:
-        """The state once no change is under way. The caller has a state that looks half-written."""
+        """Return the state when no change is in progress. It is called if a state looks half-written."""
 
     def refer_to(self, paths: Iterable[Path]) -> None:
-        """Yield a change if one of these files changes too. They replace those of the last call."""
+        """Yield a change also if one of these files changes. They replace those of the last call."""
