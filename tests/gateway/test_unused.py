@@ -34,14 +34,14 @@ def test_nothing_is_said_of_what_is_used() -> None:
 @pytest.mark.parametrize(
     ("written", "warning"),
     [
-        ("upstreams:\n  idle: {endpoints: ['127.0.0.1:4']}\n", "upstreams.idle: nothing uses this"),
-        ("policy_sets:\n  idle: {request_id: true}\n", "policy_sets.idle: nothing uses this"),
-        ("plans:\n  idle: {rate_limit: 1/second}\n", "plans.idle: nothing uses this"),
+        ("upstreams:\n  idle: {endpoints: ['127.0.0.1:4']}\n", "upstreams.idle: no object uses this"),
+        ("policy_sets:\n  idle: {request_id: true}\n", "policy_sets.idle: no object uses this"),
+        ("plans:\n  idle: {rate_limit: 1/second}\n", "plans.idle: no object uses this"),
         (
             "identity:\n  idle: {jwks: {url: 'https://idp.example/jwks'}}\n",
-            "identity.idle: nothing uses this",
+            "identity.idle: no object uses this",
         ),
-        ("consumers:\n  nobody: {plan: pro}\n", "consumers.nobody: nothing identifies this consumer"),
+        ("consumers:\n  nobody: {plan: pro}\n", "consumers.nobody: this consumer has no credentials"),
         (
             "consumers:\n  keyed: {api_keys: [{sha256: " + "a" * 64 + "}]}\n",
             "consumers.keyed: no route has the policy api_key, which would identify this consumer",
@@ -59,31 +59,31 @@ def test_what_nothing_uses_is_warned_of(written: str, warning: str) -> None:
     [
         (
             "idle_timeout: 1h",
-            "routes.r.idle_timeout: the timeout ends every answer after 15s, before this",
+            "routes.r.idle_timeout: the timeout ends every response after 15s, before this",
         ),
         (
             "idle_timeout: 1h, timeout: 30s",
-            "routes.r.idle_timeout: the timeout ends every answer after 30s, before this",
+            "routes.r.idle_timeout: the timeout ends every response after 30s, before this",
         ),
         (
             "headers: {Accept: {contains: text/event-stream}}",
-            "routes.r.headers.Accept: the timeout ends every answer after 15s, server-sent events too",
+            "routes.r.headers.Accept: the timeout ends every response after 15s, server-sent events too",
         ),
         (
             "headers: {Accept: {contains: event-stream}}",
-            "routes.r.headers.Accept: the timeout ends every answer after 15s, server-sent events too",
+            "routes.r.headers.Accept: the timeout ends every response after 15s, server-sent events too",
         ),
         (
             "headers: {Accept: {suffix: /event-stream}}",
-            "routes.r.headers.Accept: the timeout ends every answer after 15s, server-sent events too",
+            "routes.r.headers.Accept: the timeout ends every response after 15s, server-sent events too",
         ),
         (
             "headers: {Accept: {prefix: text/event}}",
-            "routes.r.headers.Accept: the timeout ends every answer after 15s, server-sent events too",
+            "routes.r.headers.Accept: the timeout ends every response after 15s, server-sent events too",
         ),
         (
             "headers: {Accept: {regex: 'text/event.stream.*'}}",
-            "routes.r.headers.Accept: the timeout ends every answer after 15s, server-sent events too",
+            "routes.r.headers.Accept: the timeout ends every response after 15s, server-sent events too",
         ),
         ("headers: {accept: {prefix: text/}}", None),
         ("headers: {accept: {contains: json}}", None),
@@ -123,9 +123,7 @@ def test_a_segment_that_other_gateways_take_for_a_name_is_told() -> None:
         USED
         + "  named: {path: '/items/:id/x', upstream: users}\n  verb: {path: '/items:get', upstream: users}\n"
     )
-    assert warnings(reading) == [
-        "routes.named.path: ':id' is plain text here, and stands for no other segment"
-    ]
+    assert warnings(reading) == ["routes.named.path: ':id' is plain text here, and matches no other segment"]
 
 
 def test_sections_for_anchors_are_not_read() -> None:

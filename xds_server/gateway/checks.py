@@ -1,4 +1,4 @@
-"""What only shows when the whole gateway is seen: names that lead nowhere, routes that no request reaches."""
+"""Checks of the whole gateway: names that do not exist, and routes that no request reaches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _COLON = re.compile(r"/:([A-Za-z_]\w*)(?=/|$)")
 
 @dataclass(slots=True)
 class CheckCache:
-    """Routes and consumers that were found in order, and the context for which that holds."""
+    """Routes and consumers without problems, and the context for which that is true."""
 
     consumers: Mapping[str, Consumer] | None = None
     context: Context | None = None
@@ -48,7 +48,7 @@ def check(
     context: Context,
     memo: CheckCache,
 ) -> list[Problem]:
-    """All problems across objects but for names that lead nowhere."""
+    """Return all problems across objects, without names that do not exist."""
     problems: list[Problem] = []
     problems += _listeners(sections.listeners)
     problems += _reasons(sections.errors)
@@ -68,7 +68,7 @@ def _consumers(consumers: Mapping[str, Consumer], memo: CheckCache) -> list[Prob
 
 
 def references(file: File, names: frozenset[Path]) -> Iterator[Problem]:
-    """Names that lead nowhere. A name that exists but has problems of its own is no second problem."""
+    """Yield a problem for each name that does not exist. A name with problems of its own exists."""
     if file.targets <= names:
         return
     for path, section, name in file.refers:
@@ -96,13 +96,13 @@ def _overlap(one: str, other: str) -> bool:
 def _reasons(errors: Iterable[str]) -> Iterator[Problem]:
     for name in errors:
         if name not in _known_reasons():
-            message, remedy = f"the gateway never answers '{name}'", did_you_mean(name, _known_reasons())
+            message, remedy = f"the gateway has no reason '{name}'", did_you_mean(name, _known_reasons())
             yield Problem(path=("errors", name), message=message, remedy=remedy, at_key=True)
 
 
 @cache
 def _known_reasons() -> frozenset[str]:
-    """The names of everything that the gateway itself can answer."""
+    """Return the names of all reasons with which the gateway itself can respond."""
     rows = [*REASONS, *(reason for policy in POLICIES for reason in policy.reasons)]
     return frozenset([*(row.name for row in rows), *(name for _, name, _ in BY_STATUS), OTHER[0]])
 
@@ -149,26 +149,27 @@ def _affinity(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
 def _twice(name: str, route: Route) -> Iterator[Problem]:
     for key in ("request_headers", "response_headers"):
         if key in route.policies and getattr(route, key) is not None:
-            message = f"'{key}' also stands under 'policies'"
+            message = f"'{key}' is also under 'policies'"
             yield Problem(path=("routes", name, key), message=message, remedy="keep one")
 
 
 def _escaped_slash(name: str, route: Route, listeners: Mapping[str, Listener]) -> Iterator[Problem]:
-    """A path that only a listener with `escaped_slashes: keep` has requests for."""
+    """Yield a problem for a path for which only a listener with `escaped_slashes: keep` has requests."""
     here = route.listeners or tuple(listeners)
     if route.match.escaped_slash and not any(
         listeners[one].escaped_slashes == "keep" for one in here if one in listeners
     ):
-        message = "no request has an escaped slash when it is matched"
+        message = "no request has an escaped slash when Envoy matches it"
         remedy = "write a plain /, or escaped_slashes: keep on a listener of the route"
         path = ("routes", name, "path")
         yield Problem(path=path, message=message, remedy=remedy, value=short_repr(route.path))
 
 
 def _to_itself(name: str, route: Route, listeners: Mapping[str, Listener]) -> Iterator[Problem]:
-    """A redirect that sends the client to the same route again, without end.
+    """Yield a problem for a redirect that sends the client to the same route again, without end.
 
-    A condition on a header may not hold again, because the answer may set a cookie; one on the query where it is changed.
+    A condition on a header may differ the next time, because the response may set a cookie. A condition on the query
+    differs if the redirect changes the query.
     """
     redirect, key = route.redirect, "redirect"
     if route.respond is not None:
@@ -191,7 +192,7 @@ def _to_itself(name: str, route: Route, listeners: Mapping[str, Listener]) -> It
 
 
 def _as_redirect(respond: Respond) -> Redirect | None:
-    """The redirect that an answer is, if it is one that this can judge."""
+    """Return a response as a redirect, or None if it is none or cannot be checked here."""
     location = respond.location if 300 <= respond.status <= 399 else None
     if location is None or not re.fullmatch(r"(https?://[^/?#\s]+)?/[!-~]*", location):
         return None
@@ -199,17 +200,17 @@ def _as_redirect(respond: Respond) -> Redirect | None:
 
 
 def _repeats(redirect: Redirect, route: Route) -> bool:
-    """Whether the client's next request has a method of the route: a GET but where the status keeps the method."""
+    """True if the client's next request has a method of the route: a GET, unless the status keeps the method."""
     return redirect.status in (307, 308) or not route.methods or not {"GET", "HEAD"}.isdisjoint(route.methods)
 
 
 def _is_here(redirect: Redirect, route: Route, listener: Listener, ports: Collection[int]) -> bool:
-    """Whether the address to go to is one of the route on this listener; `ports` are those of all listeners."""
+    """True if the address of a redirect is this route on this listener. `ports` are those of all listeners."""
     written = urlsplit(redirect.to or "")
     own = "http" if listener.tls is None else "https"
     scheme, host = redirect.scheme or written.scheme or None, redirect.host or written.hostname
     port = redirect.port or written.port
-    if port is None and (scheme or host):  # outside, the default port may be that of any listener
+    if port is None and (scheme or host):  # without a port, the default port may be that of any listener
         default = _PORTS[scheme or own]
         port = default if default in ports else listener.port
     same_host = host is None or {one.lower() for one in route.hosts} == {host.lower()}
@@ -217,19 +218,19 @@ def _is_here(redirect: Redirect, route: Route, listener: Listener, ports: Collec
 
 
 def _spoofable(name: str, route: Route, own_headers: Collection[str]) -> Iterator[Problem]:
-    """A route that is chosen by a header which the gateway sets, and which is still the client's own then."""
+    """Yield a warning for a route with a condition on a header that the gateway sets later: clients can send it."""
     for header in route.headers:
         if header.lower() in own_headers:
             message = "every client can send this header: routes are chosen before the gateway sets its own"
             path = ("routes", name, "headers", header)
-            remedy = "match on something else, and use authorize for who may"
+            remedy = "match on something else, and use authorize to allow callers"
             yield Problem(path=path, message=message, remedy=remedy, at_key=True, severity="warning")
 
 
 def _names_with_colons(name: str, route: Route) -> Iterator[Problem]:
-    """Segments that other gateways take for a name."""
+    """Yield a warning for segments that are names in other gateways."""
     if route.match.kind != "regex" and (found := _COLON.search(route.match.value)):
-        message = f"':{found[1]}' is plain text here, and stands for no other segment"
+        message = f"':{found[1]}' is plain text here, and matches no other segment"
         remedy = f"write {{{found[1]}}} for any segment"
         yield Problem(path=("routes", name, "path"), message=message, remedy=remedy, severity="warning")
 
@@ -240,11 +241,11 @@ def _policies(
     for key in _with_route_key().intersection(settings):
         same = None if settings[key] is OFF else by_key()[key].route_key(settings[key])
         if same is not None and getattr(route, same) is not None:
-            message = f"'{same}' also stands in the policy '{key}' of this route"
+            message = f"'{same}' is also in the policy '{key}' of this route"
             yield Problem(path=("routes", name, same), message=message, remedy="keep one")
     for key, value in route.policies.items():
         if not route.targets and _is_lost(key, value):
-            message = f"Envoy has no '{key}' where the gateway answers itself"
+            message = f"'{key}' has no effect if the gateway itself responds"
             path = ("routes", name, "policies", key)
             yield Problem(path=path, message=message, remedy=by_key()[key].remedy_if_local)
     yield from _without_effect(name, route, sections)
@@ -259,18 +260,18 @@ def _policies(
 
 
 def _is_lost(key: str, value: Any) -> bool:
-    """Whether something of these settings does not hold where the gateway answers itself."""
+    """True if a part of these settings has no effect in a response of the gateway itself."""
     return value is not OFF and by_key()[key].for_local_answers(value) != value
 
 
 def _without_effect(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
-    """What a set that the route names says of policies that need an upstream, unless the route tells of them."""
+    """Yield a warning for policies of a set that need an upstream, unless the route switches them off."""
     if route.targets or route.policies.answering is not None:
         return
     for number, used in enumerate(route.use):
         for key, value in sections.policy_sets.get(used, {}).items():
             if _is_lost(key, value) and route.policies.get(key) is not OFF:
-                message = f"'{key}' of this set has no effect where the gateway answers itself"
+                message = f"'{key}' of this set has no effect if the gateway itself responds"
                 remedy = f"write {key}: off under 'policies' here, or leave out the set"
                 path = ("routes", name, "use", number)
                 yield Problem(path=path, message=message, remedy=remedy, severity="warning")
@@ -278,18 +279,18 @@ def _without_effect(name: str, route: Route, sections: Sections) -> Iterator[Pro
 
 @cache
 def _with_route_key() -> frozenset[str]:
-    """The policies whose settings a key of the route can say too."""
+    """Return the policies whose settings a key of the route can have too."""
     return frozenset(one.key for one in POLICIES if type(one).route_key is not Policy.route_key)
 
 
 @cache
 def _checked() -> frozenset[str]:
-    """The policies that have something to check beside the rest of the gateway."""
+    """Return the policies that check their settings against the rest of the gateway."""
     return frozenset(one.key for one in POLICIES if type(one).check is not Policy.check)
 
 
 def _attached(name: str, route: Route, key: str, sections: Sections) -> Path:
-    """Where the effective settings of a policy were written."""
+    """Return the path of the effective settings of a policy."""
     if key in route.policies:
         return ("routes", name, "policies", key)
     if getattr(route, key, None) is not None:

@@ -1,6 +1,6 @@
-"""Files to a gateway: every file is parsed and decoded once for its content, then all are joined and checked.
+"""Files to a gateway: each file is parsed and decoded once for its content, then all are joined and checked.
 
-Nothing here does IO: the bytes of the files come in, and what they refer to is asked for through `load`.
+No code here does IO: the bytes of the files are arguments, and `load` reads the files that they refer to.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Effective = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The result: a gateway, or None when there is an error. Warnings are among the problems."""
+    """The result: a gateway, or None if there is an error. Warnings are among the problems."""
 
     gateway: Gateway | None
     problems: tuple[Problem, ...]
@@ -44,7 +44,7 @@ class Reading:
 
 
 class Reader:
-    """Reads a gateway again and again; what did not change is not parsed, decoded or checked again."""
+    """Reads successive states of a gateway. Unchanged parts are not parsed, decoded or checked again."""
 
     def __init__(self) -> None:
         self._files: dict[tuple[str, bytes], File] = {}
@@ -60,9 +60,9 @@ class Reader:
         environment: Mapping[str, str],
         now: datetime | None = None,
     ) -> Reading:
-        """Read all files as one document. Never raises for what a user wrote.
+        """Read all files as one document. Never raises for errors of the user.
 
-        `now` (UTC) is what the dates of certificates are compared with; without it they do not count.
+        The dates of certificates are compared with `now` (UTC); without it they are not checked.
         """
         parsed = self._parse(contents, environment)
         problems = [problem for file in parsed.values() for problem in file.problems]
@@ -108,7 +108,7 @@ class Reader:
         return parsed
 
     def _join(self, parsed: Mapping[str, File]) -> Sections:
-        """All files as one document; a section in which nothing changed stays the same object."""
+        """Return all files as one document. A section without changes stays the same object."""
         joined: dict[str, Any] = {}
         for name in files.HINTS:
             merged: dict[str, Any] = {}
@@ -129,7 +129,7 @@ class Reader:
         return self._joined
 
     def _in_context(self, sections: Sections, sources: Mapping[DataSource, bytes]) -> Context:
-        """What policies may refer to; the same object as before where nothing of it changed."""
+        """Return the objects that policies may refer to. It is the same object as before if none changed."""
         upstreams, old = frozenset(sections.upstreams), self._context
         if (
             old is None
@@ -146,11 +146,13 @@ class Reader:
                 upstreams=upstreams,
                 contents=old.contents if old is not None and old.contents == sources else sources,
             )
-        assert self._context is not None, "made above where there was none"
+        assert self._context is not None, "made above if there was none"
         return self._context
 
     def _merge(self, parsed: Mapping[str, File], sections: Sections) -> Effective:
-        """The effective policies of each route; the same objects as before for a file where no level changed."""
+        """Return the effective policies of each route; the same objects as before for a file whose levels did not
+        change.
+        """
         effective: dict[str, tuple[File, Policies, Any, Effective]] = {}
         everywhere = merge(("gateway", sections.policies))
         for name, file in parsed.items():
@@ -179,7 +181,7 @@ def _effective(
 
 
 def _collisions(parsed: Mapping[str, File], names: frozenset[Path]) -> list[Problem]:
-    """Names that two files give."""
+    """Return a problem for each name that two files have."""
     if sum(len(file.names) for file in parsed.values()) == len(names):
         return []
     first: dict[Path, str] = {}
@@ -243,7 +245,7 @@ def _sources(
 
 
 def _follow(source: DataSource, contents: dict[DataSource, bytes], load: Load) -> None:
-    """Read what a file refers to, and so on."""
+    """Read the files that a file refers to, and so on."""
     waiting = [source]
     for one in waiting:
         for other in one.beside(contents[one]):

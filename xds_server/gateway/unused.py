@@ -1,4 +1,4 @@
-"""What was written and never takes part: worth a warning, never an error."""
+"""Objects without effect. They are worth a warning, and never an error."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from xds_server.gateway.model.routes import Route, ValueMatch
 EVENTS = "text/event-stream"
 """The media type of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 REFERRED = ("secrets", "upstreams", "identity", "plans", "policy_sets")
-"""Sections whose objects do nothing unless another one names them."""
+"""Sections whose objects have no effect unless another object refers to them."""
 
 
 def unused(
     sections: Sections, policies: Mapping[str, Mapping[str, Any]], files: Iterable[File]
 ) -> Iterator[Problem]:
-    """Warnings for objects that nothing refers to, consumers that no route knows, and routes without listeners."""
+    """Yield warnings for unused objects, consumers that no route can identify, and routes without listeners."""
     targets = frozenset[Path]().union(*(file.targets for file in files))
     idle = [
         (section, name)
@@ -32,17 +32,17 @@ def unused(
     raw = _raw_texts(sections) if idle else frozenset()
     for section, name in idle:
         if name not in raw:
-            yield _warning((section, name), "nothing uses this", "remove it, or refer to it")
-    asked = {key for settings in _distinct(policies.values()) for key in settings}
+            yield _warning((section, name), "no object uses this", "remove it, or refer to it")
+    used_keys = {key for settings in _distinct(policies.values()) for key in settings}
     identifying = [policy for policy in POLICIES if type(policy).identifies is not Policy.identifies]
-    used = [policy for policy in identifying if policy.key in asked]
+    used = [policy for policy in identifying if policy.key in used_keys]
     for name, consumer in sections.consumers.items():
         if any(policy.identifies(consumer) for policy in used):
             continue
         keys = [policy.key for policy in identifying if policy.identifies(consumer)]
         if not keys:
             remedy = "add api_keys, jwt, basic_auth or certificates"
-            yield _warning(("consumers", name), "nothing identifies this consumer", remedy)
+            yield _warning(("consumers", name), "this consumer has no credentials", remedy)
         else:
             message = f"no route has the policy {' or '.join(keys)}, which would identify this consumer"
             yield _warning(("consumers", name), message, "add the policy to a route")
@@ -55,7 +55,7 @@ def unused(
 
 
 def _cut_off(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
-    """Long answers that the timeout of the route ends."""
+    """Yield warnings for long responses that the timeout of the route ends."""
     events = [key for key, match in route.headers.items() if key.lower() == "accept" and _is_of_events(match)]
     idle = None if route.websocket else route.idle_timeout
     if not route.targets or not (events or idle):
@@ -64,7 +64,7 @@ def _cut_off(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
     limit = route.time_limit(all(one is not None and one.protocol == "grpc" for one in upstreams))
     if not limit:
         return
-    message = f"the timeout ends every answer after {limit.total_seconds():g}s"
+    message = f"the timeout ends every response after {limit.total_seconds():g}s"
     remedy = "write timeout: 0, or a longer one"
     if idle is not None and idle > limit:
         yield _warning(("routes", name, "idle_timeout"), f"{message}, before this", remedy)
@@ -74,7 +74,7 @@ def _cut_off(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
 
 
 def _is_of_events(match: ValueMatch) -> bool:
-    """Whether a condition on accept is about them, however much of their media type it names."""
+    """True if a condition on accept matches server-sent events, by any part of their media type."""
     texts = (match.exact, match.prefix, match.contains, match.suffix, match.regex)
     found = [one.lower().replace("\\", "") for one in texts if one]
     part = any("event-stream" in one or ("event" in one and one in EVENTS) for one in found)
@@ -86,12 +86,12 @@ def _warning(path: Path, message: str, remedy: str) -> Problem:
 
 
 def _distinct(found: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-    """Most routes share one and the same mapping."""
+    """Return each mapping once, because most routes share the same one."""
     return {id(one): one for one in found}.values()
 
 
 def _raw_texts(sections: Sections) -> frozenset[str]:
-    """All texts in raw Envoy fields: a name among them may be a reference."""
+    """Return all texts in raw Envoy fields, because a name among them may be a reference."""
     owners: Iterable[Any] = (
         *sections.listeners.values(),
         *sections.upstreams.values(),
