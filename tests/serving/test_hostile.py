@@ -77,7 +77,7 @@ async def test_what_is_no_request_is_refused_and_is_no_error_of_the_server(
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await ending(stream)
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        assert "this is no request" in str(caught.value.details())
+        assert "not a discovery request" in str(caught.value.details())
     assert not caplog.records
 
 
@@ -103,7 +103,7 @@ async def test_a_client_that_never_reads_is_given_up_and_holds_no_other_back(
             for nonce in range(1, 41):
                 answer = Request(type_url=ENDPOINT.url, response_nonce=str(nonce))
                 await stream.write(answer.SerializeToString())
-        assert xds.reasons == ["it did not read a response within 0.2 s"]
+        assert xds.reasons == ["the client did not read a response within 0.2 s"]
         assert not caplog.records
         other = xds.stream()
         await other.write(clusters())

@@ -123,7 +123,7 @@ async def test_what_could_not_be_written_is_written_at_the_end(tmp_path: Path) -
 
 
 def test_a_file_of_another_version_is_told_from_one_that_is_none(tmp_path: Path) -> None:
-    for content, message in ((b"XDS0 and more", "another version"), (b"", "no snapshots")):
+    for content, message in ((b"XDS0 and more", "another version"), (b"", "not a file of snapshots")):
         (tmp_path / "state").write_bytes(content)
         with pytest.raises(Unreadable, match=message):
             load(tmp_path / "state")

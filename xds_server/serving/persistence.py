@@ -1,7 +1,8 @@
-"""The last good snapshots on disk, so that a restarted control plane serves at once what it served before.
+"""The last good snapshots on disk, so that a restarted control plane at once serves what it served before.
 
-A file is ``XDS1``, a BLAKE2b checksum of what follows, and for each group its name and a DeltaDiscoveryResponse
-for each type, each with its length in front (8 bytes, big-endian). It holds private keys: only the owner may read it.
+A file is ``XDS1``, a BLAKE2b checksum of the rest, and for each group its name and a DeltaDiscoveryResponse per type.
+Each part has its length in front (8 bytes, big-endian). The file contains private keys, so only its owner may read
+it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _LENGTH = 8
 
 
 class Unreadable(ValueError):  # noqa: N818 - it is what the file is
-    """The file is no such file, or was damaged. The message says which."""
+    """The file is not a file of snapshots, or it is damaged. The message says which."""
 
 
 def save(path: Path, snapshots: Mapping[str, Snapshot]) -> None:
@@ -57,17 +58,19 @@ def save(path: Path, snapshots: Mapping[str, Snapshot]) -> None:
 
 
 def load(path: Path) -> dict[str, Snapshot]:
-    """Read the snapshots by group; none where there is no file. Raises OSError and Unreadable."""
+    """Return the snapshots by group; none if there is no file. Raises OSError and Unreadable."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return {}
     if content[:4] != MAGIC:
         known = content[:3] == MAGIC[:3]
-        raise Unreadable(f"{path} was written by another version" if known else f"{path} holds no snapshots")
+        raise Unreadable(
+            f"{path} was written by another version" if known else f"{path} is not a file of snapshots"
+        )
     digest, payload = content[4 : 4 + _DIGEST], content[4 + _DIGEST :]
     if digest != _checksum(payload):
-        raise Unreadable(f"{path} is damaged: its checksum does not fit")
+        raise Unreadable(f"{path} is damaged: its checksum does not match")
     try:
         return dict(_groups(list(_unframed(payload))))
     except (DecodeError, UnicodeDecodeError, IndexError) as error:
@@ -117,9 +120,10 @@ def _snapshot(parts: list[bytes]) -> Snapshot:
 
 
 class LastGood:
-    """Keeps a file at what a store serves. Writing happens outside of the event loop, the newest state wins.
+    """Keeps a file equal to the served snapshots of a store. It writes outside of the event loop; the newest state
+    wins.
 
-    The group `without` is left out. `adapt` changes what is restored into what this process can serve.
+    The group `without` is left out. `adapt` changes a restored snapshot into one that this process can serve.
     """
 
     def __init__(
@@ -138,14 +142,14 @@ class LastGood:
         self._failed = False
 
     def restore(self) -> bool:
-        """Publish what the file has, for groups that have nothing yet; whether there was anything.
+        """Publish the snapshots of the file, for groups that have none yet. Returns True if there were any.
 
-        A file that cannot be read is reported and left alone until the next state overwrites it.
+        If a file cannot be read, this is logged, and the file stays until the next state overwrites it.
         """
         try:
             found = load(self._path)
         except (OSError, Unreadable) as error:
-            log.warning("could not read the last good state, starting without; error=%s", error)
+            log.warning("could not read the last good state; starting without it error=%s", error)
             return False
         for group, snapshot in found.items():
             if self._store.current(group) is None:
@@ -153,14 +157,14 @@ class LastGood:
         return bool(found)
 
     def observe(self, event: Event) -> None:
-        """Take one event of the store: every publication is written."""
+        """Handle one event of the store: every publication is written."""
         if isinstance(event, Published):
             self._again = True
             if self._writing is None or self._writing.done():
                 self._writing = asyncio.get_running_loop().create_task(self._write())
 
     async def close(self) -> None:
-        """Wait until the newest state is on disk, or could not be written now either."""
+        """Wait until the newest state is on disk, or until one more attempt to write it has failed."""
         if self._writing is not None:
             await self._writing
             self._again = self._failed
@@ -180,5 +184,5 @@ class LastGood:
         except OSError as error:
             self._failed = True
             log.warning(
-                "could not write the last good state; a restart would serve an older one; error=%s", error
+                "could not write the last good state; a restart would serve an older one error=%s", error
             )

@@ -1,4 +1,4 @@
-"""A gRPC server with the discovery services, client status, health and reflection on it."""
+"""A gRPC server with the discovery services, client status, health and reflection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from xds_server.serving.services import ADS, SINGLE, GroupOf, Services, one_grou
 from xds_server.serving.store import Store
 
 DESCRIBED = (_cds, _eds, _ecds, _lds, _rds, _srds, _rtds, _sds)
-"""What reflection describes: importing them makes them known."""
+"""The services that reflection describes. Importing them registers them."""
 
 _MIB = 1 << 20
 
@@ -32,7 +32,7 @@ _MIB = 1 << 20
 def options(
     *, keepalive: float = 30.0, keepalive_timeout: float = 10.0, max_message: int = 16 * _MIB
 ) -> list[tuple[str, int]]:
-    """Channel arguments of the server: seconds between pings and for their answer, bytes of one request."""
+    """Return channel arguments of the server: seconds between pings and for their responses, bytes of a request."""
     return [
         ("grpc.keepalive_time_ms", int(keepalive * 1000)),
         ("grpc.keepalive_timeout_ms", int(keepalive_timeout * 1000)),
@@ -47,11 +47,12 @@ def options(
 
 
 class XdsServer:
-    """Serves a store's snapshots. `credentials` None is plain text: for loopback and local sockets.
+    """Serves a store's snapshots. Without `credentials` it uses plain text, for loopback and local sockets.
 
-    Without `secrets_anywhere`, secrets are served over TLS, local sockets and loopback only; client status is told to
-    clients of this machine, unless `status_anywhere`: it shows what every group is served. `first_at_once` clients are
-    sent their first configuration at the same time, so that a fleet that comes back costs bounded memory.
+    Without `secrets_anywhere`, it sends secrets only over TLS, local sockets and loopback. Only clients on this
+    machine can read client status, unless `status_anywhere`, because it shows the configuration of every group. At
+    most `first_at_once` clients get their first configuration at the same time, so that a fleet that reconnects costs
+    bounded memory.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class XdsServer:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # the stubs lack it
 
     async def start(self, address: str) -> int:
-        """Listen on ``host:port`` or ``unix:/path`` and serve. Returns the port. Raises OSError when it is taken."""
+        """Listen on ``host:port`` or ``unix:/path`` and serve. Returns the port. Raises OSError if the address is in
+        use.
+        """
         server = grpc.aio.server(options=self._options)
         self.services.attach(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -104,10 +107,12 @@ class XdsServer:
                 return server.add_insecure_port(address)
             return server.add_secure_port(address, self._credentials)
         except RuntimeError:
-            raise OSError(f"cannot listen on {address}: it is taken, or no address of this machine") from None
+            raise OSError(
+                f"cannot listen on {address}: it is in use, or not an address of this machine"
+            ) from None
 
     async def stop(self, grace: float | None = None) -> None:
-        """Stop serving; streams that are open after `grace` seconds are cut (None: at once)."""
+        """Stop serving. Streams that are still open after `grace` seconds are closed (None: at once)."""
         if self._server is not None:
             await self._health.enter_graceful_shutdown()
             await self._server.stop(grace)

@@ -1,4 +1,4 @@
-"""The discovery services: ADS and those of a single type, each in both protocols, to mount on any grpc.aio server."""
+"""The discovery services, ADS and one per type, each in both protocols, for any grpc.aio server."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ SINGLE: dict[str, tuple[ResourceType, str]] = {
     "envoy.service.route.v3.RouteDiscoveryService": (types.ROUTE, "Routes"),
     "envoy.service.runtime.v3.RuntimeDiscoveryService": (types.RUNTIME, "Runtime"),
 }
-"""The services of one type each, with the word that their methods are named for."""
+"""The services of one type each, with the word in the names of their methods."""
 
 GroupOf = Callable[[Node, Context], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class ClientState:
-    """What an open stream has. It reads the stream's own state, so use it in the thread of the event loop only."""
+    """The state of an open stream. It reads the stream itself, so use it in the thread of the event loop only."""
 
     node: str
     group: str
@@ -51,7 +51,10 @@ class ClientState:
     _watches: Mapping[ResourceType, Watch]
 
     def acknowledged(self, type_: ResourceType, names: Iterable[str]) -> bool | None:
-        """True if the client has accepted these resources in the version that it is served, None if it wants none."""
+        """Return True if the client has accepted these resources in the served version.
+
+        Returns None if the client subscribes to none of them.
+        """
         watch = self._watches.get(type_)
         if watch is None:
             return None
@@ -61,14 +64,14 @@ class ClientState:
 
 
 def one_group(_node: Node, _context: Context) -> str:
-    """Everybody gets the group without a name."""
+    """Return the group "" for every client."""
     return ""
 
 
 class Services:
-    """All discovery services over one store. `sessions` are the streams that are open now, by number.
+    """All discovery services over one store. `sessions` are the open streams by number.
 
-    At most `first_at_once` clients are sent their first configuration at the same time, until they answer.
+    At most `first_at_once` clients get their first configuration at the same time, until they acknowledge it.
     """
 
     def __init__(
@@ -92,13 +95,13 @@ class Services:
         self._clock = clock
 
     def attach(self, server: grpc.aio.Server) -> None:
-        """Mount every service on a server."""
+        """Add every service to a server."""
         server.add_generic_rpc_handlers((self._service(ADS, None, "AggregatedResources"),))
         for name, (type_, word) in SINGLE.items():
             server.add_generic_rpc_handlers((self._service(name, type_, word),))
 
     def clients(self) -> Iterator[ClientState]:
-        """Yield the state of every open stream that is served something."""
+        """Yield the state of every open stream that has a snapshot."""
         for session in self.sessions.values():
             served = session.view()
             if served is not None:
@@ -119,7 +122,7 @@ class Services:
             if len(self.sessions) >= self._max_streams:
                 await context.abort(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"this server serves {self._max_streams} streams at most",
+                    f"this server has a limit of {self._max_streams} streams",
                 )
             stream = Stream(protocol, only=only, limits=self._limits)
             session = Session(

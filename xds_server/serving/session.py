@@ -1,4 +1,4 @@
-"""One stream on the wire: reads requests into the state machine, writes what it answers, records what happened."""
+"""One stream on the wire: passes requests to the state machine, writes its responses, and records events."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _REQUESTS: dict[Protocol, Any] = {
 }
 
 RETRY = 5.0
-"""Seconds until a client gets again what only its machine kept it from taking."""
+"""Seconds until a client gets a listener again whose port was in use."""
 Context = grpc.aio.ServicerContext[Any, Any]
 _END: Any = grpc.aio.EOF  # type: ignore[attr-defined] # the stubs lack it
 
@@ -44,11 +44,11 @@ class _Unread(Exception):  # noqa: N818 - it is what the response is
 
 
 class Session:
-    """A stream with its client. `group_of` says whose snapshot the node gets; None: the node is refused.
+    """A stream with its client. `group_of` returns the group of the node, or None to reject the node.
 
-    Requests are read as bytes, so that what is no request is refused and not an error of this server.
-    Secrets go out over TLS and on the same machine only, unless `secrets_anywhere`. The first responses wait for one of
-    `slots`, which lasts until the client answers.
+    Requests are read as bytes, so that bytes that are not a request are rejected and do not raise an error in this
+    server. Secrets are sent only over TLS and on the same machine, unless `secrets_anywhere`. The first responses
+    wait for one of the `slots`, which the session holds until the client acknowledges.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Session:
 
     @property
     def node(self) -> Node:
-        """Who the client is; known from its first request on."""
+        """The client's node, known after its first request."""
         return self.stream.node or Node()
 
     async def run(self, context: Context) -> None:
@@ -120,16 +120,16 @@ class Session:
 
     async def _converse(self, context: Context) -> None:
         reading = asyncio.create_task(self._read(context))
-        reason = "the server ended it"
+        reason = "the server ended the stream"
         try:
             await self._write(context)
             reason = self.refused or ""
         except _Unread:
-            reason = f"it did not read a response within {self.stream.limits.write_timeout:g} s"
+            reason = f"the client did not read a response within {self.stream.limits.write_timeout:g} s"
             await _give_up(context, reason)
         except grpc.aio.InternalError:
             reason = ""
-            # it left while it was written to: gRPC has no status to send, and takes this for what it is
+            # the client disconnected during a write: gRPC has no status to send, and treats this as a cancellation
             raise asyncio.CancelledError from None
         finally:
             reading.cancel()
@@ -147,11 +147,11 @@ class Session:
             self._bell.set()
 
     def _receive(self, body: bytes) -> bool:
-        """Take a request. Returns False when there is nothing to say about it."""
+        """Handle a request. Returns False if no response is needed."""
         try:
             event = self.stream.receive(self._parse(body))
         except DecodeError as error:
-            event = protocol.Refused(message=f"this is no request: {error}")
+            event = protocol.Refused(message=f"not a discovery request: {error}")
         if self._slot is not None and isinstance(event, protocol.Acked | protocol.Nacked):
             self._slot.end()
         match event:
@@ -182,16 +182,17 @@ class Session:
             await self._wait()
 
     async def _begin(self, context: Context) -> None:
-        """The first responses, in slot; what there is to say is decided when the slot has come."""
+        """Send the first responses in a slot. Their content is computed when the slot is free."""
         self._slot = await self._slots.take()
         if self._ended or not await self._respond(context):
             self._slot.end()
             self._slot = None
 
     async def _respond(self, context: Context) -> bool:
-        """Send what there is to send. Returns False when that is nothing.
+        """Send the responses that are due. Returns False if there are none.
 
-        Not a part of `_write`, whose frame would keep the last response's bytes for as long as the stream is quiet.
+        This is not a part of `_write`, whose frame would keep the bytes of the last response while the stream is
+        quiet.
         """
         published = self._store.published_at(self.group)
         earlier = self._store.before(self.group, self.release)
@@ -199,12 +200,14 @@ class Session:
         for response in responses:
             body = _ENCODE[self.stream.protocol](response)
             self._sent[response.type] = (self._clock(), published)
-            self._record(self._sending(response, len(body)))  # first, or its acknowledgement may overtake it
+            self._record(
+                self._sending(response, len(body))
+            )  # first, because the acknowledgement may arrive before the write returns
             await self._deliver(context, body)
         return bool(responses)
 
     async def _deliver(self, context: Context, body: bytes) -> None:
-        """Write until the client has room for it all. A client that takes too long is given up."""
+        """Write until the client has room for all bytes. A client that takes too long is disconnected."""
         task = asyncio.current_task()
         assert task is not None
         timer = asyncio.get_running_loop().call_later(self.stream.limits.write_timeout, self._stall, task)
@@ -222,18 +225,18 @@ class Session:
         task.cancel()
 
     def meet(self, context: Context) -> None:
-        """Take note of who is at the other end, and how."""
+        """Note whether the connection is confidential."""
         self._secrets = self._secrets or _confidential(context)
 
     def view(self) -> Snapshot | None:
-        """What of the group's snapshot this client may have."""
+        """Return the part of the group's snapshot that this client may have."""
         current = self._store.current(self.group, self.release)
         if current is None or self._secrets:
             return current
         if SECRET in self.stream.watches and not self._warned:
             self._warned = True
             log.warning(
-                "withheld secrets, because the connection is not encrypted and not of this machine; node=%s",
+                "secrets withheld, because the connection is neither encrypted nor local node=%s",
                 self.node.id,
             )
         return current.without(SECRET)
@@ -307,7 +310,7 @@ class Session:
 
 
 def _confidential(context: Context) -> bool:
-    """Whether nobody between can read the stream: it is encrypted, or never leaves the machine."""
+    """True if no one between can read the stream: it is encrypted, or it never leaves the machine."""
     security = (context.auth_context() or {}).get("transport_security_type", [b""])
     return local(context) or b"ssl" in security
 
@@ -323,7 +326,7 @@ def local(context: Context) -> bool:
 
 
 async def _give_up(context: Context, reason: str) -> None:
-    """End the stream. The status stands behind what the client does not read, so it is not waited for."""
+    """End the stream, without waiting long: the client gets the status only after the bytes that it does not read."""
     with contextlib.suppress(TimeoutError, grpc.aio.BaseError):
         async with asyncio.timeout(1):
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, reason)

@@ -1,4 +1,4 @@
-"""A client of any xDS server, for looking at what it serves: the protocol's other side, and the stream to it."""
+"""A client that shows what any xDS server serves: the client's side of the protocol, and the stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xds_server.discovery.types import ResourceType
 from xds_server.serving.services import ADS
 
 LAST_WORDS = 2.0
-"""Seconds that a server gets to end a stream which the client has ended."""
+"""Seconds that a server gets to end a stream after the client has ended it."""
 _METHODS = {Protocol.SOTW: "StreamAggregatedResources", Protocol.DELTA: "DeltaAggregatedResources"}
 _REQUESTS: dict[Protocol, Any] = {
     Protocol.SOTW: discovery_pb2.DiscoveryRequest,
@@ -34,7 +34,7 @@ _RESPONSES: dict[Protocol, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One resource; in the state of the world its version is that of the response."""
+    """One resource. In the state-of-the-world protocol, its version is that of the response."""
 
     name: str
     version: str
@@ -52,7 +52,7 @@ class Update:
 
 
 class WatchClient:
-    """Subscribes to names of one type (none: everything). `reject` answers every response with that NACK."""
+    """Subscribes to names of one type (none: all). With `reject`, it rejects every response with that message."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class WatchClient:
         self._accepted = ""
 
     def first(self) -> Message:
-        """The request that opens the stream."""
+        """Return the request that opens the stream."""
         request = self._request()
         request.node.CopyFrom(self._node)
         if self.protocol is Protocol.DELTA:
@@ -79,7 +79,7 @@ class WatchClient:
         return self._message(request)
 
     def receive(self, response: Any) -> tuple[Update, Message]:
-        """What a response says, and the answer to it."""
+        """Return the content of a response, and the request that acknowledges or rejects it."""
         update = self._sotw(response) if self.protocol is Protocol.SOTW else _delta(response)
         if self._reject is None:
             self._accepted = update.version
@@ -113,13 +113,13 @@ def _delta(response: discovery_pb2.DeltaDiscoveryResponse) -> Update:
 
 
 def _name(body: any_pb2.Any) -> str:
-    """The name inside of a resource: a state of the world does not say it outside."""
+    """Return the name inside of a resource, because a state-of-the-world response has no other."""
     message = unpacked(body)
     return str(getattr(message, "name", "") or getattr(message, "cluster_name", "")) or "?"
 
 
 def unpacked(body: any_pb2.Any) -> Message | None:
-    """The message of a resource, None where its type is not known here or its body is no such message."""
+    """Return the message of a resource, or None if its type is unknown or its body is not such a message."""
     try:
         found = descriptor_pool.Default().FindMessageTypeByName(body.type_url.rpartition("/")[2])
         return message_factory.GetMessageClass(found).FromString(body.value)
@@ -133,7 +133,7 @@ async def watch(
     credentials: grpc.ChannelCredentials | None = None,
     options: Mapping[str, int | str] | None = None,
 ) -> AsyncIterator[Update]:
-    """Every response of the server, answered. Raises grpc.aio.AioRpcError when the stream breaks."""
+    """Yield every response of the server, and acknowledge it. Raises grpc.aio.AioRpcError if the stream breaks."""
     arguments: list[tuple[str, Any]] = [("grpc.max_receive_message_length", -1), *(options or {}).items()]
     if credentials is None:
         channel = grpc.aio.insecure_channel(address, arguments)
@@ -148,8 +148,8 @@ async def watch(
         stream = method()
         await stream.write(client.first())
         async for response in stream:
-            update, answer = client.receive(response)
-            await stream.write(answer)
+            update, request = client.receive(response)
+            await stream.write(request)
             try:
                 yield update
             except GeneratorExit:
@@ -158,7 +158,7 @@ async def watch(
 
 
 async def _hang_up(stream: Any) -> None:
-    """End a stream so that the server reads the last answer: a call that is cancelled may lose it on its way."""
+    """End a stream so that the server reads the last request, which a cancelled call may lose."""
     with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError):
         await stream.done_writing()
         async with asyncio.timeout(LAST_WORDS):
