@@ -356,5 +356,5 @@ def test_without_the_control_plane_the_last_good_rules_decide_after_a_restart_to
         stack.policy_server.ready()
         works(stack)
         assert stack.policy_server.status()["restored"] is True
-        stack.policy_server.says("the control plane is away; deciding by the last good rules")
+        stack.policy_server.says("the control plane does not respond; deciding by the last good rules")
         assert Path(stack.folder, "rules.state").stat().st_mode & 0o777 == 0o600

@@ -1,4 +1,4 @@
-"""The policy server's stream to the control plane: opened again whenever it ends, while the last good rules stay."""
+"""The policy server's stream to the control plane. It is opened again when it ends, and the last good rules stay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 SHORTEST, LONGEST = 0.1, 5.0
-"""Seconds between two attempts: doubled each time, and spread at random so that a fleet does not come at once."""
+"""Seconds between two attempts. They double each time, and are random so that a fleet does not connect all at once."""
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.keepalive_time_ms", 20_000),
@@ -37,9 +37,9 @@ _OPTIONS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """PEM files: whose certificate the control plane must show, and this client's own where it asks for one.
+    """PEM files: the authorities of the control plane's certificate, and this client's own certificate if needed.
 
-    They are read for each connection, so that they may be renewed.
+    They are read for each connection, so that they can be renewed.
     """
 
     ca: Path
@@ -47,7 +47,7 @@ class Tls:
     private_key: Path | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """What they hold now. Raises OSError."""
+        """Return credentials with the current content of the files. Raises OSError."""
         return grpc.ssl_channel_credentials(
             self.ca.read_bytes(),
             self.private_key.read_bytes() if self.private_key else None,
@@ -56,10 +56,11 @@ class Tls:
 
 
 class DeltaClient:
-    """Keeps `rules` up to date from the control plane at `address`. `complete` is called once they all are here.
+    """Keeps `rules` up to date from the control plane at `address`.
 
-    Without `tls` it speaks in plain text, for loopback and Unix sockets. `reason` is why the last stream ended.
-    `away` is set once an attempt has failed. What was taken goes into `state`.
+    It calls `complete` when all rules have arrived. Without `tls` it connects in plain text, for loopback and Unix
+    sockets. `reason` is the reason why the last stream ended. `away` is set after an attempt has failed. Accepted
+    rules are written to `state`.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class DeltaClient:
         self._address = address
         self._node = node
         self._complete = complete
-        self._told = False
+        self._reported = False
         self._tls = tls
         self._state = state
 
@@ -89,16 +90,20 @@ class DeltaClient:
             reason = await self._stream()
             if self.connected:
                 wait = SHORTEST
-                log.warning("lost the control plane at %s: %s; the last rules stay", self._address, reason)
+                log.warning(
+                    "lost the control plane; the last rules stay in use address=%s reason=%s",
+                    self._address,
+                    reason,
+                )
             elif reason != self.reason:
-                log.warning("cannot reach the control plane at %s: %s", self._address, reason)
+                log.warning("cannot reach the control plane address=%s reason=%s", self._address, reason)
             self.connected, self.reason = False, reason
             self.away.set()
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             wait = min(wait * 2, LONGEST)
 
     async def _stream(self) -> str:
-        """Follow one stream to its end. Returns why it ended."""
+        """Follow one stream to its end. Returns the reason for the end."""
         try:
             opened = self._channel()
         except OSError as error:
@@ -109,14 +114,14 @@ class DeltaClient:
                 request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
                 response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
             )
-            call = method()  # the stubs do not know the form that writes
+            call = method()  # the stubs do not have the form that writes
             try:
                 await self._converse(call)
             except grpc.aio.AioRpcError as error:
                 return f"{error.code().name} {error.details()}"
             except asyncio.InvalidStateError:  # grpc.aio raises it for a write on a call that has just ended
                 return "the stream broke"
-            return "it ended the stream"
+            return "the control plane ended the stream"
 
     def _channel(self) -> grpc.aio.Channel:
         if self._tls is None:
@@ -129,26 +134,31 @@ class DeltaClient:
         async for response in call:
             if not self.connected:
                 self.connected = True
-                log.info("following the control plane at %s", self._address)
-            # In a thread: loading 100,000 rules must not hold back the requests that are being decided.
-            answer, taken = await asyncio.to_thread(self._take, response)
+                log.info("following the control plane address=%s", self._address)
+            # In a thread: loading 100,000 rules must not delay decisions.
+            request, taken = await asyncio.to_thread(self._take, response)
             _report(taken)
-            if self._rules.complete and not self._told:
-                self._told = True
+            if self._rules.complete and not self._reported:
+                self._reported = True
                 self._complete()
-            await call.write(answer)
+            await call.write(request)
 
     def _take(
         self, response: discovery_pb2.DeltaDiscoveryResponse
     ) -> tuple[discovery_pb2.DeltaDiscoveryRequest, Taken]:
-        answer, taken = self._rules.receive(response)
+        request, taken = self._rules.receive(response)
         if self._state is not None and self._rules.knows(response.type_url):
             self._state.keep(response, taken.refused, whole=self._rules.whole(response.type_url))
-        return answer, taken
+        return request, taken
 
 
 def _report(taken: Taken) -> None:
     for name, why in sorted(taken.refused.items()):
-        log.error("refused %s %s: %s; the last good one stays", taken.type, name, why)
+        log.error(
+            "rule rejected; its last accepted form stays in use type=%s name=%s reason=%s",
+            taken.type,
+            name,
+            why,
+        )
     if taken.changed or taken.removed:
-        log.info("took rules type=%s changed=%d removed=%d", taken.type, taken.changed, taken.removed)
+        log.info("rules accepted type=%s changed=%d removed=%d", taken.type, taken.changed, taken.removed)

@@ -1,4 +1,7 @@
-"""What carries the methods of the services: our own unary server, or grpcio for comparison. Nobody else sees which."""
+"""The gRPC servers of the services' methods: our own unary server, or grpcio for comparison.
+
+No other module depends on the choice.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["native", "grpcio"]
 MOST_STREAMS, MOST_BYTES, WINDOW = 100_000, 4 << 20, 64 << 20
-"""Of a connection: requests at once, bytes of one (Envoy shows at most 1 MiB of a body), bytes of all unfinished ones."""
+"""Limits of a connection: concurrent requests, bytes of a request (Envoy sends at most 1 MiB of a body), bytes of all
+incomplete requests."""
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _OPTIONS = [
     ("grpc.so_reuseport", 1),
@@ -35,16 +39,16 @@ class Carrier(Protocol):
     """A gRPC server of unary methods."""
 
     async def start(self, address: str | Shared) -> int:
-        """Listen on ``HOST:PORT``, which other processes may share, ``unix:/PATH`` or a shared socket. Raises OSError."""
+        """Listen on ``HOST:PORT``, which others may share, ``unix:/PATH`` or a shared socket. Raises OSError."""
         ...
 
     async def stop(self, grace: float) -> None:
-        """Take no more requests and finish those under way for at most `grace` seconds."""
+        """Accept no more requests, and finish those in progress for at most `grace` seconds."""
         ...
 
 
 def carrier(kind: Kind, methods: Sequence[UnaryMethod]) -> Carrier:
-    """A carrier of these methods."""
+    """Return a carrier of these methods."""
     return Native(methods) if kind == "native" else Grpcio(methods)
 
 
@@ -73,7 +77,7 @@ class Grpcio:
 
     async def start(self, address: str | Shared) -> int:
         if isinstance(address, Shared):
-            raise OSError("grpcio takes no socket that others share")
+            raise OSError("grpcio does not accept a shared socket")
         server = grpc.aio.server(options=_OPTIONS)
         services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
         methods = [(one.path, _handler(one)) for one in self._methods]
@@ -110,7 +114,7 @@ def _stream_handler(method: StreamMethod) -> grpc.RpcMethodHandler[Any, Any]:
         except RpcError as error:
             await context.abort(_CODES[error.code], error.message)
         except Exception:
-            log.exception("failed in %s", method.path)
+            log.exception("method failed; the client gets UNKNOWN path=%s", method.path)
             await context.abort(grpc.StatusCode.UNKNOWN, "the method failed")
 
     return grpc.stream_stream_rpc_method_handler(
@@ -131,7 +135,7 @@ def _behaviour(method: UnaryMethod) -> Callable[[Any, Any], Awaitable[Any]]:
         except RpcError as error:
             await context.abort(_CODES[error.code], error.message)
         except Exception:
-            log.exception("failed in %s", method.path)
+            log.exception("method failed; the client gets UNKNOWN path=%s", method.path)
             await context.abort(grpc.StatusCode.UNKNOWN, "the method failed")
 
     return call

@@ -1,4 +1,4 @@
-"""A policy server from its start to its end: it gets its rules, says that it is healthy, serves, and drains."""
+"""The life of a policy server: it gets its rules, reports itself healthy, serves, and drains."""
 
 from __future__ import annotations
 
@@ -34,22 +34,25 @@ log = logging.getLogger(__name__)
 LISTEN, ADMIN = "--listen", "--admin"
 """Flags of `xds policy-server` for the addresses at which it listens."""
 NOBODY = "none"
-"""As the control plane's address: there is none, and nothing to wait for."""
+"""The value of `xds` if there is no control plane."""
 PATIENCE = 3.0
-"""Seconds that a control plane which neither answers nor refuses gets before the last good rules decide."""
+"""Seconds without a response of the control plane after which the last good rules are used."""
 
 Make = Callable[[CollectorRegistry], Service]
-"""Makes a service, whose metrics go into the registry, in the event loop that uses it."""
+"""Makes a service, whose metrics are in the registry. It is called in the event loop that uses the service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What `xds policy-server` was asked for. `xds` and `listen` are ``HOST:PORT`` or ``unix:/PATH``; `xds` may be NOBODY.
+    """The options of `xds policy-server`.
 
-    `tls` is for the control plane. `admin` is where probes and metrics are, None for nowhere; a port of 0 is any free one. `drain` is the number of
-    seconds that requests under way get at the end. A worker among several accepts from sockets `listening` that they
-    share. `own_counters` says that limits are counted by this server alone.
-    `state` is the file of the last good rules, which is only read unless this process `keeps` it.
+    `xds` and `listen` are ``HOST:PORT`` or ``unix:/PATH``; `xds` may be NOBODY. `tls` is for the control plane.
+    `admin` is the address of probes and metrics, None for none; a port of 0 means any free port. `drain` is the
+    number of seconds that requests in progress get at the end.
+
+    If there are several workers, each accepts from the shared sockets `listening`. `own_counters` is true if only
+    this server counts its limits. `state` is the file of the last good rules; a process without `keeps` only reads
+    it.
     """
 
     xds: str
@@ -100,12 +103,12 @@ async def _follow(client: DeltaClient, xds: str, complete: asyncio.Event) -> Non
     if xds == NOBODY:
         complete.set()
         await asyncio.Event().wait()
-    log.info("asking the control plane at %s for rules", xds)
+    log.info("requesting rules from the control plane address=%s", xds)
     await client.run()
 
 
 async def _enough(complete: asyncio.Event, client: DeltaClient, restored: bool) -> None:
-    """Until there are rules to decide by: those of the control plane, or the last good ones when it is away."""
+    """Wait for rules: those of the control plane, or the last good rules if it does not respond."""
     if not restored:
         await complete.wait()
         return
@@ -114,28 +117,28 @@ async def _enough(complete: asyncio.Event, client: DeltaClient, restored: bool) 
     for one in waiting:
         one.cancel()
     if not complete.is_set():
-        log.warning("the control plane is away; deciding by the last good rules until it is there")
+        log.warning("the control plane does not respond; deciding by the last good rules until it does")
 
 
 async def _listen(server: PolicyServer, options: Options, rules: HeldRules) -> None:
-    """Only now: a process without rules must take no connections from those that share its port."""
+    """Listen only now: a process without rules must not accept connections from processes that share its port."""
     try:
         address = await server.start(options.listen, options.listening)
     except OSError as error:
         raise failed_to_listen(LISTEN, options.listen, error) from None
     if options.own_counters and shares_a_port():
         log.warning(
-            "another process listens on %s too: each counts limits in its own memory, so that more than a "
-            "limit passes; stop one of them, or give both the same --counters redis://HOST:PORT",
+            "another process listens on %s too, and each counts in its own memory, so that more requests pass than "
+            "a limit allows; stop one of them, or give both the same --counters redis://HOST:PORT",
             address,
         )
     settle()
     server.healthy = True
-    log.info("ready at %s with %s", address, " ".join(f"{name}={n}" for name, n in rules.counts().items()))
+    log.info("ready address=%s %s", address, " ".join(f"{name}={n}" for name, n in rules.counts().items()))
 
 
 async def _before(stop: asyncio.Event, *others: Awaitable[object]) -> bool:
-    """Wait for the first of the others, and raise what it raises; False when `stop` is set before."""
+    """Wait for the first of the others, and raise its error. Returns False if `stop` is set first."""
     stopping = asyncio.ensure_future(stop.wait())
     tasks = [asyncio.ensure_future(one) for one in others]
     try:
@@ -165,14 +168,14 @@ def _admin(address: str | None, pages: Pages, actions: Actions) -> Admin | None:
 
 
 def listen_admin(address: str, pages: Pages, actions: Actions = NONE) -> Admin:
-    """Answer pages and take actions. Raises EnvironmentFailed when the address is taken."""
+    """Serve pages and actions. Raises EnvironmentFailed if the address is in use."""
     host, port = split(ADMIN, address)
     try:
         admin = Admin(host, port, pages, actions)
     except OSError as error:
         raise failed_to_listen(ADMIN, address, error) from None
     admin.start()
-    log.info("admin at %s", admin.url)
+    log.info("admin server started address=%s", admin.url)
     return admin
 
 

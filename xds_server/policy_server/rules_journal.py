@@ -1,8 +1,8 @@
-"""The last good rules on disk, so that a policy server that starts without its control plane decides as before.
+"""The last good rules on disk, so that a policy server can start and decide without its control plane.
 
-A file is ``XDSR`` and records, each a length (8 bytes, big-endian), a BLAKE2b checksum and a DeltaDiscoveryResponse:
-what came, in the order in which it came. The checksums are chained, so that what follows a broken or missing record
-counts for nothing. It holds hashes of credentials and the source of policies: only the owner may read it.
+A file is ``XDSR`` and records. Each record has a length (8 bytes, big-endian), a BLAKE2b checksum and a
+DeltaDiscoveryResponse, in the order of arrival. The checksums are chained, so everything after a broken or missing
+record is ignored. The file contains hashes of credentials and the source of policies, so only its owner may read it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ log = logging.getLogger(__name__)
 Response = discovery_pb2.DeltaDiscoveryResponse
 MAGIC = b"XDSR"
 WHOLE = "whole"
-"""The nonce of a record after which everything of its type is there."""
+"""The nonce of a record after which all rules of its type are in the file."""
 SLACK = 1 << 20
-"""Bytes that may be appended, beside as much as the file began with, before it is written anew."""
+"""Bytes that may be appended, in addition to the size at the start, before the file is written again."""
 _DIGEST, _LENGTH = 32, 8
 
 
 def read(path: Path) -> Iterator[Response]:
-    """The records of a file up to the first that is broken. Raises OSError."""
+    """Yield the records of a file up to the first broken one. Raises OSError."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
-            log.warning("%s is not a file of rules", path)
+            log.warning("not a file of rules; it is ignored file=%s", path)
             return
         digest = b""
         while header := file.read(_LENGTH + _DIGEST):
@@ -44,17 +44,21 @@ def read(path: Path) -> Iterator[Response]:
             body = file.read(min(int.from_bytes(length, "big"), size))
             digest = _checksum(digest, length, body)
             if header[_LENGTH:] != digest:
-                log.warning("%s is damaged: what follows its first %d bytes is left out", path, file.tell())
+                log.warning(
+                    "file of rules is damaged; the rest is ignored file=%s position=%d", path, file.tell()
+                )
                 return
             try:
                 yield Response.FromString(body)
             except DecodeError as error:
-                log.warning("%s was written by another version: %s", path, error)
+                log.warning(
+                    "file of rules has another version; the rest is ignored file=%s error=%s", path, error
+                )
                 return
 
 
 def folded(records: Iterable[Response]) -> Iterator[Response]:
-    """One record for each type, with what all of them come to."""
+    """Yield one record for each type, with the result of all its records."""
     found: dict[str, dict[str, discovery_pb2.Resource]] = {}
     whole = set()
     for one in records:
@@ -69,9 +73,10 @@ def folded(records: Iterable[Response]) -> Iterator[Response]:
 
 
 class LastRules:
-    """Keeps a file at what a policy server holds. One thread at a time may use it.
+    """Keeps a file equal to the rules of a policy server. Only one thread at a time may use it.
 
-    Without `keeps` the file is only read: of several processes with the same rules one writes it. `slack` is in bytes.
+    Without `keeps`, the file is only read: one of several processes with the same rules writes it. `slack` is in
+    bytes.
     """
 
     def __init__(self, path: Path, *, keeps: bool = True, slack: int = SLACK) -> None:
@@ -83,22 +88,23 @@ class LastRules:
         self._whole: set[str] = set()
 
     def restore(self, rules: HeldRules) -> bool:
-        """Load what the file has; whether it is everything that `rules` need."""
+        """Load the rules of the file. Returns True if they are all that `rules` need."""
         try:
             records = list(folded(read(self._path)))
         except FileNotFoundError:
             return False
         except OSError as error:
-            log.warning("could not read the last good rules, starting without; error=%s", error)
+            log.warning("could not read the last good rules; starting without them error=%s", error)
             return False
         whole = rules.restore(records, {one.type_url for one in records if one.nonce == WHOLE})
-        log.info("restored the last good rules from %s", self._path)
+        log.info("last good rules restored file=%s", self._path)
         return whole
 
     def keep(self, response: Response, refused: Collection[str], *, whole: bool) -> None:
-        """Write what was taken of a response, but for the refused rules.
+        """Write the accepted part of a response, without the rejected rules.
 
-        Once the file cannot be written it stays as it is: with a change left out it would be what never was.
+        After a failed write, the file stays unchanged: if one change were missing, the file would be a state that
+        never existed.
         """
         new = whole and response.type_url not in self._whole
         if not self._keeps or not (response.resources or response.removed_resources or new):
@@ -118,14 +124,14 @@ class LastRules:
         except OSError as error:
             self._keeps = False
             log.warning(
-                "could not write the last good rules, which stay as they were until a restart; error=%s",
+                "could not write the last good rules; the file stays unchanged until a restart error=%s",
                 error,
             )
         if whole:
             self._whole.add(response.type_url)
 
     def _begin(self) -> None:
-        """Write the file anew with what it has, so that a crash leaves the old one or the new one. Raises OSError."""
+        """Write the file again with its content, so that a crash leaves the old file or the new one. Raises OSError."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         known = folded(read(self._path)) if self._path.exists() else ()
         descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)  # mode 0600

@@ -1,4 +1,4 @@
-"""Services on a gRPC server: their methods, and the health service that says when the rules are here."""
+"""Services on a gRPC server: their methods, and the health service that reports whether the rules have arrived."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ NOT_FOUND = 5
 
 
 class PolicyServer:
-    """Serves services by a carrier. Unhealthy, and still answering, until `healthy` is set.
+    """Serves services on a carrier. It reports itself unhealthy, and still responds, until `healthy` is set.
 
-    `busy` is the number of requests under way that were not decided at once.
+    `busy` is the number of requests in progress that were not decided at once.
     """
 
     def __init__(self, services: Sequence[Service], kind: Kind = "native") -> None:
@@ -37,7 +37,7 @@ class PolicyServer:
     async def start(self, address: str, shared: Sequence[Shared] = ()) -> str:
         """Listen on ``HOST:PORT``, which other processes may share, or ``unix:/PATH``. Raises OSError.
 
-        `shared` are sockets that are bound there already, from which other processes accept too.
+        `shared` are sockets that are already bound to that address, and from which other processes accept too.
         """
         try:
             ports = [await self._carrier.start(one) for one in shared or (address,)]
@@ -48,13 +48,13 @@ class PolicyServer:
     async def start_streams(self, address: str) -> int:
         """Listen for the streaming methods on ``HOST:PORT`` or ``unix:/PATH``. Returns the port. Raises OSError.
 
-        They have an address of their own because our own server carries unary methods only.
+        They have their own address, because our own server supports unary methods only.
         """
         assert self._streams is not None, "a service has streams"
         return await self._streams.start(address)
 
     async def stop(self, grace: float) -> None:
-        """Take no more requests, finish those under way for at most `grace` seconds, and close the services."""
+        """Accept no more requests, finish those in progress for at most `grace` seconds, and close the services."""
         self.healthy = False
         carriers = [self._carrier] if self._streams is None else [self._carrier, self._streams]
         await asyncio.gather(*(one.stop(grace) for one in carriers))

@@ -21,7 +21,7 @@ from xds_server.policy_server.descriptors import Following
 
 
 def store(counters: str, owner: Path | None, registry: CollectorRegistry) -> Store:
-    """Where counters are: ``memory``, which may be that of the process at `owner`, or the URL of a Redis."""
+    """Return the store of counters: ``memory``, possibly in the process at `owner`, or the URL of a Redis."""
     if counters != "memory":
         return RedisStore(connect(counters), registry)
     return Memory() if owner is None else OwnerStore(owner, registry)
@@ -30,9 +30,10 @@ def store(counters: str, owner: Path | None, registry: CollectorRegistry) -> Sto
 def services(
     counters: str, descriptors: Path | None = None, owner: Path | None = None
 ) -> tuple[Callable[[CollectorRegistry], Service], ...]:
-    """Each makes one service, whose metrics go into the registry; `counters` and `owner` are as `store` has them.
+    """Return functions that make one service each, whose metrics are in the registry.
 
-    `descriptors` is a file or folder with the limits of Envoys that other people configure.
+    `counters` and `owner` are those of `store`. `descriptors` is a file or folder with the limits of Envoys that
+    others configure.
     """
 
     @cache
