@@ -78,7 +78,7 @@ class ObjectStatus:
 class StatusReader:
     """Reads the status. `clients` returns the open streams; it is called in the thread of the event loop.
 
-    `policy_server` is the admin address of the policy server that runs beside this process, None if there is none.
+    `policy_server` is the admin address of the policy server that this process has started, None if there is none.
     """
 
     gateway: GatewayState

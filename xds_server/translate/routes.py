@@ -36,7 +36,7 @@ _PREVIOUS_HOSTS = pb.RetryPolicy.RetryHostPredicate(
     typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
 )
 _REQUESTED_METHOD = "access-control-request-method"
-"""The method of the request for which a preflight asks (Fetch standard, section 3.2.2)."""
+"""The method of the request that follows a preflight (Fetch standard, section 3.2.2)."""
 _PORTS = {"http": 80, "https": 443}
 """RFC 9110 section 4.2."""
 _REDIRECTS = {

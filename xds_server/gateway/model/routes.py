@@ -309,7 +309,7 @@ TIMEOUT = timedelta(seconds=15)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """Which requests match, and how they are handled: one of upstream, split, redirect and respond."""
+    """The requests that match, and how they are handled: one of upstream, split, redirect and respond."""
 
     path: str = option("`/x` exact, `/x/*` prefix, `/x/{id}` template, `~^/regex` RE2.", default="/*")
     hosts: tuple[str, ...] = option("Exact or `*.example.com`; all if left out.", default=(), narrows=True)

@@ -93,7 +93,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadBalancing:
-    """How an endpoint is chosen."""
+    """The choice of an endpoint."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand(
         (str,), "round_robin, least_request, random, ring_hash or maglev"
