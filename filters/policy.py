@@ -1,8 +1,8 @@
 """The base of all policies: the settings that a user writes, and the configuration that Envoy gets for them.
 
 A policy returns configuration and never places it: translate/ puts filters into listeners and the rest onto routes.
-Filters are installed in every listener from the start, and do nothing until a route has their configuration. So adding a
-policy to a route changes only the route. A change of the listener would drain connections.
+Filters are installed in every listener from the start, and do nothing until a route has their configuration. So adding
+a policy to a route changes only the route. A change of the listener would drain connections.
 """
 
 from __future__ import annotations
@@ -200,11 +200,17 @@ class Policy(Generic[S]):
         return ()
 
     def access_logs(self, used: Iterable[S], context: Context) -> Iterable[accesslog_pb2.AccessLog]:
-        """Access logs of every listener. A log that depends on `used` changes the listener, which drains connections."""
+        """Access logs of every listener.
+
+        A log that depends on `used` changes the listener, which drains connections.
+        """
         return ()
 
     def internal_services(self, used: Iterable[S], context: Context) -> Iterable[str]:
-        """Names of our own services that filters of this policy call. A policy with rules need not name the policy server."""
+        """Names of our own services that filters of this policy call.
+
+        A policy with rules need not name the policy server.
+        """
         return ()
 
     def for_local_answers(self, settings: S) -> S | None:

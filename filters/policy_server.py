@@ -33,7 +33,10 @@ FILTER = "xds.ext_authz"
 LENIENT_FILTER = "xds.ext_authz.on_error_allow"
 """A second filter, because Envoy's `failure_mode_allow` applies to a whole filter and not to a route."""
 NARROW_FILTER = "xds.ext_authz.headers"
-"""A third filter, because `allowed_headers` applies to a whole filter too. It sends the headers that policies declare."""
+"""A third filter, because `allowed_headers` applies to a whole filter too.
+
+It sends the headers that policies declare.
+"""
 USAGE = "usage"
 """The context extension of a route that answers consumers with their limits."""
 

@@ -53,7 +53,8 @@ class Rule:
     )
     methods: tuple[str, ...] = option("The request has one of these HTTP methods.", default=(), narrows=True)
     when: str | None = option(
-        "A CEL condition over request, claims, consumer, plan, user, provider, authenticated_by, source and connection.",
+        "A CEL condition over request, claims, consumer, plan, user, provider, authenticated_by, source and "
+        "connection.",
         default=None,
         multiline=True,
         narrows=True,
@@ -93,10 +94,13 @@ def _check_claim(claim: str, wanted: Wanted | tuple[Wanted, ...]) -> Iterator[Mi
         yield Mistake("no claim could be equal to this", "write a value", path=("claims", claim))
     for one in wanted if isinstance(wanted, tuple) else (wanted,):
         if one == "":
-            message, remedy = "an empty text names nobody", "write a value"
+            message, remedy = "an empty text matches no name", "write a value"
             yield Mistake(message, remedy, path=("claims", claim), value=one)
         if isinstance(one, float | int) and abs(one) >= LARGEST_NUMBER:
-            message, remedy = "Envoy tells no numbers of this size apart", "have the issuer write it as text"
+            message, remedy = (
+                "Envoy does not distinguish numbers of this size",
+                "have the issuer write it as text",
+            )
             yield Mistake(message, remedy, path=("claims", claim), value=one)
 
 

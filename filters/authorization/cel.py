@@ -1,8 +1,8 @@
 """CEL: conditions that a user writes, compiled into the syntax tree that Envoy's RBAC filter evaluates.
 
-The official compiler (https://github.com/cel-expr/cel-python) parses a condition and checks its types. Our own part is the
-variables and their types, the part of CEL that Envoy evaluates, and the error messages.
-The only macro that Envoy evaluates is `has`. Loops over lists need a policy in Python.
+The official compiler (https://github.com/cel-expr/cel-python) parses a condition and checks its types. Our own part is
+the variables and their types, the part of CEL that Envoy evaluates, and the error messages. The only macro that Envoy
+evaluates is `has`. Loops over lists need a policy in Python.
 """
 
 from __future__ import annotations

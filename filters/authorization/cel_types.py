@@ -8,8 +8,8 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2, timestamp_pb2
 
 Type = str | Mapping[str, "Type"]
-"""``string``, ``bool``, ``int``, ``timestamp``, ``duration``, ``strings`` (texts by name), ``any`` (values of any type by
-name), or the types of a record's fields."""
+"""``string``, ``bool``, ``int``, ``timestamp``, ``duration``, ``strings`` (texts by name), ``any`` (values of any type
+by name), or the types of a record's fields."""
 
 
 def environment(variables: Mapping[str, Type]) -> Any:

@@ -49,7 +49,10 @@ def _entries(
     headers: Mapping[str, str],
     header_of: Callable[[str], str | None],
 ) -> dict[str, str]:
-    """The entries. `headers` are those of the request; `header_of` returns a header's value at the decision of limits."""
+    """The entries.
+
+    `headers` are those of the request; `header_of` returns a header's value at the decision of limits.
+    """
     entries = {
         descriptors.ROUTE: attributes.context_extensions.get("route", ""),
         descriptors.ADDRESS: _network(client_address(attributes, headers)),

@@ -115,7 +115,10 @@ _TEMPLATE = re.compile(r"(?:[^\\()\[\]*+?{}|]|\\.|\(\?P<\w+>\[\^/\]\+\))*")
 
 @lru_cache(maxsize=4096)
 def _pattern(regex: str) -> re.Pattern[str] | None:
-    """The compiled expression. Users write it for RE2, and RE2 matches it, because backtracking could take very long."""
+    """The compiled expression.
+
+    Users write it for RE2, and RE2 matches it, because backtracking could take very long.
+    """
     try:
         compiled: re.Pattern[str] = (re if _TEMPLATE.fullmatch(regex) else re2).compile(regex)
         return compiled

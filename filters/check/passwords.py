@@ -1,7 +1,7 @@
 """Verification of passwords with slow hashes, in the policy server.
 
-bcrypt takes 50 ms or more of a processor, so it runs in a few threads. A keyed digest of each right password is kept, so
-only the first request of a user takes that long. An unknown name takes as long as a wrong password.
+bcrypt takes 50 ms or more of a processor, so it runs in a few threads. A keyed digest of each right password is kept,
+so only the first request of a user takes that long. An unknown name takes as long as a wrong password.
 """
 
 from __future__ import annotations

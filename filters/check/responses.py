@@ -88,7 +88,10 @@ def _denied(status: int, headers: _Pairs, body: bytes | None) -> bytes:
 
 @lru_cache(MOST_DECISIONS)
 def failure(message: str = "") -> bytes:
-    """The denial for a policy that failed. It is no gRPC status, so the request never passes, whatever `on_error` is."""
+    """The denial for a policy that failed.
+
+    It is no gRPC status, so the request never passes, whatever `on_error` is.
+    """
     response = external_auth_pb2.CheckResponse()
     response.status.code = PERMISSION_DENIED
     response.status.message = message[:200]

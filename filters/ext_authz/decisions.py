@@ -13,7 +13,10 @@ from filters.language.tokens import TOKEN
 _NAME = re.compile(TOKEN)
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 _FINAL = range(200, 600)
-"""Statuses that end a request (RFC 9110 section 15). Envoy passes on all of them, even those without a name in its API."""
+"""Statuses that end a request (RFC 9110 section 15).
+
+Envoy passes on all of them, even those without a name in its API.
+"""
 _REDIRECTS = frozenset(range(300, 400)) - {304}
 """Statuses that need a `location` (RFC 9110 section 15.4). Without one Envoy would send the request's own address."""
 

@@ -82,7 +82,7 @@ class PythonFunction(PythonFile):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpService:
-    """A service that allows with 200 and denies with any other status (like Traefik's forwardAuth, nginx's auth_request)."""
+    """A service that allows with 200 and denies with any other status (Traefik's forwardAuth, nginx's auth_request)."""
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "an upstream")
     upstream: str = option("The upstream that Envoy calls.", refers="upstreams")
@@ -204,7 +204,7 @@ _RULES = mutation_rules_pb2.HeaderMutationRules(
     disallow_system=wrappers_pb2.BoolValue(value=True),
     disallow_expression=regex_pb2.RegexMatcher(regex="|".join(sorted(framing.HEADERS))),
 )
-"""Headers of a request that a response may change: not those that frame the message, and no pseudo headers like :path."""
+"""Headers of a request that a response may change: none that frame the message, and no pseudo headers like :path."""
 
 
 def _filter(name: str, *, lenient: bool) -> HttpFilter:
@@ -223,7 +223,10 @@ def _filter(name: str, *, lenient: bool) -> HttpFilter:
 
 
 _OF_RESPONSES = framing.HEADERS - {"connection", "proxy-connection", "transfer-encoding", "upgrade"}
-"""Framing headers that a service could add to a response. Envoy removes the others itself, and an upgrade needs them."""
+"""Framing headers that a service could add to a response.
+
+Envoy removes the others itself, and an upgrade needs them.
+"""
 
 
 def _without(settings: ExtAuthzSettings) -> Mapping[str, Message]:
@@ -266,7 +269,10 @@ def _modules(function: PythonFunction, context: Context) -> tuple[tuple[str, byt
 
 
 class ExtAuthz(Policy[ExtAuthzSettings]):
-    """Compiled into Envoy's ext_authz filter. A second one is for `on_error: allow`, which applies to a whole filter."""
+    """Compiled into Envoy's ext_authz filter.
+
+    A second one is for `on_error: allow`, which applies to a whole filter.
+    """
 
     key = "ext_authz"
     stage = Stage.AUTHORIZE

@@ -1,4 +1,6 @@
-"""Calls of a function in threads for an event loop, with few wake-ups and no locks, because most calls take microseconds.
+"""Calls of a function in threads for an event loop.
+
+There are few wake-ups and no locks, because most calls take microseconds.
 
 A new call wakes one thread, which goes on until no call waits. A thread that begins a call wakes another thread if
 further calls wait, because its call may take long. Outcomes that come together are passed to the loop together.

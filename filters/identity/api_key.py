@@ -52,7 +52,7 @@ class ApiKeySettings:
         }
 
     def challenge(self) -> str:
-        """The WWW-Authenticate challenge. No registered scheme is for keys; this scheme is for people who read it."""
+        """The WWW-Authenticate challenge. No registered scheme is for keys; this one is for people."""
         return 'ApiKey realm="gateway"'
 
 

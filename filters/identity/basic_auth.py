@@ -23,7 +23,7 @@ class BasicAuthSettings:
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
     htpasswd: SecretSource | None = option(
-        "More users, as `htpasswd -B` or `-s` writes them. A user with the name of a consumer identifies that consumer.",
+        "More users, as `htpasswd -B` or `-s` writes them. A user with the name of a consumer identifies it.",
         default=None,
     )
     realm: str = option(

@@ -200,8 +200,9 @@ def _foreseen(names: Collection[str]) -> Iterator[JwtSettings]:
 def _script_judges(settings: JwtSettings, context: Context) -> bool:
     """True if the identity script rejects tokens, and Envoy's filter only verifies them.
 
-    With other ways to authenticate, a bad token alone does not reject a request. For an issuer without keys, Envoy would
-    report an invalid token. A token in the query would be in the access log, because Envoy removes only verified tokens.
+    With other ways to authenticate, a bad token alone does not reject a request. For an issuer without keys, Envoy
+    would report an invalid token. A token in the query would be in the access log, because Envoy removes only verified
+    tokens.
     """
     return (
         len(methods(context.effective)) > 1

@@ -1,8 +1,8 @@
 """Very many API keys: the policy server looks up the owner of a key, and the identity script in Envoy decides.
 
-The keys are rules, one for each consumer, so a new key among 100,000 consumers is one small resource. Both Envoy and the
-policy server look up a key by its SHA-256. A client that does not know a key cannot choose its hash, so the time of a
-lookup reveals nothing.
+The keys are rules, one for each consumer, so a new key among 100,000 consumers is one small resource. Both Envoy and
+the policy server look up a key by its SHA-256. A client that does not know a key cannot choose its hash, so the time of
+a lookup reveals nothing.
 """
 
 from __future__ import annotations

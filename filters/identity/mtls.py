@@ -30,7 +30,7 @@ class MtlsSettings:
         return {"consumers_only": self.consumers_only}
 
     def challenge(self) -> str:
-        """The WWW-Authenticate challenge. No registered scheme is for certificates; this scheme is for people who read it."""
+        """The WWW-Authenticate challenge. No registered scheme is for certificates; this one is for people."""
         return 'Certificate realm="gateway"'
 
 

@@ -190,7 +190,10 @@ def _here(consumers: Mapping[str, Consumer], lists: Lists) -> Mapping[str, Consu
 
 
 def _consumer_tables(consumers: Mapping[str, Consumer]) -> Mapping[str, str]:
-    """The tables that grow with the consumers. The last ones are cached, because building them takes most of a reload."""
+    """The tables that grow with the consumers.
+
+    The last ones are cached, because building them takes most of a reload.
+    """
     if _kept and _kept[0][0] is consumers:
         return _kept[0][1]
     numbers = _numbers(consumers)

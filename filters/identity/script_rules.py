@@ -1,7 +1,7 @@
 """The contract between Python and the identity script in Envoy: the rule of a route, and constants of both sides.
 
-A rule is written as a Lua table into the filter context of a route. tests/filters/identity/test_script_rules.py compares
-the keys that are declared here with those that identity.lua reads.
+A rule is written as a Lua table into the filter context of a route. tests/filters/identity/test_script_rules.py
+compares the keys that are declared here with those that identity.lua reads.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ class MtlsRule(TypedDict):
 
 
 class JwtRule(TypedDict):
-    """`jwt`: the providers. `every` is true if tokens of all are required. `skews` are seconds, as text, by provider."""
+    """`jwt`: the providers.
+
+    `every` is true if tokens of all are required. `skews` are seconds, as text, by provider.
+    """
 
     providers: Sequence[str]
     every: bool

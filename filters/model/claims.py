@@ -2,8 +2,8 @@
 
 A dot enters a nested claim. At the top of the token, a claim whose own name has dots is written as it is. The longest
 name that exists counts: for ``kubernetes.io.pod.name`` the token may have ``kubernetes.io.pod.name``,
-``kubernetes.io.pod``, ``kubernetes.io`` or ``kubernetes``. In a nested claim a dot within a name is written ``\\.``, and
-a backslash ``\\\\``.
+``kubernetes.io.pod``, ``kubernetes.io`` or ``kubernetes``. In a nested claim a dot within a name is written ``\\.``,
+and a backslash ``\\\\``.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ NO_CLAIMS: Mapping[str, str] = MappingProxyType({})
 NAMESPACE = "xds.identity"
 """The namespace of Envoy's dynamic metadata that identifies the caller of an authenticated request.
 
-Its keys: `consumer` and `plan` (names; absent if no consumer was identified), `method` (`oidc`, `mtls`, `jwt`, `api_key`
-or `basic_auth`, joined by `+` if all were required), `claims` (of the verified token, a struct) with `provider`, and
-`user` (the name of basic_auth). If the request was rejected, the only key is `failure`.
+Its keys: `consumer` and `plan` (names; absent if no consumer was identified), `method` (`oidc`, `mtls`, `jwt`,
+`api_key` or `basic_auth`, joined by `+` if all were required), `claims` (of the verified token, a struct) with
+`provider`, and `user` (the name of basic_auth). If the request was rejected, the only key is `failure`.
 """
 CONSUMER_HEADER = "x-consumer"
 PLAN_HEADER = "x-consumer-plan"

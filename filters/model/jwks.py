@@ -60,7 +60,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The keys of a set that Envoy accepts, and the others. `fault` is the reason if there is no key at all, or empty."""
+    """The keys of a set that Envoy accepts, and the others. `fault` is the reason if there is no key, else empty."""
 
     keys: tuple[Jwk, ...]
     faults: tuple[Fault, ...] = ()

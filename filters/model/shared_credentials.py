@@ -28,7 +28,7 @@ def conflicts(consumers: Mapping[str, Consumer]) -> Iterator[Mistake]:
 
 
 def _shared(first: str, path: tuple[str | int, ...]) -> Mistake:
-    message = f"the consumer '{first}' has the same, so it would not tell them apart"
+    message = f"the consumer '{first}' has the same, so it would not identify one of them"
     return Mistake(message, "give each consumer its own", path=path)
 
 

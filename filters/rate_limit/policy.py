@@ -184,7 +184,10 @@ class Concurrent(_Cumulative):
 
 
 class PlanLimits(Policy[Any]):
-    """The limits of consumers' plans, which routes have unless they say `off`. It also emits the filter for all limits."""
+    """The limits of consumers' plans, which routes have unless they say `off`.
+
+    It also emits the filter for all limits.
+    """
 
     key = "plan_limits"
     stage = Stage.LIMIT

@@ -47,7 +47,7 @@ class Asked(NamedTuple):
         return list(found.values())
 
     def spent(self, decision: Decision) -> list[Hit]:
-        """The hits to count although the decision did not count them: an amount that Envoy sends may be spent already."""
+        """The hits that the decision did not count but that count: an amount that Envoy sends may be spent already."""
         keys = {one.hit.key for one in self.counting if one.reported}
         if decision.admitted:  # a hit that is short in shadow was not counted
             keys &= {key for key, figure in _by_key(self.hits, decision.figures) if figure.short}

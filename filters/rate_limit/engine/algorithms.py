@@ -110,7 +110,10 @@ class FixedWindow(Limit):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlidingWindow(Limit):
-    """A limit in any window, from two counts. Of the earlier count it takes the share that the window covers, rounded up."""
+    """A limit in any window, from two counts.
+
+    Of the earlier count it takes the share that the window covers, rounded up.
+    """
 
     kind = "sliding_window"
 

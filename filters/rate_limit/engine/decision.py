@@ -10,8 +10,8 @@ from filters.rate_limit.engine.algorithms import Limit
 class Hit(NamedTuple):
     """The hit of a request on one limit. The keys of the hits of one decision differ.
 
-    A hit of `cost` 0 takes nothing; it is admitted if the limit's `least` is left. `lease` names the request if it holds
-    a slot.
+    A hit of `cost` 0 takes nothing; it is admitted if the limit's `least` is left. `lease` names the request if it
+    holds a slot.
     """
 
     limit: Limit
@@ -36,7 +36,8 @@ class Figure(NamedTuple):
 class Decision(NamedTuple):
     """`admitted` is true if a request passes. The figures are in the order of the hits.
 
-    `uncounted` is true if a limit had no counter for the request. If such a request does not pass, there are no figures.
+    `uncounted` is true if a limit had no counter for the request. If such a request does not pass, there are no
+    figures.
     """
 
     admitted: bool
@@ -50,7 +51,7 @@ class Decision(NamedTuple):
         return tuple(one for one in self.figures if one.short and not one.limit.shadow)
 
     def strictest(self) -> Figure | None:
-        """The limit to report: of those that reject, the one with the longest wait, else the one with the least rest."""
+        """The limit to report: of those that reject, that with the longest wait, else that with the least rest."""
         violated = self.violated
         if violated:
             return max(violated, key=lambda one: one.wait)

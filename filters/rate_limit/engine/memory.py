@@ -135,7 +135,10 @@ class Memory:
         return True
 
     def _look(self, now: int, count: int, wanted: int) -> None:
-        """Inspect the oldest `count` counters. Remove those that ended, and, while `wanted` find no room, those not full."""
+        """Inspect the oldest `count` counters.
+
+        Remove those that ended, and, while `wanted` find no room, those not full.
+        """
         counters, order = self._counters, self._order
         for _ in range(min(count, len(order))):
             oldest = order.popleft()

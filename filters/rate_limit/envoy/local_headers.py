@@ -58,7 +58,7 @@ def _bucket(place: str, limit: Limit) -> TokenBucket:
 
 
 def _if_present(present: str, name: str, value: str) -> Iterator[Mutation]:
-    """Add a header only if the header `present` exists: an empty value adds none, and a replacement adds none either."""
+    """Add a header only if the header `present` exists, because an empty value and its replacement add none."""
     yield Mutation(append=header(name, f"%RESP({present})%"))
     yield _replaced(name, value)
 

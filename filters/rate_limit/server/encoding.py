@@ -19,8 +19,8 @@ _KEY, _VALUE = b"\x0a", b"\x12"
 """The tags of a HeaderValue's `key` (1) and `value` (2)."""
 
 _PASSES, _TO_ADD, _PAIR, _OVERWRITE = b"\x1a", b"\x32", b"\x0a", b"\x18\x02"
-"""The tags of a CheckResponse's `ok_response` (3), its `response_headers_to_add` (6), and a HeaderValueOption's `header`
-(1), and its `append_action` (3), OVERWRITE_IF_EXISTS_OR_ADD."""
+"""The tags of a CheckResponse's `ok_response` (3), its `response_headers_to_add` (6), and a HeaderValueOption's
+`header` (1), and its `append_action` (3), OVERWRITE_IF_EXISTS_OR_ADD."""
 
 
 _varint = lru_cache(maxsize=4096)(varint)

@@ -185,7 +185,10 @@ class RateLimits:
         return self._answer_later(self._guarded(decision, held) if held else decision, styles, entries, held)
 
     def _other_domain(self, request: rls_pb2.RateLimitRequest) -> bytes | Awaitable[bytes]:
-        """A call of an Envoy with another configuration. Requests of an unknown domain pass, and a metric counts them."""
+        """A call of an Envoy with another configuration.
+
+        Requests of an unknown domain pass, and a metric counts them.
+        """
         domain = self.domains.get(request.domain)
         if domain is None:
             self._unknown_domain.inc()
@@ -301,7 +304,10 @@ class RateLimits:
         work.add_done_callback(self._unattended.discard)
 
     def _report_uncounted(self, decision: Decision) -> None:
-        """Count and log an uncounted decision. Remote stores log their own outages; a full memory is logged once a minute."""
+        """Count and log an uncounted decision.
+
+        Remote stores log their own outages; a full memory is logged once a minute.
+        """
         self._uncounted.inc()
         if self.store.name == Memory.name:
             self._full.tell(decision.now)
@@ -332,7 +338,10 @@ async def _all(waiting: Iterable[Awaitable[None]]) -> bytes:
 
 
 def key(counted: Counted, entries: Entries) -> str:
-    """The key of a request's counter. A missing value counts as empty, so omitting a header does not evade the limit."""
+    """The key of a request's counter.
+
+    A missing value counts as empty, so omitting a header does not evade the limit.
+    """
     return "|".join([counted.base, *(_value(one, entries) for one in counted.by or ("consumer",))])
 
 
@@ -356,7 +365,7 @@ def _before(counted: Counted, entries: Entries) -> Hit:
 
 
 def _lease(entries: Entries) -> str:
-    """The name of the slot that a request holds: the name that a Check gave it, or the entries that identify the request."""
+    """The name of a request's slot: the name that a Check gave it, or the entries that identify the request."""
     if descriptors.LEASE in entries:
         return entries[descriptors.LEASE]
     names = (descriptors.CONNECTION, descriptors.BEGAN, descriptors.REQUEST_ID)

@@ -38,7 +38,10 @@ def _own(counted: Counted) -> bool:
 
 
 async def _figure(limits: RateLimits, counted: Counted, consumer: str) -> Figure:
-    """The state of a limit. Each is a call of its own, so an exhausted limit hides no other. A cost of 0 counts nothing."""
+    """The state of a limit.
+
+    Each is a call of its own, so an exhausted limit hides no other. A cost of 0 counts nothing.
+    """
     hit = Hit(counted.limit, key(counted, {descriptors.CONSUMER: consumer}), 0)
     answer = limits.store.decide(limits.clock(), [hit])
     decision = await answer if isawaitable(answer) else answer

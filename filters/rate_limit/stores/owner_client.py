@@ -98,7 +98,10 @@ class OwnerStore:
         self._notify(owner_protocol.RELEASE, 0, hits)
 
     def reset(self, prefix: str) -> int:
-        """Remove the counters whose key begins with `prefix`. Call it in another thread than the loop's. Raises OSError."""
+        """Remove the counters whose key begins with `prefix`.
+
+        Call it in another thread than the loop's. Raises OSError.
+        """
         (count,) = self._operate(owner_protocol.RESET, prefix)
         return int(count)
 

@@ -84,7 +84,10 @@ class _Connection(asyncio.Protocol):
             self._answer()
 
     def _answer(self) -> None:
-        """Answer one frame. The next frame is answered in a later turn, so that each answer is sent as soon as it is known."""
+        """Answer one frame.
+
+        The next frame is answered in a later turn, so that each answer is sent as soon as it is known.
+        """
         memory, now = self._owner.memory, self._owner.clock()
         uncounted = memory.uncounted
         answer = self._answering.answer(self._asked[0], now)

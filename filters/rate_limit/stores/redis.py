@@ -164,7 +164,10 @@ class RedisStore:
         await self._run("release", 0, hits)
 
     def reset(self, prefix: str) -> int:
-        """Remove the counters whose key begins with `prefix`. Call it in another thread than the loop's. Raises OSError."""
+        """Remove the counters whose key begins with `prefix`.
+
+        Call it in another thread than the loop's. Raises OSError.
+        """
         self._exhausted.clear()
         try:
             return asyncio.run_coroutine_threadsafe(self._reset(prefix), self._loop).result(30)
@@ -213,7 +216,8 @@ class RedisStore:
     async def _result(self, operation: str, now: int, hits: Sequence[Hit]) -> list[int] | Decision:
         """The answer to one call.
 
-        Raises the client's errors, ConnectionError during a pause after failures, and _CrowdError if too many calls wait.
+        Raises the client's errors, ConnectionError during a pause after failures, and _CrowdError if too many calls
+        wait.
         """
         if not hits:
             return []

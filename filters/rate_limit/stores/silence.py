@@ -16,7 +16,8 @@ class SilenceTimer:
     """Calls `late` if another process was silent for some time. Create it in the event loop that uses it.
 
     The time is divided into parts. If this process was delayed in a part, by its own work or because it got no
-    processor, the part counts once, whatever its length. Data that arrived in the meantime is read before the time ends.
+    processor, the part counts once, whatever its length. Data that arrived in the meantime is read before the time
+    ends.
     """
 
     __slots__ = ("_late", "_left", "_loop", "_part", "_timer")
