@@ -151,7 +151,8 @@ class ExtAuthzSettings:
     )
     body: Body | None = option("Send the request's body.", default=None)
     headers: tuple[str, ...] | None = option(
-        "The only headers that a function in Python gets, which takes less time. Default: all.", default=None
+        "The only headers that a function in Python gets. Fewer headers take less time. Default: all.",
+        default=None,
     )
     context: Mapping[str, str] = option("Context extensions for a gRPC service.", default=_NO_CONTEXT)
 

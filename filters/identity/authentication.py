@@ -42,8 +42,8 @@ def protected(context: Context) -> tuple[str, ...]:
 def without(names: Iterable[str], *, responses: Iterable[str] = ()) -> Mapping[str, Message]:
     """The configuration of a route on which only the gateway sets these headers too. A * at the end matches any rest.
 
-    Headers that a service needs from the client stay: credentials, and all headers if a pattern would match one of
-    them. `responses` are headers to remove from responses.
+    Headers that the upstream needs from the client, such as credentials, stay. A pattern that matches one of them
+    removes no header. `responses` are headers to remove from responses.
     """
     wanted = sorted({name.lower() for name in names})
     removed = [

@@ -158,7 +158,7 @@ class ConcurrencyLimit:
         "The key of the count, as for rate_limit.", default=None, narrows=True
     )
     lease: timedelta = option(
-        "The time after which a request no longer counts, because its proxy may have crashed.",
+        "The time after which a request no longer counts, even if it is in progress. It frees the slots of a crashed proxy.",
         default=timedelta(minutes=10),
         minimum=1,
     )
