@@ -85,7 +85,7 @@ def _wrong_type(types: Iterable[str]) -> pb.Permission:
 
     Names match in any case, and parameters may follow after a semicolon (RFC 9110 section 8.3).
     """
-    names = "|".join(re.escape(one).replace(r"\*", "[^/;,]+") for one in sorted(types))
+    names = "|".join(re.escape(type_).replace(r"\*", "[^/;,]+") for type_ in sorted(types))
     kind = _header("content-type", rf"(?i)({names})\s*(;[^,]*)?")
     present = _header("content-type", ".*")
     no_length = _header("content-length", "0")

@@ -259,7 +259,7 @@ class Authorization:
 
 
 def _function(message: rules_pb2.PythonPolicy) -> Function:
-    modules = {one.file: one.source for one in message.modules}
+    modules = {module.file: module.source for module in message.modules}
     return load(message.file, message.function, message.source, modules)
 
 

@@ -368,7 +368,9 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
         return extensions
 
     def rules(self, used: Iterable[ExtAuthzSettings], context: Context) -> Iterator[Rule]:
-        functions = {one.python.rule_name: one.python for one in used if one.python is not None}
+        functions = {
+            settings.python.rule_name: settings.python for settings in used if settings.python is not None
+        }
         for name, function in sorted(functions.items()):
             content = context.contents[function]
             source = Source(str(function.file), function.function, content, _modules(function, context))

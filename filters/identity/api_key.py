@@ -81,7 +81,7 @@ class ApiKey(Policy[ApiKeySettings]):
         return bool(consumer.api_keys)
 
     def http_filters(self, used: Iterable[ApiKeySettings], context: Context) -> tuple[HttpFilter, ...]:
-        return (key_lookup.lookup_filter(one.rule() for one in used),)
+        return (key_lookup.lookup_filter(settings.rule() for settings in used),)
 
     def on_route(self, settings: ApiKeySettings, context: Context) -> RoutePart:
         if not keys_elsewhere(context.consumers):

@@ -116,4 +116,4 @@ class BasicAuth(Policy[BasicAuthSettings]):
 
 
 def _files(used: Iterable[BasicAuthSettings]) -> set[SecretSource]:
-    return {one.htpasswd for one in used if one.htpasswd is not None}
+    return {settings.htpasswd for settings in used if settings.htpasswd is not None}

@@ -97,7 +97,7 @@ def _decoded(decode: Decoder, value: Any, path: Path, problems: Problems) -> Any
         if result is not INVALID:
             break
     used = attempts[0] if result is INVALID else attempts[-1]
-    problems += [_of_empty(one) for one in used] if result is INVALID and value == "" else used
+    problems += [_of_empty(problem) for problem in used] if result is INVALID and value == "" else used
     problems.references += used.references
     problems.names += used.names
     return result

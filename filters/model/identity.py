@@ -260,7 +260,7 @@ class Plan:
     def check(self) -> Iterator[Mistake]:
         """Yield a mistake for two limits with the same window, and for limits of `scope: local`."""
         written = self.rate_limit if isinstance(self.rate_limit, tuple) else (self.rate_limit,)
-        if any(one is not None and one.scope == "local" for one in written):
+        if any(limit is not None and limit.scope == "local" for limit in written):
             remedy = "use scope: global, or write the limit under policies"
             yield Mistake("a plan counts across all routes and proxies", remedy, path=("rate_limit",))
         yield from repeated_windows("rate_limit", self.rate_limit)

@@ -48,7 +48,9 @@ MOST_KEYS = 10_000
 def keys_elsewhere(consumers: Mapping[str, Consumer]) -> bool:
     """True if a policy server has the API keys. The last result is cached, because every route needs it."""
     if not _counted or _counted[0][0] is not consumers:
-        _counted[:] = [(consumers, sum(len(one.api_keys) for one in consumers.values()) > MOST_KEYS)]
+        _counted[:] = [
+            (consumers, sum(len(consumer.api_keys) for consumer in consumers.values()) > MOST_KEYS)
+        ]
     return _counted[0][1]
 
 

@@ -59,12 +59,12 @@ def headers(decision: Decision, styles: Collection[str] = STYLES) -> Iterator[tu
     """The headers of a response, whether the request passed or not. They do not contain limits in shadow."""
     if not styles and decision.admitted:
         return
-    figures = [one for one in decision.figures if not one.limit.shadow]
+    figures = [figure for figure in decision.figures if not figure.limit.shadow]
     if X_RATELIMIT in styles:
         yield from _x_ratelimit(decision)
     if IETF in styles and figures:
-        yield "ratelimit-policy", ", ".join(policy(one.limit) for one in figures)
-        yield "ratelimit", ", ".join(_state(one, decision.now) for one in figures)
+        yield "ratelimit-policy", ", ".join(policy(figure.limit) for figure in figures)
+        yield "ratelimit", ", ".join(_state(figure, decision.now) for figure in figures)
     if not decision.admitted:
         yield "retry-after", str(retry_after(decision))
 
@@ -72,7 +72,7 @@ def headers(decision: Decision, styles: Collection[str] = STYLES) -> Iterator[tu
 def _x_ratelimit(decision: Decision) -> Iterator[tuple[str, str]]:
     """The headers of the strictest limit: on a rejection of those that reject, else of the limits of requests."""
     if decision.admitted:
-        shown = [one for one in decision.figures if one.limit.unit == "requests"] or decision.figures
+        shown = [figure for figure in decision.figures if figure.limit.unit == "requests"] or decision.figures
     else:
         shown = decision.violated
     strictest = decision._replace(figures=tuple(shown)).strictest()
@@ -133,4 +133,4 @@ def problem(decision: Decision, title: str, request_id: str = "") -> bytes:
 
 
 def _names(figures: Iterable[Figure]) -> list[str]:
-    return [one.limit.name for one in figures]
+    return [figure.limit.name for figure in figures]

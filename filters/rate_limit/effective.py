@@ -27,30 +27,32 @@ class EffectiveLimits:
     @property
     def everything(self) -> bool:
         """True if a limit needs the end of each request: to count bytes or statuses, or to give back slots."""
-        return any(not isinstance(one, Limit) or one.count for one in self.written)
+        return any(not isinstance(limit, Limit) or limit.count for limit in self.written)
 
     @property
     def slots(self) -> bool:
         """True if a limit counts requests at the same time."""
-        return any(isinstance(one, ConcurrencyLimit) for one in self.written)
+        return any(isinstance(limit, ConcurrencyLimit) for limit in self.written)
 
     @property
     def strict(self) -> bool:
         """True if a request is rejected if it cannot be counted."""
-        return any(isinstance(one, Limit) and one.on_error == "deny" for one in self.written)
+        return any(isinstance(limit, Limit) and limit.on_error == "deny" for limit in self.written)
 
     @property
     def inputs(self) -> list[str]:
         """Headers and claims that are part of a request's key, or set its cost."""
         names = {by for one in self.written for by in by_of(one)}
-        names |= {one.cost for one in self.written if isinstance(one, Limit) and isinstance(one.cost, str)}
+        names |= {
+            limit.cost for limit in self.written if isinstance(limit, Limit) and isinstance(limit.cost, str)
+        }
         return sorted(names)
 
 
 def places(key: str, settings: Any) -> Iterator[tuple[str, Any]]:
     """The rules of a policy's settings: the name, and the limits that are written there."""
     for place, written in settings.places if isinstance(settings, Levels) else ():
-        if any(shared(one) for one in as_tuple(written)):
+        if any(shared(limit) for limit in as_tuple(written)):
             yield f"{key}:{place}", written
 
 

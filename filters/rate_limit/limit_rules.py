@@ -99,7 +99,9 @@ def build(name: str, value: Any) -> pb.Limits:
     """The rule of a place: `name` is ``KEY:PLACE``, and `value` is the limits that are written there."""
     place = name.partition(":")[2]
     written = limits_of_plan(value) if isinstance(value, Plan) else as_tuple(value)
-    return pb.Limits(name=name, place=place, limits=[_limit(place, one) for one in written if shared(one)])
+    return pb.Limits(
+        name=name, place=place, limits=[_limit(place, limit) for limit in written if shared(limit)]
+    )
 
 
 def shared(written: DeclaredLimit) -> bool:
@@ -136,7 +138,7 @@ _ALGORITHMS: Mapping[str, Callable[[pb.Limit, Mapping[str, Any]], Limit]] = {
 
 def load(message: pb.Limits) -> tuple[Counted, ...]:
     """The limits of a rule. Raises Refused for a limit that this version cannot count."""
-    return tuple(_counted(message.place, one) for one in message.limits)
+    return tuple(_counted(message.place, limit) for limit in message.limits)
 
 
 def _counted(place: str, one: pb.Limit) -> Counted:

@@ -154,7 +154,7 @@ class RateLimit(_Cumulative):
             kept = ((place, self.for_local_answers(written)) for place, written in settings.places)
             levels = tuple((place, written) for place, written in kept if written)
             return Levels(levels) if levels else None
-        own = tuple(one for one in as_tuple(settings) if not shared(one))
+        own = tuple(limit for limit in as_tuple(settings) if not shared(limit))
         return own if isinstance(settings, tuple) else (*own, None)[0]
 
     def explain(self, settings: Levels, context: Context) -> str:

@@ -81,7 +81,7 @@ def _cost(
 
 
 def _found(domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> tuple[Imported, str] | None:
-    entries = [(one.key, one.value) for one in descriptor.entries]
+    entries = [(entry.key, entry.value) for entry in descriptor.entries]
     if not descriptor.HasField("limit"):
         return domain.find(entries)
     period = _UNITS.get(descriptor.limit.unit)
@@ -111,7 +111,7 @@ def _counting(
 def limit_of(domains: Iterable[Domain], stored: str) -> FixedWindow | None:
     """The limit that counts under the key `stored`, or None if no file has it (any more)."""
     base, per, *entries = [*stored.split("|"), ""]
-    pairs = [one.partition("=") for one in entries if one]
+    pairs = [entry.partition("=") for entry in entries if entry]
     for domain in domains:
         if domain.base == base:
             found = domain.find((unquote(key), unquote(value)) for key, _, value in pairs)

@@ -232,9 +232,9 @@ class _Reader:
             places.setdefault(name, item)
         self._around[len(self._around) - (node is not None) :] = []
         wildcards = tuple(
-            (one, tuple((_joined(*one) if one[1] else one[0]).split("*")))
-            for one in children
-            if "*" in "".join(one)
+            (child, tuple((_joined(*child) if child[1] else child[0]).split("*")))
+            for child in children
+            if "*" in "".join(child)
         )
         return Level(imported=of.imported, shared=of.shared, children=children, wildcards=wildcards)
 

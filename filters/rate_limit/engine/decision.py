@@ -48,12 +48,12 @@ class Decision(NamedTuple):
     @property
     def violated(self) -> tuple[Figure, ...]:
         """The figures of the limits that reject the request."""
-        return tuple(one for one in self.figures if one.short and not one.limit.shadow)
+        return tuple(figure for figure in self.figures if figure.short and not figure.limit.shadow)
 
     def strictest(self) -> Figure | None:
         """The limit to report: of those that reject, that with the longest wait, else that with the least rest."""
         violated = self.violated
         if violated:
             return max(violated, key=lambda one: one.wait)
-        enforced = [one for one in self.figures if not one.limit.shadow]
+        enforced = [figure for figure in self.figures if not figure.limit.shadow]
         return min(enforced, key=lambda one: (one.remaining, -one.reset), default=None)

@@ -74,7 +74,7 @@ def _shown_limit(buckets: Sequence[TokenBucket]) -> str:
 
     The result is empty if two limits have the same size.
     """
-    names = {one.burst: client_headers.string(one.name) for one in buckets}
+    names = {bucket.burst: client_headers.string(bucket.name) for bucket in buckets}
     if len(names) < len(buckets) or any(_UNSAFE.search(one) for one in names.values()):
         return ""
     if len(names) == 1:

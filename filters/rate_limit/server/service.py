@@ -254,9 +254,9 @@ class RateLimits:
         """Count the costs that are known only now, and give slots back. A rejected request took nothing."""
         if entries.get(descriptors.DETAILS) == descriptors.REJECTED:
             return encoding.passed(1)
-        charged = [_after(one, entries) for one in counted if one.afterwards]
+        charged = [_after(item, entries) for item in counted if item.afterwards]
         charged = [hit for hit in charged if hit.cost]
-        released = [_before(one, entries) for one in counted if one.limit.unit == "concurrent-requests"]
+        released = [_before(item, entries) for item in counted if item.limit.unit == "concurrent-requests"]
         waiting = [
             self.store.charge(self.clock(), charged) if charged else None,
             self.store.release(released) if released else None,
@@ -369,7 +369,7 @@ def _lease(entries: Entries) -> str:
     if descriptors.LEASE in entries:
         return entries[descriptors.LEASE]
     names = (descriptors.CONNECTION, descriptors.BEGAN, descriptors.REQUEST_ID)
-    return "/".join(entries.get(one, "") for one in names)
+    return "/".join(entries.get(name, "") for name in names)
 
 
 def _cost(counted: Counted, entries: Entries) -> int:

@@ -27,7 +27,7 @@ def reader(limits: RateLimits) -> Callable[[str, str, str], Awaitable[Mapping[st
         if route["plans"]:
             applying += limits.rules.current.get(f"plan:plan/{plan}", ())
         figures = [await _figure(limits, one, consumer) for one in applying if _own(one)]
-        return {"consumer": consumer, "plan": plan or None, "limits": [_shown(one) for one in figures]}
+        return {"consumer": consumer, "plan": plan or None, "limits": [_shown(figure) for figure in figures]}
 
     return read
 

@@ -236,5 +236,5 @@ class _Connection(asyncio.Protocol):
         """Send each turn as a frame."""
         frame = self._asking.frame
         self._transport.write(
-            b"".join([frame((one.operation, one.hits) for one in turn.calls) for turn in turns])
+            b"".join([frame((call.operation, call.hits) for call in turn.calls) for turn in turns])
         )
