@@ -50,26 +50,26 @@ def run(arguments: argparse.Namespace) -> int:
         headers[name.strip().lower()] = value.strip()
     try:
         request = Request(method=arguments.method.upper(), url=arguments.url, headers=headers)
-        found = explain(compiled.gateway, request, arguments.listener)
+        explanation = explain(compiled.gateway, request, arguments.listener)
     except ValueError as error:
         raise WrongUsage(str(error)) from None
     if arguments.output != "text":
-        output.data(dataclasses.asdict(found), arguments.output)
+        output.data(dataclasses.asdict(explanation), arguments.output)
     else:
-        _print(found, most=len(found.candidates) if arguments.all else NEAREST)
-    return 0 if found.route is not None or "redirect" in found.action else 1
+        _print(explanation, most=len(explanation.candidates) if arguments.all else NEAREST)
+    return 0 if explanation.route is not None or "redirect" in explanation.action else 1
 
 
-def _print(found: Explanation, most: int) -> None:
-    print(f"listener {found.listener}, host {found.host}, path {found.path}")
-    for note in found.notes:
+def _print(explanation: Explanation, most: int) -> None:
+    print(f"listener {explanation.listener}, host {explanation.host}, path {explanation.path}")
+    for note in explanation.notes:
         print(f"  {note}")
-    candidates, others = nearest(found, most)
+    candidates, others = nearest(explanation, most)
     for candidate in candidates:
         mark, why = "-" if candidate.why_not else ">", candidate.why_not or "matches"
         print(f"  {mark} {candidate.route}  {candidate.path}  {why}")
     if others:
         print(f"  - {output.counted(others, 'other route')} with other paths; --all shows them")
-    print(found.action)
-    for policy in found.policies:
+    print(explanation.action)
+    for policy in explanation.policies:
         print(f"  {policy.stage:<13} {policy.key:<17} {policy.enforced}  (from {policy.level})")

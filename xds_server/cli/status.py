@@ -38,17 +38,17 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.objects:
         return _objects(_ask(arguments.admin, "/status/objects"), arguments.output)
     status = _ask(arguments.admin, "/status")
-    envoys = [one for one in status["envoys"] if arguments.node in (None, one["node"])]
+    envoys = [envoy for envoy in status["envoys"] if arguments.node in (None, envoy["node"])]
     if arguments.node is not None and not envoys:
-        known = ", ".join(sorted({one["node"] for one in status["envoys"]})) or "none"
+        known = ", ".join(sorted({envoy["node"] for envoy in status["envoys"]})) or "none"
         raise EnvironmentFailed(f"no Envoy called '{arguments.node}' is connected; connected: {known}")
     if arguments.output != "text":
         output.data({**status, "envoys": envoys}, arguments.output)
     else:
         _print(status["gateway"], envoys)
         _print_proof(status["prover"], status["held"])
-    rejected = any(one["rejection"] and not one["rejection"]["mended"] for one in envoys)
-    held = any(one["rejected_by"] for one in status["held"])
+    rejected = any(envoy["rejection"] and not envoy["rejection"]["mended"] for envoy in envoys)
+    held = any(resource["rejected_by"] for resource in status["held"])
     return 0 if status["gateway"]["healthy"] and not rejected and not held else 1
 
 
@@ -57,23 +57,23 @@ def _objects(objects: list[dict[str, Any]], form: str) -> int:
     if form != "text":
         output.data(objects, form)
     else:
-        for one in objects:
-            _print_object(one)
-    return 0 if all(one["accepted"] and not one["held_back"] for one in objects) else 1
+        for item in objects:
+            _print_object(item)
+    return 0 if all(item["accepted"] and not item["held_back"] for item in objects) else 1
 
 
-def _print_object(one: dict[str, Any]) -> None:
-    waiting = ", ".join(one["waiting_for"])
+def _print_object(item: dict[str, Any]) -> None:
+    waiting = ", ".join(item["waiting_for"])
     states = [
-        "accepted" if one["accepted"] else "NOT ACCEPTED",
-        *(["HELD BACK"] if one["held_back"] else []),
-        f"acknowledged by {output.counted(one['acknowledged'], 'Envoy')}",
+        "accepted" if item["accepted"] else "NOT ACCEPTED",
+        *(["HELD BACK"] if item["held_back"] else []),
+        f"acknowledged by {output.counted(item['acknowledged'], 'Envoy')}",
         *([f"waiting for {waiting}"] if waiting else []),
     ]
-    print(f"{one['section']}.{one['name']}  {one['place'] or ''}  {', '.join(states)}")
-    for problem in one["problems"]:
+    print(f"{item['section']}.{item['name']}  {item['place'] or ''}  {', '.join(states)}")
+    for problem in item["problems"]:
         print(f"  {problem}")
-    for held in one["held_back"]:
+    for held in item["held_back"]:
         print(f"  {essence(held['message'])}")
 
 
@@ -91,32 +91,36 @@ def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:
     for problem in gateway["problems"]:
         print(f"  {problem}")
     print(output.counted(len(envoys), "Envoy") + " connected")
-    for one in envoys:
-        age = _age(one["connected_since"])
-        release = f"  {one['release']}" if one["release"] else ""
+    for envoy in envoys:
+        age = _age(envoy["connected_since"])
+        release = f"  {envoy['release']}" if envoy["release"] else ""
         print(
-            f"{one['node']}{release}  cluster={one['cluster']}  {one['protocol']}  {one['peer']}  for {age}"
+            f"{envoy['node']}{release}  cluster={envoy['cluster']}  {envoy['protocol']}  {envoy['peer']}  for {age}"
         )
-        for name, version in one["versions"].items():
+        for name, version in envoy["versions"].items():
             current = gateway["versions"].get(name)
             print(
                 f"  {name:<18} {version}"
                 + ("" if version == current or current is None else "  (not the newest)")
             )
-        if one["rejection"]:
-            _print_rejection(one["rejection"])
+        if envoy["rejection"]:
+            _print_rejection(envoy["rejection"])
 
 
 def _print_proof(prover: dict[str, Any] | None, held: list[dict[str, Any]]) -> None:
     if prover is not None and not prover["proved"]:
         print("the proving Envoy is not connected or has not responded: the served gateway is unproved")
-    for one in held:
-        instead = "served in its last accepted form" if one["served_instead"] else "left out"
-        instead = "answers 503" if one["answers_503"] else instead
-        whom = f" for {one['for']}" if one["for"] else ""
-        print(f"HELD BACK{whom}, {instead}: {one['type']} {one['name']} {one['place'] or ''}")
-        by = f"rejected by {one['rejected_by']}" if one["rejected_by"] else "that release does not support it"
-        print(f"  {by}: {essence(one['message'])}")
+    for resource in held:
+        instead = "served in its last accepted form" if resource["served_instead"] else "left out"
+        instead = "answers 503" if resource["answers_503"] else instead
+        whom = f" for {resource['for']}" if resource["for"] else ""
+        print(f"HELD BACK{whom}, {instead}: {resource['type']} {resource['name']} {resource['place'] or ''}")
+        by = (
+            f"rejected by {resource['rejected_by']}"
+            if resource["rejected_by"]
+            else "that release does not support it"
+        )
+        print(f"  {by}: {essence(resource['message'])}")
 
 
 def _print_rejection(rejection: dict[str, Any]) -> None:

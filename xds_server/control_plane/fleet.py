@@ -92,8 +92,8 @@ class Fleet:
             await self._bell.wait()
 
     def _acknowledged(self, group: str, versions: Mapping[ResourceType, str]) -> bool:
-        members = [one for one in self._streams.values() if one.group == group]
-        return bool(members) and all(versions.items() <= one.versions.items() for one in members)
+        members = [status for status in self._streams.values() if status.group == group]
+        return bool(members) and all(versions.items() <= status.versions.items() for status in members)
 
     def observe(self, event: Event) -> None:
         """Handle one event."""
@@ -146,8 +146,8 @@ class Fleet:
         if is_prover and not event.blamed:
             return  # all resources are sent again one by one, so that the bad one is found
         names = tuple(sorted(event.blamed or event.versions))
-        found = [self._place_of(event.type, name) for name in names]
-        places = tuple(sorted({str(place) for place in found if place is not None}))
+        known_places = [self._place_of(event.type, name) for name in names]
+        places = tuple(sorted({str(place) for place in known_places if place is not None}))
         status = self._streams.get(event.stream)
         if status is not None:
             status.rejection = Rejection(event.type.name, event.message, names, places, self._clock())
@@ -162,10 +162,13 @@ class Fleet:
         )
 
     def as_json(self, held: Collection[tuple[str, str]] = ()) -> list[dict[str, Any]]:
-        """Every stream of the fleet, for machines. `held` are type and name of resources that are held back: a
-        rejection of one of them is not mended by the acknowledgement of what is served instead."""
-        streams = [one for one in self._streams.copy().values() if one.group != self._proving]
-        return [_fields(one, held) for one in sorted(streams, key=lambda one: one.node)]
+        """Return every stream of the fleet, for machines.
+
+        `held` are type and name of quarantined resources. If an Envoy rejected one of them, the acknowledgement of
+        the resource that is served instead does not count as a correction.
+        """
+        streams = [status for status in self._streams.copy().values() if status.group != self._proving]
+        return [_fields(status, held) for status in sorted(streams, key=lambda status: status.node)]
 
 
 def _fields(status: Status, held: Collection[tuple[str, str]]) -> dict[str, Any]:

@@ -77,10 +77,10 @@ class _Search:
             self.blame(other, message)
 
     def _deed(self, body: bytes) -> bytes:
-        found = self._deeds.get(body)
-        if found is None:
-            found = self._deeds[body] = deed(body)
-        return found
+        known = self._deeds.get(body)
+        if known is None:
+            known = self._deeds[body] = deed(body)
+        return known
 
 
 class Prover:
@@ -170,9 +170,11 @@ class Prover:
             if name in secrets and secrets[name].version == version
         }
         if self._instead:
-            there = {body for one in snapshot[ROUTE].values() for _, body in routes_of(one)}
-            kept = {body: one for body, one in self._instead.items() if body in there}
-            stand_ins = {one: None for one in kept.values() if one is not None and one in self._instead}
+            there = {body for table in snapshot[ROUTE].values() for _, body in routes_of(table)}
+            kept = {body: route for body, route in self._instead.items() if body in there}
+            stand_ins = {
+                route: None for route in kept.values() if route is not None and route in self._instead
+            }
             self._instead = {**kept, **stand_ins}
             self._why = {body: held for body, held in self._why.items() if body in there}
 
@@ -216,9 +218,9 @@ class Prover:
         if not self._instead and not self._unjudged:
             return snapshot
         final: dict[bytes, bytes | None] = {body: closed(body) for body in self._unjudged}
-        for body, one in self._instead.items():
-            final[body] = None if one is None else self._instead.get(one, one)
-        tables = {name: replaced(one, final) for name, one in snapshot[ROUTE].items()}
+        for body, route in self._instead.items():
+            final[body] = None if route is None else self._instead.get(route, route)
+        tables = {name: replaced(table, final) for name, table in snapshot[ROUTE].items()}
         return snapshot.replacing({ROUTE: tables})
 
     async def _search(self, snapshot: Snapshot) -> bool:
@@ -227,9 +229,9 @@ class Prover:
         try:
             async with asyncio.timeout(self._search_limit):
                 for held in self._store.held(PROVING):
-                    one = snapshot[held.type].get(held.name)
-                    if held.type == ROUTE and one is not None and held.version == one.version:
-                        await self._search_in(one, search)
+                    table = snapshot[held.type].get(held.name)
+                    if held.type == ROUTE and table is not None and held.version == table.version:
+                        await self._search_in(table, search)
         except TimeoutError:
             log.warning(
                 "search for rejected routes timed out; unverified routes answer 503 until the next change "
@@ -240,7 +242,7 @@ class Prover:
             why = "Envoy rejects a part of this change, and there was no time to verify this route"
             self._unjudged = {body: self._held(body, why) for body in search.waiting}
         for body, message in search.found.items():
-            originals = [original for original, one in self._instead.items() if one == body]
+            originals = [original for original, route in self._instead.items() if route == body]
             self._instead[body] = None if originals else closed(body)
             for original in originals:  # Envoy rejects even its condition
                 self._why[original] = replace(self._why[original], closed=False)
@@ -258,7 +260,7 @@ class Prover:
         search.waiting -= new.keys()
 
     async def _halve(self, table: Resource, some: Sequence[RouteOfHost], search: _Search) -> None:
-        some = [one for one in some if one[1] not in search.found]
+        some = [chosen for chosen in some if chosen[1] not in search.found]
         message = await self._rejects(table, some) if some else None
         if message is None:
             search.waiting -= {body for _, body in some}
@@ -333,7 +335,7 @@ class Prover:
         for name, version in event.versions.items():
             if name in current and current[name].version == version:
                 self._routes[name] = current[name]
-        self._routes = {name: one for name, one in self._routes.items() if name in current}
+        self._routes = {name: table for name, table in self._routes.items() if name in current}
 
     def as_json(self) -> dict[str, Any]:
         """Return for machines whether the proving Envoy is connected, and whether it has proved the served gateway."""
@@ -347,9 +349,9 @@ def _asked_for(snapshot: Snapshot) -> Iterator[tuple[Reference, str]]:
     Envoy never requests a resource that no other refers to.
     """
     for type_ in (CLUSTER, LISTENER):
-        for one in snapshot[type_].values():
-            yield (type_, one.name), one.version
-            for kind, name in references(type_, one):
+        for resource in snapshot[type_].values():
+            yield (type_, resource.name), resource.version
+            for kind, name in references(type_, resource):
                 if name in snapshot[kind]:
                     yield (kind, name), snapshot[kind][name].version
 

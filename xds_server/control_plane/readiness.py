@@ -42,11 +42,13 @@ class ReadinessLog:
         if self._serving.compiled is None:
             return
         held = {
-            names.origin(one.type.name, one.name)[-1] for one in self._store.held() if one.type == LISTENER
+            names.origin(resource.type.name, resource.name)[-1]
+            for resource in self._store.held()
+            if resource.type == LISTENER
         }
         listeners = {
-            name: one
-            for name, one in self._serving.compiled.gateway.sections.listeners.items()
+            name: listener
+            for name, listener in self._serving.compiled.gateway.sections.listeners.items()
             if name not in held
         }
         if self._envoy is not None:
@@ -61,18 +63,18 @@ class ReadinessLog:
         end = loop.time() + PATIENCE
         while True:
             opened = await asyncio.to_thread(ports_of, envoy.pid) if envoy.pid is not None else {}
-            if loop.time() > end or all(one.port in opened for one in listeners.values()):
+            if loop.time() > end or all(listener.port in opened for listener in listeners.values()):
                 break
             await asyncio.sleep(LOOK)
-        if not self._log({name: one for name, one in listeners.items() if one.port in opened}):
+        if not self._log({name: listener for name, listener in listeners.items() if listener.port in opened}):
             return
-        for name, one in listeners.items():
-            if opened.get(one.port):
+        for name, listener in listeners.items():
+            if opened.get(listener.port):
                 log.warning(
                     "listener '%s': another process listens on port %d too and gets a part of the connections; "
                     "stop it, or choose another port",
                     name,
-                    one.port,
+                    listener.port,
                 )
 
     def _log(self, listeners: Mapping[str, Listener]) -> bool:

@@ -14,16 +14,16 @@ def adapted(gateway: GatewayState, snapshot: Snapshot, release: str) -> Adapted:
     served, lacks = releases.adapted(snapshot, release)
     return served, tuple(
         Held(
-            type=one.type,
-            name=one.name,
-            version=one.version,
+            type=lack.type,
+            name=lack.name,
+            version=lack.version,
             standing=None,
-            message=one.message,
+            message=lack.message,
             node="",
-            place=str(gateway.place(one.path) or ""),
-            origin=one.path,
-            closed=one.closed,
+            place=str(gateway.place(lack.path) or ""),
+            origin=lack.path,
+            closed=lack.closed,
             release=release,
         )
-        for one in lacks
+        for lack in lacks
     )

@@ -99,13 +99,13 @@ class StatusReader:
             "envoys": self.fleet.as_json({(one.type.name, one.name) for one in held}),
         }
 
-    def place(self, one: ObjectStatus) -> Place | None:
+    def place(self, status: ObjectStatus) -> Place | None:
         """Return the place of an object in the YAML.
 
         It may parse a file again, so call it outside of the event loop.
         """
-        written = (problem.place for problem in one.problems if problem.place is not None)
-        return self.gateway.place((one.section, one.name)) or next(written, None)
+        written = (problem.place for problem in status.problems if problem.place is not None)
+        return self.gateway.place((status.section, status.name)) or next(written, None)
 
     def objects(self) -> tuple[ObjectStatus, ...]:
         """Return the status of every object, by section and name. Call it in the thread of the event loop."""
@@ -114,13 +114,13 @@ class StatusReader:
             return tuple(_not_served(self.gateway.problems, known=()))
         sections = compiled.gateway.sections
         problems, held = _by_object(self.gateway.problems), _held_by_object(self.store.held())
-        clients = [one for one in self.clients() if not one.group]
-        found = []
+        clients = [client for client in self.clients() if not client.group]
+        statuses = []
         for section, name in _keys(sections):
             acknowledged, waiting = _nodes(
                 clients, tuple(_resources(section, name, sections, compiled.snapshot))
             )
-            found.append(
+            statuses.append(
                 ObjectStatus(
                     section=section,
                     name=name,
@@ -131,7 +131,7 @@ class StatusReader:
                     waiting_for=waiting,
                 )
             )
-        return (*found, *_not_served(self.gateway.problems, known=_keys(sections)))
+        return (*statuses, *_not_served(self.gateway.problems, known=_keys(sections)))
 
 
 def held_as_json(held: Held) -> Mapping[str, Any]:
@@ -169,28 +169,28 @@ def _keys(sections: Sections) -> Iterator[Key]:
 
 
 def _by_object(problems: Iterable[Problem]) -> dict[Key, list[Problem]]:
-    found: dict[Key, list[Problem]] = {}
+    grouped: dict[Key, list[Problem]] = {}
     for problem in problems:
         if len(problem.path) > 1:
-            found.setdefault((str(problem.path[0]), str(problem.path[1])), []).append(problem)
-    return found
+            grouped.setdefault((str(problem.path[0]), str(problem.path[1])), []).append(problem)
+    return grouped
 
 
 def _not_served(problems: Iterable[Problem], known: Iterable[Key]) -> Iterator[ObjectStatus]:
     """Yield the objects that are known only by their problems, because no served gateway had them."""
     served = frozenset(known)
-    for (section, name), found in _by_object(problems).items():
+    for (section, name), own in _by_object(problems).items():
         if (section, name) not in served and section != "policies":
-            yield ObjectStatus(section=section, name=name, accepted=False, problems=tuple(found))
+            yield ObjectStatus(section=section, name=name, accepted=False, problems=tuple(own))
 
 
 def _held_by_object(held: Iterable[Held]) -> dict[Key, list[Held]]:
-    found: dict[Key, list[Held]] = {}
-    for one in held:
-        origin = one.origin or names.origin(one.type.name, one.name)
+    grouped: dict[Key, list[Held]] = {}
+    for resource in held:
+        origin = resource.origin or names.origin(resource.type.name, resource.name)
         if len(origin) > 1:
-            found.setdefault((origin[0], origin[1]), []).append(one)
-    return found
+            grouped.setdefault((origin[0], origin[1]), []).append(resource)
+    return grouped
 
 
 def _resources(

@@ -62,7 +62,7 @@ def check(
 def _consumers(consumers: Mapping[str, Consumer], memo: CheckCache) -> list[Problem]:
     if memo.consumers is consumers:
         return []
-    problems = [_mistake(one, ("consumers",)) for one in conflicts(consumers)]
+    problems = [_mistake(mistake, ("consumers",)) for mistake in conflicts(consumers)]
     memo.consumers = None if problems else consumers
     return problems
 
@@ -73,7 +73,7 @@ def references(file: File, names: frozenset[Path]) -> Iterator[Problem]:
         return
     for path, section, name in file.refers:
         if (section, name) not in names:
-            known = [str(one[1]) for one in names if one[0] == section]
+            known = [str(known_name[1]) for known_name in names if known_name[0] == section]
             remedy = did_you_mean(name, known) or f"add it under '{section}:'"
             yield Problem(
                 path=path, message=f"there is no '{name}' in {section}", remedy=remedy, value=short_repr(name)
@@ -157,7 +157,7 @@ def _escaped_slash(name: str, route: Route, listeners: Mapping[str, Listener]) -
     """Yield a problem for a path for which only a listener with `escaped_slashes: keep` has requests."""
     here = route.listeners or tuple(listeners)
     if route.match.escaped_slash and not any(
-        listeners[one].escaped_slashes == "keep" for one in here if one in listeners
+        listeners[listener].escaped_slashes == "keep" for listener in here if listener in listeners
     ):
         message = "no request has an escaped slash when Envoy matches it"
         remedy = "write a plain /, or escaped_slashes: keep on a listener of the route"
@@ -229,9 +229,9 @@ def _spoofable(name: str, route: Route, own_headers: Collection[str]) -> Iterato
 
 def _names_with_colons(name: str, route: Route) -> Iterator[Problem]:
     """Yield a warning for segments that are names in other gateways."""
-    if route.match.kind != "regex" and (found := _COLON.search(route.match.value)):
-        message = f"':{found[1]}' is plain text here, and matches no other segment"
-        remedy = f"write {{{found[1]}}} for any segment"
+    if route.match.kind != "regex" and (segment := _COLON.search(route.match.value)):
+        message = f"':{segment[1]}' is plain text here, and matches no other segment"
+        remedy = f"write {{{segment[1]}}} for any segment"
         yield Problem(path=("routes", name, "path"), message=message, remedy=remedy, severity="warning")
 
 
@@ -280,13 +280,13 @@ def _without_effect(name: str, route: Route, sections: Sections) -> Iterator[Pro
 @cache
 def _with_route_key() -> frozenset[str]:
     """Return the policies whose settings a key of the route can have too."""
-    return frozenset(one.key for one in POLICIES if type(one).route_key is not Policy.route_key)
+    return frozenset(policy.key for policy in POLICIES if type(policy).route_key is not Policy.route_key)
 
 
 @cache
 def _checked() -> frozenset[str]:
     """Return the policies that check their settings against the rest of the gateway."""
-    return frozenset(one.key for one in POLICIES if type(one).check is not Policy.check)
+    return frozenset(policy.key for policy in POLICIES if type(policy).check is not Policy.check)
 
 
 def _attached(name: str, route: Route, key: str, sections: Sections) -> Path:
@@ -295,9 +295,9 @@ def _attached(name: str, route: Route, key: str, sections: Sections) -> Path:
         return ("routes", name, "policies", key)
     if getattr(route, key, None) is not None:
         return ("routes", name, key)
-    for one in reversed(route.use):
-        if key in sections.policy_sets.get(one, ()):
-            return ("policy_sets", one, key)
+    for used in reversed(route.use):
+        if key in sections.policy_sets.get(used, ()):
+            return ("policy_sets", used, key)
     return ("policies", key)
 
 

@@ -73,9 +73,11 @@ class Reader:
         problems += missing
         context = self._in_context(sections, sources)
         policies = self._merge(parsed, sections)
-        ranked = {name: one for file in parsed.values() for name, one in file.ranked.items()}
+        ranked = {
+            name: ranked_route for file in parsed.values() for name, ranked_route in file.ranked.items()
+        }
         if all(file.whole for file in parsed.values()):
-            problems += (one for file in parsed.values() for one in checks.references(file, names))
+            problems += (problem for file in parsed.values() for problem in checks.references(file, names))
         problems += checks.check(sections, policies, ranked, parsed.values(), context, self._checked)
         problems += certificates.check(sections, context.contents, now)
         if not any(problem.severity == "error" for problem in problems):
@@ -176,7 +178,7 @@ def _effective(
             own[key] = getattr(route, key)
     if not own and not route.use:
         return everywhere
-    sets = [(f"set/{one}", sections.policy_sets[one]) for one in route.use if one in sections.policy_sets]
+    sets = [(f"set/{used}", sections.policy_sets[used]) for used in route.use if used in sections.policy_sets]
     return merge(("gateway", sections.policies), *sets, (f"route/{name}", own))
 
 
@@ -247,8 +249,8 @@ def _sources(
 def _follow(source: DataSource, contents: dict[DataSource, bytes], load: Load) -> None:
     """Read the files that a file refers to, and so on."""
     waiting = [source]
-    for one in waiting:
-        for other in one.beside(contents[one]):
+    for waiting_source in waiting:
+        for other in waiting_source.beside(contents[waiting_source]):
             if other not in contents and other.file is not None:
                 with suppress(OSError):
                     contents[other] = load(other.file)

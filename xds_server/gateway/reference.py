@@ -108,12 +108,12 @@ def _default(field: dataclasses.Field[Any]) -> str:
 def _shown(annotation: Any, found: dict[str, Any]) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        members = [_shown(one, found) for one in arguments if one is not types.NoneType]
+        members = [_shown(member, found) for member in arguments if member is not types.NoneType]
         return " or ".join(dict.fromkeys(members))
     if annotation in _NAMES:
         return _NAMES[annotation]
     if origin is Literal:
-        return ", ".join(f"`{one}`" for one in arguments)
+        return ", ".join(f"`{member}`" for member in arguments)
     if origin is tuple:
         return f"list of {_shown(arguments[0], found)}"
     if origin is Mapping:

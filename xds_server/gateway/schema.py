@@ -64,8 +64,8 @@ def schema() -> Schema:
 def _policies(definitions: dict[str, Schema]) -> Schema:
     keys = {}
     for policy in POLICIES:
-        found = _type(policy.settings, About(""), definitions)
-        keys[policy.key] = {"anyOf": [found, {"enum": ["off", False]}]}
+        schema = _type(policy.settings, About(""), definitions)
+        keys[policy.key] = {"anyOf": [schema, {"enum": ["off", False]}]}
     return {"type": "object", "properties": keys, "additionalProperties": False}
 
 
@@ -78,31 +78,31 @@ def _fields(cls: Any, definitions: dict[str, Schema]) -> Schema:
         if about is None:
             continue
         key = field_key(field)
-        found = _type(hints[field.name], about, definitions)
-        properties[key] = _described(_some(found) if about.narrows else found, about, field)
+        schema = _type(hints[field.name], about, definitions)
+        properties[key] = _described(_some(schema) if about.narrows else schema, about, field)
         if field.default is dataclasses.MISSING is field.default_factory:
             required.append(key)
     result: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
     return result | ({"required": required} if required else {})
 
 
-def _some(found: Schema) -> Schema:
+def _some(schema: Schema) -> Schema:
     """Return the schema without empty values."""
-    if "anyOf" in found:
-        return found | {"anyOf": [_some(one) for one in found["anyOf"]]}
+    if "anyOf" in schema:
+        return schema | {"anyOf": [_some(member) for member in schema["anyOf"]]}
     bounds = {"array": {"minItems": 1}, "object": {"minProperties": 1}, "string": {"minLength": 1}}
-    kind = found.get("type")
-    if kind == "array" and found.get("items", {}).get("type") == "string":
-        found = found | {"items": {"minLength": 1, **found["items"]}}
-    return found | (bounds.get(kind, {}) if isinstance(kind, str) else {})
+    kind = schema.get("type")
+    if kind == "array" and schema.get("items", {}).get("type") == "string":
+        schema = schema | {"items": {"minLength": 1, **schema["items"]}}
+    return schema | (bounds.get(kind, {}) if isinstance(kind, str) else {})
 
 
-def _described(found: Schema, about: About, field: dataclasses.Field[Any]) -> Schema:
+def _described(schema: Schema, about: About, field: dataclasses.Field[Any]) -> Schema:
     result: Schema = {"description": about.doc}
     default = _plain(field.default)
     if default is not None:
         result["default"] = default
-    return {**result, **found}
+    return {**result, **schema}
 
 
 def _plain(value: Any) -> Any:
@@ -111,7 +111,7 @@ def _plain(value: Any) -> Any:
         return duration(value)
     if isinstance(value, str | bool | int | float) and value != "":
         return value
-    if isinstance(value, tuple) and value and all(isinstance(one, str | int) for one in value):
+    if isinstance(value, tuple) and value and all(isinstance(item, str | int) for item in value):
         return list(value)
     return None
 
@@ -128,8 +128,8 @@ def duration(value: timedelta) -> str:
 def _type(annotation: Any, about: About, definitions: dict[str, Schema]) -> Schema:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        members = [one for one in arguments if one is not types.NoneType]
-        found = [_type(one, about, definitions) for one in members]
+        members = [member for member in arguments if member is not types.NoneType]
+        found = [_type(member, about, definitions) for member in members]
         return found[0] if len(found) == 1 else {"anyOf": found}
     if annotation in _SCALARS:
         return _bounded(_SCALARS[annotation](), annotation, about)
@@ -147,14 +147,14 @@ def _type(annotation: Any, about: About, definitions: dict[str, Schema]) -> Sche
     return _reference(annotation, definitions)
 
 
-def _bounded(found: Schema, annotation: Any, about: About) -> Schema:
+def _bounded(schema: Schema, annotation: Any, about: About) -> Schema:
     if annotation is str and about.pattern:
         return {"type": ["string", "number"], "anyOf": [{"pattern": f"^(?:{about.pattern})$"}, VARIABLE]}
     if annotation in (int, float):
         low = {"minimum": about.minimum} if about.minimum is not None else {}
         high = {"maximum": about.maximum} if about.maximum is not None else {}
-        return {"anyOf": [found | low | high, VARIABLE]}
-    return found if annotation in (str, Raw, Any, Off) else {"anyOf": [found, VARIABLE]}
+        return {"anyOf": [schema | low | high, VARIABLE]}
+    return schema if annotation in (str, Raw, Any, Off) else {"anyOf": [schema, VARIABLE]}
 
 
 def _reference(cls: Any, definitions: dict[str, Schema]) -> Schema:

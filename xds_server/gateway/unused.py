@@ -60,8 +60,10 @@ def _cut_off(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
     idle = None if route.websocket else route.idle_timeout
     if not route.targets or not (events or idle):
         return
-    upstreams = [sections.upstreams.get(one) for one in route.targets]
-    limit = route.time_limit(all(one is not None and one.protocol == "grpc" for one in upstreams))
+    upstreams = [sections.upstreams.get(upstream) for upstream in route.targets]
+    limit = route.time_limit(
+        all(upstream is not None and upstream.protocol == "grpc" for upstream in upstreams)
+    )
     if not limit:
         return
     message = f"the timeout ends every response after {limit.total_seconds():g}s"
@@ -76,8 +78,8 @@ def _cut_off(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
 def _is_of_events(match: ValueMatch) -> bool:
     """True if a condition on accept matches server-sent events, by any part of their media type."""
     texts = (match.exact, match.prefix, match.contains, match.suffix, match.regex)
-    found = [one.lower().replace("\\", "") for one in texts if one]
-    part = any("event-stream" in one or ("event" in one and one in EVENTS) for one in found)
+    texts_of_condition = [text.lower().replace("\\", "") for text in texts if text]
+    part = any("event-stream" in text or ("event" in text and text in EVENTS) for text in texts_of_condition)
     return not match.invert and (part or (match.regex is not None and "event" in match.regex.lower()))
 
 
@@ -85,9 +87,9 @@ def _warning(path: Path, message: str, remedy: str) -> Problem:
     return Problem(path=path, message=message, remedy=remedy, at_key=True, severity="warning")
 
 
-def _distinct(found: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+def _distinct(mappings: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
     """Return each mapping once, because most routes share the same one."""
-    return {id(one): one for one in found}.values()
+    return {id(settings): settings for settings in mappings}.values()
 
 
 def _raw_texts(sections: Sections) -> frozenset[str]:
@@ -97,15 +99,15 @@ def _raw_texts(sections: Sections) -> frozenset[str]:
         *sections.upstreams.values(),
         *sections.routes.values(),
     )
-    return frozenset(text for one in owners if one.envoy is not None for text in _texts(one.envoy))
+    return frozenset(text for owner in owners if owner.envoy is not None for text in _texts(owner.envoy))
 
 
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _texts(one)
+        for item in value.values():
+            yield from _texts(item)
     elif isinstance(value, list):
-        for one in value:
-            yield from _texts(one)
+        for item in value:
+            yield from _texts(item)

@@ -31,9 +31,9 @@ class Interpolation:
 
 def interpolate(text: str, environment: Mapping[str, str]) -> Interpolation:
     """Return a text with its variables replaced. A default applies if a variable is unset or empty, as in shells."""
-    found = Interpolation()
-    found.text = _interpolate(text, environment, found)
-    return found
+    interpolation = Interpolation()
+    interpolation.text = _interpolate(text, environment, interpolation)
+    return interpolation
 
 
 def is_one(text: str) -> bool:
@@ -51,7 +51,7 @@ _DEEPEST = 20
 """The maximum number of defaults within defaults."""
 
 
-def _interpolate(text: str, environment: Mapping[str, str], found: Interpolation) -> str:
+def _interpolate(text: str, environment: Mapping[str, str], interpolation: Interpolation) -> str:
     parts, at = [], 0
     while (begin := text.find("${", at)) >= 0:
         if begin > at and text[begin - 1] == "$":
@@ -60,34 +60,36 @@ def _interpolate(text: str, environment: Mapping[str, str], found: Interpolation
             continue
         parts.append(text[at:begin])
         at = _end(text, begin)
-        parts.append(_value(text[begin:at], environment, found))
+        parts.append(_value(text[begin:at], environment, interpolation))
     return "".join(parts) + text[at:]
 
 
-def _value(written: str, environment: Mapping[str, str], found: Interpolation) -> str:
+def _value(written: str, environment: Mapping[str, str], interpolation: Interpolation) -> str:
     if written.count("${") > _DEEPEST:
-        found.mistakes.append(
+        interpolation.mistakes.append(
             Mistake("too many variables within each other", f"at most {_DEEPEST}", value=written)
         )
         return ""
     match = _VARIABLE.match(written)
     if match is None or not written.endswith("}"):
-        found.mistakes.append(Mistake("not a variable", "write ${NAME} or ${NAME:-default}", value=written))
+        interpolation.mistakes.append(
+            Mistake("not a variable", "write ${NAME} or ${NAME:-default}", value=written)
+        )
         return written
     name = match[1]
-    value = found.variables[name] = environment.get(name)
+    value = interpolation.variables[name] = environment.get(name)
     if value is not None and not value.isprintable() and _SURROGATE.search(value):
         message, remedy = f"the environment variable {name} is not UTF-8", "set it to text"
-        found.mistakes.append(Mistake(message, remedy, value=written))
+        interpolation.mistakes.append(Mistake(message, remedy, value=written))
         return ""
     if match[2] == ":-":
-        return value or _interpolate(written[match.end() : -1], environment, found)
+        return value or _interpolate(written[match.end() : -1], environment, interpolation)
     if value is None:
         message, remedy = (
             f"the environment variable {name} is not set",
             f"set it, or write ${{{name}:-default}}",
         )
-        found.mistakes.append(Mistake(message, remedy, value=written))
+        interpolation.mistakes.append(Mistake(message, remedy, value=written))
     return value or ""
 
 

@@ -80,12 +80,12 @@ class Grpcio:
             raise OSError("grpcio does not accept a shared socket")
         server = grpc.aio.server(options=_OPTIONS)
         services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
-        methods = [(one.path, _handler(one)) for one in self._methods]
-        streams = [(one.path, _stream_handler(one)) for one in self._streams]
+        methods = [(method.path, _handler(method)) for method in self._methods]
+        streams = [(method.path, _stream_handler(method)) for method in self._streams]
         for path, handler in (*methods, *streams):
             _, service, name = path.split("/")
             services.setdefault(service, {})[name] = handler
-        handlers = [grpc.method_handlers_generic_handler(name, one) for name, one in services.items()]
+        handlers = [grpc.method_handlers_generic_handler(name, own) for name, own in services.items()]
         server.add_generic_rpc_handlers(tuple(handlers))
         try:
             port = server.add_insecure_port(address)

@@ -112,10 +112,10 @@ async def _enough(complete: asyncio.Event, client: DeltaClient, restored: bool) 
     if not restored:
         await complete.wait()
         return
-    waiting = {asyncio.ensure_future(one.wait()) for one in (complete, client.away)}
+    waiting = {asyncio.ensure_future(event.wait()) for event in (complete, client.away)}
     await asyncio.wait(waiting, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
-    for one in waiting:
-        one.cancel()
+    for event in waiting:
+        event.cancel()
     if not complete.is_set():
         log.warning("the control plane does not respond; deciding by the last good rules until it does")
 
@@ -140,7 +140,7 @@ async def _listen(server: PolicyServer, options: Options, rules: HeldRules) -> N
 async def _before(stop: asyncio.Event, *others: Awaitable[object]) -> bool:
     """Wait for the first of the others, and raise its error. Returns False if `stop` is set first."""
     stopping = asyncio.ensure_future(stop.wait())
-    tasks = [asyncio.ensure_future(one) for one in others]
+    tasks = [asyncio.ensure_future(other) for other in others]
     try:
         done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -152,13 +152,13 @@ async def _before(stop: asyncio.Event, *others: Awaitable[object]) -> bool:
 
 
 def _read(services: Sequence[Service]) -> Pages:
-    found = [pair for service in services for pair in service.pages.items()]
-    return {path: partial(lambda page: Page.of(page()), page) for path, page in found}
+    pages = [pair for service in services for pair in service.pages.items()]
+    return {path: partial(lambda page: Page.of(page()), page) for path, page in pages}
 
 
 def _done(services: Sequence[Service]) -> Actions:
-    found = [pair for service in services for pair in service.actions.items()]
-    return {path: partial(lambda action, text: Page.of(action(text)), action) for path, action in found}
+    actions = [pair for service in services for pair in service.actions.items()]
+    return {path: partial(lambda action, text: Page.of(action(text)), action) for path, action in actions}
 
 
 def _admin(address: str | None, pages: Pages, actions: Actions) -> Admin | None:

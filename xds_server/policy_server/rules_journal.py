@@ -59,16 +59,16 @@ def read(path: Path) -> Iterator[Response]:
 
 def folded(records: Iterable[Response]) -> Iterator[Response]:
     """Yield one record for each type, with the result of all its records."""
-    found: dict[str, dict[str, discovery_pb2.Resource]] = {}
+    by_type: dict[str, dict[str, discovery_pb2.Resource]] = {}
     whole = set()
-    for one in records:
-        resources = found.setdefault(one.type_url, {})
-        for name in one.removed_resources:
+    for record in records:
+        resources = by_type.setdefault(record.type_url, {})
+        for name in record.removed_resources:
             resources.pop(name, None)
-        resources.update({resource.name: resource for resource in one.resources})
-        if one.nonce == WHOLE:
-            whole.add(one.type_url)
-    for url, resources in found.items():
+        resources.update({resource.name: resource for resource in record.resources})
+        if record.nonce == WHOLE:
+            whole.add(record.type_url)
+    for url, resources in by_type.items():
         yield Response(type_url=url, nonce=WHOLE if url in whole else "", resources=list(resources.values()))
 
 
@@ -96,7 +96,7 @@ class LastRules:
         except OSError as error:
             log.warning("could not read the last good rules; starting without them error=%s", error)
             return False
-        whole = rules.restore(records, {one.type_url for one in records if one.nonce == WHOLE})
+        whole = rules.restore(records, {record.type_url for record in records if record.nonce == WHOLE})
         log.info("last good rules restored file=%s", self._path)
         return whole
 
@@ -112,7 +112,7 @@ class LastRules:
         record = Response(
             type_url=response.type_url,
             nonce=WHOLE if whole else "",
-            resources=[one for one in response.resources if one.name not in refused],
+            resources=[resource for resource in response.resources if resource.name not in refused],
             removed_resources=response.removed_resources,
         )
         try:

@@ -57,7 +57,7 @@ class PolicyServer:
         """Accept no more requests, finish those in progress for at most `grace` seconds, and close the services."""
         self.healthy = False
         carriers = [self._carrier] if self._streams is None else [self._carrier, self._streams]
-        await asyncio.gather(*(one.stop(grace) for one in carriers))
+        await asyncio.gather(*(running.stop(grace) for running in carriers))
         for service in self._services:
             closing = service.close()
             if closing is not None:
@@ -82,7 +82,7 @@ class PolicyServer:
             self.busy -= 1
 
     def _health(self) -> UnaryMethod:
-        known = {"", HEALTH, *(one.name for one in self._services)}
+        known = {"", HEALTH, *(service.name for service in self._services)}
         status = health_pb2.HealthCheckResponse
 
         def check(request: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:

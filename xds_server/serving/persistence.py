@@ -85,7 +85,7 @@ def _parts(snapshots: Mapping[str, Snapshot]) -> Iterator[bytes]:
     for group, snapshot in sorted(snapshots.items()):
         yield group.encode()
         yield len(snapshot.resources).to_bytes(_LENGTH, "big")
-        for type_ in sorted(snapshot, key=lambda one: one.url):
+        for type_ in sorted(snapshot, key=lambda type_: type_.url):
             yield wire.delta(Response(type_, "", snapshot.version(type_), tuple(snapshot[type_].values())))
 
 
@@ -115,7 +115,10 @@ def _snapshot(parts: list[bytes]) -> Snapshot:
         response = discovery_pb2.DeltaDiscoveryResponse.FromString(part)
         type_ = types.of_url(response.type_url)
         versions[type_] = response.system_version_info
-        resources[type_] = [Resource(one.name, one.version, one.resource.value) for one in response.resources]
+        resources[type_] = [
+            Resource(resource.name, resource.version, resource.resource.value)
+            for resource in response.resources
+        ]
     return Snapshot.of(resources, versions)
 
 
@@ -147,14 +150,14 @@ class LastGood:
         If a file cannot be read, this is logged, and the file stays until the next state overwrites it.
         """
         try:
-            found = load(self._path)
+            snapshots = load(self._path)
         except (OSError, Unreadable) as error:
             log.warning("could not read the last good state; starting without it error=%s", error)
             return False
-        for group, snapshot in found.items():
+        for group, snapshot in snapshots.items():
             if self._store.current(group) is None:
                 self._store.restore(self._adapt(snapshot), group)
-        return bool(found)
+        return bool(snapshots)
 
     def observe(self, event: Event) -> None:
         """Handle one event of the store: every publication is written."""
@@ -175,7 +178,7 @@ class LastGood:
             self._again = False
             names = [name for name in self._store.groups if name != self._without]
             accepted = {name: self._store.accepted(name) for name in names}
-            await self._save({name: one for name, one in accepted.items() if one is not None})
+            await self._save({name: snapshot for name, snapshot in accepted.items() if snapshot is not None})
 
     async def _save(self, snapshots: Mapping[str, Snapshot]) -> None:
         self._failed = False

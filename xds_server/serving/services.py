@@ -60,7 +60,11 @@ class ClientState:
             return None
         items = self._served[type_]
         wanted = [items[name] for name in names if name in items and watch.subscription.wants(name)]
-        return all(watch.acknowledged(one.name, one.version) for one in wanted) if wanted else None
+        return (
+            all(watch.acknowledged(resource.name, resource.version) for resource in wanted)
+            if wanted
+            else None
+        )
 
 
 def one_group(_node: Node, _context: Context) -> str:

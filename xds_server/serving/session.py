@@ -250,14 +250,14 @@ class Session:
                 await self._bell.wait()
 
     def _report_overdue(self) -> None:
-        for one in self.stream.overdue:
+        for overdue in self.stream.overdue:
             self._record(
                 Overdue(
                     stream=self.number,
                     node=self.node,
                     group=self.group,
-                    waited=one.waited,
-                    unacknowledged=one.unacknowledged,
+                    waited=overdue.waited,
+                    unacknowledged=overdue.unacknowledged,
                 )
             )
         self.stream.overdue.clear()

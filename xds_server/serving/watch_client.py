@@ -103,12 +103,14 @@ class WatchClient:
 
     def _sotw(self, response: discovery_pb2.DiscoveryResponse) -> Update:
         version = response.version_info
-        received = tuple(Received(_name(one), version, one) for one in response.resources)
+        received = tuple(Received(_name(body), version, body) for body in response.resources)
         return Update(version, response.nonce, received, ())
 
 
 def _delta(response: discovery_pb2.DeltaDiscoveryResponse) -> Update:
-    received = tuple(Received(one.name, one.version, one.resource) for one in response.resources)
+    received = tuple(
+        Received(resource.name, resource.version, resource.resource) for resource in response.resources
+    )
     return Update(response.system_version_info, response.nonce, received, tuple(response.removed_resources))
 
 
@@ -121,8 +123,8 @@ def _name(body: any_pb2.Any) -> str:
 def unpacked(body: any_pb2.Any) -> Message | None:
     """Return the message of a resource, or None if its type is unknown or its body is not such a message."""
     try:
-        found = descriptor_pool.Default().FindMessageTypeByName(body.type_url.rpartition("/")[2])
-        return message_factory.GetMessageClass(found).FromString(body.value)
+        descriptor = descriptor_pool.Default().FindMessageTypeByName(body.type_url.rpartition("/")[2])
+        return message_factory.GetMessageClass(descriptor).FromString(body.value)
     except (KeyError, DecodeError):
         return None
 

@@ -103,7 +103,7 @@ class Directory:
     def refer_to(self, paths: Iterable[Path]) -> None:
         """Watch the folders of these files too, instead of those of the last call."""
         outside = {Path(os.path.abspath(path)).parent for path in paths}  # noqa: PTH100 - links stay as they are
-        self._wanted = frozenset(one for one in outside if not one.is_relative_to(self.path))
+        self._wanted = frozenset(folder for folder in outside if not folder.is_relative_to(self.path))
         self._watch()
 
     async def _next(self, *, healthy: bool) -> None:
@@ -178,7 +178,7 @@ def _real(path: Path) -> Path:
 
 def _folders_of_links(path: Path, depth: int = 0) -> Iterator[Path]:
     """Yield the folders of the links on the way to `path`, and of those on the way to their targets."""
-    for link in (one for one in (*reversed(path.parents), path) if one.is_symlink()):
+    for link in (part for part in (*reversed(path.parents), path) if part.is_symlink()):
         yield link.parent
         if depth < DEEPEST_LINKS:
             target = link.parent / os.readlink(link)  # noqa: PTH115 - one step only
@@ -187,7 +187,7 @@ def _folders_of_links(path: Path, depth: int = 0) -> Iterator[Path]:
 
 def _identity(path: Path) -> _Identity:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return (found.st_dev, found.st_ino) if path.is_dir() else None
+    return (status.st_dev, status.st_ino) if path.is_dir() else None

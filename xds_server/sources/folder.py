@@ -29,9 +29,9 @@ class Folder:
 
     def read(self, path: str) -> bytes:
         """Return the content of a file that the gateway refers to, relative to the folder. Raises OSError."""
-        found = self.root / path
-        self.reads.add(found)
-        return found.read_bytes()
+        file = self.root / path
+        self.reads.add(file)
+        return file.read_bytes()
 
 
 def read_folder(path: Path | str) -> Folder:

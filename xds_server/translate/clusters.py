@@ -222,22 +222,22 @@ def _health_check(name: str, upstream: Upstream, check: HealthCheck) -> health_c
     return result
 
 
-def _outlier_detection(found: OutlierDetection) -> outlier_detection_pb2.OutlierDetection:
+def _outlier_detection(settings: OutlierDetection) -> outlier_detection_pb2.OutlierDetection:
     result = outlier_detection_pb2.OutlierDetection(
-        interval=duration(found.interval),
-        base_ejection_time=duration(found.eject_for),
-        max_ejection_percent=uint32(round(found.max_ejected)),
+        interval=duration(settings.interval),
+        base_ejection_time=duration(settings.eject_for),
+        max_ejection_percent=uint32(round(settings.max_ejected)),
         enforcing_success_rate=uint32(0),
-        enforcing_consecutive_5xx=uint32(100 if found.consecutive_5xx else 0),
+        enforcing_consecutive_5xx=uint32(100 if settings.consecutive_5xx else 0),
     )
-    if found.consecutive_5xx is not None:
-        result.consecutive_5xx.value = found.consecutive_5xx
-    if found.consecutive_gateway_failures is not None:
-        result.consecutive_gateway_failure.value = found.consecutive_gateway_failures
+    if settings.consecutive_5xx is not None:
+        result.consecutive_5xx.value = settings.consecutive_5xx
+    if settings.consecutive_gateway_failures is not None:
+        result.consecutive_gateway_failure.value = settings.consecutive_gateway_failures
         result.enforcing_consecutive_gateway_failure.value = 100
-    if found.consecutive_connect_failures is not None:
+    if settings.consecutive_connect_failures is not None:
         result.split_external_local_origin_errors = True
-        result.consecutive_local_origin_failure.value = found.consecutive_connect_failures
+        result.consecutive_local_origin_failure.value = settings.consecutive_connect_failures
         result.enforcing_consecutive_local_origin_failure.value = 100
     return result
 

@@ -99,17 +99,23 @@ def explain(gateway: Gateway, request: Request, listener: str | None = None) -> 
     return _answer(name, chosen, path, tuple(candidates), None, action, notes=notes)
 
 
-def nearest(found: Explanation, most: int) -> tuple[tuple[Candidate, ...], int]:
+def nearest(explanation: Explanation, most: int) -> tuple[tuple[Candidate, ...], int]:
     """Return the most relevant candidates in their order, and the number of others, whose paths differ.
 
     Of the candidates with another path, `most` are returned: those with the most equal segments, then letters.
     """
-    differing = [one for one in found.candidates if one.why_not == OTHER_PATH]
+    differing = [candidate for candidate in explanation.candidates if candidate.why_not == OTHER_PATH]
     if len(differing) <= most:
-        return found.candidates, 0
-    kept = sorted(differing, key=lambda one: _likeness(one.path, found.path), reverse=True)[:most]
-    shown = tuple(one for one in found.candidates if one.why_not != OTHER_PATH or one in kept)
-    return shown, len(found.candidates) - len(shown)
+        return explanation.candidates, 0
+    kept = sorted(differing, key=lambda candidate: _likeness(candidate.path, explanation.path), reverse=True)[
+        :most
+    ]
+    shown = tuple(
+        candidate
+        for candidate in explanation.candidates
+        if candidate.why_not != OTHER_PATH or candidate in kept
+    )
+    return shown, len(explanation.candidates) - len(shown)
 
 
 def _likeness(path: str, wanted: str) -> tuple[int, float]:
@@ -148,12 +154,14 @@ def _listener(gateway: Gateway, scheme: str, port: int | None, wanted: str | Non
             raise ValueError(f"there is no listener '{wanted}'; there are: {', '.join(listeners) or 'none'}")
         return wanted
     number = port or (443 if scheme == "https" else 80)
-    by_port = [name for name, one in listeners.items() if one.port == number]
-    by_scheme = [name for name, one in listeners.items() if (one.tls is not None) == (scheme == "https")]
+    by_port = [name for name, listener in listeners.items() if listener.port == number]
+    by_scheme = [
+        name for name, listener in listeners.items() if (listener.tls is not None) == (scheme == "https")
+    ]
     for names in (by_port, () if port else by_scheme):
         for name in names:
             return name
-    ports = ", ".join(f"{name} at {one.port}" for name, one in listeners.items()) or "none"
+    ports = ", ".join(f"{name} at {listener.port}" for name, listener in listeners.items()) or "none"
     raise ValueError(f"no listener for {scheme} at port {number}; there are: {ports}")
 
 
@@ -192,7 +200,9 @@ def _virtual_host(host: str, hosts: Collection[str]) -> str | None:
     if host in hosts:
         return host
     wildcards = [
-        one for one in hosts if one.startswith("*.") and host.endswith(one[1:]) and len(host) >= len(one)
+        pattern
+        for pattern in hosts
+        if pattern.startswith("*.") and host.endswith(pattern[1:]) and len(host) >= len(pattern)
     ]
     if wildcards:
         return max(wildcards, key=len)
@@ -235,11 +245,11 @@ def _query(text: str) -> dict[str, list[str]]:
     return values
 
 
-def _query_matches(match: ValueMatch, found: Sequence[str]) -> bool:
+def _query_matches(match: ValueMatch, values: Sequence[str]) -> bool:
     """True if the first value matches; for an inverted condition, no value may match."""
     if match.invert and match.present is None:
-        return bool(found) and all(_matches(match, one) for one in found)
-    return _matches(match, found[0] if found else None)
+        return bool(values) and all(_matches(match, value) for value in values)
+    return _matches(match, values[0] if values else None)
 
 
 def _matches(match: ValueMatch, value: str | None) -> bool:

@@ -236,12 +236,16 @@ def _http2_options(listener: Listener) -> protocol_pb2.Http2ProtocolOptions:
     )
 
 
-def _http_filter(one: HttpFilter) -> hcm_pb2.HttpFilter:
-    if one.dynamic:
-        types = {packed(one.config).type_url, packed(stand_ins.CLOSED_FILTER).type_url}
+def _http_filter(http_filter: HttpFilter) -> hcm_pb2.HttpFilter:
+    if http_filter.dynamic:
+        types = {packed(http_filter.config).type_url, packed(stand_ins.CLOSED_FILTER).type_url}
         discovery = config_source_pb2.ExtensionConfigSource(config_source=ads(), type_urls=sorted(types))
-        return hcm_pb2.HttpFilter(name=one.name, config_discovery=discovery, disabled=not one.always)
-    return hcm_pb2.HttpFilter(name=one.name, typed_config=packed(one.config), disabled=not one.always)
+        return hcm_pb2.HttpFilter(
+            name=http_filter.name, config_discovery=discovery, disabled=not http_filter.always
+        )
+    return hcm_pb2.HttpFilter(
+        name=http_filter.name, typed_config=packed(http_filter.config), disabled=not http_filter.always
+    )
 
 
 def _own_filters(listener: Listener) -> Iterator[hcm_pb2.HttpFilter]:

@@ -47,22 +47,22 @@ def _copies(
     items: Mapping[str, Resource],
     previous: Mapping[str, Resource],
 ) -> Iterator[Resource]:
-    for name, one in items.items():
+    for name, resource in items.items():
         before = previous.get(name)
         if copy is None:
-            yield one
-        elif before is not None and before.version == one.version:
+            yield resource
+        elif before is not None and before.version == resource.version:
             yield before
         else:
-            yield Resource.from_bytes(name, copy(one), one.version)
+            yield Resource.from_bytes(name, copy(resource), resource.version)
 
 
-def _listener(one: Resource) -> bytes:
+def _listener(resource: Resource) -> bytes:
     """Return a listener without an open port; a UDP listener gets any free port on loopback, because Envoy opens one.
 
     TLS needs a certificate. All other certificates, and authorities, are proved separately.
     """
-    message = listener_pb2.Listener.FromString(one.body)
+    message = listener_pb2.Listener.FromString(resource.body)
     tls_secrets.separate(message, keep=1)
     socket = message.address.socket_address
     if socket.protocol == address_pb2.SocketAddress.UDP:
@@ -93,23 +93,23 @@ def _cluster(cluster: Resource) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-def _routes(one: Resource, proved: Resource | None) -> bytes:
+def _routes(table: Resource, proved: Resource | None) -> bytes:
     """Return every virtual host, so that all domains are proved together, with the routes that are not proved yet."""
-    return one.body if proved is None else only(one, routes_of(one) - routes_of(proved))
+    return table.body if proved is None else only(table, routes_of(table) - routes_of(proved))
 
 
-def only(one: Resource, chosen: Collection[RouteOfHost]) -> bytes:
+def only(table: Resource, chosen: Collection[RouteOfHost]) -> bytes:
     """Return a route configuration with all its virtual hosts, and only the chosen routes."""
-    message = route_pb2.RouteConfiguration.FromString(one.body)
+    message = route_pb2.RouteConfiguration.FromString(table.body)
     for host in message.virtual_hosts:
         del host.routes[:]
         host.routes.extend(_ROUTE.FromString(body) for name, body in sorted(chosen) if name == host.name)
     return message.SerializeToString(deterministic=True)
 
 
-def routes_of(one: Resource) -> frozenset[RouteOfHost]:
+def routes_of(table: Resource) -> frozenset[RouteOfHost]:
     """Return every route of a route configuration, with the name of its virtual host."""
-    return _routes_of(one.body)
+    return _routes_of(table.body)
 
 
 @lru_cache(maxsize=8)
@@ -154,9 +154,9 @@ def closed(route: bytes) -> bytes:
     return result.SerializeToString(deterministic=True)
 
 
-def replaced(one: Resource, instead: Mapping[bytes, bytes | None]) -> Resource:
+def replaced(table: Resource, instead: Mapping[bytes, bytes | None]) -> Resource:
     """Return a route configuration with some routes replaced; None removes a route."""
-    message = route_pb2.RouteConfiguration.FromString(one.body)
+    message = route_pb2.RouteConfiguration.FromString(table.body)
     same = True
     for host in message.virtual_hosts:
         bodies = [route.SerializeToString(deterministic=True) for route in host.routes]
@@ -165,7 +165,7 @@ def replaced(one: Resource, instead: Mapping[bytes, bytes | None]) -> Resource:
             same = False
             del host.routes[:]
             host.routes.extend(_ROUTE.FromString(body) for body in kept if body is not None)
-    return one if same else Resource.of(message)
+    return table if same else Resource.of(message)
 
 
 _COPY: Mapping[ResourceType, Callable[[Resource], bytes]] = {LISTENER: _listener, CLUSTER: _cluster}

@@ -54,8 +54,8 @@ def readable(type_: ResourceType, resource: Resource) -> dict[str, Any]:
 
 @cache
 def _class(full_name: str) -> type[Message]:
-    found: type[Message] = message_factory.GetMessageClass(Default().FindMessageTypeByName(full_name))
-    return found
+    message_class: type[Message] = message_factory.GetMessageClass(Default().FindMessageTypeByName(full_name))
+    return message_class
 
 
 @cache

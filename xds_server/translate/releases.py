@@ -58,8 +58,8 @@ class Need:
 
 def parse(release: str) -> Release | None:
     """Return the numbers of ``envoy 1.37``, or None for another program."""
-    found = _RELEASE.fullmatch(release)
-    return (int(found[1]), int(found[2])) if found else None
+    match = _RELEASE.fullmatch(release)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def adapted(snapshot: Snapshot, release: str) -> tuple[Snapshot, tuple[Lack, ...]]:
@@ -68,8 +68,8 @@ def adapted(snapshot: Snapshot, release: str) -> tuple[Snapshot, tuple[Lack, ...
     lacks: list[Lack] = []
     for need in NEEDS:
         if numbers is not None and numbers < need.since:
-            snapshot, found = need.without(snapshot)
-            lacks += found
+            snapshot, removed = need.without(snapshot)
+            lacks += removed
     return snapshot, tuple(lacks)
 
 
@@ -86,18 +86,18 @@ def _counts_at_the_end(route: route_components_pb2.Route) -> bool:
     configs = (
         route.typed_per_filter_config[name] for name in LIMITS if name in route.typed_per_filter_config
     )
-    limits = (ratelimit_pb2.RateLimitPerRoute.FromString(one.value).rate_limits for one in configs)
-    return any(one.apply_on_stream_done for some in limits for one in some)
+    limits = (ratelimit_pb2.RateLimitPerRoute.FromString(limit.value).rate_limits for limit in configs)
+    return any(limit.apply_on_stream_done for some in limits for limit in some)
 
 
 def _without_operators_of(since: Release) -> Callable[[Snapshot], tuple[Snapshot, tuple[Lack, ...]]]:
     """Close routes with a command operator in a header that is new in this release: older Envoys reject all routes."""
-    found = "|".join(sorted(name for name, first in SINCE.items() if first == since))
-    pattern = re.compile(rf"(?<!%)(?:%%)*%(?:{found})(?:\(|:|%)")
+    operators = "|".join(sorted(name for name, first in SINCE.items() if first == since))
+    pattern = re.compile(rf"(?<!%)(?:%%)*%(?:{operators})(?:\(|:|%)")
 
     def has(route: route_components_pb2.Route) -> bool:
         options = (*route.request_headers_to_add, *route.response_headers_to_add)
-        return any(pattern.search(one.header.value) for one in options)
+        return any(pattern.search(option.header.value) for option in options)
 
     def without(snapshot: Snapshot) -> tuple[Snapshot, tuple[Lack, ...]]:
         return _close_routes(
@@ -128,8 +128,8 @@ def _without_filter(
     return without
 
 
-def _map_listener(one: Resource, edit: Callable[[hcm_pb2.HttpConnectionManager], None]) -> Resource:
-    listener = listener_pb2.Listener.FromString(one.body)
+def _map_listener(resource: Resource, edit: Callable[[hcm_pb2.HttpConnectionManager], None]) -> Resource:
+    listener = listener_pb2.Listener.FromString(resource.body)
     for chain in listener.filter_chains:
         for network in chain.filters:
             if network.name == HCM:
@@ -145,19 +145,19 @@ def _close_routes(
     """Make some routes answer 503."""
     lacks: dict[str, Lack] = {}
     tables: dict[str, Resource] = {}
-    for listener, one in snapshot[ROUTE].items():
-        table = route_pb2.RouteConfiguration.FromString(one.body)
+    for listener, resource in snapshot[ROUTE].items():
+        table = route_pb2.RouteConfiguration.FromString(resource.body)
         for route in (route for host in table.virtual_hosts for route in host.routes):
             if not chosen(route):
                 continue
             path = names.route_origin(route.name)
             name = path[-1] if path else route.name
             lacks[name] = Lack(
-                type=ROUTE, name=name, version=one.version, path=path, message=message, closed=True
+                type=ROUTE, name=name, version=resource.version, path=path, message=message, closed=True
             )
             body = route.SerializeToString(deterministic=True)
             route.CopyFrom(route_components_pb2.Route.FromString(closed(body)))
-        tables[listener] = Resource.of(table) if lacks else one
+        tables[listener] = Resource.of(table) if lacks else resource
     return snapshot.replacing({ROUTE: tables}), tuple(lacks.values())
 
 
@@ -165,8 +165,8 @@ def _without_quic_client_certificates(snapshot: Snapshot) -> tuple[Snapshot, tup
     """Remove HTTP/3 from listeners with client certificates, which these Envoys reject. HTTP/2 stays."""
     lacks = []
     listeners, tables = dict(snapshot[LISTENER]), dict(snapshot[ROUTE])
-    for name, one in snapshot[LISTENER].items():
-        if not _verifies_over_quic(one):
+    for name, resource in snapshot[LISTENER].items():
+        if not _verifies_over_quic(resource):
             continue
         owner = name.partition("/")[0]
         del listeners[name]
@@ -176,7 +176,7 @@ def _without_quic_client_certificates(snapshot: Snapshot) -> tuple[Snapshot, tup
             Lack(
                 type=LISTENER,
                 name=name,
-                version=one.version,
+                version=resource.version,
                 path=("listeners", owner),
                 message="client certificates over HTTP/3 need Envoy 1.40; HTTP/1.1 and HTTP/2 are served",
             )
@@ -184,8 +184,8 @@ def _without_quic_client_certificates(snapshot: Snapshot) -> tuple[Snapshot, tup
     return snapshot.replacing({LISTENER: listeners, ROUTE: tables}), tuple(lacks)
 
 
-def _verifies_over_quic(one: Resource) -> bool:
-    for chain in listener_pb2.Listener.FromString(one.body).filter_chains:
+def _verifies_over_quic(resource: Resource) -> bool:
+    for chain in listener_pb2.Listener.FromString(resource.body).filter_chains:
         config = chain.transport_socket.typed_config
         if config.type_url.endswith(f"/{quic_transport_pb2.QuicDownstreamTransport.DESCRIPTOR.full_name}"):
             socket = quic_transport_pb2.QuicDownstreamTransport.FromString(config.value)
@@ -194,8 +194,8 @@ def _verifies_over_quic(one: Resource) -> bool:
     return False
 
 
-def _without_alt_svc(one: Resource) -> Resource:
-    table = route_pb2.RouteConfiguration.FromString(one.body)
+def _without_alt_svc(resource: Resource) -> Resource:
+    table = route_pb2.RouteConfiguration.FromString(resource.body)
     kept = [option for option in table.response_headers_to_add if option.header.key != "alt-svc"]
     del table.response_headers_to_add[:]
     table.response_headers_to_add.extend(kept)

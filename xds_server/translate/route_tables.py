@@ -82,12 +82,12 @@ class RouteTables:
         last = [self._refusal(one, methods) for one, methods in virtual_hosts.fallbacks(members)]
         return virtual_hosts.virtual_host(host, [*bodies, *last, self._not_found])
 
-    def _refusal(self, one: Ranked, methods: frozenset[str]) -> bytes:
+    def _refusal(self, ranked: Ranked, methods: frozenset[str]) -> bytes:
         """Return the 405 of a route."""
-        settings, surroundings, _ = self._parts[one]
-        known = self._refusals.get((one, methods))
+        settings, surroundings, _ = self._parts[ranked]
+        known = self._refusals.get((ranked, methods))
         if known is None or known[0] is not settings or known[1] is not surroundings:
-            parts = routes.for_pages(one.name, settings, self._context)
-            body = virtual_hosts.joined([routes.not_allowed(one.name, one.route, methods, parts)])
-            known = self._refusals[one, methods] = (settings, surroundings, body)
+            parts = routes.for_pages(ranked.name, settings, self._context)
+            body = virtual_hosts.joined([routes.not_allowed(ranked.name, ranked.route, methods, parts)])
+            known = self._refusals[ranked, methods] = (settings, surroundings, body)
         return known[2]

@@ -342,7 +342,9 @@ def _parts(settings: Mapping[str, Any], context: Context) -> Iterator[RoutePart]
 @cache
 def _order(keys: frozenset[str]) -> tuple[Policy[Any], ...]:
     """Return the policies with these keys, and those that a route has without settings too."""
-    return tuple(one for one in POLICIES if one.key in keys or type(one).off_route is not Policy.off_route)
+    return tuple(
+        policy for policy in POLICIES if policy.key in keys or type(policy).off_route is not Policy.off_route
+    )
 
 
 def _own_paths(name: str, parts: Iterable[RoutePart]) -> Iterator[pb.Route]:
@@ -374,7 +376,7 @@ def _of_methods(route: Route, parts: Iterable[RoutePart], result: pb.Route) -> I
     If it answers preflights and has OPTIONS too, it leaves preflights for other methods to other routes.
     """
     answers = "OPTIONS" in route.methods and any(part.answers_preflight for part in parts)
-    at = next((at for at, one in enumerate(result.match.headers) if one.name == ":method"), None)
+    at = next((at for at, header in enumerate(result.match.headers) if header.name == ":method"), None)
     if not answers or at is None:  # raw fields may have removed the condition
         yield result
         return
@@ -382,7 +384,7 @@ def _of_methods(route: Route, parts: Iterable[RoutePart], result: pb.Route) -> I
     preflight.string_match.safe_regex.regex = "|".join(("", *sorted(set(route.methods))))
     of_no_page = pb.HeaderMatcher(name="origin", treat_missing_header_as_empty=True)
     of_no_page.string_match.exact = ""
-    others = [one for one in route.methods if one != "OPTIONS"]
+    others = [method for method in route.methods if method != "OPTIONS"]
     for methods, more in ((["OPTIONS"], [preflight]), (["OPTIONS"], [of_no_page]), (others, [])):
         if methods:
             own = pb.Route()
@@ -413,25 +415,25 @@ def _ports(route: Route, result: pb.Route) -> Iterator[pb.Route]:
     """Yield the redirect to another scheme for requests with a port, because Envoy keeps the port unless another is
     given.
     """
-    found = result.redirect
+    redirect = result.redirect
     if (
         route.redirect is not None
-        and found.scheme_redirect
-        and not (found.host_redirect or found.port_redirect)
+        and redirect.scheme_redirect
+        and not (redirect.host_redirect or redirect.port_redirect)
     ):
         variant = pb.Route()
         variant.CopyFrom(result)
         matcher = string_pb2.StringMatcher(safe_regex=_regex(r".*:\d+"))
         variant.match.headers.append(pb.HeaderMatcher(name=":authority", string_match=matcher))
-        variant.redirect.port_redirect = _PORTS[found.scheme_redirect]
+        variant.redirect.port_redirect = _PORTS[redirect.scheme_redirect]
         yield variant
 
 
 def for_pages(name: str, settings: Mapping[str, Any], context: Context) -> tuple[RoutePart, ...]:
     """Return the parts for responses of the gateway itself that browser pages may read."""
     here = context.on_route(name, settings)
-    found = {key: one for key, one in by_key().items() if one.for_pages and key in settings}
-    return tuple(one.on_route(settings[key], here) for key, one in found.items())
+    policies = {key: policy for key, policy in by_key().items() if policy.for_pages and key in settings}
+    return tuple(policy.on_route(settings[key], here) for key, policy in policies.items())
 
 
 def not_found(parts: Iterable[RoutePart]) -> Iterator[bytes]:

@@ -69,8 +69,8 @@ def without(snapshot: Snapshot, lost: Collection[str]) -> tuple[Snapshot, tuple[
     gone: list[Reference] = []
     for type_, message_class in _MESSAGES.items():
         items = changed[type_] = dict(snapshot[type_])
-        for name, one in snapshot[type_].items():
-            message = message_class.FromString(one.body)
+        for name, resource in snapshot[type_].items():
+            message = message_class.FromString(resource.body)
             kept, same = _without(message, lost, one_certificate_is_enough=type_ == LISTENER)
             if not kept:
                 del items[name]
@@ -89,7 +89,7 @@ def _without(
     def edit(common: Any) -> bool:
         nonlocal kept, same
         wanted = list(common.tls_certificate_sds_secret_configs)
-        left = [one for one in wanted if one.name not in lost]
+        left = [reference for reference in wanted if reference.name not in lost]
         authorities = (
             common.validation_context_sds_secret_config.name,
             common.combined_validation_context.validation_context_sds_secret_config.name,
@@ -130,9 +130,9 @@ def _edit(message: Any, edit: Callable[[Any], bool]) -> bool:
     return changed
 
 
-def _unpacked(one: any_pb2.Any) -> Message | None:
+def _unpacked(packed_message: any_pb2.Any) -> Message | None:
     try:
-        found = descriptor_pool.Default().FindMessageTypeByName(one.type_url.rpartition("/")[2])
+        found = descriptor_pool.Default().FindMessageTypeByName(packed_message.type_url.rpartition("/")[2])
     except KeyError:
         return None
-    return message_factory.GetMessageClass(found).FromString(one.value)
+    return message_factory.GetMessageClass(found).FromString(packed_message.value)

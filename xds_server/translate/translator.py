@@ -183,10 +183,10 @@ class Translator:
                 body = virtual_hosts.route_configuration(name, listeners.alt_svc(listener), hosts)
             yield Resource.from_bytes(names.routes(name), body)
 
-    def _translated(self, one: Ranked, settings: Mapping[str, Any], context: Context) -> tuple[bytes, ...]:
-        grpc = bool(one.route.targets) and self._grpc.issuperset(one.route.targets)
+    def _translated(self, ranked: Ranked, settings: Mapping[str, Any], context: Context) -> tuple[bytes, ...]:
+        grpc = bool(ranked.route.targets) and self._grpc.issuperset(ranked.route.targets)
         make = partial(routes.translate, grpc=grpc)
-        return self._try(("routes", one.name), make, one.name, one.route, settings, context)
+        return self._try(("routes", ranked.name), make, ranked.name, ranked.route, settings, context)
 
 
 def _called(filters: Iterable[HttpFilter]) -> Iterator[Resource]:
@@ -226,8 +226,10 @@ def _access_logs(used: Mapping[str, list[Any]], context: Context) -> tuple[acces
     return tuple(log for policy in POLICIES for log in policy.access_logs(used.get(policy.key, ()), context))
 
 
-def _extension(one: HttpFilter) -> Resource:
-    config = extension_pb2.TypedExtensionConfig(name=one.name, typed_config=packed(one.config))
+def _extension(http_filter: HttpFilter) -> Resource:
+    config = extension_pb2.TypedExtensionConfig(
+        name=http_filter.name, typed_config=packed(http_filter.config)
+    )
     return Resource.of(config)
 
 

@@ -23,7 +23,7 @@ _ROUTES = route_components_pb2.VirtualHost.ROUTES_FIELD_NUMBER
 
 def selected(routes: Iterable[Ranked], listener: str) -> list[Ranked]:
     """Return the routes of a listener."""
-    return [one for one in routes if not one.route.listeners or listener in one.route.listeners]
+    return [ranked for ranked in routes if not ranked.route.listeners or listener in ranked.route.listeners]
 
 
 def by_host(routes: Iterable[Ranked]) -> dict[str, list[Ranked]]:
@@ -38,15 +38,15 @@ def by_host(routes: Iterable[Ranked]) -> dict[str, list[Ranked]]:
 def of_hosts(ordered: Iterable[Ranked]) -> dict[str, list[Ranked]]:
     """Do the same for routes that are sorted by rank."""
     own: dict[str, list[Ranked]] = {}
-    for one in ordered:
-        for host in one.hosts:
+    for ranked in ordered:
+        for host in ranked.hosts:
             known = own.get(host)
             if known is None:
                 known = own[host] = []
-            known.append(one)
+            known.append(ranked)
     result: dict[str, list[Ranked]] = {}
     for host in sorted(own, key=precedence.host_rank):
-        wider = [one for wildcard in _wildcards(host) for one in own.get(wildcard, ())]
+        wider = [ranked for wildcard in _wildcards(host) for ranked in own.get(wildcard, ())]
         result[host] = list(dict.fromkeys((*own[host], *wider))) if wider else own[host]
     return result
 
@@ -65,14 +65,16 @@ def _wildcards(host: str) -> Iterable[str]:
 
 def fallbacks(members: Iterable[Ranked]) -> list[tuple[Ranked, frozenset[str]]]:
     """Return the routes that need a 405 at the end, with the methods that it allows."""
-    found: dict[object, tuple[Ranked, frozenset[str]]] = {}
-    for one in members:
-        if one.methods:
-            known = found.get(one.condition)
-            found[one.condition] = (one, one.methods) if known is None else (known[0], known[1] | one.methods)
-    groups = [(one, one.route.match, methods) for one, methods in found.values()]
+    groups_by_condition: dict[object, tuple[Ranked, frozenset[str]]] = {}
+    for ranked in members:
+        if ranked.methods:
+            known = groups_by_condition.get(ranked.condition)
+            groups_by_condition[ranked.condition] = (
+                (ranked, ranked.methods) if known is None else (known[0], known[1] | ranked.methods)
+            )
+    groups = [(ranked, ranked.route.match, methods) for ranked, methods in groups_by_condition.values()]
     broad = _Broad((match, methods) for _, match, methods in groups)
-    return [(one, broad.allowed(match, methods)) for one, match, methods in groups]
+    return [(ranked, broad.allowed(match, methods)) for ranked, match, methods in groups]
 
 
 class _Broad:
@@ -106,7 +108,9 @@ class _Broad:
                 methods = methods | more
             end = match.value.rfind("/", 0, end)
         if match.kind == "exact" and (self._templates or self._regexes):
-            methods = methods.union(*(more for one, more in self._patterns(match) if _fits(one, match)))
+            methods = methods.union(
+                *(more for pattern, more in self._patterns(match) if _fits(pattern, match))
+            )
         return methods
 
     def _patterns(self, match: PathMatch) -> Iterator[tuple[PathMatch, frozenset[str]]]:

@@ -50,7 +50,7 @@ def written(pattern: str) -> Iterator[str]:
         if token["escape"]:
             yield token[0].removeprefix("\\")
         elif token["quoted"]:
-            yield from (one for one in escapes.found(_text(token[0])) if len(one) == 3)
+            yield from (escape for escape in escapes.found(_text(token[0])) if len(escape) == 3)
 
 
 def _rewritten(token: re.Match[str], repeated: bool) -> str:
@@ -72,21 +72,21 @@ def _unbounded(quantifier: str) -> bool:
     return quantifier.startswith(("*", "+")) or (",}" in quantifier and quantifier.startswith("{"))
 
 
-def _class(one: str, repeated: bool) -> str:
+def _class(part: str, repeated: bool) -> str:
     """Rewrite a part that matches one character. `repeated` is true if any number of these may follow."""
-    matched = [char for char in escapes.RESERVED if _has(one, char)]
-    if not _has(one, "%") or not all(_has(one, digit) for digit in _HEX):
-        return f"(?:{one}|{_any_of(matched)})" if matched else one
+    matched = [char for char in escapes.RESERVED if _has(part, char)]
+    if not _has(part, "%") or not all(_has(part, digit) for digit in _HEX):
+        return f"(?:{part}|{_any_of(matched)})" if matched else part
     if len(matched) == len(escapes.RESERVED):
-        return one if repeated else f"(?:{one}|{_any_of(matched)})"
-    if one.startswith("[^"):
-        return f"(?:[^%{one[2:]}|{_none_of(set(escapes.RESERVED) - set(matched))})"
-    return f"(?:{one}|{_any_of(matched)})" if matched else one
+        return part if repeated else f"(?:{part}|{_any_of(matched)})"
+    if part.startswith("[^"):
+        return f"(?:[^%{part[2:]}|{_none_of(set(escapes.RESERVED) - set(matched))})"
+    return f"(?:{part}|{_any_of(matched)})" if matched else part
 
 
 @lru_cache(maxsize=65536)
-def _has(one: str, char: str) -> bool:
-    return regex.matches(one, char)
+def _has(part: str, char: str) -> bool:
+    return regex.matches(part, char)
 
 
 def _second_digits(chars: Iterable[str]) -> dict[str, str]:

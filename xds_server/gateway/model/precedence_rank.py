@@ -55,13 +55,15 @@ class Keys:
     @classmethod
     def of(cls, routes: Iterable[Ranked]) -> Keys:
         """Return the routes sorted by key."""
-        found: dict[Key, list[Ranked]] = {}
-        for one in routes:
-            for host in one.hosts:
-                found.setdefault((host, one.condition), []).append(one)
-        crowded = tuple(key for key, members in found.items() if len(members) > 1)
-        regexes = tuple(one for members in found.values() for one in members if one.route.path[0] == "~")
-        return cls(found, frozenset(found), crowded, regexes)
+        by_key: dict[Key, list[Ranked]] = {}
+        for route in routes:
+            for host in route.hosts:
+                by_key.setdefault((host, route.condition), []).append(route)
+        crowded = tuple(key for key, members in by_key.items() if len(members) > 1)
+        regexes = tuple(
+            ranked for members in by_key.values() for ranked in members if ranked.route.path[0] == "~"
+        )
+        return cls(by_key, frozenset(by_key), crowded, regexes)
 
 
 def shared(files: Sequence[Keys]) -> dict[Key, list[Ranked]]:
@@ -74,11 +76,11 @@ def shared(files: Sequence[Keys]) -> dict[Key, list[Ranked]]:
     for file in files:
         common |= seen & file.every
         seen |= file.every
-    found: dict[Key, list[Ranked]] = {}
+    by_key: dict[Key, list[Ranked]] = {}
     for file in files:
         for key in (common & file.every).union(file.crowded):
-            found.setdefault(key, []).extend(file.routes[key])
-    return found
+            by_key.setdefault(key, []).extend(file.routes[key])
+    return by_key
 
 
 def _rank(name: str, route: Route) -> tuple[Any, ...]:
@@ -109,6 +111,8 @@ def _condition(route: Route) -> Condition:
     match = route.match
     path = match.regex if match.kind == "template" else match.value
     headers = (
-        frozenset((name.lower(), one) for name, one in route.headers.items()) if route.headers else _NONE
+        frozenset((name.lower(), match_of_name) for name, match_of_name in route.headers.items())
+        if route.headers
+        else _NONE
     )
     return (match.kind, path, headers, frozenset(route.query.items()) if route.query else _NONE)

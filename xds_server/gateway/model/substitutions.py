@@ -24,18 +24,19 @@ _GROUP = re.compile(r"\(\Z|\(\?P?<")
 def check(pattern: str, substitution: str) -> Iterator[Mistake]:
     """Yield the mistakes of the text that replaces a match in a path."""
     groups = regex.compiled(pattern).groups
-    for found in _REFERENCE.finditer(substitution):
-        if found[1] == "\\":
+    for reference in _REFERENCE.finditer(substitution):
+        if reference[1] == "\\":
             continue
-        if not found[1].isascii() or not found[1].isdigit():
+        if not reference[1].isascii() or not reference[1].isdigit():
             yield Mistake(
-                f"'{found[0]}' is not a reference to a group", "write \\1 for the first group, \\\\ for \\"
+                f"'{reference[0]}' is not a reference to a group",
+                "write \\1 for the first group, \\\\ for \\",
             )
             return
-        if int(found[1]) > groups:
+        if int(reference[1]) > groups:
             has = f"has only {groups}" if groups else "has none"
             yield Mistake(
-                f"there is no group {found[0]}: the expression {has}", "add the group, or remove it"
+                f"there is no group {reference[0]}: the expression {has}", "add the group, or remove it"
             )
             return
     if dollar := _DOLLAR.search(substitution):
@@ -54,7 +55,7 @@ def check(pattern: str, substitution: str) -> Iterator[Mistake]:
 def _begins_with_slash(pattern: str, substitution: str) -> bool:
     parsed = _Parser(pattern)
     empty, first = _begin(parsed.whole, at_start=True)
-    takes_slash = any(regex.matches(one, "/") for one in first)
+    takes_slash = any(regex.matches(part, "/") for part in first)
     if not empty and not takes_slash:
         return True  # no match is at the beginning
     if substitution == "":
@@ -157,8 +158,8 @@ def _begin(part: _Part, *, at_start: bool) -> tuple[bool, list[str]]:
         return part.optional, [part.text]
     empty, first = part.optional, []
     for sequence in part.alternatives:
-        for one in sequence:
-            passes, begin = _begin(one, at_start=at_start)
+        for part_of_sequence in sequence:
+            passes, begin = _begin(part_of_sequence, at_start=at_start)
             first += begin
             if not passes:
                 break
@@ -167,7 +168,7 @@ def _begin(part: _Part, *, at_start: bool) -> tuple[bool, list[str]]:
     return empty, first
 
 
-def _is_slash(one: str) -> bool:
+def _is_slash(part: str) -> bool:
     """True if a part that matches one character matches only a slash."""
-    low, high = regex.compiled(one).possiblematchrange(4)
+    low, high = regex.compiled(part).possiblematchrange(4)
     return bool(low == b"/" and high == b"/")
