@@ -29,6 +29,7 @@ from xds_server.control_plane.rollout import Rollout
 from xds_server.discovery.snapshot import Resource
 from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import SECRET
+from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.bootstrap import bootstrap
 from xds_server.serving.groups import Groups, Rule
 from xds_server.serving.server import XdsServer
@@ -103,7 +104,7 @@ class Stack:
         self.address = f"unix:{self.folder}/xds.sock"
         await server.start(self.address)
         self._stack.push_async_callback(server.stop, 0)
-        assert await proving_envoy(self.address, self._stack)
+        assert await proving_envoy(envoy_binary(), self.address, self._stack)
 
     def publish(self, **bad: Resource) -> None:
         """Publish the folder, with other secrets in the place of some."""

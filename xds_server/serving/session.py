@@ -316,12 +316,12 @@ def _confidential(context: Context) -> bool:
 
 
 def peer_of(context: Context) -> str:
-    """The address of a client as gRPC names it, without its percent-encoding of brackets."""
+    """Return the address of a client in gRPC's form, without its percent-encoding of brackets."""
     return unquote(context.peer())
 
 
 def local(context: Context) -> bool:
-    """Whether the client is on this machine."""
+    """True if the client is on this machine."""
     return peer_of(context).startswith(("unix:", "ipv4:127.", "ipv6:[::1]"))
 
 
