@@ -143,9 +143,7 @@ def _worker(path: Path, count: int, ready: Barrier, results: Answers) -> None:
 
 
 def _owner(folder: Path, workers: int, count: int) -> str:
-    """Return a row: decisions per second of all workers, the longest 99th percentile, CPU of a worker and of the
-    owner.
-    """
+    """Return a row: decisions per second of all workers, longest 99th percentile, CPU of a worker and the owner."""
     context = multiprocessing.get_context("spawn")
     ready, results = context.Barrier(workers + 1), context.Queue()
     with OwnerProcess(folder) as owner:

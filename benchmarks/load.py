@@ -1,5 +1,6 @@
-"""A client that sends requests as fast as the server responds: HTTP/1.1, one at a time on each of many kept
-connections.
+"""A client that sends requests as fast as the server responds.
+
+It uses HTTP/1.1, with one request at a time on each of many kept connections.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ class _Asking(asyncio.Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Responses per second, and the server's own CPU time per response, which other work on the machine hardly
-    affects.
+    """Responses per second, and the server's own CPU time per response.
+
+    Other work on the machine hardly affects the CPU time.
     """
 
     rate: float

@@ -69,8 +69,9 @@ def _folder(files: dict[str, bytes]) -> Folder:
 
 
 def _side_by_side(files: dict[str, bytes]) -> tuple[float, float]:
-    """Return the seconds of PyYAML and of the compiler, which take turns. The minimum counts, because other work only
-    adds.
+    """Return the seconds of PyYAML and of the compiler, which take turns.
+
+    The minimum counts, because other work only adds.
     """
     Compiler({}).compile(_folder(files))
     turns = [

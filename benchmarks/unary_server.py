@@ -239,8 +239,9 @@ def _pyvoy(python: str) -> Iterator[Served]:
 
 
 def _descriptors() -> bytes:
-    """Return the messages of a Check for an interpreter that cannot import them: pyvoy and xds-protos both own
-    `envoy`.
+    """Return the messages of a Check for an interpreter that cannot import them.
+
+    pyvoy and xds-protos both own `envoy`.
     """
     found: dict[str, descriptor_pb2.FileDescriptorProto] = {}
 

@@ -1,5 +1,6 @@
-"""The decisions of the policy server under grpcio's threads, for comparison: ``python -m
-benchmarks.servers.grpcio_threads PORT``.
+"""The decisions of the policy server under grpcio's threads, for comparison.
+
+Run ``python -m benchmarks.servers.grpcio_threads PORT``.
 """
 
 from __future__ import annotations

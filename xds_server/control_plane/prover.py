@@ -208,9 +208,7 @@ class Prover:
         return next(iter(self._streams.values()), PROVING)
 
     def _mended(self, snapshot: Snapshot) -> tuple[Snapshot, tuple[Reference, ...]]:
-        """Return a snapshot with bad routes replaced and without bad secrets, and the resources that were left out
-        for that.
-        """
+        """Return a snapshot without bad routes and secrets, and the resources that were left out for that."""
         snapshot = self._with_routes_replaced(snapshot)
         return tls_secrets.without(snapshot, self._lost) if self._lost else (snapshot, ())
 
@@ -276,9 +274,7 @@ class Prover:
             search.blame_alike(body, message)
 
     async def _rejects(self, table: Resource, some: Sequence[RouteOfHost]) -> str | None:
-        """Return Envoy's message about a route configuration with only some of its routes, or None if it accepts
-        them.
-        """
+        """Return Envoy's message about a route configuration with only some routes, or None if it accepts them."""
         key, version = (ROUTE, table.name), f"{_PROBE}{next(self._probes)}"
         probe = Resource.from_bytes(table.name, only(table, some), version)
         self._copy = self._copy.replacing({ROUTE: {**self._copy[ROUTE], table.name: probe}})

@@ -21,9 +21,7 @@ def host_rank(host: str) -> tuple[bool, bool, int, str]:
 def conflicts(
     files: Sequence[Keys], routes: Mapping[str, Ranked], listeners: Iterable[str]
 ) -> Iterator[Problem]:
-    """Yield an error for each route that no request can distinguish from another, and a warning if another always
-    wins.
-    """
+    """Yield an error for each route that no request can distinguish, and a warning if another always wins."""
     groups = shared(files)
     twins = dict(sorted(pair for members in groups.values() for pair in _twins(members)))
     for name, other in twins.items():

@@ -152,8 +152,9 @@ class Reader:
         return self._context
 
     def _merge(self, parsed: Mapping[str, File], sections: Sections) -> Effective:
-        """Return the effective policies of each route; the same objects as before for a file whose levels did not
-        change.
+        """Return the effective policies of each route.
+
+        They are the same objects as before for a file whose levels did not change.
         """
         effective: dict[str, tuple[File, Policies, Any, Effective]] = {}
         everywhere = merge(("gateway", sections.policies))

@@ -112,8 +112,9 @@ async def _owning(counters: socket.socket) -> None:
 
 @contextlib.contextmanager
 def _bound(path: Path | None) -> Iterator[Sequence[socket.socket]]:
-    """Yield the owner's socket, which outlives an owner process. Workers that connect in the meantime wait for the
-    next one.
+    """Yield the owner's socket, which outlives an owner process.
+
+    Workers that connect in the meantime wait for the next one.
     """
     if path is None:
         yield ()

@@ -110,8 +110,9 @@ class Metrics:
         of_type.size.observe(event.size)
 
     def _of(self, type_: ResourceType) -> _OfType:
-        """Return the metrics of a type. Types that only clients name are counted as one, because a client can make up
-        any name.
+        """Return the metrics of a type.
+
+        Types that only clients name are counted as one, because a client can make up any name.
         """
         metrics = self._types.get(type_)
         if metrics is not None:

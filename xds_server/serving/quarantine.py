@@ -38,9 +38,7 @@ class Quarantine:
         self._wanted = EMPTY
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Remember the resources that were served before a restart. They are fallbacks, but no client has accepted
-        them.
-        """
+        """Remember the resources that were served before a restart, as fallbacks that no client has accepted."""
         self._kept = {
             (type_, name): resource for type_ in snapshot for name, resource in snapshot[type_].items()
         }

@@ -85,8 +85,9 @@ class XdsServer:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # the stubs lack it
 
     async def start(self, address: str) -> int:
-        """Listen on ``host:port`` or ``unix:/path`` and serve. Returns the port. Raises OSError if the address is in
-        use.
+        """Listen on ``host:port`` or ``unix:/path`` and serve. Returns the port.
+
+        Raises OSError if the address is in use.
         """
         server = grpc.aio.server(options=self._options)
         self.services.attach(server)

@@ -1,6 +1,4 @@
-"""A source of a gateway: the interface that a folder, a git repository or a Kubernetes cluster has for the control
-loop.
-"""
+"""A source of a gateway: the interface of a folder, a git repository or a Kubernetes cluster to the control loop."""
 
 from __future__ import annotations
 

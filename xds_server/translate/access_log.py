@@ -14,8 +14,9 @@ from xds_server.translate.protobuf import packed
 
 
 class Field(NamedTuple):
-    """One field: its name, Envoy's command operator for its value, and its meaning. Fields without a value are left
-    out.
+    """One field: its name, Envoy's command operator for its value, and its meaning.
+
+    Fields without a value are left out.
     """
 
     name: str

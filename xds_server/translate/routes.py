@@ -412,9 +412,7 @@ def _upgrades(route: Route, result: pb.Route) -> Iterator[pb.Route]:
 
 
 def _ports(route: Route, result: pb.Route) -> Iterator[pb.Route]:
-    """Yield the redirect to another scheme for requests with a port, because Envoy keeps the port unless another is
-    given.
-    """
+    """Yield the redirect to another scheme for requests with a port, which Envoy keeps unless another is given."""
     redirect = result.redirect
     if (
         route.redirect is not None

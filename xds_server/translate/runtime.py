@@ -8,9 +8,7 @@ from xds_server.gateway.model.regex import LARGEST
 
 
 def runtime() -> bootstrap_pb2.LayeredRuntime:
-    """Return settings with which Envoy accepts expressions as large as the language does, and an operator can change
-    keys.
-    """
+    """Return settings that allow expressions as large as the language does, and changes of keys by an operator."""
     result = bootstrap_pb2.LayeredRuntime()
     static = result.layers.add(name="static").static_layer
     static.update({"re2.max_program_size.error_level": LARGEST})
