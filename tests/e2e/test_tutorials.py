@@ -215,7 +215,9 @@ def test_a_fleet_with_mutual_tls(tmp_path: Path, stack: ExitStack) -> None:
     reader.start(service)
     reader.start(control_plane.strip() + more)
     reader.start(policy_server)
-    wait_for(lambda: "policy-server@" in reader.run("xds status"), "the policy server to connect")
+    wait_for(
+        lambda: "policy-server@" in reader.run("xds status"), "the policy server", also=(AssertionError,)
+    )
 
     bootstrap, envoy = reader.block("sh", "--node-id envoy-1").split("\nenvoy ")
     reader.run(bootstrap)
@@ -229,7 +231,7 @@ def test_a_fleet_with_mutual_tls(tmp_path: Path, stack: ExitStack) -> None:
     rejected.stop()
     reader.run(bootstrap.replace("certs/envoy-1", "certs/envoy-2"))
     reader.envoy(f"envoy {envoy}")
-    wait_for(lambda: "\nenvoy-2 " in reader.run("xds status"), "the second Envoy to connect")
+    wait_for(lambda: "\nenvoy-2 " in reader.run("xds status"), "the second Envoy", also=(AssertionError,))
 
     limit = "policies: {rate_limit: {requests: 5, per: minute, by: ip}}"
     assert f"`{limit}`" in (TUTORIALS / "fleet-with-mtls.md").read_text()

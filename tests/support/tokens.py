@@ -32,8 +32,8 @@ def now() -> int:
 
 
 def claims(**more: Any) -> dict[str, Any]:
-    """Claims of a good token; None takes one away."""
-    since, until = now() - 10, now() + 600
+    """Claims of a token that is good for a day, as modules make some long before their tests; None takes one away."""
+    since, until = now() - 10, now() + 86_400
     standard = {"iss": ISSUER, "aud": "shop", "sub": "ann", "iat": since, "nbf": since, "exp": until}
     return {name: value for name, value in {**standard, **more}.items() if value is not None}
 
