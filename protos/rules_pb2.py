@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/rules.proto\x12\x10gateway.rules.v1\"+\n\x06\x41piKey\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x11\n\tnot_after\x18\x02 \x01(\x03\",\n\x08Password\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"\x81\x01\n\x08\x43onsumer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12*\n\x08\x61pi_keys\x18\x03 \x03(\x0b\x32\x18.gateway.rules.v1.ApiKey\x12-\n\tpasswords\x18\x04 \x03(\x0b\x32\x1a.gateway.rules.v1.Password\"}\n\x0cPythonPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\x0c\x12/\n\x07modules\x18\x05 \x03(\x0b\x32\x1e.gateway.rules.v1.PythonModule\",\n\x0cPythonModule\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\x0c\"<\n\x05Users\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05users\x18\x02 \x03(\x0b\x32\x16.gateway.rules.v1.User\"$\n\x04User\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x63rypt\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/rules.proto\x12\x10gateway.rules.v1\"+\n\x06\x41piKey\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x11\n\tnot_after\x18\x02 \x01(\x03\"X\n\x08\x43onsumer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12*\n\x08\x61pi_keys\x18\x03 \x03(\x0b\x32\x18.gateway.rules.v1.ApiKeyJ\x04\x08\x04\x10\x05\"}\n\x0cPythonPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\x0c\x12/\n\x07modules\x18\x05 \x03(\x0b\x32\x1e.gateway.rules.v1.PythonModule\",\n\x0cPythonModule\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\x0c\"<\n\x05Users\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05users\x18\x02 \x03(\x0b\x32\x16.gateway.rules.v1.User\"$\n\x04User\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x63rypt\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,16 +33,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_APIKEY']._serialized_start=40
   _globals['_APIKEY']._serialized_end=83
-  _globals['_PASSWORD']._serialized_start=85
-  _globals['_PASSWORD']._serialized_end=129
-  _globals['_CONSUMER']._serialized_start=132
-  _globals['_CONSUMER']._serialized_end=261
-  _globals['_PYTHONPOLICY']._serialized_start=263
-  _globals['_PYTHONPOLICY']._serialized_end=388
-  _globals['_PYTHONMODULE']._serialized_start=390
-  _globals['_PYTHONMODULE']._serialized_end=434
-  _globals['_USERS']._serialized_start=436
-  _globals['_USERS']._serialized_end=496
-  _globals['_USER']._serialized_start=498
-  _globals['_USER']._serialized_end=534
+  _globals['_CONSUMER']._serialized_start=85
+  _globals['_CONSUMER']._serialized_end=173
+  _globals['_PYTHONPOLICY']._serialized_start=175
+  _globals['_PYTHONPOLICY']._serialized_end=300
+  _globals['_PYTHONMODULE']._serialized_start=302
+  _globals['_PYTHONMODULE']._serialized_end=346
+  _globals['_USERS']._serialized_start=348
+  _globals['_USERS']._serialized_end=408
+  _globals['_USER']._serialized_start=410
+  _globals['_USER']._serialized_end=446
 # @@protoc_insertion_point(module_scope)

@@ -14,25 +14,15 @@ class ApiKey(_message.Message):
     not_after: int
     def __init__(self, sha256: _Optional[bytes] = ..., not_after: _Optional[int] = ...) -> None: ...
 
-class Password(_message.Message):
-    __slots__ = ("username", "sha256")
-    USERNAME_FIELD_NUMBER: _ClassVar[int]
-    SHA256_FIELD_NUMBER: _ClassVar[int]
-    username: str
-    sha256: bytes
-    def __init__(self, username: _Optional[str] = ..., sha256: _Optional[bytes] = ...) -> None: ...
-
 class Consumer(_message.Message):
-    __slots__ = ("name", "plan", "api_keys", "passwords")
+    __slots__ = ("name", "plan", "api_keys")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     API_KEYS_FIELD_NUMBER: _ClassVar[int]
-    PASSWORDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     plan: str
     api_keys: _containers.RepeatedCompositeFieldContainer[ApiKey]
-    passwords: _containers.RepeatedCompositeFieldContainer[Password]
-    def __init__(self, name: _Optional[str] = ..., plan: _Optional[str] = ..., api_keys: _Optional[_Iterable[_Union[ApiKey, _Mapping]]] = ..., passwords: _Optional[_Iterable[_Union[Password, _Mapping]]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., plan: _Optional[str] = ..., api_keys: _Optional[_Iterable[_Union[ApiKey, _Mapping]]] = ...) -> None: ...
 
 class PythonPolicy(_message.Message):
     __slots__ = ("name", "file", "function", "source", "modules")

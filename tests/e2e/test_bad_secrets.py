@@ -19,7 +19,7 @@ from cryptography import x509
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from tests.support.certificates import Authority
-from tests.support.envoy import Envoy, binary
+from tests.support.envoy import Envoy
 from tests.support.folder import compiled, filled, write
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
