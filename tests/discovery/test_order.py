@@ -7,9 +7,9 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2 as upstreams_pb2
 
 from tests.support.conversation import Delta, Sotw, content
-from tests.support.resources import ADS, cluster, endpoint, gateway, listener, routes
+from tests.support.resources import ADS, cluster, endpoint, gateway, listener
 from xds_server.discovery.events import Response
-from xds_server.discovery.references import references, unresolved
+from xds_server.discovery.references import references
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import (
     BREAKS_FROM,
@@ -232,15 +232,6 @@ def test_options_of_a_cluster_hide_none_of_its_references(secret: str) -> None:
     discovered.type_urls.append("type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault")
     message.typed_extension_protocol_options[options.DESCRIPTOR.full_name].Pack(options)
     assert references(CLUSTER, Resource.of(message)) == wanted | {(EXTENSION_CONFIG, "fault")}
-
-
-def test_references_that_lead_nowhere_are_found_before_publishing() -> None:
-    assert unresolved(OLD) == ()
-    torn = Snapshot.of({**_of(OLD), CLUSTER: [], ROUTE: [routes("http", {"/": "old", "/x": "other"})]})
-    assert set(unresolved(torn)) == {
-        ((ROUTE, "http"), (CLUSTER, "old")),
-        ((ROUTE, "http"), (CLUSTER, "other")),
-    }
 
 
 def _of(snapshot: Snapshot | None) -> dict[ResourceType, list[Resource]]:

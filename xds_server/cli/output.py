@@ -9,7 +9,7 @@ from typing import Any
 
 from filters.language import Place, Problem
 
-RED, YELLOW, BOLD, DIM, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[1m", "\x1b[2m", "\x1b[0m"
+RED, YELLOW, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
 
 def data(value: Any, form: str) -> None:

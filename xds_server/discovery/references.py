@@ -11,7 +11,7 @@ from envoy.config.route.v3 import route_pb2
 from google.protobuf import any_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
-from xds_server.discovery.snapshot import Reference, Resource, Snapshot
+from xds_server.discovery.snapshot import Reference, Resource
 from xds_server.discovery.types import (
     CLUSTER,
     ENDPOINT,
@@ -56,21 +56,6 @@ def _read(type_: ResourceType, body: bytes) -> frozenset[Reference]:
         return frozenset(_walk(message, _DISCOVERED))
     except DecodeError:
         return frozenset()
-
-
-def unresolved(snapshot: Snapshot) -> tuple[tuple[Reference, Reference], ...]:
-    """Return the references to resources that the snapshot does not have, each as (from, to).
-
-    This parses every route, so it is not for a hot path.
-    """
-    found = []
-    for type_, message in _MESSAGES.items():
-        for name, resource in snapshot[type_].items():
-            targets = frozenset(_walk(message.FromString(resource.body), {**_DISCOVERED, **_ROUTED}))
-            found += [
-                ((type_, name), to) for to in sorted(targets, key=_order) if to[1] not in snapshot[to[0]]
-            ]
-    return tuple(found)
 
 
 def _order(reference: Reference) -> tuple[int, str]:

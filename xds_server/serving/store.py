@@ -223,17 +223,6 @@ class Store:
                 items[name] = served[name]
         return snapshot.replacing(changed) if changed else snapshot
 
-    async def newer_than(self, seen: Snapshot | None, group: str = "") -> Snapshot:
-        """Wait until the current snapshot is not `seen`. A publication during the wait is not missed."""
-        bell = asyncio.Event()
-        with self.notify_on_publish(bell, group):
-            while True:
-                current = self.current(group)
-                if current is not None and current is not seen:
-                    return current
-                await bell.wait()
-                bell.clear()
-
     @contextmanager
     def notify_on_publish(self, bell: asyncio.Event, group: str = "") -> Iterator[None]:
         """Set `bell` at every publication in a group until the context ends."""
