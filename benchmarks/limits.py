@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry
 from benchmarks.load import cpu, get, measure
 from filters.model.methods import MOST_KEYS
 from filters.rate_limit.engine.algorithms import FixedWindow, Limit, SlidingWindow, TokenBucket
-from filters.rate_limit.engine.decision import Decision, Hit
+from filters.rate_limit.engine.decision import Hit, LimitDecision
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.limit_rules import LIMITS
 from filters.rate_limit.server.service import RateLimits, microseconds
@@ -134,7 +134,7 @@ async def _ask_owner(path: Path, count: int, ready: Barrier, results: Answers) -
 
 async def _decided(store: OwnerStore, hits: tuple[Hit, ...]) -> None:
     decision = store.decide(0, hits)
-    assert not isinstance(decision, Decision)
+    assert not isinstance(decision, LimitDecision)
     await decision
 
 
@@ -175,9 +175,9 @@ def _bytes_per_key(keys: int = 100_000) -> float:
 
 
 POLICY = """
-from filters.ext_authz import Decision, Request, allow
+from filters.ext_authz import LimitDecision, Request, allow
 
-async def check(request: Request) -> Decision:
+async def check(request: Request) -> LimitDecision:
     return allow()
 """
 ROUNDS = 3

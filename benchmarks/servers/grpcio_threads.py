@@ -16,7 +16,7 @@ from benchmarks.unary_server import POLICY
 from filters.check.service import Authorization
 from filters.ext_authz.functions import Function, load
 from filters.ext_authz.names import POLICY as PYTHON_POLICY
-from filters.ext_authz.names import Source
+from filters.ext_authz.names import PolicySource
 from filters.model.limits import Limit
 from filters.rate_limit.limit_rules import LIMITS
 from filters.rate_limit.server.service import RateLimits
@@ -38,7 +38,7 @@ def _methods() -> list[UnaryMethod]:
     registry = CollectorRegistry()
     authorization, limits = Authorization(registry), RateLimits(registry)
     names = {f"p.py:{one}": one for one in ("check", "threaded")}
-    sources = {name: Source("p.py", one, POLICY.encode()) for name, one in names.items()}
+    sources = {name: PolicySource("p.py", one, POLICY.encode()) for name, one in names.items()}
     authorization.functions.replace(
         {name: PYTHON_POLICY.build(name, one).SerializeToString() for name, one in sources.items()}, ()
     )

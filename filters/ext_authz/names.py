@@ -13,7 +13,7 @@ FAILED = "failed"
 """Metadata of a denial because the policy itself failed."""
 
 
-class Source(NamedTuple):
+class PolicySource(NamedTuple):
     """A policy in Python from the gateway's folder, with the files that it imports."""
 
     file: str
@@ -22,7 +22,7 @@ class Source(NamedTuple):
     modules: tuple[tuple[str, bytes], ...] = ()
 
 
-def _message(name: str, value: Source) -> rules_pb2.PythonPolicy:
+def _message(name: str, value: PolicySource) -> rules_pb2.PythonPolicy:
     modules = [rules_pb2.PythonModule(file=file, source=source) for file, source in value.modules]
     return rules_pb2.PythonPolicy(
         name=name, file=value.file, function=value.function, source=value.content, modules=modules

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from filters import framing
 from filters.ext_authz.modules import imported
-from filters.ext_authz.names import FAILED, POLICY, PROBLEM, Source
+from filters.ext_authz.names import FAILED, POLICY, PROBLEM, PolicySource
 from filters.ext_authz.sources import fault, no_python
 from filters.identity.authentication import without
 from filters.language import DataSource, Mistake, Shorthand, Size, option
@@ -373,7 +373,7 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
         }
         for name, function in sorted(functions.items()):
             content = context.contents[function]
-            source = Source(str(function.file), function.function, content, _modules(function, context))
+            source = PolicySource(str(function.file), function.function, content, _modules(function, context))
             yield Rule(type=POLICY, name=name, value=source)
 
     def explain(self, settings: ExtAuthzSettings, context: Context) -> str:

@@ -51,7 +51,7 @@ Its `x` is the SHA-512 of ``nobody's key 0``, so the private half is unknown.
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class KeyFault:
     """A key that is left out, by its `kid` or its position, and the reason."""
 
     key: str
@@ -63,7 +63,7 @@ class KeySet:
     """The keys of a set that Envoy accepts, and the others. `fault` is the reason if there is no key, else empty."""
 
     keys: tuple[Jwk, ...]
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[KeyFault, ...] = ()
     fault: str = ""
 
     def document(self) -> bytes:
@@ -101,7 +101,7 @@ def _judged(found: list[tuple[str, Any]]) -> KeySet:
         try:
             keys.append(_certified(key) if isinstance(key, dict) and "x509" in key else _jwk(key))
         except _LeftOutError as error:
-            faults.append(Fault(name, str(error)))
+            faults.append(KeyFault(name, str(error)))
     if keys:
         return KeySet(tuple(keys), tuple(faults))
     return KeySet((), tuple(faults), "none of its keys can be used" if faults else "it has no keys")

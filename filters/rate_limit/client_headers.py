@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from filters.rate_limit.engine.algorithms import Limit, TokenBucket, Unit
-from filters.rate_limit.engine.decision import Decision, Figure
+from filters.rate_limit.engine.decision import Figure, LimitDecision
 from filters.rate_limit.engine.windows import SECOND
 from filters.reasons import REASON_HEADER
 
@@ -40,7 +40,7 @@ class LimitAnswer(NamedTuple):
     body: bytes = b""
 
 
-def limit_answer(decision: Decision, styles: Collection[str], request_id: str) -> LimitAnswer:
+def limit_answer(decision: LimitDecision, styles: Collection[str], request_id: str) -> LimitAnswer:
     """The complete response to the client for a decision."""
     pairs = list(headers(decision, styles))
     if decision.admitted:
@@ -55,7 +55,7 @@ def seconds(microseconds: int) -> int:
     return -(-microseconds // SECOND)
 
 
-def headers(decision: Decision, styles: Collection[str] = STYLES) -> Iterator[tuple[str, str]]:
+def headers(decision: LimitDecision, styles: Collection[str] = STYLES) -> Iterator[tuple[str, str]]:
     """The headers of a response, whether the request passed or not. They do not contain limits in shadow."""
     if not styles and decision.admitted:
         return
@@ -69,7 +69,7 @@ def headers(decision: Decision, styles: Collection[str] = STYLES) -> Iterator[tu
         yield "retry-after", str(retry_after(decision))
 
 
-def _x_ratelimit(decision: Decision) -> Iterator[tuple[str, str]]:
+def _x_ratelimit(decision: LimitDecision) -> Iterator[tuple[str, str]]:
     """The headers of the strictest limit: on a rejection of those that reject, else of the limits of requests."""
     if decision.admitted:
         shown = [figure for figure in decision.figures if figure.limit.unit == "requests"] or decision.figures
@@ -87,7 +87,7 @@ def capacity(limit: Limit) -> int:
     return limit.burst if isinstance(limit, TokenBucket) else limit.amount
 
 
-def retry_after(decision: Decision) -> int:
+def retry_after(decision: LimitDecision) -> int:
     """Seconds after which no limit rejects the request any more, at least 1 (RFC 9110 section 10.2.3)."""
     return max([1, *(seconds(one.wait) for one in decision.violated)])
 
@@ -112,13 +112,13 @@ def string(text: str) -> str:
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def reason(decision: Decision) -> str:
+def reason(decision: LimitDecision) -> str:
     """The named reason of a rejection: that of the strictest limit."""
     strictest = decision.strictest()
     return REASONS[strictest.limit.unit if strictest is not None else "requests"]
 
 
-def problem(decision: Decision, title: str, request_id: str = "") -> bytes:
+def problem(decision: LimitDecision, title: str, request_id: str = "") -> bytes:
     """The body of a rejection (RFC 9457, with draft 11's `violated-policies`)."""
     body = {
         "type": TYPE,

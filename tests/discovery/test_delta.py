@@ -7,7 +7,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from google.protobuf import wrappers_pb2
 
 from tests.support.conversation import Delta, content, snapshot
-from xds_server.discovery.events import Acked, Nacked, Refused, Subscribed
+from xds_server.discovery.events import Acked, Nacked, ProtocolViolation, Subscribed
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ROUTE, custom
@@ -241,7 +241,7 @@ def test_a_type_url_is_the_prefix_and_a_message() -> None:
     for url in ("x", "example.com/envoy.config.cluster.v3.Cluster", "type.googleapis.com/"):
         client = Delta(snapshot(cluster={"a": "1"}))
         client.say(DeltaDiscoveryRequest(type_url=url, resource_names_subscribe=["*"]))
-        assert isinstance(client.event, Refused)
+        assert isinstance(client.event, ProtocolViolation)
 
 
 def test_names_that_come_and_go_without_an_answer_are_not_remembered_without_end() -> None:
@@ -250,13 +250,13 @@ def test_names_that_come_and_go_without_an_answer_are_not_remembered_without_end
     for number in range(11):
         client.ask(CLUSTER, f"x{number}", nonce="0")
         client.ask(CLUSTER, unsubscribe=[f"x{number}"], nonce="0")
-    assert isinstance(client.event, Refused)
+    assert isinstance(client.event, ProtocolViolation)
 
 
 def test_a_client_may_say_so_much_of_itself_and_no_more() -> None:
     client = Delta(snapshot(cluster={"a": "1"}), limits=StreamLimits(node=100))
     client.ask(CLUSTER, node="x" * 101)
-    assert isinstance(client.event, Refused)
+    assert isinstance(client.event, ProtocolViolation)
 
 
 def test_who_lacks_nothing_is_not_looked_at_again_and_who_waits_is() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 
 from tests.support.conversation import Sotw, content, snapshot
-from xds_server.discovery.events import Acked, Nacked, Refused, Subscribed
+from xds_server.discovery.events import Acked, Nacked, ProtocolViolation, Subscribed
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ROUTE
@@ -145,7 +145,7 @@ def test_a_reconnecting_client_with_names_learns_that_they_are_gone() -> None:
 def test_an_aggregated_request_without_type_is_refused() -> None:
     client = Sotw(snapshot())
     client.say(DiscoveryRequest())
-    assert isinstance(client.event, Refused)
+    assert isinstance(client.event, ProtocolViolation)
 
 
 def test_a_single_type_stream_assumes_its_type_and_refuses_another() -> None:
@@ -153,7 +153,7 @@ def test_a_single_type_stream_assumes_its_type_and_refuses_another() -> None:
     (response,) = client.say(DiscoveryRequest())
     assert response.type == CLUSTER
     client.ask(LISTENER)
-    assert isinstance(client.event, Refused)
+    assert isinstance(client.event, ProtocolViolation)
 
 
 def test_one_response_is_outstanding_and_the_newest_state_replaces_what_waits() -> None:

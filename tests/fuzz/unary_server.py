@@ -17,11 +17,11 @@ from types import FunctionType
 
 from xds_server.unary_server import frames
 from xds_server.unary_server.connection import Connection
-from xds_server.unary_server.events import Cancelled, Limits, Request
+from xds_server.unary_server.events import Cancelled, Request, ServerLimits
 
 PACKAGE = "xds_server.unary_server"
 CORPUS = Path(__file__).parent / "corpus"
-LIMITS = Limits(
+LIMITS = ServerLimits(
     max_message=2000,
     max_streams=8,
     max_header_block=1000,

@@ -8,7 +8,7 @@ import hpack
 
 from xds_server.unary_server import frames
 from xds_server.unary_server.connection import Connection
-from xds_server.unary_server.events import Event, Limits, Request
+from xds_server.unary_server.events import Event, Request, ServerLimits
 from xds_server.unary_server.frames import Code, Frame
 
 PATH = "/test.Service/Method"
@@ -49,7 +49,7 @@ def parse(data: bytes) -> list[Seen]:
 class Client:
     """Talks to a `Connection`; `begin` says the preface and the first SETTINGS."""
 
-    def __init__(self, limits: Limits | None = None, *, begin: bool = True) -> None:
+    def __init__(self, limits: ServerLimits | None = None, *, begin: bool = True) -> None:
         self.connection = Connection(limits)
         self.encoder = hpack.Encoder()
         self.decoder = hpack.Decoder()

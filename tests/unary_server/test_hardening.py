@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from tests.support.http2 import FIELDS, Client, grpc_message, parse
 from xds_server.unary_server import frames
 from xds_server.unary_server.connection import Connection
-from xds_server.unary_server.events import Cancelled, Limits, Request
+from xds_server.unary_server.events import Cancelled, Request, ServerLimits
 from xds_server.unary_server.fields import FieldDecoder
 from xds_server.unary_server.frames import END_HEADERS, END_STREAM, Code, Frame
 
 f = frames.frame
-CALM = Limits(max_idle_frames=200, max_streams=10, max_header_block=1000, max_answer_buffer=5000)
+CALM = ServerLimits(max_idle_frames=200, max_streams=10, max_header_block=1000, max_answer_buffer=5000)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_frames_without_progress_end_the_connection(flood: bytes) -> None:
 
 def test_rapid_reset_does_not_multiply_the_work() -> None:
     """CVE-2023-44487: requests that are reset at once, one after the other."""
-    client = Client(Limits(max_idle_frames=10_000, max_streams=10))
+    client = Client(ServerLimits(max_idle_frames=10_000, max_streams=10))
     wanted = 0
     for number in range(500):
         stream = 2 * number + 1
@@ -61,7 +61,7 @@ def test_resets_without_an_end_are_cut() -> None:
 
 
 def test_work_that_goes_on_after_its_reset_counts_against_the_streams() -> None:
-    client = Client(Limits(max_streams=2))
+    client = Client(ServerLimits(max_streams=2))
     for stream in (1, 3):
         client.say(client.request(stream))
         client.say(f(Frame.RST_STREAM, 0, stream, bytes(4)))
@@ -100,7 +100,7 @@ def test_answers_that_nobody_reads_end_the_connection() -> None:
 
 
 def test_requests_fill_no_more_than_the_connections_window() -> None:
-    client = Client(Limits(window=100_000, max_message=1 << 20))
+    client = Client(ServerLimits(window=100_000, max_message=1 << 20))
     client.say(b"".join(client.head(2 * number + 1) for number in range(10)))
     for number in range(10):
         client.say(f(Frame.DATA, 0, 2 * number + 1, grpc_message(bytes(12_000))[:-1]))
@@ -108,7 +108,7 @@ def test_requests_fill_no_more_than_the_connections_window() -> None:
 
 
 def test_the_window_is_given_back_as_requests_end() -> None:
-    client = Client(Limits(window=100_000))
+    client = Client(ServerLimits(window=100_000))
     for number in range(50):
         assert len(client.say(client.request(2 * number + 1, bytes(10_000)))) == 1
         client.connection.answer(2 * number + 1, b"")
@@ -122,7 +122,7 @@ def _piece(stream: int, body: bytes) -> bytes:
 
 def test_requests_that_fill_the_window_piece_by_piece_do_not_wait_for_each_other() -> None:
     """Each of three has half of the window: the youngest is refused, and the others become whole in its place."""
-    client = Client(Limits(window=90_000))
+    client = Client(ServerLimits(window=90_000))
     whole = grpc_message(bytes(44_000))
     client.say(client.head(1) + client.head(3) + client.head(5))
     for stream in (1, 3, 5):
@@ -146,7 +146,7 @@ def test_requests_that_fill_the_window_piece_by_piece_do_not_wait_for_each_other
 
 def test_a_window_that_gets_small_is_given_back_before_half_of_it_was_used() -> None:
     """What ended requests took is given to those that are not whole."""
-    client = Client(Limits(window=100_000))
+    client = Client(ServerLimits(window=100_000))
     client.say(client.request(1, bytes(16_000)))
     client.connection.answer(1, b"")
     client.heard()
@@ -164,7 +164,7 @@ def test_a_window_that_gets_small_is_given_back_before_half_of_it_was_used() -> 
 
 
 def test_a_message_above_the_limit_is_refused_before_it_has_come() -> None:
-    client = Client(Limits(max_message=1000))
+    client = Client(ServerLimits(max_message=1000))
     client.say(client.head() + f(Frame.DATA, 0, 1, b"\0\0\x10\0\0"))
     answer, reset = client.heard()
     assert client.fields(answer)["grpc-status"] == "8"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.http2 import FIELDS, Client, Seen, grpc_message
 from xds_server.unary_server import frames
-from xds_server.unary_server.events import Cancelled, Limits, Request, Unread
+from xds_server.unary_server.events import Cancelled, Request, ServerLimits, Unread
 from xds_server.unary_server.frames import (
     ACK,
     END_HEADERS,
@@ -98,7 +98,7 @@ def test_4_3_a_field_block_may_be_split_anywhere() -> None:
 
 
 def test_4_3_the_table_of_fields_is_kept_over_requests_that_are_refused() -> None:
-    client = Client(Limits(max_streams=1))
+    client = Client(ServerLimits(max_streams=1))
     more = [*FIELDS, ("x-once", "value")]
     client.say(client.head(1))
     client.say(client.head(3, fields=more))
@@ -177,7 +177,7 @@ def test_5_1_1_stream_numbers_only_grow() -> None:
 
 
 def test_5_1_2_more_streams_than_offered_are_refused() -> None:
-    client = Client(Limits(max_streams=2))
+    client = Client(ServerLimits(max_streams=2))
     client.say(client.head(1) + client.head(3) + client.head(5))
     assert client.reset_by(5) is Code.REFUSED_STREAM
     assert len(client.say(f(Frame.DATA, END_STREAM, 1, grpc_message()))) == 1

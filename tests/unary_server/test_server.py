@@ -24,7 +24,7 @@ from filters.unary import RpcError, UnaryMethod, Undoable
 from tests.support.certificates import authority
 from tests.support.http2 import FIELDS, Seen, grpc_message, parse
 from xds_server.unary_server import frames
-from xds_server.unary_server.events import Limits
+from xds_server.unary_server.events import ServerLimits
 from xds_server.unary_server.frames import Frame
 from xds_server.unary_server.server import UnaryServer, server_context
 
@@ -88,7 +88,7 @@ async def server(slow: Slow) -> AsyncIterator[UnaryServer]:
         _method("Large", lambda body: bytes(int(body))),
         _method("Slow", slow),
     )
-    server = UnaryServer(methods, limits=Limits(max_message=1 << 20))
+    server = UnaryServer(methods, limits=ServerLimits(max_message=1 << 20))
     yield server
     await server.drain(0)
 

@@ -16,7 +16,7 @@ from xds_server.errors import WrongUsage
 from xds_server.processes.addresses import Wanted, ensure_free
 
 if TYPE_CHECKING:
-    from xds_server.policy_server.lifecycle import Make, Options
+    from xds_server.policy_server.lifecycle import Make, PolicyServerOptions
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -142,14 +142,14 @@ def _workers(arguments: argparse.Namespace) -> int:
     return int(arguments.workers)
 
 
-def _options(arguments: argparse.Namespace) -> Options:
+def _options(arguments: argparse.Namespace) -> PolicyServerOptions:
     from xds_server.policy_server.delta_client import Tls
-    from xds_server.policy_server.lifecycle import Options
+    from xds_server.policy_server.lifecycle import PolicyServerOptions
 
     ca, certificate, key = arguments.ca, arguments.certificate, arguments.private_key
     if (certificate is None) != (key is None) or (certificate is not None and ca is None):
         raise WrongUsage("--certificate needs --private-key and --ca")
-    return Options(
+    return PolicyServerOptions(
         xds=arguments.xds,
         tls=Tls(ca=ca, certificate=certificate, private_key=key) if ca is not None else None,
         listen=arguments.listen,

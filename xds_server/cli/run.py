@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal arrives. Raises EnvironmentFailed, WrongUsage."""
     # Envoy is started by fork and exec, which needs no support of gRPC's
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    from xds_server.app import Options, serve
+    from xds_server.app import RunOptions, serve
 
     logging.basicConfig(
         level=logging.INFO,
@@ -139,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
-    options = Options(
+    options = RunOptions(
         folder=Path(arguments.folder),
         proxy=not arguments.no_proxy,
         prove=arguments.prove,

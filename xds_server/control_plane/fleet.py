@@ -46,7 +46,7 @@ class Rejection:
 
 
 @dataclass(slots=True)
-class Status:
+class StreamStatus:
     """One stream of one Envoy. Times are Unix time.
 
     Versions are kept by type, because our own types have another name on a stream than in a snapshot.
@@ -77,7 +77,7 @@ class Fleet:
         self._place_of = place_of
         self._clock = clock
         self._proving = proving
-        self._streams: dict[int, Status] = {}
+        self._streams: dict[int, StreamStatus] = {}
         self._bell = asyncio.Event()
 
     async def until_acknowledged(
@@ -124,7 +124,7 @@ class Fleet:
 
     def _connected(self, event: Connected) -> None:
         node = event.node
-        self._streams[event.stream] = Status(
+        self._streams[event.stream] = StreamStatus(
             node.id, node.cluster, event.group, event.peer, event.protocol, node.release, self._clock()
         )
         log.info("connected node=%s cluster=%s protocol=%s", node.id, node.cluster, event.protocol)
@@ -171,7 +171,7 @@ class Fleet:
         return [_fields(status, held) for status in sorted(streams, key=lambda status: status.node)]
 
 
-def _fields(status: Status, held: Collection[tuple[str, str]]) -> dict[str, Any]:
+def _fields(status: StreamStatus, held: Collection[tuple[str, str]]) -> dict[str, Any]:
     rejection = status.rejection
     return {
         "node": status.node,

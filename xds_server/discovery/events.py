@@ -62,7 +62,7 @@ class Nacked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class ProtocolViolation:
     """The request breaks the protocol. The stream ends with INVALID_ARGUMENT and this message."""
 
     message: str
@@ -79,4 +79,4 @@ class Overdue:
     unacknowledged: tuple[str, ...]
 
 
-Received = Subscribed | Acked | Nacked | Refused
+Received = Subscribed | Acked | Nacked | ProtocolViolation

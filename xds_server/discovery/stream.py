@@ -14,7 +14,15 @@ from typing import Any
 
 from xds_server.discovery import types
 from xds_server.discovery.delta import DeltaWatch
-from xds_server.discovery.events import Acked, Nacked, Overdue, Received, Refused, Response, Subscribed
+from xds_server.discovery.events import (
+    Acked,
+    Nacked,
+    Overdue,
+    ProtocolViolation,
+    Received,
+    Response,
+    Subscribed,
+)
 from xds_server.discovery.node import Node
 from xds_server.discovery.references import REFERRING, references
 from xds_server.discovery.snapshot import Reference, Snapshot
@@ -96,15 +104,17 @@ class Stream:
         """Handle a DiscoveryRequest or DeltaDiscoveryRequest."""
         if self.node is None:
             if request.node.ByteSize() > self.limits.node:
-                return Refused(message=f"a node of more than {self.limits.node} bytes")
+                return ProtocolViolation(message=f"a node of more than {self.limits.node} bytes")
             self.node = Node.of(request.node)
         begun = set(self.watches)
         watch = self._watch(request.type_url)
-        if isinstance(watch, Refused):
+        if isinstance(watch, ProtocolViolation):
             return watch
         event = watch.receive(request, self._snapshot)
         if watch.size > self.limits.names:
-            return Refused(message=f"more than {self.limits.names} names of {watch.type.name} on one stream")
+            return ProtocolViolation(
+                message=f"more than {self.limits.names} names of {watch.type.name} on one stream"
+            )
         self._settle(watch.type, event)
         if watch.type not in begun:
             self._resume(watch)
@@ -117,17 +127,21 @@ class Stream:
             if type_ == watch.type:
                 watch.resend(name)
 
-    def _watch(self, url: str) -> DeltaWatch | SotwWatch | Refused:
+    def _watch(self, url: str) -> DeltaWatch | SotwWatch | ProtocolViolation:
         if self.only is not None and url not in ("", self.only.url):
-            return Refused(message=f"this stream serves {self.only.url}, not {url}")
+            return ProtocolViolation(message=f"this stream serves {self.only.url}, not {url}")
         if self.only is None and not url:
-            return Refused(message="type_url is missing: an aggregated stream needs it in every request")
+            return ProtocolViolation(
+                message="type_url is missing: an aggregated stream needs it in every request"
+            )
         if self.only is None and not (url.startswith(types.PREFIX) and len(url) > len(types.PREFIX)):
-            return Refused(message=f"type_url is {types.PREFIX} and the name of a message, not {url}")
+            return ProtocolViolation(
+                message=f"type_url is {types.PREFIX} and the name of a message, not {url}"
+            )
         type_ = self.only or types.of_url(url)
         if type_ not in self.watches:
             if len(self.watches) >= self.limits.types:
-                return Refused(message=f"more than {self.limits.types} types on one stream")
+                return ProtocolViolation(message=f"more than {self.limits.types} types on one stream")
             send_singly = type_.stops_at_first and self.node is not None and self.node.agent == ENVOY
             added = _WATCHES[self.protocol](
                 type_, Subscription(type_.whole), send_singly=send_singly, bisect=self.limits.bisect

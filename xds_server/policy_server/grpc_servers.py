@@ -16,7 +16,7 @@ import grpc.aio
 from filters.streaming import StreamMethod
 from filters.unary import RpcError, UnaryMethod, Undoable
 from xds_server.unary_server.accepting import Shared
-from xds_server.unary_server.events import Limits
+from xds_server.unary_server.events import ServerLimits
 from xds_server.unary_server.server import UnaryServer
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Native:
     """Our own unary server."""
 
     def __init__(self, methods: Sequence[UnaryMethod]) -> None:
-        limits = Limits(max_message=MOST_BYTES, max_streams=MOST_STREAMS, window=WINDOW)
+        limits = ServerLimits(max_message=MOST_BYTES, max_streams=MOST_STREAMS, window=WINDOW)
         self._server = UnaryServer(methods, limits=limits)
 
     async def start(self, address: str | Shared) -> int:

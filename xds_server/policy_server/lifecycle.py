@@ -43,7 +43,7 @@ Make = Callable[[CollectorRegistry], Service]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class PolicyServerOptions:
     """The options of `xds policy-server`.
 
     `xds` and `listen` are ``HOST:PORT`` or ``unix:/PATH``; `xds` may be NOBODY. `tls` is for the control plane.
@@ -68,7 +68,7 @@ class Options:
     keeps: bool = True
 
 
-async def serve(options: Options, makes: Sequence[Make], registry: CollectorRegistry) -> None:
+async def serve(options: PolicyServerOptions, makes: Sequence[Make], registry: CollectorRegistry) -> None:
     """Serve until SIGINT or SIGTERM. Raises EnvironmentFailed."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -120,7 +120,7 @@ async def _enough(complete: asyncio.Event, client: DeltaClient, restored: bool) 
         log.warning("the control plane does not respond; deciding by the last good rules until it does")
 
 
-async def _listen(server: PolicyServer, options: Options, rules: HeldRules) -> None:
+async def _listen(server: PolicyServer, options: PolicyServerOptions, rules: HeldRules) -> None:
     """Listen only now: a process without rules must not accept connections from processes that share its port."""
     try:
         address = await server.start(options.listen, options.listening)
@@ -200,6 +200,6 @@ def _status(server: PolicyServer, client: DeltaClient, rules: HeldRules) -> dict
     }
 
 
-def _node(options: Options) -> base_pb2.Node:
+def _node(options: PolicyServerOptions) -> base_pb2.Node:
     name = options.node_id or f"policy-server@{socket.gethostname()}"
     return base_pb2.Node(id=name, cluster=NODE_CLUSTER, user_agent_name="xds policy-server")

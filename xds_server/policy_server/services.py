@@ -13,14 +13,14 @@ from filters.check.service import Authorization
 from filters.rate_limit.descriptor_files.reader import Domain
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.server import usage_report
-from filters.rate_limit.server.service import RateLimits, Store
+from filters.rate_limit.server.service import CounterStore, RateLimits
 from filters.rate_limit.stores.owner_client import OwnerStore
 from filters.rate_limit.stores.redis import RedisStore, connect
 from filters.rules import Service
 from xds_server.policy_server.descriptors import Following
 
 
-def store(counters: str, owner: Path | None, registry: CollectorRegistry) -> Store:
+def store(counters: str, owner: Path | None, registry: CollectorRegistry) -> CounterStore:
     """Return the store of counters: ``memory``, possibly in the process at `owner`, or the URL of a Redis."""
     if counters != "memory":
         return RedisStore(connect(counters), registry)

@@ -23,7 +23,7 @@ from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.server.service import microseconds
 from filters.rate_limit.stores.owner_process import Owner
 from xds_server.admin import UNIX, Page, Pages, ask
-from xds_server.policy_server.lifecycle import LISTEN, Make, Options, listen_admin, serve
+from xds_server.policy_server.lifecycle import LISTEN, Make, PolicyServerOptions, listen_admin, serve
 from xds_server.policy_server.listening import listening, stop
 from xds_server.processes.forked import ForkSupervisor
 from xds_server.processes.garbage import Pauses, settle
@@ -37,7 +37,9 @@ _PAGES, _ACTIONS = ("/limits",), ("/limits/reset",)
 """Pages and actions that any worker can serve, because all have the same rules and counters."""
 
 
-def run(options: Options, count: int, services: tuple[Make, ...], folder: Path, owner: Path | None) -> int:
+def run(
+    options: PolicyServerOptions, count: int, services: tuple[Make, ...], folder: Path, owner: Path | None
+) -> int:
     """Serve with `count` workers until a signal arrives. Returns the exit code.
 
     The workers share `folder` (PROMETHEUS_MULTIPROC_DIR), which other users must not be able to open. If counters are
@@ -68,7 +70,7 @@ def run(options: Options, count: int, services: tuple[Make, ...], folder: Path, 
 
 
 def _work(
-    options: Options,
+    options: PolicyServerOptions,
     number: int,
     services: tuple[Make, ...],
     shared: Sequence[Shared],

@@ -151,11 +151,11 @@ class Session:
         try:
             event = self.stream.receive(self._parse(body))
         except DecodeError as error:
-            event = protocol.Refused(message=f"not a discovery request: {error}")
+            event = protocol.ProtocolViolation(message=f"not a discovery request: {error}")
         if self._slot is not None and isinstance(event, protocol.Acked | protocol.Nacked):
             self._slot.end()
         match event:
-            case protocol.Refused():
+            case protocol.ProtocolViolation():
                 self.refused = event.message
             case protocol.Acked():
                 self._record(self._acked(event))

@@ -2,7 +2,7 @@
 
 Laws:
 - No code here reads a clock, a socket or a loop.
-- Memory is bounded by `Limits`, whatever the peer sends.
+- Memory is bounded by `ServerLimits`, whatever the peer sends.
 - A request that the peer cancelled counts against its streams until our work on it has ended. So a peer gains nothing
   by resetting streams.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from xds_server.unary_server import frames, grpc
-from xds_server.unary_server.events import Cancelled, Event, Limits, Request, Stream, Unread
+from xds_server.unary_server.events import Cancelled, Event, Request, ServerLimits, Stream, Unread
 from xds_server.unary_server.fields import FieldDecoder, check_trailers
 from xds_server.unary_server.frames import Code, ConnectionFault, Frame, Setting, StreamFault
 from xds_server.unary_server.incoming import Incoming
@@ -30,8 +30,8 @@ class Connection:
     the bytes to send. If `closed` is true, the caller sends the remaining bytes and ends the connection.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: ServerLimits | None = None) -> None:
+        self.limits = limits or ServerLimits()
         self.closed = False
         self.draining = False
         self._ending = False

@@ -10,7 +10,7 @@ from xds_server.unary_server.fields import Fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ServerLimits:
     """The resources that one peer may use. Sizes are in bytes."""
 
     max_message: int = 4 << 20

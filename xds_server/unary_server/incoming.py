@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 
 from xds_server.unary_server import frames
-from xds_server.unary_server.events import Limits
+from xds_server.unary_server.events import ServerLimits
 from xds_server.unary_server.frames import Code, ConnectionFault, Frame
 
 _HEAD = struct.Struct(">BHBBI")
@@ -16,7 +16,7 @@ _HEAD = struct.Struct(">BHBBI")
 class Incoming:
     """Bytes of incomplete frames and field blocks, and the bounds of both."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
         self.began = False
         """True if the preface has arrived."""
         self.stream_window = min(limits.max_message + 5, frames.LARGEST_WINDOW)

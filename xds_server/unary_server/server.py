@@ -15,7 +15,7 @@ from filters.unary import RpcError, UnaryMethod, Undoable
 from xds_server.unary_server import grpc
 from xds_server.unary_server.accepting import Accepting, Shared
 from xds_server.unary_server.connection import Connection
-from xds_server.unary_server.events import Cancelled, Limits, Request, Unread
+from xds_server.unary_server.events import Cancelled, Request, ServerLimits, Unread
 from xds_server.unary_server.grpc import Status
 
 log = logging.getLogger(__name__)
@@ -39,12 +39,12 @@ class UnaryServer:
         self,
         methods: Iterable[UnaryMethod],
         *,
-        limits: Limits | None = None,
+        limits: ServerLimits | None = None,
         keepalive: float = KEEPALIVE,
     ) -> None:
         self.keepalive = keepalive
         self._methods = {method.path.encode(): method for method in methods}
-        self._limits = limits or Limits()
+        self._limits = limits or ServerLimits()
         self._servers: list[asyncio.Server | Accepting] = []
         self._accepting: list[Accepting] = []
         self._connections: set[_Protocol] = set()
@@ -117,7 +117,7 @@ class UnaryServer:
 
 
 class _Protocol(asyncio.Protocol):
-    def __init__(self, methods: dict[bytes, UnaryMethod], limits: Limits, server: UnaryServer) -> None:
+    def __init__(self, methods: dict[bytes, UnaryMethod], limits: ServerLimits, server: UnaryServer) -> None:
         self._methods = methods
         self._limits = limits
         self._server = server

@@ -13,7 +13,7 @@ from envoy.service.ratelimit.v3 import rls_pb2
 from filters.rate_limit.client_headers import seconds
 from filters.rate_limit.descriptor_files.reader import MOST, Domain, Imported
 from filters.rate_limit.engine.algorithms import FixedWindow
-from filters.rate_limit.engine.decision import Decision, Figure, Hit
+from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision
 from filters.rate_limit.engine.windows import Window
 
 _RESPONSE = rls_pb2.RateLimitResponse
@@ -46,7 +46,7 @@ class Asked(NamedTuple):
                 found[one.hit.key] = one.hit
         return list(found.values())
 
-    def spent(self, decision: Decision) -> list[Hit]:
+    def spent(self, decision: LimitDecision) -> list[Hit]:
         """The hits that the decision did not count but that count: an amount that Envoy sends may be spent already."""
         keys = {one.hit.key for one in self.counting if one.reported}
         if decision.admitted:  # a hit that is short in shadow was not counted
@@ -120,7 +120,7 @@ def limit_of(domains: Iterable[Domain], stored: str) -> FixedWindow | None:
     return None
 
 
-def answer(asked: Asked, decision: Decision) -> rls_pb2.RateLimitResponse:
+def answer(asked: Asked, decision: LimitDecision) -> rls_pb2.RateLimitResponse:
     """The response with a status for each descriptor. Envoy builds its headers from the figures."""
     response = _RESPONSE()
     figures = dict(_by_key(asked.hits, decision.figures))

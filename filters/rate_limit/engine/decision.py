@@ -33,7 +33,7 @@ class Figure(NamedTuple):
     short: bool
 
 
-class Decision(NamedTuple):
+class LimitDecision(NamedTuple):
     """`admitted` is true if a request passes. The figures are in the order of the hits.
 
     `uncounted` is true if a limit had no counter for the request. If such a request does not pass, there are no

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from filters.rate_limit.engine.algorithms import Concurrency, Counter
-from filters.rate_limit.engine.decision import Decision, Figure, Hit
+from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision
 
 
 class Memory:
@@ -30,7 +30,7 @@ class Memory:
     def __len__(self) -> int:
         return len(self._counters)
 
-    def decide(self, now: int, hits: Sequence[Hit]) -> Decision:
+    def decide(self, now: int, hits: Sequence[Hit]) -> LimitDecision:
         """Admit and count all, or count nothing."""
         if len(hits) == 1:
             return self._decide_one(now, hits[0])
@@ -48,21 +48,21 @@ class Memory:
             self._figure(now, hit, counter, room, admitted)
             for hit, counter, room in zip(hits, found, rooms, strict=True)
         ]
-        return Decision(admitted, now, tuple(figures), self.uncounted != uncounted)
+        return LimitDecision(admitted, now, tuple(figures), self.uncounted != uncounted)
 
-    def _decide_one(self, now: int, hit: Hit) -> Decision:
+    def _decide_one(self, now: int, hit: Hit) -> LimitDecision:
         """The same as `decide` for one limit, because most routes have one."""
         limit, key, cost, lease = hit
         counter = self._counters.get(key)
         room = limit.room(counter, now, cost or limit.least)
         if room < 0 or not cost:
             figure = self._figure(now, hit, counter, room, False)
-            return Decision(room >= 0 or limit.shadow, now, (figure,))
+            return LimitDecision(room >= 0 or limit.shadow, now, (figure,))
         if counter is None and self._must_not_pass(now, (hit,), (None,)):
             return self._refused(now)
         taken = limit.take(counter, now, cost, lease)
         kept = counter is not None or self._keep(key, taken, now)
-        return Decision(True, now, (Figure(limit, room, limit.reset(taken, now), 0, False),), not kept)
+        return LimitDecision(True, now, (Figure(limit, room, limit.reset(taken, now), 0, False),), not kept)
 
     def _must_not_pass(self, now: int, hits: Sequence[Hit], found: Sequence[Counter | None]) -> bool:
         """True if a limit with `on_error: deny` has no room for its new counter."""
@@ -75,9 +75,9 @@ class Memory:
             self._look(now, self.LOOK, len(new))
         return len(self._counters) + len(new) > self._capacity
 
-    def _refused(self, now: int) -> Decision:
+    def _refused(self, now: int) -> LimitDecision:
         self.uncounted += 1
-        return Decision(False, now, (), uncounted=True)
+        return LimitDecision(False, now, (), uncounted=True)
 
     def _figure(self, now: int, hit: Hit, counter: Counter | None, room: int, admitted: bool) -> Figure:
         """Take the cost of an admitted request. Returns the state of the limit after that."""

@@ -17,7 +17,7 @@ from filters.rate_limit import client_headers, one_call
 from filters.rate_limit.descriptor_files import matching
 from filters.rate_limit.descriptor_files.reader import Domain
 from filters.rate_limit.engine import algorithms as state
-from filters.rate_limit.engine.decision import Decision, Hit
+from filters.rate_limit.engine.decision import Hit, LimitDecision
 from filters.rate_limit.engine.keys import bounded
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.envoy import descriptors
@@ -32,12 +32,12 @@ UNAVAILABLE = 14
 """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
 
 
-class Store(Protocol):
+class CounterStore(Protocol):
     """A store of counters: in memory, or remote. The results of a remote store are awaitable."""
 
     name: str
 
-    def decide(self, now: int, hits: Sequence[Hit]) -> Decision | Awaitable[Decision]:
+    def decide(self, now: int, hits: Sequence[Hit]) -> LimitDecision | Awaitable[LimitDecision]:
         """Admit and count all, or count nothing."""
 
     def charge(self, now: int, hits: Sequence[Hit]) -> Awaitable[None] | None:
@@ -86,7 +86,7 @@ class RateLimits:
     def __init__(
         self,
         registry: CollectorRegistry,
-        store: Store | None = None,
+        store: CounterStore | None = None,
         clock: Callable[[], int] = microseconds,
         time_limit: timedelta = one_call.TIME,
     ) -> None:
@@ -180,7 +180,7 @@ class RateLimits:
         hits = [_before(one, entries) for one in self._counted(rules, entries)]
         held = [hit for hit in hits if hit.lease]
         decision = self.store.decide(self.clock(), hits)
-        if isinstance(decision, Decision):
+        if isinstance(decision, LimitDecision):
             return self._answer_now(decision, styles, entries, held)
         return self._answer_later(self._guarded(decision, held) if held else decision, styles, entries, held)
 
@@ -195,16 +195,18 @@ class RateLimits:
             return encoding.passed(len(request.descriptors))
         counts = matching.asked(domain, request)
         hits = counts.hits
-        decision = self.store.decide(self.clock(), hits) if hits else Decision(True, 0, ())
-        if isinstance(decision, Decision):
+        decision = self.store.decide(self.clock(), hits) if hits else LimitDecision(True, 0, ())
+        if isinstance(decision, LimitDecision):
             return self._respond(counts, decision)
         return self._awaited_other_domain(counts, decision)
 
-    async def _awaited_other_domain(self, counts: matching.Asked, decision: Awaitable[Decision]) -> bytes:
+    async def _awaited_other_domain(
+        self, counts: matching.Asked, decision: Awaitable[LimitDecision]
+    ) -> bytes:
         found = self._respond(counts, await decision)
         return found if isinstance(found, bytes) else await found
 
-    def _respond(self, counts: matching.Asked, decision: Decision) -> bytes | Awaitable[bytes]:
+    def _respond(self, counts: matching.Asked, decision: LimitDecision) -> bytes | Awaitable[bytes]:
         """The response. Raises RpcError if the request could not be counted, so that failure_mode_deny applies."""
         if decision.uncounted:
             self._report_uncounted(decision)
@@ -265,12 +267,12 @@ class RateLimits:
         return _all(awaited) if awaited else encoding.passed(1)
 
     async def _answer_later(
-        self, decision: Awaitable[Decision], styles: Sequence[str], entries: Entries, held: Sequence[Hit]
+        self, decision: Awaitable[LimitDecision], styles: Sequence[str], entries: Entries, held: Sequence[Hit]
     ) -> client_headers.LimitAnswer | Undoable:
         return self._answer_now(await decision, styles, entries, held)
 
     def _answer_now(
-        self, decision: Decision, styles: Sequence[str], entries: Entries, held: Sequence[Hit]
+        self, decision: LimitDecision, styles: Sequence[str], entries: Entries, held: Sequence[Hit]
     ) -> client_headers.LimitAnswer | Undoable:
         """The response. Raises RpcError if the request could not be counted and a limit has `on_error: deny`."""
         if decision.uncounted:
@@ -283,7 +285,7 @@ class RateLimits:
             answer = client_headers.limit_answer(decision, styles, entries.get(descriptors.REQUEST_ID, ""))
         return Undoable(answer, lambda: self._give_back(held)) if held and decision.admitted else answer
 
-    async def _guarded(self, decision: Awaitable[Decision], held: Sequence[Hit]) -> Decision:
+    async def _guarded(self, decision: Awaitable[LimitDecision], held: Sequence[Hit]) -> LimitDecision:
         """A decision that goes on if the call is cancelled, so that its slots can be given back."""
         deciding = asyncio.ensure_future(decision)
         try:
@@ -303,7 +305,7 @@ class RateLimits:
         self._unattended.add(work)
         work.add_done_callback(self._unattended.discard)
 
-    def _report_uncounted(self, decision: Decision) -> None:
+    def _report_uncounted(self, decision: LimitDecision) -> None:
         """Count and log an uncounted decision.
 
         Remote stores log their own outages; a full memory is logged once a minute.

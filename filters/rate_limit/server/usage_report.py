@@ -8,7 +8,7 @@ from inspect import isawaitable
 from typing import Any
 
 from filters.rate_limit import client_headers
-from filters.rate_limit.engine.decision import Decision, Figure, Hit
+from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision
 from filters.rate_limit.engine.windows import SECOND
 from filters.rate_limit.envoy import descriptors
 from filters.rate_limit.limit_rules import Counted
@@ -45,7 +45,7 @@ async def _figure(limits: RateLimits, counted: Counted, consumer: str) -> Figure
     hit = Hit(counted.limit, key(counted, {descriptors.CONSUMER: consumer}), 0)
     answer = limits.store.decide(limits.clock(), [hit])
     decision = await answer if isawaitable(answer) else answer
-    assert isinstance(decision, Decision)
+    assert isinstance(decision, LimitDecision)
     if not decision.figures:
         raise TimeoutError("the counters cannot be reached")
     return decision.figures[0]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter
 
-from filters.rate_limit.engine.decision import Decision, Figure, Hit
+from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision
 from filters.rate_limit.engine.windows import SECOND
 
 log = logging.getLogger(__name__)
@@ -91,15 +91,15 @@ class Circuit:
                 error,
             )
 
-    def uncounted(self, now: int, hits: Sequence[Hit]) -> Decision:
+    def uncounted(self, now: int, hits: Sequence[Hit]) -> LimitDecision:
         """The decision on `hits` without counters."""
         answers = {hit.limit.allow_on_error for hit in hits}
         admitted = answers <= {True}
         outcome = "failed" if None in answers else "allowed" if admitted else "denied"
         self._unanswered.labels(self._store, outcome).inc()
-        return Decision(admitted, now, (), uncounted=True)
+        return LimitDecision(admitted, now, (), uncounted=True)
 
-    def overloaded(self, now: int, hits: Sequence[Hit]) -> Decision:
+    def overloaded(self, now: int, hits: Sequence[Hit]) -> LimitDecision:
         """The decision on `hits` if too many others wait for the store already: each limit rejects, except in shadow.
 
         `on_error` does not apply, because the store works: many requests must not be a way past a limit. The log has
@@ -114,7 +114,7 @@ class Circuit:
         self._unanswered.labels(self._store, "shed").inc()
         figures = tuple(Figure(hit.limit, 0, now + SECOND, SECOND, True) for hit in hits)
         admitted = all(hit.limit.shadow for hit in hits)
-        return Decision(admitted, now, figures, uncounted=admitted)
+        return LimitDecision(admitted, now, figures, uncounted=admitted)
 
 
 class FullMemory:

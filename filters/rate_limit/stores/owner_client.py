@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 from prometheus_client import CollectorRegistry
 
 from filters.rate_limit.engine.algorithms import Counter
-from filters.rate_limit.engine.decision import Decision, Hit
+from filters.rate_limit.engine.decision import Hit, LimitDecision
 from filters.rate_limit.stores import owner_protocol
 from filters.rate_limit.stores.circuit_breaker import PAUSE, Circuit
 from filters.rate_limit.stores.silence import SilenceTimer
@@ -36,7 +36,7 @@ class _Call(NamedTuple):
     operation: int
     now: int
     hits: Sequence[Hit]
-    waiting: asyncio.Future[Decision] | None
+    waiting: asyncio.Future[LimitDecision] | None
 
 
 class _Turn:
@@ -81,11 +81,11 @@ class OwnerStore:
         self._watch = SilenceTimer(self._late)
         self._connecting = self._loop.create_task(self._connect())
 
-    def decide(self, now: int, hits: Sequence[Hit]) -> Decision | Awaitable[Decision]:
+    def decide(self, now: int, hits: Sequence[Hit]) -> LimitDecision | Awaitable[LimitDecision]:
         """Admit and count all by the owner's clock, or count nothing."""
         if self._circuit.left_alone:
             return self._circuit.uncounted(now, hits)
-        waiting: asyncio.Future[Decision] = self._loop.create_future()
+        waiting: asyncio.Future[LimitDecision] = self._loop.create_future()
         self._enqueue(_Call(owner_protocol.DECIDE, now, hits, waiting))
         return waiting
 

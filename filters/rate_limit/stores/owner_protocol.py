@@ -23,7 +23,7 @@ from filters.rate_limit.engine.algorithms import (
     SlidingWindow,
     TokenBucket,
 )
-from filters.rate_limit.engine.decision import Decision, Figure, Hit
+from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision
 from filters.rate_limit.engine.memory import Memory
 
 ANNOUNCE, DECIDE, CHARGE, RELEASE, RESET, LIST = range(6)
@@ -99,13 +99,13 @@ def _described(limit: Limit) -> dict[str, Any]:
     return {one.name: getattr(limit, one.name) for one in fields(limit) if one.init}
 
 
-def decision(hits: Sequence[Hit], now: int, answer: Sequence[Any]) -> Decision:
+def decision(hits: Sequence[Hit], now: int, answer: Sequence[Any]) -> LimitDecision:
     """The decision on `hits` by the owner's figures. There are none if the owner had no room for a counter."""
     figures = [
         Figure(hit[0], *answer[place : place + 4])
         for hit, place in zip(hits, range(2, len(answer), 4), strict=False)
     ]
-    return Decision(answer[0], now, tuple(figures), answer[1])
+    return LimitDecision(answer[0], now, tuple(figures), answer[1])
 
 
 class Answering:
@@ -134,7 +134,7 @@ class Answering:
         return frame((now, answers))
 
 
-def _figures(decision: Decision) -> tuple[Any, ...]:
+def _figures(decision: LimitDecision) -> tuple[Any, ...]:
     """The flags `admitted` and `uncounted`, and four plain numbers for each limit."""
     admitted, _, figures, uncounted = decision
     if len(figures) == 1:

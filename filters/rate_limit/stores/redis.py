@@ -17,7 +17,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow, TokenBucket
-from filters.rate_limit.engine.decision import Decision, Figure, Hit
+from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision
 from filters.rate_limit.engine.windows import SECOND, end_of, has_even_windows
 from filters.rate_limit.stores.circuit_breaker import Circuit
 from filters.rate_limit.stores.silence import silence_timeout
@@ -80,7 +80,7 @@ class _Call(NamedTuple):
     operation: str
     now: int
     hits: Sequence[Hit]
-    answer: asyncio.Future[list[int] | Decision]
+    answer: asyncio.Future[list[int] | LimitDecision]
 
     def command(self, *script: str) -> tuple[str | int, ...]:
         """The command that runs a `script`: EVAL with its text, or EVALSHA with its hash."""
@@ -128,7 +128,7 @@ class RedisStore:
         self._exhausted: dict[tuple[str, int], tuple[int, int]] = {}
         self._loop = asyncio.get_running_loop()
 
-    async def decide(self, now: int, hits: Sequence[Hit]) -> Decision:
+    async def decide(self, now: int, hits: Sequence[Hit]) -> LimitDecision:
         """Admit and count all, or count nothing. An exhausted key is remembered for at most a second."""
         known = self._remembered(now, hits)
         if known is not None:
@@ -138,7 +138,7 @@ class RedisStore:
         try:
             for group in groups:
                 answer = await self._result("decide", now, group)
-                if isinstance(answer, Decision):
+                if isinstance(answer, LimitDecision):
                     await self._refund(now, groups[: len(answers)])
                     return answer
                 answers.append(answer)
@@ -208,12 +208,12 @@ class RedisStore:
         except _AWAY as error:
             self._without_counters(now, (), error)
 
-    def _without_counters(self, now: int, hits: Sequence[Hit], error: BaseException) -> Decision:
+    def _without_counters(self, now: int, hits: Sequence[Hit], error: BaseException) -> LimitDecision:
         if isinstance(error, _CrowdError):
             return self._circuit.overloaded(now, hits)
         return self._circuit.uncounted(now, hits)
 
-    async def _result(self, operation: str, now: int, hits: Sequence[Hit]) -> list[int] | Decision:
+    async def _result(self, operation: str, now: int, hits: Sequence[Hit]) -> list[int] | LimitDecision:
         """The answer to one call.
 
         Raises the client's errors, ConnectionError during a pause after failures, and _CrowdError if too many calls
@@ -323,7 +323,7 @@ class RedisStore:
                 raise answer
         return answers
 
-    def _remembered(self, now: int, hits: Sequence[Hit]) -> Decision | None:
+    def _remembered(self, now: int, hits: Sequence[Hit]) -> LimitDecision | None:
         figures = []
         for hit in hits:
             if not hit.cost and not hit.limit.least:
@@ -331,10 +331,10 @@ class RedisStore:
             known = self._exhausted.get((hit.key, hit.limit.amount))
             if known is not None and now < known[0]:
                 figures.append(Figure(hit.limit, 0, known[1], max(SECOND, known[1] - now), True))
-        return Decision(False, now, tuple(figures)) if figures else None
+        return LimitDecision(False, now, tuple(figures)) if figures else None
 
     def _remember(
-        self, now: int, hits: Sequence[Hit], groups: Iterable[Iterable[Hit]], decision: Decision
+        self, now: int, hits: Sequence[Hit], groups: Iterable[Iterable[Hit]], decision: LimitDecision
     ) -> None:
         """Remember only windows that stay exhausted until they end, for every cost."""
         if len(self._exhausted) >= REMEMBERED:
@@ -388,11 +388,11 @@ def _ends(limit: FixedWindow, now: int) -> str:
     return f"{first},{second},{end_of(second, limit.per, limit.zone)}"
 
 
-def _decision(groups: Sequence[Sequence[Hit]], answers: Sequence[Sequence[int]]) -> Decision:
+def _decision(groups: Sequence[Sequence[Hit]], answers: Sequence[Sequence[int]]) -> LimitDecision:
     figures = []
     for group, answer in zip(groups, answers, strict=False):
         for number, hit in enumerate(group):
             room, reset, wait, short = answer[2 + 4 * number : 6 + 4 * number]
             figures.append(Figure(hit.limit, room, reset, wait, bool(short)))
     admitted = all(answer[1] for answer in answers)
-    return Decision(admitted, answers[-1][0] if answers else 0, tuple(figures))
+    return LimitDecision(admitted, answers[-1][0] if answers else 0, tuple(figures))

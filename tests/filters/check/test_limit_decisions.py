@@ -23,7 +23,7 @@ from filters.ext_authz import Decision as PolicyDecision
 from filters.ext_authz import allow
 from filters.model.identity import NAMESPACE
 from filters.rate_limit import one_call
-from filters.rate_limit.engine.decision import Decision, Hit
+from filters.rate_limit.engine.decision import Hit, LimitDecision
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.envoy import descriptors
 from filters.rate_limit.server.service import RateLimits
@@ -41,14 +41,14 @@ PASSES = allow()
 class Broken(Memory):
     """Counters that fail."""
 
-    def decide(self, now: int, hits: Sequence[Hit]) -> Decision:
+    def decide(self, now: int, hits: Sequence[Hit]) -> LimitDecision:
         raise OSError("gone")
 
 
 class Hanging(Memory):
     """Counters that never answer."""
 
-    def decide(self, now: int, hits: Sequence[Hit]) -> Awaitable[Decision]:  # type: ignore[override]
+    def decide(self, now: int, hits: Sequence[Hit]) -> Awaitable[LimitDecision]:  # type: ignore[override]
         return asyncio.get_running_loop().create_future()
 
 

@@ -9,7 +9,7 @@ from envoy.service.auth.v3 import external_auth_pb2
 from prometheus_client import CollectorRegistry
 
 from filters.check.service import LINGER, Authorization
-from filters.ext_authz.names import POLICY, Source
+from filters.ext_authz.names import POLICY, PolicySource
 from filters.unary import RpcError
 
 SOURCE = b"""
@@ -35,7 +35,9 @@ async def slow(r):
 
 def authorization(*functions: str) -> Authorization:
     result = Authorization(CollectorRegistry())
-    bodies = {one: POLICY.build(one, Source("p.py", one, SOURCE)).SerializeToString() for one in functions}
+    bodies = {
+        one: POLICY.build(one, PolicySource("p.py", one, SOURCE)).SerializeToString() for one in functions
+    }
     assert result.functions.replace(bodies, ()) == {}
     return result
 
@@ -108,7 +110,7 @@ async def test_a_policy_that_arrives_after_its_route_still_decides() -> None:
     service = authorization()
     waiting = asyncio.create_task(answer(service, asked("no")))
     await asyncio.sleep(0)
-    body = POLICY.build("no", Source("p.py", "no", SOURCE)).SerializeToString()
+    body = POLICY.build("no", PolicySource("p.py", "no", SOURCE)).SerializeToString()
     service.functions.replace({"no": body}, ())
     assert (await waiting).denied_response.status.code == 403
 
@@ -185,7 +187,7 @@ HOSTILE_NAMES = [line.split("def ")[1].split("(")[0] for line in HOSTILE.splitli
 @pytest.mark.parametrize("policy", HOSTILE_NAMES)
 async def test_whatever_a_policy_does_is_a_refusal_and_no_status_that_envoy_may_let_pass(policy: str) -> None:
     service = Authorization(CollectorRegistry())
-    body = POLICY.build(policy, Source("p.py", policy, HOSTILE.encode())).SerializeToString()
+    body = POLICY.build(policy, PolicySource("p.py", policy, HOSTILE.encode())).SerializeToString()
     assert service.functions.replace({policy: body}, ()) == {}
     response = await answer(service, asked(policy))
     assert (response.status.code, response.denied_response.status.code) == (7, 503)
@@ -203,7 +205,7 @@ def test_a_rule_that_fails_in_no_known_way_takes_no_other_away() -> None:
     service = authorization("no")
     source = b"x = " + b"-" * 100_000 + b"1\ndef check(r): ..."
     refused = service.functions.replace(
-        {"deep": POLICY.build("deep", Source("p.py", "check", source)).SerializeToString()}, ()
+        {"deep": POLICY.build("deep", PolicySource("p.py", "check", source)).SerializeToString()}, ()
     )
     assert "too deeply" in refused["deep"]
     assert list(service.functions.current) == ["no"]
@@ -212,7 +214,7 @@ def test_a_rule_that_fails_in_no_known_way_takes_no_other_away() -> None:
 async def test_a_policy_that_is_gone_still_decides_for_an_envoy_that_has_not_heard_of_it() -> None:
     now = [0.0]
     service = Authorization(CollectorRegistry(), clock=lambda: now[0])
-    body = POLICY.build("no", Source("p.py", "no", SOURCE)).SerializeToString()
+    body = POLICY.build("no", PolicySource("p.py", "no", SOURCE)).SerializeToString()
     service.functions.replace({"no": body}, ())
     service.functions.replace({}, ["no"])
     statuses = []

@@ -17,7 +17,7 @@ from filters.model.limits import Limit
 from filters.policy import Context
 from filters.policy_server import USAGE
 from filters.rate_limit.limit_rules import build
-from filters.rate_limit.server.service import RateLimits, Store
+from filters.rate_limit.server.service import CounterStore, RateLimits
 from filters.rate_limit.server.usage_report import reader
 from filters.rate_limit.stores.redis import RedisStore, connect
 from filters.rate_limit.usage import Usage
@@ -53,7 +53,9 @@ def test_it_stands_beside_a_credential_and_a_plan() -> None:
     assert not Usage().on_route(False, context).filter_configs
 
 
-async def told(store: Store | None, rules: str, consumer: str = "acme") -> tuple[int, dict[str, object]]:
+async def told(
+    store: CounterStore | None, rules: str, consumer: str = "acme"
+) -> tuple[int, dict[str, object]]:
     """What a policy server that has the rule of the plan alone answers a consumer."""
     limits = RateLimits(CollectorRegistry(), store)
     rule = build("plan:plan/free", PLANS["free"])

@@ -15,7 +15,7 @@ from envoy.service.ratelimit.v3 import rls_pb2
 from prometheus_client import CollectorRegistry, generate_latest
 
 from filters.rate_limit.engine.memory import Memory
-from filters.rate_limit.server.service import RateLimits, Store
+from filters.rate_limit.server.service import CounterStore, RateLimits
 from filters.rate_limit.stores.redis import RedisStore, connect
 from filters.unary import RpcError, Undoable
 from protos import limits_pb2
@@ -42,7 +42,7 @@ async def _read_later(answer: Awaitable[Any]) -> Any:
 class Asking:
     """The service with one rule, `limits`, asked as Envoy does."""
 
-    def __init__(self, store: Store | None = None, **limit: Any) -> None:
+    def __init__(self, store: CounterStore | None = None, **limit: Any) -> None:
         self.registry = CollectorRegistry()
         self.service = RateLimits(self.registry, store, clock=lambda: START)
         rule = limits_pb2.Limits(name="rule", place="route/r")
@@ -61,13 +61,13 @@ class Asking:
         return line in generate_latest(self.registry).decode()
 
 
-def slots(store: Store | None = None, **limit: Any) -> Asking:
+def slots(store: CounterStore | None = None, **limit: Any) -> Asking:
     return Asking(
         store, algorithm="concurrency", unit="concurrent-requests", per="", lease=600_000_000, **limit
     )
 
 
-def windows(store: Store | None = None, **limit: Any) -> Asking:
+def windows(store: CounterStore | None = None, **limit: Any) -> Asking:
     return Asking(store, algorithm="fixed_window", unit="requests", **limit)
 
 

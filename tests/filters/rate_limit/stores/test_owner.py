@@ -17,7 +17,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow, TokenBucket
-from filters.rate_limit.engine.decision import Decision, Hit
+from filters.rate_limit.engine.decision import Hit, LimitDecision
 from filters.rate_limit.stores.circuit_breaker import FAILURES
 from filters.rate_limit.stores.owner_client import OwnerStore
 from tests.support.owner import OwnerProcess
@@ -46,7 +46,7 @@ async def store(
         await opened.close()
 
 
-async def decide(counters: OwnerStore, *hits: Hit) -> Decision:
+async def decide(counters: OwnerStore, *hits: Hit) -> LimitDecision:
     found = counters.decide(0, hits)
     return await found if isawaitable(found) else found  # type: ignore[return-value]
 
@@ -193,7 +193,7 @@ async def test_where_no_owner_answers_each_limit_says_what_happens(
             assert counters._circuit.left_alone
             # not asked any more: the answer is there at once
             denied = counters.decide(0, [Hit(STRICT, "s")])
-            assert isinstance(denied, Decision)
+            assert isinstance(denied, LimitDecision)
             assert (denied.admitted, denied.uncounted) == (False, True)
             counters.charge(0, [Hit(DAY, "k")])
             assert failures("denied") == 1

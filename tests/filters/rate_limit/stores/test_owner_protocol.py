@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow, Limit, SlidingWindow, TokenBucket
-from filters.rate_limit.engine.decision import Decision, Hit
+from filters.rate_limit.engine.decision import Hit, LimitDecision
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.engine.windows import SECOND
 from filters.rate_limit.stores import owner_protocol
@@ -50,7 +50,7 @@ turns = st.lists(
 Operations = Sequence[tuple[int, list[Hit]]]
 
 
-def alone(memory: Memory, now: int, operations: Operations) -> list[Decision]:
+def alone(memory: Memory, now: int, operations: Operations) -> list[LimitDecision]:
     """What memory says to operations that are asked without anybody between."""
     decisions = []
     for operation, asked in operations:
@@ -80,7 +80,7 @@ class Worker:
         self.answering = owner_protocol.Answering(memory)
         self.there, self.back = owner_protocol.Frames(), owner_protocol.Frames()
 
-    def ask(self, operations: Operations, now: int, cuts: list[int]) -> list[Decision]:
+    def ask(self, operations: Operations, now: int, cuts: list[int]) -> list[LimitDecision]:
         (asked,) = through(self.there, self.asking.frame(operations), cuts)
         ((answered_at, figures),) = through(self.back, self.answering.answer(asked, now), cuts)
         decided = [asked for operation, asked in operations if operation == owner_protocol.DECIDE]

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from filters.rate_limit.client_headers import retry_after
 from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow, Limit, SlidingWindow, TokenBucket
-from filters.rate_limit.engine.decision import Decision, Hit
+from filters.rate_limit.engine.decision import Hit, LimitDecision
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.engine.windows import SECOND
 from filters.rate_limit.stores.circuit_breaker import FAILURES
@@ -210,7 +210,7 @@ async def test_a_crowd_is_rejected_by_its_limits_whatever_on_error_says(
     valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry, shadow = CollectorRegistry(), FixedWindow(name="shadow", amount=1, per="day", shadow=True)
-    redis, waiting = RedisStore(connect(valkey.url), registry, 5.0), list[asyncio.Future[Decision]]()
+    redis, waiting = RedisStore(connect(valkey.url), registry, 5.0), list[asyncio.Future[LimitDecision]]()
     valkey.signal(signal.SIGSTOP)
     try:
         for turn, count in enumerate([MOST_WAITING] + [AT_ONCE] * UNDER_WAY):  # each pipeline makes room
