@@ -64,7 +64,7 @@ class _Calls:
         self.waiting: deque[tuple[asyncio.Future[Outcome], Any]] = deque()
         self._call = call
         self._outcomes: deque[tuple[asyncio.Future[Outcome], Outcome]] = deque()
-        self._telling = False
+        self._passing = False
         self._waking = False
         """True if a thread has been woken and has not looked yet."""
         self._wakes: SimpleQueue[bool] = SimpleQueue()
@@ -96,7 +96,7 @@ class _Calls:
                 return
             if self.waiting:
                 self.wake_one()
-            self._tell(future, (None, None) if future.done() else self._outcome(argument))
+            self._pass_on(future, (None, None) if future.done() else self._outcome(argument))
 
     def _outcome(self, argument: Any) -> Outcome:
         try:
@@ -104,16 +104,16 @@ class _Calls:
         except BaseException as error:  # noqa: BLE001 - SystemExit of a function must not end the thread
             return None, error
 
-    def _tell(self, future: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    def _pass_on(self, future: asyncio.Future[Outcome], outcome: Outcome) -> None:
         self._outcomes.append((future, outcome))
-        if not self._telling:
-            self._telling = True
+        if not self._passing:
+            self._passing = True
             with contextlib.suppress(RuntimeError):  # the loop has ended, so no call waits
-                future.get_loop().call_soon_threadsafe(self._told)
+                future.get_loop().call_soon_threadsafe(self._set_outcomes)
 
-    def _told(self) -> None:
+    def _set_outcomes(self) -> None:
         """Set the outcomes in the loop's thread."""
-        self._telling = False
+        self._passing = False
         while self._outcomes:
             future, outcome = self._outcomes.popleft()
             self.under_way -= 1

@@ -58,11 +58,11 @@ def part(context: Context) -> RoutePart:
         styles = () if asks else context.effective.get("limit_headers", client_headers.STYLES)
         configs.update(local.on_route(context.route, own, styles))
     if asks:
-        configs.update(_asked(found, context))
+        configs.update(_counted_by_policy_server(found, context))
     return RoutePart(filter_configs=configs, response_headers_to_remove=client_headers.HEADERS)
 
 
-def _asked(found: EffectiveLimits, context: Context) -> Iterator[tuple[str, Message]]:
+def _counted_by_policy_server(found: EffectiveLimits, context: Context) -> Iterator[tuple[str, Message]]:
     """The limits of the policy server: before the request, unless a Check decides them, and at its end if needed."""
     entries = tuple(_entries(found, context))
     limits = [] if one_call.decides(context) else [route_components_pb2.RateLimit(actions=entries)]

@@ -45,7 +45,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._frames = owner_protocol.Frames()
-        self._asked: deque[Any] = deque()
+        self._waiting: deque[Any] = deque()
         self._answering = owner_protocol.Answering(owner.memory)
         self._transport: asyncio.Transport
         self._writable = asyncio.Event()
@@ -72,15 +72,15 @@ class _Connection(asyncio.Protocol):
         self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        working = bool(self._asked)
+        working = bool(self._waiting)
         for one in self._frames.receive(data):
             if type(one) is tuple:
                 task = asyncio.create_task(self._operate(*one))
                 self._operators.add(task)
                 task.add_done_callback(self._operators.discard)
             else:
-                self._asked.append(one)
-        if self._asked and not working:
+                self._waiting.append(one)
+        if self._waiting and not working:
             self._answer()
 
     def _answer(self) -> None:
@@ -90,13 +90,13 @@ class _Connection(asyncio.Protocol):
         """
         memory, now = self._owner.memory, self._owner.clock()
         uncounted = memory.uncounted
-        answer = self._answering.answer(self._asked[0], now)
+        answer = self._answering.answer(self._waiting[0], now)
         if not self._transport.is_closing():
             self._transport.write(answer)
         if memory.uncounted != uncounted:
             self._owner.full.tell(now)
-        self._asked.popleft()
-        if self._asked:
+        self._waiting.popleft()
+        if self._waiting:
             asyncio.get_running_loop().call_soon(self._answer)
 
     async def _operate(self, operation: int, prefix: str) -> None:
