@@ -129,6 +129,7 @@ def test_ten_thousand_calls_at_once_admit_exactly_the_limit(
         PolicyServerProcess(
             *("none", address, tmp_path, "--descriptors", str(file), "--workers", workers),
             *(("--counters", valkey.url) if counters == "redis" else ()),
+            *("--counters-timeout", "60"),
         ) as server,
     ):
         if workers != "1":

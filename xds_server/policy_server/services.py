@@ -20,25 +20,35 @@ from filters.rules import Service
 from xds_server.policy_server.descriptors import Following
 
 
-def store(counters: str, owner: Path | None, registry: CollectorRegistry) -> CounterStore:
-    """Return the store of counters: ``memory``, possibly in the process at `owner`, or the URL of a Redis."""
+def store(
+    counters: str, owner: Path | None, registry: CollectorRegistry, timeout: float | None = None
+) -> CounterStore:
+    """Return the store of counters: ``memory``, possibly in the process at `owner`, or the URL of a Redis.
+
+    `timeout` is the time in seconds that another process may be silent; None is the default of the store.
+    """
+    deadline = {} if timeout is None else {"deadline": timeout}
     if counters != "memory":
-        return RedisStore(connect(counters), registry)
-    return Memory() if owner is None else OwnerStore(owner, registry)
+        return RedisStore(connect(counters), registry, **deadline)
+    return Memory() if owner is None else OwnerStore(owner, registry, **deadline)
 
 
 def services(
-    counters: str, descriptors: Path | None = None, owner: Path | None = None
+    counters: str,
+    descriptors: Path | None = None,
+    owner: Path | None = None,
+    *,
+    counters_timeout: float | None = None,
 ) -> tuple[Callable[[CollectorRegistry], Service], ...]:
     """Return functions that make one service each, whose metrics are in the registry.
 
-    `counters` and `owner` are those of `store`. `descriptors` is a file or folder with the limits of Envoys that
+    `counters`, `owner` and `counters_timeout` are those of `store`. `descriptors` is a file or folder with the limits of Envoys that
     others configure.
     """
 
     @cache
     def limits(registry: CollectorRegistry) -> RateLimits:
-        return RateLimits(registry, store(counters, owner, registry))
+        return RateLimits(registry, store(counters, owner, registry, counters_timeout))
 
     return (
         lambda registry: _authorization(limits(registry), registry),
