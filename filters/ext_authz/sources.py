@@ -12,7 +12,8 @@ def fault(source: bytes, file: str, function: str) -> str | None:
         return reason
     if not function.isidentifier():
         return f"'{function}' is not the name of a function"
-    if function not in _names(ast.parse(source, file)):
+    names = _names(ast.parse(source, file))
+    if function not in names and "*" not in names:
         return f"{file} has no function '{function}'"
     return None
 
@@ -30,7 +31,7 @@ def no_python(source: bytes, file: str) -> str | None:
 
 
 def _names(tree: ast.Module) -> set[str]:
-    """Names that the module may define when it is run."""
+    """Names that the module may define when it is run; ``*`` if it imports all names of another module."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

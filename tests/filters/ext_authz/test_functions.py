@@ -37,7 +37,7 @@ def test_what_shows_without_running_is_told_with_its_line(source: bytes, functio
 
 
 @pytest.mark.parametrize(
-    "source", [b"def check(r): ...", b"async def check(r): ...", b"from x import check", b"check = lambda r: r", b"if 1:\n def check(r): ..."]
+    "source", [b"def check(r): ...", b"async def check(r): ...", b"from x import check", b"from x import *", b"check = lambda r: r", b"if 1:\n def check(r): ..."]
 )  # fmt: skip
 def test_a_function_is_found_however_it_is_made(source: bytes) -> None:
     assert fault(source, "p.py", "check") is None
