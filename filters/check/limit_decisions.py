@@ -113,7 +113,7 @@ def _answer_for_key(owner: KeyOwner, lease: str, limits: LimitAnswer | None) -> 
     headers = [one for one in limits.headers if one[0] not in ("content-type", REASON_HEADER)]
     more = external_auth_pb2.CheckResponse()
     if lease and limits.admitted:
-        more.dynamic_metadata.fields[descriptors.TOLD_LEASE].string_value = lease
+        more.dynamic_metadata.fields[descriptors.CHECKED_LEASE].string_value = lease
     if not limits.admitted:
         refusal = {"reason": limits.reason, "body": limits.body.decode()}
         more.dynamic_metadata.update({one_call.EXTENSION: refusal})
@@ -133,7 +133,7 @@ def _answer(decision: Decision, passed: bytes, lease: str, limits: LimitAnswer |
     response = passed + encoding.checked(headers)
     if lease:
         more = external_auth_pb2.CheckResponse()
-        more.dynamic_metadata.fields[descriptors.TOLD_LEASE].string_value = lease
+        more.dynamic_metadata.fields[descriptors.CHECKED_LEASE].string_value = lease
         response += more.SerializeToString()
     return response
 

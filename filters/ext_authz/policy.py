@@ -47,7 +47,7 @@ _EVERY = {
 class PythonFile(DataSource):
     """A Python file in the gateway's folder."""
 
-    def beside(self, content: bytes) -> Iterable[PythonFile]:
+    def referenced(self, content: bytes) -> Iterable[PythonFile]:
         """The files that it imports."""
         return (PythonFile(file=file) for file in imported(str(self.file), content))
 
@@ -262,7 +262,7 @@ def _modules(function: PythonFunction, context: Context) -> tuple[tuple[str, byt
     files: dict[PythonFile, bytes] = {}
     waiting: list[PythonFile] = [function]
     for one in waiting:
-        for other in one.beside(context.contents[one]):
+        for other in one.referenced(context.contents[one]):
             if other in context.contents and other not in files:
                 files[other] = context.contents[other]
                 waiting.append(other)

@@ -12,7 +12,7 @@ from filters.identity.script_rules import ApiKeyRule
 from filters.language import Mistake, Shorthand, option
 from filters.language.tokens import TOKEN
 from filters.model.identity import Consumer
-from filters.model.methods import failure, keys_elsewhere
+from filters.model.methods import failure, keys_in_policy_server
 from filters.policy import NOTHING, Context, HttpFilter, Policy, RoutePart, Stage
 from filters.rate_limit import one_call
 from filters.rules import Rule
@@ -84,18 +84,18 @@ class ApiKey(Policy[ApiKeySettings]):
         return (key_lookup.lookup_filter(settings.rule() for settings in used),)
 
     def on_route(self, settings: ApiKeySettings, context: Context) -> RoutePart:
-        if not keys_elsewhere(context.consumers):
+        if not keys_in_policy_server(context.consumers):
             return NOTHING
         more = one_call.extensions(context) if one_call.key_decides(context) else {}
         return RoutePart(filter_configs=key_lookup.lookup(settings.rule(), **more))
 
     def rules(self, used: Iterable[ApiKeySettings], context: Context) -> Iterator[Rule]:
-        if keys_elsewhere(context.consumers) and any(True for _ in used):
+        if keys_in_policy_server(context.consumers) and any(True for _ in used):
             for name, one in context.consumers.items():
                 if one.api_keys:
                     yield Rule(type=key_lookup.CONSUMER, name=name, value=one)
 
     def explain(self, settings: ApiKeySettings, context: Context) -> str:
-        if keys_elsewhere(context.consumers):
+        if keys_in_policy_server(context.consumers):
             return "policy server (hash to consumer), enforced by Envoy"
         return self.enforced_by

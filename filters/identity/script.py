@@ -21,7 +21,7 @@ from filters.identity.script_rules import JwtRule, OidcRule, ScriptRule, TokenPl
 from filters.lua_literals import lua
 from filters.model import claims
 from filters.model.identity import Consumer, Provider, key_set_of, last_second
-from filters.model.methods import keys_elsewhere, methods
+from filters.model.methods import keys_in_policy_server, methods
 from filters.policy import Context, HttpFilter, RoutePart
 from filters.rate_limit.effective import effective_limits
 
@@ -74,7 +74,7 @@ def script_rule(context: Context, *, limits: bool) -> ScriptRule:
         rule["jwt"] = _jwt_rule(context)
     if "api_key" in found:
         rule["api_key"] = context.effective["api_key"].rule()
-        if keys_elsewhere(context.consumers):
+        if keys_in_policy_server(context.consumers):
             rule["api_key"]["elsewhere"] = True
     if "basic_auth" in found:
         rule["basic_auth"] = context.effective["basic_auth"].rule()
@@ -179,7 +179,7 @@ def script(consumers: Mapping[str, Consumer], lists: Lists, providers: Mapping[s
 
 def _here(consumers: Mapping[str, Consumer], lists: Lists) -> Mapping[str, Consumer]:
     """The consumers that the script needs. If a policy server has the keys, consumers with only keys are left out."""
-    if not keys_elsewhere(consumers):
+    if not keys_in_policy_server(consumers):
         return consumers
     listed = {name for users in lists.values() for name, _ in users}
     return {

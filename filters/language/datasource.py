@@ -22,7 +22,7 @@ class DataSource:
     env: str | None = option("An environment variable of the control plane.", default=None)
     inline: str | None = option("The value itself; never for secrets.", default=None, multiline=True)
 
-    def beside(self, content: bytes) -> Iterable[DataSource]:
+    def referenced(self, content: bytes) -> Iterable[DataSource]:
         """The further files that `content` refers to, if they exist. `content` is the content of this source."""
         return ()
 

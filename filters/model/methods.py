@@ -45,7 +45,7 @@ MOST_KEYS = 10_000
 """With more API keys than this, a policy server looks them up, so that the script and its tables stay small."""
 
 
-def keys_elsewhere(consumers: Mapping[str, Consumer]) -> bool:
+def keys_in_policy_server(consumers: Mapping[str, Consumer]) -> bool:
     """True if a policy server has the API keys. The last result is cached, because every route needs it."""
     if not _counted or _counted[0][0] is not consumers:
         _counted[:] = [

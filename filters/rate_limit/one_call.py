@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import lru_cache
 
 from filters.language.options import OFF
-from filters.model.methods import failed, keys_elsewhere, methods
+from filters.model.methods import failed, keys_in_policy_server, methods
 from filters.policy import Context
 from filters.rate_limit import client_headers
 from filters.rate_limit.effective import effective_limits, local_places
@@ -79,7 +79,7 @@ def key_decides(context: Context) -> bool:
     The key must be in one header, and limits must not count by headers, because Envoy sends only that header.
     """
     key = context.effective.get("api_key")
-    if key is None or not keys_elsewhere(context.consumers) or not _undisturbed(context):
+    if key is None or not keys_in_policy_server(context.consumers) or not _undisturbed(context):
         return False
     return (
         [*methods(context.effective)] == ["api_key"]

@@ -44,7 +44,7 @@ def _entries(found: EffectiveLimits, context: Context) -> Iterator[descriptors.A
     for name in found.inputs:
         yield from descriptors.inputs(name)
     if found.slots:
-        yield from descriptors.told_lease() if one_call.decides(context) else descriptors.lease()
+        yield from descriptors.checked_lease() if one_call.decides(context) else descriptors.lease()
 
 
 def part(context: Context) -> RoutePart:

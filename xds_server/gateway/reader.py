@@ -251,7 +251,7 @@ def _follow(source: DataSource, contents: dict[DataSource, bytes], load: Load) -
     """Read the files that a file refers to, and so on."""
     waiting = [source]
     for waiting_source in waiting:
-        for other in waiting_source.beside(contents[waiting_source]):
+        for other in waiting_source.referenced(contents[waiting_source]):
             if other not in contents and other.file is not None:
                 with suppress(OSError):
                     contents[other] = load(other.file)

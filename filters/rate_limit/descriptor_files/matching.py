@@ -31,7 +31,7 @@ class Counting(NamedTuple):
     quota: bool
 
 
-class Asked(NamedTuple):
+class CallCounts(NamedTuple):
     """The count of each descriptor of a call, in their order: None for no count, True for an unlimited descriptor."""
 
     each: tuple[Counting | bool | None, ...]
@@ -59,11 +59,11 @@ class Asked(NamedTuple):
         return [one for one in self.each if isinstance(one, Counting)]
 
 
-def asked(domain: Domain, request: rls_pb2.RateLimitRequest) -> Asked:
+def call_counts(domain: Domain, request: rls_pb2.RateLimitRequest) -> CallCounts:
     """The counts of a call. A limit whose name another one replaces counts nothing."""
     found = [_found(domain, one) for one in request.descriptors]
     replaced = {name for one in found if one is not None for name in one[0].replaces}
-    return Asked(
+    return CallCounts(
         tuple(
             _counting(domain, one, *_cost(request, descriptor), replaced)
             for one, descriptor in zip(found, request.descriptors, strict=True)
@@ -120,7 +120,7 @@ def limit_of(domains: Iterable[Domain], stored: str) -> FixedWindow | None:
     return None
 
 
-def answer(asked: Asked, decision: LimitDecision) -> rls_pb2.RateLimitResponse:
+def answer(asked: CallCounts, decision: LimitDecision) -> rls_pb2.RateLimitResponse:
     """The response with a status for each descriptor. Envoy builds its headers from the figures."""
     response = _RESPONSE()
     figures = dict(_by_key(asked.hits, decision.figures))

@@ -27,7 +27,7 @@ REQUEST_ID, CONNECTION, BEGAN, LEASE = "request_id", "connection", "began", "lea
 STATUS, DETAILS, SENT, RECEIVED = "status", "details", "sent", "received"
 REJECTED = "request_rate_limited"
 """Envoy's `response.code_details` of a request that the rate limit service rejected."""
-CHECKED, TOLD_LEASE = "envoy.filters.http.ext_authz", "xds.lease"
+CHECKED, CHECKED_LEASE = "envoy.filters.http.ext_authz", "xds.lease"
 """The namespace of metadata for the response of a Check, and the key of the slot's name in it."""
 
 _RECEIVED = "request.size < request.total_size ? request.size : request.total_size"
@@ -99,9 +99,9 @@ def lease() -> Iterator[Action]:
     yield expression(BEGAN, "request.time")
 
 
-def told_lease() -> Iterator[Action]:
+def checked_lease() -> Iterator[Action]:
     """The name of the slot that the Check took."""
-    yield expression(LEASE, f"metadata.filter_metadata['{CHECKED}']['{TOLD_LEASE}']")
+    yield expression(LEASE, f"metadata.filter_metadata['{CHECKED}']['{CHECKED_LEASE}']")
 
 
 def ended() -> Iterator[Action]:

@@ -193,7 +193,7 @@ class RateLimits:
         if domain is None:
             self._unknown_domain.inc()
             return encoding.passed(len(request.descriptors))
-        counts = matching.asked(domain, request)
+        counts = matching.call_counts(domain, request)
         hits = counts.hits
         decision = self.store.decide(self.clock(), hits) if hits else LimitDecision(True, 0, ())
         if isinstance(decision, LimitDecision):
@@ -201,12 +201,12 @@ class RateLimits:
         return self._awaited_other_domain(counts, decision)
 
     async def _awaited_other_domain(
-        self, counts: matching.Asked, decision: Awaitable[LimitDecision]
+        self, counts: matching.CallCounts, decision: Awaitable[LimitDecision]
     ) -> bytes:
         found = self._respond(counts, await decision)
         return found if isinstance(found, bytes) else await found
 
-    def _respond(self, counts: matching.Asked, decision: LimitDecision) -> bytes | Awaitable[bytes]:
+    def _respond(self, counts: matching.CallCounts, decision: LimitDecision) -> bytes | Awaitable[bytes]:
         """The response. Raises RpcError if the request could not be counted, so that failure_mode_deny applies."""
         if decision.uncounted:
             self._report_uncounted(decision)
@@ -312,7 +312,7 @@ class RateLimits:
         """
         self._uncounted.inc()
         if self.store.name == Memory.name:
-            self._full.tell(decision.now)
+            self._full.report(decision.now)
 
 
 async def _awaited(answer: Awaitable[client_headers.LimitAnswer | Undoable]) -> bytes | Undoable:

@@ -54,7 +54,7 @@ class Circuit:
         )
 
     @property
-    def left_alone(self) -> bool:
+    def is_open(self) -> bool:
         """True if the store gets no calls now."""
         return self._until > 0 and self._clock() < self._until
 
@@ -66,7 +66,7 @@ class Circuit:
 
     def failed(self, error: BaseException) -> None:
         """The store did not answer, because of `error`."""
-        if self.left_alone:
+        if self.is_open:
             return
         self._failures += 1
         if self._failures == FAILURES:
@@ -123,7 +123,7 @@ class FullMemory:
     def __init__(self) -> None:
         self._quiet_until = 0
 
-    def tell(self, now: int) -> None:
+    def report(self, now: int) -> None:
         """A request could not be counted."""
         if now >= self._quiet_until:
             self._quiet_until = now + QUIET

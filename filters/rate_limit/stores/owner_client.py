@@ -83,7 +83,7 @@ class OwnerStore:
 
     def decide(self, now: int, hits: Sequence[Hit]) -> LimitDecision | Awaitable[LimitDecision]:
         """Admit and count all by the owner's clock, or count nothing."""
-        if self._circuit.left_alone:
+        if self._circuit.is_open:
             return self._circuit.uncounted(now, hits)
         waiting: asyncio.Future[LimitDecision] = self._loop.create_future()
         self._enqueue(_Call(owner_protocol.DECIDE, now, hits, waiting))
@@ -118,7 +118,7 @@ class OwnerStore:
         self._watch.end()
 
     def _notify(self, operation: int, now: int, hits: Sequence[Hit]) -> None:
-        if self._circuit.left_alone:
+        if self._circuit.is_open:
             self._circuit.uncounted(now, ())
         else:
             self._enqueue(_Call(operation, now, hits, None))

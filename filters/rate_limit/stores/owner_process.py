@@ -94,7 +94,7 @@ class _Connection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(answer)
         if memory.uncounted != uncounted:
-            self._owner.full.tell(now)
+            self._owner.full.report(now)
         self._waiting.popleft()
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._answer)

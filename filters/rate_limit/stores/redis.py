@@ -221,7 +221,7 @@ class RedisStore:
         """
         if not hits:
             return []
-        if self._circuit.left_alone:
+        if self._circuit.is_open:
             raise ConnectionError("left alone after failures")
         call = _Call(operation, now, hits, self._loop.create_future())
         self._wait(call)

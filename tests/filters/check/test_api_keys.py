@@ -13,7 +13,7 @@ from filters.identity import api_key
 from filters.identity.key_lookup import CONSUMER
 from filters.identity.script import script
 from filters.model.identity import ApiKey, Consumer
-from filters.model.methods import MOST_KEYS, keys_elsewhere
+from filters.model.methods import MOST_KEYS, keys_in_policy_server
 from filters.policy import Context
 from tests.support.identity_cases import sha256
 
@@ -113,8 +113,8 @@ def test_the_key_is_found_where_the_script_finds_it(headers: dict[str, bytes], k
 
 def test_beyond_the_limit_the_script_knows_no_keys_and_changes_with_none() -> None:
     many = {"many": consumer(*map(str, range(MOST_KEYS + 1)))}
-    assert keys_elsewhere(many)
-    assert not keys_elsewhere({"few": consumer("one")})
+    assert keys_in_policy_server(many)
+    assert not keys_in_policy_server({"few": consumer("one")})
     assert script(many, {}, {}) == script({**many, "new": consumer("new")}, {}, {})
 
 

@@ -160,7 +160,9 @@ async def test_rules_that_are_not_here_yet_count_nothing() -> None:
 
 async def test_each_slot_has_a_name_of_its_own() -> None:
     request = asked(replace(ROUTE, rules=(), lease=True))
-    names = {(await decided(limits(), request)).dynamic_metadata[descriptors.TOLD_LEASE] for _ in range(10)}
+    names = {
+        (await decided(limits(), request)).dynamic_metadata[descriptors.CHECKED_LEASE] for _ in range(10)
+    }
     assert len(names) == 10
 
 

@@ -190,7 +190,7 @@ async def test_where_no_owner_answers_each_limit_says_what_happens(
             process.kill()
             passed = await asyncio.gather(*(decide(counters, Hit(DAY, "k")) for _ in range(FAILURES)))
             assert all(one.admitted and one.uncounted for one in passed)
-            assert counters._circuit.left_alone
+            assert counters._circuit.is_open
             # not asked any more: the answer is there at once
             denied = counters.decide(0, [Hit(STRICT, "s")])
             assert isinstance(denied, LimitDecision)
