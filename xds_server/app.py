@@ -328,7 +328,7 @@ def _pages(status: StatusReader, counted: metrics.Metrics) -> Pages:
 
     def objects() -> Page:
         found = asyncio.run_coroutine_threadsafe(read(), loop).result(STATUS_TIMEOUT)
-        return Page.of([one.as_json(status.place(one)) for one in found])
+        return Page.of(status.objects_as_json(found))
 
     return {
         "/metrics": lambda: Page(200, counted.text(), metrics.CONTENT_TYPE),

@@ -126,12 +126,30 @@ class Conditions:
             found = tuple(ERROR.finditer(str(error)))
             others = [one for one in found if NUMBERS.fullmatch(one["message"]) is None]
             if found and not others:
-                return text, _unpacked(self._environment.compile(text, disable_check=True))
+                parsed = _unpacked(self._environment.compile(text, disable_check=True))
+                if not self._may_be_true(parsed.expr):
+                    raise Mistake("the condition is not true or false", "compare it with a value") from None
+                return text, parsed
             return self._compiled(self._mended(text, others, str(error)))
         if (kind := compiled.return_type().name()) not in ("BOOL", "DYN"):
             message = f"the condition is of type {kind.lower()}, and not true or false"
             raise Mistake(message, "compare it with a value")
         return text, _unpacked(compiled)
+
+    def _may_be_true(self, node: Any) -> bool:
+        """True if an expression with mixed numbers can be true or false. Both results of a ternary must be."""
+        match node.WhichOneof("expr_kind"):
+            case "call_expr" if node.call_expr.function == "_?_:_":
+                return all(map(self._may_be_true, node.call_expr.args[1:]))
+            case "call_expr":
+                return node.call_expr.function in _TRUTHS
+            case "const_expr":
+                return bool(node.const_expr.WhichOneof("constant_kind") == "bool_value")
+            case "select_expr" if node.select_expr.test_only:
+                return True
+            case "ident_expr" | "select_expr":
+                return self._environment.compile(_dotted(node)).return_type().name() in ("BOOL", "DYN")
+        return False
 
     def _mended(self, text: str, found: Sequence[re.Match[str]], error: str) -> str:
         """The text with one more `__present.`. Raises Mistake if its first error has another cause."""
@@ -260,3 +278,33 @@ def _nodes(expression: Expr) -> list[Expr]:
     for one in found:
         found += _inner(one)
     return found
+
+
+_TRUTHS = frozenset(
+    [
+        "_&&_",
+        "_||_",
+        "!_",
+        "_==_",
+        "_!=_",
+        "_<_",
+        "_<=_",
+        "_>_",
+        "_>=_",
+        "@in",
+        "in",
+        "startsWith",
+        "endsWith",
+        "contains",
+        "matches",
+        "_[_]",
+    ]
+)
+"""Operators and functions of CEL whose result is true or false."""
+
+
+def _dotted(node: Any) -> str:
+    """The text of a name with dots, such as ``request.method``."""
+    if node.WhichOneof("expr_kind") == "ident_expr":
+        return str(node.ident_expr.name)
+    return f"{_dotted(node.select_expr.operand)}.{node.select_expr.field}"

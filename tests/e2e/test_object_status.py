@@ -34,7 +34,7 @@ class Stack:
 
     def objects(self) -> dict[str, dict[str, Any]]:
         found = httpx.get(f"http://{self.running.admin}/status/objects").json()
-        return {f"{one['section']}.{one['name']}": one for one in found}
+        return {f"{one['section']}.{one['name']}": one for one in found["objects"]}
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_an_object_with_a_mistake_is_not_accepted_and_the_others_are(
     assert objects["routes.fine"]["programmed"]
     assert main(["status", "--objects", "--output", "json", "--admin", stack.running.admin]) == 1
     printed = json.loads(capsys.readouterr().out)
-    assert [one["name"] for one in printed if not one["accepted"]] == ["bad"]
+    assert [one["name"] for one in printed["objects"] if not one["accepted"]] == ["bad"]
 
 
 def test_a_route_that_envoy_rejects_is_held_back_alone(stack: Stack) -> None:
@@ -85,3 +85,17 @@ def test_a_route_that_envoy_rejects_is_held_back_alone(stack: Stack) -> None:
     assert odd["held_back"][0]["answers_503"]
     assert fine["held_back"] == []
     wait_for(lambda: stack.objects()["routes.fine"]["programmed"], "the other routes at Envoy")
+
+
+def test_errors_of_no_object_and_errors_of_served_objects_are_reported(
+    stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(
+        stack.folder, {"more.yaml": "routes: {fine: {path: /fine, respond: {body: twice}}}\nnosection: {}\n"}
+    )
+    wait_for(lambda: not stack.objects()["routes.fine"]["accepted"], "the name that is given twice")
+    assert stack.objects()["routes.keys"]["programmed"]
+    assert main(["status", "--objects", "--admin", stack.running.admin]) == 1
+    printed = capsys.readouterr().out
+    assert "the newest gateway has errors; the last good gateway is served" in printed
+    assert "nosection" in printed

@@ -11,6 +11,9 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from envoy.service.endpoint.v3 import eds_pb2_grpc
 
+from xds_server.discovery.stream import StreamLimits
+from xds_server.serving.server import Limits
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "library" / "serve.py"
 
 
@@ -43,3 +46,9 @@ async def test_the_example_serves_each_group_its_own_endpoints() -> None:
     finally:
         process.terminate()
         await process.communicate()
+
+
+def test_limits_of_a_stream_are_found_by_their_earlier_names_too() -> None:
+    assert Limits(patience=1, linger=2, gather=3, silence=4, stall=5, types=6) == StreamLimits(
+        ack_timeout=1, removal_delay=2, resume_window=3, first_request_timeout=4, write_timeout=5, types=6
+    )

@@ -8,6 +8,7 @@ import json
 import time
 from typing import Any
 
+from filters.policy_server import NODE_CLUSTER
 from xds_server.admin import ask
 from xds_server.cli import flags, output
 from xds_server.discovery.rejection import essence
@@ -52,14 +53,26 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if status["gateway"]["healthy"] and not rejected and not held else 1
 
 
-def _objects(objects: list[dict[str, Any]], form: str) -> int:
-    """Print the status of every object. Returns 1 if one has errors, or is not served as it was written."""
+def _objects(status: dict[str, Any], form: str) -> int:
+    """Print the status of every object. Returns 1 if anything has errors, or is not served as it was written."""
+    objects = status["objects"]
     if form != "text":
-        output.data(objects, form)
+        output.data(status, form)
     else:
-        for item in objects:
-            _print_object(item)
-    return 0 if all(item["accepted"] and not item["held_back"] for item in objects) else 1
+        if not status["healthy"]:
+            print(f"the newest gateway has errors; {_kept(status['serving'])}")
+        for problem in status["problems"]:
+            print(f"  {problem}")
+        for one in objects:
+            _print_object(one)
+        for held in status["held"]:
+            print(f"HELD BACK: {held['type']} {held['name']}: {essence(held['message'])}")
+    fine = all(one["accepted"] and not one["held_back"] for one in objects)
+    return 0 if status["healthy"] and fine and not status["held"] else 1
+
+
+def _kept(serving: bool) -> str:
+    return "the last good gateway is served, and this is its status" if serving else "nothing is served yet"
 
 
 def _print_object(item: dict[str, Any]) -> None:
@@ -86,11 +99,14 @@ def _ask(address: str, path: str) -> Any:
 
 
 def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:
-    state = "served" if gateway["healthy"] else "has errors; the last good one is served"
+    kept = "the last good one is served" if gateway["serving"] else "nothing is served yet"
+    state = "served" if gateway["healthy"] else f"has errors; {kept}"
     print(f"gateway {gateway['folder']}: {state}")
     for problem in gateway["problems"]:
         print(f"  {problem}")
-    print(output.counted(len(envoys), "Envoy") + " connected")
+    servers = sum(one["group"] == NODE_CLUSTER for one in envoys)
+    also = f" and {output.counted(servers, 'policy server')}" if servers else ""
+    print(f"{output.counted(len(envoys) - servers, 'Envoy')}{also} connected")
     for envoy in envoys:
         age = _age(envoy["connected_since"])
         release = f"  {envoy['release']}" if envoy["release"] else ""

@@ -38,7 +38,7 @@ _EVERYWHERE: Mapping[str, tuple[ResourceType, ...]] = {
 class ObjectStatus:
     """The outcome of one object, such as a route, in the terms of a Kubernetes condition.
 
-    `accepted` is True if the object is part of the gateway that is served. `problems` are the errors and warnings of
+    `accepted` is True if its newest form has no errors. `problems` are the errors and warnings of
     its newest form. `held_back` are its resources that are not served as written, because an Envoy rejected them or its
     release does not support them. `acknowledged_by` are the nodes that have every resource of it. `waiting_for` are
     those that have not acknowledged the newest version yet. A resource may contain several objects: all routes of a
@@ -55,7 +55,7 @@ class ObjectStatus:
 
     @property
     def programmed(self) -> bool:
-        """True if every connected proxy has the object as it was written."""
+        """True if every connected proxy has the form of the object that is served, and nothing of it is held back."""
         return self.accepted and not self.held_back and not self.waiting_for and bool(self.acknowledged_by)
 
     def as_json(self, place: Place | None) -> Mapping[str, Any]:
@@ -90,7 +90,7 @@ class StatusReader:
 
     def as_json(self) -> Mapping[str, Any]:
         """The status of the gateway as a whole."""
-        held = [*self.store.held(), *self.store.held(NODE_CLUSTER)]
+        held = self._held()
         return {
             "gateway": _gateway_as_json(self.gateway),
             "policy_server": {"admin": self.policy_server},
@@ -107,13 +107,32 @@ class StatusReader:
         written = (problem.place for problem in status.problems if problem.place is not None)
         return self.gateway.place((status.section, status.name)) or next(written, None)
 
+    def objects_as_json(self, statuses: Iterable[ObjectStatus]) -> Mapping[str, Any]:
+        """The status of objects, and of all that belongs to no single object. Call it outside of the event loop."""
+        held = [held for held in self._held() if not _origin(held)]
+        problems = [problem for problem in self.gateway.problems if len(problem.path) < 2]
+        return {
+            "healthy": self.gateway.healthy,
+            "serving": self.gateway.something,
+            "problems": [
+                *map(str, problems),
+                *([self.gateway.unreadable] if self.gateway.unreadable else []),
+            ],
+            "held": [held_as_json(one) for one in held],
+            "objects": [status.as_json(self.place(status)) for status in statuses],
+        }
+
+    def _held(self) -> tuple[Held, ...]:
+        """What is held back from Envoys and from policy servers."""
+        return (*self.store.held(), *self.store.held(NODE_CLUSTER))
+
     def objects(self) -> tuple[ObjectStatus, ...]:
         """Return the status of every object, by section and name. Call it in the thread of the event loop."""
         compiled = self.gateway.compiled
         if compiled is None:
             return tuple(_not_served(self.gateway.problems, known=()))
         sections = compiled.gateway.sections
-        problems, held = _by_object(self.gateway.problems), _held_by_object(self.store.held())
+        problems, held = _by_object(self.gateway.problems), _held_by_object(self._held())
         clients = [client for client in self.clients() if not client.group]
         statuses = []
         for section, name in _keys(sections):
@@ -124,7 +143,7 @@ class StatusReader:
                 ObjectStatus(
                     section=section,
                     name=name,
-                    accepted=True,
+                    accepted=not any(one.severity == "error" for one in problems.get((section, name), ())),
                     problems=tuple(problems.get((section, name), ())),
                     held_back=tuple(held.get((section, name), ())),
                     acknowledged_by=acknowledged,
@@ -153,6 +172,7 @@ def _gateway_as_json(gateway: GatewayState) -> Mapping[str, Any]:
     return {
         "folder": gateway.folder,
         "healthy": gateway.healthy,
+        "serving": gateway.something,
         "served_since": gateway.since or None,
         "changes": gateway.changes,
         "versions": {type_.name: version for type_, version in versions.items()},
@@ -184,10 +204,17 @@ def _not_served(problems: Iterable[Problem], known: Iterable[Key]) -> Iterator[O
             yield ObjectStatus(section=section, name=name, accepted=False, problems=tuple(own))
 
 
+def _origin(held: Held) -> tuple[str, ...]:
+    """The section and the name of the object that a resource belongs to; empty for none or several."""
+    if held.type.message == "gateway.rules.v1.Consumer":
+        return ("consumers", held.name)
+    return held.origin or names.origin(held.type.name, held.name)
+
+
 def _held_by_object(held: Iterable[Held]) -> dict[Key, list[Held]]:
     grouped: dict[Key, list[Held]] = {}
     for resource in held:
-        origin = resource.origin or names.origin(resource.type.name, resource.name)
+        origin = _origin(resource)
         if len(origin) > 1:
             grouped.setdefault((origin[0], origin[1]), []).append(resource)
     return grouped

@@ -23,6 +23,10 @@ class Wanted:
     shared: bool = False
 
 
+EXAMPLE_PORTS = {"--xds": 18000, "--listen": 18001}
+"""The port in the example of an error message, by flag; that of the admin address otherwise."""
+
+
 def split(flag: str, address: str) -> tuple[str, int]:
     """Return host and port of a flag's value, or ``unix:/PATH`` and 0 for a Unix socket. Raises WrongUsage.
 
@@ -30,9 +34,11 @@ def split(flag: str, address: str) -> tuple[str, int]:
     """
     if address.startswith(f"{UNIX}/"):
         return address, 0
-    host, colon, port = address.rpartition(":")
+    host, colon, port = address.removeprefix("http://").removesuffix("/").rpartition(":")
     if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise WrongUsage(f"{flag}: '{address}' is not HOST:PORT, such as 127.0.0.1:19000, nor unix:/PATH")
+        raise WrongUsage(
+            f"{flag}: '{address}' is not HOST:PORT, such as 127.0.0.1:{EXAMPLE_PORTS.get(flag, 19000)}, nor unix:/PATH"
+        )
     return host.strip("[]"), int(port)
 
 

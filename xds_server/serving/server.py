@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -44,6 +45,20 @@ def options(
         ("grpc.max_concurrent_streams", 1000),
         ("grpc.so_reuseport", 0),
     ]
+
+
+_EARLIER = {
+    "patience": "ack_timeout",
+    "linger": "removal_delay",
+    "gather": "resume_window",
+    "silence": "first_request_timeout",
+    "stall": "write_timeout",
+}
+
+
+def Limits(**values: Any) -> StreamLimits:  # noqa: N802 - the earlier name of a class
+    """`StreamLimits` by its earlier name and the earlier names of its fields, which stay until 1.0."""
+    return StreamLimits(**{_EARLIER.get(name, name): value for name, value in values.items()})
 
 
 class XdsServer:

@@ -211,3 +211,12 @@ def test_only_a_condition_loads_the_compiler() -> None:
         "import sys, filters, xds_server.policy_server.workers; assert 'cel_expr_python' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1 < 2.5 ? 'a' : 'b'", "request.size > 10.5 ? request.method : request.path"],
+)
+def test_a_condition_with_mixed_numbers_must_be_true_or_false_too(text: str) -> None:
+    with pytest.raises(Mistake, match="not true or false"):
+        CONDITIONS.parse(text)
