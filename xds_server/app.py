@@ -20,8 +20,7 @@ import grpc
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from filters.policy_server import SERVICE
 from xds_server.admin import Admin, Page, Pages
-from xds_server.control_plane.compiler import Compiled as Compiled
-from xds_server.control_plane.compiler import Compiler as Compiler
+from xds_server.control_plane.compiler import Compiler
 from xds_server.control_plane.control_loop import ControlLoop
 from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.prover import PROVING, Prover, proving_envoy

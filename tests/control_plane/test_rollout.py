@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
-from xds_server.app import Compiler
+from xds_server.control_plane.compiler import Compiler
 from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.rollout import Rollout
 from xds_server.discovery.node import Node

@@ -187,7 +187,7 @@ async def test_without_an_envoy_binary_serving_goes_on_and_says_so(
 ) -> None:
     proved = Proved(tmp_path)
     proved.write("1")
-    options = app.Options(
+    options = app.RunOptions(
         folder=proved.folder,
         envoy=None,
         proxy=False,

@@ -45,8 +45,8 @@ class Program:
         wait_for(lambda: text in self.log.read_text(), f"the log to contain {text!r}")
 
     def stop(self) -> None:
-        """End it as Ctrl-C does."""
-        self.process.send_signal(signal.SIGINT)
+        """End it. A shell that started the tests in the background may have its processes ignore SIGINT."""
+        self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(30)
         finally:
