@@ -148,7 +148,8 @@ class Conditions:
             case "select_expr" if node.select_expr.test_only:
                 return True
             case "ident_expr" | "select_expr":
-                return self._environment.compile(_dotted(node)).return_type().name() in ("BOOL", "DYN")
+                name = _dotted(node)
+                return not name or self._environment.compile(name).return_type().name() in ("BOOL", "DYN")
         return False
 
     def _mended(self, text: str, found: Sequence[re.Match[str]], error: str) -> str:
@@ -300,11 +301,15 @@ _TRUTHS = frozenset(
         "_[_]",
     ]
 )
-"""Operators and functions of CEL whose result is true or false."""
+"""Operators and functions of CEL whose result can be true or false."""
 
 
 def _dotted(node: Any) -> str:
-    """The text of a name with dots, such as ``request.method``."""
-    if node.WhichOneof("expr_kind") == "ident_expr":
-        return str(node.ident_expr.name)
-    return f"{_dotted(node.select_expr.operand)}.{node.select_expr.field}"
+    """The text of a name with dots, such as ``request.method``; empty for a field of anything else."""
+    fields: list[str] = []
+    while node.WhichOneof("expr_kind") == "select_expr":
+        fields.append(node.select_expr.field)
+        node = node.select_expr.operand
+    if node.WhichOneof("expr_kind") != "ident_expr":
+        return ""
+    return ".".join([node.ident_expr.name, *reversed(fields)])

@@ -220,3 +220,10 @@ def test_only_a_condition_loads_the_compiler() -> None:
 def test_a_condition_with_mixed_numbers_must_be_true_or_false_too(text: str) -> None:
     with pytest.raises(Mistake, match="not true or false"):
         CONDITIONS.parse(text)
+
+
+@pytest.mark.parametrize(
+    "value", ["claims['a'].b", "claims.a.b", "claims['a']", "has(claims.a)", "(plan == 'x' ? true : false)"]
+)
+def test_a_value_of_unknown_type_may_be_true_or_false_beside_mixed_numbers(value: str) -> None:
+    CONDITIONS.parse(f"request.size > 10.5 ? {value} : true")
