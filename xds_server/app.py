@@ -105,9 +105,9 @@ async def serve(options: RunOptions) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        beside = await _beside(options, stack)
-        control, store = await _control_plane(options, beside, stack)
-        envoy = await stack.enter_async_context(_envoy(options, beside.xds)) if options.proxy else None
+        services = await _local_services(options, stack)
+        control, store = await _control_plane(options, services, stack)
+        envoy = await stack.enter_async_context(_envoy(options, services.xds)) if options.proxy else None
         store.observe(ReadinessLog(control.serving, store, envoy).observe)
         following = asyncio.create_task(control.run())
         stack.push_async_callback(_cancelled, following)
@@ -119,7 +119,7 @@ async def serve(options: RunOptions) -> None:
 
 
 @dataclass(slots=True)
-class _Beside:
+class _LocalServices:
     """Addresses of the processes on this machine: `xds` for the child processes, `policy` for Envoys.
 
     `admin` is the admin address of the policy server that this process starts, or None if another operator runs one.
@@ -131,12 +131,12 @@ class _Beside:
     ensure_policy_server: Callable[[], Awaitable[None]] | None
 
 
-async def _beside(options: RunOptions, stack: AsyncExitStack) -> _Beside:
+async def _local_services(options: RunOptions, stack: AsyncExitStack) -> _LocalServices:
     """Prepare the policy server. Child processes connect over a Unix socket, where secrets are allowed without TLS."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xds-run-"))
     xds = f"unix:{folder}/xds.sock"
     if options.policy_server is not None or not options.proxy:
-        return _Beside(xds, options.policy_server or INTERNAL_SERVICES[SERVICE], None, None)
+        return _LocalServices(xds, options.policy_server or INTERNAL_SERVICES[SERVICE], None, None)
     policy, admin = f"unix:{folder}/policy.sock", f"unix:{folder}/admin.sock"
     command = (sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", policy)
     process = Process(
@@ -160,7 +160,7 @@ async def _beside(options: RunOptions, stack: AsyncExitStack) -> _Beside:
             await process.start()
             await _until_it_listens(policy.removeprefix("unix:"))
 
-    return _Beside(xds, policy, admin, ensure_policy_server)
+    return _LocalServices(xds, policy, admin, ensure_policy_server)
 
 
 async def _until_it_listens(path: str) -> None:
@@ -180,7 +180,7 @@ async def _until_it_listens(path: str) -> None:
 
 
 async def _control_plane(
-    options: RunOptions, beside: _Beside, stack: AsyncExitStack
+    options: RunOptions, services: _LocalServices, stack: AsyncExitStack
 ) -> tuple[ControlLoop, Store]:
     store = Store(
         quarantine=True,
@@ -193,25 +193,25 @@ async def _control_plane(
     prover = (
         Prover(store, place=lambda path: str(control.serving.place(path) or "")) if options.prove else None
     )
-    rollout = Rollout(store, fleet, beside.ensure_policy_server, prover)
+    rollout = Rollout(store, fleet, services.ensure_policy_server, prover)
     directory = Directory(options.folder, poll=options.poll)
-    control = ControlLoop(directory, Compiler(internal_services={SERVICE: beside.policy}), rollout.publish)
+    control = ControlLoop(directory, Compiler(internal_services={SERVICE: services.policy}), rollout.publish)
     store.observe(fleet.observe)
     if prover is not None:
         store.observe(prover.observe)
     counted = metrics.Metrics(store)
     store.observe(counted.observe)
     if options.state is not None:
-        control.serving.restored = _restore(options.state, store, beside.policy, stack)
+        control.serving.restored = _restore(options.state, store, services.policy, stack)
     public, local = _servers(options, store)
-    address = await _serve(options, beside, public, local, stack)
+    address = await _serve(options, services, public, local, stack)
     status = StatusReader(
         gateway=control.serving,
         fleet=fleet,
         store=store,
         prover=prover,
         clients=lambda: chain(public.services.clients(), local.services.clients()),
-        policy_server=beside.admin,
+        policy_server=services.admin,
     )
     host, port = split(ADMIN, options.admin)
     try:
@@ -221,7 +221,7 @@ async def _control_plane(
     admin.start()
     stack.callback(admin.stop)
     if prover is not None:
-        prover.available = await proving_envoy(options.envoy, beside.xds, stack)
+        prover.available = await proving_envoy(options.envoy, services.xds, stack)
     if control.serving.restored:
         await rollout.resume()
     log.info("control plane started xds=%s admin=%s", address, admin.url)
@@ -232,24 +232,24 @@ def _servers(options: RunOptions, store: Store) -> tuple[XdsServer, XdsServer]:
     """Return two servers on one store: one for the fleet, and one for the processes on this machine."""
     everybody = (groups.Rule(group=POLICY_SERVERS, cluster=POLICY_SERVERS), groups.Rule(group=""))
     fleet = tuple(replace(rule, identities=options.identities) for rule in everybody)
-    beside_it = (groups.Rule(group=PROVING, cluster=PROVING), *everybody)
+    on_this_machine = (groups.Rule(group=PROVING, cluster=PROVING), *everybody)
     public = XdsServer(
         store,
         group_of=groups.Groups(*fleet),
         secrets_anywhere=options.secrets_anywhere,
         credentials=_credentials(options.tls) if options.tls else None,
     )
-    local = XdsServer(store, group_of=groups.Groups(*beside_it), limits=StreamLimits(bisect=True))
+    local = XdsServer(store, group_of=groups.Groups(*on_this_machine), limits=StreamLimits(bisect=True))
     return public, local
 
 
 async def _serve(
-    options: RunOptions, beside: _Beside, public: XdsServer, local: XdsServer, stack: AsyncExitStack
+    options: RunOptions, services: _LocalServices, public: XdsServer, local: XdsServer, stack: AsyncExitStack
 ) -> str:
     """Start both servers. Returns the address of the one for the fleet."""
     for server in (public, local):
         stack.push_async_callback(server.stop, 1.0)
-    await local.start(beside.xds)
+    await local.start(services.xds)
     try:
         # gRPC does not accept an empty host for all addresses
         port = await public.start(f"[::]{options.xds}" if options.xds.startswith(":") else options.xds)
