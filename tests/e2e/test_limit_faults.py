@@ -69,10 +69,10 @@ class Faults:
         if self.valkey is None:
             shown = httpx.get(f"http://{self.stack.policy_server.admin}/limits").json()["counters"]
             return sum(one["used"] for one in shown if one["key"] == key)
-        stored = f"xds:{{{key.rpartition('|')[2]}}}{key}"
+        stored = f"xds:2:{{{key.rpartition('|')[2]}}}{key}"
         if "concurrency" in key:
             return int(self.valkey.ask("ZCARD", stored))  # type: ignore[call-overload, no-any-return]
-        return int(self.valkey.ask("HGET", stored, "used") or 0)  # type: ignore[call-overload, no-any-return]
+        return self.valkey.used(stored)
 
     @contextlib.contextmanager
     def under_way(self, path: str, key: str) -> Iterator[Callable[[], httpx.Response]]:

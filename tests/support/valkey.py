@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import struct
 import subprocess
 from pathlib import Path
 from typing import Self
@@ -47,6 +48,11 @@ class Valkey:
     def ask(self, *command: str | int) -> object:
         with redis.Redis(port=self.port, socket_timeout=5) as client:
             return client.execute_command(*command)
+
+    def used(self, key: str) -> int:
+        """The count of a limit in windows, 0 if there is none."""
+        state = self.ask("GET", key)
+        return int(struct.unpack_from("<d", state)[0]) if isinstance(state, bytes) else 0
 
     def signal(self, number: int) -> None:
         assert self.process is not None

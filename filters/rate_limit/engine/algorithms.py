@@ -16,11 +16,15 @@ Unit = Literal["requests", "content-bytes", "concurrent-requests"]
 
 
 class Counter:
-    """The count of one key. After `until` the counter can be removed. `full` is true if no more is admitted."""
+    """The count of one key. After `until` the counter can be removed. `full` is true if no more is admitted.
 
-    __slots__ = ("before", "full", "leases", "since", "until", "used")
+    The count begins at `born`. A counter that was lost or reset knows nothing of what was taken before.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("before", "born", "full", "leases", "since", "until", "used")
+
+    def __init__(self, born: int = 0) -> None:
+        self.born = born
         self.until = 0
         self.used = 0
         self.since = 0
@@ -30,7 +34,7 @@ class Counter:
 
     def copy(self) -> Counter:
         """A copy of the present state, for another thread than the one that counts."""
-        result = Counter()
+        result = Counter(self.born)
         result.until, result.used, result.since = self.until, self.used, self.since
         result.before, result.full = self.before, self.full
         result.leases = None if self.leases is None else self.leases.copy()
@@ -67,6 +71,13 @@ class Limit:
         """Count `cost`, even if there is no room. Returns the counter, which may be new."""
         raise NotImplementedError
 
+    def give_back(self, counter: Counter, now: int, cost: int, since: int, until: int) -> None:
+        """Undo a part of a take. `since` is the moment of the take, and `until` is what `reset` returned after it.
+
+        What would give room to another window, or to a counter that began after the take, is not given back.
+        """
+        raise NotImplementedError
+
     def wait(self, counter: Counter | None, now: int, cost: int) -> int:
         """Microseconds until `cost` may be admitted, at the earliest."""
         raise NotImplementedError
@@ -91,13 +102,19 @@ class FixedWindow(Limit):
 
     def take(self, counter: Counter | None, now: int, cost: int, lease: str = "") -> Counter:
         if counter is None:
-            counter = Counter()
+            counter = Counter(now)
         if counter.until <= now:
             counter.until = now + self.length if self.rolling else end_of(now, self.per, self.zone)
-            counter.used = 0
+            counter.used, counter.born = 0, now
         counter.used += cost
         counter.full = counter.used >= self.amount
         return counter
+
+    def give_back(self, counter: Counter, now: int, cost: int, since: int, until: int) -> None:
+        """Give back in the same window only."""
+        if counter.born <= since and now < counter.until == until:
+            counter.used = max(0, counter.used - cost)
+            counter.full = counter.used >= self.amount
 
     def wait(self, counter: Counter | None, now: int, cost: int) -> int:
         return self.reset(counter, now) - now
@@ -137,11 +154,23 @@ class SlidingWindow(Limit):
         before, used, elapsed = self._counts(counter, now)
         since = max(now, counter.since if counter is not None else now) - elapsed
         if counter is None:
-            counter = Counter()
+            counter = Counter(now)
+        elif counter.until <= now:
+            counter.born = now
         counter.before, counter.used, counter.since = before, used + cost, since
         counter.until = since + 2 * self.length
         counter.full = self.room(counter, now, 1) < 0
         return counter
+
+    def give_back(self, counter: Counter, now: int, cost: int, since: int, until: int) -> None:
+        """Give back to the window that the requests were counted in, as long as its count matters."""
+        if counter.born > since or counter.until <= now:
+            return
+        if counter.until == until:
+            counter.used = max(0, counter.used - cost)
+        elif counter.until == until + self.length:
+            counter.before = max(0, counter.before - cost)
+        counter.full = self.room(counter, now, 1) < 0
 
     def wait(self, counter: Counter | None, now: int, cost: int) -> int:
         before, used, elapsed = self._counts(counter, now)
@@ -179,13 +208,26 @@ class TokenBucket(Limit):
         return (self.burst * self.length - self._missing(counter, now)) // self.length - cost
 
     def take(self, counter: Counter | None, now: int, cost: int, lease: str = "") -> Counter:
-        missing = max(0, self._missing(counter, now)) + cost * self.length
-        since = max(now, counter.since) if counter is not None else now
         if counter is None:
-            counter = Counter()
+            counter = Counter(now)
+        elif counter.until <= now:
+            counter.born = now
+        self._lack(counter, now, max(0, self._missing(counter, now)) + cost * self.length)
+        return counter
+
+    def _lack(self, counter: Counter, now: int, missing: int) -> None:
+        since = max(now, counter.since)
         counter.used, counter.since, counter.until = missing, since, since - (-missing // self.amount)
         counter.full = missing > (self.burst - 1) * self.length
-        return counter
+
+    def give_back(self, counter: Counter, now: int, cost: int, since: int, until: int) -> None:
+        """Give back less the tokens that the time has refilled since the take.
+
+        If the bucket was full in between, these tokens are in it already, and others may have taken them.
+        """
+        back = cost * self.length - max(0, now - since) * self.amount
+        if back > 0 and counter.born <= since and counter.until > now:
+            self._lack(counter, now, max(0, self._missing(counter, now) - back))
 
     def wait(self, counter: Counter | None, now: int, cost: int) -> int:
         missing = max(0, self._missing(counter, now)) + (min(cost, self.burst) - self.burst) * self.length
@@ -217,7 +259,7 @@ class Concurrency(Limit):
 
     def take(self, counter: Counter | None, now: int, cost: int, lease: str = "") -> Counter:
         if counter is None:
-            counter = Counter()
+            counter = Counter(now)
         if not self._held(counter, now) or counter.leases is None:
             counter.leases, counter.since, counter.until = {}, now + self.lease, 0
         if cost:
@@ -227,7 +269,7 @@ class Concurrency(Limit):
         counter.full = len(counter.leases) >= self.amount
         return counter
 
-    def give_back(self, counter: Counter, lease: str) -> Counter:
+    def release(self, counter: Counter, lease: str) -> Counter:
         """End a lease. An unknown lease, or one that has ended, changes nothing."""
         if counter.leases is not None:
             counter.leases.pop(lease, None)
@@ -235,6 +277,9 @@ class Concurrency(Limit):
             if not counter.leases:
                 counter.until = 0
         return counter
+
+    def give_back(self, counter: Counter, now: int, cost: int, since: int, until: int) -> None:
+        """Do nothing, because slots are released."""
 
     def wait(self, counter: Counter | None, now: int, cost: int) -> int:
         """One second, because the end of a request is not known in advance."""

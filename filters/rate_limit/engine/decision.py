@@ -20,6 +20,20 @@ class Hit(NamedTuple):
     lease: str = ""
 
 
+class Taken(NamedTuple):
+    """A part of what a decision took from one limit, to be given back.
+
+    `cost` is at most what the hit took. `since` is the decision's `now` and `until` its figure's `reset`, which together
+    name the window. Slots of concurrency are released instead.
+    """
+
+    limit: Limit
+    key: str
+    cost: int
+    since: int
+    until: int
+
+
 class Figure(NamedTuple):
     """One limit after a decision. `remaining` is never below 0. `reset` is a moment, `wait` a time (microseconds).
 

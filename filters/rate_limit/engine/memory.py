@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from filters.rate_limit.engine.algorithms import Concurrency, Counter
-from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision
+from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision, Taken
 
 
 class Memory:
@@ -103,12 +103,19 @@ class Memory:
             if counter is None:
                 self._keep(key, taken, now)
 
+    def give_back(self, now: int, taken: Iterable[Taken]) -> None:
+        """Give back a part of what decisions took, each in its window only."""
+        for limit, key, cost, since, until in taken:
+            counter = self._counters.get(key)
+            if counter is not None:
+                limit.give_back(counter, now, cost, since, until)
+
     def release(self, hits: Iterable[Hit]) -> None:
         """Give slots back."""
         for limit, key, _, lease in hits:
             counter = self._counters.get(key)
             if counter is not None and isinstance(limit, Concurrency):
-                limit.give_back(counter, lease)
+                limit.release(counter, lease)
 
     def listed(self, prefix: str = "") -> tuple[int, list[tuple[str, Counter]]]:
         """`uncounted`, and the counters whose key begins with `prefix`, in no order. Any thread may call it."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter
 
-from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision
+from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision, Taken
 from filters.rate_limit.engine.windows import SECOND
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Circuit:
                 error,
             )
 
-    def uncounted(self, now: int, hits: Sequence[Hit]) -> LimitDecision:
+    def uncounted(self, now: int, hits: Sequence[Hit | Taken]) -> LimitDecision:
         """The decision on `hits` without counters."""
         answers = {hit.limit.allow_on_error for hit in hits}
         admitted = answers <= {True}
@@ -99,7 +99,7 @@ class Circuit:
         self._unanswered.labels(self._store, outcome).inc()
         return LimitDecision(admitted, now, (), uncounted=True)
 
-    def overloaded(self, now: int, hits: Sequence[Hit]) -> LimitDecision:
+    def overloaded(self, now: int, hits: Sequence[Hit | Taken]) -> LimitDecision:
         """The decision on `hits` if too many others wait for the store already: each limit rejects, except in shadow.
 
         `on_error` does not apply, because the store works: many requests must not be a way past a limit. The log has

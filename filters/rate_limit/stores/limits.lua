@@ -1,159 +1,233 @@
--- One decision on any number of limits, by the clock of Redis: all are counted, or none.
--- KEYS are the counters. ARGV[1] is decide, charge, refund or release. Then each limit has ten values: algorithm,
--- amount, length of the window, cost, burst, shadow, lease, the request's id, ends of windows, and the rest that a
--- request of cost 0 needs.
--- Returns the moment, 1 if it is admitted, and for each limit: room, reset, wait, short. Times are microseconds.
-local time = redis.call('TIME')
+-- Any number of decisions in their order, by the clock of Redis. Each decision counts all its limits, or none.
+-- KEYS are the counters, one for each hit. ARGV[1] is the number of limits, and the next values describe one limit each.
+-- Then each operation is one value: a byte (1 decide, 2 charge, 3 release, 4 give back), and for each hit the number of
+-- its limit and its cost; to give back also the moments `since` and `until` of the decision that took. After the
+-- operation stand the requests' ids, one for each hit on a limit of concurrency. All numbers are doubles.
+-- Returns the moment, then for each operation 1 (done or admitted), 0 (rejected) or the text of an error. After 1 or 0
+-- each hit of a decision has three values: room, reset, and wait, which is -1 if the limit was not short.
+-- Times are microseconds.
+local call, floor, ceil, max, min = redis.call, math.floor, math.ceil, math.max, math.min
+local pack, unpack = struct.pack, struct.unpack
+local time = call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local operation = ARGV[1]
-local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
+local KEYS, ARGV = KEYS, ARGV
 
-local function read(number, key)
-  local at = 2 + (number - 1) * 10
-  local limit = {
-    key = key, kind = ARGV[at], amount = tonumber(ARGV[at + 1]), length = tonumber(ARGV[at + 2]),
-    cost = tonumber(ARGV[at + 3]), burst = tonumber(ARGV[at + 4]), shadow = ARGV[at + 5] == '1',
-    lease = tonumber(ARGV[at + 6]), id = ARGV[at + 7], ends = ARGV[at + 8],
-    least = tonumber(ARGV[at + 9]),
-  }
-  if limit.kind ~= 'concurrency' then
-    local state = redis.call('HMGET', key, 'used', 'since', 'before', 'until')
-    limit.used, limit.since = tonumber(state[1]) or 0, tonumber(state[2]) or now
-    limit.before, limit.last = tonumber(state[3]) or 0, tonumber(state[4]) or 0
-    if limit.last <= now then
-      limit.used, limit.before, limit.since, limit.last = 0, 0, now, 0
-    end
+-- The counters of the hits of one operation, by the number of the hit.
+local key, id, used, last, born, since, before = {}, {}, {}, {}, {}, {}, {}
+
+local function read(hit)
+  local state = call('GET', key[hit])
+  if state then
+    used[hit], last[hit], born[hit], since[hit], before[hit] = unpack('<ddddd', state)
+    if last[hit] > now then return end
   end
-  return limit
+  used[hit], last[hit], born[hit], since[hit], before[hit] = 0, 0, now, now, 0
 end
 
-local function keep(limit)
-  redis.call('HSET', limit.key, 'used', string.format('%.0f', limit.used), 'since', string.format('%.0f', limit.since),
-    'before', string.format('%.0f', limit.before), 'until', string.format('%.0f', limit.last))
+local function state(hit)
+  return pack('<ddddd', used[hit], last[hit], born[hit], since[hit], before[hit])
+end
+
+local function keep(hit)
   -- A large bucket with a slow refill is full again after more time than Redis can represent.
-  redis.call('PEXPIREAT', limit.key, string.format('%.0f', min(ceil(limit.last / 1000), 2^52)))
+  call('SET', key[hit], state(hit), 'PXAT', min(ceil(last[hit] / 1000), 2^52))
 end
 
 local function window_end(limit)
-  if limit.ends == 'rolling' then return now + limit.length end
-  if limit.ends == 'utc' then return now - now % limit.length + limit.length end
-  for text in string.gmatch(limit.ends, '%d+') do
-    if tonumber(text) > now then return tonumber(text) end
-  end
+  if limit.first == -1 then return now + limit.length end
+  if limit.first == 0 then return now - now % limit.length + limit.length end
+  if limit.first > now then return limit.first end
+  if limit.second > now then return limit.second end
+  if limit.third > now then return limit.third end
   return now + limit.length
 end
 
-local algorithms = {}
-
-algorithms.fixed_window = {
-  room = function(limit, cost) return limit.amount - limit.used - cost end,
-  take = function(limit)
-    if limit.last == 0 then limit.last = window_end(limit) end
-    limit.used = max(0, limit.used + limit.cost)
-    keep(limit)
+local fixed_window = {
+  read = read,
+  room = function(limit, hit, cost) return limit.amount - used[hit] - cost end,
+  take = function(limit, hit, cost)
+    used[hit] = max(0, used[hit] + cost)
+    if last[hit] > 0 then return call('SET', key[hit], state(hit), 'KEEPTTL') end
+    last[hit] = window_end(limit)
+    keep(hit)
   end,
-  reset = function(limit) return limit.last > 0 and limit.last or window_end(limit) end,
-  wait = function(limit) return (limit.last > 0 and limit.last or window_end(limit)) - now end,
+  reset = function(limit, hit) return last[hit] > 0 and last[hit] or window_end(limit) end,
+  wait = function(limit, hit) return (last[hit] > 0 and last[hit] or window_end(limit)) - now end,
+  give_back = function(limit, hit, cost, _, till)
+    if last[hit] ~= till then return end
+    used[hit] = max(0, used[hit] - cost)
+    call('SET', key[hit], state(hit), 'KEEPTTL')
+  end,
 }
 
-local function slide(limit)
+local function slide(limit, hit)
   local elapsed = now % limit.length
-  if limit.last == 0 then return 0, 0, elapsed end
-  if now < limit.since then return limit.before, limit.used, 0 end
-  if now - elapsed == limit.since then return limit.before, limit.used, elapsed end
-  return limit.used, 0, elapsed
+  if last[hit] == 0 then return 0, 0, elapsed end
+  if now < since[hit] then return before[hit], used[hit], 0 end
+  if now - elapsed == since[hit] then return before[hit], used[hit], elapsed end
+  return used[hit], 0, elapsed
 end
 
-local function enough(limit, before, room)
+local function enough(limit, earlier, room)
   room = max(0, room)
-  return before > room and limit.length - floor(room * limit.length / before) or 0
+  return earlier > room and limit.length - floor(room * limit.length / earlier) or 0
 end
 
-algorithms.sliding_window = {
-  room = function(limit, cost)
-    local before, used, elapsed = slide(limit)
-    return limit.amount - ceil(before * (limit.length - elapsed) / limit.length) - used - cost
+local sliding_window = {
+  read = read,
+  room = function(limit, hit, cost)
+    local earlier, present, elapsed = slide(limit, hit)
+    return limit.amount - ceil(earlier * (limit.length - elapsed) / limit.length) - present - cost
   end,
-  take = function(limit)
-    local before, used, elapsed = slide(limit)
-    limit.since = max(now, limit.since) - elapsed
-    limit.before, limit.used, limit.last = before, max(0, used + limit.cost), limit.since + 2 * limit.length
-    keep(limit)
+  take = function(limit, hit, cost)
+    local earlier, present, elapsed = slide(limit, hit)
+    since[hit] = max(now, since[hit]) - elapsed
+    before[hit], used[hit], last[hit] = earlier, max(0, present + cost), since[hit] + 2 * limit.length
+    keep(hit)
   end,
-  reset = function(limit) return max(now, limit.last) end,
-  wait = function(limit, cost)
-    local before, used, elapsed = slide(limit)
-    if used + cost <= limit.amount then
-      return max(0, enough(limit, before, limit.amount - used - cost) - elapsed)
+  reset = function(_, hit) return max(now, last[hit]) end,
+  wait = function(limit, hit, cost)
+    local earlier, present, elapsed = slide(limit, hit)
+    if present + cost <= limit.amount then
+      return max(0, enough(limit, earlier, limit.amount - present - cost) - elapsed)
     end
-    return limit.length - elapsed + enough(limit, used, limit.amount - cost)
+    return limit.length - elapsed + enough(limit, present, limit.amount - cost)
+  end,
+  give_back = function(limit, hit, cost, _, till)
+    if last[hit] == till then
+      used[hit] = max(0, used[hit] - cost)
+    elseif last[hit] == till + limit.length then
+      before[hit] = max(0, before[hit] - cost)
+    else
+      return
+    end
+    call('SET', key[hit], state(hit), 'KEEPTTL')
   end,
 }
 
-local function missing(limit)
-  if limit.last == 0 then return 0 end
-  return max(0, limit.used - max(0, now - limit.since) * limit.amount)
+local function missing(limit, hit)
+  if last[hit] == 0 then return 0 end
+  return max(0, used[hit] - max(0, now - since[hit]) * limit.amount)
 end
 
-algorithms.token_bucket = {
-  room = function(limit, cost) return floor((limit.burst * limit.length - missing(limit)) / limit.length) - cost end,
-  take = function(limit)
-    limit.used = max(0, missing(limit) + limit.cost * limit.length)
-    limit.since = max(now, limit.since)
-    limit.last = limit.since + ceil(limit.used / limit.amount)
-    keep(limit)
+local function lack(limit, hit, tokens)
+  used[hit] = max(0, tokens)
+  since[hit] = max(now, since[hit])
+  last[hit] = since[hit] + ceil(used[hit] / limit.amount)
+  keep(hit)
+end
+
+local token_bucket = {
+  read = read,
+  room = function(limit, hit, cost)
+    return floor((limit.burst * limit.length - missing(limit, hit)) / limit.length) - cost
   end,
-  reset = function(limit) return max(now, limit.last) end,
-  wait = function(limit, cost)
-    return max(0, ceil((missing(limit) + (min(cost, limit.burst) - limit.burst) * limit.length) / limit.amount))
+  take = function(limit, hit, cost) lack(limit, hit, missing(limit, hit) + cost * limit.length) end,
+  reset = function(_, hit) return max(now, last[hit]) end,
+  wait = function(limit, hit, cost)
+    return max(0, ceil((missing(limit, hit) + (min(cost, limit.burst) - limit.burst) * limit.length) / limit.amount))
+  end,
+  -- What the time has refilled since then is not given back again.
+  give_back = function(limit, hit, cost, taken)
+    local back = cost * limit.length - max(0, now - taken) * limit.amount
+    if back > 0 and last[hit] > 0 then lack(limit, hit, missing(limit, hit) - back) end
   end,
 }
 
-algorithms.concurrency = {
-  room = function(limit, cost)
-    redis.call('ZREMRANGEBYSCORE', limit.key, '-inf', string.format('%.0f', now))
-    return limit.amount - redis.call('ZCARD', limit.key) - cost
+local concurrency = {
+  read = function() end,
+  room = function(limit, hit, cost)
+    call('ZREMRANGEBYSCORE', key[hit], '-inf', now)
+    return limit.amount - call('ZCARD', key[hit]) - cost
   end,
-  take = function(limit)
-    if operation == 'refund' then redis.call('ZREM', limit.key, limit.id) return end
-    redis.call('ZADD', limit.key, string.format('%.0f', now + limit.lease), limit.id)
-    redis.call('PEXPIRE', limit.key, string.format('%.0f', ceil(limit.lease / 1000)))
+  take = function(limit, hit)
+    call('ZADD', key[hit], now + limit.lease, id[hit])
+    call('PEXPIRE', key[hit], ceil(limit.lease / 1000))
   end,
   reset = function() return now end,
   wait = function() return 1000000 end,
 }
 
-if operation == 'release' then
-  for number, key in ipairs(KEYS) do
-    redis.call('ZREM', key, ARGV[2 + (number - 1) * 10 + 7])
-  end
-  return {}
+local algorithms = {fixed_window, sliding_window, token_bucket, concurrency}
+local limits, at = {}, 2 + tonumber(ARGV[1])
+for number = 1, at - 2 do
+  local kind, amount, length, shadow, least, first, second, third = unpack('<dddddddd', ARGV[1 + number])
+  limits[number] = {
+    algorithm = algorithms[kind], amount = amount, length = length, shadow = shadow == 1, least = least,
+    first = first, second = second, third = third, burst = first, lease = first, names = kind == 4,
+  }
 end
 
-local limits, admitted = {}, 1
-for number, key in ipairs(KEYS) do
-  local limit = read(number, key)
-  limit.algorithm = algorithms[limit.kind]
-  limit.asked = max(limit.least, limit.cost)
-  limit.room = limit.algorithm.room(limit, limit.asked)
-  if limit.room < 0 and not limit.shadow then admitted = 0 end
-  limits[number] = limit
-end
-local answer = {now, admitted}
-for _, limit in ipairs(limits) do
-  local short, wait, room = limit.room < 0, 0, limit.room
-  if operation ~= 'decide' then
-    limit.algorithm.take(limit)
-  elseif short then
-    wait, room = limit.algorithm.wait(limit, limit.asked), max(0, room + limit.asked)
-  elseif admitted == 0 or limit.cost == 0 then
-    room = room + limit.asked
-  else
-    limit.algorithm.take(limit)
+local answer, size, keys = {now}, 1, 0
+local limit, cost, asked, rooms = {}, {}, {}, {}
+
+local function decide(hits)
+  local admitted = 1
+  for hit = 1, hits do
+    local one = limit[hit]
+    one.algorithm.read(hit)
+    asked[hit] = cost[hit] == 0 and one.least or cost[hit]
+    rooms[hit] = one.algorithm.room(one, hit, asked[hit])
+    if rooms[hit] < 0 and not one.shadow then admitted = 0 end
   end
-  answer[#answer + 1] = room
-  answer[#answer + 1] = limit.algorithm.reset(limit)
-  answer[#answer + 1] = wait
-  answer[#answer + 1] = short and 1 or 0
+  answer[size] = admitted
+  for hit = 1, hits do
+    local one, room, wait = limit[hit], rooms[hit], -1
+    if room < 0 then
+      wait, room = one.algorithm.wait(one, hit, asked[hit]), max(0, room + asked[hit])
+    elseif admitted == 0 or cost[hit] == 0 then
+      room = room + asked[hit]
+    else
+      one.algorithm.take(one, hit, cost[hit])
+    end
+    answer[size + 1], answer[size + 2], answer[size + 3] = room, one.algorithm.reset(one, hit), wait
+    size = size + 3
+  end
 end
+
+local function charge(hits)
+  for hit = 1, hits do
+    limit[hit].algorithm.read(hit)
+    limit[hit].algorithm.take(limit[hit], hit, cost[hit])
+  end
+end
+
+local function release(hits)
+  for hit = 1, hits do call('ZREM', key[hit], id[hit]) end
+end
+
+local function give_back(hits, text)
+  for hit = 1, hits do
+    local taken, till = unpack('<dd', text, 32 * hit - 14)
+    limit[hit].algorithm.read(hit)
+    -- A counter that began later has forgotten what was taken before.
+    if born[hit] <= taken then limit[hit].algorithm.give_back(limit[hit], hit, cost[hit], taken, till) end
+  end
+end
+
+local operations = {decide, charge, release, give_back}
+while at <= #ARGV do
+  local text = ARGV[at]
+  local operation = text:byte()
+  local width = operation == 4 and 32 or 16
+  local hits = floor(#text / width)
+  at = at + 1
+  for hit = 1, hits do
+    local number
+    number, cost[hit] = unpack('<dd', text, width * (hit - 1) + 2)
+    limit[hit], key[hit] = limits[number], KEYS[keys + hit]
+    if limit[hit].names then id[hit], at = ARGV[at], at + 1 end
+  end
+  keys, size = keys + hits, size + 1
+  answer[size] = 1
+  local begin = size
+  local done, problem = pcall(operations[operation], hits, text)
+  if not done then
+    problem = type(problem) == 'table' and problem.err or problem
+    local readonly = problem:match('READONLY.*')
+    if readonly then return redis.error_reply(readonly) end -- the client looks for the new master
+    answer[begin], size = problem, begin
+  end
+end
+for number = #answer, size + 1, -1 do answer[number] = nil end
 return answer

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 from prometheus_client import CollectorRegistry
 
 from filters.rate_limit.engine.algorithms import Counter
-from filters.rate_limit.engine.decision import Hit, LimitDecision
+from filters.rate_limit.engine.decision import Hit, LimitDecision, Taken
 from filters.rate_limit.stores import owner_protocol
 from filters.rate_limit.stores.circuit_breaker import PAUSE, Circuit
 from filters.rate_limit.stores.silence import SilenceTimer
@@ -35,7 +35,7 @@ PATIENCE = 5.0
 class _Call(NamedTuple):
     operation: int
     now: int
-    hits: Sequence[Hit]
+    hits: Sequence[Hit | Taken]
     waiting: asyncio.Future[LimitDecision] | None
 
 
@@ -93,6 +93,13 @@ class OwnerStore:
         """Count a cost that has occurred, before all later calls. If the owner does not answer, the count is lost."""
         self._notify(owner_protocol.CHARGE, now, hits)
 
+    def give_back(self, now: int, taken: Sequence[Taken]) -> None:
+        """Give back a part of what decisions took, before all later calls, by the owner's clock.
+
+        If the owner does not answer, it is not given back.
+        """
+        self._notify(owner_protocol.GIVE_BACK, now, taken)
+
     def release(self, hits: Sequence[Hit]) -> None:
         """Give slots back. An owner that ended has lost them already."""
         self._notify(owner_protocol.RELEASE, 0, hits)
@@ -117,7 +124,7 @@ class OwnerStore:
             await self._connecting
         self._watch.end()
 
-    def _notify(self, operation: int, now: int, hits: Sequence[Hit]) -> None:
+    def _notify(self, operation: int, now: int, hits: Sequence[Hit | Taken]) -> None:
         if self._circuit.is_open:
             self._circuit.uncounted(now, ())
         else:

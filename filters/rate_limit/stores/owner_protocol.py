@@ -23,10 +23,10 @@ from filters.rate_limit.engine.algorithms import (
     SlidingWindow,
     TokenBucket,
 )
-from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision
+from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision, Taken
 from filters.rate_limit.engine.memory import Memory
 
-ANNOUNCE, DECIDE, CHARGE, RELEASE, RESET, LIST = range(6)
+ANNOUNCE, DECIDE, CHARGE, RELEASE, RESET, LIST, GIVE_BACK = range(7)
 HELLO = "counters"
 """The value of an owner's first frame, so that a worker does not wait for an owner that has not started."""
 LONGEST = 1 << 28
@@ -77,20 +77,21 @@ class Asking:
         self._numbers: dict[int, tuple[int, Limit]] = {}
         """By identity, which is cheaper than equality. The value holds the limit, so its identity stays valid."""
 
-    def frame(self, asked: Iterable[tuple[int, Sequence[Hit]]]) -> bytes:
-        """The frame of operations with their hits. It begins with the limits that the owner does not know yet."""
+    def frame(self, asked: Iterable[tuple[int, Sequence[Hit | Taken]]]) -> bytes:
+        """The frame of operations with their hits, or with what they give back. It begins with the limits that the owner does not know yet."""
         operations: list[tuple[Any, ...]] = []
         numbers = self._numbers
         for operation, hits in asked:
             if len(numbers) >= self._most_limits:
                 numbers.clear()
             told = []
-            for limit, key, cost, lease in hits:
+            for hit in hits:
+                limit = hit[0]
                 known = numbers.get(id(limit))
                 if known is None:
                     known = numbers[id(limit)] = len(numbers), limit
                     operations.append((ANNOUNCE, known[0], limit.kind, _described(limit)))
-                told.append((known[0], key, cost, lease))
+                told.append((known[0], *hit[1:]))
             operations.append((operation, told))
         return frame(operations)
 
@@ -99,7 +100,7 @@ def _described(limit: Limit) -> dict[str, Any]:
     return {one.name: getattr(limit, one.name) for one in fields(limit) if one.init}
 
 
-def decision(hits: Sequence[Hit], now: int, answer: Sequence[Any]) -> LimitDecision:
+def decision(hits: Sequence[Hit | Taken], now: int, answer: Sequence[Any]) -> LimitDecision:
     """The decision on `hits` by the owner's figures. There are none if the owner had no room for a counter."""
     figures = [
         Figure(hit[0], *answer[place : place + 4])
@@ -124,6 +125,9 @@ class Answering:
                 _, number, kind, described = operation
                 limits[number] = _KINDS[kind](**described)
                 continue
+            if operation[0] == GIVE_BACK:
+                memory.give_back(now, [Taken(limits[number], *rest) for number, *rest in operation[1]])
+                continue
             hits = [Hit(limits[number], key, cost, lease) for number, key, cost, lease in operation[1]]
             if operation[0] == DECIDE:
                 answers.append(_figures(memory.decide(now, hits)))
@@ -144,12 +148,15 @@ def _figures(decision: LimitDecision) -> tuple[Any, ...]:
 
 def listed(counters: Iterable[tuple[str, Counter]]) -> list[tuple[Any, ...]]:
     """Counters with their keys, as plain values."""
-    return [(key, one.until, one.used, one.since, one.before, one.full, one.leases) for key, one in counters]
+    return [
+        (key, one.born, one.until, one.used, one.since, one.before, one.full, one.leases)
+        for key, one in counters
+    ]
 
 
 def unlisted(values: Iterable[Sequence[Any]]) -> Iterator[tuple[str, Counter]]:
     """The counters of plain values, the inverse of `listed`."""
-    for key, *state in values:
-        one = Counter()
+    for key, born, *state in values:
+        one = Counter(born)
         one.until, one.used, one.since, one.before, one.full, one.leases = state
         yield key, one

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import struct
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
+from functools import lru_cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
@@ -16,21 +18,24 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
-from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow, TokenBucket
-from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision
+from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow, Limit, SlidingWindow, TokenBucket
+from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision, Taken
 from filters.rate_limit.engine.windows import SECOND, end_of, has_even_windows
 from filters.rate_limit.stores.circuit_breaker import Circuit
 from filters.rate_limit.stores.silence import silence_timeout
 
 SCRIPT = resources.files(__package__).joinpath("limits.lua").read_text()
 _SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-PREFIX = "xds:"
+PREFIX = "xds:2:"
+"""Of all keys. Its number changes with the form of the counters, so that no script reads a form that it does not know."""
 DEADLINE = 0.1
 """Seconds that Redis may be silent while it has a pipeline to answer."""
 OPENING = 0.2
 """Seconds for opening a connection, unless the deadline is longer."""
 AT_ONCE = 64
 """Calls in one pipeline, so that Redis answers them long before the deadline."""
+DESCRIBED = 10_000
+"""Limits whose description for the script is kept."""
 UNDER_WAY = 2
 """Pipelines to one server at the same time, so that we write and read one while Redis works on the other."""
 WORTHWHILE = 8
@@ -70,32 +75,75 @@ def _addresses(netloc: str) -> list[tuple[str, int]]:
     return [(host.strip("[]"), int(port)) for host, _, port in found]
 
 
-class _CrowdError(ConnectionError):
-    """Too many calls wait for a server."""
+DECIDE, CHARGE, RELEASE, GIVE_BACK = range(1, 5)
+"""The operations of the script."""
+_KINDS: dict[type[Limit], int] = {FixedWindow: 1, SlidingWindow: 2, TokenBucket: 3, Concurrency: 4}
+_ONE, _LIMIT = struct.Struct("<Bdd"), struct.Struct("<8d")
+_Hits = TypeVar("_Hits", Hit, Taken)
 
 
 class _Call(NamedTuple):
-    """One call of the script. Its answer is the script's result, or a decision that needed no call."""
+    """One operation of the script. `asked` are all hits of the request, whose `on_error` decides without an answer."""
 
-    operation: str
+    operation: int
     now: int
-    hits: Sequence[Hit]
-    answer: asyncio.Future[list[int] | LimitDecision]
+    hits: Sequence[Hit | Taken]
+    asked: Sequence[Hit | Taken]
+    answer: asyncio.Future[LimitDecision]
 
-    def command(self, *script: str) -> tuple[str | int, ...]:
-        """The command that runs a `script`: EVAL with its text, or EVALSHA with its hash."""
-        keys = [stored(hit.key) for hit in self.hits]
-        values = (value for hit in self.hits for value in _arguments(hit, self.now))
-        return (*script, len(keys), *keys, self.operation, *values)
-
-    def answered(self, answer: Any) -> None:
+    def answered(self, decision: LimitDecision) -> None:
         """Set the answer, unless the caller has given up."""
-        if self.answer.done():
-            return
-        if isinstance(answer, BaseException):
-            self.answer.set_exception(answer)
-        else:
-            self.answer.set_result(answer)
+        if not self.answer.done():
+            self.answer.set_result(decision)
+
+
+class _Script:
+    """Commands that run the script, and its answers. Descriptions of limits are packed once and kept."""
+
+    def __init__(self) -> None:
+        self._described: dict[int, tuple[Limit, bytes, int, int]] = {}
+        """By identity, which is cheaper than equality. The value holds the limit, so its identity stays valid."""
+
+    def command(self, batch: Sequence[_Call], *script: str) -> tuple[str | bytes | int, ...]:
+        """The command that runs a `script`: EVAL with its text, or EVALSHA with its hash."""
+        numbers: dict[int, int] = {}
+        limits: list[bytes] = []
+        keys: list[bytes] = []
+        values: list[bytes | str] = []
+        for operation, now, hits, _, _ in batch:
+            packed: list[int] = []
+            names: list[str] = []
+            for hit in hits:
+                limit = hit[0]
+                number = numbers.get(id(limit))
+                if number is None:
+                    limits.append(self._description(limit, now))
+                    number = numbers[id(limit)] = len(limits)
+                keys.append(stored(hit[1]))
+                packed += (number, hit[2])
+                if isinstance(hit, Taken):
+                    packed += (hit.since, hit.until)
+                elif type(limit) is Concurrency:
+                    names.append(hit[3])
+            if len(packed) == 2:
+                values.append(_ONE.pack(operation, *packed))
+            else:
+                values.append(struct.pack(f"<B{len(packed)}d", operation, *packed))
+            values += names
+        return (*script, len(keys), *keys, len(limits), *limits, *values)
+
+    def _description(self, limit: Limit, now: int) -> bytes:
+        known = self._described.get(id(limit))
+        if known is not None and known[2] <= now < known[3]:
+            return known[1]
+        if len(self._described) >= DESCRIBED:
+            self._described.clear()
+        more, begin, end = _more(limit, now)
+        packed = _LIMIT.pack(
+            _KINDS[type(limit)], limit.amount, limit.length, limit.shadow, limit.least, *more
+        )
+        self._described[id(limit)] = limit, packed, begin, end
+        return packed
 
 
 class _Lane:
@@ -123,45 +171,73 @@ class RedisStore:
         self._client = client
         self._deadline = deadline
         self._cluster = isinstance(client, RedisCluster)
+        self._script = _Script()
         self._lanes: dict[str, _Lane] = {}
         self._circuit = Circuit(self.name, "redis", registry)
         self._exhausted: dict[tuple[str, int], tuple[int, int]] = {}
         self._loop = asyncio.get_running_loop()
 
-    async def decide(self, now: int, hits: Sequence[Hit]) -> LimitDecision:
+    def decide(self, now: int, hits: Sequence[Hit]) -> LimitDecision | Awaitable[LimitDecision]:
         """Admit and count all, or count nothing. An exhausted key is remembered for at most a second."""
         known = self._remembered(now, hits)
         if known is not None:
             return known
-        groups = self._groups(hits)
-        answers: list[list[int]] = []
-        try:
-            for group in groups:
-                answer = await self._result("decide", now, group)
-                if isinstance(answer, LimitDecision):
-                    await self._refund(now, groups[: len(answers)])
-                    return answer
-                answers.append(answer)
-                if not answer[1]:
-                    await self._refund(now, groups[: len(answers) - 1])
-                    break
-        except _AWAY as error:
-            return self._without_counters(now, hits, error)
-        decision = _decision(groups, answers)
-        self._remember(now, hits, groups, decision)
-        return decision
+        if not hits:
+            return LimitDecision(True, 0, ())
+        return self._decide_by_nodes(now, hits) if self._cluster else self._ask(DECIDE, now, hits, hits)
 
-    async def _refund(self, now: int, groups: Iterable[Sequence[Hit]]) -> None:
-        for group in groups:
-            await self._result("refund", now, [hit._replace(cost=-hit.cost) for hit in group if hit.cost])
+    async def _decide_by_nodes(self, now: int, hits: Sequence[Hit]) -> LimitDecision:
+        """Ask for the hits of each hash tag in turn. If one is rejected, the others get back what they counted."""
+        decided: list[tuple[list[Hit], LimitDecision]] = []
+        for group in self._groups(hits):
+            found = self._ask(DECIDE, now, group, hits)
+            decision = found if isinstance(found, LimitDecision) else await found
+            if decision.uncounted:
+                return decision
+            if not decision.admitted:
+                await self._refund(now, decided)
+                decided.append((group, decision))
+                break
+            decided.append((group, decision))
+        figures = {
+            hit.key: figure
+            for group, decision in decided
+            for hit, figure in zip(group, decision.figures, strict=False)
+        }
+        return LimitDecision(
+            all(one.admitted for _, one in decided),
+            min(one.now for _, one in decided),
+            tuple(figures[hit.key] for hit in hits if hit.key in figures),
+        )
 
-    async def charge(self, now: int, hits: Sequence[Hit]) -> None:
+    async def _refund(self, now: int, decided: Iterable[tuple[Sequence[Hit], LimitDecision]]) -> None:
+        for group, decision in decided:
+            slots = [hit for hit in group if isinstance(hit.limit, Concurrency)]
+            taken = [
+                Taken(hit.limit, hit.key, hit.cost, decision.now, figure.reset)
+                for hit, figure in zip(group, decision.figures, strict=True)
+                if hit.cost and not figure.short
+            ]
+            for waiting in (self.release(slots), self.give_back(now, taken)):
+                if waiting is not None:
+                    await waiting
+
+    def charge(self, now: int, hits: Sequence[Hit]) -> Awaitable[Any] | None:
         """Count a cost that has occurred. If Redis does not answer, the count is lost, which is logged."""
-        await self._run("charge", now, hits)
+        return self._run(CHARGE, now, hits)
 
-    async def release(self, hits: Sequence[Hit]) -> None:
+    def give_back(self, now: int, taken: Sequence[Taken]) -> Awaitable[Any] | None:
+        """Give back a part of what decisions took, before all later calls, each in its window only.
+
+        Slots are released instead. If Redis does not answer, nothing is given back.
+        """
+        for one in taken:
+            self._exhausted.pop((one.key, one.limit.amount), None)
+        return self._run(GIVE_BACK, now, [one for one in taken if not isinstance(one.limit, Concurrency)])
+
+    def release(self, hits: Sequence[Hit]) -> Awaitable[Any] | None:
         """Give slots back. If Redis does not answer, their leases end by themselves."""
-        await self._run("release", 0, hits)
+        return self._run(RELEASE, 0, hits)
 
     def reset(self, prefix: str) -> int:
         """Remove the counters whose key begins with `prefix`.
@@ -192,51 +268,46 @@ class RedisStore:
         keys = [key async for key in self._client.scan_iter(match=f"{PREFIX}*}}{plain}*", count=1000)]
         return sum([await self._client.delete(key) for key in keys])
 
-    def _groups(self, hits: Sequence[Hit]) -> list[list[Hit]]:
+    def _groups(self, hits: Sequence[_Hits]) -> list[list[_Hits]]:
         """The hits of each call. A cluster can count only keys of one hash tag together, any other Redis all keys."""
         if not self._cluster:
             return [list(hits)] if hits else []
-        groups: dict[str, list[Hit]] = {}
+        groups: dict[str, list[_Hits]] = {}
         for hit in hits:
             groups.setdefault(tag(hit.key), []).append(hit)
         return list(groups.values())
 
-    async def _run(self, operation: str, now: int, hits: Sequence[Hit]) -> None:
-        try:
-            for group in self._groups(hits):
-                await self._result(operation, now, group)
-        except _AWAY as error:
-            self._without_counters(now, (), error)
+    def _run(self, operation: int, now: int, hits: Sequence[_Hits]) -> Awaitable[Any] | None:
+        """Ask for an operation that has no result. Nobody needs to await it."""
+        asked = [self._ask(operation, now, group, ()) for group in self._groups(hits)]
+        waiting = [one for one in asked if not isinstance(one, LimitDecision)]
+        return asyncio.gather(*waiting) if waiting else None
 
-    def _without_counters(self, now: int, hits: Sequence[Hit], error: BaseException) -> LimitDecision:
-        if isinstance(error, _CrowdError):
-            return self._circuit.overloaded(now, hits)
-        return self._circuit.uncounted(now, hits)
-
-    async def _result(self, operation: str, now: int, hits: Sequence[Hit]) -> list[int] | LimitDecision:
-        """The answer to one call.
-
-        Raises the client's errors, ConnectionError during a pause after failures, and _CrowdError if too many calls
-        wait.
-        """
-        if not hits:
-            return []
+    def _ask(
+        self, operation: int, now: int, hits: Sequence[Hit | Taken], asked: Sequence[Hit | Taken]
+    ) -> LimitDecision | asyncio.Future[LimitDecision]:
+        """Put a call into the lane of its server, unless the server is left alone after failures or is overloaded."""
         if self._circuit.is_open:
-            raise ConnectionError("left alone after failures")
-        call = _Call(operation, now, hits, self._loop.create_future())
-        self._wait(call)
-        return await call.answer
+            return self._circuit.uncounted(now, asked)
+        call = _Call(operation, now, hits, asked, self._loop.create_future())
+        return call.answer if self._wait(call) else self._circuit.overloaded(now, hits)
 
-    def _wait(self, call: _Call) -> None:
-        """Put a call into the lane of its server. In a cluster this is a node, if the slots are known."""
+    def _wait(self, call: _Call) -> bool:
+        """Put a call into the lane of its server. In a cluster this is a node, if the slots are known.
+
+        Returns False if too many decisions wait already.
+        """
         name = ""
         if self._cluster and self._client.get_nodes():
             name = self._client.get_node_from_key(stored(call.hits[0].key)).name
-        lane = self._lanes.setdefault(name, _Lane())
-        if len(lane.waiting) >= MOST_WAITING and call.operation == "decide":
-            raise _CrowdError
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = _Lane()
+        if len(lane.waiting) >= MOST_WAITING and call.operation == DECIDE:
+            return False
         lane.waiting.append(call)
         self._start(name, lane)
+        return True
 
     def _start(self, name: str, lane: _Lane) -> None:
         """Send the waiting calls at the end of this turn of the loop, unless enough pipelines are in progress."""
@@ -253,25 +324,29 @@ class RedisStore:
                 async with silence_timeout(max(self._deadline, OPENING)):
                     await self._client.initialize()
                 for _ in range(len(lane.waiting)):
-                    self._wait(lane.waiting[0])
-                    lane.waiting.popleft()
+                    call = lane.waiting.popleft()
+                    if not self._wait(call):
+                        call.answered(self._circuit.overloaded(call.now, call.hits))
             while batch := self._next(lane):
                 if lane.waiting:
                     self._start(name, lane)
-                answers = await self._exchange(lane, batch)
-                self._circuit.answered()
-                for call, answer in zip(batch, answers, strict=True):
+                for calls, answer in await self._exchange(lane, batch):
                     if isinstance(answer, ResponseError):
-                        self._circuit.refused(answer)
-                    call.answered(answer)
+                        self._refused(calls, answer)
+                    else:
+                        self._answered(calls, answer)
+                self._circuit.answered()
         except BaseException as error:
             lane.opened = 0
-            for call in (*batch, *lane.waiting):
-                call.answered(error)
+            unanswered = [call for call in (*batch, *lane.waiting) if not call.answer.done()]
             lane.waiting.clear()
             if not isinstance(error, _AWAY):
+                for call in unanswered:
+                    call.answer.cancel()
                 raise
             self._circuit.failed(error)
+            for call in unanswered:
+                call.answered(self._circuit.uncounted(call.now, call.asked))
         finally:
             lane.tasks.difference_update({asyncio.current_task()})
 
@@ -281,27 +356,61 @@ class RedisStore:
         share = min(AT_ONCE, max(WORTHWHILE, -(-len(lane.waiting) // UNDER_WAY)))
         while lane.waiting and len(batch) < share:
             call = lane.waiting.popleft()
-            known = self._remembered(call.now, call.hits) if call.operation == "decide" else None
+            known = (
+                self._remembered(call.now, call.hits)
+                if self._exhausted and call.operation == DECIDE
+                else None
+            )
             if known is None:
                 batch.append(call)
             else:
                 call.answered(known)
         return batch
 
-    async def _exchange(self, lane: _Lane, batch: Sequence[_Call]) -> list[Any]:
-        """The answers to one pipeline; some may be a ResponseError. Raises the client's errors."""
+    def _answered(self, calls: Iterable[_Call], answer: Sequence[Any]) -> None:
+        """Answer the calls of one command."""
+        now, at = answer[0], 1
+        for call in calls:
+            status, at = answer[at], at + 1
+            if type(status) is not int:
+                self._refused((call,), ResponseError(status.decode()))
+            elif call.operation != DECIDE:
+                call.answered(_DONE)
+            else:
+                figures = []
+                for hit in call.hits:
+                    room, reset, wait = answer[at : at + 3]
+                    at += 3
+                    short = wait >= 0
+                    if short:
+                        self._remember(call.now, hit, room, wait)
+                    figures.append(Figure(hit[0], room, reset, wait if short else 0, short))
+                call.answered(LimitDecision(status == 1, now, tuple(figures)))
+
+    def _refused(self, calls: Iterable[_Call], error: ResponseError) -> None:
+        """Answer calls that Redis could not count."""
+        self._circuit.refused(error)
+        for call in calls:
+            call.answered(self._circuit.uncounted(call.now, call.asked))
+
+    async def _exchange(self, lane: _Lane, batch: Sequence[_Call]) -> list[tuple[Sequence[_Call], Any]]:
+        """The answers to one pipeline, with the calls of each; some may be a ResponseError. Raises the client's errors.
+
+        One command decides all. A node of a cluster gets a command for each call, because their keys differ in the slot.
+        """
         if lane.opened < len(lane.tasks):
             async with silence_timeout(max(self._deadline, OPENING)):
                 await self._open(batch[0])
             lane.opened += 1
-        answers = await self._pipeline([one.command("EVALSHA", _SHA) for one in batch])
+        parts = [(call,) for call in batch] if self._cluster else [tuple(batch)]
+        answers = await self._send([self._script.command(one, "EVALSHA", _SHA) for one in parts])
         unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:  # the server is new or was flushed: the first command loads the script
-            commands = [batch[at].command("EVALSHA", _SHA) for at in unknown]
-            commands[0] = batch[unknown[0]].command("EVAL", SCRIPT)
-            for at, answer in zip(unknown, await self._pipeline(commands), strict=True):
+            commands = [self._script.command(parts[at], "EVALSHA", _SHA) for at in unknown]
+            commands[0] = self._script.command(parts[unknown[0]], "EVAL", SCRIPT)
+            for at, answer in zip(unknown, await self._send(commands), strict=True):
                 answers[at] = answer
-        return answers
+        return list(zip(parts, answers, strict=True))
 
     async def _open(self, call: _Call) -> None:
         """Open a connection, so that the next pipeline takes only one round trip."""
@@ -312,18 +421,26 @@ class RedisStore:
         else:
             await self._client.execute_command("PING")
 
-    async def _pipeline(self, commands: Iterable[Sequence[str | int]]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
+    async def _send(self, commands: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
+        """The answers to commands. Raises the client's errors, except those that Redis itself answers with."""
         async with silence_timeout(self._deadline):
+            if len(commands) == 1 and not self._cluster:
+                try:
+                    return [await self._client.execute_command(*commands[0])]
+                except ResponseError as error:
+                    return [error]
+            pipeline = self._client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
             answers: list[Any] = await pipeline.execute(raise_on_error=False)
         for answer in answers:
             if isinstance(answer, Exception) and not isinstance(answer, ResponseError):
                 raise answer
         return answers
 
-    def _remembered(self, now: int, hits: Sequence[Hit]) -> LimitDecision | None:
+    def _remembered(self, now: int, hits: Sequence[Hit | Taken]) -> LimitDecision | None:
+        if not self._exhausted:
+            return None
         figures = []
         for hit in hits:
             if not hit.cost and not hit.limit.least:
@@ -333,22 +450,16 @@ class RedisStore:
                 figures.append(Figure(hit.limit, 0, known[1], max(SECOND, known[1] - now), True))
         return LimitDecision(False, now, tuple(figures)) if figures else None
 
-    def _remember(
-        self, now: int, hits: Sequence[Hit], groups: Iterable[Iterable[Hit]], decision: LimitDecision
-    ) -> None:
+    def _remember(self, now: int, hit: Hit | Taken, room: int, wait: int) -> None:
         """Remember only windows that stay exhausted until they end, for every cost."""
+        if room or not isinstance(hit.limit, FixedWindow) or hit.limit.shadow:
+            return
         if len(self._exhausted) >= REMEMBERED:
             self._exhausted.clear()
-        ordered = [hit for group in groups for hit in group]
-        for hit, figure in zip(ordered, decision.figures, strict=False):
-            if (
-                figure.short
-                and not figure.remaining
-                and isinstance(hit.limit, FixedWindow)
-                and not hit.limit.shadow
-            ):
-                until = now + min(figure.wait, SECOND)
-                self._exhausted[hit.key, hit.limit.amount] = (until, now + figure.wait)
+        self._exhausted[hit.key, hit.limit.amount] = (now + min(wait, SECOND), now + wait)
+
+
+_DONE = LimitDecision(True, 0, ())
 
 
 def tag(key: str) -> str:
@@ -356,43 +467,28 @@ def tag(key: str) -> str:
     return "|".join(part for part in key.split("|") if "=" in part)
 
 
-def stored(key: str) -> str:
+@lru_cache(maxsize=16_384)
+def stored(key: str) -> bytes:
     """The key in Redis."""
-    return f"{PREFIX}{{{tag(key)}}}{key}"
+    return f"{PREFIX}{{{tag(key)}}}{key}".encode()
 
 
-def _arguments(hit: Hit, now: int) -> tuple[str | int, ...]:
-    limit = hit.limit
-    return (
-        limit.kind,
-        limit.amount,
-        limit.length,
-        hit.cost,
-        limit.burst if isinstance(limit, TokenBucket) else 0,
-        int(limit.shadow),
-        limit.lease if isinstance(limit, Concurrency) else 0,
-        hit.lease,
-        _ends(limit, now) if isinstance(limit, FixedWindow) else "",
-        limit.least,
-    )
+def _more(limit: Limit, now: int) -> tuple[tuple[int, int, int], int, int]:
+    """Three more numbers of a limit for the script, and the moments between which they are valid.
 
-
-def _ends(limit: FixedWindow, now: int) -> str:
-    """The ends of the present window and of its neighbours. The clock of Redis selects one."""
+    Of a fixed window: the ends of the present window and of its neighbours, of which the clock of Redis selects one; 0
+    for windows of equal length, -1 for those that begin with a request.
+    """
+    always = 0, 2**63
+    if isinstance(limit, TokenBucket):
+        return (limit.burst, 0, 0), *always
+    if isinstance(limit, Concurrency):
+        return (limit.lease, 0, 0), *always
+    if not isinstance(limit, FixedWindow) or (not limit.rolling and has_even_windows(limit.per, limit.zone)):
+        return (0, 0, 0), *always
     if limit.rolling:
-        return "rolling"
-    if has_even_windows(limit.per, limit.zone):
-        return "utc"
-    first = end_of(now - SECOND * 60, limit.per, limit.zone)
+        return (-1, 0, 0), *always
+    begin = now - SECOND * 60
+    first = end_of(begin, limit.per, limit.zone)
     second = end_of(first, limit.per, limit.zone)
-    return f"{first},{second},{end_of(second, limit.per, limit.zone)}"
-
-
-def _decision(groups: Sequence[Sequence[Hit]], answers: Sequence[Sequence[int]]) -> LimitDecision:
-    figures = []
-    for group, answer in zip(groups, answers, strict=False):
-        for number, hit in enumerate(group):
-            room, reset, wait, short = answer[2 + 4 * number : 6 + 4 * number]
-            figures.append(Figure(hit.limit, room, reset, wait, bool(short)))
-    admitted = all(answer[1] for answer in answers)
-    return LimitDecision(admitted, answers[-1][0] if answers else 0, tuple(figures))
+    return (first, second, end_of(second, limit.per, limit.zone)), begin, first + SECOND * 60

@@ -101,7 +101,7 @@ async def test_a_slot_that_redis_gives_to_a_call_that_was_given_up_is_given_back
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         valkey.signal(signal.SIGCONT)
-        key = "xds:{header:x=}route/r|concurrent-requests|concurrency|header:x="
+        key = "xds:2:{header:x=}route/r|concurrent-requests|concurrency|header:x="
         await eventually(lambda: valkey.ask("ZRANGE", key, 0, -1) == [b"0//"], "the slots to be given back")
         held.undo()
         await eventually(lambda: valkey.ask("EXISTS", key) == 0, "the last slot to be given back")
@@ -147,7 +147,7 @@ async def test_redis_holds_the_largest_cost_of_the_slowest_bucket_and_lets_its_k
         )  # fmt: skip
         answers = [await asking.ask(header_cost=cost) for cost in ("4294967295", "1")]
         assert [one.overall_code for one in answers] == [OK, OVER]
-        ttl = valkey.ask("PTTL", "xds:{header:x=}route/r|requests|token_bucket|month|header:x=")
+        ttl = valkey.ask("PTTL", "xds:2:{header:x=}route/r|requests|token_bucket|month|header:x=")
         assert isinstance(ttl, int)
         assert ttl > 0
         await store.close()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow, Limit, SlidingWindow, TokenBucket
-from filters.rate_limit.engine.decision import Hit, LimitDecision
+from filters.rate_limit.engine.decision import Hit, LimitDecision, Taken
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.engine.windows import SECOND
 from filters.rate_limit.stores import owner_protocol
@@ -47,7 +47,7 @@ turns = st.lists(
     ),
     max_size=20,
 )
-Operations = Sequence[tuple[int, list[Hit]]]
+Operations = Sequence[tuple[int, Sequence[Hit | Taken]]]
 
 
 def alone(memory: Memory, now: int, operations: Operations) -> list[LimitDecision]:
@@ -104,6 +104,15 @@ def test_frames_that_come_together_are_taken_apart(asked, cuts) -> None:
     asking, frames = owner_protocol.Asking(), owner_protocol.Frames()
     sent = b"".join(asking.frame([(owner_protocol.DECIDE, one)]) for one in asked)
     assert len(through(frames, sent, cuts)) == len(asked)
+
+
+def test_the_owner_gets_back_what_a_decision_took() -> None:
+    memory, limit = Memory(), LIMITS[3]
+    worker = Worker(memory)
+    (first,) = worker.ask([(owner_protocol.DECIDE, [Hit(limit, "k", 3)])], START, [])
+    back = [Taken(limit, "k", 2, first.now, first.figures[0].reset)]
+    operations: Operations = [(owner_protocol.GIVE_BACK, back), (owner_protocol.DECIDE, [Hit(limit, "k", 0)])]
+    assert worker.ask(operations, START, [])[0].figures[0].remaining == 3
 
 
 def test_a_limit_is_announced_once_on_a_connection() -> None:

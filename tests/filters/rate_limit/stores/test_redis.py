@@ -6,17 +6,20 @@ import asyncio
 import multiprocessing
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import count
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from filters.rate_limit.client_headers import retry_after
 from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow, Limit, SlidingWindow, TokenBucket
-from filters.rate_limit.engine.decision import Hit, LimitDecision
+from filters.rate_limit.engine.decision import Hit, LimitDecision, Taken
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.engine.windows import SECOND
 from filters.rate_limit.stores.circuit_breaker import FAILURES
@@ -27,6 +30,7 @@ from xds_server.policy_server.server import PolicyServer
 from xds_server.policy_server.services import services
 
 LIMITS_PAGE = Path(__file__).parents[4] / "docs" / "reference" / "limits.md"
+CLIENTS = count()
 DAY = FixedWindow(name="day", amount=5, per="day")
 STRICT = FixedWindow(name="strict", amount=5, per="day", allow_on_error=False)
 
@@ -37,13 +41,26 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
         yield server
 
 
+class Asked(RedisStore):
+    """A store whose decisions and other operations can all be awaited."""
+
+    async def decide(self, now: int, hits: Sequence[Hit]) -> LimitDecision:
+        found = super().decide(now, hits)
+        return found if isinstance(found, LimitDecision) else await found
+
+
 @asynccontextmanager
-async def store(url: str, deadline: float = 5.0) -> AsyncIterator[RedisStore]:
-    opened = RedisStore(connect(url), CollectorRegistry(), deadline)
+async def store(url: str, deadline: float = 5.0) -> AsyncIterator[Asked]:
+    opened = Asked(connect(url), CollectorRegistry(), deadline)
     try:
         yield opened
     finally:
         await opened.close()
+
+
+async def done(work: Awaitable[None] | None) -> None:
+    assert work is not None
+    await work
 
 
 def now() -> int:
@@ -85,25 +102,104 @@ async def test_several_limits_take_all_or_nothing(valkey: Valkey) -> None:
         assert alone.figures[0].remaining == 3
 
 
+OPERATIONS = st.lists(st.tuples(st.booleans(), st.integers(1, 5), st.integers(1, 4)), max_size=25)
+SLOW: tuple[Limit, ...] = (
+    FixedWindow(name="fixed", amount=9, per="month"),
+    FixedWindow(name="zone", amount=9, per="month", zone="Asia/Tokyo"),
+    FixedWindow(name="rolling", amount=9, per="day", rolling=True),
+    SlidingWindow(name="sliding", amount=9, per="month"),
+    TokenBucket(name="bucket", amount=1, per="day", burst=9),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(OPERATIONS, min_size=1, max_size=3))
+def test_giving_back_is_that_of_the_memory(valkey: Valkey, runs: list[list[tuple[bool, int, int]]]) -> None:
+    """Several at once on all limits: their decisions are in the order of the calls, also where they travel together."""
+
+    async def compare() -> None:
+        async with store(valkey.url) as redis:
+            for given_steps in runs:
+                await same(redis, given_steps)
+
+    async def same(redis: Asked, given_steps: list[tuple[bool, int, int]]) -> None:
+        memory, client = Memory(), next(CLIENTS)
+        taken: list[tuple[Taken, Taken]] = []
+        for takes, cost, width in given_steps:
+            hits = [Hit(limit, f"back|{limit.name}|ip={client}", cost) for limit in SLOW[: width + 1]]
+            redis._exhausted.clear()  # or its decisions have figures of the exhausted limits only
+            if takes:
+                found = await redis.decide(now(), hits)
+                expected = memory.decide(found.now, hits)
+                assert found.admitted == expected.admitted
+                assert [(one.remaining, one.short) for one in found.figures] == [
+                    (one.remaining, one.short) for one in expected.figures
+                ]
+                if found.admitted:
+                    taken += [
+                        (
+                            Taken(*hit[:3], found.now, theirs.reset),
+                            Taken(*hit[:3], expected.now, ours.reset),
+                        )
+                        for hit, theirs, ours in zip(hits, found.figures, expected.figures, strict=True)
+                    ]
+            elif taken:
+                theirs, ours = taken.pop(cost % len(taken))
+                count = min(cost, ours.cost)
+                giving = redis.give_back(now(), [theirs._replace(cost=count)])
+                again = asyncio.ensure_future(redis.decide(now(), [Hit(ours.limit, ours.key, 0)]))
+                await done(giving)
+                found = await again
+                memory.give_back(found.now, [ours._replace(cost=count)])
+                expected = memory.decide(found.now, [Hit(ours.limit, ours.key, 0)])
+                assert found.figures[0].remaining == expected.figures[0].remaining
+
+    asyncio.run(compare())
+
+
+async def test_nothing_is_given_back_to_another_window_or_a_counter_that_began_later(valkey: Valkey) -> None:
+    async with store(valkey.url) as redis:
+        hit = Hit(DAY, "later|consumer=a", 3)
+        first = await redis.decide(now(), [hit])
+        taken = Taken(DAY, hit.key, 2, first.now, first.figures[0].reset)
+        await done(redis.give_back(now(), [taken._replace(until=taken.until - 86_400 * SECOND)]))
+        assert (await redis.decide(now(), [hit._replace(cost=0)])).figures[0].remaining == 2
+        await asyncio.to_thread(redis.reset, "later|")
+        await redis.decide(now(), [hit])
+        await done(redis.give_back(now(), [taken]))
+        assert (await redis.decide(now(), [hit._replace(cost=0)])).figures[0].remaining == 2
+
+
+async def test_one_operation_that_fails_spoils_no_other_of_its_command(valkey: Valkey) -> None:
+    async with store(valkey.url) as redis:
+        await redis.decide(now(), [Hit(DAY, "together|ip=1")])
+        valkey.ask("HSET", "xds:2:{ip=2}together|ip=2", "no", "counter")
+        found = await asyncio.gather(
+            *(redis.decide(now(), [Hit(DAY, f"together|ip={one}")]) for one in (1, 2, 1, 3))
+        )
+        assert [one.uncounted for one in found] == [False, True, False, False]
+        assert [one.figures[0].remaining for one in found if one.figures] == [3, 2, 4]
+
+
 async def test_slots_are_given_back(valkey: Valkey) -> None:
     limit = Concurrency(name="slots", amount=1)
     async with store(valkey.url) as redis:
         first, second = (Hit(limit, "slots|consumer=a", 1, name) for name in ("first", "second"))
         assert (await redis.decide(now(), [first])).admitted
         assert not (await redis.decide(now(), [second])).admitted
-        await redis.release([second])
+        await done(redis.release([second]))
         assert not (await redis.decide(now(), [second])).admitted
-        await redis.release([first])
+        await done(redis.release([first]))
         assert (await redis.decide(now(), [second])).admitted
 
 
 async def test_bytes_are_charged_beyond_the_limit_and_keys_expire(valkey: Valkey) -> None:
     quota = FixedWindow(name="quota", amount=100, per="day", unit="content-bytes")
     async with store(valkey.url) as redis:
-        await redis.charge(now(), [Hit(quota, "quota|consumer=a", 5_000_000_000)])
+        await done(redis.charge(now(), [Hit(quota, "quota|consumer=a", 5_000_000_000)]))
         decision = await redis.decide(now(), [Hit(quota, "quota|consumer=a", 0)])
         assert (decision.admitted, decision.figures[0].remaining) == (False, 0)
-    ttl = valkey.ask("PTTL", "xds:{consumer=a}quota|consumer=a")
+    ttl = valkey.ask("PTTL", "xds:2:{consumer=a}quota|consumer=a")
     assert isinstance(ttl, int)
     assert 0 < ttl <= 86_400_000
 
@@ -210,7 +306,7 @@ async def test_a_crowd_is_rejected_by_its_limits_whatever_on_error_says(
     valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry, shadow = CollectorRegistry(), FixedWindow(name="shadow", amount=1, per="day", shadow=True)
-    redis, waiting = RedisStore(connect(valkey.url), registry, 5.0), list[asyncio.Future[LimitDecision]]()
+    redis, waiting = Asked(connect(valkey.url), registry, 5.0), list[asyncio.Future[LimitDecision]]()
     valkey.signal(signal.SIGSTOP)
     try:
         for turn, count in enumerate([MOST_WAITING] + [AT_ONCE] * UNDER_WAY):  # each pipeline makes room
@@ -303,8 +399,8 @@ async def test_a_full_server_forgives_nobody_and_counts_no_new_client_until_ther
                 redis._exhausted.clear()
                 decision = await redis.decide(now(), [exhausted])
                 assert (decision.admitted, decision.uncounted) == (False, False)
-            await redis.release([Hit(slots, slot, 1, "first")])
-            assert server.ask("EXISTS", f"xds:{{consumer=a}}{slot}") == 0
+            await done(redis.release([Hit(slots, slot, 1, "first")]))
+            assert server.ask("EXISTS", f"xds:2:{{consumer=a}}{slot}") == 0
             server.ask("CONFIG", "SET", "maxmemory", "0")
             assert (await redis.decide(now(), [some])).figures[0].remaining == 4
     assert [one.message.partition(";")[0] for one in caplog.records] == ["redis cannot count"]
@@ -318,7 +414,7 @@ async def test_a_server_that_evicts_forgives_which_the_documentation_says(tmp_pa
             server.ask("CONFIG", "SET", "maxmemory", "100kb")
 
             async def evicted() -> bool:
-                return server.ask("EXISTS", "xds:{consumer=a}full|consumer=a") == 0
+                return server.ask("EXISTS", "xds:2:{consumer=a}full|consumer=a") == 0
 
             await eventually(evicted, "the exhausted counter to be evicted")
             server.ask("CONFIG", "SET", "maxmemory", "0")
@@ -333,7 +429,7 @@ class Load:
 
     limit = FixedWindow(name="load", amount=4000, per="month")
 
-    def __init__(self, redis: RedisStore) -> None:
+    def __init__(self, redis: Asked) -> None:
         self._redis = redis
         self.admitted, self.lost = 0, 0
         self._rejected = False
@@ -380,7 +476,7 @@ async def test_a_fail_over_is_followed(tmp_path: Path) -> None:
                 asking = asyncio.ensure_future(load.run())
                 await eventually(load.is_half_way, "half of the limit to be used")
                 master.kill()
-                known_to_replica = int(replica.ask("HGET", "xds:{ip=load}load|ip=load", "used"))  # type: ignore[call-overload]
+                known_to_replica = replica.used("xds:2:{ip=load}load|ip=load")
                 before = load.admitted
                 await eventually(counted, "the fail-over")
                 assert (await redis.decide(now(), [Hit(DAY, "k|ip=1", 0)])).figures[0].remaining == 2
