@@ -38,7 +38,7 @@ DESCRIBED = 10_000
 """Limits whose description for the script is kept."""
 UNDER_WAY = 2
 """Pipelines to one server at the same time, so that we write and read one while Redis works on the other."""
-WORTHWHILE = 8
+WORTHWHILE = 32
 """So few calls are not divided between pipelines."""
 MOST_WAITING = 16_384
 """Calls that wait for one server. Limits reject the requests of further decisions."""
@@ -318,19 +318,16 @@ class RedisStore:
     async def _serve(self, name: str, lane: _Lane) -> None:
         """Send calls until none waits. If a server fails, all calls that wait for it fail."""
         batch: list[_Call] = []
+        connection = None
         lane.starting = False
         try:
             if self._cluster and not name:
-                async with silence_timeout(max(self._deadline, OPENING)):
-                    await self._client.initialize()
-                for _ in range(len(lane.waiting)):
-                    call = lane.waiting.popleft()
-                    if not self._wait(call):
-                        call.answered(self._circuit.overloaded(call.now, call.hits))
+                await self._spread(lane)
+            connection = await self._connected(lane)
             while batch := self._next(lane):
                 if lane.waiting:
                     self._start(name, lane)
-                for calls, answer in await self._exchange(lane, batch):
+                for calls, answer in await self._exchange(connection, batch):
                     if isinstance(answer, ResponseError):
                         self._refused(calls, answer)
                     else:
@@ -349,6 +346,17 @@ class RedisStore:
                 call.answered(self._circuit.uncounted(call.now, call.asked))
         finally:
             lane.tasks.difference_update({asyncio.current_task()})
+            if connection is not None:
+                await self._client.connection_pool.release(connection)
+
+    async def _spread(self, lane: _Lane) -> None:
+        """Put the calls that came before the slots of the cluster were known into the lanes of their nodes."""
+        async with silence_timeout(max(self._deadline, OPENING)):
+            await self._client.initialize()
+        for _ in range(len(lane.waiting)):
+            call = lane.waiting.popleft()
+            if not self._wait(call):
+                call.answered(self._circuit.overloaded(call.now, call.hits))
 
     def _next(self, lane: _Lane) -> list[_Call]:
         """The calls of the next pipeline. Calls on keys that are known to be exhausted are decided here."""
@@ -393,42 +401,41 @@ class RedisStore:
         for call in calls:
             call.answered(self._circuit.uncounted(call.now, call.asked))
 
-    async def _exchange(self, lane: _Lane, batch: Sequence[_Call]) -> list[tuple[Sequence[_Call], Any]]:
+    async def _exchange(self, connection: Any, batch: Sequence[_Call]) -> list[tuple[Sequence[_Call], Any]]:
         """The answers to one pipeline, with the calls of each; some may be a ResponseError. Raises the client's errors.
 
         One command decides all. A node of a cluster gets a command for each call, because their keys differ in the slot.
         """
-        if lane.opened < len(lane.tasks):
-            async with silence_timeout(max(self._deadline, OPENING)):
-                await self._open(batch[0])
-            lane.opened += 1
         parts = [(call,) for call in batch] if self._cluster else [tuple(batch)]
-        answers = await self._send([self._script.command(one, "EVALSHA", _SHA) for one in parts])
+        answers = await self._send(connection, [self._script.command(one, "EVALSHA", _SHA) for one in parts])
         unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:  # the server is new or was flushed: the first command loads the script
             commands = [self._script.command(parts[at], "EVALSHA", _SHA) for at in unknown]
             commands[0] = self._script.command(parts[unknown[0]], "EVAL", SCRIPT)
-            for at, answer in zip(unknown, await self._send(commands), strict=True):
+            for at, answer in zip(unknown, await self._send(connection, commands), strict=True):
                 answers[at] = answer
         return list(zip(parts, answers, strict=True))
 
-    async def _open(self, call: _Call) -> None:
-        """Open a connection, so that the next pipeline takes only one round trip."""
-        if self._cluster:
-            await self._client.initialize()  # again, if a node was lost
-            node = self._client.get_node_from_key(stored(call.hits[0].key))
-            await self._client.execute_command("PING", target_nodes=[node])
-        else:
-            await self._client.execute_command("PING")
+    async def _connected(self, lane: _Lane) -> Any:
+        """A connection that is open, so that the next pipeline takes only one round trip.
 
-    async def _send(self, commands: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
+        The client keeps the connections to the nodes of a cluster itself, so the result is None then.
+        """
+        async with silence_timeout(max(self._deadline, OPENING)):
+            if not self._cluster:
+                return await self._client.connection_pool.get_connection()
+            if lane.waiting and lane.opened < len(lane.tasks):
+                await self._client.initialize()  # again, if a node was lost
+                node = self._client.get_node_from_key(stored(lane.waiting[0].hits[0].key))
+                await self._client.execute_command("PING", target_nodes=[node])
+                lane.opened += 1
+        return None
+
+    async def _send(self, connection: Any, commands: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
         """The answers to commands. Raises the client's errors, except those that Redis itself answers with."""
         async with silence_timeout(self._deadline):
-            if len(commands) == 1 and not self._cluster:
-                try:
-                    return [await self._client.execute_command(*commands[0])]
-                except ResponseError as error:
-                    return [error]
+            if connection is not None:
+                return [await _answer_on(connection, command) for command in commands]
             pipeline = self._client.pipeline(transaction=False)
             for command in commands:
                 pipeline.execute_command(*command)
@@ -460,6 +467,23 @@ class RedisStore:
 
 
 _DONE = LimitDecision(True, 0, ())
+
+
+async def _answer_on(connection: Any, command: Sequence[str | bytes | int]) -> Any:
+    """The answer to a command. Raises the client's errors, and returns an error that Redis answers with.
+
+    The client would take a connection from its pool for each command, which takes longer than the command.
+    """
+    packed = connection.pack_command(*command)
+
+    async def ask() -> Any:
+        await connection.send_packed_command(packed)
+        return await connection.read_response()
+
+    try:
+        return await connection.retry.call_with_retry(ask, lambda _error: connection.disconnect())
+    except ResponseError as error:
+        return error
 
 
 def tag(key: str) -> str:
