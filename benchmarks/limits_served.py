@@ -47,25 +47,27 @@ def main() -> None:
         return
     print(
         f"**A limited request, served** ({REQUESTS:,} requests each; one policy server, one Envoy worker)\n\n"
-        "| counters | limits | calls/s | p99 | CPU of a call | through Envoy, requests/s | p99 | CPU of Envoy | CPU of the policy server | not counted in time |\n"
-        "|---|---|---|---|---|---|---|---|---|---|"
+        "| counters | limits | calls/s | p99 | CPU of a call | … of Redis | through Envoy, requests/s | p99 | CPU of Envoy | CPU of the policy server | … of Redis | not counted in time |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as folder, Valkey(Path(folder)) as valkey:
+        assert valkey.process is not None
+        redis = valkey.process.pid
         for name, arguments in (("memory", ()), ("Redis", ("--counters", valkey.url))):
             with tempfile.TemporaryDirectory() as own, _served(Path(own), arguments) as stack:
                 for count in (0, *COUNTS) if name == "memory" else COUNTS:
-                    print(f"| {name if count else '–'} | {count} | {_row(stack, count)}", flush=True)
+                    print(f"| {name if count else '–'} | {count} | {_row(stack, count, redis)}", flush=True)
     print()
 
 
-def _row(stack: Stack, count: int) -> str:
+def _row(stack: Stack, count: int, redis: int) -> str:
     assert stack.envoy.process is not None
     assert stack.policy_server.process is not None
     lost = _uncounted(stack)
     envoy, server = stack.envoy.process.pid, stack.policy_server.process.pid
-    through = _load(f"{stack.url}/limits-{count}", ("--h1", "-c", "32"), (envoy, server))
+    through = _load(f"{stack.url}/limits-{count}", ("--h1", "-c", "32"), (envoy, server, redis))
     if not count:
-        return f"– | – | – | {through.cells()} | – |"
+        return f"– | – | – | – | {through.cells()} | – |"
     message = _request(count).SerializeToString()
     body = stack.folder / "body"
     body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
@@ -81,7 +83,7 @@ def _row(stack: Stack, count: int) -> str:
         "-H",
         "te: trailers",
     )
-    called = _load(f"http://{stack.socket}{METHOD}", options, (server,))
+    called = _load(f"http://{stack.socket}{METHOD}", options, (server, redis))
     return f"{called.cells()} | {through.cells()} | {(_uncounted(stack) - lost) / (2 * REQUESTS):.1%} |"
 
 

@@ -71,11 +71,10 @@ def headers(decision: LimitDecision, styles: Collection[str] = STYLES) -> Iterat
 
 def _x_ratelimit(decision: LimitDecision) -> Iterator[tuple[str, str]]:
     """The headers of the strictest limit: on a rejection of those that reject, else of the limits of requests."""
-    if decision.admitted:
+    if decision.admitted and len(decision.figures) > 1:
         shown = [figure for figure in decision.figures if figure.limit.unit == "requests"] or decision.figures
-    else:
-        shown = decision.violated
-    strictest = decision._replace(figures=tuple(shown)).strictest()
+        decision = decision._replace(figures=tuple(shown))
+    strictest = decision.strictest()
     if strictest is not None:
         yield "x-ratelimit-limit", str(capacity(strictest.limit))
         yield "x-ratelimit-remaining", str(strictest.remaining)

@@ -66,6 +66,8 @@ class LimitDecision(NamedTuple):
 
     def strictest(self) -> Figure | None:
         """The limit to report: of those that reject, that with the longest wait, else that with the least rest."""
+        if len(self.figures) == 1:
+            return None if self.figures[0].limit.shadow else self.figures[0]
         violated = self.violated
         if violated:
             return max(violated, key=lambda one: one.wait)
