@@ -99,7 +99,7 @@ async def _redis(url: str, count: int) -> tuple[float, float]:
     async def ask(client: int) -> None:
         for _ in range(200):
             start = time.perf_counter()
-            await store.decide(microseconds(), _hits(count, client))
+            await _decided(store, _hits(count, client))
             taken.append(time.perf_counter() - start)
 
     start = time.perf_counter()
@@ -132,8 +132,8 @@ async def _ask_owner(path: Path, count: int, ready: Barrier, results: Answers) -
     results.put((rate, sorted(taken)[len(taken) * 99 // 100], each))
 
 
-async def _decided(store: OwnerStore, hits: tuple[Hit, ...]) -> None:
-    decision = store.decide(0, hits)
+async def _decided(store: OwnerStore | RedisStore, hits: tuple[Hit, ...]) -> None:
+    decision = store.decide(microseconds(), hits)
     assert not isinstance(decision, LimitDecision)
     await decision
 

@@ -223,10 +223,7 @@ while at <= #ARGV do
   local begin = size
   local done, problem = pcall(operations[operation], hits, text)
   if not done then
-    problem = type(problem) == 'table' and problem.err or problem
-    local readonly = problem:match('READONLY.*')
-    if readonly then return redis.error_reply(readonly) end -- the client looks for the new master
-    answer[begin], size = problem, begin
+    answer[begin], size = type(problem) == 'table' and problem.err or problem, begin
   end
 end
 for number = #answer, size + 1, -1 do answer[number] = nil end

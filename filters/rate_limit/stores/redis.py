@@ -327,11 +327,7 @@ class RedisStore:
             while batch := self._next(lane):
                 if lane.waiting:
                     self._start(name, lane)
-                for calls, answer in await self._exchange(connection, batch):
-                    if isinstance(answer, ResponseError):
-                        self._refused(calls, answer)
-                    else:
-                        self._answered(calls, answer)
+                await self._exchange(connection, batch)
                 self._circuit.answered()
         except BaseException as error:
             lane.opened = 0
@@ -375,12 +371,13 @@ class RedisStore:
                 call.answered(known)
         return batch
 
-    def _answered(self, calls: Iterable[_Call], answer: Sequence[Any]) -> None:
-        """Answer the calls of one command."""
-        now, at = answer[0], 1
+    def _answered(self, calls: Iterable[_Call], answer: Sequence[Any]) -> bool:
+        """Answer the calls of one command. Returns True if the server is a replica, which cannot count."""
+        now, at, replica = answer[0], 1, False
         for call in calls:
             status, at = answer[at], at + 1
             if type(status) is not int:
+                replica = replica or b"READONLY" in status
                 self._refused((call,), ResponseError(status.decode()))
             elif call.operation != DECIDE:
                 call.answered(_DONE)
@@ -394,6 +391,7 @@ class RedisStore:
                         self._remember(call.now, hit, room, wait)
                     figures.append(Figure(hit[0], room, reset, wait if short else 0, short))
                 call.answered(LimitDecision(status == 1, now, tuple(figures)))
+        return replica
 
     def _refused(self, calls: Iterable[_Call], error: ResponseError) -> None:
         """Answer calls that Redis could not count."""
@@ -401,8 +399,8 @@ class RedisStore:
         for call in calls:
             call.answered(self._circuit.uncounted(call.now, call.asked))
 
-    async def _exchange(self, connection: Any, batch: Sequence[_Call]) -> list[tuple[Sequence[_Call], Any]]:
-        """The answers to one pipeline, with the calls of each; some may be a ResponseError. Raises the client's errors.
+    async def _exchange(self, connection: Any, batch: Sequence[_Call]) -> None:
+        """Send one pipeline and answer its calls. Raises the client's errors.
 
         One command decides all. A node of a cluster gets a command for each call, because their keys differ in the slot.
         """
@@ -414,7 +412,11 @@ class RedisStore:
             commands[0] = self._script.command(parts[unknown[0]], "EVAL", SCRIPT)
             for at, answer in zip(unknown, await self._send(connection, commands), strict=True):
                 answers[at] = answer
-        return list(zip(parts, answers, strict=True))
+        for calls, answer in zip(parts, answers, strict=True):
+            if isinstance(answer, ResponseError):
+                self._refused(calls, answer)
+            elif self._answered(calls, answer) and connection is not None:
+                await connection.disconnect()  # the next pipeline asks the Sentinels for the master again
 
     async def _connected(self, lane: _Lane) -> Any:
         """A connection that is open, so that the next pipeline takes only one round trip.

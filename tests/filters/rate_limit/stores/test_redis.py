@@ -375,10 +375,15 @@ async def test_a_flushed_server_counts_from_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_cannot_be_written_is_as_one_that_is_away(tmp_path: Path) -> None:
+    exhausted = Hit(DAY, "full|ip=1", 5)
     with Valkey(tmp_path) as server:
-        server.ask("REPLICAOF", "127.0.0.1", server.port)
         async with store(server.url) as redis:
-            assert (await redis.decide(now(), [Hit(DAY, "k|ip=1")])).uncounted
+            await redis.decide(now(), [exhausted])
+            server.ask("REPLICAOF", "127.0.0.1", server.port)
+            found = await asyncio.gather(
+                *(redis.decide(now(), [one]) for one in (Hit(DAY, "k|ip=1"), exhausted))
+            )
+            assert [(one.uncounted, one.admitted) for one in found] == [(True, True), (False, False)]
             server.ask("REPLICAOF", "NO", "ONE")
             assert (await redis.decide(now(), [Hit(DAY, "k|ip=1")])).figures[0].remaining == 4
 
