@@ -17,7 +17,7 @@ from filters.rate_limit import client_headers, one_call
 from filters.rate_limit.descriptor_files import matching
 from filters.rate_limit.descriptor_files.reader import Domain
 from filters.rate_limit.engine import algorithms as state
-from filters.rate_limit.engine.decision import Hit, LimitDecision
+from filters.rate_limit.engine.decision import Hit, LimitDecision, Taken
 from filters.rate_limit.engine.keys import bounded
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.envoy import descriptors
@@ -42,6 +42,9 @@ class CounterStore(Protocol):
 
     def charge(self, now: int, hits: Sequence[Hit]) -> Awaitable[None] | None:
         """Count costs that have occurred."""
+
+    def give_back(self, now: int, taken: Sequence[Taken]) -> Awaitable[None] | None:
+        """Give back a part of what decisions took, each in its window only."""
 
     def release(self, hits: Sequence[Hit]) -> Awaitable[None] | None:
         """Give slots back."""

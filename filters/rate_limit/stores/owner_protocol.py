@@ -78,7 +78,10 @@ class Asking:
         """By identity, which is cheaper than equality. The value holds the limit, so its identity stays valid."""
 
     def frame(self, asked: Iterable[tuple[int, Sequence[Hit | Taken]]]) -> bytes:
-        """The frame of operations with their hits, or with what they give back. It begins with the limits that the owner does not know yet."""
+        """The frame of operations with their hits, or with what they give back.
+
+        It begins with the limits that the owner does not know yet.
+        """
         operations: list[tuple[Any, ...]] = []
         numbers = self._numbers
         for operation, hits in asked:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import struct
 from collections import deque
 from collections.abc import Awaitable, Iterable, Sequence
-from functools import lru_cache
-from importlib import resources
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
@@ -18,24 +14,31 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
-from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow, Limit, SlidingWindow, TokenBucket
+from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow
 from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision, Taken
-from filters.rate_limit.engine.windows import SECOND, end_of, has_even_windows
+from filters.rate_limit.engine.windows import SECOND
 from filters.rate_limit.stores.circuit_breaker import Circuit
+from filters.rate_limit.stores.redis_script import (
+    CHARGE,
+    DECIDE,
+    GIVE_BACK,
+    PREFIX,
+    RELEASE,
+    SCRIPT,
+    SHA,
+    Call,
+    Script,
+    stored,
+    tag,
+)
 from filters.rate_limit.stores.silence import silence_timeout
 
-SCRIPT = resources.files(__package__).joinpath("limits.lua").read_text()
-_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-PREFIX = "xds:2:"
-"""Of all keys. Its number changes with the form of the counters, so that no script reads a form that it does not know."""
 DEADLINE = 0.1
 """Seconds that Redis may be silent while it has a pipeline to answer."""
 OPENING = 0.2
 """Seconds for opening a connection, unless the deadline is longer."""
 AT_ONCE = 64
 """Calls in one pipeline, so that Redis answers them long before the deadline."""
-DESCRIBED = 10_000
-"""Limits whose description for the script is kept."""
 UNDER_WAY = 2
 """Pipelines to one server at the same time, so that we write and read one while Redis works on the other."""
 WORTHWHILE = 32
@@ -75,75 +78,7 @@ def _addresses(netloc: str) -> list[tuple[str, int]]:
     return [(host.strip("[]"), int(port)) for host, _, port in found]
 
 
-DECIDE, CHARGE, RELEASE, GIVE_BACK = range(1, 5)
-"""The operations of the script."""
-_KINDS: dict[type[Limit], int] = {FixedWindow: 1, SlidingWindow: 2, TokenBucket: 3, Concurrency: 4}
-_ONE, _LIMIT = struct.Struct("<Bdd"), struct.Struct("<8d")
 _Hits = TypeVar("_Hits", Hit, Taken)
-
-
-class _Call(NamedTuple):
-    """One operation of the script. `asked` are all hits of the request, whose `on_error` decides without an answer."""
-
-    operation: int
-    now: int
-    hits: Sequence[Hit | Taken]
-    asked: Sequence[Hit | Taken]
-    answer: asyncio.Future[LimitDecision]
-
-    def answered(self, decision: LimitDecision) -> None:
-        """Set the answer, unless the caller has given up."""
-        if not self.answer.done():
-            self.answer.set_result(decision)
-
-
-class _Script:
-    """Commands that run the script, and its answers. Descriptions of limits are packed once and kept."""
-
-    def __init__(self) -> None:
-        self._described: dict[int, tuple[Limit, bytes, int, int]] = {}
-        """By identity, which is cheaper than equality. The value holds the limit, so its identity stays valid."""
-
-    def command(self, batch: Sequence[_Call], *script: str) -> tuple[str | bytes | int, ...]:
-        """The command that runs a `script`: EVAL with its text, or EVALSHA with its hash."""
-        numbers: dict[int, int] = {}
-        limits: list[bytes] = []
-        keys: list[bytes] = []
-        values: list[bytes | str] = []
-        for operation, now, hits, _, _ in batch:
-            packed: list[int] = []
-            names: list[str] = []
-            for hit in hits:
-                limit = hit[0]
-                number = numbers.get(id(limit))
-                if number is None:
-                    limits.append(self._description(limit, now))
-                    number = numbers[id(limit)] = len(limits)
-                keys.append(stored(hit[1]))
-                packed += (number, hit[2])
-                if isinstance(hit, Taken):
-                    packed += (hit.since, hit.until)
-                elif type(limit) is Concurrency:
-                    names.append(hit[3])
-            if len(packed) == 2:
-                values.append(_ONE.pack(operation, *packed))
-            else:
-                values.append(struct.pack(f"<B{len(packed)}d", operation, *packed))
-            values += names
-        return (*script, len(keys), *keys, len(limits), *limits, *values)
-
-    def _description(self, limit: Limit, now: int) -> bytes:
-        known = self._described.get(id(limit))
-        if known is not None and known[2] <= now < known[3]:
-            return known[1]
-        if len(self._described) >= DESCRIBED:
-            self._described.clear()
-        more, begin, end = _more(limit, now)
-        packed = _LIMIT.pack(
-            _KINDS[type(limit)], limit.amount, limit.length, limit.shadow, limit.least, *more
-        )
-        self._described[id(limit)] = limit, packed, begin, end
-        return packed
 
 
 class _Lane:
@@ -153,7 +88,7 @@ class _Lane:
     """
 
     def __init__(self) -> None:
-        self.waiting: deque[_Call] = deque()
+        self.waiting: deque[Call] = deque()
         self.opened = 0
         self.starting = False
         self.tasks: set[asyncio.Task[None]] = set()
@@ -171,7 +106,7 @@ class RedisStore:
         self._client = client
         self._deadline = deadline
         self._cluster = isinstance(client, RedisCluster)
-        self._script = _Script()
+        self._script = Script()
         self._lanes: dict[str, _Lane] = {}
         self._circuit = Circuit(self.name, "redis", registry)
         self._exhausted: dict[tuple[str, int], tuple[int, int]] = {}
@@ -289,10 +224,10 @@ class RedisStore:
         """Put a call into the lane of its server, unless the server is left alone after failures or is overloaded."""
         if self._circuit.is_open:
             return self._circuit.uncounted(now, asked)
-        call = _Call(operation, now, hits, asked, self._loop.create_future())
+        call = Call(operation, now, hits, asked, self._loop.create_future())
         return call.answer if self._wait(call) else self._circuit.overloaded(now, hits)
 
-    def _wait(self, call: _Call) -> bool:
+    def _wait(self, call: Call) -> bool:
         """Put a call into the lane of its server. In a cluster this is a node, if the slots are known.
 
         Returns False if too many decisions wait already.
@@ -317,7 +252,7 @@ class RedisStore:
 
     async def _serve(self, name: str, lane: _Lane) -> None:
         """Send calls until none waits. If a server fails, all calls that wait for it fail."""
-        batch: list[_Call] = []
+        batch: list[Call] = []
         connection = None
         lane.starting = False
         try:
@@ -354,24 +289,20 @@ class RedisStore:
             if not self._wait(call):
                 call.answered(self._circuit.overloaded(call.now, call.hits))
 
-    def _next(self, lane: _Lane) -> list[_Call]:
+    def _next(self, lane: _Lane) -> list[Call]:
         """The calls of the next pipeline. Calls on keys that are known to be exhausted are decided here."""
-        batch: list[_Call] = []
+        batch: list[Call] = []
         share = min(AT_ONCE, max(WORTHWHILE, -(-len(lane.waiting) // UNDER_WAY)))
         while lane.waiting and len(batch) < share:
             call = lane.waiting.popleft()
-            known = (
-                self._remembered(call.now, call.hits)
-                if self._exhausted and call.operation == DECIDE
-                else None
-            )
+            known = self._remembered(call.now, call.hits) if call.operation == DECIDE else None
             if known is None:
                 batch.append(call)
             else:
                 call.answered(known)
         return batch
 
-    def _answered(self, calls: Iterable[_Call], answer: Sequence[Any]) -> bool:
+    def _answered(self, calls: Iterable[Call], answer: Sequence[Any]) -> bool:
         """Answer the calls of one command. Returns True if the server is a replica, which cannot count."""
         now, at, replica = answer[0], 1, False
         for call in calls:
@@ -393,22 +324,22 @@ class RedisStore:
                 call.answered(LimitDecision(status == 1, now, tuple(figures)))
         return replica
 
-    def _refused(self, calls: Iterable[_Call], error: ResponseError) -> None:
+    def _refused(self, calls: Iterable[Call], error: ResponseError) -> None:
         """Answer calls that Redis could not count."""
         self._circuit.refused(error)
         for call in calls:
             call.answered(self._circuit.uncounted(call.now, call.asked))
 
-    async def _exchange(self, connection: Any, batch: Sequence[_Call]) -> None:
+    async def _exchange(self, connection: Any, batch: Sequence[Call]) -> None:
         """Send one pipeline and answer its calls. Raises the client's errors.
 
         One command decides all. A node of a cluster gets a command for each call, because their keys differ in the slot.
         """
         parts = [(call,) for call in batch] if self._cluster else [tuple(batch)]
-        answers = await self._send(connection, [self._script.command(one, "EVALSHA", _SHA) for one in parts])
+        answers = await self._send(connection, [self._script.command(one, "EVALSHA", SHA) for one in parts])
         unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:  # the server is new or was flushed: the first command loads the script
-            commands = [self._script.command(parts[at], "EVALSHA", _SHA) for at in unknown]
+            commands = [self._script.command(parts[at], "EVALSHA", SHA) for at in unknown]
             commands[0] = self._script.command(parts[unknown[0]], "EVAL", SCRIPT)
             for at, answer in zip(unknown, await self._send(connection, commands), strict=True):
                 answers[at] = answer
@@ -486,35 +417,3 @@ async def _answer_on(connection: Any, command: Sequence[str | bytes | int]) -> A
         return await connection.retry.call_with_retry(ask, lambda _error: connection.disconnect())
     except ResponseError as error:
         return error
-
-
-def tag(key: str) -> str:
-    """The part of a key that identifies the client, so that the keys of one client share a slot of a cluster."""
-    return "|".join(part for part in key.split("|") if "=" in part)
-
-
-@lru_cache(maxsize=16_384)
-def stored(key: str) -> bytes:
-    """The key in Redis."""
-    return f"{PREFIX}{{{tag(key)}}}{key}".encode()
-
-
-def _more(limit: Limit, now: int) -> tuple[tuple[int, int, int], int, int]:
-    """Three more numbers of a limit for the script, and the moments between which they are valid.
-
-    Of a fixed window: the ends of the present window and of its neighbours, of which the clock of Redis selects one; 0
-    for windows of equal length, -1 for those that begin with a request.
-    """
-    always = 0, 2**63
-    if isinstance(limit, TokenBucket):
-        return (limit.burst, 0, 0), *always
-    if isinstance(limit, Concurrency):
-        return (limit.lease, 0, 0), *always
-    if not isinstance(limit, FixedWindow) or (not limit.rolling and has_even_windows(limit.per, limit.zone)):
-        return (0, 0, 0), *always
-    if limit.rolling:
-        return (-1, 0, 0), *always
-    begin = now - SECOND * 60
-    first = end_of(begin, limit.per, limit.zone)
-    second = end_of(first, limit.per, limit.zone)
-    return (first, second, end_of(second, limit.per, limit.zone)), begin, first + SECOND * 60
