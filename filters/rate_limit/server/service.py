@@ -12,17 +12,16 @@ from typing import Any, Protocol, runtime_checkable
 from envoy.service.ratelimit.v3 import rls_pb2
 from prometheus_client import CollectorRegistry, Counter
 
-from filters.model.limits import MOST
 from filters.rate_limit import client_headers, one_call
 from filters.rate_limit.descriptor_files import matching
 from filters.rate_limit.descriptor_files.reader import Domain
 from filters.rate_limit.engine import algorithms as state
 from filters.rate_limit.engine.decision import Hit, LimitDecision, Taken
-from filters.rate_limit.engine.keys import bounded
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.envoy import descriptors
 from filters.rate_limit.limit_rules import LIMITS, Counted, load
 from filters.rate_limit.server import decoding, encoding
+from filters.rate_limit.server.hits import Entries, hit_after, hit_before
 from filters.rate_limit.stores.circuit_breaker import FullMemory
 from filters.rules import Service, Table
 from filters.unary import RpcError, UnaryMethod, Undoable
@@ -73,9 +72,6 @@ class Listed(Protocol):
 def microseconds() -> int:
     """The present Unix time in microseconds."""
     return time.time_ns() // 1000
-
-
-Entries = Mapping[str, str]
 
 
 class RateLimits:
@@ -180,7 +176,7 @@ class RateLimits:
 
         If Envoy gives up before it has the response, the slots are given back, because Envoy then sends no end.
         """
-        hits = [_before(one, entries) for one in self._counted(rules, entries)]
+        hits = [hit_before(one, entries) for one in self._counted(rules, entries)]
         held = [hit for hit in hits if hit.lease]
         decision = self.store.decide(self.clock(), hits)
         if isinstance(decision, LimitDecision):
@@ -259,9 +255,9 @@ class RateLimits:
         """Count the costs that are known only now, and give slots back. A rejected request took nothing."""
         if entries.get(descriptors.DETAILS) == descriptors.REJECTED:
             return encoding.passed(1)
-        charged = [_after(item, entries) for item in counted if item.afterwards]
+        charged = [hit_after(item, entries) for item in counted if item.afterwards]
         charged = [hit for hit in charged if hit.cost]
-        released = [_before(item, entries) for item in counted if item.limit.unit == "concurrent-requests"]
+        released = [hit_before(item, entries) for item in counted if item.limit.unit == "concurrent-requests"]
         waiting = [
             self.store.charge(self.clock(), charged) if charged else None,
             self.store.release(released) if released else None,
@@ -342,62 +338,6 @@ async def _all(waiting: Iterable[Awaitable[None]]) -> bytes:
     return encoding.passed(1)
 
 
-def key(counted: Counted, entries: Entries) -> str:
-    """The key of a request's counter.
-
-    A missing value counts as empty, so omitting a header does not evade the limit.
-    """
-    return "|".join([counted.base, *(_value(one, entries) for one in counted.by or ("consumer",))])
-
-
-def _value(by: str, entries: Entries) -> str:
-    if by == "consumer" and descriptors.CONSUMER in entries:
-        return f"consumer={entries[descriptors.CONSUMER]}"
-    if by in ("consumer", "ip"):
-        return f"ip={entries.get(descriptors.ADDRESS, '')}"
-    if entries.get(by) == descriptors.UNUSABLE:
-        return f"{by}%unusable"
-    # Escaped, so that a client cannot send a value that gives another client's key.
-    value = bounded(entries.get(by, "")).replace("%", "%25").replace("|", "%7C")
-    return f"{by}={value}"
-
-
-def _before(counted: Counted, entries: Entries) -> Hit:
-    if counted.limit.unit == "concurrent-requests":
-        return Hit(counted.limit, key(counted, entries), 1, _lease(entries))
-    cost = 0 if counted.afterwards else _cost(counted, entries)
-    return Hit(counted.limit, key(counted, entries), cost)
-
-
-def _lease(entries: Entries) -> str:
-    """The name of a request's slot: the name that a Check gave it, or the entries that identify the request."""
-    if descriptors.LEASE in entries:
-        return entries[descriptors.LEASE]
-    names = (descriptors.CONNECTION, descriptors.BEGAN, descriptors.REQUEST_ID)
-    return "/".join(entries.get(name, "") for name in names)
-
-
-def _cost(counted: Counted, entries: Entries) -> int:
-    """The cost of a request. A header that is missing, or not a whole number of at least 1, means the fixed cost.
-
-    A cost above the largest limit is reduced to it, so no counter grows beyond the numbers that every store can hold.
-    """
-    text = entries.get(counted.cost_header, "") if counted.cost_header else ""
-    if text.isascii() and text.isdigit():
-        digits = text.lstrip("0")
-        return MOST if len(digits) > len(str(MOST)) else min(MOST, max(1, int(digits or "0")))
-    return counted.cost
-
-
-def _after(counted: Counted, entries: Entries) -> Hit:
-    if counted.limit.unit == "content-bytes":
-        cost = sum(_size(one, entries) for one in _directions(counted.direction))
-    else:
-        status = entries.get(descriptors.STATUS, "")
-        cost = _cost(counted, entries) if status.isdigit() and int(status) in counted.statuses else 0
-    return Hit(counted.limit, key(counted, entries), cost)
-
-
 def _limit_of(stored: str, by_base: Mapping[str, Counted]) -> state.Limit | None:
     """The limit of the gateway's rules that counts under the key `stored`."""
     most = max((len(one.by) or 1 for one in by_base.values()), default=1)
@@ -406,13 +346,3 @@ def _limit_of(stored: str, by_base: Mapping[str, Counted]) -> state.Limit | None
         if counted is not None:
             return counted.limit
     return None
-
-
-def _directions(direction: str) -> tuple[str, ...]:
-    both = {"in": (descriptors.RECEIVED,), "out": (descriptors.SENT,)}
-    return both.get(direction, (descriptors.RECEIVED, descriptors.SENT))
-
-
-def _size(name: str, entries: Entries) -> int:
-    text = entries.get(name, "")
-    return int(text) if text.isdigit() else 0

@@ -12,7 +12,8 @@ from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision
 from filters.rate_limit.engine.windows import SECOND
 from filters.rate_limit.envoy import descriptors
 from filters.rate_limit.limit_rules import Counted
-from filters.rate_limit.server.service import RateLimits, key
+from filters.rate_limit.server.hits import key
+from filters.rate_limit.server.service import RateLimits
 
 
 def reader(limits: RateLimits) -> Callable[[str, str, str], Awaitable[Mapping[str, Any]]]:
