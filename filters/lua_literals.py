@@ -8,7 +8,7 @@ from typing import Any
 
 
 def lua(value: Any) -> str:
-    """A Lua literal of a flag, whole number, text, mapping or sequence. The keys of a mapping are sorted."""
+    """A Lua literal of a flag, whole number, text, bytes, mapping or sequence. The keys of a mapping are sorted."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -16,9 +16,7 @@ def lua(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ",".join(f"[{lua(key)}]={lua(one)}" for key, one in sorted(value.items())) + "}"
     if isinstance(value, str):
-        return (
-            '"'
-            + re.sub(rb"[^ !#-\[\]-~]", lambda match: b"\\%03d" % match[0][0], value.encode()).decode()
-            + '"'
-        )
+        return lua(value.encode())
+    if isinstance(value, bytes):
+        return '"' + re.sub(rb"[^ !#-\[\]-~]", lambda match: b"\\%03d" % match[0][0], value).decode() + '"'
     return "{" + ",".join(map(lua, value)) + "}"

@@ -69,3 +69,59 @@ class UncheckedRequest(_message.Message):
     DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
     descriptors: _containers.RepeatedCompositeFieldContainer[UncheckedRequest.Descriptor]
     def __init__(self, descriptors: _Optional[_Iterable[_Union[UncheckedRequest.Descriptor, _Mapping]]] = ...) -> None: ...
+
+class LeaseRequest(_message.Message):
+    __slots__ = ("rules", "plans", "styles", "entries", "wanted", "returned")
+    class Returned(_message.Message):
+        __slots__ = ("receipt", "requests")
+        RECEIPT_FIELD_NUMBER: _ClassVar[int]
+        REQUESTS_FIELD_NUMBER: _ClassVar[int]
+        receipt: bytes
+        requests: int
+        def __init__(self, receipt: _Optional[bytes] = ..., requests: _Optional[int] = ...) -> None: ...
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    PLANS_FIELD_NUMBER: _ClassVar[int]
+    STYLES_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    RETURNED_FIELD_NUMBER: _ClassVar[int]
+    rules: _containers.RepeatedScalarFieldContainer[str]
+    plans: bool
+    styles: _containers.RepeatedScalarFieldContainer[str]
+    entries: _containers.RepeatedCompositeFieldContainer[UncheckedRequest.Entry]
+    wanted: int
+    returned: _containers.RepeatedCompositeFieldContainer[LeaseRequest.Returned]
+    def __init__(self, rules: _Optional[_Iterable[str]] = ..., plans: _Optional[bool] = ..., styles: _Optional[_Iterable[str]] = ..., entries: _Optional[_Iterable[_Union[UncheckedRequest.Entry, _Mapping]]] = ..., wanted: _Optional[int] = ..., returned: _Optional[_Iterable[_Union[LeaseRequest.Returned, _Mapping]]] = ...) -> None: ...
+
+class LeaseResponse(_message.Message):
+    __slots__ = ("requests", "milliseconds", "receipt", "headers")
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    requests: int
+    milliseconds: int
+    receipt: bytes
+    headers: str
+    def __init__(self, requests: _Optional[int] = ..., milliseconds: _Optional[int] = ..., receipt: _Optional[bytes] = ..., headers: _Optional[str] = ...) -> None: ...
+
+class LeaseReceipt(_message.Message):
+    __slots__ = ("since", "parts")
+    class Part(_message.Message):
+        __slots__ = ("rule", "limit", "key", "until", "cost")
+        RULE_FIELD_NUMBER: _ClassVar[int]
+        LIMIT_FIELD_NUMBER: _ClassVar[int]
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        UNTIL_FIELD_NUMBER: _ClassVar[int]
+        COST_FIELD_NUMBER: _ClassVar[int]
+        rule: str
+        limit: str
+        key: str
+        until: int
+        cost: int
+        def __init__(self, rule: _Optional[str] = ..., limit: _Optional[str] = ..., key: _Optional[str] = ..., until: _Optional[int] = ..., cost: _Optional[int] = ...) -> None: ...
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    since: int
+    parts: _containers.RepeatedCompositeFieldContainer[LeaseReceipt.Part]
+    def __init__(self, since: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[LeaseReceipt.Part, _Mapping]]] = ...) -> None: ...

@@ -57,6 +57,9 @@ class Limit:
     shadow: bool = option("Count and report but never reject.", default=False)
     count: tuple[int, ...] = option("Count only responses with these statuses.", default=(), narrows=True)
     cost: int | str = option("The cost of a request: a number, or header:NAME.", default=1)
+    exact: bool = option(
+        "Ask the policy server about each request, and let Envoy admit none by a lease.", default=False
+    )
 
     @property
     def bucket(self) -> bool:
@@ -107,6 +110,8 @@ class Limit:
             yield Mistake("each request costs a local limit 1", remedy, path=("cost",))
         if self.shadow:
             yield Mistake("a local limit always rejects", remedy, path=("shadow",))
+        if self.exact:
+            yield Mistake("a local limit does not ask the policy server", remedy, path=("exact",))
         if self.align != "calendar" or self.timezone != "UTC":
             where = "align" if self.align != "calendar" else "timezone"
             yield Mistake(

@@ -104,6 +104,11 @@ def build(name: str, value: Any) -> pb.Limits:
     )
 
 
+def plan_rule(plan: str) -> str:
+    """The name of the rule with the limits of a plan."""
+    return f"plan:plan/{plan}"
+
+
 def shared(written: DeclaredLimit) -> bool:
     """True if the policy server counts it for all proxies together."""
     return not isinstance(written, RateLimit) or written.scope == "global"

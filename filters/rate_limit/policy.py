@@ -19,8 +19,8 @@ from filters.policy import NOTHING, Context, HttpFilter, Levels, Policy, RoutePa
 from filters.policy_server import grpc_service
 from filters.rate_limit import client_headers, one_call
 from filters.rate_limit.effective import EffectiveLimits, Styles, effective_limits, local_places, places
-from filters.rate_limit.envoy import descriptors, local
-from filters.rate_limit.limit_rules import LIMITS, as_tuple, limits_of_plan, shared
+from filters.rate_limit.envoy import descriptors, leases, local
+from filters.rate_limit.limit_rules import LIMITS, as_tuple, limits_of_plan, plan_rule, shared
 from filters.reasons import Reason, details
 from filters.rules import Rule
 
@@ -37,7 +37,7 @@ def _entries(found: EffectiveLimits, context: Context) -> Iterator[descriptors.A
         yield descriptors.word(descriptors.RULE, name)
     if found.plans:
         yield descriptors.word(descriptors.PLANS, "true")
-    for style in context.effective.get("limit_headers", client_headers.STYLES):
+    for style in _styles(context):
         yield descriptors.word(descriptors.STYLE, style)
     yield from descriptors.who()
     yield descriptors.expression(descriptors.REQUEST_ID, "request.id")
@@ -45,6 +45,11 @@ def _entries(found: EffectiveLimits, context: Context) -> Iterator[descriptors.A
         yield from descriptors.inputs(name)
     if found.slots:
         yield from descriptors.checked_lease() if one_call.decides(context) else descriptors.lease()
+
+
+def _styles(context: Context) -> Styles:
+    styles: Styles = context.effective.get("limit_headers", client_headers.STYLES)
+    return styles
 
 
 def part(context: Context) -> RoutePart:
@@ -55,7 +60,7 @@ def part(context: Context) -> RoutePart:
         return NOTHING
     configs: dict[str, Message] = {}
     if own:
-        styles = () if asks else context.effective.get("limit_headers", client_headers.STYLES)
+        styles = () if asks else _styles(context)
         configs.update(local.on_route(context.route, own, styles))
     if asks:
         configs.update(_counted_by_policy_server(found, context))
@@ -65,7 +70,13 @@ def part(context: Context) -> RoutePart:
 def _counted_by_policy_server(found: EffectiveLimits, context: Context) -> Iterator[tuple[str, Message]]:
     """The limits of the policy server: before the request, unless a Check decides them, and at its end if needed."""
     entries = tuple(_entries(found, context))
-    limits = [] if one_call.decides(context) else [route_components_pb2.RateLimit(actions=entries)]
+    limits = []
+    if not one_call.decides(context):
+        asked: tuple[descriptors.Action, ...] = ()
+        if leases.possible(found):
+            asked = (leases.asked(),)
+            yield leases.FILTER, leases.on_route(context.route, found, _styles(context))
+        limits = [route_components_pb2.RateLimit(actions=(*asked, *entries))]
     if found.everything:
         limits.append(
             route_components_pb2.RateLimit(
@@ -196,7 +207,12 @@ class PlanLimits(Policy[Any]):
     enforced_by = "policy server, called by Envoy"
 
     def http_filters(self, used: Iterable[Any], context: Context) -> tuple[HttpFilter, ...]:
-        return (*local.http_filters(), _filter(FILTER, strict=False), _filter(STRICT_FILTER, strict=True))
+        return (
+            *local.http_filters(),
+            leases.http_filter(),
+            _filter(FILTER, strict=False),
+            _filter(STRICT_FILTER, strict=True),
+        )
 
     def on_route(self, settings: Any, context: Context) -> RoutePart:
         return part(context)
@@ -207,7 +223,7 @@ class PlanLimits(Policy[Any]):
     def rules(self, used: Iterable[Any], context: Context) -> Iterator[Rule]:
         for name, plan in sorted(context.plans.items()):
             if any(shared(one) for one in limits_of_plan(plan)):
-                yield Rule(type=LIMITS, name=f"plan:plan/{name}", value=plan)
+                yield Rule(type=LIMITS, name=plan_rule(name), value=plan)
 
     def explain(self, settings: Any, context: Context) -> str:
         return "not applied" if settings is OFF else self.enforced_by

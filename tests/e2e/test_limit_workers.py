@@ -15,7 +15,7 @@ from tests.support.wait import wait_for
 from xds_server.cli.main import main
 
 ROUTES = """
-  opened: {path: /opened, upstream: echo, policies: {rate_limit: {requests: 60, per: month, by: "header:x-run"}}}
+  opened: {path: /opened, upstream: echo, policies: {rate_limit: {requests: 60, per: month, by: "header:x-run", exact: true}}}
   pair: {path: /pair, upstream: echo, policies: {rate_limit: [
     {requests: 40, per: month, by: route}, {requests: 25, per: month, burst: 25, by: "header:x-team"}]}}
   many: {path: /many, upstream: echo, policies: {rate_limit: {requests: 100000, per: month, by: route}}}

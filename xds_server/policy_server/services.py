@@ -13,6 +13,7 @@ from filters.check.service import Authorization
 from filters.rate_limit.descriptor_files.reader import Domain
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.server import usage_report
+from filters.rate_limit.server.leases import Leases
 from filters.rate_limit.server.service import CounterStore, RateLimits
 from filters.rate_limit.stores.owner_client import OwnerStore
 from filters.rate_limit.stores.redis import RedisStore, connect
@@ -52,7 +53,7 @@ def services(
 
     return (
         lambda registry: _authorization(limits(registry), registry),
-        lambda registry: _limits(limits(registry), descriptors),
+        lambda registry: _limits(limits(registry), registry, descriptors),
     )
 
 
@@ -60,8 +61,9 @@ def _authorization(limits: RateLimits, registry: CollectorRegistry) -> Service:
     return Authorization(registry, usage=usage_report.reader(limits), counting=limits).service()
 
 
-def _limits(limits: RateLimits, descriptors: Path | None) -> Service:
+def _limits(limits: RateLimits, registry: CollectorRegistry, descriptors: Path | None) -> Service:
     service = limits.service()
+    service = dataclasses.replace(service, methods=(*service.methods, Leases(limits, registry).method()))
     if descriptors is None:
         return service
 

@@ -19,7 +19,7 @@ from filters.rate_limit.engine import algorithms as state
 from filters.rate_limit.engine.decision import Hit, LimitDecision, Taken
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.envoy import descriptors
-from filters.rate_limit.limit_rules import LIMITS, Counted, load
+from filters.rate_limit.limit_rules import LIMITS, Counted, load, plan_rule
 from filters.rate_limit.server import decoding, encoding
 from filters.rate_limit.server.hits import Entries, hit_after, hit_before
 from filters.rate_limit.stores.circuit_breaker import FullMemory
@@ -248,7 +248,7 @@ class RateLimits:
             counted += found
         plan = entries.get(descriptors.PLAN) if descriptors.PLANS in entries else None
         if plan is not None and descriptors.CONSUMER in entries:
-            counted += current.get(f"plan:plan/{plan}", ())
+            counted += current.get(plan_rule(plan), ())
         return counted
 
     def _end(self, counted: Iterable[Counted], entries: Entries) -> bytes | Awaitable[bytes]:
@@ -290,16 +290,16 @@ class RateLimits:
         try:
             return await asyncio.shield(deciding)
         except asyncio.CancelledError:
-            self._finish(deciding)
+            self.finish(deciding)
             deciding.add_done_callback(lambda _: self._give_back(held))
             raise
 
     def _give_back(self, held: Sequence[Hit]) -> None:
         releasing = self.store.release(held)
         if releasing is not None:
-            self._finish(asyncio.ensure_future(releasing))
+            self.finish(asyncio.ensure_future(releasing))
 
-    def _finish(self, work: asyncio.Future[Any]) -> None:
+    def finish(self, work: asyncio.Future[Any]) -> None:
         """Keep a reference to work that no call awaits any more, until it is done."""
         self._unattended.add(work)
         work.add_done_callback(self._unattended.discard)

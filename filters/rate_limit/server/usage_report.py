@@ -11,7 +11,7 @@ from filters.rate_limit import client_headers
 from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision
 from filters.rate_limit.engine.windows import SECOND
 from filters.rate_limit.envoy import descriptors
-from filters.rate_limit.limit_rules import Counted
+from filters.rate_limit.limit_rules import Counted, plan_rule
 from filters.rate_limit.server.hits import key
 from filters.rate_limit.server.service import RateLimits
 
@@ -26,7 +26,7 @@ def reader(limits: RateLimits) -> Callable[[str, str, str], Awaitable[Mapping[st
         route = json.loads(extension)
         applying = [one for name in route["rules"] for one in limits.rules.current[name]]
         if route["plans"]:
-            applying += limits.rules.current.get(f"plan:plan/{plan}", ())
+            applying += limits.rules.current.get(plan_rule(plan), ())
         figures = [await _figure(limits, one, consumer) for one in applying if _own(one)]
         return {"consumer": consumer, "plan": plan or None, "limits": [_shown(figure) for figure in figures]}
 

@@ -19,7 +19,7 @@ from filters.model.methods import MOST_KEYS
 from filters.policy import Context, Levels
 from filters.policy_server import FILTER, LENIENT_FILTER, NARROW_FILTER
 from filters.rate_limit import one_call
-from filters.rate_limit.envoy import local, local_headers
+from filters.rate_limit.envoy import leases, local, local_headers
 from filters.rate_limit.policy import FILTER as LIMITS_FILTER
 from filters.rate_limit.policy import PlanLimits
 
@@ -58,10 +58,10 @@ def test_a_check_decides_where_nothing_refuses_behind_it(context: Context, expec
     assert one_call.decides(context) is expected
 
 
-def test_between_the_policy_and_the_limits_only_local_limits_stand() -> None:
+def test_between_the_policy_and_the_limits_only_local_limits_reject() -> None:
     names = [one.name for policy in POLICIES for one in policy.http_filters((), Context())]
     between = names[names.index(FILTER) + 1 : names.index(LIMITS_FILTER)]
-    assert between == ["xds.ext_authz.on_error_allow", local_headers.FILTER, local.FILTER]
+    assert between == ["xds.ext_authz.on_error_allow", local_headers.FILTER, local.FILTER, leases.FILTER]
 
 
 KEYS = {"a": Consumer(api_keys=tuple(KeyHash(sha256=f"{n:064x}") for n in range(MOST_KEYS + 1)))}
@@ -99,11 +99,12 @@ def test_a_lookup_decides_where_the_script_refuses_what_the_lookup_does(
 
 
 def test_nothing_stands_between_the_lookup_and_the_limits() -> None:
-    """No other filter of such a route does."""
+    """No other filter of such a route does. Leases only admit."""
     names = [one.name for policy in POLICIES for one in policy.http_filters((), Context())]
     between = names[names.index(key_lookup.FILTER) + 1 : names.index(LIMITS_FILTER)]
     assert between[:3] == [password_lookup.FILTER, script.FILTER, authorize.FILTER]
-    assert between[3:] == [NARROW_FILTER, FILTER, LENIENT_FILTER, local_headers.FILTER, local.FILTER]
+    assert between[3:6] == [NARROW_FILTER, FILTER, LENIENT_FILTER]
+    assert between[6:] == [local_headers.FILTER, local.FILTER, leases.FILTER]
 
 
 def test_what_is_said_is_read() -> None:

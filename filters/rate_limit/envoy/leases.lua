@@ -1,0 +1,344 @@
+-- Leases: admits requests that the counters of the policy server have already been debited for. A request without a
+-- lease gets the metadata ASK, and the rate limit filter after this one asks the policy server about it.
+
+-- A caller is asked for a lease if it had so many requests in this second or in the last one.
+local MANY = 16
+-- A lease has the requests of a quarter of a second, and the next one is taken when a fifth is left.
+local PARTS, RENEWED = 4, 5
+local LARGEST = 100000
+-- The most callers that are known: twice as many, because those of the table before are still known.
+local CALLERS = 8192
+local RULES = 4096
+-- Milliseconds: of a call, until a refused caller may ask again, and until a failed policy server is asked again.
+local TIMEOUT, REFUSED, FAILED = 500, 500, 1000
+-- Ended leases that wait to be returned, and those of one call.
+local WAITING, RETURNED = 16384, 16
+
+-- Messages (protobuf.dev/programming-guides/encoding) ---------------------------------------------------------------
+
+local char, byte, sub = string.char, string.byte, string.sub
+local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
+
+local function varint(number)
+  local out = ""
+  while number >= 128 do
+    out, number = out .. char(number % 128 + 128), floor(number / 128)
+  end
+  return out .. char(number)
+end
+
+-- A field with a length: text or a message.
+local function field(number, text)
+  return char(number * 8 + 2) .. varint(#text) .. text
+end
+
+local function read_varint(text, at)
+  local value, unit = 0, 1
+  while true do
+    local digit = byte(text, at)
+    value, unit, at = value + digit % 128 * unit, unit * 128, at + 1
+    if digit < 128 then
+      return value, at
+    end
+  end
+end
+
+-- Calls `take` with the number and the value of each field. The messages of the policy server have only these two kinds.
+local function each_field(text, take)
+  local at = 1
+  while at <= #text do
+    local tag, value
+    tag, at = read_varint(text, at)
+    value, at = read_varint(text, at)
+    if tag % 8 == 2 then
+      local length = value
+      value, at = sub(text, at, at + length - 1), at + length
+    end
+    take(floor(tag / 8), value)
+  end
+end
+
+-- A gRPC message: not compressed, and its length (grpc/doc/PROTOCOL-HTTP2.md).
+local function framed(text)
+  local size = #text
+  return char(0, floor(size / 16777216), floor(size / 65536) % 256, floor(size / 256) % 256, size % 256) .. text
+end
+
+-- Headers for the client --------------------------------------------------------------------------------------------
+
+-- The headers of a lease as pieces: a text, what was left, the cost of a request, a text and so on.
+local function pieces_of(headers)
+  local pieces, rest = {}, 1
+  for before, left, cost, after in headers:gmatch("([^\t]*)\t(%d+),(%d+)\t()") do
+    pieces[#pieces + 1] = before
+    pieces[#pieces + 1] = tonumber(left)
+    pieces[#pieces + 1] = tonumber(cost)
+    rest = after
+  end
+  pieces[#pieces + 1] = sub(headers, rest)
+  return pieces
+end
+
+-- The headers as a text if the lease has so many requests left.
+local function headers_of(pieces, left)
+  local text = pieces[1]
+  for at = 2, #pieces, 3 do
+    text = text .. pieces[at] + pieces[at + 1] * left .. pieces[at + 2]
+  end
+  return text
+end
+
+-- Callers -----------------------------------------------------------------------------------------------------------
+
+local young, old, known = {}, {}, 0
+
+-- What is known of a caller: its requests in the second `second` and in the one before, and its leases.
+local function caller_of(key)
+  local caller = young[key]
+  if caller == nil then
+    caller = old[key] or { second = 0, count = 0, before = 0 }
+    if known >= CALLERS then
+      young, old, known = {}, young, 0
+    end
+    young[key], known = caller, known + 1
+  end
+  return caller
+end
+
+-- Counts a request. Returns the requests of a second.
+local function count(caller, now)
+  local second = floor(now / 1000)
+  if caller.second ~= second then
+    caller.before = caller.second == second - 1 and caller.count or 0
+    caller.second, caller.count = second, 0
+  end
+  caller.count = caller.count + 1
+  return max(caller.count, caller.before)
+end
+
+-- Leases ------------------------------------------------------------------------------------------------------------
+
+-- Leases in the order in which they were granted, until they are used up or returned.
+local leases, first, last = {}, 1, 0
+local silent_until = 0
+
+local function ended(lease, now)
+  return now >= lease.ends or now < lease.begins -- the clock jumped back
+end
+
+local function usable(lease, now)
+  return lease ~= nil and lease.left > 0 and not ended(lease, now)
+end
+
+-- The lease of a caller, or nil. The next lease is used if the present one has ended.
+local function lease_of(caller, now)
+  if not usable(caller.lease, now) then
+    caller.lease, caller.next = caller.next, nil
+    if not usable(caller.lease, now) then
+      return nil
+    end
+  end
+  return caller.lease
+end
+
+local function remove_first()
+  leases[first], first = nil, first + 1
+end
+
+-- True if the first lease has ended and admitted less than it could.
+local function has_returns(now)
+  while first <= last and leases[first].left == 0 do
+    remove_first()
+  end
+  return first <= last and ended(leases[first], now)
+end
+
+-- The rests of ended leases, as fields of the request. They cannot be used afterwards.
+local function returns(now)
+  local out = {}
+  while #out < RETURNED and has_returns(now) do
+    local lease = leases[first]
+    out[#out + 1] = field(6, field(1, lease.receipt) .. char(16) .. varint(lease.left))
+    lease.left = 0
+    remove_first()
+  end
+  return table.concat(out)
+end
+
+local function granted(message, now)
+  local lease = { left = 0, begins = now, ends = now, receipt = "" }
+  each_field(message, function(number, value)
+    if number == 1 then
+      lease.left = value
+    elseif number == 2 then
+      lease.ends = now + value
+    elseif number == 3 then
+      lease.receipt = value
+    elseif number == 4 then
+      lease.headers = pieces_of(value)
+    end
+  end)
+  lease.renewed = floor(lease.left / RENEWED)
+  return lease
+end
+
+local HEADERS = {
+  [":method"] = "POST", [":path"] = METHOD, [":authority"] = CLUSTER, ["content-type"] = "application/grpc",
+  te = "trailers",
+}
+
+-- Asks for a lease, which waits for the policy server. Returns nil if there is none. `now` is the moment before the
+-- call, so a lease ends here before it ends in the counters.
+local function ask(handle, question, wanted, now)
+  local message = question .. char(40) .. varint(wanted) .. returns(now)
+  local headers, body = handle:httpCall(CLUSTER, HEADERS, framed(message), TIMEOUT)
+  if headers[":status"] ~= "200" or body == nil or #body < 5 then
+    silent_until = now + FAILED
+    return nil
+  end
+  local lease = granted(sub(body, 6), now)
+  if lease.left == 0 then
+    return nil
+  end
+  last = last + 1
+  leases[last] = lease
+  if last - first >= WAITING then
+    remove_first()
+  end
+  return lease
+end
+
+-- Requests ----------------------------------------------------------------------------------------------------------
+
+local cached, rules = {}, 0
+
+local function rule_of(handle)
+  local written = handle:filterContext():get("rule")
+  local rule = cached[written]
+  if rule == nil then
+    if rules % RULES == 0 then
+      cached = {}
+    end
+    rules = rules + 1
+    rule = assert(loadstring("return " .. written))()
+    rule.number, rule.identity = rules, rule.consumer or #rule.claims > 0
+    cached[written] = rule
+  end
+  return rule
+end
+
+-- The IP address of "ADDRESS:PORT" or "[ADDRESS]:PORT"; nil for a socket in the file system.
+local function ip_of(address)
+  return address:match("^([%d.]+):%d+$") or address:match("^%[([%x:.]+)%]:%d+$")
+end
+
+-- The values by which the limits count this request, as a list of names and values; nil if the script cannot know them.
+local function values_of(rule, handle)
+  local out, identity = {}, nil
+  if rule.identity then
+    identity = handle:streamInfo():dynamicMetadata():get(IDENTITY)
+  end
+  local consumer = rule.consumer and identity ~= nil and identity[CONSUMER] or nil
+  if consumer ~= nil then
+    out[1], out[2] = CONSUMER, consumer
+    if rule.plan and identity[PLAN] ~= nil then
+      out[3], out[4] = PLAN, identity[PLAN]
+    end
+  end
+  if rule.ip or (rule.consumer and consumer == nil) then
+    local ip = ip_of(handle:streamInfo():downstreamRemoteAddress())
+    if ip == nil then
+      return nil
+    end
+    out[#out + 1] = ADDRESS
+    out[#out + 1] = ip
+  end
+  for _, by in ipairs(rule.claims) do
+    local value = identity ~= nil and identity[COUNTED] ~= nil and identity[COUNTED][by] or nil
+    if value ~= nil then
+      out[#out + 1] = by
+      out[#out + 1] = value
+    end
+  end
+  for _, by in ipairs(rule.headers) do
+    local headers, name = handle:headers(), sub(by, 8)
+    local value = headers:get(name)
+    if value ~= nil then
+      if headers:getNumValues(name) > 1 then
+        return nil -- `get` returns only the first line
+      end
+      out[#out + 1] = by
+      out[#out + 1] = value
+    end
+  end
+  return out
+end
+
+-- True if the request is admitted by a lease.
+local function admitted(handle)
+  local rule = rule_of(handle)
+  local values = values_of(rule, handle)
+  if values == nil then
+    return false
+  end
+  local key = rule.number .. "\0" .. table.concat(values, "\0")
+  local now = tonumber(handle:timestamp())
+  local caller = caller_of(key)
+  local requests = count(caller, now)
+  local many = requests >= MANY
+  local lease = lease_of(caller, now)
+  if lease ~= nil then
+    lease.left = lease.left - 1
+  end
+  local few = lease == nil or (lease.left <= lease.renewed and caller.next == nil)
+  local due = few and many or (lease == nil and has_returns(now))
+  if due and now >= silent_until and now >= (caller.again or 0) then
+    caller.again = now + REFUSED -- also, no other request asks at the same time
+    local wanted = many and min(LARGEST, max(2, ceil(requests / PARTS))) or 1
+    local entries = {}
+    for at = 1, #values, 2 do
+      entries[#entries + 1] = field(4, field(1, values[at]) .. field(2, values[at + 1]))
+    end
+    local next = ask(handle, rule.question .. table.concat(entries), wanted, now)
+    if next ~= nil then
+      caller.again = next.left > 1 and 0 or caller.again
+      if lease == nil then
+        lease = next
+        lease.left = lease.left - 1
+        caller.lease = lease
+      else
+        caller.next = next
+      end
+    end
+  end
+  if lease == nil then
+    return false
+  end
+  if lease.headers ~= nil then
+    handle:streamInfo():dynamicMetadata():set(NAMESPACE, "headers", headers_of(lease.headers, lease.left))
+  end
+  return true
+end
+
+local reported = {}
+
+function envoy_on_request(handle)
+  local decided, found = pcall(admitted, handle)
+  if not (decided and found) then
+    handle:streamInfo():dynamicMetadata():set(NAMESPACE, ASK, "true")
+  end
+  if not decided and not reported[found] then
+    reported[found] = true
+    handle:logErr("script of leases failed; the policy server decides error=" .. tostring(found))
+  end
+end
+
+function envoy_on_response(handle)
+  local own = handle:streamInfo():dynamicMetadata():get(NAMESPACE)
+  if own ~= nil and own.headers ~= nil then
+    local headers = handle:headers()
+    for name, value in own.headers:gmatch("([^\n]*)\n([^\n]*)\n") do
+      headers:add(name, value)
+    end
+  end
+end
