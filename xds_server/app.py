@@ -46,6 +46,7 @@ from xds_server.serving.store import Store
 from xds_server.serving.tls import Files
 from xds_server.sources.directory import Directory
 from xds_server.translate.clusters import INTERNAL_SERVICES, internal_service
+from xds_server.translate.route_trees import DEFAULT, Shape
 from xds_server.translate.stand_ins import stand_in
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,8 @@ class RunOptions:
     tls: Files | None = None
     identities: tuple[str, ...] = ()
     secrets_anywhere: bool = False
+    shape: Shape = DEFAULT
+    """Which hosts get a tree of routes. No flag sets it."""
 
 
 COLLECTOR = (20_000, 20, 50)
@@ -195,7 +198,8 @@ async def _control_plane(
     )
     rollout = Rollout(store, fleet, services.ensure_policy_server, prover)
     directory = Directory(options.folder, poll=options.poll)
-    control = ControlLoop(directory, Compiler(internal_services={SERVICE: services.policy}), rollout.publish)
+    compiler = Compiler(internal_services={SERVICE: services.policy}, shape=options.shape)
+    control = ControlLoop(directory, compiler, rollout.publish)
     store.observe(fleet.observe)
     if prover is not None:
         store.observe(prover.observe)

@@ -85,7 +85,7 @@ def test_a_rejected_route_configuration_closes_its_listener_only(
 ) -> None:
     """It comes back as soon as it is accepted."""
     broken = route_pb2.RouteConfiguration.FromString(stack.good[ROUTE]["http"].body)
-    broken.virtual_hosts[0].routes[0].match.safe_regex.regex = "("
+    broken.virtual_hosts[0].routes.add().match.safe_regex.regex = "("
     stack.publish((ROUTE, Resource.of(broken)))
     with Envoy(bootstrap(stack.xds.port), stack.folder):
         wait_for(lambda: stack.answer("/open", "other") == (200, "open"), "the other listener")

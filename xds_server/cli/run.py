@@ -15,6 +15,7 @@ from xds_server.errors import WrongUsage
 
 if TYPE_CHECKING:
     from xds_server.serving.tls import Files
+    from xds_server.translate.route_trees import Shape
 
 
 LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
@@ -127,11 +128,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Serve until a signal arrives. Raises EnvironmentFailed, WrongUsage."""
+def run(arguments: argparse.Namespace, shape: Shape | None = None) -> int:
+    """Serve until a signal arrives. Raises EnvironmentFailed, WrongUsage.
+
+    `shape` says which hosts get a tree of routes; None: those with many routes.
+    """
     # Envoy is started by fork and exec, which needs no support of gRPC's
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from xds_server.app import RunOptions, serve
+    from xds_server.translate.route_trees import DEFAULT
 
     logging.basicConfig(
         level=logging.INFO,
@@ -155,6 +160,7 @@ def run(arguments: argparse.Namespace) -> int:
         tls=_tls(arguments),
         identities=tuple(arguments.identity),
         secrets_anywhere=arguments.secrets_anywhere,
+        shape=shape or DEFAULT,
     )
     _loop(serve(options))
     return 0

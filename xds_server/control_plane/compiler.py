@@ -16,6 +16,7 @@ from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.reader import Reader
 from xds_server.sources.source import SourceState
 from xds_server.translate.clusters import INTERNAL_SERVICES
+from xds_server.translate.route_trees import DEFAULT, Shape
 from xds_server.translate.translator import Translator, Untranslatable
 
 
@@ -31,7 +32,8 @@ class Compiled:
 class Compiler:
     """Compiles successive states of a source. Unchanged parts are neither read nor translated again.
 
-    `internal_services` are the addresses at which Envoys reach our own services, by name.
+    `internal_services` are the addresses at which Envoys reach our own services, by name. `shape` says which hosts
+    get a tree of routes.
     """
 
     def __init__(
@@ -40,9 +42,10 @@ class Compiler:
         *,
         internal_services: Mapping[str, str] = INTERNAL_SERVICES,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        shape: Shape = DEFAULT,
     ) -> None:
         self._reader = Reader()
-        self._translator = Translator(internal_services)
+        self._translator = Translator(internal_services, shape=shape)
         self._environment = os.environ if environment is None else environment
         self._clock = clock
 
@@ -60,7 +63,10 @@ class Compiler:
             except Untranslatable as error:
                 placed = (replace(one, place=reading.gateway.place(one.path)) for one in error.problems)
                 raise InvalidGateway((*problems, *placed)) from None
-        return Compiled(reading.gateway, snapshot, problems)
+            slow = (
+                replace(one, place=reading.gateway.place(one.path)) for one in self._translator.warnings()
+            )
+        return Compiled(reading.gateway, snapshot, (*problems, *slow))
 
 
 def _not_read(file: str) -> Problem:

@@ -12,7 +12,7 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 
 from xds_server.discovery.snapshot import EMPTY, Resource, Snapshot
 from xds_server.discovery.types import BY_URL, CLUSTER, LISTENER, ROUTE, SECRET, ResourceType
-from xds_server.translate import names, tls_secrets
+from xds_server.translate import host_routes, names, tls_secrets
 
 LOOPBACK, DISCARD = "127.0.0.1", 9
 """The address of endpoints that Envoy would look up by DNS (RFC 863). Envoy never connects to it."""
@@ -103,6 +103,7 @@ def only(table: Resource, chosen: Collection[RouteOfHost]) -> bytes:
     message = route_pb2.RouteConfiguration.FromString(table.body)
     for host in message.virtual_hosts:
         del host.routes[:]
+        host.ClearField("matcher")
         host.routes.extend(_ROUTE.FromString(body) for name, body in sorted(chosen) if name == host.name)
     return message.SerializeToString(deterministic=True)
 
@@ -117,7 +118,7 @@ def _routes_of(body: bytes) -> frozenset[RouteOfHost]:
     found: set[RouteOfHost] = set()
     for host in route_pb2.RouteConfiguration.FromString(body).virtual_hosts:
         name = host.name
-        found.update((name, route.SerializeToString(deterministic=True)) for route in host.routes)
+        found.update((name, body) for body in host_routes.bodies(host))
     return frozenset(found)
 
 
@@ -157,15 +158,8 @@ def closed(route: bytes) -> bytes:
 def replaced(table: Resource, instead: Mapping[bytes, bytes | None]) -> Resource:
     """Return a route configuration with some routes replaced; None removes a route."""
     message = route_pb2.RouteConfiguration.FromString(table.body)
-    same = True
-    for host in message.virtual_hosts:
-        bodies = [route.SerializeToString(deterministic=True) for route in host.routes]
-        kept = [instead.get(body, body) for body in bodies]
-        if kept != bodies:
-            same = False
-            del host.routes[:]
-            host.routes.extend(_ROUTE.FromString(body) for body in kept if body is not None)
-    return table if same else Resource.of(message)
+    hosts = [host_routes.change(host, lambda body: instead.get(body, body)) for host in message.virtual_hosts]
+    return Resource.of(message) if any(hosts) else table
 
 
 _COPY: Mapping[ResourceType, Callable[[Resource], bytes]] = {LISTENER: _listener, CLUSTER: _cluster}

@@ -21,7 +21,7 @@ from filters.operators import SINCE
 from filters.rate_limit.policy import FILTER, STRICT_FILTER
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import LISTENER, ROUTE, ResourceType
-from xds_server.translate import names
+from xds_server.translate import host_routes, names
 from xds_server.translate.listeners import HCM
 from xds_server.translate.protobuf import packed
 from xds_server.translate.proving_copy import closed
@@ -147,17 +147,23 @@ def _close_routes(
     tables: dict[str, Resource] = {}
     for listener, resource in snapshot[ROUTE].items():
         table = route_pb2.RouteConfiguration.FromString(resource.body)
-        for route in (route for host in table.virtual_hosts for route in host.routes):
+        found: dict[str, Lack] = {}
+
+        def close(body: bytes, version: str = resource.version, found: dict[str, Lack] = found) -> bytes:
+            route = route_components_pb2.Route.FromString(body)
             if not chosen(route):
-                continue
+                return body
             path = names.route_origin(route.name)
             name = path[-1] if path else route.name
-            lacks[name] = Lack(
-                type=ROUTE, name=name, version=resource.version, path=path, message=message, closed=True
+            found[name] = Lack(
+                type=ROUTE, name=name, version=version, path=path, message=message, closed=True
             )
-            body = route.SerializeToString(deterministic=True)
-            route.CopyFrom(route_components_pb2.Route.FromString(closed(body)))
-        tables[listener] = Resource.of(table) if lacks else resource
+            return closed(body)
+
+        for host in table.virtual_hosts:
+            host_routes.change(host, close)
+        lacks |= found
+        tables[listener] = Resource.of(table) if found else resource
     return snapshot.replacing({ROUTE: tables}), tuple(lacks.values())
 
 

@@ -11,7 +11,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import base_pb2, extension_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
-from envoy.config.route.v3 import route_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from google.protobuf import any_pb2, message_factory
@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE, SECRET
+from xds_server.translate import host_routes
 from xds_server.translate.listeners import HCM
 from xds_server.translate.protobuf import packed
 from xds_server.translate.runtime import runtime
@@ -80,14 +81,19 @@ def _connection_manager(
         body = snapshot[ROUTE][manager.rds.route_config_name].body
         manager.route_config.CopyFrom(route_pb2.RouteConfiguration.FromString(body))
         for host in manager.route_config.virtual_hosts:
-            for route in host.routes:
-                for config in route.typed_per_filter_config.values():
-                    _static(config)
+            host_routes.change(host, _static_route)
     for one in manager.http_filters:
         if one.HasField("config_discovery"):
             body = snapshot[EXTENSION_CONFIG][one.name].body
             one.typed_config.CopyFrom(extension_pb2.TypedExtensionConfig.FromString(body).typed_config)
     return manager
+
+
+def _static_route(body: bytes) -> bytes:
+    route = route_components_pb2.Route.FromString(body)
+    for config in route.typed_per_filter_config.values():
+        _static(config)
+    return route.SerializeToString(deterministic=True)
 
 
 def _static(config: any_pb2.Any) -> None:

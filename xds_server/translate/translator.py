@@ -35,11 +35,15 @@ from xds_server.gateway.model.upstreams import Upstream
 from xds_server.translate import clusters, endpoints, listeners, names, routes, secrets, virtual_hosts
 from xds_server.translate.protobuf import packed
 from xds_server.translate.route_tables import RouteTables
+from xds_server.translate.route_trees import DEFAULT, Shape
 
 RULE_TYPES: Mapping[str, ResourceType] = {
     one.name: custom(one.name, one.full_name) for policy in POLICIES for one in policy.rule_types
 }
 """The types that policy servers request. Every snapshot has all of them, so that they know when they have all rules."""
+
+_NAMED = 5
+"""The number of routes that a warning names."""
 
 
 class Untranslatable(Exception):  # noqa: N818 - carries the user's mistakes, as data
@@ -74,17 +78,22 @@ class Translator:
     """Translates successive gateways. Results depend on the gateway alone, never on the order of calls.
 
     `internal_services` are the addresses at which Envoys reach our own services, by name: ``HOST:PORT`` or
-    ``unix:/PATH``.
+    ``unix:/PATH``. `shape` says which hosts get a tree of routes.
     """
 
-    def __init__(self, internal_services: Mapping[str, str] = clusters.INTERNAL_SERVICES) -> None:
-        self._internal_services = internal_services
+    def __init__(
+        self,
+        internal_services: Mapping[str, str] = clusters.INTERNAL_SERVICES,
+        *,
+        shape: Shape = DEFAULT,
+    ) -> None:
+        self._internal_services, self._shape = internal_services, shape
         self._memo = TranslationCache()
         self._problems: list[Problem] = []
         self._surroundings: tuple[Any, ...] = ()
         self._grpc: frozenset[str] = frozenset()
         """The upstreams that use gRPC."""
-        self._tables = RouteTables(self._translated)
+        self._tables = RouteTables(self._translated, shape)
 
     def translate(self, gateway: Gateway) -> Snapshot:
         """Return the snapshot of a gateway. Raises Untranslatable with every error in raw Envoy fields."""
@@ -105,9 +114,23 @@ class Translator:
         }
         self._memo.finish()
         if self._problems:
-            self._memo, self._tables = TranslationCache(), RouteTables(self._translated)
+            self._memo, self._tables = TranslationCache(), RouteTables(self._translated, self._shape)
             raise Untranslatable(tuple(self._problems))
         return Snapshot.of(resources)
+
+    def warnings(self) -> Iterator[Problem]:
+        """Yield a warning for each host of the last gateway whose requests Envoy compares with very many routes."""
+        for host, found in self._tables.obstacles().items():
+            more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+            yield Problem(
+                path=("routes", found[0]),
+                message=f"Envoy compares requests for host {host} with very many routes one after the other, which is "
+                f"slow, because the paths of too many routes begin alike: {', '.join(found[:_NAMED])}{more}",
+                remedy="begin each path with literal text of its own: ~^/orders/[0-9]+$ and not ~/[0-9]+$, "
+                "/orders/{id} and not /{kind}/{id}",
+                at_key=True,
+                severity="warning",
+            )
 
     def _notice(self, gateway: Gateway) -> None:
         """Keep one object for the inputs of translated routes. It stays the same while none of them changes."""

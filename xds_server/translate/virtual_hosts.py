@@ -14,11 +14,13 @@ from xds_server.gateway import precedence
 from xds_server.gateway.model import regex
 from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.precedence_rank import Ranked
-from xds_server.translate import names, routes
+from xds_server.translate import names, route_trees, routes
 from xds_server.translate.protobuf import uint32
+from xds_server.translate.route_trees import Entry, RouteTree, Shape
 
 _VIRTUAL_HOSTS = route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
 _ROUTES = route_components_pb2.VirtualHost.ROUTES_FIELD_NUMBER
+_TREE = route_components_pb2.VirtualHost.MATCHER_FIELD_NUMBER
 
 
 def selected(routes: Iterable[Ranked], listener: str) -> list[Ranked]:
@@ -132,6 +134,23 @@ def virtual_host(host: str, parts: Iterable[bytes]) -> bytes:
     return head.SerializeToString(deterministic=True) + refused + b"".join(parts)
 
 
+def tree(host: str, shape: Shape) -> RouteTree:
+    """Return the tree of a host, which tries the routes that reject bad requests first."""
+    return RouteTree(_GUARDS_OF_ALL if host.startswith("*") else _GUARDS, shape)
+
+
+def virtual_host_with_tree(host: str, matcher: bytes) -> bytes:
+    """Return a serialized VirtualHost with a serialized matcher of its tree."""
+    head = route_components_pb2.VirtualHost(name=host, domains=[host])
+    return head.SerializeToString(deterministic=True) + delimited(_TREE, matcher)
+
+
+def entries(part: bytes) -> tuple[Entry, ...]:
+    """Return the routes of `joined` as entries of a tree."""
+    found = route_components_pb2.VirtualHost.FromString(part).routes
+    return tuple([route_trees.entry(one) for one in found])
+
+
 def joined(bodies: Iterable[bytes]) -> bytes:
     """Return serialized routes in the form that a virtual host has."""
     return b"".join([delimited(_ROUTES, body) for body in bodies])
@@ -153,5 +172,7 @@ def route_configuration(listener: str, alt_svc: str | None, hosts: Iterable[byte
     )
 
 
+_GUARDS = tuple(map(route_components_pb2.Route.FromString, routes.bad_paths()))
+_GUARDS_OF_ALL = (routes.bad_authority(), *_GUARDS)
 _BAD_AUTHORITY = joined([routes.bad_authority().SerializeToString(deterministic=True)])
 _BAD_PATH = joined(routes.bad_paths())

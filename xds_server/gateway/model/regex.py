@@ -44,3 +44,15 @@ def check(pattern: str) -> None:
 def matches(pattern: str, text: str) -> bool:
     """True if an expression matches a whole text."""
     return compiled(pattern).fullmatch(text) is not None
+
+
+def extremes(pattern: str, length: int) -> tuple[bytes, bytes]:
+    """Return the smallest and the largest text that an expression can match as a whole, rounded to `length` bytes.
+
+    RE2 does not respect assertions such as ``\\b``. Raises Mistake if RE2 rejects the expression.
+    """
+    try:
+        low, high = compiled(pattern).possiblematchrange(length)
+    except re2.error:  # RE2 knows nothing of it
+        return b"", b"\xff"
+    return low, high
