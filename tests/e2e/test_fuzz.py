@@ -9,6 +9,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.trees import shape
 from tests.support.validate import complaint
 from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import InvalidGateway
@@ -205,7 +206,7 @@ def _without_mistakes(gateway: dict[str, Any]) -> Any:
     for _ in range(12):
         try:
             text = yaml.safe_dump(gateway, allow_unicode=True).encode()
-            return Compiler({}).compile(Folder(Path("/nowhere"), {"gateway.yaml": text}))
+            return Compiler({}, shape=shape()).compile(Folder(Path("/nowhere"), {"gateway.yaml": text}))
         except InvalidGateway as error:
             for problem in error.problems:
                 assert problem.place is not None, problem

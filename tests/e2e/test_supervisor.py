@@ -12,13 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.folder import filled
+from tests.support.folder import compiled, filled
 from tests.support.ports import free_port
 from tests.support.wait import eventually, wait_for
-from xds_server.control_plane.compiler import Compiler
 from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.envoy import EnvoySupervisor
-from xds_server.sources.folder import read_folder
 from xds_server.translate.static import bootstrap
 
 GATEWAY = """
@@ -41,7 +39,7 @@ def port() -> int:
 @pytest.fixture
 def supervisor(tmp_path: Path, port: int) -> EnvoySupervisor:
     (tmp_path / "gateway.yaml").write_text(filled(GATEWAY, port=port))
-    config = bootstrap(Compiler().compile(read_folder(tmp_path)).snapshot)
+    config = bootstrap(compiled(tmp_path).snapshot)
     config.admin.address.socket_address.address = "127.0.0.1"
     config.admin.address.socket_address.port_value = 0
     binary = envoy_binary()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -117,17 +118,21 @@ def _until(envoy: Envoy, path: str) -> None:
 
 
 def _paths(envoy: Envoy) -> list[str]:
-    """What the routes of an Envoy match."""
+    """What the routes of an Envoy match, each once. They are in lists or in trees."""
     configurations = [
         one["route_config"]
         for part in envoy.config_dump()["configs"]
         for one in part.get("dynamic_route_configs", [])
     ]
-    matches = [
-        route["match"]
-        for one in configurations
-        for host in one["virtual_hosts"]
-        for route in host["routes"]
-        if "route" in route
-    ]
-    return [one.get("path") or one.get("prefix") or one["safe_regex"]["regex"] for one in matches]
+    matches = [route["match"] for one in configurations for route in _routes(one) if "route" in route]
+    paths = [one.get("path") or one.get("prefix") or one["safe_regex"]["regex"] for one in matches]
+    return list(dict.fromkeys(paths))
+
+
+def _routes(part: Any) -> Iterator[dict[str, Any]]:
+    """The members of every list of routes in a part of a dump."""
+    children = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    if isinstance(part, dict):
+        yield from part.get("routes", ())
+    for child in children:
+        yield from _routes(child)

@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 from types import MappingProxyType
 
+from tests.support.trees import shape
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.sources.folder import Folder, read_folder
@@ -39,9 +40,13 @@ def write(folder: Path, files: Files | None = None, **yaml: str) -> Path:
 
 def compiled(folder: Path) -> Compiled:
     """The gateway of a folder. Raises InvalidGateway."""
-    return Compiler().compile(read_folder(folder))
+    return Compiler(shape=shape()).compile(read_folder(folder))
 
 
 def snapshot(text: str, root: Path = Path()) -> Snapshot:
     """The Envoy resources of a gateway in one file; it refers to files below `root`. Raises InvalidGateway."""
-    return Compiler({}).compile(Folder(root, MappingProxyType({"gateway.yaml": text.encode()}))).snapshot
+    return (
+        Compiler({}, shape=shape())
+        .compile(Folder(root, MappingProxyType({"gateway.yaml": text.encode()})))
+        .snapshot
+    )

@@ -16,6 +16,7 @@ from filters.policy_server import SERVICE
 from tests.support.envoy import Envoy
 from tests.support.folder import Files, filled, write
 from tests.support.ports import free_port
+from tests.support.trees import shape
 from tests.support.wait import ProcessEndedError, wait_for
 from tests.support.xds import XdsThread, bootstrap
 from xds_server.control_plane.compiler import Compiler
@@ -118,7 +119,7 @@ class Stack:
         self.url = f"http://127.0.0.1:{self.listener}"
         self.socket = f"127.0.0.1:{free_port()}" if tcp else f"unix:{folder}/policy.sock"
         self.control = XdsThread()
-        self._compiler = Compiler({}, internal_services={SERVICE: self.socket})
+        self._compiler = Compiler({}, internal_services={SERVICE: self.socket}, shape=shape())
         self._stack, self._served = ExitStack(), ExitStack()
         self.envoy: Envoy
         self.policy_server: PolicyServerProcess

@@ -13,9 +13,16 @@ import httpx
 
 from tests.support.folder import filled, write
 from tests.support.ports import free_port
+from tests.support.trees import shape
 from tests.support.wait import ProcessEndedError, wait_for
+from xds_server.translate.route_trees import DEFAULT
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def _command() -> tuple[str, ...]:
+    """The module of `xds run`, and its first arguments."""
+    return ("xds_server", "run") if shape() is DEFAULT else ("tests.support.run_with_trees",)
 
 
 class Running:
@@ -27,7 +34,7 @@ class Running:
         self.admin = f"127.0.0.1:{self.admin_port}"
         self._log = logs / f"run-{self.admin_port}.log"
         self._command = [
-            *(sys.executable, "-m", "xds_server", "run", str(folder)),
+            *(sys.executable, "-m", *_command(), str(folder)),
             *("--xds", self.xds_address, "--admin", self.admin),
             *("--envoy-workers", "1", "--drain", "1", *arguments),
         ]
