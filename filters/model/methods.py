@@ -31,6 +31,19 @@ def methods(effective: Mapping[str, Any]) -> dict[str, Method]:
     return {key: effective[key] for key in METHODS if key in effective}
 
 
+def identified(effective: Mapping[str, Any]) -> bool | None:
+    """True if every request that passes authentication has a consumer, false if none has one, None if some have.
+
+    An API key always belongs to a consumer. Other credentials may not.
+    """
+    found = methods(effective)
+    if not found:
+        return False
+    key = found.get("api_key")
+    required = len(found) == 1 or effective.get("authentication") == "all"
+    return True if key is not None and required and not key.optional else None
+
+
 def failure(name: str, title: str, status: int = 401) -> Reason:
     """A reason of the identity script."""
     return Reason(name=name, title=title, status=status, when=failed(name))

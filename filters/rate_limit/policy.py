@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from filters.language import Mistake
 from filters.language.options import OFF
 from filters.model.limits import ConcurrencyLimit, Limit, Quota, repeated_windows
+from filters.model.methods import identified
 from filters.policy import NOTHING, Context, HttpFilter, Levels, Policy, RoutePart, Stage
 from filters.policy_server import grpc_service
 from filters.rate_limit import client_headers, one_call
@@ -40,7 +41,7 @@ def _entries(found: EffectiveLimits, context: Context) -> Iterator[descriptors.A
     for style in _styles(context):
         yield descriptors.word(descriptors.STYLE, style)
     yield from descriptors.who()
-    yield descriptors.expression(descriptors.REQUEST_ID, "request.id")
+    yield descriptors.request_id()
     for name in found.inputs:
         yield from descriptors.inputs(name)
     if found.slots:
@@ -61,7 +62,7 @@ def part(context: Context) -> RoutePart:
     configs: dict[str, Message] = {}
     if own:
         styles = () if asks else _styles(context)
-        configs.update(local.on_route(context.route, own, styles))
+        configs.update(local.on_route(context.route, own, styles, identified=identified(context.effective)))
     if asks:
         configs.update(_counted_by_policy_server(found, context))
     return RoutePart(filter_configs=configs, response_headers_to_remove=client_headers.HEADERS)

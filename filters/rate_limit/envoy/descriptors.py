@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from envoy.config.core.v3 import extension_pb2
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.rate_limit_descriptors.expr.v3 import expr_pb2
+from envoy.type.metadata.v3 import metadata_pb2
 from google.protobuf import any_pb2, wrappers_pb2
 
 from filters.model.identity import NAMESPACE
@@ -54,6 +55,18 @@ def expression(key: str, text: str, *, skip_if_error: bool = True) -> Action:
     return Action(extension=extension)
 
 
+def of_identity(key: str, *, skip_if_absent: bool = True) -> Action:
+    """An entry of a text of the caller's identity metadata.
+
+    If it is absent, Envoy skips the entry, or the whole descriptor. This action is cheaper than a CEL expression.
+    """
+    metadata = metadata_pb2.MetadataKey(key=NAMESPACE)
+    metadata.path.add(key=key)
+    return Action(
+        metadata=Action.MetaData(descriptor_key=key, metadata_key=metadata, skip_if_absent=skip_if_absent)
+    )
+
+
 def identity(path: Iterable[str]) -> str:
     """A CEL expression of a value of the caller's identity metadata."""
     return f"metadata.filter_metadata['{NAMESPACE}']" + "".join(f"[{_literal(one)}]" for one in path)
@@ -78,9 +91,18 @@ def inputs(by: str) -> Iterator[Action]:
 
 def who() -> Iterator[Action]:
     """The consumer, the plan and the client's address. IPv6 counts by /64, because one client has a whole /64."""
-    yield expression(CONSUMER, identity([CONSUMER]))
-    yield expression(PLAN, identity([PLAN]))
+    yield of_identity(CONSUMER)
+    yield of_identity(PLAN)
     yield address()
+
+
+def request_id() -> Action:
+    """The request's id, which is part of the body of a rejection."""
+    return Action(
+        request_headers=Action.RequestHeaders(
+            header_name="x-request-id", descriptor_key=REQUEST_ID, skip_if_absent=True
+        )
+    )
 
 
 def address() -> Action:

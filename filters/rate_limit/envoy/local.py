@@ -37,9 +37,17 @@ Entries = tuple[tuple[str, descriptors.Action], ...]
 
 
 def on_route(
-    route: str, places: Collection[tuple[str, Limit]], styles: Collection[str]
+    route: str,
+    places: Collection[tuple[str, Limit]],
+    styles: Collection[str],
+    *,
+    identified: bool | None = None,
 ) -> dict[str, Message]:
-    """The filter configuration of a route with local limits, each with its place, and with headers in these styles."""
+    """The filter configuration of a route with local limits, each with its place, and with headers in these styles.
+
+    `identified` is true if every request that is counted has a consumer, and false if none has one. The route then
+    has only the bucket that it can need.
+    """
     limits = [limit for _, limit in places]
     config = local_rate_limit_pb2.LocalRateLimit(
         stat_prefix="local",
@@ -51,7 +59,7 @@ def on_route(
         response_headers_to_add=[header("retry-after", str(max(map(_retry_after, limits))))],
     )
     for number, limit in enumerate(limits):
-        for name, known, unmatched in _ways(limit, f"{route}/{number}"):
+        for name, known, unmatched in _ways(limit, f"{route}/{number}", identified):
             entries = (*known, *unmatched)
             config.rate_limits.append(
                 route_components_pb2.RateLimit(
@@ -71,7 +79,7 @@ def http_filters() -> tuple[HttpFilter, ...]:
     return (local_headers.http_filter(), HttpFilter(name=FILTER, config=config))
 
 
-def _ways(limit: Limit, name: str) -> Iterator[tuple[str, Entries, Entries]]:
+def _ways(limit: Limit, name: str, identified: bool | None) -> Iterator[tuple[str, Entries, Entries]]:
     """The buckets that may count a request: a name, the entries of its key, and entries that must be absent.
 
     Envoy skips the entry of a consumer if there is none. A descriptor with one more entry has no bucket.
@@ -81,14 +89,16 @@ def _ways(limit: Limit, name: str) -> Iterator[tuple[str, Entries, Entries]]:
     if "consumer" not in by:
         yield name, rest, ()
         return
-    yield f"{name}/consumer", (_consumer(skip=False), *rest), ()
-    address = () if "ip" in by else _entries("ip")
-    yield f"{name}/address", (*address, *rest), (_consumer(skip=True),)
+    if identified is not False:
+        yield f"{name}/consumer", (_consumer(skip=False), *rest), ()
+    if not identified:
+        address = () if "ip" in by else _entries("ip")
+        unmatched = (_consumer(skip=True),) if identified is None else ()
+        yield f"{name}/address", (*address, *rest), unmatched
 
 
 def _consumer(*, skip: bool) -> tuple[str, descriptors.Action]:
-    path = descriptors.identity([descriptors.CONSUMER])
-    return descriptors.CONSUMER, descriptors.expression(descriptors.CONSUMER, path, skip_if_error=skip)
+    return descriptors.CONSUMER, descriptors.of_identity(descriptors.CONSUMER, skip_if_absent=skip)
 
 
 def _entries(by: str) -> Entries:

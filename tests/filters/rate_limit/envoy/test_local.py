@@ -57,6 +57,19 @@ def test_whoever_waits_has_waited_long_enough_for_each_limit() -> None:
     assert names == ["a/0/consumer", "a/0/address", "a/1/consumer", "a/1/address"]
 
 
+@pytest.mark.parametrize(
+    ("identified", "names"),
+    [(True, ["a/0/consumer"]), (False, ["a/0/address"]), (None, ["a/0/consumer", "a/0/address"])],
+)
+def test_a_route_has_only_the_buckets_that_its_callers_need(
+    identified: bool | None, names: list[str]
+) -> None:
+    places = [("route/a", Limit(requests=7, per="hour", scope="local"))]
+    config: Any = local.on_route("a", places, (), identified=identified)[local.FILTER]
+    assert [one.entries[0].value for one in config.descriptors] == names
+    assert len(config.rate_limits) == len(names)
+
+
 def test_figures_are_told_by_names_that_formats_and_expressions_can_hold() -> None:
     plain = Limit(requests=7, per="hour", scope="local")
     odd = Limit(requests=9, per="hour", scope="local", by="header:x-%'")
