@@ -684,40 +684,73 @@ local function remove_authorization(headers, gone, kept, whole)
   end
 end
 
--- Removes all credentials that the route could have used, except verified ones that are forwarded.
-local function remove_credentials(rule, found, handle)
-  local tokens = handle:streamInfo():dynamicMetadata():get(TOKENS) or {}
-  local headers, gone, kept, parts = handle:headers(), no_places(), no_places(), {}
+-- The removal of a route's credentials, except verified ones that are forwarded.
+local function removal(rule, found, tokens, handle)
+  local gone, kept, parts = no_places(), no_places(), {}
   for _, part in ipairs(found ~= nil and (found.parts or { found }) or {}) do
     parts[part.method] = part
   end
   for _, method in ipairs(rule.methods) do
     PLACES[method](rule[method], parts[method], gone, kept, tokens, handle)
   end
+  local headers = {}
   for kind, names in pairs(gone) do
     for name in pairs(names) do
       if kept[kind][name] then
         names[name] = nil
+      elseif kind == "headers" and name ~= "authorization" then
+        headers[#headers + 1] = name
       end
     end
   end
-  for name in pairs(gone.headers) do
-    if name ~= "authorization" then
-      headers:remove(name)
+  return {
+    headers = headers,
+    authorization = gone.headers.authorization or next(gone.schemes) ~= nil or next(kept.schemes) ~= nil,
+    query = next(gone.query) ~= nil,
+    cookies = next(gone.cookies) ~= nil or next(kept.cookies) ~= nil,
+    gone = gone,
+    kept = kept,
+  }
+end
+
+-- True if the route forwards no credential, so that the removal is the same for all of its requests.
+local function forwards_nothing(rule)
+  for _, method in ipairs(rule.methods) do
+    if rule[method].forward then
+      return false
     end
   end
-  if gone.headers.authorization or next(gone.schemes) ~= nil or next(kept.schemes) ~= nil then
-    remove_authorization(headers, gone.schemes, kept.schemes, gone.headers.authorization)
+  for _, one in ipairs(rule.jwt ~= nil and rule.jwt.places or {}) do
+    if one.forward then
+      return false
+    end
   end
-  if next(gone.query) ~= nil then
+  return true
+end
+
+local removals = {} -- by rule, if it forwards nothing
+
+local function remove_credentials(rule, found, handle)
+  local headers, all = handle:headers(), removals[rule]
+  if all == nil then
+    local tokens = handle:streamInfo():dynamicMetadata():get(TOKENS) or {}
+    all = removal(rule, found, tokens, handle)
+  end
+  for _, name in ipairs(all.headers) do
+    headers:remove(name)
+  end
+  if all.authorization then
+    remove_authorization(headers, all.gone.schemes, all.kept.schemes, all.gone.headers.authorization)
+  end
+  if all.query then
     local path = headers:get(":path")
-    local rest = without_query(path, gone.query)
+    local rest = without_query(path, all.gone.query)
     if rest ~= path then
       headers:replace(":path", rest)
     end
   end
-  if next(gone.cookies) ~= nil or next(kept.cookies) ~= nil then
-    remove_cookies(headers, gone.cookies, kept.cookies)
+  if all.cookies then
+    remove_cookies(headers, all.gone.cookies, all.kept.cookies)
   end
 end
 
@@ -730,6 +763,9 @@ local function rule_of(handle)
     rule = assert(loadstring("return " .. written))()
     for name, where in pairs(rule.counted or {}) do
       rule.counted[name] = places(where)
+    end
+    if forwards_nothing(rule) then
+      removals[rule] = removal(rule, nil, {})
     end
     cached[written] = rule
   end
