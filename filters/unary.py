@@ -6,7 +6,8 @@ depends on neither.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,9 @@ from typing import Any
 class UnaryMethod:
     """One method: `path` is ``/package.Service/Method``.
 
-    `parse` converts the request's bytes. `call` takes the result and returns the response, or an awaitable of it.
-    A response that is already bytes is sent as it is; `serialize` converts any other. If a response took something
-    (a slot) that only its reader gives back, `call` wraps it as `Undoable`.
+    `parse` converts the request's bytes. `call` takes the result and returns the response, or an awaitable of it. A
+    `Later` is the cheapest awaitable. A response that is already bytes is sent as it is; `serialize` converts any
+    other. If a response took something (a slot) that only its reader gives back, `call` wraps it as `Undoable`.
     """
 
     path: str
@@ -32,6 +33,21 @@ class Undoable:
 
     response: Any
     undo: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A response that `finish` makes of the result of a future. `finish` may raise RpcError.
+
+    It is an awaitable like any other, but our own server needs no task for it.
+    """
+
+    future: asyncio.Future[Any]
+    finish: Callable[[Any], Any]
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait for the future."""
+        return self.finish((yield from self.future.__await__()))
 
 
 def mapped(result: Any, change: Callable[[Any], Any]) -> Any:

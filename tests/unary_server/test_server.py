@@ -20,9 +20,10 @@ import h2.events
 import hpack
 import pytest
 
-from filters.unary import RpcError, UnaryMethod, Undoable
+from filters.unary import Later, RpcError, UnaryMethod, Undoable
 from tests.support.certificates import authority
 from tests.support.http2 import FIELDS, Seen, grpc_message, parse
+from tests.support.wait import eventually
 from xds_server.unary_server import frames
 from xds_server.unary_server.events import ServerLimits
 from xds_server.unary_server.frames import Frame
@@ -32,6 +33,16 @@ from xds_server.unary_server.server import UnaryServer, server_context
 async def _later(body: bytes) -> bytes:
     await asyncio.sleep(0)
     return b"later " + body
+
+
+def _soon(body: bytes) -> Later:
+    future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(future.set_result, body)
+    return Later(future, lambda found: b"soon " + found)
+
+
+def _refuse_soon(body: bytes) -> Later:
+    return Later(_soon(body).future, _refuse)
 
 
 def _refuse(_body: bytes) -> bytes:
@@ -82,6 +93,8 @@ async def server(slow: Slow) -> AsyncIterator[UnaryServer]:
         _method("Echo", lambda body: b"echo " + body),
         _method("Text", lambda body: body, lambda body: body.decode()),
         _method("Later", _later),
+        _method("Soon", _soon),
+        _method("RefuseSoon", _refuse_soon),
         _method("Refuse", _refuse),
         _method("RefuseLater", _refuse_later),
         _method("Break", _break),
@@ -111,6 +124,38 @@ async def test_values_and_coroutines_are_answered(server: UnaryServer) -> None:
         assert await call("Echo", b"") == b"echo "
         assert await call("Text", b"text") == b"text"
         assert await call("Later") == b"later x"
+        assert await call("Soon") == b"soon x"
+
+
+async def test_a_response_of_a_future_can_be_awaited_too() -> None:
+    assert await _soon(b"x") == b"soon x"
+    with pytest.raises(RpcError):
+        await _refuse_soon(b"x")
+
+
+@pytest.mark.parametrize("expires", [False, True])
+async def test_a_future_that_no_client_waits_for_is_cancelled(expires: bool) -> None:
+    begun = asyncio.Event()
+    waiting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def never(_body: bytes) -> Later:
+        begun.set()
+        return Later(waiting, bytes)
+
+    server = UnaryServer([_method("Never", never)])
+    async with _channel(server) as call:
+        asking = asyncio.ensure_future(call("Never", timeout=0.1 if expires else None))
+        await begun.wait()
+        if expires:
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await asking
+            assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        else:
+            asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(waiting, 30)
+        await eventually(lambda: server.busy == 0, "the server to be idle")
+    await server.drain(0)
 
 
 async def test_many_calls_at_once_get_their_own_answers(server: UnaryServer) -> None:
@@ -131,6 +176,7 @@ async def test_large_messages_pass_both_ways(server: UnaryServer) -> None:
     [
         ("Refuse", b"", grpc.StatusCode.PERMISSION_DENIED, "not for you: ü\n"),
         ("RefuseLater", b"", grpc.StatusCode.UNAUTHENTICATED, "who are you"),
+        ("RefuseSoon", b"", grpc.StatusCode.PERMISSION_DENIED, "not for you: ü\n"),
         ("Break", b"", grpc.StatusCode.UNKNOWN, "the method failed"),
         ("Nothing", b"", grpc.StatusCode.UNIMPLEMENTED, "no such method"),
         ("Text", b"\xff", grpc.StatusCode.INTERNAL, "the message cannot be read"),

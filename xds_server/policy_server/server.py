@@ -10,7 +10,7 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 
 from filters.rules import Service
-from filters.unary import RpcError, UnaryMethod
+from filters.unary import Later, RpcError, UnaryMethod
 from xds_server.policy_server.grpc_servers import Grpcio, Kind, carrier
 from xds_server.unary_server.accepting import Shared
 
@@ -68,11 +68,18 @@ class PolicyServer:
 
         def call(request: Any) -> Any:
             response = inner(request)
+            if type(response) is Later:
+                self.busy += 1
+                response.future.add_done_callback(self._done)
+                return response
             if type(response) is bytes or not hasattr(response, "__await__"):
                 return response
             return self._wait(response)
 
         return dataclasses.replace(method, call=call)
+
+    def _done(self, _future: asyncio.Future[Any]) -> None:
+        self.busy -= 1
 
     async def _wait(self, response: Awaitable[Any]) -> Any:
         self.busy += 1

@@ -9,9 +9,10 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
-from filters.unary import RpcError, UnaryMethod, Undoable
+from filters.unary import Later, RpcError, UnaryMethod, Undoable
 from xds_server.unary_server import grpc
 from xds_server.unary_server.accepting import Accepting, Shared
 from xds_server.unary_server.connection import Connection
@@ -123,7 +124,8 @@ class _Protocol(asyncio.Protocol):
         self._server = server
         self._connection = Connection(limits)
         self._transport: Any = None
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._work: dict[int, asyncio.Future[Any]] = {}
+        """The task or the future that each waiting request depends on, by stream."""
         self._expired: set[int] = set()
         """Streams whose deadline has passed, until the work on them has ended."""
         self._given_up: set[int] = set()
@@ -150,9 +152,9 @@ class _Protocol(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._given_up.update(self._tasks)
-        for task in self._tasks.values():
-            _cancel_later(task)
+        self._given_up.update(self._work)
+        for work in self._work.values():
+            _cancel_later(work)
         self._server.ended(self)
 
     def pause_writing(self) -> None:
@@ -225,7 +227,7 @@ class _Protocol(asyncio.Protocol):
             elif type(result) is Undoable or not hasattr(result, "__await__"):
                 self._answer(stream, method, result)
             else:
-                self._tasks[stream] = asyncio.ensure_future(self._await(stream, method, result, limit))
+                self._wait(stream, method, result, limit)
         except RpcError as error:
             self._connection.fail(stream, error.code, error.message)
         except Exception:
@@ -234,12 +236,30 @@ class _Protocol(asyncio.Protocol):
             )
             self._connection.fail(stream, Status.UNKNOWN, "the method failed")
 
-    async def _await(self, stream: int, method: UnaryMethod, result: Any, limit: float | None) -> None:
-        connection, timer = self._connection, None
+    def _wait(self, stream: int, method: UnaryMethod, result: Any, limit: float | None) -> None:
+        """Answer when a result is there. A task costs more than a callback, so only coroutines get one."""
+        finish = None
+        if type(result) is Later:
+            result, finish = result.future, result.finish
+        work = self._work[stream] = asyncio.ensure_future(result)
+        timer = None
         if limit is not None:  # asyncio.timeout does the same and takes three times as long
             timer = asyncio.get_running_loop().call_later(limit, self._expire, stream)
+        work.add_done_callback(partial(self._finish, stream, method, finish, timer))
+
+    def _finish(
+        self,
+        stream: int,
+        method: UnaryMethod,
+        finish: Callable[[Any], Any] | None,
+        timer: asyncio.TimerHandle | None,
+        work: asyncio.Future[Any],
+    ) -> None:
+        """Answer a request whose work is done."""
+        connection = self._connection
         try:
-            self._answer(stream, method, await result)
+            result = work.result()
+            self._answer(stream, method, result if finish is None else finish(result))
         except TimeoutError:
             connection.fail(stream, Status.DEADLINE_EXCEEDED, "the deadline passed")
         except RpcError as error:
@@ -252,19 +272,18 @@ class _Protocol(asyncio.Protocol):
         except Exception:
             log.exception("method failed; the client gets UNKNOWN path=%s", method.path)
             connection.fail(stream, Status.UNKNOWN, "the method failed")
-        finally:
-            if timer is not None:
-                timer.cancel()
-                self._expired.discard(stream)
-            self._tasks.pop(stream, None)
-            self._given_up.discard(stream)
-            self._flush_soon()
+        if timer is not None:
+            timer.cancel()
+            self._expired.discard(stream)
+        del self._work[stream]
+        self._given_up.discard(stream)
+        self._flush_soon()
 
     def _expire(self, stream: int) -> None:
-        task = self._tasks.get(stream)
-        if task is not None:
+        work = self._work.get(stream)
+        if work is not None:
             self._expired.add(stream)
-            task.cancel()
+            work.cancel()
 
     def _answer(self, stream: int, method: UnaryMethod, result: Any) -> None:
         if stream in self._given_up:  # the work ended before the task was cancelled, and no client reads this
@@ -280,11 +299,11 @@ class _Protocol(asyncio.Protocol):
         self._connection.answer(stream, result if type(result) is bytes else method.serialize(result))
 
     def _cancel(self, stream: int) -> None:
-        task = self._tasks.get(stream)
-        if task is not None:
+        work = self._work.get(stream)
+        if work is not None:
             self._expired.discard(stream)
             self._given_up.add(stream)
-            _cancel_later(task)
+            _cancel_later(work)
         else:
             self._connection.release(stream)
 
@@ -301,13 +320,13 @@ class _Protocol(asyncio.Protocol):
         out = self._connection.take()
         if out:
             self._transport.write(out)
-        if self._connection.closed and not self._tasks:
+        if self._connection.closed and not self._work:
             self._transport.close()
 
 
-def _cancel_later(task: asyncio.Task[None]) -> None:
-    """Cancel a task after its first step: a task that never began could not report that its work has ended."""
-    asyncio.get_running_loop().call_soon(task.cancel)
+def _cancel_later(work: asyncio.Future[Any]) -> None:
+    """Cancel a task after its first step: a coroutine that never began could not give back what its call took."""
+    asyncio.get_running_loop().call_soon(work.cancel)
 
 
 def _parsed(method: UnaryMethod, body: bytes) -> Any:

@@ -24,7 +24,7 @@ from filters.rate_limit.server import decoding, encoding
 from filters.rate_limit.server.hits import Entries, hit_after, hit_before
 from filters.rate_limit.stores.circuit_breaker import FullMemory
 from filters.rules import Service, Table
-from filters.unary import RpcError, UnaryMethod, Undoable
+from filters.unary import Later, RpcError, UnaryMethod, Undoable
 
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 UNAVAILABLE = 14
@@ -167,7 +167,9 @@ class RateLimits:
         answer = self.before(rules, styles, entries)
         if isinstance(answer, client_headers.LimitAnswer):
             return _response(answer)
-        return _undoable(answer) if isinstance(answer, Undoable) else _awaited(answer)
+        if isinstance(answer, Later):
+            return Later(answer.future, lambda decision: _finished(answer.finish(decision)))
+        return _finished(answer) if isinstance(answer, Undoable) else _awaited(answer)
 
     def before(
         self, rules: Iterable[str], styles: Sequence[str], entries: Entries
@@ -181,6 +183,8 @@ class RateLimits:
         decision = self.store.decide(self.clock(), hits)
         if isinstance(decision, LimitDecision):
             return self._answer_now(decision, styles, entries, held)
+        if isinstance(decision, asyncio.Future) and not held:
+            return Later(decision, lambda found: self._answer_now(found, styles, entries, held))
         return self._answer_later(self._guarded(decision, held) if held else decision, styles, entries, held)
 
     def _other_domain(self, request: rls_pb2.RateLimitRequest) -> bytes | Awaitable[bytes]:
@@ -263,6 +267,8 @@ class RateLimits:
             self.store.release(released) if released else None,
         ]
         awaited = [one for one in waiting if one is not None]
+        if len(awaited) == 1 and isinstance(awaited[0], asyncio.Future):
+            return Later(awaited[0], lambda _: encoding.passed(1))
         return _all(awaited) if awaited else encoding.passed(1)
 
     async def _answer_later(
@@ -315,12 +321,13 @@ class RateLimits:
 
 
 async def _awaited(answer: Awaitable[client_headers.LimitAnswer | Undoable]) -> bytes | Undoable:
-    found = await answer
-    return _undoable(found) if isinstance(found, Undoable) else _response(found)
+    return _finished(await answer)
 
 
-def _undoable(answer: Undoable) -> Undoable:
-    return Undoable(_response(answer.response), answer.undo)
+def _finished(answer: client_headers.LimitAnswer | Undoable) -> bytes | Undoable:
+    if isinstance(answer, Undoable):
+        return Undoable(_response(answer.response), answer.undo)
+    return _response(answer)
 
 
 def _response(answer: client_headers.LimitAnswer) -> bytes:

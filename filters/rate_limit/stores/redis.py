@@ -216,6 +216,8 @@ class RedisStore:
         """Ask for an operation that has no result. Nobody needs to await it."""
         asked = [self._ask(operation, now, group, ()) for group in self._groups(hits)]
         waiting = [one for one in asked if not isinstance(one, LimitDecision)]
+        if len(waiting) == 1:
+            return waiting[0]
         return asyncio.gather(*waiting) if waiting else None
 
     def _ask(
