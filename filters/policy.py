@@ -105,6 +105,8 @@ class Context:
     effective: Mapping[str, Any] = field(default_factory=dict)
     path_regex: str = ""
     forwards: bool = False
+    trailers: bool = False
+    """True if trailers of requests may reach an upstream. Envoy drops them before upstreams that speak HTTP/1."""
 
     def on_route(
         self, route: str, effective: Mapping[str, Any], path_regex: str = "", *, forwards: bool = False
@@ -120,6 +122,7 @@ class Context:
             effective=effective,
             path_regex=path_regex,
             forwards=forwards,
+            trailers=self.trailers,
         )
 
 
@@ -187,6 +190,10 @@ class Policy(Generic[S]):
     def off_route(self, context: Context) -> RoutePart:
         """The configuration of a route without this policy: empty unless the filter is `always` on."""
         return NOTHING
+
+    def on_all_routes(self, context: Context) -> Mapping[str, Message]:
+        """The configuration that all routes of a listener share, by filter name. It enables these filters on each."""
+        return {}
 
     def rules(self, used: Iterable[S], context: Context) -> Iterable[Rule]:
         """The rules for policy servers, of `rule_types` only. A gateway with any rule has a policy server.

@@ -5,9 +5,7 @@ This module also removes headers by which a client could pretend to be another c
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from itertools import product
 from typing import Literal
 
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
@@ -16,7 +14,7 @@ from google.protobuf.message import Message
 
 from filters.identity.script import identity_part
 from filters.language import Mistake
-from filters.model.identity import CLIENTS_OWN, CONSUMER_HEADER, PLAN_HEADER
+from filters.model.identity import CLIENTS_OWN, IDENTITY_HEADERS, variants
 from filters.model.methods import failure, methods
 from filters.policy import NOTHING, Context, HttpFilter, Policy, RoutePart, Stage
 from filters.rate_limit import one_call
@@ -33,10 +31,15 @@ Settings = Literal["any", "all"]
 def protected(context: Context) -> tuple[str, ...]:
     """Headers that only the gateway sets, sorted. They include variants with underscores, because some servers read
     those as hyphens."""
-    names = {CONSUMER_HEADER, PLAN_HEADER}
-    for provider in context.providers.values():
-        names |= {name.lower() for name in provider.claim_headers.values()}
-    return tuple(sorted(variant for name in names for variant in _variants(name)))
+    return tuple(
+        sorted({*IDENTITY_HEADERS, *(variant for name in _claims(context) for variant in variants(name))})
+    )
+
+
+def _claims(context: Context) -> set[str]:
+    return {
+        name.lower() for provider in context.providers.values() for name in provider.claim_headers.values()
+    }
 
 
 def without(names: Iterable[str], *, responses: Iterable[str] = ()) -> Mapping[str, Message]:
@@ -50,7 +53,7 @@ def without(names: Iterable[str], *, responses: Iterable[str] = ()) -> Mapping[s
         mutation_rules_pb2.HeaderMutation(remove=variant)
         for name in wanted
         if not name.endswith("*") and name not in CLIENTS_OWN
-        for variant in _variants(name)
+        for variant in variants(name)
     ]
     for prefix in (name[:-1] for name in wanted if name.endswith("*")):
         if not any(kept.startswith(prefix) for kept in _KEPT):
@@ -66,16 +69,12 @@ def without(names: Iterable[str], *, responses: Iterable[str] = ()) -> Mapping[s
     return {FILTER: config} if removed or responses else {}
 
 
-def _variants(name: str) -> Iterable[str]:
-    parts = re.split("-", name)
-    for signs in product("-_", repeat=len(parts) - 1):
-        yield "".join(part + sign for part, sign in zip(parts, (*signs, ""), strict=True))
-
-
 class Authentication(Policy[Settings]):
     """Gives the identity script the rule of a route, for all methods of the route at once.
 
-    On every route it also removes the identity headers of the client, before other filters and the upstream read them.
+    It also removes the identity headers of the client, before other filters and the upstream read them. Listeners
+    remove those of the consumer and its plan. The filter of this policy removes claim headers and trailers, so it runs
+    only if the gateway has claim headers, or an upstream that may receive trailers.
     """
 
     key = "authentication"
@@ -98,7 +97,11 @@ class Authentication(Policy[Settings]):
         removed = [mutation_rules_pb2.HeaderMutation(remove=name) for name in protected(context)]
         config.mutations.request_mutations.extend(removed)
         config.mutations.request_trailers_mutations.extend(removed)
-        return (HttpFilter(name=FILTER, config=config, dynamic=True, always=True),)
+        return (HttpFilter(name=FILTER, config=config, dynamic=True),)
+
+    def on_all_routes(self, context: Context) -> Mapping[str, Message]:
+        needed = context.trailers or bool(_claims(context))
+        return {FILTER: header_mutation_pb2.HeaderMutationPerRoute()} if needed else {}
 
     def own_headers(self, context: Context) -> Iterable[str]:
         return protected(context)

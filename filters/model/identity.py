@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from itertools import product
 from types import MappingProxyType
 from typing import Literal
 
@@ -15,6 +16,14 @@ from filters.language.datasource import SecretSource
 from filters.model import claims
 from filters.model.jwks import KeySet, key_set
 from filters.model.limits import Limit, Quota, repeated_windows
+
+
+def variants(name: str) -> Iterator[str]:
+    """A header's name with every combination of hyphens and underscores, because some servers read both as hyphens."""
+    parts = name.split("-")
+    for signs in product("-_", repeat=len(parts) - 1):
+        yield "".join(part + sign for part, sign in zip(parts, (*signs, ""), strict=True))
+
 
 NO_CLAIMS: Mapping[str, str] = MappingProxyType({})
 
@@ -27,6 +36,8 @@ Its keys: `consumer` and `plan` (names; absent if no consumer was identified), `
 """
 CONSUMER_HEADER = "x-consumer"
 PLAN_HEADER = "x-consumer-plan"
+IDENTITY_HEADERS = tuple(sorted((*variants(CONSUMER_HEADER), *variants(PLAN_HEADER))))
+"""The headers that every listener removes from requests. Claim headers are not among them."""
 CLIENTS_OWN = framing.HEADERS | {"authorization", "content-type", "cookie"}
 """Headers that clients send themselves. They cannot be claim headers, because claim headers of clients are removed."""
 

@@ -61,6 +61,29 @@ class Recorder:
                 connection.sendall(state.data_to_send())
 
 
+class PlainRecorder:
+    """An HTTP/1 server that answers one request of a chunked body with 200 and keeps its bytes."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.seen = b""
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def _serve(self) -> None:
+        connection, _ = self._socket.accept()
+        with connection:
+            while not (b"\r\n0\r\n" in self.seen and self.seen.endswith(b"\r\n\r\n")):
+                self.seen += connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+
 def post(port: int, path: str, headers: Fields, trailers: Fields) -> None:
     """One request over HTTP/2, to its answer."""
     client = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
@@ -136,6 +159,29 @@ def test_trailers_say_it_no_more_than_headers(gateway: Gateway, recorder: Record
     said = {name: value for name, value in headers if name.startswith(("x-consumer", "x_", "x-user"))}
     assert said == ({} if path == "/open" else {"x-consumer": "acme", "x-consumer-plan": "pro"})
     assert list(trailers) == [("x-checksum", "1")]
+
+
+PLAIN = """
+listeners: {http: {port: $port, underscores_in_headers: $underscores}}
+upstreams: {recorder: {endpoints: ["127.0.0.1:$recorder"]}}
+routes:
+  open: {path: /open, upstream: recorder}
+"""
+
+
+@pytest.mark.parametrize("underscores", ["reject", "drop", "allow"])
+def test_an_upstream_of_http_1_hears_it_in_no_way(gateways: Gateways, underscores: str) -> None:
+    """Envoy drops the trailers, so that no filter has to remove them."""
+    said = [("x-consumer", "root"), ("x-consumer-plan", "pro")]
+    spelled = [("x_consumer", "root"), ("x-consumer_plan", "pro"), ("x_consumer_plan", "pro")]
+    with PlainRecorder() as recorder:
+        gateway = gateways.start(PLAIN, recorder=recorder.port, underscores=underscores)
+        sent = said if underscores == "reject" else [*said, *spelled]
+        post(gateway.port, "/open", [*sent, ("x-kept", "1")], [*said, ("x-checksum", "1")])
+        head, _, rest = recorder.seen.lower().partition(b"\r\n\r\n")
+    assert b"\r\nx-kept: 1" in head
+    assert b"consumer" not in head
+    assert rest == b"1\r\nx\r\n0\r\n\r\n"
 
 
 @pytest.mark.parametrize(

@@ -199,3 +199,22 @@ def test_a_variable_in_quotes_is_read_as_what_the_key_asks_for() -> None:
     headers = sections.routes["users"].request_headers
     assert headers is not None
     assert dict(headers.set) == {"x-debug": "true", "x-port": "8080"}
+
+
+@pytest.mark.parametrize(
+    ("more", "receives"),
+    [
+        ("", False),
+        (", protocol: http1", False),
+        (", protocol: http2", True),
+        (", protocol: grpc", True),
+        (", protocol: auto, tls: {}", True),
+        (", envoy: {alt_stat_name: other}", True),
+    ],
+)
+def test_the_policies_know_whether_an_upstream_may_receive_trailers(more: str, receives: bool) -> None:
+    text = f"listeners: {{http: {{port: 8080}}}}\nupstreams: {{a: {{endpoints: ['127.0.0.1:1']{more}}}}}\n"
+    text += "routes: {a: {path: /, upstream: a}}\n"
+    reading = read(text)
+    assert reading.gateway is not None, reading.errors
+    assert reading.gateway.context.trailers is receives

@@ -133,6 +133,7 @@ class Reader:
     def _in_context(self, sections: Sections, sources: Mapping[DataSource, bytes]) -> Context:
         """Return the objects that policies may refer to. It is the same object as before if none changed."""
         upstreams, old = frozenset(sections.upstreams), self._context
+        trailers = any(one.receives_trailers for one in sections.upstreams.values())
         if (
             old is None
             or old.providers is not sections.identity
@@ -140,6 +141,7 @@ class Reader:
             or old.plans is not sections.plans
             or old.upstreams != upstreams
             or old.contents != sources
+            or old.trailers != trailers
         ):
             self._context = Context(
                 providers=sections.identity,
@@ -147,6 +149,7 @@ class Reader:
                 plans=sections.plans,
                 upstreams=upstreams,
                 contents=old.contents if old is not None and old.contents == sources else sources,
+                trailers=trailers,
             )
         assert self._context is not None, "made above if there was none"
         return self._context

@@ -21,6 +21,7 @@ from envoy.extensions.http.early_header_mutation.header_mutation.v3 import heade
 
 from filters import body_limit
 from filters.error_overrides import ErrorOverride
+from filters.model.identity import IDENTITY_HEADERS
 from filters.policy import HttpFilter
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.raw import merged
@@ -179,7 +180,9 @@ def _connection_manager(
 
 def _without_claims(listener: Listener) -> extension_pb2.TypedExtensionConfig:
     """Remove headers with which a client could claim an identity or another request towards upstreams."""
-    removed = (*_RESERVED, *(() if listener.trusted_proxies else _PROXIES))
+    underscores = listener.underscores_in_headers == "allow" or listener.envoy is not None
+    identity = (name for name in IDENTITY_HEADERS if underscores or "_" not in name)
+    removed = (*_RESERVED, *identity, *(() if listener.trusted_proxies else _PROXIES))
     mutation = header_mutation_pb2.HeaderMutation()
     for name in removed:
         mutation.mutations.add(remove=name)

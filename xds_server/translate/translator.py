@@ -198,12 +198,17 @@ class Translator:
     def _routes(self, gateway: Gateway) -> Iterator[Resource]:
         self._tables.update(gateway, self._surroundings)
         self._tables.forget(gateway.sections.listeners)
+        shared = {
+            name: config
+            for policy in POLICIES
+            for name, config in policy.on_all_routes(gateway.context).items()
+        }
         for name, listener in gateway.sections.listeners.items():
             if listener.redirect_to_https is not False:
-                body = virtual_hosts.route_configuration(name, None, [_to_https(listener)])
+                body = virtual_hosts.route_configuration(name, None, [_to_https(listener)], {})
             else:
                 hosts = self._tables.hosts(name)
-                body = virtual_hosts.route_configuration(name, listeners.alt_svc(listener), hosts)
+                body = virtual_hosts.route_configuration(name, listeners.alt_svc(listener), hosts, shared)
             yield Resource.from_bytes(names.routes(name), body)
 
     def _translated(self, ranked: Ranked, settings: Mapping[str, Any], context: Context) -> tuple[bytes, ...]:

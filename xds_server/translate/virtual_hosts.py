@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 
 from envoy.config.route.v3 import route_components_pb2, route_pb2
+from google.protobuf.message import Message
 
 from filters.policy import header
 from filters.reasons import REASON_HEADER
@@ -15,7 +16,7 @@ from xds_server.gateway.model import regex
 from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.translate import names, route_trees, routes
-from xds_server.translate.protobuf import uint32
+from xds_server.translate.protobuf import packed, uint32
 from xds_server.translate.route_trees import Entry, RouteTree, Shape
 
 _VIRTUAL_HOSTS = route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
@@ -156,8 +157,13 @@ def joined(bodies: Iterable[bytes]) -> bytes:
     return b"".join([delimited(_ROUTES, body) for body in bodies])
 
 
-def route_configuration(listener: str, alt_svc: str | None, hosts: Iterable[bytes]) -> bytes:
-    """Return a serialized RouteConfiguration of serialized virtual hosts."""
+def route_configuration(
+    listener: str, alt_svc: str | None, hosts: Iterable[bytes], filters: Mapping[str, Message]
+) -> bytes:
+    """Return a serialized RouteConfiguration of serialized virtual hosts.
+
+    `filters` are the filter configurations that all routes share.
+    """
     head = route_pb2.RouteConfiguration(
         name=names.routes(listener),
         ignore_port_in_host_matching=True,
@@ -165,6 +171,8 @@ def route_configuration(listener: str, alt_svc: str | None, hosts: Iterable[byte
     )
     # a reason of an upstream would look like one of ours
     head.response_headers_to_remove.append(REASON_HEADER)
+    for name, config in filters.items():
+        head.typed_per_filter_config[name].CopyFrom(packed(config))
     if alt_svc is not None:
         head.response_headers_to_add.append(header("alt-svc", alt_svc))
     return head.SerializeToString(deterministic=True) + b"".join(

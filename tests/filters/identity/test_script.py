@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filters.identity.authentication import protected
+from filters.identity.authentication import FILTER, Authentication, protected
 from filters.identity.htpasswd import read
 from filters.identity.script import script
 from filters.language import Mistake
@@ -111,6 +111,15 @@ def test_headers_that_only_the_gateway_sets_are_known_with_every_underscore() ->
         names
     )
     assert list(names) == sorted(names)
+
+
+def test_the_filter_of_identity_headers_runs_only_if_it_has_something_to_remove() -> None:
+    claiming = Provider(jwks=Jwks(inline="{}"), claim_headers={"sub": "X-User-Id"})
+    silent = Provider(jwks=Jwks(inline="{}"))
+    policy = Authentication()
+    assert not policy.on_all_routes(Context(providers={"corp": silent}))
+    assert set(policy.on_all_routes(Context(providers={"corp": claiming}))) == {FILTER}
+    assert set(policy.on_all_routes(Context(trailers=True))) == {FILTER}
 
 
 @pytest.mark.parametrize(

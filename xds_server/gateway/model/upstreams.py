@@ -304,6 +304,11 @@ class Upstream:
     )
     envoy: Raw | None = option("Raw Envoy fields merged into the generated Cluster.", default=None)
 
+    @property
+    def receives_trailers(self) -> bool:
+        """True if trailers of requests may reach it. Envoy drops them on HTTP/1, unless raw fields enable them."""
+        return self.protocol != "http1" or self.envoy is not None
+
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes between the keys of one upstream."""
         if self.protocol == "auto" and self.tls is None:
