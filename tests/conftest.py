@@ -25,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="find the routes of every host by a tree, however few they are",
     )
+    parser.addoption("--soak", type=float, default=10, help="seconds of tests/e2e/test_soak.py; default 10")
 
 
 def pytest_configure(config: pytest.Config) -> None:
