@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ class LimitAnswer(NamedTuple):
 
 def limit_answer(decision: LimitDecision, styles: Collection[str], request_id: str) -> LimitAnswer:
     """The complete response to the client for a decision."""
-    pairs = list(headers(decision, styles))
+    pairs = headers(decision, styles)
     if decision.admitted:
         return LimitAnswer(True, pairs)
     name = reason(decision)
@@ -55,30 +55,34 @@ def seconds(microseconds: int) -> int:
     return -(-microseconds // SECOND)
 
 
-def headers(decision: LimitDecision, styles: Collection[str] = STYLES) -> Iterator[tuple[str, str]]:
+def headers(decision: LimitDecision, styles: Collection[str] = STYLES) -> list[tuple[str, str]]:
     """The headers of a response, whether the request passed or not. They do not contain limits in shadow."""
     if not styles and decision.admitted:
-        return
-    figures = [figure for figure in decision.figures if not figure.limit.shadow]
-    if X_RATELIMIT in styles:
-        yield from _x_ratelimit(decision)
-    if IETF in styles and figures:
-        yield "ratelimit-policy", ", ".join(policy(figure.limit) for figure in figures)
-        yield "ratelimit", ", ".join(_state(figure, decision.now) for figure in figures)
+        return []
+    pairs = _x_ratelimit(decision) if X_RATELIMIT in styles else []
+    if IETF in styles:
+        now, figures = decision.now, [figure for figure in decision.figures if not figure.limit.shadow]
+        if figures:
+            pairs.append(("ratelimit-policy", ", ".join([policy(figure.limit) for figure in figures])))
+            pairs.append(("ratelimit", ", ".join([_state(figure, now) for figure in figures])))
     if not decision.admitted:
-        yield "retry-after", str(retry_after(decision))
+        pairs.append(("retry-after", str(retry_after(decision))))
+    return pairs
 
 
-def _x_ratelimit(decision: LimitDecision) -> Iterator[tuple[str, str]]:
+def _x_ratelimit(decision: LimitDecision) -> list[tuple[str, str]]:
     """The headers of the strictest limit: on a rejection of those that reject, else of the limits of requests."""
     if decision.admitted and len(decision.figures) > 1:
         shown = [figure for figure in decision.figures if figure.limit.unit == "requests"] or decision.figures
         decision = decision._replace(figures=tuple(shown))
     strictest = decision.strictest()
-    if strictest is not None:
-        yield "x-ratelimit-limit", str(capacity(strictest.limit))
-        yield "x-ratelimit-remaining", str(strictest.remaining)
-        yield "x-ratelimit-reset", str(seconds(strictest.reset))
+    if strictest is None:
+        return []
+    return [
+        ("x-ratelimit-limit", str(capacity(strictest.limit))),
+        ("x-ratelimit-remaining", str(strictest.remaining)),
+        ("x-ratelimit-reset", str(seconds(strictest.reset))),
+    ]
 
 
 def capacity(limit: Limit) -> int:
@@ -91,6 +95,7 @@ def retry_after(decision: LimitDecision) -> int:
     return max([1, *(seconds(one.wait) for one in decision.violated)])
 
 
+@lru_cache(maxsize=4096)
 def policy(limit: Limit) -> str:
     """An item of RateLimit-Policy (draft 11 section 3)."""
     unit = "" if limit.unit == "requests" else f';qu="{limit.unit}"'
