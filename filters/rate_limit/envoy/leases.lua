@@ -6,6 +6,8 @@ local MANY = 16
 -- A lease has the requests of a quarter of a second, and the next one is taken when a fifth is left.
 local PARTS, RENEWED = 4, 5
 local LARGEST = 100000
+-- A lease and what it has left are one number in the metadata, because each value costs time.
+local UNIT = 131072
 -- The most callers that are known: twice as many, because those of the table before are still known.
 local CALLERS = 8192
 local RULES = 4096
@@ -13,6 +15,8 @@ local RULES = 4096
 local TIMEOUT, REFUSED, FAILED = 500, 500, 1000
 -- Ended leases that wait to be returned, and those of one call.
 local WAITING, RETURNED = 16384, 16
+-- Leases that are kept for responses. A response that takes longer than so many new leases has no headers.
+local ANSWERING = 4096
 
 -- Messages (protobuf.dev/programming-guides/encoding) ---------------------------------------------------------------
 
@@ -66,26 +70,30 @@ end
 
 -- Headers for the client --------------------------------------------------------------------------------------------
 
--- The headers of a lease as pieces: a text, what was left, the cost of a request, a text and so on.
-local function pieces_of(headers)
-  local pieces, rest = {}, 1
-  for before, left, cost, after in headers:gmatch("([^\t]*)\t(%d+),(%d+)\t()") do
-    pieces[#pieces + 1] = before
-    pieces[#pieces + 1] = tonumber(left)
-    pieces[#pieces + 1] = tonumber(cost)
-    rest = after
+-- The headers of a lease, each with the pieces of its value: a text, what was left, the cost of a request, a text and so on.
+local function headers_of(text)
+  local headers = {}
+  for name, value in text:gmatch("([^\n]*)\n([^\n]*)\n") do
+    local pieces, rest = {}, 1
+    for before, left, cost, after in value:gmatch("([^\t]*)\t(%d+),(%d+)\t()") do
+      pieces[#pieces + 1] = before
+      pieces[#pieces + 1] = tonumber(left)
+      pieces[#pieces + 1] = tonumber(cost)
+      rest = after
+    end
+    pieces[#pieces + 1] = sub(value, rest)
+    headers[#headers + 1] = { name = name, pieces = pieces }
   end
-  pieces[#pieces + 1] = sub(headers, rest)
-  return pieces
+  return headers
 end
 
--- The headers as a text if the lease has so many requests left.
-local function headers_of(pieces, left)
-  local text = pieces[1]
+-- The value of a header if the lease has so many requests left.
+local function value_of(pieces, left)
+  local value = pieces[1]
   for at = 2, #pieces, 3 do
-    text = text .. pieces[at] + pieces[at + 1] * left .. pieces[at + 2]
+    value = value .. pieces[at] + pieces[at + 1] * left .. pieces[at + 2]
   end
-  return text
+  return value
 end
 
 -- Callers -----------------------------------------------------------------------------------------------------------
@@ -120,6 +128,8 @@ end
 
 -- Leases in the order in which they were granted, until they are used up or returned.
 local leases, first, last = {}, 1, 0
+-- The last leases, for the headers of responses.
+local by_number = {}
 local silent_until = 0
 
 local function ended(lease, now)
@@ -175,7 +185,7 @@ local function granted(message, now)
     elseif number == 3 then
       lease.receipt = value
     elseif number == 4 then
-      lease.headers = pieces_of(value)
+      lease.headers = headers_of(value)
     end
   end)
   lease.renewed = floor(lease.left / RENEWED)
@@ -201,9 +211,12 @@ local function ask(handle, question, wanted, now)
     return nil
   end
   last = last + 1
-  leases[last] = lease
+  leases[last], lease.number = lease, last
   if last - first >= WAITING then
     remove_first()
+  end
+  if lease.headers ~= nil then
+    by_number[last], by_number[last - ANSWERING] = lease, nil
   end
   return lease
 end
@@ -315,7 +328,7 @@ local function admitted(handle)
     return false
   end
   if lease.headers ~= nil then
-    handle:streamInfo():dynamicMetadata():set(NAMESPACE, "headers", headers_of(lease.headers, lease.left))
+    handle:streamInfo():dynamicMetadata():set(NAMESPACE, "lease", lease.number * UNIT + lease.left)
   end
   return true
 end
@@ -335,10 +348,11 @@ end
 
 function envoy_on_response(handle)
   local own = handle:streamInfo():dynamicMetadata():get(NAMESPACE)
-  if own ~= nil and own.headers ~= nil then
-    local headers = handle:headers()
-    for name, value in own.headers:gmatch("([^\n]*)\n([^\n]*)\n") do
-      headers:add(name, value)
+  local lease = own ~= nil and own.lease ~= nil and by_number[floor(own.lease / UNIT)]
+  if lease then
+    local headers, left = handle:headers(), own.lease % UNIT
+    for _, header in ipairs(lease.headers) do
+      headers:add(header.name, value_of(header.pieces, left))
     end
   end
 end
