@@ -41,9 +41,10 @@ def _entries(found: EffectiveLimits, context: Context) -> Iterator[descriptors.A
     for style in _styles(context):
         yield descriptors.word(descriptors.STYLE, style)
     yield from descriptors.who()
-    yield descriptors.request_id()
     for name in found.inputs:
         yield from descriptors.inputs(name)
+    # Last, because the policy server works out once what calls ask that differ only in it.
+    yield descriptors.request_id()
     if found.slots:
         yield from descriptors.checked_lease() if one_call.decides(context) else descriptors.lease()
 

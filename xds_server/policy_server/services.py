@@ -12,9 +12,10 @@ from prometheus_client import CollectorRegistry
 from filters.check.service import Authorization
 from filters.rate_limit.descriptor_files.reader import Domain
 from filters.rate_limit.engine.memory import Memory
+from filters.rate_limit.engine.store import CounterStore
 from filters.rate_limit.server import usage_report
 from filters.rate_limit.server.leases import Leases
-from filters.rate_limit.server.service import CounterStore, RateLimits
+from filters.rate_limit.server.service import RateLimits
 from filters.rate_limit.stores.owner_client import OwnerStore
 from filters.rate_limit.stores.redis import RedisStore, connect
 from filters.rules import Service

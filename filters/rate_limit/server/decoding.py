@@ -10,9 +10,13 @@ import codecs
 from envoy.service.ratelimit.v3 import rls_pb2
 from google.protobuf.message import DecodeError
 
+from filters.rate_limit.envoy import descriptors
 from protos import limits_pb2
 
 _MENDED = "xds.mended"
+_KEY = descriptors.REQUEST_ID.encode()
+_REQUEST_ID = bytes([0x0A, len(_KEY)]) + _KEY + b"\x12"
+"""The beginning of a descriptor's entry: `key` (1) with its length, and the tag of `value` (2), whose length follows."""
 
 
 def _each_byte(error: UnicodeError) -> tuple[str, int]:
@@ -30,6 +34,17 @@ def parse(message: bytes) -> rls_pb2.RateLimitRequest:
         return rls_pb2.RateLimitRequest.FromString(message)
     except DecodeError:
         return rls_pb2.RateLimitRequest.FromString(_mended(message))
+
+
+def divided(message: bytes) -> tuple[bytes, str] | None:
+    """A call as the part before the request's id, and the id, if the id is the last part of the message.
+
+    Envoy's calls about one caller differ only in the id.
+    """
+    at = message.rfind(_REQUEST_ID) + len(_REQUEST_ID)
+    if at < len(_REQUEST_ID) or at == len(message) or message[at] != len(message) - at - 1:
+        return None
+    return message[: at + 1], text(message[at + 1 :])
 
 
 def text(value: bytes) -> str:

@@ -7,17 +7,19 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from operator import itemgetter
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 from envoy.service.ratelimit.v3 import rls_pb2
+from google.protobuf.message import DecodeError
 from prometheus_client import CollectorRegistry, Counter
 
 from filters.rate_limit import client_headers, one_call
 from filters.rate_limit.descriptor_files import matching
 from filters.rate_limit.descriptor_files.reader import Domain
 from filters.rate_limit.engine import algorithms as state
-from filters.rate_limit.engine.decision import Hit, LimitDecision, Taken
+from filters.rate_limit.engine.decision import Hit, LimitDecision
 from filters.rate_limit.engine.memory import Memory
+from filters.rate_limit.engine.store import CounterStore, Listed
 from filters.rate_limit.envoy import descriptors
 from filters.rate_limit.limit_rules import LIMITS, Counted, load, plan_rule
 from filters.rate_limit.server import decoding, encoding
@@ -27,46 +29,12 @@ from filters.rules import Service, Table
 from filters.unary import Later, RpcError, UnaryMethod, Undoable
 
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
-UNAVAILABLE = 14
+UNAVAILABLE, INTERNAL = 14, 13
 """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
 
 
-class CounterStore(Protocol):
-    """A store of counters: in memory, or remote. The results of a remote store are awaitable."""
-
-    name: str
-
-    def decide(self, now: int, hits: Sequence[Hit]) -> LimitDecision | Awaitable[LimitDecision]:
-        """Admit and count all, or count nothing."""
-
-    def charge(self, now: int, hits: Sequence[Hit]) -> Awaitable[None] | None:
-        """Count costs that have occurred."""
-
-    def give_back(self, now: int, taken: Sequence[Taken]) -> Awaitable[None] | None:
-        """Give back a part of what decisions took, each in its window only."""
-
-    def release(self, hits: Sequence[Hit]) -> Awaitable[None] | None:
-        """Give slots back."""
-
-    def reset(self, prefix: str) -> int:
-        """Remove the counters whose key begins with `prefix`. Returns the number of them.
-
-        It is called in another thread than the loop's. Raises OSError.
-        """
-
-    def close(self) -> Awaitable[None] | None:
-        """Release the store's resources."""
-
-
-@runtime_checkable
-class Listed(Protocol):
-    """A store that can list its counters."""
-
-    def listed(self, prefix: str = "") -> tuple[int, list[tuple[str, state.Counter]]]:
-        """The number of requests that did not count because memory was full, and the counters.
-
-        It is called in another thread than the loop's.
-        """
+QUESTIONS = 10_000
+"""The most calls, apart from the request's id, for which is kept what they ask."""
 
 
 def microseconds() -> int:
@@ -95,6 +63,7 @@ class RateLimits:
         self.domains: Mapping[str, Domain] = {}
         self.clock = clock
         self._full = FullMemory()
+        self._questions: dict[bytes, _Question] = {}
         self._unattended: set[asyncio.Future[Any]] = set()
         decisions = Counter(
             "xds_rate_limit_decisions",
@@ -113,8 +82,8 @@ class RateLimits:
         """The gRPC service that a policy server mounts."""
         method = UnaryMethod(
             path=f"/{SERVICE}/ShouldRateLimit",
-            parse=decoding.parse,
-            call=self.should_rate_limit,
+            parse=bytes,
+            call=self.call,
             serialize=rls_pb2.RateLimitResponse.SerializeToString,
         )
         return Service(
@@ -144,6 +113,28 @@ class RateLimits:
         """Remove the counters whose key begins with `prefix`, for an operator."""
         return {"reset": self.store.reset(prefix)}
 
+    def call(self, message: bytes) -> bytes | Undoable | Awaitable[bytes | Undoable]:
+        """One call of Envoy, a serialized RateLimitRequest. Raises RpcError for any other message too.
+
+        What a call asks is worked out once for all calls that differ only in the request's id.
+        """
+        divided = decoding.divided(message)
+        if divided is None:
+            return self.should_rate_limit(_parsed(message))
+        known, request_id = divided
+        question = self._questions.get(known)
+        if question is None or question.rules is not self.rules.current:
+            request = _parsed(message)
+            if request.domain != descriptors.DOMAIN:
+                return self._other_domain(request)
+            question = self._question(request)
+            if any(hit.lease for hit in question.hits):  # the id may be part of the slot's name
+                return self.should_rate_limit(request)
+            if len(self._questions) >= QUESTIONS:
+                self._questions.clear()
+            self._questions[known] = question
+        return _answered(self._decide(question.hits, question.styles, request_id))
+
     def should_rate_limit(
         self, request: rls_pb2.RateLimitRequest
     ) -> bytes | Undoable | Awaitable[bytes | Undoable]:
@@ -152,24 +143,15 @@ class RateLimits:
             return self._other_domain(request)
         if not request.descriptors:
             return encoding.passed(0)
-        entries: dict[str, str] = {}
-        rules, styles = [], []
-        for entry in request.descriptors[0].entries:
-            name, value = entry.key, entry.value
-            if name == descriptors.RULE:
-                rules.append(value)
-            elif name == descriptors.STYLE:
-                styles.append(value)
-            else:
-                entries.setdefault(name, value)
+        rules, styles, entries = _divided(request)
         if descriptors.DONE in entries:
             return self._end(self._counted(rules, entries), entries)
-        answer = self.before(rules, styles, entries)
-        if isinstance(answer, client_headers.LimitAnswer):
-            return _response(answer)
-        if isinstance(answer, Later):
-            return Later(answer.future, lambda decision: _finished(answer.finish(decision)))
-        return _finished(answer) if isinstance(answer, Undoable) else _awaited(answer)
+        return _answered(self.before(rules, styles, entries))
+
+    def _question(self, request: rls_pb2.RateLimitRequest) -> _Question:
+        rules, styles, entries = _divided(request)
+        current = self.rules.current
+        return _Question(current, [hit_before(one, entries) for one in self._counted(rules, entries)], styles)
 
     def before(
         self, rules: Iterable[str], styles: Sequence[str], entries: Entries
@@ -179,13 +161,20 @@ class RateLimits:
         If Envoy gives up before it has the response, the slots are given back, because Envoy then sends no end.
         """
         hits = [hit_before(one, entries) for one in self._counted(rules, entries)]
+        return self._decide(hits, styles, entries.get(descriptors.REQUEST_ID, ""))
+
+    def _decide(
+        self, hits: Sequence[Hit], styles: Sequence[str], request_id: str
+    ) -> client_headers.LimitAnswer | Undoable | Awaitable[client_headers.LimitAnswer | Undoable]:
         held = [hit for hit in hits if hit.lease]
         decision = self.store.decide(self.clock(), hits)
         if isinstance(decision, LimitDecision):
-            return self._answer_now(decision, styles, entries, held)
+            return self._answer_now(decision, styles, request_id, held)
         if isinstance(decision, asyncio.Future) and not held:
-            return Later(decision, lambda found: self._answer_now(found, styles, entries, held))
-        return self._answer_later(self._guarded(decision, held) if held else decision, styles, entries, held)
+            return Later(decision, lambda found: self._answer_now(found, styles, request_id, held))
+        return self._answer_later(
+            self._guarded(decision, held) if held else decision, styles, request_id, held
+        )
 
     def _other_domain(self, request: rls_pb2.RateLimitRequest) -> bytes | Awaitable[bytes]:
         """A call of an Envoy with another configuration.
@@ -272,12 +261,12 @@ class RateLimits:
         return _all(awaited) if awaited else encoding.passed(1)
 
     async def _answer_later(
-        self, decision: Awaitable[LimitDecision], styles: Sequence[str], entries: Entries, held: Sequence[Hit]
+        self, decision: Awaitable[LimitDecision], styles: Sequence[str], request_id: str, held: Sequence[Hit]
     ) -> client_headers.LimitAnswer | Undoable:
-        return self._answer_now(await decision, styles, entries, held)
+        return self._answer_now(await decision, styles, request_id, held)
 
     def _answer_now(
-        self, decision: LimitDecision, styles: Sequence[str], entries: Entries, held: Sequence[Hit]
+        self, decision: LimitDecision, styles: Sequence[str], request_id: str, held: Sequence[Hit]
     ) -> client_headers.LimitAnswer | Undoable:
         """The response. Raises RpcError if the request could not be counted and a limit has `on_error: deny`."""
         if decision.uncounted:
@@ -287,7 +276,7 @@ class RateLimits:
             answer = client_headers.LimitAnswer(True, [])
         else:
             (self._admitted if decision.admitted else self._rejected).inc()
-            answer = client_headers.limit_answer(decision, styles, entries.get(descriptors.REQUEST_ID, ""))
+            answer = client_headers.limit_answer(decision, styles, request_id)
         return Undoable(answer, lambda: self._give_back(held)) if held and decision.admitted else answer
 
     async def _guarded(self, decision: Awaitable[LimitDecision], held: Sequence[Hit]) -> LimitDecision:
@@ -318,6 +307,46 @@ class RateLimits:
         self._uncounted.inc()
         if self.store.name == Memory.name:
             self._full.report(decision.now)
+
+
+class _Question(NamedTuple):
+    """What a call asks before a request: the hits by a state of the rules, and the styles of headers."""
+
+    rules: Mapping[str, tuple[Counted, ...]]
+    hits: Sequence[Hit]
+    styles: Sequence[str]
+
+
+def _parsed(message: bytes) -> rls_pb2.RateLimitRequest:
+    try:
+        return decoding.parse(message)
+    except DecodeError:
+        raise RpcError(INTERNAL, "the message cannot be read") from None
+
+
+def _divided(request: rls_pb2.RateLimitRequest) -> tuple[list[str], list[str], dict[str, str]]:
+    """The rules, the styles of headers and the other entries of the first descriptor."""
+    rules, styles = [], []
+    entries: dict[str, str] = {}
+    for entry in request.descriptors[0].entries:
+        name, value = entry.key, entry.value
+        if name == descriptors.RULE:
+            rules.append(value)
+        elif name == descriptors.STYLE:
+            styles.append(value)
+        else:
+            entries.setdefault(name, value)
+    return rules, styles, entries
+
+
+def _answered(
+    answer: client_headers.LimitAnswer | Undoable | Awaitable[client_headers.LimitAnswer | Undoable],
+) -> bytes | Undoable | Awaitable[bytes | Undoable]:
+    if isinstance(answer, client_headers.LimitAnswer):
+        return _response(answer)
+    if isinstance(answer, Later):
+        return Later(answer.future, lambda decision: _finished(answer.finish(decision)))
+    return _finished(answer) if isinstance(answer, Undoable) else _awaited(answer)
 
 
 async def _awaited(answer: Awaitable[client_headers.LimitAnswer | Undoable]) -> bytes | Undoable:

@@ -16,8 +16,9 @@ from filters.model.identity import NAMESPACE, Plan
 from filters.model.limits import Limit
 from filters.policy import Context
 from filters.policy_server import USAGE
+from filters.rate_limit.engine.store import CounterStore
 from filters.rate_limit.limit_rules import build
-from filters.rate_limit.server.service import CounterStore, RateLimits
+from filters.rate_limit.server.service import RateLimits
 from filters.rate_limit.server.usage_report import reader
 from filters.rate_limit.stores.redis import RedisStore, connect
 from filters.rate_limit.usage import Usage

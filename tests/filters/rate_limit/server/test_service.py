@@ -15,7 +15,8 @@ from envoy.service.ratelimit.v3 import rls_pb2
 from prometheus_client import CollectorRegistry, generate_latest
 
 from filters.rate_limit.engine.memory import Memory
-from filters.rate_limit.server.service import CounterStore, RateLimits
+from filters.rate_limit.engine.store import CounterStore
+from filters.rate_limit.server.service import RateLimits
 from filters.rate_limit.stores.redis import RedisStore, connect
 from filters.unary import RpcError, Undoable
 from protos import limits_pb2
