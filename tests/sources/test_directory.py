@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from watchdog.events import FileSystemEvent
 
 from xds_server.sources.directory import QUIET, Directory
 from xds_server.sources.folder import Folder
@@ -201,3 +202,23 @@ async def test_a_file_that_is_still_open_for_writing_is_not_settled(tmp_path: Pa
         file.write(" and whole")
     assert dict((await settling).files) == {"a.yaml": b"half and whole"}
     await watched.close()
+
+
+async def test_reading_is_no_event(tmp_path: Path) -> None:
+    class Recording(Directory):
+        def happened(self, event: FileSystemEvent) -> None:
+            seen.append(event.event_type)
+            super().happened(event)
+
+    seen: list[str] = []
+    for name in "abcdef":
+        (tmp_path / f"{name}.yaml").write_text("1")
+    watched = Watched(Recording(tmp_path))
+    await watched.when(lambda _: True)
+    for name in "abcdef":
+        (tmp_path / f"{name}.yaml").read_text()
+    (tmp_path / "a.yaml").write_text("2")
+    await watched.when(lambda folder: folder.files["a.yaml"] == b"2")
+    await watched.close()
+    assert seen
+    assert {"opened", "closed_no_write"}.isdisjoint(seen)

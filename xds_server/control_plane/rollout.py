@@ -50,6 +50,7 @@ class Rollout:
         proved_by = PROVING if self._prover is not None else None
         _, proof = await asyncio.gather(self._inform(compiled.snapshot), self._prove(compiled.snapshot))
         self._store.publish(proof.snapshot, proved_by=proved_by, left_out=proof.rejected)
+        await asyncio.sleep(0)  # streams send their responses before the control loop goes on
 
     async def resume(self) -> None:
         """Wait until policy servers have the restored gateway. Envoys already get it."""

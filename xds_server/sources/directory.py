@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from watchdog import events
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
@@ -29,8 +30,15 @@ RECHECK = 1.0
 DEEPEST_LINKS = 8
 _Identity = tuple[int, int] | None
 """Device and inode of the folder at a path. Another folder under the same path has different ones."""
-_WRITING = frozenset(["created", "modified", "opened", "closed_no_write"])
-_NO_CHANGE = frozenset(["opened", "closed_no_write"])
+_WRITING = frozenset(["created", "modified"])
+_CHANGES = [
+    kind
+    for kind in vars(events).values()
+    if isinstance(kind, type)
+    and issubclass(kind, FileSystemEvent)
+    and getattr(kind, "event_type", "opened") not in ("opened", "closed_no_write")
+]
+"""All events but those of reading, which each reading of the folder would cause for each file."""
 
 
 class Directory:
@@ -131,7 +139,9 @@ class Directory:
             identity = _identity(path)
             if path not in self._watches and identity is not None:
                 try:
-                    watch = self._observer.schedule(_Events(self), str(path), recursive=wanted[path])
+                    watch = self._observer.schedule(
+                        _Events(self), str(path), recursive=wanted[path], event_filter=_CHANGES
+                    )
                 except OSError:
                     continue
                 self._watches[path] = (watch, identity)
@@ -152,7 +162,7 @@ class Directory:
 
     def happened(self, event: FileSystemEvent) -> None:
         """Handle an event, in the observer's thread."""
-        if event.event_type in _NO_CHANGE or self._loop is None or self._loop.is_closed():
+        if self._loop is None or self._loop.is_closed():
             return
         paths = [Path(os.fsdecode(path)) for path in (event.src_path, event.dest_path) if path]
         if event.event_type in ("deleted", "moved") and event.is_directory and paths[0] in self._watches:
