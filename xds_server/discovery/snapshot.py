@@ -128,8 +128,16 @@ class Snapshot:
 
         A given version stays for the types that are not replaced.
         """
-        items = {type_: resources.values() for type_, resources in {**self.resources, **changed}.items()}
-        return Snapshot.of(items, {type_: self.version(type_) for type_ in self.explicit - changed.keys()})
+        return self.updated({type_: resources.values() for type_, resources in changed.items()})
+
+    def updated(self, changed: Mapping[ResourceType, Iterable[Resource]]) -> Snapshot:
+        """Do the same for resources without their names. Raises ValueError as `of`."""
+        new = Snapshot.of(changed)
+        return Snapshot(
+            MappingProxyType({**self.resources, **new.resources}),
+            MappingProxyType({**self.versions, **new.versions}),
+            self.explicit - changed.keys(),
+        )
 
     def without(self, type_: ResourceType) -> Snapshot:
         """Return a copy without one type. The result is always the same object."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from operator import is_
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ from filters.reasons import BY_STATUS, OTHER, REASONS
 from xds_server.gateway import precedence
 from xds_server.gateway.files import File
 from xds_server.gateway.model import escapes
-from xds_server.gateway.model.gateway import Sections
+from xds_server.gateway.model.gateway import FileRoutes, Sections
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.policies import by_key
 from xds_server.gateway.model.precedence_rank import Ranked
@@ -33,16 +34,19 @@ _COLON = re.compile(r"/:([A-Za-z_]\w*)(?=/|$)")
 
 @dataclass(slots=True)
 class CheckCache:
-    """Routes and consumers without problems, and the context for which that is true."""
+    """Consumers without problems, and the problems of the routes of each file with what they were found from.
+
+    `own` are those of the routes and their policies, and `around` those of the objects that they refer to.
+    """
 
     consumers: Mapping[str, Consumer] | None = None
-    context: Context | None = None
-    routes: dict[str, tuple[Route, Mapping[str, Any]]] = field(default_factory=dict)
+    own: dict[FileRoutes, tuple[Context, tuple[Problem, ...]]] = field(default_factory=dict)
+    around: dict[FileRoutes, tuple[tuple[object, ...], tuple[Problem, ...]]] = field(default_factory=dict)
 
 
 def check(
     sections: Sections,
-    policies: Mapping[str, Mapping[str, Any]],
+    routes: Sequence[FileRoutes],
     ranked: Mapping[str, Ranked],
     files: Iterable[File],
     context: Context,
@@ -52,7 +56,8 @@ def check(
     problems: list[Problem] = []
     problems += _listeners(sections.listeners)
     problems += _reasons(sections.errors)
-    problems += _routes(sections, policies, context, memo)
+    problems += _own(sections, routes, context, memo)
+    problems += _around(sections, routes, memo)
     problems += _consumers(sections.consumers, memo)
     problems += (problem for policy in POLICIES for problem in policy.cross_checks(context))
     problems += precedence.conflicts([file.keys for file in files], ranked, sections.listeners)
@@ -107,32 +112,46 @@ def _known_reasons() -> frozenset[str]:
     return frozenset([*(row.name for row in rows), *(name for _, name, _ in BY_STATUS), OTHER[0]])
 
 
-def _routes(
-    sections: Sections, policies: Mapping[str, Mapping[str, Any]], context: Context, memo: CheckCache
+def _own(
+    sections: Sections, routes: Sequence[FileRoutes], context: Context, memo: CheckCache
 ) -> Iterator[Problem]:
-    fine = memo.routes if memo.context is context else {}
-    memo.context, memo.routes = context, {}
+    """Yield the problems of each route with its policies. Those of files that did not change are kept."""
     own_headers = frozenset(header for policy in POLICIES for header in policy.own_headers(context))
-    for name, route in sections.routes.items():
-        if route.session_affinity is not None:
-            yield from _affinity(name, route, sections)
-        if not route.targets:
-            yield from _to_itself(name, route, sections.listeners)
-        if "%" in route.path:
-            yield from _escaped_slash(name, route, sections.listeners)
-        known = fine.get(name)
-        if known is None or known[0] is not route or known[1] is not policies[name]:
-            problems = [
-                *_twice(name, route),
-                *_spoofable(name, route, own_headers),
-                *_names_with_colons(name, route),
-                *_policies(name, route, policies[name], sections, context),
-            ]
-            yield from problems
-            if problems:
-                continue
-            known = (route, policies[name])
-        memo.routes[name] = known
+    kept, memo.own = memo.own, {}
+    for file in routes:
+        known = kept.get(file)
+        if known is None or known[0] is not context:
+            problems: list[Problem] = []
+            for name, ranked in file.ranked.items():
+                route, settings = ranked.route, file.policies[name]
+                problems += _twice(name, route)
+                problems += _spoofable(name, route, own_headers)
+                problems += _names_with_colons(name, route)
+                problems += _policies(name, route, settings, sections, context)
+            known = (context, tuple(problems))
+        memo.own[file] = known
+        yield from known[1]
+
+
+def _around(sections: Sections, routes: Sequence[FileRoutes], memo: CheckCache) -> Iterator[Problem]:
+    """Yield the problems of each route with its listeners and upstreams. Those of files are kept as above."""
+    inputs = (sections.listeners, sections.upstreams)
+    kept, memo.around = memo.around, {}
+    for file in routes:
+        known = kept.get(file)
+        if known is None or not all(map(is_, known[0], inputs)):
+            problems: list[Problem] = []
+            for name, ranked in file.ranked.items():
+                route = ranked.route
+                if route.session_affinity is not None:
+                    problems += _affinity(name, route, sections)
+                if not route.targets:
+                    problems += _to_itself(name, route, sections.listeners)
+                if "%" in route.path:
+                    problems += _escaped_slash(name, route, sections.listeners)
+            known = (inputs, tuple(problems))
+        memo.around[file] = known
+        yield from known[1]
 
 
 def _affinity(name: str, route: Route, sections: Sections) -> Iterator[Problem]:

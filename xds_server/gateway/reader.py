@@ -5,11 +5,11 @@ No code here does IO: the bytes of the files are arguments, and `load` reads the
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from operator import is_
 from types import MappingProxyType
 from typing import Any
 
@@ -19,15 +19,12 @@ from filters.language.problems import short_repr
 from filters.policy import Context
 from xds_server.gateway import certificates, checks, files, positions, unused
 from xds_server.gateway.files import File
-from xds_server.gateway.model.gateway import Gateway, Sections
+from xds_server.gateway.model.gateway import FileRoutes, Gateway, Sections
 from xds_server.gateway.model.policies import NONE, Policies, merge
 from xds_server.gateway.model.routes import Route
 
 Load = Callable[[str], bytes]
 """Reads a file that the gateway refers to. Raises OSError."""
-
-Effective = Mapping[str, Mapping[str, Any]]
-"""The merged policies of each route."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +44,15 @@ class Reader:
     """Reads successive states of a gateway. Unchanged parts are not parsed, decoded or checked again."""
 
     def __init__(self) -> None:
-        self._files: dict[tuple[str, bytes], File] = {}
+        self._files: dict[str, tuple[bytes, File]] = {}
         self._checked = checks.CheckCache()
         self._joined: Sections | None = None
-        self._effective: dict[str, tuple[File, Policies, Any, Effective]] = {}
+        self._joined_of: dict[str, tuple[Mapping[str, Any], ...]] = {}
+        """The parts of each section, by its name."""
+        self._routes: dict[str, tuple[File, Policies, Any, FileRoutes]] = {}
         self._context: Context | None = None
+        self._everywhere: tuple[Policies, Mapping[str, Any]] = (NONE, merge(("gateway", NONE)))
+        """The policies of the gateway, and the effective policies of a route without others."""
 
     def read(
         self,
@@ -72,16 +73,15 @@ class Reader:
         sources, missing = _sources(parsed, load, environment)
         problems += missing
         context = self._in_context(sections, sources)
-        policies = self._merge(parsed, sections)
-        ranked = {
-            name: ranked_route for file in parsed.values() for name, ranked_route in file.ranked.items()
-        }
+        routes = self._merge(parsed, sections)
+        policies = _union(file.policies for file in routes)
+        ranked = _union(file.ranked for file in routes)
         if all(file.whole for file in parsed.values()):
             problems += (problem for file in parsed.values() for problem in checks.references(file, names))
-        problems += checks.check(sections, policies, ranked, parsed.values(), context, self._checked)
+        problems += checks.check(sections, routes, ranked, parsed.values(), context, self._checked)
         problems += certificates.check(sections, context.contents, now)
         if not any(problem.severity == "error" for problem in problems):
-            problems += unused.unused(sections, policies, parsed.values())
+            problems += unused.unused(sections, routes, parsed.values())
         placed = tuple(positions.placed(problems, parsed, contents))
         if any(problem.severity == "error" for problem in placed):
             return Reading(None, placed)
@@ -89,6 +89,7 @@ class Reader:
             sections=sections,
             policies=policies,
             ranked=ranked,
+            files=routes,
             contents=context.contents,
             context=context,
             place=positions.finder(parsed, dict(contents)),
@@ -96,32 +97,32 @@ class Reader:
         return Reading(gateway, placed)
 
     def _parse(self, contents: Mapping[str, bytes], environment: Mapping[str, str]) -> dict[str, File]:
-        parsed: dict[str, File] = {}
-        kept: dict[tuple[str, bytes], File] = {}
+        kept: dict[str, tuple[bytes, File]] = {}
         for name in sorted(contents):
-            key = (name, hashlib.blake2b(contents[name], digest_size=16).digest())
-            known = self._files.get(key)
-            if known is None or any(
-                environment.get(name) != value for name, value in known.variables.items()
+            content = contents[name]
+            known = self._files.get(name)
+            if (
+                known is None
+                or known[0] != content
+                or any(environment.get(name) != value for name, value in known[1].variables.items())
             ):
-                known = files.decode(name, contents[name], environment)
-            parsed[name] = kept[key] = known
+                known = (content, files.decode(name, content, environment))
+            kept[name] = known
         self._files = kept
-        return parsed
+        return {name: file for name, (_, file) in kept.items()}
 
     def _join(self, parsed: Mapping[str, File]) -> Sections:
         """Return all files as one document. A section without changes stays the same object."""
         joined: dict[str, Any] = {}
         for name in files.HINTS:
-            merged: dict[str, Any] = {}
-            for file in parsed.values():
-                merged.update(file.sections.get(name, ()))
+            parts = tuple([file.sections[name] for file in parsed.values() if name in file.sections])
             old = getattr(self._joined, name) if self._joined else None
-            if (
-                old is not None
-                and len(old) == len(merged)
-                and all(old.get(key) is merged[key] for key in merged)
-            ):
+            if old is not None and _same(self._joined_of[name], parts):
+                joined[name] = old
+                continue
+            self._joined_of[name] = parts
+            merged = _union(parts)
+            if old is not None and len(old) == len(merged) and _same(map(old.get, merged), merged.values()):
                 joined[name] = old
             elif files.HINTS[name] is Policies:
                 joined[name] = Policies(merged)
@@ -154,23 +155,45 @@ class Reader:
         assert self._context is not None, "made above if there was none"
         return self._context
 
-    def _merge(self, parsed: Mapping[str, File], sections: Sections) -> Effective:
-        """Return the effective policies of each route.
+    def _merge(self, parsed: Mapping[str, File], sections: Sections) -> tuple[FileRoutes, ...]:
+        """Return the routes of each file with their effective policies.
 
         They are the same objects as before for a file whose levels did not change.
         """
-        effective: dict[str, tuple[File, Policies, Any, Effective]] = {}
-        everywhere = merge(("gateway", sections.policies))
+        found: dict[str, tuple[File, Policies, Any, FileRoutes]] = {}
+        if self._everywhere[0] is not sections.policies:
+            self._everywhere = (sections.policies, merge(("gateway", sections.policies)))
         for name, file in parsed.items():
-            known = self._effective.get(name)
+            known = self._routes.get(name)
             levels = (file, sections.policies, sections.policy_sets)
-            if known is None or not all(one is other for one, other in zip(known, levels, strict=False)):
-                routes = file.sections.get("routes", {})
-                merged = {key: _effective(key, route, sections, everywhere) for key, route in routes.items()}
-                known = (*levels, merged)
-            effective[name] = known
-        self._effective = effective
-        return {name: settings for known in effective.values() for name, settings in known[3].items()}
+            if known is None or not _same(known[:3], levels):
+                known = (*levels, _of_file(file, sections, self._everywhere[1]))
+            found[name] = known
+        self._routes = found
+        return tuple([known[3] for known in found.values()])
+
+
+def _same(some: Iterable[object], others: Iterable[object]) -> bool:
+    """True if both are the same objects in the same order."""
+    some, others = tuple(some), tuple(others)
+    return len(some) == len(others) and all(map(is_, some, others))
+
+
+def _union(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for part in parts:
+        merged.update(part)
+    return merged
+
+
+def _of_file(file: File, sections: Sections, everywhere: Mapping[str, Any]) -> FileRoutes:
+    routes = file.sections.get("routes", {})
+    policies = {key: _effective(key, route, sections, everywhere) for key, route in routes.items()}
+    used: dict[str, dict[int, Any]] = {}
+    for settings in {id(settings): settings for settings in policies.values()}.values():
+        for key, value in settings.items():
+            used.setdefault(key, {})[id(value)] = value
+    return FileRoutes(ranked=file.ranked, policies=policies, used=used)
 
 
 def _effective(

@@ -9,7 +9,7 @@ from filters import POLICIES
 from filters.language import Path, Problem
 from filters.policy import Policy
 from xds_server.gateway.files import File
-from xds_server.gateway.model.gateway import Sections
+from xds_server.gateway.model.gateway import FileRoutes, Sections
 from xds_server.gateway.model.routes import Route, ValueMatch
 
 EVENTS = "text/event-stream"
@@ -18,9 +18,7 @@ REFERRED = ("secrets", "upstreams", "identity", "plans", "policy_sets")
 """Sections whose objects have no effect unless another object refers to them."""
 
 
-def unused(
-    sections: Sections, policies: Mapping[str, Mapping[str, Any]], files: Iterable[File]
-) -> Iterator[Problem]:
+def unused(sections: Sections, routes: Iterable[FileRoutes], files: Iterable[File]) -> Iterator[Problem]:
     """Yield warnings for unused objects, consumers that no route can identify, and routes without listeners."""
     targets = frozenset[Path]().union(*(file.targets for file in files))
     idle = [
@@ -33,7 +31,7 @@ def unused(
     for section, name in idle:
         if name not in raw:
             yield _warning((section, name), "no object uses this", "remove it, or refer to it")
-    used_keys = {key for settings in _distinct(policies.values()) for key in settings}
+    used_keys = frozenset[str]().union(*(file.used for file in routes))
     identifying = [policy for policy in POLICIES if type(policy).identifies is not Policy.identifies]
     used = [policy for policy in identifying if policy.key in used_keys]
     for name, consumer in sections.consumers.items():
@@ -85,11 +83,6 @@ def _is_of_events(match: ValueMatch) -> bool:
 
 def _warning(path: Path, message: str, remedy: str) -> Problem:
     return Problem(path=path, message=message, remedy=remedy, at_key=True, severity="warning")
-
-
-def _distinct(mappings: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-    """Return each mapping once, because most routes share the same one."""
-    return {id(settings): settings for settings in mappings}.values()
 
 
 def _raw_texts(sections: Sections) -> frozenset[str]:

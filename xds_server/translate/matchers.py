@@ -5,7 +5,7 @@ An OnMatch is either an action, which is a RouteList here, or a nested matcher.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 from envoy.config.route.v3 import route_components_pb2 as pb
@@ -53,13 +53,16 @@ def otherwise(on_match: bytes) -> bytes:
     return delimited(_MATCHER.ON_NO_MATCH_FIELD_NUMBER, on_match)
 
 
-def by_prefix(header: str, below: Mapping[str, bytes], rest: bytes) -> bytes:
-    """Return a serialized Matcher of a header's value: serialized OnMatches by prefix, and that for other values.
+def prefix(text: str, on_match: bytes) -> bytes:
+    """Return a prefix and its serialized OnMatch for `by_prefix`."""
+    return delimited(_MAP.MAP_FIELD_NUMBER, delimited(_KEY, text.encode()) + delimited(_VALUE, on_match))
+
+
+def by_prefix(header: str, prefixes: bytes, rest: bytes) -> bytes:
+    """Return a serialized Matcher of a header's value: joined results of `prefix`, and an OnMatch for other values.
 
     Envoy takes the longest prefix.
     """
-    pairs = (delimited(_KEY, key.encode()) + delimited(_VALUE, one) for key, one in below.items())
-    prefixes = b"".join([delimited(_MAP.MAP_FIELD_NUMBER, pair) for pair in pairs])
     value = delimited(_TREE.INPUT_FIELD_NUMBER, _input(header).SerializeToString(deterministic=True))
     tree = value + delimited(_TREE.PREFIX_MATCH_MAP_FIELD_NUMBER, prefixes)
     return delimited(_MATCHER.MATCHER_TREE_FIELD_NUMBER, tree) + otherwise(rest)

@@ -10,7 +10,8 @@ from operator import attrgetter
 from typing import Any
 
 from filters.policy import Context
-from xds_server.gateway.model.gateway import Gateway
+from xds_server.gateway import precedence
+from xds_server.gateway.model.gateway import FileRoutes, Gateway
 from xds_server.gateway.model.policies import merge
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.translate import routes, virtual_hosts
@@ -41,16 +42,74 @@ class _Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Host:
-    """A serialized virtual host and what it was made from.
+    """A serialized virtual host and what is kept for the next one.
 
-    `obstacles` are the names of the routes because of which Envoy tries many routes one after the other.
+    `conditions` are those of the routes with methods, and `fallbacks` the positions among them of the routes that need
+    a 405, with the methods that it allows. `obstacles` are the names of the routes because of which Envoy tries many
+    routes one after the other.
     """
 
-    members: list[Ranked]
-    bodies: list[bytes]
+    conditions: list[tuple[Any, ...]]
+    fallbacks: list[tuple[int, frozenset[str]]]
     body: bytes
     tree: RouteTree
     obstacles: tuple[str, ...] = ()
+
+
+class _Table:
+    """The routes of one listener by host, and its serialized virtual hosts."""
+
+    def __init__(self, listener: str) -> None:
+        self.own: dict[str, list[Ranked]] = {}
+        """The routes that name a host, in the order of their rank."""
+        self.hosts: dict[str, _Host] = {}
+        self._listener = listener
+        self._order: list[str] = []
+        """All hosts in the order of precedence. It is empty if a host was added or removed."""
+        self._touched: set[str] = set()
+        """The hosts whose own routes changed since the virtual hosts were serialized."""
+
+    def replace(self, gone: Container[Ranked], old: Iterable[Ranked], new: Iterable[Ranked]) -> None:
+        """Take out the routes that are `gone`, which are all of `old`, and put in new ones."""
+        without = virtual_hosts.own_of_hosts(virtual_hosts.selected(old, self._listener))
+        added = virtual_hosts.own_of_hosts(virtual_hosts.selected(new, self._listener))
+        for host in without.keys() | added.keys():
+            members = [one for one in self.own.get(host, ()) if one not in gone]
+            more = added.get(host, [])
+            if len(more) * 8 > len(members):
+                members = sorted([*members, *more], key=_rank)
+            else:
+                for one in more:
+                    insort(members, one, key=_rank)
+            if not members:
+                del self.own[host]
+                self._order = []
+            else:
+                if host not in self.own:
+                    self._order = []
+                self.own[host] = members
+            self._touched.add(host)
+
+    def touch(self) -> None:
+        """Serialize every virtual host again, because something changed that all depend on."""
+        self._touched.update(self.own)
+
+    def update(self, make: Callable[[str, list[Ranked], _Host | None], _Host]) -> None:
+        """Make the virtual hosts whose routes changed, and keep the others."""
+        if not self._order:
+            self._order = sorted(self.own, key=precedence.host_rank)
+        wide = any(host.startswith("*") for host in self._touched)
+        hosts: dict[str, _Host] = {}
+        for host in self._order:
+            known = self.hosts.get(host)
+            if (
+                known is None
+                or host in self._touched
+                or (wide and not self._touched.isdisjoint(virtual_hosts.wildcards(host)))
+            ):
+                known = make(host, virtual_hosts.with_wider(host, self.own), known)
+            hosts[host] = known
+        self.hosts, self._touched = hosts, set()
 
 
 class RouteTables:
@@ -61,81 +120,97 @@ class RouteTables:
 
     def __init__(self, translate: Translate, shape: Shape = DEFAULT) -> None:
         self._translate, self._shape = translate, shape
+        self._files: tuple[FileRoutes, ...] = ()
         self._parts: dict[Ranked, _Part] = {}
-        self._order: dict[str, list[Ranked]] = {}
-        self._hosts: dict[str, dict[str, _Host]] = {}
+        self._tables: dict[str, _Table] = {}
         self._refusals: dict[tuple[Ranked, frozenset[str]], _Part] = {}
         self._context = Context()
+        self._surroundings: object = None
         self._not_found = _Part({}, None, b"")
 
     def update(self, gateway: Gateway, surroundings: object) -> None:
         """Translate the routes that are new, or whose policies or `surroundings` are."""
-        parts: dict[Ranked, _Part] = {}
-        old, policies = self._parts.get, gateway.policies
-        for name, one in gateway.ranked.items():
-            settings, known = policies[name], old(one)
-            if known is None or known.settings is not settings or known.surroundings is not surroundings:
-                body = virtual_hosts.joined(self._translate(one, settings, gateway.context))
-                known = _Part(settings, surroundings, body)
-            parts[one] = known
-        self._parts, self._context = parts, gateway.context
+        same = surroundings is self._surroundings
+        known, wanted = set(self._files), set(gateway.files)
+        gone = [file for file in self._files if not same or file not in wanted]
+        new = [file for file in gateway.files if not same or file not in known]
+        self._files, self._surroundings, self._context = gateway.files, surroundings, gateway.context
+        old = {one: self._parts.pop(one) for file in gone for one in file.ranked.values()}
+        for file in new:
+            for name, one in file.ranked.items():
+                self._parts[one] = self._part(one, file.policies[name], surroundings, old.get(one))
+        added = [one for file in new for one in file.ranked.values()]
+        for table in self._tables.values():
+            table.replace(old, old, added)
+        if gone:
+            self._refusals = {key: part for key, part in self._refusals.items() if key[0] in self._parts}
         shared = routes.for_pages("", merge(("gateway", gateway.sections.policies)), gateway.context)
         not_found = virtual_hosts.joined(routes.not_found(shared))
         if self._not_found.body != not_found:
             self._not_found = _Part({}, None, not_found)
-        self._refusals = {key: part for key, part in self._refusals.items() if key[0] in parts}
+            for table in self._tables.values():
+                table.touch()
+
+    def _part(
+        self, ranked: Ranked, settings: Mapping[str, Any], surroundings: object, known: _Part | None
+    ) -> _Part:
+        if known is not None and known.settings is settings and known.surroundings is surroundings:
+            return known
+        return _Part(
+            settings, surroundings, virtual_hosts.joined(self._translate(ranked, settings, self._context))
+        )
 
     def hosts(self, listener: str) -> list[bytes]:
         """Return the serialized virtual hosts of a listener."""
-        old, parts = self._hosts.get(listener, {}), self._parts
-        hosts = self._hosts[listener] = {}
-        for host, members in virtual_hosts.of_hosts(self._ordered(listener)).items():
-            bodies = [*(parts[one].body for one in members), self._not_found.body]
-            known = old.get(host)
-            if known is None or known.members != members or known.bodies != bodies:
-                tree = known.tree if known is not None else virtual_hosts.tree(host, self._shape)
-                known = self._host(host, members, bodies, tree)
-            hosts[host] = known
+        table = self._tables.get(listener)
+        if table is None:
+            table = self._tables[listener] = _Table(listener)
+            table.replace((), (), self._parts)
+        table.update(self._host)
         # An authority that is none of these may still have to be rejected.
-        others = () if "*" in hosts else (virtual_hosts.virtual_host("*", [self._not_found.body]),)
-        return [*(one.body for one in hosts.values()), *others]
+        others = () if "*" in table.hosts else (virtual_hosts.virtual_host("*", [self._not_found.body]),)
+        return [*(one.body for one in table.hosts.values()), *others]
 
     def obstacles(self) -> dict[str, tuple[str, ...]]:
         """Return the names of the routes because of which Envoy tries many routes one after the other, by host."""
-        every = (pair for hosts in self._hosts.values() for pair in hosts.items())
+        every = (pair for _, table in sorted(self._tables.items()) for pair in table.hosts.items())
         return {name: host.obstacles for name, host in every if host.obstacles}
 
     def forget(self, listeners: Container[str]) -> None:
         """Drop the parts of listeners that no longer exist."""
-        for name in [name for name in self._order if name not in listeners]:
-            del self._order[name], self._hosts[name]
+        for name in [name for name in self._tables if name not in listeners]:
+            del self._tables[name]
 
-    def _ordered(self, listener: str) -> list[Ranked]:
-        """Return the routes of a listener by rank. Few new routes are inserted into the known order."""
-        current = set(virtual_hosts.selected(self._parts, listener))
-        order = [one for one in self._order.get(listener, ()) if one in current]
-        new = current.difference(order)
-        if len(new) * 8 > len(order):
-            order = sorted(current, key=_rank)
+    def _host(self, host: str, members: list[Ranked], known: _Host | None) -> _Host:
+        """Return a virtual host. The allowed methods and the plan of its tree stay while no condition changes."""
+        tree = known.tree if known is not None else virtual_hosts.tree(host, self._shape)
+        limited = [one for one in members if one.methods]
+        conditions = [(one.condition, one.methods, one.route.match) for one in limited]
+        if known is not None and known.conditions == conditions:
+            fallbacks = known.fallbacks
         else:
-            for one in new:
-                insort(order, one, key=_rank)
-        self._order[listener] = order
-        return order
+            positions = {one: at for at, one in enumerate(limited)}
+            fallbacks = [(positions[one], methods) for one, methods in virtual_hosts.fallbacks(limited)]
+        refusals = [(limited[at], self._refusal(limited[at], methods)) for at, methods in fallbacks]
+        body, obstacles = self._serialized(host, members, refusals, tree)
+        return _Host(conditions, fallbacks, body, tree, obstacles)
 
-    def _host(self, host: str, members: list[Ranked], bodies: list[bytes], tree: RouteTree) -> _Host:
-        refusals = [(one, self._refusal(one, methods)) for one, methods in virtual_hosts.fallbacks(members)]
-        parts = [*bodies[:-1], *(part.body for _, part in refusals), self._not_found.body]
-        if len(members) < self._shape.fewest:
-            return _Host(members, bodies, virtual_hosts.virtual_host(host, parts), tree)
-        found = [(one.name, self._parts[one].entries) for one in members]
-        found += [(one.name, part.entries) for one, part in refusals]
-        matcher = tree.matcher([*chain.from_iterable(some for _, some in found), *self._not_found.entries])
-        owners = [name for name, some in found for _ in some] if tree.obstacles else []
-        obstacles = tuple(dict.fromkeys(owners[at] for at in tree.obstacles if at < len(owners)))
-        if matcher is None:
-            return _Host(members, bodies, virtual_hosts.virtual_host(host, parts), tree, obstacles)
-        return _Host(members, bodies, virtual_hosts.virtual_host_with_tree(host, matcher), tree, obstacles)
+    def _serialized(
+        self, host: str, members: list[Ranked], refusals: list[tuple[Ranked, _Part]], tree: RouteTree
+    ) -> tuple[bytes, tuple[str, ...]]:
+        obstacles: tuple[str, ...] = ()
+        if len(members) >= self._shape.fewest:
+            found = [(one.name, self._parts[one].entries) for one in members]
+            found += [(one.name, part.entries) for one, part in refusals]
+            entries = [*chain.from_iterable([some for _, some in found]), *self._not_found.entries]
+            matcher = tree.matcher(entries)
+            owners = [name for name, some in found for _ in some] if tree.obstacles else []
+            obstacles = tuple(dict.fromkeys(owners[at] for at in tree.obstacles if at < len(owners)))
+            if matcher is not None:
+                return virtual_hosts.virtual_host_with_tree(host, matcher), obstacles
+        bodies = [self._parts[one].body for one in members]
+        parts = [*bodies, *(part.body for _, part in refusals), self._not_found.body]
+        return virtual_hosts.virtual_host(host, parts), obstacles
 
     def _refusal(self, ranked: Ranked, methods: frozenset[str]) -> _Part:
         """Return the 405 of a route."""

@@ -65,6 +65,8 @@ class RouteTree:
         self._literals: list[Literals] = []
         self._plans: dict[int, Plan] = {}
         self._lists: dict[tuple[Entry, ...], bytes] = {}
+        self._prefixes: dict[tuple[str, bytes], bytes] = {}
+        """The serialized entries of maps, by prefix and OnMatch."""
         self.obstacles: Sequence[int] = ()
 
     def matcher(self, entries: Sequence[Entry]) -> bytes | None:
@@ -81,7 +83,7 @@ class RouteTree:
             if matcher is not None:
                 self.obstacles = self._alike(max(plan.lists, key=len))
                 return matchers.guarded(self._guards, matcher)
-        self._lists = {}
+        self._lists, self._prefixes = {}, {}
         self.obstacles = self._copied(self._plan(self._shape.length).lists)
         return None
 
@@ -114,11 +116,35 @@ class RouteTree:
             routes = tuple([entries[at] for at in positions])
             known = self._lists.get(routes) or matchers.action(b"".join([one.listed for one in routes]))
             lists[routes] = actions[id(positions)] = known
-        matcher = _matcher(plan.node, actions)
+        prefixes: dict[tuple[str, bytes], bytes] = {}
+        matcher = self._matcher(plan.node, actions, prefixes)
         if len(matcher) > most:
             return None
-        self._lists = lists
+        self._lists, self._prefixes = lists, prefixes
         return matcher
+
+    def _matcher(
+        self, node: Node, actions: Mapping[int, bytes], prefixes: dict[tuple[str, bytes], bytes]
+    ) -> bytes:
+        """Return a serialized Matcher. `actions` are those of the lists, by their identity.
+
+        It adds the entries of its maps to `prefixes`.
+        """
+        if not isinstance(node, Split):
+            return matchers.otherwise(actions[id(node)])
+
+        def on_match(node: Node) -> bytes:
+            if not isinstance(node, Split):
+                return actions[id(node)]
+            return matchers.nested(self._matcher(node, actions, prefixes))
+
+        found = []
+        for text, one in sorted(node.below.items()):
+            key = (text, on_match(one))
+            known = self._prefixes.get(key) or matchers.prefix(*key)
+            prefixes[key] = known
+            found.append(known)
+        return matchers.by_prefix(node.header, b"".join(found), on_match(node.rest))
 
     def _alike(self, positions: Sequence[int]) -> Sequence[int]:
         """Return the routes of a long list that have the most frequent literal of the path."""
@@ -135,15 +161,3 @@ class RouteTree:
         copies = Counter(chain.from_iterable(lists))
         most = max(copies.values())
         return sorted(at for at, count in copies.items() if count * 2 >= most)
-
-
-def _matcher(node: Node, actions: Mapping[int, bytes]) -> bytes:
-    """Return a serialized Matcher. `actions` are those of the lists, by their identity."""
-    if not isinstance(node, Split):
-        return matchers.otherwise(actions[id(node)])
-    below = {key: _on_match(one, actions) for key, one in sorted(node.below.items())}
-    return matchers.by_prefix(node.header, below, _on_match(node.rest, actions))
-
-
-def _on_match(node: Node, actions: Mapping[int, bytes]) -> bytes:
-    return matchers.nested(_matcher(node, actions)) if isinstance(node, Split) else actions[id(node)]

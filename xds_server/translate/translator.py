@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from operator import is_
 from typing import Any
 
@@ -17,7 +18,7 @@ from filters.language.problems import short_repr
 from filters.policy import Context, HttpFilter
 from filters.policy_server import SERVICE
 from filters.rules import Rule
-from xds_server.discovery.snapshot import Resource, Snapshot
+from xds_server.discovery.snapshot import EMPTY, Resource, Snapshot
 from xds_server.discovery.types import (
     CLUSTER,
     ENDPOINT,
@@ -28,7 +29,7 @@ from xds_server.discovery.types import (
     ResourceType,
     custom,
 )
-from xds_server.gateway.model.gateway import Gateway
+from xds_server.gateway.model.gateway import Gateway, Sections
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.upstreams import Upstream
@@ -41,6 +42,8 @@ RULE_TYPES: Mapping[str, ResourceType] = {
     one.name: custom(one.name, one.full_name) for policy in POLICIES for one in policy.rule_types
 }
 """The types that policy servers request. Every snapshot has all of them, so that they know when they have all rules."""
+
+_Logs = tuple[accesslog_pb2.AccessLog, ...]
 
 _NAMED = 5
 """The number of routes that a warning names."""
@@ -88,35 +91,74 @@ class Translator:
         shape: Shape = DEFAULT,
     ) -> None:
         self._internal_services, self._shape = internal_services, shape
-        self._memo = TranslationCache()
         self._problems: list[Problem] = []
         self._surroundings: tuple[Any, ...] = ()
         self._grpc: frozenset[str] = frozenset()
         """The upstreams that use gRPC."""
-        self._tables = RouteTables(self._translated, shape)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Keep nothing for the next gateway."""
+        self._tables = RouteTables(self._translated, self._shape)
+        self._memo, self._each_upstream, self._each_rule = (TranslationCache() for _ in range(3))
+        self._last: tuple[Mapping[ResourceType, list[Resource]], Snapshot] = ({}, EMPTY)
+        """The resources of the last gateway, by type in lists and as a snapshot."""
 
     def translate(self, gateway: Gateway) -> Snapshot:
         """Return the snapshot of a gateway. Raises Untranslatable with every error in raw Envoy fields."""
         self._problems = []
+        try:
+            resources = self._resources(gateway)
+        except BaseException:
+            self._forget()
+            raise
+        if self._problems:
+            self._forget()
+            raise Untranslatable(tuple(self._problems))
+        before, snapshot = self._last
+        changed = {type_: some for type_, some in resources.items() if before.get(type_) is not some}
+        self._last = (resources, snapshot.updated(changed))
+        return self._last[1]
+
+    def _resources(self, gateway: Gateway) -> dict[ResourceType, list[Resource]]:
+        """Return all resources by type. The list of a type is the same object as before if no input changed."""
         self._notice(gateway)
+        context, sections, keep = gateway.context, gateway.sections, self._memo.get
         used = _used(gateway)
-        filters = _filters(used, gateway.context)
-        rules = self._rules(used, gateway.context)
-        cds, eds = self._upstreams(gateway)
+        settings = (context, *chain.from_iterable((key, *values) for key, values in used.items()))
+        filters, logs, rules = keep("policies", settings, self._of_policies, used, context)
+        cds, eds = keep("upstreams", (sections.upstreams,), self._upstreams, sections.upstreams)
+        surroundings = (sections.secrets, sections.upstreams, sections.listeners, context)
         resources = {
-            CLUSTER: [*cds, *_called(filters), *self._called_services(used, rules, gateway.context)],
+            CLUSTER: keep(CLUSTER, (cds, filters, rules), self._clusters, cds, filters, rules, used, context),
             ENDPOINT: eds,
-            SECRET: [Resource.of(one) for one in secrets.secrets(gateway.sections, gateway.context)],
-            EXTENSION_CONFIG: [_extension(one) for one in filters if one.dynamic],
-            LISTENER: list(self._listeners(gateway, filters, _access_logs(used, gateway.context))),
+            SECRET: keep(SECRET, surroundings, _secrets, sections, context),
+            EXTENSION_CONFIG: keep(EXTENSION_CONFIG, (filters,), _extensions, filters),
+            LISTENER: keep(
+                LISTENER,
+                (sections.listeners, filters, logs, sections.errors),
+                *(self._listeners, gateway, filters, logs),
+            ),
             ROUTE: list(self._routes(gateway)),
             **rules,
         }
         self._memo.finish()
-        if self._problems:
-            self._memo, self._tables = TranslationCache(), RouteTables(self._translated, self._shape)
-            raise Untranslatable(tuple(self._problems))
-        return Snapshot.of(resources)
+        return resources
+
+    def _of_policies(
+        self, used: Mapping[str, list[Any]], context: Context
+    ) -> tuple[tuple[HttpFilter, ...], _Logs, dict[ResourceType, list[Resource]]]:
+        return _filters(used, context), _access_logs(used, context), self._rules(used, context)
+
+    def _clusters(
+        self,
+        upstreams: list[Resource],
+        filters: tuple[HttpFilter, ...],
+        rules: Mapping[ResourceType, list[Resource]],
+        used: Mapping[str, list[Any]],
+        context: Context,
+    ) -> list[Resource]:
+        return [*upstreams, *_called(filters), *self._called_services(used, rules, context)]
 
     def warnings(self) -> Iterator[Problem]:
         """Yield a warning for each host of the last gateway whose requests Envoy compares with very many routes."""
@@ -159,7 +201,8 @@ class Translator:
         for policy in POLICIES:
             for rule in policy.rules(used.get(policy.key, ()), context):
                 type_ = RULE_TYPES[rule.type.name]
-                found[type_].append(self._memo.get((type_, rule.name), (rule.value,), _rule, rule))
+                found[type_].append(self._each_rule.get((type_, rule.name), (rule.value,), _rule, rule))
+        self._each_rule.finish()
         return found
 
     def _called_services(
@@ -172,12 +215,13 @@ class Translator:
         for name in sorted(needed):
             yield Resource.of(clusters.internal_service(name, self._internal_services[name]))
 
-    def _upstreams(self, gateway: Gateway) -> tuple[list[Resource], list[Resource]]:
+    def _upstreams(self, upstreams: Mapping[str, Upstream]) -> tuple[list[Resource], list[Resource]]:
         """Return the clusters and the endpoints of all upstreams."""
         found: list[tuple[tuple[Resource, ...], tuple[Resource, ...]]] = [
-            self._memo.get((CLUSTER, name), (upstream,), self._upstream, name, upstream)
-            for name, upstream in gateway.sections.upstreams.items()
+            self._each_upstream.get(name, (upstream,), self._upstream, name, upstream)
+            for name, upstream in upstreams.items()
         ]
+        self._each_upstream.finish()
         return [one for some, _ in found for one in some], [one for _, some in found for one in some]
 
     def _upstream(self, name: str, upstream: Upstream) -> tuple[tuple[Resource, ...], tuple[Resource, ...]]:
@@ -189,15 +233,18 @@ class Translator:
         self,
         gateway: Gateway,
         filters: tuple[HttpFilter, ...],
-        logs: tuple[accesslog_pb2.AccessLog, ...],
-    ) -> Iterator[Resource]:
+        logs: _Logs,
+    ) -> list[Resource]:
+        found: list[Resource] = []
         for name, listener in gateway.sections.listeners.items():
             arguments = (name, listener, filters, logs, gateway.sections.errors)
-            yield from map(Resource.of, self._try(("listeners", name), listeners.listeners, *arguments))
+            found += map(Resource.of, self._try(("listeners", name), listeners.listeners, *arguments))
+        return found
 
     def _routes(self, gateway: Gateway) -> Iterator[Resource]:
         self._tables.update(gateway, self._surroundings)
-        self._tables.forget(gateway.sections.listeners)
+        serving = [name for name, one in gateway.sections.listeners.items() if one.redirect_to_https is False]
+        self._tables.forget(serving)
         shared = {
             name: config
             for policy in POLICIES
@@ -234,13 +281,9 @@ def _rule(rule: Rule) -> Resource:
 def _used(gateway: Gateway) -> dict[str, list[Any]]:
     """Return all settings that some route has, by policy key."""
     used: dict[str, dict[int, Any]] = {}
-    shared = {id(settings): settings for settings in gateway.policies.values()}
-    for settings in shared.values():
-        for key, value in settings.items():
-            known = used.get(key)
-            if known is None:
-                known = used[key] = {}
-            known[id(value)] = value
+    for file in gateway.files:
+        for key, values in file.used.items():
+            used.setdefault(key, {}).update(values)
     return {key: list(known.values()) for key, known in used.items()}
 
 
@@ -249,9 +292,17 @@ def _filters(used: Mapping[str, list[Any]], context: Context) -> tuple[HttpFilte
     return tuple(one for policy in POLICIES for one in policy.http_filters(used.get(policy.key, ()), context))
 
 
-def _access_logs(used: Mapping[str, list[Any]], context: Context) -> tuple[accesslog_pb2.AccessLog, ...]:
+def _access_logs(used: Mapping[str, list[Any]], context: Context) -> _Logs:
     """Return the access logs of policies, which are the same in every listener."""
     return tuple(log for policy in POLICIES for log in policy.access_logs(used.get(policy.key, ()), context))
+
+
+def _secrets(sections: Sections, context: Context) -> list[Resource]:
+    return [Resource.of(one) for one in secrets.secrets(sections, context)]
+
+
+def _extensions(filters: Iterable[HttpFilter]) -> list[Resource]:
+    return [_extension(one) for one in filters if one.dynamic]
 
 
 def _extension(http_filter: HttpFilter) -> Resource:

@@ -35,26 +35,29 @@ def by_host(routes: Iterable[Ranked]) -> dict[str, list[Ranked]]:
     Envoy chooses one virtual host and never considers another. So a host has its own routes first, then those of the
     wildcards that cover it, then those for all hosts.
     """
-    return of_hosts(sorted(routes, key=attrgetter("rank")))
+    own = own_of_hosts(sorted(routes, key=attrgetter("rank")))
+    return {host: with_wider(host, own) for host in sorted(own, key=precedence.host_rank)}
 
 
-def of_hosts(ordered: Iterable[Ranked]) -> dict[str, list[Ranked]]:
-    """Do the same for routes that are sorted by rank."""
+def own_of_hosts(routes: Iterable[Ranked]) -> dict[str, list[Ranked]]:
+    """Return the routes that name a host, by host and in the given order."""
     own: dict[str, list[Ranked]] = {}
-    for ranked in ordered:
+    for ranked in routes:
         for host in ranked.hosts:
             known = own.get(host)
             if known is None:
                 known = own[host] = []
             known.append(ranked)
-    result: dict[str, list[Ranked]] = {}
-    for host in sorted(own, key=precedence.host_rank):
-        wider = [ranked for wildcard in _wildcards(host) for ranked in own.get(wildcard, ())]
-        result[host] = list(dict.fromkeys((*own[host], *wider))) if wider else own[host]
-    return result
+    return own
 
 
-def _wildcards(host: str) -> Iterable[str]:
+def with_wider(host: str, own: Mapping[str, list[Ranked]]) -> list[Ranked]:
+    """Return the routes of a host and those of the wildcards that cover it. `own` are sorted by rank."""
+    wider = [ranked for wildcard in wildcards(host) for ranked in own.get(wildcard, ())]
+    return list(dict.fromkeys((*own[host], *wider))) if wider else own[host]
+
+
+def wildcards(host: str) -> Iterable[str]:
     """Yield the wildcards that cover a host, longest first."""
     labels = host.removeprefix("*.").split(".")
     start = 0 if host.startswith("*.") else 1

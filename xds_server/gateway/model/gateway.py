@@ -38,18 +38,32 @@ class Sections:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FileRoutes:
+    """The routes of one file. It is the same object as before if nothing in it changed.
+
+    `ranked` and `policies` are those of the gateway, for these routes. `used` are all settings that one of the routes
+    has, by policy key and identity.
+    """
+
+    ranked: Mapping[str, Ranked]
+    policies: Mapping[str, Mapping[str, Any]]
+    used: Mapping[str, Mapping[int, Any]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
     """A gateway without errors: its sections, the effective policies, and the position of every value.
 
-    `policies` are the merged settings of each route by policy key. `ranked` decides which route wins. `contents` has
-    the content of each DataSource. `place` returns the position of a path in the YAML, to attribute errors; it reads
+    `policies` are the merged settings of each route by policy key. `ranked` decides which route wins. `files` has both
+    by file. `contents` has the content of each DataSource. `place` returns the position of a path in the YAML, to attribute errors; it reads
     no file.
     """
 
     sections: Sections
     policies: Mapping[str, Mapping[str, Any]]
     ranked: Mapping[str, Ranked] = field(repr=False)
+    files: tuple[FileRoutes, ...] = field(repr=False)
     contents: Mapping[DataSource, bytes] = field(repr=False)
     context: Context = field(repr=False)
     place: Callable[[tuple[str | int, ...]], Place | None] = field(repr=False, compare=False)
