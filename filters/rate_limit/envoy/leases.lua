@@ -197,7 +197,7 @@ local HEADERS = {
   te = "trailers",
 }
 
--- Asks for a lease, which waits for the policy server. Returns nil if there is none. `now` is the moment before the
+-- Asks for a lease, which waits for the policy server. If there is none, returns nil, and when the window ends if it ends soon. `now` is the moment before the
 -- call, so a lease ends here before it ends in the counters.
 local function ask(handle, question, wanted, now)
   local message = question .. char(40) .. varint(wanted) .. returns(now)
@@ -208,7 +208,7 @@ local function ask(handle, question, wanted, now)
   end
   local lease = granted(sub(body, 6), now)
   if lease.left == 0 then
-    return nil
+    return nil, lease.ends > now and lease.ends or nil
   end
   last = last + 1
   leases[last], lease.number = lease, last
@@ -312,15 +312,18 @@ local function admitted(handle)
     for at = 1, #values, 2 do
       entries[#entries + 1] = field(4, field(1, values[at]) .. field(2, values[at + 1]))
     end
-    local next = ask(handle, rule.question .. table.concat(entries), wanted, now)
-    if next ~= nil then
-      caller.again = next.left > 1 and 0 or caller.again
+    local new, again = ask(handle, rule.question .. table.concat(entries), wanted, now)
+    if new == nil then
+      caller.again = min(caller.again, again or caller.again)
+    else
+      -- A lease that ends at once belongs to a window that ends. The next window may have more.
+      caller.again = new.left > 1 and 0 or min(caller.again, new.ends)
       if lease == nil then
-        lease = next
+        lease = new
         lease.left = lease.left - 1
         caller.lease = lease
       else
-        caller.next = next
+        caller.next = new
       end
     end
   end

@@ -138,7 +138,7 @@ class Leases:
             wanted = max(1, _left(leased, decision.figures) // SHARE_OF_REST)
             decision = yield _times(leased, wanted)
         if not decision.admitted or decision.uncounted:
-            return pb.LeaseResponse()
+            return pb.LeaseResponse(milliseconds=_milliseconds(decision) if decision.figures else 0)
         kept = min(wanted, max(1, (_left(leased, decision.figures) + wanted) // SHARE_OF_REST))
         time = _milliseconds(decision)
         if time < SHORTEST:
@@ -211,7 +211,7 @@ def _left(leased: Iterable[_Leased], figures: Iterable[Figure]) -> int:
 
 
 def _milliseconds(decision: LimitDecision) -> int:
-    """The time until a lease ends: with the first window, and after the longest time at the latest."""
+    """The time until a lease would end: with the first window, and after the longest time at the latest."""
     times = [LONGEST]
     for figure in decision.figures:
         if isinstance(figure.limit, FixedWindow):

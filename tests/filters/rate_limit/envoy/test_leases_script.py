@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lupa import luajit21
@@ -141,6 +142,8 @@ class World:
     now: int = START
     passed: Counter[int] = field(default_factory=Counter)
     debited: Counter[int] = field(default_factory=Counter)
+    singles: Counter[int] = field(default_factory=Counter)
+    """Requests about which Envoy asked, in each window."""
     lost: int = 0
     """Requests of leases that no worker knows."""
     waiting: list[tuple[Worker, Any, Any, pb.LeaseResponse | None, int]] = field(default_factory=list)
@@ -186,12 +189,18 @@ class World:
             self.passed[asked_in] += 1
             assert 0 <= int(worker.headers(handle)[b"x-ratelimit-remaining"]) < self.server.amount
             assert self.passed[asked_in] <= self.debited[asked_in]
-        elif self.server.admits():
+        else:
+            self.decide_alone()
+        assert self.debited[self.window()] == self.server.used() <= self.server.amount
+
+    def decide_alone(self) -> None:
+        """Count a request that Envoy asks about."""
+        self.singles[self.window()] += 1
+        if self.server.admits():
             self.passed[self.window()] += 1
             self.debited[self.window()] += 1
         else:
             self.rejected()
-        assert self.debited[self.window()] == self.server.used() <= self.server.amount
 
     def rejected(self) -> None:
         """A rejection is right if nothing was left but what the workers may hold."""
@@ -282,3 +291,17 @@ def test_a_busy_worker_makes_few_calls() -> None:
         world.answer()
     assert sum(world.passed.values()) == 5000
     assert calls < 30
+
+
+@pytest.mark.parametrize("exhausted", [False, True], ids=["no time left", "nothing left"])
+def test_the_end_of_a_window_delays_no_lease_of_the_next_one(*, exhausted: bool) -> None:
+    world, _ = world_of(1600, "second", [0, 0, 0, 0])
+    world.now += 900 if exhausted else 995
+    for _ in range(1700 if exhausted else 40):
+        world.request(world.workers[0])
+        world.answer()
+    world.now = START + 1001
+    for _ in range(200):
+        world.request(world.workers[0])
+        world.answer()
+    assert world.singles[world.window()] == 0
