@@ -167,9 +167,10 @@ class Translator:
             yield Problem(
                 path=("routes", found[0]),
                 message=f"Envoy compares requests for host {host} with very many routes one after the other, which is "
-                f"slow, because the paths of too many routes begin alike: {', '.join(found[:_NAMED])}{more}",
+                f"slow, because the paths of too many routes begin alike, or are matched in any case: "
+                f"{', '.join(found[:_NAMED])}{more}",
                 remedy="begin each path with literal text of its own: ~^/orders/[0-9]+$ and not ~/[0-9]+$, "
-                "/orders/{id} and not /{kind}/{id}",
+                "/orders/{id} and not /{kind}/{id}; write paths that are matched in any case on a host of their own",
                 at_key=True,
                 severity="warning",
             )

@@ -10,9 +10,11 @@ local LARGEST = 100000
 local UNIT = 131072
 -- The most callers that are known: twice as many, because those of the table before are still known.
 local CALLERS = 8192
-local RULES = 4096
+local RULES = 16384
+-- The longest value of a header or a claim, in bytes. Callers with longer ones have no leases, so they fill no memory.
+local LONGEST = 128
 -- Milliseconds: of a call, until a refused caller may ask again, and until a failed policy server is asked again.
-local TIMEOUT, REFUSED, FAILED = 500, 500, 1000
+local TIMEOUT, REFUSED, FAILED = 300, 500, 1000
 -- Ended leases that wait to be returned, and those of one call.
 local WAITING, RETURNED = 16384, 16
 -- Leases that are kept for responses. A response that takes longer than so many new leases has no headers.
@@ -245,7 +247,7 @@ local function ip_of(address)
   return address:match("^([%d.]+):%d+$") or address:match("^%[([%x:.]+)%]:%d+$")
 end
 
--- The values by which the limits count this request, as a list of names and values; nil if the script cannot know them.
+-- The values by which the limits count this request, as a list of names and values; nil if they give no leases.
 local function values_of(rule, handle)
   local out, identity = {}, nil
   if rule.identity then
@@ -269,6 +271,9 @@ local function values_of(rule, handle)
   for _, by in ipairs(rule.claims) do
     local value = identity ~= nil and identity[COUNTED] ~= nil and identity[COUNTED][by] or nil
     if value ~= nil then
+      if #value > LONGEST then
+        return nil
+      end
       out[#out + 1] = by
       out[#out + 1] = value
     end
@@ -277,8 +282,8 @@ local function values_of(rule, handle)
     local headers, name = handle:headers(), sub(by, 8)
     local value = headers:get(name)
     if value ~= nil then
-      if headers:getNumValues(name) > 1 then
-        return nil -- `get` returns only the first line
+      if #value > LONGEST or headers:getNumValues(name) > 1 then
+        return nil -- `get` returns only the first of several lines
       end
       out[#out + 1] = by
       out[#out + 1] = value

@@ -80,7 +80,7 @@ class Leases:
     def take(
         self, request: pb.LeaseRequest
     ) -> pb.LeaseResponse | Undoable | Awaitable[pb.LeaseResponse | Undoable]:
-        """Debit the counters for a lease. Raises RpcError if a rule has not arrived yet.
+        """Debit the counters for a lease. Raises RpcError if a rule has not arrived yet, or without counters.
 
         If the worker gave up before it has the response, the lease is given back.
         """
@@ -134,11 +134,14 @@ class Leases:
             1, min([request.wanted, *(largest_lease(one.hit.limit, one.hit.cost) for one in leased)])
         )
         decision = yield _times(leased, wanted)
-        if not decision.admitted and wanted > 1 and decision.figures:
+        if not decision.admitted and wanted > 1 and not decision.uncounted:
             wanted = max(1, _left(leased, decision.figures) // SHARE_OF_REST)
             decision = yield _times(leased, wanted)
-        if not decision.admitted or decision.uncounted:
-            return pb.LeaseResponse(milliseconds=_milliseconds(decision) if decision.figures else 0)
+        if decision.uncounted:
+            # The worker then asks for no lease for a second, because a store that answers late may have debited it.
+            raise RpcError(UNAVAILABLE, "the counters cannot be reached")
+        if not decision.admitted:
+            return pb.LeaseResponse(milliseconds=_milliseconds(decision))
         kept = min(wanted, max(1, (_left(leased, decision.figures) + wanted) // SHARE_OF_REST))
         time = _milliseconds(decision)
         if time < SHORTEST:
