@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from filters.language import Problem
 from xds_server.control_plane.compiler import Compiler
-from xds_server.discovery.snapshot import Snapshot
+from xds_server.discovery.snapshot import EMPTY, Snapshot
+from xds_server.discovery.types import ROUTE
 from xds_server.errors import InvalidGateway
 from xds_server.sources.folder import Folder
+from xds_server.translate.proving_copy import proving_copy, routes_of
 from xds_server.translate.route_trees import Shape
 
 SHAPE = Shape(fewest=4, length=2, slow=3, routes=2, size=3)
@@ -74,6 +76,7 @@ _CHANGE = st.one_of(
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_each_change_gives_what_a_new_compiler_gives(changes: list[tuple[str, object]]) -> None:
     compiler = Compiler({}, shape=SHAPE)
+    before = EMPTY
     files = {"gateway.yaml": _shared((LISTENERS[1], UPSTREAMS[0], ""))}
     for name, content in changes:
         if content is None:
@@ -88,6 +91,11 @@ def test_each_change_gives_what_a_new_compiler_gives(changes: list[tuple[str, ob
             continue
         assert again[0].resources == once[0].resources
         assert again[0].versions == once[0].versions
+        copy = proving_copy(again[0], EMPTY, before[ROUTE])
+        for name, table in again[0][ROUTE].items():
+            proved = routes_of(before[ROUTE][name]) if name in before[ROUTE] else frozenset()
+            assert routes_of(copy[ROUTE][name]) == routes_of(table) - proved
+        before = again[0]
 
 
 def _shared(parts: object) -> bytes:

@@ -15,8 +15,7 @@ Change = Callable[[bytes], bytes | None]
 
 def bodies(host: pb.VirtualHost) -> Iterator[bytes]:
     """Yield the serialized routes of a virtual host. A tree may have the same route several times."""
-    for route in host.routes:
-        yield route.SerializeToString(deterministic=True)
+    yield from [route.SerializeToString(deterministic=True) for route in host.routes]
     for routes in lists(host.matcher):
         yield from _bodies(routes.value)
 

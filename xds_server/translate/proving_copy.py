@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from weakref import WeakValueDictionary
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
+from protos.wire_format import delimited, split
 from xds_server.discovery.snapshot import EMPTY, Resource, Snapshot
 from xds_server.discovery.types import BY_URL, CLUSTER, LISTENER, ROUTE, SECRET, ResourceType
 from xds_server.translate import host_routes, names, tls_secrets
@@ -17,6 +20,8 @@ from xds_server.translate import host_routes, names, tls_secrets
 LOOPBACK, DISCARD = "127.0.0.1", 9
 """The address of endpoints that Envoy would look up by DNS (RFC 863). Envoy never connects to it."""
 _ROUTE = route_components_pb2.Route
+_ROUTES = route_components_pb2.VirtualHost.ROUTES_FIELD_NUMBER
+_VIRTUAL_HOSTS = route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
 _DNS = (cluster_pb2.Cluster.STRICT_DNS, cluster_pb2.Cluster.LOGICAL_DNS)
 
 
@@ -95,31 +100,64 @@ def _cluster(cluster: Resource) -> bytes:
 
 def _routes(table: Resource, proved: Resource | None) -> bytes:
     """Return every virtual host, so that all domains are proved together, with the routes that are not proved yet."""
-    return table.body if proved is None else only(table, routes_of(table) - routes_of(proved))
+    if proved is None:
+        return table.body
+    before = {host.name: host for host in _hosts(proved.body)}
+    return only(table, [(host.name, body) for host in _hosts(table.body) for body in host.not_in(before)])
 
 
 def only(table: Resource, chosen: Collection[RouteOfHost]) -> bytes:
     """Return a route configuration with all its virtual hosts, and only the chosen routes."""
-    message = route_pb2.RouteConfiguration.FromString(table.body)
-    for host in message.virtual_hosts:
-        del host.routes[:]
-        host.ClearField("matcher")
-        host.routes.extend(_ROUTE.FromString(body) for name, body in sorted(chosen) if name == host.name)
-    return message.SerializeToString(deterministic=True)
+    by_host: dict[str, list[bytes]] = {}
+    for name, body in sorted(chosen):
+        by_host.setdefault(name, []).append(delimited(_ROUTES, body))
+    head, _ = split(table.body, _VIRTUAL_HOSTS)
+    hosts = [host.empty + b"".join(by_host.get(host.name, ())) for host in _hosts(table.body)]
+    return head + b"".join([delimited(_VIRTUAL_HOSTS, host) for host in hosts])
 
 
 def routes_of(table: Resource) -> frozenset[RouteOfHost]:
     """Return every route of a route configuration, with the name of its virtual host."""
-    return _routes_of(table.body)
+    return frozenset((host.name, body) for host in _hosts(table.body) for body in host.routes)
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class _Host:
+    """A virtual host: without its routes, and its routes. `body` is both, as Envoy gets it."""
+
+    body: bytes
+    name: str
+    empty: bytes
+    routes: frozenset[bytes]
+
+    def not_in(self, before: Mapping[str, _Host]) -> frozenset[bytes]:
+        """Return the routes that the virtual host with the same name lacks."""
+        known = before.get(self.name)
+        if known is self:
+            return frozenset()
+        return self.routes if known is None else self.routes - known.routes
+
+
+_KNOWN: WeakValueDictionary[bytes, _Host] = WeakValueDictionary()
+"""The virtual hosts of the last route configurations, by their bytes. Most are the same after a change."""
 
 
 @lru_cache(maxsize=8)
-def _routes_of(body: bytes) -> frozenset[RouteOfHost]:
-    found: set[RouteOfHost] = set()
-    for host in route_pb2.RouteConfiguration.FromString(body).virtual_hosts:
-        name = host.name
-        found.update((name, body) for body in host_routes.bodies(host))
-    return frozenset(found)
+def _hosts(table: bytes) -> tuple[_Host, ...]:
+    """Return the virtual hosts of a serialized RouteConfiguration."""
+    return tuple([_host(body) for body in split(table, _VIRTUAL_HOSTS)[1]])
+
+
+def _host(body: bytes) -> _Host:
+    known = _KNOWN.get(body)
+    if known is None:
+        message = route_components_pb2.VirtualHost.FromString(body)
+        routes = frozenset(host_routes.bodies(message))
+        del message.routes[:]
+        message.ClearField("matcher")
+        known = _Host(body, message.name, message.SerializeToString(deterministic=True), routes)
+        _KNOWN[body] = known
+    return known
 
 
 def route_name(route: bytes) -> str:
