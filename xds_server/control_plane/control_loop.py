@@ -109,10 +109,8 @@ class ControlLoop:
         if not isinstance(outcome, Compiled) or not all(state.files.values()):
             return True
         before, after = served.gateway.sections, outcome.gateway.sections
-        return any(
-            getattr(before, field.name).keys() - getattr(after, field.name).keys()
-            for field in fields(Sections)
-        )
+        pairs = [(getattr(before, field.name), getattr(after, field.name)) for field in fields(Sections)]
+        return any(was is not now and was.keys() - now.keys() for was, now in pairs)
 
     async def _take(self, outcome: Outcome, began: float) -> None:
         """Publish a compiled gateway, or report its errors."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from operator import is_
@@ -32,16 +32,40 @@ _PORTS = {"http": 80, "https": 443}
 _COLON = re.compile(r"/:([A-Za-z_]\w*)(?=/|$)")
 
 
+class FileProblems:
+    """The problems of the routes of each file. They are kept while their inputs are the same objects."""
+
+    def __init__(self) -> None:
+        self._kept: dict[FileRoutes, tuple[tuple[object, ...], tuple[Problem, ...]]] = {}
+
+    def of(
+        self,
+        routes: Iterable[FileRoutes],
+        inputs: tuple[object, ...],
+        find: Callable[[FileRoutes], Iterable[Problem]],
+    ) -> list[Problem]:
+        """Return the problems that `find` returns for each file."""
+        kept, self._kept = self._kept, {}
+        for file in routes:
+            known = kept.get(file)
+            if known is None or not all(map(is_, known[0], inputs)):
+                known = (inputs, tuple(find(file)))
+            self._kept[file] = known
+        return [problem for _, problems in self._kept.values() for problem in problems]
+
+
 @dataclass(slots=True)
 class CheckCache:
-    """Consumers without problems, and the problems of the routes of each file with what they were found from.
+    """Consumers without problems, and the problems of routes.
 
-    `own` are those of the routes and their policies, and `around` those of the objects that they refer to.
+    `own` are those of a route and its policies, `around` those of its listeners and upstreams, and `unused` is the
+    same for `unused.unused`.
     """
 
     consumers: Mapping[str, Consumer] | None = None
-    own: dict[FileRoutes, tuple[Context, tuple[Problem, ...]]] = field(default_factory=dict)
-    around: dict[FileRoutes, tuple[tuple[object, ...], tuple[Problem, ...]]] = field(default_factory=dict)
+    own: FileProblems = field(default_factory=FileProblems)
+    around: FileProblems = field(default_factory=FileProblems)
+    unused: FileProblems = field(default_factory=FileProblems)
 
 
 def check(
@@ -56,8 +80,10 @@ def check(
     problems: list[Problem] = []
     problems += _listeners(sections.listeners)
     problems += _reasons(sections.errors)
-    problems += _own(sections, routes, context, memo)
-    problems += _around(sections, routes, memo)
+    own_headers = frozenset(header for policy in POLICIES for header in policy.own_headers(context))
+    problems += memo.own.of(routes, (context,), lambda file: _own(file, sections, context, own_headers))
+    around = (sections.listeners, sections.upstreams)
+    problems += memo.around.of(routes, around, lambda file: _around(file, sections))
     problems += _consumers(sections.consumers, memo)
     problems += (problem for policy in POLICIES for problem in policy.cross_checks(context))
     problems += precedence.conflicts([file.keys for file in files], ranked, sections.listeners)
@@ -113,45 +139,26 @@ def _known_reasons() -> frozenset[str]:
 
 
 def _own(
-    sections: Sections, routes: Sequence[FileRoutes], context: Context, memo: CheckCache
+    file: FileRoutes, sections: Sections, context: Context, own_headers: Collection[str]
 ) -> Iterator[Problem]:
-    """Yield the problems of each route with its policies. Those of files that did not change are kept."""
-    own_headers = frozenset(header for policy in POLICIES for header in policy.own_headers(context))
-    kept, memo.own = memo.own, {}
-    for file in routes:
-        known = kept.get(file)
-        if known is None or known[0] is not context:
-            problems: list[Problem] = []
-            for name, ranked in file.ranked.items():
-                route, settings = ranked.route, file.policies[name]
-                problems += _twice(name, route)
-                problems += _spoofable(name, route, own_headers)
-                problems += _names_with_colons(name, route)
-                problems += _policies(name, route, settings, sections, context)
-            known = (context, tuple(problems))
-        memo.own[file] = known
-        yield from known[1]
+    """Yield the problems of each route with its policies."""
+    for name, ranked in file.ranked.items():
+        yield from _twice(name, ranked.route)
+        yield from _spoofable(name, ranked.route, own_headers)
+        yield from _names_with_colons(name, ranked.route)
+        yield from _policies(name, ranked.route, file.policies[name], sections, context)
 
 
-def _around(sections: Sections, routes: Sequence[FileRoutes], memo: CheckCache) -> Iterator[Problem]:
-    """Yield the problems of each route with its listeners and upstreams. Those of files are kept as above."""
-    inputs = (sections.listeners, sections.upstreams)
-    kept, memo.around = memo.around, {}
-    for file in routes:
-        known = kept.get(file)
-        if known is None or not all(map(is_, known[0], inputs)):
-            problems: list[Problem] = []
-            for name, ranked in file.ranked.items():
-                route = ranked.route
-                if route.session_affinity is not None:
-                    problems += _affinity(name, route, sections)
-                if not route.targets:
-                    problems += _to_itself(name, route, sections.listeners)
-                if "%" in route.path:
-                    problems += _escaped_slash(name, route, sections.listeners)
-            known = (inputs, tuple(problems))
-        memo.around[file] = known
-        yield from known[1]
+def _around(file: FileRoutes, sections: Sections) -> Iterator[Problem]:
+    """Yield the problems of each route with its listeners and upstreams."""
+    for name, ranked in file.ranked.items():
+        route = ranked.route
+        if route.session_affinity is not None:
+            yield from _affinity(name, route, sections)
+        if not route.targets:
+            yield from _to_itself(name, route, sections.listeners)
+        if "%" in route.path:
+            yield from _escaped_slash(name, route, sections.listeners)
 
 
 def _affinity(name: str, route: Route, sections: Sections) -> Iterator[Problem]:

@@ -81,7 +81,7 @@ class Reader:
         problems += checks.check(sections, routes, ranked, parsed.values(), context, self._checked)
         problems += certificates.check(sections, context.contents, now)
         if not any(problem.severity == "error" for problem in problems):
-            problems += unused.unused(sections, routes, parsed.values())
+            problems += unused.unused(sections, routes, parsed.values(), self._checked)
         placed = tuple(positions.placed(problems, parsed, contents))
         if any(problem.severity == "error" for problem in placed):
             return Reading(None, placed)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from filters import POLICIES
 from filters.language import Path, Problem
 from filters.policy import Policy
+from xds_server.gateway.checks import CheckCache
 from xds_server.gateway.files import File
 from xds_server.gateway.model.gateway import FileRoutes, Sections
 from xds_server.gateway.model.routes import Route, ValueMatch
@@ -18,7 +19,9 @@ REFERRED = ("secrets", "upstreams", "identity", "plans", "policy_sets")
 """Sections whose objects have no effect unless another object refers to them."""
 
 
-def unused(sections: Sections, routes: Iterable[FileRoutes], files: Iterable[File]) -> Iterator[Problem]:
+def unused(
+    sections: Sections, routes: Sequence[FileRoutes], files: Iterable[File], memo: CheckCache
+) -> Iterator[Problem]:
     """Yield warnings for unused objects, consumers that no route can identify, and routes without listeners."""
     targets = frozenset[Path]().union(*(file.targets for file in files))
     idle = [
@@ -44,12 +47,17 @@ def unused(sections: Sections, routes: Iterable[FileRoutes], files: Iterable[Fil
         else:
             message = f"no route has the policy {' or '.join(keys)}, which would identify this consumer"
             yield _warning(("consumers", name), message, "add the policy to a route")
-    for name, route in sections.routes.items():
-        if route.headers or route.idle_timeout is not None:  # a gateway has many routes, and few of these
-            yield from _cut_off(name, route, sections)
+    yield from memo.unused.of(routes, (sections.upstreams,), lambda file: _of_routes(file, sections))
     if sections.routes and not sections.listeners:
         message = "no listener answers, so no request reaches these routes"
         yield _warning(("routes",), message, "add listeners: {http: {port: 8080}}")
+
+
+def _of_routes(file: FileRoutes, sections: Sections) -> Iterator[Problem]:
+    for name, ranked in file.ranked.items():
+        route = ranked.route
+        if route.headers or route.idle_timeout is not None:  # a gateway has many routes, and few of these
+            yield from _cut_off(name, route, sections)
 
 
 def _cut_off(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
