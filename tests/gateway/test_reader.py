@@ -108,6 +108,29 @@ def test_only_the_file_that_changed_is_decoded_again() -> None:
     assert after.sections.routes["users"].path == "/v/*"
 
 
+def test_objects_that_stay_the_same_in_a_changed_file_stay_the_same_objects() -> None:
+    text = """
+    upstreams: {users: {endpoints: ["127.0.0.1:1"]}}
+    routes:
+      a: {path: /a, upstream: users, policies: {response_headers: {set: {a: b, c: d}}}}
+      b: {path: /b, respond: {body: x}, response_headers: {set: {a: b, c: d}}}
+    """
+    reader = Reader()
+    before = reader.read({"a.yaml": text.encode()}, load, {}).gateway
+    other = text.replace("body: x", "body: y")
+    after = reader.read({"a.yaml": other.encode()}, load, {}).gateway
+    turned = reader.read({"a.yaml": other.replace("{a: b, c: d}", "{c: d, a: b}").encode()}, load, {}).gateway
+    assert before is not None
+    assert after is not None
+    assert turned is not None
+    assert after.sections.upstreams is before.sections.upstreams
+    assert after.context is before.context
+    assert after.ranked["a"] is before.ranked["a"]
+    assert after.sections.routes["b"] is not before.sections.routes["b"]
+    assert turned.sections.routes["a"] is not after.sections.routes["a"], "another order of keys is a change"
+    assert turned.sections.routes["b"] is not after.sections.routes["b"]
+
+
 def test_a_changed_variable_reads_again_the_files_that_use_it() -> None:
     files = {**FILES, "users.yaml": FILES["users.yaml"].replace(b"127.0.0.1:1", b"127.0.0.1:${PORT}")}
     reader = Reader()
@@ -116,7 +139,7 @@ def test_a_changed_variable_reads_again_the_files_that_use_it() -> None:
     assert gateway is not None
     assert before is not None
     assert gateway.sections.upstreams["users"].endpoints[0].address == "127.0.0.1:7"
-    assert gateway.sections.routes["users"] is not before.sections.routes["users"]
+    assert gateway.sections.upstreams is not before.sections.upstreams
     assert gateway.sections.routes["orders"] is before.sections.routes["orders"]
 
 

@@ -45,6 +45,8 @@ MORE = (
     "headers: {x-a: b}",
     "policies: {compression: true}",
     "response_headers: {remove: [server]}",
+    "response_headers: {set: {a: b, c: d}}",
+    "response_headers: {set: {c: d, a: b}}",
     "listeners: [http]",
     "timeout: 1s",
 )
@@ -58,8 +60,7 @@ def _file(draw: st.DrawFn, prefix: str) -> bytes:
     for number in range(draw(st.integers(0, 6))):
         keys = [draw(st.sampled_from(HOSTS)), f"path: {draw(st.sampled_from(PATHS))}"]
         keys += draw(st.lists(st.sampled_from(MORE), max_size=2, unique=True))
-        methods = [key for key in keys if key.startswith("methods")]
-        keys = [key for key in keys if key and key not in methods[1:]]
+        keys = list({key.partition(":")[0]: key for key in keys if key}.values())
         lines.append(f"  {prefix}{number}: {{{', '.join([*keys, draw(st.sampled_from(ACTIONS))])}}}")
     return "\n".join([*lines, ""]).encode()
 

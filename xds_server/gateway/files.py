@@ -49,8 +49,11 @@ _ITEMS: dict[str, Decoder] = {
 }
 
 
-def decode(file: str, content: bytes, environment: Mapping[str, str]) -> File:
-    """Return one decoded file. Never raises for errors of the user."""
+def decode(file: str, content: bytes, environment: Mapping[str, str], before: File | None = None) -> File:
+    """Return one decoded file. Never raises for errors of the user.
+
+    Objects that were the same in the file `before` stay the same objects, so that nothing is made from them again.
+    """
     parsed = document.parse(file, content, environment)
     problems = Problems()
     names: set[Path] = set()
@@ -69,8 +72,15 @@ def decode(file: str, content: bytes, environment: Mapping[str, str]) -> File:
             )
         else:
             names |= {(section, name) for name in value}
-            sections[section] = _section(section, value, problems)
+            known = before.sections.get(section, {}) if before is not None else {}
+            items = _section(section, value, problems)
+            sections[section] = {name: _kept(known.get(name), item) for name, item in items.items()}
     ranked = precedence_rank.ranked(sections.get("routes", {}))
+    if before is not None:
+        old = before.ranked
+        ranked |= {
+            name: old[name] for name, one in ranked.items() if name in old and old[name].route is one.route
+        }
     return File(
         sections=sections,
         ranked=ranked,
@@ -103,6 +113,11 @@ def _section(section: str, value: dict[str, Any], problems: Problems) -> dict[st
         if decoded is not INVALID:
             items[name] = decoded
     return items
+
+
+def _kept(before: Any, item: Any) -> Any:
+    """Return the object `before` if it is the same. Its text is compared too, because `==` ignores the order of keys."""
+    return before if before == item and repr(before) == repr(item) else item
 
 
 def _unknown_section(section: str) -> Problem:

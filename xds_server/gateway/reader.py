@@ -106,7 +106,8 @@ class Reader:
                 or known[0] != content
                 or any(environment.get(name) != value for name, value in known[1].variables.items())
             ):
-                known = (content, files.decode(name, content, environment))
+                before = None if known is None else known[1]
+                known = (content, files.decode(name, content, environment, before))
             kept[name] = known
         self._files = kept
         return {name: file for name, (_, file) in kept.items()}

@@ -24,7 +24,7 @@ PLANNED = frozenset(
 
 
 class Policies(Mapping[str, Any]):
-    """Settings by policy key. The value `OFF` removes a policy. Instances are compared by identity."""
+    """Settings by policy key. The value `OFF` removes a policy."""
 
     __slots__ = ("_settings",)
 
@@ -39,6 +39,9 @@ class Policies(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._settings)
+
+    def __repr__(self) -> str:
+        return f"Policies({dict(self._settings)})"
 
     @property
     def answering(self) -> str | None:
