@@ -27,7 +27,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         times = sorted(_changes(Path(folder)))
     median, late = times[len(times) // 2], times[int(len(times) * 0.99)]
-    rows = [row("p50", median * 1000, 30, " ms"), row("p99", late * 1000, 80, " ms")]
+    rows = [row("p50", median * 1000, 20, " ms"), row("p99", late * 1000, 40, " ms")]
     title = f"A changed file of 1,000 routes → the first response by the new rules ({CHANGES} changes)"
     show(title, HEADS, rows)
     if shutil.which("h2load") is None:
