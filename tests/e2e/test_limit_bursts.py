@@ -19,7 +19,7 @@ listeners: {http: {port: $port}}
 upstreams: {echo: {endpoints: [$echo]}}
 routes:
   ready: {path: /ready, upstream: echo, policies: {concurrency: 5}}
-  burst: {path: /burst, upstream: echo, policies: {rate_limit: {requests: $limit, per: month, on_error: deny}}}
+  burst: {path: /burst, upstream: echo, policies: {rate_limit: {requests: $limit, per: month, on_error: deny, exact: true}}}
 """
 
 

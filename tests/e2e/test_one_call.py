@@ -244,7 +244,7 @@ routes:
     path: /calls-and-end
     upstream: echo
     policies: {ext_authz: {python: "p.py:plain", timeout: 20s}, rate_limit: 1000/day, concurrency: 9}
-  calls-two: {path: /calls-two, upstream: echo, policies: {ext_authz: {python: "p.py:plain", timeout: 20s, on_error: allow}, rate_limit: 1000/day}}
+  calls-two: {path: /calls-two, upstream: echo, policies: {ext_authz: {python: "p.py:plain", timeout: 20s, on_error: allow}, rate_limit: {requests: 1000, per: day, exact: true}}}
   seen: {path: /seen, upstream: echo, policies: {ext_authz: {python: "p.py:address", timeout: 20s}}}
   seen-little: {path: /seen-little, upstream: echo, policies: {ext_authz: {python: "p.py:address", timeout: 20s, headers: [x-a]}}}
   answers: {path: /answers, respond: {body: ok}, policies: {ext_authz: {python: "p.py:plain", timeout: 20s}, api_key: true}}

@@ -50,7 +50,7 @@ errors: {quota_exceeded: {status: 402, body: {error: "no more"}}}
 consumers:
 ${consumers}routes:
   calls: {path: /calls, upstream: echo, policies: {api_key: true, plan_limits: off, rate_limit: 1000/day}}
-  calls-two: {path: /calls-two, upstream: echo, policies: {api_key: true, $everybody plan_limits: off, rate_limit: 1000/day}}
+  calls-two: {path: /calls-two, upstream: echo, policies: {api_key: true, $everybody plan_limits: off, rate_limit: {requests: 1000, per: day, exact: true}}}
   held: {path: /held, upstream: echo, policies: {api_key: true, plan_limits: off, concurrency: 1}}
   errors: {path: /errors, upstream: echo, policies: {api_key: true, plan_limits: off, quota: {bytes: 1B, per: day, direction: out}}}
   errors-two: {path: /errors-two, upstream: echo, policies: {api_key: true, ${everybody}plan_limits: off, quota: {bytes: 1B, per: day, direction: out}}}

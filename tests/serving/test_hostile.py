@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -66,6 +67,11 @@ async def ending(stream: Any) -> tuple[grpc.StatusCode, str]:
     return await stream.code(), await stream.details()
 
 
+def _errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What was logged, but for grpcio's own poller, which fails if the loop of an earlier test has ended."""
+    return [one for one in caplog.records if "PollerCompletionQueue" not in one.getMessage()]
+
+
 @pytest.mark.parametrize("earlier", [[], [clusters()]])
 async def test_what_is_no_request_is_refused_and_is_no_error_of_the_server(
     earlier: list[bytes], caplog: pytest.LogCaptureFixture
@@ -78,7 +84,7 @@ async def test_what_is_no_request_is_refused_and_is_no_error_of_the_server(
             await ending(stream)
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert "not a discovery request" in str(caught.value.details())
-    assert not caplog.records
+    assert not _errors(caplog)
 
 
 async def test_a_client_that_says_nothing_is_sent_home() -> None:
@@ -104,7 +110,7 @@ async def test_a_client_that_never_reads_is_given_up_and_holds_no_other_back(
                 answer = Request(type_url=ENDPOINT.url, response_nonce=str(nonce))
                 await stream.write(answer.SerializeToString())
         assert xds.reasons == ["the client did not read a response within 0.2 s"]
-        assert not caplog.records
+        assert not _errors(caplog)
         other = xds.stream()
         await other.write(clusters())
         assert await other.read() is not grpc.aio.EOF
@@ -123,7 +129,7 @@ async def test_a_client_that_leaves_while_it_is_written_to_is_no_error(
         await eventually(lambda: any(isinstance(event, Sent) for event in xds.events), "a response")
         stream.cancel()
         await eventually(lambda: xds.reasons, "the end of the stream")
-    assert not caplog.records
+    assert not _errors(caplog)
 
 
 async def test_a_node_may_say_so_much_of_itself_and_no_more() -> None:
