@@ -243,15 +243,11 @@ upstreams:
         threading.Thread(target=lambda: statuses.append(gateway.get("/breaker/").status_code))
         for _ in range(2)
     ]
-    for thread in threads:
+    # A request waits for its connection too. If both began at once, the second would find the only place taken.
+    for thread, gauge in zip(threads, ("upstream_rq_active", "upstream_rq_pending_active"), strict=True):
         thread.start()
-    # A request waits for its connection too, so one that waits is not enough.
-    wait_for(
-        lambda: (
-            _gauge(gateway, "upstream_rq_active") == 1 and _gauge(gateway, "upstream_rq_pending_active") == 1
-        ),
-        "one under way and one that waits",
-    )
+        wait_for(lambda gauge=gauge: _gauge(gateway, gauge) == 1, f"a request that counts as {gauge}")
+    assert _gauge(gateway, "upstream_rq_active") == 1
     answer = gateway.get("/breaker/")
     assert (answer.status_code, answer.json()["reason"]) == (503, "upstream_overflow")
     slow.release.set()
