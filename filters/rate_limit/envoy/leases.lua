@@ -1,21 +1,23 @@
 -- Leases: admits requests that the counters of the policy server have already been debited for. A request without a
 -- lease gets the metadata ASK, and the rate limit filter after this one asks the policy server about it.
 
--- A caller is asked for a lease if it had so many requests in this second or in the last one.
+-- The script asks for a lease for a caller that had so many requests in this second or in the one before.
 local MANY = 16
 -- A lease has the requests of a quarter of a second, and the next one is taken when a fifth is left.
 local PARTS, RENEWED = 4, 5
+-- The most requests of a lease.
 local LARGEST = 100000
 -- A lease and what it has left are one number in the metadata, because each value costs time.
 local UNIT = 131072
--- The most callers that are known: twice as many, because those of the table before are still known.
+-- Callers in one table. Those of the table before are still known, so twice as many may be known.
 local CALLERS = 8192
+-- Rules of routes that are kept parsed.
 local RULES = 16384
 -- The longest value of a header or a claim, in bytes. Callers with longer ones have no leases, so they fill no memory.
 local LONGEST = 128
--- Milliseconds: of a call, until a refused caller may ask again, and until a failed policy server is asked again.
+-- Milliseconds: the time limit of a call, the pause after a refusal, and the pause after a failed call.
 local TIMEOUT, REFUSED, FAILED = 300, 500, 1000
--- Ended leases that wait to be returned, and those of one call.
+-- The most leases that are kept so that their rest can be returned, and the most that one call returns.
 local WAITING, RETURNED = 16384, 16
 -- Leases that are kept for responses. A response that takes longer than so many new leases has no headers.
 local ANSWERING = 4096
