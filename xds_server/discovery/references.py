@@ -82,12 +82,6 @@ def _extension(filter_: Any) -> Iterator[Reference]:
         yield EXTENSION_CONFIG, filter_.name
 
 
-def _cluster(message: Any) -> Iterator[Reference]:
-    name = getattr(message, "cluster", None) or getattr(message, "name", "")
-    if name:
-        yield CLUSTER, name
-
-
 _Table = Mapping[str, Callable[[Any], Iterator[Reference]]]
 _HTTP = "envoy.extensions.filters.network.http_connection_manager.v3"
 _DISCOVERED: _Table = {
@@ -95,11 +89,6 @@ _DISCOVERED: _Table = {
     "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig": _secret,
     f"{_HTTP}.Rds": _rds,
     f"{_HTTP}.HttpFilter": _extension,
-}
-_ROUTED: _Table = {
-    "envoy.config.route.v3.RouteAction": _cluster,
-    "envoy.config.route.v3.RouteAction.RequestMirrorPolicy": _cluster,
-    "envoy.config.route.v3.WeightedCluster.ClusterWeight": _cluster,
 }
 
 
