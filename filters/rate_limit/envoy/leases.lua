@@ -22,56 +22,6 @@ local WAITING, RETURNED = 16384, 16
 -- Leases that are kept for responses. A response that takes longer than so many new leases has no headers.
 local ANSWERING = 4096
 
--- Messages (protobuf.dev/programming-guides/encoding) ---------------------------------------------------------------
-
-local char, byte, sub = string.char, string.byte, string.sub
-local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
-
-local function varint(number)
-  local out = ""
-  while number >= 128 do
-    out, number = out .. char(number % 128 + 128), floor(number / 128)
-  end
-  return out .. char(number)
-end
-
--- A field with a length: text or a message.
-local function field(number, text)
-  return char(number * 8 + 2) .. varint(#text) .. text
-end
-
-local function read_varint(text, at)
-  local value, unit = 0, 1
-  while true do
-    local digit = byte(text, at)
-    value, unit, at = value + digit % 128 * unit, unit * 128, at + 1
-    if digit < 128 then
-      return value, at
-    end
-  end
-end
-
--- Calls `take` with the number and the value of each field. The messages of the policy server have only these two kinds.
-local function each_field(text, take)
-  local at = 1
-  while at <= #text do
-    local tag, value
-    tag, at = read_varint(text, at)
-    value, at = read_varint(text, at)
-    if tag % 8 == 2 then
-      local length = value
-      value, at = sub(text, at, at + length - 1), at + length
-    end
-    take(floor(tag / 8), value)
-  end
-end
-
--- A gRPC message: not compressed, and its length (grpc/doc/PROTOCOL-HTTP2.md).
-local function framed(text)
-  local size = #text
-  return char(0, floor(size / 16777216), floor(size / 65536) % 256, floor(size / 256) % 256, size % 256) .. text
-end
-
 -- Headers for the client --------------------------------------------------------------------------------------------
 
 -- The headers of a lease, each with the pieces of its value: a text, what was left, the cost of a request, a text and so on.
@@ -199,21 +149,16 @@ local function granted(message, now)
   return lease
 end
 
-local HEADERS = {
-  [":method"] = "POST", [":path"] = METHOD, [":authority"] = CLUSTER, ["content-type"] = "application/grpc",
-  te = "trailers",
-}
-
 -- Asks for a lease, which waits for the policy server. If there is none, returns nil, and when the window ends if it ends soon. `now` is the moment before the
 -- call, so a lease ends here before it ends in the counters.
 local function ask(handle, question, wanted, now)
   local message = question .. char(40) .. varint(wanted) .. returns(now)
-  local headers, body = handle:httpCall(CLUSTER, HEADERS, framed(message), TIMEOUT)
-  if headers[":status"] ~= "200" or body == nil or #body < 5 then
+  local answer = call(handle, CLUSTER, METHOD, message, TIMEOUT)
+  if answer == nil then
     silent_until = now + FAILED
     return nil
   end
-  local lease = granted(sub(body, 6), now)
+  local lease = granted(answer, now)
   if lease.left == 0 then
     return nil, lease.ends > now and lease.ends or nil
   end

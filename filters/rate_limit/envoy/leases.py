@@ -7,14 +7,13 @@ it asks the policy server as it does on routes without leases. So every rejectio
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib import resources
 
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from envoy.type.metadata.v3 import metadata_pb2
 from google.protobuf import struct_pb2, wrappers_pb2
 
-from filters.lua_literals import lua
+from filters.lua_literals import lua, script
 from filters.model.identity import NAMESPACE
 from filters.model.limits import Limit as DeclaredLimit
 from filters.policy import HttpFilter
@@ -47,10 +46,10 @@ _CONSTANTS = {
 
 def http_filter() -> HttpFilter:
     """The filter of every listener, before the rate limit filters."""
-    constants = "".join(f"local {name} = {lua(value)}\n" for name, value in _CONSTANTS.items())
-    code = resources.files(__package__).joinpath("leases.lua").read_text()
     config = lua_pb2.Lua(clear_route_cache=wrappers_pb2.BoolValue(value=False))
-    config.default_source_code.inline_string = f"{constants}\n{code}"
+    config.default_source_code.inline_string = script(
+        _CONSTANTS, "grpc_call.lua", "rate_limit/envoy/leases.lua"
+    )
     return HttpFilter(name=FILTER, config=config)
 
 
