@@ -21,6 +21,7 @@ from filters.policy import Policy
 from filters.rate_limit.policy import Concurrent, LimitHeaders, PlanLimits, QuotaLimit, RateLimit
 from filters.rate_limit.usage import Usage
 from filters.request_id import RequestId
+from filters.transform.policy import Fields, Transform
 from filters.validate import Validate
 
 POLICIES: tuple[Policy[Any], ...] = (
@@ -43,6 +44,8 @@ POLICIES: tuple[Policy[Any], ...] = (
     Concurrent(),
     PlanLimits(),
     LimitHeaders(),
+    Transform(),
+    Fields(),
     GrpcWeb(),
     RequestHeaders(),
     Fault(),

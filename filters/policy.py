@@ -63,7 +63,8 @@ class RoutePart:
     `filter_configs` are typed_per_filter_config by filter name. Header values may use Envoy's substitution
     formats. `answers_preflight` is true if its filter answers CORS preflights, so they must reach it even if the route
     itself does not accept OPTIONS. `own_paths` are further paths that its filter answers itself, such as the callback
-    of a login. Each becomes a route next to it with the same `filter_configs`.
+    of a login. Each becomes a route next to it with the same `filter_configs`. `buffer` is the size in bytes of the
+    largest body that its filters keep as a whole, 0 if they keep none.
     """
 
     filter_configs: Mapping[str, Message] = field(default_factory=dict)
@@ -73,6 +74,7 @@ class RoutePart:
     response_headers_to_remove: tuple[str, ...] = ()
     answers_preflight: bool = False
     own_paths: tuple[str, ...] = ()
+    buffer: int = 0
 
 
 NOTHING = RoutePart()
@@ -107,6 +109,8 @@ class Context:
     forwards: bool = False
     trailers: bool = False
     """True if trailers of requests may reach an upstream. Envoy drops them before upstreams that speak HTTP/1."""
+    errors: Mapping[str, Any] = field(default_factory=dict)
+    """The overrides of the gateway's own responses (`error_overrides.ErrorOverride`), by reason."""
 
     def on_route(
         self, route: str, effective: Mapping[str, Any], path_regex: str = "", *, forwards: bool = False
@@ -123,6 +127,7 @@ class Context:
             path_regex=path_regex,
             forwards=forwards,
             trailers=self.trailers,
+            errors=self.errors,
         )
 
 

@@ -33,6 +33,11 @@ PAGES = sorted(
 )
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_is_not_half_of_a_merge(page: Path) -> None:
+    assert not re.search(r"^(<{7}|>{7}) ", page.read_text(), re.MULTILINE)
+
+
 @pytest.mark.parametrize("name", generate.PAGES)
 def test_a_page_that_is_made_from_the_code_is_current(name: str, request: pytest.FixtureRequest) -> None:
     page = generate.FOLDER / name

@@ -301,18 +301,27 @@ def _narrowing(decode: Decoder) -> Decoder:
 
 
 def _fields(
-    by_key: dict[str, tuple[str, Decoder, bool]], value: Any, path: Path, problems: Problems
+    by_key: dict[str, tuple[str, Decoder, bool]],
+    others: tuple[str, Decoder] | None,
+    value: Any,
+    path: Path,
+    problems: Problems,
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
     for key, item in value.items():
         known = by_key.get(key)
-        if known is None:
+        if known is None and others is not None:
+            rest[key] = _decoded(others[1], item, (*path, key), problems)
+        elif known is None:
             remedy = did_you_mean(key, by_key)
             problems.append(
                 Problem(path=(*path, key), message=f"unknown key '{key}'", remedy=remedy, at_key=True)
             )
         elif item is not None or known[2]:
             values[known[0]] = _decoded(known[1], item, (*path, key), problems)
+    if others is not None:
+        values[others[0]] = types.MappingProxyType(rest)
     return values
 
 
@@ -323,7 +332,16 @@ def _object(cls: type) -> Decoder:
     by_key = {
         field_key(field): (field.name, _compile_key(hints[field.name], about), about.narrows)
         for field, about in ((field, field.metadata["about"]) for field in fields)
+        if not about.others
     }
+    others = next(
+        (
+            (field.name, _compile(get_args(hints[field.name])[1]))
+            for field in fields
+            if field.metadata["about"].others
+        ),
+        None,
+    )
     missing = dataclasses.MISSING
     required = [field_key(field) for field in fields if field.default is missing is field.default_factory]
     known: _Known = {field.name: field.metadata["about"] for field in fields}
@@ -338,7 +356,7 @@ def _object(cls: type) -> Decoder:
                 return _shorten(cls, known, value, path, problems)
             return _wrong(REDACTED if secret else value, path, problems, what)
         before = len(problems)
-        values = _fields(by_key, value, path, problems)
+        values = _fields(by_key, others, value, path, problems)
         for key in required:
             if value.get(key) is None:
                 message, remedy = f"'{key}' is missing", f"add '{key}'"

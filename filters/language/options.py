@@ -46,7 +46,7 @@ class About:
     `minimum` and `maximum` bound numbers, sizes (bytes) and durations (seconds). `pattern` is a regular expression
     that the whole text must match, and `shape` describes it in words. `refers` names the section in which the value
     must be a name. `secret` hides the value everywhere. `multiline` allows line breaks and control characters in a
-    text. `narrows` means that the key selects some out of all: an empty value would select all, so it is an error.
+    text. `others` is for a mapping that takes all keys which the class does not declare. `narrows` means that the key selects some out of all: an empty value would select all, so it is an error.
     """
 
     doc: str
@@ -60,6 +60,7 @@ class About:
     multiline: bool = False
     minimum_items: int = 0
     narrows: bool = False
+    others: bool = False
     example: str = ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -125,6 +126,19 @@ def test_quickstart(start: Start, pair: tuple[Backend, Backend]) -> None:
     assert example.get("/nowhere").headers["content-type"] == "application/problem+json"
     assert example.get("/", headers={"host": "admin.localhost"}).json()["backend"] == "a"
     assert example.get("/health").json() == {"status": "ok"}
+
+
+def test_bodies(start: Start, pair: tuple[Backend, Backend]) -> None:
+    example = start("bodies", USERS_ADDRESS=pair[0].address)
+    sent = {"user_name": "john", "internal": 1}
+    answer = httpx.post(f"{example.url}/users", json=sent).json()
+    got = json.loads(answer["body"])
+    assert got == {"userName": "john", "requestId": answer["headers"]["x-request-id"]}
+    assert example.get("/orders/1", headers={"x-client": "iot"}).json() == {"path": "/orders/1"}
+    twice = httpx.post(
+        f"{example.url}/users", content='{"a":1,"a":2}', headers={"content-type": "application/json"}
+    )
+    assert (twice.status_code, twice.json()["reason"]) == (400, "malformed_body")
 
 
 def test_the_demo_runs_and_ends_with_ctrl_c(tmp_path: Path) -> None:

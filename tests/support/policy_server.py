@@ -162,7 +162,10 @@ class Stack:
         self.control.publish(self._compiler.compile(read_folder(self.folder)).snapshot)
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=30, **options)
+        return self.request("GET", path, **options)
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return httpx.request(method, self.url + path, timeout=30, **options)
 
 
 class Stacks(ExitStack):

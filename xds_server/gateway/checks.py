@@ -278,7 +278,7 @@ def _policies(
     keys = _checked().intersection(settings)
     if not keys:
         return
-    context = context.on_route(name, settings)
+    context = context.on_route(name, settings, route.match.named_regex)
     for key in settings:
         if key in keys:
             for mistake in by_key()[key].check(settings[key], context):

@@ -144,6 +144,7 @@ class Reader:
             or old.upstreams != upstreams
             or old.contents != sources
             or old.trailers != trailers
+            or old.errors is not sections.errors
         ):
             self._context = Context(
                 providers=sections.identity,
@@ -152,6 +153,7 @@ class Reader:
                 upstreams=upstreams,
                 contents=old.contents if old is not None and old.contents == sources else sources,
                 trailers=trailers,
+                errors=sections.errors,
             )
         assert self._context is not None, "made above if there was none"
         return self._context

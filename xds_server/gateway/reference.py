@@ -74,8 +74,11 @@ def _table(cls: Any, found: dict[str, Any]) -> Iterator[str]:
         ):
             required = field.default is dataclasses.MISSING is field.default_factory
             key = f"**`{field_key(field)}`**" if required else f"`{field_key(field)}`"
+            hint = hints[field.name]
+            if about.others:
+                key, hint = "any other name", get_args(hint)[1]
             doc = about.doc.replace("|", "\\|")
-            yield f"| {key} | {_shown(hints[field.name], found)}{_bounds(about)} | {_default(field)} | {doc} |"
+            yield f"| {key} | {_shown(hint, found)}{_bounds(about)} | {_default(field)} | {doc} |"
 
 
 def _secret(cls: Any) -> bool:

@@ -73,16 +73,22 @@ def _fields(cls: Any, definitions: dict[str, Schema]) -> Schema:
     hints = typing.get_type_hints(cls)
     properties: dict[str, Schema] = {}
     required = []
+    others: Schema | bool = False
     for field in dataclasses.fields(cls):
         about: About | None = field.metadata.get("about")
         if about is None:
+            continue
+        if about.others:
+            others = _type(get_args(hints[field.name])[1], About(""), definitions) | {
+                "description": about.doc
+            }
             continue
         key = field_key(field)
         schema = _type(hints[field.name], about, definitions)
         properties[key] = _described(_some(schema) if about.narrows else schema, about, field)
         if field.default is dataclasses.MISSING is field.default_factory:
             required.append(key)
-    result: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    result: Schema = {"type": "object", "properties": properties, "additionalProperties": others}
     return result | ({"required": required} if required else {})
 
 

@@ -19,6 +19,7 @@ from filters.rate_limit.server.service import RateLimits
 from filters.rate_limit.stores.owner_client import OwnerStore
 from filters.rate_limit.stores.redis import RedisStore, connect
 from filters.rules import Service
+from filters.transform import decoding
 from xds_server.policy_server.descriptors import Following
 
 
@@ -55,6 +56,7 @@ def services(
     return (
         lambda registry: _authorization(limits(registry), registry),
         lambda registry: _limits(limits(registry), registry, descriptors),
+        decoding.service,
     )
 
 

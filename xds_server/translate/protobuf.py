@@ -34,6 +34,11 @@ def uint32(value: int) -> wrappers_pb2.UInt32Value:
     return wrappers_pb2.UInt32Value(value=value)
 
 
+def uint64(value: int) -> wrappers_pb2.UInt64Value:
+    """Return a wrapped number of 64 bits."""
+    return wrappers_pb2.UInt64Value(value=value)
+
+
 def boolean(value: bool) -> wrappers_pb2.BoolValue:
     """Return an optional flag."""
     return wrappers_pb2.BoolValue(value=value)

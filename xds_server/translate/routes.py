@@ -26,7 +26,7 @@ from xds_server.gateway.model.policies import by_key
 from xds_server.gateway.model.routes import Redirect, Respond, Retry, Route, SessionAffinity, ValueMatch
 from xds_server.gateway.raw import merged
 from xds_server.translate import names
-from xds_server.translate.protobuf import boolean, duration, fill, packed
+from xds_server.translate.protobuf import boolean, duration, fill, packed, uint64
 
 STATEFUL_SESSION = "envoy.filters.http.stateful_session"
 _NEVER = timedelta(0)
@@ -316,6 +316,8 @@ def translate(
     parts = list(_parts(settings, here))
     for part in parts:
         _add(part, result)
+    if buffer := max((part.buffer for part in parts), default=0):
+        result.request_body_buffer_limit.CopyFrom(uint64(buffer))
     if route.envoy is not None:
         result = merged(result, route.envoy)
     variants = [*_beside(name, route, parts), *_upgrades(route, result)]

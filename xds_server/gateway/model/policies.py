@@ -15,8 +15,6 @@ from filters.policy import Levels, Policy
 PLANNED = frozenset(
     [
         "grpc_transcoding",
-        "transform",
-        "fields",
         "cache",
     ]
 )
