@@ -1,9 +1,8 @@
-"""A service with a stream, at an address of its own, that the real Envoy finds by the service's name."""
+"""A service with a stream that the real Envoy finds by the service's name."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -41,27 +40,36 @@ def _log() -> accesslog_pb2.AccessLog:
     return accesslog_pb2.AccessLog(name="envoy.access_loggers.http_grpc", typed_config=packed(config))
 
 
+class _Receiving:
+    """A stream of access logs: it answers once, after the last message."""
+
+    def __init__(self, paths: asyncio.Queue[str]) -> None:
+        self._paths = paths
+
+    def receive(self, message: bytes) -> None:
+        for entry in als_pb2.StreamAccessLogsMessage.FromString(message).http_logs.log_entry:
+            self._paths.put_nowait(entry.request.path)
+
+    def end(self) -> bytes:
+        return als_pb2.StreamAccessLogsResponse().SerializeToString()
+
+    def cancel(self) -> None:
+        pass
+
+
 async def test_envoy_streams_its_access_log_to_an_internal_service(tmp_path: Path) -> None:
     paths: asyncio.Queue[str] = asyncio.Queue()
 
-    async def receive(requests: AsyncIterator[als_pb2.StreamAccessLogsMessage]) -> AsyncIterator[object]:
-        async for message in requests:
-            for entry in message.http_logs.log_entry:
-                paths.put_nowait(entry.request.path)
-        yield als_pb2.StreamAccessLogsResponse()
-
     stream = StreamMethod(
         path="/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs",
-        parse=als_pb2.StreamAccessLogsMessage.FromString,
-        call=receive,
-        serialize=als_pb2.StreamAccessLogsResponse.SerializeToString,
+        open=lambda _: _Receiving(paths),
     )
     service = Service(name="envoy.service.accesslog.v3.AccessLogService", streams=(stream,))
     server = PolicyServer([service])
     port = free_port()
     gateway = compiled(write(tmp_path / "gateway", gateway=GATEWAY.replace("PORT", str(port))))
     try:
-        address = f"127.0.0.1:{await server.start_streams('127.0.0.1:0')}"
+        address = await server.start("127.0.0.1:0")
         (listener,) = listeners.listeners(
             "http", gateway.gateway.sections.listeners["http"], (), [_log()], {}
         )

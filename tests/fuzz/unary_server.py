@@ -17,7 +17,7 @@ from types import FunctionType
 
 from xds_server.unary_server import frames
 from xds_server.unary_server.connection import Connection
-from xds_server.unary_server.events import Cancelled, Request, ServerLimits
+from xds_server.unary_server.events import Cancelled, Ended, Event, Message, Request, ServerLimits
 
 PACKAGE = "xds_server.unary_server"
 CORPUS = Path(__file__).parent / "corpus"
@@ -33,21 +33,46 @@ INTERESTING = (0, 1, 4, 5, 8, 9, 0x20, 0x2C, 0x7F, 0x80, 0x82, 0xFF)
 
 
 def play(data: bytes) -> Connection:
-    """Say these bytes to a server in two pieces; the first byte is where they part. Raises where a law is broken."""
-    connection = Connection(LIMITS)
+    """Say these bytes to a server in two pieces; the first byte is where they part. Raises where a law is broken.
+
+    If it is odd, all methods are streams.
+    """
     cut = data[0] if data else 0
+    connection = Connection(LIMITS, _Everything() if cut % 2 else ())
     for piece in (data[1 : 1 + cut], data[1 + cut :]):
         for event in connection.receive(piece):
-            if isinstance(event, Request) and connection.wanted(event.stream):
-                connection.answer(event.stream, event.body)
-            elif isinstance(event, Cancelled):
-                connection.release(event.stream)
+            _answer(connection, event)
         assert connection.active <= LIMITS.max_streams
         if not connection.closed:
             assert len(connection._incoming._rest) <= LIMITS.max_frame + frames.HEAD
-            assert connection._outgoing.waiting <= LIMITS.max_answer_buffer
+            if not cut % 2:
+                assert connection._outgoing.waiting <= LIMITS.max_answer_buffer
+            held = [len(state.body) for state in connection._streams.values()]
+            assert all(size <= LIMITS.max_message + 5 for size in held)
     _whole_frames(connection.take())
     return connection
+
+
+class _Everything:
+    """Contains every path."""
+
+    def __contains__(self, path: object) -> bool:
+        return True
+
+
+def _answer(connection: Connection, event: Event) -> None:
+    following: Event | None = event
+    while following is not None:
+        stream, event, following = following.stream, following, None
+        if isinstance(event, Request) and connection.wanted(stream):
+            connection.answer(stream, event.body)
+        elif isinstance(event, Message):
+            connection.respond(stream, event.body)
+            following = connection.proceed(stream)
+        elif isinstance(event, Ended):
+            connection.finish(stream)
+        elif isinstance(event, Cancelled):
+            connection.release(stream)
 
 
 def _whole_frames(sent: bytes) -> None:

@@ -47,10 +47,12 @@ def parse(data: bytes) -> list[Seen]:
 
 
 class Client:
-    """Talks to a `Connection`; `begin` says the preface and the first SETTINGS."""
+    """Talks to a `Connection`; `begin` says the preface and the first SETTINGS. With `streams`, PATH is a stream."""
 
-    def __init__(self, limits: ServerLimits | None = None, *, begin: bool = True) -> None:
-        self.connection = Connection(limits)
+    def __init__(
+        self, limits: ServerLimits | None = None, *, begin: bool = True, streams: bool = False
+    ) -> None:
+        self.connection = Connection(limits, {PATH.encode()} if streams else ())
         self.encoder = hpack.Encoder()
         self.decoder = hpack.Decoder()
         if begin:

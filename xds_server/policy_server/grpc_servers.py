@@ -1,4 +1,4 @@
-"""The gRPC servers of the services' methods: our own unary server, or grpcio for comparison.
+"""The gRPC servers of the services' methods: our own server, or grpcio for comparison.
 
 No other module depends on the choice.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import grpc
 import grpc.aio
 
-from filters.streaming import StreamMethod
+from filters.streaming import Session, StreamMethod
 from filters.unary import RpcError, UnaryMethod, Undoable
 from xds_server.unary_server.accepting import Shared
 from xds_server.unary_server.events import ServerLimits
@@ -36,7 +36,7 @@ _OPTIONS = [
 
 
 class Carrier(Protocol):
-    """A gRPC server of unary methods."""
+    """A gRPC server of unary and streaming methods."""
 
     async def start(self, address: str | Shared) -> int:
         """Listen on ``HOST:PORT``, which others may share, ``unix:/PATH`` or a shared socket. Raises OSError."""
@@ -47,17 +47,17 @@ class Carrier(Protocol):
         ...
 
 
-def carrier(kind: Kind, methods: Sequence[UnaryMethod]) -> Carrier:
+def carrier(kind: Kind, methods: Sequence[UnaryMethod], streams: Sequence[StreamMethod]) -> Carrier:
     """Return a carrier of these methods."""
-    return Native(methods) if kind == "native" else Grpcio(methods)
+    return Native(methods, streams) if kind == "native" else Grpcio(methods, streams)
 
 
 class Native:
-    """Our own unary server."""
+    """Our own server."""
 
-    def __init__(self, methods: Sequence[UnaryMethod]) -> None:
+    def __init__(self, methods: Sequence[UnaryMethod], streams: Sequence[StreamMethod]) -> None:
         limits = ServerLimits(max_message=MOST_BYTES, max_streams=MOST_STREAMS, window=WINDOW)
-        self._server = UnaryServer(methods, limits=limits)
+        self._server = UnaryServer(methods, streams, limits=limits)
 
     async def start(self, address: str | Shared) -> int:
         reuse = isinstance(address, str) and not address.startswith("unix:")
@@ -70,7 +70,7 @@ class Native:
 class Grpcio:
     """grpcio's server on asyncio."""
 
-    def __init__(self, methods: Sequence[UnaryMethod], streams: Sequence[StreamMethod] = ()) -> None:
+    def __init__(self, methods: Sequence[UnaryMethod], streams: Sequence[StreamMethod]) -> None:
         self._methods = methods
         self._streams = streams
         self._server: grpc.aio.Server | None = None
@@ -107,19 +107,38 @@ def _handler(method: UnaryMethod) -> grpc.RpcMethodHandler[Any, Any]:
 
 
 def _stream_handler(method: StreamMethod) -> grpc.RpcMethodHandler[Any, Any]:
-    async def call(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    async def call(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        session: Session | None = None
+        ended = False
         try:
-            async for response in method.call(requests):
+            session = method.open(_metadata(context))
+            async for message in requests:
+                response = await _awaited(session.receive(message))
+                if response is not None:
+                    yield response
+            response = await _awaited(session.end())
+            ended = True
+            if response is not None:
                 yield response
         except RpcError as error:
             await context.abort(_CODES[error.code], error.message)
         except Exception:
             log.exception("method failed; the client gets UNKNOWN path=%s", method.path)
             await context.abort(grpc.StatusCode.UNKNOWN, "the method failed")
+        finally:
+            if session is not None and not ended:
+                session.cancel()
 
-    return grpc.stream_stream_rpc_method_handler(
-        call, request_deserializer=method.parse, response_serializer=method.serialize
-    )
+    return grpc.stream_stream_rpc_method_handler(call)
+
+
+def _metadata(context: grpc.aio.ServicerContext[Any, Any]) -> Mapping[bytes, bytes]:
+    pairs = context.invocation_metadata() or ()
+    return {name.encode(): value if isinstance(value, bytes) else value.encode() for name, value in pairs}
+
+
+async def _awaited(response: bytes | Awaitable[bytes | None] | None) -> bytes | None:
+    return response if response is None or isinstance(response, bytes) else await response
 
 
 def _behaviour(method: UnaryMethod) -> Callable[[Any, Any], Awaitable[Any]]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from grpc_health.v1 import health_pb2
 
 from filters.rules import Service
+from filters.streaming import Session, StreamMethod
 from filters.unary import Later, RpcError, UnaryMethod
-from xds_server.policy_server.grpc_servers import Grpcio, Kind, carrier
+from xds_server.policy_server.grpc_servers import Kind, carrier
 from xds_server.unary_server.accepting import Shared
 
 HEALTH = "grpc.health.v1.Health"
@@ -30,9 +31,8 @@ class PolicyServer:
         self.busy = 0
         self._services = services
         methods = [self._counted(method) for service in services for method in service.methods]
-        self._carrier = carrier(kind, [*methods, self._health()])
-        streams = [method for service in services for method in service.streams]
-        self._streams = Grpcio([self._health()], streams) if streams else None
+        streams = [self._counted_stream(method) for service in services for method in service.streams]
+        self._carrier = carrier(kind, [*methods, self._health()], streams)
 
     async def start(self, address: str, shared: Sequence[Shared] = ()) -> str:
         """Listen on ``HOST:PORT``, which other processes may share, or ``unix:/PATH``. Raises OSError.
@@ -45,19 +45,10 @@ class PolicyServer:
             raise OSError(f"cannot listen on {address}: {error.strerror or error}") from None
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{ports[0]}"
 
-    async def start_streams(self, address: str) -> int:
-        """Listen for the streaming methods on ``HOST:PORT`` or ``unix:/PATH``. Returns the port. Raises OSError.
-
-        They have their own address, because our own server supports unary methods only.
-        """
-        assert self._streams is not None, "a service has streams"
-        return await self._streams.start(address)
-
     async def stop(self, grace: float) -> None:
         """Accept no more requests, finish those in progress for at most `grace` seconds, and close the services."""
         self.healthy = False
-        carriers = [self._carrier] if self._streams is None else [self._carrier, self._streams]
-        await asyncio.gather(*(running.stop(grace) for running in carriers))
+        await self._carrier.stop(grace)
         for service in self._services:
             closing = service.close()
             if closing is not None:
@@ -77,6 +68,11 @@ class PolicyServer:
             return self._wait(response)
 
         return dataclasses.replace(method, call=call)
+
+    def _counted_stream(self, method: StreamMethod) -> StreamMethod:
+        return dataclasses.replace(
+            method, open=lambda metadata: _CountedSession(method.open(metadata), self._wait)
+        )
 
     def _done(self, _future: asyncio.Future[Any]) -> None:
         self.busy -= 1
@@ -103,3 +99,19 @@ class PolicyServer:
             call=check,
             serialize=status.SerializeToString,
         )
+
+
+class _CountedSession:
+    """A session whose awaitables are counted by `wait`."""
+
+    __slots__ = ("_wait", "cancel", "end", "session")
+
+    def __init__(self, session: Session, wait: Callable[[Awaitable[Any]], Awaitable[Any]]) -> None:
+        self.session = session
+        self.end = session.end
+        self.cancel = session.cancel
+        self._wait = wait
+
+    def receive(self, message: bytes) -> bytes | Awaitable[bytes | None] | None:
+        response = self.session.receive(message)
+        return response if response is None or isinstance(response, bytes) else self._wait(response)

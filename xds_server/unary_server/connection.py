@@ -1,18 +1,31 @@
-"""One HTTP/2 connection of a server for unary calls, without IO: bytes in, events and bytes out.
+"""One HTTP/2 connection of a gRPC server, without IO: bytes in, events and bytes out.
 
 Laws:
 - No code here reads a clock, a socket or a loop.
 - Memory is bounded by `ServerLimits`, whatever the peer sends.
 - A request that the peer cancelled counts against its streams until our work on it has ended. So a peer gains nothing
   by resetting streams.
+- A stream has one message with the caller at a time. The others stay in its window, so a peer cannot send faster than
+  they are handled. While responses wait for the peer's window, no further message is handled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
+from filters.unary import RpcError
 from xds_server.unary_server import frames, grpc
-from xds_server.unary_server.events import Cancelled, Event, Request, ServerLimits, Stream, Unread
+from xds_server.unary_server.events import (
+    Began,
+    Cancelled,
+    Ended,
+    Event,
+    Message,
+    Request,
+    ServerLimits,
+    Stream,
+    Unread,
+)
 from xds_server.unary_server.fields import FieldDecoder, check_trailers
 from xds_server.unary_server.frames import Code, ConnectionFault, Frame, Setting, StreamFault
 from xds_server.unary_server.incoming import Incoming
@@ -28,10 +41,16 @@ class Connection:
 
     `receive` takes bytes and returns events. `answer`, `fail`, `refuse` and `release` end requests. `take` returns
     the bytes to send. If `closed` is true, the caller sends the remaining bytes and ends the connection.
+
+    Requests to the paths in `streaming` are streams: they begin with Began, and each Message or Ended is followed by
+    any number of `respond` and one of `proceed`, `finish` and `fail`.
     """
 
-    def __init__(self, limits: ServerLimits | None = None) -> None:
+    def __init__(self, limits: ServerLimits | None = None, streaming: Container[bytes] = ()) -> None:
         self.limits = limits or ServerLimits()
+        self._streaming = streaming
+        self._held: dict[int, None] = {}
+        """Streams that wait until the peer reads more of the responses."""
         self.closed = False
         self.draining = False
         self._ending = False
@@ -111,8 +130,44 @@ class Connection:
         self._send(stream, [(int(kind), payload) for kind, payload in parts])
 
     def fail(self, stream: int, code: int, message: str) -> None:
-        """Respond with a gRPC status and no message."""
-        self._send(stream, [(int(Frame.HEADERS), grpc.failed(code, message))])
+        """End a request or a stream with a gRPC status, without a message."""
+        state = self._streams.get(stream)
+        late = state is not None and state.answered
+        self._send(stream, [(int(Frame.HEADERS), (grpc.failed_late if late else grpc.failed)(code, message))])
+
+    def respond(self, stream: int, body: bytes) -> None:
+        """Send a message of a stream."""
+        state = self._streams.get(stream)
+        if state is None or state.reset or self.closed:
+            return
+        framed = grpc.framed(body)
+        if self._outgoing.fits(state, len(framed)):
+            self._outgoing.message(stream, state, framed)
+            return
+        parts = [(int(Frame.DATA), framed)]
+        if not state.answered:
+            state.answered = True
+            parts.insert(0, (int(Frame.HEADERS), grpc.HEADERS))
+        self._outgoing.send(stream, state, parts)
+
+    def finish(self, stream: int) -> None:
+        """End a stream with the status OK."""
+        state = self._streams.get(stream)
+        fields = grpc.TRAILERS if state is not None and state.answered else grpc.HEADERS + grpc.TRAILERS
+        self._send(stream, [(int(Frame.HEADERS), fields)])
+
+    def proceed(self, stream: int) -> Event | None:
+        """Return the next Message of a stream, or Ended, if it is there. If it is not, `receive` returns it later."""
+        state = self._streams.get(stream)
+        if state is None or state.reset:
+            return None
+        state.busy = False
+        return self._next(stream, state)
+
+    def last(self, stream: int) -> bool:
+        """True if the client has sent no more than the message that is with the caller, and ended the stream."""
+        state = self._streams.get(stream)
+        return state is not None and state.ended and not state.body and not state.answered
 
     def refuse(self, stream: int, status: int) -> None:
         """Respond with an HTTP status, because the request is not gRPC."""
@@ -150,6 +205,68 @@ class Connection:
             self._outgoing.add(frames.goaway(self._last, Code.NO_ERROR))
             self._close_if_drained()
 
+    # --- streams --------------------------------------------------------------------------------------------------
+
+    def _go_on(self, stream: int, state: Stream) -> None:
+        event = None if state.busy else self._next(stream, state)
+        if event is not None:
+            self._events.append(event)
+
+    def _next(self, stream: int, state: Stream) -> Event | None:
+        if state.waiting or self._outgoing.waiting > self.limits.max_answer_buffer:
+            self._held[stream] = None
+            return None
+        try:
+            body = self._message(stream, state)
+        except RpcError as error:
+            self.fail(stream, error.code, error.message)
+            return Cancelled(stream)
+        if body is not None:
+            state.busy = True
+            self._idle_frames = 0
+            return Message(stream, body)
+        if state.ended:
+            state.busy = True
+            return Ended(stream)
+        return None
+
+    def _message(self, stream: int, state: Stream) -> bytes | None:
+        """Take the next complete message off a stream, and return its bytes to the windows. Raises RpcError."""
+        if len(state.body) < 5:
+            if state.body and state.ended:
+                raise RpcError(grpc.Status.INTERNAL, "the last message is incomplete")
+            return None
+        size = grpc.message_size(state.body, self.limits.max_message) + 5
+        if len(state.body) < size:
+            if state.ended:
+                raise RpcError(grpc.Status.INTERNAL, "the last message is incomplete")
+            self._return(stream, state, size)
+            return None
+        body = bytes(state.body[5:size])
+        state.drop(size)
+        state.unreturned += size
+        self._consumed(size)
+        if not state.ended:
+            self._return(stream, state, 0)
+        return body
+
+    def _return(self, stream: int, state: Stream, needed: int) -> None:
+        """Return handled bytes to a stream's window if half of it is used, or if its next message needs them."""
+        window = self._incoming.stream_window
+        if state.unreturned and (state.unreturned > window // 2 or needed > window - state.unreturned):
+            self._outgoing.add(frames.window_update(stream, state.unreturned))
+            state.unreturned = 0
+
+    def _release_held(self) -> None:
+        """Go on with streams for which the peer has read enough."""
+        for stream in list(self._held):
+            state = self._streams.get(stream)
+            if state is None or state.reset:
+                del self._held[stream]
+            elif not state.waiting and self._outgoing.waiting <= self.limits.max_answer_buffer:
+                del self._held[stream]
+                self._go_on(stream, state)
+
     # --- sending --------------------------------------------------------------------------------------------------
 
     def _send(self, stream: int, parts: list[tuple[int, bytes]]) -> None:
@@ -160,6 +277,7 @@ class Connection:
             self.release(stream)
             self._close_if_drained()
             return
+        state.open, state.busy = False, True
         if self._outgoing.send(stream, state, parts):
             self._finished(stream)
         if self._outgoing.waiting > self.limits.max_answer_buffer:
@@ -167,10 +285,10 @@ class Connection:
 
     def _finished(self, stream: int) -> None:
         state = self._streams.pop(stream)
-        if not state.ended:
-            self._outgoing.add(
-                frames.rst_stream(stream, Code.NO_ERROR)
-            )  # a response before the end of its request (8.1)
+        if not state.ended:  # a response before the end of its request (8.1)
+            self._outgoing.add(frames.rst_stream(stream, Code.NO_ERROR))
+            self._remember(stream)
+        if state.streams or not state.ended:
             self._consumed(len(state.body))
         self._idle_frames = 0
         self._close_if_drained()
@@ -183,7 +301,7 @@ class Connection:
             self.closed = True
             self._outgoing.add(frames.goaway(self._last, code, message))
         for stream, state in self._streams.items():
-            if state.ended and not state.reset and not state.waiting:
+            if (state.streams or (state.ended and not state.waiting)) and not state.reset:
                 self._events.append(Cancelled(stream))
                 state.reset = True
 
@@ -216,21 +334,26 @@ class Connection:
     def _fault(self, fault: StreamFault) -> None:
         self._idle()
         self._outgoing.add(frames.rst_stream(fault.stream, fault.code))
-        self._reset[fault.stream] = None
+        self._remember(fault.stream)
+        self._forget(fault.stream)
+
+    def _remember(self, stream: int) -> None:
+        self._reset[stream] = None
         if len(self._reset) > MOST_REMEMBERED:
             del self._reset[next(iter(self._reset))]
-        self._forget(fault.stream)
 
     def _forget(self, stream: int) -> None:
         """Forget a stream that has ended for the peer. Our work on it may still go on."""
         state = self._streams.get(stream)
-        if state is None:
+        if state is None or state.reset:
             return
-        if state.ended and not state.waiting and not state.reset:
+        if state.streams:
+            self._outgoing.forget(state)
+            self._consumed(len(state.body))
+            state.waiting, state.body = None, b""
+        if state.streams or (state.ended and not state.waiting):
             state.reset = True
             self._events.append(Cancelled(stream))
-            return
-        if state.reset:
             return
         self._outgoing.forget(state)
         self._consumed(0 if state.ended else len(state.body))
@@ -265,10 +388,14 @@ class Connection:
         if not data and not flags & frames.END_STREAM:
             self._idle()
         state.add(data)
-        if len(state.body) > self._incoming.stream_window:
+        if len(state.body) + state.unreturned > self._incoming.stream_window:
             raise StreamFault(stream, Code.FLOW_CONTROL_ERROR, "more than the stream's window")
+        if state.streams:
+            state.size += len(data)
         if flags & frames.END_STREAM:
             self._whole(stream, state)
+        elif state.streams:
+            self._go_on(stream, state)
         elif len(state.body) >= 5 and int.from_bytes(state.body[1:5], "big") > self.limits.max_message:
             self.fail(
                 stream,
@@ -288,13 +415,18 @@ class Connection:
             for stream, state in reversed(self._streams.items()):
                 if state.body and not state.ended:
                     self.fail(stream, grpc.Status.RESOURCE_EXHAUSTED, "too many incomplete requests")
+                    if state.streams:
+                        self._events.append(Cancelled(stream))
                     return
 
     def _whole(self, stream: int, state: Stream) -> None:
         length = state.fields.content_length
-        if length is not None and length != len(state.body):
+        if length is not None and length != (state.size if state.streams else len(state.body)):
             raise StreamFault(stream, Code.PROTOCOL_ERROR, "the content length does not match")
         state.ended = True
+        if state.streams:
+            self._go_on(stream, state)
+            return
         self._consumed(len(state.body))
         body, state.body = bytes(state.body), b""
         self._events.append(Request(stream, state.fields, body))
@@ -330,6 +462,9 @@ class Connection:
         if len(self._streams) >= self.limits.max_streams:
             raise StreamFault(stream, Code.REFUSED_STREAM, "too many streams")
         state = self._streams[stream] = Stream(fields, self._outgoing.stream_window)
+        if fields.path in self._streaming and grpc.is_call(fields):
+            state.streams = state.open = True
+            self._events.append(Began(stream, fields))
         if flags & frames.END_STREAM:
             self._whole(stream, state)
 
@@ -361,9 +496,10 @@ class Connection:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, "RST_STREAM must have 4 bytes")
         self._idle()
         state = self._streams.get(stream)
-        if state.waiting if state is not None else stream not in self._reset:
+        if (state.waiting and not state.streams) if state is not None else stream not in self._reset:
             self._events.append(Unread(stream))
         self._forget(stream)
+        self._release_held()
 
     def _push_promise(self, _flags: int, _stream: int, _payload: bytes) -> None:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "a client must not push")
@@ -405,14 +541,20 @@ class Connection:
         state.window += increment
         if state.window > frames.LARGEST_WINDOW:
             raise StreamFault(stream, Code.FLOW_CONTROL_ERROR, "the window overflows")
-        if state.waiting and self._outgoing.flush(stream, state):
+        if state.waiting:
+            self._flush(stream, state)
+            self._release_held()
+
+    def _flush(self, stream: int, state: Stream) -> None:
+        if self._outgoing.flush(stream, state) and not state.open:
             self._finished(stream)
 
     def _flush_all(self) -> None:
         if self._outgoing.waiting:
             for stream, state in list(self._streams.items()):
-                if state.waiting and self._outgoing.flush(stream, state):
-                    self._finished(stream)
+                if state.waiting:
+                    self._flush(stream, state)
+            self._release_held()
 
     def _settings(self, flags: int, stream: int, payload: bytes) -> None:
         if stream != 0:

@@ -35,7 +35,7 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The client cancelled a request. The work on it may stop; call `release` when it has ended."""
+    """The client cancelled a request or a stream. The work on it may stop; call `release` when it has ended."""
 
     stream: int
 
@@ -47,7 +47,29 @@ class Unread:
     stream: int
 
 
-Event = Request | Cancelled | Unread
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A stream has begun, of a method whose path is among the connection's `streaming` ones."""
+
+    stream: int
+    fields: Fields
+
+
+class Message(NamedTuple):
+    """A message of a stream. The next one comes after `proceed`. It may be answered with `respond` before."""
+
+    stream: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The client has sent all messages of a stream. The stream ends with `finish` or `fail`."""
+
+    stream: int
+
+
+Event = Request | Cancelled | Unread | Began | Message | Ended
 
 
 @dataclass(slots=True)
@@ -55,7 +77,7 @@ class Stream:
     """The state of one stream.
 
     `ended` is true if the request is complete. `reset` is true if the client cancelled it while our work on it goes
-    on.
+    on. `streams` is true if its messages are handled one by one, each when the one before is done with.
     """
 
     fields: Fields
@@ -64,7 +86,18 @@ class Stream:
     ended: bool = False
     reset: bool = False
     waiting: list[tuple[int, bytes]] | None = None
-    """The unsent parts of the response as (frame type, payload). The last part ends the stream."""
+    """The unsent parts of the response as (frame type, payload). The last part ends the stream, unless it is `open`."""
+    streams: bool = False
+    open: bool = False
+    """True if more responses may follow."""
+    answered: bool = False
+    """True if the fields before the first response were sent."""
+    busy: bool = False
+    """True if a message, or the end of the messages, is with the caller."""
+    size: int = 0
+    """Bytes of all DATA of a stream."""
+    unreturned: int = 0
+    """Bytes of messages that were handled and not yet returned to the window of a stream."""
 
     def add(self, data: bytes) -> None:
         """Add a piece of the body. Most bodies are one piece."""
@@ -74,3 +107,12 @@ class Stream:
         if type(self.body) is bytes:
             self.body = bytearray(self.body)
         self.body += data
+
+    def drop(self, size: int) -> None:
+        """Remove the first `size` bytes of the body. Most bodies are one message."""
+        if size == len(self.body):
+            self.body = b""
+        elif type(self.body) is bytes:
+            self.body = bytearray(self.body)[size:]
+        else:
+            del self.body[:size]  # type: ignore[union-attr]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import hpack
 
@@ -20,7 +21,10 @@ _PSEUDO = frozenset([b":method", b":scheme", b":path", b":authority"])
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """The fields of a request that a server for unary methods needs. A missing field is empty."""
+    """The fields of a request that a gRPC server needs. A missing field is empty.
+
+    `metadata` are all fields but the pseudo-header ones. Of several with the same name it has the last.
+    """
 
     method: bytes
     path: bytes
@@ -28,6 +32,7 @@ class Fields:
     timeout: bytes = b""
     encoding: bytes = b""
     content_length: int | None = None
+    metadata: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 class FieldDecoder:
@@ -129,4 +134,5 @@ def _request(stream: int, pairs: list[tuple[bytes, bytes]]) -> Fields:
         plain.get(b"grpc-timeout", b""),
         plain.get(b"grpc-encoding", b""),
         None if length is None else int(length),
+        plain,
     )

@@ -31,6 +31,11 @@ class Status(IntEnum):
     UNAVAILABLE = 14
 
 
+def is_call(fields: Fields) -> bool:
+    """True if a request has the method and the content type of a gRPC call."""
+    return fields.method == b"POST" and fields.content_type.startswith(b"application/grpc")
+
+
 def timeout(fields: Fields) -> float | None:
     """Return the client's timeout in seconds, or None if there is none. Raises RpcError if it is malformed."""
     if not fields.timeout:
@@ -45,17 +50,23 @@ def message(body: bytes, most: int) -> bytes:
     """Return the one message of a unary request. Raises RpcError if there is not exactly one."""
     if len(body) < 5:
         raise RpcError(Status.INTERNAL, "the request has no complete message")
-    length = int.from_bytes(body[1:5], "big")
-    if body[0] == 1:
-        raise RpcError(Status.UNIMPLEMENTED, "compressed messages are not supported")
-    if body[0]:
-        raise RpcError(Status.INTERNAL, "the message's flag is malformed")
-    if length > most:
-        raise RpcError(Status.RESOURCE_EXHAUSTED, f"a message is at most {most} bytes")
+    length = message_size(body, most)
     if len(body) != length + 5:
         what = "more than one message" if len(body) > length + 5 else "an incomplete message"
         raise RpcError(Status.INTERNAL, f"the request has {what}")
     return body[5:]
+
+
+def message_size(head: bytes | bytearray, most: int) -> int:
+    """Return the length of the message whose flag and length these five bytes are. Raises RpcError."""
+    if head[0] == 1:
+        raise RpcError(Status.UNIMPLEMENTED, "compressed messages are not supported")
+    if head[0]:
+        raise RpcError(Status.INTERNAL, "the message's flag is malformed")
+    length = int.from_bytes(head[1:5], "big")
+    if length > most:
+        raise RpcError(Status.RESOURCE_EXHAUSTED, f"a message is at most {most} bytes")
+    return length
 
 
 def framed(body: bytes) -> bytes:
@@ -90,13 +101,15 @@ TRAILERS = _literal(b"grpc-status", b"0")
 def failed(code: int, text: str) -> bytes:
     """Return the fields of a response without a message ("Trailers-Only")."""
     more = _literal(b"grpc-accept-encoding", b"identity") if code == Status.UNIMPLEMENTED else b""
+    return HEADERS + failed_late(code, text) + more
+
+
+@lru_cache(maxsize=256)
+def failed_late(code: int, text: str) -> bytes:
+    """Return the fields that end a stream with an error after its first response."""
     status = _literal(b"grpc-status", str(int(code)).encode())
-    return (
-        HEADERS
-        + status
-        + _literal(b"grpc-message", quote(text[:1000], safe=" !#$&'()*+,/:;=?@[]~").encode())
-        + more
-    )
+    message = quote(text[:1000], safe=" !#$&'()*+,/:;=?@[]~").encode()
+    return status + _literal(b"grpc-message", message)
 
 
 def refused(status: int) -> bytes:

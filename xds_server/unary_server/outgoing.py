@@ -51,9 +51,23 @@ class Outgoing:
         )
         return True
 
+    def message(self, stream: int, state: Stream, framed: bytes) -> None:
+        """Send a message of a stream in one piece. `send` is for messages that the windows do not allow."""
+        size, number = len(framed), stream.to_bytes(4, "big")
+        state.window -= size
+        self._window -= size
+        if not state.answered:
+            state.answered = True
+            self._out += (_HEADERS, number, grpc.HEADERS)
+        self._out += (size.to_bytes(3, "big"), _DATA, number, framed)
+
+    def fits(self, state: Stream, size: int) -> bool:
+        """True if the windows allow a frame of this size now."""
+        return not state.waiting and size <= self._room(state)
+
     def send(self, stream: int, state: Stream, parts: list[Part]) -> bool:
         """Send the parts of a response as far as the windows allow. Returns True if all is sent."""
-        state.waiting = parts
+        state.waiting = [*state.waiting, *parts] if state.waiting else parts
         self.waiting += sum(len(payload) for _, payload in parts)
         return self.flush(stream, state)
 
@@ -69,7 +83,7 @@ class Outgoing:
                 state.window -= size
                 self._window -= size
             whole = size == len(payload)
-            last = whole and len(state.waiting) == 1
+            last = whole and len(state.waiting) == 1 and not state.open
             flags = (frames.END_HEADERS if kind == Frame.HEADERS else 0) | (frames.END_STREAM if last else 0)
             self._out.append(frames.frame(kind, flags, stream, payload[:size]))
             self.waiting -= size

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from filters.streaming import StreamMethod
 from filters.unary import Later, RpcError, UnaryMethod, Undoable
 from xds_server.unary_server import grpc
 from xds_server.unary_server.accepting import Accepting, Shared
 from xds_server.unary_server.connection import Connection
-from xds_server.unary_server.events import Cancelled, Request, ServerLimits, Unread
+from xds_server.unary_server.events import Began, Cancelled, Ended, Message, Request, ServerLimits, Unread
 from xds_server.unary_server.grpc import Status
+from xds_server.unary_server.streams import Streams
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ MOST_UNDOABLE = 1024
 
 
 class UnaryServer:
-    """Serves unary gRPC methods on any number of addresses, in one event loop.
+    """Serves gRPC methods on any number of addresses, in one event loop.
 
     A connection that is silent for more than `keepalive` seconds gets a PING. It is closed if it stays silent for as
     long again.
@@ -39,12 +41,14 @@ class UnaryServer:
     def __init__(
         self,
         methods: Iterable[UnaryMethod],
+        streams: Iterable[StreamMethod] = (),
         *,
         limits: ServerLimits | None = None,
         keepalive: float = KEEPALIVE,
     ) -> None:
         self.keepalive = keepalive
         self._methods = {method.path.encode(): method for method in methods}
+        self._streams = {method.path.encode(): method for method in streams}
         self._limits = limits or ServerLimits()
         self._servers: list[asyncio.Server | Accepting] = []
         self._accepting: list[Accepting] = []
@@ -101,7 +105,7 @@ class UnaryServer:
             accepting.count(len(self._connections))
 
     def _protocol(self) -> _Protocol:
-        return _Protocol(self._methods, self._limits, self)
+        return _Protocol(self._methods, self._streams, self._limits, self)
 
     def opened(self, connection: _Protocol) -> None:
         """Add a new connection."""
@@ -118,11 +122,18 @@ class UnaryServer:
 
 
 class _Protocol(asyncio.Protocol):
-    def __init__(self, methods: dict[bytes, UnaryMethod], limits: ServerLimits, server: UnaryServer) -> None:
+    def __init__(
+        self,
+        methods: dict[bytes, UnaryMethod],
+        streams: dict[bytes, StreamMethod],
+        limits: ServerLimits,
+        server: UnaryServer,
+    ) -> None:
         self._methods = methods
         self._limits = limits
         self._server = server
-        self._connection = Connection(limits)
+        self._connection = Connection(limits, streams.keys())
+        self._streams = Streams(self._connection, streams, self._flush_soon)
         self._transport: Any = None
         self._work: dict[int, asyncio.Future[Any]] = {}
         """The task or the future that each waiting request depends on, by stream."""
@@ -155,6 +166,7 @@ class _Protocol(asyncio.Protocol):
         self._given_up.update(self._work)
         for work in self._work.values():
             _cancel_later(work)
+        self._streams.lost()
         self._server.ended(self)
 
     def pause_writing(self) -> None:
@@ -173,6 +185,10 @@ class _Protocol(asyncio.Protocol):
             if type(event) is Request:
                 if self._connection.wanted(event.stream):
                     self._call(event)
+            elif type(event) is Message or type(event) is Ended:
+                self._streams.go_on(event)
+            elif type(event) is Began:
+                self._streams.began(event)
             elif type(event) is Cancelled:
                 self._cancel(event.stream)
             elif type(event) is Unread:
@@ -209,11 +225,8 @@ class _Protocol(asyncio.Protocol):
     def _call(self, request: Request) -> None:
         fields, stream = request.fields, request.stream
         try:
-            if fields.method != b"POST":
-                self._connection.refuse(stream, 405)
-                return
-            if not fields.content_type.startswith(b"application/grpc"):
-                self._connection.refuse(stream, 415)
+            if not grpc.is_call(fields):
+                self._connection.refuse(stream, 405 if fields.method != b"POST" else 415)
                 return
             method = self._methods.get(fields.path)
             if method is None:
@@ -305,7 +318,7 @@ class _Protocol(asyncio.Protocol):
             self._given_up.add(stream)
             _cancel_later(work)
         else:
-            self._connection.release(stream)
+            self._streams.cancelled(stream)
 
     def _flush_soon(self) -> None:
         """Send responses that are ready at the same time in one write."""
@@ -320,7 +333,7 @@ class _Protocol(asyncio.Protocol):
         out = self._connection.take()
         if out:
             self._transport.write(out)
-        if self._connection.closed and not self._work:
+        if self._connection.closed and not self._work and not self._streams.waiting:
             self._transport.close()
 
 
