@@ -144,18 +144,20 @@ def _answers(address: str, path: str, body: bytes) -> None:
     wait_for(admitted, f"{path} to be answered with yes", also=(grpc.RpcError,))
 
 
-def _direct(served: Served, path: str, body: bytes, seconds: float) -> Measured:
-    """Measure with h2load, 32 requests at a time over 4 connections."""
-    _answers(served.address, path, body)
+def h2load(
+    address: str, path: str, body: bytes, process: int, seconds: float, headers: Sequence[str] = ()
+) -> Measured:
+    """Measure calls with one message, 32 at a time over 4 connections. `process` serves them."""
     with tempfile.TemporaryDirectory() as name:
         file, log = Path(name) / "body", Path(name) / "log"
         file.write_bytes(b"\0" + len(body).to_bytes(4, "big") + body)
         command = [*("h2load", "-c4", "-m8", "-t1", f"-D{seconds:g}"), f"--log-file={log}", "-d", str(file)]
-        command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
-        command.append(f"http://{served.address}{path}")
-        before = _spent(served.process)
+        for header in ("content-type: application/grpc", "te: trailers", *headers):
+            command += ["-H", header]
+        command.append(f"http://{address}{path}")
+        before = _spent(process)
         out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-        used = _spent(served.process) - before
+        used = _spent(process) - before
         found = re.search(r"requests: .* (\d+) succeeded, 0 failed", out)
         if found is None or " 0 3xx, 0 4xx, 0 5xx" not in out:
             raise RuntimeError(out)
@@ -167,13 +169,14 @@ def _direct(served: Served, path: str, body: bytes, seconds: float) -> Measured:
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
 
-def _through(served: Served, seconds: float) -> Measured:
-    """Measure the Envoy with wrk, 32 connections."""
-    command = [*("wrk", "-t1", "-c32", f"-d{seconds:g}s", "--latency", "-H", f"x-api-key: {KEY}")]
-    command.append(f"http://127.0.0.1:{served.envoy}/check")
-    before = _spent(served.process)
-    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    used = _spent(served.process) - before
+def wrk(url: str, process: int, seconds: float, headers: Sequence[str] = ()) -> Measured:
+    """Measure requests to an Envoy, over 32 connections. `process` serves the calls of the Envoy."""
+    command = ["wrk", "-t1", "-c32", f"-d{seconds:g}s", "--latency"]
+    for header in headers:
+        command += ["-H", header]
+    before = _spent(process)
+    out = subprocess.run([*command, url], capture_output=True, text=True, check=True, timeout=60).stdout
+    used = _spent(process) - before
     if "Non-2xx" in out or "Socket errors" in out:
         raise RuntimeError(out)
     count = int(re.search(r"(\d+) requests in", out)[1])  # type: ignore[index]
@@ -257,9 +260,14 @@ def _descriptors() -> bytes:
 
 
 def _measured(served: Served, seconds: float) -> dict[str, Measured]:
-    found = {case: _direct(served, *CASES[case], seconds) for case in served.cases}
+    found = {}
+    for case in served.cases:
+        path, body = CASES[case]
+        _answers(served.address, path, body)
+        found[case] = h2load(served.address, path, body, served.process, seconds)
     if served.envoy and shutil.which("wrk") is not None:
-        found[THROUGH] = _through(served, seconds)
+        url = f"http://127.0.0.1:{served.envoy}/check"
+        found[THROUGH] = wrk(url, served.process, seconds, [f"x-api-key: {KEY}"])
     return found
 
 

@@ -7,6 +7,7 @@ from filters.compression import Compression
 from filters.cors import Cors
 from filters.csrf import Csrf
 from filters.ext_authz.policy import ExtAuthz
+from filters.ext_proc.policy import ExtProc
 from filters.fault import Fault
 from filters.grpc_web import GrpcWeb
 from filters.headers import RequestHeaders, ResponseHeaders
@@ -47,6 +48,7 @@ POLICIES: tuple[Policy[Any], ...] = (
     Transform(),
     Fields(),
     GrpcWeb(),
+    ExtProc(),
     RequestHeaders(),
     Fault(),
     RequestId(),

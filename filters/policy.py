@@ -165,6 +165,10 @@ class Policy(Generic[S]):
         """Mistakes that need the rest of the gateway, such as a provider that does not exist."""
         return ()
 
+    def check_streams(self, settings: S, context: Context) -> Iterable[Mistake]:
+        """Mistakes on a route whose messages may be streams: it allows upgrades, or an upstream speaks gRPC."""
+        return ()
+
     def cross_checks(self, context: Context) -> Iterable[Problem]:
         """Problems of the gateway as a whole that concern this policy, if a route has it or not. Paths are absolute."""
         return ()

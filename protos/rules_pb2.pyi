@@ -38,6 +38,20 @@ class PythonPolicy(_message.Message):
     modules: _containers.RepeatedCompositeFieldContainer[PythonModule]
     def __init__(self, name: _Optional[str] = ..., file: _Optional[str] = ..., function: _Optional[str] = ..., source: _Optional[bytes] = ..., modules: _Optional[_Iterable[_Union[PythonModule, _Mapping]]] = ...) -> None: ...
 
+class PythonProcessor(_message.Message):
+    __slots__ = ("name", "file", "class_name", "source", "modules")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    MODULES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    file: str
+    class_name: str
+    source: bytes
+    modules: _containers.RepeatedCompositeFieldContainer[PythonModule]
+    def __init__(self, name: _Optional[str] = ..., file: _Optional[str] = ..., class_name: _Optional[str] = ..., source: _Optional[bytes] = ..., modules: _Optional[_Iterable[_Union[PythonModule, _Mapping]]] = ...) -> None: ...
+
 class PythonModule(_message.Message):
     __slots__ = ("file", "source")
     FILE_FIELD_NUMBER: _ClassVar[int]

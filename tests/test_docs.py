@@ -127,9 +127,12 @@ def test_pages_write_only_keys_that_the_language_has(page: Path) -> None:
         assert not unknown, text
 
 
-def test_the_policy_of_the_guide_passes_its_tests(tmp_path: Path) -> None:
-    policy, tests = _blocks(ROOT / "docs" / "how-to" / "write-a-policy-in-python.md", "python")
-    for name, text in (("gateway/policies/access.py", policy), ("tests/test_access.py", tests)):
+@pytest.mark.parametrize(
+    ("guide", "module"), [("write-a-policy-in-python", "access"), ("change-messages-in-python", "names")]
+)
+def test_the_python_of_a_guide_passes_its_tests(tmp_path: Path, guide: str, module: str) -> None:
+    python, tests, *_ = _blocks(ROOT / "docs" / "how-to" / f"{guide}.md", "python")
+    for name, text in ((f"gateway/policies/{module}.py", python), (f"tests/test_{module}.py", tests)):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(text)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

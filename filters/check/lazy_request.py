@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-import re2
 from envoy.service.auth.v3 import attribute_context_pb2
 from google.protobuf import struct_pb2
 
-from filters.ext_authz.decisions import Headers, Peer, Request
+from filters.ext_authz.decisions import Peer, Request
+from filters.model.headers import Headers
 from filters.model.identity import NAMESPACE
+from filters.model.path_params import normalized, path_params
 
-_ESCAPE = re.compile(r"%[0-9a-fA-F]{2}")
 Attributes = attribute_context_pb2.AttributeContext
 
 
@@ -70,9 +68,7 @@ def _value(value: struct_pb2.Value) -> Any:
 
 
 def _path(attributes: Attributes) -> str:
-    """The path. The digits of escapes are in upper case, because case does not matter (RFC 3986 section 6.2.2.1)."""
-    path = attributes.request.http.path.partition("?")[0]
-    return _ESCAPE.sub(lambda escape: escape[0].upper(), path) if "%" in path else path
+    return normalized(attributes.request.http.path.partition("?")[0])
 
 
 def _query_string(attributes: Attributes) -> str:
@@ -109,28 +105,8 @@ def _body(attributes: Attributes) -> bytes | None:
     return (http.raw_body or http.body.encode()) if "body" in attributes.context_extensions else None
 
 
-_TEMPLATE = re.compile(r"(?:[^\\()\[\]*+?{}|]|\\.|\(\?P<\w+>\[\^/\]\+\))*")
-"""Segments with names, as in the paths of most routes. For these Python's `re` needs no backtracking."""
-
-
-@lru_cache(maxsize=4096)
-def _pattern(regex: str) -> re.Pattern[str] | None:
-    """The compiled expression.
-
-    Users write it for RE2, and RE2 matches it, because backtracking could take very long.
-    """
-    try:
-        compiled: re.Pattern[str] = (re if _TEMPLATE.fullmatch(regex) else re2).compile(regex)
-        return compiled
-    except (re.error, re2.error):
-        return None
-
-
 def _path_params(attributes: Attributes) -> Mapping[str, str]:
-    regex = attributes.context_extensions.get("path", "")
-    pattern = _pattern(regex) if regex else None
-    match = pattern.fullmatch(_path(attributes)) if pattern is not None else None
-    return {name: unquote(value or "") for name, value in match.groupdict().items()} if match else {}
+    return path_params(attributes.context_extensions.get("path", ""), _path(attributes))
 
 
 _READERS: Mapping[str, Callable[[Attributes], Any]] = {

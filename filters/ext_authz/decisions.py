@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from filters.language.tokens import TOKEN
+from filters.model.headers import Headers
 
 _NAME = re.compile(TOKEN)
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
@@ -19,31 +20,6 @@ Envoy passes on all of them, even those without a name in its API.
 """
 _REDIRECTS = frozenset(range(300, 400)) - {304}
 """Statuses that need a `location` (RFC 9110 section 15.4). Without one Envoy would send the request's own address."""
-
-
-class Headers(Mapping[str, str]):
-    """Headers by name, without regard to case. Several of one name are joined by a comma (RFC 9110 section 5.3)."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self, values: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
-        pairs = values.items() if isinstance(values, Mapping) else values
-        self._values = {name.lower(): value for name, value in pairs}
-
-    def __getitem__(self, name: str) -> str:
-        return self._values[name.lower()]
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.lower() in self._values
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return f"Headers({sorted(self._values)})"  # names only: values may be secrets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,7 @@ class Function:
         coroutine = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
             getattr(call, "__call__", None)  # noqa: B004 - this reads the method itself
         )
-        self.immediate = coroutine and not _waits(call)
+        self.immediate = coroutine and not waits(call)
         self._under_way = 0
         self._threads = None if coroutine else Threads(call, THREADS, f"policy {name}")
 
@@ -111,7 +111,7 @@ def _decision(answer: Any, error: BaseException | None) -> Decision:
     return answer
 
 
-def _waits(call: Callable[[Request], Any]) -> bool:
+def waits(call: Callable[..., Any]) -> bool:
     """True if a coroutine's code contains `await`, `async with` or `async for`."""
     code = getattr(call, "__code__", None)
     return code is None or any(one.opname == "SEND" for one in dis.get_instructions(code))
@@ -122,21 +122,35 @@ def load(file: str, function: str, source: bytes, modules: Mapping[str, bytes] =
 
     `modules` are the further files that it may import, by their path in the gateway's folder.
     """
-    why = fault(source, file, function)
+
+    def check(found: Any) -> None:
+        if not callable(found):
+            raise Refused(f"{file} has no function '{function}'")
+
+    return Function(f"{file}:{function}", load_object(file, function, source, modules, check))
+
+
+def load_object(
+    file: str,
+    name: str,
+    source: bytes,
+    modules: Mapping[str, bytes],
+    check: Callable[[Any], None],
+) -> Any:
+    """Run the source as its own module and return the object of this name, or None. Raises Refused, as `check` may."""
+    why = fault(source, file, name)
     if why is not None:
         raise Refused(why)
-    name = f"{file}:{function}"
-    own = Modules("xds_policy_" + re.sub(r"\W", "_", name), modules)
+    own = Modules("xds_policy_" + re.sub(r"\W", "_", f"{file}:{name}"), modules)
     module = own.main(file)
     try:
         _run(own, module, source, {file, *modules})
-        found = getattr(module, function, None)
-        if not callable(found):
-            raise Refused(f"{file} has no function '{function}'")
+        found = getattr(module, name, None)
+        check(found)
     except Refused:
         own.forget()
         raise
-    return Function(name, found)
+    return found
 
 
 def _run(own: Modules, module: ModuleType, source: bytes, files: Collection[str]) -> None:

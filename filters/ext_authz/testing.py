@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from filters.ext_authz.decisions import Decision, Headers, Request
+from filters.ext_authz.decisions import Decision, Request
 from filters.ext_authz.functions import Failed, load
 from filters.ext_authz.modules import imported
+from filters.model.headers import Headers
 
 
 def request(
@@ -52,6 +53,12 @@ async def _awaited(answer: Any) -> Any:
 def policy(reference: str, folder: Path | str = ".") -> Callable[[Request], Any]:
     """The function of ``FILE.py:FUNCTION``, loaded as the policy server loads it. Raises Refused."""
     file, _, function = reference.rpartition(":")
+    sources = read_sources(file, folder)
+    return load(file, function, sources[file], sources).call
+
+
+def read_sources(file: str, folder: Path | str) -> dict[str, bytes]:
+    """The file and what it imports from the folder, by path."""
     sources = {file: (Path(folder) / file).read_bytes()}
     waiting = [file]
     for one in waiting:
@@ -59,4 +66,4 @@ def policy(reference: str, folder: Path | str = ".") -> Callable[[Request], Any]
             if other not in sources and (Path(folder) / other).is_file():
                 sources[other] = (Path(folder) / other).read_bytes()
                 waiting.append(other)
-    return load(file, function, sources[file], sources).call
+    return sources

@@ -335,9 +335,22 @@ def test_python_policies(start: Start) -> None:
     assert httpx.post(f"{example.url}/transfers", json={"amount": 20}).text == "done\n"
 
 
-def test_the_policies_of_python_policies_pass_their_own_tests() -> None:
+def test_processors(start: Start, pair: tuple[Backend, Backend]) -> None:
+    example = start("processors", SERVICE_ADDRESS=pair[0].address)
+    card = {"card": "4111111111111111"}
+    passed = httpx.post(f"{example.url}/partners", json=card, headers={"x-partner": "acme"})
+    assert json.loads(passed.json()["body"]) == {"card": "****1111"}
+    assert passed.headers["x-partner"] == "acme"
+    refused = httpx.post(f"{example.url}/partners", json={})
+    assert (refused.status_code, refused.json()) == (400, {"error": "name the partner in x-partner"})
+    report = example.get("/reports")
+    assert report.json()["path"] == "/reports"
+    assert report.headers["x-bytes"] == str(len(report.content))
+    example.running.says(f"bytes={len(report.content)}")
+
+
+@pytest.mark.parametrize("name", ["processors", "python-policies"])
+def test_the_python_of_an_example_passes_its_own_tests(name: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
-    result = subprocess.run(
-        command, cwd=EXAMPLES / "python-policies", capture_output=True, text=True, check=False
-    )
+    result = subprocess.run(command, cwd=EXAMPLES / name, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -82,8 +82,8 @@ def check(
     problems += _reasons(sections.errors)
     own_headers = frozenset(header for policy in POLICIES for header in policy.own_headers(context))
     problems += memo.own.of(routes, (context,), lambda file: _own(file, sections, context, own_headers))
-    around = (sections.listeners, sections.upstreams)
-    problems += memo.around.of(routes, around, lambda file: _around(file, sections))
+    around = (sections.listeners, sections.upstreams, context)
+    problems += memo.around.of(routes, around, lambda file: _around(file, sections, context))
     problems += _consumers(sections.consumers, memo)
     problems += (problem for policy in POLICIES for problem in policy.cross_checks(context))
     problems += precedence.conflicts([file.keys for file in files], ranked, sections.listeners)
@@ -149,10 +149,12 @@ def _own(
         yield from _policies(name, ranked.route, file.policies[name], sections, context)
 
 
-def _around(file: FileRoutes, sections: Sections) -> Iterator[Problem]:
+def _around(file: FileRoutes, sections: Sections, context: Context) -> Iterator[Problem]:
     """Yield the problems of each route with its listeners and upstreams."""
     for name, ranked in file.ranked.items():
         route = ranked.route
+        if route.targets:
+            yield from _streams(name, route, file.policies[name], sections, context)
         if route.session_affinity is not None:
             yield from _affinity(name, route, sections)
         if not route.targets:
@@ -283,6 +285,27 @@ def _policies(
         if key in keys:
             for mistake in by_key()[key].check(settings[key], context):
                 yield _mistake(mistake, _attached(name, route, key, sections))
+
+
+def _streams(
+    name: str, route: Route, settings: Mapping[str, Any], sections: Sections, context: Context
+) -> Iterator[Problem]:
+    """Yield a problem for policies that need whole messages, on a route whose messages may be streams."""
+    keys = _needing_messages().intersection(settings)
+    upstreams = (sections.upstreams.get(target) for target in route.targets)
+    if keys and (route.websocket or any(one is not None and one.protocol == "grpc" for one in upstreams)):
+        context = context.on_route(name, settings)
+        for key in sorted(keys):
+            for mistake in by_key()[key].check_streams(settings[key], context):
+                yield _mistake(mistake, _attached(name, route, key, sections))
+
+
+@cache
+def _needing_messages() -> frozenset[str]:
+    """Return the keys of policies that may need whole messages."""
+    return frozenset(
+        policy.key for policy in POLICIES if type(policy).check_streams is not Policy.check_streams
+    )
 
 
 def _is_lost(key: str, value: Any) -> bool:

@@ -10,6 +10,9 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from filters.check.service import Authorization
+from filters.ext_proc import rule as processors
+from filters.ext_proc.names import PROCESSOR
+from filters.processing.service import Processing
 from filters.rate_limit.descriptor_files.reader import Domain
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.engine.store import CounterStore
@@ -57,6 +60,7 @@ def services(
         lambda registry: _authorization(limits(registry), registry),
         lambda registry: _limits(limits(registry), registry, descriptors),
         decoding.service,
+        lambda registry: Processing(registry, [(PROCESSOR, processors.load)]).service(),
     )
 
 
