@@ -35,6 +35,22 @@ def _items(size: int) -> bytes:
     return json.dumps({"user_name": "john", "items": [item | {"id": one} for one in range(count)]}).encode()
 
 
+ITEM = {
+    "type": "object",
+    "required": ["id", "name"],
+    "properties": {
+        "id": {"type": "integer", "minimum": 0},
+        "name": {"type": "string", "maxLength": 100},
+        "price": {"type": "number"},
+        "tags": {"type": "array", "items": {"enum": ["a", "b"]}},
+        "note": {"type": "string", "pattern": "^y+$"},
+    },
+}
+SCHEMA = {
+    "type": "object",
+    "required": ["user_name"],
+    "properties": {"user_name": {"type": "string"}, "items": {"type": "array", "items": ITEM}},
+}
 SMALL, MIDDLE, LARGE = _items(1_000), _items(10_000), _items(100_000)
 
 
@@ -61,6 +77,8 @@ CASES = (
         "plain, 1 KB request",
         0.25,
     ),
+    Case("validate by a JSON Schema", "/schema", SMALL, beside="plain, 1 KB request", target=0.3),
+    Case("validate by OpenAPI", "/api", SMALL, beside="plain, 1 KB request", target=0.3),
     Case("plain, 100 KB request", "/plain", LARGE),
     Case("transform of the request", "/request", LARGE, beside="plain, 100 KB request", target=0.3),
     Case(
@@ -103,7 +121,13 @@ def main() -> None:
 def _measured(folder: Path) -> dict[Case, list[tuple[float, float, float]]]:
     backend = free_port()
     stack = Stack(folder)
-    write(folder, gateway=_gateway(stack.listener, backend))
+    operation = {"requestBody": {"content": {"application/json": {"schema": SCHEMA}}}, "responses": {}}
+    document = {"openapi": "3.1.1", "paths": {"/api": {"post": operation}}}
+    write(
+        folder,
+        {"schema.json": json.dumps(SCHEMA), "openapi.json": json.dumps(document)},
+        gateway=_gateway(stack.listener, backend),
+    )
     with Envoy(_backend(backend), folder), stack:
         assert stack.envoy.process is not None
         assert stack.policy_server.process is not None
@@ -157,6 +181,8 @@ routes:
           rename: {{user_name: userName, items.price: cost}}
           remove: [items.secret]
           set: {{requestId: {{from: request_id}}}}
+  schema: {{path: /schema/*, upstream: backend, rewrite: {{path: /*}}, policies: {{validate: {{json_schema: schema.json}}}}}}
+  api: {{path: /api/*, upstream: backend, rewrite: {{path: /*}}, policies: {{validate: {{openapi: openapi.json}}}}}}
   fields:
     path: /fields/*
     upstream: backend

@@ -3,6 +3,7 @@
 from typing import Any
 
 from filters.authorization.authorize import Authorize
+from filters.cache.policy import Cache
 from filters.compression import Compression
 from filters.cors import Cors
 from filters.csrf import Csrf
@@ -23,7 +24,7 @@ from filters.rate_limit.policy import Concurrent, LimitHeaders, PlanLimits, Quot
 from filters.rate_limit.usage import Usage
 from filters.request_id import RequestId
 from filters.transform.policy import Fields, Transform
-from filters.validate import Validate
+from filters.validation.policy import Validate
 
 POLICIES: tuple[Policy[Any], ...] = (
     Compression(),
@@ -53,6 +54,7 @@ POLICIES: tuple[Policy[Any], ...] = (
     Fault(),
     RequestId(),
     ResponseHeaders(),
+    Cache(),
 )
 """The position is the order in the filter chain, in `xds explain` and in the reference.
 

@@ -75,3 +75,11 @@ class User(_message.Message):
     name: str
     bcrypt: str
     def __init__(self, name: _Optional[str] = ..., bcrypt: _Optional[str] = ...) -> None: ...
+
+class Validation(_message.Message):
+    __slots__ = ("name", "content")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    content: bytes
+    def __init__(self, name: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...

@@ -16,8 +16,8 @@ from filters.processing.values import Change, Request, Response, changed_headers
 from filters.reasons import DETAILS
 
 _PSEUDO = (":authority", ":method", ":path", ":protocol", ":scheme", ":status")
-VIA_UPSTREAM = "via_upstream"
-"""Envoy's details of a response that an upstream has sent."""
+VIA_UPSTREAM, BY_SCRIPT = "via_upstream", "lua_response"
+"""Envoy's details of a response that an upstream has sent, and of one that a script has made."""
 
 
 class _LazyRequest(Request):
@@ -96,11 +96,20 @@ def _headers(message: pb.HttpHeaders) -> Headers:
 
 
 def of_upstream(message: pb.ProcessingRequest) -> bool:
-    """True if a response is an upstream's, and not an answer of Envoy itself."""
+    """True if a response is an upstream's, perhaps a stored one, and not an answer of Envoy itself."""
     for attributes in message.attributes.values():
-        if attributes.fields[DETAILS].string_value == VIA_UPSTREAM:
+        details = attributes.fields[DETAILS].string_value
+        if details == VIA_UPSTREAM or (details == BY_SCRIPT and _is_stored(message.response_headers)):
             return True
     return False
+
+
+def _is_stored(message: pb.HttpHeaders) -> bool:
+    """True if the cache's script serves a stored response. The header is the cache's own (RFC 9211)."""
+    return any(
+        one.key == "cache-status" and one.raw_value.startswith(b"gateway; hit")
+        for one in message.headers.headers
+    )
 
 
 def response(message: pb.HttpHeaders) -> Response:
@@ -110,7 +119,7 @@ def response(message: pb.HttpHeaders) -> Response:
         if one.key == ":status":
             status = int(one.raw_value)
             break
-    return Response(status=status, headers=_headers(message))
+    return Response(status=status, headers=_headers(message), has_body=not message.end_of_stream)
 
 
 def _text(value: bytes) -> str:
@@ -176,4 +185,5 @@ _READERS: Mapping[str, Callable[[_LazyRequest], Any]] = {
     "plan": _identity("plan"),
     "authenticated_by": _identity("method"),
     "id": _header("x-request-id"),
+    "has_body": lambda one: not one._message.request_headers.end_of_stream,  # noqa: SLF001 - of this module
 }

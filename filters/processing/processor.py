@@ -76,9 +76,9 @@ class OwnRule:
 
     immediate = True
 
-    def __init__(self, name: str, processor: Processor) -> None:
+    def __init__(self, name: str, processor: Processor, phases: frozenset[Phase] | None = None) -> None:
         self.name = name
-        self.phases = declared(type(processor))
+        self.phases = declared(type(processor)) if phases is None else phases
         self._processor = processor
 
     def begin(self) -> Processor:

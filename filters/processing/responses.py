@@ -11,7 +11,7 @@ from google.protobuf import wrappers_pb2
 
 from filters.processing.exchange import GRPC, Changes, Failure
 from filters.processing.phases import Phase, mode
-from filters.processing.values import Answer
+from filters.processing.values import REJECTED, Answer
 
 KINDS = (
     "request_headers",
@@ -96,7 +96,8 @@ def answered(answer: Answer) -> bytes:
     immediate.headers.set_headers.extend(
         _header(name, value, append=name == "set-cookie") for name, value in answer.headers
     )
-    immediate.details = answer.reason if answer.body is None else RESPONDED
+    named = answer.body is None or answer.reason != REJECTED
+    immediate.details = answer.reason if named else RESPONDED
     if answer.body is not None:
         immediate.body = answer.body
     return response.SerializeToString()

@@ -15,6 +15,8 @@ from filters.model.headers import Headers
 
 _NAME = re.compile(TOKEN)
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
+REJECTED = "processor_rejected"
+"""The reason of an answer that names none."""
 _FINAL = range(200, 600)
 """Statuses that end a request (RFC 9110 section 15)."""
 Values = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -25,7 +27,7 @@ class Request:
     """One request. `path` is normalized, without the query, with the digits of its escapes in upper case.
 
     `query` has the first value of each parameter, `query_string` is the whole query as the client sent it. `claims` are
-    those of the verified token, `consumer` and `plan` those of the caller.
+    those of the verified token, `consumer` and `plan` those of the caller. `has_body` is true if a body follows.
     """
 
     method: str = "GET"
@@ -43,6 +45,7 @@ class Request:
     authenticated_by: str | None = None
     route: str = ""
     id: str = ""
+    has_body: bool = False
 
     def changed(self, change: Change) -> Request:
         """This request with the headers of a change."""
@@ -51,14 +54,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """One response. `headers` has only the joined values of repeated headers; `headers.get_all` has each of them."""
+    """One response. `has_body` is true if a body follows. `headers` has only the joined values of repeated headers; `headers.get_all` has each of them."""
 
     status: int = 200
     headers: Headers = field(default_factory=Headers)
+    has_body: bool = False
 
     def changed(self, change: Change) -> Response:
         """This response with the headers and the status of a change."""
-        return Response(status=change.status or self.status, headers=changed_headers(self.headers, change))
+        return replace(
+            self, status=change.status or self.status, headers=changed_headers(self.headers, change)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +104,7 @@ class Answer:
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
-    reason: str = "processor_rejected"
+    reason: str = REJECTED
 
     def __post_init__(self) -> None:
         """Raise the error in the processor that made the answer."""

@@ -35,7 +35,8 @@ def _reason(name: str, title: str, status: int) -> Reason:
 REASONS = (
     _reason("malformed_body", "The request body is malformed", 400),
     _reason("unsupported_charset", "The charset of the request body is not supported", 415),
-    _reason("unsupported_content_encoding", "The content coding of the request body is not supported", 415),
+    _reason("unsupported_content_coding", "The content coding is not supported", 415),
+    _reason("malformed_content_coding", "The body does not have its content coding", 400),
     _reason("body_too_large", "The request body is too large", 413),
     _reason("transform_unavailable", "The request body could not be decoded now", 503),
     replace(_reason("transform_failed", "The gateway could not change the message", 500), own_body=False),

@@ -231,8 +231,8 @@ local function decoded(handle, bytes, coding, limit)
   if status == nil then
     return result
   end
-  return nil, status == 413 and "body_too_large" or status == 415 and "unsupported_content_encoding"
-    or "malformed_body", message
+  return nil, status == 413 and "body_too_large" or status == 415 and "unsupported_content_coding"
+    or "malformed_content_coding", message
 end
 
 -- Applies the plans to a body of JSON. Returns a reason and a detail if it cannot be changed, else nil and true if the
@@ -349,7 +349,7 @@ local function rejection(handle)
   end
   handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", reason)
   local answer = { [":status"] = tostring(FAILURES[reason].status), ["content-type"] = "application/problem+json" }
-  if reason == "unsupported_content_encoding" then
+  if reason == "unsupported_content_coding" then
     answer["accept-encoding"] = CODINGS
   end
   return answer, problem(reason, detail, handle:headers():get("x-request-id"))

@@ -67,6 +67,7 @@ def test_commands_use_the_same_words() -> None:
         "run",
         "policy-server",
         "status",
+        "cache",
         "limits",
     }
     assert {command for command in COMMANDS if "--delta" in has[command]} == {"watch", "bootstrap"}

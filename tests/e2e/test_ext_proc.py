@@ -273,9 +273,9 @@ def test_a_body_that_stays_the_same_passes_as_it_was_sent(stack: Stack, backend:
     ("content", "coding", "status", "reason"),
     [
         (b"x" * 300_000, "identity", 413, "body_too_large"),
-        (gzip.compress(bytes(10_000_000)), "gzip", 413, "body_too_large"),
+        (gzip.compress(bytes(10_000_000), mtime=0), "gzip", 413, "body_too_large"),
         (b"no gzip", "gzip", 400, "malformed_content_coding"),
-        (gzip.compress(b"cut")[:-2], "gzip", 400, "malformed_content_coding"),
+        (gzip.compress(b"cut", mtime=0)[:-2], "gzip", 400, "malformed_content_coding"),
         (b"x", "exi", 415, "unsupported_content_coding"),
     ],
 )
@@ -293,7 +293,7 @@ def test_requests_whose_bodies_cannot_be_read(
     ("content", "coding", "reason"),
     [
         (b"x" * 300_000, "identity", "response_too_large"),
-        (gzip.compress(bytes(10_000_000)), "gzip", "response_too_large"),
+        (gzip.compress(bytes(10_000_000), mtime=0), "gzip", "response_too_large"),
         (b"no gzip", "gzip", "malformed_content_coding"),
         (b"x", "exi", "unsupported_content_coding"),
     ],

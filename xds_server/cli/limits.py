@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import json
 import time
 from typing import Any
 
-from xds_server.admin import ask
-from xds_server.cli import flags, output
+from xds_server.cli import flags, output, policy_servers
 from xds_server.errors import EnvironmentFailed, WrongUsage
-from xds_server.processes.addresses import split
-
-NOT_FOUND = 404
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--admin",
         default=flags.ADMIN,
         metavar="ADDRESS",
-        help="admin address of a policy server, or of `xds run` if that has started one: "
-        "HOST:PORT or unix:/PATH",
+        help=policy_servers.ADMIN_HELP,
     )
     parser.add_argument("--reset", action="store_true", help="reset these counters to zero, also in Redis")
     parser.add_argument(
@@ -39,11 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Show or reset counters. Raises EnvironmentFailed, WrongUsage."""
     if arguments.reset and not arguments.prefix and not arguments.all:
         raise WrongUsage("--reset: name the beginning of the keys, such as 'plan/free|', or add --all")
-    admin = arguments.admin
-    status, shown = _call(admin, "GET", "/limits")
-    if status == NOT_FOUND:
-        admin = _policy_server_of(admin)
-        status, shown = _call(admin, "GET", "/limits")
+    admin, status, shown = policy_servers.found(arguments.admin, "GET", "/limits")
     if status != http.client.OK:
         raise EnvironmentFailed(
             f"the policy server at {admin} cannot show its counters: {shown.get('error', status)}"
@@ -56,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _reset(admin: str, arguments: argparse.Namespace) -> None:
-    status, done = _call(admin, "POST", "/limits/reset", arguments.prefix)
+    status, done = policy_servers.call(admin, "POST", "/limits/reset", arguments.prefix)
     if status != http.client.OK:
         raise EnvironmentFailed(
             f"the policy server at {admin} did not reset them: {done.get('error', status)}"
@@ -88,21 +78,3 @@ def _print(counters: list[dict[str, Any]]) -> None:
         until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(counter["reset"]))
         figures = f"{counter['used']} of {counter['amount']} used, {counter['remaining']} left, until {until}"
         print(f"{counter['key']:<{width}}  {counter['limit']}: {figures}")
-
-
-def _policy_server_of(admin: str) -> str:
-    """Return the admin address of the policy server that the `xds run` at this address has started."""
-    status, body = _call(admin, "GET", "/status")
-    address = body.get("policy_server", {}).get("admin") if status == http.client.OK else None
-    if not address:
-        raise EnvironmentFailed(f"the control plane at {admin} has started no policy server; see --admin")
-    return str(address)
-
-
-def _call(admin: str, method: str, path: str, body: str | None = None) -> tuple[int, Any]:
-    """Return status and JSON of a response. Raises EnvironmentFailed."""
-    try:
-        response = ask(split("--admin", admin), method, path, body)
-        return response.status, json.loads(response.body)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise EnvironmentFailed(f"no policy server answers at {admin}: {error}; see --admin") from None

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from operator import is_
+from posixpath import normpath
 from types import MappingProxyType
 from typing import Any
 
@@ -65,7 +66,7 @@ class Reader:
 
         The dates of certificates are compared with `now` (UTC); without it they are not checked.
         """
-        parsed = self._parse(contents, environment)
+        parsed = _without_sources(self._parse(contents, environment))
         problems = [problem for file in parsed.values() for problem in file.problems]
         names = frozenset[Path]().union(*(file.names for file in parsed.values()))
         problems += _collisions(parsed, names)
@@ -236,6 +237,17 @@ def _collisions(parsed: Mapping[str, File], names: frozenset[Path]) -> list[Prob
                 )
             first.setdefault(path, file)
     return problems
+
+
+def _without_sources(parsed: dict[str, File]) -> dict[str, File]:
+    """The files without those that another one refers to, such as an OpenAPI document: they describe no gateway."""
+    sources = {
+        normpath(one.file)
+        for name, file in parsed.items()
+        for _, one in file.references
+        if one.file is not None and normpath(one.file) != name
+    }
+    return {name: file for name, file in parsed.items() if name not in sources} if sources else parsed
 
 
 def _sources(

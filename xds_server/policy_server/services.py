@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from filters.cache.service import CacheService
 from filters.check.service import Authorization
 from filters.ext_proc import rule as processors
 from filters.ext_proc.names import PROCESSOR
@@ -23,6 +24,9 @@ from filters.rate_limit.stores.owner_client import OwnerStore
 from filters.rate_limit.stores.redis import RedisStore, connect
 from filters.rules import Service
 from filters.transform import decoding
+from filters.validation.names import VALIDATION
+from filters.validation.processor import load
+from filters.validation.reporting import Reporter
 from xds_server.policy_server.descriptors import Following
 
 
@@ -60,8 +64,14 @@ def services(
         lambda registry: _authorization(limits(registry), registry),
         lambda registry: _limits(limits(registry), registry, descriptors),
         decoding.service,
-        lambda registry: Processing(registry, [(PROCESSOR, processors.load)]).service(),
+        lambda registry: CacheService(registry).service(),
+        _processing,
     )
+
+
+def _processing(registry: CollectorRegistry) -> Service:
+    validation = partial(load, report=Reporter(registry))
+    return Processing(registry, [(PROCESSOR, processors.load), (VALIDATION, validation)]).service()
 
 
 def _authorization(limits: RateLimits, registry: CollectorRegistry) -> Service:

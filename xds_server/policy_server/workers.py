@@ -33,6 +33,8 @@ _AFTER_DRAIN = 5.0
 """Seconds that a worker may run after its drain."""
 _PATIENCE = 2.0
 """Seconds in which a worker must return its state."""
+_PURGE = "/cache/purge"
+"""The action that each worker carries out, because each has a cache of its own."""
 _PAGES, _ACTIONS = ("/limits",), ("/limits/reset",)
 """Pages and actions that any worker can serve, because all have the same rules and counters."""
 
@@ -139,6 +141,7 @@ def _show(address: str, count: int, folder: Path, shared: Sequence[socket.socket
     _leave(shared)
     workers = [(_admin(folder, number), 0) for number in range(count)]
     actions = {path: partial(_ask_any, workers, "POST", path) for path in _ACTIONS}
+    actions[_PURGE] = partial(_purge_all, workers)
     admin = listen_admin(address, _pages(workers, folder), actions)
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
@@ -194,6 +197,20 @@ def _ask_any(workers: Sequence[tuple[str, int]], method: str, path: str, body: s
         with contextlib.suppress(OSError, http.client.HTTPException):
             return ask(worker, method, path, body)
     return Page.of({"error": "no worker answers"}, 503)
+
+
+def _purge_all(workers: Sequence[tuple[str, int]], body: str | None = None) -> Page:
+    """Purge in all workers. Return the sum, or the first response that is no success."""
+    purged = 0
+    for worker in workers:
+        with contextlib.suppress(
+            OSError, http.client.HTTPException
+        ):  # a worker that starts anew has an empty cache
+            page = ask(worker, "POST", _PURGE, body)
+            if page.status != http.client.OK:
+                return page
+            purged += json.loads(page.body)["purged"]
+    return Page.of({"purged": purged})
 
 
 def _admin(folder: Path, number: int) -> str:

@@ -42,6 +42,7 @@ _OWN_ANSWER = (
     + details("direct_response")
     + " "
     + " ".join(f"&& !{route_begins(one)}" for one in (METHOD_NOT_ALLOWED, NOT_FOUND, BAD_REQUEST, REJECTED))
+    + "".join(f" || {one}" for policy in POLICIES for one in policy.answers)
 )
 
 

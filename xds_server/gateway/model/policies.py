@@ -15,7 +15,6 @@ from filters.policy import Levels, Policy
 PLANNED = frozenset(
     [
         "grpc_transcoding",
-        "cache",
     ]
 )
 """Keys that the language reserves for later versions. They are rejected with a message of their own."""

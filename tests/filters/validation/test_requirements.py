@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from filters.language import Problems, decoder_for
-from filters.validate import ValidateSettings
+from filters.validation.settings import ValidateSettings
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""cache: responses that Envoy keeps and serves again (RFC 9111)."""

@@ -1,0 +1,266 @@
+"""gateway.cache.v1.Cache: the second level of the cache, and the log of purges that all workers follow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from filters.cache.policy import CACHE
+from filters.rules import Service
+from filters.unary import RpcError, UnaryMethod
+from protos import cache_pb2 as pb
+
+INVALID_ARGUMENT = 3
+"""https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
+MOST_BYTES = 256 << 20
+"""Bytes of responses that the policy server keeps."""
+OVERHEAD = 512
+"""Bytes that an entry takes beside its text."""
+PATIENCE = 5.0
+"""Seconds for which a request waits for another one, and after which that one is given up."""
+MOST_PURGES = 1_000
+"""Purges that are remembered. A worker that has missed more clears its cache."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    text: bytes
+    url: str
+    tags: frozenset[str]
+    expires: int
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size = len(self.text) + len(self.url) + sum(map(len, self.tags)) + OVERHEAD
+
+
+class Store:
+    """Responses, the last used ones, at most `limit` bytes. `clock` gives milliseconds since 1970."""
+
+    def __init__(self, clock: Callable[[], int], limit: int = MOST_BYTES) -> None:
+        self._clock, self._limit = clock, limit
+        self._entries: OrderedDict[tuple[bytes, str], _Entry] = OrderedDict()
+        self._names: OrderedDict[bytes, tuple[str, ...]] = OrderedDict()
+        self.bytes = 0
+
+    def find(self, key: bytes, headers: Mapping[str, str | None]) -> tuple[bytes, tuple[str, ...]] | None:
+        """The response to a request that is still fresh, and the names by which it is selected."""
+        names = self._names.get(key)
+        if names is None or not headers.keys() >= set(names):
+            return None
+        place = (key, _selected(names, headers))
+        entry = self._entries.get(place)
+        if entry is None:
+            return None
+        if entry.expires <= self._clock():
+            self._remove(place)
+            return None
+        self._entries.move_to_end(place)
+        return entry.text, names
+
+    def put(self, key: bytes, headers: Mapping[str, str | None], names: Iterable[str], entry: _Entry) -> None:
+        """Store a response."""
+        ordered = tuple(names)
+        if not headers.keys() >= set(ordered) or entry.size > self._limit:
+            return
+        self._names[key] = ordered
+        self._names.move_to_end(key)
+        place = (key, _selected(ordered, headers))
+        self._remove(place)
+        self._entries[place] = entry
+        self.bytes += entry.size
+        while self.bytes > self._limit:
+            self._remove(next(iter(self._entries)))
+        while len(self._names) > 2 * len(self._entries) + 1_024:
+            self._names.popitem(last=False)
+
+    def purge(self, purge: pb.Purge) -> int:
+        """Forget the responses that a purge is about. Returns how many."""
+        found = [place for place, entry in self._entries.items() if _matches(purge, entry)]
+        for place in found:
+            self._remove(place)
+        return len(found)
+
+    def _remove(self, place: tuple[bytes, str]) -> None:
+        entry = self._entries.pop(place, None)
+        if entry is not None:
+            self.bytes -= entry.size
+
+
+def _selected(names: tuple[str, ...], headers: Mapping[str, str | None]) -> str:
+    return json.dumps([headers[name] for name in names])
+
+
+def _matches(purge: pb.Purge, entry: _Entry) -> bool:
+    if purge.kind == pb.Purge.URL:
+        return entry.url == purge.value
+    if purge.kind == pb.Purge.PREFIX:
+        return entry.url.startswith(purge.value)
+    return purge.kind == pb.Purge.ALL or purge.value in entry.tags
+
+
+class Purges:
+    """The last purges in their order. A version is the number of purges since the log began."""
+
+    def __init__(self) -> None:
+        self.epoch = uuid.uuid4().hex
+        self._log: list[pb.Purge] = []
+        self._forgotten = 0
+
+    @property
+    def version(self) -> int:
+        """The number of purges."""
+        return self._forgotten + len(self._log)
+
+    def add(self, purge: pb.Purge) -> None:
+        """Append a purge."""
+        self._log.append(purge)
+        if len(self._log) > MOST_PURGES:
+            self._forgotten += 1
+            del self._log[0]
+
+    def since(self, epoch: str, version: int) -> list[pb.Purge]:
+        """The purges after a version. A log that began later, or has forgotten some, says that all is purged."""
+        if epoch != self.epoch or version < self._forgotten:
+            return [pb.Purge(kind=pb.Purge.ALL)]
+        return self._log[version - self._forgotten :]
+
+
+class CacheService:
+    """The service. `clock` gives milliseconds since 1970."""
+
+    def __init__(self, registry: CollectorRegistry, clock: Callable[[], int] | None = None) -> None:
+        self.store = Store(clock or (lambda: time.time_ns() // 1_000_000))
+        self.purges = Purges()
+        self._fetching: dict[bytes, asyncio.Future[None]] = {}
+        lookups = Counter(
+            "xds_cache_lookups",
+            "Requests that a worker's own cache could not answer. outcome: found, fetch (the worker asks the upstream) or "
+            "wait (another request asks it).",
+            ["outcome"],
+            registry=registry,
+        )
+        self._lookups = {one: lookups.labels(one) for one in ("found", "fetch", "wait")}
+        self._purged = Counter("xds_cache_purges", "Purges of the cache.", registry=registry)
+        size = Gauge(
+            "xds_cache_bytes",
+            "Bytes of responses in the second level.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        size.set_function(lambda: self.store.bytes)
+
+    def service(self) -> Service:
+        """The gRPC service that a server mounts."""
+        methods = (
+            ("Lookup", pb.Selection, self.lookup),
+            ("Await", pb.Selection, self.wait),
+            ("Store", pb.StoreRequest, self.keep),
+            ("PurgeAll", pb.Purge, self.purge),
+            ("Changes", pb.ChangesRequest, self.changes),
+        )
+        return Service(
+            name=CACHE,
+            methods=tuple(
+                UnaryMethod(
+                    path=f"/{CACHE}/{name}",
+                    parse=message.FromString,
+                    call=call,
+                    serialize=lambda response: response.SerializeToString(),
+                )
+                for name, message, call in methods
+            ),
+            actions={"/cache/purge": self._purge_by_text},
+        )
+
+    def lookup(self, request: pb.Selection) -> pb.LookupResponse:
+        """A stored response, or whether to fetch it or to wait."""
+        found = self._found(request)
+        if found is not None:
+            self._lookups["found"].inc()
+            return found
+        place = _place(request)
+        if place in self._fetching:
+            self._lookups["wait"].inc()
+            return pb.LookupResponse(state=pb.LookupResponse.WAIT)
+        self._fetch(place)
+        self._lookups["fetch"].inc()
+        return pb.LookupResponse(state=pb.LookupResponse.FETCH)
+
+    async def wait(self, request: pb.Selection) -> pb.LookupResponse:
+        """Wait for the request that fetches, and look again."""
+        fetching = self._fetching.get(_place(request))
+        if fetching is not None:
+            await asyncio.wait([fetching], timeout=PATIENCE)
+        return self._found(request) or pb.LookupResponse(state=pb.LookupResponse.FETCH)
+
+    def keep(self, request: pb.StoreRequest) -> pb.StoreResponse:
+        """Store a response, and let those go on who wait for it."""
+        headers = _headers(request.selection)
+        if request.entry:
+            entry = _Entry(request.entry, request.url, frozenset(request.tags), request.expires)
+            self.store.put(request.selection.key, headers, request.names, entry)
+        fetching = self._fetching.pop(request.selection.key, None)
+        if fetching is not None and not fetching.done():
+            fetching.set_result(None)
+        return pb.StoreResponse()
+
+    def purge(self, request: pb.Purge) -> pb.PurgeResponse:
+        """Forget responses here, and in all workers within half a second."""
+        self.purges.add(request)
+        self.store.purge(request)
+        self._purged.inc()
+        return pb.PurgeResponse()
+
+    def changes(self, request: pb.ChangesRequest) -> pb.ChangesResponse:
+        """The purges that a worker does not know."""
+        return pb.ChangesResponse(
+            epoch=self.purges.epoch,
+            version=self.purges.version,
+            purges=self.purges.since(request.epoch, request.version),
+        )
+
+    def _found(self, request: pb.Selection) -> pb.LookupResponse | None:
+        found = self.store.find(request.key, _headers(request))
+        if found is None:
+            return None
+        return pb.LookupResponse(state=pb.LookupResponse.FOUND, entry=found[0], names=found[1])
+
+    def _fetch(self, place: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        fetching: asyncio.Future[None] = loop.create_future()
+        self._fetching[place] = fetching
+
+        def give_up() -> None:
+            if self._fetching.get(place) is fetching:
+                del self._fetching[place]
+            if not fetching.done():
+                fetching.set_result(None)
+
+        loop.call_later(PATIENCE, give_up)
+
+    def _purge_by_text(self, text: str) -> Mapping[str, int]:
+        """Purge as the admin address is asked: JSON with `kind` and `value`."""
+        try:
+            asked = json.loads(text)
+            purge = pb.Purge(kind=asked["kind"].upper(), value=asked.get("value", ""))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise RpcError(INVALID_ARGUMENT, "expected JSON with kind and value") from None
+        before = self.store.purge(purge)
+        self.purge(purge)
+        return {"purged": before}
+
+
+def _place(request: pb.Selection) -> bytes:
+    return request.key
+
+
+def _headers(request: pb.Selection) -> dict[str, str | None]:
+    return {one.name: one.value if one.HasField("value") else None for one in request.headers}

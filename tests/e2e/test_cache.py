@@ -1,0 +1,478 @@
+"""cache through a real Envoy and a policy server: what is stored, for whom, for how long, and what is purged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.backend import Backend
+from tests.support.policy_server import Stack, Stacks
+from tests.support.wait import wait_for
+
+KEYS = {"acme": "k-acme", "beta": "k-beta"}
+YAML = """
+listeners: {http: {port: $port, address: 127.0.0.1}}
+upstreams: {echo: {endpoints: ["$echo"]}}
+plans: {gold: {}}
+consumers:
+  acme: {plan: gold, api_keys: [{sha256: $acme}]}
+  beta: {plan: gold, api_keys: [{sha256: $beta}]}
+routes:
+  told: {path: /told/*, upstream: echo, policies: {cache: {}}}
+  ttl:
+    path: /ttl/*
+    upstream: echo
+    rewrite: {path: /rewritten/*}
+    response_headers: {add: {x-added: "1"}, set: {x-set: "2"}}
+    policies: {cache: 5m}
+  short: {path: /short/*, upstream: echo, policies: {cache: {ttl: 1s, stale_while_revalidate: 60s, stale_if_error: 60s}}}
+  error: {path: /error/*, upstream: echo, policies: {cache: {ttl: 1s, stale_if_error: 60s}}}
+  override: {path: /override/*, upstream: echo, policies: {cache: {ttl: 5m, override: true, obey_clients: false}}}
+  vary: {path: /vary/*, upstream: echo, policies: {cache: {ttl: 5m, vary: [x-tenant]}}}
+  mine: {path: /mine/*, upstream: echo, policies: {api_key: true, cache: 5m, rate_limit: {requests: 1000, per: hour}}}
+  plan: {path: /plan/*, upstream: echo, policies: {api_key: true, cache: {ttl: 5m, by: plan}}}
+  small: {path: /small/*, upstream: echo, policies: {cache: {ttl: 5m, max_body: 1KB}}}
+  limited: {path: /limited/*, upstream: echo, policies: {cache: 5m, rate_limit: {requests: 3, per: hour, exact: true}}}
+  fields: {path: /fields/*, upstream: echo, policies: {cache: 5m, fields: {by: "query:view", small: [path]}}}
+  packed: {path: /packed/*, upstream: echo, policies: {cache: 5m, compression: true}}
+"""
+
+
+@pytest.fixture(scope="module")
+def stack(stacks: Stacks, backend: Backend) -> Stack:
+    hashes = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in KEYS.items()}
+    return stacks.start(YAML, echo=backend.address, **hashes)
+
+
+@pytest.fixture
+def echo(backend: Backend) -> Iterator[Backend]:
+    backend.seen.clear()
+    yield backend
+    backend.status, backend.body, backend.headers = 200, None, {}
+
+
+numbers = count()
+
+
+def fresh(route: str) -> str:
+    """A path that no test has asked for."""
+    return f"/{route}/{next(numbers)}"
+
+
+def cache_status(answer: httpx.Response) -> str:
+    return answer.headers["cache-status"]
+
+
+def test_a_response_is_stored_as_long_as_it_says(stack: Stack, echo: Backend) -> None:
+    echo.headers = {"cache-control": "max-age=60", "etag": '"v1"', "x-more": "m"}
+    path = fresh("told")
+    first, second = stack.get(path), stack.get(path)
+    assert cache_status(first) == "gateway; fwd=uri-miss; stored"
+    assert cache_status(second).startswith("gateway; hit; ttl=")
+    assert len(echo.seen) == 1
+    assert second.content == first.content
+    assert int(second.headers["age"]) >= 0
+    assert (second.headers["etag"], second.headers["x-more"]) == ('"v1"', "m")
+    assert second.headers["content-type"] == "application/json"
+    assert second.headers["content-length"] == str(len(first.content))
+
+
+NOT_STORED: list[dict[str, str]] = [
+    {},
+    {"cache-control": "no-store, max-age=60"},
+    {"cache-control": "private, max-age=60"},
+    {"cache-control": "no-cache, max-age=60"},
+    {"cache-control": "max-age=0"},
+    {"cache-control": "max-age=60", "age": "60"},
+    {"cache-control": "max-age=60", "set-cookie": "a=b"},
+    {"cache-control": "max-age=60", "vary": "*"},
+    {"cache-control": "max-age=60, max-age=0"},
+    {"expires": "0"},
+    {"expires": "Thu, 01 Jan 1970 00:00:00 GMT"},
+    {"cache-control": "s-maxage=0, max-age=60"},
+]
+
+
+@pytest.mark.parametrize("headers", NOT_STORED, ids=str)
+def test_what_must_not_be_stored_is_not(stack: Stack, echo: Backend, headers: dict[str, str]) -> None:
+    echo.headers = headers
+    path = fresh("told")
+    for number in (1, 2):
+        assert "stored" not in cache_status(stack.get(path))
+        assert len(echo.seen) == number
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"cache-control": "s-maxage=60, max-age=0"},
+        {"cache-control": 'public, max-age="60"'},
+        {"cache-control": "MAX-AGE=60"},
+        {"expires": "Fri, 31 Dec 2100 23:59:59 GMT"},
+    ],
+    ids=str,
+)
+def test_what_may_be_stored_is(stack: Stack, echo: Backend, headers: dict[str, str]) -> None:
+    echo.headers = headers
+    path = fresh("told")
+    stack.get(path)
+    assert "hit" in cache_status(stack.get(path))
+
+
+def test_a_ttl_holds_for_responses_that_say_nothing(stack: Stack, echo: Backend) -> None:
+    path = fresh("ttl")
+    first, second = stack.get(path), stack.get(path)
+    assert "hit; ttl=29" in cache_status(second)
+    assert first.json()["path"].startswith("/rewritten/")
+    for answer in (first, second):
+        assert (answer.headers.get_list("x-added"), answer.headers.get_list("x-set")) == (["1"], ["2"])
+    assert len(echo.seen) == 1
+    echo.headers = {"cache-control": "no-store"}
+    path = fresh("ttl")
+    stack.get(path)
+    assert "hit" not in cache_status(stack.get(path))
+
+
+@pytest.mark.parametrize(
+    ("status", "stored"), [(200, True), (404, True), (301, True), (302, False), (500, False), (204, False)]
+)
+def test_only_some_statuses_are_stored(stack: Stack, echo: Backend, status: int, stored: bool) -> None:
+    echo.status, echo.body = status, b"" if status == 204 else b'{"a":1}'
+    echo.headers = {"location": "/x"} if status in (301, 302) else {}
+    path = fresh("ttl")
+    first, second = (stack.get(path, follow_redirects=False) for _ in range(2))
+    assert (first.status_code, second.status_code) == (status, status)
+    assert ("hit" in cache_status(second)) == stored
+    assert second.content == first.content
+    assert "x-gateway-reason" not in second.headers
+    assert second.headers.get("content-type") == first.headers.get("content-type")
+
+
+def test_an_override_ignores_what_the_response_says(stack: Stack, echo: Backend) -> None:
+    echo.headers = {"cache-control": "no-store"}
+    path = fresh("override")
+    stack.get(path)
+    assert "hit" in cache_status(stack.get(path, headers={"cache-control": "no-cache"}))
+    echo.headers = {"set-cookie": "a=b"}
+    path = fresh("override")
+    stack.get(path)
+    assert "hit" not in cache_status(stack.get(path))
+
+
+def test_clients_may_ask_for_more(stack: Stack, echo: Backend) -> None:
+    path = fresh("ttl")
+    missing = stack.get(path, headers={"cache-control": "only-if-cached"})
+    assert (missing.status_code, missing.json()["reason"]) == (504, "not_cached")
+    assert not echo.seen
+    stack.get(path)
+    assert stack.get(path, headers={"cache-control": "only-if-cached"}).status_code == 200
+    assert (
+        cache_status(stack.get(path, headers={"cache-control": "no-cache"})) == "gateway; fwd=request; stored"
+    )
+    assert cache_status(stack.get(path, headers={"cache-control": "no-store"})) == "gateway; fwd=bypass"
+    assert cache_status(stack.get(path, headers={"range": "bytes=0-1"})) == "gateway; fwd=bypass"
+    assert cache_status(stack.get(path, headers={"authorization": "Bearer x"})) == "gateway; fwd=bypass"
+    assert "hit" not in cache_status(stack.get(path, headers={"cache-control": "min-fresh=1000"}))
+    assert len(echo.seen) == 6
+
+
+def test_conditional_requests_are_answered_from_the_cache(stack: Stack, echo: Backend) -> None:
+    echo.headers = {"etag": 'W/"v1"', "last-modified": "Fri, 31 Dec 2021 23:59:59 GMT"}
+    path = fresh("ttl")
+    assert stack.get(path, headers={"if-none-match": '"v1"'}).status_code == 200
+    assert "if-none-match" not in echo.seen[-1]["headers"]
+    for headers in (
+        {"if-none-match": '"v1"'},
+        {"if-none-match": '"v0", W/"v1"'},
+        {"if-none-match": "*"},
+        {"if-modified-since": "Fri, 31 Dec 2021 23:59:59 GMT"},
+        {"if-modified-since": "Sat, 01 Jan 2022 00:00:00 GMT"},
+    ):
+        answer = stack.get(path, headers=headers)
+        assert (answer.status_code, answer.content) == (304, b""), headers
+        assert answer.headers["etag"] == 'W/"v1"'
+    for headers in (
+        {"if-none-match": '"v2"'},
+        {"if-none-match": '"v2"', "if-modified-since": "Sat, 01 Jan 2022 00:00:00 GMT"},
+        {"if-modified-since": "Thu, 30 Dec 2021 00:00:00 GMT"},
+        {"if-modified-since": "nonsense"},
+    ):
+        assert stack.get(path, headers=headers).status_code == 200, headers
+    assert len(echo.seen) == 1
+
+
+def test_head_is_answered_from_a_get(stack: Stack, echo: Backend) -> None:
+    path = fresh("ttl")
+    head = stack.request("HEAD", path)
+    assert "stored" not in cache_status(head)
+    body = stack.get(path).content
+    head = stack.request("HEAD", path)
+    assert "hit" in cache_status(head)
+    assert (head.content, head.headers["content-length"]) == (b"", str(len(body)))
+
+
+def test_responses_vary(stack: Stack, echo: Backend) -> None:
+    echo.headers = {"vary": "Accept-Language, X-Unusual"}
+    path = fresh("vary")
+    asked = [
+        {"accept-language": "de", "x-tenant": "a"},
+        {"accept-language": "en", "x-tenant": "a"},
+        {"accept-language": "de", "x-tenant": "b"},
+        {"accept-language": "de", "x-tenant": "a", "x-unusual": "u"},
+    ]
+    stack.get(path, headers=asked[0])  # teaches the name of X-Unusual
+    for headers in asked:
+        assert "hit" not in cache_status(stack.get(path, headers=headers))
+    for headers in asked:
+        answer = stack.get(path, headers=headers)
+        assert "hit" in cache_status(answer)
+        seen = answer.json()["headers"]
+        assert {name: seen.get(name) for name in headers} == headers
+
+
+def test_each_consumer_has_its_own(stack: Stack, echo: Backend) -> None:
+    path = fresh("mine")
+    for name, key in KEYS.items():
+        for _ in range(2):
+            assert stack.get(path, headers={"x-api-key": key}).json()["headers"]["x-consumer"] == name
+    assert len(echo.seen) == 2
+    assert stack.get(path).status_code == 401
+    hit = stack.get(path, headers={"x-api-key": KEYS["acme"]})
+    assert "hit" in cache_status(hit)
+    assert hit.headers.get_list("x-ratelimit-limit") == ["1000"]
+
+
+def test_a_plan_may_share(stack: Stack, echo: Backend) -> None:
+    path = fresh("plan")
+    assert "hit" not in cache_status(stack.get(path, headers={"x-api-key": KEYS["acme"]}))
+    assert "hit" in cache_status(stack.get(path, headers={"x-api-key": KEYS["beta"]}))
+
+
+def test_limits_count_hits(stack: Stack, echo: Backend) -> None:
+    path = fresh("limited")
+    assert [stack.get(path).status_code for _ in range(4)] == [200, 200, 200, 429]
+    assert len(echo.seen) == 1
+
+
+def test_other_policies_change_hits(stack: Stack, echo: Backend) -> None:
+    path = fresh("fields")
+    whole = stack.get(path)
+    stack.get(path + "?view=small")
+    assert stack.get(path + "?view=small").json() == {"path": path + "?view=small"}
+    assert stack.get(path).content == whole.content
+    assert len(echo.seen) == 2
+
+
+def test_a_hit_is_compressed(stack: Stack, echo: Backend) -> None:
+    echo.body = json.dumps("a" * 2000).encode()
+    path = fresh("packed")
+    for _ in range(2):
+        answer = stack.get(path, headers={"accept-encoding": "gzip"})
+        assert (answer.headers["content-encoding"], answer.json()) == ("gzip", "a" * 2000)
+    assert "hit" in cache_status(answer)
+    assert stack.get(path, headers={"accept-encoding": "identity"}).json() == "a" * 2000
+
+
+def test_a_large_body_is_not_stored(stack: Stack, echo: Backend) -> None:
+    echo.body = b"x" * 2000
+    path = fresh("small")
+    for _ in range(2):
+        assert "hit" not in cache_status(stack.get(path))
+    assert len(echo.seen) == 2
+
+
+def test_an_old_response_is_served_while_a_new_one_is_fetched(stack: Stack, echo: Backend) -> None:
+    echo.headers = {"etag": '"v1"'}
+    path = fresh("short")
+    first = stack.get(path)
+    wait_for(lambda: "fwd=stale" in cache_status(stack.get(path)), "the response to become old")
+    assert echo.seen[-1]["headers"]["if-none-match"] == '"v1"'
+    asked = len(echo.seen)
+    echo.release = threading.Event()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            first_again = pool.submit(_until_asked, stack, path)
+            wait_for(lambda: len(echo.seen) > asked, "old again, and one request that fetches")
+            assert "hit; ttl=-" in cache_status(stack.get(path))
+            echo.release.set()
+            assert "fwd=stale; stored" in cache_status(first_again.result())
+    finally:
+        echo.release = None
+    assert len(echo.seen) == asked + 1
+    assert first.status_code == 200
+
+
+def _until_asked(stack: Stack, path: str) -> httpx.Response:
+    """Ask until a response does not come from the cache."""
+    return wait_for(lambda: _unless_hit(stack.get(path)), "a request that fetches")
+
+
+def test_304_makes_a_response_fresh_again(stack: Stack, echo: Backend) -> None:
+    echo.headers = {"etag": '"v1"', "x-number": "1"}
+    path = fresh("error")
+    first = stack.get(path)
+    wait_for(lambda: (stack.get(path), len(echo.seen) > 1)[1], "the response to become old")
+    assert echo.seen[-1]["headers"]["if-none-match"] == '"v1"'
+    echo.status, echo.headers, echo.body = 304, {"etag": '"v1"', "x-number": "2"}, b""
+    answer = wait_for(lambda: _unless_hit(stack.get(path)), "another revalidation")
+    assert (answer.status_code, answer.content) == (200, stack.get(path).content)
+    assert answer.headers["x-number"] == "2"
+    assert "fwd-status=304; stored" in cache_status(answer)
+    assert first.headers["x-number"] == "1"
+
+
+def _unless_hit(answer: httpx.Response) -> httpx.Response | None:
+    return None if "hit" in cache_status(answer) else answer
+
+
+def test_an_old_response_is_better_than_an_error(stack: Stack, echo: Backend) -> None:
+    path = fresh("error")
+    good = stack.get(path)
+    echo.status, echo.body = 503, b"broken"
+    answer = wait_for(lambda: _unless_hit(stack.get(path)), "the response to become old")
+    assert (answer.status_code, answer.content) == (200, good.content)
+    assert "fwd=stale; fwd-status=503; detail=stale-if-error" in cache_status(answer)
+    echo.stop()
+    try:
+        answer = stack.get(path)
+        assert (answer.status_code, answer.content) == (200, good.content)
+        assert "x-gateway-reason" not in answer.headers
+        assert stack.get(fresh("error")).status_code == 503
+    finally:
+        echo.start()
+
+
+def test_concurrent_misses_ask_once(stack: Stack, echo: Backend) -> None:
+    path = fresh("ttl")
+    echo.release = threading.Event()
+    try:
+        with ThreadPoolExecutor(10) as pool:
+            futures = [pool.submit(stack.get, path) for _ in range(10)]
+            wait_for(
+                lambda: 'outcome="wait"} ' in stack.policy_server.metrics() and len(echo.seen) == 1,
+                "all to wait",
+            )
+            wait_for(lambda: _waiting(stack) >= 9, "nine to wait")
+            echo.release.set()
+            bodies = {future.result().content for future in futures}
+    finally:
+        echo.release = None
+    assert len(bodies) == 1
+    assert len(echo.seen) == 1
+
+
+def _waiting(stack: Stack) -> float:
+    for line in stack.policy_server.metrics().splitlines():
+        if line.startswith('xds_cache_lookups_total{outcome="wait"}'):
+            return float(line.rpartition(" ")[2])
+    return 0
+
+
+def _purge(stack: Stack, kind: str, value: str = "") -> Any:
+    answer = httpx.post(
+        f"http://{stack.policy_server.admin}/cache/purge", content=json.dumps({"kind": kind, "value": value})
+    )
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_responses_are_purged(stack: Stack, echo: Backend) -> None:
+    host = stack.url.removeprefix("http://")
+    paths = [fresh("ttl") for _ in range(4)]
+
+    def stored() -> list[bool]:
+        asked = [stack.get(path, headers={"cache-control": "only-if-cached"}) for path in paths]
+        return [one.status_code == 200 for one in asked]
+
+    for path, tag in zip(paths, ("red", "red, blue", "blue", ""), strict=True):
+        echo.headers = {"cache-tag": tag} if tag else {}
+        assert "cache-tag" not in stack.get(path).headers
+    assert stored() == [True] * 4
+    _purge(stack, "tag", "red")
+    wait_for(lambda: stored() == [False, False, True, True], "the tag to be purged")
+    _purge(stack, "url", host + paths[2])
+    wait_for(lambda: stored() == [False, False, False, True], "the URL to be purged")
+    _purge(stack, "prefix", host + "/ttl/")
+    wait_for(lambda: stored() == [False] * 4, "the prefix to be purged")
+
+
+def test_a_change_purges_its_url(stack: Stack, echo: Backend) -> None:
+    path = fresh("ttl")
+    stack.get(path)
+    echo.status = 400
+    stack.request("POST", path)
+    echo.status = 200
+    assert "hit" in cache_status(stack.get(path))
+    assert cache_status(stack.request("PUT", path)) == "gateway; fwd=method"
+    assert "hit" not in cache_status(stack.get(path))
+
+
+def test_a_cache_lives_without_its_policy_server(stacks: Stacks, echo: Backend) -> None:
+    stack = stacks.start(YAML, echo=echo.address, acme="0" * 64, beta="1" * 64)
+    path, other = fresh("ttl"), fresh("ttl")
+    stack.get(path)
+    stack.policy_server.stop()
+    assert "hit" in cache_status(stack.get(path))
+    assert "stored" in cache_status(stack.get(other))
+    assert "hit" in cache_status(stack.get(other))
+    stack.policy_server.start()
+    stack.policy_server.ready()
+    assert stack.get(path).status_code == 200
+
+
+VARYING = {"a": "", "b": "accept-language", "c": "accept-language, x-unusual", "d": "X-Unusual"}
+"""What the responses to each path vary by."""
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(sorted(KEYS)),
+            st.sampled_from(sorted(VARYING)),
+            st.sampled_from(["de", "en", None]),
+            st.sampled_from(["u", None]),
+            st.sampled_from([None, None, None, "no-cache", "max-age=0", "no-store", "purge", "change"]),
+        ),
+        min_size=10,
+        max_size=40,
+    )
+)
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_nobody_gets_the_response_of_another(
+    stack: Stack, echo: Backend, steps: list[tuple[str, str, str | None, str | None, str | None]]
+) -> None:
+    run = next(numbers)
+    with httpx.Client(base_url=stack.url, timeout=30) as client:
+        for name, kind, language, unusual, more in steps:
+            echo.headers = {"vary": VARYING[kind]} if VARYING[kind] else {}
+            path = f"/mine/{run}/{kind}"
+            headers = {"x-api-key": KEYS[name]}
+            headers |= {"accept-language": language} if language else {}
+            headers |= {"x-unusual": unusual} if unusual else {}
+            if more == "purge":
+                _purge(stack, "url", stack.url.removeprefix("http://") + path)
+            method = "PUT" if more == "change" else "GET"
+            if more not in (None, "purge", "change"):
+                headers["cache-control"] = more
+            answer = client.request(method, path, headers=headers)
+            assert answer.status_code == 200
+            seen = answer.json()["headers"]
+            assert seen["x-consumer"] == name
+            for varying in VARYING[kind].lower().split(", "):
+                assert seen.get(varying) == headers.get(varying)
+            if more in ("no-cache", "max-age=0", "no-store", "change"):
+                assert "hit" not in cache_status(answer)

@@ -1,0 +1,46 @@
+"""Requests to the admin address of a policy server, or of the `xds run` that has started it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import Any
+
+from xds_server.admin import ask
+from xds_server.errors import EnvironmentFailed
+from xds_server.processes.addresses import split
+
+NOT_FOUND = 404
+ADMIN_HELP = (
+    "admin address of a policy server, or of `xds run` if that has started one: HOST:PORT or unix:/PATH"
+)
+
+
+def found(admin: str, method: str, path: str, body: str | None = None) -> tuple[str, int, Any]:
+    """Ask the policy server behind an admin address. Returns its own address, the status and the JSON of the response.
+
+    Raises EnvironmentFailed.
+    """
+    status, answer = call(admin, method, path, body)
+    if status == NOT_FOUND:
+        admin = _policy_server_of(admin)
+        status, answer = call(admin, method, path, body)
+    return admin, status, answer
+
+
+def _policy_server_of(admin: str) -> str:
+    """Return the admin address of the policy server that the `xds run` at this address has started."""
+    status, body = call(admin, "GET", "/status")
+    address = body.get("policy_server", {}).get("admin") if status == http.client.OK else None
+    if not address:
+        raise EnvironmentFailed(f"the control plane at {admin} has started no policy server; see --admin")
+    return str(address)
+
+
+def call(admin: str, method: str, path: str, body: str | None = None) -> tuple[int, Any]:
+    """Return status and JSON of a response. Raises EnvironmentFailed."""
+    try:
+        response = ask(split("--admin", admin), method, path, body)
+        return response.status, json.loads(response.body)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise EnvironmentFailed(f"no policy server answers at {admin}: {error}; see --admin") from None
