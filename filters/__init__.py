@@ -10,6 +10,7 @@ from filters.csrf import Csrf
 from filters.ext_authz.policy import ExtAuthz
 from filters.ext_proc.policy import ExtProc
 from filters.fault import Fault
+from filters.grpc_transcoding.policy import GrpcTranscoding
 from filters.grpc_web import GrpcWeb
 from filters.headers import RequestHeaders, ResponseHeaders
 from filters.identity.api_key import ApiKey
@@ -50,6 +51,7 @@ POLICIES: tuple[Policy[Any], ...] = (
     Fields(),
     GrpcWeb(),
     ExtProc(),
+    GrpcTranscoding(),
     RequestHeaders(),
     Fault(),
     RequestId(),

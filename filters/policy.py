@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from envoy.config.accesslog.v3 import accesslog_pb2
@@ -64,7 +64,8 @@ class RoutePart:
     formats. `answers_preflight` is true if its filter answers CORS preflights, so they must reach it even if the route
     itself does not accept OPTIONS. `own_paths` are further paths that its filter answers itself, such as the callback
     of a login. Each becomes a route next to it with the same `filter_configs`. `buffer` is the size in bytes of the
-    largest body that its filters keep as a whole, 0 if they keep none.
+    largest body that its filters keep as a whole, 0 if they keep none. `variants` divide the requests of the route:
+    Envoy takes the first that matches, and the last has to match all. One policy of a route has variants.
     """
 
     filter_configs: Mapping[str, Message] = field(default_factory=dict)
@@ -75,9 +76,46 @@ class RoutePart:
     answers_preflight: bool = False
     own_paths: tuple[str, ...] = ()
     buffer: int = 0
+    variants: tuple[Variant, ...] = ()
 
 
 NOTHING = RoutePart()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A part of the requests of a route, with a route of Envoy of its own.
+
+    It has the requests of the route with one of these `methods` (all if empty), a path with its query that `path`
+    matches (an RE2 for the whole text, all if empty) and a content type that begins with `content_type`. With
+    `has_query` it has only those with a query.
+
+    `status` is 0 if they are handled as the route says, with `part` too. Otherwise the gateway rejects them with this
+    status. `allow` are the methods that a 405 names, and `name` tells rejections with one status apart.
+    """
+
+    name: str = ""
+    methods: tuple[str, ...] = ()
+    path: str = ""
+    has_query: bool = False
+    content_type: str = ""
+    status: Literal[0, 400, 404, 405] = 0
+    allow: tuple[str, ...] = ()
+    part: RoutePart = NOTHING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The parts of a route that policies check their settings against.
+
+    `path` is the RE2 for its whole path, `targets` are its upstreams. `rewrites_path` and `upgrades` are true if it
+    changes the path towards them and if it allows WebSockets.
+    """
+
+    path: str
+    targets: tuple[str, ...]
+    rewrites_path: bool
+    upgrades: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +139,8 @@ class Context:
     consumers: Mapping[str, Consumer] = field(default_factory=dict)
     plans: Mapping[str, Plan] = field(default_factory=dict)
     upstreams: frozenset[str] = frozenset()
+    http2: frozenset[str] = frozenset()
+    """The upstreams that always get HTTP/2, which gRPC needs."""
     contents: Mapping[DataSource, bytes] = field(default_factory=dict)
     """The content of each DataSource of the gateway."""
     route: str = ""
@@ -111,9 +151,17 @@ class Context:
     """True if trailers of requests may reach an upstream. Envoy drops them before upstreams that speak HTTP/1."""
     errors: Mapping[str, Any] = field(default_factory=dict)
     """The overrides of the gateway's own responses (`error_overrides.ErrorOverride`), by reason."""
+    shape: Shape | None = None
+    """The route that is checked. None while a route is translated."""
 
     def on_route(
-        self, route: str, effective: Mapping[str, Any], path_regex: str = "", *, forwards: bool = False
+        self,
+        route: str,
+        effective: Mapping[str, Any],
+        path_regex: str = "",
+        *,
+        forwards: bool = False,
+        shape: Shape | None = None,
     ) -> Context:
         """The context of one route. It does not use dataclasses.replace, which is slow for many routes."""
         return Context(
@@ -121,6 +169,7 @@ class Context:
             consumers=self.consumers,
             plans=self.plans,
             upstreams=self.upstreams,
+            http2=self.http2,
             contents=self.contents,
             route=route,
             effective=effective,
@@ -128,6 +177,7 @@ class Context:
             forwards=forwards,
             trailers=self.trailers,
             errors=self.errors,
+            shape=shape,
         )
 
 

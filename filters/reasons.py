@@ -26,7 +26,7 @@ class Reason:
 
     `when` is a CEL expression over Envoy's attributes, mostly over `response.code_details`. `status` is the status
     that the client gets, None for the status that Envoy chose. `title` and `detail` are those of the problem
-    (RFC 9457 section 3.1). `challenge` is a WWW-Authenticate for responses to which Envoy adds none. `own_body` keeps
+    (RFC 9457 section 3.1). With `detail_from_body` the detail is the text of Envoy's filter. `challenge` is a WWW-Authenticate for responses to which Envoy adds none. `own_body` keeps
     the body that its author wrote, unless `errors:` overrides it.
     """
 
@@ -37,6 +37,7 @@ class Reason:
     challenge: str | None = None
     detail: str | None = None
     own_body: bool = False
+    detail_from_body: bool = False
 
 
 def details(text: str) -> str:

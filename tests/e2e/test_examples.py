@@ -213,6 +213,22 @@ def test_tls(start: Start) -> None:
     assert ask("api.example.com", partners, trusting).text == "the api\n"
 
 
+def test_rest_to_grpc(start: Start) -> None:
+    port = free_port()
+    server = _module(EXAMPLES / "grpc" / "server.py").server(port)
+    server.start()
+    try:
+        example = start("rest-to-grpc", INVENTORY=f"127.0.0.1:{port}")
+        assert example.until("/v1/services/inventory/health").json() == {"status": "SERVING"}
+        missing = example.get("/v1/services/nothing/health")
+        assert (missing.status_code, missing.headers["x-gateway-reason"]) == (404, "grpc_not_found")
+        with httpx.stream("GET", f"{example.url}/v1/services/inventory/health/events", timeout=30) as events:
+            assert events.headers["content-type"] == "text/event-stream"
+            assert next(events.iter_lines()) == 'data: {"status":"SERVING"}'
+    finally:
+        server.stop(None).wait()
+
+
 def test_grpc(start: Start) -> None:
     port = free_port()
     server = _module(EXAMPLES / "grpc" / "server.py").server(port)

@@ -6,12 +6,15 @@ parts of the file in their order. A part that differs in anything stands there i
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pb2
 
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.translate.readable import readable
@@ -47,7 +50,31 @@ def as_types(snapshot: Snapshot) -> Types:
         type_.name: {key: readable(type_, one) for key, one in snapshot[type_].items()} for type_ in snapshot
     }
     types["secret"] = {key: sorted(value) for key, value in types["secret"].items()}
+    types["route"] = _with_methods(types["route"])
     return {name: resources for name, resources in types.items() if resources}
+
+
+def _with_methods(value: Any) -> Any:
+    """The value with the bindings of gRPC methods instead of serialized descriptors, of which nobody reads a change."""
+    if isinstance(value, list):
+        return [_with_methods(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _methods(one) if key == "proto_descriptor_bin" else _with_methods(one)
+        for key, one in value.items()
+    }
+
+
+def _methods(encoded: str) -> list[str]:
+    found = descriptor_pb2.FileDescriptorSet.FromString(base64.b64decode(encoded))
+    lines = [file.name for file in found.file]
+    for file in found.file:
+        for service in file.service:
+            for method in service.method:
+                rule = " ".join(str(method.options.Extensions[annotations_pb2.http]).split())
+                lines.append(f"{file.package}.{service.name}/{method.name} {rule}")
+    return lines
 
 
 def dumped(value: Any, *, sort: bool = True) -> str:

@@ -42,6 +42,8 @@ class _WithFiles(Folder):
 
 
 def _placeholder(path: str) -> bytes:
+    if not path.endswith((".crt", ".key")):
+        raise FileNotFoundError(2, "No such file or directory", path)
     if path.endswith(("ca.crt",)):
         return authority().pem
     certificate, key = _pair(path.rpartition(".")[0])

@@ -14,6 +14,7 @@ from xds_server.discovery.snapshot import Snapshot
 from xds_server.errors import InvalidGateway, UnreadableFolder
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.reader import Reader
+from xds_server.sources.protoc import ProtoCompiler
 from xds_server.sources.source import SourceState
 from xds_server.translate.clusters import INTERNAL_SERVICES
 from xds_server.translate.route_trees import DEFAULT, Shape
@@ -48,13 +49,16 @@ class Compiler:
         self._translator = Translator(internal_services, shape=shape)
         self._environment = os.environ if environment is None else environment
         self._clock = clock
+        self._protos = ProtoCompiler()
 
     def compile(self, state: SourceState) -> Compiled:
         """Read and translate a source. Raises UnreadableFolder and InvalidGateway."""
         if state.problems:
             raise UnreadableFolder("\n".join(state.problems))
         with _without_collection():
-            reading = self._reader.read(state.files, state.read, self._environment, self._clock())
+            reading = self._reader.read(
+                state.files, state.read, self._environment, self._clock(), self._protos
+            )
             problems = (*reading.problems, *map(_not_read, state.ignored))
             if reading.gateway is None:
                 raise InvalidGateway(problems)

@@ -16,7 +16,7 @@ from filters.language.options import OFF
 from filters.language.problems import did_you_mean, short_repr
 from filters.model.identity import Consumer
 from filters.model.shared_credentials import conflicts
-from filters.policy import Context, Policy
+from filters.policy import Context, Policy, Shape
 from filters.reasons import BY_STATUS, OTHER, REASONS
 from xds_server.gateway import precedence
 from xds_server.gateway.files import File
@@ -280,7 +280,13 @@ def _policies(
     keys = _checked().intersection(settings)
     if not keys:
         return
-    context = context.on_route(name, settings, route.match.named_regex)
+    shape = Shape(
+        path=route.match.regex,
+        targets=route.targets,
+        rewrites_path=route.rewrite is not None and (route.rewrite.path or route.rewrite.regex) is not None,
+        upgrades=route.websocket,
+    )
+    context = context.on_route(name, settings, route.match.named_regex, shape=shape)
     for key in settings:
         if key in keys:
             for mistake in by_key()[key].check(settings[key], context):

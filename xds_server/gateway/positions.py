@@ -29,7 +29,8 @@ def placed(
         if problem.also is not None and problem.also.line == 0:
             also = positions[problem.also.file].of(problem.path, at_key=True)
             problem = replace(problem, also=also)
-        result.append(redact_environment(problem, parsed[file].read) if file is not None else problem)
+        owned = parsed.get(file or "")  # a place may be in a file that the gateway refers to
+        result.append(problem if owned is None else redact_environment(problem, owned.read))
     yield from sorted(
         result, key=lambda problem: (problem.severity, problem.place or _NOWHERE, problem.message)
     )

@@ -5,7 +5,7 @@ No code here does IO: the bytes of the files are arguments, and `load` reads the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +14,7 @@ from posixpath import normpath
 from types import MappingProxyType
 from typing import Any
 
+from filters.grpc_transcoding.sources import ProtoErrors, ProtoFault, ProtoFile
 from filters.language import DataSource, Path, Place, Problem
 from filters.language.datasource import SecretSource
 from filters.language.problems import short_repr
@@ -26,6 +27,14 @@ from xds_server.gateway.model.routes import Route
 
 Load = Callable[[str], bytes]
 """Reads a file that the gateway refers to. Raises OSError."""
+CompileProtos = Callable[[Mapping[str, bytes]], bytes]
+"""Compiles the first .proto file, with its imports by their names, to a descriptor set. Raises ProtoErrors."""
+
+
+def no_compiler(files: Mapping[str, bytes]) -> bytes:
+    """Compile nothing. Raises ProtoErrors."""
+    message = "this program does not compile .proto files"
+    raise ProtoErrors((ProtoFault(next(iter(files)), 1, 1, message),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ class Reader:
         load: Load,
         environment: Mapping[str, str],
         now: datetime | None = None,
+        compile_protos: CompileProtos = no_compiler,
     ) -> Reading:
         """Read all files as one document. Never raises for errors of the user.
 
@@ -71,7 +81,7 @@ class Reader:
         names = frozenset[Path]().union(*(file.names for file in parsed.values()))
         problems += _collisions(parsed, names)
         sections = self._join(parsed)
-        sources, missing = _sources(parsed, load, environment)
+        sources, missing = _sources(parsed, load, environment, compile_protos)
         problems += missing
         context = self._in_context(sections, sources)
         routes = self._merge(parsed, sections)
@@ -136,6 +146,9 @@ class Reader:
     def _in_context(self, sections: Sections, sources: Mapping[DataSource, bytes]) -> Context:
         """Return the objects that policies may refer to. It is the same object as before if none changed."""
         upstreams, old = frozenset(sections.upstreams), self._context
+        http2 = frozenset(
+            name for name, one in sections.upstreams.items() if one.protocol in ("http2", "grpc")
+        )
         trailers = any(one.receives_trailers for one in sections.upstreams.values())
         if (
             old is None
@@ -143,6 +156,7 @@ class Reader:
             or old.consumers is not sections.consumers
             or old.plans is not sections.plans
             or old.upstreams != upstreams
+            or old.http2 != http2
             or old.contents != sources
             or old.trailers != trailers
             or old.errors is not sections.errors
@@ -152,6 +166,7 @@ class Reader:
                 consumers=sections.consumers,
                 plans=sections.plans,
                 upstreams=upstreams,
+                http2=http2,
                 contents=old.contents if old is not None and old.contents == sources else sources,
                 trailers=trailers,
                 errors=sections.errors,
@@ -251,10 +266,10 @@ def _without_sources(parsed: dict[str, File]) -> dict[str, File]:
 
 
 def _sources(
-    parsed: Mapping[str, File], load: Load, environment: Mapping[str, str]
+    parsed: Mapping[str, File], load: Load, environment: Mapping[str, str], compile_protos: CompileProtos
 ) -> tuple[dict[DataSource, bytes], list[Problem]]:
     contents: dict[DataSource, bytes] = {}
-    problems = []
+    problems: list[Problem] = []
     for file in parsed.values():
         for path, source in file.references:
             if source in contents:
@@ -285,7 +300,42 @@ def _sources(
                     )
             elif source.inline is not None and not isinstance(source, SecretSource):
                 contents[source] = source.inline.encode()
+    problems += dict.fromkeys(_compile(parsed, contents, compile_protos))
     return contents, problems
+
+
+def _compile(
+    parsed: Mapping[str, File], contents: dict[DataSource, bytes], compile_protos: CompileProtos
+) -> Iterator[Problem]:
+    """Add the descriptor sets of all .proto files to `contents`, and yield their errors."""
+    for file in parsed.values():
+        for path, source in file.references:
+            if isinstance(source, ProtoFile) and source in contents and source.compiled not in contents:
+                yield from _compiled(path, source, contents, compile_protos)
+
+
+def _compiled(
+    path: Path, source: ProtoFile, contents: dict[DataSource, bytes], compile_protos: CompileProtos
+) -> Iterator[Problem]:
+    """Add the descriptor set of a .proto file to `contents`, or yield its errors."""
+    files = source.sources(contents)
+    try:
+        contents[source.compiled] = compile_protos({name: content for name, (_, content) in files.items()})
+    except ProtoErrors as errors:
+        for fault in errors.faults:
+            file, content = files[fault.file]
+            lines = content.decode("utf-8", "replace").splitlines()
+            text = lines[fault.line - 1].strip() if fault.line <= len(lines) else ""
+            yield Problem(
+                path=path,
+                message=fault.message,
+                value=short_repr(text) if text else None,
+                remedy=_MISSING if "was not found" in fault.message else "mend the .proto file",
+                place=Place(file, fault.line, fault.column),
+            )
+
+
+_MISSING = "add it to the gateway's folder, or write {file: FILE, import_path: FOLDER}"
 
 
 def _follow(source: DataSource, contents: dict[DataSource, bytes], load: Load) -> None:

@@ -119,7 +119,9 @@ def _mapper(reason: Reason, override: ErrorOverride | None) -> hcm_pb2.ResponseM
 
 def _grpc_status(status: int | None) -> base_pb2.HeaderValueOption:
     """Return the status for clients of gRPC and gRPC-Web. Other clients get none: Envoy omits an empty value."""
-    asked = "request.headers['content-type'].startsWith('application/grpc')"
+    grpc = "request.headers['content-type'].startsWith('application/grpc')"
+    # the transcoder gives requests of REST clients that type too, and this header
+    asked = f"{grpc} && !('x-envoy-original-method' in request.headers)"
     return header(GRPC_STATUS, grpc_status(asked, status))
 
 
@@ -146,6 +148,8 @@ def _body(reason: Reason, override: ErrorOverride, status: int | None) -> Mappin
     detail = reason.detail if override.detail is None else override.detail
     if detail is not None:
         body["detail"] = _escaped(detail)
+    elif reason.detail_from_body:
+        body["detail"] = "%LOCAL_REPLY_BODY%"
     return body
 
 

@@ -48,6 +48,11 @@ def method_not_allowed(route: str) -> str:
     return f"{METHOD_NOT_ALLOWED}{route}"
 
 
+def rejection(status: int, route: str, kind: str = "") -> str:
+    """Return the name of the route that rejects a kind of requests of a route. Local replies recognize its prefix."""
+    return f"{status}/{route}/{kind}" if kind else f"{status}/{route}"
+
+
 def rejected(route: str) -> str:
     """Return the name of the route that answers 503 instead of a rejected route. Local replies recognize its prefix."""
     return f"{REJECTED}{route}"
@@ -62,12 +67,12 @@ BAD_AUTHORITY = f"{BAD_REQUEST}authority"
 
 def route_origin(route: str) -> tuple[str, ...]:
     """Return the path in the gateway that one route of Envoy comes from; empty if the gateway adds it itself."""
-    own = route.removeprefix(METHOD_NOT_ALLOWED).removeprefix(REJECTED)
-    return (
-        ()
-        if own in (NOT_FOUND, BAD_PATH, BAD_AUTHORITY, REDIRECT_TO_HTTPS)
-        else ("routes", own.partition("/")[0])
-    )
+    if route in (NOT_FOUND, BAD_PATH, BAD_AUTHORITY, REDIRECT_TO_HTTPS):
+        return ()
+    own = route
+    for prefix in (METHOD_NOT_ALLOWED, REJECTED, NOT_FOUND, BAD_REQUEST):
+        own = own.removeprefix(prefix)
+    return ("routes", own.partition("/")[0])
 
 
 def origin(type_name: str, resource: str) -> tuple[str, ...]:

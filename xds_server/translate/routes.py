@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
+from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as pb
 from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from envoy.extensions.http.stateful_session.cookie.v3 import cookie_pb2
@@ -19,7 +20,7 @@ from envoy.type.v3 import percent_pb2
 from google.protobuf.message import Message
 
 from filters import POLICIES, body_limit
-from filters.policy import NOTHING, Context, Policy, RoutePart, header
+from filters.policy import NOTHING, Context, Policy, RoutePart, Variant, header
 from xds_server.gateway.model import escapes
 from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.policies import by_key
@@ -320,16 +321,74 @@ def translate(
         result.request_body_buffer_limit.CopyFrom(uint64(buffer))
     if route.envoy is not None:
         result = merged(result, route.envoy)
-    variants = [*_beside(name, route, parts), *_upgrades(route, result)]
-    for one in _of_methods(route, parts, result):
-        variants += [*_ports(route, one), one]
-    return tuple([one.SerializeToString(deterministic=True) for one in variants])
+    variants = [variant for part in parts for variant in part.variants]
+    if variants and route.time_limit(grpc):
+        result.request_headers_to_add.append(_grpc_timeout(route.time_limit(grpc)))
+    found = [*_beside(name, route, parts, variants), *_upgrades(route, result)]
+    if variants:
+        pages = for_pages(name, settings, context)
+        found += [_variant(name, route, result, variant, pages) for variant in variants]
+    else:
+        for one in _of_methods(route, parts, result):
+            found += [*_ports(route, one), one]
+    return tuple([one.SerializeToString(deterministic=True) for one in found])
 
 
-def _beside(name: str, route: Route, parts: Iterable[RoutePart]) -> list[pb.Route]:
+def _grpc_timeout(limit: timedelta) -> base_pb2.HeaderValueOption:
+    """Return the time limit of a call, for clients that send none (gRPC's PROTOCOL-HTTP2.md: at most eight digits)."""
+    milliseconds = max(1, round(limit / timedelta(milliseconds=1)))
+    text = f"{milliseconds}m" if milliseconds < 10**8 else f"{milliseconds // 1000}S"
+    option = header("grpc-timeout", text)
+    option.append_action = base_pb2.HeaderValueOption.ADD_IF_ABSENT
+    return option
+
+
+def _beside(
+    name: str, route: Route, parts: Iterable[RoutePart], variants: Iterable[Variant]
+) -> list[pb.Route]:
     """Return the routes that policies need before the route itself."""
     needed = [part for part in parts if part.own_paths or part.answers_preflight]
-    return [*_own_paths(name, needed), *_preflights(name, route, needed)] if needed else []
+    if not needed:
+        return []
+    methods = {method for variant in variants if variant.status == 0 for method in variant.methods}
+    if route.methods:
+        methods = methods.intersection(route.methods) if methods else set(route.methods)
+    return [*_own_paths(name, needed), *_preflights(name, route, methods, needed)]
+
+
+def _variant(
+    name: str, route: Route, result: pb.Route, variant: Variant, pages: Iterable[RoutePart]
+) -> pb.Route:
+    """Return the route of a part of the requests of `result`. `pages` are the parts of rejections."""
+    own = pb.Route()
+    if variant.status == 0:
+        own.CopyFrom(result)
+        _add(variant.part, own)
+        if variant.part.buffer > own.request_body_buffer_limit.value:
+            own.request_body_buffer_limit.CopyFrom(uint64(variant.part.buffer))
+    else:
+        own.name = names.rejection(variant.status, name, variant.name)
+        own.match.CopyFrom(result.match)
+        own.direct_response.status = variant.status
+        if variant.allow:
+            allowed = sorted({*variant.allow} & {*(route.methods or variant.allow)})
+            own.response_headers_to_add.append(header("allow", ", ".join(allowed)))
+        for part in pages:
+            _add(part, own)
+    _narrow(variant, own.match)
+    return own
+
+
+def _narrow(variant: Variant, match: pb.RouteMatch) -> None:
+    """Add the conditions of a part of the requests. Envoy tests them in this order, so the expression is the last."""
+    if variant.content_type:
+        match.headers.add(name="content-type").string_match.prefix = variant.content_type
+    if variant.methods:
+        _methods(variant.methods, match.headers.add())
+    if variant.has_query:
+        match.headers.add(name=":path").string_match.contains = "?"
+    if variant.path:
+        match.headers.add(name=":path").string_match.safe_regex.regex = variant.path
 
 
 def _parts(settings: Mapping[str, Any], context: Context) -> Iterator[RoutePart]:
@@ -359,13 +418,15 @@ def _own_paths(name: str, parts: Iterable[RoutePart]) -> Iterator[pb.Route]:
             yield result
 
 
-def _preflights(name: str, route: Route, parts: Iterable[RoutePart]) -> Iterator[pb.Route]:
-    """Yield a route for CORS preflights, which are OPTIONS, if the route has only some other methods."""
+def _preflights(
+    name: str, route: Route, methods: Collection[str], parts: Iterable[RoutePart]
+) -> Iterator[pb.Route]:
+    """Yield a route for CORS preflights, which are OPTIONS, if the route has only some other `methods`."""
     for part in parts:
-        if part.answers_preflight and route.methods and "OPTIONS" not in route.methods:
+        if part.answers_preflight and methods and "OPTIONS" not in methods:
             result = pb.Route(name=f"{name}/preflight")
             _match(route, ("OPTIONS",), result.match)
-            _methods(route.methods, result.match.headers.add(), _REQUESTED_METHOD)
+            _methods(methods, result.match.headers.add(), _REQUESTED_METHOD)
             result.match.headers.add(name="origin").string_match.safe_regex.regex = ".+"
             result.direct_response.status = 403  # never sent: the filter responds to each of these
             _add(RoutePart(filter_configs=part.filter_configs), result)

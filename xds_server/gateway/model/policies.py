@@ -12,13 +12,6 @@ from filters.language.options import OFF
 from filters.language.problems import did_you_mean, short_repr
 from filters.policy import Levels, Policy
 
-PLANNED = frozenset(
-    [
-        "grpc_transcoding",
-    ]
-)
-"""Keys that the language reserves for later versions. They are rejected with a message of their own."""
-
 
 class Policies(Mapping[str, Any]):
     """Settings by policy key. The value `OFF` removes a policy."""
@@ -83,10 +76,7 @@ def _decoders() -> Mapping[str, Decoder]:
 
 
 def _unknown(path: Path, key: str, known: Mapping[str, Decoder]) -> Problem:
-    if key in PLANNED:
-        message, remedy = f"this version has no '{key}' yet", "remove it; nothing would enforce it"
-    else:
-        message, remedy = f"unknown policy '{key}'", did_you_mean(key, known)
+    message, remedy = f"unknown policy '{key}'", did_you_mean(key, known)
     return Problem(path=path, message=message, remedy=remedy, at_key=True)
 
 

@@ -1,0 +1,406 @@
+-- Requests and responses of transcoded gRPC calls. Envoy's transcoder stands after this script: the script sees JSON.
+-- FRAMING are headers that belong to a connection, ID is the response header with the request's id.
+
+local find, sub, byte, format, gsub = string.find, string.sub, string.byte, string.format, string.gsub
+local OBJECT, ARRAY = 1, 2
+local DEEPEST = 64 -- levels of nesting, fewer than protobuf's parsers accept
+local TITLES = {
+  "The call was cancelled", "The upstream failed", "The request is invalid",
+  "The upstream did not respond in time", "The resource was not found", "The resource already exists",
+  "Access is denied", "Too many requests", "The resource is in the wrong state",
+  "The request conflicts with another one", "The request is out of range", "The method is not implemented",
+  "The upstream failed", "The upstream is unavailable", "Data was lost", "Authentication is required",
+}
+local NAMES = {
+  "cancelled", "unknown", "invalid_argument", "deadline_exceeded", "not_found", "already_exists", "permission_denied",
+  "resource_exhausted", "failed_precondition", "aborted", "out_of_range", "unimplemented", "internal", "unavailable",
+  "data_loss", "unauthenticated",
+}
+local STATUSES = {
+  499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401, -- google/rpc/code.proto
+}
+
+-- JSON (RFC 8259)
+
+local function escaped(char)
+  return (char == '"' or char == "\\") and "\\" .. char or format("\\u%04x", byte(char))
+end
+
+-- Bytes from 128 with question marks for those that are no UTF-8 (RFC 3629).
+local function characters(bytes)
+  local parts, at = {}, 1
+  while at <= #bytes do
+    local _, stop = find(bytes, "^[\194-\223][\128-\191]", at)
+    if stop == nil then
+      _, stop = find(bytes, "^[\224-\239][\128-\191][\128-\191]", at)
+    end
+    if stop == nil then
+      _, stop = find(bytes, "^[\240-\244][\128-\191][\128-\191][\128-\191]", at)
+    end
+    parts[#parts + 1] = stop ~= nil and sub(bytes, at, stop) or "?"
+    at = (stop or at) + 1
+  end
+  return table.concat(parts)
+end
+
+-- Text of the upstream as a JSON string.
+local function quoted(text)
+  text = gsub(text, "[\128-\255]+", characters)
+  return '"' .. gsub(text, '[%z\1-\31\\"\127]', escaped) .. '"'
+end
+
+-- The end of the string that begins at `at`, or nil.
+local function string_end(text, at)
+  local from = at + 1
+  while true do
+    local stop = find(text, '["\\%z\1-\31]', from)
+    if stop == nil then
+      return nil
+    end
+    local char = byte(text, stop)
+    if char == 34 then
+      return stop
+    elseif char ~= 92 then
+      return nil
+    end
+    local _, escape = find(text, '^["\\/bfnrt]', stop + 1)
+    if escape == nil then
+      _, escape = find(text, "^u%x%x%x%x", stop + 1)
+    end
+    if escape == nil then
+      return nil
+    end
+    from = escape + 1
+  end
+end
+
+local function number_end(text, at)
+  local _, stop = find(text, "^%-?0", at)
+  if stop == nil or find(text, "^%d", stop + 1) then
+    _, stop = find(text, "^%-?[1-9]%d*", at)
+  end
+  if stop == nil then
+    return nil
+  end
+  local _, fraction = find(text, "^%.%d+", stop + 1)
+  stop = fraction or stop
+  local _, exponent = find(text, "^[eE][+-]?%d+", stop + 1)
+  return exponent or stop
+end
+
+local function literal_end(text, at)
+  for _, word in ipairs({ "true", "false", "null" }) do
+    if sub(text, at, at + #word - 1) == word then
+      return at + #word - 1
+    end
+  end
+  return nil
+end
+
+local function decoded(char)
+  local number = tonumber(char, 16)
+  return number < 128 and string.char(number) or nil
+end
+
+-- A name without escapes, under which the transcoder knows the field.
+local function key_of(text, aliases)
+  if find(text, "\\", 1, true) then
+    text = gsub(gsub(text, "\\u(%x%x%x%x)", decoded), "\\/", "/")
+  end
+  return aliases[text] or text
+end
+
+-- Why a text is no JSON, or nil. Envoy's transcoder accepts more than JSON, and of a repeated name the last value, with
+-- which a body could replace a value of the path.
+local function fault_of(text, aliases)
+  local at, depth, kinds, names = 1, 0, {}, {}
+  local want = "value" -- or "first" (a name or the end), "name", "item" (a value or the end), "after"
+  while true do
+    at = find(text, "[^ \t\r\n]", at)
+    if at == nil then
+      break
+    end
+    local char = byte(text, at)
+    local stop = at
+    if want == "done" then
+      return "more follows after the JSON value", at
+    elseif want == "after" then
+      if char == 44 then -- ,
+        want = kinds[depth] == OBJECT and "name" or "value"
+      elseif char == (kinds[depth] == OBJECT and 125 or 93) then -- } ]
+        depth = depth - 1
+      else
+        return "a comma or the end is missing", at
+      end
+    elseif (want == "first" and char == 125) or (want == "item" and char == 93) then
+      depth, want = depth - 1, "after"
+    elseif want == "first" or want == "name" then
+      stop = char == 34 and string_end(text, at)
+      if not stop then
+        return "a name in double quotes is missing", at
+      end
+      local name = key_of(sub(text, at + 1, stop - 1), aliases)
+      if names[depth][name] then
+        return "the name " .. quoted(name) .. " is repeated", at
+      end
+      names[depth][name] = true
+      stop = find(text, "[^ \t\r\n]", stop + 1)
+      if stop == nil or byte(text, stop) ~= 58 then
+        return "a colon is missing", at
+      end
+      want = "value"
+    elseif char == 123 or char == 91 then -- { [
+      depth = depth + 1
+      if depth > DEEPEST then
+        return "the JSON is nested too deeply", at
+      end
+      kinds[depth], names[depth] = char == 123 and OBJECT or ARRAY, {}
+      want = char == 123 and "first" or "item"
+    else
+      stop = (char == 34 and string_end or find(text, "^[-%d]", at) and number_end or literal_end)(text, at)
+      if not stop then
+        return "not a JSON value", at
+      end
+      want = "after"
+    end
+    if want == "after" and depth == 0 then
+      want = "done"
+    end
+    at = stop + 1
+  end
+  if want ~= "done" then
+    return "the JSON ends too early", #text + 1
+  end
+  return nil
+end
+
+-- Requests
+
+local cached = {}
+
+local function check(handle)
+  local body = handle:body()
+  if body == nil or body:length() == 0 then
+    return
+  end
+  local written = handle:filterContext():get("aliases")
+  local aliases = cached[written]
+  if aliases == nil then
+    aliases = assert(loadstring("return " .. written))()
+    cached[written] = aliases
+  end
+  local fault, at = fault_of(body:getBytes(0, body:length()), aliases)
+  if fault ~= nil then
+    handle:streamInfo():dynamicMetadata():set("xds.grpc_transcoding", "fault", true)
+    handle:respond({ [":status"] = "400" }, fault .. format(" (byte %d of the body)", at))
+  end
+end
+
+-- The filter after this script appends the trailers to responses of gRPC-Web requests only.
+local function stream_request(handle)
+  handle:headers():replace("content-type", "application/grpc-web+proto")
+end
+
+local function checked(handle)
+  check(handle)
+end
+
+local function checked_stream_request(handle)
+  stream_request(handle)
+  check(handle)
+end
+
+-- Responses
+
+local function percent(hex)
+  return string.char(tonumber(hex, 16))
+end
+
+-- A gRPC message (PROTOCOL-HTTP2.md) as text.
+local function message_of(text)
+  return (gsub(text or "", "%%(%x%x)", percent))
+end
+
+-- A problem (RFC 9457). `detail` is a JSON string or nil, `more` are further members with a comma before them.
+local function problem(code, status, id, detail, more)
+  local members = {
+    '{"type":"about:blank","title":"', TITLES[code] or TITLES[2], '","status":', status, ',"reason":"grpc_',
+    NAMES[code] or NAMES[2], '","request_id":', id and quoted(id) or "null",
+  }
+  if detail ~= nil and detail ~= '""' then
+    members[#members + 1] = ',"detail":' .. detail
+  end
+  members[#members + 1] = format(',"code":%d', code) .. more .. "}"
+  return table.concat(members)
+end
+
+-- A google.rpc.Status as the transcoder writes it, as a problem; nil if the text is none.
+local function of_status(text, status, id)
+  local _, stop, code = find(text, '^{"code":(%d+)')
+  if stop == nil then
+    return nil
+  end
+  local detail
+  local _, start = find(text, '^,"message":"', stop + 1)
+  if start ~= nil then
+    stop = string_end(text, start)
+    if stop == nil then
+      return nil
+    end
+    detail = sub(text, start, stop)
+  end
+  return problem(tonumber(code), status, id, detail, sub(text, stop + 1, -2)), tonumber(code)
+end
+
+local function details(value)
+  return value and ',"grpc_status_details":' .. quoted(value) or ""
+end
+
+-- Copies trailing metadata to the headers, and returns them: Envoy's objects do not outlive a wait. Headers can be
+-- changed while the script waits for the body, but not while it waits for trailers.
+local function with_trailers(handle)
+  handle:body()
+  local trailers = handle:trailers()
+  local headers = handle:headers()
+  if trailers == nil then
+    return headers
+  end
+  local found, known = {}, {}
+  for name, value in pairs(trailers) do
+    found[#found + 1] = { name, value }
+  end
+  for _, pair in ipairs(found) do
+    local name = pair[1]
+    if sub(name, 1, 5) == "grpc-" then
+      trailers:remove(name)
+    elseif not FRAMING[name] then
+      if known[name] == nil then
+        known[name] = headers:get(name) ~= nil
+      end
+      if not known[name] then
+        headers:add(name, pair[2])
+      end
+    end
+  end
+  return headers
+end
+
+local function send(handle, text, code)
+  local body = handle:body(true)
+  local headers = handle:headers()
+  headers:replace("content-type", "application/problem+json")
+  headers:replace("x-gateway-reason", "grpc_" .. (NAMES[code] or NAMES[2]))
+  body:setBytes(text)
+end
+
+-- Writes the error of an upstream as a problem.
+local function failed(handle, headers, status, id)
+  if headers:get("x-gateway-reason") ~= nil then
+    return
+  end
+  local message, own = headers:get("grpc-message"), tonumber(headers:get("grpc-status") or "")
+  local bin = headers:get("grpc-status-details-bin")
+  for _, name in ipairs({ "grpc-status", "grpc-message", "grpc-status-details-bin" }) do
+    headers:remove(name)
+  end
+  local body = handle:body()
+  local text = body ~= nil and body:getBytes(0, body:length()) or ""
+  local found, code = of_status(text, status, id)
+  if found ~= nil then
+    send(handle, found, code)
+  elseif own ~= nil and own > 0 then -- a message came before the status, or a detail has an unknown type
+    local trailers = handle:trailers()
+    bin = bin or trailers and trailers:get("grpc-status-details-bin")
+    send(handle, problem(own, status, id, quoted(message_of(message)), details(bin)), own)
+  end
+end
+
+local function begin(handle)
+  local headers = handle:headers()
+  local id = headers:get(ID)
+  if id ~= nil then
+    headers:remove(ID)
+  end
+  return headers, headers:get(":status"), id
+end
+
+local function unary(handle)
+  local headers, status, id = begin(handle)
+  if status ~= "200" then
+    failed(handle, headers, status, id)
+  end
+  headers = with_trailers(handle)
+  if status == "200" then
+    headers:remove("grpc-status")
+    headers:remove("grpc-message")
+  end
+end
+
+-- A stream of HttpBody: its bytes are those of the upstream, and nothing is added to them.
+local function raw(handle)
+  local headers, status, id = begin(handle)
+  if status ~= "200" then
+    failed(handle, headers, status, id)
+  end
+end
+
+-- The filter after this script has put the body of an error into the header grpc-message.
+local function restore(handle, headers, status, id)
+  if find(headers:get("content-type") or "", "application/grpc-web", 1, true) == nil then
+    failed(handle, headers, status, id)
+    return
+  end
+  local text = message_of(headers:get("grpc-message"))
+  headers:remove("grpc-status")
+  headers:remove("grpc-message")
+  local own = headers:get("x-gateway-reason")
+  local found, code = of_status(text, status, id)
+  if own == nil and found ~= nil then
+    send(handle, found, code)
+  else
+    headers:replace("content-type", "application/problem+json")
+    handle:body(true):setBytes(text)
+  end
+end
+
+-- The line or event with the error at the end of a stream; empty if there is none.
+local function last(trailers, id, write)
+  local code = tonumber(string.match(trailers, "grpc%-status:(%d+)")) or 2
+  if code == 0 then
+    return ""
+  end
+  local message = message_of(string.match(trailers, "grpc%-message:([^\r\n]*)"))
+  local bin = string.match(trailers, "grpc%-status%-details%-bin:([^\r\n]*)")
+  return write(problem(code, STATUSES[code] or 500, id, quoted(message), details(bin)))
+end
+
+local function streamed(handle, content_type, write)
+  local headers, status, id = begin(handle)
+  if status ~= "200" then
+    restore(handle, headers, status, id)
+    return
+  end
+  headers:replace("content-type", content_type)
+  for chunk in handle:bodyChunks() do
+    local length = chunk:length()
+    if length > 5 and byte(chunk:getBytes(0, 1)) == 128 then -- the trailers, as gRPC-Web frames them
+      chunk:setBytes(last(chunk:getBytes(5, length - 5), id, write))
+    end
+  end
+end
+
+local function line(text)
+  return '{"error":' .. text .. "}\n"
+end
+
+local function event(text)
+  return "event: error\ndata: " .. text .. "\n\n"
+end
+
+local function ndjson(handle)
+  streamed(handle, "application/x-ndjson", line)
+end
+
+local function sse(handle)
+  streamed(handle, "text/event-stream", event)
+end
