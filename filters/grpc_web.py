@@ -6,18 +6,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.grpc_web.v3 import grpc_web_pb2
-from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
+from envoy.extensions.filters.http.header_to_metadata.v3 import header_to_metadata_pb2
 from google.protobuf import any_pb2
 
 from filters.language import Shorthand, option
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
-from filters.reasons import GRPC_STATUS, REASON_HEADER, grpc_status
+from filters.reasons import WEB, WEB_CLIENT
 
 FILTER = "envoy.filters.http.grpc_web"
-STATUS_FILTER = "xds.grpc_web.status"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +40,7 @@ class GrpcWeb(Policy[GrpcWebSettings]):
 
     def http_filters(self, used: Iterable[GrpcWebSettings], context: Context) -> tuple[HttpFilter, ...]:
         return (
-            HttpFilter(name=STATUS_FILTER, config=_status()),
+            HttpFilter(name=WEB_CLIENT, config=_client()),
             HttpFilter(name=FILTER, config=grpc_web_pb2.GrpcWeb()),
         )
 
@@ -50,15 +48,14 @@ class GrpcWeb(Policy[GrpcWebSettings]):
         if not settings.enabled:
             return RoutePart()
         on = route_components_pb2.FilterConfig(config=any_pb2.Any())  # enables the filter as it is installed
-        return RoutePart(filter_configs={FILTER: on, STATUS_FILTER: on})
+        return RoutePart(filter_configs={WEB_CLIENT: on, FILTER: on})
 
 
-def _status() -> header_mutation_pb2.HeaderMutation:
-    """The gRPC status of a local reply. Without it Envoy's filter sets a status of its own table."""
-    answered = "response.headers['content-type'].startsWith('application/grpc-web')"
-    own = f"'{REASON_HEADER}' in response.headers"
-    option = base_pb2.HeaderValueOption(append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS)
-    option.header.key, option.header.value = GRPC_STATUS, grpc_status(f"{answered} && {own}")
-    mutations = header_mutation_pb2.Mutations()
-    mutations.response_mutations.add(append=option)
-    return header_mutation_pb2.HeaderMutation(mutations=mutations)
+def _client() -> header_to_metadata_pb2.Config:
+    """Note the content type, which Envoy's filter replaces. Responses of the gateway itself depend on it."""
+    config = header_to_metadata_pb2.Config()
+    rule = config.request_rules.add(header="content-type")
+    rule.on_header_present.metadata_namespace, rule.on_header_present.key = WEB_CLIENT, "type"
+    rewrite = rule.on_header_present.regex_value_rewrite
+    rewrite.pattern.regex, rewrite.substitution = "^application/grpc-web.*$", WEB
+    return config

@@ -52,22 +52,24 @@ def details_begin(*texts: str) -> str:
 
 POLICY_REJECTED = "policy_rejected"
 GRPC_STATUS = "grpc-status"
-_GRPC_STATUSES = {
-    400: 3,
-    401: 16,
-    403: 7,
-    404: 12,
-    405: 12,
-    408: 4,
-    413: 8,
-    415: 3,
-    429: 8,
-    431: 8,
-    500: 13,
-    501: 12,
-    502: 14,
-    503: 14,
-    504: 4,
+WEB_CLIENT, WEB = "xds.grpc_web", "web"
+"""The filter that notes clients of gRPC-Web, which is also the namespace of its note `type`, and the value of the note."""
+GRPC_STATUSES = {
+    400: "3",
+    401: "16",
+    403: "7",
+    404: "12",
+    405: "12",
+    408: "4",
+    413: "8",
+    415: "3",
+    429: "8",
+    431: "8",
+    500: "13",
+    501: "12",
+    502: "14",
+    503: "14",
+    504: "4",
 }
 """The gRPC status for an HTTP status (grpc/doc/statuscodes.md).
 
@@ -76,15 +78,19 @@ and 504 to UNAVAILABLE, so that clients retry, 400 to INTERNAL, and 405 and 413 
 """
 
 
+UNKNOWN = "2"
+"""The gRPC status for any other HTTP status."""
+
+
 def grpc_status(condition: str, status: int | None = None) -> str:
     """The value of grpc-status in Envoy's format. It is empty if the CEL expression `condition` is false.
 
     The value follows from `status`, or from the status of the response. Envoy maps a status that is not in the table.
     """
-    if status in _GRPC_STATUSES:
-        value = f"'{_GRPC_STATUSES[status]}'"
+    if status in GRPC_STATUSES:
+        value = f"'{GRPC_STATUSES[status]}'"
     else:
-        table = ", ".join(f"{code}: '{number}'" for code, number in _GRPC_STATUSES.items())
+        table = ", ".join(f"{code}: '{number}'" for code, number in GRPC_STATUSES.items())
         value = f"{{{table}}}[response.code]"
     return f"%CEL({condition} ? {value} : '')%"
 

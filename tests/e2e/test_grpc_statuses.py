@@ -82,12 +82,14 @@ def status(stack: Stack, method: str, **headers: str) -> grpc.StatusCode:
 def test_a_limit_is_exhausted_and_not_unavailable(stack: Stack, method: str) -> None:
     if method == "Quota":  # counted when an answer has ended
         web(stack, method, x_who="grpc")
-        wait_for(lambda: web(stack, method, x_who="grpc").status_code == 429, "the bytes to count")
+        wait_for(
+            lambda: web(stack, method, x_who="grpc").headers.get("grpc-status") == "8", "the bytes to count"
+        )
     else:
         assert status(stack, method, x_who="grpc") is grpc.StatusCode.OK
     assert status(stack, method, x_who="grpc") is grpc.StatusCode.RESOURCE_EXHAUSTED
     answer = web(stack, method, x_who="grpc")
-    assert (answer.status_code, answer.headers["grpc-status"]) == (429, "8")
+    assert (answer.status_code, answer.headers["grpc-status"]) == (200, "8")
 
 
 @pytest.mark.parametrize(
@@ -106,11 +108,7 @@ def test_a_limit_is_exhausted_and_not_unavailable(stack: Stack, method: str) -> 
 def test_each_answer_of_the_gateway_has_its_status(stack: Stack, method: str, code: grpc.StatusCode) -> None:
     assert status(stack, method) is code
     answer = web(stack, method)
-    assert answer.status_code >= 400, (answer.headers, answer.content)
-    if (
-        method != "Answered"
-    ):  # what a route answers is as it is written, and the filter of gRPC-Web has its own table
-        assert answer.headers["grpc-status"] == str(code.value[0])
+    assert (answer.status_code, answer.headers["grpc-status"]) == (200, str(code.value[0]))
     plain = httpx.post(f"{stack.url}/t.T/{method}", content=b"")
     assert "grpc-status" not in plain.headers
 
@@ -131,7 +129,7 @@ def test_what_a_policy_in_python_refuses_has_the_status_of_its_status(
 ) -> None:
     assert status(stack, "Python", x_status=http) is code
     answer = web(stack, "Python", x_status=http)
-    assert (answer.status_code, answer.headers["grpc-status"]) == (int(http), str(code.value[0]))
+    assert (answer.status_code, answer.headers["grpc-status"]) == (200, str(code.value[0]))
 
 
 def test_what_the_upstream_says_stays(stack: Stack) -> None:

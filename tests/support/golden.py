@@ -91,7 +91,10 @@ class Common:
         (cluster,) = types["cluster"].values()
         manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
         mappers = manager["local_reply_config"]["mappers"]
+        web = next(one for one in mappers if "and_filter" in one["filter"])
+        condition = web["filter"]["and_filter"]["filters"][0]
         self._parts: dict[str, dict[str, Any]] = {
+            "grpc_web": {"condition": condition, "body": web["body_format_override"]},
             "extension_configs": types["extension_config"],
             "http_filters": _named((one["name"], one) for one in manager["http_filters"]),
             "local_replies": _named((_reason(one), one) for one in mappers),
@@ -108,9 +111,22 @@ class Common:
     def files(self) -> Mapping[str, str]:
         """The contents of the files by their names without an ending. The order of filters and of replies counts."""
         return {
-            file: dumped({name: _sorted(part) for name, part in parts.items()}, sort=False)
+            file: dumped(
+                {name: self._shortened(file, _sorted(part)) for name, part in parts.items()}, sort=False
+            )
             for file, parts in self._parts.items()
         }
+
+    def _shortened(self, file: str, value: Any) -> Any:
+        """The value of a file with references to what every reply to gRPC-Web has."""
+        if file == "grpc_web" or not isinstance(value, dict | list):
+            return value
+        for name, part in self._parts["grpc_web"].items():
+            if _key(part) == _key(value):
+                return _Reference(f"grpc_web/{name}")
+        if isinstance(value, dict):
+            return {key: self._shortened(file, one) for key, one in value.items()}
+        return [self._shortened(file, one) for one in value]
 
     def referring(self, value: Any) -> Any:
         """The value, with references to common parts wherever it has them."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 from xds_server.discovery.snapshot import Snapshot
+from xds_server.gateway.model.regex import LARGEST
 from xds_server.serving.events import Event
 from xds_server.serving.server import XdsServer
 from xds_server.serving.store import Adapted, Store
@@ -76,6 +77,10 @@ class XdsThread:
         return [event for event in list(self.events) if isinstance(event, kind)]
 
 
+_RUNTIME = {"re2.max_program_size.error_level": LARGEST}
+"""As every bootstrap of the product has it."""
+
+
 def bootstrap(*ports: int, delta: bool = True, node: str = "envoy-1") -> dict[str, Any]:
     """What an Envoy needs to ask the xDS servers on these ports over ADS, one after the other."""
     addresses = [{"socket_address": {"address": "127.0.0.1", "port_value": port}} for port in ports]
@@ -89,6 +94,7 @@ def bootstrap(*ports: int, delta: bool = True, node: str = "envoy-1") -> dict[st
     source = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "10s"}
     return {
         "node": {"id": node, "cluster": "test"},
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": _RUNTIME}]},
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "DELTA_GRPC" if delta else "GRPC",

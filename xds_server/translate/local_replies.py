@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
+from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.type.matcher.v3 import metadata_pb2, string_pb2, value_pb2
 from google.protobuf import struct_pb2
 
 from filters import POLICIES, fault
@@ -20,21 +24,27 @@ from filters.reasons import (
     BAD_REQUEST,
     BY_STATUS,
     GRPC_STATUS,
+    GRPC_STATUSES,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     OTHER,
     REASON_HEADER,
     REASONS,
     REJECTED,
+    UNKNOWN,
+    WEB,
+    WEB_CLIENT,
     Reason,
     details,
     details_begin,
     grpc_status,
     route_begins,
 )
-from xds_server.translate.protobuf import packed, uint32
+from xds_server.translate.protobuf import boolean, packed, uint32
 
 CONTENT_TYPE = "application/problem+json"
+LOCAL_BODY = "%LOCAL_REPLY_BODY%"
+"""The text of the filter that rejects. A header must not have it, because it may have several lines."""
 _OWN_ANSWER = (
     "response.code < 400 && !("
     + details(fault.ABORTED)
@@ -47,12 +57,16 @@ _OWN_ANSWER = (
 
 
 def local_reply_config(overrides: Mapping[str, ErrorOverride]) -> hcm_pb2.LocalReplyConfig:
-    """Return all reasons as mappers; the first match wins. Responses of `respond` and `redirect` do not change."""
+    """Return all reasons as mappers; the first match wins.
+
+    Responses of `respond` and `redirect` do not change, but for clients of gRPC-Web. Each reason has a mapper for them,
+    because an HTTP status other than 200 hides the gRPC status from them (PROTOCOL-WEB.md of gRPC).
+    """
     own = hcm_pb2.ResponseMapper(filter=_cel(_OWN_ANSWER), headers_to_add=[_grpc_status(None)])
-    config = hcm_pb2.LocalReplyConfig(mappers=[_without_body(), _to_the_root(), own])
+    config = hcm_pb2.LocalReplyConfig(mappers=[_without_body(), _to_the_root(), _own_to_web(), own])
     for reason in _reasons():
         override = overrides.get(reason.name)
-        config.mappers.append(_usual(reason) if override is None else _mapper(reason, override))
+        config.mappers.extend(_usual(reason) if override is None else _mappers(reason, override))
     return config
 
 
@@ -64,9 +78,9 @@ def _to_the_root() -> hcm_pb2.ResponseMapper:
 
 
 @cache
-def _usual(reason: Reason) -> hcm_pb2.ResponseMapper:
-    """Return the mapper of a reason, to be copied. It is cached, because listeners are built at every change."""
-    return _mapper(reason, None)
+def _usual(reason: Reason) -> tuple[hcm_pb2.ResponseMapper, ...]:
+    """Return the mappers of a reason, to be copied. They are cached, because listeners are built at every change."""
+    return _mappers(reason, None)
 
 
 def _reasons() -> Iterator[Reason]:
@@ -97,6 +111,108 @@ def _cel(expression: str) -> accesslog_pb2.AccessLogFilter:
     return accesslog_pb2.AccessLogFilter(extension_filter=extension)
 
 
+def _mappers(reason: Reason, override: ErrorOverride | None) -> tuple[hcm_pb2.ResponseMapper, ...]:
+    return _to_web(reason, override or ErrorOverride()), _mapper(reason, override)
+
+
+def _to_web(reason: Reason, override: ErrorOverride) -> hcm_pb2.ResponseMapper:
+    """Return the mapper of a reason for clients of gRPC-Web: headers with the gRPC status, and trailers in the body.
+
+    The problem is the message, as for clients of gRPC.
+    """
+    status = override.status or reason.status
+    message = header("grpc-message", _message(_body(reason, override, status)))
+    more = (message, *_challenge(reason), *_headers(override))
+    return _web(_cel(reason.when), status, header(REASON_HEADER, reason.name), *more)
+
+
+def _own_to_web() -> hcm_pb2.ResponseMapper:
+    """Return the mapper of `respond` for clients of gRPC-Web. Statuses below 400 stay as they are."""
+    when = _cel(f"response.code >= 400 && ({_OWN_ANSWER})")
+    return _web(when, None, header("grpc-message", "HTTP status %RESPONSE_CODE%"))
+
+
+def _web(
+    when: accesslog_pb2.AccessLogFilter, status: int | None, *headers: base_pb2.HeaderValueOption
+) -> hcm_pb2.ResponseMapper:
+    """Return a mapper for clients of gRPC-Web. Their requests have the type of gRPC behind the filter grpc_web."""
+    common = (header("content-type", _WEB_TYPE), header(GRPC_STATUS, _web_status(status)))
+    mapper = hcm_pb2.ResponseMapper(
+        filter=accesslog_pb2.AccessLogFilter(and_filter=accesslog_pb2.AndFilter(filters=[_IS_WEB, when])),
+        headers_to_add=[*headers, *common],
+        status_code=uint32(200),
+    )
+    mapper.body_format_override.text_format_source.inline_string = _TRAILERS
+    return mapper
+
+
+_TEXT = "'accept' in request.headers && request.headers['accept'].startsWith('application/grpc-web-text')"
+"""True for clients that read base64, by the header that decides it in Envoy's filter grpc_web."""
+_BEFORE = "request.headers['content-type'].startsWith('application/grpc-web')"
+"""True if the filter grpc_web has not seen the request. Behind it the request has the type of gRPC."""
+_WEB_TYPE = f"%CEL({_BEFORE} && {_TEXT} ? 'application/grpc-web-text+proto' : 'application/grpc-web+proto')%"
+
+
+def _trailers() -> str:
+    """Return the body with the gRPC status of the response headers, in Envoy's format.
+
+    gRPC-Web frames trailers as a message with the flag 128 (PROTOCOL-WEB.md), and its text form has base64 of that.
+    Without a body Envoy would remove the content type.
+    """
+    frames = {}
+    for status in sorted({*GRPC_STATUSES.values(), UNKNOWN}):
+        trailer = f"grpc-status:{status}\r\n".encode()
+        frames[status] = b"\x80" + len(trailer).to_bytes(4, "big") + trailer
+    as_bytes = ", ".join(f"'{status}': b'{_hexadecimal(frame)}'" for status, frame in frames.items())
+    as_text = ", ".join(
+        f"'{status}': '{base64.b64encode(frame).decode()}'" for status, frame in frames.items()
+    )
+    status = f"response.headers['{GRPC_STATUS}']"
+    # the filter grpc_web cannot encode a frame of trailers as text; for such a client, the headers have to do
+    text = f"({_BEFORE} ? {{{as_text}}}[{status}] : '')"
+    return f"%CEL({_TEXT} ? {text} : {{{as_bytes}}}[{status}])%"
+
+
+def _hexadecimal(frame: bytes) -> str:
+    return "".join(f"\\x{one:02x}" for one in frame)
+
+
+_TRAILERS = _trailers()
+
+
+def _message(body: Mapping[str, Any]) -> str:
+    """Return a body as a gRPC message (PROTOCOL-HTTP2.md) in Envoy's format: ASCII, with %25 for a percent sign."""
+    fixed = {key: value for key, value in body.items() if value != LOCAL_BODY}
+    text = json.dumps(fixed, separators=(",", ":"), sort_keys=True).replace("%%", "%%25")
+    return text.replace('"%RESPONSE_CODE%"', "%RESPONSE_CODE%")
+
+
+def _is_web() -> accesslog_pb2.AccessLogFilter:
+    type_ = route_components_pb2.HeaderMatcher(name="content-type")
+    type_.string_match.prefix = "application/grpc-web"
+    by_header = accesslog_pb2.HeaderFilter(header=type_)
+    value = value_pb2.ValueMatcher(string_match=string_pb2.StringMatcher(exact=WEB))
+    matcher = metadata_pb2.MetadataMatcher(filter=WEB_CLIENT, value=value)
+    matcher.path.add(key="type")
+    behind = accesslog_pb2.MetadataFilter(matcher=matcher, match_if_key_not_found=boolean(False))
+    either = [
+        accesslog_pb2.AccessLogFilter(header_filter=by_header),
+        accesslog_pb2.AccessLogFilter(metadata_filter=behind),
+    ]
+    return accesslog_pb2.AccessLogFilter(or_filter=accesslog_pb2.OrFilter(filters=either))
+
+
+_IS_WEB = _is_web()
+
+
+def _web_status(status: int | None) -> str:
+    """Return the gRPC status for an HTTP status in Envoy's format. If it is None, that of the response counts."""
+    if status is not None:
+        return GRPC_STATUSES.get(status, UNKNOWN)
+    table = ", ".join(f"{code}: '{number}'" for code, number in GRPC_STATUSES.items())
+    return f"%CEL(response.code in {{{table}}} ? {{{table}}}[response.code] : '{UNKNOWN}')%"
+
+
 def _mapper(reason: Reason, override: ErrorOverride | None) -> hcm_pb2.ResponseMapper:
     own_body = reason.own_body and override is None
     override = override or ErrorOverride()
@@ -118,7 +234,7 @@ def _mapper(reason: Reason, override: ErrorOverride | None) -> hcm_pb2.ResponseM
 
 
 def _grpc_status(status: int | None) -> base_pb2.HeaderValueOption:
-    """Return the status for clients of gRPC and gRPC-Web. Other clients get none: Envoy omits an empty value."""
+    """Return the status for clients of gRPC. Other clients get none: Envoy omits an empty value."""
     grpc = "request.headers['content-type'].startsWith('application/grpc')"
     # the transcoder gives requests of REST clients that type too, and this header
     asked = f"{grpc} && !('x-envoy-original-method' in request.headers)"
@@ -149,7 +265,7 @@ def _body(reason: Reason, override: ErrorOverride, status: int | None) -> Mappin
     if detail is not None:
         body["detail"] = _escaped(detail)
     elif reason.detail_from_body:
-        body["detail"] = "%LOCAL_REPLY_BODY%"
+        body["detail"] = LOCAL_BODY
     return body
 
 
