@@ -20,11 +20,12 @@ from filters.ext_authz.testing import read_sources
 from filters.ext_proc.rule import PythonRule, load_class
 from filters.model.headers import Headers
 from filters.processing.exchange import Changes, Exchange, Failure
-from filters.processing.plan import CHUNK, Plan, Side, Step
+from filters.processing.phases import Body, Side
+from filters.processing.plan import CHUNK, Plan, Step
 from filters.processing.processor import Processor
 from filters.processing.values import Answer, Request, Response
 
-Body = bytes | Sequence[bytes]
+Sent = bytes | Sequence[bytes]
 """A body, or its pieces."""
 
 
@@ -62,9 +63,9 @@ class Seen:
 def exchange(
     processor: type[Processor],
     asked: Request,
-    body: Body = b"",
+    body: Sent = b"",
     answered: Response | None = None,
-    response_body: Body = b"",
+    response_body: Sent = b"",
     *,
     max_body: int = 1 << 20,
 ) -> Seen:
@@ -79,9 +80,9 @@ def exchange(
 async def _exchange(
     processor: type[Processor],
     asked: Request,
-    body: Body,
+    body: Sent,
     answered: Response | None,
-    response_body: Body,
+    response_body: Sent,
     max_body: int,
 ) -> Seen:
     plan = Plan((Step(PythonRule(processor.__name__, processor), 60.0, max_body),))
@@ -94,7 +95,7 @@ async def _exchange(
 
 
 async def _message(
-    running: Exchange, plan: Plan, side: Side, message: Any, body: Body
+    running: Exchange, plan: Plan, side: Side, message: Any, body: Sent
 ) -> tuple[Any, bytes, Answer | None]:
     """Process a message. Returns it as the processor leaves it, its body, and the processor's answer."""
     pieces = (body,) if isinstance(body, bytes) else tuple(body)
@@ -105,18 +106,19 @@ async def _message(
     message = _changed(message, result)
     if not whole:
         return message, whole, None
-    if result.next is not None:
+    if result.next in (Body.SIZED, Body.UNSIZED):
         result = await running.body(side, whole)
         if isinstance(result, Answer):
             return message, whole, result
         return _changed(message, result), whole if result.body is None else result.body, None
+    in_pieces = plan.of[CHUNK[side]] and result.next is None
     out: list[bytes] = []
-    for number, piece in enumerate(pieces if plan.of[CHUNK[side]] else ()):
+    for number, piece in enumerate(pieces if in_pieces else ()):
         result = await running.chunk(side, piece, last=number == len(pieces) - 1)
         if isinstance(result, Answer):
             return message, b"".join(out), result
         out.append(piece if result.body is None else result.body)
-    return message, b"".join(out) if plan.of[CHUNK[side]] else whole, None
+    return message, b"".join(out) if in_pieces else whole, None
 
 
 def _changed(message: Any, changes: Changes) -> Any:

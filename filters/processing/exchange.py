@@ -22,8 +22,8 @@ from filters.content_coding import (
     decode,
 )
 from filters.model.headers import Headers
-from filters.processing.phases import Phase
-from filters.processing.plan import BODY, CHUNK, HEADERS, Plan, Side, Step
+from filters.processing.phases import Body, Phase, Side
+from filters.processing.plan import BODY, CHUNK, HEADERS, Plan, Step
 from filters.processing.processor import Processor
 from filters.processing.values import Answer, Change, Outcome, Request, Response
 from filters.unary import Busy
@@ -75,7 +75,7 @@ class Failure(Exception):  # noqa: N818 - the client gets it as a response
 
 @dataclass(slots=True)
 class Changes:
-    """The changes of all processors to one message. `next` is the phase of its body, if that is given as a whole.
+    """The changes of all processors to one message. `next` says what they want of the body after headers.
 
     If one processor wants the body as a whole and another in pieces, the latter gets it in one piece.
     """
@@ -85,9 +85,7 @@ class Changes:
     """By name: each value, and whether it is added beside those of the same name."""
     status: int | None = None
     body: bytes | None = None
-    next: Phase | None = None
-    sized: bool = True
-    """True if the length of the next body is known."""
+    next: Body | None = None
 
     def applied(self, headers: Headers) -> Headers:
         """Headers as they are after these changes."""
@@ -147,12 +145,23 @@ class Exchange:
             self._change(side, changes, outcome, step, phase)
             if outcome.skip_body:
                 self._skipped.add((step, side))
-        if not ends and self._plan.whole[side] and self._wanting(side):
-            if side == "response":
-                self._check_type(side, EVENTS, 500, "the response is a stream of events")
-            changes.next = BODY[side]
-            changes.sized = self._check_length(side)
+        changes.next = None if ends else self._next(side)
         return changes
+
+    def _next(self, side: Side) -> Body | None:
+        """What the processors want of a body that follows. Raises Failure if it cannot be given."""
+        wanting = self._wanting(side)
+        if not wanting:
+            return Body.UNSEEN if self._plan.bodies[side] else None
+        if not self._plan.whole[side]:
+            return None
+        if side == "response":
+            self._check_type(side, EVENTS, 500, "the response is a stream of events")
+        length = self._messages[side].headers.get("content-length", "")
+        limit = min(step.max_body for step in wanting)
+        if length.isdecimal() and (len(length) > 18 or int(length) > limit):
+            raise _unreadable(side, TooLargeError(f"the body is larger than {limit} bytes"))
+        return Body.SIZED if length else Body.UNSIZED
 
     def _check_type(self, side: Side, kind: str, status: int, why: str) -> None:
         """Raise Failure for a message of a type that may never end."""
@@ -164,14 +173,6 @@ class Exchange:
         """The steps that take the body of a side."""
         steps = self._plan.bodies[side]
         return tuple(step for step in steps if (step, side) not in self._skipped) if self._skipped else steps
-
-    def _check_length(self, side: Side) -> bool:
-        """True if the length of a body is known. Raises Failure if it is too large, before it arrives."""
-        length = self._messages[side].headers.get("content-length", "")
-        limit = min(step.max_body for step in self._wanting(side))
-        if length.isdecimal() and (len(length) > 18 or int(length) > limit):
-            raise _unreadable(side, TooLargeError(f"the body is larger than {limit} bytes"))
-        return bool(length)
 
     async def body(self, side: Side, body: bytes) -> Changes | Answer:
         """Process a whole body. Processors that take it in pieces get it in one piece."""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from filters.processing.phases import Phase
+from filters.processing.phases import Phase, Side
 from filters.processing.processor import Rule
 
-Side = Literal["request", "response"]
 HEADERS: dict[Side, Phase] = {"request": Phase.REQUEST_HEADERS, "response": Phase.RESPONSE_HEADERS}
 BODY: dict[Side, Phase] = {"request": Phase.REQUEST_BODY, "response": Phase.RESPONSE_BODY}
 CHUNK: dict[Side, Phase] = {"request": Phase.REQUEST_CHUNK, "response": Phase.RESPONSE_CHUNK}
 
 
-def side_of(phase: Phase) -> Side:
-    """The side of a phase."""
+def side_of(phase: str) -> Side:
+    """The side of a phase, or of a kind of message."""
     return "request" if phase.startswith("request") else "response"
 
 

@@ -10,7 +10,8 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from google.protobuf import wrappers_pb2
 
 from filters.processing.exchange import GRPC, Changes, Failure
-from filters.processing.phases import Phase, mode
+from filters.processing.phases import Body, Phase, mode
+from filters.processing.plan import side_of
 from filters.processing.values import REJECTED, Answer
 
 KINDS = (
@@ -44,7 +45,7 @@ def changed(kind: str, changes: Changes, phases: frozenset[Phase], *, other_mode
         return UNCHANGED[kind]
     values = tuple((name, tuple(several)) for name, several in changes.values.items())
     removed = frozenset(changes.removed)
-    return _kept(kind, removed, values, changes.status, changes.next, changes.sized, phases, other_mode)
+    return _kept(kind, removed, values, changes.status, changes.next, phases, other_mode)
 
 
 @lru_cache(MOST_KEPT)
@@ -53,8 +54,7 @@ def _kept(
     removed: frozenset[str],
     values: _Values,
     status: int | None,
-    body: Phase | None,
-    sized: bool,
+    body: Body | None,
     phases: frozenset[Phase],
     other_mode: bool,
 ) -> bytes:
@@ -63,7 +63,6 @@ def _kept(
         values={name: list(several) for name, several in values},
         status=status,
         next=body,
-        sized=sized,
     )
     return _changed(kind, changes, phases, other_mode).SerializeToString()
 
@@ -84,7 +83,7 @@ def _changed(
     elif changes.body is not None:
         common.body_mutation.clear_body = True
     if changes.next is not None or (other_mode and kind.endswith("headers")):
-        response.mode_override.CopyFrom(mode(phases, changes.next, sized=changes.sized))
+        response.mode_override.CopyFrom(mode(phases, side_of(kind), changes.next))
     return response
 
 

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from filters.processing import lazy_request, responses
 from filters.processing.chains import INVALID_ARGUMENT, Chain, Chains
 from filters.processing.exchange import Changes, Exchange, Failure, Late
-from filters.processing.plan import Plan, Side
+from filters.processing.plan import Plan, side_of
 from filters.processing.values import Answer
 from filters.unary import RpcError
 
@@ -121,7 +121,7 @@ class ExchangeSession:
         if kind == "response_headers":
             told = asked.response_headers
             return exchange.headers("response", lazy_request.response(told), ends=told.end_of_stream)
-        side: Side = "request" if kind.startswith("request") else "response"
+        side = side_of(kind)
         if kind.endswith("trailers"):
             return exchange.chunk(side, b"", last=True, trailers=True)
         body = asked.request_body if side == "request" else asked.response_body

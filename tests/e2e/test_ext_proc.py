@@ -79,6 +79,20 @@ class Skips(Processor):
         return b"never"
 
 
+class SkipsPieces(Processor):
+    async def request_headers(self, request):
+        return change({"x-skipped": "yes"}, skip_body=True)
+
+    async def request_chunk(self, request, chunk, last):
+        return b"never"
+
+    async def response_headers(self, request, response):
+        return change({"x-skipped": "yes"}, status=201, skip_body=True)
+
+    async def response_chunk(self, request, response, chunk, last):
+        return b"never"
+
+
 class Fails(Processor):
     async def request_headers(self, request):
         return self.fail(request, "request_headers")
@@ -134,6 +148,7 @@ routes:
   same: {path: /same, upstream: backend, policies: {ext_proc: {python: "p.py:Same"}}}
   chunks: {path: /chunks, upstream: backend, policies: {ext_proc: {python: "p.py:Chunks"}}}
   skips: {path: /skips, upstream: backend, policies: {ext_proc: {python: "p.py:Skips"}}}
+  skips-pieces: {path: /skips-pieces, upstream: backend, policies: {ext_proc: {python: "p.py:SkipsPieces"}}}
   fails: {path: /fails, upstream: backend, policies: {ext_proc: {python: "p.py:Fails", max_body: 1000}}}
   slow: {path: /slow, upstream: backend, policies: {ext_proc: {python: "p.py:Slow", timeout: 50ms}}}
   slow-response: {path: /slow-response, upstream: backend, policies: {ext_proc: {python: "p.py:SlowResponse", timeout: 50ms}}}
@@ -325,9 +340,10 @@ def test_pieces_with_trailers(stack: Stack, backend: Backend) -> None:
     assert b"!" in response
 
 
-def test_a_body_that_no_processor_wants_passes_unseen(stack: Stack, backend: Backend) -> None:
+@pytest.mark.parametrize("path", ["/skips", "/skips-pieces"])
+def test_a_body_that_no_processor_wants_passes_unseen(stack: Stack, backend: Backend, path: str) -> None:
     backend.body = b"y" * 3_000_000
-    response = httpx.post(stack.url + "/skips", content=b"x" * 3_000_000)
+    response = httpx.post(stack.url + path, content=b"x" * 3_000_000)
     (seen,) = backend.seen
     assert seen["body"] == "x" * 3_000_000
     assert seen["headers"]["x-skipped"] == "yes"

@@ -9,7 +9,7 @@ import pytest
 
 from filters.model.headers import Headers
 from filters.processing.exchange import Changes, Exchange, Failure, Late
-from filters.processing.phases import Phase
+from filters.processing.phases import Body
 from filters.processing.plan import Plan, Step
 from filters.processing.processor import OwnRule, Processor
 from filters.processing.values import Answer, Outcome, Request, Response, change, respond
@@ -83,7 +83,7 @@ async def test_requests_go_through_the_chain_and_responses_back() -> None:
         "a",
         "b",
     )
-    assert changes.next is Phase.REQUEST_BODY
+    assert changes.next is Body.UNSIZED
     assert _changes(await exchange.body("request", b"-")).body == b"-ab"
     await exchange.headers("response", Response(), ends=False)
     changes = _changes(await exchange.body("response", b"-"))
@@ -105,15 +105,16 @@ async def test_the_first_answer_ends_the_chain() -> None:
 
 async def test_a_body_is_left_out_only_if_no_processor_wants_it() -> None:
     exchange = _exchange(Skips(), Adds("b"))
-    assert _changes(await exchange.headers("request", Request(), ends=False)).next is Phase.REQUEST_BODY
+    assert _changes(await exchange.headers("request", Request(), ends=False)).next is Body.UNSIZED
     assert _changes(await exchange.body("request", b"-")).body == b"-b"
     exchange = _exchange(Skips())
-    assert _changes(await exchange.headers("request", Request(), ends=False)).next is None
+    assert _changes(await exchange.headers("request", Request(), ends=False)).next is Body.UNSEEN
+    assert _changes(await exchange.headers("request", Request(), ends=True)).next is None
 
 
 async def test_a_body_that_one_processor_wants_as_a_whole_is_one_piece() -> None:
     exchange = _exchange(Pieces(), Adds("b"))
-    assert _changes(await exchange.headers("request", Request(), ends=False)).next is Phase.REQUEST_BODY
+    assert _changes(await exchange.headers("request", Request(), ends=False)).next is Body.UNSIZED
     assert _changes(await exchange.body("request", b"x")).body == b"X.b"
 
 
@@ -127,11 +128,11 @@ async def test_pieces_of_a_body() -> None:
         await exchange.chunk("request", b"", last=True, trailers=True)
 
 
-@pytest.mark.parametrize(("length", "sized"), [("", False), ("1000", True), ("abc", True)])
-async def test_the_length_of_a_body_may_be_known(length: str, sized: bool) -> None:
+@pytest.mark.parametrize(("length", "known"), [("", Body.UNSIZED), ("1000", Body.SIZED), ("abc", Body.SIZED)])
+async def test_the_length_of_a_body_may_be_known(length: str, known: Body) -> None:
     headers = Headers({"content-length": length} if length else {})
     changes = _changes(await _exchange(Adds("a")).headers("request", Request(headers=headers), ends=False))
-    assert changes.sized is sized
+    assert changes.next is known
 
 
 @pytest.mark.parametrize("length", ["1001", "9" * 40])
