@@ -173,7 +173,7 @@ def test_a_message_above_the_limit_is_refused_before_it_has_come() -> None:
 
 def test_the_kept_blocks_are_forgotten_when_the_table_changes() -> None:
     """An indexed field means another one after an insertion; even one that is equal to the newest."""
-    encoder, decoder = hpack.Encoder(), FieldDecoder(1 << 16)
+    encoder, decoder = hpack.Encoder(), FieldDecoder(1 << 16, 4096)
     first = [
         (":method", "POST"),
         (":scheme", "http"),

@@ -97,6 +97,17 @@ def test_4_3_a_field_block_may_be_split_anywhere() -> None:
     assert isinstance(event, Request)
 
 
+def test_6_5_2_the_table_of_fields_may_be_as_large_as_was_offered() -> None:
+    client = Client(ServerLimits(field_table=10_000))
+    (offered,) = [one for one in client.first if one.kind == Frame.SETTINGS and not one.flags & ACK]
+    assert offered.payload[:6] == Setting.HEADER_TABLE_SIZE.to_bytes(2, "big") + (10_000).to_bytes(4, "big")
+    client.encoder.header_table_size = 10_000
+    assert client.works(1)
+    client.encoder.header_table_size = 10_001
+    client.say(client.head(3))
+    assert client.ended_by() is Code.COMPRESSION_ERROR
+
+
 def test_4_3_the_table_of_fields_is_kept_over_requests_that_are_refused() -> None:
     client = Client(ServerLimits(max_streams=1))
     more = [*FIELDS, ("x-once", "value")]

@@ -98,6 +98,10 @@ def cluster_of_url(url: str) -> cluster_pb2.Cluster:
     return result
 
 
+_FIELD_TABLE = 64 << 10
+"""Bytes of the table of repeated fields (RFC 7541): the chains of processors of about 250 routes fit into it."""
+
+
 def internal_service(name: str, address: str) -> cluster_pb2.Cluster:
     """Return the cluster of one of our own services: gRPC in plain text, on this machine or a trusted network.
 
@@ -116,7 +120,7 @@ def internal_service(name: str, address: str) -> cluster_pb2.Cluster:
     endpoint = result.load_assignment.endpoints.add().lb_endpoints.add().endpoint
     endpoint.address.CopyFrom(endpoints.address(parsed))
     options = http_protocol_options_pb2.HttpProtocolOptions()
-    options.explicit_http_config.http2_protocol_options.SetInParent()
+    options.explicit_http_config.http2_protocol_options.hpack_table_size.value = _FIELD_TABLE
     result.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(packed(options))
     most = uint32(1_000_000)
     result.circuit_breakers.thresholds.add(

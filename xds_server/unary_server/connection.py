@@ -57,7 +57,7 @@ class Connection:
         """True if the peer knows which request is the last."""
         self._incoming = Incoming(self.limits)
         self._outgoing = Outgoing()
-        self._decoder = FieldDecoder(self.limits.max_header_block)
+        self._decoder = FieldDecoder(self.limits.max_header_block, self.limits.field_table)
         self._streams: dict[int, Stream] = {}
         self._last = 0
         self._expects_settings = True
@@ -78,6 +78,7 @@ class Connection:
             Frame.CONTINUATION.value: self._continuation,
         }
         mine = {
+            Setting.HEADER_TABLE_SIZE: self.limits.field_table,
             Setting.MAX_CONCURRENT_STREAMS: self.limits.max_streams,
             Setting.INITIAL_WINDOW_SIZE: self._incoming.stream_window,
             Setting.MAX_FRAME_SIZE: self.limits.max_frame,

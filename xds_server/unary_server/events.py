@@ -16,6 +16,8 @@ class ServerLimits:
     max_message: int = 4 << 20
     max_streams: int = 1000
     max_header_block: int = 16 << 10
+    field_table: int = 64 << 10
+    """Bytes of the table of repeated fields. A client may use less (RFC 7541 section 4.2)."""
     max_frame: int = frames.SMALLEST_FRAME
     window: int = 8 << 20
     """Bytes of requests that a connection may hold at once."""

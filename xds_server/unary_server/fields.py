@@ -10,7 +10,8 @@ import hpack
 
 from xds_server.unary_server.frames import Code, ConnectionFault, StreamFault
 
-MOST_CACHED = 64
+MOST_CACHED, LARGEST_CACHED = 1024, 1024
+"""Blocks whose meaning is kept, and the bytes of the largest one."""
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _VALUE = re.compile(rb"(?:[^\x00\r\n\t ](?:[^\x00\r\n]*[^\x00\r\n\t ])?)?")
 _CONNECTION_SPECIFIC = frozenset(
@@ -42,9 +43,10 @@ class FieldDecoder:
     block again and again, so results are cached until the table changes.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, table: int) -> None:
+        """`most` bounds the bytes of a list of fields, `table` those of the dynamic table."""
         self._decoder = hpack.Decoder(max_header_list_size=most)
-        self._decoder.max_allowed_table_size = self._decoder.header_table.maxsize
+        self._decoder.max_allowed_table_size = max(table, self._decoder.header_table.maxsize)
         self._kept: dict[bytes, Fields] = {}
 
     def request(self, stream: int, block: bytes) -> Fields:
@@ -58,7 +60,7 @@ class FieldDecoder:
         if changed:
             self._kept.clear()
         fields = _request(stream, pairs)
-        if not changed and len(self._kept) < MOST_CACHED:
+        if not changed and len(self._kept) < MOST_CACHED and len(block) <= LARGEST_CACHED:
             self._kept[block] = fields
         return fields
 
