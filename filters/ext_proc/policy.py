@@ -180,7 +180,7 @@ class ExtProc(Policy[ExtProcSettings]):
         whole = sorted(BUFFERED.intersection(*(use.phases for use in settings.uses(context))))
         if whole:
             message = f"'{whole[0]}' needs whole bodies, and upgrades and gRPC calls are streams"
-            remedy = f"use {whole[0].replace('body', 'chunk')}, or another route"
+            remedy = f"use {whole[0].replace('body', 'chunk')}, or write ext_proc: off for this route"
             yield Mistake(message, remedy, path=("python",), value=settings.python.rule_name)
 
     def http_filters(self, used: Iterable[ExtProcSettings], context: Context) -> tuple[HttpFilter, ...]:

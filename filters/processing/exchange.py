@@ -294,7 +294,7 @@ def _begun(step: Step) -> Processor:
     """A processor for this exchange. Raises Failure."""
     try:
         return step.rule.begin()
-    except Exception as error:
+    except BaseException as error:
         detail = "A processor failed before the request."
         raise Failure("processor_failed", 500, detail, step.rule.name, error) from error
 

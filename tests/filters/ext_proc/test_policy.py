@@ -80,7 +80,7 @@ def test_a_syntax_error_is_told_with_its_line(tmp_path: Path) -> None:
 def test_whole_bodies_are_no_matter_of_streams(tmp_path: Path, route: str) -> None:
     message = (
         "routes.a.policies.ext_proc.python: 'response_body' needs whole bodies, and upgrades and gRPC calls are streams "
-        r"\(found 'p.py:Whole'\); use response_chunk, or another route"
+        r"\(found 'p.py:Whole'\); use response_chunk, or write ext_proc: off for this route"
     )
     with pytest.raises(InvalidGateway, match=message) as error:
         compile_(tmp_path, "{python: p.py:Whole}", route)
