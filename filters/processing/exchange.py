@@ -165,7 +165,7 @@ class Exchange:
 
     def _check_type(self, side: Side, kind: str, status: int, why: str) -> None:
         """Raise Failure for a message of a type that may never end."""
-        if self._messages[side].headers.get("content-type", "").startswith(kind):
+        if self._messages[side].headers.get("content-type", "").lower().startswith(kind):
             detail = f"The processors of this route need whole bodies, and {why}."
             raise Failure("processor_stream", status, detail)
 

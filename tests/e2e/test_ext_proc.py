@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.backend import Backend
 from tests.support.policy_server import Stack, Stacks
+from tests.support.sockets import SocketServer, read_head
 from tests.support.wait import wait_for
 
 PROCESSORS = """
@@ -165,7 +166,7 @@ class SlowResponse(Processor):
 """
 GATEWAY = """
 listeners: {http: {port: $port, address: 127.0.0.1, access_log: true}}
-upstreams: {backend: {endpoints: ["$backend"]}, nobody: {endpoints: ["127.0.0.1:9"]}}
+upstreams: {backend: {endpoints: ["$backend"]}, nobody: {endpoints: ["$nobody"]}}
 routes:
   plain: {path: /plain, upstream: backend}
   headers: {path: "/headers/{name}", upstream: backend, policies: {ext_proc: {python: "p.py:Headers"}}}
@@ -193,7 +194,7 @@ def backend() -> Iterator[Backend]:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[Stack]:
     with Stacks(tmp_path_factory.mktemp("ext_proc")) as stacks:
-        one = stacks.start(GATEWAY, files={"p.py": PROCESSORS}, backend=backend.address)
+        one = stacks.start(GATEWAY, files={"p.py": PROCESSORS}, backend=backend.address, nobody="127.0.0.1:9")
         wait_for(lambda: one.get("/bodies").status_code == 200, "the processors")
         yield one
 
@@ -270,6 +271,41 @@ def test_chunked_requests_and_trailers(stack: Stack, backend: Backend) -> None:
     assert _raw(stack, request).startswith(b"HTTP/1.1 200")
     (seen,) = backend.seen
     assert seen["body"] == "<abcde>"
+
+
+def test_compressed_bodies_without_a_length(stack: Stack, backend: Backend) -> None:
+    body = gzip.compress(b"world")
+    chunks = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (5, body[:5], len(body) - 5, body[5:])
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+
+    def answer(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(head + chunks)
+
+    request = b"POST /bodies HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-encoding: gzip\r\n"
+    assert _raw(stack, request + b"transfer-encoding: chunked\r\n\r\n" + chunks).startswith(b"HTTP/1.1 200")
+    (seen,) = backend.seen
+    assert seen["body"] == "<world>"
+    assert "content-encoding" not in seen["headers"]
+    with SocketServer(answer) as server:
+        stack.write(GATEWAY, {"p.py": PROCESSORS}, backend=backend.address, nobody=server.address)
+        stack.publish()
+        wait_for(lambda: stack.get("/nobody").status_code == 200, "the other upstream")
+        response = stack.get("/nobody")
+    assert response.content == b"[world]"
+    assert "content-encoding" not in response.headers
+    stack.write(GATEWAY, {"p.py": PROCESSORS}, backend=backend.address, nobody="127.0.0.1:9")
+    stack.publish()
+    wait_for(lambda: stack.get("/nobody").status_code == 503, "the former upstream")
+
+
+def test_a_large_body_without_a_length(stack: Stack, backend: Backend) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield from [b"x" * 10_000] * 100
+
+    response = httpx.post(stack.url + "/bodies", content=pieces())
+    assert (response.status_code, response.json()["reason"]) == (413, "body_too_large")
+    assert backend.seen == []
 
 
 def test_messages_without_a_body_are_left_alone(stack: Stack, backend: Backend) -> None:
