@@ -1,4 +1,4 @@
-"""Routes that change bodies, as shares of the same route without a change of the same run. All cases take turns."""
+"""Routes that change, compare or keep bodies, as shares of the same route without a change of the same run. All cases take turns."""
 
 from __future__ import annotations
 
@@ -91,6 +91,9 @@ CASES = (
     ),
     Case("plain, 10 KB response", "/plain/10"),
     Case("fields of the response", "/fields/10", beside="plain, 10 KB response", target=0.3),
+    Case("plain, small response", "/plain/"),
+    Case("cache, hit", "/cache/", beside="plain, small response", target=2),
+    Case("cache, hit of 10 KB", "/cache/10", beside="plain, 10 KB response", target=2),
 )
 
 
@@ -181,6 +184,7 @@ routes:
           rename: {{user_name: userName, items.price: cost}}
           remove: [items.secret]
           set: {{requestId: {{from: request_id}}}}
+  cache: {{path: /cache/*, upstream: backend, rewrite: {{path: /*}}, policies: {{cache: 1h}}}}
   schema: {{path: /schema/*, upstream: backend, rewrite: {{path: /*}}, policies: {{validate: {{json_schema: schema.json}}}}}}
   api: {{path: /api/*, upstream: backend, rewrite: {{path: /*}}, policies: {{validate: {{openapi: openapi.json}}}}}}
   fields:

@@ -216,7 +216,27 @@ local function rule_of(handle)
   return rule
 end
 
--- What the response belongs to: a consumer, a claim and so on. nil if the request has no such value, so that nothing is shared.
+-- The caller as all parts of its identity tell it: two users of one consumer are two callers. nil if nobody is identified,
+-- or a token does not say whose it is.
+local function caller(identity)
+  local parts = {}
+  for _, name in ipairs({ "consumer", "user", "provider" }) do
+    local value = identity[name]
+    parts[#parts + 1] = type(value) == "string" and #value .. ":" .. value or "-"
+  end
+  if identity.claims ~= nil then
+    local subject = identity.claims.sub
+    if type(subject) ~= "string" then
+      return nil
+    end
+    parts[#parts + 1] = subject
+  elseif identity.consumer == nil and identity.user == nil then
+    return nil
+  end
+  return table.concat(parts, ",")
+end
+
+-- What the response belongs to: a caller, a claim and so on. nil if the request has no such value, so that nothing is shared.
 local function owner(handle, rule)
   local values = {}
   for number, by in ipairs(rule.by) do
@@ -226,7 +246,9 @@ local function owner(handle, rule)
     else
       local identity = handle:streamInfo():dynamicMetadata():get(IDENTITY) or {}
       value = identity[by.kind]
-      if by.kind == "claim" then
+      if by.kind == "caller" then
+        value = caller(identity)
+      elseif by.kind == "claim" then
         local all = identity.claims
         for _, path in ipairs(by.paths) do
           local at = all
@@ -436,7 +458,7 @@ local function request(handle)
   end
   local by = owner(handle, rule)
   if by == nil or headers:get("range") ~= nil or headers:get("upgrade") ~= nil or asked_for["no-store"] ~= nil
-    or (#rule.by == 0 and headers:get("authorization") ~= nil) or #url > LONGEST_URL then
+    or (#rule.by == 0 and (headers:get("authorization") ~= nil or headers:get("cookie") ~= nil)) or #url > LONGEST_URL then
     return bypass(handle, "bypass")
   end
   local now = tonumber(handle:timestamp())

@@ -85,7 +85,7 @@ _CONSTANTS = {
 
 def _rule(settings: CacheSettings, context: Context) -> dict[str, Any]:
     """The rule of a route for the script."""
-    owners = settings.owners or (("consumer",) if methods(context.effective) else ("shared",))
+    owners = settings.owners or (("caller",) if methods(context.effective) else ("shared",))
     result: dict[str, Any] = {
         "route": context.route,
         "methods": _set(settings.methods),
@@ -139,8 +139,11 @@ class Cache(Policy[CacheSettings]):
     def check(self, settings: CacheSettings, context: Context) -> Iterator[Mistake]:
         """Yield mistakes of what keeps responses apart."""
         identified = bool(methods(context.effective))
+        if settings.owners is None and not identified and "ext_authz" in context.effective:
+            message = "'ext_authz' may tell the upstream who calls, and the cache would not know"
+            yield Mistake(message, "write by: shared, or by: header:NAME")
         for one in settings.owners or ():
-            if one.partition(":")[0] in ("consumer", "plan", "claim") and not identified:
+            if one.partition(":")[0] in ("caller", "consumer", "plan", "claim") and not identified:
                 remedy = "add a way to authenticate, or write shared"
                 yield Mistake("no caller is identified here", remedy, path=("by",), value=one)
 

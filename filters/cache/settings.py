@@ -15,8 +15,8 @@ from filters.model import claims
 CACHEABLE = (200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501)
 """Statuses of which a response may be stored if it says for how long (RFC 9110 section 15.1), without parts of a body."""
 DEFAULT_STATUSES = (200, 203, 301, 308, 404, 410)
-BY_SHAPE = "shared, consumer, plan, header:NAME or claim:NAME"
-_BY = re.compile(rf"shared|consumer|plan|header:{TOKEN}|claim:\S.*")
+BY_SHAPE = "shared, caller, consumer, plan, header:NAME or claim:NAME"
+_BY = re.compile(rf"shared|caller|consumer|plan|header:{TOKEN}|claim:\S.*")
 MOST_VARY = 16
 """Headers by which the responses to one URL may differ."""
 
@@ -51,8 +51,8 @@ class CacheSettings:
         "The statuses for which `ttl` holds.", default=DEFAULT_STATUSES, minimum_items=1
     )
     by: str | tuple[str, ...] | None = option(
-        f"Whose responses are kept apart: {BY_SHAPE}; a list combines them. Default: the consumer if the route identifies "
-        "one, else shared.",
+        f"Whose responses are kept apart: {BY_SHAPE}; a list combines them. Default: caller if the route identifies "
+        "callers, else shared.",
         default=None,
         narrows=True,
     )

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support import tokens
 from tests.support.backend import Backend
 from tests.support.policy_server import Stack, Stacks
 from tests.support.wait import wait_for
@@ -23,10 +24,12 @@ KEYS = {"acme": "k-acme", "beta": "k-beta"}
 YAML = """
 listeners: {http: {port: $port, address: 127.0.0.1}}
 upstreams: {echo: {endpoints: ["$echo"]}}
+identity: {corp: {issuer: "https://idp.test", audiences: [shop], jwks: {file: keys.json}, claim_headers: {sub: x-user}}}
 plans: {gold: {}}
 consumers:
   acme: {plan: gold, api_keys: [{sha256: $acme}]}
   beta: {plan: gold, api_keys: [{sha256: $beta}]}
+  app: {plan: gold, jwt: {provider: corp, claim: azp, value: app}}
 routes:
   told: {path: /told/*, upstream: echo, policies: {cache: {}}}
   ttl:
@@ -40,6 +43,7 @@ routes:
   override: {path: /override/*, upstream: echo, policies: {cache: {ttl: 5m, override: true, obey_clients: false}}}
   vary: {path: /vary/*, upstream: echo, policies: {cache: {ttl: 5m, vary: [x-tenant]}}}
   mine: {path: /mine/*, upstream: echo, policies: {api_key: true, cache: 5m, rate_limit: {requests: 1000, per: hour}}}
+  users: {path: /users/*, upstream: echo, policies: {jwt: corp, cache: 5m}}
   plan: {path: /plan/*, upstream: echo, policies: {api_key: true, cache: {ttl: 5m, by: plan}}}
   small: {path: /small/*, upstream: echo, policies: {cache: {ttl: 5m, max_body: 1KB}}}
   limited: {path: /limited/*, upstream: echo, policies: {cache: 5m, rate_limit: {requests: 3, per: hour, exact: true}}}
@@ -51,7 +55,7 @@ routes:
 @pytest.fixture(scope="module")
 def stack(stacks: Stacks, backend: Backend) -> Stack:
     hashes = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in KEYS.items()}
-    return stacks.start(YAML, echo=backend.address, **hashes)
+    return stacks.start(YAML, files={"keys.json": tokens.jwks()}, echo=backend.address, **hashes)
 
 
 @pytest.fixture
@@ -183,7 +187,8 @@ def test_clients_may_ask_for_more(stack: Stack, echo: Backend) -> None:
     assert cache_status(stack.get(path, headers={"range": "bytes=0-1"})) == "gateway; fwd=bypass"
     assert cache_status(stack.get(path, headers={"authorization": "Bearer x"})) == "gateway; fwd=bypass"
     assert "hit" not in cache_status(stack.get(path, headers={"cache-control": "min-fresh=1000"}))
-    assert len(echo.seen) == 6
+    assert cache_status(stack.get(path, headers={"cookie": "session=1"})) == "gateway; fwd=bypass"
+    assert len(echo.seen) == 7
 
 
 def test_conditional_requests_are_answered_from_the_cache(stack: Stack, echo: Backend) -> None:
@@ -250,6 +255,17 @@ def test_each_consumer_has_its_own(stack: Stack, echo: Backend) -> None:
     hit = stack.get(path, headers={"x-api-key": KEYS["acme"]})
     assert "hit" in cache_status(hit)
     assert hit.headers.get_list("x-ratelimit-limit") == ["1000"]
+
+
+def test_users_of_one_consumer_are_kept_apart(stack: Stack, echo: Backend) -> None:
+    path = fresh("users")
+    for user in ("ann", "bob", "ann", "bob"):
+        token = tokens.token(sub=user, azp="app")
+        answer = stack.get(path, headers={"authorization": f"Bearer {token}"})
+        assert answer.json()["headers"]["x-user"] == user
+    assert len(echo.seen) == 2
+    nobody = {"authorization": f"Bearer {tokens.token(sub=None, azp='app')}"}
+    assert [cache_status(stack.get(path, headers=nobody)) for _ in range(2)] == ["gateway; fwd=bypass"] * 2
 
 
 def test_a_plan_may_share(stack: Stack, echo: Backend) -> None:
@@ -418,7 +434,8 @@ def test_a_change_purges_its_url(stack: Stack, echo: Backend) -> None:
 
 
 def test_a_cache_lives_without_its_policy_server(stacks: Stacks, echo: Backend) -> None:
-    stack = stacks.start(YAML, echo=echo.address, acme="0" * 64, beta="1" * 64)
+    files = {"keys.json": tokens.jwks()}
+    stack = stacks.start(YAML, files=files, echo=echo.address, acme="0" * 64, beta="1" * 64)
     path, other = fresh("ttl"), fresh("ttl")
     stack.get(path)
     stack.policy_server.stop()
