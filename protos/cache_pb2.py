@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/cache.proto\x12\x10gateway.cache.v1\"4\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_value\"C\n\tSelection\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12)\n\x07headers\x18\x02 \x03(\x0b\x32\x18.gateway.cache.v1.Header\"\x9b\x01\n\x0eLookupResponse\x12\x35\n\x05state\x18\x01 \x01(\x0e\x32&.gateway.cache.v1.LookupResponse.State\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\r\n\x05names\x18\x03 \x03(\t\"4\n\x05State\x12\x0b\n\x07UNKNOWN\x10\x00\x12\t\n\x05\x46OUND\x10\x01\x12\t\n\x05\x46\x45TCH\x10\x02\x12\x08\n\x04WAIT\x10\x03\"\x88\x01\n\x0cStoreRequest\x12.\n\tselection\x18\x01 \x01(\x0b\x32\x1b.gateway.cache.v1.Selection\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\r\n\x05names\x18\x03 \x03(\t\x12\x0c\n\x04tags\x18\x04 \x03(\t\x12\x0b\n\x03url\x18\x05 \x01(\t\x12\x0f\n\x07\x65xpires\x18\x06 \x01(\x04\"\x0f\n\rStoreResponse\"q\n\x05Purge\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.gateway.cache.v1.Purge.Kind\x12\r\n\x05value\x18\x02 \x01(\t\"-\n\x04Kind\x12\x07\n\x03\x41LL\x10\x00\x12\x07\n\x03URL\x10\x01\x12\n\n\x06PREFIX\x10\x02\x12\x07\n\x03TAG\x10\x03\"\x0f\n\rPurgeResponse\"0\n\x0e\x43hangesRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"Z\n\x0f\x43hangesResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\'\n\x06purges\x18\x03 \x03(\x0b\x32\x17.gateway.cache.v1.Purge2\xf8\x02\n\x05\x43\x61\x63he\x12G\n\x06Lookup\x12\x1b.gateway.cache.v1.Selection\x1a .gateway.cache.v1.LookupResponse\x12\x46\n\x05\x41wait\x12\x1b.gateway.cache.v1.Selection\x1a .gateway.cache.v1.LookupResponse\x12H\n\x05Store\x12\x1e.gateway.cache.v1.StoreRequest\x1a\x1f.gateway.cache.v1.StoreResponse\x12\x44\n\x08PurgeAll\x12\x17.gateway.cache.v1.Purge\x1a\x1f.gateway.cache.v1.PurgeResponse\x12N\n\x07\x43hanges\x12 .gateway.cache.v1.ChangesRequest\x1a!.gateway.cache.v1.ChangesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/cache.proto\x12\x10gateway.cache.v1\"4\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_value\"Q\n\tSelection\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12)\n\x07headers\x18\x02 \x03(\x0b\x32\x18.gateway.cache.v1.Header\x12\x0c\n\x04only\x18\x03 \x01(\x08\"\x9b\x01\n\x0eLookupResponse\x12\x35\n\x05state\x18\x01 \x01(\x0e\x32&.gateway.cache.v1.LookupResponse.State\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\r\n\x05names\x18\x03 \x03(\t\"4\n\x05State\x12\x0b\n\x07UNKNOWN\x10\x00\x12\t\n\x05\x46OUND\x10\x01\x12\t\n\x05\x46\x45TCH\x10\x02\x12\x08\n\x04WAIT\x10\x03\"\xa8\x01\n\x0cStoreRequest\x12.\n\tselection\x18\x01 \x01(\x0b\x32\x1b.gateway.cache.v1.Selection\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\r\n\x05names\x18\x03 \x03(\t\x12\x0c\n\x04tags\x18\x04 \x03(\t\x12\x0b\n\x03url\x18\x05 \x01(\t\x12\x0f\n\x07\x65xpires\x18\x06 \x01(\x04\x12\r\n\x05\x65poch\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\x04\"\x0f\n\rStoreResponse\"q\n\x05Purge\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.gateway.cache.v1.Purge.Kind\x12\r\n\x05value\x18\x02 \x01(\t\"-\n\x04Kind\x12\x07\n\x03\x41LL\x10\x00\x12\x07\n\x03URL\x10\x01\x12\n\n\x06PREFIX\x10\x02\x12\x07\n\x03TAG\x10\x03\"\x0f\n\rPurgeResponse\"0\n\x0e\x43hangesRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"Z\n\x0f\x43hangesResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\'\n\x06purges\x18\x03 \x03(\x0b\x32\x17.gateway.cache.v1.Purge2\xf8\x02\n\x05\x43\x61\x63he\x12G\n\x06Lookup\x12\x1b.gateway.cache.v1.Selection\x1a .gateway.cache.v1.LookupResponse\x12\x46\n\x05\x41wait\x12\x1b.gateway.cache.v1.Selection\x1a .gateway.cache.v1.LookupResponse\x12H\n\x05Store\x12\x1e.gateway.cache.v1.StoreRequest\x1a\x1f.gateway.cache.v1.StoreResponse\x12\x44\n\x08PurgeAll\x12\x17.gateway.cache.v1.Purge\x1a\x1f.gateway.cache.v1.PurgeResponse\x12N\n\x07\x43hanges\x12 .gateway.cache.v1.ChangesRequest\x1a!.gateway.cache.v1.ChangesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,25 +34,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEADER']._serialized_start=40
   _globals['_HEADER']._serialized_end=92
   _globals['_SELECTION']._serialized_start=94
-  _globals['_SELECTION']._serialized_end=161
-  _globals['_LOOKUPRESPONSE']._serialized_start=164
-  _globals['_LOOKUPRESPONSE']._serialized_end=319
-  _globals['_LOOKUPRESPONSE_STATE']._serialized_start=267
-  _globals['_LOOKUPRESPONSE_STATE']._serialized_end=319
-  _globals['_STOREREQUEST']._serialized_start=322
-  _globals['_STOREREQUEST']._serialized_end=458
-  _globals['_STORERESPONSE']._serialized_start=460
-  _globals['_STORERESPONSE']._serialized_end=475
-  _globals['_PURGE']._serialized_start=477
-  _globals['_PURGE']._serialized_end=590
-  _globals['_PURGE_KIND']._serialized_start=545
-  _globals['_PURGE_KIND']._serialized_end=590
-  _globals['_PURGERESPONSE']._serialized_start=592
-  _globals['_PURGERESPONSE']._serialized_end=607
-  _globals['_CHANGESREQUEST']._serialized_start=609
-  _globals['_CHANGESREQUEST']._serialized_end=657
-  _globals['_CHANGESRESPONSE']._serialized_start=659
-  _globals['_CHANGESRESPONSE']._serialized_end=749
-  _globals['_CACHE']._serialized_start=752
-  _globals['_CACHE']._serialized_end=1128
+  _globals['_SELECTION']._serialized_end=175
+  _globals['_LOOKUPRESPONSE']._serialized_start=178
+  _globals['_LOOKUPRESPONSE']._serialized_end=333
+  _globals['_LOOKUPRESPONSE_STATE']._serialized_start=281
+  _globals['_LOOKUPRESPONSE_STATE']._serialized_end=333
+  _globals['_STOREREQUEST']._serialized_start=336
+  _globals['_STOREREQUEST']._serialized_end=504
+  _globals['_STORERESPONSE']._serialized_start=506
+  _globals['_STORERESPONSE']._serialized_end=521
+  _globals['_PURGE']._serialized_start=523
+  _globals['_PURGE']._serialized_end=636
+  _globals['_PURGE_KIND']._serialized_start=591
+  _globals['_PURGE_KIND']._serialized_end=636
+  _globals['_PURGERESPONSE']._serialized_start=638
+  _globals['_PURGERESPONSE']._serialized_end=653
+  _globals['_CHANGESREQUEST']._serialized_start=655
+  _globals['_CHANGESREQUEST']._serialized_end=703
+  _globals['_CHANGESRESPONSE']._serialized_start=705
+  _globals['_CHANGESRESPONSE']._serialized_end=795
+  _globals['_CACHE']._serialized_start=798
+  _globals['_CACHE']._serialized_end=1174
 # @@protoc_insertion_point(module_scope)

@@ -16,12 +16,14 @@ class Header(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
 
 class Selection(_message.Message):
-    __slots__ = ("key", "headers")
+    __slots__ = ("key", "headers", "only")
     KEY_FIELD_NUMBER: _ClassVar[int]
     HEADERS_FIELD_NUMBER: _ClassVar[int]
+    ONLY_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     headers: _containers.RepeatedCompositeFieldContainer[Header]
-    def __init__(self, key: _Optional[bytes] = ..., headers: _Optional[_Iterable[_Union[Header, _Mapping]]] = ...) -> None: ...
+    only: bool
+    def __init__(self, key: _Optional[bytes] = ..., headers: _Optional[_Iterable[_Union[Header, _Mapping]]] = ..., only: _Optional[bool] = ...) -> None: ...
 
 class LookupResponse(_message.Message):
     __slots__ = ("state", "entry", "names")
@@ -44,20 +46,24 @@ class LookupResponse(_message.Message):
     def __init__(self, state: _Optional[_Union[LookupResponse.State, str]] = ..., entry: _Optional[bytes] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StoreRequest(_message.Message):
-    __slots__ = ("selection", "entry", "names", "tags", "url", "expires")
+    __slots__ = ("selection", "entry", "names", "tags", "url", "expires", "epoch", "version")
     SELECTION_FIELD_NUMBER: _ClassVar[int]
     ENTRY_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
     URL_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     selection: Selection
     entry: bytes
     names: _containers.RepeatedScalarFieldContainer[str]
     tags: _containers.RepeatedScalarFieldContainer[str]
     url: str
     expires: int
-    def __init__(self, selection: _Optional[_Union[Selection, _Mapping]] = ..., entry: _Optional[bytes] = ..., names: _Optional[_Iterable[str]] = ..., tags: _Optional[_Iterable[str]] = ..., url: _Optional[str] = ..., expires: _Optional[int] = ...) -> None: ...
+    epoch: str
+    version: int
+    def __init__(self, selection: _Optional[_Union[Selection, _Mapping]] = ..., entry: _Optional[bytes] = ..., names: _Optional[_Iterable[str]] = ..., tags: _Optional[_Iterable[str]] = ..., url: _Optional[str] = ..., expires: _Optional[int] = ..., epoch: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class StoreResponse(_message.Message):
     __slots__ = ()

@@ -9,14 +9,17 @@
 -- Two generations: if the young one is full, it becomes the old one, and the old one is forgotten. A hit makes an entry
 -- young again. So the entries used last stay, and both together have at most LIMIT bytes.
 local young, old, young_bytes = {}, {}, 0
--- The names of the request headers that select among the responses to a request, by its key.
+-- The names of the request headers that select among the responses to a request, by its key. `names_known` are bytes.
 local young_names, old_names, names_known = {}, {}, 0
 
 local function put(key, entry)
-  if young_bytes + entry.size > LIMIT / 2 then
+  if young[key] ~= nil then
+    young_bytes = young_bytes - young[key].size - #key
+  end
+  if young_bytes + entry.size + #key > LIMIT / 2 then
     young, old, young_bytes = {}, young, 0
   end
-  young[key], young_bytes = entry, young_bytes + entry.size
+  young[key], young_bytes = entry, young_bytes + entry.size + #key
 end
 
 local function find(key)
@@ -26,14 +29,6 @@ local function find(key)
     put(key, entry)
   end
   return entry
-end
-
-local function forget(key)
-  local entry = young[key]
-  if entry ~= nil then
-    young[key], young_bytes = nil, young_bytes - entry.size
-  end
-  old[key] = nil
 end
 
 local function names_of(key)
@@ -48,11 +43,11 @@ local function names_of(key)
 end
 
 local function learn(key, names)
-  if names_known >= NAMES then
+  if names_known >= LIMIT / 16 then
     young_names, old_names, names_known = {}, young_names, 0
   end
   if young_names[key] == nil then
-    names_known = names_known + 1
+    names_known = names_known + #key + 128
   end
   young_names[key] = names
 end
@@ -78,13 +73,31 @@ local function purge(kind, value)
     for key, entry in pairs(generation) do
       if MATCHES[kind](entry, value) then
         generation[key] = nil
-        young_bytes = generation == young and young_bytes - entry.size or young_bytes
+        young_bytes = generation == young and young_bytes - entry.size - #key or young_bytes
       end
     end
   end
 end
 
 local asked, epoch, version = 0, "", 0
+-- The last purges that this worker has learned of, by their number. A response that was asked for before is not stored.
+local recent, last_recent = {}, 0
+
+local function remember_purge(kind, value)
+  last_recent = last_recent + 1
+  recent[last_recent], recent[last_recent - MOST_PURGES] = { kind = kind, value = value }, nil
+end
+
+-- True if an entry was purged after the purge with this number, or nobody knows any more.
+local function purged_since(entry, number)
+  for at = number + 1, last_recent do
+    local one = recent[at]
+    if one == nil or MATCHES[one.kind] == nil or MATCHES[one.kind](entry, one.value) then
+      return true
+    end
+  end
+  return false
+end
 
 -- Applies the purges since the last call. One request in each interval waits for it.
 local function synchronize(handle, now)
@@ -115,6 +128,7 @@ local function synchronize(handle, now)
   end
   for _, one in ipairs(purges) do
     purge(one.kind, one.value)
+    remember_purge(one.kind, one.value)
   end
 end
 
@@ -142,7 +156,9 @@ local function directives(written)
       name = one:match("^%s*([%w_-]+)%s*$")
       value = true
     end
-    if name ~= nil then
+    if name == nil then
+      found.malformed = found.malformed or one:find("%S") ~= nil or nil
+    else
       name = name:lower()
       local number = value ~= true and tonumber(value:match("^%d+$")) or nil
       if found[name] ~= nil and number ~= nil and type(found[name]) == "number" then
@@ -188,14 +204,19 @@ local function any_tag(written, tag)
   return false
 end
 
--- True if the client has this response already (RFC 9110 section 13.2.2).
-local function unchanged(headers, entry)
-  local tags = lines(headers, "if-none-match")
-  if tags ~= nil then
-    return entry.etag ~= nil and any_tag(tags, entry.etag)
+-- What the client has already.
+local function conditions(headers)
+  return { tags = lines(headers, "if-none-match"), since = seconds_of(headers:get("if-modified-since")) }
+end
+
+-- True if the client has this response already (RFC 9110 sections 13.2.1 and 13.2.2).
+local function unchanged(known, entry)
+  if entry.status < 200 or entry.status > 299 then
+    return false
+  elseif known.tags ~= nil then
+    return entry.etag ~= nil and any_tag(known.tags, entry.etag)
   end
-  local since = seconds_of(headers:get("if-modified-since"))
-  return since ~= nil and entry.modified ~= nil and entry.modified <= since
+  return known.since ~= nil and entry.modified ~= nil and entry.modified <= known.since
 end
 
 -- Requests ----------------------------------------------------------------------------------------------------------------
@@ -242,7 +263,7 @@ local function owner(handle, rule)
   for number, by in ipairs(rule.by) do
     local value
     if by.kind == "header" then
-      value = lines(handle:headers(), by.name) or ""
+      value = lines(handle:headers(), by.name)
     else
       local identity = handle:streamInfo():dynamicMetadata():get(IDENTITY) or {}
       value = identity[by.kind]
@@ -271,7 +292,7 @@ local function secondary(headers, names)
   local values = {}
   for number, name in ipairs(names) do
     local value = lines(headers, name)
-    values[number] = value ~= nil and #value .. ":" .. value or "-"
+    values[number] = name .. "=" .. (value ~= nil and #value .. ":" .. value or "-")
   end
   return table.concat(values, ",")
 end
@@ -287,7 +308,7 @@ end
 local function serve(handle, entry, now, parts)
   local headers = handle:headers()
   local answer = { ["age"] = tostring(max(0, age_of(entry, now))), ["cache-status"] = status_of(parts) }
-  local same = unchanged(headers, entry)
+  local same = unchanged(conditions(headers), entry)
   for name, values in pairs(entry.headers) do
     if not (same and NOT_IN_304[name]) then
       answer[name] = #values == 1 and values[1] or values
@@ -348,12 +369,31 @@ end
 
 -- What a response needs to know of its request ----------------------------------------------------------------------------
 
--- Requests that were forwarded, by a number in their metadata. A request without a response stays until its place is taken.
-local forwarded, last_number = {}, 0
+-- Requests that were forwarded, by a number in their metadata that is never used twice. Envoy does not tell the script about
+-- requests that end without a response, so the oldest are forgotten. `held` are the bytes of the entries that they revalidate.
+local forwarded, first_number, last_number, held = {}, 1, 0, 0
 
-local function remember(handle, known)
-  last_number = last_number % WAITING + 1
+local function taken(number)
+  local known = forwarded[number]
+  forwarded[number] = nil
+  if known ~= nil and known.entry ~= nil then
+    held = held - known.entry.size
+  end
+  return known
+end
+
+local function remember(handle, known, now)
+  known.at = now
+  last_number = last_number + 1
   forwarded[last_number] = known
+  while first_number < last_number do
+    local oldest = forwarded[first_number]
+    if oldest ~= nil and last_number - first_number < WAITING and now - oldest.at < FORGOTTEN then
+      break
+    end
+    taken(first_number)
+    first_number = first_number + 1
+  end
   handle:streamInfo():dynamicMetadata():set(NAMESPACE, "number", last_number)
 end
 
@@ -368,8 +408,8 @@ local function candidates(headers, rule, names)
   return values
 end
 
-local function question(key, values)
-  local out = { field(1, key) }
+local function question(key, values, only)
+  local out = { field(1, key), only and char(24) .. char(1) or "" }
   for name, value in pairs(values) do
     out[#out + 1] = field(2, field(1, name) .. (value and field(2, value) or ""))
   end
@@ -379,14 +419,14 @@ end
 local FOUND, FETCH, WAIT = 1, 2, 3
 
 -- Asks the second level. Returns FOUND with an entry and its names, or FETCH.
-local function look_up(handle, key, values)
+local function look_up(handle, key, values, only)
   local asked_again = false
   while true do
     local method, timeout = LOOKUP, TIMEOUT
     if asked_again then
       method, timeout = AWAIT, LONGEST
     end
-    local answer = call(handle, CLUSTER, method, question(key, values), timeout)
+    local answer = call(handle, CLUSTER, method, question(key, values, only), timeout)
     if answer == nil then
       return FETCH
     end
@@ -402,7 +442,7 @@ local function look_up(handle, key, values)
     end)
     if state == FOUND then
       return FOUND, unpacked(text), names
-    elseif state ~= WAIT or asked_again then
+    elseif state ~= WAIT or asked_again or only then
       return FETCH, nil, nil, asked_again
     end
     asked_again = true
@@ -414,15 +454,20 @@ local function forward(handle, known, reason, entry)
   for _, name in ipairs({ "if-none-match", "if-modified-since", "if-match", "if-unmodified-since" }) do
     headers:remove(name)
   end
-  if entry ~= nil and entry.etag ~= nil then
-    headers:replace("if-none-match", entry.etag)
+  known.status = "fwd=" .. reason
+  if entry ~= nil and held + entry.size <= LIMIT / 4 then
+    known.entry, held = entry, held + entry.size
+    if entry.etag ~= nil then
+      headers:replace("if-none-match", entry.etag)
+    elseif entry.headers["last-modified"] ~= nil then
+      headers:replace("if-modified-since", entry.headers["last-modified"][1])
+    end
   end
-  known.entry, known.status = entry, "fwd=" .. reason
-  remember(handle, known)
+  remember(handle, known, known.asked)
 end
 
 local function bypass(handle, reason)
-  remember(handle, { status = "fwd=" .. reason })
+  remember(handle, { status = "fwd=" .. reason }, tonumber(handle:timestamp()))
 end
 
 -- How a stored response may be used now: "fresh", "stale" while another request revalidates it, or nil.
@@ -449,33 +494,53 @@ local function request(handle)
   local method = headers:get(":method")
   local url = headers:get(":authority"):lower() .. headers:get(":path")
   if not rule.methods[method] then
-    remember(handle, { status = "fwd=method", changes = UNSAFE[method] and url or nil })
-    return
+    return remember(handle, { status = "fwd=method", changes = UNSAFE[method] and url or nil }, tonumber(handle:timestamp()))
   end
   local asked_for = rule.obey and directives(lines(headers, "cache-control")) or {}
   if rule.obey and headers:get("pragma") == "no-cache" and headers:get("cache-control") == nil then
     asked_for["no-cache"] = true
   end
   local by = owner(handle, rule)
+  local body = nil
+  if headers:get("content-length") == nil then
+    body = handle:body() -- nil if the request has none
+    headers = handle:headers()
+  end
+  if tonumber(headers:get("content-length") or "0") ~= 0 or headers:get("transfer-encoding") ~= nil
+    or (body ~= nil and body:length() > 0) or headers:get("if-match") ~= nil or headers:get("if-unmodified-since") ~= nil then
+    return bypass(handle, "bypass")
+  end
   if by == nil or headers:get("range") ~= nil or headers:get("upgrade") ~= nil or asked_for["no-store"] ~= nil
-    or (#rule.by == 0 and (headers:get("authorization") ~= nil or headers:get("cookie") ~= nil)) or #url > LONGEST_URL then
+    or (not rule.own and (headers:get("authorization") ~= nil or headers:get("cookie") ~= nil)) or #url > LONGEST_URL then
     return bypass(handle, "bypass")
   end
   local now = tonumber(handle:timestamp())
   synchronize(handle, now)
   headers = handle:headers()
-  local key = table.concat({ rule.route, headers:get("x-forwarded-proto") or "", by, url }, "\0")
+  local key = table.concat({ rule.route, rule.version, headers:get("x-forwarded-proto") or "", by, url }, "\0")
   local names = names_of(key)
   local entry = names ~= nil and find(key .. "\0" .. secondary(headers, names)) or nil
   local how = entry ~= nil and asked_for["no-cache"] == nil and usable(entry, now, asked_for) or nil
   if how ~= nil then
     return serve(handle, entry, now, "hit; ttl=" .. floor((entry.fresh - (now - entry.born)) / 1000))
-  elseif asked_for["only-if-cached"] ~= nil then
+  end
+  local values = candidates(headers, rule, names)
+  if asked_for["only-if-cached"] ~= nil then
+    local state, other, other_names = look_up(handle, key, values, true)
+    if state == FOUND and usable(other, now, asked_for) == "fresh" then
+      learn(key, other_names)
+      put(key .. "\0" .. secondary(handle:headers(), other_names), other)
+      return serve(handle, other, now, "hit; ttl=" .. floor((other.fresh - (now - other.born)) / 1000))
+    end
     handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", "not_cached")
     return handle:respond({ [":status"] = "504" }, "")
   end
-  local values = candidates(headers, rule, names)
-  local known = { rule = rule, key = key, url = url, values = values, head = method == "HEAD", asked = now }
+  local known = {
+    rule = rule, key = key, url = url, values = values, head = method == "HEAD", asked = now, epoch = epoch, version = version,
+    purges = last_recent,
+  }
+  local own_conditions = conditions(headers)
+  known.tags, known.since = own_conditions.tags, own_conditions.since
   local reason = entry ~= nil and (asked_for["no-cache"] and "request" or "stale")
     or (names ~= nil and "vary-miss" or "uri-miss")
   if asked_for["no-cache"] == nil then
@@ -507,14 +572,18 @@ end
 
 -- The seconds for which a response is fresh, and its age; nil if it must not be stored (RFC 9111 sections 3 and 4.2).
 local function lifetime(rule, headers, told, status)
-  local age = tonumber(headers:get("age") or "") or 0
+  local written = headers:get("age")
+  local age = written ~= nil and tonumber(written:match("^%d+$")) or 0
   if rule.override then
     return rule.statuses[status] and rule.ttl or nil, 0
-  elseif told["no-store"] ~= nil or told["no-cache"] ~= nil or (#rule.by == 0 and told.private ~= nil) then
+  elseif told.malformed or told["no-store"] ~= nil or told["no-cache"] ~= nil or (not rule.own and told.private ~= nil)
+    or (written ~= nil and not written:find("^%d+$")) then
     return nil
   end
-  local explicit = type(told["s-maxage"]) == "number" and told["s-maxage"]
-    or type(told["max-age"]) == "number" and told["max-age"] or nil
+  local explicit = told["s-maxage"] or told["max-age"]
+  if explicit ~= nil and type(explicit) ~= "number" then
+    explicit = 0 -- a lifetime that cannot be read is none (RFC 9111 section 4.2.1)
+  end
   if explicit == nil and headers:get("expires") ~= nil then
     local expires, date = seconds_of(headers:get("expires")), seconds_of(headers:get("date"))
     explicit = expires ~= nil and date ~= nil and expires - date or 0
@@ -582,7 +651,7 @@ local function entry_of(headers, known, status, now)
   for tag in (lines(headers, "cache-tag") or ""):gmatch("[^,%s]+") do
     entry.tags[tag] = true
   end
-  for name in pairs(headers) do
+  for name in pairs(headers.all or headers) do
     if entry.headers[name] == nil and not NOT_STORED[name] then
       local values = {}
       -- The route adds its own headers to a hit too.
@@ -602,7 +671,7 @@ local function selected(values, names)
     if value == nil then
       return nil
     end
-    out[number] = value and #value .. ":" .. value or "-"
+    out[number] = name .. "=" .. (value and #value .. ":" .. value or "-")
   end
   return table.concat(out, ",")
 end
@@ -611,7 +680,7 @@ local function store(handle, known, entry, names)
   complete(entry)
   learn(known.key, names)
   local second = selected(known.values, names)
-  if second == nil or entry.size > LIMIT / 8 then
+  if second == nil or entry.size > LIMIT / 8 or purged_since(entry, known.purges) then
     return release(handle, known)
   end
   put(known.key .. "\0" .. second, entry)
@@ -624,6 +693,7 @@ local function store(handle, known, entry, names)
   end
   message[#message + 1] = field(5, entry.url)
   message[#message + 1] = char(48) .. varint(entry.born + entry.fresh)
+  message[#message + 1] = field(7, known.epoch) .. char(64) .. varint(known.version)
   handle:httpCall(CLUSTER, {
     [":method"] = "POST", [":path"] = STORE, [":authority"] = CLUSTER, ["content-type"] = "application/grpc", te = "trailers",
   }, framed(table.concat(message)), TIMEOUT, true)
@@ -652,24 +722,38 @@ local function replace(handle, entry, now, parts)
   handle:body(true):setBytes(entry.body)
 end
 
--- A response of 304 makes the stored response fresh again (RFC 9111 section 4.3.4).
+-- The headers of a table as an object like Envoy's.
+local function view(all)
+  return {
+    all = all,
+    get = function(_, name) return all[name] ~= nil and all[name][1] or nil end,
+    getNumValues = function(_, name) return all[name] ~= nil and #all[name] or 0 end,
+    getAtIndex = function(_, name, at) return all[name] ~= nil and all[name][at + 1] or nil end,
+  }
+end
+
+-- A response of 304 makes the stored response fresh again, as its headers and those of the 304 together say (RFC 9111
+-- sections 3.2 and 4.3.4). Returns the entry, and the names that select it, nil if it must not be stored again.
 local function renewed(headers, known, now)
-  local old_entry, rule = known.entry, known.rule
-  local fresh = entry_of(headers, known, old_entry.status, now)
-  local entry = { headers = {}, tags = old_entry.tags, url = old_entry.url, status = old_entry.status, body = old_entry.body,
-    born = now, fresh = 0, stale = 0, stale_if_error = 0 }
-  for name, values in pairs(old_entry.headers) do
-    entry.headers[name] = values
+  local before, all = known.entry, {}
+  for name, values in pairs(before.headers) do
+    all[name] = values
   end
-  if fresh ~= nil then
-    for name, values in pairs(fresh.headers) do
-      if name ~= "content-length" and name ~= "content-encoding" and name ~= "content-type" then
-        entry.headers[name] = values
+  for name in pairs(headers) do
+    if not NOT_IN_304[name] and name:sub(1, 1) ~= ":" then
+      local values = {}
+      for at = 0, headers:getNumValues(name) - 1 do
+        values[at + 1] = headers:getAtIndex(name, at)
       end
+      all[name] = values
     end
-    entry.born, entry.fresh, entry.stale, entry.stale_if_error = fresh.born, fresh.fresh, fresh.stale, fresh.stale_if_error
   end
-  return complete(entry), fresh ~= nil
+  local entry, names = entry_of(view(all), known, before.status, now)
+  if entry == nil then
+    entry = { headers = before.headers, status = before.status, born = now, fresh = 0, stale = 0, stale_if_error = 0, url = before.url }
+  end
+  entry.tags, entry.body = next(entry.tags or {}) ~= nil and entry.tags or before.tags, before.body
+  return complete(entry), names
 end
 
 local function response(handle, known)
@@ -677,6 +761,7 @@ local function response(handle, known)
   local status = tonumber(headers:get(":status"))
   if known.changes ~= nil and status < 400 and headers:get("x-gateway-reason") == nil then
     purge(1, known.changes)
+    remember_purge(1, known.changes)
     handle:httpCall(CLUSTER, {
       [":method"] = "POST", [":path"] = PURGE, [":authority"] = CLUSTER, ["content-type"] = "application/grpc", te = "trailers",
     }, framed(char(8) .. char(1) .. field(2, known.changes)), TIMEOUT, true)
@@ -691,14 +776,18 @@ local function response(handle, known)
   elseif headers:get("x-gateway-reason") ~= nil then
     return release(handle, known)
   elseif status == 304 and entry ~= nil then
-    local again, fresh = renewed(headers, known, now)
-    replace(handle, again, now, known.status .. "; fwd-status=304" .. (fresh and "; stored" or ""))
-    if known.head then
-      return release(handle, known)
-    elseif fresh then
-      return store(handle, known, again, names_of(known.key) or {})
+    local again, names = renewed(headers, known, now)
+    local parts = known.status .. "; fwd-status=304" .. (names ~= nil and "; stored" or "")
+    if unchanged(known, again) then
+      headers:remove("cache-tag")
+      add_status(headers, parts)
+    else
+      replace(handle, again, now, parts)
     end
-    return release(handle, known)
+    if known.head or names == nil then
+      return release(handle, known)
+    end
+    return store(handle, known, again, names)
   end
   local new, names = entry_of(headers, known, status, now)
   headers:remove("cache-tag")
@@ -741,11 +830,10 @@ end
 
 function envoy_on_response(handle)
   local own = handle:streamInfo():dynamicMetadata():get(NAMESPACE)
-  local known = own ~= nil and own.number ~= nil and forwarded[own.number] or nil
+  local known = own ~= nil and own.number ~= nil and taken(own.number) or nil
   if known == nil then
     return
   end
-  forwarded[own.number] = nil
   local done, found = pcall(response, handle, known)
   if not done then
     report(handle, found)

@@ -5,6 +5,7 @@ Envoy's own cache filters skip the policies after them, know no Vary and cannot 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -45,7 +46,7 @@ _NOT_STORED = (
 )
 """Headers that belong to a connection or to one request (RFC 9111 section 3.1)."""
 _NOT_IN_304 = ("content-encoding", "content-language", "content-length", "content-range", "content-type")
-_KEPT = (":status", "date", "server", "x-request-id")
+_KEPT = (":status", "date", "server", "set-cookie", "x-request-id")
 """Headers of a response that stay if a stored one takes its place."""
 
 
@@ -70,9 +71,10 @@ _CONSTANTS = {
     "LONGEST": 5_000,
     "INTERVAL": 500,
     "LIMIT": WORKER_BYTES,
-    "NAMES": 65_536,
     "MOST_NAMES": MOST_VARY,
     "WAITING": 16_384,
+    "FORGOTTEN": 300_000,
+    "MOST_PURGES": 1_000,
     "LONGEST_URL": 4_096,
     "USUAL": _USUAL,
     "UNSAFE": _set(("DELETE", "PATCH", "POST", "PUT")),
@@ -88,6 +90,8 @@ def _rule(settings: CacheSettings, context: Context) -> dict[str, Any]:
     owners = settings.owners or (("caller",) if methods(context.effective) else ("shared",))
     result: dict[str, Any] = {
         "route": context.route,
+        "version": _version(context),
+        "own": "caller" in owners,
         "methods": _set(settings.methods),
         "statuses": _set(settings.statuses),
         "vary": sorted({name.lower() for name in settings.vary}),
@@ -102,6 +106,12 @@ def _rule(settings: CacheSettings, context: Context) -> dict[str, Any]:
     if settings.ttl is not None:
         result["ttl"] = int(settings.ttl.total_seconds())
     return result
+
+
+def _version(context: Context) -> str:
+    """A hash of all policies of the route. Responses that were stored under other policies are not used."""
+    text = repr(sorted(context.effective.items(), key=lambda one: one[0]))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _owner(written: str) -> dict[str, Any]:
@@ -139,9 +149,10 @@ class Cache(Policy[CacheSettings]):
     def check(self, settings: CacheSettings, context: Context) -> Iterator[Mistake]:
         """Yield mistakes of what keeps responses apart."""
         identified = bool(methods(context.effective))
-        if settings.owners is None and not identified and "ext_authz" in context.effective:
-            message = "'ext_authz' may tell the upstream who calls, and the cache would not know"
-            yield Mistake(message, "write by: shared, or by: header:NAME")
+        for key in ("ext_authz", "ext_proc"):
+            if settings.owners is None and not identified and key in context.effective:
+                message = f"'{key}' may tell the upstream who calls, and the cache would not know"
+                yield Mistake(message, "write by: shared, or by: header:NAME")
         for one in settings.owners or ():
             if one.partition(":")[0] in ("caller", "consumer", "plan", "claim") and not identified:
                 remedy = "add a way to authenticate, or write shared"

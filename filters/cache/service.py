@@ -24,7 +24,12 @@ MOST_BYTES = 256 << 20
 OVERHEAD = 512
 """Bytes that an entry takes beside its text."""
 PATIENCE = 5.0
-"""Seconds for which a request waits for another one, and after which that one is given up."""
+"""Seconds for which a request waits for others."""
+LEASE = 2.0
+"""Seconds after which a request that fetches is given up, and another one fetches: its client may have gone."""
+PASSING = 2.0
+"""Seconds for which nobody waits for a response that was not stored the last time."""
+MOST_PASSING = 10_000
 MOST_PURGES = 1_000
 """Purges that are remembered. A worker that has missed more clears its cache."""
 
@@ -49,6 +54,7 @@ class Store:
         self._entries: OrderedDict[tuple[bytes, str], _Entry] = OrderedDict()
         self._names: OrderedDict[bytes, tuple[str, ...]] = OrderedDict()
         self.bytes = 0
+        self._bytes_of_names = 0
 
     def find(self, key: bytes, headers: Mapping[str, str | None]) -> tuple[bytes, tuple[str, ...]] | None:
         """The response to a request that is still fresh, and the names by which it is selected."""
@@ -68,18 +74,23 @@ class Store:
     def put(self, key: bytes, headers: Mapping[str, str | None], names: Iterable[str], entry: _Entry) -> None:
         """Store a response."""
         ordered = tuple(names)
-        if not headers.keys() >= set(ordered) or entry.size > self._limit:
+        if not headers.keys() >= set(ordered):
             return
+        place = (key, _selected(ordered, headers))
+        entry.size += len(key) + len(place[1])
+        if entry.size > self._limit:
+            return
+        if key not in self._names:
+            self._bytes_of_names += len(key) + OVERHEAD
         self._names[key] = ordered
         self._names.move_to_end(key)
-        place = (key, _selected(ordered, headers))
         self._remove(place)
         self._entries[place] = entry
         self.bytes += entry.size
         while self.bytes > self._limit:
             self._remove(next(iter(self._entries)))
-        while len(self._names) > 2 * len(self._entries) + 1_024:
-            self._names.popitem(last=False)
+        while self._bytes_of_names > self._limit / 4:
+            self._bytes_of_names -= len(self._names.popitem(last=False)[0]) + OVERHEAD
 
     def purge(self, purge: pb.Purge) -> int:
         """Forget the responses that a purge is about. Returns how many."""
@@ -95,7 +106,7 @@ class Store:
 
 
 def _selected(names: tuple[str, ...], headers: Mapping[str, str | None]) -> str:
-    return json.dumps([headers[name] for name in names])
+    return json.dumps([[name, headers[name]] for name in names])
 
 
 def _matches(purge: pb.Purge, entry: _Entry) -> bool:
@@ -139,7 +150,10 @@ class CacheService:
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], int] | None = None) -> None:
         self.store = Store(clock or (lambda: time.time_ns() // 1_000_000))
         self.purges = Purges()
-        self._fetching: dict[bytes, asyncio.Future[None]] = {}
+        self._fetching: dict[bytes, asyncio.Future[bool]] = {}
+        """Requests that fetch. The result is true if others may still profit: it was stored, or given up."""
+        self._passing: OrderedDict[bytes, float] = OrderedDict()
+        """Until when nobody waits for a response, by its key; seconds of the event loop's clock."""
         lookups = Counter(
             "xds_cache_lookups",
             "Requests that a worker's own cache could not answer. outcome: found, fetch (the worker asks the upstream) or "
@@ -186,30 +200,52 @@ class CacheService:
         if found is not None:
             self._lookups["found"].inc()
             return found
-        place = _place(request)
-        if place in self._fetching:
+        if request.only:
+            return pb.LookupResponse()
+        if request.key in self._fetching:
             self._lookups["wait"].inc()
             return pb.LookupResponse(state=pb.LookupResponse.WAIT)
-        self._fetch(place)
+        if self._passing.get(request.key, 0) < asyncio.get_running_loop().time():
+            self._fetch(request.key)
         self._lookups["fetch"].inc()
         return pb.LookupResponse(state=pb.LookupResponse.FETCH)
 
     async def wait(self, request: pb.Selection) -> pb.LookupResponse:
-        """Wait for the request that fetches, and look again."""
-        fetching = self._fetching.get(_place(request))
-        if fetching is not None:
-            await asyncio.wait([fetching], timeout=PATIENCE)
-        return self._found(request) or pb.LookupResponse(state=pb.LookupResponse.FETCH)
+        """Wait for the request that fetches, and look again. If it is given up, one of those who wait fetches."""
+        loop = asyncio.get_running_loop()
+        until, useful = loop.time() + PATIENCE, True
+        while useful and loop.time() < until:
+            fetching = self._fetching.get(request.key)
+            if fetching is None:
+                break
+            await asyncio.wait([fetching], timeout=until - loop.time())
+            useful = fetching.done() and fetching.result()
+            found = self._found(request)
+            if found is not None:
+                return found
+        if useful and request.key not in self._fetching:
+            self._fetch(request.key)
+        return pb.LookupResponse(state=pb.LookupResponse.FETCH)
 
     def keep(self, request: pb.StoreRequest) -> pb.StoreResponse:
         """Store a response, and let those go on who wait for it."""
         headers = _headers(request.selection)
-        if request.entry:
+        key, loop = request.selection.key, asyncio.get_running_loop()
+        stored = bool(request.entry)
+        if stored:
             entry = _Entry(request.entry, request.url, frozenset(request.tags), request.expires)
-            self.store.put(request.selection.key, headers, request.names, entry)
-        fetching = self._fetching.pop(request.selection.key, None)
+            later = self.purges.since(request.epoch, request.version)
+            if not any(_matches(one, entry) for one in later):  # nobody purged it while it was on its way
+                self.store.put(key, headers, request.names, entry)
+            self._passing.pop(key, None)
+        else:
+            self._passing[key] = loop.time() + PASSING
+            self._passing.move_to_end(key)
+            while len(self._passing) > MOST_PASSING:
+                self._passing.popitem(last=False)
+        fetching = self._fetching.pop(key, None)
         if fetching is not None and not fetching.done():
-            fetching.set_result(None)
+            fetching.set_result(stored)
         return pb.StoreResponse()
 
     def purge(self, request: pb.Purge) -> pb.PurgeResponse:
@@ -235,16 +271,16 @@ class CacheService:
 
     def _fetch(self, place: bytes) -> None:
         loop = asyncio.get_running_loop()
-        fetching: asyncio.Future[None] = loop.create_future()
+        fetching: asyncio.Future[bool] = loop.create_future()
         self._fetching[place] = fetching
 
         def give_up() -> None:
             if self._fetching.get(place) is fetching:
                 del self._fetching[place]
             if not fetching.done():
-                fetching.set_result(None)
+                fetching.set_result(True)
 
-        loop.call_later(PATIENCE, give_up)
+        loop.call_later(LEASE, give_up)
 
     def _purge_by_text(self, text: str) -> Mapping[str, int]:
         """Purge as the admin address is asked: JSON with `kind` and `value`."""
@@ -256,10 +292,6 @@ class CacheService:
         before = self.store.purge(purge)
         self.purge(purge)
         return {"purged": before}
-
-
-def _place(request: pb.Selection) -> bytes:
-    return request.key
 
 
 def _headers(request: pb.Selection) -> dict[str, str | None]:

@@ -439,11 +439,12 @@ local function response(handle, known)
   if rule.vary ~= nil then
     add_vary(headers, rule.vary)
   end
+  if status == 304 and (own.plan ~= nil or rule.views ~= nil) then
+    weaken(headers)
+    return nil
+  end
   local plans = plans_of(rule, known, status)
   if #plans == 0 then
-    return nil
-  elseif status == 304 then
-    weaken(headers)
     return nil
   elseif not is_json(headers) then
     return nil

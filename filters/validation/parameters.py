@@ -238,7 +238,7 @@ def in_cookie(parameter: Parameter, cookies: Pairs) -> Any:
         return _array(own if parameter.explode else own[0].split(","), shape)
     if shape.object:
         return _object(_alternating(own[0].split(",")), shape)
-    return converted(own[0], shape)
+    return converted(own[0], shape) if len(own) == 1 else own  # a service might read the last of several
 
 
 def query_pairs(query: str) -> list[tuple[str, str]]:

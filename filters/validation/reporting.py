@@ -6,6 +6,7 @@ import logging
 
 from prometheus_client import CollectorRegistry, Counter
 
+from filters.validation.faults import LONGEST_DETAIL
 from filters.validation.messages import Rejection
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class Reporter:
         self._invalid.labels(route, side, rejection.reason).inc()
         fault = rejection.faults[0] if rejection.faults else None
         place = "" if fault is None else f"{fault.place}:{fault.name}{fault.pointer}"
-        detail = rejection.detail if fault is None else fault.detail
+        detail = (rejection.detail if fault is None else fault.detail)[:LONGEST_DETAIL]
         key = (route, side, place, detail)
         if key not in self._logged and len(self._logged) < MOST_LOGGED:
             self._logged.add(key)

@@ -493,3 +493,109 @@ def test_nobody_gets_the_response_of_another(
                 assert seen.get(varying) == headers.get(varying)
             if more in ("no-cache", "max-age=0", "no-store", "change"):
                 assert "hit" not in cache_status(answer)
+
+
+def test_a_get_with_a_body_is_not_stored(stack: Stack, echo: Backend) -> None:
+    path = fresh("ttl")
+    assert cache_status(stack.request("GET", path, content=b"poison")) == "gateway; fwd=bypass"
+    chunks = iter([b"poi", b"son"])
+    assert cache_status(stack.request("GET", path, content=chunks)) == "gateway; fwd=bypass"
+    assert "poison" not in stack.get(path).text
+
+
+@pytest.mark.parametrize(
+    "value", ["max-age=-1", "max-age=abc", "no-store;", "private; max-age=60", "s-maxage=x, max-age=60"]
+)
+def test_freshness_that_cannot_be_read_is_none(stack: Stack, echo: Backend, value: str) -> None:
+    echo.headers = {"cache-control": value}
+    path = fresh("ttl")
+    stack.get(path)
+    assert "hit" not in cache_status(stack.get(path))
+
+
+@pytest.mark.parametrize("age", ["-100", "nan", "0x10", "-inf", "1e3"])
+def test_an_age_that_cannot_be_read_is_not_trusted(stack: Stack, echo: Backend, age: str) -> None:
+    echo.headers = {"cache-control": "max-age=60", "age": age}
+    path = fresh("told")
+    stack.get(path)
+    assert "hit" not in cache_status(stack.get(path))
+
+
+def test_an_error_is_no_304(stack: Stack, echo: Backend) -> None:
+    echo.status, echo.headers = 404, {"etag": '"a"'}
+    path = fresh("ttl")
+    stack.get(path)
+    answer = stack.get(path, headers={"if-none-match": '"a"'})
+    assert (answer.status_code, "hit" in cache_status(answer)) == (404, True)
+
+
+def test_names_are_part_of_what_selects(stack: Stack, echo: Backend) -> None:
+    path = fresh("ttl")
+    echo.headers = {"vary": "accept"}
+    stack.get(path, headers={"accept": "1"})
+    echo.headers = {"vary": "accept-language"}
+    stack.get(path, headers={"accept": "2", "accept-language": "x"})
+    answer = stack.get(path, headers={"accept": "3", "accept-language": "1"})
+    assert "hit" not in cache_status(answer)
+
+
+def test_a_purge_holds_for_what_is_on_its_way(stack: Stack, echo: Backend) -> None:
+    path = fresh("ttl")
+    echo.release = threading.Event()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(stack.get, path)
+            wait_for(lambda: len(echo.seen) == 1, "the request to arrive")
+            _purge(stack, "url", stack.url.removeprefix("http://") + path)
+            other = fresh("ttl")
+            echo_release, echo.release = echo.release, None
+            wait_for(lambda: "xds_cache_purges_total" in stack.policy_server.metrics(), "the purge")
+            stack.get(other)
+            echo_release.set()
+            slow.result()
+    finally:
+        echo.release = None
+    wait_for(lambda: _unless_hit(stack.get(path)) is None or None, "the second response to be stored")
+    assert len([one for one in echo.seen if one["path"].endswith(path.rpartition("/")[2])]) >= 2
+
+
+def test_what_is_private_is_for_one_caller(stack: Stack, echo: Backend) -> None:
+    echo.headers = {"cache-control": "private, max-age=60"}
+    path = fresh("plan")
+    stack.get(path, headers={"x-api-key": KEYS["acme"]})
+    assert "hit" not in cache_status(stack.get(path, headers={"x-api-key": KEYS["beta"]}))
+    path = fresh("mine")
+    stack.get(path, headers={"x-api-key": KEYS["acme"]})
+    assert "hit" in cache_status(stack.get(path, headers={"x-api-key": KEYS["acme"]}))
+
+
+def test_a_304_is_read_with_the_headers_of_the_stored_response(stack: Stack, echo: Backend) -> None:
+    echo.headers = {"etag": '"v1"', "cache-control": "max-age=1"}
+    path = fresh("ttl")
+    stack.get(path)
+    wait_for(lambda: (stack.get(path), len(echo.seen) > 1)[1], "the response to become old")
+    echo.status, echo.headers, echo.body = 304, {"etag": '"v1"'}, b""
+    answer = wait_for(
+        lambda: _unless_hit(stack.get(path, headers={"if-none-match": '"v1"'})), "a revalidation"
+    )
+    assert (answer.status_code, answer.content) == (304, b"")
+    hit = stack.get(path)
+    assert hit.status_code == 200
+    assert "ttl=2" not in cache_status(hit)
+
+
+def test_other_policies_are_another_key(stacks: Stacks, echo: Backend) -> None:
+    text = """
+    listeners: {http: {port: $port, address: 127.0.0.1}}
+    upstreams: {echo: {endpoints: ["$echo"]}}
+    routes: {a: {path: /a, upstream: echo, policies: {cache: {ttl: 5m$more}}}}
+    """
+    stack = stacks.start(text, echo=echo.address, more="")
+    stack.get("/a", headers={"x-tenant": "a"})
+    assert "hit" in cache_status(stack.get("/a", headers={"x-tenant": "b"}))
+    stack.write(text, echo=echo.address, more=", vary: [x-tenant]")
+    stack.publish()
+    wait_for(
+        lambda: stack.get("/a", headers={"x-tenant": "b"}).json()["headers"]["x-tenant"] == "b" or None,
+        "the key",
+    )
