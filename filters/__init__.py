@@ -10,7 +10,9 @@ from filters.csrf import Csrf
 from filters.ext_authz.policy import ExtAuthz
 from filters.ext_proc.policy import ExtProc
 from filters.fault import Fault
+from filters.grpc_bridges import GrpcBridge, GrpcReverseBridge
 from filters.grpc_transcoding.policy import GrpcTranscoding
+from filters.grpc_transcoding.reverse import GrpcReverseTranscoding
 from filters.grpc_web import GrpcWeb
 from filters.headers import RequestHeaders, ResponseHeaders
 from filters.identity.api_key import ApiKey
@@ -52,6 +54,9 @@ POLICIES: tuple[Policy[Any], ...] = (
     Fields(),
     GrpcWeb(),
     GrpcTranscoding(),
+    GrpcBridge(),
+    GrpcReverseTranscoding(),
+    GrpcReverseBridge(),
     RequestHeaders(),
     Fault(),
     RequestId(),

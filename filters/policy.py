@@ -7,7 +7,7 @@ a policy to a route changes only the route. A change of the listener would drain
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -153,6 +153,13 @@ class Context:
     """The overrides of the gateway's own responses (`error_overrides.ErrorOverride`), by reason."""
     shape: Shape | None = None
     """The route that is checked. None while a route is translated."""
+
+    def needs_http2(self) -> Iterator[Mistake]:
+        """Yield a mistake for each upstream of the checked route to which gRPC cannot be sent."""
+        for target in self.shape.targets if self.shape is not None else ():
+            if target in self.upstreams and target not in self.http2:
+                message = f"the upstream '{target}' does not use HTTP/2, and gRPC needs it"
+                yield Mistake(message, f"write protocol: grpc in upstreams.{target}")
 
     def on_route(
         self,

@@ -27,7 +27,7 @@ from filters.grpc_transcoding.rules import Rule, Rules
 from filters.grpc_transcoding.settings import TranscodingSettings
 from filters.language import Mistake
 from filters.lua_literals import lua
-from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage, Variant, header
+from filters.policy import NOTHING, Context, HttpFilter, Policy, RoutePart, Stage, Variant, header
 from filters.reasons import BAD_REQUEST, Reason, details_begin
 
 FILTER, SCRIPT = "envoy.filters.http.grpc_json_transcoder", "xds.grpc_transcoding"
@@ -109,30 +109,21 @@ class GrpcTranscoding(Policy[TranscodingSettings]):
     def check(self, settings: TranscodingSettings, context: Context) -> Iterator[Mistake]:
         shape = context.shape
         if shape is not None:
-            for target in shape.targets:
-                if target in context.upstreams and target not in context.http2:
-                    message = f"the upstream '{target}' does not use HTTP/2, and gRPC needs it"
-                    yield Mistake(message, f"write protocol: grpc in upstreams.{target}")
+            yield from context.needs_http2()
             if shape.rewrites_path:
                 remedy = "remove rewrite.path; 'prefix' adds a path before those of the rules"
                 yield Mistake("transcoding sets the path of the request to the method's", remedy)
             if shape.upgrades:
                 yield Mistake("a WebSocket cannot be transcoded", "remove 'websocket' from the route")
-        try:
-            found = rules.of(settings, context.contents)
-        except Mistake as mistake:
-            yield Mistake(mistake.message, mistake.remedy, path=(rules.source_key(settings),))
-            return
-        if found is not None:
-            yield from found.mistakes
-            if shape is not None and found.rules and not _reachable(found.rules, shape.path):
-                templates_of = sorted({rule.template.text for rule in found.rules})
-                yield Mistake(NO_METHOD, "write a path of the route that covers them", value=templates_of[0])
+        yield from rules.check(settings, context)
+        found = rules.found(settings, context)
+        if shape is not None and found is not None and not _reachable(found.rules, shape.path):
+            templates_of = sorted({rule.template.text for rule in found.rules})
+            yield Mistake(NO_METHOD, "write a path of the route that covers them", value=templates_of[0])
 
     def on_route(self, settings: TranscodingSettings, context: Context) -> RoutePart:
-        found = rules.of(settings, context.contents)
-        assert found is not None, "files that cannot be read are errors of the gateway"
-        assert not found.mistakes, "as above"
+        found = rules.found(settings, context)
+        assert found is not None, "mistakes are errors of the gateway"
         return RoutePart(variants=tuple(_variants(settings, found)))
 
     def for_local_answers(self, settings: TranscodingSettings) -> TranscodingSettings | None:
@@ -147,7 +138,7 @@ def _reachable(found: Iterable[Rule], path: str) -> bool:
 def _variants(settings: TranscodingSettings, found: Rules) -> Iterator[Variant]:
     """Yield the kinds of requests of a route, in the order in which Envoy tries them. The last has all others."""
     verbs = not settings.colons_in_ids
-    yield from _native(found)
+    yield from native(found.rules)
     bound = [rule for rule in found.rules if rule.bound]
     for path in _chunks(bound, lambda rule: _conflicts(rule, verbs=verbs)):
         methods = tuple(sorted({rule.verb for rule in bound}))
@@ -177,12 +168,33 @@ def _kind(rule: Rule, settings: TranscodingSettings) -> _Kind:
     return _Kind(rule.verb, stream, rule.json_body)
 
 
-def _native(found: Rules) -> Iterator[Variant]:
-    """Yield the calls of gRPC clients: those of the methods, and a rejection of all others."""
-    names = sorted({rule.name for rule in found.rules})
+def native(found: Iterable[Rule], part: RoutePart = NOTHING) -> Iterator[Variant]:
+    """Yield the calls of gRPC clients: those of the methods, with `part`, and a rejection of all others."""
+    names = sorted({rule.name for rule in found})
     for path in _chunks(names, lambda name: f"/{re2.escape(name)}{_QUERY}"):
-        yield Variant(methods=("POST",), path=path, content_type=_GRPC)
+        yield Variant(methods=("POST",), path=path, content_type=_GRPC, part=part)
     yield Variant(status=404, content_type=_GRPC)
+
+
+def plain(found: Iterable[Rule], part: RoutePart) -> Iterator[Variant]:
+    """Yield the requests with JSON that stand for the methods, with `part`."""
+    rules_of: dict[str, list[Rule]] = {}
+    for rule in found:
+        rules_of.setdefault(rule.verb, []).append(rule)
+    for verb, some in sorted(rules_of.items()):
+        for path in _chunks(some, lambda rule: rule.template.regex(verbs=False) + _QUERY):
+            yield Variant(methods=(verb,), path=path, content_type="application/json", part=part)
+
+
+def uncovered(found: Iterable[Rule], context: Context) -> Iterator[str]:
+    """Yield the paths of methods and of their rules that the checked route does not have."""
+    if context.shape is None:
+        return
+    compiled = re2.compile(context.shape.path)
+    for rule in found:
+        for path in (f"/{rule.name}", rule.template.example):
+            if not compiled.fullmatch(path):
+                yield path
 
 
 def _chunks(some: Iterable[Any], regex: Callable[[Any], str]) -> Iterator[str]:

@@ -10,10 +10,11 @@ from google.protobuf.descriptor import Descriptor, MethodDescriptor
 
 from filters.grpc_transcoding import descriptors, templates
 from filters.grpc_transcoding.descriptors import HTTP_BODY, Linked
-from filters.grpc_transcoding.settings import VERBS, Binding, TranscodingSettings
+from filters.grpc_transcoding.settings import VERBS, Binding, Bindings, TranscodingSettings
 from filters.grpc_transcoding.templates import Template
 from filters.language import DataSource, Mistake, Path
 from filters.language.problems import did_you_mean
+from filters.policy import Context
 
 _ANNOTATE = (
     "annotate methods with google.api.http, or write methods: {package.Service/Method: {get: /v1/{name}}}"
@@ -61,12 +62,12 @@ class Rules:
         return found
 
 
-def source_key(settings: TranscodingSettings) -> str:
+def source_key(settings: Bindings) -> str:
     """The key that names the descriptors."""
     return "descriptors" if settings.descriptors is not None else "protos"
 
 
-def of(settings: TranscodingSettings, contents: Mapping[DataSource, bytes]) -> Rules | None:
+def of(settings: Bindings, contents: Mapping[DataSource, bytes]) -> Rules | None:
     """Return the rules of a route, or None if a file could not be read or compiled. Raises Mistake for the files."""
     sources = [settings.descriptors] if settings.descriptors else [one.compiled for one in settings.protos]
     if not all(source in contents for source in sources):
@@ -90,7 +91,26 @@ def of(settings: TranscodingSettings, contents: Mapping[DataSource, bytes]) -> R
     return Rules(linked, services, tuple(found), tuple(mistakes))
 
 
-def _unknown(settings: TranscodingSettings, linked: Linked) -> Iterator[Mistake]:
+def check(settings: Bindings, context: Context) -> Iterator[Mistake]:
+    """Yield the mistakes of the files and of the rules."""
+    try:
+        found = of(settings, context.contents)
+    except Mistake as mistake:
+        yield Mistake(mistake.message, mistake.remedy, path=(source_key(settings),))
+    else:
+        yield from found.mistakes if found is not None else ()
+
+
+def found(settings: Bindings, context: Context) -> Rules | None:
+    """Return the rules of a route, or None if there is a mistake."""
+    try:
+        result = of(settings, context.contents)
+    except Mistake:
+        return None
+    return None if result is None or result.mistakes else result
+
+
+def _unknown(settings: Bindings, linked: Linked) -> Iterator[Mistake]:
     for number, service in enumerate(settings.services):
         if service not in linked.services:
             remedy = did_you_mean(service, linked.services)
@@ -108,7 +128,7 @@ def _of_service(linked: Linked, service: str) -> Mapping[str, MethodDescriptor]:
     return found
 
 
-def _methods(settings: TranscodingSettings, linked: Linked) -> Iterator[tuple[str, MethodDescriptor]]:
+def _methods(settings: Bindings, linked: Linked) -> Iterator[tuple[str, MethodDescriptor]]:
     for service in linked.services:
         if not settings.services or service in settings.services:
             for name, method in _of_service(linked, service).items():
@@ -116,7 +136,7 @@ def _methods(settings: TranscodingSettings, linked: Linked) -> Iterator[tuple[st
 
 
 def _bindings(
-    name: str, method: MethodDescriptor, settings: TranscodingSettings
+    name: str, method: MethodDescriptor, settings: Bindings
 ) -> Iterator[tuple[Path, http_pb2.HttpRule]]:
     """Yield the rules of a method, each with the path of its mistakes."""
     given = settings.methods.get(name)
@@ -131,7 +151,7 @@ def _bindings(
             single.ClearField("additional_bindings")
             single.ClearField("selector")
             yield (source_key(settings),), single
-    if settings.rpc_paths:
+    if isinstance(settings, TranscodingSettings) and settings.rpc_paths:
         yield ("rpc_paths",), http_pb2.HttpRule(post=f"/{name}", body="*")
 
 
@@ -186,7 +206,7 @@ def _raw(response: Descriptor, field: str) -> bool:
     return True
 
 
-def _twice(rules: list[Rule], settings: TranscodingSettings) -> Iterator[Mistake]:
+def _twice(rules: list[Rule], settings: Bindings) -> Iterator[Mistake]:
     seen: dict[tuple[str, tuple[str, ...], str], Rule] = {}
     for rule in rules:
         key = (rule.verb, rule.template.segments, rule.template.verb)

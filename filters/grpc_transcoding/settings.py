@@ -71,8 +71,8 @@ class JsonFormat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TranscodingSettings:
-    """gRPC methods that REST clients can call."""
+class Bindings:
+    """gRPC methods with the HTTP requests that stand for them."""
 
     protos: tuple[ProtoFile, ...] = option(
         "`.proto` files in the gateway's folder. They are compiled when the gateway is read.", default=()
@@ -95,6 +95,31 @@ class TranscodingSettings:
         pattern=r"(/[A-Za-z0-9._~-]+)*",
         shape="a path such as /api",
     )
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes between the keys."""
+        if self.descriptors is not None and self.protos:
+            yield Mistake("'protos' and 'descriptors' exclude each other", "keep one")
+        elif self.descriptors is None and not self.protos:
+            yield Mistake("'protos' or 'descriptors' is needed", "write protos: [shop.proto]")
+        for name, bindings in self.methods.items():
+            if name.count("/") != 1:
+                yield Mistake(
+                    "not a method's name", "write package.Service/Method", path=("methods", name), value=name
+                )
+            if bindings == ():
+                yield Mistake("no binding", "write {get: /v1/{name}}", path=("methods", name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReverseSettings(Bindings):
+    """gRPC methods that a REST service implements."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscodingSettings(Bindings):
+    """gRPC methods that REST clients can call."""
+
     rpc_paths: bool = option(
         "Methods can also be called as `POST /package.Service/Method` with the message as JSON body.",
         default=False,
@@ -118,17 +143,3 @@ class TranscodingSettings:
         minimum=1,
         maximum=2**32 - 1,
     )
-
-    def check(self) -> Iterator[Mistake]:
-        """Yield mistakes between the keys."""
-        if self.descriptors is not None and self.protos:
-            yield Mistake("'protos' and 'descriptors' exclude each other", "keep one")
-        elif self.descriptors is None and not self.protos:
-            yield Mistake("'protos' or 'descriptors' is needed", "write protos: [shop.proto]")
-        for name, bindings in self.methods.items():
-            if name.count("/") != 1:
-                yield Mistake(
-                    "not a method's name", "write package.Service/Method", path=("methods", name), value=name
-                )
-            if bindings == ():
-                yield Mistake("no binding", "write {get: /v1/{name}}", path=("methods", name))

@@ -9,7 +9,7 @@ import pytest
 from filters.grpc_transcoding.sources import ProtoErrors
 from tests.support.grpc_shop import DESCRIPTORS
 from tests.support.validate import complaint
-from xds_server.gateway.reader import Reader, Reading
+from xds_server.gateway.reader import Load, Reader, Reading
 from xds_server.sources.protoc import ProtoCompiler
 from xds_server.translate.static import bootstrap
 from xds_server.translate.translator import Translator
@@ -29,6 +29,15 @@ message Out { string text = 1; }
 """
 
 
+def _loader(contents: Mapping[str, bytes]) -> Load:
+    def load(name: str) -> bytes:
+        if name not in contents:
+            raise FileNotFoundError(2, "No such file or directory", name)
+        return contents[name]
+
+    return load
+
+
 def read(
     files: Mapping[str, str | bytes],
     settings: str = "{protos: [x.proto]}",
@@ -37,18 +46,12 @@ def read(
     more: str = "",
 ) -> Reading:
     contents = {name: one.encode() if isinstance(one, str) else one for name, one in files.items()}
-
-    def load(name: str) -> bytes:
-        if name not in contents:
-            raise FileNotFoundError(2, "No such file or directory", name)
-        return contents[name]
-
     yaml = (
         (YAML % (path, upstream, settings)).replace("policies:", f"{more} policies:")
         if more
         else YAML % (path, upstream, settings)
     )
-    return Reader().read({"g.yaml": yaml.encode()}, load, {}, compile_protos=COMPILER)
+    return Reader().read({"g.yaml": yaml.encode()}, _loader(contents), {}, compile_protos=COMPILER)
 
 
 def service(rules: str, before: str = "") -> str:
@@ -162,6 +165,30 @@ def test_a_route_that_cannot_be_transcoded_is_an_error(changed: dict[str, str], 
     found = errors(read({"x.proto": annotated('get: "/v1/{name}"')}, **changed))
     assert len(found) == 1
     assert message in found[0]
+
+
+@pytest.mark.parametrize(
+    ("policies", "upstream", "message"),
+    [
+        ("grpc_bridge: true", "old", "the upstream 'old' does not use HTTP/2, and gRPC needs it"),
+        ("grpc_reverse_transcoding: {protos: [x.proto], services: [p.v1.Z]}", "old", "the descriptors have no such service"),
+        ("grpc_reverse_transcoding: {descriptors: none.pb}", "old", "the file cannot be read"),
+        ("grpc_reverse_bridge: true, grpc_bridge: true", "a", "'grpc_bridge' of this route changes the same messages; keep one"),
+    ],
+)  # fmt: skip
+def test_a_bridge_that_cannot_work_is_an_error(policies: str, upstream: str, message: str) -> None:
+    files = {"x.proto": annotated('get: "/v1/{name}"').encode()}
+    yaml = YAML.replace("{grpc_transcoding: %s}", "{%s}") % ("/*", upstream, policies)
+    reading = Reader().read({"g.yaml": yaml.encode()}, _loader(files), {}, compile_protos=COMPILER)
+    assert any(message in str(problem) for problem in reading.errors), reading.errors
+
+
+def test_a_reverse_route_has_the_paths_of_the_rules_too() -> None:
+    files = {"x.proto": annotated('get: "/v1/{name}"').encode()}
+    yaml = YAML.replace("{grpc_transcoding: %s}", "{%s}")
+    yaml %= ("/p.v1.S/*", "old", "grpc_reverse_transcoding: {protos: [x.proto]}")
+    (problem,) = Reader().read({"g.yaml": yaml.encode()}, _loader(files), {}, compile_protos=COMPILER).errors
+    assert "the route has to have the paths of the methods and of their rules (found '/v1/x')" in str(problem)
 
 
 def test_imports_are_found_below_the_folder_that_the_package_names() -> None:
