@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "cache": "purge stored responses",
     "limits": "show or reset the counters of rate limits, quotas and concurrency limits",
     "bootstrap": "print a bootstrap for an Envoy that runs elsewhere",
+    "descriptors": "write the descriptor set of a running gRPC server, for `grpc_transcoding`",
     "schema": "print the JSON Schema of the gateway language",
     "version": "print the versions of this command, of Envoy and of the main libraries",
 }
