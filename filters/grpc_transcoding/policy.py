@@ -14,10 +14,13 @@ from typing import Any
 import re2
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2
+from envoy.extensions.common.matching.v3 import extension_matcher_pb2
+from envoy.extensions.filters.common.matcher.action.v3 import skip_action_pb2
 from envoy.extensions.filters.http.grpc_json_transcoder.v3 import transcoder_pb2
 from envoy.extensions.filters.http.grpc_web.v3 import grpc_web_pb2
 from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
+from envoy.type.matcher.v3 import http_inputs_pb2
 from google.protobuf import any_pb2, struct_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
@@ -32,6 +35,7 @@ from filters.reasons import BAD_REQUEST, Reason, details_begin
 
 FILTER, SCRIPT = "envoy.filters.http.grpc_json_transcoder", "xds.grpc_transcoding"
 TRAILERS, STREAM_TYPES = "xds.grpc_transcoding.trailers", "xds.grpc_transcoding.stream_types"
+CLEANER, ERRORS = "xds.grpc_transcoding.cleaner", "xds.grpc_transcoding.errors"
 CONFLICT, INVALID = "parameter_conflict", "invalid_message"
 NO_METHOD = "the requests of this route have the path of no method"
 _LUA = resources.files(__package__).joinpath("transcoding.lua").read_text()
@@ -100,6 +104,8 @@ class GrpcTranscoding(Policy[TranscodingSettings]):
         for name, text in _scripts().items():
             script.source_codes[name].inline_string = text
         return (
+            HttpFilter(name=CLEANER, config=_cleaner()),
+            HttpFilter(name=ERRORS, config=_errors()),
             HttpFilter(name=SCRIPT, config=script),
             HttpFilter(name=TRAILERS, config=grpc_web_pb2.GrpcWeb()),
             HttpFilter(name=STREAM_TYPES, config=_stream_types()),
@@ -152,7 +158,7 @@ def _variants(settings: TranscodingSettings, found: Rules) -> Iterator[Variant]:
             part = RoutePart(
                 filter_configs={
                     FILTER: _transcoder(settings, found.services, described, kind),
-                    **_script(kind, some),
+                    **_script(kind, some, settings),
                 },
                 response_headers=(header(_ID, "%REQ(X-REQUEST-ID)%"),),
                 response_headers_to_remove=("grpc-accept-encoding", "grpc-encoding"),
@@ -280,17 +286,44 @@ def _idle() -> transcoder_pb2.GrpcJsonTranscoder:
     return transcoder_pb2.GrpcJsonTranscoder(proto_descriptor_bin=descriptors.smallest())
 
 
-def _script(kind: _Kind, found: Iterable[Rule]) -> dict[str, Message]:
-    """The script of a kind of requests, and the filters with which it sees the status at the end of a stream."""
-    own = lua_pb2.LuaPerRoute(name=kind.script)
-    if kind.json_body:
-        context = struct_pb2.Struct()
-        context.update({"aliases": lua(_aliases(found))})
-        own.filter_context.CopyFrom(context)
-    if kind.stream not in ("ndjson", "sse"):
-        return {SCRIPT: own}
+def _script(kind: _Kind, found: Iterable[Rule], settings: TranscodingSettings) -> dict[str, Message]:
+    """The script of a kind of requests, and the filters without which it costs too much or sees too little."""
     on = route_components_pb2.FilterConfig(config=any_pb2.Any())  # enables the filter as it is installed
-    return {SCRIPT: own, TRAILERS: on, STREAM_TYPES: on}
+    plain = not kind.stream and not settings.trailing_metadata
+    configs: dict[str, Message] = {CLEANER: on, ERRORS: on} if plain else {}
+    if kind.stream in ("ndjson", "sse"):
+        configs |= {TRAILERS: on, STREAM_TYPES: on}
+    if not plain or kind.json_body:
+        own = configs[SCRIPT] = lua_pb2.LuaPerRoute(name="checked" if plain else kind.script)
+        if kind.json_body:
+            context = struct_pb2.Struct()
+            context.update({"aliases": lua(_aliases(found))})
+            own.filter_context.CopyFrom(context)
+    return configs
+
+
+def _errors() -> extension_matcher_pb2.ExtensionWithMatcher:
+    """The script for errors, which no response with the status 200 waits for."""
+    script = lua_pb2.Lua(clear_route_cache=wrappers_pb2.BoolValue(value=False))
+    script.default_source_code.inline_string = f"{_preamble()}\nenvoy_on_response = unary\n"
+    result = extension_matcher_pb2.ExtensionWithMatcher()
+    result.extension_config.name = SCRIPT
+    result.extension_config.typed_config.Pack(script)
+    tree = result.xds_matcher.matcher_tree
+    tree.input.name = "status"
+    tree.input.typed_config.Pack(http_inputs_pb2.HttpResponseHeaderMatchInput(header_name=":status"))
+    action = tree.exact_match_map.map["200"].action
+    action.name = "skip"
+    action.typed_config.Pack(skip_action_pb2.SkipFilter())
+    return result
+
+
+def _cleaner() -> header_mutation_pb2.HeaderMutation:
+    """Remove the headers of gRPC, and the header for the script."""
+    mutations = header_mutation_pb2.Mutations()
+    for name in (_ID, "grpc-status", "grpc-message"):
+        mutations.response_mutations.add(remove=name)
+    return header_mutation_pb2.HeaderMutation(mutations=mutations)
 
 
 def _aliases(found: Iterable[Rule]) -> Mapping[str, str]:
@@ -310,17 +343,21 @@ def _stream_types() -> header_mutation_pb2.HeaderMutation:
     return header_mutation_pb2.HeaderMutation(mutations=mutations)
 
 
+def _preamble() -> str:
+    """The functions of the script, and the constants that they need."""
+    framing = lua(dict.fromkeys(sorted(HEADERS), True))
+    return f"local FRAMING = {framing}\nlocal ID = {lua(_ID)}\n{_LUA}"
+
+
 def _scripts() -> Mapping[str, str]:
     """The script with each of its entries, by name."""
-    preamble = f"local FRAMING = {lua(dict.fromkeys(sorted(HEADERS), True))}\nlocal ID = {lua(_ID)}\n{_LUA}"
-    unary = "envoy_on_response = unary\n"
     checked = "envoy_on_request = checked\n"
-    result = {"unary": unary, "unary_checked": unary + checked}
+    result = {"checked": checked}
+    for kind in ("unary", "raw"):
+        result[kind] = f"envoy_on_response = {kind}\n"
+        result[f"{kind}_checked"] = result[kind] + checked
     for stream in ("ndjson", "sse"):
-        result[stream] = f"envoy_on_response = {stream}\nenvoy_on_request = stream_request\n"
-        result[f"{stream}_checked"] = (
-            f"envoy_on_response = {stream}\nenvoy_on_request = checked_stream_request\n"
-        )
-    result["raw"] = "envoy_on_response = raw\n"
-    result["raw_checked"] = "envoy_on_response = raw\n" + checked
-    return {name: f"{preamble}\n{entry}" for name, entry in sorted(result.items())}
+        respond = f"envoy_on_response = {stream}\n"
+        result[stream] = f"{respond}envoy_on_request = stream_request\n"
+        result[f"{stream}_checked"] = f"{respond}envoy_on_request = checked_stream_request\n"
+    return {name: f"{_preamble()}\n{entry}" for name, entry in sorted(result.items())}

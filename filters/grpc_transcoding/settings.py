@@ -128,6 +128,10 @@ class TranscodingSettings(Bindings):
         "How server streams are sent: one JSON object in each line, or server-sent events.", default="ndjson"
     )
     json: JsonFormat = option("How messages are written as JSON.", default=JsonFormat())
+    trailing_metadata: bool = option(
+        "Send the trailing metadata of unary calls as response headers. Without it a response costs less.",
+        default=True,
+    )
     ignore_query: tuple[str, ...] = option(
         "Query parameters that are for no field, such as `api_key`. Any other unknown parameter gets 400.",
         default=(),

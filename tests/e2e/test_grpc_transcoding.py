@@ -39,6 +39,7 @@ routes:
         colons_in_ids: true
         methods:
           shop.v1.Shop/Plain: [{get: "/plain/{name}"}, {put: "/plain/{name}", body: book}]
+  fast: {path: /fast/*, upstream: shop, policies: {grpc_transcoding: {protos: [shop.proto], prefix: /fast, trailing_metadata: false}}}
   none: {path: /none/*, upstream: none, policies: {grpc_transcoding: {protos: [shop.proto], prefix: /none}}}
   broken: {path: /broken/*, upstream: broken, policies: {grpc_transcoding: {protos: [shop.proto], prefix: /broken}}}
   denied:
@@ -135,6 +136,17 @@ def test_a_response_has_the_bytes_of_protobufs_json(client: httpx.Client) -> Non
     assert client.post("/v1/books:add", content=b'[{"name":"a"},{"name":"b"}]').json() == {"name": "a,b"}
 
 
+def test_without_trailing_metadata_responses_and_rejections_are_the_same(either: httpx.Client) -> None:
+    answer, fast = either.get(BOOK), either.get(f"/fast{BOOK}")
+    assert (fast.status_code, fast.content) == (200, answer.content)
+    ours = {"x-shop", "x-bytes-bin"}
+    assert set(fast.headers) == set(answer.headers) - ours
+    rejected = either.patch(f"/fast{BOOK}", content=b'{"name":"a","name":"b"}')
+    assert problem(rejected)["reason"] == "invalid_message"
+    assert either.get(f"/fast{BOOK}?name=x").headers["x-gateway-reason"] == "parameter_conflict"
+    assert either.patch(f"/fast{BOOK}", content=b'{"title":"x"}').json()["title"] == "x"
+
+
 def test_trailing_metadata_is_kept_in_headers(either: httpx.Client) -> None:
     answer = either.get(BOOK)
     assert (answer.headers["x-shop"], answer.headers["x-bytes-bin"]) == ("open", "AQI")
@@ -219,6 +231,8 @@ def test_a_rejection_tells_which_part_of_the_request_is_wrong(client: httpx.Clie
         ("missing", 404, {"title": "The resource was not found", "reason": "grpc_not_found", "detail": 'no "such" book: é', "code": 5}),
         ("late", 404, {"title": "The resource was not found", "reason": "grpc_not_found", "detail": "late", "code": 5}),
         ("both", 404, {"title": "The resource was not found", "reason": "grpc_not_found", "detail": "with a message", "code": 5}),
+        ("special", 500, {"title": "The upstream failed", "reason": "grpc_unknown", "code": 2,
+            "detail": "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n"}),
         ("taken", 409, {"title": "The resource already exists", "reason": "grpc_already_exists", "detail": "taken", "code": 6}),
         ("broken", 500, {"title": "The upstream failed", "reason": "grpc_internal", "code": 13}),
         ("slow", 504, {"title": "The upstream did not respond in time", "reason": "grpc_deadline_exceeded", "detail": "slow", "code": 4}),
@@ -228,7 +242,9 @@ def test_a_rejection_tells_which_part_of_the_request_is_wrong(client: httpx.Clie
             "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"}]}),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("path", ["/v1/books/{}", "/v1/shelves/{}/books", "/v1/export/{}"])
+@pytest.mark.parametrize(
+    "path", ["/v1/books/{}", "/v1/shelves/{}/books", "/v1/export/{}", "/fast/v1/books/{}"]
+)
 def test_an_error_of_the_service_is_a_problem_with_its_details(
     either: httpx.Client, path: str, name: str, status: int, expected: dict[str, Any]
 ) -> None:
@@ -244,6 +260,28 @@ def test_a_detail_of_an_unknown_type_is_kept_as_bytes(either: httpx.Client) -> N
     body = problem(answer)
     assert (body["detail"], body["code"], answer.status_code) == ("50% foreign", 10, 409)
     assert b"other.v1.Unknown" in base64.b64decode(body["grpc_status_details"] + "==")
+
+
+def test_the_interoperability_cases_of_grpc_pass_as_rest(either: httpx.Client, shop: Shop) -> None:
+    """grpc/doc/interop-test-descriptions.md: those that a REST client can make."""
+    assert either.delete(BOOK).content == b"{}"  # empty_unary
+    large = either.patch(BOOK, content=json.dumps({"title": "x" * 271_828}).encode())  # large_unary
+    assert len(large.json()["title"]) == 271_828
+    either.get(BOOK, headers={"x-grpc-test-echo-initial": "test_initial_metadata_value"})  # custom_metadata
+    assert shop.calls[-1][2]["x-grpc-test-echo-initial"] == "test_initial_metadata_value"
+    sizes = [31415, 9, 2653, 58979]
+    names = [either.get(f"/v1/books/large?count={size}").json()["title"] for size in sizes]
+    assert [len(name) for name in names] == sizes
+    summed = either.post("/v1/books:add", content=json.dumps([{"name": str(one)} for one in sizes]).encode())
+    assert summed.json()["name"] == "31415,9,2653,58979"  # client_streaming
+    stream = either.get("/v1/shelves/n/books?count=4")  # server_streaming
+    assert len(stream.text.splitlines()) == 4
+    last = either.get("/v1/shelves/special/books?count=1").text.splitlines()[-1]  # special_status_message
+    assert (
+        json.loads(last)["error"]["detail"]
+        == "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n"
+    )
+    assert either.get("/v1/nothing").status_code == 404  # unimplemented_method
 
 
 def test_a_stream_is_sent_line_by_line(either: httpx.Client) -> None:

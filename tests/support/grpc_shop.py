@@ -20,6 +20,8 @@ DESCRIPTORS = ProtoCompiler()({PROTO.name: PROTO.read_bytes()})
 _POOL = descriptor_pool.DescriptorPool()
 for _file in descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS).file:
     _POOL.Add(_file)
+SPECIAL = "special"
+"""The case special_status_message of gRPC's interoperability tests (grpc/doc/interop-test-descriptions.md)."""
 ERRORS = {
     "missing": (grpc.StatusCode.NOT_FOUND, 'no "such" book: é'),
     "taken": (grpc.StatusCode.ALREADY_EXISTS, "taken"),
@@ -29,6 +31,7 @@ ERRORS = {
     "limited": (grpc.StatusCode.RESOURCE_EXHAUSTED, "later"),
     "foreign": (grpc.StatusCode.ABORTED, "50% foreign"),
     "late": (grpc.StatusCode.NOT_FOUND, "late"),
+    SPECIAL: (grpc.StatusCode.UNKNOWN, "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n"),
     "both": (grpc.StatusCode.NOT_FOUND, "with a message"),
 }
 """The statuses of books whose names end so."""
