@@ -73,14 +73,22 @@ class CacheSettings:
         from filters.language.scalars import duration
 
         try:
-            return cls(ttl=duration(value))
+            found = cls(ttl=duration(value))
         except ValueError as error:
             raise Mistake(str(error), "write 5m, or {ttl: 5m}", value=value) from None
+        for mistake in found.check():
+            raise mistake
+        return found
 
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes of keys and of keys that do not go together."""
+        if self.ttl is not None and self.ttl < timedelta(seconds=1):
+            yield Mistake("a response is fresh for at least a second", "write 1s or more")
         for number, name in enumerate(self.vary):
-            if not re.fullmatch(TOKEN, name):
+            if name == "*":
+                message = "'*' would make each response fit no other request"
+                yield Mistake(message, "name the headers, or leave out the cache", path=("vary", number))
+            elif not re.fullmatch(TOKEN, name):
                 yield Mistake(
                     "not a header's name", "write accept-language", path=("vary", number), value=name
                 )
@@ -95,6 +103,11 @@ class CacheSettings:
                     path=("statuses", number),
                     value=status,
                 )
+        yield from self._faults_of_owners()
+        if self.override and self.ttl is None:
+            yield Mistake("'override' needs a ttl", "add ttl", path=("override",))
+
+    def _faults_of_owners(self) -> Iterator[Mistake]:
         for one in self.owners or ():
             if not _BY.fullmatch(one):
                 yield Mistake(f"expected {BY_SHAPE}", "write consumer", path=("by",), value=one)
@@ -102,8 +115,6 @@ class CacheSettings:
                 yield Mistake(fault.message, fault.remedy, path=("by",), value=one)
         if self.owners is not None and "shared" in self.owners and len(self.owners) > 1:
             yield Mistake("'shared' combines with nothing", "remove it", path=("by",))
-        if self.override and self.ttl is None:
-            yield Mistake("'override' needs a ttl", "add ttl", path=("override",))
 
     @property
     def owners(self) -> tuple[str, ...] | None:
