@@ -9,6 +9,8 @@
 -- Two generations: if the young one is full, it becomes the old one, and the old one is forgotten. A hit makes an entry
 -- young again. So the entries used last stay, and both together have at most LIMIT bytes.
 local young, old, young_bytes = {}, {}, 0
+-- The keys of the entries of each URL, by generation.
+local young_urls, old_urls = {}, {}
 -- The names of the request headers that select among the responses to a request, by its key. `names_known` are bytes.
 local young_names, old_names, names_known = {}, {}, 0
 
@@ -18,6 +20,15 @@ local function put(key, entry)
   end
   if young_bytes + entry.size + #key > LIMIT / 2 then
     young, old, young_bytes = {}, young, 0
+    young_urls, old_urls = {}, young_urls
+  end
+  if young[key] == nil then
+    local keys = young_urls[entry.url]
+    if keys == nil then
+      keys = {}
+      young_urls[entry.url] = keys
+    end
+    keys[#keys + 1] = key
   end
   young[key], young_bytes = entry, young_bytes + entry.size + #key
 end
@@ -54,6 +65,7 @@ end
 
 local function clear()
   young, old, young_bytes = {}, {}, 0
+  young_urls, old_urls = {}, {}
   young_names, old_names, names_known = {}, {}, 0
 end
 
@@ -65,15 +77,31 @@ local MATCHES = {
   [3] = function(entry, value) return entry.tags[value] ~= nil end,
 }
 
+local function remove(generation, key)
+  local entry = generation[key]
+  if entry ~= nil then
+    generation[key] = nil
+    young_bytes = generation == young and young_bytes - entry.size - #key or young_bytes
+  end
+end
+
 local function purge(kind, value)
   if MATCHES[kind] == nil then
     return clear()
+  elseif kind == 1 then
+    for _, key in ipairs(young_urls[value] or {}) do
+      remove(young, key)
+    end
+    for _, key in ipairs(old_urls[value] or {}) do
+      remove(old, key)
+    end
+    young_urls[value], old_urls[value] = nil, nil
+    return
   end
   for _, generation in ipairs({ young, old }) do
     for key, entry in pairs(generation) do
       if MATCHES[kind](entry, value) then
-        generation[key] = nil
-        young_bytes = generation == young and young_bytes - entry.size - #key or young_bytes
+        remove(generation, key)
       end
     end
   end
@@ -489,10 +517,22 @@ local function usable(entry, now, asked_for)
   end
 end
 
+local DEFAULT_PORTS = { http = ":80", https = ":443" }
+
+-- The host in lower case, without the port of its scheme and without a dot at its end: all these names mean the same.
+local function host_of(headers)
+  local host = headers:get(":authority"):lower()
+  local port = DEFAULT_PORTS[headers:get("x-forwarded-proto") or headers:get(":scheme") or "http"]
+  if port ~= nil and sub(host, -#port) == port then
+    host = sub(host, 1, -#port - 1)
+  end
+  return (host:gsub("%.$", ""):gsub("%.:", ":"))
+end
+
 local function request(handle)
   local rule, headers = rule_of(handle), handle:headers()
   local method = headers:get(":method")
-  local url = headers:get(":authority"):lower() .. headers:get(":path")
+  local url = host_of(headers) .. headers:get(":path")
   if not rule.methods[method] then
     return remember(handle, { status = "fwd=method", changes = UNSAFE[method] and url or nil }, tonumber(handle:timestamp()))
   end

@@ -53,6 +53,8 @@ class Store:
         self._clock, self._limit = clock, limit
         self._entries: OrderedDict[tuple[bytes, str], _Entry] = OrderedDict()
         self._names: OrderedDict[bytes, tuple[str, ...]] = OrderedDict()
+        self._of_url: dict[str, set[tuple[bytes, str]]] = {}
+        """The places of the entries of each URL, because changes purge URLs all the time."""
         self.bytes = 0
         self._bytes_of_names = 0
 
@@ -86,6 +88,7 @@ class Store:
         self._names.move_to_end(key)
         self._remove(place)
         self._entries[place] = entry
+        self._of_url.setdefault(entry.url, set()).add(place)
         self.bytes += entry.size
         while self.bytes > self._limit:
             self._remove(next(iter(self._entries)))
@@ -94,7 +97,10 @@ class Store:
 
     def purge(self, purge: pb.Purge) -> int:
         """Forget the responses that a purge is about. Returns how many."""
-        found = [place for place, entry in self._entries.items() if _matches(purge, entry)]
+        if purge.kind == pb.Purge.URL:
+            found = list(self._of_url.get(purge.value, ()))
+        else:
+            found = [place for place, entry in self._entries.items() if _matches(purge, entry)]
         for place in found:
             self._remove(place)
         return len(found)
@@ -103,6 +109,10 @@ class Store:
         entry = self._entries.pop(place, None)
         if entry is not None:
             self.bytes -= entry.size
+            places = self._of_url[entry.url]
+            places.discard(place)
+            if not places:
+                del self._of_url[entry.url]
 
 
 def _selected(names: tuple[str, ...], headers: Mapping[str, str | None]) -> str:

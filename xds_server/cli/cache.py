@@ -67,4 +67,5 @@ def _without_scheme(url: str) -> str:
     if not parts.scheme or not parts.netloc:
         raise WrongUsage(f"'{url}' is no URL; write https://api.example.com/users/1")
     query = f"?{parts.query}" if parts.query else ""
-    return f"{parts.netloc.lower()}{parts.path or '/'}{query}"
+    host = parts.netloc.lower().removesuffix({"http": ":80", "https": ":443"}.get(parts.scheme.lower(), ""))
+    return f"{host.removesuffix('.').replace('.:', ':')}{parts.path or '/'}{query}"
