@@ -1,5 +1,6 @@
 -- A cache of responses in each worker (RFC 9111), before the router: every other policy of the route runs for hits as well.
--- The filter context of a route contains its rule. grpc_call.lua comes before this code.
+-- The filter context of a route contains its rule. grpc_call.lua and request_values.lua come before
+-- this code.
 --
 -- The policy server is the second level: it knows the responses that other workers have stored, lets concurrent misses wait
 -- for one another, and tells what was purged. Without it the cache of a worker goes on by itself.
@@ -22,14 +23,8 @@ local function put(key, entry)
     young, old, young_bytes = {}, young, 0
     young_urls, old_urls = {}, young_urls
   end
-  if young[key] == nil then
-    local keys = young_urls[entry.url]
-    if keys == nil then
-      keys = {}
-      young_urls[entry.url] = keys
-    end
-    keys[#keys + 1] = key
-  end
+  young_urls[entry.url] = young_urls[entry.url] or {}
+  young_urls[entry.url][key] = true
   young[key], young_bytes = entry, young_bytes + entry.size + #key
 end
 
@@ -77,31 +72,33 @@ local MATCHES = {
   [3] = function(entry, value) return entry.tags[value] ~= nil end,
 }
 
-local function remove(generation, key)
+local function remove(generation, urls, key)
   local entry = generation[key]
   if entry ~= nil then
     generation[key] = nil
     young_bytes = generation == young and young_bytes - entry.size - #key or young_bytes
+    local keys = urls[entry.url]
+    if keys ~= nil then
+      keys[key] = nil
+      urls[entry.url] = next(keys) ~= nil and keys or nil
+    end
   end
 end
 
 local function purge(kind, value)
   if MATCHES[kind] == nil then
     return clear()
-  elseif kind == 1 then
-    for _, key in ipairs(young_urls[value] or {}) do
-      remove(young, key)
-    end
-    for _, key in ipairs(old_urls[value] or {}) do
-      remove(old, key)
-    end
-    young_urls[value], old_urls[value] = nil, nil
-    return
   end
-  for _, generation in ipairs({ young, old }) do
-    for key, entry in pairs(generation) do
-      if MATCHES[kind](entry, value) then
-        remove(generation, key)
+  for generation, urls in pairs({ [young] = young_urls, [old] = old_urls }) do
+    if kind == 1 then
+      for key in pairs(urls[value] or {}) do
+        remove(generation, urls, key)
+      end
+    else
+      for key, entry in pairs(generation) do
+        if MATCHES[kind](entry, value) then
+          remove(generation, urls, key)
+        end
       end
     end
   end
@@ -161,18 +158,6 @@ local function synchronize(handle, now)
 end
 
 -- Headers -----------------------------------------------------------------------------------------------------------------
-
-local function lines(headers, name)
-  local count = headers:getNumValues(name)
-  if count <= 1 then
-    return headers:get(name)
-  end
-  local all = {}
-  for at = 0, count - 1 do
-    all[at + 1] = headers:getAtIndex(name, at)
-  end
-  return table.concat(all, ", ")
-end
 
 -- The directives of Cache-Control (RFC 9111 section 5.2), in lower case. A directive without a value is true. One that is
 -- written twice with different values has the smaller one.
@@ -234,7 +219,7 @@ end
 
 -- What the client has already.
 local function conditions(headers)
-  return { tags = lines(headers, "if-none-match"), since = seconds_of(headers:get("if-modified-since")) }
+  return { tags = whole_header(headers, "if-none-match"), since = seconds_of(headers:get("if-modified-since")) }
 end
 
 -- True if the client has this response already (RFC 9110 sections 13.2.1 and 13.2.2).
@@ -248,22 +233,6 @@ local function unchanged(known, entry)
 end
 
 -- Requests ----------------------------------------------------------------------------------------------------------------
-
-local cached, rules = {}, 0
-
-local function rule_of(handle)
-  local written = handle:filterContext():get("rule")
-  local rule = cached[written]
-  if rule == nil then
-    if rules >= 16384 then
-      cached, rules = {}, 0
-    end
-    rules = rules + 1
-    rule = assert(loadstring("return " .. written))()
-    cached[written] = rule
-  end
-  return rule
-end
 
 -- The caller as all parts of its identity tell it: two users of one consumer are two callers. nil if nobody is identified,
 -- or a token does not say whose it is.
@@ -291,21 +260,15 @@ local function owner(handle, rule)
   for number, by in ipairs(rule.by) do
     local value
     if by.kind == "header" then
-      value = lines(handle:headers(), by.name)
+      value = whole_header(handle:headers(), by.name)
     else
-      local identity = handle:streamInfo():dynamicMetadata():get(IDENTITY) or {}
-      value = identity[by.kind]
+      local identity = identity_of(handle)
       if by.kind == "caller" then
         value = caller(identity)
       elseif by.kind == "claim" then
-        local all = identity.claims
-        for _, path in ipairs(by.paths) do
-          local at = all
-          for _, name in ipairs(path) do
-            if type(at) == "table" then at = at[name] else at = nil end
-          end
-          value = value or at
-        end
+        value = claim_of(identity, by.paths)
+      else
+        value = identity[by.kind]
       end
       if type(value) ~= "string" then
         return nil
@@ -319,7 +282,7 @@ end
 local function secondary(headers, names)
   local values = {}
   for number, name in ipairs(names) do
-    local value = lines(headers, name)
+    local value = whole_header(headers, name)
     values[number] = name .. "=" .. (value ~= nil and #value .. ":" .. value or "-")
   end
   return table.concat(values, ",")
@@ -430,7 +393,7 @@ local function candidates(headers, rule, names)
   local values = {}
   for _, list in ipairs({ rule.vary, names or {}, USUAL }) do
     for _, name in ipairs(list) do
-      values[name] = lines(headers, name) or false
+      values[name] = whole_header(headers, name) or false
     end
   end
   return values
@@ -536,7 +499,7 @@ local function request(handle)
   if not rule.methods[method] then
     return remember(handle, { status = "fwd=method", changes = UNSAFE[method] and url or nil }, tonumber(handle:timestamp()))
   end
-  local asked_for = rule.obey and directives(lines(headers, "cache-control")) or {}
+  local asked_for = rule.obey and directives(whole_header(headers, "cache-control")) or {}
   if rule.obey and headers:get("pragma") == "no-cache" and headers:get("cache-control") == nil then
     asked_for["no-cache"] = true
   end
@@ -645,7 +608,7 @@ local function varying(headers, rule, known)
   for _, name in ipairs(rule.vary) do
     add(name)
   end
-  for name in (lines(headers, "vary") or ""):gmatch("[^,%s]+") do
+  for name in (whole_header(headers, "vary") or ""):gmatch("[^,%s]+") do
     if name == "*" then
       return nil
     end
@@ -664,7 +627,7 @@ end
 -- A new entry without its body, and the names by which it is selected; nil if the response must not be stored.
 local function entry_of(headers, known, status, now)
   local rule = known.rule
-  local told = directives(lines(headers, "cache-control"))
+  local told = directives(whole_header(headers, "cache-control"))
   local kind = headers:get("content-type") or ""
   if headers:get("set-cookie") ~= nil or headers:get("content-range") ~= nil or known.head
     or kind:find("^text/event%-stream") or kind:find("^application/grpc") then
@@ -688,7 +651,7 @@ local function entry_of(headers, known, status, now)
     stale = allowed("stale-while-revalidate", rule.stale),
     stale_if_error = allowed("stale-if-error", rule.stale_if_error),
   }
-  for tag in (lines(headers, "cache-tag") or ""):gmatch("[^,%s]+") do
+  for tag in (whole_header(headers, "cache-tag") or ""):gmatch("[^,%s]+") do
     entry.tags[tag] = true
   end
   for name in pairs(headers.all or headers) do

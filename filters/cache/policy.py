@@ -160,7 +160,9 @@ class Cache(Policy[CacheSettings]):
 
     def http_filters(self, used: Iterable[CacheSettings], context: Context) -> tuple[HttpFilter, ...]:
         config = lua_pb2.Lua(clear_route_cache=wrappers_pb2.BoolValue(value=False))
-        config.default_source_code.inline_string = script(_CONSTANTS, "grpc_call.lua", "cache/cache.lua")
+        config.default_source_code.inline_string = script(
+            _CONSTANTS, "grpc_call.lua", "request_values.lua", "cache/cache.lua"
+        )
         return (HttpFilter(name=FILTER, config=config),)
 
     def on_route(self, settings: CacheSettings, context: Context) -> RoutePart:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import ClassVar, Literal
 
 from filters.language import Mistake, Shorthand, Size, option
+from filters.language.scalars import duration
 from filters.language.tokens import TOKEN
 from filters.model import claims
 
@@ -70,8 +71,6 @@ class CacheSettings:
     @classmethod
     def short(cls, value: str) -> CacheSettings:
         """The settings that ``5m`` stands for. Raises Mistake."""
-        from filters.language.scalars import duration
-
         try:
             found = cls(ttl=duration(value))
         except ValueError as error:

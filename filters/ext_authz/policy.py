@@ -43,6 +43,9 @@ _EVERY = {
 """The remedy for a * alone."""
 
 
+_FUNCTION = "policies/hours.py:check"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PythonFile(DataSource):
     """A Python file in the gateway's folder."""
@@ -50,6 +53,19 @@ class PythonFile(DataSource):
     def referenced(self, content: bytes) -> Iterable[PythonFile]:
         """The files that it imports."""
         return (PythonFile(file=file) for file in imported(str(self.file), content))
+
+    @staticmethod
+    def split(value: str, what: str, example: str) -> tuple[str, str]:
+        """The file and the name of ``FILE.py:NAME``. `what` is the kind of the name. Raises Mistake."""
+        file, colon, name = value.rpartition(":")
+        if not colon or not file.endswith(".py") or not name.isidentifier():
+            raise Mistake(f"not a {what} of a file", f"write {example}")
+        return file, name
+
+    def not_a_file(self, what: str, example: str) -> Iterator[Mistake]:
+        """Yield a mistake unless a file is named. `what` needs the file."""
+        if self.file is None or self.env is not None or self.inline is not None:
+            yield Mistake(f"a {what} must be in a file", f"write {example}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +80,12 @@ class PythonFunction(PythonFile):
     @classmethod
     def short(cls, value: str) -> PythonFunction:
         """The function of ``policies/hours.py:check``. Raises Mistake."""
-        file, colon, function = value.rpartition(":")
-        if not colon or not file.endswith(".py") or not function.isidentifier():
-            raise Mistake("not a function of a file", "write policies/hours.py:check")
+        file, function = cls.split(value, "function", _FUNCTION)
         return cls(file=file, function=function)
 
     def check(self) -> Iterator[Mistake]:
         """Yield a mistake unless a file is named."""
-        if self.file is None or self.env is not None or self.inline is not None:
-            yield Mistake("a policy must be in a file", "write policies/hours.py:check")
+        return self.not_a_file("policy", _FUNCTION)
 
     @property
     def rule_name(self) -> str:

@@ -28,6 +28,9 @@ _OWN = timedelta(seconds=1)
 """The time limit of processors of other policies."""
 
 
+_CLASS = "policies/rename.py:Rename"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PythonClass(PythonFile):
     """A class of a file in the gateway's folder."""
@@ -40,15 +43,12 @@ class PythonClass(PythonFile):
     @classmethod
     def short(cls, value: str) -> PythonClass:
         """The class of ``policies/rename.py:Rename``. Raises Mistake."""
-        file, colon, name = value.rpartition(":")
-        if not colon or not file.endswith(".py") or not name.isidentifier():
-            raise Mistake("not a class of a file", "write policies/rename.py:Rename")
+        file, name = cls.split(value, "class", _CLASS)
         return cls(file=file, name=name)
 
     def check(self) -> Iterator[Mistake]:
         """Yield a mistake unless a file is named."""
-        if self.file is None or self.env is not None or self.inline is not None:
-            yield Mistake("a processor must be in a file", "write policies/rename.py:Rename")
+        return self.not_a_file("processor", _CLASS)
 
     @property
     def rule_name(self) -> str:

@@ -137,6 +137,7 @@ class Transform(_Scripted[TransformSettings]):
             },
             "transform/json.lua",
             "grpc_call.lua",
+            "request_values.lua",
             "transform/transform.lua",
         )
         return (HttpFilter(name=FILTER, config=config),)

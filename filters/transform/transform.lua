@@ -1,17 +1,5 @@
--- Changes of headers and JSON bodies in Envoy. The filter context of a route contains its rule; json.lua comes before
--- this code. A body that is not JSON passes as it is. A JSON body that cannot be changed is rejected.
-
-local cached = {}
-
-local function rule_of(handle)
-  local written = handle:filterContext():get("rule")
-  local rule = cached[written]
-  if rule == nil then
-    rule = assert(loadstring("return " .. written))()
-    cached[written] = rule
-  end
-  return rule
-end
+-- Changes of headers and JSON bodies in Envoy. The filter context of a route contains its rule; json.lua,
+-- grpc_call.lua and request_values.lua come before this code. A body that is not JSON passes as it is. A JSON body that cannot be changed is rejected.
 
 -- Values --------------------------------------------------------------------------------------------------------
 
@@ -84,48 +72,18 @@ local function segment(path, number)
   end
 end
 
--- All lines of a header, joined as RFC 9110 section 5.3 says.
-local function header(headers, name)
-  local count = headers:getNumValues(name)
-  if count <= 1 then
-    return headers:get(name)
-  end
-  local lines = {}
-  for at = 0, count - 1 do
-    lines[at + 1] = headers:getAtIndex(name, at)
-  end
-  return table.concat(lines, ", ")
-end
-
-local function identity(handle)
-  return handle:streamInfo():dynamicMetadata():get(IDENTITY) or {}
-end
-
-local function claim(handle, paths)
-  local all = identity(handle).claims
-  for _, path in ipairs(paths) do
-    local at = all
-    for _, name in ipairs(path) do
-      if type(at) == "table" then at = at[name] else at = nil end
-    end
-    if at ~= nil then
-      return at
-    end
-  end
-end
-
 -- Sources of values that are known with the headers of a request.
 local READ = {
   request_id = function(handle) return handle:headers():get("x-request-id") end,
   method = function(handle) return handle:headers():get(":method") end,
   host = function(handle) return handle:headers():get(":authority") end,
   route = function(_, source) return source.name end,
-  consumer = function(handle) return identity(handle).consumer end,
-  plan = function(handle) return identity(handle).plan end,
-  claim = function(handle, source) return claim(handle, source.paths) end,
+  consumer = function(handle) return identity_of(handle).consumer end,
+  plan = function(handle) return identity_of(handle).plan end,
+  claim = function(handle, source) return claim_of(identity_of(handle), source.paths) end,
   path = function(handle, source) return segment(handle:headers():get(":path"), source.segment) end,
   query = function(handle, source) return parameter(handle:headers():get(":path"), source.name) end,
-  header = function(handle, source) return header(handle:headers(), source.name) end,
+  header = function(handle, source) return whole_header(handle:headers(), source.name) end,
   ip = function(handle)
     local address = handle:streamInfo():downstreamRemoteAddress()
     return address:match("^%[(.*)%]:%d+$") or address:match("^(.*):%d+$") or address
@@ -162,7 +120,7 @@ local function change_headers(headers, rule, values)
     headers:remove(name)
   end
   for _, one in ipairs(rule.rename or {}) do
-    local value = header(headers, one[1])
+    local value = whole_header(headers, one[1])
     if value ~= nil then
       headers:remove(one[1])
       headers:replace(one[2], value)
@@ -195,7 +153,7 @@ end
 local UTF8 = { ["utf-8"] = true, ["us-ascii"] = true, utf8 = true }
 
 local function encoding(headers)
-  local coded = (header(headers, "content-encoding") or ""):lower()
+  local coded = (whole_header(headers, "content-encoding") or ""):lower()
   return coded:match("^%s*(.-)%s*$")
 end
 
@@ -429,7 +387,7 @@ local function response(handle, known)
   end
   for number, source in ipairs(rule.sources) do
     if source.kind == "response_header" then
-      local value = header(headers, source.name)
+      local value = whole_header(headers, source.name)
       values[number] = value ~= nil and json(value) or nil
     end
   end
