@@ -16,6 +16,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from filters import POLICIES
+from filters.log_fields import FIELDS
 from filters.reasons import BY_STATUS, OTHER, REASONS, Reason
 from xds_server.cli.flags import default
 from xds_server.cli.main import COMMANDS, parser
@@ -24,7 +25,6 @@ from xds_server.gateway.schema import schema
 from xds_server.policy_server.services import services
 from xds_server.serving.metrics import Metrics
 from xds_server.serving.store import Store
-from xds_server.translate.access_log import FIELDS
 
 FOLDER = Path(__file__).parent / "reference"
 
@@ -210,11 +210,16 @@ def access_log() -> str:
         [
             "# Access log\n",
             (
-                "Made by `make docs` from the fields that the code declares. A listener with `access_log: true` writes one line of JSON for "
-                "each request to the standard output of Envoy. A field without a value is left out, and the order of the fields is not fixed.\n"
+                "Made by `make docs` from the fields that the code declares. [Telemetry](telemetry.md) says where logs go and which requests "
+                "they have. A log has the fields marked with *, unless its `fields` names others. In JSON, a field without a value is left "
+                "out, and the order of the fields is not fixed. Values that a client chose are cut off after the number of characters that "
+                "the operator ends with.\n"
             ),
-            "| field | | Envoy's command operator |\n|---|---|---|",
-            *(f"| `{one.name}` | {_cell(one.meaning)} | `{one.operator}` |" for one in FIELDS),
+            "| field | | | Envoy's command operator |\n|---|---|---|---|",
+            *(
+                f"| `{one.name}` | {'*' if one.default else ''} | {_cell(one.meaning)} | `{one.operator}` |"
+                for one in FIELDS
+            ),
         ]
     )
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from filters.access_log import AccessLog
 from filters.authorization.authorize import Authorize
 from filters.cache.policy import Cache
 from filters.compression import Compression
@@ -26,6 +27,7 @@ from filters.policy import Policy
 from filters.rate_limit.policy import Concurrent, LimitHeaders, PlanLimits, QuotaLimit, RateLimit
 from filters.rate_limit.usage import Usage
 from filters.request_id import RequestId
+from filters.tracing import Tracing
 from filters.transform.policy import Fields, Transform
 from filters.validation.policy import Validate
 
@@ -61,6 +63,8 @@ POLICIES: tuple[Policy[Any], ...] = (
     Fault(),
     RequestId(),
     ResponseHeaders(),
+    AccessLog(),
+    Tracing(),
     Cache(),
 )
 """The position is the order in the filter chain, in `xds explain` and in the reference.

@@ -11,9 +11,8 @@ from envoy.config.core.v3 import base_pb2
 
 from filters import framing
 from filters.language import Mistake, Path, option
-from filters.language.problems import did_you_mean
 from filters.language.tokens import TOKEN
-from filters.operators import OPERATORS
+from filters.operators import FORMAT, check_operators
 from filters.policy import Context, Policy, RoutePart, Stage, header
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -22,8 +21,6 @@ LONGEST_VALUE = 16384
 """Bytes of one value: Envoy accepts no longer value."""
 _NAME = re.compile(TOKEN)
 _PLAIN_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-_VALUE = re.compile(r"(?:[^%\x00-\x08\x0a-\x1f\x7f]|%%|%[A-Z][A-Z0-9_]*(?:\([^()%]*\))?(?::\d+)?%)*")
-_OPERATOR = re.compile(r"%%|%([A-Z][A-Z0-9_]*)(\([^()%]*\))?(?::\d+)?%")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +38,12 @@ class HeaderMutation:
         for key, headers in (("set", self.set), ("add", self.add)):
             for name, value in headers.items():
                 yield from _check_name(name, (key, name))
-                if not _VALUE.fullmatch(value):
+                if not FORMAT.fullmatch(value):
                     remedy = "write %% for a percent sign, or an operator such as %REQ(X-REQUEST-ID)%"
                     yield Mistake("not a header's value", remedy, path=(key, name), value=value)
                 else:
                     yield from _check_length(value, (key, name))
-                    yield from _check_operators(value, (key, name))
+                    yield from check_operators(value, (key, name))
 
 
 def check_plain_headers(headers: Mapping[str, str]) -> Iterator[Mistake]:
@@ -64,15 +61,6 @@ def _check_length(value: str, path: Path) -> Iterator[Mistake]:
         yield Mistake(
             f"a header's value has at most {LONGEST_VALUE} bytes", "shorten it", path=path, value=value
         )
-
-
-def _check_operators(value: str, path: Path) -> Iterator[Mistake]:
-    for operator, argument in filter(any, _OPERATOR.findall(value)):
-        if operator not in OPERATORS:
-            remedy = did_you_mean(f"%{operator}%", [f"%{one}%" for one in sorted(OPERATORS)])
-            yield Mistake(f"Envoy has no operator '{operator}'", remedy, path=path, value=value)
-        elif bool(argument) < OPERATORS[operator]:
-            yield Mistake(f"'{operator}' needs an argument", f"write %{operator}(…)%", path=path, value=value)
 
 
 def _check_name(name: str, path: Path) -> Iterator[Mistake]:

@@ -5,9 +5,16 @@ https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/observability/access_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
+from filters.language import Mistake, Path
+from filters.language.problems import did_you_mean
+
+_OPERATOR = re.compile(r"%%|%([A-Z][A-Z0-9_]*)(\([^()%]*\))?(?::\d+)?%")
+FORMAT = re.compile(r"(?:[^%\x00-\x08\x0a-\x1f\x7f]|%%|%[A-Z][A-Z0-9_]*(?:\([^()%]*\))?(?::\d+)?%)*")
+"""One line of text with command operators. A percent sign is written %%."""
 _WITH_ARGUMENT = """
     CEL CLUSTER_METADATA COMMON_DURATION DYNAMIC_METADATA ENVIRONMENT FILTER_STATE METADATA QUERY_PARAM
     REQ REQUEST_HEADER RESP RESPONSE_TRAILER TRAILER UPSTREAM_FILTER_STATE UPSTREAM_METADATA
@@ -71,3 +78,13 @@ SINCE: Mapping[str, tuple[int, int]] = MappingProxyType(
     )
 )
 """The first Envoy version (major, minor) that has an operator, for the operators that 1.36 does not have."""
+
+
+def check_operators(value: str, path: Path) -> Iterator[Mistake]:
+    """Yield mistakes of Envoy's command operators in a text."""
+    for operator, argument in filter(any, _OPERATOR.findall(value)):
+        if operator not in OPERATORS:
+            remedy = did_you_mean(f"%{operator}%", [f"%{one}%" for one in sorted(OPERATORS)])
+            yield Mistake(f"Envoy has no operator '{operator}'", remedy, path=path, value=value)
+        elif bool(argument) < OPERATORS[operator]:
+            yield Mistake(f"'{operator}' needs an argument", f"write %{operator}(…)%", path=path, value=value)

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import base_pb2
+from envoy.config.route.v3 import route_components_pb2
+from google.protobuf import struct_pb2
 from google.protobuf.message import Message
 
 from filters.language import DataSource, Mistake, Problem
@@ -65,7 +67,8 @@ class RoutePart:
     itself does not accept OPTIONS. `own_paths` are further paths that its filter answers itself, such as the callback
     of a login. Each becomes a route next to it with the same `filter_configs`. `buffer` is the size in bytes of the
     largest body that its filters keep as a whole, 0 if they keep none. `variants` divide the requests of the route:
-    Envoy takes the first that matches, and the last has to match all. One policy of a route has variants.
+    Envoy takes the first that matches, and the last has to match all. One policy of a route has variants. `metadata` is the
+    metadata of the route by namespace, and `tracing` says which of its requests are traced.
     """
 
     filter_configs: Mapping[str, Message] = field(default_factory=dict)
@@ -77,6 +80,8 @@ class RoutePart:
     own_paths: tuple[str, ...] = ()
     buffer: int = 0
     variants: tuple[Variant, ...] = ()
+    metadata: Mapping[str, struct_pb2.Struct] = field(default_factory=dict)
+    tracing: route_components_pb2.Tracing | None = None
 
 
 NOTHING = RoutePart()
@@ -153,6 +158,8 @@ class Context:
     """The overrides of the gateway's own responses (`error_overrides.ErrorOverride`), by reason."""
     shape: Shape | None = None
     """The route that is checked. None while a route is translated."""
+    series_until: str | None = None
+    """The last consumer, in the order of names, that has metrics of its own. None if Envoy counts no consumers."""
 
     def needs_http2(self) -> Iterator[Mistake]:
         """Yield a mistake for each upstream of the checked route to which gRPC cannot be sent."""
@@ -185,6 +192,7 @@ class Context:
             trailers=self.trailers,
             errors=self.errors,
             shape=shape,
+            series_until=self.series_until,
         )
 
 

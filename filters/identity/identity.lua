@@ -1,5 +1,6 @@
 -- Authentication: maps credentials to one consumer and plan. The generated tables CONSUMERS, KEYS, USERS, CERTIFICATES,
--- CLAIMS and HEADERS, and sha.lua, come before this code. The filter context of a route contains its rule.
+-- CLAIMS and HEADERS, and sha.lua, come before this code. SERIES_UNTIL is the last consumer with metrics of its own; nil
+-- without such metrics. The filter context of a route contains its rule.
 
 -- Tables -----------------------------------------------------------------------------------------------------
 
@@ -551,6 +552,9 @@ local function write_identity(handle, found, names)
   metadata:set(NAMESPACE, "method", found.method)
   if found.consumer ~= nil then
     metadata:set(NAMESPACE, "consumer", found.consumer.name)
+    if SERIES_UNTIL ~= nil then
+      metadata:set(NAMESPACE, "series", found.consumer.name <= SERIES_UNTIL and found.consumer.name or "other")
+    end
     headers:replace(CONSUMER_HEADER, found.consumer.name)
     if found.consumer.plan ~= nil then
       metadata:set(NAMESPACE, "plan", found.consumer.plan)

@@ -159,7 +159,9 @@ def other_headers(context: Context) -> Iterator[str]:
 def identity_filter(context: Context, lists: Lists) -> HttpFilter:
     """The filter of the script. `lists` are users in addition to those of the consumers."""
     config = lua_pb2.Lua(clear_route_cache=wrappers_pb2.BoolValue(value=False))
-    config.default_source_code.inline_string = script(context.consumers, lists, context.providers)
+    series = "" if context.series_until is None else f"local SERIES_UNTIL = {lua(context.series_until)}\n"
+    text = series + script(context.consumers, lists, context.providers)
+    config.default_source_code.inline_string = text
     return HttpFilter(name=FILTER, config=config, dynamic=True)
 
 

@@ -34,6 +34,8 @@ Its keys: `consumer` and `plan` (names; absent if no consumer was identified), `
 `api_key` or `basic_auth`, joined by `+` if all were required), `claims` (of the verified token, a struct) with
 `provider`, and `user` (the name of basic_auth). If the request was rejected, the only key is `failure`.
 """
+SERIES = f"%DYNAMIC_METADATA({NAMESPACE}:series)%"
+"""The consumer as a label of metrics: its name, `other` beyond the bound of the gateway, `-` if nobody is identified."""
 CONSUMER_HEADER = "x-consumer"
 PLAN_HEADER = "x-consumer-plan"
 IDENTITY_HEADERS = tuple(sorted((*variants(CONSUMER_HEADER), *variants(PLAN_HEADER))))

@@ -26,6 +26,7 @@ from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.policies import by_key
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.routes import Redirect, Respond, Route
+from xds_server.gateway.model.telemetry import logged_headers
 
 _PORTS = {"http": 80, "https": 443}
 """RFC 9110 section 4.2."""
@@ -80,6 +81,7 @@ def check(
     problems: list[Problem] = []
     problems += _listeners(sections.listeners)
     problems += _reasons(sections.errors)
+    problems += _telemetry(sections, routes, context)
     own_headers = frozenset(header for policy in POLICIES for header in policy.own_headers(context))
     problems += memo.own.of(routes, (context,), lambda file: _own(file, sections, context, own_headers))
     around = (sections.listeners, sections.upstreams, context)
@@ -129,6 +131,31 @@ def _reasons(errors: Iterable[str]) -> Iterator[Problem]:
         if name not in _known_reasons():
             message, remedy = f"the gateway has no reason '{name}'", did_you_mean(name, _known_reasons())
             yield Problem(path=("errors", name), message=message, remedy=remedy, at_key=True)
+
+
+def _telemetry(sections: Sections, routes: Sequence[FileRoutes], context: Context) -> Iterator[Problem]:
+    """Yield problems of receivers without gRPC, and of logs with headers in which consumers send their keys."""
+    telemetry = sections.telemetry
+    logs = telemetry.access_logs or {}
+    receivers: list[tuple[Path, str]] = [
+        (("access_logs", name, "to", "otlp"), log.to.otlp) for name, log in logs.items() if log.to.otlp
+    ]
+    if telemetry.tracing is not None and telemetry.tracing.protocol == "grpc":
+        receivers.append((("tracing", "upstream"), telemetry.tracing.upstream))
+    for path, upstream in receivers:
+        if upstream in context.upstreams and upstream not in context.http2:
+            message = f"the upstream '{upstream}' does not use HTTP/2, and OTLP over gRPC needs it"
+            remedy = f"write protocol: grpc in upstreams.{upstream}"
+            yield Problem(path=("telemetry", *path), message=message, remedy=remedy)
+    keys = [one for file in routes for one in file.used.get("api_key", {}).values() if one is not OFF]
+    secret = {header.lower() for settings in keys for header in settings.rule().get("headers", ())}
+    for where, text in telemetry.texts():
+        for header in logged_headers(text):
+            if header in secret:
+                message = f"the header '{header}' contains API keys"
+                yield Problem(
+                    path=("telemetry", *where), message=message, remedy="log the field consumer instead"
+                )
 
 
 @cache

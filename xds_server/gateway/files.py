@@ -14,6 +14,7 @@ from xds_server.gateway.model import precedence_rank
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.policies import Policies
 from xds_server.gateway.model.precedence_rank import Keys, Ranked
+from xds_server.gateway.model.telemetry import Telemetry
 
 NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?")
 RESERVED = ("catalog", "products", "portal", "graphql", "aggregate", "sources", "rollout")
@@ -42,10 +43,12 @@ class File:
     whole: bool
 
 
+_WHOLE: dict[str, Decoder] = {"policies": Policies.decode_value, "telemetry": decoder_for(Telemetry)}
+"""Sections with fixed keys, which are decoded as a whole."""
 _ITEMS: dict[str, Decoder] = {
     field.name: decoder_for(HINTS[field.name].__args__[1])
     for field in fields(Sections)
-    if field.name != "policies"
+    if field.name not in _WHOLE
 }
 
 
@@ -97,8 +100,8 @@ def decode(file: str, content: bytes, environment: Mapping[str, str], before: Fi
 
 
 def _section(section: str, value: dict[str, Any], problems: Problems) -> dict[str, Any]:
-    if section == "policies":
-        decoded = Policies.decode_value(value, (section,), problems)
+    if section in _WHOLE:
+        decoded = _WHOLE[section](value, (section,), problems)
         return {} if decoded is INVALID else dict(decoded)
     decode = _ITEMS[section]
     items: dict[str, Any] = {}

@@ -24,6 +24,7 @@ from xds_server.gateway.files import File
 from xds_server.gateway.model.gateway import FileRoutes, Gateway, Sections
 from xds_server.gateway.model.policies import NONE, Policies, merge
 from xds_server.gateway.model.routes import Route
+from xds_server.gateway.model.telemetry import Telemetry
 
 Load = Callable[[str], bytes]
 """Reads a file that the gateway refers to. Raises OSError."""
@@ -138,6 +139,8 @@ class Reader:
                 joined[name] = old
             elif files.HINTS[name] is Policies:
                 joined[name] = Policies(merged)
+            elif files.HINTS[name] is Telemetry:
+                joined[name] = Telemetry(**merged)
             else:
                 joined[name] = MappingProxyType({key: merged[key] for key in sorted(merged)})
         self._joined = Sections(**joined)
@@ -150,6 +153,7 @@ class Reader:
             name for name, one in sections.upstreams.items() if one.protocol in ("http2", "grpc")
         )
         trailers = any(one.receives_trailers for one in sections.upstreams.values())
+        series = _series_until(sections)
         if (
             old is None
             or old.providers is not sections.identity
@@ -160,6 +164,7 @@ class Reader:
             or old.contents != sources
             or old.trailers != trailers
             or old.errors is not sections.errors
+            or old.series_until != series
         ):
             self._context = Context(
                 providers=sections.identity,
@@ -170,6 +175,7 @@ class Reader:
                 contents=old.contents if old is not None and old.contents == sources else sources,
                 trailers=trailers,
                 errors=sections.errors,
+                series_until=series,
             )
         assert self._context is not None, "made above if there was none"
         return self._context
@@ -190,6 +196,15 @@ class Reader:
             found[name] = known
         self._routes = found
         return tuple([known[3] for known in found.values()])
+
+
+def _series_until(sections: Sections) -> str | None:
+    """Return the last consumer with metrics of its own, or None if Envoy counts no consumers."""
+    metrics = sections.telemetry.metrics
+    if metrics is None or not metrics.consumers:
+        return None
+    names = sorted(sections.consumers)[: metrics.consumers]
+    return names[-1] if names else ""
 
 
 def _same(some: Iterable[object], others: Iterable[object]) -> bool:

@@ -1,83 +1,169 @@
-"""The access log: one line of JSON for each request. Its fields are declared here."""
+"""Access logs: what a listener writes for each request."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
 
 from envoy.config.accesslog.v3 import accesslog_pb2
-from envoy.config.core.v3 import substitution_format_string_pb2
+from envoy.config.core.v3 import config_source_pb2, substitution_format_string_pb2
+from envoy.extensions.access_loggers.file.v3 import file_pb2
+from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
+from envoy.extensions.access_loggers.grpc.v3 import als_pb2
+from envoy.extensions.access_loggers.open_telemetry.v3 import logs_service_pb2
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
+from envoy.type.v3 import percent_pb2
 from google.protobuf import struct_pb2
+from opentelemetry.proto.common.v1 import common_pb2
 
-from filters.model.identity import NAMESPACE
-from xds_server.translate.protobuf import packed
+from filters.log_fields import BY_NAME, CONDITION, LogConditions
+from filters.policy_server import grpc_service
+from xds_server.gateway.model.listeners import Listener
+from xds_server.gateway.model.telemetry import AccessLog, LogTarget, Telemetry
+from xds_server.translate import names
+from xds_server.translate.protobuf import duration, packed
 
-
-class Field(NamedTuple):
-    """One field: its name, Envoy's command operator for its value, and its meaning.
-
-    Fields without a value are left out.
-    """
-
-    name: str
-    operator: str
-    meaning: str
-
-
-FIELDS = (
-    Field("time", "%START_TIME%", "When the request began, in UTC (RFC 3339)."),
-    Field("method", "%REQ(:METHOD)%", "HTTP method."),
-    Field("host", "%REQ(:AUTHORITY)%", "Host that the client asked for."),
-    Field("path", "%REQ(:PATH)%", "Path and query as the upstream received them."),
-    Field("protocol", "%PROTOCOL%", "HTTP version of the client's connection, such as `HTTP/2`."),
-    Field("status", "%RESPONSE_CODE%", "HTTP status of the response; 0 if the client left before it."),
-    Field(
-        "reason",
-        "%RESP(X-GATEWAY-REASON)%",
-        "Why the gateway itself responded: a name of [reasons](reasons.md).",
-    ),
-    Field("details", "%RESPONSE_CODE_DETAILS%", "Envoy's own words for why the response has this status."),
-    Field(
-        "flags",
-        "%RESPONSE_FLAGS%",
-        "Envoy's response flags, such as `UF` for a failed connection to the upstream.",
-    ),
-    Field("route", "%ROUTE_NAME%", "Name of the route."),
-    Field("upstream", "%UPSTREAM_CLUSTER%", "Name of the upstream."),
-    Field("endpoint", "%UPSTREAM_HOST%", "Address of the upstream's endpoint that received the request."),
-    Field(
-        "duration_ms",
-        "%DURATION%",
-        "Milliseconds from the first byte of the request to the last of the response.",
-    ),
-    Field("bytes_received", "%BYTES_RECEIVED%", "Bytes of the request's body."),
-    Field("bytes_sent", "%BYTES_SENT%", "Bytes of the response's body."),
-    Field(
-        "client",
-        "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
-        "Address of the client; behind `trusted_proxies`, the address that those proxies forwarded.",
-    ),
-    Field("consumer", f"%DYNAMIC_METADATA({NAMESPACE}:consumer)%", "Name of the consumer."),
-    Field("plan", f"%DYNAMIC_METADATA({NAMESPACE}:plan)%", "Name of the consumer's plan."),
-    Field(
-        "authenticated_by",
-        f"%DYNAMIC_METADATA({NAMESPACE}:method)%",
-        "How the caller was authenticated: `oidc`, `mtls`, `jwt`, `api_key` or `basic_auth`, joined by `+` if several were required.",
-    ),
-    Field(
-        "request_id",
-        "%REQ(X-REQUEST-ID)%",
-        "Identifier of the request, the same as in errors and at the upstream.",
-    ),
-)
+STANDARD: Mapping[str, AccessLog] = {"stdout": AccessLog(to=LogTarget(stream="stdout"))}
+"""The logs of a listener that asks for one in a gateway without `telemetry`."""
+_FLUSH = timedelta(seconds=1)
+"""The time for which Envoy collects entries before it sends them by OTLP."""
+_RETRIES = 30
+"""Attempts to send a batch by OTLP, with pauses of up to a second."""
+_MAX_DURATION = 2**31 - 1
+"""Milliseconds: the largest that a filter of Envoy compares with."""
 
 
-def access_log() -> accesslog_pb2.AccessLog:
-    """Return the log on standard output."""
+def logs_of(listener: Listener, telemetry: Telemetry) -> Mapping[str, AccessLog]:
+    """Return the logs of a listener by name."""
+    logs = telemetry.access_logs or {}
+    if listener.access_log is False:
+        return {}
+    return logs or (STANDARD if listener.access_log else {})
+
+
+def access_logs(
+    listener: Listener, telemetry: Telemetry, *, by_route: bool
+) -> Iterator[accesslog_pb2.AccessLog]:
+    """Yield the logs of a listener. `by_route` is true if some route has conditions of its own."""
+    for _, log in sorted(logs_of(listener, telemetry).items()):
+        result = _log(log)
+        filters = [*([_cel(CONDITION)] if by_route else ()), *_when(log.when)]
+        if len(filters) == 1:
+            result.filter.CopyFrom(filters[0])
+        elif filters:
+            result.filter.and_filter.filters.extend(filters)
+        yield result
+
+
+def _log(log: AccessLog) -> accesslog_pb2.AccessLog:
+    if log.to.otlp is not None:
+        config = packed(_otlp(log, log.to.otlp))
+        return accesslog_pb2.AccessLog(name="envoy.access_loggers.open_telemetry", typed_config=config)
+    if log.to.file is not None:
+        config = packed(file_pb2.FileAccessLog(path=log.to.file, log_format=_format(log)))
+        return accesslog_pb2.AccessLog(name="envoy.access_loggers.file", typed_config=config)
+    kind = stream_pb2.StdoutAccessLog if log.to.stream == "stdout" else stream_pb2.StderrAccessLog
+    name = f"envoy.access_loggers.{log.to.stream}"
+    return accesslog_pb2.AccessLog(name=name, typed_config=packed(kind(log_format=_format(log))))
+
+
+def _fields(log: AccessLog) -> Iterator[tuple[str, str]]:
+    yield from ((name, BY_NAME[name].operator) for name in log.names)
+    yield from log.extra.items()
+
+
+def _format(log: AccessLog) -> substitution_format_string_pb2.SubstitutionFormatString:
+    result = substitution_format_string_pb2.SubstitutionFormatString()
+    if log.format == "text":
+        parts = [operator for _, operator in _fields(log)]
+        parts += [f"{name}=%QUERY_PARAM({name}):256%" for name in log.query]
+        text = " ".join(parts) if log.text is None else log.text
+        result.text_format_source.inline_string = f"{text}\n"
+        return result
     struct = struct_pb2.Struct()
-    struct.update({field.name: field.operator for field in FIELDS})
-    log_format = substitution_format_string_pb2.SubstitutionFormatString(
-        json_format=struct, omit_empty_values=True
+    struct.update(dict(_fields(log)))
+    if log.query:
+        struct.update({"query": {name: f"%QUERY_PARAM({name}):256%" for name in log.query}})
+    result.json_format.CopyFrom(struct)
+    result.omit_empty_values = True
+    return result
+
+
+def _otlp(log: AccessLog, upstream: str) -> logs_service_pb2.OpenTelemetryAccessLogConfig:
+    """Return a log that Envoy sends by OTLP. Envoy tries again if the receiver is away for a moment."""
+    service = grpc_service(timedelta(seconds=5), cluster=names.cluster(upstream))
+    service.retry_policy.retry_on = "unavailable,reset,connect-failure"
+    service.retry_policy.num_retries.value = _RETRIES
+    service.retry_policy.retry_back_off.base_interval.CopyFrom(duration(timedelta(milliseconds=100)))
+    service.retry_policy.retry_back_off.max_interval.CopyFrom(duration(timedelta(seconds=1)))
+    result = logs_service_pb2.OpenTelemetryAccessLogConfig(
+        common_config=als_pb2.CommonGrpcAccessLogConfig(
+            log_name="access_log",
+            grpc_service=service,
+            transport_api_version=config_source_pb2.V3,
+            buffer_flush_interval=duration(_FLUSH),
+        ),
+        disable_builtin_labels=True,
     )
-    config = packed(stream_pb2.StdoutAccessLog(log_format=log_format))
-    return accesslog_pb2.AccessLog(name="envoy.access_loggers.stdout", typed_config=config)
+    result.resource_attributes.values.append(_attribute("service.name", "gateway"))
+    result.body.string_value = "%REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH):1024% %RESPONSE_CODE%"
+    for name, operator in (
+        *_fields(log),
+        *((f"query.{name}", f"%QUERY_PARAM({name}):256%") for name in log.query),
+    ):
+        result.attributes.values.append(_attribute(name, operator))
+    return result
+
+
+def _attribute(key: str, value: str) -> common_pb2.KeyValue:
+    return common_pb2.KeyValue(key=key, value=common_pb2.AnyValue(string_value=value))
+
+
+def _when(conditions: LogConditions | None) -> Iterator[accesslog_pb2.AccessLogFilter]:
+    """Yield the filter of a log, if it has conditions: one of them is enough."""
+    if conditions is None:
+        return
+    found = [status_filter(one) for one in conditions.statuses]
+    if conditions.slower_than is not None:
+        milliseconds = min(_MAX_DURATION, conditions.slower_than // timedelta(milliseconds=1))
+        found.append(accesslog_pb2.AccessLogFilter())
+        _compare(found[-1].duration_filter.comparison, accesslog_pb2.ComparisonFilter.GE, milliseconds + 1)
+    if conditions.sample is not None:
+        found.append(accesslog_pb2.AccessLogFilter())
+        sampled = found[-1].runtime_filter
+        sampled.runtime_key, sampled.use_independent_randomness = "access_log.sample", True
+        sampled.percent_sampled.numerator = round(conditions.sample * 10_000)
+        sampled.percent_sampled.denominator = percent_pb2.FractionalPercent.MILLION
+    if len(found) == 1:
+        yield found[0]
+        return
+    result = accesslog_pb2.AccessLogFilter()
+    result.or_filter.filters.extend(found)
+    yield result
+
+
+def status_filter(text: str) -> accesslog_pb2.AccessLogFilter:
+    """Return the filter of a status such as ``503``, or of a class such as ``5xx``."""
+    result, comparison = accesslog_pb2.AccessLogFilter(), accesslog_pb2.ComparisonFilter
+    if not text.endswith("xx"):
+        _compare(result.status_code_filter.comparison, comparison.EQ, int(text))
+        return result
+    first = int(text[0]) * 100
+    for op, value in ((comparison.GE, first), (comparison.LE, first + 99)):
+        _compare(result.and_filter.filters.add().status_code_filter.comparison, op, value)
+    return result
+
+
+def _compare(
+    comparison: accesslog_pb2.ComparisonFilter, op: accesslog_pb2.ComparisonFilter.Op, value: int
+) -> None:
+    comparison.op = op
+    comparison.value.default_value, comparison.value.runtime_key = value, "access_log"
+
+
+def _cel(expression: str) -> accesslog_pb2.AccessLogFilter:
+    extension = accesslog_pb2.ExtensionFilter(
+        name="envoy.access_loggers.extension_filters.cel",
+        typed_config=packed(cel_pb2.ExpressionFilter(expression=expression)),
+    )
+    return accesslog_pb2.AccessLogFilter(extension_filter=extension)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import (
@@ -24,10 +25,13 @@ from filters.error_overrides import ErrorOverride
 from filters.model.identity import IDENTITY_HEADERS
 from filters.policy import HttpFilter
 from xds_server.gateway.model.listeners import Listener
+from xds_server.gateway.model.telemetry import Telemetry, Tracing
 from xds_server.gateway.raw import merged
 from xds_server.translate import local_replies, names, routes, stand_ins, tls
-from xds_server.translate.access_log import access_log
+from xds_server.translate.access_log import access_logs
+from xds_server.translate.metrics import metrics
 from xds_server.translate.protobuf import ads, boolean, duration, packed, uint32
+from xds_server.translate.tracing import CONTEXT_HEADERS, tracing
 
 HCM = "envoy.filters.network.http_connection_manager"
 EARLY_HEADERS = "envoy.http.early_header_mutation.header_mutation"
@@ -52,10 +56,20 @@ _UNDERSCORES = {
     "allow": protocol_pb2.HttpProtocolOptions.ALLOW,
 }
 
-Logs = Sequence[accesslog_pb2.AccessLog]
-"""Access logs of policies."""
-Errors = Mapping[str, ErrorOverride]
-"""Overrides of the gateway's own responses, by reason."""
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """The parts of the gateway that all listeners share.
+
+    `filters` is the chain of HTTP filters, `logs` are the access logs of policies, `errors` the overrides of the
+    gateway's own responses by reason. `routes_choose` is true if some route says which of its requests are logged.
+    """
+
+    filters: Sequence[HttpFilter]
+    logs: Sequence[accesslog_pb2.AccessLog]
+    errors: Mapping[str, ErrorOverride]
+    telemetry: Telemetry
+    routes_choose: bool
 
 
 def alt_svc(listener: Listener) -> str | None:
@@ -63,19 +77,15 @@ def alt_svc(listener: Listener) -> str | None:
     return f'h3=":{listener.port}"; ma=86400' if listener.http3 else None
 
 
-def listeners(
-    name: str, listener: Listener, filters: Sequence[HttpFilter], logs: Logs, errors: Errors
-) -> Iterator[listener_pb2.Listener]:
+def listeners(name: str, listener: Listener, common: Common) -> Iterator[listener_pb2.Listener]:
     """Return the TCP listener, and the QUIC listener if HTTP/3 is enabled. Raises Mistake for raw fields."""
-    yield merged(_tcp(name, listener, filters, logs, errors), listener.envoy)
+    yield merged(_tcp(name, listener, common), listener.envoy)
     if listener.http3:
-        yield _quic(name, listener, filters, logs, errors)
+        yield _quic(name, listener, common)
 
 
-def _tcp(
-    name: str, listener: Listener, filters: Sequence[HttpFilter], logs: Logs, errors: Errors
-) -> listener_pb2.Listener:
-    manager = _connection_manager(name, listener, filters, logs, errors)
+def _tcp(name: str, listener: Listener, common: Common) -> listener_pb2.Listener:
+    manager = _connection_manager(name, listener, common)
     chain = listener_components_pb2.FilterChain(
         filters=[*_connection_limit(name, listener), _network(manager)]
     )
@@ -94,11 +104,9 @@ def _tcp(
     return result
 
 
-def _quic(
-    name: str, listener: Listener, filters: Sequence[HttpFilter], logs: Logs, errors: Errors
-) -> listener_pb2.Listener:
+def _quic(name: str, listener: Listener, common: Common) -> listener_pb2.Listener:
     assert listener.tls is not None, "checked when the gateway was read"
-    manager = _connection_manager(name, listener, filters, logs, errors)
+    manager = _connection_manager(name, listener, common)
     manager.codec_type = hcm_pb2.HttpConnectionManager.HTTP3
     manager.http3_protocol_options.quic_protocol_options.max_concurrent_streams.value = (
         listener.limits.max_concurrent_streams
@@ -139,16 +147,14 @@ def _connection_limit(name: str, listener: Listener) -> Iterator[listener_compon
         )
 
 
-def _connection_manager(
-    name: str, listener: Listener, filters: Sequence[HttpFilter], logs: Logs, errors: Errors
-) -> hcm_pb2.HttpConnectionManager:
+def _connection_manager(name: str, listener: Listener, common: Common) -> hcm_pb2.HttpConnectionManager:
     """Return the connection manager with Envoy's advice for an edge proxy and the listener's own limits."""
     timeouts, limits = listener.timeouts, listener.limits
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=name,
         rds=hcm_pb2.Rds(config_source=ads(), route_config_name=names.routes(name)),
-        http_filters=[*map(_http_filter, filters), *_own_filters(listener)],
-        early_header_mutation_extensions=[_without_claims(listener)],
+        http_filters=[*map(_http_filter, common.filters), *_own_filters(listener)],
+        early_header_mutation_extensions=[_without_claims(listener, common.telemetry.tracing)],
         use_remote_address=boolean(True),
         xff_num_trusted_hops=listener.trusted_proxies,
         internal_address_config=_no_internal_addresses(),
@@ -167,22 +173,26 @@ def _connection_manager(
         common_http_protocol_options=_common_options(listener),
         http_protocol_options=_http1_options(listener),
         http2_protocol_options=_http2_options(listener),
-        local_reply_config=local_replies.local_reply_config(errors),
+        local_reply_config=local_replies.local_reply_config(common.errors),
         upgrade_configs=[
             hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket", enabled=boolean(False))
         ],
     )
-    if listener.access_log:
-        manager.access_log.append(access_log())
-    manager.access_log.extend(logs)
+    manager.access_log.extend(access_logs(listener, common.telemetry, by_route=common.routes_choose))
+    if common.telemetry.metrics is not None:
+        manager.access_log.extend(metrics(common.telemetry.metrics))
+    manager.access_log.extend(common.logs)
+    if common.telemetry.tracing is not None:
+        manager.tracing.CopyFrom(tracing(common.telemetry.tracing))
     return manager
 
 
-def _without_claims(listener: Listener) -> extension_pb2.TypedExtensionConfig:
+def _without_claims(listener: Listener, traces: Tracing | None) -> extension_pb2.TypedExtensionConfig:
     """Remove headers with which a client could claim an identity or another request towards upstreams."""
     underscores = listener.underscores_in_headers == "allow" or listener.envoy is not None
     identity = (name for name in IDENTITY_HEADERS if underscores or "_" not in name)
-    removed = (*_RESERVED, *identity, *(() if listener.trusted_proxies else _PROXIES))
+    context = CONTEXT_HEADERS if traces is not None and not traces.trust_context else ()
+    removed = (*_RESERVED, *identity, *(() if listener.trusted_proxies else _PROXIES), *context)
     mutation = header_mutation_pb2.HeaderMutation()
     for name in removed:
         mutation.mutations.add(remove=name)

@@ -23,6 +23,7 @@ from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import LISTENER, ROUTE, ResourceType
 from xds_server.translate import host_routes, names
 from xds_server.translate.listeners import HCM
+from xds_server.translate.metrics import LOGGER as METRICS_LOGGER
 from xds_server.translate.protobuf import packed
 from xds_server.translate.proving_copy import closed
 
@@ -31,6 +32,7 @@ Release = tuple[int, int]
 """Major and minor version of Envoy."""
 OLDEST: Release = (1, 36)
 NEWEST: Release = (1, 40)
+_SPAN_NAMES = b"envoy.tracers.opentelemetry"
 _RELEASE = re.compile(r"envoy (\d+)\.(\d+)")
 
 
@@ -128,6 +130,42 @@ def _without_filter(
     return without
 
 
+def _without_span_names(snapshot: Snapshot) -> tuple[Snapshot, tuple[Lack, ...]]:
+    """Remove the names of spans and our attributes, which these Envoys do not know. The spans have Envoy's names then."""
+
+    def drop(manager: hcm_pb2.HttpConnectionManager) -> None:
+        manager.tracing.ClearField("operation")
+        manager.tracing.ClearField("upstream_operation")
+        manager.tracing.ClearField("custom_tags")
+
+    if not any(_SPAN_NAMES in one.body for one in snapshot[LISTENER].values()):
+        return snapshot, ()
+    listeners = {name: _map_listener(one, drop) for name, one in snapshot[LISTENER].items()}
+    return snapshot.replacing({LISTENER: listeners}), ()
+
+
+def _without_metrics(snapshot: Snapshot) -> tuple[Snapshot, tuple[Lack, ...]]:
+    """Remove the loggers of metrics, which these Envoys reject."""
+
+    def drop(manager: hcm_pb2.HttpConnectionManager) -> None:
+        kept = [one for one in manager.access_log if one.name != METRICS_LOGGER]
+        del manager.access_log[:]
+        manager.access_log.extend(kept)
+
+    if not any(METRICS_LOGGER.encode() in one.body for one in snapshot[LISTENER].values()):
+        return snapshot, ()
+    listeners = {name: _map_listener(one, drop) for name, one in snapshot[LISTENER].items()}
+    name, first = next(iter(sorted(snapshot[LISTENER].items())))
+    lack = Lack(
+        type=LISTENER,
+        name=name,
+        version=first.version,
+        path=("telemetry", "metrics"),
+        message="metrics by route and consumer need Envoy 1.37",
+    )
+    return snapshot.replacing({LISTENER: listeners}), (lack,)
+
+
 def _map_listener(resource: Resource, edit: Callable[[hcm_pb2.HttpConnectionManager], None]) -> Resource:
     listener = listener_pb2.Listener.FromString(resource.body)
     for chain in listener.filter_chains:
@@ -217,6 +255,8 @@ NEEDS: tuple[Need, ...] = (
     Need("limits that are counted at the end of a request", (1, 37), _without_counting_at_the_end),
     Need(_operators((1, 37)), (1, 37), _without_operators_of((1, 37))),
     Need(_operators((1, 38)), (1, 38), _without_operators_of((1, 38))),
+    Need("names and attributes of spans", (1, 37), _without_span_names),
+    Need("`telemetry.metrics`", (1, 37), _without_metrics),
     *(
         Need(f"`{policy.key}`", since, _without_filter(policy.key, name, since))
         for policy in POLICIES

@@ -291,6 +291,10 @@ def _add(part: RoutePart, result: pb.Route) -> None:
     if part.response_headers or part.response_headers_to_remove:
         result.response_headers_to_add.extend(part.response_headers)
         result.response_headers_to_remove.extend(part.response_headers_to_remove)
+    for namespace, values in part.metadata.items():
+        result.metadata.filter_metadata[namespace].CopyFrom(values)
+    if part.tracing is not None:
+        result.tracing.CopyFrom(part.tracing)
 
 
 def translate(

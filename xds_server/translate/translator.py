@@ -33,7 +33,17 @@ from xds_server.gateway.model.gateway import Gateway, Sections
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.upstreams import Upstream
-from xds_server.translate import clusters, endpoints, listeners, names, routes, secrets, virtual_hosts
+from xds_server.translate import (
+    clusters,
+    endpoints,
+    gateway_version,
+    listeners,
+    names,
+    routes,
+    secrets,
+    virtual_hosts,
+)
+from xds_server.translate.access_log import logs_of
 from xds_server.translate.protobuf import packed
 from xds_server.translate.route_tables import RouteTables
 from xds_server.translate.route_trees import DEFAULT, Shape
@@ -118,7 +128,7 @@ class Translator:
         before, snapshot = self._last
         changed = {type_: some for type_, some in resources.items() if before.get(type_) is not some}
         self._last = (resources, snapshot.updated(changed))
-        return self._last[1]
+        return gateway_version.written(self._last[1])
 
     def _resources(self, gateway: Gateway) -> dict[ResourceType, list[Resource]]:
         """Return all resources by type. The list of a type is the same object as before if no input changed."""
@@ -127,6 +137,12 @@ class Translator:
         used = _used(gateway)
         settings = (context, *chain.from_iterable((key, *values) for key, values in used.items()))
         filters, logs, rules = keep("policies", settings, self._of_policies, used, context)
+        filters = keep("telemetry", (filters, sections.telemetry), _with_telemetry, filters, sections)
+        common = keep(
+            "common",
+            (filters, logs, sections.errors, sections.telemetry, "access_log" in used),
+            *(listeners.Common, filters, logs, sections.errors, sections.telemetry, "access_log" in used),
+        )
         cds, eds = keep("upstreams", (sections.upstreams,), self._upstreams, sections.upstreams)
         surroundings = (sections.secrets, sections.upstreams, sections.listeners, context)
         resources = {
@@ -136,8 +152,8 @@ class Translator:
             EXTENSION_CONFIG: keep(EXTENSION_CONFIG, (filters,), _extensions, filters),
             LISTENER: keep(
                 LISTENER,
-                (sections.listeners, filters, logs, sections.errors),
-                *(self._listeners, gateway, filters, logs),
+                (sections.listeners, common),
+                *(self._listeners, sections.listeners, common),
             ),
             ROUTE: list(self._routes(gateway)),
             **rules,
@@ -230,15 +246,10 @@ class Translator:
         served = () if clusters.is_dns(upstream) else (_load_assignment(name, upstream),)
         return tuple(map(Resource.of, messages)), served
 
-    def _listeners(
-        self,
-        gateway: Gateway,
-        filters: tuple[HttpFilter, ...],
-        logs: _Logs,
-    ) -> list[Resource]:
+    def _listeners(self, declared: Mapping[str, Listener], common: listeners.Common) -> list[Resource]:
         found: list[Resource] = []
-        for name, listener in gateway.sections.listeners.items():
-            arguments = (name, listener, filters, logs, gateway.sections.errors)
+        for name, listener in declared.items():
+            arguments = (name, listener, common)
             found += map(Resource.of, self._try(("listeners", name), listeners.listeners, *arguments))
         return found
 
@@ -291,6 +302,12 @@ def _used(gateway: Gateway) -> dict[str, list[Any]]:
 def _filters(used: Mapping[str, list[Any]], context: Context) -> tuple[HttpFilter, ...]:
     """Return the chain of HTTP filters, which is the same in every listener."""
     return tuple(one for policy in POLICIES for one in policy.http_filters(used.get(policy.key, ()), context))
+
+
+def _with_telemetry(filters: tuple[HttpFilter, ...], sections: Sections) -> tuple[HttpFilter, ...]:
+    """Return the chain with the filter that writes the version of the gateway into the metadata of requests."""
+    logs = (log for one in sections.listeners.values() for log in logs_of(one, sections.telemetry).values())
+    return (gateway_version.FILTER, *filters) if any(log.has_version for log in logs) else filters
 
 
 def _access_logs(used: Mapping[str, list[Any]], context: Context) -> _Logs:

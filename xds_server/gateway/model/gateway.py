@@ -15,6 +15,7 @@ from xds_server.gateway.model.listeners import Listener, Secret
 from xds_server.gateway.model.policies import NONE, Policies
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.routes import Route
+from xds_server.gateway.model.telemetry import NO_TELEMETRY, Telemetry
 from xds_server.gateway.model.upstreams import Upstream
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -22,7 +23,7 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sections:
-    """The top-level keys. Each is a mapping from names to objects."""
+    """The top-level keys. Each is a mapping from names to objects, or from fixed keys to settings."""
 
     listeners: Mapping[str, Listener] = option("Ports that the gateway opens.", default=_EMPTY)
     secrets: Mapping[str, Secret] = option("Certificates with their keys.", default=_EMPTY)
@@ -36,6 +37,7 @@ class Sections:
     errors: Mapping[str, ErrorOverride] = option(
         "Other status, headers or body for a named reason.", default=_EMPTY
     )
+    telemetry: Telemetry = option("Access logs, traces and metrics.", default=NO_TELEMETRY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

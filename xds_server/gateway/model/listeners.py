@@ -153,7 +153,11 @@ class Listener:
         default=False,
     )
     server_name: str = option("The `server` response header.", default="envoy")
-    access_log: bool = option("Write one JSON line for each request to standard output.", default=False)
+    access_log: bool | None = option(
+        "Write the access logs of `telemetry`, or without those one JSON line for each request to standard output. "
+        "Default: true if `telemetry` has access logs.",
+        default=None,
+    )
     timeouts: Timeouts = option("Timeouts towards clients.", default=Timeouts())
     limits: Limits = option("Sizes that a client may use.", default=Limits())
     envoy: Raw | None = option("Raw Envoy fields merged into the generated Listener.", default=None)

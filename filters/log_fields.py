@@ -1,0 +1,171 @@
+"""The fields of the access log, the conditions under which a request is logged, and Envoy's names for both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import NamedTuple
+
+from filters.language import Percent, option
+from filters.model.identity import NAMESPACE
+
+METADATA = "xds.access_log"
+"""The namespace of the conditions in the metadata of a route."""
+VERSION_METADATA = "xds.gateway"
+"""The namespace of the dynamic metadata with the version of the gateway."""
+STATUS = r"[1-5]xx|[1-5][0-9][0-9]"
+"""A status or a class of statuses, as a regular expression."""
+LONGEST_VALUE = 1024
+"""Characters of a value that the client chose; the rest is cut off."""
+
+
+class Field(NamedTuple):
+    """One field: its name, Envoy's command operator for its value, and its meaning.
+
+    A field without a value is left out of JSON. `default` is true if the log has it unless `fields` says otherwise.
+    """
+
+    name: str
+    operator: str
+    meaning: str
+    default: bool = True
+
+
+FIELDS = (
+    Field("time", "%START_TIME%", "When the request began, in UTC (RFC 3339)."),
+    Field("method", "%REQ(:METHOD)%", "HTTP method."),
+    Field("host", f"%REQ(:AUTHORITY):{LONGEST_VALUE}%", "Host that the client asked for."),
+    Field(
+        "path",
+        f"%PATH(NQ:ORIG_OR_PATH):{LONGEST_VALUE}%",
+        "Path that the client asked for, without its query, which may contain secrets. `query` names parameters to log.",
+    ),
+    Field("protocol", "%PROTOCOL%", "HTTP version of the client's connection, such as `HTTP/2`."),
+    Field("status", "%RESPONSE_CODE%", "HTTP status of the response; 0 if the client left before it."),
+    Field(
+        "reason",
+        "%RESP(X-GATEWAY-REASON)%",
+        "Why the gateway itself responded: a name of [reasons](reasons.md).",
+    ),
+    Field("details", "%RESPONSE_CODE_DETAILS%", "Envoy's own words for why the response has this status."),
+    Field(
+        "flags",
+        "%RESPONSE_FLAGS%",
+        "Envoy's response flags, such as `UF` for a failed connection to the upstream; `-` if there are none.",
+    ),
+    Field(
+        "flags_text",
+        "%RESPONSE_FLAGS_LONG%",
+        "The same in words, such as `UpstreamConnectionFailure`.",
+    ),
+    Field("route", "%ROUTE_NAME%", "Name of the route."),
+    Field("upstream", "%UPSTREAM_CLUSTER%", "Name of the upstream."),
+    Field("endpoint", "%UPSTREAM_HOST%", "Address of the upstream's endpoint that received the request."),
+    Field(
+        "duration_ms",
+        "%DURATION%",
+        "Milliseconds from the first byte of the request to the last of the response.",
+    ),
+    Field(
+        "gateway_us",
+        "%COMMON_DURATION(DS_RX_BEG:US_TX_BEG:us)%",
+        "Microseconds from the first byte of the request until the gateway sends it to the upstream: the time of its policies.",
+    ),
+    Field(
+        "upstream_us",
+        "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)%",
+        "Microseconds from the first byte sent to the upstream to the last of its response.",
+    ),
+    Field("bytes_received", "%BYTES_RECEIVED%", "Bytes of the request's body."),
+    Field("bytes_sent", "%BYTES_SENT%", "Bytes of the response's body."),
+    Field(
+        "client",
+        "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+        "Address of the client; behind `trusted_proxies`, the address that those proxies forwarded.",
+    ),
+    Field("consumer", f"%DYNAMIC_METADATA({NAMESPACE}:consumer)%", "Name of the consumer."),
+    Field("plan", f"%DYNAMIC_METADATA({NAMESPACE}:plan)%", "Name of the consumer's plan."),
+    Field(
+        "authenticated_by",
+        f"%DYNAMIC_METADATA({NAMESPACE}:method)%",
+        "How the caller was authenticated: `oidc`, `mtls`, `jwt`, `api_key` or `basic_auth`, joined by `+` if several were required.",
+    ),
+    Field(
+        "request_id",
+        "%REQ(X-REQUEST-ID):128%",
+        "Identifier of the request, the same as in errors and at the upstream.",
+    ),
+    Field("trace_id", "%TRACE_ID%", "Identifier of the trace, if the gateway has `tracing`."),
+    Field(
+        "version",
+        f"%DYNAMIC_METADATA({VERSION_METADATA}:version)%",
+        "Version of the gateway: a hash of everything that it serves. `xds status` shows the newest one.",
+    ),
+    Field("user_agent", f"%REQ(USER-AGENT):{LONGEST_VALUE}%", "The client's own name.", default=False),
+    Field(
+        "attempts",
+        "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+        "Requests to the upstream, with retries.",
+        default=False,
+    ),
+    Field("grpc_status", "%GRPC_STATUS%", "gRPC status in words; `-` if there is none.", default=False),
+    Field(
+        "tls_version", "%DOWNSTREAM_TLS_VERSION%", "TLS version of the client's connection.", default=False
+    ),
+    Field(
+        "server_name",
+        "%REQUESTED_SERVER_NAME:256%",
+        "Server name (SNI) that the client asked for.",
+        default=False,
+    ),
+    Field(
+        "certificate", "%DOWNSTREAM_PEER_SUBJECT:1024%", "Subject of the client's certificate.", default=False
+    ),
+    Field(
+        "upstream_error",
+        "%UPSTREAM_TRANSPORT_FAILURE_REASON:512%",
+        "Why TLS to the upstream failed.",
+        default=False,
+    ),
+    Field(
+        "stream_id",
+        "%STREAM_ID%",
+        "Envoy's own identifier of the request, which no client can choose.",
+        default=False,
+    ),
+    Field("hostname", "%HOSTNAME%", "Host name of the machine on which Envoy runs.", default=False),
+)
+BY_NAME = {field.name: field for field in FIELDS}
+DEFAULT_FIELDS = tuple(field.name for field in FIELDS if field.default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConditions:
+    """Requests that are logged: those that meet one of these conditions. Without conditions, all are logged."""
+
+    statuses: tuple[str, ...] = option(
+        "Statuses such as `503`, or classes such as `5xx`.",
+        default=(),
+        pattern=STATUS,
+        shape="a status such as 503, or a class such as 5xx",
+        narrows=True,
+    )
+    slower_than: timedelta | None = option(
+        "Requests that took longer than this.", default=None, minimum=0.001, narrows=True
+    )
+    sample: Percent | None = option("This share of all requests.", default=None)
+
+    @property
+    def any(self) -> bool:
+        """True if there is a condition."""
+        return bool(self.statuses or self.slower_than is not None or self.sample is not None)
+
+
+_OF_ROUTE = f"xds.route_metadata.filter_metadata['{METADATA}']"
+CONDITION = (
+    f"!has(xds.route_metadata) || !('{METADATA}' in xds.route_metadata.filter_metadata)"
+    f" || double(request.time.getMilliseconds()) < {_OF_ROUTE}.sample"
+    f" || double(response.code) in {_OF_ROUTE}.statuses || double(response.code / 100) in {_OF_ROUTE}.classes"
+    f" || ({_OF_ROUTE}.slower_than != '' && request.duration > duration({_OF_ROUTE}.slower_than))"
+)
+"""The CEL condition of a log if some route has conditions of its own. Numbers of a Struct are doubles."""
