@@ -227,7 +227,8 @@ DOUBTFUL = (
 
 
 YAML = """
-listeners: {http: {port: $port, access_log: true}}
+listeners: {http: {port: $port}}
+telemetry: {access_logs: {lines: {query: [case]}}}
 upstreams: {echo: {endpoints: [$echo]}}
 $providers$consumers
 routes:$routes
@@ -278,11 +279,11 @@ def test_what_is_refused_stands_in_no_access_log(gateway: Gateway) -> None:
     for number, case in enumerate(REFUSED):
         numbered = replace(case, path=f"{case.path}&case={number}")
         assert _send(gateway, numbered)[0] == case.status, case.name
-    wanted = [f"{case.path.partition('?')[0]}?case={number}" for number, case in enumerate(REFUSED)]
+    wanted = [(case.path.partition("?")[0], str(number)) for number, case in enumerate(REFUSED)]
     wait_for(lambda: len(_logged(gateway)) == len(REFUSED), "Envoy to write its access log")
     assert _logged(gateway) == wanted
 
 
-def _logged(gateway: Gateway) -> list[str]:
-    """The paths with a case in the access log."""
-    return [one["path"] for one in gateway.envoy.access_log() if "case=" in one["path"]]
+def _logged(gateway: Gateway) -> list[tuple[str, str]]:
+    """The paths and the cases in the access log."""
+    return [(one["path"], one["query"]["case"]) for one in gateway.envoy.access_log() if "query" in one]

@@ -83,7 +83,8 @@ class Envoy:
 
     def start(self) -> None:
         command = [str(self._binary or binary()), "-c", str(self._file), "--use-dynamic-base-id"]
-        command += ["-l", self._log_level, "--drain-time-s", "1", *self._arguments]
+        command += ["-l", self._log_level, "--drain-time-s", "1", "--file-flush-interval-msec", "100"]
+        command += self._arguments
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         wait_for(lambda: self._get("/server_info"), "Envoy's admin address")

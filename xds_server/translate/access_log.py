@@ -75,9 +75,7 @@ def _fields(log: AccessLog) -> Iterator[tuple[str, str]]:
 def _format(log: AccessLog) -> substitution_format_string_pb2.SubstitutionFormatString:
     result = substitution_format_string_pb2.SubstitutionFormatString()
     if log.format == "text":
-        parts = [operator for _, operator in _fields(log)]
-        parts += [f"{name}=%QUERY_PARAM({name}):256%" for name in log.query]
-        text = " ".join(parts) if log.text is None else log.text
+        text = log.text if log.text is not None else " ".join(operator for _, operator in _fields(log))
         result.text_format_source.inline_string = f"{text}\n"
         return result
     struct = struct_pb2.Struct()

@@ -115,6 +115,8 @@ class AccessLog:
                 yield Mistake(f"the log has a field '{name}'", "choose another name", path=("extra", name))
             yield from _check_text(value, ("extra", name))
         yield from self._check_line()
+        if self.format == "text":
+            yield from self._check_text_format()
         for number, name in enumerate(self.query):
             if not re.fullmatch(r"[A-Za-z0-9_.~-]+", name):
                 yield Mistake(
@@ -122,6 +124,18 @@ class AccessLog:
                 )
         if self.when is not None and not self.when.any:
             yield Mistake("no condition", "write {statuses: [5xx]}, or remove 'when'", path=("when",))
+
+    def _check_text_format(self) -> Iterator[Mistake]:
+        remedy = "use format: json, which escapes it"
+        message = "Envoy decodes query parameters, so a client could write line ends into a text"
+        if self.query:
+            yield Mistake(message, remedy, path=("query",))
+        for path, text in (
+            (("text",), self.text or ""),
+            *((("extra", key), one) for key, one in self.extra.items()),
+        ):
+            if "%QUERY_PARAM(" in text:
+                yield Mistake(message, remedy, path=path, value=text)
 
     def _check_line(self) -> Iterator[Mistake]:
         if self.text is None:
