@@ -20,6 +20,9 @@ from filters.log_fields import FIELDS
 from filters.reasons import BY_STATUS, OTHER, REASONS, Reason
 from xds_server.cli.flags import default
 from xds_server.cli.main import COMMANDS, parser
+from xds_server.control_plane.control_loop import GatewayState
+from xds_server.control_plane.fleet import Fleet
+from xds_server.control_plane.metrics import GatewayMetrics
 from xds_server.gateway.reference import reference
 from xds_server.gateway.schema import schema
 from xds_server.policy_server.services import services
@@ -103,13 +106,16 @@ def metrics() -> str:
     """Every metric of Prometheus, of the control plane and of policy servers."""
     control_plane, policy_server = _Collectors(), _Collectors()
     Metrics(Store(), control_plane)
+    GatewayMetrics(GatewayState(""), Fleet(lambda _type, _name: None), control_plane)
     asyncio.run(_register(policy_server))
     return _page(
         [
             "# Metrics\n",
             (
                 "Made by `make docs` from the metrics that the processes register. Both kinds of processes show them in the text "
-                "format of Prometheus at `/metrics` of their `--admin` address. Envoy's own metrics are at Envoy's admin address.\n"
+                "format of Prometheus at `/metrics` of their `--admin` address. `/metrics/all` of `xds run` is one page with the metrics of the "
+                "control plane, and of the policy server and the Envoy that it has started. [Telemetry](telemetry.md#metrics) lists "
+                "the metrics of routes and consumers, which Envoy counts.\n"
             ),
             (
                 "A counter's name ends in `_total`. A histogram `NAME` has the series `NAME_bucket` (with the label `le`), "
@@ -153,10 +159,11 @@ class _Collectors(CollectorRegistry):
 def _metrics(collectors: Iterable[Any]) -> Iterator[str]:
     yield "| metric | type | labels | |\n|---|---|---|---|"
     for one in collectors:
-        (family,) = one.describe()
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = ", ".join(f"`{label}`" for label in one._labelnames)
-        yield f"| `{name}` | {family.type} | {labels} | {_cell(family.documentation)} |"
+        for family in one.describe():
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            known = one._labelnames if hasattr(one, "_labelnames") else family._labelnames
+            labels = ", ".join(f"`{label}`" for label in known)
+            yield f"| `{name}` | {family.type} | {labels} | {_cell(family.documentation)} |"
 
 
 def reasons() -> str:

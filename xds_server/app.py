@@ -9,7 +9,7 @@ import logging
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -19,10 +19,12 @@ import grpc
 
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from filters.policy_server import SERVICE
+from xds_server import joined_metrics
 from xds_server.admin import Admin, Page, Pages
 from xds_server.control_plane.compiler import Compiler
-from xds_server.control_plane.control_loop import ControlLoop
+from xds_server.control_plane.control_loop import ControlLoop, GatewayState
 from xds_server.control_plane.fleet import Fleet
+from xds_server.control_plane.metrics import GatewayMetrics
 from xds_server.control_plane.prover import PROVING, Prover, proving_envoy
 from xds_server.control_plane.readiness import ReadinessLog
 from xds_server.control_plane.releases import adapted
@@ -109,8 +111,10 @@ async def serve(options: RunOptions) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         services = await _local_services(options, stack)
-        control, store = await _control_plane(options, services, stack)
+        running = _Running()
+        control, store = await _control_plane(options, services, running, stack)
         envoy = await stack.enter_async_context(_envoy(options, services.xds)) if options.proxy else None
+        running.envoy = envoy
         store.observe(ReadinessLog(control.serving, store, envoy).observe)
         following = asyncio.create_task(control.run())
         stack.push_async_callback(_cancelled, following)
@@ -119,6 +123,13 @@ async def serve(options: RunOptions) -> None:
         if following.done():
             following.result()
         log.info("stopping")
+
+
+@dataclass(slots=True)
+class _Running:
+    """The Envoy that this process has started, None before that and if another operator runs it."""
+
+    envoy: EnvoySupervisor | None = None
 
 
 @dataclass(slots=True)
@@ -132,6 +143,8 @@ class _LocalServices:
     policy: str
     admin: str | None
     ensure_policy_server: Callable[[], Awaitable[None]] | None
+    begun: bool = False
+    """True if the policy server of this process has been started."""
 
 
 async def _local_services(options: RunOptions, stack: AsyncExitStack) -> _LocalServices:
@@ -154,16 +167,14 @@ async def _local_services(options: RunOptions, stack: AsyncExitStack) -> _LocalS
     )
     stack.push_async_callback(process.stop)
 
-    begun = False
-
     async def ensure_policy_server() -> None:
-        nonlocal begun
-        if not begun:
-            begun = True
+        if not found.begun:
+            found.begun = True
             await process.start()
             await _until_it_listens(policy.removeprefix("unix:"))
 
-    return _LocalServices(xds, policy, admin, ensure_policy_server)
+    found = _LocalServices(xds, policy, admin, ensure_policy_server)
+    return found
 
 
 async def _until_it_listens(path: str) -> None:
@@ -183,7 +194,7 @@ async def _until_it_listens(path: str) -> None:
 
 
 async def _control_plane(
-    options: RunOptions, services: _LocalServices, stack: AsyncExitStack
+    options: RunOptions, services: _LocalServices, running: _Running, stack: AsyncExitStack
 ) -> tuple[ControlLoop, Store]:
     store = Store(
         quarantine=True,
@@ -205,6 +216,7 @@ async def _control_plane(
         store.observe(prover.observe)
     counted = metrics.Metrics(store)
     store.observe(counted.observe)
+    GatewayMetrics(control.serving, fleet, counted.registry)
     if options.state is not None:
         control.serving.restored = _restore(options.state, store, services.policy, stack)
     public, local = _servers(options, store)
@@ -219,7 +231,7 @@ async def _control_plane(
     )
     host, port = split(ADMIN, options.admin)
     try:
-        admin = Admin(host, port, _pages(status, counted))
+        admin = Admin(host, port, _pages(status, counted, _metric_sources(services, running)))
     except OSError as error:
         raise failed_to_listen(ADMIN, options.admin, error) from None
     admin.start()
@@ -323,7 +335,25 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _pages(status: StatusReader, counted: metrics.Metrics) -> Pages:
+def _metric_sources(services: _LocalServices, running: _Running) -> Mapping[str, joined_metrics.Source]:
+    """Return where the other processes of this machine show their metrics."""
+
+    def policy_server() -> tuple[tuple[str, int], str] | None:
+        return ((services.admin, 0), "/metrics") if services.begun and services.admin is not None else None
+
+    def envoy() -> tuple[tuple[str, int], str] | None:
+        address = running.envoy.admin if running.envoy is not None else None
+        if address is None:
+            return None
+        host, _, port = address.rpartition(":")
+        return (host.strip("[]"), int(port)), "/stats/prometheus?usedonly"
+
+    return {"envoy": envoy, "policy-server": policy_server}
+
+
+def _pages(
+    status: StatusReader, counted: metrics.Metrics, sources: Mapping[str, joined_metrics.Source]
+) -> Pages:
     loop = asyncio.get_running_loop()
 
     async def read() -> tuple[ObjectStatus, ...]:
@@ -335,12 +365,18 @@ def _pages(status: StatusReader, counted: metrics.Metrics) -> Pages:
 
     return {
         "/metrics": lambda: Page(200, counted.text(), metrics.CONTENT_TYPE),
+        "/metrics/all": lambda: Page(200, joined_metrics.page(counted.text(), sources), metrics.CONTENT_TYPE),
         "/healthz": lambda: Page.of({"status": "ok"}),
-        "/ready": lambda: _ready(status.gateway.something),
+        "/ready": lambda: _ready(status.gateway),
         "/status": lambda: Page.of(status.as_json()),
         "/status/objects": objects,
     }
 
 
-def _ready(ready: bool) -> Page:
-    return Page.of({"ready": ready}, 200 if ready else 503)
+def _ready(gateway: GatewayState) -> Page:
+    """Return 200 if a gateway is served, or 503 with the reason."""
+    if gateway.something:
+        return Page.of({"ready": True})
+    errors = [str(problem) for problem in gateway.errors]
+    reasons = [*([gateway.unreadable] if gateway.unreadable else []), *errors]
+    return Page.of({"ready": False, "because": reasons or ["the folder has not been read yet"]}, 503)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.backend import Backend
 from tests.support.collector import Collector, Span
+from tests.support.folder import filled, write
 from tests.support.gateway import Gateway, Gateways
+from tests.support.ports import free_port
+from tests.support.running import Running
 from tests.support.wait import wait_for
 from xds_server.translate import gateway_version
 
@@ -386,3 +390,37 @@ def test_a_collector_that_is_away_or_hangs_slows_no_request(
         collector.open.set()
         collector.stop()
         assert {client.get("/users/1").status_code for _ in range(200)} == {200}
+
+
+RUN = """
+listeners:
+  http: {port: $port, address: 127.0.0.1}
+upstreams:
+  echo: {endpoints: ["$echo"]}
+telemetry: {metrics: true}
+routes:
+  limited: {path: /limited, upstream: echo, policies: {rate_limit: 1000/minute}}
+"""
+
+
+def test_one_scrape_has_every_process(tmp_path: Path, backend: Backend) -> None:
+    port = free_port()
+    folder = write(tmp_path / "gateway", gateway=filled(RUN, port=port, echo=backend.address))
+    with Running(folder, tmp_path) as running:
+        wait_for(lambda: httpx.get(f"http://127.0.0.1:{port}/limited").status_code == 200, "the route")
+
+        def complete() -> dict[str, Any] | None:
+            text = httpx.get(f"http://{running.admin}/metrics/all", timeout=30).text
+            found = {family.name: family for family in text_string_to_metric_families(text)}
+            wanted = {"xds_envoys", "xds_rate_limit_decisions", "envoy_gateway_request_duration_milliseconds"}
+            return found if wanted <= found.keys() else None
+
+        families = wait_for(complete, "the metrics of all processes") or {}
+        up = {sample.labels["process"]: sample.value for sample in families["xds_process_up"].samples}
+        assert up == {"envoy": 1, "policy-server": 1}
+        assert {sample.labels["state"]: sample.value for sample in families["xds_envoys"].samples}[
+            "current"
+        ] == 1
+        assert families["xds_gateway_healthy"].samples[0].value == 1
+        status = httpx.get(f"http://{running.admin}/status", timeout=30).json()
+        assert re.fullmatch(r"[0-9a-f]{16}", status["gateway"]["version"])

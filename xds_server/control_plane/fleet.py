@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from filters.language import Place
 from xds_server.discovery.rejection import essence, is_bind_failure
@@ -161,6 +161,13 @@ class Fleet:
             essence(event.message),
         )
 
+    def states(
+        self, versions: Mapping[ResourceType, str]
+    ) -> list[Literal["current", "waiting", "rejecting"]]:
+        """Return the state of every Envoy of the fleet: it has these versions, or not yet, or it has rejected one."""
+        streams = [one for one in self._streams.copy().values() if not one.group]
+        return [_state(one, versions) for one in streams]
+
     def as_json(self, held: Collection[tuple[str, str]] = ()) -> list[dict[str, Any]]:
         """Return every stream of the fleet, for machines.
 
@@ -169,6 +176,15 @@ class Fleet:
         """
         streams = [status for status in self._streams.copy().values() if status.group != self._proving]
         return [_fields(status, held) for status in sorted(streams, key=lambda status: status.node)]
+
+
+def _state(
+    status: StreamStatus, versions: Mapping[ResourceType, str]
+) -> Literal["current", "waiting", "rejecting"]:
+    if status.rejection is not None and not status.rejection.mended:
+        return "rejecting"
+    known = {type_: version for type_, version in versions.items() if type_ in status.versions}
+    return "current" if known and known.items() <= status.versions.items() else "waiting"
 
 
 def _fields(status: StreamStatus, held: Collection[tuple[str, str]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from xds_server.gateway.model.gateway import Sections
 from xds_server.serving.events import Held
 from xds_server.serving.services import ClientState
 from xds_server.serving.store import Store
-from xds_server.translate import names
+from xds_server.translate import gateway_version, names
 
 Key = tuple[str, str]
 """The section and the name of an object."""
@@ -30,6 +30,7 @@ _EVERYWHERE: Mapping[str, tuple[ResourceType, ...]] = {
     "plans": (ROUTE,),
     "policy_sets": (EXTENSION_CONFIG, ROUTE),
     "errors": (LISTENER,),
+    "telemetry": (LISTENER,),
 }
 """Types whose resources an object can be part of, for sections whose objects have no resource of their own."""
 
@@ -175,6 +176,7 @@ def _gateway_as_json(gateway: GatewayState) -> Mapping[str, Any]:
         "serving": gateway.something,
         "served_since": gateway.since or None,
         "changes": gateway.changes,
+        "version": gateway_version.version(gateway.compiled.snapshot) if gateway.compiled else None,
         "versions": {type_.name: version for type_, version in versions.items()},
         "problems": [str(problem) for problem in gateway.problems],
         "unreadable": gateway.unreadable or None,

@@ -19,11 +19,14 @@ from envoy.extensions.filters.listener.proxy_protocol.v3 import proxy_protocol_p
 from envoy.extensions.filters.network.connection_limit.v3 import connection_limit_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
+from envoy.extensions.request_id.uuid.v3 import uuid_pb2
+from google.protobuf import any_pb2
 
 from filters import body_limit
 from filters.error_overrides import ErrorOverride
 from filters.model.identity import IDENTITY_HEADERS
-from filters.policy import HttpFilter
+from filters.policy import HttpFilter, header
+from filters.uuid7 import GIVEN, uuid7_filter
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.telemetry import Telemetry, Tracing
 from xds_server.gateway.raw import merged
@@ -153,7 +156,7 @@ def _connection_manager(name: str, listener: Listener, common: Common) -> hcm_pb
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=name,
         rds=hcm_pb2.Rds(config_source=ads(), route_config_name=names.routes(name)),
-        http_filters=[*map(_http_filter, common.filters), *_own_filters(listener)],
+        http_filters=[*_first_filters(listener), *map(_http_filter, common.filters), *_own_filters(listener)],
         early_header_mutation_extensions=[_without_claims(listener, common.telemetry.tracing)],
         use_remote_address=boolean(True),
         xff_num_trusted_hops=listener.trusted_proxies,
@@ -164,6 +167,7 @@ def _connection_manager(name: str, listener: Listener, common: Common) -> hcm_pb
         strip_trailing_host_dot=True,
         strip_any_host_port=listener.redirect_to_https in (True, 443),
         preserve_external_request_id=listener.trust_request_id,
+        request_id_extension=hcm_pb2.RequestIDExtension(typed_config=_whole_request_ids()),
         server_name=listener.server_name,
         request_timeout=duration(timeouts.request),
         request_headers_timeout=duration(timeouts.headers),
@@ -196,7 +200,18 @@ def _without_claims(listener: Listener, traces: Tracing | None) -> extension_pb2
     mutation = header_mutation_pb2.HeaderMutation()
     for name in removed:
         mutation.mutations.add(remove=name)
+    if listener.request_id_format == "uuid7":
+        mutation.mutations.add(remove=GIVEN)
+        if listener.trust_request_id:
+            mutation.mutations.add(append=header(GIVEN, "%REQ(X-REQUEST-ID)%"))
     return extension_pb2.TypedExtensionConfig(name=EARLY_HEADERS, typed_config=packed(mutation))
+
+
+def _whole_request_ids() -> any_pb2.Any:
+    """Return the maker of request ids. Envoy's default writes the reason for a trace into a digit of every id, also of
+    those that it keeps, so that logs of the client and of the gateway would differ.
+    """
+    return packed(uuid_pb2.UuidRequestIdConfig(pack_trace_reason=boolean(False)))
 
 
 def _no_internal_addresses() -> hcm_pb2.HttpConnectionManager.InternalAddressConfig:
@@ -259,6 +274,11 @@ def _http_filter(http_filter: HttpFilter) -> hcm_pb2.HttpFilter:
     return hcm_pb2.HttpFilter(
         name=http_filter.name, typed_config=packed(http_filter.config), disabled=not http_filter.always
     )
+
+
+def _first_filters(listener: Listener) -> Iterator[hcm_pb2.HttpFilter]:
+    if listener.request_id_format == "uuid7":
+        yield _http_filter(uuid7_filter())
 
 
 def _own_filters(listener: Listener) -> Iterator[hcm_pb2.HttpFilter]:

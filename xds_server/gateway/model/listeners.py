@@ -152,6 +152,11 @@ class Listener:
         "Whether an x-request-id that the client sent is kept; otherwise every request gets a new one.",
         default=False,
     )
+    request_id_format: Literal["uuid4", "uuid7"] = option(
+        "The form of the ids that the gateway makes: random, or beginning with the time, so that they sort by it "
+        "(RFC 9562).",
+        default="uuid4",
+    )
     server_name: str = option("The `server` response header.", default="envoy")
     access_log: bool | None = option(
         "Write the access logs of `telemetry`, or without those one JSON line for each request to standard output. "

@@ -77,7 +77,8 @@ class AccessLog:
         default=_EMPTY,
     )
     query: tuple[str, ...] = option(
-        "Names of query parameters that are logged, in the field `query`. Others may contain secrets.",
+        "Names of query parameters that are logged, in the field `query`. Others may contain secrets. Not with "
+        "`format: text`, because Envoy decodes them, so a client could write a line end.",
         default=(),
     )
     when: LogConditions | None = option(
