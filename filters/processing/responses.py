@@ -103,14 +103,11 @@ def answered(answer: Answer) -> bytes:
 
 
 def failed(failure: Failure, request_id: str, content_type: str) -> bytes:
-    """The response for a failure: a problem (RFC 9457), or its detail as the message of a gRPC status."""
+    """The response for a failure: a problem (RFC 9457), which for a client of gRPC is the message of the status."""
     response = pb.ProcessingResponse()
     immediate = response.immediate_response
     immediate.status.code = failure.status  # type: ignore[assignment]
     immediate.details = failure.reason
-    if content_type.startswith(GRPC):
-        immediate.body = failure.detail.encode()
-        return response.SerializeToString()
     problem = {
         "detail": failure.detail,
         "reason": failure.reason,
@@ -120,7 +117,8 @@ def failed(failure: Failure, request_id: str, content_type: str) -> bytes:
         "type": "about:blank",
     }
     immediate.body = json.dumps(problem).encode()
-    immediate.headers.set_headers.append(_header("content-type", "application/problem+json"))
+    if not content_type.startswith(GRPC):
+        immediate.headers.set_headers.append(_header("content-type", "application/problem+json"))
     return response.SerializeToString()
 
 

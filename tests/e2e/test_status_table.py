@@ -11,9 +11,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+import grpc
 import httpx
 import pytest
 
+from tests.support.backend import Backend
 from tests.support.grpc_service import Service
 from tests.support.grpc_shop import PROTO
 from tests.support.policy_server import Stack, Stacks
@@ -27,6 +29,7 @@ identity:
 consumers: {acme: {api_keys: [{sha256: "$digest"}], basic_auth: {username: acme, sha256: "$digest"}}}
 upstreams:
   echo: {endpoints: ["127.0.0.1:$service"], protocol: grpc}
+  rest: {endpoints: ["$rest"]}
   none: {endpoints: [], protocol: grpc}
   away: {endpoints: ["127.0.0.1:1"], protocol: grpc}
   silent: {endpoints: ["127.0.0.1:$silent"], protocol: grpc}
@@ -50,6 +53,14 @@ routes:
   rate: {path: /t.T/Rate, upstream: echo, use: [who]}
   local: {path: /t.T/Local, upstream: echo, policies: {rate_limit: {requests: 1, per: month, scope: local, by: "header:x-who"}}}
   get: {path: /t.T/Get, methods: [GET], upstream: echo}
+  quota: {path: /t.T/Name, upstream: echo, policies: {quota: {bytes: 1B, per: month, by: "header:x-who"}}}
+  slots: {path: /t.T/Chat, upstream: echo, policies: {concurrency: {requests: 1, by: "header:x-who"}}}
+  process: {path: /t.T/Process, upstream: echo, policies: {ext_proc: {python: "r.py:Broken", timeout: 20s}}}
+  refuse: {path: /t.T/Refuse, upstream: echo, policies: {ext_proc: {python: "r.py:Refusing", timeout: 20s}}}
+  schema: {path: /t.T/Schema, upstream: rest, policies: {validate: {json_schema: {schema: {required: [name]}}}}}
+  change: {path: /t.T/Change, upstream: echo, policies: {transform: {request: {remove: [a], max_body: 1KB}}}}
+  view: {path: /t.T/View, upstream: rest, policies: {transform: {response: {remove: [a], max_body: 1KB}}}}
+  cached: {path: /t.T/Cached, upstream: rest, policies: {cache: {ttl: 1m}}}
   message: {path: /shop.v1.Shop/*, upstream: echo, policies: {grpc_transcoding: {protos: [shop.proto], rpc_paths: true}}}
   none: {path: /t.T/None, upstream: none}
   away: {path: /t.T/Away, upstream: away}
@@ -69,11 +80,25 @@ async def refuse(request: Request) -> Decision:
 async def broken(request: Request) -> Decision:
     raise ValueError("x")
 """
+PROCESSORS = """
+from filters.ext_proc import Processor, respond
+
+class Broken(Processor):
+    async def request_headers(self, request):
+        raise ValueError("x")
+
+class Refusing(Processor):
+    async def request_headers(self, request):
+        return respond(409)
+"""
 FRAME = b"\0\0\0\0\0"
 
 
 class Row(NamedTuple):
-    """One failure: its stage, the method called, and what clients of HTTP and of gRPC get."""
+    """One failure: its stage, the method called, and what clients of HTTP and of gRPC get.
+
+    `body` is false if the response is no problem. `verb` and `content` are the request of a client of HTTP.
+    """
 
     stage: str
     method: str
@@ -82,6 +107,8 @@ class Row(NamedTuple):
     code: int
     headers: Mapping[str, str] = {}
     body: bool = True
+    verb: str = "POST"
+    content: bytes = b"{}"
 
 
 def bearer() -> dict[str, str]:
@@ -105,9 +132,13 @@ TABLE = (
     Row("authorize", "Gone", 503, "ext_authz_unavailable", 14),
     Row("limit", "Rate", 429, "rate_limited", 8),
     Row("limit", "Local", 429, "rate_limited", 8),
+    Row("limit", "Name", 429, "quota_exceeded", 8),
+    Row("limit", "Chat", 429, "concurrency_exceeded", 8),
     Row("route", "Nothing", 404, "not_found", 12),
     Row("route", "Get", 405, "method_not_allowed", 12),
     Row("transcode", "/shop.v1.Shop/Nothing", 404, "not_found", 12),
+    Row("transform", "Process", 500, "processor_failed", 13),
+    Row("transform", "Refuse", 409, "processor_rejected", 2),
     Row("backend", "None", 503, "no_healthy_upstream", 14),
     Row("backend", "Away", 503, "upstream_unreachable", 14),
     Row("backend", "Late", 504, "upstream_timeout", 4),
@@ -115,7 +146,39 @@ TABLE = (
     Row("backend", "Garbled", 502, "upstream_protocol_error", 14),
     Row("backend", "Fault", 418, "fault_injected", 2),
 )
-EACH = pytest.mark.parametrize("row", TABLE, ids=[f"{row.stage}-{row.method}-{row.reason}" for row in TABLE])
+HTTP_ONLY = (
+    Row("validate", "Schema", 400, "invalid_request", 3),
+    Row("validate", "Schema", 400, "malformed_body", 3, content=b"{"),
+    Row("validate", "Schema", 415, "unsupported_media_type", 3, {"content-type": "text/plain"}),
+    Row("transcode", "/shop.v1.Shop/Plain", 400, "invalid_message", 3, content=b"{"),
+    Row("transform", "Change", 400, "malformed_body", 3, content=b'{"a":1,"a":2}'),
+    Row("transform", "Change", 400, "malformed_content_coding", 3, {"content-encoding": "gzip"}),
+    Row("transform", "Change", 413, "body_too_large", 8, content=b'{"a":"%s"}' % bytes(1000)),
+    Row(
+        "transform",
+        "Change",
+        415,
+        "unsupported_charset",
+        3,
+        {"content-type": "application/json; charset=latin1"},
+    ),
+    Row("transform", "Change", 415, "unsupported_content_coding", 3, {"content-encoding": "compress"}),
+    Row("transform", "View", 500, "response_not_transformable", 13, content=b"{"),
+    Row("transform", "View", 500, "response_too_large", 13, content=b'{"a":"%s"}' % (b"a" * 100_000)),
+    Row(
+        "cache", "Cached", 504, "not_cached", 4, {"cache-control": "only-if-cached"}, verb="GET", content=b""
+    ),
+)
+"""Failures that only messages of JSON or GET can have: messages of gRPC pass these policies unchanged."""
+
+
+def name(row: Row) -> str:
+    """The row in the name of a test."""
+    return f"{row.stage}-{row.method}-{row.reason}"
+
+
+EACH = pytest.mark.parametrize("row", TABLE, ids=map(name, TABLE))
+EACH_OF_HTTP = pytest.mark.parametrize("row", TABLE + HTTP_ONLY, ids=map(name, TABLE + HTTP_ONLY))
 
 
 @contextmanager
@@ -144,15 +207,16 @@ def listening(answer: bytes | None) -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def stack(stacks: Stacks) -> Iterator[Stack]:
+def stack(stacks: Stacks, backend: Backend) -> Iterator[Stack]:
     with ExitStack() as servers:
         service = servers.enter_context(Service("echo").running())
         ports = {
+            "rest": backend.address,
             "silent": servers.enter_context(listening(None)),
             "closing": servers.enter_context(listening(b"")),
             "garbled": servers.enter_context(listening(b"no HTTP/2\r\n\r\n")),
         }
-        files = {"p.py": POLICY, "shop.proto": PROTO.read_text()}
+        files = {"p.py": POLICY, "r.py": PROCESSORS, "shop.proto": PROTO.read_text()}
         stack = stacks.start(
             YAML, files=files, tcp=True, service=service.port, digest="0" * 64, jwks=jwks(), **ports
         )
@@ -163,16 +227,49 @@ def stack(stacks: Stacks) -> Iterator[Stack]:
 
 
 def call(stack: Stack, row: Row, kind: str, **options: Any) -> httpx.Response:
-    """The failing call of a row; a limit fails the second time."""
+    """The failing call of a row; a limit fails after calls that it accepts."""
     path = row.method if row.method.startswith("/") else f"/t.T/{row.method}"
-    headers = {"content-type": kind, "accept": kind, "x-who": f"{kind} {options}", **row.headers}
+    who = f"{kind} {options}"
+    headers = {"content-type": kind, "accept": kind, "x-who": who, **row.headers}
     if row.headers.get("authorization") == "a good token":
         headers |= bearer()
-    content = b"{}" if kind == "application/json" else base64.b64encode(FRAME) if "text" in kind else FRAME
-    with httpx.Client(base_url=stack.url, timeout=30, **options) as client:
-        if row.stage == "limit":
-            client.post(path, headers=headers, content=content)
-        return client.post(path, headers=headers, content=content)
+    http = kind == "application/json"
+    content = row.content if http else base64.b64encode(FRAME) if "text" in kind else FRAME
+    with httpx.Client(base_url=stack.url, timeout=30, **options) as client, held(stack, row, who):
+
+        def answer() -> httpx.Response:
+            return client.request(row.verb if http else "POST", path, headers=headers, content=content)
+
+        if row.stage != "limit":
+            return answer()
+        answers: list[httpx.Response] = []
+
+        def rejected() -> bool:
+            answers.append(answer())
+            return answers[-1].headers.get("x-gateway-reason") == row.reason
+
+        wait_for(rejected, lambda: f"a rejection after {answers}")
+        return answers[-1]
+
+
+@contextmanager
+def held(stack: Stack, row: Row, who: str) -> Iterator[None]:
+    """Keep a call in progress that takes the only slot, if the row is about that."""
+    if row.method != "Chat":
+        yield
+        return
+    end = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        yield b"first"
+        end.wait(30)
+
+    with grpc.insecure_channel(f"127.0.0.1:{stack.listener}") as channel:
+        answers = channel.stream_stream("/t.T/Chat")(messages(), metadata=[("x-who", who)])
+        assert next(answers) == b"first"
+        yield
+        end.set()
+        assert list(answers) == []
 
 
 def web(stack: Stack, method: str, headers: Mapping[str, str]) -> httpx.Response:
@@ -187,9 +284,12 @@ def problem(text: str, row: Row) -> None:
     assert found["title"]
 
 
-@EACH
+@EACH_OF_HTTP
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_client_of_http_gets_the_status_and_a_problem(stack: Stack, row: Row, version: int) -> None:
+def test_a_client_of_http_gets_the_status_and_a_problem(
+    stack: Stack, backend: Backend, row: Row, version: int
+) -> None:
+    backend.body = row.content
     answer = call(stack, row, "application/json", http1=version == 1, http2=version == 2)
     assert (answer.status_code, answer.headers["x-gateway-reason"]) == (row.status, row.reason)
     assert "grpc-status" not in answer.headers
