@@ -7,7 +7,7 @@ a policy to a route changes only the route. A change of the listener would drain
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -56,6 +56,22 @@ class HttpFilter:
     dynamic: bool = False
     always: bool = False
     calls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewField:
+    """A field of some filters that Envoys before the release `since` reject.
+
+    `feature` describes it for the table of versions. `without` returns the serialized configuration of a filter in
+    `filters` without the field. Routes that configure a filter in `closes` answer 503, because of `message`.
+    """
+
+    feature: str
+    since: tuple[int, int]
+    filters: frozenset[str]
+    without: Callable[[bytes], Message]
+    closes: frozenset[str] = frozenset()
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +239,8 @@ class Policy(Generic[S]):
     """The remedy if settings have no effect because the gateway answers itself."""
     since: ClassVar[Mapping[str, tuple[int, int]]] = MappingProxyType({})
     """Filters that older Envoys reject, by name, with the first release that accepts them."""
+    new_fields: ClassVar[tuple[NewField, ...]] = ()
+    """Fields of its filters that older Envoys reject."""
     for_pages: ClassVar[bool] = False
     """True if the gateway's own 404 and 405 have the policy too, so that web pages can read them."""
     responds: ClassVar[bool] = False

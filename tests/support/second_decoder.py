@@ -11,10 +11,13 @@ from typing import Any
 from google.protobuf import any_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
 
+MISSING = "xds.type.v3.TypedStruct"
+"""It lacks this message. Envoy itself reads the fields in it, because the golden cases are validated by Envoy."""
+
 
 def disagreements(message: Message) -> list[str]:
     """Where the second decoder reads a message, and every message packed in it, in another way."""
-    return [text for one in _parts(message) for text in _compare(one)]
+    return [text for one in _parts(message) if one.DESCRIPTOR.full_name != MISSING for text in _compare(one)]
 
 
 def _compare(message: Message) -> Iterator[str]:

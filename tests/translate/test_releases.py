@@ -33,6 +33,8 @@ routes:
   sized: {path: /sized, upstream: users, policies: {quota: 1MB/day}}
   older: {path: /older, upstream: users, request_headers: {set: {x-a: "%REQUEST_HEADER(x-b)%"}}}
   newer: {path: /newer, upstream: users, response_headers: {set: {x-a: "a %UPSTREAM_HOSTS_ATTEMPTED% b"}}}
+  packed: {path: /packed, upstream: users, policies: {compression: true}}
+  typed: {path: /typed, upstream: users, policies: {compression: {content_types: [+json]}}}
   plain-text: {path: /text, upstream: users, response_headers: {set: {x-a: "%%SPAN_ID%%"}}}
 """
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "reference" / "versions.md"
@@ -58,9 +60,10 @@ def closed(snapshot: Snapshot) -> set[str]:
 @pytest.mark.parametrize(
     ("release", "lacking"),
     [
-        ("envoy 1.36", {"login", "sized", "older", "newer"}),
-        ("envoy 1.37", {"login", "newer"}),
-        ("envoy 1.38", set()),
+        ("envoy 1.36", {"login", "sized", "older", "newer", "typed"}),
+        ("envoy 1.37", {"login", "newer", "typed"}),
+        ("envoy 1.38", {"typed"}),
+        ("envoy 1.39", {"typed"}),
         ("envoy 1.40", set()),
         ("envoy 1.41", set()),
         ("grpc-python 1.80", set()),
@@ -74,6 +77,17 @@ def test_routes_that_need_a_newer_envoy_answer_503(
     assert {one.name for one in lacks} == closed(found) == lacking
     assert all(one.path == ("routes", one.name) and one.closed for one in lacks)
     assert set(found[LISTENER]) == {"http"}
+
+
+@pytest.mark.parametrize(
+    ("release", "types", "weakened"), [("1.37", False, False), ("1.39", False, True), ("1.40", True, True)]
+)
+def test_an_older_envoy_gets_compressors_without_the_fields_that_it_does_not_know(
+    snapshot: Snapshot, release: str, types: bool, weakened: bool
+) -> None:
+    found, _ = releases.adapted(snapshot, f"envoy {release}")
+    body = found[LISTENER]["http"].body
+    assert (b"content_type_matcher" in body, b"weaken_etag_on_compress" in body) == (types, weakened)
 
 
 def test_what_a_release_has_in_full_is_the_same_snapshot(snapshot: Snapshot) -> None:

@@ -18,6 +18,7 @@ from envoy.extensions.transport_sockets.quic.v3 import quic_transport_pb2
 
 from filters import POLICIES
 from filters.operators import SINCE
+from filters.policy import NewField
 from filters.rate_limit.policy import FILTER, STRICT_FILTER
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import LISTENER, ROUTE, ResourceType
@@ -166,6 +167,25 @@ def _without_metrics(snapshot: Snapshot) -> tuple[Snapshot, tuple[Lack, ...]]:
     return snapshot.replacing({LISTENER: listeners}), (lack,)
 
 
+def _without_field(new: NewField) -> Callable[[Snapshot], tuple[Snapshot, tuple[Lack, ...]]]:
+    """Remove a field that these Envoys reject from filters, and close the routes that depend on it."""
+
+    def change(manager: hcm_pb2.HttpConnectionManager) -> None:
+        for one in manager.http_filters:
+            if one.name in new.filters:
+                one.typed_config.CopyFrom(packed(new.without(one.typed_config.value)))
+
+    def without(snapshot: Snapshot) -> tuple[Snapshot, tuple[Lack, ...]]:
+        listeners = {name: _map_listener(one, change) for name, one in snapshot[LISTENER].items()}
+        return _close_routes(
+            snapshot.replacing({LISTENER: listeners}),
+            lambda route: any(name in route.typed_per_filter_config for name in new.closes),
+            new.message,
+        )
+
+    return without
+
+
 def _map_listener(resource: Resource, edit: Callable[[hcm_pb2.HttpConnectionManager], None]) -> Resource:
     listener = listener_pb2.Listener.FromString(resource.body)
     for chain in listener.filter_chains:
@@ -262,5 +282,6 @@ NEEDS: tuple[Need, ...] = (
         for policy in POLICIES
         for name, since in policy.since.items()
     ),
+    *(Need(new.feature, new.since, _without_field(new)) for policy in POLICIES for new in policy.new_fields),
     Need("client certificates over HTTP/3", (1, 40), _without_quic_client_certificates),
 )
