@@ -8,6 +8,7 @@ from filters.cache.policy import Cache
 from filters.compression import Compression
 from filters.cors import Cors
 from filters.csrf import Csrf
+from filters.decompression.policy import Decompression
 from filters.ext_authz.policy import ExtAuthz
 from filters.ext_proc.policy import ExtProc
 from filters.fault import Fault
@@ -44,6 +45,7 @@ POLICIES: tuple[Policy[Any], ...] = (
     ApiKey(),
     BasicAuth(),
     Authorize(),
+    Decompression(),
     ExtAuthz(),
     Usage(),
     RateLimit(),

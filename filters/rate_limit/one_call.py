@@ -88,7 +88,7 @@ def key_decides(context: Context) -> bool:
         and key.cookie is None
         and not any(
             context.effective.get(one) not in (None, OFF, False)
-            for one in ("authorize", "ext_authz", "usage")
+            for one in ("authorize", "decompression", "ext_authz", "usage")
         )
         and not any(one.startswith("header:") for one in effective_limits(context).inputs)
     )

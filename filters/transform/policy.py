@@ -9,22 +9,18 @@ from typing import TypeVar
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from google.protobuf import struct_pb2, wrappers_pb2
 
+from filters.decompression.names import CONSTANTS, FAILURES, SCRIPTS
 from filters.language import Mistake
 from filters.lua_literals import script
 from filters.model.identity import NAMESPACE as IDENTITY
 from filters.policy import NOTHING, Context, HttpFilter, Policy, RoutePart, Stage
-from filters.policy_server import POLICY_SERVER, SERVICE
+from filters.policy_server import SERVICE
 from filters.reasons import Reason
 from filters.transform import rule, sources
 from filters.transform.settings import FieldsSettings, TransformSettings
 
 FILTER = "xds.transform"
-BODIES = "gateway.bodies.v1.Bodies"
-"""The gRPC service of policy servers that decodes bodies (protos/bodies.proto)."""
-DECODE = f"/{BODIES}/Decode"
-TIMEOUT = 2_000
-"""Milliseconds for a call to the policy server, which decodes a body."""
-_CODINGS = "gzip, br, zstd, deflate"
+UNAVAILABLE = "transform_unavailable"
 
 
 def _reason(name: str, title: str, status: int) -> Reason:
@@ -35,10 +31,8 @@ def _reason(name: str, title: str, status: int) -> Reason:
 REASONS = (
     _reason("malformed_body", "The request body is malformed", 400),
     _reason("unsupported_charset", "The charset of the request body is not supported", 415),
-    _reason("unsupported_content_coding", "The content coding is not supported", 415),
-    _reason("malformed_content_coding", "The body does not have its content coding", 400),
-    _reason("body_too_large", "The request body is too large", 413),
-    _reason("transform_unavailable", "The request body could not be decoded now", 503),
+    *(_reason(name, title, status) for name, (title, status) in FAILURES.items()),
+    _reason(UNAVAILABLE, "The request body could not be decoded now", 503),
     replace(_reason("transform_failed", "The gateway could not change the message", 500), own_body=False),
     _reason(
         "response_not_transformable", "The upstream's response cannot be changed as this route requires", 500
@@ -126,18 +120,15 @@ class Transform(_Scripted[TransformSettings]):
         config = lua_pb2.Lua(clear_route_cache=wrappers_pb2.BoolValue(value=False))
         config.default_source_code.inline_string = script(
             {
+                **CONSTANTS,
                 "NAMESPACE": FILTER,
                 "IDENTITY": IDENTITY,
-                "CLUSTER": POLICY_SERVER,
-                "DECODE": DECODE,
-                "TIMEOUT": TIMEOUT,
-                "CODINGS": _CODINGS,
+                "UNAVAILABLE": UNAVAILABLE,
                 "OF_BODY": _OF_BODY,
                 "FAILURES": {one.name: {"status": one.status, "title": one.title} for one in REASONS},
             },
             "transform/json.lua",
-            "grpc_call.lua",
-            "request_values.lua",
+            *SCRIPTS,
             "transform/transform.lua",
         )
         return (HttpFilter(name=FILTER, config=config),)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from filters import framing
+from filters.decompression.names import DEFAULT_SIZE, LARGEST_SIZE
 from filters.language import Mistake, Path, Size, option
 from filters.language.tokens import TOKEN
 from filters.model import claims
@@ -19,8 +20,6 @@ from filters.transform.plans import Change, Plan, plan
 from filters.transform.sources import Setting, Source, setting, text
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-DEFAULT_SIZE, LARGEST_SIZE = 1_000_000, 4_000_000
-"""Bytes. The largest size is that of a message to the policy server, which decodes bodies."""
 StatusClass = Literal["2xx", "3xx", "4xx", "5xx"]
 
 

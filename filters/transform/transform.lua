@@ -1,16 +1,7 @@
--- Changes of headers and JSON bodies in Envoy. The filter context of a route contains its rule; json.lua,
--- grpc_call.lua and request_values.lua come before this code. A body that is not JSON passes as it is. A JSON body that cannot be changed is rejected.
+-- Changes of headers and JSON bodies in Envoy. The filter context of a route contains its rule; json.lua and
+-- decompression/decode.lua come before this code. A body that is not JSON passes as it is. A JSON body that cannot be changed is rejected.
 
 -- Values --------------------------------------------------------------------------------------------------------
-
-local SHORT = { ["\b"] = "\\b", ["\f"] = "\\f", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }
-
-local function quoted(value)
-  return '"' .. value:gsub('[%c"\\]', function(letter)
-    return SHORT[letter] or (letter == '"' or letter == "\\") and "\\" .. letter
-      or ("\\u%04x"):format(letter:byte())
-  end) .. '"'
-end
 
 -- JSON of a value of metadata or of a header, or nil. Numbers from 2^53 on have no exact value there, and a text that is
 -- not UTF-8 has none in JSON.
@@ -137,8 +128,6 @@ end
 
 -- Bodies --------------------------------------------------------------------------------------------------------
 
-local DIGESTS = { "content-digest", "repr-digest", "digest", "content-md5" }
-
 -- True for JSON (RFC 8259), every type with the suffix +json (RFC 6839), and the older text/json.
 local function is_json(headers)
   local written = headers:get("content-type")
@@ -151,47 +140,6 @@ local function charset(headers)
 end
 
 local UTF8 = { ["utf-8"] = true, ["us-ascii"] = true, utf8 = true }
-
-local function encoding(headers)
-  local coded = (whole_header(headers, "content-encoding") or ""):lower()
-  return coded:match("^%s*(.-)%s*$")
-end
-
--- The problem (RFC 9457) of a failure.
-local function problem(reason, detail, request_id, own)
-  local known = FAILURES[reason]
-  own = own or {}
-  if own.body ~= nil then
-    return own.body
-  end
-  return '{"type":' .. quoted(own.type or "about:blank") .. ',"title":' .. quoted(own.title or known.title)
-    .. ',"status":' .. (own.status or known.status) .. ',"reason":' .. quoted(reason)
-    .. ',"request_id":' .. quoted(request_id or "") .. ',"detail":' .. quoted(own.detail or detail) .. "}"
-end
-
--- The body without its content codings, or nil, a reason and a detail.
-local function decoded(handle, bytes, coding, limit)
-  local question = field(1, bytes) .. field(2, coding) .. char(24) .. varint(limit)
-  local answer = call(handle, CLUSTER, DECODE, question, TIMEOUT)
-  if answer == nil then
-    return nil, "transform_unavailable", "the policy server did not decode the body"
-  end
-  local result, status, message = "", nil, nil
-  each_field(answer, function(number, value)
-    if number == 1 then
-      result = value
-    elseif number == 2 then
-      status = value
-    elseif number == 3 then
-      message = value
-    end
-  end)
-  if status == nil then
-    return result
-  end
-  return nil, status == 413 and "body_too_large" or status == 415 and "unsupported_content_coding"
-    or "malformed_content_coding", message
-end
 
 -- Applies the plans to a body of JSON. Returns a reason and a detail if it cannot be changed, else nil and true if the
 -- body is another one now.
@@ -209,7 +157,7 @@ local function change_body(handle, plans, values, limit)
   -- Objects of Envoy cannot be used any more after the script has waited, so they are asked for again.
   local bytes, coding = body:getBytes(0, body:length()), encoding(handle:headers())
   local plain_bytes = bytes
-  if coding ~= "" and coding ~= "identity" then
+  if coding ~= "" then
     local reason, detail
     plain_bytes, reason, detail = decoded(handle, bytes, coding, limit)
     if plain_bytes == nil then
@@ -227,17 +175,8 @@ local function change_body(handle, plans, values, limit)
   if result == plain_bytes then
     return nil, false
   end
-  handle:body():setBytes(result)
-  local headers = handle:headers()
-  headers:remove("content-encoding")
-  for _, name in ipairs(DIGESTS) do
-    headers:remove(name)
-  end
+  replace_body(handle, result)
   return nil, true
-end
-
-local function length(headers)
-  return tonumber(headers:get("content-length") or "") or 0
 end
 
 -- Requests ------------------------------------------------------------------------------------------------------
@@ -299,30 +238,15 @@ local function report(handle, found)
   end
 end
 
--- The headers and the body of a rejection, or nil.
-local function rejection(handle)
-  local reason, detail = request(handle)
-  if reason == nil then
-    return nil
-  end
-  handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", reason)
-  local answer = { [":status"] = tostring(FAILURES[reason].status), ["content-type"] = "application/problem+json" }
-  if reason == "unsupported_content_coding" then
-    answer["accept-encoding"] = CODINGS
-  end
-  return answer, problem(reason, detail, handle:headers():get("x-request-id"))
-end
-
 function envoy_on_request(handle)
-  local done, answer, body = pcall(rejection, handle)
+  local done, reason, detail = pcall(request, handle)
   -- Envoy lets a request pass if a script fails, so an error must not leave this function.
   if not done then
-    report(handle, answer)
+    report(handle, reason)
     handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", "transform_failed")
-    answer, body = { [":status"] = "500" }, ""
-  end
-  if answer ~= nil then
-    handle:respond(answer, body)
+    handle:respond({ [":status"] = "500" }, "")
+  elseif reason ~= nil then
+    reject(handle, reason, detail)
   end
 end
 
@@ -427,7 +351,7 @@ local function response(handle, known)
 end
 
 -- Replaces a response by a problem. The headers that are not about its body stay.
-local function reject(handle, reason, detail, request_id)
+local function replace_response(handle, reason, detail, request_id)
   local headers, own = handle:headers(), (rule_of(handle).errors or {})[reason] or {}
   for _, name in ipairs(OF_BODY) do
     headers:remove(name)
@@ -452,7 +376,7 @@ function envoy_on_response(handle)
     report(handle, reason)
     reason, detail = "transform_failed", "the gateway's script failed"
   end
-  if reason ~= nil and not pcall(reject, handle, reason, detail, known.request_id) then
+  if reason ~= nil and not pcall(replace_response, handle, reason, detail, known.request_id) then
     handle:headers():replace(":status", "500")
     handle:body(true):setBytes("")
   end

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from filters.cache.service import CacheService
 from filters.check.service import Authorization
+from filters.decompression import service as decoding
 from filters.ext_proc import rule as processors
 from filters.ext_proc.names import PROCESSOR
 from filters.processing.service import Processing
@@ -23,7 +24,6 @@ from filters.rate_limit.server.service import RateLimits
 from filters.rate_limit.stores.owner_client import OwnerStore
 from filters.rate_limit.stores.redis import RedisStore, connect
 from filters.rules import Service
-from filters.transform import decoding
 from filters.validation.names import VALIDATION
 from filters.validation.processor import load
 from filters.validation.reporting import Reporter

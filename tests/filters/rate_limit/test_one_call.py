@@ -8,6 +8,8 @@ import pytest
 
 from filters import POLICIES
 from filters.authorization import authorize
+from filters.decompression import policy as decompression
+from filters.decompression.policy import Decompression
 from filters.ext_authz.policy import ExtAuthzSettings, PythonFunction
 from filters.identity import key_lookup, password_lookup, script
 from filters.identity.api_key import ApiKey
@@ -83,12 +85,13 @@ def keys(plans: dict[str, Plan] | None = None, **more: Any) -> Context:
         (keys(api_key=ApiKey.settings(optional=True)), False),
         (keys(basic_auth=BasicAuth.settings()), False),
         (keys(authorize=authorize.Rule(consumers=("a",))), False),
+        (keys(decompression=Decompression.settings()), False),
         (keys(ext_authz=ExtAuthzSettings(grpc="a")), False),
         (keys(rate_limit=Levels((("route/r", Limit(requests=1, per="day", by="header:X-Consumer")),))), False),
         (keys(rate_limit=Levels((("route/r", Limit(requests=1, per="day", scope="local")),))), False),
         (here(api_key=ApiKey.settings(), rate_limit=DAILY), False),
     ],
-    ids=["a key", "in another header", "a plan counts by a header", "query", "header or cookie", "optional", "passwords too", "authorize",
+    ids=["a key", "in another header", "a plan counts by a header", "query", "header or cookie", "optional", "passwords too", "authorize", "decompression",
          "a service of one's own", "by a header", "local limits", "few keys"],
 )  # fmt: skip
 def test_a_lookup_decides_where_the_script_refuses_what_the_lookup_does(
@@ -103,8 +106,8 @@ def test_nothing_stands_between_the_lookup_and_the_limits() -> None:
     names = [one.name for policy in POLICIES for one in policy.http_filters((), Context())]
     between = names[names.index(key_lookup.FILTER) + 1 : names.index(LIMITS_FILTER)]
     assert between[:3] == [password_lookup.FILTER, script.FILTER, authorize.FILTER]
-    assert between[3:6] == [NARROW_FILTER, FILTER, LENIENT_FILTER]
-    assert between[6:] == [local_headers.FILTER, local.FILTER, leases.FILTER]
+    assert between[3:7] == [decompression.FILTER, NARROW_FILTER, FILTER, LENIENT_FILTER]
+    assert between[7:] == [local_headers.FILTER, local.FILTER, leases.FILTER]
 
 
 def test_what_is_said_is_read() -> None:

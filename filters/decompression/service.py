@@ -1,4 +1,4 @@
-"""gateway.bodies.v1.Bodies: decodes the content codings of bodies for the script in Envoy, which cannot."""
+"""gateway.bodies.v1.Bodies: decodes the content codings of bodies for scripts in Envoy, which cannot."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import asyncio
 from prometheus_client import CollectorRegistry, Counter
 
 from filters.content_coding import CodingError, decode
+from filters.decompression.names import BODIES, DECODE
 from filters.rules import Service
-from filters.transform.policy import BODIES, DECODE
 from filters.unary import UnaryMethod
 from protos import bodies_pb2 as pb
 
