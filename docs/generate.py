@@ -140,7 +140,7 @@ def metrics() -> str:
 
 async def _register(registry: CollectorRegistry) -> None:
     """Make the services as a policy server with a Redis does, in an event loop; none of them connects yet."""
-    for make in services("redis://127.0.0.1:1"):
+    for make in services("redis://127.0.0.1:1", responses="redis://127.0.0.1:1"):
         make(registry)
 
 

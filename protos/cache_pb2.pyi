@@ -108,3 +108,55 @@ class ChangesResponse(_message.Message):
     version: int
     purges: _containers.RepeatedCompositeFieldContainer[Purge]
     def __init__(self, epoch: _Optional[str] = ..., version: _Optional[int] = ..., purges: _Optional[_Iterable[_Union[Purge, _Mapping]]] = ...) -> None: ...
+
+class Response(_message.Message):
+    __slots__ = ("status", "born", "fresh", "stale", "stale_if_error", "url", "body", "headers", "tags")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    BORN_FIELD_NUMBER: _ClassVar[int]
+    FRESH_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
+    STALE_IF_ERROR_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    status: int
+    born: int
+    fresh: int
+    stale: int
+    stale_if_error: int
+    url: str
+    body: bytes
+    headers: _containers.RepeatedCompositeFieldContainer[ResponseHeader]
+    tags: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, status: _Optional[int] = ..., born: _Optional[int] = ..., fresh: _Optional[int] = ..., stale: _Optional[int] = ..., stale_if_error: _Optional[int] = ..., url: _Optional[str] = ..., body: _Optional[bytes] = ..., headers: _Optional[_Iterable[_Union[ResponseHeader, _Mapping]]] = ..., tags: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ResponseHeader(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: bytes
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+
+class Stored(_message.Message):
+    __slots__ = ("key", "names", "selected", "entry", "tags", "url", "expires", "generation", "epoch")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    SELECTED_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    names: _containers.RepeatedScalarFieldContainer[str]
+    selected: str
+    entry: bytes
+    tags: _containers.RepeatedScalarFieldContainer[str]
+    url: str
+    expires: int
+    generation: str
+    epoch: bytes
+    def __init__(self, key: _Optional[bytes] = ..., names: _Optional[_Iterable[str]] = ..., selected: _Optional[str] = ..., entry: _Optional[bytes] = ..., tags: _Optional[_Iterable[str]] = ..., url: _Optional[str] = ..., expires: _Optional[int] = ..., generation: _Optional[str] = ..., epoch: _Optional[bytes] = ...) -> None: ...

@@ -7,12 +7,14 @@ import json
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from filters.cache.policy import CACHE
+from filters.cache.redis import RedisResponses
 from filters.rules import Service
 from filters.unary import RpcError, UnaryMethod
 from protos import cache_pb2 as pb
@@ -30,6 +32,7 @@ LEASE = 2.0
 PASSING = 2.0
 """Seconds for which nobody waits for a response that was not stored the last time."""
 MOST_PASSING = 10_000
+UNKNOWN, FETCH = pb.LookupResponse(), pb.LookupResponse(state=pb.LookupResponse.FETCH)
 MOST_PURGES = 1_000
 """Purges that are remembered. A worker that has missed more clears its cache."""
 
@@ -155,11 +158,15 @@ class Purges:
 
 
 class CacheService:
-    """The service. `clock` gives milliseconds since 1970."""
+    """The service. `clock` gives milliseconds since 1970. `redis` is a client of redis.asyncio, for a shared store."""
 
-    def __init__(self, registry: CollectorRegistry, clock: Callable[[], int] | None = None) -> None:
-        self.store = Store(clock or (lambda: time.time_ns() // 1_000_000))
+    def __init__(
+        self, registry: CollectorRegistry, clock: Callable[[], int] | None = None, redis: Any = None
+    ) -> None:
+        clock = clock or (lambda: time.time_ns() // 1_000_000)
+        self.store = Store(clock)
         self.purges = Purges()
+        self._shared = RedisResponses(redis, registry, self._purge_all, clock) if redis is not None else None
         self._fetching: dict[bytes, asyncio.Future[bool]] = {}
         """Requests that fetch. The result is true if others may still profit: it was stored, or given up."""
         self._passing: OrderedDict[bytes, float] = OrderedDict()
@@ -202,23 +209,45 @@ class CacheService:
                 for name, message, call in methods
             ),
             actions={"/cache/purge": self._purge_by_text},
+            close=self._close,
         )
 
-    def lookup(self, request: pb.Selection) -> pb.LookupResponse:
+    def _close(self) -> Awaitable[None] | None:
+        return None if self._shared is None else self._shared.close()
+
+    def lookup(self, request: pb.Selection) -> pb.LookupResponse | Awaitable[pb.LookupResponse]:
         """A stored response, or whether to fetch it or to wait."""
         found = self._found(request)
         if found is not None:
             self._lookups["found"].inc()
             return found
         if request.only:
-            return pb.LookupResponse()
+            return pb.LookupResponse() if self._shared is None else self._look_in_shared(request, UNKNOWN)
         if request.key in self._fetching:
             self._lookups["wait"].inc()
             return pb.LookupResponse(state=pb.LookupResponse.WAIT)
         if self._passing.get(request.key, 0) < asyncio.get_running_loop().time():
             self._fetch(request.key)
+            if self._shared is not None:
+                return self._look_in_shared(request, FETCH)
         self._lookups["fetch"].inc()
-        return pb.LookupResponse(state=pb.LookupResponse.FETCH)
+        return FETCH
+
+    async def _look_in_shared(self, request: pb.Selection, otherwise: pb.LookupResponse) -> pb.LookupResponse:
+        """A response that another policy server has stored. Other requests for it wait meanwhile."""
+        assert self._shared is not None
+        headers = _headers(request)
+        version = self.purges.version
+        stored = await self._shared.find(request.key, headers)
+        if stored is None:
+            self._lookups["fetch"].inc(otherwise is FETCH)
+            return otherwise
+        entry = _Entry(stored.entry, stored.url, frozenset(stored.tags), stored.expires)
+        if not any(_matches(one, entry) for one in self.purges.since(self.purges.epoch, version)):
+            self.store.put(request.key, headers, stored.names, entry)
+        self._finish(request.key, stored=True)
+        self._lookups["found"].inc()
+        return pb.LookupResponse(state=pb.LookupResponse.FOUND, entry=stored.entry, names=stored.names)
 
     async def wait(self, request: pb.Selection) -> pb.LookupResponse:
         """Wait for the request that fetches, and look again. If it is given up, one of those who wait fetches."""
@@ -247,23 +276,31 @@ class CacheService:
             later = self.purges.since(request.epoch, request.version)
             if not any(_matches(one, entry) for one in later):  # nobody purged it while it was on its way
                 self.store.put(key, headers, request.names, entry)
+                if self._shared is not None:
+                    self._shared.put(request, headers)
             self._passing.pop(key, None)
         else:
             self._passing[key] = loop.time() + PASSING
             self._passing.move_to_end(key)
             while len(self._passing) > MOST_PASSING:
                 self._passing.popitem(last=False)
-        fetching = self._fetching.pop(key, None)
-        if fetching is not None and not fetching.done():
-            fetching.set_result(stored)
+        self._finish(key, stored=stored)
         return pb.StoreResponse()
 
     def purge(self, request: pb.Purge) -> pb.PurgeResponse:
-        """Forget responses here, and in all workers within half a second."""
-        self.purges.add(request)
-        self.store.purge(request)
+        """Forget responses here, in all workers within half a second, and in all policy servers with the same Redis."""
+        if self._shared is not None:
+            self._shared.purge(request)
+        self._purge_all([request])
         self._purged.inc()
         return pb.PurgeResponse()
+
+    def _purge_all(self, purges: Iterable[pb.Purge]) -> int:
+        """Forget responses here and in the workers of this policy server. Returns the version of the log of purges."""
+        for one in purges:
+            self.purges.add(one)
+            self.store.purge(one)
+        return self.purges.version
 
     def changes(self, request: pb.ChangesRequest) -> pb.ChangesResponse:
         """The purges that a worker does not know."""
@@ -291,6 +328,12 @@ class CacheService:
                 fetching.set_result(True)
 
         loop.call_later(LEASE, give_up)
+
+    def _finish(self, place: bytes, *, stored: bool) -> None:
+        """Let those go on who wait for a response."""
+        fetching = self._fetching.pop(place, None)
+        if fetching is not None and not fetching.done():
+            fetching.set_result(stored)
 
     def _purge_by_text(self, text: str) -> Mapping[str, int]:
         """Purge as the admin address is asked: JSON with `kind` and `value`."""

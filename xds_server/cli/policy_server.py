@@ -90,6 +90,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "default: 0.1 for a Redis, 0.4 for memory that several workers share",
     )
     add(
+        "--cache",
+        metavar="STORE",
+        default="memory",
+        help="where responses of `cache` are kept beside this policy server's own memory: memory (nowhere), or a Redis as "
+        "for --counters, which all policy servers share; best another one than for --counters, because it may evict",
+    )
+    add(
         "--descriptors",
         type=Path,
         metavar="PATH",
@@ -198,11 +205,12 @@ def _services(arguments: argparse.Namespace, owner: Path | None = None) -> tuple
     from xds_server.policy_server.lifecycle import NOBODY
     from xds_server.policy_server.services import services
 
-    if arguments.counters != "memory":
-        try:
-            connect(arguments.counters)
-        except ValueError as error:
-            raise WrongUsage(f"--counters: {error}") from None
+    for flag, url in (("--counters", arguments.counters), ("--cache", arguments.cache)):
+        if url != "memory":
+            try:
+                connect(url)
+            except ValueError as error:
+                raise WrongUsage(f"{flag}: {error}") from None
     if arguments.counters_timeout == 0:
         raise WrongUsage("--counters-timeout 0 leaves no time for a decision; write a number such as 0.1")
     if arguments.descriptors is not None:
@@ -210,5 +218,9 @@ def _services(arguments: argparse.Namespace, owner: Path | None = None) -> tuple
     elif arguments.xds == NOBODY:
         raise WrongUsage("--xds none needs --descriptors: without both, there is nothing to serve")
     return services(
-        arguments.counters, arguments.descriptors, owner, counters_timeout=arguments.counters_timeout
+        arguments.counters,
+        arguments.descriptors,
+        owner,
+        counters_timeout=arguments.counters_timeout,
+        responses=arguments.cache,
     )

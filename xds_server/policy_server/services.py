@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -49,10 +50,12 @@ def services(
     owner: Path | None = None,
     *,
     counters_timeout: float | None = None,
+    responses: str = "memory",
 ) -> tuple[Callable[[CollectorRegistry], Service], ...]:
     """Return functions that make one service each, whose metrics are in the registry.
 
-    `counters`, `owner` and `counters_timeout` are those of `store`. `descriptors` is a file or folder with the limits of Envoys that
+    `counters`, `owner` and `counters_timeout` are those of `store`. `responses` is ``memory``, or the URL of a Redis that policy
+    servers share for responses. `descriptors` is a file or folder with the limits of Envoys that
     others configure.
     """
 
@@ -64,9 +67,13 @@ def services(
         lambda registry: _authorization(limits(registry), registry),
         lambda registry: _limits(limits(registry), registry, descriptors),
         decoding.service,
-        lambda registry: CacheService(registry).service(),
+        lambda registry: CacheService(registry, redis=_client(responses)).service(),
         _processing,
     )
+
+
+def _client(url: str) -> Any:
+    return None if url == "memory" else connect(url)
 
 
 def _processing(registry: CollectorRegistry) -> Service:

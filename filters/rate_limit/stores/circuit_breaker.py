@@ -21,7 +21,44 @@ QUIET = 60 * SECOND
 """Microseconds between two log lines about a store, or a memory, that is full."""
 
 
-class Circuit:
+class Breaker:
+    """The circuit breaker of a remote store. `lost` and `found` are the lines of the log when it fails and when it answers again.
+
+    After some failures in a row the store gets no calls for a pause. `pause` and `clock` are in seconds.
+    """
+
+    def __init__(
+        self, lost: str, found: str, *, pause: float = PAUSE, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._lost, self._found = lost, found
+        self._pause = pause
+        self._clock = clock
+        self._failures = 0
+        self._until = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """True if the store gets no calls now."""
+        return self._until > 0 and self._clock() < self._until
+
+    def answered(self) -> None:
+        """The store answered."""
+        if self._failures >= FAILURES:
+            log.warning("%s", self._found)
+        self._failures, self._until = 0, 0.0
+
+    def failed(self, error: BaseException) -> None:
+        """The store did not answer, because of `error`."""
+        if self.is_open:
+            return
+        self._failures += 1
+        if self._failures == FAILURES:
+            log.error("%s error=%s", self._lost, str(error) or type(error).__name__)
+        if self._failures >= FAILURES:
+            self._until = self._clock() + self._pause
+
+
+class Circuit(Breaker):
     """The circuit breaker of a remote store of counters, which is `store` in metrics and `called` in the log.
 
     If the store does not answer, a request passes unless one of its limits has `on_error: deny`. The log has one line
@@ -37,12 +74,14 @@ class Circuit:
         pause: float = PAUSE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._pause = pause
-        self._clock = clock
+        super().__init__(
+            f"{called} does not answer; limits are not counted, and requests pass unless on_error is deny",
+            f"{called} answers again; limits are counted",
+            pause=pause,
+            clock=clock,
+        )
         self._store = store
         self._called = called
-        self._failures = 0
-        self._until = 0.0
         self._quiet_until = 0.0
         self._crowded_until = 0.0
         self._unanswered = Counter(
@@ -52,31 +91,6 @@ class Circuit:
             ["store", "outcome"],
             registry=registry,
         )
-
-    @property
-    def is_open(self) -> bool:
-        """True if the store gets no calls now."""
-        return self._until > 0 and self._clock() < self._until
-
-    def answered(self) -> None:
-        """The store answered."""
-        if self._failures >= FAILURES:
-            log.warning("%s answers again; limits are counted", self._called)
-        self._failures, self._until = 0, 0.0
-
-    def failed(self, error: BaseException) -> None:
-        """The store did not answer, because of `error`."""
-        if self.is_open:
-            return
-        self._failures += 1
-        if self._failures == FAILURES:
-            log.error(
-                "%s does not answer; limits are not counted, and requests pass unless on_error is deny error=%s",
-                self._called,
-                str(error) or type(error).__name__,
-            )
-        if self._failures >= FAILURES:
-            self._until = self._clock() + self._pause
 
     def refused(self, error: BaseException) -> None:
         """The store answered with `error`, for example because it is full or read-only.
