@@ -270,6 +270,10 @@ class Policy(Generic[S]):
         """True if the consumer has a credential that this policy accepts."""
         return False
 
+    def exposes(self, settings: S, context: Context) -> Iterable[str]:
+        """The gRPC methods that a route with these settings lets clients call, as ``package.Service/Method``."""
+        return ()
+
     def http_filters(self, used: Iterable[S], context: Context) -> tuple[HttpFilter, ...]:
         """The filters of this policy in every listener's chain, in their order.
 

@@ -25,7 +25,7 @@ from google.protobuf import any_pb2, struct_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
 from filters.framing import HEADERS
-from filters.grpc_transcoding import descriptors, rules, templates
+from filters.grpc_transcoding import bodies, descriptors, rules, templates
 from filters.grpc_transcoding.rules import Rule, Rules
 from filters.grpc_transcoding.settings import TranscodingSettings
 from filters.language import Mistake
@@ -126,6 +126,10 @@ class GrpcTranscoding(Policy[TranscodingSettings]):
         if shape is not None and found is not None and not _reachable(found.rules, shape.path):
             templates_of = sorted({rule.template.text for rule in found.rules})
             yield Mistake(NO_METHOD, "write a path of the route that covers them", value=templates_of[0])
+
+    def exposes(self, settings: TranscodingSettings, context: Context) -> Iterable[str]:
+        found = rules.found(settings, context)
+        return dict.fromkeys(rule.name for rule in found.rules) if found is not None else ()
 
     def on_route(self, settings: TranscodingSettings, context: Context) -> RoutePart:
         found = rules.found(settings, context)
@@ -297,7 +301,11 @@ def _script(kind: _Kind, found: Iterable[Rule], settings: TranscodingSettings) -
         own = configs[SCRIPT] = lua_pb2.LuaPerRoute(name="checked" if plain else kind.script)
         if kind.json_body:
             context = struct_pb2.Struct()
-            context.update({"aliases": lua(_aliases(found))})
+            some = list(found)
+            known: dict[str, Any] = {"aliases": _aliases(some)}
+            if settings.unknown_fields == "reject":
+                known |= bodies.table(some, verbs=not settings.colons_in_ids)
+            context.update({"bodies": lua(known)})
             own.filter_context.CopyFrom(context)
     return configs
 

@@ -136,6 +136,10 @@ class TranscodingSettings(Bindings):
         "Query parameters that are for no field, such as `api_key`. Any other unknown parameter gets 400.",
         default=(),
     )
+    unknown_fields: Literal["reject", "ignore"] = option(
+        "What happens to a JSON body with a name that the message does not have: 400, or the name is ignored.",
+        default="reject",
+    )
     colons_in_ids: bool = option(
         "A colon in the last segment belongs to the segment unless a verb (`:cancel`) follows it. Default: what "
         "follows a colon is a verb, and an unknown verb gets 404.",

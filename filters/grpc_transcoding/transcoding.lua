@@ -103,16 +103,19 @@ local function decoded(char)
 end
 
 -- A name without escapes, under which the transcoder knows the field.
-local function key_of(text, aliases)
+local function key_of(text)
   if find(text, "\\", 1, true) then
     text = gsub(gsub(text, "\\u(%x%x%x%x)", decoded), "\\/", "/")
   end
-  return aliases[text] or text
+  return text
 end
 
--- Why a text is no JSON, or nil. Envoy's transcoder accepts more than JSON, and of a repeated name the last value, with
--- which a body could replace a value of the path.
-local function fault_of(text, aliases)
+-- Why a text is no JSON of a message, or nil. Envoy's transcoder accepts more than JSON, ignores unknown names, and takes the
+-- last value of a repeated name, with which a body could replace a value of the path. `messages` are the fields of messages
+-- by their full names, and `root` is the message of the text; without it, names are not checked.
+local function fault_of(text, aliases, messages, root)
+  -- Of each level: the message of an object, or false; that of the values of a map or an array.
+  local objects, values, value, in_map = {}, {}, root, false
   local at, depth, kinds, names = 1, 0, {}, {}
   local want = "value" -- or "first" (a name or the end), "name", "item" (a value or the end), "after"
   while true do
@@ -127,6 +130,7 @@ local function fault_of(text, aliases)
     elseif want == "after" then
       if char == 44 then -- ,
         want = kinds[depth] == OBJECT and "name" or "value"
+        value, in_map = values[depth], false
       elseif char == (kinds[depth] == OBJECT and 125 or 93) then -- } ]
         depth = depth - 1
       else
@@ -139,9 +143,19 @@ local function fault_of(text, aliases)
       if not stop then
         return "a name in double quotes is missing", at
       end
-      local name = key_of(sub(text, at + 1, stop - 1), aliases)
+      local written = key_of(sub(text, at + 1, stop - 1))
+      local name = aliases[written] or written
+      if objects[depth] then
+        local known = messages[objects[depth]][written]
+        if known == nil then
+          return "the message " .. objects[depth] .. " has no field " .. quoted(written), at
+        end
+        name, value, in_map = known.number, known.message, known.map
+      else
+        value, in_map = values[depth], false
+      end
       if names[depth][name] then
-        return "the name " .. quoted(name) .. " is repeated", at
+        return "the name " .. quoted(written) .. " is repeated", at
       end
       names[depth][name] = true
       stop = find(text, "[^ \t\r\n]", stop + 1)
@@ -155,6 +169,8 @@ local function fault_of(text, aliases)
         return "the JSON is nested too deeply", at
       end
       kinds[depth], names[depth] = char == 123 and OBJECT or ARRAY, {}
+      objects[depth] = char == 123 and not in_map and value or false
+      values[depth], in_map = value, false
       want = char == 123 and "first" or "item"
     else
       stop = (char == 34 and string_end or find(text, "^[-%d]", at) and number_end or literal_end)(text, at)
@@ -178,18 +194,67 @@ end
 
 local cached = {}
 
+local function known_of(handle)
+  local written = handle:filterContext():get("bodies")
+  local known = cached[written]
+  if known == nil then
+    known = assert(loadstring("return " .. written))()
+    cached[written] = known
+  end
+  return known
+end
+
+-- True if a path without a query fits a template of google.api.http.
+local function fits(path, template, verbs)
+  if template.verb ~= "" then
+    local verb = ":" .. template.verb
+    if sub(path, -#verb) ~= verb then
+      return false
+    end
+    path = sub(path, 1, -#verb - 1)
+  elseif verbs and find(path, ":[^/]*$") then
+    return false
+  end
+  local number = 0
+  for segment in string.gmatch(path, "/([^/]*)") do
+    number = number + 1
+    local wanted = template.segments[number]
+    if wanted == "**" then
+      return true
+    elseif wanted == nil or (wanted ~= "*" and wanted ~= segment) then
+      return false
+    end
+  end
+  local rest = #template.segments - number
+  return rest == 0 or (rest == 1 and template.segments[number + 1] == "**")
+end
+
+-- Why a body is none of the messages that requests with its path have, or nil.
+local function fault_for(handle, text)
+  local known = known_of(handle)
+  local path = string.match(handle:headers():get(":path"), "^[^?]*")
+  local fault, at, tried = nil, nil, {}
+  for _, request in ipairs(known.requests or {}) do
+    if tried[request.message] == nil and fits(path, request, known.verbs) then
+      tried[request.message] = true
+      fault, at = fault_of(text, known.aliases, known.messages, request.message)
+      if fault == nil then
+        return nil
+      end
+    end
+  end
+  if fault == nil then
+    return fault_of(text, known.aliases, {}, false)
+  end
+  return fault, at
+end
+
 local function check(handle)
   local body = handle:body()
   if body == nil or body:length() == 0 then
     return
   end
-  local written = handle:filterContext():get("aliases")
-  local aliases = cached[written]
-  if aliases == nil then
-    aliases = assert(loadstring("return " .. written))()
-    cached[written] = aliases
-  end
-  local fault, at = fault_of(body:getBytes(0, body:length()), aliases)
+  local fault, at = fault_for(handle, body:getBytes(0, body:length()))
   if fault ~= nil then
     handle:streamInfo():dynamicMetadata():set("xds.grpc_transcoding", "fault", true)
     handle:respond({ [":status"] = "400" }, fault .. format(" (byte %d of the body)", at))

@@ -40,6 +40,11 @@ routes:
         methods:
           shop.v1.Shop/Plain: [{get: "/plain/{name}"}, {put: "/plain/{name}", body: book}]
   fast: {path: /fast/*, upstream: shop, policies: {grpc_transcoding: {protos: [shop.proto], prefix: /fast, trailing_metadata: false}}}
+  lax:
+    path: /lax/*
+    upstream: shop
+    policies: {grpc_transcoding: {protos: [shop.proto, any.proto], prefix: /lax, rpc_paths: true, unknown_fields: ignore}}
+  any: {path: /any/*, upstream: shop, policies: {grpc_transcoding: {protos: [any.proto], prefix: /any}}}
   none: {path: /none/*, upstream: none, policies: {grpc_transcoding: {protos: [shop.proto], prefix: /none}}}
   broken: {path: /broken/*, upstream: broken, policies: {grpc_transcoding: {protos: [shop.proto], prefix: /broken}}}
   denied:
@@ -47,6 +52,35 @@ routes:
     upstream: shop
     policies: {ip_access: {deny: [127.0.0.0/8]}, grpc_transcoding: {protos: [shop.proto], prefix: /denied}}
   small: {path: /small/*, upstream: shop, policies: {grpc_transcoding: {protos: [shop.proto], prefix: /small, max_message: 2KB}}}
+"""
+ANY = """
+syntax = "proto3";
+package any.v1;
+import "google/api/annotations.proto";
+import "google/protobuf/any.proto";
+import "google/protobuf/struct.proto";
+import "google/protobuf/timestamp.proto";
+import "google/protobuf/wrappers.proto";
+message Node {
+  string id = 1;
+  Node left = 2;
+  repeated Node others = 3;
+  map<string, Node> by_name = 4;
+  map<string, string> labels = 5;
+  google.protobuf.Struct free = 6;
+  google.protobuf.Value value = 7;
+  google.protobuf.Timestamp at = 8;
+  google.protobuf.StringValue note = 9;
+  google.protobuf.Any detail = 10;
+  oneof kind { string plain = 11; Node inner = 12; }
+}
+message Other { string other = 1; }
+service Tree {
+  rpc Put(Node) returns (Node) { option (google.api.http) = { post: "/tree" body: "*" }; }
+  rpc PutLeft(Node) returns (Node) { option (google.api.http) = { post: "/tree/{id}/left" body: "left" }; }
+  rpc PutFree(Node) returns (Node) { option (google.api.http) = { post: "/tree/{id}/free" body: "free" }; }
+  rpc Check(Other) returns (Node) { option (google.api.http) = { post: "/tree/{other}:check" body: "*" }; }
+}
 """
 BOOK = "/v1/shelves/1/books/2"
 JSON = {"content-type": "application/json"}
@@ -60,7 +94,7 @@ def shop() -> Iterator[Shop]:
 
 @pytest.fixture(scope="module")
 def gateway(gateways: Gateways, shop: Shop) -> Gateway:
-    files = {"shop.proto": PROTO.read_text(), "shop.pb": DESCRIPTORS}
+    files = {"shop.proto": PROTO.read_text(), "shop.pb": DESCRIPTORS, "any.proto": ANY}
     return gateways.start(YAML, files=files, shop=shop.port)
 
 
@@ -121,6 +155,52 @@ def test_a_request_becomes_the_message_of_its_method(
     assert shop.calls[-1][:2] == (called, message)
     assert answer.headers["content-type"] == "application/json"
     assert not [name for name in answer.headers if name.startswith(("grpc-", "x-gateway-"))]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "detail"),
+    [
+        ("PATCH", BOOK, b'{"titel":"x"}', 'the message shop.v1.Book has no field "titel" (byte 2 of the body)'),
+        ("POST", "/v1/shelves/7/books", b'{"book":{"name":"b"}, "titel":1}', 'the message shop.v1.BookRequest has no field "titel" (byte 23 of the body)'),
+        ("POST", "/v1/shelves/7/books", b'{"book":{"a":{"b":1}}}', 'the message shop.v1.Book has no field "a" (byte 10 of the body)'),
+        ("POST", "/v1/shelves/7/books", b'{"BOOK":{}}', 'the message shop.v1.BookRequest has no field "BOOK" (byte 2 of the body)'),
+        ("POST", "/v1/shelves/7/books", b'{"book":{"author_name":"a","authorName":"b"}}', 'the name "authorName" is repeated (byte 28 of the body)'),
+        ("POST", f"{BOOK}:check", b'{"":1}', 'the message shop.v1.BookRequest has no field "" (byte 2 of the body)'),
+        ("POST", "/shop.v1.Shop/Plain", b'{"x\\u0041":1}', 'the message shop.v1.BookRequest has no field "xA" (byte 2 of the body)'),
+        ("POST", "/any/tree", b'{"others":[{"id":"a"},{"by_name":{"x":{"left":{"no":1}}}}]}', 'the message any.v1.Node has no field "no" (byte 48 of the body)'),
+        ("POST", "/any/tree", b'{"byName":{"id":{"x":1}}}', 'the message any.v1.Node has no field "x" (byte 18 of the body)'),
+        ("POST", "/any/tree", b'{"free":{"a":[{"b":1}]},"value":{"c":{}},"no":1}', 'the message any.v1.Node has no field "no" (byte 42 of the body)'),
+        ("POST", "/any/tree/1/left", b'{"inner":{"no":1}}', 'the message any.v1.Node has no field "no" (byte 11 of the body)'),
+        ("POST", "/any/tree/1:check", b'{"id":"1"}', 'the message any.v1.Other has no field "id" (byte 2 of the body)'),
+    ],
+)  # fmt: skip
+def test_a_name_that_the_message_does_not_have_is_rejected(
+    either: httpx.Client, shop: Shop, method: str, path: str, body: bytes, detail: str
+) -> None:
+    before = len(shop.calls)
+    answer = either.request(method, path, content=body, headers=JSON)
+    assert (answer.status_code, problem(answer)["reason"]) == (400, "invalid_message")
+    assert answer.json()["detail"] == detail
+    assert len(shop.calls) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/any/tree", b'{"free":{"any":{"name":[1]}},"value":{"a":1},"labels":{"x":"1","y":"2"},"at":"2026-01-01T00:00:00Z"}'),
+        ("/any/tree", b'{"note":"n","left":null,"others":[],"byName":{"x":{"id":"1"},"y":{}},"plain":"p"}'),
+        ("/any/tree", b'{"detail":{"@type":"type.googleapis.com/any.v1.Node","id":"x"},"id":"1"}'),
+        ("/any/tree/1/free", b'{"a":{"b":{}}}'),
+        ("/any/tree/1/left", b'{"inner":{"others":[{"id":"1"},{"left":{"id":"2"}}]}}'),
+        ("/any/tree/1:check", b"{}"),
+        ("/lax/tree", b'{"no":1,"left":{"no":{"no":[]}}}'),
+        ("/lax/shop.v1.Shop/Plain", b'{"no":1,"name":"p"}'),
+    ],
+)  # fmt: skip
+def test_names_that_the_message_has_pass(client: httpx.Client, path: str, body: bytes) -> None:
+    """The service knows no such method, so it is the upstream that answers: with UNIMPLEMENTED, or the method's answer."""
+    answer = client.post(path, content=body, headers=JSON)
+    assert answer.status_code in (200, 501), answer.text
 
 
 def test_a_response_has_the_bytes_of_protobufs_json(client: httpx.Client) -> None:

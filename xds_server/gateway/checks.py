@@ -18,7 +18,7 @@ from filters.model.identity import Consumer
 from filters.model.shared_credentials import conflicts
 from filters.policy import Context, Policy, Shape
 from filters.reasons import BY_STATUS, OTHER, REASONS
-from xds_server.gateway import precedence
+from xds_server.gateway import exposure, precedence
 from xds_server.gateway.files import File
 from xds_server.gateway.model import escapes
 from xds_server.gateway.model.gateway import FileRoutes, Sections
@@ -88,6 +88,7 @@ def check(
     problems += memo.around.of(routes, around, lambda file: _around(file, sections, context))
     problems += _consumers(sections.consumers, memo)
     problems += (problem for policy in POLICIES for problem in policy.cross_checks(context))
+    problems += exposure.check(routes, context)
     problems += precedence.conflicts([file.keys for file in files], ranked, sections.listeners)
     return problems
 
