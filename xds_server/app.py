@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import http.client
+import json
 import logging
 import signal
 import sys
@@ -14,13 +16,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from filters.policy_server import SERVICE
 from xds_server import joined_metrics
-from xds_server.admin import Admin, Page, Pages
+from xds_server.admin import Admin, Page, Pages, ask
+from xds_server.console.console import Console
+from xds_server.console.source import Source
 from xds_server.control_plane.compiler import Compiler
 from xds_server.control_plane.control_loop import ControlLoop, GatewayState
 from xds_server.control_plane.fleet import Fleet
@@ -34,7 +39,7 @@ from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import CLUSTER
-from xds_server.errors import EnvironmentFailed
+from xds_server.errors import EnvironmentFailed, WrongUsage
 from xds_server.processes.addresses import Wanted, ensure_free, failed_to_listen, split
 from xds_server.processes.cpus import cores
 from xds_server.processes.process import Process
@@ -53,7 +58,7 @@ from xds_server.translate.stand_ins import stand_in
 
 log = logging.getLogger(__name__)
 
-XDS, ADMIN = "--xds", "--admin"
+XDS, ADMIN, CONSOLE = "--xds", "--admin", "--console"
 """Flags of `xds run` for the addresses at which it listens."""
 STATUS_TIMEOUT = 30.0
 """Seconds in which the event loop has to read the status of the objects."""
@@ -87,6 +92,11 @@ class RunOptions:
     tls: Files | None = None
     identities: tuple[str, ...] = ()
     secrets_anywhere: bool = False
+    console: str | None = None
+    """The address of the console, or None for none."""
+    console_token: str | None = None
+    console_asked: bool = False
+    """True if a flag names the address of the console, so that it must be free."""
     shape: Shape = DEFAULT
     """Which hosts get a tree of routes. No flag sets it."""
 
@@ -101,10 +111,10 @@ the time of a change for 1,000 streams.
 
 async def serve(options: RunOptions) -> None:
     """Serve a folder until SIGINT or SIGTERM. Raises EnvironmentFailed, WrongUsage."""
-    ensure_free(
-        Wanted(flag=XDS, address=options.xds),
-        Wanted(flag=ADMIN, address=options.admin),
-    )
+    wanted = [Wanted(flag=XDS, address=options.xds), Wanted(flag=ADMIN, address=options.admin)]
+    if options.console is not None and options.console_asked:
+        wanted.append(Wanted(flag=CONSOLE, address=options.console))
+    ensure_free(*wanted)
     gc.set_threshold(*COLLECTOR)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -236,6 +246,7 @@ async def _control_plane(
         raise failed_to_listen(ADMIN, options.admin, error) from None
     admin.start()
     stack.callback(admin.stop)
+    await _console(options, services, running, status, stack)
     if prover is not None:
         prover.available = await proving_envoy(options.envoy, services.xds, stack)
     if control.serving.restored:
@@ -333,6 +344,62 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def _console(
+    options: RunOptions,
+    services: _LocalServices,
+    running: _Running,
+    status: StatusReader,
+    stack: AsyncExitStack,
+) -> None:
+    """Open the port of the console. Raises EnvironmentFailed if a flag names it and it is taken."""
+    if options.console is None:
+        return
+    loop = asyncio.get_running_loop()
+
+    async def read() -> tuple[ObjectStatus, ...]:
+        return status.objects()
+
+    async def objects() -> tuple[ObjectStatus, ...]:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(read(), loop))
+
+    def states() -> list[Any]:
+        compiled = status.gateway.compiled
+        return status.fleet.states(compiled.snapshot.versions if compiled is not None else {})
+
+    def limits() -> Mapping[str, Any] | None:
+        if not services.begun or services.admin is None:
+            return None
+        try:
+            answer = ask((services.admin, 0), "GET", "/limits", timeout=joined_metrics.TIMEOUT)
+        except (OSError, http.client.HTTPException):
+            return None
+        found: Mapping[str, Any] | None = json.loads(answer.body) if answer.status == 200 else None
+        return found
+
+    source = Source(
+        gateway=status.gateway,
+        status=status.as_json,
+        objects=objects,
+        states=states,
+        limits=limits,
+        envoy=lambda: running.envoy.admin if running.envoy is not None else None,
+        sends=options.proxy,
+    )
+    host, port = split(CONSOLE, options.console)
+    if host.startswith("unix:"):
+        raise WrongUsage(f"{CONSOLE}: a browser needs HOST:PORT, such as 127.0.0.1:19080")
+    try:
+        console = Console(host, port, source, options.console_token)
+    except OSError as error:
+        if options.console_asked:
+            raise failed_to_listen(CONSOLE, options.console, error) from None
+        log.warning("no console: %s is taken; --console ADDRESS chooses another", options.console)
+        return
+    console.start()
+    stack.callback(console.stop)
+    log.info("console %s", console.url)
 
 
 def _metric_sources(services: _LocalServices, running: _Running) -> Mapping[str, joined_metrics.Source]:

@@ -36,7 +36,9 @@ class Running:
         self._command = [
             *(sys.executable, "-m", *_command(), str(folder)),
             *("--xds", self.xds_address, "--admin", self.admin),
-            *("--envoy-workers", "1", "--drain", "1", *arguments),
+            *("--envoy-workers", "1", "--drain", "1"),
+            *(() if "--console" in arguments else ("--console", "off")),
+            *arguments,
         ]
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
         self.process: subprocess.Popen[bytes] | None = None

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from xds_server.translate.route_trees import Shape
 
 
+DEFAULT_CONSOLE = "127.0.0.1:19080"
+SHORTEST_TOKEN = 16
 LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 
 
@@ -122,6 +124,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "spiffe://example.com/envoy/{id}, where {id} is the name of its node; may be repeated",
     )
     add(
+        "--console",
+        metavar="HOST:PORT|off",
+        help="address of the console, a web page; a host that is not loopback needs a token; default: 127.0.0.1:19080",
+    )
+    add(
+        "--console-token",
+        type=Path,
+        metavar="FILE",
+        help="file with the token of the console; default: a new one at each start if the host is not loopback",
+    )
+    add(
         "--secrets-anywhere",
         action="store_true",
         help="send secrets to clients on other machines also without TLS",
@@ -160,10 +173,25 @@ def run(arguments: argparse.Namespace, shape: Shape | None = None) -> int:
         tls=_tls(arguments),
         identities=tuple(arguments.identity),
         secrets_anywhere=arguments.secrets_anywhere,
+        console=None if arguments.console == "off" else arguments.console or DEFAULT_CONSOLE,
+        console_token=_token(arguments.console_token),
+        console_asked=arguments.console is not None,
         shape=shape or DEFAULT,
     )
     _loop(serve(options))
     return 0
+
+
+def _token(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        token = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongUsage(f"--console-token: {file} cannot be read: {error}") from None
+    if len(token) < SHORTEST_TOKEN:
+        raise WrongUsage(f"--console-token: a token has at least {SHORTEST_TOKEN} characters")
+    return token
 
 
 def _tls(arguments: argparse.Namespace) -> Files | None:

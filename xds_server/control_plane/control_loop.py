@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, fields
 
@@ -11,7 +12,7 @@ from filters.language import Path, Place, Problem
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.discovery.types import ResourceType
 from xds_server.errors import InvalidGateway, UnreadableFolder
-from xds_server.gateway.model.gateway import Sections
+from xds_server.gateway.model.gateway import Gateway, Sections
 from xds_server.sources.source import Source, SourceState
 from xds_server.translate import names
 
@@ -19,6 +20,19 @@ log = logging.getLogger(__name__)
 
 Outcome = Compiled | UnreadableFolder | InvalidGateway
 """The result of compiling a source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A gateway that was published `at` a moment (Unix time), `seconds` after its folder changed."""
+
+    at: float
+    seconds: float
+    gateway: Gateway
+
+
+HISTORY = 20
+"""Published gateways that are remembered. They share all objects that did not change."""
 
 
 @dataclass(slots=True)
@@ -35,6 +49,7 @@ class GatewayState:
     problems: tuple[Problem, ...] = ()
     unreadable: str = ""
     changes: int = field(default=0)
+    history: deque[Published] = field(default_factory=lambda: deque(maxlen=HISTORY))
     restored: bool = False
     """True if the last good gateway of before a restart is served until there is a newer one."""
 
@@ -129,12 +144,14 @@ class ControlLoop:
         serving.compiled, serving.since = outcome, time.time()
         serving.changes += 1
         await self._publish(outcome)
+        seconds = time.perf_counter() - began
+        serving.history.append(Published(serving.since, seconds, outcome.gateway))
         sections = outcome.gateway.sections
         log.info(
             "gateway published routes=%d upstreams=%d in=%.0fms",
             len(sections.routes),
             len(sections.upstreams),
-            (time.perf_counter() - began) * 1000,
+            seconds * 1000,
         )
 
     def _report(self, problems: tuple[Problem, ...], unreadable: str) -> None:

@@ -30,6 +30,8 @@ from xds_server.translate.runtime import runtime
 
 CONTROL_PLANE = "xds/control-plane"
 """The cluster of the control plane. The name of an upstream never has a slash."""
+_STATS_FLUSH = timedelta(seconds=2)
+"""Envoy merges the histograms of its workers as often, which the console shows."""
 _API = config_source_pb2.ApiConfigSource
 _HEAP, _CONNECTIONS = (
     "envoy.resource_monitors.fixed_heap",
@@ -73,6 +75,7 @@ def bootstrap(
     result.node.metadata.update(dict(metadata or {}))
     result.admin.address.socket_address.address = "127.0.0.1"
     result.admin.address.socket_address.port_value = admin_port
+    result.stats_flush_interval.CopyFrom(duration(_STATS_FLUSH))
     dynamic = result.dynamic_resources
     dynamic.ads_config.CopyFrom(_ads_config(delta=delta))
     dynamic.lds_config.CopyFrom(ads())

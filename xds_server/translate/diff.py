@@ -53,6 +53,8 @@ def resources(old: Snapshot, new: Snapshot) -> tuple[Change, ...]:
 
 
 def _keys(before: Any, after: Any) -> Iterator[str]:
+    if before is after:
+        return
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         yield from (key for key in sorted({*before, *after}) if before.get(key) != after.get(key))
     elif dataclasses.is_dataclass(before) and not isinstance(before, type):
@@ -65,4 +67,6 @@ def _keys(before: Any, after: Any) -> Iterator[str]:
 
 
 def _policies(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    if before is after:
+        return iter(())
     return (f"policies.{key}" for key in sorted({*before, *after}) if before.get(key) != after.get(key))

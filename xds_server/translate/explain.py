@@ -91,7 +91,7 @@ def explain(gateway: Gateway, request: Request, listener: str | None = None) -> 
         why_not = _why_not(route, path, parts.query, request)
         candidates.append(Candidate(route=member, path=route.path, why_not=why_not))
         if not why_not:
-            policies = tuple(_policies(gateway, member))
+            policies = tuple(applied(gateway, member))
             action = _action(route)
             return _answer(name, chosen, path, tuple(candidates), member, action, policies, notes)
     allowed = _allowed(hosts[chosen], path, parts.query, request)
@@ -289,7 +289,8 @@ def _action(route: Route) -> str:
     return f"the policy '{route.policies.answering}' responds"
 
 
-def _policies(gateway: Gateway, route: str) -> Iterator[Applied]:
+def applied(gateway: Gateway, route: str) -> Iterator[Applied]:
+    """Yield the policies of a route in the order in which they run."""
     settings = gateway.policies[route]
     for key, policy in by_key().items():
         if key in settings:
