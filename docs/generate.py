@@ -15,8 +15,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from filters import POLICIES
 from filters.log_fields import FIELDS
+from filters.pipeline import POLICIES
 from filters.reasons import BY_STATUS, OTHER, REASONS, Reason
 from xds_server.cli.flags import default
 from xds_server.cli.main import COMMANDS, parser

@@ -16,8 +16,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from docs import generate
-from filters import POLICIES
 from filters.log_fields import FIELDS
+from filters.pipeline import POLICIES
 from tests.support.flags import shown
 from tests.support.reading import read
 from xds_server.cli.main import COMMANDS

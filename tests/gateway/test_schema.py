@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from filters import POLICIES
 from filters.language.scalars import FromVariable
+from filters.pipeline import POLICIES
 from xds_server.cli.main import main
 from xds_server.gateway import document
 from xds_server.gateway.schema import schema

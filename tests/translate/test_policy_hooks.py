@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from filters import POLICIES
+from filters.pipeline import POLICIES
 from filters.policy import Policy
 
 CORE = [

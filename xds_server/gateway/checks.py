@@ -10,12 +10,12 @@ from operator import is_
 from typing import Any
 from urllib.parse import urlsplit
 
-from filters import POLICIES
 from filters.language import Mistake, Path, Problem
 from filters.language.options import OFF
 from filters.language.problems import did_you_mean, short_repr
 from filters.model.identity import Consumer
 from filters.model.shared_credentials import conflicts
+from filters.pipeline import POLICIES
 from filters.policy import Context, Policy, Shape
 from filters.reasons import BY_STATUS, OTHER, REASONS
 from xds_server.gateway import exposure, precedence

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import re2
 
-from filters import POLICIES
+from filters.pipeline import POLICIES
 from filters.language import Problem
 from filters.language.options import OFF
 from filters.policy import Context, Levels, Policy, Stage

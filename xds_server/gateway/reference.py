@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Literal, Union, get_args, get_origin
 
-from filters import POLICIES
 from filters.language import DataSource, Percent, Rate, Raw, Size
 from filters.language.decode import field_key
 from filters.language.options import About, Off
+from filters.pipeline import POLICIES
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.policies import Policies
 from xds_server.gateway.schema import duration

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Literal, Union, get_args, get_origin
 
-from filters import POLICIES
 from filters.language import Percent, Rate, Raw, Size
 from filters.language.datasource import SecretSource
 from filters.language.decode import field_key
 from filters.language.options import About, Off, Shorthand
+from filters.pipeline import POLICIES
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.policies import Policies
 

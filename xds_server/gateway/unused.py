@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from filters import POLICIES
 from filters.language import Path, Problem
+from filters.pipeline import POLICIES
 from filters.policy import Policy
 from xds_server.gateway.checks import CheckCache
 from xds_server.gateway.files import File

@@ -16,9 +16,10 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.type.matcher.v3 import metadata_pb2, string_pb2, value_pb2
 from google.protobuf import struct_pb2
 
-from filters import POLICIES, fault
+from filters import fault
 from filters.error_overrides import ErrorOverride
 from filters.framing import BODYLESS
+from filters.pipeline import POLICIES
 from filters.policy import header
 from filters.reasons import (
     BAD_REQUEST,

@@ -16,8 +16,8 @@ from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2 as ratelim
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.transport_sockets.quic.v3 import quic_transport_pb2
 
-from filters import POLICIES
 from filters.operators import SINCE
+from filters.pipeline import POLICIES
 from filters.policy import NewField
 from filters.rate_limit.policy import FILTER, STRICT_FILTER
 from xds_server.discovery.snapshot import Resource, Snapshot

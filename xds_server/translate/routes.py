@@ -19,7 +19,8 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from envoy.type.v3 import percent_pb2
 from google.protobuf.message import Message
 
-from filters import POLICIES, body_limit
+from filters import body_limit
+from filters.pipeline import POLICIES
 from filters.policy import NOTHING, Context, Policy, RoutePart, Variant, header
 from xds_server.gateway.model import escapes
 from xds_server.gateway.model.paths import PathMatch

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
 
-from filters import POLICIES
+from filters.pipeline import POLICIES
 from filters.policy import Context
 from xds_server.gateway.model.gateway import Sections
 from xds_server.translate import names

@@ -12,9 +12,9 @@ from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import extension_pb2
 from envoy.config.route.v3 import route_components_pb2
 
-from filters import POLICIES
 from filters.language import Mistake, Path, Problem
 from filters.language.problems import short_repr
+from filters.pipeline import POLICIES
 from filters.policy import Context, HttpFilter
 from filters.policy_server import SERVICE
 from filters.rules import Rule

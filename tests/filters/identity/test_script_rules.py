@@ -6,9 +6,9 @@ import re
 from importlib import resources
 from typing import get_type_hints
 
-from filters import POLICIES
 from filters.identity import script_rules
 from filters.model.methods import failed
+from filters.pipeline import POLICIES
 
 SCRIPT = resources.files("filters.identity").joinpath("identity.lua").read_text()
 RULES = [

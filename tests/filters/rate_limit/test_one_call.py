@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from filters import POLICIES
 from filters.authorization import authorize
 from filters.decompression import policy as decompression
 from filters.decompression.policy import Decompression
@@ -18,6 +17,7 @@ from filters.model.identity import ApiKey as KeyHash
 from filters.model.identity import Consumer, Plan
 from filters.model.limits import ConcurrencyLimit, Limit
 from filters.model.methods import MOST_KEYS
+from filters.pipeline import POLICIES
 from filters.policy import Context, Levels
 from filters.policy_server import FILTER, LENIENT_FILTER, NARROW_FILTER
 from filters.rate_limit import one_call

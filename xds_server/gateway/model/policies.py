@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from filters import POLICIES
 from filters.language import INVALID, Decoder, Path, Problem, Problems, decoder_for
 from filters.language.options import OFF
 from filters.language.problems import did_you_mean, short_repr
+from filters.pipeline import POLICIES
 from filters.policy import Levels, Policy
 
 
