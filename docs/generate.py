@@ -28,6 +28,7 @@ from xds_server.gateway.schema import schema
 from xds_server.policy_server.services import services
 from xds_server.serving.metrics import Metrics
 from xds_server.serving.store import Store
+from xds_server.usage.metrics import UsageMetrics
 
 FOLDER = Path(__file__).parent / "reference"
 
@@ -103,18 +104,19 @@ def _help(action: argparse.Action) -> str:
 
 
 def metrics() -> str:
-    """Every metric of Prometheus, of the control plane and of policy servers."""
-    control_plane, policy_server = _Collectors(), _Collectors()
+    """Every metric of Prometheus, of the control plane, of policy servers and of usage servers."""
+    control_plane, policy_server, usage_server = _Collectors(), _Collectors(), _Collectors()
     Metrics(Store(), control_plane)
     GatewayMetrics(GatewayState(""), Fleet(lambda _type, _name: None), control_plane)
+    UsageMetrics(usage_server)
     asyncio.run(_register(policy_server))
     return _page(
         [
             "# Metrics\n",
             (
-                "Made by `make docs` from the metrics that the processes register. Both kinds of processes show them in the text "
+                "Made by `make docs` from the metrics that the processes register. All kinds of processes show them in the text "
                 "format of Prometheus at `/metrics` of their `--admin` address. `/metrics/all` of `xds run` is one page with the metrics of the "
-                "control plane, and of the policy server and the Envoy that it has started. [Telemetry](telemetry.md#metrics) lists "
+                "control plane, and of the policy server, the usage server and the Envoy that it has started. [Telemetry](telemetry.md#metrics) lists "
                 "the metrics of routes and consumers, which Envoy counts.\n"
             ),
             (
@@ -134,6 +136,8 @@ def metrics() -> str:
                 "\nWith several workers, each figure is their sum. `xds_rate_limit_store_failures_total` exists if counters are in a "
                 "Redis or in the process that keeps them for several workers."
             ),
+            "\n## Usage server (`xds usage-server`)\n",
+            *_metrics(usage_server.found),
         ]
     )
 

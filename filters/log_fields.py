@@ -169,3 +169,8 @@ CONDITION = (
     f" || ({_OF_ROUTE}.slower_than != '' && request.duration > duration({_OF_ROUTE}.slower_than))"
 )
 """The CEL condition of a log if some route has conditions of its own. Numbers of a Struct are doubles."""
+
+UNCOUNTED = "xds.metering"
+"""The namespace in the metadata of routes whose requests are not counted as usage."""
+COUNTED = f"!has(xds.route_metadata) || !('{UNCOUNTED}' in xds.route_metadata.filter_metadata)"
+"""The CEL condition of the usage log if some route is not counted."""

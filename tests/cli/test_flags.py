@@ -66,6 +66,7 @@ def test_commands_use_the_same_words() -> None:
     assert {command for command in COMMANDS if "--admin" in has[command]} == {
         "run",
         "policy-server",
+        "usage-server",
         "status",
         "cache",
         "limits",

@@ -15,6 +15,7 @@ from xds_server.discovery.types import CLUSTER, ResourceType, of_url
 from xds_server.serving.events import Acked, Connected, Nacked
 from xds_server.serving.store import Store
 from xds_server.sources.folder import Folder
+from xds_server.translate import names
 
 GATEWAY = b"""
 listeners: {http: {port: 8080}}
@@ -82,7 +83,9 @@ async def test_what_policy_servers_have_is_not_waited_for_any_longer() -> None:
         PolicyServer(store).accept()
 
     async with asyncio.timeout(10):
-        await Rollout(store, fleet, ensure_policy_server, ack_timeout=3600).publish(compiled)
+        await Rollout(store, fleet, {names.POLICY_SERVER: ensure_policy_server}, ack_timeout=3600).publish(
+            compiled
+        )
     current = store.current()
     assert current is not None
     assert current[CLUSTER] == compiled.snapshot[CLUSTER]
@@ -104,7 +107,9 @@ async def test_what_policy_servers_rejected_is_not_waited_for() -> None:
         server.accept()
 
     async with asyncio.timeout(10):
-        await Rollout(store, fleet, ensure_policy_server, ack_timeout=3600).publish(compiled)
+        await Rollout(store, fleet, {names.POLICY_SERVER: ensure_policy_server}, ack_timeout=3600).publish(
+            compiled
+        )
     current = store.current()
     assert current is not None
     assert current[CLUSTER] == compiled.snapshot[CLUSTER]

@@ -98,7 +98,7 @@ class Stack:
         self.store = Store(quarantine=True, stand_in=stand_in)
         prover = Prover(self.store)
         self.store.observe(prover.observe)
-        self.rollout = Rollout(self.store, _Quiet(), None, prover)  # type: ignore[arg-type]
+        self.rollout = Rollout(self.store, _Quiet(), {}, prover)  # type: ignore[arg-type]
         rules = Groups(Rule(group=PROVING, cluster=PROVING), Rule(group=""))
         server = XdsServer(self.store, group_of=rules, limits=StreamLimits(bisect=True))
         self.address = f"unix:{self.folder}/xds.sock"

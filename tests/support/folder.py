@@ -12,6 +12,7 @@ from tests.support.trees import shape
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.sources.folder import Folder, read_folder
+from xds_server.translate.clusters import INTERNAL_SERVICES
 
 Files = Mapping[str, str | bytes]
 """Contents of more files of a folder, by their path in it."""
@@ -38,9 +39,13 @@ def write(folder: Path, files: Files | None = None, **yaml: str) -> Path:
     return folder
 
 
-def compiled(folder: Path) -> Compiled:
-    """The gateway of a folder. Raises InvalidGateway."""
-    return Compiler(shape=shape()).compile(read_folder(folder))
+NO_SERVICES: Mapping[str, str] = MappingProxyType({})
+
+
+def compiled(folder: Path, services: Mapping[str, str] = NO_SERVICES) -> Compiled:
+    """The gateway of a folder. `services` are addresses of our own services by name. Raises InvalidGateway."""
+    addresses = {**INTERNAL_SERVICES, **services}
+    return Compiler(internal_services=addresses, shape=shape()).compile(read_folder(folder))
 
 
 def snapshot(text: str, root: Path = Path()) -> Snapshot:

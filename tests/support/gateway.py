@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -9,7 +10,7 @@ from typing import Any, Self
 import httpx
 
 from tests.support.envoy import Envoy, for_this_envoy
-from tests.support.folder import Files, compiled, filled, write
+from tests.support.folder import NO_SERVICES, Files, compiled, filled, write
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
 from xds_server.translate.readable import plain
@@ -20,10 +21,13 @@ class Gateway:
     """The gateway of the folder `path` in an Envoy of its own. Use as a context manager.
 
     Its `port`, `url` and `client()` are those of the first listener by name. Envoy writes its log into `logs`.
+    `services` are addresses of our own services by name.
     """
 
-    def __init__(self, path: Path, logs: Path, *, scheme: str = "http") -> None:
-        self.compiled = compiled(path)
+    def __init__(
+        self, path: Path, logs: Path, *, scheme: str = "http", services: Mapping[str, str] = NO_SERVICES
+    ) -> None:
+        self.compiled = compiled(path, services)
         listener = next(iter(self.compiled.gateway.sections.listeners.values()))
         self.port = listener.port
         self.url = f"{scheme}://127.0.0.1:{self.port}"

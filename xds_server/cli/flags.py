@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 FORMS = ("text", "json", "yaml")
@@ -90,3 +91,36 @@ def _whole(text: str, least: int, most: int | None) -> int:
         to = "" if most is None else f" to {most}"
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {least}{to}")
     return number
+
+
+USAGE_STORE = "sqlite:///xds-usage.db"
+"""The default store of usage: a file in the working directory."""
+
+
+def add_usage_store(parser: argparse.ArgumentParser, store: str, spool: str | None = None) -> None:
+    """Add the flags for the URL of the usage store and for the folder of the spool."""
+    parser.add_argument(
+        store,
+        metavar="URL",
+        default=USAGE_STORE,
+        help="database of the counts: sqlite:///FILE (with four slashes for an absolute path) or "
+        "postgresql://USER:PASSWORD@HOST/DATABASE",
+    )
+    if spool is not None:
+        parser.add_argument(
+            spool,
+            type=Path,
+            metavar="FOLDER",
+            default=Path("xds-usage.spool"),
+            help="folder for entries that are not in the database yet; each usage server needs its own",
+        )
+
+
+def size(text: str) -> int:
+    """Return a number of bytes, such as 500MB or 2GiB. Raises ArgumentTypeError."""
+    from filters.language import scalars
+
+    try:
+        return scalars.size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}': {error}") from None

@@ -22,6 +22,8 @@ COMMANDS: dict[str, str] = {
     "policy-server": "run the services that decide what Envoy cannot; a control plane sends them their rules",
     "cache": "purge stored responses",
     "limits": "show or reset the counters of rate limits, quotas and concurrency limits",
+    "usage": "report the requests of consumers, plans and routes by hour or day",
+    "usage-server": "take an entry for each request from Envoys, and count requests in a database",
     "bootstrap": "print a bootstrap for an Envoy that runs elsewhere",
     "descriptors": "write the descriptor set of a running gRPC server, for `grpc_transcoding`",
     "schema": "print the JSON Schema of the gateway language",

@@ -72,6 +72,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "default: this command starts one if the gateway needs it",
     )
     add(
+        "--usage-server",
+        metavar="ADDRESS",
+        help="address at which Envoys reach a usage server that runs elsewhere; "
+        "default: this command starts one if the gateway needs it",
+    )
+    flags.add_usage_store(parser, "--usage-store", "--usage-spool")
+    add(
         "--drain",
         type=flags.seconds,
         metavar="SECONDS",
@@ -150,6 +157,7 @@ def run(arguments: argparse.Namespace, shape: Shape | None = None) -> int:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from xds_server.app import RunOptions, serve
     from xds_server.translate.route_trees import DEFAULT
+    from xds_server.usage.store_url import checked
 
     logging.basicConfig(
         level=logging.INFO,
@@ -168,7 +176,10 @@ def run(arguments: argparse.Namespace, shape: Shape | None = None) -> int:
         drain=arguments.drain,
         poll=arguments.poll,
         envoy_log_level=arguments.envoy_log_level,
-        policy_server=_endpoint(arguments.policy_server) if arguments.policy_server else None,
+        policy_server=_endpoint("--policy-server", arguments.policy_server),
+        usage_server=_endpoint("--usage-server", arguments.usage_server),
+        usage_store=checked(arguments.usage_store),
+        usage_spool=arguments.usage_spool,
         state=arguments.state,
         tls=_tls(arguments),
         identities=tuple(arguments.identity),
@@ -218,12 +229,14 @@ def _loop(main) -> None:  # type: ignore[no-untyped-def] # a coroutine
         uvloop.run(main)
 
 
-def _endpoint(text: str) -> str:
+def _endpoint(flag: str, text: str | None) -> str | None:
+    if text is None:
+        return None
     from filters.language import Mistake
     from xds_server.gateway.model.upstreams import parse_address
 
     try:
         parse_address(text)
     except Mistake as mistake:
-        raise WrongUsage(f"--policy-server: {mistake.message}; {mistake.remedy}") from None
+        raise WrongUsage(f"{flag}: {mistake.message}; {mistake.remedy}") from None
     return text

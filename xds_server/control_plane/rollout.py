@@ -24,24 +24,24 @@ ACK_TIMEOUT = 5.0
 class Rollout:
     """Publishes gateways in a store.
 
-    `ensure_policy_server` starts policy servers. It is called when a gateway needs one for the first time. Without
-    it, another operator runs the policy servers, and the rollout does not wait for them: if a request arrives before
-    its rule, the response is the same as for an unreachable policy server. Without `prover`, Envoys get unproved
-    gateways. `ack_timeout` is in seconds.
+    `start` has functions that start our own services, by the name of their cluster. Each is called before a gateway
+    with that cluster is published. Without one for policy servers, another operator runs them, and the rollout does
+    not wait for them: if a request arrives before its rule, the response is the same as for an unreachable policy
+    server. Without `prover`, Envoys get unproved gateways. `ack_timeout` is in seconds.
     """
 
     def __init__(
         self,
         store: Store,
         fleet: Fleet,
-        ensure_policy_server: Callable[[], Awaitable[None]] | None,
+        start: Mapping[str, Callable[[], Awaitable[None]]],
         prover: Prover | None = None,
         *,
         ack_timeout: float = ACK_TIMEOUT,
     ) -> None:
         self._store = store
         self._fleet = fleet
-        self._need = ensure_policy_server
+        self._start = start
         self._prover = prover
         self._ack_timeout = ack_timeout
 
@@ -55,9 +55,8 @@ class Rollout:
     async def resume(self) -> None:
         """Wait until policy servers have the restored gateway. Envoys already get it."""
         restored = self._store.current()
-        if self._need is not None and restored is not None and names.POLICY_SERVER in restored[CLUSTER]:
-            await self._need()
-            await self._until_acknowledged(self._store.current(POLICY_SERVERS) or EMPTY)
+        if restored is not None:
+            await self._ensure(restored, self._store.current(POLICY_SERVERS) or EMPTY)
 
     async def _prove(self, snapshot: Snapshot) -> Proof:
         if self._prover is None:
@@ -68,8 +67,13 @@ class Rollout:
         """Publish the rules of policy servers, and wait until they have them."""
         rules = _rules(snapshot)
         self._store.publish(rules, POLICY_SERVERS)
-        if self._need is not None and names.POLICY_SERVER in snapshot[CLUSTER]:
-            await self._need()
+        await self._ensure(snapshot, rules)
+
+    async def _ensure(self, snapshot: Snapshot, rules: Snapshot) -> None:
+        """Start the services that a snapshot needs, and wait until policy servers have their rules."""
+        needed = [cluster for cluster in self._start if cluster in snapshot[CLUSTER]]
+        await asyncio.gather(*(self._start[cluster]() for cluster in needed))
+        if names.POLICY_SERVER in needed:
             await self._until_acknowledged(rules)
 
     async def _until_acknowledged(self, rules: Snapshot) -> None:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import re2
 
-from filters.pipeline import POLICIES
 from filters.language import Problem
 from filters.language.options import OFF
+from filters.pipeline import POLICIES
 from filters.policy import Context, Levels, Policy, Stage
 from xds_server.gateway.model.gateway import FileRoutes
 from xds_server.gateway.model.policies import by_key

@@ -5,20 +5,33 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 
+from filters.policy_server import internal_cluster
 from xds_server.processes.process import Process
+from xds_server.translate.usage_entry import MOST_BATCHES, SERVICE
 
 ADMIN_TIMEOUT = 5.0
+_TIMER = 0.2
+"""Seconds by which a busy Envoy may send its entries late."""
+_USAGE = f"cluster.{internal_cluster(SERVICE)}"
+_IDLE = {
+    f"{_USAGE}.upstream_rq_active": 0,
+    f"{_USAGE}.upstream_rq_pending_active": 0,
+    f"{_USAGE}.circuit_breakers.default.remaining_retries": MOST_BATCHES,
+}
+"""Envoy's statistics when it has no batch of usage without a response."""
 
 
 class EnvoySupervisor:
     """Keeps one Envoy running. In `bootstrap`, the admin address must have port 0 or an unused port.
 
-    `drain` is the number of seconds that clients get at the end.
+    `drain` is the number of seconds that clients get at the end. `flush` returns the seconds for which Envoy collects
+    entries of logs before it sends them: at the end, Envoy gets that time, because it throws away the entries that it
+    has not sent.
     """
 
     def __init__(
@@ -30,12 +43,13 @@ class EnvoySupervisor:
         arguments: Sequence[str] = (),
         log_level: str = "warning",
         drain: float = 5.0,
+        flush: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="xds-envoy-")
         self._admin_file = Path(self._folder.name) / "admin"
         file = Path(self._folder.name) / "bootstrap.pb"
         file.write_bytes(bootstrap.SerializeToString(deterministic=True))
-        self._drain = drain
+        self._drain, self._flush = drain, flush
         command = [
             *(str(binary), "-c", str(file), "-l", log_level, "--use-dynamic-base-id"),
             *("--admin-address-path", str(self._admin_file)),
@@ -72,6 +86,7 @@ class EnvoySupervisor:
         await self._process.release()
         if self._process.running:
             await self._drain_connections()
+            await self._send_logs()
         await self._process.stop()
         self._folder.cleanup()
 
@@ -82,6 +97,21 @@ class EnvoySupervisor:
         end = loop.time() + self._drain
         while loop.time() < end and self._process.running:
             if await self._active() == 0:
+                return
+            await asyncio.sleep(0.05)
+
+    async def _send_logs(self) -> None:
+        """Give Envoy the time to send its last entries, and to get the responses to them."""
+        seconds = self._flush()
+        if not seconds:
+            return
+        await asyncio.sleep(seconds + _TIMER)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._drain
+        while loop.time() < end and self._process.running:
+            text = await asyncio.to_thread(self._call_admin, f"/stats?filter=^{_USAGE}", "GET")
+            values = dict(line.rsplit(": ", 1) for line in text.splitlines())
+            if all(values.get(name, str(idle)) == str(idle) for name, idle in _IDLE.items()):
                 return
             await asyncio.sleep(0.05)
 

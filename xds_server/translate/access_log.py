@@ -47,7 +47,7 @@ def access_logs(
     """Yield the logs of a listener. `by_route` is true if some route has conditions of its own."""
     for _, log in sorted(logs_of(listener, telemetry).items()):
         result = _log(log)
-        filters = [*([_cel(CONDITION)] if by_route else ()), *_when(log.when)]
+        filters = [*([expression(CONDITION)] if by_route else ()), *_when(log.when)]
         if len(filters) == 1:
             result.filter.CopyFrom(filters[0])
         elif filters:
@@ -159,9 +159,10 @@ def _compare(
     comparison.value.default_value, comparison.value.runtime_key = value, "access_log"
 
 
-def _cel(expression: str) -> accesslog_pb2.AccessLogFilter:
+def expression(text: str) -> accesslog_pb2.AccessLogFilter:
+    """Return the filter of a CEL expression."""
     extension = accesslog_pb2.ExtensionFilter(
         name="envoy.access_loggers.extension_filters.cel",
-        typed_config=packed(cel_pb2.ExpressionFilter(expression=expression)),
+        typed_config=packed(cel_pb2.ExpressionFilter(expression=text)),
     )
     return accesslog_pb2.AccessLogFilter(extension_filter=extension)

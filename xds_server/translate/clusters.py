@@ -22,10 +22,10 @@ from xds_server.gateway.model.upstreams import (
     parse_address,
 )
 from xds_server.gateway.raw import merged
-from xds_server.translate import endpoints, names, tls
+from xds_server.translate import endpoints, names, tls, usage_entry
 from xds_server.translate.protobuf import ads, duration, packed, uint32
 
-INTERNAL_SERVICES: Mapping[str, str] = {SERVICE: "127.0.0.1:18001"}
+INTERNAL_SERVICES: Mapping[str, str] = {SERVICE: "127.0.0.1:18001", usage_entry.SERVICE: "127.0.0.1:18002"}
 """The default addresses of our own services."""
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -102,11 +102,14 @@ _FIELD_TABLE = 64 << 10
 """Bytes of the table of repeated fields (RFC 7541): the chains of processors of about 250 routes fit into it."""
 
 
-def internal_service(name: str, address: str) -> cluster_pb2.Cluster:
-    """Return the cluster of one of our own services: gRPC in plain text, on this machine or a trusted network.
+_KEEPALIVE = timedelta(seconds=10)
+_UNLIMITED = 1_000_000
+_MOST_CALLS = {usage_entry.SERVICE: usage_entry.MOST_BATCHES}
+"""Concurrent calls of a service, if they are limited by their number and not by timeouts of policies."""
 
-    The cluster has no limits of its own, because the timeouts of the policies limit its requests.
-    """
+
+def internal_service(name: str, address: str) -> cluster_pb2.Cluster:
+    """Return the cluster of one of our own services: gRPC in plain text, on this machine or a trusted network."""
     parsed = parse_address(address)
     kind = cluster_pb2.Cluster.STRICT_DNS if parsed.kind == "name" else cluster_pb2.Cluster.STATIC
     result = cluster_pb2.Cluster(
@@ -120,11 +123,19 @@ def internal_service(name: str, address: str) -> cluster_pb2.Cluster:
     endpoint = result.load_assignment.endpoints.add().lb_endpoints.add().endpoint
     endpoint.address.CopyFrom(endpoints.address(parsed))
     options = http_protocol_options_pb2.HttpProtocolOptions()
-    options.explicit_http_config.http2_protocol_options.hpack_table_size.value = _FIELD_TABLE
+    http2 = options.explicit_http_config.http2_protocol_options
+    http2.hpack_table_size.value = _FIELD_TABLE
+    if name in _MOST_CALLS:  # a call that waits for very long must end with a connection that is dead
+        http2.connection_keepalive.interval.CopyFrom(duration(_KEEPALIVE))
+        http2.connection_keepalive.timeout.CopyFrom(duration(_KEEPALIVE))
     result.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(packed(options))
-    most = uint32(1_000_000)
+    most = uint32(_MOST_CALLS.get(name, _UNLIMITED))
     result.circuit_breakers.thresholds.add(
-        max_connections=most, max_pending_requests=most, max_requests=most, max_retries=most
+        max_connections=most,
+        max_pending_requests=most,
+        max_requests=most,
+        max_retries=most,
+        track_remaining=name in _MOST_CALLS,
     )
     return result
 

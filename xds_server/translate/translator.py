@@ -32,6 +32,7 @@ from xds_server.discovery.types import (
 from xds_server.gateway.model.gateway import Gateway, Sections
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.precedence_rank import Ranked
+from xds_server.gateway.model.telemetry import Usage
 from xds_server.gateway.model.upstreams import Upstream
 from xds_server.translate import (
     clusters,
@@ -41,6 +42,8 @@ from xds_server.translate import (
     names,
     routes,
     secrets,
+    usage_entry,
+    usage_log,
     virtual_hosts,
 )
 from xds_server.translate.access_log import logs_of
@@ -138,6 +141,8 @@ class Translator:
         settings = (context, *chain.from_iterable((key, *values) for key, values in used.items()))
         filters, logs, rules = keep("policies", settings, self._of_policies, used, context)
         filters = keep("telemetry", (filters, sections.telemetry), _with_telemetry, filters, sections)
+        usage = sections.telemetry.usage
+        logs = keep("usage", (logs, usage, "metering" in used), _with_usage, logs, usage, "metering" in used)
         common = keep(
             "common",
             (filters, logs, sections.errors, sections.telemetry, "access_log" in used),
@@ -146,7 +151,11 @@ class Translator:
         cds, eds = keep("upstreams", (sections.upstreams,), self._upstreams, sections.upstreams)
         surroundings = (sections.secrets, sections.upstreams, sections.listeners, context)
         resources = {
-            CLUSTER: keep(CLUSTER, (cds, filters, rules), self._clusters, cds, filters, rules, used, context),
+            CLUSTER: keep(
+                CLUSTER,
+                (cds, filters, rules, usage),
+                *(self._clusters, cds, filters, rules, used, context, usage),
+            ),
             ENDPOINT: eds,
             SECRET: keep(SECRET, surroundings, _secrets, sections, context),
             EXTENSION_CONFIG: keep(EXTENSION_CONFIG, (filters,), _extensions, filters),
@@ -173,8 +182,9 @@ class Translator:
         rules: Mapping[ResourceType, list[Resource]],
         used: Mapping[str, list[Any]],
         context: Context,
+        usage: Usage | None,
     ) -> list[Resource]:
-        return [*upstreams, *_called(filters), *self._called_services(used, rules, context)]
+        return [*upstreams, *_called(filters), *self._called_services(used, rules, context, usage)]
 
     def warnings(self) -> Iterator[Problem]:
         """Yield a warning for each host of the last gateway whose requests Envoy compares with very many routes."""
@@ -223,12 +233,18 @@ class Translator:
         return found
 
     def _called_services(
-        self, used: Mapping[str, list[Any]], rules: Mapping[ResourceType, list[Resource]], context: Context
+        self,
+        used: Mapping[str, list[Any]],
+        rules: Mapping[ResourceType, list[Resource]],
+        context: Context,
+        usage: Usage | None,
     ) -> Iterator[Resource]:
-        """Return the clusters of the internal services that any policy needs."""
+        """Return the clusters of the internal services that the gateway needs."""
         needed = {name for one in POLICIES for name in one.internal_services(used.get(one.key, ()), context)}
         if any(rules.values()):
             needed.add(SERVICE)
+        if usage is not None:
+            needed.add(usage_entry.SERVICE)
         for name in sorted(needed):
             yield Resource.of(clusters.internal_service(name, self._internal_services[name]))
 
@@ -308,6 +324,11 @@ def _with_telemetry(filters: tuple[HttpFilter, ...], sections: Sections) -> tupl
     """Return the chain with the filter that writes the version of the gateway into the metadata of requests."""
     logs = (log for one in sections.listeners.values() for log in logs_of(one, sections.telemetry).values())
     return (gateway_version.FILTER, *filters) if any(log.has_version for log in logs) else filters
+
+
+def _with_usage(logs: _Logs, usage: Usage | None, by_route: bool) -> _Logs:
+    """Return access logs with the one for the usage server."""
+    return logs if usage is None else (*logs, usage_log.access_log(usage.flush, by_route=by_route))
 
 
 def _access_logs(used: Mapping[str, list[Any]], context: Context) -> _Logs:

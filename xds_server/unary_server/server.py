@@ -87,6 +87,11 @@ class UnaryServer:
         """The number of requests in progress."""
         return sum(connection.active for connection in self._connections)
 
+    @property
+    def connections(self) -> int:
+        """The number of open connections."""
+        return len(self._connections)
+
     async def drain(self, grace: float) -> None:
         """Accept no new connections and requests, and give requests in progress `grace` seconds."""
         self._accepting.clear()
@@ -102,7 +107,7 @@ class UnaryServer:
 
     def _count(self) -> None:
         for accepting in self._accepting:
-            accepting.count(len(self._connections))
+            accepting.count(self.connections)
 
     def _protocol(self) -> _Protocol:
         return _Protocol(self._methods, self._streams, self._limits, self)

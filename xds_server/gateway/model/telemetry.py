@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -227,6 +228,24 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """The count of requests for billing."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((bool,), "true", {"const": True})
+    flush: timedelta = option(
+        "How long Envoy collects entries before it sends them. If it is killed, these entries are lost.",
+        default=timedelta(seconds=1),
+        minimum=0.1,
+        maximum=60,
+    )
+
+    @classmethod
+    def short(cls, value: Any) -> Usage:
+        """The settings that ``true`` stands for."""
+        return cls()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Telemetry(Mapping[str, Any]):
     """What the gateway reports of its requests. As a mapping it has the keys that a user wrote."""
 
@@ -235,6 +254,7 @@ class Telemetry(Mapping[str, Any]):
     )
     tracing: Tracing | None = option("Traces.", default=None)
     metrics: Metrics | None = option("Metrics for each route and consumer.", default=None)
+    usage: Usage | None = option("Counts of requests for billing, in a [database](usage.md).", default=None)
 
     def texts(self) -> Iterator[tuple[Path, str]]:
         """Yield the texts with Envoy's command operators, with their paths in this section."""

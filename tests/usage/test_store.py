@@ -1,0 +1,211 @@
+"""The store, as SQLite and as PostgreSQL: each batch once, whatever fails in between."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from tests.support.postgres import Postgres
+from tests.support.usage import entry
+from xds_server.errors import EnvironmentFailed, WrongUsage
+from xds_server.usage.rollup import HOUR, Batch, Seen, count
+from xds_server.usage.schema import METADATA
+from xds_server.usage.spool import Position
+from xds_server.usage.store import KEPT, Question, Store, StoreFailed, StoreReplacedError
+
+NOW = 500_000 * HOUR
+
+
+@contextmanager
+def database(url: str) -> Iterator[sqlalchemy.Connection]:
+    """Connect to a database beside the store."""
+    engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with Postgres() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/usage.db"
+    running: Postgres = request.getfixturevalue("postgres")
+    with database(running.url) as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    return running.url
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    store = Store(url)
+    store.migrate()
+    yield store
+    store.close()
+
+
+def add(
+    store: Store, begin: Position, end: Position, *batches: Batch, spool: str = "s", now: int = NOW
+) -> int:
+    return store.add(spool, begin, end, batches, count(batches, Seen()), now)
+
+
+def batch(identity: bytes, *entries: str) -> Batch:
+    return Batch(identity * 16, NOW, entries)
+
+
+START, ONE, TWO = Position(0, 0), Position(1, 10), Position(1, 20)
+
+
+def test_counts_add_up_by_every_group(store: Store) -> None:
+    add(store, START, ONE, batch(b"a", entry(start=NOW, sent=5), entry(start=NOW + HOUR, consumer="b")))
+    add(store, ONE, TWO, batch(b"b", entry(start=NOW, sent=7), entry(start=NOW, status=404, consumer="b")))
+    assert store.position("s") == TWO
+    assert store.report(Question()) == [
+        {"requests": 4, "bytes_received": 4, "bytes_sent": 16, "duration_ms": 12}
+    ]
+    rows = store.report(Question(by=("hour", "consumer")))
+    assert [(row["hour"], row["consumer"], row["requests"]) for row in rows] == [
+        (500_000, "acme", 2),
+        (500_000, "b", 1),
+        (500_001, "b", 1),
+    ]
+    rows = store.report(Question(by=("day", "status"), only={"consumer": ["b"]}))
+    assert [(row["day"], row["status"], row["requests"]) for row in rows] == [
+        (500_000 // 24 * 24, 200, 1),
+        (500_000 // 24 * 24, 404, 1),
+    ]
+    assert [row["requests"] for row in store.report(Question(since=500_001))] == [1]
+    assert [row["requests"] for row in store.report(Question(until=500_001))] == [3]
+    assert store.report(Question(since=600_000, by=("route",))) == []
+
+
+def test_a_transaction_that_is_repeated_adds_nothing(store: Store) -> None:
+    assert add(store, START, ONE, batch(b"a", entry(start=NOW))) == 1
+    add(store, START, ONE, batch(b"a", entry(start=NOW)))
+    assert store.report(Question())[0]["requests"] == 1
+
+
+def test_a_batch_that_another_server_counted_is_left_out(store: Store, url: str) -> None:
+    other = Store(url)
+    first, second = batch(b"a", entry(start=NOW)), batch(b"b", entry(start=NOW), entry(start=NOW))
+    add(other, START, ONE, first, spool="other")
+    assert add(store, START, ONE, first, second) == 2
+    assert store.report(Question())[0]["requests"] == 3
+    other.close()
+
+
+def test_many_servers_at_once_count_each_batch_once(store: Store, url: str) -> None:
+    batches = [batch(bytes([number]), entry(start=NOW), entry(start=NOW, route="b")) for number in range(40)]
+
+    def work(spool: str, order: list[Batch]) -> None:
+        own, at = Store(url), START
+        for number, one in enumerate(order):
+            end = Position(1, number + 1)
+            add(own, at, end, one, spool=spool)
+            at = end
+        own.close()
+
+    threads = [
+        threading.Thread(target=work, args=(str(number), batches[:: (-1) ** number])) for number in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.report(Question())[0]["requests"] == 80
+
+
+def test_old_batches_are_forgotten(store: Store) -> None:
+    one = batch(b"a", entry(start=NOW))
+    add(store, START, ONE, one)
+    store.forget(NOW)
+    assert add(store, ONE, TWO, one) == 0
+    store.forget(NOW + KEPT)
+    assert add(store, TWO, Position(1, 30), one) == 1
+
+
+def test_another_store_in_its_place_is_noticed(store: Store) -> None:
+    with pytest.raises(StoreReplacedError):
+        add(store, ONE, TWO, batch(b"a", entry(start=NOW)))
+    assert store.report(Question())[0]["requests"] == 0
+
+
+def test_the_migrations_make_the_tables_of_the_schema(store: Store, url: str) -> None:
+    store.migrate()
+    with database(url) as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": "usage_revision"})
+        assert compare_metadata(context, METADATA) == []
+
+
+def test_servers_that_start_together_make_the_tables_once(url: str) -> None:
+    errors: list[Exception] = []
+
+    def migrate() -> None:
+        own = Store(url)
+        try:
+            own.migrate()
+        except StoreFailed as error:
+            errors.append(error)
+        own.close()
+
+    threads = [threading.Thread(target=migrate) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_a_store_of_a_newer_version_is_not_touched(store: Store, url: str) -> None:
+    with database(url) as connection:
+        connection.exec_driver_sql("UPDATE usage_revision SET version_num = '999'")
+    with pytest.raises(EnvironmentFailed, match="newer version"):
+        store.migrate()
+
+
+def test_what_is_no_store_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFailed, match="there is no usage store"):
+        Store(f"sqlite:///{tmp_path}/none.db", reads=True)
+    assert not (tmp_path / "none.db").exists()
+    sqlite3.connect(tmp_path / "other.db").close()
+    with pytest.raises(EnvironmentFailed, match="is no usage store"):
+        Store(f"sqlite:///{tmp_path}/other.db", reads=True).report(Question())
+    (tmp_path / "text.db").write_text("hello" * 1000)
+    with pytest.raises(StoreFailed, match="not a database"):
+        Store(f"sqlite:///{tmp_path}/text.db").migrate()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "usage.db", "mysql://root@host/db", "sqlite:/x", "sqlite://", "sqlite:///:memory:", "://"]
+)
+def test_what_is_no_url_of_a_store_is_wrong_usage(url: str) -> None:
+    with pytest.raises(WrongUsage, match="sqlite:///FILE or postgresql://"):
+        Store(url)
+
+
+def test_a_url_with_a_bad_port_is_wrong_usage_and_hides_its_password() -> None:
+    with pytest.raises(WrongUsage, match="cannot be read") as failure:
+        Store("postgres://user:secret@host:port/db")
+    assert "secret" not in str(failure.value)
+
+
+def test_an_error_never_shows_the_password() -> None:
+    store = Store("postgresql://user:secret@127.0.0.1:1/usage")
+    assert "secret" not in store.name
+    with pytest.raises(StoreFailed) as failure:
+        store.migrate()
+    assert "secret" not in str(failure.value)

@@ -1,0 +1,39 @@
+"""The tables of the store. The migrations make them, and a test compares both."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, SmallInteger, String, Table
+
+REVISION = "001"
+"""The revision of the tables: the newest file in migrations/versions."""
+METADATA = MetaData()
+
+HOURS = Table(
+    "usage_hours",
+    METADATA,
+    Column("hour", BigInteger, primary_key=True, autoincrement=False, comment="hours since 1970 in UTC"),
+    Column("consumer", String(255), primary_key=True),
+    Column("plan", String(255), primary_key=True),
+    Column("route", String(255), primary_key=True),
+    Column("status", SmallInteger, primary_key=True, autoincrement=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("bytes_received", BigInteger, nullable=False),
+    Column("bytes_sent", BigInteger, nullable=False),
+    Column("duration_ms", BigInteger, nullable=False),
+)
+BATCHES = Table(
+    "usage_batches",
+    METADATA,
+    Column("batch", LargeBinary(16), primary_key=True),
+    Column("arrival", BigInteger, nullable=False, comment="Unix seconds"),
+    Index("usage_batches_arrival", "arrival"),
+)
+"""The batches that are counted, so that none is counted twice, whichever server it is sent to."""
+SPOOLS = Table(
+    "usage_spools",
+    METADATA,
+    Column("spool", String(64), primary_key=True),
+    Column("segment", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False, comment="bytes of the segment that are counted"),
+)
+"""How far each spool is counted. It changes with the counts in one transaction."""
