@@ -74,14 +74,12 @@ class Roller:
         return 0.0 if oldest is None else max(0.0, self._clock() - oldest)
 
     def _run(self) -> None:
-        if not self._patiently(self._begin):
+        if not self._patiently(self.begin):
             return
         while True:
             ending = self._ending.is_set()
             self._spool.wait(self._at, 0.0 if ending else self._interval)
-            part = self._spool.read(self._at, PART)
-            batches = [_batch(found) for found in part.records]
-            if not self._patiently(partial(self._add, part, batches, self._counted(part, batches))):
+            if not self._patiently(self.counted_next()):
                 return
             self._patiently(self._forget)
             behind = self._at < self._spool.durable
@@ -120,7 +118,7 @@ class Roller:
             )
         self.failure = why
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Find out how far the spool is counted, and remember the entries before that."""
         self._store.migrate()
         end = self._store.position(self._spool.name)
@@ -137,6 +135,12 @@ class Roller:
             at = part.end
         self._at = self._stored = end
         self._spool.rolled(end, self._keep())
+
+    def counted_next(self) -> Callable[[], None]:
+        """Count the next part of the spool. Returns a function that adds the counts to the store; it may be repeated."""
+        part = self._spool.read(self._at, PART)
+        batches = [_batch(found) for found in part.records]
+        return partial(self._add, part, batches, self._counted(part, batches))
 
     def _remember(self, segment: int, found: Found) -> None:
         entries = _batch(found).entries
@@ -162,7 +166,7 @@ class Roller:
                 added = self._store.add(name, begin, part.end, batches, counted, int(now))
             except StoreReplacedError:
                 log.warning("the usage store was replaced; the spool is counted again from where it is")
-                self._begin()
+                self.begin()
                 return
             self._stored = part.end
             self._metrics.counted.labels("counted").inc(added)
