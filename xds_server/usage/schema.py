@@ -20,6 +20,7 @@ HOURS = Table(
     Column("bytes_received", BigInteger, nullable=False),
     Column("bytes_sent", BigInteger, nullable=False),
     Column("duration_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 BATCHES = Table(
     "usage_batches",

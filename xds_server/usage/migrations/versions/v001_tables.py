@@ -23,6 +23,7 @@ def upgrade() -> None:
         column("bytes_received", number, nullable=False),
         column("bytes_sent", number, nullable=False),
         column("duration_ms", number, nullable=False),
+        sqlite_with_rowid=False,  # one B-tree and not two
     )
     op.create_table(
         "usage_batches",
