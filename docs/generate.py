@@ -107,7 +107,7 @@ def metrics() -> str:
     """Every metric of Prometheus, of the control plane, of policy servers and of usage servers."""
     control_plane, policy_server, usage_server = _Collectors(), _Collectors(), _Collectors()
     Metrics(Store(), control_plane)
-    GatewayMetrics(GatewayState(""), Fleet(lambda _type, _name: None), control_plane)
+    GatewayMetrics(GatewayState(""), Fleet(lambda _type, _name: None), lambda _release: None, control_plane)
     UsageMetrics(usage_server)
     asyncio.run(_register(policy_server))
     return _page(

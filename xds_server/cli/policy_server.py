@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import tempfile
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xds_server.cli import flags
+from xds_server.cli import flags, logs
 from xds_server.errors import WrongUsage
 from xds_server.processes.addresses import Wanted, ensure_free
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     add = parser.add_argument
+    logs.add_format(parser)
     add(
         "--xds",
         metavar="ADDRESS",
@@ -127,12 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal arrives. Raises EnvironmentFailed, WrongUsage."""
     ensure_free(*_wanted(arguments))
     workers = _workers(arguments)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
+    logs.start(arguments.log_format)
     code = _alone(arguments) if workers == 1 else _together(arguments, workers)
     sys.stderr.flush()
     # A user's function that never returns would keep the interpreter from ending.

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xds_server.cli import flags
+from xds_server.cli import flags, logs
 from xds_server.errors import WrongUsage
 
 if TYPE_CHECKING:
@@ -26,6 +24,7 @@ LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     add = parser.add_argument
+    logs.add_format(parser)
     add("folder", help="folder of the gateway's YAML files")
     flags.add_renamed(
         parser,
@@ -159,12 +158,7 @@ def run(arguments: argparse.Namespace, shape: Shape | None = None) -> int:
     from xds_server.translate.route_trees import DEFAULT
     from xds_server.usage.store_url import checked
 
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
+    terminal = logs.start(arguments.log_format)
     options = RunOptions(
         folder=Path(arguments.folder),
         proxy=not arguments.no_proxy,
@@ -187,6 +181,8 @@ def run(arguments: argparse.Namespace, shape: Shape | None = None) -> int:
         console=None if arguments.console == "off" else arguments.console or DEFAULT_CONSOLE,
         console_token=_token(arguments.console_token),
         console_asked=arguments.console is not None,
+        log_format=arguments.log_format,
+        show_status=terminal.show if terminal is not None else None,
         shape=shape or DEFAULT,
     )
     _loop(serve(options))

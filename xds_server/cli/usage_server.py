@@ -7,13 +7,14 @@ import logging
 import os
 import sys
 
-from xds_server.cli import flags
+from xds_server.cli import flags, logs
 from xds_server.processes.addresses import Wanted, ensure_free
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     add = parser.add_argument
+    logs.add_format(parser)
     add(
         "--listen",
         metavar="ADDRESS",
@@ -52,12 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from xds_server.usage.server import UsageServerOptions, serve
 
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
+    logs.start(arguments.log_format)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     options = UsageServerOptions(
         listen=arguments.listen,

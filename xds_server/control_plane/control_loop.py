@@ -78,15 +78,22 @@ class GatewayState:
 
 
 class ControlLoop:
-    """Follows a source. It calls `publish` with every good gateway that differs from the previous one."""
+    """Follows a source. It calls `publish` with every good gateway that differs from the previous one.
+
+    When that is done, it calls `published` with the previous one and the new one.
+    """
 
     def __init__(
-        self, source: Source, compiler: Compiler, publish: Callable[[Compiled], Awaitable[None]]
+        self,
+        source: Source,
+        compiler: Compiler,
+        publish: Callable[[Compiled], Awaitable[None]],
+        published: Callable[[Published | None, Published], None] = lambda _before, _now: None,
     ) -> None:
         self.serving = GatewayState(source.name)
         self._source = source
         self._compiler = compiler
-        self._publish = publish
+        self._publish, self._published = publish, published
         self._last: tuple[object, ...] = ()
 
     async def run(self) -> None:
@@ -145,14 +152,9 @@ class ControlLoop:
         serving.changes += 1
         await self._publish(outcome)
         seconds = time.perf_counter() - began
+        before = serving.history[-1] if serving.history else None
         serving.history.append(Published(serving.since, seconds, outcome.gateway))
-        sections = outcome.gateway.sections
-        log.info(
-            "gateway published routes=%d upstreams=%d in=%.0fms",
-            len(sections.routes),
-            len(sections.upstreams),
-            seconds * 1000,
-        )
+        self._published(before, serving.history[-1])
 
     def _report(self, problems: tuple[Problem, ...], unreadable: str) -> None:
         """Log the problems, once for each different state."""

@@ -11,7 +11,15 @@ from typing import Any, Literal
 
 from filters.language import Place
 from xds_server.discovery.rejection import essence, is_bind_failure
-from xds_server.discovery.types import ROUTE, ResourceType
+from xds_server.discovery.snapshot import Snapshot
+from xds_server.discovery.types import (
+    CLUSTER,
+    ENDPOINT,
+    EXTENSION_CONFIG,
+    LISTENER,
+    ROUTE,
+    ResourceType,
+)
 from xds_server.serving.events import (
     Acked,
     Connected,
@@ -29,6 +37,13 @@ _KEPT = "it keeps its last accepted configuration, but a restarted Envoy cannot 
 _TAKEN = "port in use: stop the other process or change the listener's port; retrying"
 _PROVED = "this is the proving Envoy, and no Envoy with traffic was sent this"
 
+_WHOLE = (CLUSTER, ENDPOINT, LISTENER, ROUTE, EXTENSION_CONFIG)
+"""The types of which an Envoy has every resource. Of secrets it has those that it uses."""
+
+EnvoyState = Literal["current", "waiting", "rejecting"]
+"""An Envoy has all that it is served, or not yet, or it has rejected a part of it."""
+Served = Callable[[str], Snapshot | None]
+"""The snapshot that Envoys of a release are served."""
 PlaceOf = Callable[[ResourceType, str], Place | None]
 """The place in the YAML that made a resource."""
 
@@ -161,12 +176,16 @@ class Fleet:
             essence(event.message),
         )
 
-    def states(
-        self, versions: Mapping[ResourceType, str]
-    ) -> list[Literal["current", "waiting", "rejecting"]]:
-        """Return the state of every Envoy of the fleet: it has these versions, or not yet, or it has rejected one."""
+    async def until_current(self, served: Served) -> None:
+        """Wait until every connected Envoy of the fleet has what it is served. Returns at once if there is none."""
+        while any(state != "current" for state in self.states(served)):
+            self._bell.clear()
+            await self._bell.wait()
+
+    def states(self, served: Served) -> list[EnvoyState]:
+        """Return the state of every Envoy of the fleet. It may be called in any thread."""
         streams = [one for one in self._streams.copy().values() if not one.group]
-        return [_state(one, versions) for one in streams]
+        return [_state(one, served(one.release)) for one in streams]
 
     def as_json(self, held: Collection[tuple[str, str]] = ()) -> list[dict[str, Any]]:
         """Return every stream of the fleet, for machines.
@@ -178,13 +197,13 @@ class Fleet:
         return [_fields(status, held) for status in sorted(streams, key=lambda status: status.node)]
 
 
-def _state(
-    status: StreamStatus, versions: Mapping[ResourceType, str]
-) -> Literal["current", "waiting", "rejecting"]:
+def _state(status: StreamStatus, snapshot: Snapshot | None) -> EnvoyState:
     if status.rejection is not None and not status.rejection.mended:
         return "rejecting"
-    known = {type_: version for type_, version in versions.items() if type_ in status.versions}
-    return "current" if known and known.items() <= status.versions.items() else "waiting"
+    if snapshot is None:
+        return "waiting"
+    wanted = {type_: snapshot.version(type_) for type_ in _WHOLE if snapshot[type_]}
+    return "current" if wanted.items() <= status.versions.items() else "waiting"
 
 
 def _fields(status: StreamStatus, held: Collection[tuple[str, str]]) -> dict[str, Any]:

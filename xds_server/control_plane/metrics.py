@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from xds_server.control_plane.control_loop import GatewayState
-from xds_server.control_plane.fleet import Fleet
+from xds_server.control_plane.fleet import Fleet, Served
 
 
 class GatewayMetrics(Collector):
@@ -20,10 +20,11 @@ class GatewayMetrics(Collector):
         self,
         gateway: GatewayState,
         fleet: Fleet,
+        served: Served,
         registry: CollectorRegistry,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._gateway, self._fleet, self._clock = gateway, fleet, clock
+        self._gateway, self._fleet, self._served, self._clock = gateway, fleet, served, clock
         registry.register(self)
 
     def describe(self) -> Iterable[Metric]:
@@ -57,8 +58,7 @@ class GatewayMetrics(Collector):
         yield from self._envoys()
 
     def _envoys(self) -> Iterator[Metric]:
-        snapshot = self._gateway.compiled.snapshot if self._gateway.compiled is not None else None
-        states = self._fleet.states(snapshot.versions if snapshot is not None else {})
+        states = self._fleet.states(self._served)
         envoys = GaugeMetricFamily(
             "xds_envoys",
             "Connected Envoys. state: current (it has what is served), waiting or rejecting.",

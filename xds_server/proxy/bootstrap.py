@@ -32,6 +32,8 @@ CONTROL_PLANE = "xds/control-plane"
 """The cluster of the control plane. The name of an upstream never has a slash."""
 _STATS_FLUSH = timedelta(seconds=2)
 """Envoy merges the histograms of its workers as often, which the console shows."""
+_LOG_FIELDS = {"time": "%Y-%m-%dT%H:%M:%S.%FZ", "level": "%l", "logger": "envoy.%n", "message": "%j"}
+"""Envoy's own log as JSON, with the fields of ours."""
 _API = config_source_pb2.ApiConfigSource
 _HEAP, _CONNECTIONS = (
     "envoy.resource_monitors.fixed_heap",
@@ -65,16 +67,19 @@ def bootstrap(
     metadata: Mapping[str, Any] | None = None,
     max_heap: int = 2 << 30,
     max_connections: int = 50_000,
+    json_log: bool = False,
 ) -> bootstrap_pb2.Bootstrap:
     """Return a bootstrap for the control plane at `xds_address`, which is ``host:port`` or ``unix:/path``.
 
-    `admin_port` is on loopback; 0 means any free port. `max_heap` is in bytes. Raises Mistake if the address is
+    `admin_port` is on loopback; 0 means any free port. With `json_log`, Envoy's own log is JSON. `max_heap` is in bytes. Raises Mistake if the address is
     malformed.
     """
     result = bootstrap_pb2.Bootstrap(node=base_pb2.Node(id=node_id, cluster=cluster))
     result.node.metadata.update(dict(metadata or {}))
     result.admin.address.socket_address.address = "127.0.0.1"
     result.admin.address.socket_address.port_value = admin_port
+    if json_log:
+        result.application_log_config.log_format.json_format.update(_LOG_FIELDS)
     result.stats_flush_interval.CopyFrom(duration(_STATS_FLUSH))
     dynamic = result.dynamic_resources
     dynamic.ads_config.CopyFrom(_ads_config(delta=delta))
