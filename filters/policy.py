@@ -227,8 +227,9 @@ class Policy(Generic[S]):
     settings: ClassVar[Any]
     enforced_by: ClassVar[str] = "Envoy"
     reasons: ClassVar[tuple[Reason, ...]] = ()
-    answers: ClassVar[tuple[str, ...]] = ()
-    """CEL conditions of responses that its filter makes itself and that stay as they are, whatever their status."""
+    answers: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Responses that its filter makes itself and that stay as they are, whatever their status: the namespace and the key
+    of metadata that is 'true' for them."""
     rule_types: ClassVar[tuple[RuleType, ...]] = ()
     cumulative: ClassVar[bool] = False
     """True if the settings of all levels apply together, as `Levels`. Else only those of the nearest level apply."""

@@ -124,15 +124,15 @@ local function purged_since(entry, number)
   return false
 end
 
--- Applies the purges since the last call. One request in each interval waits for it.
+-- Applies the purges since the last call. One request in each interval waits for it. Returns true if it waited.
 local function synchronize(handle, now)
   if now - asked < INTERVAL then
-    return
+    return false
   end
   asked = now
   local answer = call(handle, CLUSTER, CHANGES, field(1, epoch) .. char(16) .. varint(version), TIMEOUT)
   if answer == nil then
-    return
+    return true
   end
   local known, purges = epoch, {}
   each_field(answer, function(number, value)
@@ -155,6 +155,7 @@ local function synchronize(handle, now)
     purge(one.kind, one.value)
     remember_purge(one.kind, one.value)
   end
+  return true
 end
 
 -- Headers -----------------------------------------------------------------------------------------------------------------
@@ -219,7 +220,8 @@ end
 
 -- What the client has already.
 local function conditions(headers)
-  return { tags = whole_header(headers, "if-none-match"), since = seconds_of(headers:get("if-modified-since")) }
+  local since = headers:get("if-modified-since")
+  return { tags = whole_header(headers, "if-none-match"), since = since ~= nil and seconds_of(since) or nil }
 end
 
 -- True if the client has this response already (RFC 9110 sections 13.2.1 and 13.2.2).
@@ -256,6 +258,9 @@ end
 
 -- What the response belongs to: a caller, a claim and so on. nil if the request has no such value, so that nothing is shared.
 local function owner(handle, rule)
+  if #rule.by == 0 then
+    return ""
+  end
   local values = {}
   for number, by in ipairs(rule.by) do
     local value
@@ -296,16 +301,28 @@ local function status_of(parts)
   return "gateway; " .. parts
 end
 
-local function serve(handle, entry, now, parts)
-  local headers = handle:headers()
-  local answer = { ["age"] = tostring(max(0, age_of(entry, now))), ["cache-status"] = status_of(parts) }
-  local same = unchanged(conditions(headers), entry)
+-- The headers of an answer as Envoy takes them. `age` and `cache-status` are set for each request.
+local function answer_of(entry, same)
+  local answer = { [":status"] = same and "304" or tostring(entry.status) }
   for name, values in pairs(entry.headers) do
     if not (same and NOT_IN_304[name]) then
       answer[name] = #values == 1 and values[1] or values
     end
   end
-  answer[":status"] = same and "304" or tostring(entry.status)
+  return answer
+end
+
+local function serve(handle, entry, now)
+  local headers = handle:headers()
+  local asks = headers:get("if-none-match") ~= nil or headers:get("if-modified-since") ~= nil
+  local same = asks and unchanged(conditions(headers), entry)
+  local answer = same and answer_of(entry, true) or entry.answer
+  if answer == nil then
+    answer = answer_of(entry, false)
+    entry.answer = answer
+  end
+  answer["age"] = tostring(max(0, age_of(entry, now)))
+  answer["cache-status"] = "gateway; hit; ttl=" .. floor((entry.fresh - (now - entry.born)) / 1000)
   handle:streamInfo():dynamicMetadata():set(NAMESPACE, "hit", "true")
   handle:respond(answer, same and "" or entry.body)
 end
@@ -457,8 +474,16 @@ local function forward(handle, known, reason, entry)
   remember(handle, known, known.asked)
 end
 
-local function bypass(handle, reason)
-  remember(handle, { status = "fwd=" .. reason }, tonumber(handle:timestamp()))
+local function not_cached(handle)
+  handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", "not_cached")
+  handle:respond({ [":status"] = "504" }, "")
+end
+
+local function bypass(handle, asked_for)
+  if asked_for["only-if-cached"] ~= nil then
+    return not_cached(handle)
+  end
+  remember(handle, { status = "fwd=bypass" }, tonumber(handle:timestamp()))
 end
 
 -- How a stored response may be used now: "fresh", "stale" while another request revalidates it, or nil.
@@ -482,50 +507,70 @@ end
 
 local DEFAULT_PORTS = { http = ":80", https = ":443" }
 
+-- The hosts of some requests, as they are in keys.
+local hosts, hosts_known = {}, 0
+
 -- The host in lower case, without the port of its scheme and without a dot at its end: all these names mean the same.
-local function host_of(headers)
-  local host = headers:get(":authority"):lower()
-  local port = DEFAULT_PORTS[headers:get("x-forwarded-proto") or headers:get(":scheme") or "http"]
-  if port ~= nil and sub(host, -#port) == port then
-    host = sub(host, 1, -#port - 1)
+local function host_of(headers, scheme)
+  local written = headers:get(":authority")
+  local place = scheme .. ":" .. written
+  local host = hosts[place]
+  if host == nil then
+    local port = DEFAULT_PORTS[scheme]
+    host = written:lower()
+    if port ~= nil and sub(host, -#port) == port then
+      host = sub(host, 1, -#port - 1)
+    end
+    host = host:gsub("%.$", ""):gsub("%.:", ":")
+    if hosts_known >= MOST_HOSTS then
+      hosts, hosts_known = {}, 0
+    end
+    hosts[place], hosts_known = host, hosts_known + 1
   end
-  return (host:gsub("%.$", ""):gsub("%.:", ":"))
+  return host
 end
+
+local NOTHING_ASKED = {}
 
 local function request(handle)
   local rule, headers = rule_of(handle), handle:headers()
-  local method = headers:get(":method")
-  local url = host_of(headers) .. headers:get(":path")
+  local method, scheme = headers:get(":method"), headers:get("x-forwarded-proto") or headers:get(":scheme") or "http"
+  local url = host_of(headers, scheme) .. headers:get(":path")
   if not rule.methods[method] then
     return remember(handle, { status = "fwd=method", changes = UNSAFE[method] and url or nil }, tonumber(handle:timestamp()))
   end
-  local asked_for = rule.obey and directives(whole_header(headers, "cache-control")) or {}
-  if rule.obey and headers:get("pragma") == "no-cache" and headers:get("cache-control") == nil then
-    asked_for["no-cache"] = true
+  local asked_for = NOTHING_ASKED
+  if rule.obey and headers:get("cache-control") ~= nil then
+    asked_for = directives(whole_header(headers, "cache-control"))
+  elseif rule.obey and headers:get("pragma") == "no-cache" then
+    asked_for = { ["no-cache"] = true }
+  end
+  local length = headers:get("content-length")
+  if length == nil then
+    local body = handle:body() -- nil if the request has none
+    if body ~= nil then
+      length, headers = tostring(body:length()), handle:headers()
+    end
+  end
+  if (length ~= nil and tonumber(length) ~= 0) or headers:get("transfer-encoding") ~= nil
+    or headers:get("if-match") ~= nil or headers:get("if-unmodified-since") ~= nil then
+    return bypass(handle, asked_for)
   end
   local by = owner(handle, rule)
-  local body = nil
-  if headers:get("content-length") == nil then
-    body = handle:body() -- nil if the request has none
-    headers = handle:headers()
-  end
-  if tonumber(headers:get("content-length") or "0") ~= 0 or headers:get("transfer-encoding") ~= nil
-    or (body ~= nil and body:length() > 0) or headers:get("if-match") ~= nil or headers:get("if-unmodified-since") ~= nil then
-    return bypass(handle, "bypass")
-  end
   if by == nil or headers:get("range") ~= nil or headers:get("upgrade") ~= nil or asked_for["no-store"] ~= nil
     or (not rule.own and (headers:get("authorization") ~= nil or headers:get("cookie") ~= nil)) or #url > LONGEST_URL then
-    return bypass(handle, "bypass")
+    return bypass(handle, asked_for)
   end
   local now = tonumber(handle:timestamp())
-  synchronize(handle, now)
-  headers = handle:headers()
-  local key = table.concat({ rule.route, rule.version, headers:get("x-forwarded-proto") or "", by, url }, "\0")
+  if synchronize(handle, now) then
+    headers = handle:headers()
+  end
+  local key = rule.route .. "\0" .. rule.version .. "\0" .. scheme .. "\0" .. by .. "\0" .. url
   local names = names_of(key)
   local entry = names ~= nil and find(key .. "\0" .. secondary(headers, names)) or nil
   local how = entry ~= nil and asked_for["no-cache"] == nil and usable(entry, now, asked_for) or nil
   if how ~= nil then
-    return serve(handle, entry, now, "hit; ttl=" .. floor((entry.fresh - (now - entry.born)) / 1000))
+    return serve(handle, entry, now)
   end
   local values = candidates(headers, rule, names)
   if asked_for["only-if-cached"] ~= nil then
@@ -533,10 +578,9 @@ local function request(handle)
     if state == FOUND and usable(other, now, asked_for) == "fresh" then
       learn(key, other_names)
       put(key .. "\0" .. secondary(handle:headers(), other_names), other)
-      return serve(handle, other, now, "hit; ttl=" .. floor((other.fresh - (now - other.born)) / 1000))
+      return serve(handle, other, now)
     end
-    handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", "not_cached")
-    return handle:respond({ [":status"] = "504" }, "")
+    return not_cached(handle)
   end
   local known = {
     rule = rule, key = key, url = url, values = values, head = method == "HEAD", asked = now, epoch = epoch, version = version,
@@ -551,7 +595,7 @@ local function request(handle)
     if state == FOUND and usable(other, now, asked_for) == "fresh" then
       learn(key, other_names)
       put(key .. "\0" .. secondary(handle:headers(), other_names), other)
-      return serve(handle, other, now, "hit; ttl=" .. floor((other.fresh - (now - other.born)) / 1000))
+      return serve(handle, other, now)
     end
     known.collapsed = waited
   end

@@ -76,6 +76,7 @@ _CONSTANTS = {
     "FORGOTTEN": 300_000,
     "MOST_PURGES": 1_000,
     "LONGEST_URL": 4_096,
+    "MOST_HOSTS": 1_000,
     "USUAL": _USUAL,
     "UNSAFE": _set(("DELETE", "PATCH", "POST", "PUT")),
     "NOT_STORED": _set(_NOT_STORED),
@@ -136,7 +137,7 @@ class Cache(Policy[CacheSettings]):
     stage = Stage.CACHE
     settings = CacheSettings
     enforced_by = "Envoy (Lua), with the policy server as second level"
-    answers = (f"metadata.filter_metadata['{FILTER}'].hit == 'true'",)
+    answers = ((FILTER, "hit"),)
     reasons = (
         Reason(
             name="not_cached",

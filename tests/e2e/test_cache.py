@@ -177,6 +177,14 @@ def test_clients_may_ask_for_more(stack: Stack, echo: Backend) -> None:
     path = fresh("ttl")
     missing = stack.get(path, headers={"cache-control": "only-if-cached"})
     assert (missing.status_code, missing.json()["reason"]) == (504, "not_cached")
+    for headers in (
+        {"range": "bytes=0-1"},
+        {"authorization": "x"},
+        {"if-match": '"x"'},
+        {"cache-control": "no-store"},
+    ):
+        several = [("cache-control", "only-if-cached"), *headers.items()]  # also of what is never stored
+        assert stack.get(path, headers=several).status_code == 504
     assert not echo.seen
     stack.get(path)
     assert stack.get(path, headers={"cache-control": "only-if-cached"}).status_code == 200

@@ -149,7 +149,9 @@ def _named(parts: Iterator[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _reason(mapper: Any) -> str:
-    """What a mapper is for: its reason, or the header that it sets."""
+    """What a mapper is for: its reason, or the header that it sets. One that sets none leaves answers of filters alone."""
+    if "headers_to_add" not in mapper:
+        return "unchanged"
     header = mapper["headers_to_add"][0]["header"]
     return header["value"] if re.fullmatch(r"\w+", header["value"]) else header["key"]
 

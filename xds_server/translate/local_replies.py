@@ -53,7 +53,6 @@ _OWN_ANSWER = (
     + details("direct_response")
     + " "
     + " ".join(f"&& !{route_begins(one)}" for one in (METHOD_NOT_ALLOWED, NOT_FOUND, BAD_REQUEST, REJECTED))
-    + "".join(f" || {one}" for policy in POLICIES for one in policy.answers)
 )
 
 
@@ -64,11 +63,23 @@ def local_reply_config(overrides: Mapping[str, ErrorOverride]) -> hcm_pb2.LocalR
     because an HTTP status other than 200 hides the gRPC status from them (PROTOCOL-WEB.md of gRPC).
     """
     own = hcm_pb2.ResponseMapper(filter=_cel(_OWN_ANSWER), headers_to_add=[_grpc_status(None)])
-    config = hcm_pb2.LocalReplyConfig(mappers=[_without_body(), _to_the_root(), _own_to_web(), own])
+    config = hcm_pb2.LocalReplyConfig(
+        mappers=[*_answers_of_filters(), _without_body(), _to_the_root(), _own_to_web(), own]
+    )
     for reason in _reasons():
         override = overrides.get(reason.name)
         config.mappers.extend(_usual(reason) if override is None else _mappers(reason, override))
     return config
+
+
+def _answers_of_filters() -> Iterator[hcm_pb2.ResponseMapper]:
+    """Yield mappers that change nothing. They come first and need no expression, because a hit of the cache has to be cheap."""
+    for namespace, key in (one for policy in POLICIES for one in policy.answers):
+        marked = value_pb2.ValueMatcher(string_match=string_pb2.StringMatcher(exact="true"))
+        path = [metadata_pb2.MetadataMatcher.PathSegment(key=key)]
+        matcher = metadata_pb2.MetadataMatcher(filter=namespace, path=path, value=marked)
+        found = accesslog_pb2.MetadataFilter(matcher=matcher, match_if_key_not_found=boolean(False))
+        yield hcm_pb2.ResponseMapper(filter=accesslog_pb2.AccessLogFilter(metadata_filter=found))
 
 
 def _to_the_root() -> hcm_pb2.ResponseMapper:
