@@ -249,15 +249,24 @@ local function fault_for(handle, text)
   return fault, at
 end
 
+local function reject(handle, fault)
+  handle:streamInfo():dynamicMetadata():set("xds.grpc_transcoding", "fault", true)
+  handle:respond({ [":status"] = "400" }, fault)
+end
+
 local function check(handle)
   local body = handle:body()
   if body == nil or body:length() == 0 then
     return
   end
+  -- The transcoder ignores the coding: a policy that obeys it would have read another body.
+  local coding = handle:headers():get("content-encoding")
+  if coding ~= nil and string.lower(coding) ~= "identity" then
+    return reject(handle, "the body has a content coding, and this route has no decompression")
+  end
   local fault, at = fault_for(handle, body:getBytes(0, body:length()))
   if fault ~= nil then
-    handle:streamInfo():dynamicMetadata():set("xds.grpc_transcoding", "fault", true)
-    handle:respond({ [":status"] = "400" }, fault .. format(" (byte %d of the body)", at))
+    reject(handle, fault .. format(" (byte %d of the body)", at))
   end
 end
 

@@ -184,6 +184,18 @@ def test_a_name_that_the_message_does_not_have_is_rejected(
     assert len(shop.calls) == before
 
 
+def test_a_body_with_a_content_coding_is_rejected(either: httpx.Client, shop: Shop) -> None:
+    """The transcoder would read it as plain JSON, and a policy that decodes it would read something else."""
+    before = len(shop.calls)
+    for coding in ("gzip", "br", "own"):
+        headers = {**JSON, "content-encoding": coding}
+        answer = either.post("/v1/shelves/7/books", content=b'{"name":"x"}', headers=headers)
+        assert (answer.status_code, problem(answer)["reason"]) == (400, "invalid_message")
+    assert len(shop.calls) == before
+    headers = {**JSON, "content-encoding": "identity"}
+    assert either.post("/v1/shelves/7/books", content=b'{"name":"x"}', headers=headers).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
