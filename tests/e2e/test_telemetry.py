@@ -337,6 +337,8 @@ def test_spans_are_named_by_route_and_continue_at_the_upstream(
         assert seen["traceparent"].split("-")[2] == client.span
         assert server.attributes["gateway.request_id"] == seen["x-request-id"]
         assert server.attributes["tenant"] == "acme"
+        assert server.attributes["url.path"] == "/users/17"
+        assert not any("key=x" in value for span in spans.values() for value in span.attributes.values())
         assert (server.service, server.resource["deployment.environment.name"]) == ("shop", "test")
 
 
@@ -424,3 +426,34 @@ def test_one_scrape_has_every_process(tmp_path: Path, backend: Backend) -> None:
         assert families["xds_gateway_healthy"].samples[0].value == 1
         status = httpx.get(f"http://{running.admin}/status", timeout=30).json()
         assert re.fullmatch(r"[0-9a-f]{16}", status["gateway"]["version"])
+
+
+DECIDED = """
+listeners:
+  http: {port: $port, address: 127.0.0.1}
+upstreams:
+  echo: {endpoints: ["$echo"]}
+  otlp: {endpoints: ["$otlp"], protocol: grpc}
+telemetry: {tracing: {upstream: otlp, sample: 100%}}
+routes:
+  decided: {path: /decided, upstream: echo, policies: {ext_authz: {python: "door.py:check"}, rate_limit: 100/minute}}
+"""
+DOOR = "from filters.ext_authz import allow, deny\n\n\ndef check(request):\n    return deny(418) if 'x-no' in request.headers else allow()\n"
+
+
+def test_a_decision_of_the_policy_server_is_a_child_of_the_request(
+    tmp_path: Path, backend: Backend, collector: Collector
+) -> None:
+    port = free_port()
+    values = {"port": port, "echo": backend.address, "otlp": collector.address}
+    folder = write(tmp_path / "gateway", {"door.py": DOOR}, gateway=filled(DECIDED, **values))
+    with Running(folder, tmp_path):
+        wait_for(lambda: httpx.get(f"http://127.0.0.1:{port}/decided").status_code == 200, "the route")
+        spans = {span.name: span for span in collector.until_spans(3)}
+        decision = spans["async envoy.service.auth.v3.Authorization.Check egress"]
+        assert (decision.trace, decision.parent) == (spans["decided"].trace, spans["decided"].span)
+        assert decision.attributes["ext_authz_status"] == "ext_authz_ok"
+        collector.spans.clear()
+        assert httpx.get(f"http://127.0.0.1:{port}/decided", headers={"x-no": "1"}).status_code == 418
+        spans = {span.name: span for span in collector.until_spans(2)}
+        assert spans["decided"].attributes["gateway.reason"] == "ext_authz_denied"

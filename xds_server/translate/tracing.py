@@ -15,7 +15,7 @@ from filters.log_fields import BY_NAME
 from filters.policy_server import grpc_service
 from xds_server.gateway.model.telemetry import Tracing
 from xds_server.translate import names
-from xds_server.translate.protobuf import boolean, duration, packed
+from xds_server.translate.protobuf import boolean, duration, packed, uint32
 
 CONTEXT_HEADERS = ("traceparent", "tracestate")
 """The headers of W3C Trace Context."""
@@ -47,11 +47,16 @@ def tracing(settings: Tracing) -> hcm_pb2.HttpConnectionManager.Tracing:
         operation="%ROUTE_NAME%",
         upstream_operation="%UPSTREAM_CLUSTER%",
         spawn_upstream_span=boolean(True),
+        max_path_tag_length=uint32(0),  # Envoy's URL would have the query, which may contain secrets
     )
     result.provider.CopyFrom(
         http_tracer_pb2.Tracing.Http(name="envoy.tracers.opentelemetry", typed_config=packed(tracer))
     )
-    tags = {f"gateway.{name}": BY_NAME[name].operator for name in _TAGS} | dict(settings.attributes)
+    tags = (
+        {"url.path": BY_NAME["path"].operator}
+        | {f"gateway.{name}": BY_NAME[name].operator for name in _TAGS}
+        | dict(settings.attributes)
+    )
     for name, value in tags.items():
         result.custom_tags.append(custom_tag_pb2.CustomTag(tag=name, value=value))
     return result
