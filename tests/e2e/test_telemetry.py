@@ -335,7 +335,7 @@ def test_spans_are_named_by_route_and_continue_at_the_upstream(
         assert (server.parent, client.parent) == ("", server.span)
         assert server.trace == client.trace == seen["traceparent"].split("-")[1]
         assert seen["traceparent"].split("-")[2] == client.span
-        assert server.attributes["gateway.request_id"] == seen["x-request-id"]
+        assert server.attributes["guid:x-request-id"] == seen["x-request-id"]
         assert server.attributes["tenant"] == "acme"
         assert server.attributes["url.path"] == "/users/17"
         assert not any("key=x" in value for span in spans.values() for value in span.attributes.values())

@@ -19,8 +19,11 @@ from xds_server.translate.protobuf import boolean, duration, packed, uint32
 
 CONTEXT_HEADERS = ("traceparent", "tracestate")
 """The headers of W3C Trace Context."""
-_TAGS = ("consumer", "plan", "reason", "version", "request_id")
-"""Fields of the access log that are attributes of each span too."""
+_TAGS = ("consumer", "reason")
+"""Fields of the access log that are attributes of each span too. Envoy computes them also for requests that are not traced.
+
+The request id is `guid:x-request-id`, which Envoy itself adds.
+"""
 _EXPORT_TIMEOUT = timedelta(seconds=10)
 
 
