@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -33,6 +34,10 @@ UNAVAILABLE, INTERNAL = 14, 13
 """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
 
 
+NEARLY = 10
+"""A limit is nearly exhausted if less than this part of it is left."""
+MOST_LABELS = 1000
+"""Limits whose counters are looked up once."""
 QUESTIONS = 10_000
 """The most calls, apart from the request's id, for which is kept what they ask."""
 
@@ -73,6 +78,13 @@ class RateLimits:
             registry=registry,
         )
         self._admitted, self._rejected = decisions.labels("admitted"), decisions.labels("rejected")
+        nearly = Counter(
+            "xds_rate_limit_nearly_exhausted",
+            "Admitted requests that left less than a tenth of a limit. limit: its name on the route.",
+            ["limit"],
+            registry=registry,
+        )
+        self._nearly = lru_cache(MOST_LABELS)(nearly.labels)
         self._unknown_domain, self._uncounted = (
             decisions.labels("unknown_domain"),
             decisions.labels("uncounted"),
@@ -275,7 +287,13 @@ class RateLimits:
                 raise RpcError(UNAVAILABLE, "the counters cannot be reached")
             answer = client_headers.LimitAnswer(True, [])
         else:
-            (self._admitted if decision.admitted else self._rejected).inc()
+            if decision.admitted:
+                self._admitted.inc()
+                for figure in decision.figures:
+                    if figure.remaining * NEARLY < figure.limit.amount:
+                        self._nearly(figure.limit.name).inc()
+            else:
+                self._rejected.inc()
             answer = client_headers.limit_answer(decision, styles, request_id)
         return Undoable(answer, lambda: self._give_back(held)) if held and decision.admitted else answer
 

@@ -179,3 +179,12 @@ def test_a_limit_that_counts_by_nothing_is_shown_to_operators() -> None:
     asking.ask()
     (shown,) = asking.service.shown()["counters"]
     assert (shown["limit"], shown["amount"], shown["used"]) == ("l", 1, 1)
+
+
+def test_requests_that_nearly_exhaust_a_limit_are_counted() -> None:
+    asking = windows(amount=20)
+    for _ in range(22):
+        asking.ask(header_x="a")
+    assert asking.metric('xds_rate_limit_nearly_exhausted_total{limit="l"} 2.0')
+    assert asking.metric('xds_rate_limit_decisions_total{outcome="admitted"} 20.0')
+    assert asking.metric('xds_rate_limit_decisions_total{outcome="rejected"} 2.0')
