@@ -1,4 +1,4 @@
-"""What the script knows of JSON bodies: the message of each request of a route, and the fields of these messages."""
+"""What the script knows of queries and JSON bodies: the message of each request of a route, and the fields of it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ _TEXT = frozenset(
 """Messages whose JSON is no object (protobuf.dev/programming-guides/json)."""
 
 
-def table(found: Iterable[Rule], *, verbs: bool) -> dict[str, Any]:
+def table(found: Iterable[Rule], *, verbs: bool, names: bool) -> dict[str, Any]:
     """The requests with their messages, and the messages by full name, as the script reads them.
 
-    A field has its number, so that two spellings of one name are the same, and the message of its value.
+    A field has its number, so that two spellings of one name are the same, and the message of its value. A request has in
+    `input` the message of its query, and in `message` that of its JSON body, or False without `names`.
     """
-    roots = [(rule, _root(rule)) for rule in found]
+    rules = list(found)
     messages: dict[str, Any] = {}
-    waiting = [root for _, root in roots if root is not None]
+    waiting: list[Descriptor] = [rule.method.input_type for rule in rules]
     for one in waiting:
         if one.full_name not in messages:
             messages[one.full_name] = {}
@@ -42,19 +43,20 @@ def table(found: Iterable[Rule], *, verbs: bool) -> dict[str, Any]:
         {
             "segments": list(rule.template.segments),
             "verb": rule.template.verb,
-            "message": root.full_name if root is not None else False,
+            "input": rule.method.input_type.full_name,
+            "message": _root(rule) if names and rule.json_body else False,
         }
-        for rule, root in roots
+        for rule in rules
     ]
     return {"requests": requests, "messages": messages, "verbs": verbs}
 
 
-def _root(rule: Rule) -> Descriptor | None:
-    """The message whose fields a JSON body has; None if it may have any names."""
+def _root(rule: Rule) -> str | bool:
+    """The message whose fields a JSON body has; False if it may have any names."""
     request: Descriptor = rule.method.input_type
-    if rule.rule.body == "*":
-        return _checked(request)
-    return _checked(descriptors.field_of(request, rule.rule.body).message_type)
+    body = request if rule.rule.body == "*" else descriptors.field_of(request, rule.rule.body).message_type
+    root = _checked(body)
+    return root.full_name if root is not None else False
 
 
 def _checked(message: Descriptor | None) -> Descriptor | None:
@@ -73,6 +75,8 @@ def _named(field: FieldDescriptor, value: Descriptor | None) -> Mapping[str, Any
     known: dict[str, Any] = {"number": field.number}
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         known["map"] = True
+    elif field.is_repeated:
+        known["many"] = True
     if value is not None:
         known["message"] = value.full_name
     return {field.name: known, field.json_name: known}

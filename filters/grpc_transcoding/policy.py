@@ -59,7 +59,12 @@ class _Kind:
     @property
     def script(self) -> str:
         """The name of the script's entry."""
-        return "_".join(filter(None, (self.stream or "unary", "checked" if self.json_body else "")))
+        return f"{self.stream or 'unary'}_{self.request}"
+
+    @property
+    def request(self) -> str:
+        """What the script does with a request."""
+        return "checked" if self.json_body else "unchecked"
 
 
 class GrpcTranscoding(Policy[TranscodingSettings]):
@@ -297,16 +302,14 @@ def _script(kind: _Kind, found: Iterable[Rule], settings: TranscodingSettings) -
     configs: dict[str, Message] = {CLEANER: on, ERRORS: on} if plain else {}
     if kind.stream in ("ndjson", "sse"):
         configs |= {TRAILERS: on, STREAM_TYPES: on}
-    if not plain or kind.json_body:
-        own = configs[SCRIPT] = lua_pb2.LuaPerRoute(name="checked" if plain else kind.script)
-        if kind.json_body:
-            context = struct_pb2.Struct()
-            some = list(found)
-            known: dict[str, Any] = {"aliases": _aliases(some)}
-            if settings.unknown_fields == "reject":
-                known |= bodies.table(some, verbs=not settings.colons_in_ids)
-            context.update({"bodies": lua(known)})
-            own.filter_context.CopyFrom(context)
+    own = lua_pb2.LuaPerRoute(name=kind.request if plain else kind.script)
+    some = list(found)
+    verbs, names = not settings.colons_in_ids, settings.unknown_fields == "reject"
+    known = bodies.table(some, verbs=verbs, names=names) | {"aliases": _aliases(some)}
+    context = struct_pb2.Struct()
+    context.update({"messages": lua(known)})
+    own.filter_context.CopyFrom(context)
+    configs[SCRIPT] = own
     return configs
 
 
@@ -359,13 +362,12 @@ def _preamble() -> str:
 
 def _scripts() -> Mapping[str, str]:
     """The script with each of its entries, by name."""
-    checked = "envoy_on_request = checked\n"
-    result = {"checked": checked}
-    for kind in ("unary", "raw"):
-        result[kind] = f"envoy_on_response = {kind}\n"
-        result[f"{kind}_checked"] = result[kind] + checked
-    for stream in ("ndjson", "sse"):
-        respond = f"envoy_on_response = {stream}\n"
-        result[stream] = f"{respond}envoy_on_request = stream_request\n"
-        result[f"{stream}_checked"] = f"{respond}envoy_on_request = checked_stream_request\n"
+    result: dict[str, str] = {}
+    for request in ("checked", "unchecked"):
+        entry = f"envoy_on_request = {request}"
+        result[request] = f"{entry}\n"
+        for kind in ("unary", "raw"):
+            result[f"{kind}_{request}"] = f"envoy_on_response = {kind}\n{entry}\n"
+        for stream in ("ndjson", "sse"):
+            result[f"{stream}_{request}"] = f"envoy_on_response = {stream}\n{entry}_stream\n"
     return {name: f"{_preamble()}\n{entry}" for name, entry in sorted(result.items())}

@@ -26,21 +26,46 @@ local function escaped(char)
   return (char == '"' or char == "\\") and "\\" .. char or format("\\u%04x", byte(char))
 end
 
--- Bytes from 128 with question marks for those that are no UTF-8 (RFC 3629).
+-- The forms of characters of several bytes (RFC 3629, section 4).
+local CHARACTERS = {
+  "^[\194-\223][\128-\191]", "^\224[\160-\191][\128-\191]", "^[\225-\236\238\239][\128-\191][\128-\191]",
+  "^\237[\128-\159][\128-\191]", "^\240[\144-\191][\128-\191][\128-\191]",
+  "^[\241-\243][\128-\191][\128-\191][\128-\191]", "^\244[\128-\143][\128-\191][\128-\191]",
+}
+
+-- The end of the character that begins at `at` with a byte from 128, or nil if it is no UTF-8.
+local function character_end(text, at)
+  for _, form in ipairs(CHARACTERS) do
+    local _, stop = find(text, form, at)
+    if stop ~= nil then
+      return stop
+    end
+  end
+  return nil
+end
+
+-- Bytes from 128 with question marks for those that are no UTF-8.
 local function characters(bytes)
   local parts, at = {}, 1
   while at <= #bytes do
-    local _, stop = find(bytes, "^[\194-\223][\128-\191]", at)
-    if stop == nil then
-      _, stop = find(bytes, "^[\224-\239][\128-\191][\128-\191]", at)
-    end
-    if stop == nil then
-      _, stop = find(bytes, "^[\240-\244][\128-\191][\128-\191][\128-\191]", at)
-    end
+    local stop = character_end(bytes, at)
     parts[#parts + 1] = stop ~= nil and sub(bytes, at, stop) or "?"
     at = (stop or at) + 1
   end
   return table.concat(parts)
+end
+
+-- The place of the first byte that is no UTF-8, or nil.
+local function no_character(text)
+  local at = find(text, "[\128-\255]")
+  while at ~= nil do
+    local stop = character_end(text, at)
+    if stop == nil then
+      return at
+    end
+    at = find(text, "[\128-\255]", stop + 1)
+  end
+  return nil
 end
 
 -- Text of the upstream as a JSON string.
@@ -116,6 +141,10 @@ end
 local function fault_of(text, aliases, messages, root)
   -- Of each level: the message of an object, or false; that of the values of a map or an array.
   local objects, values, value, in_map = {}, {}, root, false
+  local bad = no_character(text)
+  if bad ~= nil then
+    return "the JSON is not UTF-8", bad
+  end
   local at, depth, kinds, names = 1, 0, {}, {}
   local want = "value" -- or "first" (a name or the end), "name", "item" (a value or the end), "after"
   while true do
@@ -195,7 +224,7 @@ end
 local cached = {}
 
 local function known_of(handle)
-  local written = handle:filterContext():get("bodies")
+  local written = handle:filterContext():get("messages")
   local known = cached[written]
   if known == nil then
     known = assert(loadstring("return " .. written))()
@@ -234,7 +263,7 @@ local function fault_for(handle, text)
   local known = known_of(handle)
   local path = string.match(handle:headers():get(":path"), "^[^?]*")
   local fault, at, tried = nil, nil, {}
-  for _, request in ipairs(known.requests or {}) do
+  for _, request in ipairs(known.requests) do
     if tried[request.message] == nil and fits(path, request, known.verbs) then
       tried[request.message] = true
       fault, at = fault_of(text, known.aliases, known.messages, request.message)
@@ -249,50 +278,132 @@ local function fault_for(handle, text)
   return fault, at
 end
 
-local function reject(handle, fault)
-  handle:streamInfo():dynamicMetadata():set("xds.grpc_transcoding", "fault", true)
-  handle:respond({ [":status"] = "400" }, fault)
-end
-
-local function check(handle)
-  local body = handle:body()
-  if body == nil or body:length() == 0 then
-    return
-  end
-  -- The transcoder ignores the coding: a policy that obeys it would have read another body.
-  local coding = handle:headers():get("content-encoding")
-  if coding ~= nil and string.lower(coding) ~= "identity" then
-    return reject(handle, "the body has a content coding, and this route has no decompression")
-  end
-  local fault, at = fault_for(handle, body:getBytes(0, body:length()))
-  if fault ~= nil then
-    reject(handle, fault .. format(" (byte %d of the body)", at))
-  end
-end
-
--- The filter after this script appends the trailers to responses of gRPC-Web requests only.
-local function stream_request(handle)
-  handle:headers():replace("content-type", "application/grpc-web+proto")
-end
-
-local function checked(handle)
-  check(handle)
-end
-
-local function checked_stream_request(handle)
-  stream_request(handle)
-  check(handle)
-end
-
--- Responses
-
 local function percent(hex)
   return string.char(tonumber(hex, 16))
 end
 
+local function unescaped(text)
+  return (gsub(text, "%%(%x%x)", percent))
+end
+
+-- The numbers of the fields that the name of a query parameter leads through, or nil if the parameter is for no field or for
+-- one with several values.
+local function numbers_of(name, messages, message)
+  local numbers = ""
+  for part in string.gmatch(name, "[^.]+") do
+    local field = message and messages[message][part]
+    if message and field == nil or field and (field.many or field.map) then
+      return nil
+    end
+    numbers = numbers .. (field and field.number or part) .. "."
+    message = field and field.message
+  end
+  return numbers
+end
+
+-- Why the parameters of a query cannot be the fields of a message, or nil. Envoy takes the last of several values, but what
+-- decides on a query reads the first.
+local function fault_of_query(query, messages, message)
+  local seen = {}
+  for pair in string.gmatch(query, "[^&]+") do
+    local written, value = string.match(pair, "^([^=]*)=?(.*)$")
+    local name = unescaped(written)
+    local numbers = numbers_of(name, messages, message)
+    if numbers ~= nil then
+      for other in pairs(seen) do -- a message and a part of it, such as a StringValue and its value, are one parameter too
+        if sub(other, 1, #numbers) == numbers or sub(numbers, 1, #other) == other then
+          return "the query parameter " .. quoted(name) .. " is repeated"
+        end
+      end
+      seen[numbers] = true
+      if no_character(unescaped(value)) then
+        return "the query parameter " .. quoted(name) .. " is not UTF-8"
+      end
+    end
+  end
+  return nil
+end
+
+-- Why the path, the query or the time limit of a request cannot be transcoded, or nil. Upstreams report an internal error for
+-- text that is not UTF-8, and for a time limit that is none.
+local function fault_of_head(handle)
+  local headers = handle:headers()
+  local limit = headers:get("grpc-timeout")
+  if limit ~= nil and not (find(limit, "^%d+[HMSmun]$") and #limit <= 9) then
+    return "the header grpc-timeout is no time limit of gRPC, such as 500m"
+  end
+  local path, query = string.match(headers:get(":path"), "^([^?]*)%??(.*)$")
+  if no_character(unescaped(path)) then
+    return "the path is not UTF-8"
+  end
+  if query ~= "" then
+    local known = known_of(handle)
+    for _, request in ipairs(known.requests) do
+      if fits(path, request, known.verbs) then
+        local fault = fault_of_query(query, known.messages, request.input)
+        if fault ~= nil then
+          return fault
+        end
+      end
+    end
+  end
+  return nil
+end
+
+local function fault_of_body(handle)
+  local body = handle:body()
+  if body == nil or body:length() == 0 then
+    return nil
+  end
+  -- The transcoder ignores the coding: a policy that obeys it would have read another body.
+  local coding = handle:headers():get("content-encoding")
+  if coding ~= nil and string.lower(coding) ~= "identity" then
+    return "the body has a content coding, and this route has no decompression"
+  end
+  local fault, at = fault_for(handle, body:getBytes(0, body:length()))
+  return fault and fault .. format(" (byte %d of the body)", at)
+end
+
+-- Rejects a request that is no message of its method. Returns true if it did.
+local function rejected(handle, has_body)
+  local fault = fault_of_head(handle) or has_body and fault_of_body(handle)
+  if not fault then
+    return false
+  end
+  handle:streamInfo():dynamicMetadata():set("xds.grpc_transcoding", "fault", true)
+  handle:respond({ [":status"] = "400" }, fault)
+  return true
+end
+
+local function unchecked(handle)
+  rejected(handle, false)
+end
+
+local function checked(handle)
+  rejected(handle, true)
+end
+
+-- The filter after this script appends the trailers to responses of gRPC-Web requests only. A response of this script does not
+-- pass that filter.
+local function stream(handle, has_body)
+  if not rejected(handle, has_body) then
+    handle:headers():replace("content-type", "application/grpc-web+proto")
+  end
+end
+
+local function unchecked_stream(handle)
+  stream(handle, false)
+end
+
+local function checked_stream(handle)
+  stream(handle, true)
+end
+
+-- Responses
+
 -- A gRPC message (PROTOCOL-HTTP2.md) as text.
 local function message_of(text)
-  return (gsub(text or "", "%%(%x%x)", percent))
+  return unescaped(text or "")
 end
 
 -- A problem (RFC 9457). `detail` is a JSON string or nil, `more` are further members with a comma before them.

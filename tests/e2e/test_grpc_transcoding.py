@@ -197,6 +197,82 @@ def test_a_body_with_a_content_coding_is_rejected(either: httpx.Client, shop: Sh
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "detail"),
+    [
+        ("GET", f"{BOOK}?view=a&view=b", 'the query parameter "view" is repeated'),
+        ("GET", f"{BOOK}?view=a&view=a", 'the query parameter "view" is repeated'),
+        ("GET", f"{BOOK}?view&count=1&vi%65w=b", 'the query parameter "view" is repeated'),
+        ("GET", f"{BOOK}?shelf_id=1&shelfId=2", 'the query parameter "shelfId" is repeated'),
+        ("GET", f"{BOOK}?book.author_name=1&book.tags=a&book.tags=b&book.authorName=2", 'the query parameter "book.authorName" is repeated'),
+        ("GET", f"/fast{BOOK}?view=a&view=b", 'the query parameter "view" is repeated'),
+        ("GET", "/set/plain/n?key=1&key=2&view=a&view=b", 'the query parameter "view" is repeated'),
+        ("GET", "/v1/shelves/1/books?view=a&view=b", 'the query parameter "view" is repeated'),
+        ("GET", "/set/v1/shelves/1/books?view=a&view=b", 'the query parameter "view" is repeated'),
+        ("GET", "/v1/export/n?view=a&view=b", 'the query parameter "view" is repeated'),
+        ("PATCH", f"{BOOK}?view=a&view=b", 'the query parameter "view" is repeated'),
+        ("POST", f"{BOOK}:check?view=a&view=b", 'the query parameter "view" is repeated'),
+        ("POST", "/lax/tree/1/left?note=a&note=b", 'the query parameter "note" is repeated'),
+        ("POST", "/any/tree/1/left?note=a&note.value=b", 'the query parameter "note.value" is repeated'),
+        ("POST", "/any/tree/1/left?at.seconds=1&at.nanos=1&at.seconds=2", 'the query parameter "at.seconds" is repeated'),
+        ("GET", f"{BOOK}?view=%ff", 'the query parameter "view" is not UTF-8'),
+        ("GET", f"{BOOK}?view=%ed%a0%80", 'the query parameter "view" is not UTF-8'),
+        ("GET", "/v1/books/%ff", "the path is not UTF-8"),
+        ("GET", "/v1/books/%C3", "the path is not UTF-8"),
+        ("GET", "/v1/books/%c0%af", "the path is not UTF-8"),
+        ("GET", "/v1/any/a/%f4%90%80%80/b", "the path is not UTF-8"),
+        ("DELETE", "/fast/v1/shelves/1/books/%e0%80%80", "the path is not UTF-8"),
+        ("GET", "/v1/shelves/%ff/books", "the path is not UTF-8"),
+        ("GET", "/set/v1/shelves/%ff/books", "the path is not UTF-8"),
+    ],
+)  # fmt: skip
+def test_a_path_or_query_that_is_no_message_is_rejected(
+    either: httpx.Client, shop: Shop, method: str, path: str, detail: str
+) -> None:
+    """What decides on a query reads the first of several values, and Envoy would send the last."""
+    before = len(shop.calls)
+    body = {"content": b"{}", "headers": JSON} if method in ("PATCH", "POST") else {}
+    answer = either.request(method, path, **body)  # type: ignore[arg-type]
+    assert (answer.status_code, problem(answer)["reason"]) == (400, "invalid_message"), answer.text
+    assert answer.json()["detail"] == detail
+    assert len(shop.calls) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/v1/books/%c3%a9%e2%82%ac%f0%9f%98%80?view=%25ff", {"name": "é€😀", "view": "%ff"}),
+        (f"{BOOK}?view=a&count=1&book.title=x&book.authorName=y", {"name": "shelves/1/books/2", "view": "a", "count": 1, "book": {"title": "x", "authorName": "y"}}),
+        ("/set/plain/n?key=1&key=%ff&view=a", {"name": "n", "view": "a"}),
+    ],
+)  # fmt: skip
+def test_other_queries_and_characters_pass(client: httpx.Client, shop: Shop, path: str, message: Any) -> None:
+    assert client.get(path).status_code == 200
+    assert asked(shop) == message
+
+
+@pytest.mark.parametrize("limit", ["", "x", "1", "1s", "-1S", "1.5S", "123456789S", "1S,2S", "1S ,"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", BOOK), ("GET", f"/fast{BOOK}"), ("PATCH", BOOK), ("GET", "/v1/shelves/1/books")],
+)
+def test_a_time_limit_that_is_none_is_rejected(
+    either: httpx.Client, shop: Shop, limit: str, method: str, path: str
+) -> None:
+    before = len(shop.calls)
+    body = {"content": b"{}"} if method == "PATCH" else {}
+    answer = either.request(method, path, headers={"grpc-timeout": limit}, **body)  # type: ignore[arg-type]
+    assert (answer.status_code, problem(answer)["reason"]) == (400, "invalid_message")
+    assert answer.json()["detail"] == "the header grpc-timeout is no time limit of gRPC, such as 500m"
+    assert len(shop.calls) == before
+
+
+def test_a_repeated_time_limit_is_rejected(either: httpx.Client) -> None:
+    answer = either.get(BOOK, headers=[("grpc-timeout", "20S"), ("grpc-timeout", "1S")])
+    assert (answer.status_code, problem(answer)["reason"]) == (400, "invalid_message")
+    assert either.get(BOOK, headers={"grpc-timeout": "99999999m"}).status_code == 200
+
+
+@pytest.mark.parametrize(
     ("path", "body"),
     [
         ("/any/tree", b'{"free":{"any":{"name":[1]}},"value":{"a":1},"labels":{"x":"1","y":"2"},"at":"2026-01-01T00:00:00Z"}'),
@@ -280,6 +356,9 @@ def test_trailing_metadata_is_kept_in_headers(either: httpx.Client) -> None:
         ("PATCH", BOOK, b'{"pages":"x"}', 400, "invalid_message", {}),
         ("PATCH", BOOK, b"[]", 400, "invalid_message", {}),
         ("PATCH", BOOK, b"\xff", 400, "invalid_message", {}),
+        ("PATCH", BOOK, b'{"title":"\xff"}', 400, "invalid_message", {}),
+        ("PATCH", BOOK, b'{"title":"\xed\xa0\x80"}', 400, "invalid_message", {}),
+        ("PATCH", BOOK, b'{"title":"\\ud800"}', 400, "invalid_message", {}),
         ("PATCH", BOOK, b"[" * 10_000, 400, "invalid_message", {}),
         ("PATCH", "/small" + BOOK, b'{"title":"' + b"x" * 2000 + b'"}', 413, "body_too_large", {}),
         ("GET", "/small/v1/books/large?count=3000", None, 502, "invalid_response", {}),
