@@ -11,7 +11,12 @@ CORE := tests/translate/test_cases.py tests/translate/test_operators.py $(patsub
 TREES := $(patsubst %,tests/e2e/test_%.py,matches actions explain path_spellings cors one_bad_object)
 READY := $(VENV)/.ready
 
-.PHONY: help setup browser demo test unit check bench fuzz golden docs pictures protos clean
+# what Debian has and PyPI has not: $(1) is the package, $(2) the command, $(3) the tests that need it
+from_debian = command -v $(2) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& { apt-get install --yes --quiet $(1) || { apt-get update --quiet && apt-get install --yes --quiet $(1); }; } >/dev/null; } \
+		|| echo "$(2) is missing, so the tests $(3) are skipped; on Debian: apt-get install $(1)"
+
+.PHONY: help setup browser prometheus demo test unit check bench fuzz golden docs pictures protos clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -26,14 +31,15 @@ $(READY): pyproject.toml constraints.txt protos/generate.py
 	touch $@
 
 browser: ## Chromium for the tests of the console, from Debian if this is root
-	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-		&& { apt-get install --yes --quiet chromium || { apt-get update --quiet && apt-get install --yes --quiet chromium; }; } >/dev/null; } \
-		|| echo "Chromium is missing, so the tests of the console in a browser are skipped; on Debian: apt-get install chromium"
+	@$(call from_debian,chromium,chromium,of the console in a browser)
+
+prometheus: ## Prometheus for the tests of alerts and dashboard, from Debian if this is root
+	@$(call from_debian,prometheus,promtool,of alerts and dashboard)
 
 demo: $(READY) ## run the quickstart gateway with its two services
 	$(BIN)/python examples/quickstart/demo.py
 
-test: check browser ## everything: checks, unit, golden and end-to-end tests
+test: check browser prometheus ## everything: checks, unit, golden and end-to-end tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(BIN)/python -m pytest -n 2 --dist worksteal --oldest-envoy $(CORE)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --route-trees $(TREES)

@@ -62,9 +62,10 @@ class Envoy:
         log_level: str = "info",
         concurrency: int = 1,
         binary: Path | None = None,
+        admin_port: int | None = None,
     ) -> None:
         self._binary = binary
-        self.admin_port = free_port()
+        self.admin_port = admin_port or free_port()
         self.admin = f"http://127.0.0.1:{self.admin_port}"
         self.log = folder / f"envoy-{self.admin_port}.log"
         address = {"socket_address": {"address": "127.0.0.1", "port_value": self.admin_port}}
