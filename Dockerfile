@@ -1,14 +1,15 @@
-# Control plane, policy server and Envoy in one image. The command decides which of them runs.
-FROM python:3.11-slim
+# Control plane, policy server, usage server and Envoy in one image. The command decides which of them runs.
+FROM python:3.11.13-slim-bookworm
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY xds_server xds_server
 COPY filters filters
 COPY protos protos
-RUN pip install --no-cache-dir --constraint constraints.txt .
-RUN useradd --system --uid 10001 xds
+RUN pip install --no-cache-dir --constraint constraints.txt '.[postgresql]'
+# a volume at /var/lib/xds gets its owner from here
+RUN useradd --system --uid 10001 xds && install --directory --owner xds --mode 0700 /var/lib/xds
 USER xds
-# 8080: the gateway, 18000: xDS, 19000: the admin address
-EXPOSE 8080 18000 19000
+# 8080: the gateway, 18000: xDS, 18001: policy server, 18002: usage server, 19000 to 19002: their admin addresses, 19080: console
+EXPOSE 8080 18000 18001 18002 19000 19001 19002 19080
 ENTRYPOINT ["xds"]
 CMD ["run", "/gateway"]
