@@ -292,8 +292,10 @@ class RedisResponses:
                     self._breaker.answered()
                 except _AWAY as error:
                     self._breaker.failed(error)
+            # not wait_for, which may lose a cancellation in Python 3.11 (https://github.com/python/cpython/issues/86296)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), INTERVAL)
+                async with asyncio.timeout(INTERVAL):
+                    await self._woken.wait()
             self._woken.clear()
 
     async def _tell(self) -> None:

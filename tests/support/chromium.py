@@ -28,7 +28,7 @@ class Chromium:
 
     def __init__(self, width: int = 1400, height: int = 900, *, dark: bool = False) -> None:
         assert BINARY is not None
-        self._folder = tempfile.TemporaryDirectory(prefix="chromium-")
+        self._folder = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
         dark_flags = ("--force-dark-mode", "--blink-settings=preferredColorScheme=0") if dark else ()
         self._command = [
             *(BINARY, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
-from filters.cache.redis import START, Position, PurgeIndex, decoded, encoded
+from filters.cache.redis import START, Position, PurgeIndex, RedisResponses, decoded, encoded
+from filters.rate_limit.stores.redis import connect
 from protos import cache_pb2 as pb
 
 URL = "a.test/x"
@@ -115,3 +119,15 @@ def test_the_index_knows_what_the_log_says(
     if index.floor == START or at >= index.floor:
         assert found == expected
     assert len(index._last) <= limit
+
+
+async def test_it_ends_whenever_it_is_closed(tmp_path: Path) -> None:
+    """A purge wakes the task that follows the log in the same turn of the loop in which `close` cancels it."""
+    for turns in range(60):
+        client = connect(f"unix://{tmp_path}/nobody")
+        responses = RedisResponses(client, CollectorRegistry(), lambda _: 0, lambda: 0)
+        for _ in range(turns % 6):
+            await asyncio.sleep(0)
+        responses.purge(purge(pb.Purge.ALL))
+        async with asyncio.timeout(60):
+            await responses.close()
