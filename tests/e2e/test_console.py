@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -140,11 +142,34 @@ def test_strange_pages_and_hosts_are_refused(console: Console) -> None:
     form = {"method": "GET", "url": f"http://localhost:{console.port}/keyed"}
     for headers in ({}, {"origin": "http://evil.example"}, {"origin": "null"}):
         assert httpx.post(f"{console.url}/try", data=form, headers=headers).status_code == 403
-    assert httpx.get(f"{console.url}/", headers={"host": "evil.example"}).status_code == 421
+    for origin in ("http://[", f"{console.url}.evil", f"ftp://127.0.0.1:{console.console_port}"):
+        assert httpx.post(f"{console.url}/try", data=form, headers={"origin": origin}).status_code == 403
+    for host in ("evil.example", "[", "", "127.0.0.1@evil.example", "evil@127.0.0.1", "127.0.0.1/evil"):
+        assert httpx.get(f"{console.url}/", headers={"host": host}).status_code == 421, host
     assert httpx.get(f"{console.url}/static/../web.py").status_code == 404
     page = httpx.get(f"{console.url}/")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert KEY not in page.text
+
+
+def test_connections_without_a_request_are_closed(console: Console) -> None:
+    """They would use up the files that the control plane may open."""
+    with ExitStack() as stack:
+        address = ("127.0.0.1", console.console_port)
+        idle = [stack.enter_context(socket.create_connection(address, 30)) for _ in range(300)]
+        assert all(one.recv(1) == b"" for one in reversed(idle))
+    assert console.page("/")
+
+
+def test_it_stops_without_a_word_while_pages_are_open(tmp_path: Path, backend: Backend) -> None:
+    with ExitStack() as stack:
+        with Console(tmp_path, backend) as console:
+            console.says("ready http")
+            client = stack.enter_context(httpx.Client(base_url=console.url, timeout=30))
+            pages = [stack.enter_context(client.stream("GET", "/live")) for _ in range(20)]
+            assert {page.status_code for page in pages} == {200}
+        assert "Traceback" not in console.log
+        assert all(b"retry" in page.read() for page in pages)
 
 
 def test_a_console_beyond_loopback_needs_its_token(tmp_path: Path, backend: Backend) -> None:

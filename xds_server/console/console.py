@@ -15,13 +15,16 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from uvicorn import Server
-
     from xds_server.console.source import Source
+    from xds_server.console.web_server import WebServer
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 128
+MOST = 256
+"""Open connections. Further ones are closed at once, so that strangers cannot use up the files of the control plane."""
+IDLE = 5
+"""Seconds for which a connection may be open without a request."""
 
 
 class Console:
@@ -36,7 +39,7 @@ class Console:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
         self._socket.setblocking(False)
-        self._server: Server | None = None
+        self._server: WebServer | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -58,26 +61,33 @@ class Console:
         self._thread.start()
 
     def _run(self) -> None:
-        from uvicorn import Config, Server
+        from uvicorn import Config
 
+        from xds_server.console.live import Live
         from xds_server.console.web import application
+        from xds_server.console.web_server import WebServer, bounded_connections
 
         hosts = (
             frozenset(("localhost", "127.0.0.1", "::1", self._host))
             if is_loopback(self._host)
             else frozenset()
         )
-        app = application(self._source, hosts, self._token)
+        live = Live(self._source.envoy)
+        app = application(self._source, live, hosts, self._token)
         config = Config(
             app,
+            http=bounded_connections(MOST),
+            timeout_keep_alive=IDLE,
+            timeout_graceful_shutdown=1,
+            proxy_headers=False,
             log_config=None,
-            log_level="warning",
+            log_level="error",
             access_log=False,
             lifespan="off",
             ws="none",
             loop="asyncio",
         )
-        self._server = Server(config)
+        self._server = WebServer(config, live)
         try:
             asyncio.run(self._server.serve(sockets=[self._socket]))
         except Exception:
@@ -88,7 +98,7 @@ class Console:
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop().remove_reader(self._socket)
         if self._server is not None:
-            self._server.force_exit = self._server.should_exit = True
+            self._server.should_exit = True
         if self._thread is not None:
             self._thread.join(2)
         self._socket.close()

@@ -133,6 +133,7 @@ class Live:
         self._news = asyncio.Condition()
         self._message: str = json.dumps({"up": False})
         self._sampling: asyncio.Task[None] | None = None
+        self._ended = False
 
     async def follow(self) -> Any:
         """Yield the rates as JSON, every INTERVAL, as an asynchronous iterator."""
@@ -140,16 +141,23 @@ class Live:
         if self._sampling is None or self._sampling.done():
             self._sampling = asyncio.create_task(self._sample())
         try:
-            while True:
+            while not self._ended:
                 async with self._news:
-                    await self._news.wait()
+                    if not self._ended:
+                        await self._news.wait()
                 yield self._message
         finally:
             self._watchers -= 1
 
+    async def end(self) -> None:
+        """End all iterators."""
+        self._ended = True
+        async with self._news:
+            self._news.notify_all()
+
     async def _sample(self) -> None:
         self._last = None
-        while self._watchers:
+        while self._watchers and not self._ended:
             text = await asyncio.to_thread(self.page, "/stats/prometheus?usedonly&filter=^gateway\\.")
             sample = parse(text, self._clock()) if text is not None else None
             before: Sample | None = self._last

@@ -41,9 +41,9 @@ _HEADERS = {
 _STATIC = {"console.css": "text/css", "console.js": "text/javascript"}
 
 
-def application(source: Source, hosts: frozenset[str], token: str | None) -> ASGIApp:
+def application(source: Source, live: Live, hosts: frozenset[str], token: str | None) -> ASGIApp:
     """Return the application. `hosts` are the names by which it may be called; `token` is None if it needs none."""
-    pages = _Pages(source)
+    pages = _Pages(source, live)
     routes = [
         Route("/", pages.overview),
         Route("/routes/{name:path}", pages.route),
@@ -76,25 +76,33 @@ class _Guard:
             await refused(scope, receive, _with_headers(send))
 
     def _refused(self, request: Request) -> Response | None:
-        host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-        if self._hosts and host not in self._hosts:
-            return PlainTextResponse(f"the console is not at the host {host!r}\n", 421)
-        origin = request.headers.get("origin")
-        if request.method not in ("GET", "HEAD") and (
-            origin is None or urlsplit(origin).netloc != request.headers.get("host")
-        ):
+        given_host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        host = _host(given_host)
+        if host is None or (self._hosts and host not in self._hosts):
+            return PlainTextResponse("the console is not at this host\n", 421)
+        own = (f"http://{given_host}", f"https://{given_host}")  # https behind a proxy with TLS
+        if request.method not in ("GET", "HEAD") and origin not in own:
             return PlainTextResponse("a form of another page cannot be sent here\n", 403)
         if self._token is None:
             return None
         given = request.query_params.get("token")
         if given is not None and _same(given, self._token):
-            response = RedirectResponse(request.url.path, 303)
+            response = RedirectResponse("/" + request.url.path.lstrip("/"), 303)
             response.set_cookie(COOKIE, given, httponly=True, samesite="strict")
             return response
         header = request.headers.get("authorization", "").removeprefix("Bearer ")
         if _same(request.cookies.get(COOKIE, ""), self._token) or _same(header, self._token):
             return None
         return PlainTextResponse("open the address with ?token=… that xds run has logged\n", 401)
+
+
+def _host(text: str) -> str | None:
+    """Return the name in a Host header, or None if it is malformed."""
+    try:
+        parts = urlsplit(f"//{text}")
+        return parts.hostname or "" if parts.netloc == text and "@" not in text else None
+    except ValueError:
+        return None
 
 
 def _same(given: str, token: str) -> bool:
@@ -115,9 +123,8 @@ def _with_headers(send: Send) -> Send:
 
 
 class _Pages:
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._live = Live(source.envoy)
+    def __init__(self, source: Source, live: Live) -> None:
+        self._source, self._live = source, live
         self._templates = Environment(
             loader=PackageLoader("xds_server.console"),
             autoescape=select_autoescape(default=True),
