@@ -21,7 +21,7 @@ VALIDATOR = jsonschema.Draft202012Validator(schema())
 
 
 def _gateways() -> Iterator[Path]:
-    for folder in (ROOT / "examples", ROOT / "tests" / "translate" / "cases"):
+    for folder in (*sorted(ROOT.glob("examples/*/gateway")), ROOT / "tests" / "translate" / "cases"):
         for file in sorted(folder.rglob("*.yaml")):
             if file.name != "out.yaml" and "tests" not in file.relative_to(folder).parts:
                 yield file
