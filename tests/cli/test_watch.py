@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -40,6 +42,16 @@ def test_named_resources_are_shown_as_json(
     found = json.loads(capsys.readouterr().out)
     assert [one["resource"]["cluster_name"] for one in found["resources"]] == ["b"]
     assert xds.seen(Connected)[0].node.id == "me"
+
+
+def test_a_resource_is_shown_with_the_messages_inside(xds: XdsThread) -> None:
+    words = ["watch", "listener", "--once", "--output", "json", "--xds", f"127.0.0.1:{xds.port}"]
+    # a process of its own, because the tests have imported every type
+    command = [sys.executable, "-m", "xds_server", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    (found,) = json.loads(done.stdout)["resources"]
+    (chain,) = found["resource"]["filter_chains"]
+    assert chain["filters"][0]["typed_config"]["rds"]["route_config_name"] == "http"
 
 
 def test_the_server_is_rejected_where_asked_for(xds: XdsThread) -> None:

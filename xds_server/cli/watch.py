@@ -8,7 +8,7 @@ import json
 import sys
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from xds_server.cli import flags, output
 from xds_server.errors import EnvironmentFailed, WrongUsage
@@ -139,6 +139,18 @@ def _as_json(update: Any) -> dict[str, Any]:
     }
 
 
+class _Pool:
+    """The default descriptor pool, which first imports the types that messages contain as Any."""
+
+    def FindMessageTypeByName(self, full_name: str) -> Any:  # noqa: N802 - the name that json_format calls
+        from google.protobuf import descriptor_pool
+
+        from xds_server.gateway import raw
+
+        raw.known(full_name)
+        return descriptor_pool.Default().FindMessageTypeByName(full_name)
+
+
 def _resource(body: Any) -> Any:
     """Return the content as JSON. For secrets and for unknown types, return only the type."""
     from google.protobuf import json_format
@@ -150,6 +162,8 @@ def _resource(body: Any) -> Any:
     if message is None or body.type_url == SECRET.url:
         return {"@type": body.type_url}
     try:
-        return json_format.MessageToDict(message, preserving_proto_field_name=True)
-    except TypeError:  # an Any inside whose type is not known here
+        return json_format.MessageToDict(
+            message, preserving_proto_field_name=True, descriptor_pool=cast("Any", _Pool())
+        )
+    except TypeError:  # an Any inside whose type the codec does not have
         return {"@type": body.type_url}

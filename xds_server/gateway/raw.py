@@ -70,12 +70,13 @@ def _encoded(value: Any) -> Any:
             path=("@type",),
             value=url,
         )
-    if url and not _known(url):
+    if url and not known(url):
         return _by_data_plane(url, {key: item for key, item in plain.items() if key != "@type"})
     return plain
 
 
-def _known(url: str) -> bool:
+def known(url: str) -> bool:
+    """Return whether the codec has the message of a type URL. Afterwards the default descriptor pool has it."""
     try:
         descriptor_pool.Default().FindMessageTypeByName(url.rpartition("/")[2])
     except KeyError:
