@@ -34,7 +34,11 @@ class Field(NamedTuple):
 FIELDS = (
     Field("time", "%START_TIME%", "When the request began, in UTC (RFC 3339)."),
     Field("method", "%REQ(:METHOD)%", "HTTP method."),
-    Field("host", f"%REQ(:AUTHORITY):{LONGEST_VALUE}%", "Host that the client asked for."),
+    Field(
+        "host",
+        f"%CEL(request.host.contains('@') ? 'invalid' : request.host):{LONGEST_VALUE}%",
+        "Host that the client asked for; `invalid` if it contains an `@`, because a password may stand before that.",
+    ),
     Field(
         "path",
         f"%PATH(NQ:ORIG_OR_PATH):{LONGEST_VALUE}%",

@@ -135,6 +135,7 @@ def test_no_credential_reaches_a_log(served: Served) -> None:
         with served.gateway.client() as client:
             client.get(f"/key?key={value}")
             client.get("/key", headers={"x-key": value})
+            client.get("/open/host", headers={"host": f"user:{value}@example.com"})
             client.get("/key", headers={"cookie": f"key={value}"})
             client.get(
                 "/open/secret",
@@ -337,9 +338,20 @@ def test_spans_are_named_by_route_and_continue_at_the_upstream(
         assert seen["traceparent"].split("-")[2] == client.span
         assert server.attributes["guid:x-request-id"] == seen["x-request-id"]
         assert server.attributes["tenant"] == "acme"
-        assert server.attributes["url.path"] == "/users/17"
+        for span in spans.values():
+            assert span.attributes["http.url"] == f"{gateway.url}/users/17"
         assert not any("key=x" in value for span in spans.values() for value in span.attributes.values())
         assert (server.service, server.resource["deployment.environment.name"]) == ("shop", "test")
+
+
+def test_no_secret_of_a_url_reaches_a_span(tmp_path: Path, backend: Backend, collector: Collector) -> None:
+    gateways, gateway = _traced(tmp_path, backend, collector)
+    with gateways:
+        gateway.get("/users/1?key=secret&code=secret")
+        gateway.get("/nowhere?token=secret")
+        gateway.get("/users/1", headers={"host": "user:secret@example.com"})
+        spans = collector.until_spans(4)
+        assert not any("secret" in str(span) for span in spans)
 
 
 def test_a_trace_of_a_client_is_continued_or_not(

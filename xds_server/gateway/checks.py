@@ -26,7 +26,7 @@ from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.policies import by_key
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.routes import Redirect, Respond, Route
-from xds_server.gateway.model.telemetry import logged_headers
+from xds_server.gateway.model.telemetry import Telemetry, logged_headers, logged_parameters
 
 _PORTS = {"http": 80, "https": 443}
 """RFC 9110 section 4.2."""
@@ -148,15 +148,35 @@ def _telemetry(sections: Sections, routes: Sequence[FileRoutes], context: Contex
             message = f"the upstream '{upstream}' does not use HTTP/2, and OTLP over gRPC needs it"
             remedy = f"write protocol: grpc in upstreams.{upstream}"
             yield Problem(path=("telemetry", *path), message=message, remedy=remedy)
+    yield from _logged_secrets(telemetry, sections, routes)
+
+
+def _logged_secrets(
+    telemetry: Telemetry, sections: Sections, routes: Sequence[FileRoutes]
+) -> Iterator[Problem]:
+    """Yield problems of texts that contain the headers and query parameters in which callers send keys and tokens."""
     keys = [one for file in routes for one in file.used.get("api_key", {}).values() if one is not OFF]
-    secret = {header.lower() for settings in keys for header in settings.rule().get("headers", ())}
+    providers = sections.identity.values()
+    secret = {
+        **{("header", name): "tokens" for one in providers for name in map(str.lower, one.from_headers)},
+        **{("query parameter", name): "tokens" for one in providers for name in one.from_query},
+        **{("header", name.lower()): "API keys" for one in keys for name in one.rule()["headers"]},
+        **{("query parameter", name): "API keys" for one in keys for name in one.rule()["query"]},
+    }
+    named: list[tuple[Path, tuple[str, str]]] = []
     for where, text in telemetry.texts():
-        for header in logged_headers(text):
-            if header in secret:
-                message = f"the header '{header}' contains API keys"
-                yield Problem(
-                    path=("telemetry", *where), message=message, remedy="log the field consumer instead"
-                )
+        named += ((where, ("header", name)) for name in logged_headers(text))
+        named += ((where, ("query parameter", name)) for name in logged_parameters(text))
+    for name, log in (telemetry.access_logs or {}).items():
+        named += (
+            (("access_logs", name, "query", number), ("query parameter", parameter))
+            for number, parameter in enumerate(log.query)
+        )
+    for where, one in named:
+        if one in secret:
+            message = f"the {one[0]} '{one[1]}' contains {secret[one]}"
+            remedy = "log the field consumer instead"
+            yield Problem(path=("telemetry", *where), message=message, remedy=remedy)
 
 
 @cache

@@ -24,6 +24,8 @@ _TAGS = ("consumer", "reason")
 
 The request id is `guid:x-request-id`, which Envoy itself adds.
 """
+_URL = f"%REQ(:SCHEME)%://{BY_NAME['host'].operator}{BY_NAME['path'].operator}"
+"""The URL of a span without its query and without a password. Envoy itself would write both."""
 _EXPORT_TIMEOUT = timedelta(seconds=10)
 
 
@@ -50,13 +52,13 @@ def tracing(settings: Tracing) -> hcm_pb2.HttpConnectionManager.Tracing:
         operation="%ROUTE_NAME%",
         upstream_operation="%UPSTREAM_CLUSTER%",
         spawn_upstream_span=boolean(True),
-        max_path_tag_length=uint32(0),  # Envoy's URL would have the query, which may contain secrets
+        max_path_tag_length=uint32(0),  # for Envoys that do not know our URL: theirs would have the query
     )
     result.provider.CopyFrom(
         http_tracer_pb2.Tracing.Http(name="envoy.tracers.opentelemetry", typed_config=packed(tracer))
     )
     tags = (
-        {"url.path": BY_NAME["path"].operator}
+        {"http.url": _URL}
         | {f"gateway.{name}": BY_NAME[name].operator for name in _TAGS}
         | dict(settings.attributes)
     )

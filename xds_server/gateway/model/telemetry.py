@@ -23,6 +23,17 @@ _QUERY = re.compile(
     r"|%PATH(?!\(NQ)",
     re.IGNORECASE,
 )
+_CEL = re.compile(r"%CEL\(([^()%]*)\)")
+_CEL_HEADERS = re.compile(r"\b(?:request|response)\.(?:headers|trailers)\[\s*(['\"])([A-Za-z0-9_-]+)\1\s*\]")
+_CEL_SAFE = re.compile(
+    r"\brequest\.(?:duration|host|id|method|protocol|scheme|size|time|total_size|url_path|useragent)\b"
+    r"|\bresponse\.(?!headers\b|trailers\b)\w+"
+)
+"""Attributes of a request and a response without secrets.
+https://www.envoyproxy.io/docs/envoy/v1.40.0/intro/arch_overview/advanced/attributes
+"""
+_CEL_OBJECT = re.compile(r"\b(?:request|response)\b")
+_PARAMETER = re.compile(r"%QUERY_PARAM\(([^()%]*)\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +164,13 @@ def logged_headers(text: str) -> Iterator[str]:
     """Yield the headers that operators in a text name, in lower case. `A?B` names two."""
     for names in _HEADERS.findall(text):
         yield from (name.strip().lower() for name in names.split("?"))
+    for expression in _CEL.findall(text):
+        yield from (name.lower() for _, name in _CEL_HEADERS.findall(expression))
+
+
+def logged_parameters(text: str) -> Iterator[str]:
+    """Yield the query parameters that operators in a text name."""
+    yield from _PARAMETER.findall(text)
 
 
 def _check_text(text: str, path: Path) -> Iterator[Mistake]:
@@ -165,6 +183,11 @@ def _check_text(text: str, path: Path) -> Iterator[Mistake]:
         if header in _SECRET_HEADERS:
             message = f"the header '{header}' contains secrets"
             yield Mistake(message, "log the field consumer instead", path=path, value=text)
+    for expression in _CEL.findall(text):
+        if _CEL_OBJECT.search(_CEL_SAFE.sub("", _CEL_HEADERS.sub("", expression))):
+            message = "the expression reads what may contain secrets, such as the query"
+            remedy = "name one attribute, such as request.url_path or request.headers['x-tenant']"
+            yield Mistake(message, remedy, path=path, value=text)
     if _QUERY.search(text):
         message = "a query may contain secrets, such as keys and tokens"
         remedy = "write %PATH(NQ)% for the path, and name the parameters to log in 'query'"
