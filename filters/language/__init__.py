@@ -7,7 +7,7 @@ the JSON Schema and the reference in docs/, so they cannot disagree. Nothing her
 from filters.language.datasource import DataSource
 from filters.language.decode import INVALID, Decoder, Problems, decoder_for
 from filters.language.options import Mistake, Off, Raw, Shorthand, option
-from filters.language.problems import Path, Place, Problem
+from filters.language.problems import Path, Place, Problem, printable
 from filters.language.scalars import Percent, Rate, Size
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "Size",
     "decoder_for",
     "option",
+    "printable",
 ]

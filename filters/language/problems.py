@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -9,6 +10,14 @@ from typing import Literal
 
 Path = tuple[str | int, ...]
 """Keys and list positions from the top of the document, as in ``("routes", "users", "methods", 0)``."""
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but the tab, line ends, marks that change the direction of text, and halves of characters."""
+
+
+def printable(text: str) -> str:
+    """Return a text in one line, in which nothing controls a terminal: such characters are escaped as in Python."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -54,7 +63,7 @@ class Problem:
         parts += [f", the first time at {self.also}" if self.also is not None else ""]
         parts += [f" (found {self.value})" if self.value is not None else ""]
         parts += [f"; {self.remedy}" if self.remedy else ""]
-        return "".join(parts)
+        return printable("".join(parts))
 
 
 def short_repr(value: object, limit: int = 60) -> str:

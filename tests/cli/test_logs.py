@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import pty
+import termios
 from collections.abc import Iterator
 
 import pytest
@@ -56,7 +59,7 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
     stream = io.StringIO()
     assert logs.start("text", stream) is None
     logging.getLogger("x").warning("three\x1b[1m")
-    assert stream.getvalue().endswith("WARNING three\x1b[1m\n")
+    assert stream.getvalue().endswith("WARNING three\\x1b[1m\n")
     assert "\r" not in stream.getvalue()
 
 
@@ -77,3 +80,32 @@ def test_json_is_one_object_in_each_line() -> None:
     assert first["time"].endswith("Z")
     assert second["message"] == "fault\nof xds"
     assert "ValueError: two" in second["exception"]
+
+
+def test_what_a_client_sends_begins_no_line_and_controls_no_terminal() -> None:
+    stream = io.StringIO()
+    logs.start("text", stream)
+    logging.getLogger("x").info(
+        "connected node=%s", "a\n17:00:00 INFO    forged\x1b]0;t\x07\u2028\u202e\udcff\x9b"
+    )
+    first, second, end = stream.getvalue().split("\n")
+    assert first.endswith("connected node=a")
+    assert second == "    17:00:00 INFO    forged\\x1b]0;t\\x07\\u2028\\u202e\\udcff\\x9b"
+    assert end == ""
+
+
+def test_the_status_line_fits_into_a_narrow_terminal() -> None:
+    ours, theirs = pty.openpty()
+    try:
+        termios.tcsetwinsize(theirs, (24, 8))
+        with os.fdopen(theirs, "w", closefd=False) as stream:
+            terminal = logs.start("text", stream)
+            assert terminal is not None
+            terminal.show("1000 routes  1 of 1 Envoys current")
+        shown = b""
+        while not shown.endswith(logs.PLAIN.encode()):
+            shown += os.read(ours, 4096)
+        assert shown.endswith(b"1000 ro\x1b[0m")
+    finally:
+        os.close(ours)
+        os.close(theirs)

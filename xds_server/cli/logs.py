@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import threading
 from typing import TextIO
 
+from filters.language import printable
 from xds_server.cli.output import PLAIN, RED, YELLOW
 
 FORMATS = ("text", "json")
@@ -64,7 +66,8 @@ class _Lines(logging.Formatter):
         self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        # Names and reasons of clients are part of messages: what they contain begins no line and controls no terminal.
+        text = "\n    ".join(map(printable, super().format(record).split("\n")))
         shade = _SHADES.get(record.levelno) if self._colour else None
         return f"{shade}{text}{PLAIN}" if shade else text
 
@@ -95,5 +98,14 @@ class Terminal(logging.StreamHandler[TextIO]):
 
     def _draw(self) -> None:
         if self._status:
-            self.stream.write(f"{_DIM}{self._status}{PLAIN}")
+            self.stream.write(f"{_DIM}{self._status[: self._width]}{PLAIN}")
         self.stream.flush()
+
+    @property
+    def _width(self) -> int | None:
+        """The characters that fit into one line, None if that is unknown. A longer status could not be cleared."""
+        try:
+            columns = os.get_terminal_size(self.stream.fileno()).columns
+        except (OSError, ValueError):
+            return None
+        return columns - 1 if columns > 0 else None

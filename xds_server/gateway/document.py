@@ -144,7 +144,7 @@ def _compose(content: bytes) -> Node | None:
 
 def _fault_in(lines: list[str], what: str, mark: Any) -> _Fault:
     """Return the fault of the last of these lines, which is not YAML, by the errors that users commonly make."""
-    line = lines[-1]
+    line, what = lines[-1], " ".join(what.split())
     for number, text_line in enumerate(lines[-2:], len(lines[:-2])):
         if strange := _STRANGE.search(text_line):
             mark = yaml.Mark("", 0, number, strange.start(), None, 0)
