@@ -8,7 +8,6 @@ from datetime import timedelta
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import config_source_pb2, substitution_format_string_pb2
 from envoy.extensions.access_loggers.file.v3 import file_pb2
-from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
 from envoy.extensions.access_loggers.grpc.v3 import als_pb2
 from envoy.extensions.access_loggers.open_telemetry.v3 import logs_service_pb2
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
@@ -21,6 +20,7 @@ from filters.policy_server import grpc_service
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.telemetry import AccessLog, LogTarget, Telemetry
 from xds_server.translate import names
+from xds_server.translate.log_filters import cel_filter, compare, status_filter
 from xds_server.translate.protobuf import duration, packed
 
 STANDARD: Mapping[str, AccessLog] = {"stdout": AccessLog(to=LogTarget(stream="stdout"))}
@@ -47,7 +47,7 @@ def access_logs(
     """Yield the logs of a listener. `by_route` is true if some route has conditions of its own."""
     for _, log in sorted(logs_of(listener, telemetry).items()):
         result = _log(log)
-        filters = [*([expression(CONDITION)] if by_route else ()), *_when(log.when)]
+        filters = [*([cel_filter(CONDITION)] if by_route else ()), *_when(log.when)]
         if len(filters) == 1:
             result.filter.CopyFrom(filters[0])
         elif filters:
@@ -125,7 +125,7 @@ def _when(conditions: LogConditions | None) -> Iterator[accesslog_pb2.AccessLogF
     if conditions.slower_than is not None:
         milliseconds = min(_MAX_DURATION, conditions.slower_than // timedelta(milliseconds=1))
         found.append(accesslog_pb2.AccessLogFilter())
-        _compare(found[-1].duration_filter.comparison, accesslog_pb2.ComparisonFilter.GE, milliseconds + 1)
+        compare(found[-1].duration_filter.comparison, accesslog_pb2.ComparisonFilter.GE, milliseconds + 1)
     if conditions.sample is not None:
         found.append(accesslog_pb2.AccessLogFilter())
         sampled = found[-1].runtime_filter
@@ -138,31 +138,3 @@ def _when(conditions: LogConditions | None) -> Iterator[accesslog_pb2.AccessLogF
     result = accesslog_pb2.AccessLogFilter()
     result.or_filter.filters.extend(found)
     yield result
-
-
-def status_filter(text: str) -> accesslog_pb2.AccessLogFilter:
-    """Return the filter of a status such as ``503``, or of a class such as ``5xx``."""
-    result, comparison = accesslog_pb2.AccessLogFilter(), accesslog_pb2.ComparisonFilter
-    if not text.endswith("xx"):
-        _compare(result.status_code_filter.comparison, comparison.EQ, int(text))
-        return result
-    first = int(text[0]) * 100
-    for op, value in ((comparison.GE, first), (comparison.LE, first + 99)):
-        _compare(result.and_filter.filters.add().status_code_filter.comparison, op, value)
-    return result
-
-
-def _compare(
-    comparison: accesslog_pb2.ComparisonFilter, op: accesslog_pb2.ComparisonFilter.Op, value: int
-) -> None:
-    comparison.op = op
-    comparison.value.default_value, comparison.value.runtime_key = value, "access_log"
-
-
-def expression(text: str) -> accesslog_pb2.AccessLogFilter:
-    """Return the filter of a CEL expression."""
-    extension = accesslog_pb2.ExtensionFilter(
-        name="envoy.access_loggers.extension_filters.cel",
-        typed_config=packed(cel_pb2.ExpressionFilter(expression=text)),
-    )
-    return accesslog_pb2.AccessLogFilter(extension_filter=extension)

@@ -11,7 +11,6 @@ from typing import Any
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
 from envoy.config.route.v3 import route_components_pb2
-from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.type.matcher.v3 import metadata_pb2, string_pb2, value_pb2
 from google.protobuf import struct_pb2
@@ -41,7 +40,8 @@ from filters.reasons import (
     grpc_status,
     route_begins,
 )
-from xds_server.translate.protobuf import boolean, packed, uint32
+from xds_server.translate.log_filters import cel_filter
+from xds_server.translate.protobuf import boolean, uint32
 
 CONTENT_TYPE = "application/problem+json"
 LOCAL_BODY = "%LOCAL_REPLY_BODY%"
@@ -62,7 +62,7 @@ def local_reply_config(overrides: Mapping[str, ErrorOverride]) -> hcm_pb2.LocalR
     Responses of `respond` and `redirect` do not change, but for clients of gRPC-Web. Each reason has a mapper for them,
     because an HTTP status other than 200 hides the gRPC status from them (PROTOCOL-WEB.md of gRPC).
     """
-    own = hcm_pb2.ResponseMapper(filter=_cel(_OWN_ANSWER), headers_to_add=[_grpc_status(None)])
+    own = hcm_pb2.ResponseMapper(filter=cel_filter(_OWN_ANSWER), headers_to_add=[_grpc_status(None)])
     config = hcm_pb2.LocalReplyConfig(
         mappers=[*_answers_of_filters(), _without_body(), _to_the_root(), _own_to_web(), own]
     )
@@ -86,7 +86,7 @@ def _to_the_root() -> hcm_pb2.ResponseMapper:
     """Return the redirect to the plain form of a path of only slashes: Envoy's is `//`, which has an empty host."""
     when = details_begin("path_normalization_failed") + " && response.headers['location'].startsWith('//')"
     query = "%CEL(request.query == '' ? '' : '?')%%CEL(request.query)%"
-    return hcm_pb2.ResponseMapper(filter=_cel(when), headers_to_add=[header("location", f"/{query}")])
+    return hcm_pb2.ResponseMapper(filter=cel_filter(when), headers_to_add=[header("location", f"/{query}")])
 
 
 @cache
@@ -108,19 +108,11 @@ def _without_body() -> hcm_pb2.ResponseMapper:
     """Remove bodies of statuses without a body: a client would read them as the next response (RFC 9112 section 6.3)."""
     aborted = f"%CEL({details(fault.ABORTED)} ? '{fault.REASON.name}' : '')%"
     mapper = hcm_pb2.ResponseMapper(
-        filter=_cel(" || ".join(f"response.code == {status}" for status in sorted(BODYLESS))),
+        filter=cel_filter(" || ".join(f"response.code == {status}" for status in sorted(BODYLESS))),
         headers_to_add=[header(REASON_HEADER, aborted)],
     )
     mapper.body_format_override.text_format_source.inline_string = ""
     return mapper
-
-
-def _cel(expression: str) -> accesslog_pb2.AccessLogFilter:
-    extension = accesslog_pb2.ExtensionFilter(
-        name="envoy.access_loggers.extension_filters.cel",
-        typed_config=packed(cel_pb2.ExpressionFilter(expression=expression)),
-    )
-    return accesslog_pb2.AccessLogFilter(extension_filter=extension)
 
 
 def _mappers(reason: Reason, override: ErrorOverride | None) -> tuple[hcm_pb2.ResponseMapper, ...]:
@@ -135,12 +127,12 @@ def _to_web(reason: Reason, override: ErrorOverride) -> hcm_pb2.ResponseMapper:
     status = override.status or reason.status
     message = header("grpc-message", _message(_body(reason, override, status)))
     more = (message, *_challenge(reason), *_headers(override))
-    return _web(_cel(reason.when), status, header(REASON_HEADER, reason.name), *more)
+    return _web(cel_filter(reason.when), status, header(REASON_HEADER, reason.name), *more)
 
 
 def _own_to_web() -> hcm_pb2.ResponseMapper:
     """Return the mapper of `respond` for clients of gRPC-Web. Statuses below 400 stay as they are."""
-    when = _cel(f"response.code >= 400 && ({_OWN_ANSWER})")
+    when = cel_filter(f"response.code >= 400 && ({_OWN_ANSWER})")
     return _web(when, None, header("grpc-message", "HTTP status %RESPONSE_CODE%"))
 
 
@@ -230,7 +222,7 @@ def _mapper(reason: Reason, override: ErrorOverride | None) -> hcm_pb2.ResponseM
     override = override or ErrorOverride()
     status = override.status or reason.status
     mapper = hcm_pb2.ResponseMapper(
-        filter=_cel(reason.when),
+        filter=cel_filter(reason.when),
         headers_to_add=[
             header(REASON_HEADER, reason.name),
             _grpc_status(status),

@@ -14,7 +14,7 @@ from envoy.extensions.access_loggers.stats.v3 import stats_pb2
 from filters.log_fields import BY_NAME
 from filters.model.identity import SERIES
 from xds_server.gateway.model.telemetry import Metrics
-from xds_server.translate.access_log import status_filter
+from xds_server.translate.log_filters import status_filter
 from xds_server.translate.protobuf import packed, uint64
 
 LOGGER = "envoy.access_loggers.stats"

@@ -14,7 +14,7 @@ from envoy.extensions.access_loggers.open_telemetry.v3 import logs_service_pb2
 from filters.log_fields import COUNTED
 from filters.model.identity import NAMESPACE
 from filters.policy_server import internal_cluster
-from xds_server.translate.access_log import expression
+from xds_server.translate.log_filters import cel_filter
 from xds_server.translate.protobuf import duration, packed, uint32
 from xds_server.translate.usage_entry import BATCH, PATIENCE, SEPARATOR, SERVICE, VERSION
 
@@ -58,5 +58,5 @@ def access_log(flush: timedelta, *, by_route: bool = False) -> accesslog_pb2.Acc
     retries.retry_back_off.max_interval.CopyFrom(duration(timedelta(seconds=1)))
     log = accesslog_pb2.AccessLog(name="envoy.access_loggers.open_telemetry", typed_config=packed(config))
     if by_route:
-        log.filter.CopyFrom(expression(COUNTED))
+        log.filter.CopyFrom(cel_filter(COUNTED))
     return log
