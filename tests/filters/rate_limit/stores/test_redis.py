@@ -222,11 +222,11 @@ BURST_DEADLINE = 10 * DEADLINE
 take longer than this one, so that they show if it begins with the question instead of with the silence."""
 
 
-def _ask(url: str, count: int, ready: Barrier, results: multiprocessing.Queue[int]) -> None:
+def _ask(url: str, count: int, deadline: float, ready: Barrier, results: multiprocessing.Queue[int]) -> None:
     """Ask `count` times at once, by a process that has never asked before."""
 
     async def ask() -> int:
-        async with store(url, BURST_DEADLINE) as redis:
+        async with store(url, deadline) as redis:
             hits = [
                 Hit(FixedWindow(name="many", amount=100, per="day"), "many|consumer=a"),
                 Hit(TokenBucket(name="wide", amount=1, per="day", burst=100), "wide|ip=1"),
@@ -239,12 +239,16 @@ def _ask(url: str, count: int, ready: Barrier, results: multiprocessing.Queue[in
     results.put(asyncio.run(ask()))
 
 
-def admitted_by_processes(url: str, count: int = 2, each: int = 10_000) -> int:
+def admitted_by_processes(
+    url: str, count: int = 2, each: int = 10_000, deadline: float = BURST_DEADLINE
+) -> int:
     """How many requests several processes admit together, which ask `each` times at once."""
     context = multiprocessing.get_context("spawn")
     results: multiprocessing.Queue[int] = context.Queue()
     ready = context.Barrier(count)
-    processes = [context.Process(target=_ask, args=(url, each, ready, results)) for _ in range(count)]
+    processes = [
+        context.Process(target=_ask, args=(url, each, deadline, ready, results)) for _ in range(count)
+    ]
     for one in processes:
         one.start()
     total = sum(results.get(timeout=60) for _ in processes)
@@ -261,7 +265,8 @@ def test_ten_thousand_at_once_admit_exactly_the_limit(tmp_path: Path, processes:
 
 def test_a_cluster_admits_exactly_the_limit(tmp_path: Path) -> None:
     with Cluster(tmp_path) as cluster:
-        assert admitted_by_processes(cluster.url) == 100
+        # the nodes of a cluster share the processors, so one of them may be silent for longer
+        assert admitted_by_processes(cluster.url, deadline=10 * BURST_DEADLINE) == 100
 
 
 def test_a_master_of_sentinels_admits_exactly_the_limit(tmp_path: Path) -> None:
