@@ -9,11 +9,9 @@ import http.client
 import json
 import logging
 import signal
-import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -23,8 +21,9 @@ import grpc
 
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from filters.policy_server import SERVICE, internal_cluster
-from xds_server import joined_metrics
-from xds_server.admin import Admin, Page, Pages, ask
+from xds_server import admin_pages, joined_metrics
+from xds_server.admin import Admin, ask
+from xds_server.admin_pages import objects_reader
 from xds_server.console.console import Console
 from xds_server.console.source import Source
 from xds_server.control_plane.change_log import ChangeLog, status_line
@@ -42,82 +41,22 @@ from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import CLUSTER
 from xds_server.errors import EnvironmentFailed, WrongUsage
+from xds_server.local_services import LocalServices, local_services
 from xds_server.processes.addresses import Wanted, ensure_free, failed_to_listen, split
-from xds_server.processes.cpus import cores
-from xds_server.processes.process import Process
-from xds_server.proxy.binary import envoy_binary
 from xds_server.proxy.bootstrap import bootstrap
 from xds_server.proxy.envoy import EnvoySupervisor
+from xds_server.run_options import ADMIN, CONSOLE, XDS, RunOptions
 from xds_server.serving import groups, metrics, tls
 from xds_server.serving.persistence import LastGood
 from xds_server.serving.server import XdsServer
 from xds_server.serving.store import Store
 from xds_server.serving.tls import Files
 from xds_server.sources.directory import Directory
-from xds_server.translate.clusters import INTERNAL_SERVICES, internal_service
-from xds_server.translate.route_trees import DEFAULT, Shape
+from xds_server.translate.clusters import internal_service
 from xds_server.translate.stand_ins import stand_in
 from xds_server.translate.usage_entry import SERVICE as USAGE
 
 log = logging.getLogger(__name__)
-
-XDS, ADMIN, CONSOLE = "--xds", "--admin", "--console"
-"""Flags of `xds run` for the addresses at which it listens."""
-_PROCESSES = {SERVICE: "policy-server", USAGE: "usage-server"}
-"""The processes of our own services, as `xds_process_up` names them."""
-STATUS_TIMEOUT = 30.0
-"""Seconds in which the event loop has to read the status of the objects."""
-LISTENING = 5.0
-"""Seconds in which a started policy server must listen."""
-
-
-USAGE_STORE, USAGE_SPOOL = "sqlite:///xds-usage.db", Path("xds-usage.spool")
-"""The store and the spool of usage, in the working directory."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """The options of `xds run`. A port of 0 means any free port; `drain` is in seconds.
-
-    `prove` sends every gateway first to an Envoy without traffic. `state` is the file of the last good gateway, which
-    is served after a start until the folder has been read.
-    """
-
-    folder: Path
-    envoy: Path | None = field(default_factory=envoy_binary)
-    """The Envoy binary, or None if there is none."""
-    proxy: bool = True
-    prove: bool = True
-    xds: str = "127.0.0.1:18000"
-    admin: str = "127.0.0.1:19000"
-    node_id: str = "local"
-    envoy_workers: int | None = None
-    drain: float = 5.0
-    poll: bool = False
-    envoy_log_level: str = "warning"
-    policy_server: str | None = None
-    """The address of a policy server that another operator runs; None starts one when a gateway needs it."""
-    usage_server: str | None = None
-    """The same for a usage server."""
-    usage_store: str = USAGE_STORE
-    """The URL of the store of a usage server that this process starts."""
-    usage_spool: Path = USAGE_SPOOL
-    state: Path | None = None
-    tls: Files | None = None
-    identities: tuple[str, ...] = ()
-    secrets_anywhere: bool = False
-    console: str | None = None
-    """The address of the console, or None for none."""
-    console_token: str | None = None
-    console_asked: bool = False
-    """True if a flag names the address of the console, so that it must be free."""
-    log_format: str = "text"
-    """The form of the logs of child processes: text or json."""
-    show_status: Callable[[str], None] | None = None
-    """Shows a line about the gateway, again and again; None if the log goes to no terminal."""
-    shape: Shape = DEFAULT
-    """Which hosts get a tree of routes. No flag sets it."""
-
 
 COLLECTOR = (20_000, 20, 50)
 """Thresholds of the garbage collector (`gc.set_threshold`).
@@ -138,7 +77,7 @@ async def serve(options: RunOptions) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        services = await _local_services(options, stack)
+        services = await local_services(options, stack)
         running = _Running()
         control, store = await _control_plane(options, services, running, stack)
         envoy = (
@@ -166,93 +105,8 @@ class _Running:
     fleet: Fleet | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _LocalServices:
-    """The processes on this machine. `xds` is the address at which they reach the control plane.
-
-    `addresses` are those at which Envoys reach our own services, by name. `own` are the services that this process starts
-    when they are needed, by name.
-    """
-
-    xds: str
-    addresses: Mapping[str, str]
-    own: Mapping[str, _OwnService]
-
-    def admin(self, name: str) -> str | None:
-        """Return the admin address of a service that this process starts, or None if another operator runs it."""
-        return self.own[name].admin if name in self.own else None
-
-
-@dataclass(slots=True, kw_only=True)
-class _OwnService:
-    """A process that starts once, when a gateway first needs it."""
-
-    process: Process
-    socket: str
-    """The path of the socket at which it listens."""
-    admin: str
-    begun: bool = False
-
-    async def ensure(self) -> None:
-        """Start the process, and wait until it listens."""
-        if not self.begun:
-            self.begun = True
-            await self.process.start()
-            await _until_it_listens(self.socket)
-
-
-async def _local_services(options: RunOptions, stack: AsyncExitStack) -> _LocalServices:
-    """Prepare our own services. Child processes connect over a Unix socket, where secrets are allowed without TLS."""
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xds-run-"))
-    xds = f"unix:{folder}/xds.sock"
-    addresses, own = dict(INTERNAL_SERVICES), dict[str, _OwnService]()
-    for name, address, make in (
-        (SERVICE, options.policy_server, partial(_policy_server, options, xds)),
-        (USAGE, options.usage_server, partial(_usage_server, options)),
-    ):
-        if address is not None:
-            addresses[name] = address
-        elif options.proxy:
-            socket, admin = f"{folder}/{name}.sock", f"unix:{folder}/{name}-admin.sock"
-            addresses[name] = f"unix:{socket}"
-            own[name] = _OwnService(process=make(addresses[name], admin), socket=socket, admin=admin)
-            stack.push_async_callback(own[name].process.stop)
-    return _LocalServices(xds=xds, addresses=addresses, own=own)
-
-
-def _policy_server(options: RunOptions, xds: str, address: str, admin: str) -> Process:
-    command = (sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", address)
-    # Envoy gets the other half: it works longer on a request than the policy server
-    workers = ("--workers", str(max(1, cores() // 2)))
-    drain = ("--admin", admin, "--drain", str(options.drain), "--log-format", options.log_format)
-    return Process("the policy server", (*command, *workers, *drain), patience=options.drain + 5)
-
-
-def _usage_server(options: RunOptions, address: str, admin: str) -> Process:
-    command = (sys.executable, "-m", "xds_server", "usage-server", "--listen", address)
-    files = ("--store", options.usage_store, "--spool", str(options.usage_spool))
-    drain = ("--admin", admin, "--drain", str(options.drain), "--log-format", options.log_format)
-    return Process("the usage server", (*command, *files, *drain), patience=2 * options.drain + 5)
-
-
-async def _until_it_listens(path: str) -> None:
-    """Wait until a process accepts connections at a Unix socket, at most LISTENING seconds.
-
-    A policy server acknowledges its rules a moment before it listens, and Envoys must not call it in between.
-    """
-    end = asyncio.get_running_loop().time() + LISTENING
-    while asyncio.get_running_loop().time() < end:
-        try:
-            _, writer = await asyncio.open_unix_connection(path)
-        except OSError:
-            await asyncio.sleep(0.02)
-        else:
-            writer.close()
-            return
-
-
 async def _control_plane(
-    options: RunOptions, services: _LocalServices, running: _Running, stack: AsyncExitStack
+    options: RunOptions, services: LocalServices, running: _Running, stack: AsyncExitStack
 ) -> tuple[ControlLoop, Store]:
     store = Store(
         quarantine=True,
@@ -290,13 +144,11 @@ async def _control_plane(
         clients=lambda: chain(public.services.clients(), local.services.clients()),
         policy_server=services.admin(SERVICE),
     )
+    sources = partial(admin_pages.metric_sources, services, lambda: running.envoy)
+    pages = admin_pages.pages(status, counted, sources, services.admin(USAGE))
     host, port = split(ADMIN, options.admin)
     try:
-        admin = Admin(
-            host,
-            port,
-            _pages(status, counted, partial(_metric_sources, services, running), services.admin(USAGE)),
-        )
+        admin = Admin(host, port, pages)
     except OSError as error:
         raise failed_to_listen(ADMIN, options.admin, error) from None
     admin.start()
@@ -326,7 +178,7 @@ def _servers(options: RunOptions, store: Store) -> tuple[XdsServer, XdsServer]:
 
 
 async def _serve(
-    options: RunOptions, services: _LocalServices, public: XdsServer, local: XdsServer, stack: AsyncExitStack
+    options: RunOptions, services: LocalServices, public: XdsServer, local: XdsServer, stack: AsyncExitStack
 ) -> str:
     """Start both servers. Returns the address of the one for the fleet."""
     for server in (public, local):
@@ -426,7 +278,7 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 async def _console(
     options: RunOptions,
-    services: _LocalServices,
+    services: LocalServices,
     running: _Running,
     status: StatusReader,
     stack: AsyncExitStack,
@@ -434,13 +286,10 @@ async def _console(
     """Open the port of the console. Raises EnvironmentFailed if a flag names it and it is taken."""
     if options.console is None:
         return
-    loop = asyncio.get_running_loop()
-
-    async def read() -> tuple[ObjectStatus, ...]:
-        return status.objects()
+    read = objects_reader(status)
 
     async def objects() -> tuple[ObjectStatus, ...]:
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(read(), loop))
+        return await asyncio.wrap_future(read())
 
     def limits() -> Mapping[str, Any] | None:
         policy_server = services.own.get(SERVICE)
@@ -459,7 +308,7 @@ async def _console(
         objects=objects,
         states=lambda: status.fleet.states(partial(status.store.current, "")),
         limits=limits,
-        envoy=lambda: running.envoy.admin if running.envoy is not None else None,
+        envoy=lambda: running.envoy.admin_address if running.envoy is not None else None,
         sends=options.proxy,
     )
     host, port = split(CONSOLE, options.console)
@@ -475,68 +324,3 @@ async def _console(
     console.start()
     stack.callback(console.stop)
     log.info("console %s", console.url)
-
-
-def _metric_sources(services: _LocalServices, running: _Running) -> Mapping[str, joined_metrics.Source]:
-    """Return where the other processes of this machine show their metrics: Envoy, and the services that were needed."""
-
-    def envoy() -> tuple[tuple[str, int], str] | None:
-        address = running.envoy.admin if running.envoy is not None else None
-        if address is None:
-            return None
-        host, _, port = address.rpartition(":")
-        return (host.strip("[]"), int(port)), "/stats/prometheus?usedonly"
-
-    begun = {name: own.admin for name, own in services.own.items() if own.begun}
-    return {
-        "envoy": envoy,
-        **{_PROCESSES[name]: partial(_metrics_at, admin) for name, admin in begun.items()},
-    }
-
-
-def _metrics_at(admin: str) -> tuple[tuple[str, int], str]:
-    return (admin, 0), "/metrics"
-
-
-def _pages(
-    status: StatusReader,
-    counted: metrics.Metrics,
-    sources: Callable[[], Mapping[str, joined_metrics.Source]],
-    usage: str | None,
-) -> Pages:
-    loop = asyncio.get_running_loop()
-
-    async def read() -> tuple[ObjectStatus, ...]:
-        return status.objects()
-
-    def objects() -> Page:
-        found = asyncio.run_coroutine_threadsafe(read(), loop).result(STATUS_TIMEOUT)
-        return Page.of(status.objects_as_json(found))
-
-    return {
-        "/metrics": lambda: Page(200, counted.text(), metrics.CONTENT_TYPE),
-        "/metrics/all": lambda: Page(
-            200, joined_metrics.page(counted.text(), sources()), metrics.CONTENT_TYPE
-        ),
-        "/healthz": lambda: Page.of({"status": "ok"}),
-        "/ready": lambda: _ready(status.gateway),
-        "/status": lambda: Page.of(status.as_json()),
-        "/status/objects": objects,
-        "/usage/status": lambda: _usage_status(usage),
-    }
-
-
-def _usage_status(address: str | None) -> Page:
-    """Return the status of the usage server that this process starts. Raises OSError if it does not run."""
-    if address is None:
-        return Page.of({"error": "another operator runs the usage server"}, 404)
-    return ask((address, 0), "GET", "/status", timeout=joined_metrics.TIMEOUT)
-
-
-def _ready(gateway: GatewayState) -> Page:
-    """Return 200 if a gateway is served, or 503 with the reason."""
-    if gateway.something:
-        return Page.of({"ready": True})
-    errors = [str(problem) for problem in gateway.errors]
-    reasons = [*([gateway.unreadable] if gateway.unreadable else []), *errors]
-    return Page.of({"ready": False, "because": reasons or ["the folder has not been read yet"]}, 503)

@@ -126,7 +126,9 @@ def _quantile(grown: list[tuple[float, float]], wanted: float) -> float:
 class Live:
     """Samples Envoy while somebody looks. `admin` returns Envoy's admin address, or None if no Envoy runs here."""
 
-    def __init__(self, admin: Callable[[], str | None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, admin: Callable[[], tuple[str, int] | None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._admin, self._clock = admin, clock
         self._watchers = 0
         self._last: Sample | None = None
@@ -178,9 +180,8 @@ class Live:
         address = self._admin()
         if address is None:
             return None
-        host, _, port = address.rpartition(":")
         try:
-            answer = ask((host.strip("[]"), int(port)), "GET", path, timeout=TIMEOUT)
+            answer = ask(address, "GET", path, timeout=TIMEOUT)
         except (OSError, http.client.HTTPException):
             return None
         return answer.body.decode("utf-8", "replace") if answer.status == 200 else None

@@ -23,5 +23,5 @@ class Source:
     objects: Callable[[], Awaitable[tuple[ObjectStatus, ...]]]
     states: Callable[[], list[Any]]
     limits: Callable[[], Mapping[str, Any] | None]
-    envoy: Callable[[], str | None]
+    envoy: Callable[[], tuple[str, int] | None]
     sends: bool

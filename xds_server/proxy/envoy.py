@@ -77,6 +77,12 @@ class EnvoySupervisor:
         except OSError:
             return None
 
+    @property
+    def admin_address(self) -> tuple[str, int] | None:
+        """The same as host and port."""
+        host, _, port = (self.admin or "").rpartition(":")
+        return (host.strip("[]"), int(port)) if port else None
+
     async def start(self) -> None:
         """Start Envoy and keep it running. Raises OSError if the program cannot be started."""
         await self._process.start()

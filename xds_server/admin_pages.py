@@ -1,0 +1,95 @@
+"""The pages of the admin address of `xds run`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
+
+from filters.policy_server import SERVICE
+from xds_server import joined_metrics
+from xds_server.admin import Page, Pages, ask
+from xds_server.control_plane.control_loop import GatewayState
+from xds_server.control_plane.status import ObjectStatus, StatusReader
+from xds_server.local_services import LocalServices
+from xds_server.proxy.envoy import EnvoySupervisor
+from xds_server.serving import metrics
+from xds_server.translate.usage_entry import SERVICE as USAGE
+
+_PROCESSES = {SERVICE: "policy-server", USAGE: "usage-server"}
+"""The processes of our own services, as `xds_process_up` names them."""
+STATUS_TIMEOUT = 30.0
+"""Seconds in which the event loop has to read the status of the objects."""
+
+
+def objects_reader(status: StatusReader) -> Callable[[], Future[tuple[ObjectStatus, ...]]]:
+    """Return a function that reads the status of the objects from another thread, in the event loop that runs now."""
+    loop = asyncio.get_running_loop()
+
+    async def read() -> tuple[ObjectStatus, ...]:
+        return status.objects()
+
+    return lambda: asyncio.run_coroutine_threadsafe(read(), loop)
+
+
+def metric_sources(
+    services: LocalServices, envoy_of: Callable[[], EnvoySupervisor | None]
+) -> Mapping[str, joined_metrics.Source]:
+    """Return where the other processes of this machine show their metrics: Envoy, and the services that were needed."""
+
+    def envoy() -> tuple[tuple[str, int], str] | None:
+        supervisor = envoy_of()
+        address = supervisor.admin_address if supervisor is not None else None
+        return None if address is None else (address, "/stats/prometheus?usedonly")
+
+    begun = {name: own.admin for name, own in services.own.items() if own.begun}
+    return {
+        "envoy": envoy,
+        **{_PROCESSES[name]: partial(_metrics_at, admin) for name, admin in begun.items()},
+    }
+
+
+def _metrics_at(admin: str) -> tuple[tuple[str, int], str]:
+    return (admin, 0), "/metrics"
+
+
+def pages(
+    status: StatusReader,
+    counted: metrics.Metrics,
+    sources: Callable[[], Mapping[str, joined_metrics.Source]],
+    usage: str | None,
+) -> Pages:
+    """Return the pages. `sources` are the metrics of other processes, `usage` is the admin address of the usage server."""
+    read = objects_reader(status)
+
+    def objects() -> Page:
+        return Page.of(status.objects_as_json(read().result(STATUS_TIMEOUT)))
+
+    return {
+        "/metrics": lambda: Page(200, counted.text(), metrics.CONTENT_TYPE),
+        "/metrics/all": lambda: Page(
+            200, joined_metrics.page(counted.text(), sources()), metrics.CONTENT_TYPE
+        ),
+        "/healthz": lambda: Page.of({"status": "ok"}),
+        "/ready": lambda: _ready(status.gateway),
+        "/status": lambda: Page.of(status.as_json()),
+        "/status/objects": objects,
+        "/usage/status": lambda: _usage_status(usage),
+    }
+
+
+def _usage_status(address: str | None) -> Page:
+    """Return the status of the usage server that this process starts. Raises OSError if it does not run."""
+    if address is None:
+        return Page.of({"error": "another operator runs the usage server"}, 404)
+    return ask((address, 0), "GET", "/status", timeout=joined_metrics.TIMEOUT)
+
+
+def _ready(gateway: GatewayState) -> Page:
+    """Return 200 if a gateway is served, or 503 with the reason."""
+    if gateway.something:
+        return Page.of({"ready": True})
+    errors = [str(problem) for problem in gateway.errors]
+    reasons = [*([gateway.unreadable] if gateway.unreadable else []), *errors]
+    return Page.of({"ready": False, "because": reasons or ["the folder has not been read yet"]}, 503)

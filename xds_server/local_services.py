@@ -1,0 +1,106 @@
+"""The policy server and the usage server that `xds run` starts when a gateway first needs them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from filters.policy_server import SERVICE
+from xds_server.processes.cpus import cores
+from xds_server.processes.process import Process
+from xds_server.run_options import RunOptions
+from xds_server.translate.clusters import INTERNAL_SERVICES
+from xds_server.translate.usage_entry import SERVICE as USAGE
+
+LISTENING = 5.0
+"""Seconds in which a started policy server must listen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalServices:
+    """The processes on this machine. `xds` is the address at which they reach the control plane.
+
+    `addresses` are those at which Envoys reach our own services, by name. `own` are the services that this process starts
+    when they are needed, by name.
+    """
+
+    xds: str
+    addresses: Mapping[str, str]
+    own: Mapping[str, OwnService]
+
+    def admin(self, name: str) -> str | None:
+        """Return the admin address of a service that this process starts, or None if another operator runs it."""
+        return self.own[name].admin if name in self.own else None
+
+
+@dataclass(slots=True, kw_only=True)
+class OwnService:
+    """A process that starts once, when a gateway first needs it."""
+
+    process: Process
+    socket: str
+    """The path of the socket at which it listens."""
+    admin: str
+    begun: bool = False
+
+    async def ensure(self) -> None:
+        """Start the process, and wait until it listens."""
+        if not self.begun:
+            self.begun = True
+            await self.process.start()
+            await _until_it_listens(self.socket)
+
+
+async def local_services(options: RunOptions, stack: AsyncExitStack) -> LocalServices:
+    """Prepare our own services. Child processes connect over a Unix socket, where secrets are allowed without TLS."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xds-run-"))
+    xds = f"unix:{folder}/xds.sock"
+    addresses, own = dict(INTERNAL_SERVICES), dict[str, OwnService]()
+    for name, address, make in (
+        (SERVICE, options.policy_server, partial(_policy_server, options, xds)),
+        (USAGE, options.usage_server, partial(_usage_server, options)),
+    ):
+        if address is not None:
+            addresses[name] = address
+        elif options.proxy:
+            socket, admin = f"{folder}/{name}.sock", f"unix:{folder}/{name}-admin.sock"
+            addresses[name] = f"unix:{socket}"
+            own[name] = OwnService(process=make(addresses[name], admin), socket=socket, admin=admin)
+            stack.push_async_callback(own[name].process.stop)
+    return LocalServices(xds=xds, addresses=addresses, own=own)
+
+
+def _policy_server(options: RunOptions, xds: str, address: str, admin: str) -> Process:
+    command = (sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", address)
+    # Envoy gets the other half: it works longer on a request than the policy server
+    workers = ("--workers", str(max(1, cores() // 2)))
+    drain = ("--admin", admin, "--drain", str(options.drain), "--log-format", options.log_format)
+    return Process("the policy server", (*command, *workers, *drain), patience=options.drain + 5)
+
+
+def _usage_server(options: RunOptions, address: str, admin: str) -> Process:
+    command = (sys.executable, "-m", "xds_server", "usage-server", "--listen", address)
+    files = ("--store", options.usage_store, "--spool", str(options.usage_spool))
+    drain = ("--admin", admin, "--drain", str(options.drain), "--log-format", options.log_format)
+    return Process("the usage server", (*command, *files, *drain), patience=2 * options.drain + 5)
+
+
+async def _until_it_listens(path: str) -> None:
+    """Wait until a process accepts connections at a Unix socket, at most LISTENING seconds.
+
+    A policy server acknowledges its rules a moment before it listens, and Envoys must not call it in between.
+    """
+    end = asyncio.get_running_loop().time() + LISTENING
+    while asyncio.get_running_loop().time() < end:
+        try:
+            _, writer = await asyncio.open_unix_connection(path)
+        except OSError:
+            await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            return

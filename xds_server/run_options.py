@@ -1,0 +1,60 @@
+"""The options of `xds run`, and the flags that name its addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xds_server.proxy.binary import envoy_binary
+from xds_server.serving.tls import Files
+from xds_server.translate.route_trees import DEFAULT, Shape
+
+XDS, ADMIN, CONSOLE = "--xds", "--admin", "--console"
+"""Flags of `xds run` for the addresses at which it listens."""
+USAGE_STORE, USAGE_SPOOL = "sqlite:///xds-usage.db", Path("xds-usage.spool")
+"""The store and the spool of usage, in the working directory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The options of `xds run`. A port of 0 means any free port; `drain` is in seconds.
+
+    `prove` sends every gateway first to an Envoy without traffic. `state` is the file of the last good gateway, which
+    is served after a start until the folder has been read.
+    """
+
+    folder: Path
+    envoy: Path | None = field(default_factory=envoy_binary)
+    """The Envoy binary, or None if there is none."""
+    proxy: bool = True
+    prove: bool = True
+    xds: str = "127.0.0.1:18000"
+    admin: str = "127.0.0.1:19000"
+    node_id: str = "local"
+    envoy_workers: int | None = None
+    drain: float = 5.0
+    poll: bool = False
+    envoy_log_level: str = "warning"
+    policy_server: str | None = None
+    """The address of a policy server that another operator runs; None starts one when a gateway needs it."""
+    usage_server: str | None = None
+    """The same for a usage server."""
+    usage_store: str = USAGE_STORE
+    """The URL of the store of a usage server that this process starts."""
+    usage_spool: Path = USAGE_SPOOL
+    state: Path | None = None
+    tls: Files | None = None
+    identities: tuple[str, ...] = ()
+    secrets_anywhere: bool = False
+    console: str | None = None
+    """The address of the console, or None for none."""
+    console_token: str | None = None
+    console_asked: bool = False
+    """True if a flag names the address of the console, so that it must be free."""
+    log_format: str = "text"
+    """The form of the logs of child processes: text or json."""
+    show_status: Callable[[str], None] | None = None
+    """Shows a line about the gateway, again and again; None if the log goes to no terminal."""
+    shape: Shape = DEFAULT
+    """Which hosts get a tree of routes. No flag sets it."""
