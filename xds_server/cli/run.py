@@ -23,9 +23,18 @@ LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    add = parser.add_argument
     logs.add_format(parser)
-    add("folder", help="folder of the gateway's YAML files")
+    parser.add_argument("folder", help="folder of the gateway's YAML files")
+    _add_addresses(parser)
+    _add_envoy(parser)
+    _add_own_services(parser)
+    _add_lifecycle(parser)
+    _add_tls(parser)
+    _add_console(parser)
+
+
+def _add_addresses(parser: argparse.ArgumentParser) -> None:
+    """Add the addresses at which the control plane listens."""
     flags.add_renamed(
         parser,
         "--xds",
@@ -42,6 +51,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=flags.ADMIN,
         help="address of status, metrics and probes: HOST:PORT (port 0: any free port) or unix:/PATH",
     )
+
+
+def _add_envoy(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the Envoys that this command starts."""
+    add = parser.add_argument
     add(
         "--no-proxy",
         action="store_true",
@@ -64,6 +78,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--envoy-log-level", choices=LEVELS, default="warning", help="least severe message that Envoy logs")
     add("--node-id", metavar="NAME", default="local", help="name of the Envoy that this command starts")
+
+
+def _add_own_services(parser: argparse.ArgumentParser) -> None:
+    """Add the policy server and the usage server."""
+    add = parser.add_argument
     add(
         "--policy-server",
         metavar="ADDRESS",
@@ -77,6 +96,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "default: this command starts one if the gateway needs it",
     )
     flags.add_usage_store(parser, "--usage-store", "--usage-spool")
+
+
+def _add_lifecycle(parser: argparse.ArgumentParser) -> None:
+    """Add what is read at the start and kept at the end."""
+    add = parser.add_argument
     add(
         "--drain",
         type=flags.seconds,
@@ -95,6 +119,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="file that keeps the last good gateway for the next start; it contains private keys",
     )
+
+
+def _add_tls(parser: argparse.ArgumentParser) -> None:
+    """Add TLS and the identities of clients of the xDS server."""
+    add = parser.add_argument
     flags.add_renamed(
         parser,
         "--certificate",
@@ -130,6 +159,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "spiffe://example.com/envoy/{id}, where {id} is the name of its node; may be repeated",
     )
     add(
+        "--secrets-anywhere",
+        action="store_true",
+        help="send secrets to clients on other machines also without TLS",
+    )
+
+
+def _add_console(parser: argparse.ArgumentParser) -> None:
+    """Add the console."""
+    add = parser.add_argument
+    add(
         "--console",
         metavar="HOST:PORT|off",
         help="address of the console, a web page; a host that is not loopback needs a token; default: 127.0.0.1:19080",
@@ -139,11 +178,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="file with the token of the console; default: a new one at each start if the host is not loopback",
-    )
-    add(
-        "--secrets-anywhere",
-        action="store_true",
-        help="send secrets to clients on other machines also without TLS",
     )
 
 

@@ -18,7 +18,7 @@ from filters.model.shared_credentials import conflicts
 from filters.pipeline import POLICIES
 from filters.policy import Context, Policy, Shape
 from filters.reasons import BY_STATUS, OTHER, REASONS
-from xds_server.gateway import exposure, precedence
+from xds_server.gateway import exposure, precedence, telemetry_checks
 from xds_server.gateway.files import File
 from xds_server.gateway.model import escapes
 from xds_server.gateway.model.gateway import FileRoutes, Sections
@@ -26,7 +26,6 @@ from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.policies import by_key
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.routes import Redirect, Respond, Route
-from xds_server.gateway.model.telemetry import Telemetry, logged_headers, logged_parameters
 
 _PORTS = {"http": 80, "https": 443}
 """RFC 9110 section 4.2."""
@@ -81,7 +80,7 @@ def check(
     problems: list[Problem] = []
     problems += _listeners(sections.listeners)
     problems += _reasons(sections.errors)
-    problems += _telemetry(sections, routes, context)
+    problems += telemetry_checks.check(sections, routes, context)
     own_headers = frozenset(header for policy in POLICIES for header in policy.own_headers(context))
     problems += memo.own.of(routes, (context,), lambda file: _own(file, sections, context, own_headers))
     around = (sections.listeners, sections.upstreams, context)
@@ -132,51 +131,6 @@ def _reasons(errors: Iterable[str]) -> Iterator[Problem]:
         if name not in _known_reasons():
             message, remedy = f"the gateway has no reason '{name}'", did_you_mean(name, _known_reasons())
             yield Problem(path=("errors", name), message=message, remedy=remedy, at_key=True)
-
-
-def _telemetry(sections: Sections, routes: Sequence[FileRoutes], context: Context) -> Iterator[Problem]:
-    """Yield problems of receivers without gRPC, and of logs with headers in which consumers send their keys."""
-    telemetry = sections.telemetry
-    logs = telemetry.access_logs or {}
-    receivers: list[tuple[Path, str]] = [
-        (("access_logs", name, "to", "otlp"), log.to.otlp) for name, log in logs.items() if log.to.otlp
-    ]
-    if telemetry.tracing is not None and telemetry.tracing.protocol == "grpc":
-        receivers.append((("tracing", "upstream"), telemetry.tracing.upstream))
-    for path, upstream in receivers:
-        if upstream in context.upstreams and upstream not in context.http2:
-            message = f"the upstream '{upstream}' does not use HTTP/2, and OTLP over gRPC needs it"
-            remedy = f"write protocol: grpc in upstreams.{upstream}"
-            yield Problem(path=("telemetry", *path), message=message, remedy=remedy)
-    yield from _logged_secrets(telemetry, sections, routes)
-
-
-def _logged_secrets(
-    telemetry: Telemetry, sections: Sections, routes: Sequence[FileRoutes]
-) -> Iterator[Problem]:
-    """Yield problems of texts that contain the headers and query parameters in which callers send keys and tokens."""
-    keys = [one for file in routes for one in file.used.get("api_key", {}).values() if one is not OFF]
-    providers = sections.identity.values()
-    secret = {
-        **{("header", name): "tokens" for one in providers for name in map(str.lower, one.from_headers)},
-        **{("query parameter", name): "tokens" for one in providers for name in one.from_query},
-        **{("header", name.lower()): "API keys" for one in keys for name in one.rule()["headers"]},
-        **{("query parameter", name): "API keys" for one in keys for name in one.rule()["query"]},
-    }
-    named: list[tuple[Path, tuple[str, str]]] = []
-    for where, text in telemetry.texts():
-        named += ((where, ("header", name)) for name in logged_headers(text))
-        named += ((where, ("query parameter", name)) for name in logged_parameters(text))
-    for name, log in (telemetry.access_logs or {}).items():
-        named += (
-            (("access_logs", name, "query", number), ("query parameter", parameter))
-            for number, parameter in enumerate(log.query)
-        )
-    for where, one in named:
-        if one in secret:
-            message = f"the {one[0]} '{one[1]}' contains {secret[one]}"
-            remedy = "log the field consumer instead"
-            yield Problem(path=("telemetry", *where), message=message, remedy=remedy)
 
 
 @cache

@@ -104,7 +104,7 @@ def _otlp(log: AccessLog, upstream: str) -> logs_service_pb2.OpenTelemetryAccess
         disable_builtin_labels=True,
     )
     result.resource_attributes.values.append(_attribute("service.name", "gateway"))
-    result.body.string_value = "%REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH):1024% %RESPONSE_CODE%"
+    result.body.string_value = " ".join(BY_NAME[name].operator for name in ("method", "path", "status"))
     for name, operator in (
         *_fields(log),
         *((f"query.{name}", f"%QUERY_PARAM({name}):256%") for name in log.query),
