@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -16,8 +12,8 @@ from filters.policy_server import SERVICE
 from tests.support.envoy import Envoy
 from tests.support.folder import Files, filled, write
 from tests.support.ports import free_port
+from tests.support.server_process import ServerProcess
 from tests.support.trees import shape
-from tests.support.wait import ProcessEndedError, wait_for
 from tests.support.xds import XdsThread, bootstrap
 from xds_server.control_plane.compiler import Compiler
 from xds_server.sources.folder import read_folder
@@ -25,67 +21,15 @@ from xds_server.sources.folder import read_folder
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class PolicyServerProcess:
+class PolicyServerProcess(ServerProcess):
     """`xds policy-server` with more arguments, one worker unless they say more. Use as a context manager."""
 
     def __init__(self, xds: str, listen: str, logs: Path, *arguments: str) -> None:
-        self.admin = f"127.0.0.1:{free_port()}"
-        self._log = logs / f"policy-server-{self.admin.rpartition(':')[2]}.log"
-        self._command = [
-            *(sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", listen),
-            *("--admin", self.admin, "--drain", "5", "--workers", "1", *arguments),
-        ]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        self.ready()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=environment)
-
-    def ready(self) -> None:
-        """Wait until it has its rules."""
-        wait_for(self._ready, lambda: f"the policy server; its log:\n{self.log[-3000:]}")
-
-    def _ready(self) -> bool:
-        assert self.process is not None
-        if self.process.poll() is not None:
-            raise ProcessEndedError(
-                f"the policy server ended with {self.process.returncode}:\n{self.log[-3000:]}"
-            )
-        return httpx.get(f"http://{self.admin}/ready").status_code == 200
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """End it; returns the exit code."""
-        if self.process is None:
-            return 0
-        self.process.send_signal(number)
-        self.process.send_signal(signal.SIGCONT)
-        try:
-            return self.process.wait(30)
-        finally:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def signal(self, number: int) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text() if self._log.exists() else ""
-
-    def says(self, text: str, after: int = 0) -> None:
-        """Wait until the log has a text, beyond its first `after` characters."""
-        wait_for(lambda: text in self.log[after:], lambda: f"{text!r} in the log:\n{self.log[-3000:]}")
+        admin = f"127.0.0.1:{free_port()}"
+        command = ("policy-server", "--xds", xds, "--listen", listen, "--admin", admin)
+        log = logs / f"policy-server-{admin.rpartition(':')[2]}.log"
+        more = ("--drain", "5", "--workers", "1", *arguments)
+        super().__init__("the policy server", (*command, *more), admin, log, "/ready")
 
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = httpx.get(f"http://{self.admin}/status").json()

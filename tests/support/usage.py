@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Self
 
 import grpc
 import httpx
 
 from protos.usage_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from tests.support.ports import free_port
-from tests.support.running import ROOT
-from tests.support.wait import ProcessEndedError, wait_for
+from tests.support.server_process import ServerProcess
 from xds_server.errors import EnvironmentFailed
 from xds_server.usage.service import EXPORT
 from xds_server.usage.store import Question, Store
@@ -70,7 +64,7 @@ def export(address: str, payload: bytes, seconds: float = 20.0) -> ExportLogsSer
         return method(payload, timeout=seconds, wait_for_ready=True)
 
 
-class UsageServer:
+class UsageServer(ServerProcess):
     """`xds usage-server` with more arguments, its files in `folder`. Use as a context manager."""
 
     def __init__(
@@ -78,60 +72,18 @@ class UsageServer:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.address = f"127.0.0.1:{port or free_port()}"
-        self.admin = f"127.0.0.1:{free_port()}"
+        admin = f"127.0.0.1:{free_port()}"
         self.store = store or f"sqlite:///{folder}/usage.db"
         self.spool = folder / "spool"
-        self._log = folder / "usage-server.log"
-        self._command = [
-            *(sys.executable, "-m", "xds_server", "usage-server", "--listen", self.address),
-            *("--admin", self.admin, "--store", self.store, "--spool", str(self.spool), *arguments),
-        ]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+        command = ("usage-server", "--listen", self.address, "--admin", admin, "--store", self.store)
+        files = ("--spool", str(self.spool))
+        log = folder / "usage-server.log"
+        super().__init__("the usage server", (*command, *files, *arguments), admin, log, "/healthz")
 
     def start(self) -> None:
-        with self._log.open("ab") as log:
-            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=environment)
-        wait_for(self._answers, lambda: f"the usage server; the log:\n{self.log[-3000:]}")
-
-    def _answers(self) -> bool:
-        assert self.process is not None
-        if self.process.poll() is not None:
-            raise ProcessEndedError(
-                f"the usage server ended with {self.process.returncode}:\n{self.log[-3000:]}"
-            )
-        return httpx.get(f"http://{self.admin}/healthz").status_code == 200
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """End it with a signal; returns the exit code."""
-        if self.process is None:
-            return 0
-        self.process.send_signal(signal.SIGCONT)
-        self.process.send_signal(number)
-        try:
-            return self.process.wait(30)
-        finally:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def signal(self, number: int) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def says(self, text: str) -> None:
-        wait_for(lambda: text in self.log, lambda: f"{text!r} in the log:\n{self.log[-3000:]}")
+        """Start it, and wait until it is there."""
+        super().start()
+        self.ready()
 
     def export(self, *entries: str) -> ExportLogsServiceResponse:
         return export(self.address, message(entries))
