@@ -18,8 +18,6 @@ from tests.support.xds import XdsThread, bootstrap
 from xds_server.control_plane.compiler import Compiler
 from xds_server.sources.folder import read_folder
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 class PolicyServerProcess(ServerProcess):
     """`xds policy-server` with more arguments, one worker unless they say more. Use as a context manager."""

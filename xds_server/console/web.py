@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
@@ -251,8 +251,6 @@ class _Pages:
 
 async def _read(request: Request) -> dict[str, str] | None:
     """Return the fields of a form, or None if it is too long."""
-    from urllib.parse import parse_qsl
-
     body = b""
     async for part in request.stream():
         body += part
