@@ -31,35 +31,49 @@ MINIMUM = 256
 """Bytes. Compression does not make a smaller body smaller."""
 DEFAULT = "default"
 DEFAULT_TYPES = (
-    *("+json", "+xml", "application/javascript", "application/json", "application/jsonl", "application/wasm"),
-    *(
-        "application/x-javascript",
-        "application/x-ndjson",
-        "application/xml",
-        "application/yaml",
-        "text/calendar",
-    ),
-    *(
-        "text/css",
-        "text/csv",
-        "text/event-stream",
-        "text/html",
-        "text/javascript",
-        "text/markdown",
-        "text/plain",
-    ),
-    *("text/vtt", "text/xml"),
+    "+json",
+    "+xml",
+    "application/javascript",
+    "application/json",
+    "application/jsonl",
+    "application/wasm",
+    "application/x-javascript",
+    "application/x-ndjson",
+    "application/xml",
+    "application/yaml",
+    "text/calendar",
+    "text/css",
+    "text/csv",
+    "text/event-stream",
+    "text/html",
+    "text/javascript",
+    "text/markdown",
+    "text/plain",
+    "text/vtt",
+    "text/xml",
 )
 """Types of text, and those that end in a suffix of RFC 6838 section 4.2.8."""
 STREAMS = (
-    *("application/json-seq", "application/jsonl", "application/stream+json", "application/x-ndjson"),
+    "application/json-seq",
+    "application/jsonl",
+    "application/stream+json",
+    "application/x-ndjson",
     "text/event-stream",
 )
 """Types whose bodies a client reads piece by piece. Envoy's zstd keeps them back until the end, so it never gets them."""
 _VENDOR_JSON = r"(?i)application/vnd\..+\+json"
 _JSON = (
-    *("activity", "geo", "graphql-response", "hal", "json-patch", "ld", "manifest", "merge-patch", "problem"),
-    *("schema", "scim"),
+    "activity",
+    "geo",
+    "graphql-response",
+    "hal",
+    "json-patch",
+    "ld",
+    "manifest",
+    "merge-patch",
+    "problem",
+    "schema",
+    "scim",
 )
 """Types with the suffix +json that are no streams. The others may be: application/grpc-web+json, application/connect+json."""
 _TYPE = re.compile(rf"default|\+{TOKEN}|{TOKEN}/{TOKEN}")
