@@ -5,6 +5,7 @@ All gateways take turns. It measures processor time too, because other work on t
 
 from __future__ import annotations
 
+import re
 import statistics
 import tempfile
 import time
@@ -33,8 +34,10 @@ LOG, METRICS, USAGE = (
     "usage: true",
 )
 TRACING = "tracing: {upstream: collector, sample: 1%}"
+CONDITIONS = "… with conditions of another route"
 CASES = {
     "JSON access log": ((LOG,), 0.93),
+    CONDITIONS: ((LOG,), 0.0),
     "metrics by route": ((METRICS,), 0.98),
     "traces at 1 %": ((TRACING,), 0.97),
     "usage": ((USAGE,), 0.90),
@@ -59,9 +62,9 @@ def _of_requests(stack: ExitStack) -> None:
     stack.enter_context(Envoy(static(backend, answer), folder))
     collector = stack.enter_context(Collector())
     usage = stack.enter_context(UsageServer(folder / "usage"))
-    gateways = {"": _gateway(folder, "plain", backend, collector, usage, ())}
+    gateways = {"": _gateway(folder, "", backend, collector, usage, ())}
     for name, (keys, _) in CASES.items():
-        gateways[name] = _gateway(folder, name.replace(" ", "-"), backend, collector, usage, keys)
+        gateways[name] = _gateway(folder, name, backend, collector, usage, keys)
     for gateway in gateways.values():
         stack.enter_context(gateway)
     turns = [{name: _asked(gateway) for name, gateway in gateways.items()} for _ in range(ROUNDS)]
@@ -69,7 +72,8 @@ def _of_requests(stack: ExitStack) -> None:
     rows = []
     for name, (_, target) in CASES.items():
         share = statistics.median(turn[name].rate / turn[""].rate for turn in turns)
-        rows.append(row(f"{name}: share of requests/s", share, target, "", least=True))
+        what = f"{name}: share of requests/s"
+        rows.append(row(what, share, target, "", least=True) if target else (what, f"{share:.3g}", "", ""))
         cost = min(turn[name].cpu_microseconds for turn in turns)
         rows.append((f"{name}: processor time of Envoy, {bare:.1f} µs without", f"{cost:.1f} µs", "", ""))
     show(f"Telemetry: a forwarded request, {ROUNDS} turns each, one worker of Envoy", HEADS, rows)
@@ -83,10 +87,17 @@ listeners: {{http: {{port: {free_port()}, address: 127.0.0.1}}}}
 upstreams:
   backend: {{endpoints: ["127.0.0.1:{backend}"]}}
   collector: {{endpoints: ["{collector.address}"], protocol: grpc}}
-routes: {{all: {{path: /*, upstream: backend}}}}
+routes:
+  all: {{path: /*, upstream: backend}}
 """
+    if name == CONDITIONS:
+        text += "  other: {path: /other, respond: {status: 200}, policies: {access_log: off}}\n"
     text += "telemetry:\n" + "".join(f"  {key}\n" for key in keys) if keys else ""
-    return Gateway(write(folder / name, gateway=text), folder, services={SERVICE: usage.address})
+    return Gateway(
+        write(folder / re.sub(r"\W", "-", name or "plain"), gateway=text),
+        folder,
+        services={SERVICE: usage.address},
+    )
 
 
 def _asked(gateway: Gateway) -> Measured:
