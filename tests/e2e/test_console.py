@@ -110,6 +110,11 @@ def test_changes_are_told_with_who_has_them(console: Console) -> None:
 def test_a_tried_request_is_sent_to_the_gateway_only(console: Console, backend: Backend) -> None:
     form = {"method": "GET", "url": f"http://localhost:{console.port}/keyed", "headers": f"x-key: {KEY}"}
     own = {"origin": console.url}
+    explained = httpx.post(f"{console.url}/try", data=form, headers=own, timeout=30)
+    assert "forwarded to the upstream echo" in explained.text
+    assert "Response:" not in explained.text
+    assert "Response:" not in httpx.get(f"{console.url}/try", params={**form, "send": "yes"}, timeout=30).text
+    form["send"] = "yes"
     sent = httpx.post(f"{console.url}/try", data=form, headers=own, timeout=30)
     assert "Response: 200" in sent.text
     wrong = httpx.post(f"{console.url}/try", data={**form, "headers": "x-key: no"}, headers=own, timeout=30)
@@ -124,7 +129,7 @@ def test_a_tried_request_is_sent_to_the_gateway_only(console: Console, backend: 
     other = console.values["other"]
     script = httpx.post(
         f"{console.url}/try",
-        data={"method": "GET", "url": f"http://localhost:{other}/only"},
+        data={"method": "GET", "url": f"http://localhost:{other}/only", "send": "yes"},
         headers=own,
         timeout=30,
     )
@@ -247,7 +252,7 @@ def test_the_form_works_with_the_keyboard_alone(console: Console) -> None:
             "the steps",
             also=(AssertionError,),  # the page is being replaced
         )
-        browser.run("document.querySelector('[formmethod=post]').focus()")
+        browser.run("document.querySelector('[name=send]').focus()")
         browser.press("Enter", 13, "\r")
         wait_for(
             lambda: "Response: " in browser.run("document.body.textContent"),

@@ -17,7 +17,9 @@ from xds_server.admin import ask
 
 INTERVAL = 2.0
 """Seconds between two samples. Envoy merges its histograms as often."""
-TIMEOUT = 5.0
+TIMEOUT = 2.0
+PAUSE = 20.0
+"""Seconds for which a silent Envoy is not asked again, because every page would wait for it."""
 _PREFIX = "envoy_gateway_"
 _QUANTILES = (0.5, 0.99)
 
@@ -136,6 +138,7 @@ class Live:
         self._message: str = json.dumps({"up": False})
         self._sampling: asyncio.Task[None] | None = None
         self._ended = False
+        self._silent_until = float("-inf")
 
     async def follow(self) -> Any:
         """Yield the rates as JSON, every INTERVAL, as an asynchronous iterator."""
@@ -178,10 +181,13 @@ class Live:
     def page(self, path: str) -> str | None:
         """Return a page of Envoy's admin interface, or None if Envoy does not answer. It blocks."""
         address = self._admin()
-        if address is None:
+        if address is None or self._clock() < self._silent_until:
             return None
         try:
             answer = ask(address, "GET", path, timeout=TIMEOUT)
+        except TimeoutError:
+            self._silent_until = self._clock() + PAUSE
+            return None
         except (OSError, http.client.HTTPException):
             return None
         return answer.body.decode("utf-8", "replace") if answer.status == 200 else None

@@ -182,7 +182,8 @@ class _Pages:
         return self._page("route.html", route=views.route_page(gateway, name))
 
     async def try_url(self, request: Request) -> Response:
-        given = dict(request.query_params)
+        # the form is a POST, so that keys in headers are not in the browser's history; a link is a GET, and sends nothing
+        given = {key: value for key, value in request.query_params.items() if key != "send"}
         if request.method == "POST":
             body = await _read(request)
             if body is None:
@@ -209,7 +210,7 @@ class _Pages:
         try:
             headers = views.header_lines(form["headers"])
             found = views.tried(gateway, form["method"], form["url"], headers)
-            if request.method == "POST" and self._source.sends:
+            if given.get("send") == "yes" and self._source.sends:
                 sent = await asyncio.to_thread(
                     tried_request.send,
                     tried_request.Tried(
