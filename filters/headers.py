@@ -70,6 +70,20 @@ def _check_name(name: str, path: Path) -> Iterator[Mistake]:
         yield fault
 
 
+def request_changes(mutation: HeaderMutation) -> RoutePart:
+    """Return the changes of request headers as a part of a route."""
+    return RoutePart(request_headers=_options(mutation), request_headers_to_remove=_removed(mutation))
+
+
+def response_changes(mutation: HeaderMutation) -> RoutePart:
+    """Return the changes of response headers as a part of a route."""
+    return RoutePart(response_headers=_options(mutation), response_headers_to_remove=_removed(mutation))
+
+
+def _removed(mutation: HeaderMutation) -> tuple[str, ...]:
+    return tuple(name.lower() for name in mutation.remove)
+
+
 def _options(mutation: HeaderMutation) -> tuple[base_pb2.HeaderValueOption, ...]:
     replaced = [header(name.lower(), value) for name, value in sorted(mutation.set.items())]
     added = [header(name.lower(), value, append=True) for name, value in sorted(mutation.add.items())]
@@ -84,8 +98,7 @@ class RequestHeaders(Policy[HeaderMutation]):
     settings = HeaderMutation
 
     def on_route(self, settings: HeaderMutation, context: Context) -> RoutePart:
-        removed = tuple(name.lower() for name in settings.remove)
-        return RoutePart(request_headers=_options(settings), request_headers_to_remove=removed)
+        return request_changes(settings)
 
 
 class ResponseHeaders(Policy[HeaderMutation]):
@@ -96,5 +109,4 @@ class ResponseHeaders(Policy[HeaderMutation]):
     settings = HeaderMutation
 
     def on_route(self, settings: HeaderMutation, context: Context) -> RoutePart:
-        removed = tuple(name.lower() for name in settings.remove)
-        return RoutePart(response_headers=_options(settings), response_headers_to_remove=removed)
+        return response_changes(settings)

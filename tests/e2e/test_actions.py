@@ -37,6 +37,20 @@ routes:
   auto-host: {path: /auto-host, upstream: named, rewrite: {host: auto}}
   split: {path: /split, split: {one: 75, two: 25}}
   all-in-one: {path: /all-in-one, split: {one: 100, two: 0}}
+  weighted:
+    path: /weighted
+    split:
+      - {upstream: one, weight: 3, request_headers: {set: {x-share: one}}, response_headers: {set: {x-from: one}}}
+      - {upstream: two, rewrite: {host: two.example.com}}
+  shares:
+    path: /shares/*
+    request_headers: {set: {x-share: route}}
+    split:
+      - {upstream: one, weight: 2, rewrite: {path: /v1/*}, request_headers: {set: {x-share: one}}}
+      - {upstream: two, rewrite: {host: two.example.com}}
+      - {respond: {status: 503, body: closed}}
+      - {upstream: two, weight: 0}
+  no-405: {path: /no-405, methods: [GET], wrong_method: 404, upstream: one}
   mirror: {path: /mirror/*, upstream: one, mirror: two}
   url: {path: /docs, redirect: {to: "https://docs.example.com/x?y=1", status: 301}}
   keep: {path: /old/*, redirect: {path: /new/*, status: 308}}
@@ -179,6 +193,38 @@ def test_a_split_follows_its_weights(gateway: Gateway) -> None:
         assert 220 < seen["one"] < 380
         assert seen["one"] + seen["two"] == 400
         assert {client.get("/all-in-one").json()["backend"] for _ in range(20)} == {"one"}
+
+
+def test_each_backend_of_a_split_changes_its_own_requests(gateway: Gateway) -> None:
+    with gateway.client() as client:
+        weighted = [client.get("/weighted") for _ in range(200)]
+        for response in weighted:
+            seen = response.json()
+            one = seen["backend"] == "one"
+            assert (seen["headers"].get("x-share"), response.headers.get("x-from")) == (
+                ("one",) * 2 if one else (None,) * 2
+            )
+            assert (seen["headers"]["host"] == "two.example.com") is not one
+        assert 110 < sum(one.json()["backend"] == "one" for one in weighted) < 190
+
+
+def test_a_share_of_a_split_has_a_path_or_a_response_of_its_own(gateway: Gateway) -> None:
+    with gateway.client() as client:
+        responses = [client.get("/shares/x?y=1") for _ in range(400)]
+    closed = [one for one in responses if one.status_code == 503]
+    forwarded = [one.json() for one in responses if one.status_code == 200]
+    assert {one.text for one in closed} == {"closed"}
+    assert {(one["backend"], one["path"], one["headers"]["x-share"]) for one in forwarded} == {
+        ("one", "/v1/x?y=1", "one"),
+        ("two", "/shares/x?y=1", "route"),
+    }
+    assert len(closed) + len(forwarded) == 400
+    assert 60 < len(closed) < 140
+    assert 150 < sum(one["backend"] == "one" for one in forwarded) < 250
+
+
+def test_a_route_may_leave_other_methods_unknown(gateway: Gateway) -> None:
+    assert gateway.request("POST", "/no-405").status_code == 404
 
 
 def test_a_mirror_sees_a_copy_and_its_answer_is_thrown_away(gateway: Gateway, two: Backend) -> None:

@@ -19,7 +19,8 @@ MODULES = {type(policy).__module__ for policy in POLICIES}
 KNOWN = {
     ("releases.py", "filters.rate_limit.policy"),  # a fault of Envoy 1.36, which is no property of the policy
     ("local_replies.py", "filters.fault"),  # an aborted request looks like an answer of the route
-    ("routes.py", "filters.headers"),  # request_headers and response_headers are keys of a route too
+    ("routes.py", "filters.headers"),
+    ("actions.py", "filters.headers"),  # request_headers and response_headers are keys of a route too
 }
 
 

@@ -21,11 +21,12 @@ from filters.reasons import BY_STATUS, OTHER, REASONS
 from xds_server.gateway import exposure, precedence, telemetry_checks
 from xds_server.gateway.files import File
 from xds_server.gateway.model import escapes
+from xds_server.gateway.model.actions import Redirect, Respond
 from xds_server.gateway.model.gateway import FileRoutes, Sections
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.policies import by_key
 from xds_server.gateway.model.precedence_rank import Ranked
-from xds_server.gateway.model.routes import Redirect, Respond, Route
+from xds_server.gateway.model.routes import Route
 
 _PORTS = {"http": 80, "https": 443}
 """RFC 9110 section 4.2."""

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from filters.language.options import OFF
 from filters.policy import Policy
 from xds_server.gateway.model import escapes, regex
+from xds_server.gateway.model.actions import Backend, Redirect, Respond
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.policies import by_key
@@ -281,12 +282,18 @@ def _action(route: Route) -> str:
     if route.upstream is not None:
         return f"forwarded to the upstream {route.upstream}"
     if route.split is not None:
-        return "split over " + ", ".join(f"{name} ({weight})" for name, weight in route.split.items())
-    if route.redirect is not None:
-        return f"{route.redirect.status} to {route.redirect.to or 'another address'}"
-    if route.respond is not None:
-        return f"the gateway responds with {route.respond.status}"
-    return f"the policy '{route.policies.answering}' responds"
+        return "split over " + ", ".join(f"{_share(one)} ({one.weight})" for one in route.backends)
+    return _local(route.redirect, route.respond) or f"the policy '{route.policies.answering}' responds"
+
+
+def _local(redirect: Redirect | None, respond: Respond | None) -> str:
+    if redirect is not None:
+        return f"{redirect.status} to {redirect.to or 'another address'}"
+    return f"the gateway responds with {respond.status}" if respond is not None else ""
+
+
+def _share(backend: Backend) -> str:
+    return backend.upstream or _local(backend.redirect, backend.respond)
 
 
 def applied(gateway: Gateway, route: str) -> Iterator[Applied]:

@@ -184,7 +184,7 @@ class RouteTables:
     def _host(self, host: str, members: list[Ranked], known: _Host | None) -> _Host:
         """Return a virtual host. The allowed methods and the plan of its tree stay while no condition changes."""
         tree = known.tree if known is not None else virtual_hosts.tree(host, self._shape)
-        limited = [one for one in members if one.methods]
+        limited = [one for one in members if one.refuses]
         conditions = [(one.condition, one.methods, one.route.match) for one in limited]
         if known is not None and known.conditions == conditions:
             fallbacks = known.fallbacks

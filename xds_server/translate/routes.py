@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
@@ -13,41 +12,26 @@ from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as pb
 from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from envoy.extensions.http.stateful_session.cookie.v3 import cookie_pb2
-from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.type.http.v3 import cookie_pb2 as http_cookie_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
-from envoy.type.v3 import percent_pb2
 from google.protobuf.message import Message
 
 from filters import body_limit
 from filters.pipeline import POLICIES
 from filters.policy import NOTHING, Context, Policy, RoutePart, Variant, header
-from xds_server.gateway.model import escapes
 from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.policies import by_key
-from xds_server.gateway.model.routes import Redirect, Respond, Retry, Route, SessionAffinity, ValueMatch
+from xds_server.gateway.model.routes import Route, ValueMatch
 from xds_server.gateway.raw import merged
 from xds_server.translate import names
-from xds_server.translate.protobuf import boolean, duration, fill, packed, uint64
+from xds_server.translate.actions import NEVER, shares, write_action
+from xds_server.translate.protobuf import boolean, duration, packed, uint64
 
 STATEFUL_SESSION = "envoy.filters.http.stateful_session"
-_NEVER = timedelta(0)
-_SERVICE_UNAVAILABLE = pb.RouteAction.SERVICE_UNAVAILABLE
-_PREVIOUS_HOSTS = pb.RetryPolicy.RetryHostPredicate(
-    name="envoy.retry_host_predicates.previous_hosts",
-    typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
-)
 _REQUESTED_METHOD = "access-control-request-method"
 """The method of the request that follows a preflight (Fetch standard, section 3.2.2)."""
 _PORTS = {"http": 80, "https": 443}
 """RFC 9110 section 4.2."""
-_REDIRECTS = {
-    301: pb.RedirectAction.MOVED_PERMANENTLY,
-    302: pb.RedirectAction.FOUND,
-    303: pb.RedirectAction.SEE_OTHER,
-    307: pb.RedirectAction.TEMPORARY_REDIRECT,
-    308: pb.RedirectAction.PERMANENT_REDIRECT,
-}
 
 
 def _regex(pattern: str) -> regex_pb2.RegexMatcher:
@@ -123,153 +107,6 @@ def _match(route: Route, methods: Iterable[str], match: pb.RouteMatch) -> None:
         _query(name, value, match)
 
 
-def _rewrite(route: Route, action: pb.RouteAction) -> None:
-    rewrite = route.rewrite
-    if rewrite is None:
-        return
-    if rewrite.host == "auto":
-        action.auto_host_rewrite.value = True
-    elif rewrite.host is not None:
-        action.host_rewrite_literal = rewrite.host
-    action.append_x_forwarded_host = rewrite.host is not None
-    if rewrite.regex is not None:
-        action.regex_rewrite.pattern.CopyFrom(_regex(rewrite.regex))
-        action.regex_rewrite.substitution = rewrite.substitution or ""
-    elif rewrite.path is not None and not _rewrite_prefix(route.match, rewrite.path, action):
-        _rewrite_path(route.match, rewrite.path, action.regex_rewrite)
-
-
-def _rewrite_prefix(match: PathMatch, target: str, action: pb.RouteAction) -> bool:
-    """Replace the prefix, if that is enough: a regular expression makes each request cost a fifth more."""
-    put = target[:-2]
-    if match.kind != "prefix" or match.value.endswith("/") or not target.endswith("/*") or not put:
-        return False
-    if match.spelled:
-        return False
-    action.prefix_rewrite = put if match.value else f"{put}/"
-    return True
-
-
-def _rewrite_path(match: PathMatch, target: str, rewrite: regex_pb2.RegexMatchAndSubstitute) -> None:
-    if match.kind == "prefix" and target.endswith("/*"):
-        base = escapes.spellings(match.value.rstrip("/"))
-        pattern, substitution = f"^{base}(/.*)?$", f"{_literal(target[:-2])}\\1"
-        if target == "/*":
-            pattern, substitution = f"^{base}/*(.*)$", "/\\1"
-    else:
-        pattern = f"^(?:{match.regex})$" if match.names else "^.*$"
-        positions = match.positions
-        parts = re.split(r"\{(\w+)\}", target)
-        substitution = "".join(
-            f"\\{positions[part]}" if number % 2 and part in positions else _literal(part)
-            for number, part in enumerate(parts)
-        )
-    rewrite.pattern.regex = pattern
-    rewrite.substitution = substitution
-
-
-def _literal(text: str) -> str:
-    return text.replace("\\", "\\\\")
-
-
-def _retry(retry: Retry, policy: pb.RetryPolicy) -> None:
-    statuses = sorted(int(one) for one in retry.on if one.isdigit())
-    conditions = {one for one in retry.on if not one.isdigit()}
-    policy.retry_on = ",".join(sorted(conditions | ({"retriable-status-codes"} if statuses else set())))
-    policy.num_retries.value = retry.attempts
-    policy.retriable_status_codes.extend(statuses)
-    fill(policy.retry_back_off.base_interval, retry.backoff)
-    fill(policy.retry_back_off.max_interval, retry.max_backoff)
-    if retry.per_try_timeout is not None:
-        fill(policy.per_try_timeout, retry.per_try_timeout)
-    if retry.avoid_failed_hosts:
-        policy.retry_host_predicate.append(_PREVIOUS_HOSTS)
-        policy.host_selection_retry_max_attempts = 5
-
-
-def _hash(affinity: SessionAffinity) -> pb.RouteAction.HashPolicy:
-    policy = pb.RouteAction.HashPolicy()
-    if affinity.header is not None:
-        policy.header.header_name = affinity.header.lower()
-    elif affinity.query is not None:
-        policy.query_parameter.name = affinity.query
-    else:
-        policy.connection_properties.source_ip = True
-    return policy
-
-
-def _forward(route: Route, action: pb.RouteAction, grpc: bool) -> None:
-    """Write the action that forwards to upstreams. `grpc` is true if all of them use gRPC."""
-    limit = route.time_limit(grpc)
-    if grpc:  # a timeout that also ends streams; 0: the client's own
-        fill(action.timeout, _NEVER)
-        fill(action.max_stream_duration.max_stream_duration, limit)
-        fill(action.max_stream_duration.grpc_timeout_header_max, limit)
-    else:
-        fill(action.timeout, limit)
-    action.cluster_not_found_response_code = _SERVICE_UNAVAILABLE
-    if route.upstream is not None:
-        action.cluster = names.cluster(route.upstream)
-    else:
-        for target, weight in sorted((route.split or {}).items()):
-            weighted = action.weighted_clusters.clusters.add(name=names.cluster(target))
-            weighted.weight.value = weight
-    _rewrite(route, action)
-    if route.idle_timeout is not None:
-        fill(action.idle_timeout, route.idle_timeout)
-    if route.retry is not None:
-        _retry(route.retry, action.retry_policy)
-    if route.hedge is not None:
-        action.hedge_policy.hedge_on_per_try_timeout = route.hedge.on_per_try_timeout
-    if route.session_affinity is not None and route.session_affinity.cookie is None:
-        action.hash_policy.append(_hash(route.session_affinity))
-    for mirror in route.mirrors:
-        policy = action.request_mirror_policies.add(cluster=names.cluster(mirror.upstream))
-        millionths = round(mirror.percent * 10_000)
-        denominator = percent_pb2.FractionalPercent.MILLION
-        policy.runtime_fraction.default_value.numerator = millionths
-        policy.runtime_fraction.default_value.denominator = denominator
-
-
-def _redirect(redirect: Redirect, match: PathMatch) -> pb.RedirectAction:
-    action = pb.RedirectAction(
-        response_code=_REDIRECTS[redirect.status],
-        strip_query=redirect.strip_query,
-    )
-    target = re.fullmatch(r"(?:(https?)://([^/:]+|\[[^]]+\])(?::(\d+))?)?(/.*)?", redirect.to or "")
-    scheme, host, port, path = target.groups() if target else (None, None, None, None)
-    scheme, host, path = redirect.scheme or scheme, redirect.host or host, redirect.path or path
-    number = redirect.port or (int(port) if port else 0)
-    if scheme is not None:
-        action.scheme_redirect = scheme
-    if host is not None:
-        action.host_redirect = host
-    if number:
-        action.port_redirect = number
-    if path is not None and (path.endswith("/*") or "{" in path):
-        _rewrite_path(match, path, action.regex_rewrite)
-    elif path is not None:
-        action.path_redirect = path
-    return action
-
-
-def _respond(respond: Respond, result: pb.Route) -> None:
-    result.direct_response.status = respond.status
-    body, kind = respond.body, respond.content_type
-    if body is not None and not isinstance(body, str):
-        body, kind = (
-            json.dumps(dict(body), separators=(",", ":"), ensure_ascii=False),
-            kind or "application/json",
-        )
-    if body:
-        result.direct_response.body.inline_string = body
-        result.response_headers_to_add.append(header("content-type", kind or "text/plain; charset=utf-8"))
-    if respond.status == 304:  # Envoy adds a location to every 3xx
-        result.response_headers_to_remove.append("location")
-    for name, value in sorted(respond.headers.items()):
-        result.response_headers_to_add.append(header(name, value.replace("%", "%%")))
-
-
 def _filter_configs(route: Route) -> Iterator[tuple[str, Message]]:
     if route.max_body is not None:
         yield from body_limit.on_route(route.max_body).items()
@@ -307,14 +144,7 @@ def translate(
     """
     result = pb.Route(name=name)
     _match(route, route.methods, result.match)
-    if route.redirect is not None:
-        result.redirect.CopyFrom(_redirect(route.redirect, route.match))
-    elif route.respond is not None:
-        _respond(route.respond, result)
-    elif route.targets:
-        _forward(route, result.route, grpc)
-    else:  # a policy responds before this
-        result.direct_response.status = 404
+    write_action(route, result, grpc)
     if route.max_body is not None or route.session_affinity is not None:
         for filter_name, config in _filter_configs(route):
             result.typed_per_filter_config[filter_name].CopyFrom(packed(config))
@@ -329,13 +159,15 @@ def translate(
     variants = [variant for part in parts for variant in part.variants]
     if variants and route.time_limit(grpc):
         result.request_headers_to_add.append(_grpc_timeout(route.time_limit(grpc)))
-    found = [*_beside(name, route, parts, variants), *_upgrades(route, result)]
-    if variants:
-        pages = for_pages(name, settings, context)
-        found += [_variant(name, route, result, variant, pages) for variant in variants]
-    else:
-        for one in _of_methods(route, parts, result):
-            found += [*_ports(route, one), one]
+    found = _beside(name, route, parts, variants)
+    pages = for_pages(name, settings, context) if variants else ()
+    for share in shares(route, result):
+        found += _upgrades(route, share)
+        if variants:
+            found += [_variant(name, route, share, variant, pages) for variant in variants]
+        else:
+            for one in _of_methods(route, parts, share):
+                found += [*_ports(route, one), one]
     return tuple([one.SerializeToString(deterministic=True) for one in found])
 
 
@@ -465,7 +297,7 @@ def _of_methods(route: Route, parts: Iterable[RoutePart], result: pb.Route) -> I
 
 def _upgrades(route: Route, result: pb.Route) -> Iterator[pb.Route]:
     """Yield the WebSocket upgrade of a route: the same route without timeouts and body limits."""
-    if route.websocket:
+    if route.websocket and result.HasField("route"):
         upgrade = pb.Route()
         upgrade.CopyFrom(result)
         matcher = string_pb2.StringMatcher(exact="websocket", ignore_case=True)
@@ -473,7 +305,7 @@ def _upgrades(route: Route, result: pb.Route) -> Iterator[pb.Route]:
         token = string_pb2.StringMatcher(contains="upgrade", ignore_case=True)
         upgrade.match.headers.append(pb.HeaderMatcher(name="connection", string_match=token))
         _add(RoutePart(filter_configs=body_limit.off_route()), upgrade)
-        upgrade.route.timeout.CopyFrom(duration(_NEVER))
+        upgrade.route.timeout.CopyFrom(duration(NEVER))
         upgrade.route.upgrade_configs.add(upgrade_type="websocket", enabled=boolean(True))
         upgrade.route.ClearField("retry_policy")
         yield upgrade

@@ -73,7 +73,7 @@ def fallbacks(members: Iterable[Ranked]) -> list[tuple[Ranked, frozenset[str]]]:
     """Return the routes that need a 405 at the end, with the methods that it allows."""
     groups_by_condition: dict[object, tuple[Ranked, frozenset[str]]] = {}
     for ranked in members:
-        if ranked.methods:
+        if ranked.refuses:
             known = groups_by_condition.get(ranked.condition)
             groups_by_condition[ranked.condition] = (
                 (ranked, ranked.methods) if known is None else (known[0], known[1] | ranked.methods)

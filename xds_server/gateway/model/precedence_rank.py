@@ -28,6 +28,11 @@ class Ranked:
     condition: Condition
     rank: tuple[Any, ...]
 
+    @property
+    def refuses(self) -> bool:
+        """True if a request with another method gets 405, unless another route matches."""
+        return bool(self.methods) and self.route.wrong_method == 405
+
 
 def ranked(routes: Mapping[str, Route]) -> dict[str, Ranked]:
     """Return all routes with their ranks."""
@@ -87,7 +92,7 @@ def _rank(name: str, route: Route) -> tuple[Any, ...]:
     """Return the rank of a route.
 
     The order is: exact path, template, regex, longest prefix; then a method, the number of headers, of query
-    parameters, the name. Among templates, the one with more literal text wins; among regular expressions, the longer
+    parameters, the route's `order`, the name. Among templates, the one with more literal text wins; among regular expressions, the longer
     one.
     """
     match = route.match
@@ -98,6 +103,7 @@ def _rank(name: str, route: Route) -> tuple[Any, ...]:
         not route.methods,
         -len(route.headers),
         -len(route.query),
+        route.order,
         name,
     )
 

@@ -10,12 +10,19 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-from filters.framing import BODYLESS
-from filters.headers import HeaderMutation, check_plain_headers
-from filters.language import Mistake, Percent, Raw, Shorthand, Size, option
+from filters.headers import HeaderMutation
+from filters.language import Mistake, Path, Raw, Shorthand, Size, option
 from filters.language.problems import did_you_mean
 from filters.language.tokens import TOKEN
-from xds_server.gateway.model import regex, substitutions
+from xds_server.gateway.model.actions import (
+    Backend,
+    Mirror,
+    Redirect,
+    Respond,
+    Rewrite,
+    as_tuple,
+    check_regex,
+)
 from xds_server.gateway.model.paths import PathMatch, parse_path
 from xds_server.gateway.model.policies import NONE, Policies
 
@@ -35,13 +42,6 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 @lru_cache(maxsize=65536)
 def _is_host(text: str) -> bool:
     return _HOST.fullmatch(text) is not None
-
-
-def _check_regex(pattern: str) -> Iterator[Mistake]:
-    try:
-        regex.check(pattern)
-    except Mistake as mistake:
-        yield Mistake(mistake.message, mistake.remedy, path=("regex",), value=pattern)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,136 +80,7 @@ class ValueMatch:
                     value="",
                 )
         if self.regex:
-            yield from _check_regex(self.regex)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Redirect:
-    """Redirect the client to another address."""
-
-    SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "a URL")
-    to: str | None = option("A whole URL (`https://docs.example.com/x`) or a path (`/x`).", default=None)
-    scheme: Literal["http", "https"] | None = option("Only the scheme changes.", default=None)
-    host: str | None = option(
-        "Only the host changes.", default=None, pattern=r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", shape="a host"
-    )
-    port: int | None = option("Only the port changes.", default=None, minimum=1, maximum=65535)
-    path: str | None = option(
-        "The path; on a `/*` route, `/new/*` keeps the rest of the path; `{name}` is a segment of a template.",
-        default=None,
-        pattern=r"/[!-~]*",
-        shape="a path such as /new/*",
-    )
-    status: Literal[301, 302, 303, 307, 308] = option("The status.", default=302)
-    strip_query: bool = option("Remove the query.", default=False)
-
-    @property
-    def new_path(self) -> str:
-        """The path of the target, or "" if the path does not change."""
-        return self.path or re.sub(r"^https?://[^/]*", "", self.to or "")
-
-    @classmethod
-    def short(cls, value: Any) -> Redirect:
-        """Return a redirect to a URL. Raises Mistake."""
-        redirect = cls(to=value)
-        for mistake in redirect.check():
-            raise mistake
-        return redirect
-
-    def check(self) -> Iterator[Mistake]:
-        """Yield mistakes of the target."""
-        parts = (self.scheme, self.host, self.port, self.path)
-        if (self.to is None) == all(part is None for part in parts):
-            yield Mistake("either 'to' or some of scheme, host, port and path", "write to: https://host/path")
-        if self.to is not None and not re.fullmatch(r"(https?://[^/?#\s]+)?(/[!-~]*)?", self.to):
-            yield Mistake("not a URL and not a path", "write https://host/path or /path", value=self.to)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Respond:
-    """Respond from the gateway itself."""
-
-    status: int = option("The status.", default=200, minimum=200, maximum=599)
-    body: str | Mapping[str, Any] | None = option(
-        "Text, or a mapping that is sent as JSON.", default=None, multiline=True
-    )
-    content_type: str | None = option("Default: text/plain, or application/json for a mapping.", default=None)
-    headers: Mapping[str, str] = option("More response headers.", default=_EMPTY)
-
-    @property
-    def location(self) -> str | None:
-        """The value of the location header, or None."""
-        return next((value for name, value in self.headers.items() if name.lower() == "location"), None)
-
-    def check(self) -> Iterator[Mistake]:
-        """Yield mistakes of the headers, and between headers, status and body."""
-        yield from check_plain_headers(self.headers)
-        if self.status in BODYLESS:
-            for key in ("body", "content_type"):
-                if getattr(self, key) is not None:
-                    message = f"a response with the status {self.status} has no body"
-                    yield Mistake(message, f"remove '{key}', or write status: 200", path=(key,))
-        elif 300 <= self.status <= 399 and not (self.location or "").strip():
-            message = f"a response with the status {self.status} needs an address to go to"
-            remedy = "write redirect: {to: URL}, or headers: {location: URL}"
-            yield Mistake(message, remedy, path=("status",), value=self.status)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rewrite:
-    """Change the request that the upstream gets."""
-
-    path: str | None = option(
-        "`/v1/*` appends the rest of the path after the route's `/*` to /v1; `{name}` is a segment of a template.",
-        default=None,
-        pattern=r"/\S*",
-        shape="a path such as /v1/*",
-    )
-    regex: str | None = option("Instead of `path`: this RE2 in the path is replaced …", default=None)
-    substitution: str | None = option("… by this; \\1 is the first group.", default=None)
-    host: str | None = option("The Host header; `auto` takes the endpoint's host name.", default=None)
-
-    def check(self) -> Iterator[Mistake]:
-        """Yield mistakes between the keys."""
-        if (self.regex is None) != (self.substitution is None):
-            yield Mistake("'regex' and 'substitution' go together", "add the other one")
-        if self.path is not None and self.regex is not None:
-            yield Mistake("'path' and 'regex' exclude each other", "keep one")
-        if self.path is not None and ("?" in self.path or "#" in self.path):
-            yield Mistake(
-                "a path must not have ? or #",
-                "the query of the request goes on as it is; remove it",
-                path=("path",),
-                value=self.path,
-            )
-        if self.regex == "":
-            message, remedy = (
-                "an empty expression matches between all characters",
-                "write ^ for the beginning",
-            )
-            yield Mistake(message, remedy, path=("regex",), value=self.regex)
-        elif self.regex is not None:
-            wrong = list(_check_regex(self.regex))
-            yield from wrong
-            if not wrong and self.substitution is not None:
-                for one in substitutions.check(self.regex, self.substitution):
-                    yield Mistake(one.message, one.remedy, path=("substitution",), value=self.substitution)
-        if self.path is self.regex is self.host is None:
-            yield Mistake("nothing to rewrite", "add 'path' or 'host'")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mirror:
-    """Send a copy to another upstream and discard its response."""
-
-    SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "an upstream")
-    upstream: str = option("The upstream that gets the copy.", refers="upstreams")
-    percent: Percent = option("Share of the requests.", default=Percent(100))
-
-    @classmethod
-    def short(cls, value: Any) -> Mirror:
-        """Return a mirror to an upstream."""
-        return cls(upstream=value)
+            yield from check_regex(self.regex)
 
 
 RETRY_ON = (
@@ -305,6 +176,8 @@ class SessionAffinity:
 
 TIMEOUT = timedelta(seconds=15)
 """The default timeout of a response."""
+MOST_WEIGHT = 2**32 - 1
+"""The largest sum of the weights of a split, which is Envoy's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,8 +193,10 @@ class Route:
         "Query parameters that must match.", default=_EMPTY, narrows=True
     )
     upstream: str | None = option("Forward to this upstream.", default=None, refers="upstreams")
-    split: Mapping[str, int] | None = option(
-        "Forward by weight: {orders: 90, orders-next: 10}.", default=None, refers="upstreams"
+    split: Mapping[str, int] | tuple[Backend, ...] | None = option(
+        "Forward by weight: {orders: 90, orders-next: 10}. A list gives each share changes of its own.",
+        default=None,
+        refers="upstreams",
     )
     redirect: Redirect | None = option("Redirect the client to another address.", default=None)
     respond: Respond | None = option("Respond from the gateway itself.", default=None)
@@ -349,6 +224,16 @@ class Route:
     )
     request_headers: HeaderMutation | None = option("Change headers towards the upstream.", default=None)
     response_headers: HeaderMutation | None = option("Change headers towards the client.", default=None)
+    wrong_method: Literal[405, 404] = option(
+        "The status if only the method differs from those of the route, and no other route matches.",
+        default=405,
+    )
+    order: int = option(
+        "Decides between routes that are equally specific, before the name does: the smaller number wins.",
+        default=0,
+        minimum=-(2**53),
+        maximum=2**53,
+    )
     use: tuple[str, ...] = option("Policy sets, later ones win.", default=(), refers="policy_sets")
     policies: Policies = option("Policies of this route alone.", default=NONE)
     envoy: Raw | None = option("Raw Envoy fields merged into the generated Route.", default=None)
@@ -361,12 +246,24 @@ class Route:
     @property
     def mirrors(self) -> tuple[Mirror, ...]:
         """All mirrors."""
-        return self.mirror if isinstance(self.mirror, tuple) else (self.mirror,) if self.mirror else ()
+        return as_tuple(self.mirror)
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The shares of `split`, without those of weight 0."""
+        if isinstance(self.split, tuple):
+            return tuple(one for one in self.split if one.weight)
+        weights = sorted((self.split or {}).items())
+        return tuple(Backend(upstream=name, weight=weight) for name, weight in weights if weight)
 
     @property
     def targets(self) -> tuple[str, ...]:
         """The upstreams that respond."""
-        return (self.upstream,) if self.upstream is not None else tuple(self.split or ())
+        if self.upstream is not None:
+            return (self.upstream,)
+        if isinstance(self.split, tuple):
+            return tuple(dict.fromkeys(one.upstream for one in self.split if one.upstream is not None))
+        return tuple(self.split or ())
 
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes between the keys of one route."""
@@ -424,20 +321,35 @@ class Route:
 
     def _check_forward(self) -> Iterator[Mistake]:
         if self.split is not None:
-            if not self.split or sum(self.split.values()) < 1 or min(self.split.values()) < 0:
-                yield Mistake(
-                    "weights must be whole numbers from 0, and not all 0",
-                    "write {a: 90, b: 10}",
-                    path=("split",),
-                )
-            elif sum(self.split.values()) > 2**32 - 1:
-                yield Mistake(
-                    "the weights add up to more than 4294967295", "write smaller ones", path=("split",)
-                )
+            yield from self._check_split()
         if self.hedge is not None and (self.retry is None or self.retry.per_try_timeout is None):
             yield Mistake("'hedge' needs retry.per_try_timeout", "add it", path=("hedge",))
         if self.rewrite is not None and self.rewrite.path is not None:
             yield from self._check_target(self.rewrite.path, ("rewrite", "path"))
+
+    def _check_split(self) -> Iterator[Mistake]:
+        listed = isinstance(self.split, tuple)
+        weights = (
+            [one.weight for one in self.split]
+            if isinstance(self.split, tuple)
+            else [*(self.split or {}).values()]
+        )
+        if sum(weights) < 1 or min(weights) < 0:
+            remedy = "write [{upstream: a, weight: 90}, …]" if listed else "write {a: 90, b: 10}"
+            yield Mistake("weights must be whole numbers from 0, and not all 0", remedy, path=("split",))
+        elif sum(weights) > MOST_WEIGHT:
+            message = f"the weights add up to more than {MOST_WEIGHT}"
+            yield Mistake(message, "write smaller ones", path=("split",))
+        elif not self.targets:
+            remedy = "write 'redirect' or 'respond' in place of 'split'"
+            yield Mistake("no share of the split has an upstream", remedy, path=("split",))
+        for number, one in enumerate(self.split if isinstance(self.split, tuple) else ()):
+            place = ("split", number)
+            if one.rewrite is not None and one.rewrite.path is not None:
+                yield from self._check_target(one.rewrite.path, (*place, "rewrite", "path"))
+            if one.redirect is not None:
+                key = "to" if one.redirect.to is not None else "path"
+                yield from self._check_target(one.redirect.new_path, (*place, "redirect", key))
 
     def time_limit(self, grpc: bool) -> timedelta:
         """Return the timeout of the whole response, 0 for none. `grpc` is true if all targets use gRPC."""
@@ -445,7 +357,7 @@ class Route:
             return self.timeout
         return timedelta(0) if grpc else TIMEOUT
 
-    def _check_target(self, target: str, place: tuple[str, ...]) -> Iterator[Mistake]:
+    def _check_target(self, target: str, place: Path) -> Iterator[Mistake]:
         try:
             match = parse_path(self.path)
         except Mistake:
