@@ -52,6 +52,7 @@ from xds_server.serving.server import XdsServer
 from xds_server.serving.store import Store
 from xds_server.serving.tls import Files
 from xds_server.sources.directory import Directory
+from xds_server.sources.gateway_folder import FolderReader, GatewayFolder
 from xds_server.translate.clusters import internal_service
 from xds_server.translate.stand_ins import stand_in
 from xds_server.translate.usage_entry import SERVICE as USAGE
@@ -122,10 +123,11 @@ async def _control_plane(
     start = {internal_cluster(name): service.ensure for name, service in services.own.items()}
     rollout = Rollout(store, fleet, start, prover)
     directory = Directory(options.folder, poll=options.poll)
+    folder = GatewayFolder(directory, FolderReader(options.gateway))
     compiler = Compiler(internal_services=services.addresses, shape=options.shape)
     running.fleet = fleet
     served = partial(store.current, "")
-    control = ControlLoop(directory, compiler, rollout.publish, ChangeLog(fleet, served).published)
+    control = ControlLoop(folder, compiler, rollout.publish, ChangeLog(fleet, served).published)
     store.observe(fleet.observe)
     if prover is not None:
         store.observe(prover.observe)

@@ -25,6 +25,8 @@ class RunOptions:
     """
 
     folder: Path
+    gateway: tuple[str, str] | None = None
+    """Namespace and name of the Gateway that is served, if the folder has Kubernetes manifests with several."""
     envoy: Path | None = field(default_factory=envoy_binary)
     """The Envoy binary, or None if there is none."""
     proxy: bool = True

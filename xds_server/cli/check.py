@@ -10,12 +10,12 @@ from xds_server.cli import flags, output
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.errors import EnvironmentFailed, InvalidGateway, WrongUsage
 from xds_server.proxy.binary import envoy_binary
-from xds_server.sources.folder import read_folder
+from xds_server.sources.gateway_folder import read_gateway
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("folder", help="folder of the gateway's YAML files")
+    flags.add_folder(parser)
     parser.add_argument(
         "--envoy",
         action=argparse.BooleanOptionalAction,
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises InvalidGateway, UnreadableFolder, EnvironmentFailed, WrongUsage.
     """
     release = _release(arguments.envoy_version)
-    compiled = Compiler().compile(read_folder(arguments.folder))
+    compiled = Compiler().compile(read_gateway(arguments.folder, arguments.gateway))
     with_envoy = envoy_binary() is not None if arguments.envoy is None else arguments.envoy
     rejected = (*_lacking(compiled, release), *(_judged(compiled) if with_envoy else ()))
     if rejected:

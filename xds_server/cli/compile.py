@@ -13,12 +13,12 @@ from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import ResourceType
 from xds_server.errors import WrongUsage
-from xds_server.sources.folder import read_folder
+from xds_server.sources.gateway_folder import read_gateway
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("folder", help="folder of the gateway's YAML files")
+    flags.add_folder(parser)
     parser.add_argument(
         "--type",
         action="append",
@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the resources. Raises InvalidGateway, UnreadableFolder, WrongUsage."""
     gc.disable()  # the command ends soon, and the resources of a large gateway are many objects
-    compiled = Compiler().compile(read_folder(arguments.folder))
+    compiled = Compiler().compile(read_gateway(arguments.folder, arguments.gateway))
     if compiled.warnings:
         output.problems(compiled.warnings)
     if arguments.format == "bootstrap":

@@ -13,7 +13,8 @@ from pathlib import Path
 from xds_server.cli import flags, output
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.errors import UnreadableFolder
-from xds_server.sources.folder import read_folder
+from xds_server.gateway_api.objects import Key
+from xds_server.sources.gateway_folder import read_gateway
 from xds_server.translate import diff
 
 SIGNS = {"added": "+", "removed": "-", "changed": "~"}
@@ -25,13 +26,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             name, help=f"{name} gateway: a folder, or REVISION:FOLDER in the git repository of this directory"
         )
+    flags.add_gateway(parser)
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything changes")
     flags.add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the changes. Raises InvalidGateway, UnreadableFolder."""
-    old, new = _compiled(arguments.old), _compiled(arguments.new)
+    old, new = (_compiled(side, arguments.gateway) for side in (arguments.old, arguments.new))
     objects = diff.objects(old.gateway, new.gateway)
     resources = diff.resources(old.snapshot, new.snapshot)
     if arguments.output != "text":
@@ -46,13 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
     return int(arguments.exit_code and bool(objects or resources))
 
 
-def _compiled(side: str) -> Compiled:
+def _compiled(side: str, gateway: Key | None) -> Compiled:
     revision, colon, folder = side.partition(":")
     if not colon or Path(side).exists():
-        return Compiler().compile(read_folder(side))
+        return Compiler().compile(read_gateway(side, gateway))
     with tempfile.TemporaryDirectory(prefix="xds-diff-") as temporary:
         _extract(revision, folder, Path(temporary))
-        return Compiler().compile(read_folder(Path(temporary)))
+        return Compiler().compile(read_gateway(Path(temporary), gateway))
 
 
 def _extract(revision: str, folder: str, to: Path) -> None:

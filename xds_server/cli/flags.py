@@ -64,6 +64,30 @@ def add_node(parser: argparse.ArgumentParser, node: str, what: str) -> None:
     )
 
 
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add the folder of a gateway, and --gateway."""
+    parser.add_argument("folder", help="folder of the gateway's YAML files, or of Kubernetes manifests")
+    add_gateway(parser)
+
+
+def add_gateway(parser: argparse.ArgumentParser) -> None:
+    """Add --gateway, which chooses one of several Gateways of a folder of manifests."""
+    parser.add_argument(
+        "--gateway",
+        type=gateway,
+        metavar="NAMESPACE/NAME",
+        help="manifests: the Gateway to take; needed if there are several",
+    )
+
+
+def gateway(text: str) -> tuple[str, str]:
+    """Return the namespace and the name of a Gateway. Raises ArgumentTypeError."""
+    namespace, slash, name = text.partition("/")
+    if not slash or not namespace or not name:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAMESPACE/NAME")
+    return namespace, name
+
+
 def positive(text: str) -> int:
     """Return a whole number from 1. Raises ArgumentTypeError."""
     return _whole(text, 1, None)

@@ -24,7 +24,7 @@ LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     logs.add_format(parser)
-    parser.add_argument("folder", help="folder of the gateway's YAML files")
+    flags.add_folder(parser)
     _add_addresses(parser)
     _add_envoy(parser)
     _add_own_services(parser)
@@ -196,6 +196,7 @@ def run(arguments: argparse.Namespace, shape: Shape | None = None) -> int:
     terminal = logs.start(arguments.log_format)
     options = RunOptions(
         folder=Path(arguments.folder),
+        gateway=arguments.gateway,
         proxy=not arguments.no_proxy,
         prove=arguments.prove,
         xds=arguments.xds,

@@ -56,11 +56,10 @@ class Compiler:
         if state.problems:
             raise UnreadableFolder("\n".join(state.problems))
         with _without_collection():
-            reading = self._reader.read(
-                state.files, state.read, self._environment, self._clock(), self._protos
-            )
-            problems = (*reading.problems, *map(_not_read, state.ignored))
-            if reading.gateway is None:
+            environment = self._environment if state.environment is None else state.environment
+            reading = self._reader.read(state.files, state.read, environment, self._clock(), self._protos)
+            problems = (*state.findings, *reading.problems, *map(_not_read, state.ignored))
+            if reading.gateway is None or any(one.severity == "error" for one in state.findings):
                 raise InvalidGateway(problems)
             try:
                 snapshot = self._translator.translate(reading.gateway)

@@ -49,6 +49,11 @@ def check(
             yield from _of_authorities(path, listener.tls.client_certificate.ca, contents, now)
 
 
+def check_pair(chain: bytes, private_key: bytes) -> None:
+    """Raise Mistake if Envoy cannot use a certificate chain with a private key, both PEM."""
+    _pair(_chain(chain), _private_key(private_key))
+
+
 def _of_secret(
     path: Path,
     certificate: DataSource,

@@ -119,27 +119,79 @@ def parse(file: str, content: bytes, environment: Mapping[str, str]) -> Document
     return document
 
 
-def _compose(content: bytes) -> Node | None:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of several documents of a file. `values` are plain values, in which nothing stands for a variable."""
+
+    file: str
+    values: Any
+    root: Node = field(repr=False)
+
+    def place(self, path: Path, *, at_key: bool = False) -> Place:
+        """Return the position of a path in this document, or of its nearest parent that exists."""
+        return _position(self.root, path, _place(self.file, self.root), at_key=at_key)
+
+
+def parse_all(file: str, content: bytes) -> tuple[list[Part], list[Problem]]:
+    """Return the documents of a file that may have several, and the problems that kept some from being read."""
+    parts: list[Part] = []
+    problems: list[Problem] = []
     try:
-        text = content.decode("utf-8-sig")
+        for node in _compose_all(content):
+            converted = _Converter(file, None, Document()).convert(node, (), 0)
+            if converted is not None:
+                parts.append(Part(file, converted, node))
+            problems += _invisible(file, content, node)
+    except _Fault as fault:
+        place = Place(file, fault.mark.line + 1, fault.mark.column + 1) if fault.mark else Place(file, 1, 1)
+        problems.append(Problem(path=(), message=str(fault), remedy=fault.remedy, place=place))
+    return parts, problems
+
+
+def _compose_all(content: bytes) -> Iterator[Node]:
+    text = _text(content)
+    loader = _Loader(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            if node is not None:
+                yield node
+    except yaml.YAMLError as error:
+        raise _faulty(text, error) from None
+    finally:
+        loader.dispose()
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start)
         mark: Any = yaml.Mark("", 0, line, error.start - content.rfind(b"\n", 0, error.start) - 1, None, 0)
         raise _Fault("the file is not UTF-8", "save it as UTF-8", mark) from None
+
+
+def _compose(content: bytes) -> Node | None:
+    text = _text(content)
     loader = _Loader(text)
     try:
         return loader.get_single_node()
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        what = getattr(error, "problem", None) or str(error)
-        if getattr(error, "context", None) == "expected a single document in the stream":
-            raise _Fault(
-                "a file must have only one document", "move what follows --- to a file of its own", mark
-            ) from None
-        lines = text.splitlines()[: mark.line + 1] if mark else []
-        raise _fault_in(lines or [""], what, mark) from None
+        raise _faulty(text, error) from None
     finally:
         loader.dispose()
+
+
+def _faulty(text: str, error: yaml.YAMLError) -> _Fault:
+    """Return the fault of a text that is not YAML, or not one document."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    what = getattr(error, "problem", None) or str(error)
+    if getattr(error, "context", None) == "expected a single document in the stream":
+        return _Fault(
+            "a file must have only one document", "move what follows --- to a file of its own", mark
+        )
+    lines = text.splitlines()[: mark.line + 1] if mark else []
+    return _fault_in(lines or [""], what, mark)
 
 
 def _fault_in(lines: list[str], what: str, mark: Any) -> _Fault:
@@ -210,9 +262,12 @@ def _invisible(file: str, content: bytes, root: Node) -> Iterator[Problem]:
 
 
 class _Converter:
-    """Converts nodes to plain values. It is not a subclass of a loader, because it only walks the nodes."""
+    """Converts nodes to plain values. It is not a subclass of a loader, because it only walks the nodes.
 
-    def __init__(self, file: str, environment: Mapping[str, str], document: Document) -> None:
+    Without an environment, texts have no variables.
+    """
+
+    def __init__(self, file: str, environment: Mapping[str, str] | None, document: Document) -> None:
         self._file = file
         self._environment = environment
         self._document = document
@@ -285,7 +340,7 @@ class _Converter:
 
     def _scalar(self, node: Node, path: Path) -> Any:
         text: str = node.value
-        if "$" in text:
+        if "$" in text and self._environment is not None:
             if (bare := variables.bare(text)) is not None:
                 self._warn_of(bare, node, path)
             if "${" in text:
@@ -299,6 +354,7 @@ class _Converter:
         raise _Fault(f"unknown tag {short_repr(node.tag)}", "remove the tag", node.start_mark)
 
     def _interpolated(self, text: str, node: Node, path: Path) -> str:
+        assert self._environment is not None, "asked before"
         interpolation = variables.interpolate(text, self._environment)
         self._document.variables.update(interpolation.variables)
         self._document.read[path] = interpolation.text, text
@@ -399,19 +455,21 @@ class Positions:
             with contextlib.suppress(_Fault):
                 self._root = _compose(self._content)
             self._content = None
-        node, place = self._root, Place(self._file, 1, 1)
-        for depth, part in enumerate(path):
-            last = depth == len(path) - 1
-            for key, child in _children(node):
-                if key == part or getattr(key, "value", None) == part:
-                    node = child
-                    place = _place(
-                        self._file, key if isinstance(key, Node) and (at_key or not last) else child
-                    )
-                    break
-            else:
-                return place
-        return place
+        return _position(self._root, path, Place(self._file, 1, 1), at_key=at_key)
+
+
+def _position(node: Node | None, path: Path, place: Place, *, at_key: bool) -> Place:
+    """Return the position of `path` below a node at `place`, or of its nearest parent that exists."""
+    for depth, part in enumerate(path):
+        last = depth == len(path) - 1
+        for key, child in _children(node):
+            if key == part or getattr(key, "value", None) == part:
+                node = child
+                place = _place(place.file, key if isinstance(key, Node) and (at_key or not last) else child)
+                break
+        else:
+            return place
+    return place
 
 
 def _children(node: Node | None) -> Iterator[tuple[Any, Node]]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from filters.language import Problem
+
 SUFFIXES = (".yaml", ".yml")
 
 
@@ -18,13 +20,15 @@ class Folder:
 
     `problems` are errors of reading; a folder with problems is never served. `reads` collects the paths that `read`
     was called with, so that they can be watched too. `ignored` are files whose names look like those of the gateway's
-    files.
+    files. A folder has no `findings`, and its files read the environment of this process.
     """
 
     root: Path
     files: Mapping[str, bytes]
     problems: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    findings: tuple[Problem, ...] = ()
+    environment: Mapping[str, str] | None = None
     reads: set[Path] = field(default_factory=set, compare=False)
 
     def read(self, path: str) -> bytes:

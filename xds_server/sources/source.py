@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from filters.language import Problem
+
 
 class SourceState(Protocol):
     """The content of a source at one moment."""
@@ -17,6 +19,14 @@ class SourceState(Protocol):
     @property
     def problems(self) -> tuple[str, ...]:
         """The reasons why the state cannot be read. A state with problems is never served."""
+
+    @property
+    def findings(self) -> tuple[Problem, ...]:
+        """Problems that were found while the files were made, such as those of Kubernetes objects."""
+
+    @property
+    def environment(self) -> Mapping[str, str] | None:
+        """The variables that the files may read; None for those of this process."""
 
     @property
     def ignored(self) -> tuple[str, ...]:

@@ -1,0 +1,132 @@
+"""`xds run` on a folder of Kubernetes manifests: the real Envoy does what the Gateway API says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.backend import Backend
+from tests.support.folder import filled, write
+from tests.support.ports import free_port
+from tests.support.running import Running
+from tests.support.wait import wait_for
+
+MANIFESTS = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: web, namespace: infra}
+spec:
+  gatewayClassName: xds
+  listeners: [{name: http, port: $port, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: users, namespace: shop}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: users-1, namespace: shop, labels: {kubernetes.io/service-name: users}}
+addressType: IPv4
+ports: [{port: $echo_port, name: ""}]
+endpoints: [{addresses: ["127.0.0.1"]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: empty, namespace: shop}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: empty-1, namespace: shop, labels: {kubernetes.io/service-name: empty}}
+addressType: IPv4
+ports: [{port: 80, name: ""}]
+endpoints: []
+"""
+ROUTES = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: users, namespace: shop}
+spec:
+  parentRefs: [{name: web, namespace: infra}]
+  hostnames: [a.example.com]
+  rules:
+    - matches: [{path: {value: /users}, method: GET}]
+      backendRefs: [{name: users, port: 80}]
+    - matches: [{path: {type: Exact, value: /users}, headers: [{name: version, value: two}]}]
+      filters:
+        - {type: URLRewrite, urlRewrite: {hostname: two.example.com, path: {type: ReplaceFullPath, replaceFullPath: /two}}}
+        - {type: RequestHeaderModifier, requestHeaderModifier: {add: [{name: x-rule, value: "100% $${HOME}"}]}}
+      backendRefs: [{name: users, port: 80}]
+    - matches: [{path: {value: /empty}}]
+      backendRefs: [{name: empty, port: 80}]
+    - matches: [{path: {value: /missing}}]
+      backendRefs: [{name: missing, port: 80}]
+    - matches: [{path: {value: /partly}}]
+      backendRefs: [{name: users, port: 80}, {name: missing, port: 80}]
+    - matches: [{path: {value: /old}}]
+      filters: [{type: RequestRedirect, requestRedirect: {statusCode: 301, path: {type: ReplacePrefixMatch, replacePrefixMatch: /new}}}]
+"""
+
+
+class Manifests(Running):
+    def __init__(self, root: Path, backend: Backend) -> None:
+        self.folder, self.port = root / "k8s", free_port()
+        manifests = filled(MANIFESTS, port=self.port, echo_port=backend.port)
+        write(self.folder, gateway=manifests, routes=filled(ROUTES))
+        super().__init__(self.folder, root)
+
+    def get(
+        self, path: str, method: str = "GET", host: str = "a.example.com", **headers: str
+    ) -> httpx.Response:
+        return httpx.request(method, f"http://127.0.0.1:{self.port}{path}", headers={"host": host, **headers})
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[Manifests]:
+    with Manifests(tmp_path_factory.mktemp("manifests"), backend) as running:
+        running.says("ready http")
+        yield running
+
+
+def test_matches(gateway: Manifests) -> None:
+    assert gateway.get("/users/1").json()["path"] == "/users/1"
+    assert gateway.get("/usersx").status_code == 404
+    assert gateway.get("/users", "POST").status_code == 404
+    assert gateway.get("/users", host="b.example.com").status_code == 404
+    two = gateway.get("/users", version="two").json()
+    assert (two["path"], two["headers"]["host"], two["headers"]["x-rule"]) == (
+        "/two",
+        "two.example.com",
+        "100% ${HOME}",
+    )
+
+
+def test_backends(gateway: Manifests) -> None:
+    assert gateway.get("/empty").status_code == 503
+    assert gateway.get("/missing").status_code == 500
+    statuses = Counter(gateway.get("/partly").status_code for _ in range(100))
+    assert statuses.keys() == {200, 500}
+    assert 20 < statuses[200] < 80
+
+
+def test_a_redirect(gateway: Manifests) -> None:
+    response = gateway.get("/old/x?y=1")
+    assert response.status_code == 301
+    assert httpx.URL(response.headers["location"]).raw_path == b"/new/x?y=1"
+
+
+def test_a_mistake_changes_nothing_and_a_correction_does(gateway: Manifests) -> None:
+    end = len(gateway.log)
+    write(gateway.folder, routes=filled(ROUTES).replace("backendRefs", "backendRef", 1))
+    gateway.says("did you mean 'backendRefs'?", end)
+    assert gateway.get("/users/1").status_code == 200
+    write(gateway.folder, routes=filled(ROUTES).replace("value: /users}, method", "value: /people}, method"))
+    wait_for(lambda: gateway.get("/people/1").status_code == 200, "the new path")
+    assert gateway.get("/users/1").status_code == 404
+    write(gateway.folder, routes=filled(ROUTES))
+    wait_for(lambda: gateway.get("/users/1").status_code == 200, "the old path")

@@ -1,0 +1,88 @@
+"""Golden cases: the manifests in cases/NAME.in.yaml become the files and conditions in cases/NAME.out.yaml.
+
+``make golden`` rewrites them; read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.certificates import authority
+from xds_server.control_plane.compiler import Compiler
+from xds_server.gateway_api.conditions import Condition
+from xds_server.gateway_api.manifests import Manifests
+from xds_server.gateway_api.translation import Translation, translate
+from xds_server.sources.folder import Folder
+from xds_server.sources.gateway_folder import FolderReader
+
+CASES = Path(__file__).with_name("cases")
+NAMES = sorted(path.name.removesuffix(".in.yaml") for path in CASES.glob("*.in.yaml"))
+
+
+def _content(name: str) -> bytes:
+    """Return the manifests of a case. `$CERTIFICATE` and `$KEY` stand for a pair, as base64."""
+    text = (CASES / f"{name}.in.yaml").read_text()
+    if "$CERTIFICATE" in text:
+        chain, key = (b64encode(part).decode() for part in authority().issue("a.example.com"))
+        text = text.replace("$CERTIFICATE", chain).replace("$KEY", key)
+    return text.encode()
+
+
+def _conditions(conditions: tuple[Condition, ...]) -> list[str]:
+    return [
+        f"{one.type}: {one.status}, {one.reason}{': ' if one.message else ''}{one.message}"
+        for one in conditions
+    ]
+
+
+def _dumped(translation: Translation) -> dict[str, Any]:
+    gateways = {
+        "/".join(key): {name: yaml.safe_load(content) for name, content in files.rendered().items()}
+        for key, files in translation.gateways.items()
+    }
+    gateway_statuses = {
+        "/".join(one.key): {
+            "conditions": _conditions(one.conditions),
+            "listeners": {
+                each.name: {
+                    "kinds": ", ".join(kind.kind for kind in each.kinds),
+                    "attached": each.attached,
+                    "conditions": _conditions(each.conditions),
+                }
+                for each in one.listeners
+            },
+        }
+        for one in translation.gateway_statuses
+    }
+    route_statuses = {
+        f"{one.kind} {'/'.join(one.key)}": [
+            {
+                "parent": f"{each.parent.name}/{each.parent.section_name}",
+                "conditions": _conditions(each.conditions),
+            }
+            for each in one.parents
+        ]
+        for one in translation.route_statuses
+    }
+    return {"gateways": gateways, "gateway_statuses": gateway_statuses, "route_statuses": route_statuses}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_manifests_become_files_and_conditions(name: str, request: pytest.FixtureRequest) -> None:
+    content = _content(name)
+    cluster, problems = Manifests().read({"in.yaml": content})
+    assert [str(one) for one in problems] == []
+    translation = translate(cluster)
+    text = yaml.safe_dump(_dumped(translation), sort_keys=False, width=120, allow_unicode=True)
+    expected = CASES / f"{name}.out.yaml"
+    if request.config.getoption("--update-golden"):
+        expected.write_text(text)
+    assert text == expected.read_text()
+    for key in translation.gateways:
+        state = FolderReader(key).state(Folder(Path(), {"in.yaml": content}))
+        assert Compiler({}).compile(state).gateway

@@ -1,0 +1,103 @@
+"""The objects of a cluster (or of a folder of manifests) at one moment, found by kind and key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from xds_server.gateway_api.objects import (
+    Key,
+    NamespaceSpec,
+    Object,
+    SecretSpec,
+    ServiceSpec,
+    SliceSpec,
+)
+from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec
+from xds_server.gateway_api.specs import GROUP, GatewayClassSpec, GatewaySpec, ReferenceGrantSpec
+
+Route = Object[HttpRouteSpec] | Object[GrpcRouteSpec]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """All objects, by kind and key. A kind without objects may be left out."""
+
+    objects: Mapping[str, Mapping[Key, Object[Any]]]
+
+    @classmethod
+    def of(cls, objects: Iterable[Object[Any]]) -> Cluster:
+        """Return the cluster of these objects. The last one of several with the same key counts."""
+        found: dict[str, dict[Key, Object[Any]]] = {}
+        for one in objects:
+            found.setdefault(one.kind, {})[one.meta.key] = one
+        return cls(found)
+
+    def all(self, kind: str) -> Iterable[Object[Any]]:
+        """Return all objects of a kind."""
+        return self.objects.get(kind, {}).values()
+
+    def classes(self) -> Iterable[Object[GatewayClassSpec]]:
+        """Return all GatewayClasses."""
+        return self.all("GatewayClass")
+
+    def gateways(self) -> Iterable[Object[GatewaySpec]]:
+        """Return all Gateways."""
+        return self.all("Gateway")
+
+    def gateway(self, key: Key) -> Object[GatewaySpec] | None:
+        """Return a Gateway, or None."""
+        return self.objects.get("Gateway", {}).get(key)
+
+    def routes(self) -> list[Route]:
+        """Return all routes in the order of their precedence: the oldest first, then by namespace and name."""
+        every = [*self.all("HTTPRoute"), *self.all("GRPCRoute")]
+        return sorted(every, key=lambda one: (one.meta.created, one.meta.key, one.kind))
+
+    def service(self, key: Key) -> Object[ServiceSpec] | None:
+        """Return a Service, or None."""
+        return self.objects.get("Service", {}).get(key)
+
+    def secret(self, key: Key) -> Object[SecretSpec] | None:
+        """Return a Secret, or None."""
+        return self.objects.get("Secret", {}).get(key)
+
+    def labels(self, namespace: str) -> Mapping[str, str]:
+        """Return the labels of a Namespace. The API server gives each one its name as a label."""
+        found: Object[NamespaceSpec] | None = self.objects.get("Namespace", {}).get(("", namespace))
+        return {"kubernetes.io/metadata.name": namespace, **(found.meta.labels if found is not None else {})}
+
+    def slices(self, service: Key) -> tuple[Object[SliceSpec], ...]:
+        """Return the EndpointSlices of a Service."""
+        return self._slices.get(service, ())
+
+    @cached_property
+    def _slices(self) -> Mapping[Key, tuple[Object[SliceSpec], ...]]:
+        found: dict[Key, list[Object[SliceSpec]]] = {}
+        for one in self.all("EndpointSlice"):
+            found.setdefault((one.meta.namespace, one.spec.service), []).append(one)
+        return {key: tuple(sorted(some, key=lambda one: one.meta.key)) for key, some in found.items()}
+
+    @cached_property
+    def _grants(self) -> frozenset[tuple[str, str, str, str, str, str, str | None]]:
+        return frozenset(
+            (given.group, given.kind, given.namespace, to.group, to.kind, grant.meta.namespace, to.name)
+            for grant in self._reference_grants()
+            for given in grant.spec.from_
+            for to in grant.spec.to
+        )
+
+    def _reference_grants(self) -> Iterable[Object[ReferenceGrantSpec]]:
+        return self.all("ReferenceGrant")
+
+    def permits(self, kind: str, namespace: str, to_group: str, to_kind: str, to: Key) -> bool:
+        """True if an object of the Gateway API may refer to another one, perhaps of another namespace.
+
+        A ReferenceGrant in the namespace of the other object allows it.
+        """
+        if namespace == to[0]:
+            return True
+        begin = (GROUP, kind, namespace, to_group, to_kind, to[0])
+        return (*begin, to[1]) in self._grants or (*begin, None) in self._grants

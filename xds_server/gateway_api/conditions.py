@@ -1,0 +1,81 @@
+"""Conditions of the Gateway API: what is true of an object, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from xds_server.gateway_api.objects import Key
+from xds_server.gateway_api.specs import ParentReference, RouteKind
+
+CONTROLLER = "xds-gateway.dev/controller"
+"""The name of this controller, which a GatewayClass names in `controllerName`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition of an object. `reason` is a word of the specification."""
+
+    type: str
+    status: bool
+    reason: str
+    message: str = ""
+
+    def as_json(self, generation: int) -> Mapping[str, Any]:
+        """Return the condition as it stands in a status, without the time of its last change."""
+        return {
+            "type": self.type,
+            "status": "True" if self.status else "False",
+            "reason": self.reason,
+            "message": self.message,
+            "observedGeneration": generation,
+        }
+
+
+def accepted(reason: str = "Accepted", message: str = "") -> Condition:
+    """Return the condition Accepted, true if the reason is the default."""
+    return Condition("Accepted", reason == "Accepted", reason, message)
+
+
+def resolved(reason: str = "ResolvedRefs", message: str = "") -> Condition:
+    """Return the condition ResolvedRefs, true if the reason is the default."""
+    return Condition("ResolvedRefs", reason == "ResolvedRefs", reason, message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerStatus:
+    """What is true of a listener. Whether it is programmed is known only when Envoys have it."""
+
+    name: str
+    kinds: tuple[RouteKind, ...]
+    attached: int
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayStatus:
+    """What is true of a Gateway and its listeners."""
+
+    key: Key
+    generation: int
+    conditions: tuple[Condition, ...]
+    listeners: tuple[ListenerStatus, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParentStatus:
+    """What is true of a route at one of its parents."""
+
+    parent: ParentReference
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteStatus:
+    """What is true of a route."""
+
+    kind: str
+    key: Key
+    generation: int
+    parents: tuple[ParentStatus, ...] = field(default=())

@@ -1,0 +1,156 @@
+"""Listeners of a Gateway: which of them can be served, and as what in the gateway language."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from filters.language import Mistake
+from xds_server.gateway.certificates import check_pair
+from xds_server.gateway_api import names
+from xds_server.gateway_api.cluster import Cluster
+from xds_server.gateway_api.conditions import Condition, accepted, resolved
+from xds_server.gateway_api.objects import Key, Object
+from xds_server.gateway_api.specs import GROUP, GatewaySpec, ListenerSpec, RouteKind, SecretReference
+
+_KINDS = {
+    "HTTP": ("HTTPRoute", "GRPCRoute"),
+    "HTTPS": ("HTTPRoute", "GRPCRoute"),
+}
+"""The kinds of routes of each protocol that is served."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ListenerState:
+    """A listener with what is true of it. Routes attach to it if it is `valid`, also while it has no certificate.
+
+    `certificates` are the Secrets of its certificates. It is `served` if Envoy gets it.
+    """
+
+    spec: ListenerSpec
+    kinds: tuple[RouteKind, ...]
+    certificates: tuple[Key, ...]
+    conditions: tuple[Condition, ...]
+    valid: bool
+    served: bool
+
+    @property
+    def hostname(self) -> str:
+        """The hosts that it takes; "" for all."""
+        return (self.spec.hostname or "").lower()
+
+
+def listener_states(gateway: Object[GatewaySpec], cluster: Cluster) -> tuple[ListenerState, ...]:
+    """Return all listeners of a Gateway in their order."""
+    conflicts = dict(_conflicts(gateway.spec.listeners))
+    return tuple(_state(gateway, one, conflicts.get(one.name), cluster) for one in gateway.spec.listeners)
+
+
+def _conflicts(listeners: Iterable[ListenerSpec]) -> Iterator[tuple[str, Condition]]:
+    """Yield the listeners that are not distinct from another one: by port, protocol and hostname."""
+    by_port: dict[int, list[ListenerSpec]] = {}
+    for one in listeners:
+        by_port.setdefault(one.port, []).append(one)
+    for port, group in by_port.items():
+        protocols = {one.protocol for one in group}
+        for one in group:
+            if len(protocols) > 1:
+                others = ", ".join(sorted(protocols - {one.protocol}))
+                message = f"port {port} is also used for {others}"
+                yield one.name, Condition("Conflicted", True, "ProtocolConflict", message)
+            elif sum((other.hostname or "").lower() == (one.hostname or "").lower() for other in group) > 1:
+                message = f"another listener of port {port} has the same hostname"
+                yield one.name, Condition("Conflicted", True, "HostnameConflict", message)
+
+
+def _state(
+    gateway: Object[GatewaySpec], listener: ListenerSpec, conflict: Condition | None, cluster: Cluster
+) -> ListenerState:
+    supported = _KINDS.get(listener.protocol, ())
+    kinds, unknown = _route_kinds(listener, supported)
+    certificates, refs = _certificates(gateway, listener, cluster)
+    if refs is None and unknown:
+        refs = resolved("InvalidRouteKinds", f"{', '.join(unknown)} cannot attach to {listener.protocol}")
+    accept = accepted()
+    if not supported:
+        accept = accepted("UnsupportedProtocol", f"the protocol {listener.protocol} is not supported")
+    elif conflict is not None:
+        accept = accepted(conflict.reason, conflict.message)
+    elif listener.protocol == "HTTPS" and (listener.tls is None or listener.tls.mode == "Passthrough"):
+        accept = accepted("UnsupportedValue", "HTTPS needs tls with mode Terminate")
+    missing = listener.protocol == "HTTPS" and not certificates
+    return ListenerState(
+        spec=listener,
+        kinds=kinds,
+        certificates=certificates,
+        conditions=(
+            accept,
+            conflict or Condition("Conflicted", False, "NoConflicts"),
+            refs or resolved(),
+        ),
+        valid=accept.status,
+        served=accept.status and not missing,
+    )
+
+
+def _route_kinds(
+    listener: ListenerSpec, supported: tuple[str, ...]
+) -> tuple[tuple[RouteKind, ...], list[str]]:
+    """Return the kinds that may attach to a listener, and those that it names in vain."""
+    wanted = listener.allowed_routes.kinds
+    if not wanted:
+        return tuple(RouteKind(kind=kind) for kind in supported), []
+    good = tuple(one for one in wanted if one.group == GROUP and one.kind in supported)
+    return good, [one.kind for one in wanted if one not in good]
+
+
+def _certificates(
+    gateway: Object[GatewaySpec], listener: ListenerSpec, cluster: Cluster
+) -> tuple[tuple[Key, ...], Condition | None]:
+    """Return the Secrets of the certificates of a listener that can be used, and what is wrong with the others."""
+    if listener.protocol != "HTTPS" or listener.tls is None:
+        return (), None
+    good: list[Key] = []
+    fault: Condition | None = None
+    for reference in listener.tls.certificate_refs:
+        key = (reference.namespace or gateway.meta.namespace, reference.name)
+        wrong = _certificate_fault(gateway, reference, key, cluster)
+        if wrong is None:
+            good.append(key)
+        fault = fault or wrong
+    if not listener.tls.certificate_refs:
+        fault = resolved("InvalidCertificateRef", "HTTPS needs a certificate: add tls.certificateRefs")
+    return tuple(dict.fromkeys(good)), fault
+
+
+def _certificate_fault(
+    gateway: Object[GatewaySpec], reference: SecretReference, key: Key, cluster: Cluster
+) -> Condition | None:
+    name = "/".join(key)
+    if (reference.group, reference.kind) != ("", "Secret"):
+        return resolved("InvalidCertificateRef", f"{reference.kind} {name} is not a Secret")
+    if not cluster.permits("Gateway", gateway.meta.namespace, "", "Secret", key):
+        message = f"the Secret {name} is in another namespace, and no ReferenceGrant there allows it"
+        return resolved("RefNotPermitted", message)
+    secret = cluster.secret(key)
+    if secret is None:
+        return resolved("InvalidCertificateRef", f"there is no Secret {name}")
+    data = secret.spec.data
+    if "tls.crt" not in data or "tls.key" not in data:
+        return resolved("InvalidCertificateRef", f"the Secret {name} needs tls.crt and tls.key")
+    try:
+        check_pair(data["tls.crt"], data["tls.key"])
+    except Mistake as mistake:
+        return resolved("InvalidCertificateRef", f"the Secret {name}: {mistake.message}; {mistake.remedy}")
+    return None
+
+
+def listener_values(state: ListenerState) -> Mapping[str, Any]:
+    """Return a listener in the gateway language."""
+    values: dict[str, Any] = {"port": state.spec.port}
+    if state.hostname:
+        values["hosts"] = [state.hostname]
+    if state.certificates:
+        values["tls"] = {"certificates": [names.of(*key) for key in state.certificates]}
+    return values

@@ -1,0 +1,240 @@
+"""Objects of Kubernetes as far as a gateway needs them: their metadata, and their spec as a frozen value."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+from filters.language import INVALID, Path, Place, Problem, Problems, decoder_for
+from filters.language.problems import short_repr
+from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec
+from xds_server.gateway_api.specs import GROUP, GatewayClassSpec, GatewaySpec, ReferenceGrantSpec
+
+Spec = TypeVar("Spec")
+_EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meta:
+    """The metadata of an object. `created` is its time in RFC 3339, which sorts as text; "" if it is unknown."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+    generation: int = 0
+    created: str = ""
+    labels: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    annotations: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return (self.namespace, self.name)
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+Key = tuple[str, str]
+"""Namespace and name; the namespace is "" for kinds without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Object(Generic[Spec]):
+    """An object. `place` is where a manifest begins, None for an object of a cluster."""
+
+    kind: str
+    meta: Meta
+    spec: Spec
+    place: Place | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServicePort:
+    """A port of a Service."""
+
+    name: str
+    port: int
+    app_protocol: str
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpec:
+    """A Service."""
+
+    ports: tuple[ServicePort, ...]
+    external: bool
+    families: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceEndpoint:
+    """An endpoint of an EndpointSlice. `ready` is true too if nothing says that it is not."""
+
+    address: str
+    ready: bool
+    serving: bool
+    zone: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceSpec:
+    """An EndpointSlice of a Service. `ports` has the port number of each name, None if it has none."""
+
+    service: str
+    family: str
+    ports: Mapping[str, int | None]
+    endpoints: tuple[SliceEndpoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretSpec:
+    """A Secret or a ConfigMap with its bytes."""
+
+    type: str
+    data: Mapping[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceSpec:
+    """A Namespace: only its labels matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of objects: its API group, its name, and the function that reads what is kept of it."""
+
+    group: str
+    name: str
+    read: Callable[[Mapping[str, Any], Path, Problems], Any]
+    namespaced: bool = True
+
+
+def _spec(declared: type) -> Callable[[Mapping[str, Any], Path, Problems], Any]:
+    decode = decoder_for(declared)
+
+    def read(value: Mapping[str, Any], path: Path, problems: Problems) -> Any:
+        spec = value.get("spec")
+        return decode({} if spec is None else spec, (*path, "spec"), problems)
+
+    return read
+
+
+def _service(value: Mapping[str, Any], _path: Path, _problems: Problems) -> ServiceSpec:
+    spec = value.get("spec") or {}
+    ports = tuple(
+        ServicePort(
+            name=one.get("name") or "",
+            port=one["port"],
+            app_protocol=one.get("appProtocol") or "",
+            protocol=one.get("protocol") or "TCP",
+        )
+        for one in spec.get("ports") or ()
+    )
+    families = tuple(spec.get("ipFamilies") or ())
+    return ServiceSpec(ports=ports, external=spec.get("type") == "ExternalName", families=families)
+
+
+def _slice(value: Mapping[str, Any], _path: Path, _problems: Problems) -> SliceSpec:
+    labels = (value.get("metadata") or {}).get("labels") or {}
+    return SliceSpec(
+        service=labels.get("kubernetes.io/service-name", ""),
+        family=value.get("addressType") or "IPv4",
+        ports=MappingProxyType({one.get("name") or "": one.get("port") for one in value.get("ports") or ()}),
+        endpoints=tuple(map(_endpoint, value.get("endpoints") or ())),
+    )
+
+
+def _endpoint(value: Mapping[str, Any]) -> SliceEndpoint:
+    conditions = value.get("conditions") or {}
+    ready = conditions.get("ready") is not False
+    return SliceEndpoint(
+        address=value["addresses"][0],
+        ready=ready,
+        serving=ready if conditions.get("serving") is None else bool(conditions["serving"]),
+        zone=value.get("zone") or "",
+    )
+
+
+def _secret(value: Mapping[str, Any], path: Path, problems: Problems) -> Any:
+    data: dict[str, bytes] = {}
+    for key, text in (value.get("data") or {}).items():
+        try:
+            data[key] = base64.b64decode(str(text), validate=True)
+        except (binascii.Error, ValueError):
+            where = (*path, "data", key)
+            problems.append(Problem(path=where, message="not base64", remedy="encode it, or use stringData"))
+            return INVALID
+    data |= {key: str(text).encode() for key, text in (value.get("stringData") or {}).items()}
+    return SecretSpec(type=value.get("type") or "Opaque", data=MappingProxyType(data))
+
+
+def _config_map(value: Mapping[str, Any], _path: Path, _problems: Problems) -> SecretSpec:
+    data = {key: str(text).encode() for key, text in (value.get("data") or {}).items()}
+    return SecretSpec(type="", data=MappingProxyType(data))
+
+
+KINDS = (
+    Kind(GROUP, "GatewayClass", _spec(GatewayClassSpec), namespaced=False),
+    Kind(GROUP, "Gateway", _spec(GatewaySpec)),
+    Kind(GROUP, "HTTPRoute", _spec(HttpRouteSpec)),
+    Kind(GROUP, "GRPCRoute", _spec(GrpcRouteSpec)),
+    Kind(GROUP, "ReferenceGrant", _spec(ReferenceGrantSpec)),
+    Kind("", "Service", _service),
+    Kind("", "Secret", _secret),
+    Kind("", "ConfigMap", _config_map),
+    Kind("", "Namespace", lambda _value, _path, _problems: NamespaceSpec(), namespaced=False),
+    Kind("discovery.k8s.io", "EndpointSlice", _slice),
+)
+"""The kinds that a gateway is made of. Others are not read."""
+_BY_NAME = {(one.group, one.name): one for one in KINDS}
+
+
+def kind_of(value: Mapping[str, Any]) -> Kind | None:
+    """Return the kind of an object, or None if it is not one of those that are read."""
+    group, slash, _ = str(value.get("apiVersion", "")).rpartition("/")
+    return _BY_NAME.get((group if slash else "", str(value.get("kind", ""))))
+
+
+def read_object(
+    kind: Kind, value: Mapping[str, Any], path: Path, problems: Problems, place: Place | None = None
+) -> Object[Any] | None:
+    """Return an object, or None if it has problems, which are added to `problems`."""
+    found = value.get("metadata")
+    metadata = found if isinstance(found, Mapping) else {}
+    name = metadata.get("name")
+    if not isinstance(name, str) or not name:
+        where = (*path, "metadata", "name")
+        problems.append(
+            Problem(path=where, message="an object needs a name", remedy="add metadata: {name: …}")
+        )
+        return None
+    try:
+        spec = kind.read(value, path, problems)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        problems.append(
+            Problem(
+                path=path,
+                message=f"this is not a {kind.name}: {type(error).__name__} {error}",
+                remedy="compare it with the reference of its kind",
+                value=short_repr(value),
+            )
+        )
+        return None
+    if spec is INVALID:
+        return None
+    meta = Meta(
+        namespace=str(metadata.get("namespace") or "default") if kind.namespaced else "",
+        name=name,
+        uid=str(metadata.get("uid") or ""),
+        generation=int(metadata.get("generation") or 0),
+        created=str(metadata.get("creationTimestamp") or ""),
+        labels=metadata.get("labels") or _EMPTY,
+        annotations=metadata.get("annotations") or _EMPTY,
+    )
+    return Object(kind=kind.name, meta=meta, spec=spec, place=place)

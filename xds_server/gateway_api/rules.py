@@ -1,0 +1,237 @@
+"""Rules of HTTPRoutes and GRPCRoutes as routes of the gateway language: one for each match."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from xds_server.gateway_api import names
+from xds_server.gateway_api.cluster import Cluster, Route
+from xds_server.gateway_api.conditions import Condition, accepted
+from xds_server.gateway_api.filters import Unsupported, filter_values
+from xds_server.gateway_api.route_specs import (
+    BackendRef,
+    GrpcMatch,
+    GrpcRule,
+    HttpMatch,
+    HttpRule,
+    PathMatch,
+    RetrySpec,
+    ValueMatch,
+)
+from xds_server.gateway_api.upstreams import ServiceUpstream, resolve
+
+_ERROR = {"status": 500}
+"""What requests get that a rule with a fault would have handled, as the specification says."""
+_NO_CONNECTION = ("connect-failure", "refused-stream", "reset-before-request", "reset")
+_SERVICE = r"[^/]+"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Translated:
+    """A route object in the gateway language, without listeners and hosts: its routes by name, each with its condition.
+
+    `faults` are conditions that say what is wrong. `upstreams` are those that its routes use.
+    """
+
+    routes: Mapping[str, tuple[Any, Mapping[str, Any]]]
+    upstreams: tuple[ServiceUpstream, ...]
+    faults: tuple[Condition, ...]
+
+
+def translate(route: Route, cluster: Cluster) -> Translated:
+    """Return an HTTPRoute or a GRPCRoute in the gateway language."""
+    routes: dict[str, tuple[Any, Mapping[str, Any]]] = {}
+    upstreams: list[ServiceUpstream] = []
+    faults: list[Condition] = []
+    unsupported: dict[int, str] = {}
+    order = _order(route.meta.created)
+    every: tuple[HttpRule | GrpcRule, ...] = route.spec.rules
+    for number, rule in enumerate(every):
+        for place, condition in enumerate(_conditions(rule)):
+            found, used, wrong = _action(route, rule, condition, cluster)
+            values = {**condition, **found, "wrong_method": 404, **({"order": order} if order else {})}
+            name = names.of(*route.meta.key, f"{number:03}", f"{place:03}")
+            routes[name] = (_key(condition), values)
+            upstreams += used
+            faults += (one for one in wrong if one.type != "Accepted")
+            unsupported.update((number, one.message) for one in wrong if one.type == "Accepted")
+    faults += _unsupported(unsupported, len(every))
+    return Translated(
+        routes=routes,
+        upstreams=tuple(dict.fromkeys(upstreams)),
+        faults=tuple(dict.fromkeys(faults)),
+    )
+
+
+def _unsupported(rules: Mapping[int, str], count: int) -> Iterator[Condition]:
+    """Yield the condition of a route that has rules with values that are not supported."""
+    if len(rules) == count:
+        yield accepted("UnsupportedValue", next(iter(rules.values())))
+    elif rules:
+        told = "; ".join(f"rule {number}: {message}" for number, message in rules.items())
+        yield Condition("PartiallyInvalid", True, "UnsupportedValue", f"these rules answer with 500: {told}")
+
+
+def _order(created: str) -> int:
+    """Return the age of a route as a number, so that the older one of two equally specific routes wins."""
+    try:
+        return int(datetime.fromisoformat(created).timestamp())
+    except ValueError:
+        return 0
+
+
+def _key(condition: Mapping[str, Any]) -> Any:
+    """Return the condition as a value that is the same for routes that no request can tell apart."""
+    return tuple(
+        (
+            key,
+            tuple(sorted((name, repr(match)) for name, match in value.items()))
+            if isinstance(value, dict)
+            else str(value),
+        )
+        for key, value in sorted(condition.items())
+    )
+
+
+def _conditions(rule: HttpRule | GrpcRule) -> Iterator[dict[str, Any]]:
+    """Yield the conditions of the matches of a rule."""
+    if isinstance(rule, HttpRule):
+        yield from map(_http, rule.matches or (HttpMatch(),))
+    else:
+        yield from map(_grpc, rule.matches or (GrpcMatch(),))
+
+
+def _http(match: HttpMatch) -> dict[str, Any]:
+    values: dict[str, Any] = {"path": _path(match.path)}
+    if match.method is not None:
+        values["methods"] = [match.method]
+    values |= _named("headers", match.headers, insensitive=True)
+    return values | _named("query", match.query_params)
+
+
+def _path(path: PathMatch) -> str:
+    if path.type == "RegularExpression":
+        return f"~^(?:{path.value})$"
+    if "*" in path.value:  # a * is plain text in a path of the Gateway API
+        end = "(/.*)?" if path.type == "PathPrefix" else ""
+        return f"~^{re.escape(path.value.rstrip('/') if end else path.value)}{end}$"
+    return f"{path.value.rstrip('/')}/*" if path.type == "PathPrefix" else path.value
+
+
+def _named(key: str, matches: Iterable[ValueMatch], *, insensitive: bool = False) -> dict[str, Any]:
+    """Return the conditions on headers or parameters. The first one of several for a name counts (HTTPHeaderMatch)."""
+    found: dict[str, Any] = {}
+    for one in matches:
+        kind = "exact" if one.type == "Exact" else "regex"
+        found.setdefault(one.name.lower() if insensitive else one.name, {kind: one.value})
+    return {key: found} if found else {}
+
+
+def _grpc(match: GrpcMatch) -> dict[str, Any]:
+    values = {"path": "/*", "methods": ["POST"]}
+    method = match.method
+    if method is not None and (method.service or method.method):
+        if method.type == "Exact" and method.service and method.method:
+            values["path"] = f"/{method.service}/{method.method}"
+        elif method.type == "Exact" and method.service:
+            values["path"] = f"/{method.service}/*"
+        else:
+            parts = [method.service or _SERVICE, method.method or _SERVICE]
+            if method.type == "Exact":
+                parts[1] = re.escape(parts[1])
+            values["path"] = f"~^/(?:{parts[0]})/(?:{parts[1]})$"
+    return values | _named("headers", match.headers, insensitive=True)
+
+
+def _action(
+    route: Route, rule: HttpRule | GrpcRule, condition: Mapping[str, Any], cluster: Cluster
+) -> tuple[dict[str, Any], list[ServiceUpstream], list[Condition]]:
+    """Return what happens to the requests of a match, the upstreams that it needs, and what is wrong."""
+    find = partial(resolve, kind=route.kind, namespace=route.meta.namespace, cluster=cluster)
+    prefix = str(condition["path"]).endswith("/*")
+    try:
+        values, upstreams, faults = filter_values(rule.filters, prefix, find)
+    except Unsupported as error:
+        return {"respond": _ERROR}, [], [error.condition]
+    if "redirect" in values:
+        return _local(values), [], faults
+    backends, used, wrong = _backends(rule.backend_refs, prefix, find)
+    faults += wrong
+    if not used:
+        return _local(values) | {"respond": _ERROR}, [], faults
+    if len(backends) == 1 and backends[0].keys() == {"upstream"}:
+        values["upstream"] = backends[0]["upstream"]
+    else:
+        values["split"] = backends
+    if any(one.websocket for one in used):
+        values["websocket"] = True
+    if isinstance(rule, HttpRule):
+        values |= _times(rule)
+    return values, [*upstreams, *used], faults
+
+
+def _local(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a route keeps if the gateway itself responds."""
+    return {
+        key: value for key, value in values.items() if key in ("redirect", "response_headers", "policies")
+    }
+
+
+def _backends(
+    references: Iterable[BackendRef], prefix: bool, find: Any
+) -> tuple[list[dict[str, Any]], list[ServiceUpstream], list[Condition]]:
+    """Return the shares of the backends of a rule. A backend that cannot be used answers its share with 500."""
+    shares: list[dict[str, Any]] = []
+    used: list[ServiceUpstream] = []
+    faults: list[Condition] = []
+    several = sum(one.weight > 0 for one in references) > 1
+    for reference in references:
+        found = find(reference)
+        share: dict[str, Any] = {"weight": reference.weight} if several else {}
+        if isinstance(found, Condition):
+            faults.append(found)
+            share["respond"] = _ERROR
+        else:
+            try:
+                values, mirrors, wrong = filter_values(reference.filters, prefix, find, of_backend=True)
+            except Unsupported as error:
+                faults.append(error.condition)
+                share["respond"] = _ERROR
+            else:
+                faults += wrong
+                share |= values
+                if "redirect" not in values:
+                    share["upstream"] = found.name
+                    if reference.weight:
+                        used += [found, *mirrors]
+        if reference.weight:
+            shares.append(share)
+    return shares, used, faults
+
+
+def _times(rule: HttpRule) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    if rule.timeouts.request is not None:
+        values["timeout"] = rule.timeouts.request
+    try_ = rule.timeouts.backend_request
+    limited = try_ is not None and re.search("[1-9]", try_) is not None
+    if rule.retry is not None:
+        values["retry"] = _retry(rule.retry)
+    if limited:
+        values["retry"] = {**values.get("retry", {"attempts": 0}), "per_try_timeout": try_}
+    return values
+
+
+def _retry(retry: RetrySpec) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "attempts": 1 if retry.attempts is None else min(retry.attempts, 20),
+        "on": [*_NO_CONNECTION, *map(str, retry.codes)],
+    }
+    if retry.backoff is not None:
+        values |= {"backoff": retry.backoff, "max_backoff": "1h"}
+    return values

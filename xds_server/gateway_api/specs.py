@@ -1,0 +1,204 @@
+"""The specs of the Gateway API 1.7 (standard channel) as frozen values, field by field.
+
+The API server has checked an object of a cluster. A manifest of a folder is checked by the same declarations, so a
+misspelt field is told with its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from filters.language import option
+
+GROUP = "gateway.networking.k8s.io"
+_EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalReference:
+    """An object of the same namespace."""
+
+    group: str = option("The API group; empty for the core.", default="")
+    kind: str = option("The kind.")
+    name: str = option("The name.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretReference:
+    """A Secret, or another object with a certificate, perhaps of another namespace."""
+
+    group: str = option("The API group; empty for the core.", default="")
+    kind: str = option("The kind.", default="Secret")
+    name: str = option("The name.")
+    namespace: str | None = option("The namespace; default the object's own.", default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParentReference:
+    """A Gateway (or another parent) to which a route attaches."""
+
+    group: str = option("The API group.", default=GROUP)
+    kind: str = option("The kind.", default="Gateway")
+    name: str = option("The name.")
+    namespace: str | None = option("The namespace; default the route's own.", default=None)
+    section_name: str | None = option("Only this listener.", default=None, key="sectionName")
+    port: int | None = option("Only listeners of this port.", default=None, minimum=1, maximum=65535)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParametersReference:
+    """An object with parameters of a class."""
+
+    group: str = option("The API group.")
+    kind: str = option("The kind.")
+    name: str = option("The name.")
+    namespace: str | None = option("The namespace, if the kind has one.", default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayClassSpec:
+    """GatewayClass."""
+
+    controller_name: str = option("The controller that serves Gateways of this class.", key="controllerName")
+    description: str = option("For people.", default="")
+    parameters_ref: ParametersReference | None = option("Parameters.", default=None, key="parametersRef")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRequirement:
+    """One condition on a label."""
+
+    key: str = option("The label.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = option("The condition.")
+    values: tuple[str, ...] = option("Values of In and NotIn.", default=())
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """True if the labels fulfil it."""
+        match self.operator:
+            case "In":
+                return labels.get(self.key) in self.values
+            case "NotIn":
+                return labels.get(self.key) not in self.values
+            case "Exists":
+                return self.key in labels
+        return self.key not in labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelSelector:
+    """Conditions on labels; all of them must hold."""
+
+    match_labels: Mapping[str, str] = option("Exact values.", default=_EMPTY, key="matchLabels")
+    match_expressions: tuple[LabelRequirement, ...] = option(
+        "Other conditions.", default=(), key="matchExpressions"
+    )
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """True if the labels fulfil all conditions."""
+        exact = all(labels.get(key) == value for key, value in self.match_labels.items())
+        return exact and all(one.matches(labels) for one in self.match_expressions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteNamespaces:
+    """The namespaces whose objects may attach."""
+
+    from_: Literal["All", "Same", "Selector", "None"] = option("Which.", default="Same", key="from")
+    selector: LabelSelector = option("Labels of namespaces.", default=LabelSelector())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteKind:
+    """A kind of routes."""
+
+    group: str = option("The API group.", default=GROUP)
+    kind: str = option("The kind.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllowedRoutes:
+    """The routes that may attach to a listener."""
+
+    namespaces: RouteNamespaces = option("Their namespaces.", default=RouteNamespaces())
+    kinds: tuple[RouteKind, ...] = option("Their kinds; default those of the protocol.", default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerTls:
+    """TLS of a listener."""
+
+    mode: Literal["Terminate", "Passthrough"] = option("Who ends TLS.", default="Terminate")
+    certificate_refs: tuple[SecretReference, ...] = option("Certificates.", default=(), key="certificateRefs")
+    options: Mapping[str, str] = option("Options of implementations.", default=_EMPTY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerSpec:
+    """One listener of a Gateway."""
+
+    name: str = option("Its name.")
+    hostname: str | None = option("The host, exact or `*.example.com`.", default=None)
+    port: int = option("The port.", minimum=1, maximum=65535)
+    protocol: str = option("HTTP, HTTPS, TLS, TCP, UDP, or one of an implementation.")
+    tls: ListenerTls | None = option("TLS.", default=None)
+    allowed_routes: AllowedRoutes = option(
+        "Routes that may attach.", default=AllowedRoutes(), key="allowedRoutes"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressSpec:
+    """An address that a Gateway wants."""
+
+    type: str = option("IPAddress, Hostname, or one of an implementation.", default="IPAddress")
+    value: str = option("The address; empty: the implementation assigns one.", default="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Infrastructure:
+    """What the objects that serve a Gateway get."""
+
+    labels: Mapping[str, str] = option("Labels.", default=_EMPTY)
+    annotations: Mapping[str, str] = option("Annotations.", default=_EMPTY)
+    parameters_ref: LocalReference | None = option("Parameters.", default=None, key="parametersRef")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySpec:
+    """Gateway."""
+
+    gateway_class_name: str = option("The class.", key="gatewayClassName")
+    listeners: tuple[ListenerSpec, ...] = option("The listeners.")
+    addresses: tuple[AddressSpec, ...] = option("Addresses.", default=())
+    infrastructure: Infrastructure | None = option("Labels and annotations.", default=None)
+    allowed_listeners: Any = option("Who may add ListenerSets.", default=None, key="allowedListeners")
+    tls: Any = option("TLS towards clients and backends.", default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantFrom:
+    """Whose references are allowed."""
+
+    group: str = option("The API group.")
+    kind: str = option("The kind.")
+    namespace: str = option("The namespace.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantTo:
+    """What may be referred to."""
+
+    group: str = option("The API group; empty for the core.")
+    kind: str = option("The kind.")
+    name: str | None = option("Only this object.", default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceGrantSpec:
+    """ReferenceGrant."""
+
+    from_: tuple[GrantFrom, ...] = option("Whose references.", key="from")
+    to: tuple[GrantTo, ...] = option("Of which objects.")

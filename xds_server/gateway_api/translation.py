@@ -1,0 +1,250 @@
+"""Translation of a cluster: for each Gateway of our class its files in the gateway language, and the status of all objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xds_server.gateway_api import attachment, names, rules
+from xds_server.gateway_api.attachment import Attachment
+from xds_server.gateway_api.cluster import Cluster, Route
+from xds_server.gateway_api.conditions import (
+    CONTROLLER,
+    Condition,
+    GatewayStatus,
+    ListenerStatus,
+    ParentStatus,
+    RouteStatus,
+    accepted,
+    resolved,
+)
+from xds_server.gateway_api.listeners import ListenerState, listener_states, listener_values
+from xds_server.gateway_api.objects import Key, Object
+from xds_server.gateway_api.specs import GatewaySpec
+from xds_server.gateway_api.upstreams import ServiceUpstream, upstream_values
+
+_GATEWAY_FILE, _UPSTREAMS_FILE = "gateway.yaml", "upstreams.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayFiles:
+    """A Gateway in the gateway language. `files` are plain values by file, `contents` what the files refer to.
+
+    `origins` has the object of each file.
+    """
+
+    files: Mapping[str, Mapping[str, Any]]
+    contents: Mapping[str, bytes]
+    origins: Mapping[str, Object[Any]]
+
+    def rendered(self) -> dict[str, bytes]:
+        """Return the files as YAML, in its form that is also JSON, with one line for each object."""
+        return {name: _rendered(values) for name, values in self.files.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translation:
+    """A cluster in the gateway language, by Gateway, and what is true of its objects."""
+
+    gateways: Mapping[Key, GatewayFiles]
+    gateway_statuses: tuple[GatewayStatus, ...]
+    route_statuses: tuple[RouteStatus, ...]
+
+
+def translate(cluster: Cluster, *, of_every_class: bool = False) -> Translation:
+    """Return the translation of a cluster. Gateways of other controllers are left out, unless every class is ours."""
+    classes = {one.meta.name for one in cluster.classes() if one.spec.controller_name == CONTROLLER}
+    ours = sorted(
+        (one for one in cluster.gateways() if of_every_class or one.spec.gateway_class_name in classes),
+        key=lambda one: one.meta.key,
+    )
+    listeners = {one.meta.key: listener_states(one, cluster) for one in ours}
+    attached = {one.meta.key: _attached(one, listeners[one.meta.key], cluster) for one in ours}
+    translated = {
+        id(route): rules.translate(route, cluster) for found in attached.values() for route, _ in found
+    }
+    gateways = {
+        one.meta.key: _files(one, listeners[one.meta.key], attached[one.meta.key], translated, cluster)
+        for one in ours
+    }
+    statuses = [_gateway_status(one, listeners[one.meta.key], attached[one.meta.key]) for one in ours]
+    by_route: dict[int, tuple[Route, list[ParentStatus]]] = {}
+    for found in attached.values():
+        for route, some in found:
+            parents = by_route.setdefault(id(route), (route, []))[1]
+            parents += [_parent_status(one, translated[id(route)]) for one in some]
+    return Translation(
+        gateways=gateways,
+        gateway_statuses=tuple(statuses),
+        route_statuses=tuple(
+            RouteStatus(
+                kind=route.kind, key=route.meta.key, generation=route.meta.generation, parents=tuple(parents)
+            )
+            for route, parents in by_route.values()
+        ),
+    )
+
+
+_Attached = list[tuple[Route, list[Attachment]]]
+
+
+def _attached(
+    gateway: Object[GatewaySpec], listeners: tuple[ListenerState, ...], cluster: Cluster
+) -> _Attached:
+    """Return the routes that name a Gateway in the order of their precedence, each with its attachments."""
+    found: _Attached = []
+    for route in cluster.routes():
+        some = [
+            attachment.attach(route, parent, gateway, listeners, cluster)
+            for parent in route.spec.parent_refs
+            if attachment.is_parent(parent, route, gateway)
+        ]
+        if some:
+            found.append((route, some))
+    return found
+
+
+def _parent_status(one: Attachment, translated: rules.Translated) -> ParentStatus:
+    wrong = {fault.type: fault for fault in reversed(translated.faults)}
+    accept = one.accepted if not one.accepted.status else wrong.get("Accepted", accepted())
+    partly = (wrong["PartiallyInvalid"],) if "PartiallyInvalid" in wrong else ()
+    return ParentStatus(
+        parent=one.parent, conditions=(accept, wrong.get("ResolvedRefs", resolved()), *partly)
+    )
+
+
+def _gateway_status(
+    gateway: Object[GatewaySpec], listeners: Iterable[ListenerState], attached: _Attached
+) -> GatewayStatus:
+    counts: dict[str, int] = {}
+    for _, some in attached:
+        for name in {listener.spec.name for one in some for listener, _ in one.listeners}:
+            counts[name] = counts.get(name, 0) + 1
+    states = tuple(
+        ListenerStatus(
+            name=one.spec.name,
+            kinds=one.kinds,
+            attached=counts.get(one.spec.name, 0),
+            conditions=one.conditions,
+        )
+        for one in listeners
+    )
+    valid = [one for one in listeners if one.valid]
+    accept = accepted()
+    if len(valid) < len(states):
+        bad = ", ".join(one.spec.name for one in listeners if not one.valid)
+        message = f"listeners with faults: {bad}"
+        accept = Condition("Accepted", bool(valid), "ListenersNotValid", message)
+    return GatewayStatus(
+        key=gateway.meta.key, generation=gateway.meta.generation, conditions=(accept,), listeners=states
+    )
+
+
+def _files(
+    gateway: Object[GatewaySpec],
+    listeners: tuple[ListenerState, ...],
+    attached: _Attached,
+    translated: Mapping[int, rules.Translated],
+    cluster: Cluster,
+) -> GatewayFiles:
+    """Return a Gateway in the gateway language: a file for it, one for each route object, and one for all upstreams."""
+    served = [one for one in listeners if one.served]
+    certificates = dict.fromkeys(key for one in served for key in one.certificates)
+    contents = dict(_certificates(certificates, cluster))
+    files: dict[str, Mapping[str, Any]] = {_GATEWAY_FILE: _gateway_file(served, certificates)}
+    origins: dict[str, Object[Any]] = {_GATEWAY_FILE: gateway}
+    upstreams: dict[str, ServiceUpstream] = {}
+    taken: set[Any] = set()
+    for route, some in attached:
+        hosts = _hosts(some)
+        found = translated[id(route)]
+        routes = {
+            name: value
+            for route_name, (condition, values) in found.routes.items()
+            for name, value in _on_listeners(route_name, values, condition, hosts, taken)
+        }
+        if routes:
+            file = f"{route.kind}/{'/'.join(route.meta.key)}.yaml"
+            files[file], origins[file] = {"routes": routes}, route
+            upstreams |= {one.name: one for one in found.upstreams}
+    files[_UPSTREAMS_FILE] = {
+        "upstreams": {name: upstream_values(one, cluster) for name, one in sorted(upstreams.items())}
+    }
+    return GatewayFiles(files=files, contents=contents, origins=origins)
+
+
+def _gateway_file(served: Iterable[ListenerState], certificates: Iterable[Key]) -> Mapping[str, Any]:
+    values: dict[str, Any] = {"listeners": {names.of(one.spec.name): listener_values(one) for one in served}}
+    secrets = {
+        names.of(*key): {
+            "certificate": {"file": f"{'/'.join(key)}/tls.crt"},
+            "private_key": {"file": f"{'/'.join(key)}/tls.key"},
+        }
+        for key in certificates
+    }
+    return values | ({"secrets": secrets} if secrets else {})
+
+
+def _certificates(certificates: Iterable[Key], cluster: Cluster) -> Iterable[tuple[str, bytes]]:
+    for key in certificates:
+        secret = cluster.secret(key)
+        assert secret is not None, "checked with the listener"
+        for part in ("tls.crt", "tls.key"):
+            yield f"{'/'.join(key)}/{part}", secret.spec.data[part]
+
+
+def _hosts(some: Iterable[Attachment]) -> dict[str, tuple[str, ...]]:
+    """Return the hosts that a route takes, by the name of the listener."""
+    found: dict[str, dict[str, None]] = {}
+    for one in some:
+        for listener, hosts in one.listeners:
+            if listener.served:
+                found.setdefault(names.of(listener.spec.name), {}).update(dict.fromkeys(hosts))
+    return {name: tuple(hosts) for name, hosts in found.items()}
+
+
+def _on_listeners(
+    name: str,
+    values: Mapping[str, Any],
+    condition: Any,
+    hosts: Mapping[str, tuple[str, ...]],
+    taken: set[Any],
+) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Yield a route for each set of listeners on which it takes the same hosts.
+
+    What an older route with the same condition has already is left out: the older one wins.
+    """
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for listener, some in hosts.items():
+        free = tuple(one for one in some if (listener, one, condition) not in taken)
+        taken.update((listener, one, condition) for one in free)
+        if free:
+            groups.setdefault(free, []).append(listener)
+    for number, (free, listeners) in enumerate(groups.items()):
+        own = name if not number else names.of(name, str(number))
+        where = {"listeners": sorted(listeners), **({"hosts": list(free)} if "" not in free else {})}
+        yield own, {**where, **values}
+
+
+def _rendered(values: Mapping[str, Any]) -> bytes:
+    """Return plain values as YAML that is also JSON: one line for each object, so that a person can read and compare it."""
+    lines = ["{"]
+    for section_number, (section, objects) in enumerate(values.items(), 1):
+        lines.append(f" {json.dumps(section)}: {{")
+        for number, (name, value) in enumerate(objects.items(), 1):
+            comma = "," if number < len(objects) else ""
+            text = json.dumps(_without_variables(value), ensure_ascii=False)
+            lines.append(f"  {json.dumps(name)}: {text}{comma}")
+        lines.append(" }" + ("," if section_number < len(values) else ""))
+    return "\n".join([*lines, "}", ""]).encode()
+
+
+def _without_variables(value: Any) -> Any:
+    """Return plain values in which no text is read as a variable: whoever writes an object sees no environment."""
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    if isinstance(value, Mapping):
+        return {key: _without_variables(one) for key, one in value.items()}
+    return list(map(_without_variables, value)) if isinstance(value, list | tuple) else value

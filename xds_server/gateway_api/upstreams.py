@@ -1,0 +1,122 @@
+"""Services as upstreams: which of them a route may use, and where their endpoints are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xds_server.gateway_api import names
+from xds_server.gateway_api.cluster import Cluster
+from xds_server.gateway_api.conditions import Condition, resolved
+from xds_server.gateway_api.objects import Key, Object, ServicePort, ServiceSpec, SliceSpec
+from xds_server.gateway_api.route_specs import BackendObject, BackendRef
+
+_H2C = "kubernetes.io/h2c"
+_WEBSOCKET = "kubernetes.io/ws"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceUpstream:
+    """A port of a Service as an upstream. `grpc` is true if a GRPCRoute uses it."""
+
+    service: Key
+    port: int
+    protocol: str
+    websocket: bool
+
+    @property
+    def name(self) -> str:
+        """Its name in the gateway language."""
+        kind = () if self.protocol == "http1" else (self.protocol,)
+        return names.of(*self.service, str(self.port), *kind)
+
+
+def resolve(
+    reference: BackendRef | BackendObject, kind: str, namespace: str, cluster: Cluster
+) -> ServiceUpstream | Condition:
+    """Return the upstream to which a route of a kind and namespace refers, or why there is none."""
+    key = (reference.namespace or namespace, reference.name)
+    name = "/".join(key)
+    if (reference.group, reference.kind) != ("", "Service"):
+        written = f"{reference.group}/{reference.kind}" if reference.group else reference.kind
+        return resolved("InvalidKind", f"{written} {name} is not a Service")
+    if not cluster.permits(kind, namespace, "", "Service", key):
+        message = f"the Service {name} is in another namespace, and no ReferenceGrant there allows it"
+        return resolved("RefNotPermitted", message)
+    service = cluster.service(key)
+    if service is None:
+        return resolved("BackendNotFound", f"there is no Service {name}")
+    if service.spec.external:
+        # its host is chosen by whoever may write Services, and would be reached with the rights of the gateway
+        return resolved("BackendNotFound", f"the Service {name} is an ExternalName, which has no endpoints")
+    port = next((one for one in service.spec.ports if one.port == reference.port), None)
+    if port is None:
+        return resolved("BackendNotFound", f"the Service {name} has no port {reference.port}")
+    if port.protocol != "TCP":
+        return resolved(
+            "UnsupportedProtocol", f"the port {port.port} of the Service {name} is {port.protocol}"
+        )
+    http2 = port.app_protocol in (_H2C, "grpc", "http2")
+    return ServiceUpstream(
+        service=key,
+        port=port.port,
+        protocol="grpc" if kind == "GRPCRoute" else "http2" if http2 else "http1",
+        websocket=port.app_protocol == _WEBSOCKET,
+    )
+
+
+def endpoints(
+    service: Object[ServiceSpec], port: int, slices: Iterable[Object[SliceSpec]]
+) -> list[dict[str, Any]]:
+    """Return the endpoints of a port of a Service in the gateway language.
+
+    These are the ready ones; if there are none, those that serve although they terminate (KEP-1672). A Service of two
+    families has each pod in two slices, and its first family counts.
+    """
+    wanted = next((one for one in service.spec.ports if one.port == port), None)
+    if wanted is None:
+        return []
+    by_family: dict[str, list[tuple[str, int, str, bool]]] = {}
+    for one in slices:
+        by_family.setdefault(one.spec.family, []).extend(_usable(one.spec, wanted))
+    order = [*service.spec.families, "IPv4", "IPv6"]
+    found = next((by_family[family] for family in order if by_family.get(family)), [])
+    ready = [one for one in found if one[3]] or found
+    unique = {(address, number): zone for address, number, zone, _ in ready}
+    return [_endpoint(*key, zone) for key, zone in sorted(unique.items())]
+
+
+def _usable(spec: SliceSpec, wanted: ServicePort) -> Iterable[tuple[str, int, str, bool]]:
+    number = spec.ports.get(wanted.name)
+    if number is None:
+        return
+    for one in spec.endpoints:
+        if one.ready or one.serving:
+            yield one.address, number, one.zone, one.ready
+
+
+def _endpoint(address: str, port: int, zone: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"address": f"[{address}]:{port}" if ":" in address else f"{address}:{port}"}
+    if zone:
+        values["zone"] = f"/{zone}"  # a zone without its region
+    return values
+
+
+def upstream_values(upstream: ServiceUpstream, cluster: Cluster) -> Mapping[str, Any]:
+    """Return an upstream in the gateway language.
+
+    In a folder of manifests a Service may have no EndpointSlices, because a controller makes them in a cluster. Then the
+    upstream is the Service's name in the DNS of the cluster.
+    """
+    service = cluster.service(upstream.service)
+    slices = cluster.slices(upstream.service)
+    if service is not None and slices:
+        addresses: list[Any] = endpoints(service, upstream.port, slices)
+    else:
+        namespace, name = upstream.service
+        addresses = [f"{name}.{namespace}.svc.cluster.local:{upstream.port}"]
+    values: dict[str, Any] = {"endpoints": addresses}
+    if upstream.protocol != "http1":
+        values["protocol"] = upstream.protocol
+    return values

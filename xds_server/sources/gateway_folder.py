@@ -1,0 +1,124 @@
+"""A folder as a gateway: gateway files as they are, or Kubernetes manifests translated to such files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filters.language import Problem
+from xds_server.gateway_api.manifests import Manifests, findings
+from xds_server.gateway_api.objects import Key
+from xds_server.gateway_api.translation import translate
+from xds_server.sources.directory import Directory
+from xds_server.sources.folder import Folder, read_folder
+from xds_server.sources.source import SourceState
+
+_MANIFEST = re.compile(rb"""^\s*(?:\{\s*)?["']?apiVersion["']?\s*:""", re.MULTILINE)
+"""A key that every object of Kubernetes has, and no file of a gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestState:
+    """A folder of manifests at one moment, translated. `findings` are the problems of its objects.
+
+    Texts of its files have no variables, because whoever writes an object must not read the environment of the control
+    plane.
+    """
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    findings: tuple[Problem, ...] = ()
+    contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def reads(self) -> Collection[Path]:
+        """Nothing beside the folder."""
+        return ()
+
+    def read(self, path: str) -> bytes:
+        """Return a part of a Secret by its name. Raises OSError."""
+        try:
+            return self.contents[path]
+        except KeyError:
+            raise FileNotFoundError(2, "there is no such Secret", path) from None
+
+
+class FolderReader:
+    """Reads successive states of a folder. `gateway` is the Gateway to serve, None if there is only one."""
+
+    def __init__(self, gateway: Key | None = None) -> None:
+        self._gateway = gateway
+        self._manifests = Manifests()
+
+    def state(self, folder: Folder) -> SourceState:
+        """Return the gateway of a folder."""
+        if not any(_MANIFEST.search(content) for content in folder.files.values()):
+            return folder
+        return self._translated(folder)
+
+    def _translated(self, folder: Folder) -> ManifestState:
+        cluster, problems = self._manifests.read(folder.files)
+        if folder.problems or any(one.severity == "error" for one in problems):
+            return ManifestState(problems=folder.problems, ignored=folder.ignored, findings=tuple(problems))
+        translation = translate(cluster, of_every_class=not any(True for _ in cluster.classes()))
+        found = (*problems, *findings(translation, cluster))
+        wrong = self._choice(translation.gateways.keys())
+        if wrong is not None:
+            return ManifestState(ignored=folder.ignored, findings=(*found, wrong))
+        files = translation.gateways[self._gateway or next(iter(translation.gateways))]
+        return ManifestState(
+            files=files.rendered(), ignored=folder.ignored, findings=found, contents=files.contents
+        )
+
+    def _choice(self, gateways: Collection[Key]) -> Problem | None:
+        """Return the problem if it is not clear which Gateway is served."""
+        names = ", ".join("/".join(key) for key in sorted(gateways))
+        if not gateways:
+            message = "there is no Gateway of the class of this controller"
+            return Problem(path=(), message=message, remedy="add one, or correct gatewayClassName")
+        if self._gateway is None and len(gateways) > 1:
+            return Problem(
+                path=(), message="there are several Gateways", remedy=f"choose one with --gateway: {names}"
+            )
+        if self._gateway is not None and self._gateway not in gateways:
+            message = f"there is no Gateway {'/'.join(self._gateway)}"
+            return Problem(path=(), message=message, remedy=f"known: {names}")
+        return None
+
+
+def read_gateway(path: Path | str, gateway: Key | None = None) -> SourceState:
+    """Return the gateway of a folder now."""
+    return FolderReader(gateway).state(read_folder(path))
+
+
+class GatewayFolder:
+    """A watched folder as the source of a gateway."""
+
+    def __init__(self, directory: Directory, reader: FolderReader) -> None:
+        self._directory, self._reader = directory, reader
+
+    @property
+    def name(self) -> str:
+        """The path of the folder."""
+        return self._directory.name
+
+    async def changes(self) -> AsyncGenerator[SourceState, None]:
+        """Yield the gateway, and yield it again after every change, until the iteration is closed."""
+        changes = self._directory.changes()
+        try:
+            async for folder in changes:
+                yield self._reader.state(folder)
+        finally:
+            await changes.aclose()
+
+    async def settled(self) -> SourceState:
+        """Return the gateway when no change is in progress."""
+        return self._reader.state(await self._directory.settled())
+
+    def refer_to(self, paths: Iterable[Path]) -> None:
+        """Yield a change also if one of these files changes. They replace those of the last call."""
+        self._directory.refer_to(paths)
