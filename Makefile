@@ -16,7 +16,7 @@ from_debian = command -v $(2) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v 
 		&& { apt-get install --yes --quiet $(1) || { apt-get update --quiet && apt-get install --yes --quiet $(1); }; } >/dev/null; } \
 		|| echo "$(2) is missing, so the tests $(3) are skipped; on Debian: apt-get install $(1)"
 
-.PHONY: help setup browser prometheus demo test unit check bench fuzz golden docs pictures protos clean
+.PHONY: help setup browser prometheus kubernetes demo test unit check bench fuzz golden docs pictures protos clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -36,10 +36,14 @@ browser: ## Chromium for the tests of the console, from Debian if this is root
 prometheus: ## Prometheus for the tests of alerts and dashboard, from Debian if this is root
 	@$(call from_debian,prometheus,promtool,of alerts and dashboard)
 
+kubernetes: $(READY) ## a Kubernetes API server for the tests, built by Go once (8 minutes), if this is root
+	@$(call from_debian,iproute2,ip,with a Kubernetes API server)
+	@$(BIN)/python -m tests.support.kubernetes.build
+
 demo: $(READY) ## run the quickstart gateway with its two services
 	$(BIN)/python examples/quickstart/demo.py
 
-test: check browser prometheus ## everything: checks, unit, golden and end-to-end tests
+test: check browser prometheus kubernetes ## everything: checks, unit, golden and end-to-end tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(BIN)/python -m pytest -n 2 --dist worksteal --oldest-envoy $(CORE)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --route-trees $(TREES)

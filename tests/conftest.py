@@ -6,6 +6,8 @@ import pytest
 from hypothesis import settings
 
 from tests.support.envoy import use_oldest
+from tests.support.kubernetes import build
+from tests.support.kubernetes.shared import SharedServer, shared_server
 from tests.support.trees import use_trees
 
 # How long an example takes says more of the machine than of the code.
@@ -25,6 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="find the routes of every host by a tree, however few they are",
     )
+    parser.addoption(
+        "--experimental-crds",
+        action="store_true",
+        help="install the experimental CRDs of the Gateway API in the Kubernetes API server, not the standard ones",
+    )
     parser.addoption("--soak", type=float, default=10, help="seconds of tests/e2e/test_soak.py; default 10")
 
 
@@ -34,3 +41,14 @@ def pytest_configure(config: pytest.Config) -> None:
         use_trees()
     if config.getoption("--oldest-envoy"):
         use_oldest()
+
+
+@pytest.fixture(scope="session")
+def kubernetes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SharedServer:
+    """The session's Kubernetes API server; tests/support/kubernetes/ has what a test does with it."""
+    if line := build.missing():
+        pytest.skip(line)
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if hasattr(request.config, "workerinput") else base
+    experimental = request.config.getoption("--experimental-crds")
+    return shared_server(shared / "kubernetes", "experimental" if experimental else "standard")

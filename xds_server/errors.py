@@ -23,6 +23,10 @@ class UnreadableFolder(XdsError):  # noqa: N818 - as above
     """The gateway's folder, or a file in it, cannot be read."""
 
 
+class InvalidKubeconfig(XdsError):  # noqa: N818 - as above
+    """The kubeconfig, or what is mounted into a pod instead, cannot be used to reach an API server."""
+
+
 class WrongUsage(XdsError):  # noqa: N818 - as above
     """The arguments of the command are invalid, or invalid together."""
 
