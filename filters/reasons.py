@@ -11,7 +11,7 @@ DETAILS = "response.code_details"
 REASON_HEADER = "x-gateway-reason"
 
 
-METHOD_NOT_ALLOWED, NOT_FOUND, BAD_REQUEST, REJECTED = "405/", "404/", "400/", "503/"
+METHOD_NOT_ALLOWED, NOT_FOUND, BAD_REQUEST, REJECTED, MISDIRECTED = "405/", "404/", "400/", "503/", "421/"
 """The beginnings of the names of routes with which the gateway answers itself."""
 
 
@@ -120,6 +120,13 @@ REASONS: tuple[Reason, ...] = (
         title="The gateway cannot apply the configuration of this route",
         status=503,
         when=route_begins(REJECTED) + " && " + details("direct_response"),
+    ),
+    Reason(
+        name="misdirected_request",
+        title="This connection is not for this host",
+        status=421,
+        when=route_begins(MISDIRECTED) + " && " + details("direct_response"),
+        detail="Send the request over a connection whose TLS server name is the host of the request.",
     ),
     Reason(
         name="not_found",
@@ -232,6 +239,7 @@ BY_STATUS: tuple[tuple[int, str, str], ...] = (
     (408, "request_timeout", "The request did not arrive in time"),
     (413, "body_too_large", "The request body is too large"),
     (415, "unsupported_media_type", "The content type is not supported"),
+    (421, "misdirected_request", "The connection is not for this host"),
     (426, "upgrade_required", "A protocol upgrade is required"),
     (429, "rate_limited", "Too many requests"),
     (431, "headers_too_large", "The request headers are too large or too many"),

@@ -37,7 +37,8 @@ class Problem:
     """One error in a gateway: its place, its message and its remedy.
 
     `at_key` is true if the key itself is wrong and not its value. `value` is the value that the user wrote; it is
-    safe to print, because values of secrets never get here. `also` is the place at which the same was written first.
+    safe to print, because values of secrets never get here. `also` is the place at which the same was written first, or
+    that of `also_path`, which the message is about too.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Problem:
     severity: Literal["error", "warning"] = "error"
     place: Place | None = None
     also: Place | None = None
+    also_path: Path = ()
 
     @property
     def where(self) -> str:
@@ -60,7 +62,8 @@ class Problem:
     def __str__(self) -> str:
         parts = [f"{self.place}: " if self.place else "", f"{self.severity}: "]
         parts += [f"{self.where}: " if self.path else "", self.message]
-        parts += [f", the first time at {self.also}" if self.also is not None else ""]
+        if self.also is not None:
+            parts.append(f" ({self.also})" if self.also_path else f", the first time at {self.also}")
         parts += [f" (found {self.value})" if self.value is not None else ""]
         parts += [f"; {self.remedy}" if self.remedy else ""]
         return printable("".join(parts))

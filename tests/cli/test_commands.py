@@ -152,7 +152,7 @@ def test_diff_tells_objects_and_resources(
     assert main(["diff", str(gateway), str(other), "--exit-code"]) == 1
     printed = capsys.readouterr().out
     assert "~ routes users  (path, policies.request_id)" in printed
-    assert "~ route http" in printed
+    assert "~ route 0.0.0.0:8080" in printed
     assert main(["diff", str(gateway), str(gateway), "--exit-code"]) == 0
 
 

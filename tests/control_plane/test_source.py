@@ -73,7 +73,7 @@ async def test_a_source_that_is_no_folder_is_followed() -> None:
         await control.run()
     first, second = published.get_nowait().snapshot, published.get_nowait().snapshot
     assert b"ann" in first[EXTENSION_CONFIG]["xds.identity"].body
-    assert b"inline" in second[ROUTE]["http"].body
+    assert b"inline" in second[ROUTE]["0.0.0.0:8080"].body
     assert published.empty()
     assert control.serving.folder == history.name
     assert control.serving.unreadable == "the branch 'main' does not exist"

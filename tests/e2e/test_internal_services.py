@@ -18,6 +18,7 @@ from tests.support.gateway import compiled, write
 from tests.support.ports import free_port
 from xds_server.discovery.snapshot import Resource
 from xds_server.discovery.types import CLUSTER, LISTENER
+from xds_server.gateway.model.ports import ports
 from xds_server.gateway.model.telemetry import NO_TELEMETRY
 from xds_server.policy_server.server import PolicyServer
 from xds_server.translate import clusters, listeners
@@ -72,8 +73,7 @@ async def test_envoy_streams_its_access_log_to_an_internal_service(tmp_path: Pat
     try:
         address = await server.start("127.0.0.1:0")
         (listener,) = listeners.listeners(
-            "http",
-            gateway.gateway.sections.listeners["http"],
+            *ports(gateway.gateway.sections.listeners),
             listeners.Common((), [_log()], {}, NO_TELEMETRY, routes_choose=False),
         )
         cluster = Resource.of(clusters.internal_service(NAME, address))

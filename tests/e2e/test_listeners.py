@@ -370,13 +370,14 @@ def test_connections_above_the_limit_are_closed(gateway: Gateway, ports: dict[st
     with ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(socket.create_connection(("127.0.0.1", ports["strict"]), timeout=30))
-        wait_for(lambda: _connections(gateway) >= 4, "four connections")
+        wait_for(lambda: _connections(gateway, ports["strict"]) >= 4, "four connections")
         with socket.create_connection(("127.0.0.1", ports["strict"]), timeout=30) as fifth:
             assert fifth.recv(1) == b""
 
 
-def _connections(gateway: Gateway) -> int:
-    return sum(gateway.envoy.stats(r"^connection_limit.strict.active_connections$").values())
+def _connections(gateway: Gateway, port: int) -> int:
+    name = rf"^connection_limit.127_0_0_1_{port}.active_connections$"
+    return sum(gateway.envoy.stats(name).values())
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------

@@ -84,7 +84,9 @@ def test_a_rejected_route_configuration_closes_its_listener_only(
     stack: Stack,
 ) -> None:
     """It comes back as soon as it is accepted."""
-    broken = route_pb2.RouteConfiguration.FromString(stack.good[ROUTE]["http"].body)
+    broken = route_pb2.RouteConfiguration.FromString(
+        stack.good[ROUTE][f"127.0.0.1:{stack.ports['http']}"].body
+    )
     broken.virtual_hosts[0].routes.add().match.safe_regex.regex = "("
     stack.publish((ROUTE, Resource.of(broken)))
     with Envoy(bootstrap(stack.xds.port), stack.folder):

@@ -177,7 +177,7 @@ class Machine(ExitStack):
 
     def answered(self) -> int:
         """Return the number of requests that Envoy has answered."""
-        name = "http.http.downstream_rq_completed"
+        name = f"http.127_0_0_1_{self.port}.downstream_rq_completed"
         return self.envoy.stats(f"^{re.escape(name)}$")[name]
 
 

@@ -53,7 +53,7 @@ def test_envoy_gets_a_gateway_an_update_and_rejects_what_is_wrong(
         assert httpx.get(f"{url}/users").status_code == 404
         acked = [event for event in xds.seen(Acked) if event.type == ROUTE]
         assert acked[-1].node.id == "envoy-1"
-        assert set(acked[-1].versions) == {"http"}
+        assert set(acked[-1].versions) == {f"127.0.0.1:{port}"}
 
         good = gateway("/people")
         bad = Resource.of(cluster_pb2.Cluster(name="broken", type=cluster_pb2.Cluster.EDS))
@@ -94,7 +94,11 @@ def test_each_envoy_gets_the_gateway_of_its_group(tmp_path: Path, backend: Backe
         publish("edge", "~^/[0-9]{1,200}/regex$")
         publish("core", "/of-core/next")
         (nacked,) = wait_for(lambda: xds.seen(Nacked), "the rejection")
-        assert (nacked.node.id, nacked.group, set(nacked.blamed)) == ("edge-2", "edge", {"http"})
+        assert (nacked.node.id, nacked.group, set(nacked.blamed)) == (
+            "edge-2",
+            "edge",
+            {f"127.0.0.1:{ports['edge']}"},
+        )
         _until(envoys["edge-1"], "^/[0-9]{1,200}/regex$")
         _until(envoys["core-1"], "/of-core/next")
         assert _paths(envoys["edge-2"]) == ["/of-edge"]

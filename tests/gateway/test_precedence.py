@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.reading import read, warnings
+from xds_server.gateway.model.ports import ports
 from xds_server.translate.virtual_hosts import by_host
 
 LISTENERS = "listeners: {http: {port: 8080}, inner: {port: 8081}}\n"
@@ -18,7 +19,8 @@ def _routes(**routes: str) -> str:
 def _order(**routes: str) -> list[str]:
     reading = read(_routes(**routes))
     assert reading.gateway is not None, reading.problems
-    return [one.name for one in by_host(reading.gateway.ranked.values())["*"]]
+    port = ports(reading.gateway.sections.listeners)[0]
+    return [one.name for one in by_host(reading.gateway.ranked.values(), port, "http")["*"]]
 
 
 def test_the_kind_of_path_decides_first() -> None:

@@ -110,6 +110,32 @@ def test_routes_without_any_listener_are_warned_of() -> None:
     assert warnings(reading) == ["routes: no listener answers, so no request reaches these routes"]
 
 
+@pytest.mark.parametrize(
+    ("route", "warned"),
+    [
+        ("hosts: [other.test]", False),
+        ("hosts: [other.test], listeners: [a, wild]", True),
+        ("hosts: [a.example.com], listeners: [wild]", True),
+        ("hosts: ['*.example.com'], listeners: [a]", False),
+        ("listeners: [a]", False),
+        ("hosts: [x.a.example.com], listeners: [a]", True),
+        ("hosts: [x.example.com, a.example.com], listeners: [wild]", False),
+        ("hosts: ['*.example.com'], listeners: [rest]", True),
+    ],
+)
+def test_a_route_whose_hosts_belong_to_no_listener_of_it_is_warned_of(route: str, warned: bool) -> None:
+    text = f"""
+listeners:
+  a: {{port: 80, hosts: [a.example.com]}}
+  wild: {{port: 80, hosts: ['*.example.com']}}
+  rest: {{port: 80}}
+routes:
+  r: {{{route}, respond: {{}}}}
+"""
+    message = "routes.r.hosts: no listener of this route has its hosts, so no request reaches it"
+    assert warnings(read(text)) == ([message] if warned else [])
+
+
 def test_a_file_that_is_no_yaml_makes_no_other_file_look_wrong() -> None:
     reading = read({
         "a.yaml": "listeners: {http: {port: 8080}}\nroutes:\n  users: {path: /*, upstream: users}\n",

@@ -99,7 +99,7 @@ def test_the_translation_is_the_golden_one(name: str, common: Common, request: p
 
 def test_a_common_part_that_differs_in_anything_stands_in_full(common: Common) -> None:
     types = as_types(_compiled(COMMON).snapshot)
-    manager = types["listener"]["http"]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager = types["listener"]["0.0.0.0:8080"]["filter_chains"][0]["filters"][0]["typed_config"]
     assert dumped(common.referring(manager["local_reply_config"])) == "mappers: !common 'local_replies'\n"
     mappers = manager["local_reply_config"]["mappers"]
     mappers[5]["status_code"] += 1

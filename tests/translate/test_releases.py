@@ -48,7 +48,7 @@ def snapshot() -> Snapshot:
 
 
 def closed(snapshot: Snapshot) -> set[str]:
-    table = route_pb2.RouteConfiguration.FromString(snapshot[ROUTE]["http"].body)
+    table = route_pb2.RouteConfiguration.FromString(snapshot[ROUTE]["0.0.0.0:8080"].body)
     return {
         route.name.removeprefix("503/").partition("/")[0]
         for host in table.virtual_hosts
@@ -76,7 +76,7 @@ def test_routes_that_need_a_newer_envoy_answer_503(
     found, lacks = releases.adapted(snapshot, release)
     assert {one.name for one in lacks} == closed(found) == lacking
     assert all(one.path == ("routes", one.name) and one.closed for one in lacks)
-    assert set(found[LISTENER]) == {"http"}
+    assert set(found[LISTENER]) == {"0.0.0.0:8080"}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_an_older_envoy_gets_compressors_without_the_fields_that_it_does_not_kno
     snapshot: Snapshot, release: str, types: bool, weakened: bool
 ) -> None:
     found, _ = releases.adapted(snapshot, f"envoy {release}")
-    body = found[LISTENER]["http"].body
+    body = found[LISTENER]["0.0.0.0:8080"].body
     assert (b"content_type_matcher" in body, b"weaken_etag_on_compress" in body) == (types, weakened)
 
 

@@ -27,7 +27,7 @@ def _compiled(lines: list[str], shape: Shape = DEFAULT, compiler: Compiler | Non
 
 
 def _table(compiled: Compiled) -> Resource:
-    return compiled.snapshot[ROUTE]["http"]
+    return compiled.snapshot[ROUTE]["0.0.0.0:8080"]
 
 
 def _host(table: Resource) -> route_components_pb2.VirtualHost:
@@ -179,7 +179,7 @@ def test_older_envoys_get_the_tree_with_its_unsupported_routes_closed() -> None:
     odd = 'odd: {path: /odd, respond: {body: x}, response_headers: {set: {x-a: "%SPAN_ID%"}}}'
     snapshot, lacks = releases.adapted(_compiled([*MANY, odd]).snapshot, "envoy 1.36")
     assert [one.name for one in lacks] == ["odd"]
-    names = _names(snapshot[ROUTE]["http"])
+    names = _names(snapshot[ROUTE]["0.0.0.0:8080"])
     assert "503/odd" in names
     assert "odd" not in names
     assert "r1" in names

@@ -67,6 +67,7 @@ def listener_rows(gateway: Gateway) -> Iterator[Mapping[str, str]]:
         yield {
             "name": name,
             "address": f"{scheme}://{one.address}:{one.port}",
+            "hosts": ", ".join(one.hosts),
             "http3": "HTTP/3" if one.http3 else "",
         }
 

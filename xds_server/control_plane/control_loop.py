@@ -13,6 +13,7 @@ from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.discovery.types import ResourceType
 from xds_server.errors import InvalidGateway, UnreadableFolder
 from xds_server.gateway.model.gateway import Gateway, Sections
+from xds_server.gateway.model.ports import ports
 from xds_server.sources.source import Source, SourceState
 from xds_server.translate import names
 
@@ -69,7 +70,12 @@ class GatewayState:
 
     def place_of(self, type_: ResourceType, name: str) -> Place | None:
         """Return the place in the YAML of the object that a resource was made from, or None if it is unknown."""
-        return self.place(names.origin(type_.name, name))
+        return next(map(self.place, self.origins(type_, name)), None)
+
+    def origins(self, type_: ResourceType, name: str) -> tuple[Path, ...]:
+        """Return the paths of the objects of the served gateway that a resource was made from."""
+        listeners = self.compiled.gateway.sections.listeners if self.compiled is not None else {}
+        return names.origins(type_.name, name, ports(listeners))
 
     @property
     def errors(self) -> tuple[Problem, ...]:

@@ -14,6 +14,7 @@ from xds_server.discovery.rejection import essence
 from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import ROUTE
 from xds_server.errors import EnvironmentFailed
+from xds_server.gateway.model.ports import ports
 from xds_server.serving.events import Held
 from xds_server.serving.server import XdsServer
 from xds_server.serving.store import Store
@@ -46,14 +47,16 @@ async def judge(compiled: Compiled, binary: pathlib.Path) -> tuple[Problem, ...]
                 f"Envoy did not respond within {PATIENCE:.0f} s; --no-envoy checks without it"
             )
         known = compiled.gateway.sections.routes
-        rejected = [(_path(one, known), one) for one in proof.rejected]
-        held = [(names.origin(one.type.name, one.name), one) for one in store.held(PROVING)]
+        shared = ports(compiled.gateway.sections.listeners)
+        rejected = [(one.origin if one.type != ROUTE else _path(one, known), one) for one in proof.rejected]
+        held = [
+            (next(iter(names.origins(one.type.name, one.name, shared)), ()), one)
+            for one in store.held(PROVING)
+        ]
         return tuple(_problem(compiled, path, one) for path, one in (*rejected, *held))
 
 
 def _path(held: Held, routes: Collection[str]) -> Path:
-    if held.type != ROUTE:
-        return names.origin(held.type.name, held.name)
     return ("routes", held.name) if held.name in routes else ()
 
 

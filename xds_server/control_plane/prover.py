@@ -13,12 +13,12 @@ from typing import Any
 
 from xds_server.discovery.references import references
 from xds_server.discovery.snapshot import EMPTY, Reference, Resource, Snapshot, content_hash
-from xds_server.discovery.types import CLUSTER, LISTENER, ROUTE, SECRET
+from xds_server.discovery.types import CLUSTER, LISTENER, ROUTE, SECRET, ResourceType
 from xds_server.proxy.bootstrap import bootstrap
 from xds_server.proxy.envoy import EnvoySupervisor
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Held, Nacked
 from xds_server.serving.store import Store
-from xds_server.translate import names, tls_secrets
+from xds_server.translate import filter_chains, names, tls_secrets
 from xds_server.translate.proving_copy import (
     RouteOfHost,
     closed,
@@ -30,6 +30,7 @@ from xds_server.translate.proving_copy import (
     routes_of,
     with_any_condition,
 )
+from xds_server.translate.tls_secrets import Removed
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,10 @@ class Prover:
         self._unjudged: dict[bytes, Held] = {}
         """Routes that were not verified in time. They answer 503 until the next change."""
         self._why: dict[bytes, Held] = {}
+        self._chains: dict[str, dict[str, bytes]] = {}
+        """The accepted filter chains by listener and name."""
+        self._bad_chains: dict[tuple[str, bytes], Held] = {}
+        """The rejected filter chains, by listener and content."""
         self._lost: dict[str, str] = {}
         """Versions of rejected secrets without another known form, by name."""
         self._probes = itertools.count(1)
@@ -127,13 +132,16 @@ class Prover:
         self._forget(snapshot)
         mended, gone = self._mended(snapshot)
         judged = await self._judge(mended)
-        while judged and (self._lose(snapshot) or (not self._unjudged and await self._search(mended))):
+        while judged and (
+            self._lose(snapshot)
+            or await self._search_chains(mended)
+            or (not self._unjudged and await self._search(mended))
+        ):
             mended, gone = self._mended(snapshot)
             judged = await self._judge(mended)
-        rejected = {held.name: held for held in (*self._unjudged.values(), *self._why.values())}
-        return Proof(
-            snapshot=mended, rejected=(*rejected.values(), *map(self._left_out, gone)), judged=judged
-        )
+        whys = (*self._unjudged.values(), *self._why.values(), *self._bad_chains.values())
+        rejected = {(held.type, held.name): held for held in (*whys, *map(self._left_out, gone))}
+        return Proof(snapshot=mended, rejected=tuple(rejected.values()), judged=judged)
 
     async def _judge(self, snapshot: Snapshot) -> bool:
         self._snapshot, self._copy = snapshot, proving_copy(snapshot, self._copy, self._routes)
@@ -162,7 +170,14 @@ class Prover:
         return all(self._answered.get(key) == version for key, version in _asked_for(current))
 
     def _forget(self, snapshot: Snapshot) -> None:
-        """Forget rejected routes and secrets that the gateway no longer has."""
+        """Forget rejected routes, filter chains and secrets that the gateway no longer has."""
+        if self._bad_chains:
+            chains = {
+                (name, body)
+                for name, one in snapshot[LISTENER].items()
+                for body in filter_chains.chains(one).values()
+            }
+            self._bad_chains = {key: held for key, held in self._bad_chains.items() if key in chains}
         secrets = snapshot[SECRET]
         self._lost = {
             name: version
@@ -192,24 +207,25 @@ class Prover:
         self._lost = {**self._lost, **lost}
         return new
 
-    def _left_out(self, gone: Reference) -> Held:
-        type_, name = gone
+    def _left_out(self, gone: Removed) -> Held:
+        path = ("listeners", gone.chain) if gone.chain else ("upstreams", gone.name)
         return Held(
-            type=type_,
-            name=name,
-            version=self._snapshot.version(type_),
+            type=gone.type,
+            name=path[-1],
+            version=self._snapshot.version(gone.type),
             standing=None,
             message=f"it needs a rejected secret: {', '.join(sorted(self._lost))}",
             node=self._judge_name(),
-            place=self._place(names.origin(type_.name, name)),
+            place=self._place(path),
+            origin=path,
         )
 
     def _judge_name(self) -> str:
         return next(iter(self._streams.values()), PROVING)
 
-    def _mended(self, snapshot: Snapshot) -> tuple[Snapshot, tuple[Reference, ...]]:
-        """Return a snapshot without bad routes and secrets, and the resources that were left out for that."""
-        snapshot = self._with_routes_replaced(snapshot)
+    def _mended(self, snapshot: Snapshot) -> tuple[Snapshot, tuple[Removed, ...]]:
+        """Return a snapshot without bad routes, filter chains and secrets, and what was left out for the secrets."""
+        snapshot = self._with_chains_replaced(self._with_routes_replaced(snapshot))
         return tls_secrets.without(snapshot, self._lost) if self._lost else (snapshot, ())
 
     def _with_routes_replaced(self, snapshot: Snapshot) -> Snapshot:
@@ -220,6 +236,59 @@ class Prover:
             final[body] = None if route is None else self._instead.get(route, route)
         tables = {name: replaced(table, final) for name, table in snapshot[ROUTE].items()}
         return snapshot.replacing({ROUTE: tables})
+
+    def _with_chains_replaced(self, snapshot: Snapshot) -> Snapshot:
+        """Return a snapshot with the last accepted form of each bad filter chain, or without it if there is none."""
+        if not self._bad_chains:
+            return snapshot
+        listeners = dict(snapshot[LISTENER])
+        for name, resource in snapshot[LISTENER].items():
+            found = filter_chains.chains(resource)
+            bad = [chain for chain, body in found.items() if (name, body) in self._bad_chains]
+            if bad:
+                known = {
+                    chain: body
+                    for chain, body in self._chains.get(name, {}).items()
+                    if (name, body) not in self._bad_chains
+                }
+                mended = filter_chains.replaced(resource, {chain: known.get(chain) for chain in bad})
+                if mended is not None and not _resolves(mended, snapshot):
+                    mended = filter_chains.replaced(resource, dict.fromkeys(bad))
+                if mended is None:
+                    del listeners[name]
+                else:
+                    listeners[name] = mended
+        return snapshot.replacing({LISTENER: listeners})
+
+    async def _search_chains(self, snapshot: Snapshot) -> bool:
+        """Search the bad filter chains of rejected listeners with several. Returns True if any was found."""
+        found: dict[tuple[str, bytes], Held] = {}
+        for held in self._store.held(PROVING):
+            resource = snapshot[held.type].get(held.name)
+            if held.type != LISTENER or resource is None or held.version != resource.version:
+                continue
+            chains, whole = filter_chains.chains(resource), self._copy[LISTENER][held.name]
+            for chain, body in chains.items() if len(chains) > 1 else ():
+                message = await self._probe(LISTENER, filter_chains.only(whole, chain, self._probe_version()))
+                if message is not None:
+                    found[held.name, body] = self._held_chain(held.name, chain, body, message)
+        self._bad_chains |= found
+        return bool(found)
+
+    def _held_chain(self, listener: str, chain: str, body: bytes, message: str) -> Held:
+        """Return the report of a filter chain that is not served as it is written."""
+        path = ("listeners", chain)
+        known = self._chains.get(listener, {}).get(chain)
+        return Held(
+            type=LISTENER,
+            name=chain,
+            version=content_hash(body),
+            standing=None if known is None else content_hash(known),
+            message=message,
+            node=self._judge_name(),
+            place=self._place(path),
+            origin=path,
+        )
 
     async def _search(self, snapshot: Snapshot) -> bool:
         """Search the bad routes of rejected route configurations. Returns True if any was found."""
@@ -275,11 +344,18 @@ class Prover:
 
     async def _rejects(self, table: Resource, some: Sequence[RouteOfHost]) -> str | None:
         """Return Envoy's message about a route configuration with only some routes, or None if it accepts them."""
-        key, version = (ROUTE, table.name), f"{_PROBE}{next(self._probes)}"
-        probe = Resource.from_bytes(table.name, only(table, some), version)
-        self._copy = self._copy.replacing({ROUTE: {**self._copy[ROUTE], table.name: probe}})
+        probe = Resource.from_bytes(table.name, only(table, some), self._probe_version())
+        return await self._probe(ROUTE, probe)
+
+    def _probe_version(self) -> str:
+        return f"{_PROBE}{next(self._probes)}"
+
+    async def _probe(self, type_: ResourceType, probe: Resource) -> str | None:
+        """Return Envoy's message about one resource, or None if it accepts it. The others stay as they are."""
+        key = (type_, probe.name)
+        self._copy = self._copy.replacing({type_: {**self._copy[type_], probe.name: probe}})
         self._store.publish(self._copy, PROVING)
-        await self._until(lambda: self._answered.get(key) == version)
+        await self._until(lambda: self._answered.get(key) == probe.version)
         return self._messages.get(key)
 
     def _held(self, body: bytes, message: str) -> Held:
@@ -324,7 +400,11 @@ class Prover:
                 self._messages[event.type, name] = message
 
     def _accept(self, event: Acked) -> None:
-        """Remember complete route configurations, because the copy has only their new routes."""
+        """Remember the filter chains of listeners, to fall back on, and complete route configurations, because the copy
+        has only their new routes.
+        """
+        if event.type == LISTENER:
+            self._accept_chains(event)
         if event.type != ROUTE:
             return
         current = self._snapshot[ROUTE]
@@ -333,10 +413,22 @@ class Prover:
                 self._routes[name] = current[name]
         self._routes = {name: table for name, table in self._routes.items() if name in current}
 
+    def _accept_chains(self, event: Acked) -> None:
+        current = self._snapshot[LISTENER]
+        for name, version in event.versions.items():
+            if name in current and current[name].version == version:
+                self._chains[name] = filter_chains.chains(current[name])
+        self._chains = {name: chains for name, chains in self._chains.items() if name in current}
+
     def as_json(self) -> dict[str, Any]:
         """Return for machines whether the proving Envoy is connected, and whether it has proved the served gateway."""
         connected = self.available and bool(self._streams)
         return {"connected": connected, "proved": connected and not self._unproved}
+
+
+def _resolves(listener: Resource, snapshot: Snapshot) -> bool:
+    """True if the snapshot has everything that a listener refers to."""
+    return all(name in snapshot[type_] for type_, name in references(LISTENER, listener))
 
 
 def _asked_for(snapshot: Snapshot) -> Iterator[tuple[Reference, str]]:

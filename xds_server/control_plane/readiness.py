@@ -13,7 +13,6 @@ from xds_server.processes.listening_ports import ports_of
 from xds_server.proxy.envoy import EnvoySupervisor
 from xds_server.serving.events import Acked, Event, Nacked
 from xds_server.serving.store import Store
-from xds_server.translate import names
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +41,12 @@ class ReadinessLog:
         if self._serving.compiled is None:
             return
         held = {
-            names.origin(resource.type.name, resource.name)[-1]
+            path[-1]
             for resource in self._store.held()
             if resource.type == LISTENER
+            for path in (
+                [resource.origin] if resource.origin else self._serving.origins(LISTENER, resource.name)
+            )
         }
         listeners = {
             name: listener
@@ -79,7 +81,7 @@ class ReadinessLog:
 
     def _log(self, listeners: Mapping[str, Listener]) -> bool:
         """Log the addresses of the gateway. Returns False if they were logged already."""
-        urls = tuple(map(_url, listeners.values()))
+        urls = tuple(dict.fromkeys(map(_url, listeners.values())))
         news = urls != self._logged
         self._logged = urls
         if news and urls:

@@ -5,7 +5,7 @@ It is read from the control loop, the store, the prover and the open streams, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,6 +17,7 @@ from xds_server.control_plane.prover import Prover
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import EXTENSION_CONFIG, LISTENER, ROUTE, ResourceType
 from xds_server.gateway.model.gateway import Sections
+from xds_server.gateway.model.ports import Port, ports
 from xds_server.serving.events import Held
 from xds_server.serving.services import ClientState
 from xds_server.serving.store import Store
@@ -110,7 +111,9 @@ class StatusReader:
 
     def objects_as_json(self, statuses: Iterable[ObjectStatus]) -> Mapping[str, Any]:
         """The status of objects, and of all that belongs to no single object. Call it outside of the event loop."""
-        held = [held for held in self._held() if not _origin(held)]
+        compiled = self.gateway.compiled
+        shared = ports(compiled.gateway.sections.listeners) if compiled is not None else ()
+        held = [held for held in self._held() if not _origins(held, shared)]
         problems = [problem for problem in self.gateway.problems if len(problem.path) < 2]
         return {
             "healthy": self.gateway.healthy,
@@ -133,12 +136,13 @@ class StatusReader:
         if compiled is None:
             return tuple(_not_served(self.gateway.problems, known=()))
         sections = compiled.gateway.sections
-        problems, held = _by_object(self.gateway.problems), _held_by_object(self._held())
+        shared = ports(sections.listeners)
+        problems, held = _by_object(self.gateway.problems), _held_by_object(self._held(), shared)
         clients = [client for client in self.clients() if not client.group]
         statuses = []
         for section, name in _keys(sections):
             acknowledged, waiting = _nodes(
-                clients, tuple(_resources(section, name, sections, compiled.snapshot))
+                clients, tuple(_resources(section, name, sections, shared, compiled.snapshot))
             )
             statuses.append(
                 ObjectStatus(
@@ -206,42 +210,49 @@ def _not_served(problems: Iterable[Problem], known: Iterable[Key]) -> Iterator[O
             yield ObjectStatus(section=section, name=name, accepted=False, problems=tuple(own))
 
 
-def _origin(held: Held) -> tuple[str, ...]:
-    """The section and the name of the object that a resource belongs to; empty for none or several."""
+def _origins(held: Held, shared: Iterable[Port]) -> tuple[Key, ...]:
+    """The sections and the names of the objects that a resource belongs to. `shared` are all ports."""
     if held.type.message == "gateway.rules.v1.Consumer":
-        return ("consumers", held.name)
-    return held.origin or names.origin(held.type.name, held.name)
+        return (("consumers", held.name),)
+    if held.origin:
+        return ((held.origin[0], held.origin[1]),)
+    return names.origins(held.type.name, held.name, shared)
 
 
-def _held_by_object(held: Iterable[Held]) -> dict[Key, list[Held]]:
+def _held_by_object(held: Iterable[Held], shared: Sequence[Port]) -> dict[Key, list[Held]]:
     grouped: dict[Key, list[Held]] = {}
     for resource in held:
-        origin = _origin(resource)
-        if len(origin) > 1:
-            grouped.setdefault((origin[0], origin[1]), []).append(resource)
+        for origin in _origins(resource, shared):
+            grouped.setdefault(origin, []).append(resource)
     return grouped
 
 
 def _resources(
-    section: str, name: str, sections: Sections, snapshot: Snapshot
+    section: str, name: str, sections: Sections, shared: Sequence[Port], snapshot: Snapshot
 ) -> Iterator[tuple[ResourceType, frozenset[str]]]:
     """Yield the resources that an object is part of, by type."""
     if section == "routes":
-        yield ROUTE, frozenset(sections.routes[name].listeners or sections.listeners)
+        wanted = sections.routes[name].listeners or sections.listeners
+        tables = (names.routes(port, one) for port in shared for one in port.listeners if one in wanted)
+        yield ROUTE, frozenset(tables)
         return
     for type_ in _EVERYWHERE.get(section, ()):
         yield type_, frozenset(snapshot[type_])
     if section in _EVERYWHERE:
         return
     for type_ in snapshot:
-        own = frozenset(one for one in _candidates(section, name) if one in snapshot[type_])
-        yield type_, frozenset(one for one in own if names.origin(type_.name, one) == (section, name))
+        own = frozenset(one for one in _candidates(section, name, shared) if one in snapshot[type_])
+        yield (
+            type_,
+            frozenset(one for one in own if (section, name) in names.origins(type_.name, one, shared)),
+        )
 
 
-def _candidates(section: str, name: str) -> tuple[str, ...]:
+def _candidates(section: str, name: str, shared: Iterable[Port]) -> tuple[str, ...]:
     """Return all names that resources of one object can have."""
     if section == "listeners":
-        return (names.listener(name), names.quic(name), names.client_ca(name))
+        port = next(one for one in shared if name in one.listeners)
+        return (names.listener(port), names.quic(port), names.routes(port, name), names.client_ca(name))
     if section == "upstreams":
         return (names.cluster(name), names.upstream_ca(name))
     return (names.certificate(name),)

@@ -18,7 +18,7 @@ from filters.model.shared_credentials import conflicts
 from filters.pipeline import POLICIES
 from filters.policy import Context, Policy, Shape
 from filters.reasons import BY_STATUS, OTHER, REASONS
-from xds_server.gateway import exposure, precedence, telemetry_checks
+from xds_server.gateway import exposure, listener_checks, precedence, telemetry_checks
 from xds_server.gateway.files import File
 from xds_server.gateway.model import escapes
 from xds_server.gateway.model.actions import Redirect, Respond
@@ -79,7 +79,7 @@ def check(
 ) -> list[Problem]:
     """Return all problems across objects, without names that do not exist."""
     problems: list[Problem] = []
-    problems += _listeners(sections.listeners)
+    problems += listener_checks.check(sections)
     problems += _reasons(sections.errors)
     problems += telemetry_checks.check(sections, routes, context)
     own_headers = frozenset(header for policy in POLICIES for header in policy.own_headers(context))
@@ -112,19 +112,6 @@ def references(file: File, names: frozenset[Path]) -> Iterator[Problem]:
             yield Problem(
                 path=path, message=f"there is no '{name}' in {section}", remedy=remedy, value=short_repr(name)
             )
-
-
-def _listeners(listeners: Mapping[str, Listener]) -> Iterator[Problem]:
-    taken: dict[int, str] = {}
-    for name, listener in listeners.items():
-        if listener.port in taken and _overlap(listener.address, listeners[taken[listener.port]].address):
-            message = f"port {listener.port} is taken by the listener '{taken[listener.port]}'"
-            yield Problem(path=("listeners", name, "port"), message=message, remedy="choose another port")
-        taken.setdefault(listener.port, name)
-
-
-def _overlap(one: str, other: str) -> bool:
-    return one == other or bool({"0.0.0.0", "::"} & {one, other})
 
 
 def _reasons(errors: Iterable[str]) -> Iterator[Problem]:

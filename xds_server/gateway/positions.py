@@ -26,7 +26,9 @@ def placed(
         if file is not None and (problem.place is None or problem.place.line == 0):
             place = positions[file].of(problem.path, at_key=problem.at_key)
             problem = replace(problem, place=place)
-        if problem.also is not None and problem.also.line == 0:
+        if problem.also_path and (other := owner(parsed, problem.also_path)) is not None:
+            problem = replace(problem, also=positions[other].of(problem.also_path, at_key=True))
+        elif problem.also is not None and problem.also.line == 0:
             also = positions[problem.also.file].of(problem.path, at_key=True)
             problem = replace(problem, also=also)
         owned = parsed.get(file or "")  # a place may be in a file that the gateway refers to

@@ -11,6 +11,8 @@ from filters.policy import Policy
 from xds_server.gateway.checks import CheckCache
 from xds_server.gateway.files import File
 from xds_server.gateway.model.gateway import FileRoutes, Sections
+from xds_server.gateway.model.ports import Port, ports
+from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.routes import Route, ValueMatch
 
 EVENTS = "text/event-stream"
@@ -47,17 +49,43 @@ def unused(
         else:
             message = f"no route has the policy {' or '.join(keys)}, which would identify this consumer"
             yield _warning(("consumers", name), message, "add the policy to a route")
-    yield from memo.unused.of(routes, (sections.upstreams,), lambda file: _of_routes(file, sections))
+    yield from memo.unused.of(
+        routes, (sections.upstreams, sections.listeners), lambda file: _of_routes(file, sections)
+    )
     if sections.routes and not sections.listeners:
         message = "no listener answers, so no request reaches these routes"
         yield _warning(("routes",), message, "add listeners: {http: {port: 8080}}")
 
 
 def _of_routes(file: FileRoutes, sections: Sections) -> Iterator[Problem]:
+    shared = ports(sections.listeners)
+    restricted = any(one.hosts for one in sections.listeners.values())
     for name, ranked in file.ranked.items():
         route = ranked.route
+        if restricted and not _reached(ranked, shared):
+            message = "no listener of this route has its hosts, so no request reaches it"
+            remedy = "change the hosts of the route or of a listener"
+            path = ("routes", name, "hosts") if route.hosts else ("routes", name)
+            yield _warning(path, message, remedy)
         if route.headers or route.idle_timeout is not None:  # a gateway has many routes, and few of these
             yield from _cut_off(name, route, sections)
+
+
+def _reached(ranked: Ranked, shared: Sequence[Port]) -> bool:
+    """True if a host of a route belongs to one of its listeners."""
+    wanted = ranked.route.listeners
+    if any(_is_of(port.owner(host), wanted) for port in shared for host in ranked.hosts):
+        return True
+    return any(
+        bool(port.hosts(name, ranked.hosts))
+        for port in shared
+        for name in wanted or port.listeners
+        if name in port.listeners
+    )
+
+
+def _is_of(owner: str | None, wanted: Sequence[str]) -> bool:
+    return owner is not None and (not wanted or owner in wanted)
 
 
 def _cut_off(name: str, route: Route, sections: Sections) -> Iterator[Problem]:

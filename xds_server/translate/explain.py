@@ -17,6 +17,7 @@ from xds_server.gateway.model.actions import Backend, Redirect, Respond
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.policies import by_key
+from xds_server.gateway.model.ports import Port, ports
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.routes import Route, ValueMatch
 from xds_server.translate import virtual_hosts
@@ -75,15 +76,26 @@ def explain(gateway: Gateway, request: Request, listener: str | None = None) -> 
     parts = urlsplit(request.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"'{request.url}' is not a URL; write http://api.example.com/path")
-    name = _listener(gateway, parts.scheme, parts.port, listener)
-    found = gateway.sections.listeners[name]
-    path, notes = _normalized(parts.path or "/", found)
     host = parts.hostname.rstrip(".").lower()
+    port, name = _connection(gateway, parts.scheme, parts.port, host, listener)
+    found = port.listeners[name]
+    path, notes = _normalized(parts.path or "/", found)
+    owner = port.owner(host)
+    if owner is None:
+        action = (
+            "404: no listener at this port is for this host"
+            if port.plain or listener is not None
+            else "the connection is closed: no listener at this port is for this server name (SNI)"
+        )
+        return _answer(name, host, path, (), None, action, notes=notes)
+    if owner != name:
+        action = f"421: at this port, the host belongs to the listener {owner}"
+        return _answer(name, host, path, (), None, action, notes=notes)
     if "," in parts.netloc:
         return _answer(name, host, path, (), None, "400: a host has no comma", notes=notes)
     if found.redirect_to_https is not False:
         return _answer(name, host, path, (), None, "308 to https (redirect_to_https)", notes=notes)
-    hosts = virtual_hosts.by_host(virtual_hosts.selected(gateway.ranked.values(), name))
+    hosts = virtual_hosts.by_host(gateway.ranked.values(), port, name)
     chosen = _virtual_host(host, hosts)
     if chosen is None:
         return _answer(name, host, path, (), None, "404: no route is for this host", notes=notes)
@@ -148,22 +160,26 @@ def _answer(
     )
 
 
-def _listener(gateway: Gateway, scheme: str, port: int | None, wanted: str | None) -> str:
-    listeners = gateway.sections.listeners
+def _connection(
+    gateway: Gateway, scheme: str, number: int | None, host: str, wanted: str | None
+) -> tuple[Port, str]:
+    """Return the port of a connection and its listener: `wanted`, or the one that the host chooses among several."""
+    found = ports(gateway.sections.listeners)
     if wanted is not None:
-        if wanted not in listeners:
-            raise ValueError(f"there is no listener '{wanted}'; there are: {', '.join(listeners) or 'none'}")
-        return wanted
-    number = port or (443 if scheme == "https" else 80)
-    by_port = [name for name, listener in listeners.items() if listener.port == number]
-    by_scheme = [
-        name for name, listener in listeners.items() if (listener.tls is not None) == (scheme == "https")
-    ]
-    for names in (by_port, () if port else by_scheme):
-        for name in names:
-            return name
-    ports = ", ".join(f"{name} at {listener.port}" for name, listener in listeners.items()) or "none"
-    raise ValueError(f"no listener for {scheme} at port {number}; there are: {ports}")
+        port = next((one for one in found if wanted in one.listeners), None)
+        if port is None:
+            names = ", ".join(gateway.sections.listeners) or "none"
+            raise ValueError(f"there is no listener '{wanted}'; there are: {names}")
+        return port, (port.owner(host) or wanted) if port.plain else wanted
+    asked = number or (443 if scheme == "https" else 80)
+    by_number = [port for port in found if port.number == asked]
+    by_scheme = [port for port in found if port.plain == (scheme == "http")] if number is None else []
+    some = by_number or by_scheme
+    if not some:
+        known = ", ".join(f"{name} at {one.number}" for one in found for name in one.listeners) or "none"
+        raise ValueError(f"no listener for {scheme} at port {asked}; there are: {known}")
+    port = next((one for one in some if one.owner(host) is not None), some[0])
+    return port, port.owner(host) or next(iter(port.listeners))
 
 
 def _normalized(path: str, listener: Listener) -> tuple[str, tuple[str, ...]]:

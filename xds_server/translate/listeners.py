@@ -16,6 +16,7 @@ from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from envoy.extensions.filters.listener.proxy_protocol.v3 import proxy_protocol_pb2
+from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from envoy.extensions.filters.network.connection_limit.v3 import connection_limit_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
@@ -27,7 +28,9 @@ from filters.error_overrides import ErrorOverride
 from filters.model.identity import IDENTITY_HEADERS
 from filters.policy import HttpFilter, header
 from filters.uuid7 import GIVEN, uuid7_filter
-from xds_server.gateway.model.listeners import Listener
+from xds_server.gateway.model.hosts import ANY_HOST
+from xds_server.gateway.model.listeners import DownstreamTls, Listener
+from xds_server.gateway.model.ports import Port
 from xds_server.gateway.model.telemetry import Telemetry, Tracing
 from xds_server.gateway.raw import merged
 from xds_server.translate import local_replies, names, routes, stand_ins, tls
@@ -35,6 +38,7 @@ from xds_server.translate.access_log import access_logs
 from xds_server.translate.metrics import metrics
 from xds_server.translate.protobuf import ads, boolean, duration, packed, uint32
 from xds_server.translate.tracing import CONTEXT_HEADERS, tracing
+from xds_server.translate.virtual_hosts import HTTPS
 
 HCM = "envoy.filters.network.http_connection_manager"
 EARLY_HEADERS = "envoy.http.early_header_mutation.header_mutation"
@@ -80,59 +84,97 @@ def alt_svc(listener: Listener) -> str | None:
     return f'h3=":{listener.port}"; ma=86400' if listener.http3 else None
 
 
-def listeners(name: str, listener: Listener, common: Common) -> Iterator[listener_pb2.Listener]:
-    """Return the TCP listener, and the QUIC listener if HTTP/3 is enabled. Raises Mistake for raw fields."""
-    yield merged(_tcp(name, listener, common), listener.envoy)
-    if listener.http3:
-        yield _quic(name, listener, common)
+def listeners(port: Port, common: Common) -> Iterator[listener_pb2.Listener]:
+    """Return the TCP listener of a port, and the QUIC listener if HTTP/3 is enabled. Raises Mistake for raw fields."""
+    yield merged(_tcp(port, common), port.first.envoy)
+    if any(listener.http3 for listener in port.listeners.values()):
+        yield _quic(port, common)
 
 
-def _tcp(name: str, listener: Listener, common: Common) -> listener_pb2.Listener:
-    manager = _connection_manager(name, listener, common)
-    chain = listener_components_pb2.FilterChain(
-        filters=[*_connection_limit(name, listener), _network(manager)]
-    )
-    if listener.tls is not None:
-        chain.transport_socket.CopyFrom(tls.downstream(name, listener.tls))
-        chain.transport_socket_connect_timeout.CopyFrom(duration(listener.timeouts.tls_handshake))
+def _tcp(port: Port, common: Common) -> listener_pb2.Listener:
+    """Return the TCP listener of a port, with one filter chain for plain HTTP, or one for each listener with TLS.
+
+    A filter chain does not depend on other listeners of the port: Envoy drains only the chains that changed.
+    """
     result = listener_pb2.Listener(
-        name=names.listener(name),
-        address=_address(listener),
-        filter_chains=[chain],
-        per_connection_buffer_limit_bytes=uint32(listener.limits.connection_buffer),
+        name=names.listener(port),
+        address=_address(port),
+        per_connection_buffer_limit_bytes=uint32(port.first.limits.connection_buffer),
     )
-    if listener.proxy_protocol:
+    if port.first.proxy_protocol:
         config = packed(proxy_protocol_pb2.ProxyProtocol())
         result.listener_filters.add(name="envoy.filters.listener.proxy_protocol", typed_config=config)
+    if port.plain:
+        result.filter_chains.append(_plain(port, common))
+        return result
+    inspector = packed(tls_inspector_pb2.TlsInspector())
+    result.listener_filters.add(name="envoy.filters.listener.tls_inspector", typed_config=inspector)
+    result.filter_chains.extend(
+        _secure(port, name, listener, listener.tls, common)
+        for name, listener in port.listeners.items()
+        if listener.tls is not None
+    )
     return result
 
 
-def _quic(name: str, listener: Listener, common: Common) -> listener_pb2.Listener:
-    assert listener.tls is not None, "checked when the gateway was read"
-    manager = _connection_manager(name, listener, common)
-    manager.codec_type = hcm_pb2.HttpConnectionManager.HTTP3
-    manager.http3_protocol_options.quic_protocol_options.max_concurrent_streams.value = (
-        listener.limits.max_concurrent_streams
+def _plain(port: Port, common: Common) -> listener_components_pb2.FilterChain:
+    label = names.statistics(port)
+    strip_port = all(one.redirect_to_https in (True, HTTPS) for one in port.listeners.values())
+    manager = _connection_manager(label, names.listener(port), port.first, common, strip_port=strip_port)
+    return listener_components_pb2.FilterChain(
+        filters=[*_connection_limit(label, port.first), _network(manager)]
     )
-    chain = listener_components_pb2.FilterChain(
-        filters=[_network(manager)], transport_socket=tls.quic(name, listener.tls)
+
+
+def _secure(
+    port: Port, name: str, listener: Listener, config: DownstreamTls, common: Common
+) -> listener_components_pb2.FilterChain:
+    manager = _connection_manager(name, names.routes(port, name), listener, common)
+    return listener_components_pb2.FilterChain(
+        name=name,
+        filter_chain_match=_server_names(port, name),
+        filters=[*_connection_limit(name, listener), _network(manager)],
+        transport_socket=tls.downstream(name, config),
+        transport_socket_connect_timeout=duration(listener.timeouts.tls_handshake),
     )
+
+
+def _server_names(port: Port, listener: str) -> listener_components_pb2.FilterChainMatch | None:
+    """Return the condition on the server name (SNI) of the connections of a listener; None for all others."""
+    own = port.own(listener)
+    return None if ANY_HOST in own else listener_components_pb2.FilterChainMatch(server_names=sorted(own))
+
+
+def _quic(port: Port, common: Common) -> listener_pb2.Listener:
     result = listener_pb2.Listener(
-        name=names.quic(name),
-        address=_address(listener, udp=True),
-        filter_chains=[chain],
-        per_connection_buffer_limit_bytes=uint32(listener.limits.connection_buffer),
+        name=names.quic(port),
+        address=_address(port, udp=True),
+        per_connection_buffer_limit_bytes=uint32(port.first.limits.connection_buffer),
     )
+    for name, listener in port.listeners.items():
+        if listener.http3:
+            assert listener.tls is not None, "checked when the gateway was read"
+            manager = _connection_manager(name, names.routes(port, name), listener, common)
+            manager.codec_type = hcm_pb2.HttpConnectionManager.HTTP3
+            manager.http3_protocol_options.quic_protocol_options.max_concurrent_streams.value = (
+                listener.limits.max_concurrent_streams
+            )
+            result.filter_chains.add(
+                name=name,
+                filter_chain_match=_server_names(port, name),
+                filters=[_network(manager)],
+                transport_socket=tls.quic(name, listener.tls),
+            )
     result.udp_listener_config.quic_options.SetInParent()
     return result
 
 
-def _address(listener: Listener, *, udp: bool = False) -> address_pb2.Address:
+def _address(port: Port, *, udp: bool = False) -> address_pb2.Address:
     socket = address_pb2.SocketAddress(
-        address=listener.address,
-        port_value=listener.port,
+        address=port.address,
+        port_value=port.number,
         protocol=address_pb2.SocketAddress.UDP if udp else address_pb2.SocketAddress.TCP,
-        ipv4_compat=listener.address == "::",
+        ipv4_compat=port.address == "::",
     )
     return address_pb2.Address(socket_address=socket)
 
@@ -141,31 +183,37 @@ def _network(manager: hcm_pb2.HttpConnectionManager) -> listener_components_pb2.
     return listener_components_pb2.Filter(name=HCM, typed_config=packed(manager))
 
 
-def _connection_limit(name: str, listener: Listener) -> Iterator[listener_components_pb2.Filter]:
+def _connection_limit(label: str, listener: Listener) -> Iterator[listener_components_pb2.Filter]:
     if listener.limits.max_connections is not None:
-        limit = connection_limit_pb2.ConnectionLimit(stat_prefix=name)
+        limit = connection_limit_pb2.ConnectionLimit(stat_prefix=label)
         limit.max_connections.value = listener.limits.max_connections
         yield listener_components_pb2.Filter(
             name="envoy.filters.network.connection_limit", typed_config=packed(limit)
         )
 
 
-def _connection_manager(name: str, listener: Listener, common: Common) -> hcm_pb2.HttpConnectionManager:
-    """Return the connection manager with Envoy's advice for an edge proxy and the listener's own limits."""
+def _connection_manager(
+    label: str, table: str, listener: Listener, common: Common, *, strip_port: bool = False
+) -> hcm_pb2.HttpConnectionManager:
+    """Return the connection manager with Envoy's advice for an edge proxy and the listener's own limits.
+
+    `label` is the prefix of its statistics, `table` the name of its route configuration. `strip_port` removes the port
+    of a host, which a redirect to another scheme would keep.
+    """
     timeouts, limits = listener.timeouts, listener.limits
     manager = hcm_pb2.HttpConnectionManager(
-        stat_prefix=name,
-        rds=hcm_pb2.Rds(config_source=ads(), route_config_name=names.routes(name)),
+        stat_prefix=label,
+        rds=hcm_pb2.Rds(config_source=ads(), route_config_name=table),
         http_filters=[*_first_filters(listener), *map(_http_filter, common.filters), *_own_filters(listener)],
         early_header_mutation_extensions=[_without_claims(listener, common.telemetry.tracing)],
         use_remote_address=boolean(True),
         xff_num_trusted_hops=listener.trusted_proxies,
         internal_address_config=_no_internal_addresses(),
+        strip_any_host_port=strip_port,
         normalize_path=boolean(True),
         merge_slashes=listener.merge_slashes,
         path_with_escaped_slashes_action=_SLASHES[listener.escaped_slashes],
         strip_trailing_host_dot=True,
-        strip_any_host_port=listener.redirect_to_https in (True, 443),
         preserve_external_request_id=listener.trust_request_id,
         request_id_extension=hcm_pb2.RequestIDExtension(typed_config=_whole_request_ids()),
         server_name=listener.server_name,

@@ -26,6 +26,7 @@ from filters.reasons import (
     GRPC_STATUS,
     GRPC_STATUSES,
     METHOD_NOT_ALLOWED,
+    MISDIRECTED,
     NOT_FOUND,
     OTHER,
     REASON_HEADER,
@@ -46,13 +47,14 @@ from xds_server.translate.protobuf import boolean, uint32
 CONTENT_TYPE = "application/problem+json"
 LOCAL_BODY = "%LOCAL_REPLY_BODY%"
 """The text of the filter that rejects. A header must not have it, because it may have several lines."""
+_OWN_ROUTES = (METHOD_NOT_ALLOWED, NOT_FOUND, BAD_REQUEST, REJECTED, MISDIRECTED)
 _OWN_ANSWER = (
     "response.code < 400 && !("
     + details(fault.ABORTED)
     + ") || "
     + details("direct_response")
     + " "
-    + " ".join(f"&& !{route_begins(one)}" for one in (METHOD_NOT_ALLOWED, NOT_FOUND, BAD_REQUEST, REJECTED))
+    + " ".join(f"&& !{route_begins(one)}" for one in _OWN_ROUTES)
 )
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from filters.policy import cluster_of_url as cluster_of_url
 from filters.policy_server import POLICY_SERVER as POLICY_SERVER
 from filters.reasons import BAD_REQUEST, METHOD_NOT_ALLOWED, REJECTED
+from filters.reasons import MISDIRECTED as MISDIRECTED
 from filters.reasons import NOT_FOUND as NOT_FOUND
+from xds_server.gateway.model.ports import WILDCARD_ADDRESSES, Port
 
 
 def cluster(upstream: str) -> str:
@@ -13,19 +18,31 @@ def cluster(upstream: str) -> str:
     return upstream
 
 
-def listener(name: str) -> str:
-    """Return the name of the TCP listener."""
-    return name
+def listener(port: Port) -> str:
+    """Return the name of the TCP listener of a port.
+
+    It does not name the listeners of the gateway that share the port, so that one can be added or removed while the
+    connections of the others stay open.
+    """
+    return f"[{port.address}]:{port.number}" if ":" in port.address else f"{port.address}:{port.number}"
 
 
-def quic(name: str) -> str:
+def quic(port: Port) -> str:
     """Return the name of the UDP listener for HTTP/3."""
-    return f"{name}/quic"
+    return f"{listener(port)}/quic"
 
 
-def routes(listener_name: str) -> str:
-    """Return the name of the route configuration of a listener, for TCP and QUIC."""
-    return listener_name
+def routes(port: Port, listener_name: str) -> str:
+    """Return the name of the route configuration of a listener, for TCP and QUIC. Listeners for plain HTTP share one."""
+    return listener(port) if port.plain else listener_name
+
+
+def statistics(port: Port) -> str:
+    """Return the prefix of the statistics of a port that listeners share. Envoy would cut it at a dot."""
+    address = (
+        "" if port.address in WILDCARD_ADDRESSES else re.sub(r"[.:]+", "_", port.address).strip("_") + "_"
+    )
+    return f"{address}{port.number}"
 
 
 def certificate(secret: str) -> str:
@@ -67,7 +84,7 @@ BAD_AUTHORITY = f"{BAD_REQUEST}authority"
 
 def route_origin(route: str) -> tuple[str, ...]:
     """Return the path in the gateway that one route of Envoy comes from; empty if the gateway adds it itself."""
-    if route in (NOT_FOUND, BAD_PATH, BAD_AUTHORITY, REDIRECT_TO_HTTPS):
+    if route in (NOT_FOUND, MISDIRECTED, BAD_PATH, BAD_AUTHORITY, REDIRECT_TO_HTTPS):
         return ()
     own = route
     for prefix in (METHOD_NOT_ALLOWED, REJECTED, NOT_FOUND, BAD_REQUEST):
@@ -75,14 +92,22 @@ def route_origin(route: str) -> tuple[str, ...]:
     return ("routes", own.partition("/")[0])
 
 
-def origin(type_name: str, resource: str) -> tuple[str, ...]:
-    """Return the path in the gateway that a resource comes from; empty if no single object made it."""
+def origins(type_name: str, resource: str, ports: Iterable[Port]) -> tuple[tuple[str, str], ...]:
+    """Return the paths of the objects in the gateway that a resource comes from: several listeners if they share it.
+
+    It is empty for a resource that belongs to no object. `ports` are those of the gateway.
+    """
     first, slash, rest = resource.partition("/")
     if type_name in ("listener", "route"):
-        return ("listeners", first)
+        return tuple(
+            ("listeners", name)
+            for port in ports
+            for name in port.listeners
+            if first in (listener(port), routes(port, name) if type_name == "route" else "")
+        )
     if not slash and type_name in ("cluster", "endpoint"):
-        return ("upstreams", resource)
+        return (("upstreams", resource),)
     if type_name == "secret":
         owner = {"upstream": "upstreams", "listener": "listeners"}.get(first) if slash else "secrets"
-        return (owner, rest.partition("/")[0] if slash else resource) if owner else ()
+        return ((owner, rest.partition("/")[0] if slash else resource),) if owner else ()
     return ()

@@ -22,7 +22,7 @@ from filters.policy import NewField
 from filters.rate_limit.policy import FILTER, STRICT_FILTER
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import LISTENER, ROUTE, ResourceType
-from xds_server.translate import host_routes, names
+from xds_server.translate import filter_chains, host_routes, names
 from xds_server.translate.listeners import HCM
 from xds_server.translate.metrics import LOGGER as METRICS_LOGGER
 from xds_server.translate.protobuf import packed
@@ -230,32 +230,40 @@ def _without_quic_client_certificates(snapshot: Snapshot) -> tuple[Snapshot, tup
     lacks = []
     listeners, tables = dict(snapshot[LISTENER]), dict(snapshot[ROUTE])
     for name, resource in snapshot[LISTENER].items():
-        if not _verifies_over_quic(resource):
+        verifying = _verifying_over_quic(resource)
+        if not verifying:
             continue
-        owner = name.partition("/")[0]
-        del listeners[name]
-        if owner in tables:
-            tables[owner] = _without_alt_svc(tables[owner])
-        lacks.append(
-            Lack(
-                type=LISTENER,
-                name=name,
-                version=resource.version,
-                path=("listeners", owner),
-                message="client certificates over HTTP/3 need Envoy 1.40; HTTP/1.1 and HTTP/2 are served",
+        left = filter_chains.replaced(resource, dict.fromkeys(verifying))
+        if left is None:
+            del listeners[name]
+        else:
+            listeners[name] = left
+        for owner in verifying:  # the table of a listener with TLS has its name
+            if owner in tables:
+                tables[owner] = _without_alt_svc(tables[owner])
+            lacks.append(
+                Lack(
+                    type=LISTENER,
+                    name=owner,
+                    version=resource.version,
+                    path=("listeners", owner),
+                    message="client certificates over HTTP/3 need Envoy 1.40; HTTP/1.1 and HTTP/2 are served",
+                )
             )
-        )
     return snapshot.replacing({LISTENER: listeners, ROUTE: tables}), tuple(lacks)
 
 
-def _verifies_over_quic(resource: Resource) -> bool:
+def _verifying_over_quic(resource: Resource) -> list[str]:
+    """Return the names of the filter chains that verify clients over QUIC."""
+    found = []
     for chain in listener_pb2.Listener.FromString(resource.body).filter_chains:
         config = chain.transport_socket.typed_config
         if config.type_url.endswith(f"/{quic_transport_pb2.QuicDownstreamTransport.DESCRIPTOR.full_name}"):
             socket = quic_transport_pb2.QuicDownstreamTransport.FromString(config.value)
             common = socket.downstream_tls_context.common_tls_context
-            return common.WhichOneof("validation_context_type") is not None
-    return False
+            if common.WhichOneof("validation_context_type") is not None:
+                found.append(chain.name)
+    return found
 
 
 def _without_alt_svc(resource: Resource) -> Resource:

@@ -12,7 +12,9 @@ from typing import Any
 from filters.policy import Context
 from xds_server.gateway import precedence
 from xds_server.gateway.model.gateway import FileRoutes, Gateway
+from xds_server.gateway.model.hosts import wildcards
 from xds_server.gateway.model.policies import merge
+from xds_server.gateway.model.ports import Port
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.translate import routes, virtual_hosts
 from xds_server.translate.route_trees import DEFAULT, Entry, RouteTree, Shape
@@ -64,8 +66,10 @@ class _Table:
         """The routes that name a host, in the order of their rank."""
         self.hosts: dict[str, _Host] = {}
         self._listener = listener
+        self._owners: Mapping[str, str] = {}
+        """The listener of each host of the port."""
         self._order: list[str] = []
-        """All hosts in the order of precedence. It is empty if a host was added or removed."""
+        """All virtual hosts in the order of precedence. It is empty if there may be others now."""
         self._touched: set[str] = set()
         """The hosts whose own routes changed since the virtual hosts were serialized."""
 
@@ -94,10 +98,11 @@ class _Table:
         """Serialize every virtual host again, because something changed that all depend on."""
         self._touched.update(self.own)
 
-    def update(self, make: Callable[[str, list[Ranked], _Host | None], _Host]) -> None:
+    def update(self, port: Port, make: Callable[[str, list[Ranked], _Host | None], _Host]) -> None:
         """Make the virtual hosts whose routes changed, and keep the others."""
-        if not self._order:
-            self._order = sorted(self.own, key=precedence.host_rank)
+        if not self._order or self._owners != port.owners:
+            self._owners = port.owners
+            self._order = sorted(port.hosts(self._listener, self.own), key=precedence.host_rank)
         wide = any(host.startswith("*") for host in self._touched)
         hosts: dict[str, _Host] = {}
         for host in self._order:
@@ -105,7 +110,7 @@ class _Table:
             if (
                 known is None
                 or host in self._touched
-                or (wide and not self._touched.isdisjoint(virtual_hosts.wildcards(host)))
+                or (wide and not self._touched.isdisjoint(wildcards(host)))
             ):
                 known = make(host, virtual_hosts.with_wider(host, self.own), known)
             hosts[host] = known
@@ -160,16 +165,18 @@ class RouteTables:
             settings, surroundings, virtual_hosts.joined(self._translate(ranked, settings, self._context))
         )
 
-    def hosts(self, listener: str) -> list[bytes]:
-        """Return the serialized virtual hosts of a listener."""
+    def hosts(self, port: Port, listener: str) -> dict[str, bytes]:
+        """Return the serialized virtual hosts of a listener by host."""
         table = self._tables.get(listener)
         if table is None:
             table = self._tables[listener] = _Table(listener)
             table.replace((), (), self._parts)
-        table.update(self._host)
-        # An authority that is none of these may still have to be rejected.
-        others = () if "*" in table.hosts else (virtual_hosts.virtual_host("*", [self._not_found.body]),)
-        return [*(one.body for one in table.hosts.values()), *others]
+        table.update(port, self._host)
+        return {host: one.body for host, one in table.hosts.items()}
+
+    def not_found(self, host: str) -> bytes:
+        """Return a serialized virtual host without routes. It still rejects malformed authorities and paths."""
+        return virtual_hosts.virtual_host(host, [self._not_found.body])
 
     def obstacles(self) -> dict[str, tuple[str, ...]]:
         """Return the names of the routes because of which Envoy tries many routes one after the other, by host."""

@@ -321,10 +321,15 @@ def _ports(route: Route, result: pb.Route) -> Iterator[pb.Route]:
     ):
         variant = pb.Route()
         variant.CopyFrom(result)
-        matcher = string_pb2.StringMatcher(safe_regex=_regex(r".*:\d+"))
-        variant.match.headers.append(pb.HeaderMatcher(name=":authority", string_match=matcher))
+        variant.match.headers.append(has_port())
         variant.redirect.port_redirect = _PORTS[redirect.scheme_redirect]
         yield variant
+
+
+def has_port() -> pb.HeaderMatcher:
+    """Return the condition that the host of a request has a port."""
+    matcher = string_pb2.StringMatcher(safe_regex=_regex(r".*:\d+"))
+    return pb.HeaderMatcher(name=":authority", string_match=matcher)
 
 
 def for_pages(name: str, settings: Mapping[str, Any], context: Context) -> tuple[RoutePart, ...]:

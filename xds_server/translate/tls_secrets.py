@@ -6,7 +6,8 @@ each secret in a context of its own, and a listener stays in use without a certi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
@@ -16,7 +17,7 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from google.protobuf import any_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
 
-from xds_server.discovery.snapshot import Reference, Resource, Snapshot
+from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import CLUSTER, LISTENER, SECRET, ResourceType
 from xds_server.translate import secrets
 from xds_server.translate.protobuf import packed
@@ -24,7 +25,6 @@ from xds_server.translate.protobuf import packed
 PROBE = "proof/secret/"
 """The prefix of the proving Envoy's clusters with one secret each. No upstream has a slash in its name."""
 _COMMON = tls_pb2.CommonTlsContext.DESCRIPTOR.full_name
-_MESSAGES: Mapping[ResourceType, type[Any]] = {LISTENER: listener_pb2.Listener, CLUSTER: cluster_pb2.Cluster}
 
 
 def probes(snapshot: Snapshot) -> Iterator[Resource]:
@@ -59,31 +59,52 @@ def separate(message: Message, *, keep: int) -> None:
     _edit(message, edit)
 
 
-def without(snapshot: Snapshot, lost: Collection[str]) -> tuple[Snapshot, tuple[Reference, ...]]:
-    """Return a snapshot without references to `lost` secrets, and the resources that were removed for that.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """A resource that was removed, or the filter chain `chain` of it."""
 
-    A listener stays with its other certificates. It is removed if it has none left, or if it would no longer verify
-    clients. A cluster is removed if it would no longer verify its endpoints or present its own certificate.
+    type: ResourceType
+    name: str
+    chain: str = ""
+
+
+def without(snapshot: Snapshot, lost: Collection[str]) -> tuple[Snapshot, tuple[Removed, ...]]:
+    """Return a snapshot without references to `lost` secrets, and what was removed for that.
+
+    A filter chain of a listener stays with its other certificates. It is removed if it has none left, or if it would no
+    longer verify clients. A cluster is removed if it would no longer verify its endpoints or present its own
+    certificate.
     """
-    changed: dict[ResourceType, dict[str, Resource]] = {}
-    gone: list[Reference] = []
-    for type_, message_class in _MESSAGES.items():
-        items = changed[type_] = dict(snapshot[type_])
-        for name, resource in snapshot[type_].items():
-            message = message_class.FromString(resource.body)
-            kept, same = _without(message, lost, one_certificate_is_enough=type_ == LISTENER)
-            if not kept:
-                del items[name]
-                gone.append((type_, name))
-            elif not same:
-                items[name] = Resource.of(message)
-    return snapshot.replacing(changed), tuple(gone)
+    clusters, listeners = dict(snapshot[CLUSTER]), dict(snapshot[LISTENER])
+    gone: list[Removed] = []
+    for name, resource in snapshot[CLUSTER].items():
+        cluster = cluster_pb2.Cluster.FromString(resource.body)
+        kept, same = _without(cluster, lost, one_certificate_is_enough=False)
+        if not kept:
+            del clusters[name]
+            gone.append(Removed(type=CLUSTER, name=name))
+        elif not same:
+            clusters[name] = Resource.of(cluster)
+    for name, resource in snapshot[LISTENER].items():
+        listener = listener_pb2.Listener.FromString(resource.body)
+        results = [
+            (one, *_without(one, lost, one_certificate_is_enough=True)) for one in listener.filter_chains
+        ]
+        gone += [Removed(type=LISTENER, name=name, chain=one.name) for one, kept, _ in results if not kept]
+        left = [one for one, kept, _ in results if kept]
+        if not left:
+            del listeners[name]
+        elif not all(same for _, _, same in results):
+            del listener.filter_chains[:]
+            listener.filter_chains.extend(left)
+            listeners[name] = Resource.of(listener)
+    return snapshot.replacing({CLUSTER: clusters, LISTENER: listeners}), tuple(gone)
 
 
 def _without(
     message: Message, lost: Collection[str], *, one_certificate_is_enough: bool
 ) -> tuple[bool, bool]:
-    """Remove references to `lost` secrets. Returns whether the resource can stay, and whether it is unchanged."""
+    """Remove references to `lost` secrets. Returns whether the message can stay, and whether it is unchanged."""
     kept, same = True, True
 
     def edit(common: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from operator import is_
@@ -10,7 +10,6 @@ from typing import Any
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import extension_pb2
-from envoy.config.route.v3 import route_components_pb2
 
 from filters.language import Mistake, Path, Problem
 from filters.language.problems import short_repr
@@ -30,7 +29,8 @@ from xds_server.discovery.types import (
     custom,
 )
 from xds_server.gateway.model.gateway import Gateway, Sections
-from xds_server.gateway.model.listeners import Listener
+from xds_server.gateway.model.hosts import ANY_HOST
+from xds_server.gateway.model.ports import Port, ports
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.telemetry import Usage
 from xds_server.gateway.model.upstreams import Upstream
@@ -108,6 +108,7 @@ class Translator:
         self._surroundings: tuple[Any, ...] = ()
         self._grpc: frozenset[str] = frozenset()
         """The upstreams that use gRPC."""
+        self._ports: tuple[Port, ...] = ()
         self._forget()
 
     def _forget(self) -> None:
@@ -150,6 +151,7 @@ class Translator:
         )
         cds, eds = keep("upstreams", (sections.upstreams,), self._upstreams, sections.upstreams)
         surroundings = (sections.secrets, sections.upstreams, sections.listeners, context)
+        self._ports = keep("ports", (sections.listeners,), ports, sections.listeners)
         resources = {
             CLUSTER: keep(
                 CLUSTER,
@@ -161,8 +163,8 @@ class Translator:
             EXTENSION_CONFIG: keep(EXTENSION_CONFIG, (filters,), _extensions, filters),
             LISTENER: keep(
                 LISTENER,
-                (sections.listeners, common),
-                *(self._listeners, sections.listeners, common),
+                (self._ports, common),
+                *(self._listeners, self._ports, common),
             ),
             ROUTE: list(self._routes(gateway)),
             **rules,
@@ -262,12 +264,12 @@ class Translator:
         served = () if clusters.is_dns(upstream) else (_load_assignment(name, upstream),)
         return tuple(map(Resource.of, messages)), served
 
-    def _listeners(self, declared: Mapping[str, Listener], common: listeners.Common) -> list[Resource]:
-        found: list[Resource] = []
-        for name, listener in declared.items():
-            arguments = (name, listener, common)
-            found += map(Resource.of, self._try(("listeners", name), listeners.listeners, *arguments))
-        return found
+    def _listeners(self, found: Iterable[Port], common: listeners.Common) -> list[Resource]:
+        resources: list[Resource] = []
+        for port in found:
+            path = ("listeners", next(iter(port.listeners)))
+            resources += map(Resource.of, self._try(path, listeners.listeners, port, common))
+        return resources
 
     def _routes(self, gateway: Gateway) -> Iterator[Resource]:
         self._tables.update(gateway, self._surroundings)
@@ -278,13 +280,37 @@ class Translator:
             for policy in POLICIES
             for name, config in policy.on_all_routes(gateway.context).items()
         }
-        for name, listener in gateway.sections.listeners.items():
-            if listener.redirect_to_https is not False:
-                body = virtual_hosts.route_configuration(name, None, [_to_https(listener)], {})
+        for port in self._ports:
+            by_table: dict[str, list[str]] = {}
+            for name in port.listeners:
+                by_table.setdefault(names.routes(port, name), []).append(name)
+            for table, members in by_table.items():
+                hosts = self._hosts(port, members)
+                alt_svc = listeners.alt_svc(port.listeners[members[0]])
+                body = virtual_hosts.route_configuration(table, alt_svc, hosts, shared)
+                yield Resource.from_bytes(table, body)
+
+    def _hosts(self, port: Port, members: Sequence[str]) -> list[bytes]:
+        """Return the serialized virtual hosts of a table, which is that of all these listeners of a port.
+
+        A host that belongs to one of them is never answered by the routes of another one. In a table with TLS, a host
+        of a listener with another table gets 421.
+        """
+        found: dict[str, bytes] = {}
+        for name in members:
+            port_of_https = port.listeners[name].redirect_to_https
+            if port_of_https is False:
+                found |= self._tables.hosts(port, name)
+                found |= {host: self._tables.not_found(host) for host in port.own(name) if host not in found}
             else:
-                hosts = self._tables.hosts(name)
-                body = virtual_hosts.route_configuration(name, listeners.alt_svc(listener), hosts, shared)
-            yield Resource.from_bytes(names.routes(name), body)
+                https = virtual_hosts.HTTPS if port_of_https is True else port_of_https
+                found |= {host: virtual_hosts.to_https(host, https) for host in port.own(name)}
+        for host, owner in port.owners.items():
+            if owner not in members:
+                found[host] = virtual_hosts.misdirected(host)
+        if ANY_HOST not in found:  # an authority that is none of these may still have to be rejected
+            found[ANY_HOST] = self._tables.not_found(ANY_HOST)
+        return list(found.values())
 
     def _translated(self, ranked: Ranked, settings: Mapping[str, Any], context: Context) -> tuple[bytes, ...]:
         grpc = bool(ranked.route.targets) and self._grpc.issuperset(ranked.route.targets)
@@ -349,14 +375,3 @@ def _extension(http_filter: HttpFilter) -> Resource:
         name=http_filter.name, typed_config=packed(http_filter.config)
     )
     return Resource.of(config)
-
-
-def _to_https(listener: Listener) -> bytes:
-    host = route_components_pb2.VirtualHost(name=names.REDIRECT_TO_HTTPS, domains=["*"])
-    host.routes.append(routes.bad_authority())
-    route = host.routes.add(name=names.REDIRECT_TO_HTTPS, match=route_components_pb2.RouteMatch(prefix="/"))
-    route.redirect.https_redirect = True
-    route.redirect.response_code = route_components_pb2.RedirectAction.PERMANENT_REDIRECT
-    if listener.redirect_to_https not in (True, 443):
-        route.redirect.port_redirect = listener.redirect_to_https
-    return host.SerializeToString(deterministic=True)

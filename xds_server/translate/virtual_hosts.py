@@ -13,7 +13,9 @@ from filters.reasons import REASON_HEADER
 from protos.wire_format import delimited
 from xds_server.gateway import precedence
 from xds_server.gateway.model import regex
+from xds_server.gateway.model.hosts import wildcards
 from xds_server.gateway.model.paths import PathMatch
+from xds_server.gateway.model.ports import Port
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.translate import names, route_trees, routes
 from xds_server.translate.protobuf import packed, uint32
@@ -29,14 +31,16 @@ def selected(routes: Iterable[Ranked], listener: str) -> list[Ranked]:
     return [ranked for ranked in routes if not ranked.route.listeners or listener in ranked.route.listeners]
 
 
-def by_host(routes: Iterable[Ranked]) -> dict[str, list[Ranked]]:
-    """Return each host's routes in the order in which Envoy tries them.
+def by_host(routes: Iterable[Ranked], port: Port, listener: str) -> dict[str, list[Ranked]]:
+    """Return the routes of each host of a listener in the order in which Envoy tries them.
 
     Envoy chooses one virtual host and never considers another. So a host has its own routes first, then those of the
     wildcards that cover it, then those for all hosts.
     """
-    own = own_of_hosts(sorted(routes, key=attrgetter("rank")))
-    return {host: with_wider(host, own) for host in sorted(own, key=precedence.host_rank)}
+    own = own_of_hosts(sorted(selected(routes, listener), key=attrgetter("rank")))
+    return {
+        host: with_wider(host, own) for host in sorted(port.hosts(listener, own), key=precedence.host_rank)
+    }
 
 
 def own_of_hosts(routes: Iterable[Ranked]) -> dict[str, list[Ranked]]:
@@ -54,19 +58,7 @@ def own_of_hosts(routes: Iterable[Ranked]) -> dict[str, list[Ranked]]:
 def with_wider(host: str, own: Mapping[str, list[Ranked]]) -> list[Ranked]:
     """Return the routes of a host and those of the wildcards that cover it. `own` are sorted by rank."""
     wider = [ranked for wildcard in wildcards(host) for ranked in own.get(wildcard, ())]
-    return list(dict.fromkeys((*own[host], *wider))) if wider else own[host]
-
-
-def wildcards(host: str) -> Iterable[str]:
-    """Yield the wildcards that cover a host, longest first."""
-    labels = host.removeprefix("*.").split(".")
-    start = 0 if host.startswith("*.") else 1
-    if host != "*":
-        for number in range(start, len(labels)):
-            wildcard = "*." + ".".join(labels[number:])
-            if wildcard != host:
-                yield wildcard
-        yield "*"
+    return list(dict.fromkeys((*own.get(host, ()), *wider))) if wider else own[host]
 
 
 def fallbacks(members: Iterable[Ranked]) -> list[tuple[Ranked, frozenset[str]]]:
@@ -138,6 +130,32 @@ def virtual_host(host: str, parts: Iterable[bytes]) -> bytes:
     return head.SerializeToString(deterministic=True) + refused + b"".join(parts)
 
 
+def misdirected(host: str) -> bytes:
+    """Return a serialized VirtualHost of a host of another listener: 421 (RFC 9110 section 15.5.20)."""
+    return virtual_host(host, (_MISDIRECTED,))
+
+
+def to_https(host: str, port: int) -> bytes:
+    """Return a serialized VirtualHost that redirects every request to https at a port.
+
+    Envoy keeps the port of the request if the redirect names none, so requests with a port need a route of their own.
+    """
+    result = route_components_pb2.VirtualHost(name=host, domains=[host])
+    if host.startswith("*"):
+        result.routes.append(routes.bad_authority())
+    redirect = route_components_pb2.RedirectAction(
+        https_redirect=True, response_code=route_components_pb2.RedirectAction.PERMANENT_REDIRECT
+    )
+    for with_port in (True, False) if port == HTTPS else (True,):
+        one = result.routes.add(name=names.REDIRECT_TO_HTTPS, redirect=redirect)
+        one.match.prefix = "/"
+        if with_port:
+            one.redirect.port_redirect = port
+            if port == HTTPS:
+                one.match.headers.append(routes.has_port())
+    return result.SerializeToString(deterministic=True)
+
+
 def tree(host: str, shape: Shape) -> RouteTree:
     """Return the tree of a host, which tries the routes that reject bad requests first."""
     return RouteTree(_GUARDS_OF_ALL if host.startswith("*") else _GUARDS, shape)
@@ -161,14 +179,14 @@ def joined(bodies: Iterable[bytes]) -> bytes:
 
 
 def route_configuration(
-    listener: str, alt_svc: str | None, hosts: Iterable[bytes], filters: Mapping[str, Message]
+    name: str, alt_svc: str | None, hosts: Iterable[bytes], filters: Mapping[str, Message]
 ) -> bytes:
     """Return a serialized RouteConfiguration of serialized virtual hosts.
 
     `filters` are the filter configurations that all routes share.
     """
     head = route_pb2.RouteConfiguration(
-        name=names.routes(listener),
+        name=name,
         ignore_port_in_host_matching=True,
         max_direct_response_body_size_bytes=uint32(1 << 20),
     )
@@ -183,6 +201,19 @@ def route_configuration(
     )
 
 
+HTTPS = 443
+"""The default port of https (RFC 9110 section 4.2.2)."""
+
+
+def _misdirected() -> bytes:
+    result = route_components_pb2.Route(
+        name=names.MISDIRECTED, match=route_components_pb2.RouteMatch(prefix="/")
+    )
+    result.direct_response.status = 421
+    return joined([result.SerializeToString(deterministic=True)])
+
+
+_MISDIRECTED = _misdirected()
 _GUARDS = tuple(map(route_components_pb2.Route.FromString, routes.bad_paths()))
 _GUARDS_OF_ALL = (routes.bad_authority(), *_GUARDS)
 _BAD_AUTHORITY = joined([routes.bad_authority().SerializeToString(deterministic=True)])

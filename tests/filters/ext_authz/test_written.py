@@ -137,7 +137,7 @@ def test_what_policies_say_that_they_see_is_all_that_envoy_shows(tmp_path: Path)
     (tmp_path / "p.py").write_text("def check(r): ...\n")
     text = gateway("{python: p.py:check, headers: [X-One, cookie]}")
     snapshot = compiled(write(tmp_path, gateway=text)).snapshot
-    (host,) = route_pb2.RouteConfiguration.FromString(snapshot[ROUTE]["http"].body).virtual_hosts
+    (host,) = route_pb2.RouteConfiguration.FromString(snapshot[ROUTE]["0.0.0.0:8080"].body).virtual_hosts
     packed = next(one for one in host.routes if one.name == "a").typed_per_filter_config
     checks = ext_authz_pb2.ExtAuthzPerRoute.FromString(packed["xds.ext_authz.headers"].value).check_settings
     assert checks.context_extensions["headers"] == "x-one,cookie"
@@ -161,7 +161,7 @@ def test_where_others_see_more_all_headers_are_shown(tmp_path: Path, more: str) 
     if limited:
         text = text.replace("policies:\n", "policies:\n          rate_limit: 5/hour\n")
     snapshot = compiled(write(tmp_path, gateway=text)).snapshot
-    (host,) = route_pb2.RouteConfiguration.FromString(snapshot[ROUTE]["http"].body).virtual_hosts
+    (host,) = route_pb2.RouteConfiguration.FromString(snapshot[ROUTE]["0.0.0.0:8080"].body).virtual_hosts
     packed = next(one for one in host.routes if one.name == "a").typed_per_filter_config
     assert "xds.ext_authz.headers" not in packed
 
@@ -172,7 +172,7 @@ def test_a_route_says_which_policy_how_long_and_what_it_needs(tmp_path: Path) ->
     )
     (tmp_path / "p.py").write_text("def check(r): ...\n")
     snapshot = compiled(write(tmp_path, gateway=text)).snapshot
-    (host,) = route_pb2.RouteConfiguration.FromString(snapshot[ROUTE]["http"].body).virtual_hosts
+    (host,) = route_pb2.RouteConfiguration.FromString(snapshot[ROUTE]["0.0.0.0:8080"].body).virtual_hosts
     packed = next(one for one in host.routes if one.name == "a").typed_per_filter_config
     assert "xds.ext_authz" not in packed
     checks = ext_authz_pb2.ExtAuthzPerRoute.FromString(

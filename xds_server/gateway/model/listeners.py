@@ -10,6 +10,7 @@ from typing import Literal
 
 from filters.language import DataSource, Mistake, Raw, Size, option
 from filters.language.datasource import SecretSource
+from xds_server.gateway.model import hosts
 
 TlsVersion = Literal["1.0", "1.1", "1.2", "1.3"]
 
@@ -112,12 +113,22 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """A port of the gateway."""
+    """A port of the gateway, or the part of it for some hosts."""
 
-    port: int = option("The port.", minimum=1, maximum=65535)
+    port: int = option(
+        "The port. Several listeners may share it if their `hosts` differ, and all or none use TLS.",
+        minimum=1,
+        maximum=65535,
+    )
     address: str = option(
         "The IP address to bind to; `::` binds to IPv6 and IPv4.",
         default="0.0.0.0",
+    )
+    hosts: tuple[str, ...] = option(
+        "Only requests for these hosts, exact or `*.example.com`; all if left out. With TLS, the server name (SNI) "
+        "of a connection chooses among the listeners of a port.",
+        default=(),
+        narrows=True,
     )
     tls: DownstreamTls | None = option("Use TLS; plain HTTP if left out.", default=None, narrows=True)
     http3: bool = option(
@@ -174,6 +185,10 @@ class Listener:
         except ValueError:
             remedy = "write an IP address such as 127.0.0.1 or ::1"
             yield Mistake("not an IP address", remedy, path=("address",), value=self.address)
+        yield from hosts.check(self.hosts)
+        if hosts.ANY_HOST in self.hosts and len(self.hosts) > 1:
+            remedy = "leave out 'hosts', or remove the *"
+            yield Mistake("* is every host, so the other hosts have no effect", remedy, path=("hosts",))
         if self.http3 and self.tls is None:
             yield Mistake("HTTP/3 is always encrypted", "add 'tls' or remove 'http3'", path=("http3",))
         if self.http3 and self.proxy_protocol:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xds_server.gateway.model import hosts
 from xds_server.gateway.model.routes import Route
 
 Condition = tuple[Any, ...]
@@ -110,7 +111,7 @@ def _rank(name: str, route: Route) -> tuple[Any, ...]:
 
 def _hosts(route: Route) -> tuple[str, ...]:
     """Return the hosts of a route as Envoy compares them."""
-    return tuple(dict.fromkeys(map(str.lower, route.hosts))) if route.hosts else ("*",)
+    return hosts.of(route.hosts)
 
 
 def _condition(route: Route) -> Condition:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +13,7 @@ from filters.headers import HeaderMutation
 from filters.language import Mistake, Path, Raw, Shorthand, Size, option
 from filters.language.problems import did_you_mean
 from filters.language.tokens import TOKEN
+from xds_server.gateway.model import hosts
 from xds_server.gateway.model.actions import (
     Backend,
     Mirror,
@@ -33,15 +33,7 @@ METHODS = (
     "UNLOCK", "UNSUBSCRIBE",
 )  # fmt: skip
 """The methods that Envoy's HTTP/1 parser knows. Envoy responds with 400 to any other."""
-_HOST = re.compile(
-    r"\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
-)
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
-
-
-@lru_cache(maxsize=65536)
-def _is_host(text: str) -> bool:
-    return _HOST.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,10 +279,7 @@ class Route:
             parse_path(self.path)
         except Mistake as mistake:
             yield Mistake(mistake.message, mistake.remedy, path=("path",), value=self.path)
-        for number, host in enumerate(self.hosts):
-            if not _is_host(host):
-                remedy = "write api.example.com or *.example.com, without scheme and port"
-                yield Mistake("not a host", remedy, path=("hosts", number), value=host)
+        yield from hosts.check(self.hosts)
         for number, method in enumerate(self.methods):
             if method not in METHODS:
                 remedy = did_you_mean(method.upper(), METHODS)
