@@ -171,7 +171,7 @@ class Following(RuleBasedStateMachine):
         self.supported = supported
         self.connection: Iterator[Callable[[], Changes]] | None = None
 
-    names = st.sampled_from([Key("shop", name) for name in "abcd"])
+    names = st.sampled_from([Key("shop", name) for name in "abc"])
 
     @rule(key=names, value=st.integers(-1, 2))
     def write(self, key: Key, value: int) -> None:
@@ -188,12 +188,24 @@ class Following(RuleBasedStateMachine):
     def compact(self) -> None:
         self.server.oldest = self.server.version
 
-    @rule()
-    def cut(self) -> None:
+    @rule(forget=st.booleans())
+    def cut(self, forget: bool) -> None:
+        """Cut the stream. The server may forget what the copy would resume from."""
         self.connection = None
         self.state.interrupted()
+        if forget:
+            self.server.version += 1
+            self.server.oldest = self.server.version
 
-    @rule(times=st.integers(1, 6))
+    @rule(times=st.integers(1, 4), key=names)
+    def break_a_list(self, times: int, key: Key) -> None:
+        """Have a list break off, and delete an object that may have been in it."""
+        self.cut(forget=True)
+        self.deliver(1 + times)
+        self.cut(forget=False)
+        self.delete(key)
+
+    @rule(times=st.integers(1, 4))
     def deliver(self, times: int) -> None:
         for _ in range(times):
             self.step()
@@ -214,6 +226,10 @@ class Following(RuleBasedStateMachine):
                 del self.told[change.key]
             else:
                 self.told[change.key] = change.after
+        if step is _nothing:
+            kept = {key: one.kept for key, one in self.server.objects.items() if one.kept is not None}
+            assert self.told == kept, "the watch is up to date, and the copy is not"
+            assert self.state.synced
         return step is not _nothing
 
     def _connect(self) -> Iterator[Callable[[], Changes]]:
@@ -265,9 +281,6 @@ class Following(RuleBasedStateMachine):
     def teardown(self) -> None:
         while self.step():
             pass
-        kept = {key: found.kept for key, found in self.server.objects.items() if found.kept is not None}
-        assert self.told == kept
-        assert self.state.synced
 
 
 def _nothing() -> Changes:
@@ -282,5 +295,5 @@ def _calling(report: Callable[[], None]) -> Callable[[], Changes]:
     return step
 
 
-Following.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+Following.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestFollowing = Following.TestCase

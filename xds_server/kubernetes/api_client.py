@@ -193,12 +193,13 @@ class ApiClient(Transport):
         *,
         resource_version: str | None,
         seconds: float = WATCH,
+        grace: float = GRACE,
     ) -> AsyncGenerator[WatchEvent, None]:
         """Yield the events after a version, until the server ends the stream, which it should after `seconds`.
 
         Without a version, the stream begins with an ADDED event for every object, and the bookmark whose `initial_end`
         is true (a streaming list). An ERROR event raises what a response with its status would raise. Silence for
-        longer than `seconds` raises Unreachable.
+        `seconds` and `grace` raises Unreachable.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming-lists
         """
@@ -209,7 +210,7 @@ class ApiClient(Transport):
         else:
             parameters["resourceVersion"] = resource_version
         path = resource.collection(namespace)
-        async with aclosing(self.lines(path, parameters, seconds + GRACE)) as lines:
+        async with aclosing(self.lines(path, parameters, seconds + grace)) as lines:
             async for line in lines:
                 yield _event(decoded(line, f"watch {path}"), path)
 

@@ -104,9 +104,19 @@ class Transport:
                 if response.status >= 300:
                     content, after = await response.read(), response.headers.get("Retry-After")
                     raise rejected(status_of(response.status, content, after), f"{method} {path}")
-                yield response
+                try:
+                    yield response
+                finally:
+                    _abort(response)
         except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(f"{self.connection.server}: {method} {path}: {_reason(error)}") from None
+
+
+def _abort(response: aiohttp.ClientResponse) -> None:
+    """Drop the connection of a response that was not read to its end, without a farewell that nobody waits for."""
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
 
 
 def decoded(content: bytes, request: str) -> Any:

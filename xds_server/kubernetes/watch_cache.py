@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from xds_server.errors import XdsError
-from xds_server.kubernetes.api_client import ALL, PAGE, WATCH, ApiClient, Selection, WatchEvent
-from xds_server.kubernetes.api_errors import Forbidden, Gone, Invalid, NotFound, Rejected
+from xds_server.kubernetes.api_client import ALL, GRACE, PAGE, WATCH, ApiClient, Selection, WatchEvent
+from xds_server.kubernetes.api_errors import Forbidden, Gone, Invalid, NotFound, Rejected, Status
 from xds_server.kubernetes.backoff import LONGEST, SHORTEST, Backoff
 from xds_server.kubernetes.resources import Key, Object, Resource, key_of
 from xds_server.kubernetes.watch_state import Change, Found, PagedList, WatchFrom, WatchState
@@ -31,11 +31,12 @@ ABSENT = 30.0
 class Pace:
     """Times of a cache. The clock and the sources of chance are parameters, so that tests choose them.
 
-    `watch` is the seconds after which a watch begins anew, `shortest` and `longest` the pauses after errors, `absent`
+    `watch` is the seconds after which a watch begins anew, `grace` those of silence beyond that, `shortest` and `longest` the pauses after errors, `absent`
     the pause for a missing kind, and `page` the number of objects in one response.
     """
 
     watch: float = WATCH
+    grace: float = GRACE
     shortest: float = SHORTEST
     longest: float = LONGEST
     absent: float = ABSENT
@@ -190,6 +191,7 @@ class _Follower(Generic[T]):
             self._selection,
             resource_version=version,
             seconds=self._pace.watch,
+            grace=self._pace.grace,
         )
         async with aclosing(events):
             async for event in events:
@@ -218,10 +220,7 @@ class _Follower(Generic[T]):
 
     def _failed(self, error: XdsError) -> None:
         """Report an error once, and let the state go on."""
-        if isinstance(error, Invalid) or (isinstance(error, Rejected) and error.in_stream):
-            self._state.rejected()
-        else:
-            self._state.interrupted()
+        self._interrupted(error)
         if str(error) == self._reported:
             return
         self._reported = str(error)
@@ -239,6 +238,15 @@ class _Follower(Generic[T]):
                 self._where,
                 error,
             )
+
+    def _interrupted(self, error: XdsError) -> None:
+        match error:
+            case Invalid() | Rejected(in_stream=True):
+                self._state.rejected()
+            case Rejected(status=Status(code=500)) if isinstance(self._state.request, WatchFrom):
+                self._state.gone()  # what the server says of a version that it cannot read
+            case _:
+                self._state.interrupted()
 
     async def _missing(self, error: NotFound) -> float | None:
         """Empty the copy if the API server does not have the kind. Returns the seconds until the next look.

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Literal, Self
 
+import grpc
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -25,23 +26,30 @@ SERVICES = "10.96.0.0/16"
 _START = 240.0
 """Seconds in which it must be ready: it takes 5 on an idle machine, and much more beside a build."""
 _MEMORY = "400MiB"
+_REVISION = 0x08
+"""The field `revision` of etcd's CompactionRequest, on the wire."""
 
 
 class ApiServer:
     """An API server with the CRDs of the Gateway API, unless `crds` is None. Use as a context manager.
 
-    `kubeconfig` is that of an administrator on the host, and `inside` that of processes in the network namespace. The
-    data lives in `folder`, so that the API server can be killed and started again.
+    Its folder has `client.crt` and `client.key` too, of a user `alice` who has no rights. `kubeconfig` is that of an administrator on the host, and `inside` that of processes in the network namespace. The
+    data lives in `folder`, so that the API server can be killed and started again. `flags` are further ones of
+    kube-apiserver.
     """
 
     def __init__(
-        self, folder: Path, *, crds: Channel | None = "standard", namespace: Namespace | None = None
+        self,
+        folder: Path,
+        *flags: str,
+        crds: Channel | None = "standard",
+        namespace: Namespace | None = None,
     ) -> None:
         self.folder = folder
         self.kubeconfig, self.inside = folder / "kubeconfig", folder / "kubeconfig-inside"
         self.authority = Authority("Kubernetes")
         self.namespace = namespace or Namespace.new()
-        self._crds = crds
+        self._flags, self._crds = flags, crds
         self._log = folder / "kas.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -63,10 +71,25 @@ class ApiServer:
 
     def start(self) -> None:
         """Start it, also again on the same data, and wait until it is ready."""
+        self.launch()
+        self.ready()
+
+    def launch(self) -> None:
+        """Start it, without waiting for it. It ends with the thread that calls this."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command(), stdout=log, stderr=log)
+
+    def ready(self) -> None:
+        """Wait until it is ready."""
         with self.objects() as objects:
             wait_for(lambda: self._ready(objects), lambda: f"the API server; its log:\n{self.log}", _START)
+
+    def compact(self) -> None:
+        """Have etcd forget all versions but the current one, so that older ones are a 410."""
+        with self.objects() as objects, grpc.insecure_channel(f"unix:{self.folder}/etcd.sock") as channel:
+            revision = int(objects.request("GET", "/api/v1/nodes")["metadata"]["resourceVersion"])
+            call = channel.unary_unary("/etcdserverpb.KV/Compact")
+            call(bytes([_REVISION]) + _varint(revision), timeout=30)
 
     def _ready(self, objects: Objects) -> bool:
         assert self._process is not None
@@ -113,17 +136,20 @@ class ApiServer:
         }
         words = [f"--{name}={value}" for name, value in flags.items()]
         return self.namespace.command(
-            "env", f"GOMEMLIMIT={_MEMORY}", build.folder() / "kas", self.folder, *words
+            "env", f"GOMEMLIMIT={_MEMORY}", build.folder() / "kas", self.folder, *words, *self._flags
         )
 
     def _write(self) -> None:
         """Write its keys, certificates, tokens and kubeconfigs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         certificate, key = self.authority.issue("kubernetes.default.svc", "localhost", "127.0.0.1", NODE)
+        client, client_key = self.authority.issue("alice")
         token = secrets.token_hex(16)
         content = {
             "server.crt": certificate,
             "server.key": key,
+            "client.crt": client,
+            "client.key": client_key,
             "ca.crt": self.authority.pem,
             "accounts.key": _rsa_key(),
             "tokens.csv": f'{token},admin,admin,"system:masters"\n'.encode(),
@@ -152,3 +178,12 @@ def _rsa_key() -> bytes:
     return rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def _varint(number: int) -> bytes:
+    """Return a number as Protocol Buffers encode it."""
+    content = bytearray()
+    while number > 0x7F:
+        content.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*content, number])
