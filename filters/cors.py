@@ -58,13 +58,19 @@ class CorsSettings:
         default=(),
     )
     allow_credentials: bool = option("True if pages may send cookies and HTTP authentication.", default=False)
+    any_page_acts_for_the_user: bool = option(
+        "Dangerous: with `allow_credentials`, allow `*` and `null` too, so that every web page can act for a user who is "
+        "signed in here.",
+        default=False,
+    )
     max_age: timedelta = option(
         "The time for which a browser may cache a preflight response.", default=timedelta(minutes=10)
     )
 
     def check(self) -> Iterator[Mistake]:
         """Yield a mistake for each invalid origin, method or header."""
-        if self.allow_credentials and not {"*", "null"}.isdisjoint(self.allow_origins):
+        open_to_all = not {"*", "null"}.isdisjoint(self.allow_origins)
+        if self.allow_credentials and open_to_all and not self.any_page_acts_for_the_user:
             # Every page in a sandboxed frame has the origin `null`.
             yield Mistake(
                 "credentials for every origin would let any web page act for the user", "list the origins"
@@ -133,7 +139,7 @@ def _rule(settings: CorsSettings, *, grpc_web: bool) -> Mapping[str, Any]:
         "subdomains": [{"before": before, "after": after} for before, _, after in parts],
         "credentials": settings.allow_credentials,
         "max_age": str(int(settings.max_age.total_seconds())),
-        **({"any": "*"} if "*" in settings.allow_origins else {}),
+        **({"any": "*"} if "*" in settings.allow_origins and not settings.allow_credentials else {}),
         **{
             key: "*" if key != "expose" and "*" in names else ", ".join(names)
             for key, names in listed.items()

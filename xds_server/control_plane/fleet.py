@@ -182,10 +182,15 @@ class Fleet:
             self._bell.clear()
             await self._bell.wait()
 
-    def states(self, served: Served) -> list[EnvoyState]:
-        """Return the state of every Envoy of the fleet. It may be called in any thread."""
-        streams = [one for one in self._streams.copy().values() if not one.group]
+    def states(self, served: Served, group: str = "") -> list[EnvoyState]:
+        """Return the state of every Envoy of a group. It may be called in any thread."""
+        streams = [one for one in self._streams.copy().values() if one.group == group]
         return [_state(one, served(one.release)) for one in streams]
+
+    def rejections(self, group: str) -> list[Rejection]:
+        """Return the rejections by the Envoys of a group that are not mended. It may be called in any thread."""
+        found = [one.rejection for one in self._streams.copy().values() if one.group == group]
+        return [one for one in found if one is not None and not one.mended]
 
     def as_json(self, held: Collection[tuple[str, str]] = ()) -> list[dict[str, Any]]:
         """Return every stream of the fleet, for machines.

@@ -25,7 +25,8 @@ Route = Object[HttpRouteSpec] | Object[GrpcRouteSpec]
 class Cluster:
     """All objects, by kind and key. A kind without objects may be left out."""
 
-    objects: Mapping[str, Mapping[Key, Object[Any]]]
+    objects: Mapping[str, Mapping[Any, Object[Any]]]
+    """The keys are Key, or a type that equals it."""
 
     @classmethod
     def of(cls, objects: Iterable[Object[Any]]) -> Cluster:

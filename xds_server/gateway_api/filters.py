@@ -17,6 +17,8 @@ from xds_server.gateway_api.route_specs import (
 )
 from xds_server.gateway_api.upstreams import ServiceUpstream
 
+LISTENER_PORT = 0
+"""Stands for the port of the listener in a redirect to another host, as the specification says."""
 Resolve = Callable[[BackendObject], ServiceUpstream | Condition]
 
 
@@ -93,7 +95,10 @@ def _path(path: PathModifier, prefix: bool) -> str:
 
 
 def _redirect(redirect: RedirectFilter, prefix: bool) -> Mapping[str, Any]:
-    parts = {"scheme": redirect.scheme, "host": redirect.hostname, "port": redirect.port}
+    port = redirect.port
+    if redirect.hostname is not None and redirect.scheme is None and port is None:
+        port = LISTENER_PORT
+    parts = {"scheme": redirect.scheme, "host": redirect.hostname, "port": port}
     values: dict[str, Any] = {key: value for key, value in parts.items() if value is not None}
     values["status"] = redirect.status_code
     if redirect.path is not None:
@@ -124,4 +129,6 @@ def _cors(cors: CorsFilter) -> Mapping[str, Any]:
             values[key] = list(names)
     if cors.allow_credentials:
         values["allow_credentials"] = True
+        if "*" in values["allow_origins"]:  # the specification allows it
+            values["any_page_acts_for_the_user"] = True
     return values

@@ -70,6 +70,8 @@ class ServiceSpec:
     ports: tuple[ServicePort, ...]
     external: bool
     families: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
+    """The addresses that a load balancer gave it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +139,11 @@ def _service(value: Mapping[str, Any], _path: Path, _problems: Problems) -> Serv
         for one in spec.get("ports") or ()
     )
     families = tuple(spec.get("ipFamilies") or ())
-    return ServiceSpec(ports=ports, external=spec.get("type") == "ExternalName", families=families)
+    ingress = ((value.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    addresses = tuple(one.get("ip") or one.get("hostname") or "" for one in ingress)
+    return ServiceSpec(
+        ports=ports, external=spec.get("type") == "ExternalName", families=families, addresses=addresses
+    )
 
 
 def _slice(value: Mapping[str, Any], _path: Path, _problems: Problems) -> SliceSpec:

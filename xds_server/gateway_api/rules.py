@@ -29,6 +29,13 @@ _ERROR = {"status": 500}
 """What requests get that a rule with a fault would have handled, as the specification says."""
 _NO_CONNECTION = ("connect-failure", "refused-stream", "reset-before-request", "reset")
 _SERVICE = r"[^/]+"
+_REDIRECTS = {
+    301: "MOVED_PERMANENTLY",
+    302: "FOUND",
+    303: "SEE_OTHER",
+    307: "TEMPORARY_REDIRECT",
+    308: "PERMANENT_REDIRECT",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -159,7 +166,7 @@ def _action(
     except Unsupported as error:
         return {"respond": _ERROR}, [], [error.condition]
     if "redirect" in values:
-        return _local(values), [], faults
+        return _to_itself(_local(values)), [], faults
     backends, used, wrong = _backends(rule.backend_refs, prefix, find)
     faults += wrong
     if not used:
@@ -173,6 +180,15 @@ def _action(
     if isinstance(rule, HttpRule):
         values |= _times(rule)
     return values, [*upstreams, *used], faults
+
+
+def _to_itself(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a redirect that may name nothing but a status: it repeats the URL, which the language takes for a mistake."""
+    status = values["redirect"]["status"]
+    if len(values["redirect"]) > 1:
+        return values
+    rest = {key: value for key, value in values.items() if key != "redirect"}
+    return {**rest, "respond": _ERROR, "envoy": {"redirect": {"response_code": _REDIRECTS[status]}}}
 
 
 def _local(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from xds_server.gateway_api import attachment, names, rules
@@ -20,6 +20,7 @@ from xds_server.gateway_api.conditions import (
     accepted,
     resolved,
 )
+from xds_server.gateway_api.filters import LISTENER_PORT
 from xds_server.gateway_api.listeners import ListenerState, listener_states, listener_values
 from xds_server.gateway_api.objects import Key, Object
 from xds_server.gateway_api.specs import GatewaySpec
@@ -32,12 +33,17 @@ _GATEWAY_FILE, _UPSTREAMS_FILE = "gateway.yaml", "upstreams.yaml"
 class GatewayFiles:
     """A Gateway in the gateway language. `files` are plain values by file, `contents` what the files refer to.
 
-    `origins` has the object of each file.
+    `origins` has the object of each file, and `upstreams` the Service of each upstream.
     """
 
     files: Mapping[str, Mapping[str, Any]]
     contents: Mapping[str, bytes]
     origins: Mapping[str, Object[Any]]
+    upstreams: Mapping[str, ServiceUpstream]
+
+    def rejecting(self, routes: Collection[str]) -> GatewayFiles:
+        """Return the files with some routes of the language that answer with 500 whatever they would do."""
+        return replace(self, files={name: _rejecting(values, routes) for name, values in self.files.items()})
 
     def rendered(self) -> dict[str, bytes]:
         """Return the files as YAML, in its form that is also JSON, with one line for each object."""
@@ -53,9 +59,14 @@ class Translation:
     route_statuses: tuple[RouteStatus, ...]
 
 
-def translate(cluster: Cluster, *, of_every_class: bool = False) -> Translation:
-    """Return the translation of a cluster. Gateways of other controllers are left out, unless every class is ours."""
-    classes = {one.meta.name for one in cluster.classes() if one.spec.controller_name == CONTROLLER}
+def translate(
+    cluster: Cluster, *, controller: str = CONTROLLER, of_every_class: bool = False, live: bool = False
+) -> Translation:
+    """Return the translation of a cluster. Gateways of other controllers are left out, unless every class is ours.
+
+    The endpoints of a `live` cluster are left out too, because they change often and concern nothing else.
+    """
+    classes = {one.meta.name for one in cluster.classes() if one.spec.controller_name == controller}
     ours = sorted(
         (one for one in cluster.gateways() if of_every_class or one.spec.gateway_class_name in classes),
         key=lambda one: one.meta.key,
@@ -66,7 +77,9 @@ def translate(cluster: Cluster, *, of_every_class: bool = False) -> Translation:
         id(route): rules.translate(route, cluster) for found in attached.values() for route, _ in found
     }
     gateways = {
-        one.meta.key: _files(one, listeners[one.meta.key], attached[one.meta.key], translated, cluster)
+        one.meta.key: _files(
+            one, listeners[one.meta.key], attached[one.meta.key], translated, cluster, live=live
+        )
         for one in ours
     }
     statuses = [_gateway_status(one, listeners[one.meta.key], attached[one.meta.key]) for one in ours]
@@ -148,6 +161,8 @@ def _files(
     attached: _Attached,
     translated: Mapping[int, rules.Translated],
     cluster: Cluster,
+    *,
+    live: bool,
 ) -> GatewayFiles:
     """Return a Gateway in the gateway language: a file for it, one for each route object, and one for all upstreams."""
     served = [one for one in listeners if one.served]
@@ -156,6 +171,7 @@ def _files(
     files: dict[str, Mapping[str, Any]] = {_GATEWAY_FILE: _gateway_file(served, certificates)}
     origins: dict[str, Object[Any]] = {_GATEWAY_FILE: gateway}
     upstreams: dict[str, ServiceUpstream] = {}
+    ports = {names.of(one.spec.name): _redirect_port(one) for one in served}
     taken: set[Any] = set()
     for route, some in attached:
         hosts = _hosts(some)
@@ -163,16 +179,18 @@ def _files(
         routes = {
             name: value
             for route_name, (condition, values) in found.routes.items()
-            for name, value in _on_listeners(route_name, values, condition, hosts, taken)
+            for name, value in _on_listeners(route_name, values, condition, hosts, ports, taken)
         }
         if routes:
             file = f"{route.kind}/{'/'.join(route.meta.key)}.yaml"
             files[file], origins[file] = {"routes": routes}, route
             upstreams |= {one.name: one for one in found.upstreams}
     files[_UPSTREAMS_FILE] = {
-        "upstreams": {name: upstream_values(one, cluster) for name, one in sorted(upstreams.items())}
+        "upstreams": {
+            name: upstream_values(one, cluster, live=live) for name, one in sorted(upstreams.items())
+        }
     }
-    return GatewayFiles(files=files, contents=contents, origins=origins)
+    return GatewayFiles(files=files, contents=contents, origins=origins, upstreams=upstreams)
 
 
 def _gateway_file(served: Iterable[ListenerState], certificates: Iterable[Key]) -> Mapping[str, Any]:
@@ -210,22 +228,53 @@ def _on_listeners(
     values: Mapping[str, Any],
     condition: Any,
     hosts: Mapping[str, tuple[str, ...]],
+    ports: Mapping[str, int | None],
     taken: set[Any],
 ) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """Yield a route for each set of listeners on which it takes the same hosts.
+    """Yield a route for each set of listeners on which it takes the same hosts, and does the same.
 
     What an older route with the same condition has already is left out: the older one wins.
     """
-    groups: dict[tuple[str, ...], list[str]] = {}
+    groups: dict[tuple[tuple[str, ...], int | None], list[str]] = {}
+    to_port = values.get("redirect", {}).get("port") == LISTENER_PORT
     for listener, some in hosts.items():
         free = tuple(one for one in some if (listener, one, condition) not in taken)
         taken.update((listener, one, condition) for one in free)
         if free:
-            groups.setdefault(free, []).append(listener)
-    for number, (free, listeners) in enumerate(groups.items()):
+            groups.setdefault((free, ports[listener] if to_port else None), []).append(listener)
+    for number, ((free, port), listeners) in enumerate(groups.items()):
         own = name if not number else names.of(name, str(number))
         where = {"listeners": sorted(listeners), **({"hosts": list(free)} if "" not in free else {})}
-        yield own, {**where, **values}
+        redirect = {"redirect": _with_port(values["redirect"], port)} if to_port else {}
+        yield own, {**where, **values, **redirect}
+
+
+def _with_port(redirect: Mapping[str, Any], port: int | None) -> Mapping[str, Any]:
+    """Return a redirect to a port, None for the one that its scheme implies."""
+    rest = {key: value for key, value in redirect.items() if key != "port"}
+    return rest if port is None else {**rest, "port": port}
+
+
+def _redirect_port(listener: ListenerState) -> int | None:
+    """Return the port of a listener as a URL has it: None for the one that its scheme implies (RFC 9110 section 4.2)."""
+    implied = {"HTTP": 80, "HTTPS": 443}[listener.spec.protocol]
+    return None if listener.spec.port == implied else listener.spec.port
+
+
+_CONDITION = ("listeners", "hosts", "path", "methods", "headers", "query", "order", "wrong_method")
+
+
+def _rejecting(values: Mapping[str, Any], routes: Collection[str]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = values.get("routes", {})
+    if not any(name in routes for name in found):
+        return values
+    answers = {
+        name: {**{key: value for key, value in one.items() if key in _CONDITION}, "respond": {"status": 500}}
+        if name in routes
+        else one
+        for name, one in found.items()
+    }
+    return {**values, "routes": answers}
 
 
 def _rendered(values: Mapping[str, Any]) -> bytes:

@@ -103,19 +103,26 @@ def _endpoint(address: str, port: int, zone: str) -> dict[str, Any]:
     return values
 
 
-def upstream_values(upstream: ServiceUpstream, cluster: Cluster) -> Mapping[str, Any]:
+def upstream_values(upstream: ServiceUpstream, cluster: Cluster, *, live: bool) -> Mapping[str, Any]:
     """Return an upstream in the gateway language.
 
-    In a folder of manifests a Service may have no EndpointSlices, because a controller makes them in a cluster. Then the
-    upstream is the Service's name in the DNS of the cluster.
+    The endpoints of a `live` cluster come later, so that their changes do not concern the upstream. In a folder of
+    manifests a Service may have no EndpointSlices, because a controller makes them in a cluster. Then the upstream is
+    the Service's name in the DNS of the cluster.
     """
     service = cluster.service(upstream.service)
+    if live:
+        return _upstream(upstream, [])
     slices = cluster.slices(upstream.service)
     if service is not None and slices:
         addresses: list[Any] = endpoints(service, upstream.port, slices)
     else:
         namespace, name = upstream.service
         addresses = [f"{name}.{namespace}.svc.cluster.local:{upstream.port}"]
+    return _upstream(upstream, addresses)
+
+
+def _upstream(upstream: ServiceUpstream, addresses: list[Any]) -> Mapping[str, Any]:
     values: dict[str, Any] = {"endpoints": addresses}
     if upstream.protocol != "http1":
         values["protocol"] = upstream.protocol

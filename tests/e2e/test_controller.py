@@ -1,0 +1,227 @@
+"""`xds controller` with a real Kubernetes API server and a real Envoy: traffic, conditions, restarts."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.kubernetes.controller import Process, controller, envoy
+from tests.support.kubernetes.namespace import Namespace
+from tests.support.kubernetes.objects import Objects
+from tests.support.kubernetes.shared import SharedServer
+from tests.support.wait import wait_for
+
+MANIFESTS = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: NAME}
+spec: {controllerName: example.com/NAME}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: web, namespace: NAME}
+spec: {gatewayClassName: NAME, listeners: [{name: http, port: PORT, protocol: HTTP}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: users, namespace: NAME}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: users, namespace: NAME}
+spec:
+  parentRefs: [{name: web}]
+  rules:
+    - matches: [{path: {value: /users}}]
+      backendRefs: [{name: users, port: 80}]
+    - matches: [{path: {value: /missing}}]
+      backendRefs: [{name: missing, port: 80}]
+"""
+SLICE = """
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: users-1, namespace: NAME, labels: {kubernetes.io/service-name: users}}
+addressType: IPv4
+ports: [{port: 8080, name: ""}]
+endpoints: [{addresses: [ADDRESS]}]
+"""
+
+
+class _Pod(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = str(self.server.server_address[0]).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class Cluster:
+    """A Gateway of its own in the API server of the session, with a controller and an Envoy."""
+
+    def __init__(self, server: SharedServer, folder: Path, stack: ExitStack) -> None:
+        number = uuid.uuid4().int
+        self.name, self.folder = f"t{number % 10**12}", folder
+        self.network: Namespace = stack.enter_context(server.namespace())
+        self.objects: Objects = stack.enter_context(server.objects())
+        self.objects.namespace(self.name)
+        self.port, self.xds, self.admin, self.ready = (_free(self.network) for _ in range(4))
+        self.pods = [f"10.244.{number % 200 + 10}.{last}" for last in (1, 2)]
+        for address in self.pods:
+            pod = ThreadingHTTPServer((address, 8080), _Pod, bind_and_activate=False)
+            pod.socket.close()
+            pod.socket = self.network.listen(address, 8080)
+            threading.Thread(target=pod.serve_forever, daemon=True).start()
+            stack.callback(pod.server_close)
+            stack.callback(pod.shutdown)
+        self.apply(MANIFESTS)
+        self.move(self.pods[0])
+        xds = f"10.244.0.1:{self.xds}"
+        self.controller = controller(
+            self.network, server.inside, folder, xds, f"example.com/{self.name}", self.name
+        )
+        self.url = f"http://127.0.0.1:{self.network.forward('127.0.0.1', self.port)}"
+        self.envoy: Process | None = None
+
+    def apply(self, manifests: str) -> None:
+        self.objects.apply(manifests.replace("NAME", self.name).replace("PORT", str(self.port)))
+
+    def move(self, address: str) -> None:
+        """Have the Service of users at an address."""
+        self.apply(SLICE.replace("ADDRESS", address))
+
+    def path(self, kind: str, name: str, group: str = "apis/gateway.networking.k8s.io/v1") -> str:
+        return f"/{group}/namespaces/{self.name}/{kind}/{name}"
+
+    def conditions(self, kind: str, name: str) -> dict[str, tuple[str, str, str]]:
+        status: dict[str, Any] = self.objects.request("GET", self.path(kind, name)).get("status") or {}
+        parents = status.get("parents")
+        found = parents[0]["conditions"] if parents else status.get("conditions") or []
+        return {one["type"]: (one["status"], one["reason"], one["message"]) for one in found}
+
+    def programmed(self) -> bool:
+        return self.conditions("gateways", "web").get("Programmed", ("",))[0] == "True"
+
+    def serve(self) -> None:
+        """Start what the Deployment describes, and give the Service an address, as a kubelet and a cloud would."""
+        path = self.path("deployments", f"web-{self.name}", "apis/apps/v1")
+        deployment = wait_for(
+            lambda: self.objects.request("GET", path), "the Deployment", also=(httpx.HTTPStatusError,)
+        )
+        self.envoy = envoy(self.network, deployment, self.folder, self.admin, self.ready)
+        self.envoy.start()
+        address = {"status": {"loadBalancer": {"ingress": [{"ip": "10.245.0.9"}]}}}
+        self.objects.request(
+            "PATCH", self.path("services", f"web-{self.name}", "api/v1") + "/status", address
+        )
+
+    def get(self, path: str) -> tuple[int, str]:
+        response = httpx.get(self.url + path, timeout=10)
+        return response.status_code, response.text
+
+    def gets(self, path: str, expected: tuple[int, str]) -> None:
+        wait_for(
+            lambda: self.get(path) == expected, f"{path} to answer {expected}", also=(httpx.TransportError,)
+        )
+
+
+def _free(network: Namespace) -> int:
+    with network.listen("0.0.0.0") as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def cluster(kubernetes: SharedServer, tmp_path: Path) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        found = Cluster(kubernetes, tmp_path, stack)
+        stack.enter_context(found.controller)
+        found.serve()
+        assert found.envoy is not None
+        stack.callback(found.envoy.stop)
+        wait_for(found.programmed, lambda: f"the Gateway; the controller:\n{found.controller.log[-3000:]}")
+        yield found
+
+
+def test_a_gateway_serves_and_tells_the_truth(cluster: Cluster) -> None:
+    cluster.gets("/users/1", (200, cluster.pods[0]))
+    assert cluster.get("/missing")[0] == 500
+    assert cluster.get("/else")[0] == 404
+    assert cluster.conditions("httproutes", "users")["ResolvedRefs"][1:] == (
+        "BackendNotFound",
+        f"there is no Service {cluster.name}/missing",
+    )
+    status = cluster.objects.request("GET", cluster.path("gateways", "web"))["status"]
+    assert status["addresses"] == [{"type": "IPAddress", "value": "10.245.0.9"}]
+    assert status["listeners"][0]["attachedRoutes"] == 1
+    forwarded = cluster.network.forward("127.0.0.1", cluster.ready)
+    assert httpx.get(f"http://127.0.0.1:{forwarded}/ready").status_code == 200
+    assert httpx.get(f"http://127.0.0.1:{forwarded}/quitquitquit").status_code == 404
+
+
+def test_endpoints_move_without_a_translation(cluster: Cluster) -> None:
+    cluster.gets("/users/1", (200, cluster.pods[0]))
+    cluster.move(cluster.pods[1])
+    cluster.gets("/users/1", (200, cluster.pods[1]))
+
+
+def test_what_is_served_outlives_the_controller(cluster: Cluster) -> None:
+    cluster.gets("/users/1", (200, cluster.pods[0]))
+    cluster.controller.stop(signal.SIGKILL)
+    assert cluster.get("/users/1") == (200, cluster.pods[0])
+    cluster.move(cluster.pods[1])
+    cluster.controller.start()
+    cluster.gets("/users/1", (200, cluster.pods[1]))
+
+
+def test_a_route_that_cannot_be_served_takes_no_other_away(cluster: Cluster) -> None:
+    bad = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: bad, namespace: NAME}
+spec:
+  parentRefs: [{name: web}]
+  rules:
+    - matches: [{path: {value: /bad}}]
+      filters: [{type: RequestRedirect, requestRedirect: {scheme: http, port: PORT}}]
+"""
+    cluster.apply(bad)
+    wait_for(
+        lambda: cluster.conditions("httproutes", "bad").get("Accepted", ("",))[0] == "False", "the condition"
+    )
+    assert "without end" in cluster.conditions("httproutes", "bad")["Accepted"][2]
+    cluster.gets("/bad", (500, cluster.get("/bad")[1]))
+    assert cluster.get("/users/1") == (200, cluster.pods[0])
+    assert cluster.programmed()
+
+
+def test_a_listener_whose_port_is_taken_says_so(cluster: Cluster) -> None:
+    with cluster.network.listen("0.0.0.0") as taken:
+        port = taken.getsockname()[1]
+        listeners = [
+            {"name": name, "port": number, "protocol": "HTTP"}
+            for name, number in (("http", cluster.port), ("taken", port))
+        ]
+        path = cluster.path("gateways", "web")
+        cluster.objects.request("PATCH", path, {"spec": {"listeners": listeners}})
+        wait_for(
+            lambda: "cannot bind" in cluster.conditions("gateways", "web")["Programmed"][2], "Envoy's words"
+        )
+        assert cluster.get("/users/1") == (200, cluster.pods[0])
+    cluster.objects.request("PATCH", path, {"spec": {"listeners": listeners[:1]}})
+    wait_for(cluster.programmed, "the Gateway again")

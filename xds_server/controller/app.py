@@ -1,0 +1,154 @@
+"""The composition of the controller: the only module of this package that constructs and connects the parts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import uuid
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filters.language import Problems
+from xds_server.control_plane.fleet import Fleet
+from xds_server.controller.infrastructure import EnvoySettings
+from xds_server.controller.reconciler import Envoys, Reconciler, caches
+from xds_server.discovery.node import Node
+from xds_server.discovery.snapshot import Snapshot
+from xds_server.gateway_api.conditions import CONTROLLER
+from xds_server.gateway_api.objects import Kind, Object, read_object
+from xds_server.kubernetes.api_client import ApiClient
+from xds_server.kubernetes.connection import in_cluster
+from xds_server.kubernetes.kubeconfig import read_kubeconfig
+from xds_server.kubernetes.leader import Leader
+from xds_server.kubernetes.resources import Key
+from xds_server.kubernetes.status_writer import StatusWriter
+from xds_server.processes.addresses import failed_to_listen
+from xds_server.serving.events import Acked, Connected, Disconnected, Event, Nacked
+from xds_server.serving.server import XdsServer
+from xds_server.serving.session import Context
+from xds_server.serving.store import Store
+from xds_server.translate.stand_ins import stand_in
+
+log = logging.getLogger(__name__)
+
+_LEASE = "xds-gateway-controller"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerOptions:
+    """The options of `xds controller`. Without `kubeconfig`, it uses the service account of its pod.
+
+    `xds` is the address at which it listens, and `envoys.xds_address` the one at which Envoys reach it.
+    """
+
+    envoys: EnvoySettings
+    xds: str = "[::]:18000"
+    kubeconfig: tuple[Path, ...] = ()
+    namespace: str = "xds-system"
+    """The namespace of the lease."""
+    controller: str = CONTROLLER
+    secrets_anywhere: bool = False
+    identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
+
+
+async def serve(options: ControllerOptions) -> None:
+    """Serve the Gateways of a cluster until SIGINT or SIGTERM. Raises EnvironmentFailed, InvalidKubeconfig."""
+    connection = read_kubeconfig(options.kubeconfig) if options.kubeconfig else in_cluster(os.environ)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(ApiClient(connection))
+        tasks = await _parts(options, client, stack)
+        log.info("controller started xds=%s api=%s", options.xds, connection.server)
+        running = [asyncio.create_task(task) for task in tasks]
+        stack.push_async_callback(_cancelled, running)
+        waiting = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait({*running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {waiting}:
+            task.result()
+        log.info("stopping")
+
+
+async def _parts(
+    options: ControllerOptions, client: ApiClient, stack: AsyncExitStack
+) -> list[Coroutine[Any, Any, None]]:
+    """Start the xDS server, and return what runs beside it."""
+    store = Store(quarantine=True, release_of=_release, stand_in=stand_in)
+    fleet = Fleet(lambda _type, _name: None)
+    store.observe(fleet.observe)
+    server = XdsServer(store, group_of=_group, secrets_anywhere=options.secrets_anywhere)
+    stack.push_async_callback(server.stop, 1.0)
+    try:
+        await server.start(options.xds)
+    except OSError as error:
+        raise failed_to_listen("--xds", options.xds, error) from None
+    leader = Leader(client, Key(options.namespace, _LEASE), options.identity, lambda _leading: resume())
+    writer = StatusWriter(client, options.controller, lambda: leader.leading)
+    found = caches(client, lambda *change: reconciler.changed(*change), _kept)
+    envoys = Envoys(
+        publish=lambda group, snapshot: _publish(store, group, snapshot),
+        acknowledged=partial(_acknowledged, fleet, store),
+        rejection=lambda group: next((one.message for one in fleet.rejections(group)), ""),
+    )
+    reconciler = Reconciler(
+        client, found, envoys, writer, options.envoys, options.controller, lambda: leader.leading
+    )
+
+    def resume() -> None:
+        writer.resume()
+        reconciler.acknowledged()
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Acked | Nacked | Connected | Disconnected):
+            reconciler.acknowledged()
+
+    store.observe(observe)
+    return [*(cache.run() for cache in found.values()), writer.run(), leader.run(), reconciler.run()]
+
+
+def _publish(store: Store, group: str, snapshot: Snapshot) -> None:
+    if store.publish(snapshot, group):
+        log.info("published gateway=%s", group)
+
+
+def _acknowledged(fleet: Fleet, store: Store, group: str) -> bool:
+    states = fleet.states(partial(_current, store, group), group)
+    return bool(states) and all(state == "current" for state in states)
+
+
+def _current(store: Store, group: str, release: str) -> Snapshot | None:
+    return store.current(group, release)
+
+
+def _group(node: Node, _context: Context) -> str:
+    """Return the Gateway of an Envoy, which its bootstrap has as the cluster of the node."""
+    return node.cluster
+
+
+def _release(_group: str, node: Node) -> str:
+    return node.release if node.agent == "envoy" else ""
+
+
+def _kept(kind: Kind, value: dict[str, Any]) -> Object[Any] | None:
+    """Return what is kept of an object. Only what can be read of it counts, because the API server has checked it."""
+    problems = Problems()
+    found = read_object(kind, value, (), problems)
+    for problem in problems:
+        log.warning("an object is not understood object=%s reason=%s", kind.name, problem)
+    return found
+
+
+async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,164 @@
+"""The objects that serve a Gateway: a Deployment of Envoys with its ServiceAccount and Service. It does no IO."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xds_server.gateway_api.objects import Object
+from xds_server.gateway_api.specs import GROUP, GatewaySpec
+from xds_server.proxy.bootstrap import bootstrap
+from xds_server.translate.readable import plain
+
+LABEL = f"{GROUP}/gateway-name"
+"""The label of these objects (GEP-1762)."""
+READY_PORT = 19003
+"""The port of the readiness probe. It is not a port of the gateway."""
+_CLASS_LABEL = f"{GROUP}/gateway-class-name"
+_LONGEST = 63
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvoySettings:
+    """The Envoys of all Gateways. `xds_address` is where they reach the control plane."""
+
+    xds_address: str
+    image: str
+    replicas: int = 2
+    service_type: str = "LoadBalancer"
+
+
+def name_of(gateway: Object[GatewaySpec]) -> str:
+    """Return the name of the objects of a Gateway, which a Service may have (RFC 1035, at most 63 characters)."""
+    name = f"{gateway.meta.name}-{gateway.spec.gateway_class_name}"
+    if len(name) <= _LONGEST and "." not in name:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+    return f"{name.replace('.', '-')[: _LONGEST - 11].rstrip('-')}-{digest}"
+
+
+def objects(gateway: Object[GatewaySpec], settings: EnvoySettings) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a Gateway, each after those that it needs."""
+    yield {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _metadata(gateway)}
+    yield _deployment(gateway, settings)
+    yield _service(gateway, settings)
+
+
+def _metadata(gateway: Object[GatewaySpec]) -> dict[str, Any]:
+    infrastructure = gateway.spec.infrastructure
+    labels = dict(infrastructure.labels) if infrastructure is not None else {}
+    annotations = dict(infrastructure.annotations) if infrastructure is not None else {}
+    owner = {
+        "apiVersion": f"{GROUP}/v1",
+        "kind": "Gateway",
+        "name": gateway.meta.name,
+        "uid": gateway.meta.uid,
+        "controller": True,
+    }
+    return {
+        "name": name_of(gateway),
+        "namespace": gateway.meta.namespace,
+        "labels": {**labels, **_selector(gateway), _CLASS_LABEL: _label(gateway.spec.gateway_class_name)},
+        "annotations": annotations,
+        "ownerReferences": [owner],
+    }
+
+
+def _selector(gateway: Object[GatewaySpec]) -> dict[str, str]:
+    return {LABEL: _label(gateway.meta.name)}
+
+
+def _label(name: str) -> str:
+    """Return a name as the value of a label, which has at most 63 characters."""
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[: _LONGEST - 11].rstrip('.-')}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+
+
+def _deployment(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[str, Any]:
+    metadata = _metadata(gateway)
+    pod = {"labels": metadata["labels"], "annotations": metadata["annotations"]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata,
+        "spec": {
+            "replicas": settings.replicas,
+            "selector": {"matchLabels": _selector(gateway)},
+            "strategy": {"rollingUpdate": {"maxUnavailable": 0}},
+            "template": {
+                "metadata": pod,
+                "spec": {
+                    "serviceAccountName": name_of(gateway),
+                    "automountServiceAccountToken": False,
+                    "securityContext": {
+                        "runAsNonRoot": True,
+                        "runAsUser": 65532,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                        "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
+                    },
+                    "containers": [_container(gateway, settings)],
+                },
+            },
+        },
+    }
+
+
+def _container(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[str, Any]:
+    return {
+        "name": "envoy",
+        "image": settings.image,
+        "args": [
+            "--config-yaml",
+            _bootstrap(gateway, settings),
+            "--service-node",
+            "$(POD_NAME)",
+            "--log-level",
+            "warning",
+        ],
+        "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "ports": [
+            {"containerPort": one.port, "protocol": "TCP"}
+            for one in {each.port: each for each in gateway.spec.listeners}.values()
+        ]
+        + [{"name": "ready", "containerPort": READY_PORT, "protocol": "TCP"}],
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": "ready"}, "periodSeconds": 5},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+    }
+
+
+def _bootstrap(gateway: Object[GatewaySpec], settings: EnvoySettings) -> str:
+    """Return the bootstrap of an Envoy. Its cluster is the key of the Gateway, and its id comes from a flag."""
+    message = bootstrap(
+        xds_address=settings.xds_address,
+        node_id="",
+        cluster="/".join(gateway.meta.key),
+        admin_port=19000,
+        ready_port=READY_PORT,
+    )
+    return json.dumps(plain(message), sort_keys=True)
+
+
+def _service(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[str, Any]:
+    ports: Mapping[int, str] = {one.port: one.name for one in reversed(gateway.spec.listeners)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(gateway),
+        "spec": {
+            "type": settings.service_type,
+            "selector": _selector(gateway),
+            "externalTrafficPolicy": "Local",
+            "ports": [
+                {"name": f"port-{port}", "port": port, "targetPort": port, "protocol": "TCP"}
+                for port in sorted(ports)
+            ],
+        },
+    }

@@ -1,0 +1,245 @@
+"""Brings Envoys, objects and statuses to what the objects of the cluster say, after every change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from xds_server.controller import infrastructure
+from xds_server.controller.infrastructure import EnvoySettings
+from xds_server.controller.served import ServedGateway
+from xds_server.discovery.snapshot import EMPTY, Snapshot
+from xds_server.errors import XdsError
+from xds_server.gateway_api import statuses
+from xds_server.gateway_api.cluster import Cluster
+from xds_server.gateway_api.conditions import Condition, RouteStatus, accepted
+from xds_server.gateway_api.objects import KINDS, Key, Kind, Object, SliceSpec
+from xds_server.gateway_api.specs import GatewaySpec
+from xds_server.gateway_api.translation import Translation, translate
+from xds_server.kubernetes.api_client import ApiClient
+from xds_server.kubernetes.resources import Key as ObjectKey
+from xds_server.kubernetes.resources import Resource
+from xds_server.kubernetes.status_writer import StatusWriter
+from xds_server.kubernetes.watch_cache import WatchCache
+
+log = logging.getLogger(__name__)
+
+GATHER = 0.02
+"""Seconds for which changes are gathered, because one `kubectl apply` makes many."""
+_PLURALS = {
+    "GatewayClass": "gatewayclasses",
+    "Gateway": "gateways",
+    "HTTPRoute": "httproutes",
+    "GRPCRoute": "grpcroutes",
+    "ReferenceGrant": "referencegrants",
+    "Service": "services",
+    "Secret": "secrets",
+    "ConfigMap": "configmaps",
+    "Namespace": "namespaces",
+    "EndpointSlice": "endpointslices",
+}
+_INFRASTRUCTURE = {
+    "ServiceAccount": Resource(plural="serviceaccounts", kind="ServiceAccount"),
+    "Deployment": Resource(group="apps", plural="deployments", kind="Deployment"),
+    "Service": Resource(plural="services", kind="Service"),
+}
+
+
+def resource(kind: Kind) -> Resource:
+    """Return a kind as the API server knows it."""
+    version = "v1beta1" if kind.name == "ReferenceGrant" else "v1"
+    return Resource(
+        group=kind.group,
+        version=version,
+        plural=_PLURALS[kind.name],
+        kind=kind.name,
+        namespaced=kind.namespaced,
+    )
+
+
+RESOURCES: Mapping[str, Resource] = {kind.name: resource(kind) for kind in KINDS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envoys:
+    """What is known of the Envoys of a Gateway.
+
+    `publish` makes a snapshot current for them. `acknowledged` is true if some are connected and all have accepted it, and
+    `rejection` has the words of one that has not.
+    """
+
+    publish: Callable[[str, Snapshot], None]
+    acknowledged: Callable[[str], bool]
+    rejection: Callable[[str], str]
+
+
+class Reconciler:
+    """Follows a cluster. `controller` is the name in the GatewayClasses that it serves.
+
+    `leading` says whether this replica writes: every replica serves Envoys, and one of them writes.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        caches: Mapping[str, WatchCache[Object[Any]]],
+        envoys: Envoys,
+        writer: StatusWriter,
+        settings: EnvoySettings,
+        controller: str,
+        leading: Callable[[], bool],
+    ) -> None:
+        self._client, self._caches, self._envoys, self._writer = client, caches, envoys, writer
+        self._settings, self._controller, self._leading = settings, controller, leading
+        self._bell = asyncio.Event()
+        self._changed = True
+        self._moved: set[Key] = set()
+        self._served: dict[Key, ServedGateway] = {}
+        self._translation: Translation | None = None
+        self._applied: dict[tuple[str, Key], dict[str, Any]] = {}
+
+    def changed(
+        self, kind: str, _key: ObjectKey, before: Object[Any] | None, after: Object[Any] | None
+    ) -> None:
+        """Hear of a change of an object."""
+        if kind == "EndpointSlice":
+            self._moved |= {_service(one) for one in (before, after) if one is not None}
+        else:
+            self._changed = True
+        self._bell.set()
+
+    def acknowledged(self) -> None:
+        """Hear of an Envoy that has accepted or rejected something."""
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Follow the cluster until cancelled."""
+        for cache in self._caches.values():
+            await cache.synced.wait()
+        log.info(
+            "the objects of the cluster are known objects=%d",
+            sum(len(one.items) for one in self._caches.values()),
+        )
+        while True:
+            self._bell.clear()
+            cluster = Cluster({kind: cache.items for kind, cache in self._caches.items()})
+            if self._changed:
+                self._changed = False
+                self._moved.clear()
+                self._translate(cluster)
+            elif self._moved:
+                moved, self._moved = self._moved, set()
+                self._move(moved, cluster)
+            if self._translation is not None:
+                await self._write(self._translation, cluster)
+            await self._bell.wait()
+            await asyncio.sleep(GATHER)
+
+    def _translate(self, cluster: Cluster) -> None:
+        self._translation = translate(cluster, controller=self._controller, live=True)
+        gateways = self._translation.gateways
+        for key in self._served.keys() - gateways.keys():
+            del self._served[key]
+            self._envoys.publish("/".join(key), EMPTY)
+        for key, files in gateways.items():
+            served = self._served.get(key)
+            if served is None:
+                served = self._served[key] = ServedGateway(key)
+            served.update(files, cluster)
+            if served.snapshot is not None:
+                self._envoys.publish("/".join(key), served.snapshot)
+
+    def _move(self, services: Iterable[Key], cluster: Cluster) -> None:
+        concerned = frozenset(services)
+        for key, served in self._served.items():
+            if served.move(concerned, cluster) and served.snapshot is not None:
+                self._envoys.publish("/".join(key), served.snapshot)
+
+    async def _write(self, translation: Translation, cluster: Cluster) -> None:
+        """Have the objects and statuses of all Gateways written, if this replica leads."""
+        if not self._leading():
+            return
+        for one in cluster.classes():
+            if one.spec.controller_name == self._controller:
+                self._want("GatewayClass", one.meta.key, statuses.class_status(one.meta.generation))
+        for status in translation.gateway_statuses:
+            gateway = cluster.gateway(status.key)
+            if gateway is not None:
+                await self._apply(gateway)
+                found = statuses.gateway_status(
+                    status, self._addresses(gateway, cluster), self._programmed(status.key)
+                )
+                self._want("Gateway", status.key, found)
+        for route in translation.route_statuses:
+            self._want(route.kind, route.key, statuses.route_status(self._with_rejections(route)))
+
+    def _with_rejections(self, route: RouteStatus) -> RouteStatus:
+        """Return the status of a route with what the gateway language says of it."""
+        begin = (*route.key, "")
+        said = [
+            message
+            for served in self._served.values()
+            for name, message in served.rejected.items()
+            if name.startswith(".".join(begin))
+        ]
+        if not said:
+            return route
+        wrong = accepted("UnsupportedValue", said[0])
+        parents = tuple(replace(one, conditions=(wrong, *one.conditions[1:])) for one in route.parents)
+        return replace(route, parents=parents)
+
+    def _want(self, kind: str, key: Key, status: Mapping[str, Any]) -> None:
+        self._writer.want(RESOURCES[kind], ObjectKey(*key), dict(status))
+
+    def _programmed(self, key: Key) -> Condition:
+        served, name = self._served[key], "/".join(key)
+        if served.fault:
+            return Condition("Programmed", False, "Invalid", served.fault)
+        rejection = self._envoys.rejection(name)
+        if rejection:
+            return Condition("Programmed", False, "Invalid", f"an Envoy has rejected a part: {rejection}")
+        if not self._envoys.acknowledged(name):
+            return Condition("Programmed", False, "Pending", "its Envoys do not have it yet")
+        return Condition("Programmed", True, "Programmed")
+
+    def _addresses(self, gateway: Object[GatewaySpec], cluster: Cluster) -> tuple[str, ...]:
+        service = cluster.service((gateway.meta.namespace, infrastructure.name_of(gateway)))
+        return service.spec.addresses if service is not None else ()
+
+    async def _apply(self, gateway: Object[GatewaySpec]) -> None:
+        """Apply the objects of a Gateway that differ from what was applied."""
+        for one in infrastructure.objects(gateway, self._settings):
+            name = (one["kind"], gateway.meta.key)
+            if self._applied.get(name) == one:
+                continue
+            try:
+                await self._client.apply(_INFRASTRUCTURE[one["kind"]], one, manager=self._controller)
+                self._applied[name] = one
+            except XdsError as error:
+                log.warning(
+                    "cannot apply an object object=%s %s reason=%s",
+                    one["kind"],
+                    one["metadata"]["name"],
+                    error,
+                )
+                asyncio.get_running_loop().call_later(1.0, self._bell.set)
+
+
+def _service(one: Object[SliceSpec]) -> Key:
+    return (one.meta.namespace, one.spec.service)
+
+
+def caches(
+    client: ApiClient,
+    changed: Callable[..., None],
+    keep: Callable[[Kind, dict[str, Any]], Object[Any] | None],
+) -> dict[str, WatchCache[Object[Any]]]:
+    """Return a cache for each kind of objects that a gateway is made of."""
+    return {
+        kind.name: WatchCache(client, RESOURCES[kind.name], partial(keep, kind), partial(changed, kind.name))
+        for kind in KINDS
+    }

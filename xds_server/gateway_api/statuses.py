@@ -1,0 +1,110 @@
+"""Statuses as they stand in objects, without the times of conditions and without the entries of other controllers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from xds_server.gateway_api.conditions import Condition, GatewayStatus, ParentStatus, RouteStatus, accepted
+from xds_server.gateway_api.specs import ParentReference
+
+FEATURES = (
+    "GRPCRoute",
+    "Gateway",
+    "GatewayPort8080",
+    "HTTPRoute",
+    "HTTPRoute303RedirectStatusCode",
+    "HTTPRoute307RedirectStatusCode",
+    "HTTPRoute308RedirectStatusCode",
+    "HTTPRouteBackendProtocolH2C",
+    "HTTPRouteBackendProtocolWebSocket",
+    "HTTPRouteBackendRequestHeaderModification",
+    "HTTPRouteBackendTimeout",
+    "HTTPRouteCORS",
+    "HTTPRouteHostRewrite",
+    "HTTPRouteMethodMatching",
+    "HTTPRouteNamedRouteRule",
+    "HTTPRouteParentRefPort",
+    "HTTPRoutePathRedirect",
+    "HTTPRoutePathRewrite",
+    "HTTPRoutePortRedirect",
+    "HTTPRouteQueryParamMatching",
+    "HTTPRouteRequestMirror",
+    "HTTPRouteRequestMultipleMirrors",
+    "HTTPRouteRequestPercentageMirror",
+    "HTTPRouteRequestTimeout",
+    "HTTPRouteResponseHeaderModification",
+    "HTTPRouteSchemeRedirect",
+    "ReferenceGrant",
+)
+"""What this controller supports, for `status.supportedFeatures` of a GatewayClass (GEP-2162)."""
+
+
+def class_status(generation: int) -> Mapping[str, Any]:
+    """Return the status of a GatewayClass of this controller."""
+    return {
+        "conditions": [accepted().as_json(generation)],
+        "supportedFeatures": [{"name": name} for name in FEATURES],
+    }
+
+
+def gateway_status(
+    status: GatewayStatus, addresses: Iterable[str], programmed: Condition
+) -> Mapping[str, Any]:
+    """Return the status of a Gateway. `programmed` says whether its Envoys have it, which each listener then is too."""
+    found = [{"type": _address_type(one), "value": one} for one in addresses]
+    if programmed.status and not found:
+        programmed = Condition("Programmed", False, "AddressNotAssigned", "its Service has no address yet")
+    conditions = [*status.conditions, programmed]
+    return {
+        "addresses": found,
+        "conditions": [one.as_json(status.generation) for one in conditions],
+        "listeners": [
+            {
+                "name": one.name,
+                "supportedKinds": [{"group": kind.group, "kind": kind.kind} for kind in one.kinds],
+                "attachedRoutes": one.attached,
+                "conditions": [
+                    each.as_json(status.generation)
+                    for each in (*one.conditions, _programmed(one.conditions, programmed))
+                ],
+            }
+            for one in status.listeners
+        ],
+    }
+
+
+def _address_type(address: str) -> str:
+    return "IPAddress" if address.replace(".", "").isdigit() or ":" in address else "Hostname"
+
+
+def _programmed(conditions: Iterable[Condition], gateway: Condition) -> Condition:
+    """Return whether a listener is programmed."""
+    faults = [one for one in conditions if one.type in ("Accepted", "ResolvedRefs") and not one.status]
+    if any(one.reason != "InvalidRouteKinds" for one in faults):
+        return Condition("Programmed", False, "Invalid", faults[0].message)
+    return gateway
+
+
+def route_status(status: RouteStatus) -> Mapping[str, Any]:
+    """Return the status of a route."""
+    return {"parents": [_parent(one, status.generation) for one in status.parents]}
+
+
+def _parent(parent: ParentStatus, generation: int) -> Mapping[str, Any]:
+    return {
+        "parentRef": _reference(parent.parent),
+        "conditions": [one.as_json(generation) for one in parent.conditions],
+    }
+
+
+def _reference(parent: ParentReference) -> Mapping[str, Any]:
+    values = {
+        "group": parent.group,
+        "kind": parent.kind,
+        "namespace": parent.namespace,
+        "name": parent.name,
+        "sectionName": parent.section_name,
+        "port": parent.port,
+    }
+    return {key: value for key, value in values.items() if value is not None}
