@@ -222,13 +222,15 @@ def access_log() -> str:
             "# Access log\n",
             (
                 "Made by `make docs` from the fields that the code declares. [Telemetry](telemetry.md) says where logs go and which requests "
-                "they have. A log has the fields marked with *, unless its `fields` names others. In JSON, a field without a value is left "
+                "they have. A log has the fields marked with *, unless its `fields` names others. The fields marked with s also "
+                "exist for the connections of [stream routes](stream-routes.md). In JSON, a field without a value is left "
                 "out, and the order of the fields is not fixed. Values that a client chose are cut off after the number of characters that "
                 "the operator ends with.\n"
             ),
-            "| field | | | Envoy's command operator |\n|---|---|---|---|",
+            "| field | | | | Envoy's command operator |\n|---|---|---|---|---|",
             *(
-                f"| `{one.name}` | {'*' if one.default else ''} | {_cell(one.meaning)} | `{one.operator}` |"
+                f"| `{one.name}` | {'*' if one.default else ''} | {'s' if one.streams else ''} | {_cell(one.meaning)} "
+                f"| `{one.operator}` |"
                 for one in FIELDS
             ),
         ]

@@ -23,16 +23,18 @@ class Field(NamedTuple):
     """One field: its name, Envoy's command operator for its value, and its meaning.
 
     A field without a value is left out of JSON. `default` is true if the log has it unless `fields` says otherwise.
+    `streams` is true if it also exists for the connections of stream routes.
     """
 
     name: str
     operator: str
     meaning: str
     default: bool = True
+    streams: bool = False
 
 
 FIELDS = (
-    Field("time", "%START_TIME%", "When the request began, in UTC (RFC 3339)."),
+    Field("time", "%START_TIME%", "When the request began, in UTC (RFC 3339).", streams=True),
     Field("method", "%REQ(:METHOD)%", "HTTP method."),
     Field(
         "host",
@@ -51,24 +53,37 @@ FIELDS = (
         "%RESP(X-GATEWAY-REASON)%",
         "Why the gateway itself responded: a name of [reasons](reasons.md).",
     ),
-    Field("details", "%RESPONSE_CODE_DETAILS%", "Envoy's own words for why the response has this status."),
+    Field(
+        "details",
+        "%RESPONSE_CODE_DETAILS%",
+        "Envoy's own words for why the response has this status.",
+        streams=True,
+    ),
     Field(
         "flags",
         "%RESPONSE_FLAGS%",
         "Envoy's response flags, such as `UF` for a failed connection to the upstream; `-` if there are none.",
+        streams=True,
     ),
     Field(
         "flags_text",
         "%RESPONSE_FLAGS_LONG%",
         "The same in words, such as `UpstreamConnectionFailure`.",
+        streams=True,
     ),
-    Field("route", "%ROUTE_NAME%", "Name of the route."),
-    Field("upstream", "%UPSTREAM_CLUSTER%", "Name of the upstream."),
-    Field("endpoint", "%UPSTREAM_HOST%", "Address of the upstream's endpoint that received the request."),
+    Field("route", "%ROUTE_NAME%", "Name of the route.", streams=True),
+    Field("upstream", "%UPSTREAM_CLUSTER%", "Name of the upstream.", streams=True),
+    Field(
+        "endpoint",
+        "%UPSTREAM_HOST%",
+        "Address of the upstream's endpoint that received the request.",
+        streams=True,
+    ),
     Field(
         "duration_ms",
         "%DURATION%",
         "Milliseconds from the first byte of the request to the last of the response.",
+        streams=True,
     ),
     Field(
         "gateway_us",
@@ -80,12 +95,13 @@ FIELDS = (
         "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)%",
         "Microseconds from the first byte sent to the upstream to the last of its response.",
     ),
-    Field("bytes_received", "%BYTES_RECEIVED%", "Bytes of the request's body."),
-    Field("bytes_sent", "%BYTES_SENT%", "Bytes of the response's body."),
+    Field("bytes_received", "%BYTES_RECEIVED%", "Bytes of the request's body.", streams=True),
+    Field("bytes_sent", "%BYTES_SENT%", "Bytes of the response's body.", streams=True),
     Field(
         "client",
         "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
         "Address of the client; behind `trusted_proxies`, the address that those proxies forwarded.",
+        streams=True,
     ),
     Field("consumer", f"%DYNAMIC_METADATA({NAMESPACE}:consumer)%", "Name of the consumer."),
     Field("plan", f"%DYNAMIC_METADATA({NAMESPACE}:plan)%", "Name of the consumer's plan."),
@@ -114,30 +130,43 @@ FIELDS = (
     ),
     Field("grpc_status", "%GRPC_STATUS%", "gRPC status in words; `-` if there is none.", default=False),
     Field(
-        "tls_version", "%DOWNSTREAM_TLS_VERSION%", "TLS version of the client's connection.", default=False
+        "tls_version",
+        "%DOWNSTREAM_TLS_VERSION%",
+        "TLS version of the client's connection.",
+        default=False,
+        streams=True,
     ),
     Field(
         "server_name",
         "%REQUESTED_SERVER_NAME:256%",
         "Server name (SNI) that the client asked for.",
         default=False,
+        streams=True,
     ),
     Field(
-        "certificate", "%DOWNSTREAM_PEER_SUBJECT:1024%", "Subject of the client's certificate.", default=False
+        "certificate",
+        "%DOWNSTREAM_PEER_SUBJECT:1024%",
+        "Subject of the client's certificate.",
+        default=False,
+        streams=True,
     ),
     Field(
         "upstream_error",
         "%UPSTREAM_TRANSPORT_FAILURE_REASON:512%",
         "Why TLS to the upstream failed.",
         default=False,
+        streams=True,
     ),
     Field(
         "unique_id",
         "%UNIQUE_ID%",
         "Envoy's own identifier of the request, which no client can choose.",
         default=False,
+        streams=True,
     ),
-    Field("hostname", "%HOSTNAME%", "Host name of the machine on which Envoy runs.", default=False),
+    Field(
+        "hostname", "%HOSTNAME%", "Host name of the machine on which Envoy runs.", default=False, streams=True
+    ),
 )
 BY_NAME = {field.name: field for field in FIELDS}
 DEFAULT_FIELDS = tuple(field.name for field in FIELDS if field.default)

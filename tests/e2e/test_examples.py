@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import queue
 import shutil
 import signal
 import socket
@@ -20,6 +21,8 @@ from typing import Any
 
 import grpc
 import httpx
+import paho.mqtt.client
+import paho.mqtt.enums
 import pytest
 import websockets.sync.client
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -85,7 +88,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             environment = {"GATEWAY_PORT": str(free_port()), **environment}
             folder = _copied(name, tmp_path)
             running = stack.enter_context(Running(folder, tmp_path, **environment))
-            running.says("ready http")
+            running.says("ready ")
             assert running.status()["prover"]["proved"], running.log
             assert running.status()["held"] == []
             example = Example(running, folder, environment)
@@ -269,6 +272,32 @@ def test_websocket(start: Start, tmp_path: Path) -> None:
 
         wait_for(lambda: chat() == "hello", "the echo")
     finally:
+        process.kill()
+        process.wait()
+
+
+def test_mqtt(start: Start) -> None:
+    port = free_port()
+    process = subprocess.Popen([sys.executable, str(EXAMPLES / "mqtt" / "broker.py"), str(port)])
+    received: queue.Queue[bytes] = queue.Queue()
+    client = paho.mqtt.client.Client(paho.mqtt.enums.CallbackAPIVersion.VERSION2)
+    client.on_message = lambda _client, _data, message: received.put(message.payload)
+    client.on_connect = lambda *_: client.subscribe("lamp")
+    client.on_subscribe = lambda *_: client.publish("lamp", "on")
+    try:
+        # the other broker is away
+        example = start("mqtt", BROKER_A=f"127.0.0.1:{port}", BROKER_B=f"127.0.0.1:{free_port()}")
+
+        def connected() -> bool:
+            client.connect("127.0.0.1", example.port)
+            return True
+
+        wait_for(connected, "the connection")
+        client.loop_start()
+        assert received.get(timeout=60) == b"on"
+    finally:
+        client.disconnect()
+        client.loop_stop()
         process.kill()
         process.wait()
 

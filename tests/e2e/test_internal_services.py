@@ -73,7 +73,7 @@ async def test_envoy_streams_its_access_log_to_an_internal_service(tmp_path: Pat
     try:
         address = await server.start("127.0.0.1:0")
         (listener,) = listeners.listeners(
-            *ports(gateway.gateway.sections.listeners),
+            *ports(gateway.gateway.sections),
             listeners.Common((), [_log()], {}, NO_TELEMETRY, routes_choose=False),
         )
         cluster = Resource.of(clusters.internal_service(NAME, address))

@@ -19,7 +19,7 @@ def _routes(**routes: str) -> str:
 def _order(**routes: str) -> list[str]:
     reading = read(_routes(**routes))
     assert reading.gateway is not None, reading.problems
-    port = ports(reading.gateway.sections.listeners)[0]
+    port = ports(reading.gateway.sections)[0]
     return [one.name for one in by_host(reading.gateway.ranked.values(), port, "http")["*"]]
 
 

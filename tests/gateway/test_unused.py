@@ -136,6 +136,43 @@ routes:
     assert warnings(read(text)) == ([message] if warned else [])
 
 
+@pytest.mark.parametrize(
+    ("stream_route", "warned"),
+    [
+        ("server_names: [far.test]", True),
+        ("server_names: [far.test, x.example.com]", False),
+        ("server_names: ['*.test', '*.com']", False),
+        ("listeners: [tcp]", False),
+    ],
+)
+def test_a_stream_route_whose_names_its_listeners_do_not_have_is_warned_of(
+    stream_route: str, warned: bool
+) -> None:
+    text = f"""
+listeners: {{tcp: {{port: 443, protocol: tcp, hosts: ['*.example.com']}}}}
+upstreams: {{u: {{endpoints: ['127.0.0.1:1']}}}}
+stream_routes: {{s: {{{stream_route}, upstream: u}}}}
+"""
+    message = (
+        "stream_routes.s.server_names: no listener of this stream route has these hosts, so no connection "
+        "reaches it"
+    )
+    assert warnings(read(text)) == ([message] if warned else [])
+
+
+def test_listeners_and_stream_routes_without_each_other_are_warned_of() -> None:
+    upstreams = "upstreams: {u: {endpoints: ['127.0.0.1:1']}}\n"
+    assert warnings(read(upstreams + "stream_routes: {s: {upstream: u}}\n")) == [
+        "stream_routes.s: no listener forwards connections, so none reaches this stream route"
+    ]
+    assert warnings(read("listeners: {t: {port: 1, protocol: tcp}}\n")) == [
+        "listeners.t: no stream route is on this listener, so every connection is closed"
+    ]
+    assert warnings(read("listeners: {t: {port: 1, protocol: tcp}}\nroutes: {r: {respond: {}}}\n"))[1:] == [
+        "routes: no listener answers, so no request reaches these routes"
+    ]
+
+
 def test_a_file_that_is_no_yaml_makes_no_other_file_look_wrong() -> None:
     reading = read({
         "a.yaml": "listeners: {http: {port: 8080}}\nroutes:\n  users: {path: /*, upstream: users}\n",

@@ -35,7 +35,7 @@ class RouteRow:
 
 def route_rows(gateway: Gateway) -> list[RouteRow]:
     """Return all routes in the order of their names."""
-    names = tuple(gateway.sections.listeners)
+    names = tuple(name for name, one in gateway.sections.listeners.items() if one.protocol == "http")
     return [
         RouteRow(
             name=name,
@@ -63,7 +63,7 @@ def action(route: Route) -> str:
 def listener_rows(gateway: Gateway) -> Iterator[Mapping[str, str]]:
     """Yield all listeners with their address."""
     for name, one in gateway.sections.listeners.items():
-        scheme = "https" if one.tls is not None else "http"
+        scheme = one.protocol if one.protocol != "http" else "https" if one.tls is not None else "http"
         yield {
             "name": name,
             "address": f"{scheme}://{one.address}:{one.port}",

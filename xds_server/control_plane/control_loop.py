@@ -74,8 +74,8 @@ class GatewayState:
 
     def origins(self, type_: ResourceType, name: str) -> tuple[Path, ...]:
         """Return the paths of the objects of the served gateway that a resource was made from."""
-        listeners = self.compiled.gateway.sections.listeners if self.compiled is not None else {}
-        return names.origins(type_.name, name, ports(listeners))
+        found = ports(self.compiled.gateway.sections) if self.compiled is not None else ()
+        return names.origins(type_.name, name, found)
 
     @property
     def errors(self) -> tuple[Problem, ...]:

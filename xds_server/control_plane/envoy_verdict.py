@@ -47,7 +47,7 @@ async def judge(compiled: Compiled, binary: pathlib.Path) -> tuple[Problem, ...]
                 f"Envoy did not respond within {PATIENCE:.0f} s; --no-envoy checks without it"
             )
         known = compiled.gateway.sections.routes
-        shared = ports(compiled.gateway.sections.listeners)
+        shared = ports(compiled.gateway.sections)
         rejected = [(one.origin if one.type != ROUTE else _path(one, known), one) for one in proof.rejected]
         held = [
             (next(iter(names.origins(one.type.name, one.name, shared)), ()), one)

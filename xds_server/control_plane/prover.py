@@ -208,7 +208,7 @@ class Prover:
         return new
 
     def _left_out(self, gone: Removed) -> Held:
-        path = ("listeners", gone.chain) if gone.chain else ("upstreams", gone.name)
+        path = names.chain_origin(gone.chain) if gone.chain else ("upstreams", gone.name)
         return Held(
             type=gone.type,
             name=path[-1],
@@ -277,11 +277,11 @@ class Prover:
 
     def _held_chain(self, listener: str, chain: str, body: bytes, message: str) -> Held:
         """Return the report of a filter chain that is not served as it is written."""
-        path = ("listeners", chain)
+        path = names.chain_origin(chain)
         known = self._chains.get(listener, {}).get(chain)
         return Held(
             type=LISTENER,
-            name=chain,
+            name=path[-1],
             version=content_hash(body),
             standing=None if known is None else content_hash(known),
             message=message,

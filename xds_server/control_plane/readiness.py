@@ -65,13 +65,14 @@ class ReadinessLog:
         end = loop.time() + PATIENCE
         while True:
             opened = await asyncio.to_thread(ports_of, envoy.pid) if envoy.pid is not None else {}
-            if loop.time() > end or all(listener.port in opened for listener in listeners.values()):
+            waiting = [one for one in listeners.values() if one.protocol != "udp" and one.port not in opened]
+            if loop.time() > end or not waiting:
                 break
             await asyncio.sleep(LOOK)
-        if not self._log({name: listener for name, listener in listeners.items() if listener.port in opened}):
+        if not self._log({name: one for name, one in listeners.items() if one not in waiting}):
             return
         for name, listener in listeners.items():
-            if opened.get(listener.port):
+            if listener.protocol != "udp" and opened.get(listener.port):
                 log.warning(
                     "listener '%s': another process listens on port %d too and gets a part of the connections; "
                     "stop it, or choose another port",
@@ -90,7 +91,8 @@ class ReadinessLog:
 
 
 def _url(listener: Listener) -> str:
-    return f"{'https' if listener.tls else 'http'}://{_host(listener.address)}:{listener.port}"
+    scheme = listener.protocol if listener.protocol != "http" else "https" if listener.tls else "http"
+    return f"{scheme}://{_host(listener.address)}:{listener.port}"
 
 
 def _host(address: str) -> str:

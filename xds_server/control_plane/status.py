@@ -112,7 +112,7 @@ class StatusReader:
     def objects_as_json(self, statuses: Iterable[ObjectStatus]) -> Mapping[str, Any]:
         """The status of objects, and of all that belongs to no single object. Call it outside of the event loop."""
         compiled = self.gateway.compiled
-        shared = ports(compiled.gateway.sections.listeners) if compiled is not None else ()
+        shared = ports(compiled.gateway.sections) if compiled is not None else ()
         held = [held for held in self._held() if not _origins(held, shared)]
         problems = [problem for problem in self.gateway.problems if len(problem.path) < 2]
         return {
@@ -136,7 +136,7 @@ class StatusReader:
         if compiled is None:
             return tuple(_not_served(self.gateway.problems, known=()))
         sections = compiled.gateway.sections
-        shared = ports(sections.listeners)
+        shared = ports(sections)
         problems, held = _by_object(self.gateway.problems), _held_by_object(self._held(), shared)
         clients = [client for client in self.clients() if not client.group]
         statuses = []
@@ -233,8 +233,12 @@ def _resources(
     """Yield the resources that an object is part of, by type."""
     if section == "routes":
         wanted = sections.routes[name].listeners or sections.listeners
-        tables = (names.routes(port, one) for port in shared for one in port.listeners if one in wanted)
+        tables = (names.routes(port, one) for port in shared for one in port.http if one in wanted)
         yield ROUTE, frozenset(tables)
+        return
+    if section == "stream_routes":
+        here = (port for port in shared if any(name in some for some in port.streams.values()))
+        yield LISTENER, frozenset(map(names.listener, here))
         return
     for type_ in _EVERYWHERE.get(section, ()):
         yield type_, frozenset(snapshot[type_])

@@ -89,7 +89,7 @@ def check(
     problems += _consumers(sections.consumers, memo)
     problems += (problem for policy in POLICIES for problem in policy.cross_checks(context))
     problems += exposure.check(routes, context)
-    problems += precedence.conflicts([file.keys for file in files], ranked, sections.listeners)
+    problems += precedence.conflicts([file.keys for file in files], ranked, _of_http(sections.listeners))
     return problems
 
 
@@ -149,8 +149,24 @@ def _around(file: FileRoutes, sections: Sections, context: Context) -> Iterator[
             yield from _affinity(name, route, sections)
         if not route.targets:
             yield from _to_itself(name, route, sections.listeners)
+        yield from _without_http(name, route, sections.listeners)
         if "%" in route.path:
             yield from _escaped_slash(name, route, sections.listeners)
+
+
+def _of_http(listeners: Mapping[str, Listener]) -> list[str]:
+    """Return the listeners that have routes."""
+    return [name for name, listener in listeners.items() if listener.protocol == "http"]
+
+
+def _without_http(name: str, route: Route, listeners: Mapping[str, Listener]) -> Iterator[Problem]:
+    """Yield a problem for each listener of a route that forwards bytes."""
+    for number, one in enumerate(route.listeners):
+        if one in listeners and listeners[one].protocol != "http":
+            protocol = listeners[one].protocol
+            message = f"the listener '{one}' has protocol: {protocol}, so it has stream routes and no routes"
+            remedy = "name a listener with protocol: http, or write a stream route"
+            yield Problem(path=("routes", name, "listeners", number), message=message, remedy=remedy)
 
 
 def _affinity(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
@@ -173,7 +189,7 @@ def _twice(name: str, route: Route) -> Iterator[Problem]:
 
 def _escaped_slash(name: str, route: Route, listeners: Mapping[str, Listener]) -> Iterator[Problem]:
     """Yield a problem for a path for which only a listener with `escaped_slashes: keep` has requests."""
-    here = route.listeners or tuple(listeners)
+    here = route.listeners or tuple(_of_http(listeners))
     if route.match.escaped_slash and not any(
         listeners[listener].escaped_slashes == "keep" for listener in here if listener in listeners
     ):
@@ -200,7 +216,7 @@ def _to_itself(name: str, route: Route, listeners: Mapping[str, Listener]) -> It
     )
     if not stays or (route.query and (query or redirect.strip_query)):
         return
-    here = [listeners[one] for one in route.listeners or tuple(listeners) if one in listeners]
+    here = [listeners[one] for one in route.listeners or _of_http(listeners) if one in listeners]
     ports = {one.port for one in listeners.values()}
     if here and all(_is_here(redirect, route, one, ports) for one in here):
         message = "this sends the client to the same route again, without end"

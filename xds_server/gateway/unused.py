@@ -8,9 +8,11 @@ from typing import Any
 from filters.language import Path, Problem
 from filters.pipeline import POLICIES
 from filters.policy import Policy
+from xds_server.gateway import listener_checks
 from xds_server.gateway.checks import CheckCache
 from xds_server.gateway.files import File
 from xds_server.gateway.model.gateway import FileRoutes, Sections
+from xds_server.gateway.model.hosts import ANY_HOST
 from xds_server.gateway.model.ports import Port, ports
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.routes import Route, ValueMatch
@@ -50,16 +52,19 @@ def unused(
             message = f"no route has the policy {' or '.join(keys)}, which would identify this consumer"
             yield _warning(("consumers", name), message, "add the policy to a route")
     yield from memo.unused.of(
-        routes, (sections.upstreams, sections.listeners), lambda file: _of_routes(file, sections)
+        routes,
+        (sections.upstreams, sections.listeners, sections.stream_routes),
+        lambda file: _of_routes(file, sections),
     )
-    if sections.routes and not sections.listeners:
+    yield from listener_checks.unreached(sections)
+    if sections.routes and not any(one.protocol == "http" for one in sections.listeners.values()):
         message = "no listener answers, so no request reaches these routes"
         yield _warning(("routes",), message, "add listeners: {http: {port: 8080}}")
 
 
 def _of_routes(file: FileRoutes, sections: Sections) -> Iterator[Problem]:
-    shared = ports(sections.listeners)
-    restricted = any(one.hosts for one in sections.listeners.values())
+    shared = [port for port in ports(sections) if port.http]
+    restricted = any(set(port.owners) != {ANY_HOST} for port in shared)
     for name, ranked in file.ranked.items():
         route = ranked.route
         if restricted and not _reached(ranked, shared):
@@ -74,18 +79,17 @@ def _of_routes(file: FileRoutes, sections: Sections) -> Iterator[Problem]:
 def _reached(ranked: Ranked, shared: Sequence[Port]) -> bool:
     """True if a host of a route belongs to one of its listeners."""
     wanted = ranked.route.listeners
-    if any(_is_of(port.owner(host), wanted) for port in shared for host in ranked.hosts):
-        return True
+    for port in shared:
+        if any(
+            owner in (wanted or port.http) and owner in port.http for owner in map(port.owner, ranked.hosts)
+        ):
+            return True
     return any(
         bool(port.hosts(name, ranked.hosts))
         for port in shared
-        for name in wanted or port.listeners
-        if name in port.listeners
+        for name in wanted or port.http
+        if name in port.http
     )
-
-
-def _is_of(owner: str | None, wanted: Sequence[str]) -> bool:
-    return owner is not None and (not wanted or owner in wanted)
 
 
 def _cut_off(name: str, route: Route, sections: Sections) -> Iterator[Problem]:

@@ -26,6 +26,10 @@ _IDLE = {
 """Envoy's statistics when it has no batch of usage without a response."""
 
 
+_OWN = ("http.admin.", "listener.admin.")
+"""Statistics of connections to the admin address."""
+
+
 class EnvoySupervisor:
     """Keeps one Envoy running. In `bootstrap`, the admin address must have port 0 or an unused port.
 
@@ -123,10 +127,9 @@ class EnvoySupervisor:
 
     async def _active(self) -> int:
         """Return the number of open client connections, or 0 if Envoy does not respond."""
-        text = await asyncio.to_thread(
-            self._call_admin, "/stats?filter=^http\\..*downstream_cx_active$", "GET"
-        )
-        numbers = [line.rpartition(":") for line in text.splitlines() if not line.startswith("http.admin.")]
+        pattern = "^(http|listener)\\..*downstream_cx_active$"
+        text = await asyncio.to_thread(self._call_admin, f"/stats?filter={pattern}", "GET")
+        numbers = [line.rpartition(":") for line in text.splitlines() if not line.startswith(_OWN)]
         return sum(int(number) for _, _, number in numbers if number.strip().isdigit())
 
     def _call_admin(self, path: str, method: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 from envoy.config.accesslog.v3 import accesslog_pb2
@@ -15,7 +16,7 @@ from envoy.type.v3 import percent_pb2
 from google.protobuf import struct_pb2
 from opentelemetry.proto.common.v1 import common_pb2
 
-from filters.log_fields import BY_NAME, CONDITION, LogConditions
+from filters.log_fields import BY_NAME, CONDITION, DEFAULT_FIELDS, LogConditions
 from filters.policy_server import grpc_service
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.telemetry import AccessLog, LogTarget, Telemetry
@@ -25,6 +26,8 @@ from xds_server.translate.protobuf import duration, packed
 
 STANDARD: Mapping[str, AccessLog] = {"stdout": AccessLog(to=LogTarget(stream="stdout"))}
 """The logs of a listener that asks for one in a gateway without `telemetry`."""
+_STREAM_FIELDS = tuple(name for name in DEFAULT_FIELDS if BY_NAME[name].streams)
+"""The fields of a log of connections that has only fields of HTTP."""
 _FLUSH = timedelta(seconds=1)
 """The time for which Envoy collects entries before it sends them by OTLP."""
 _RETRIES = 30
@@ -55,31 +58,62 @@ def access_logs(
         yield result
 
 
-def _log(log: AccessLog) -> accesslog_pb2.AccessLog:
+def connection_logs(
+    listener: Listener, telemetry: Telemetry, stream_route: str
+) -> Iterator[accesslog_pb2.AccessLog]:
+    """Yield the logs of the connections of a stream route: with the fields that exist without HTTP, and the conditions.
+
+    A connection has no status. So a log that is only for some statuses has none of them.
+    """
+    for _, log in sorted(logs_of(listener, telemetry).items()):
+        when = log.when
+        if when is not None and when.statuses:
+            if when.slower_than is None and when.sample is None:
+                continue
+            when = replace(when, statuses=())
+        fields = tuple(name for name in log.names if BY_NAME[name].streams) or _STREAM_FIELDS
+        result = _log(replace(log, fields=fields, query=(), when=when), stream_route)
+        for one in _when(when):
+            result.filter.CopyFrom(one)
+        yield result
+
+
+def _log(log: AccessLog, stream_route: str | None = None) -> accesslog_pb2.AccessLog:
+    """Return a log of requests, or of the connections of a stream route."""
     if log.to.otlp is not None:
-        config = packed(_otlp(log, log.to.otlp))
+        config = packed(_otlp(log, log.to.otlp, stream_route))
         return accesslog_pb2.AccessLog(name="envoy.access_loggers.open_telemetry", typed_config=config)
     if log.to.file is not None:
-        config = packed(file_pb2.FileAccessLog(path=log.to.file, log_format=_format(log)))
+        config = packed(file_pb2.FileAccessLog(path=log.to.file, log_format=_format(log, stream_route)))
         return accesslog_pb2.AccessLog(name="envoy.access_loggers.file", typed_config=config)
     kind = stream_pb2.StdoutAccessLog if log.to.stream == "stdout" else stream_pb2.StderrAccessLog
     name = f"envoy.access_loggers.{log.to.stream}"
-    return accesslog_pb2.AccessLog(name=name, typed_config=packed(kind(log_format=_format(log))))
+    return accesslog_pb2.AccessLog(
+        name=name, typed_config=packed(kind(log_format=_format(log, stream_route)))
+    )
 
 
-def _fields(log: AccessLog) -> Iterator[tuple[str, str]]:
-    yield from ((name, BY_NAME[name].operator) for name in log.names)
+def _fields(log: AccessLog, stream_route: str | None) -> Iterator[tuple[str, str]]:
+    """Yield the fields of a log. Envoy does not know the name of a stream route."""
+    for name in log.names:
+        yield name, (stream_route if name == "route" else None) or BY_NAME[name].operator
     yield from log.extra.items()
 
 
-def _format(log: AccessLog) -> substitution_format_string_pb2.SubstitutionFormatString:
+def _format(
+    log: AccessLog, stream_route: str | None
+) -> substitution_format_string_pb2.SubstitutionFormatString:
     result = substitution_format_string_pb2.SubstitutionFormatString()
     if log.format == "text":
-        text = log.text if log.text is not None else " ".join(operator for _, operator in _fields(log))
+        text = (
+            log.text
+            if log.text is not None
+            else " ".join(operator for _, operator in _fields(log, stream_route))
+        )
         result.text_format_source.inline_string = f"{text}\n"
         return result
     struct = struct_pb2.Struct()
-    struct.update(dict(_fields(log)))
+    struct.update(dict(_fields(log, stream_route)))
     if log.query:
         struct.update({"query": {name: f"%QUERY_PARAM({name}):256%" for name in log.query}})
     result.json_format.CopyFrom(struct)
@@ -87,7 +121,9 @@ def _format(log: AccessLog) -> substitution_format_string_pb2.SubstitutionFormat
     return result
 
 
-def _otlp(log: AccessLog, upstream: str) -> logs_service_pb2.OpenTelemetryAccessLogConfig:
+def _otlp(
+    log: AccessLog, upstream: str, stream_route: str | None
+) -> logs_service_pb2.OpenTelemetryAccessLogConfig:
     """Return a log that Envoy sends by OTLP. Envoy tries again if the receiver is away for a moment."""
     service = grpc_service(timedelta(seconds=5), cluster=names.cluster(upstream))
     service.retry_policy.retry_on = "unavailable,reset,connect-failure"
@@ -104,9 +140,10 @@ def _otlp(log: AccessLog, upstream: str) -> logs_service_pb2.OpenTelemetryAccess
         disable_builtin_labels=True,
     )
     result.resource_attributes.values.append(_attribute("service.name", "gateway"))
-    result.body.string_value = " ".join(BY_NAME[name].operator for name in ("method", "path", "status"))
+    request = " ".join(BY_NAME[name].operator for name in ("method", "path", "status"))
+    result.body.string_value = request if stream_route is None else stream_route
     for name, operator in (
-        *_fields(log),
+        *_fields(log, stream_route),
         *((f"query.{name}", f"%QUERY_PARAM({name}):256%") for name in log.query),
     ):
         result.attributes.values.append(_attribute(name, operator))

@@ -17,7 +17,7 @@ from xds_server.gateway.model.actions import Backend, Redirect, Respond
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.policies import by_key
-from xds_server.gateway.model.ports import Port, ports
+from xds_server.gateway.model.ports import Port, most_specific, ports
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.routes import Route, ValueMatch
 from xds_server.translate import virtual_hosts
@@ -90,6 +90,15 @@ def explain(gateway: Gateway, request: Request, listener: str | None = None) -> 
         return _answer(name, host, path, (), None, action, notes=notes)
     if owner != name:
         action = f"421: at this port, the host belongs to the listener {owner}"
+        return _answer(name, host, path, (), None, action, notes=notes)
+    if found.protocol != "http":
+        by_name = port.server_names(name)
+        taker = most_specific(host, {one: other for one, other in by_name.items() if other is not None})
+        action = (
+            f"the connection is forwarded by the stream route {taker}"
+            if taker
+            else "the connection is closed"
+        )
         return _answer(name, host, path, (), None, action, notes=notes)
     if "," in parts.netloc:
         return _answer(name, host, path, (), None, "400: a host has no comma", notes=notes)
@@ -164,7 +173,7 @@ def _connection(
     gateway: Gateway, scheme: str, number: int | None, host: str, wanted: str | None
 ) -> tuple[Port, str]:
     """Return the port of a connection and its listener: `wanted`, or the one that the host chooses among several."""
-    found = ports(gateway.sections.listeners)
+    found = [port for port in ports(gateway.sections) if port.transport == "tcp"]
     if wanted is not None:
         port = next((one for one in found if wanted in one.listeners), None)
         if port is None:

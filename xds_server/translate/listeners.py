@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from envoy.config.accesslog.v3 import accesslog_pb2
@@ -33,8 +33,8 @@ from xds_server.gateway.model.listeners import DownstreamTls, Listener
 from xds_server.gateway.model.ports import Port
 from xds_server.gateway.model.telemetry import Telemetry, Tracing
 from xds_server.gateway.raw import merged
-from xds_server.translate import local_replies, names, routes, stand_ins, tls
-from xds_server.translate.access_log import access_logs
+from xds_server.translate import local_replies, names, routes, stand_ins, streams, tls
+from xds_server.translate.access_log import access_logs, connection_logs
 from xds_server.translate.metrics import metrics
 from xds_server.translate.protobuf import ads, boolean, duration, packed, uint32
 from xds_server.translate.tracing import CONTEXT_HEADERS, tracing
@@ -85,14 +85,20 @@ def alt_svc(listener: Listener) -> str | None:
 
 
 def listeners(port: Port, common: Common) -> Iterator[listener_pb2.Listener]:
-    """Return the TCP listener of a port, and the QUIC listener if HTTP/3 is enabled. Raises Mistake for raw fields."""
+    """Return the TCP listener of a port, and the QUIC listener if HTTP/3 is enabled; or the UDP listener.
+
+    Raises Mistake for raw fields.
+    """
+    if port.transport == "udp":
+        yield from (merged(one, port.first.envoy) for one in _udp(port, common))
+        return
     yield merged(_tcp(port, common), port.first.envoy)
     if any(listener.http3 for listener in port.listeners.values()):
         yield _quic(port, common)
 
 
 def _tcp(port: Port, common: Common) -> listener_pb2.Listener:
-    """Return the TCP listener of a port, with one filter chain for plain HTTP, or one for each listener with TLS.
+    """Return the TCP listener of a port, with one filter chain for plain HTTP, or some for each listener otherwise.
 
     A filter chain does not depend on other listeners of the port: Envoy drains only the chains that changed.
     """
@@ -107,13 +113,16 @@ def _tcp(port: Port, common: Common) -> listener_pb2.Listener:
     if port.plain:
         result.filter_chains.append(_plain(port, common))
         return result
-    inspector = packed(tls_inspector_pb2.TlsInspector())
-    result.listener_filters.add(name="envoy.filters.listener.tls_inspector", typed_config=inspector)
-    result.filter_chains.extend(
-        _secure(port, name, listener, listener.tls, common)
-        for name, listener in port.listeners.items()
-        if listener.tls is not None
-    )
+    if port.reads_server_names:
+        inspector = packed(tls_inspector_pb2.TlsInspector())
+        result.listener_filters.add(name="envoy.filters.listener.tls_inspector", typed_config=inspector)
+    for name, listener in port.listeners.items():
+        if listener.protocol == "tcp":
+            result.filter_chains.extend(_streams(port, name, listener, common))
+        elif listener.tls is not None:
+            result.filter_chains.append(_secure(port, name, listener, listener.tls, common))
+    if not result.filter_chains:  # without any, Envoy rejects a listener
+        result.filter_chains.add(name=next(iter(port.listeners)))
     return result
 
 
@@ -132,17 +141,52 @@ def _secure(
     manager = _connection_manager(name, names.routes(port, name), listener, common)
     return listener_components_pb2.FilterChain(
         name=name,
-        filter_chain_match=_server_names(port, name),
+        filter_chain_match=_server_names(port.own(name)),
         filters=[*_connection_limit(name, listener), _network(manager)],
-        transport_socket=tls.downstream(name, config),
+        transport_socket=tls.downstream(name, config, tls.HTTP),
         transport_socket_connect_timeout=duration(listener.timeouts.tls_handshake),
     )
 
 
-def _server_names(port: Port, listener: str) -> listener_components_pb2.FilterChainMatch | None:
-    """Return the condition on the server name (SNI) of the connections of a listener; None for all others."""
-    own = port.own(listener)
-    return None if ANY_HOST in own else listener_components_pb2.FilterChainMatch(server_names=sorted(own))
+def _streams(
+    port: Port, name: str, listener: Listener, common: Common
+) -> Iterator[listener_components_pb2.FilterChain]:
+    """Yield the filter chain of each stream route of a listener, and one that closes connections without any.
+
+    Without the latter, the filter chain of another listener with wider hosts would take these connections.
+    """
+    by_route: dict[str | None, list[str]] = {}
+    for host, route in port.server_names(name).items():
+        by_route.setdefault(route, []).append(host)
+    for route, hosts in sorted(by_route.items(), key=lambda one: one[0] or ""):
+        chain = listener_components_pb2.FilterChain(
+            name=names.filter_chain(name, route), filter_chain_match=_server_names(hosts)
+        )
+        if route is not None:
+            logs = connection_logs(listener, common.telemetry, route)
+            chain.filters.extend(_connection_limit(names.stream_statistics(route), listener))
+            chain.filters.append(streams.tcp_proxy(route, port.streams[name][route], listener, logs))
+        if listener.tls is not None:
+            chain.transport_socket.CopyFrom(tls.downstream(name, listener.tls, ()))
+            chain.transport_socket_connect_timeout.CopyFrom(duration(listener.timeouts.tls_handshake))
+        yield chain
+
+
+def _udp(port: Port, common: Common) -> Iterator[listener_pb2.Listener]:
+    """Yield the UDP listener of a port, if it has a stream route."""
+    (listener,) = port.listeners.values()
+    for routes_of_listener in port.streams.values():
+        for name, route in routes_of_listener.items():
+            result = listener_pb2.Listener(name=names.listener(port), address=_address(port, udp=True))
+            result.udp_listener_config.downstream_socket_config.SetInParent()
+            logs = connection_logs(listener, common.telemetry, name)
+            result.listener_filters.append(streams.udp_proxy(name, route, logs))
+            yield result
+
+
+def _server_names(hosts: Collection[str]) -> listener_components_pb2.FilterChainMatch | None:
+    """Return the condition on the server name (SNI) of connections; None if `*` is among the hosts."""
+    return None if ANY_HOST in hosts else listener_components_pb2.FilterChainMatch(server_names=sorted(hosts))
 
 
 def _quic(port: Port, common: Common) -> listener_pb2.Listener:
@@ -161,7 +205,7 @@ def _quic(port: Port, common: Common) -> listener_pb2.Listener:
             )
             result.filter_chains.add(
                 name=name,
-                filter_chain_match=_server_names(port, name),
+                filter_chain_match=_server_names(port.own(name)),
                 filters=[_network(manager)],
                 transport_socket=tls.quic(name, listener.tls),
             )

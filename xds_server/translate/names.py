@@ -19,17 +19,33 @@ def cluster(upstream: str) -> str:
 
 
 def listener(port: Port) -> str:
-    """Return the name of the TCP listener of a port.
+    """Return the name of the listener of a port in Envoy.
 
     It does not name the listeners of the gateway that share the port, so that one can be added or removed while the
     connections of the others stay open.
     """
-    return f"[{port.address}]:{port.number}" if ":" in port.address else f"{port.address}:{port.number}"
+    address = f"[{port.address}]" if ":" in port.address else port.address
+    return f"{address}:{port.number}" + ("/udp" if port.transport == "udp" else "")
 
 
 def quic(port: Port) -> str:
     """Return the name of the UDP listener for HTTP/3."""
     return f"{listener(port)}/quic"
+
+
+def filter_chain(listener_name: str, stream_route: str | None) -> str:
+    """Return the name of a filter chain of a listener."""
+    return listener_name if stream_route is None else f"{listener_name}/{stream_route}"
+
+
+def chain_origin(name: str) -> tuple[str, str]:
+    """Return the path in the gateway that a filter chain comes from."""
+    return ("listeners", name.partition("/")[0])
+
+
+def stream_statistics(stream_route: str) -> str:
+    """Return the prefix of the statistics of a stream route. Envoy would cut it at a dot."""
+    return stream_route.replace(".", "_")
 
 
 def routes(port: Port, listener_name: str) -> str:
@@ -98,12 +114,12 @@ def origins(type_name: str, resource: str, ports: Iterable[Port]) -> tuple[tuple
     It is empty for a resource that belongs to no object. `ports` are those of the gateway.
     """
     first, slash, rest = resource.partition("/")
-    if type_name in ("listener", "route"):
+    if type_name == "listener":
+        found = (port for port in ports if resource in (listener(port), quic(port)))
+        return tuple(("listeners", name) for port in found for name in port.listeners)
+    if type_name == "route":
         return tuple(
-            ("listeners", name)
-            for port in ports
-            for name in port.listeners
-            if first in (listener(port), routes(port, name) if type_name == "route" else "")
+            ("listeners", name) for port in ports for name in port.http if resource == routes(port, name)
         )
     if not slash and type_name in ("cluster", "endpoint"):
         return (("upstreams", resource),)

@@ -67,9 +67,13 @@ def _verify(name: str, config: UpstreamTls, common: tls_pb2.CommonTlsContext) ->
         common.combined_validation_context.validation_context_sds_secret_config.CopyFrom(reference)
 
 
-def downstream(name: str, config: DownstreamTls) -> base_pb2.TransportSocket:
-    """Return TLS for HTTP/1.1 and HTTP/2 clients."""
-    context = _downstream(name, config, ("h2", "http/1.1"))
+HTTP = ("h2", "http/1.1")
+"""The protocols that are negotiated by ALPN for HTTP over TCP (RFC 7301)."""
+
+
+def downstream(name: str, config: DownstreamTls, alpn: Iterable[str]) -> base_pb2.TransportSocket:
+    """Return TLS over TCP, with these protocols for ALPN."""
+    context = _downstream(name, config, alpn)
     return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))
 
 

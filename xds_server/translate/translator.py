@@ -151,7 +151,7 @@ class Translator:
         )
         cds, eds = keep("upstreams", (sections.upstreams,), self._upstreams, sections.upstreams)
         surroundings = (sections.secrets, sections.upstreams, sections.listeners, context)
-        self._ports = keep("ports", (sections.listeners,), ports, sections.listeners)
+        self._ports = keep("ports", (sections.listeners, sections.stream_routes), ports, sections)
         resources = {
             CLUSTER: keep(
                 CLUSTER,
@@ -273,7 +273,12 @@ class Translator:
 
     def _routes(self, gateway: Gateway) -> Iterator[Resource]:
         self._tables.update(gateway, self._surroundings)
-        serving = [name for name, one in gateway.sections.listeners.items() if one.redirect_to_https is False]
+        serving = [
+            name
+            for port in self._ports
+            for name, listener in port.http.items()
+            if listener.redirect_to_https is False
+        ]
         self._tables.forget(serving)
         shared = {
             name: config
@@ -282,7 +287,7 @@ class Translator:
         }
         for port in self._ports:
             by_table: dict[str, list[str]] = {}
-            for name in port.listeners:
+            for name in port.http:
                 by_table.setdefault(names.routes(port, name), []).append(name)
             for table, members in by_table.items():
                 hosts = self._hosts(port, members)

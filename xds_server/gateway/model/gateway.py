@@ -15,6 +15,7 @@ from xds_server.gateway.model.listeners import Listener, Secret
 from xds_server.gateway.model.policies import NONE, Policies
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.gateway.model.routes import Route
+from xds_server.gateway.model.stream_routes import StreamRoute
 from xds_server.gateway.model.telemetry import NO_TELEMETRY, Telemetry
 from xds_server.gateway.model.upstreams import Upstream
 
@@ -34,6 +35,9 @@ class Sections:
     policies: Policies = option("Policies of every route that does not override them.", default=NONE)
     policy_sets: Mapping[str, Policies] = option("Policies by name, for `use`.", default=_EMPTY)
     routes: Mapping[str, Route] = option("Which requests match, and how they are handled.", default=_EMPTY)
+    stream_routes: Mapping[str, StreamRoute] = option(
+        "Which connections of listeners for TCP and UDP go to which upstream.", default=_EMPTY
+    )
     errors: Mapping[str, ErrorOverride] = option(
         "Other status, headers or body for a named reason.", default=_EMPTY
     )

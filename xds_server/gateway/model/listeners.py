@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from filters.language import DataSource, Mistake, Raw, Size, option
 from filters.language.datasource import SecretSource
@@ -124,13 +125,21 @@ class Listener:
         "The IP address to bind to; `::` binds to IPv6 and IPv4.",
         default="0.0.0.0",
     )
+    protocol: Literal["http", "tcp", "udp"] = option(
+        "`tcp` and `udp` forward bytes by `stream_routes`, and no routes are on such a listener.",
+        default="http",
+    )
     hosts: tuple[str, ...] = option(
         "Only requests for these hosts, exact or `*.example.com`; all if left out. With TLS, the server name (SNI) "
         "of a connection chooses among the listeners of a port.",
         default=(),
         narrows=True,
     )
-    tls: DownstreamTls | None = option("Use TLS; plain HTTP if left out.", default=None, narrows=True)
+    tls: DownstreamTls | None = option(
+        "Use TLS; plain HTTP if left out. With `protocol: tcp`, the gateway ends TLS and forwards the bytes inside.",
+        default=None,
+        narrows=True,
+    )
     http3: bool = option(
         "Also offer HTTP/3 (QUIC) on the same UDP port, and announce it with Alt-Svc.", default=False
     )
@@ -185,11 +194,13 @@ class Listener:
         except ValueError:
             remedy = "write an IP address such as 127.0.0.1 or ::1"
             yield Mistake("not an IP address", remedy, path=("address",), value=self.address)
+        if self.protocol != "http":
+            yield from self._check_layer_4()
         yield from hosts.check(self.hosts)
         if hosts.ANY_HOST in self.hosts and len(self.hosts) > 1:
             remedy = "leave out 'hosts', or remove the *"
             yield Mistake("* is every host, so the other hosts have no effect", remedy, path=("hosts",))
-        if self.http3 and self.tls is None:
+        if self.http3 and self.tls is None and self.protocol == "http":
             yield Mistake("HTTP/3 is always encrypted", "add 'tls' or remove 'http3'", path=("http3",))
         if self.http3 and self.proxy_protocol:
             yield Mistake(
@@ -202,3 +213,34 @@ class Listener:
             yield Mistake(
                 "a listener with TLS cannot redirect to https", "remove one", path=("redirect_to_https",)
             )
+
+    def _check_layer_4(self) -> Iterator[Mistake]:
+        """Yield a mistake for each key that has no meaning without HTTP."""
+        kept = _OF_TCP if self.protocol == "tcp" else _OF_UDP
+        for path in sorted(_given(self)):
+            if path not in kept and path[0] not in _OF_ANY:
+                message = f"a listener with protocol: {self.protocol} has no '{'.'.join(path)}'"
+                yield Mistake(message, "remove it", path=path)
+
+
+_OF_ANY = ("port", "address", "protocol", "access_log", "envoy")
+"""The keys of every listener."""
+_OF_UDP: frozenset[tuple[str, ...]] = frozenset()
+_OF_TCP = frozenset(
+    (
+        *(("hosts",), ("tls",), ("proxy_protocol",)),
+        *(("timeouts", "connection"), ("timeouts", "tls_handshake")),
+        *(("limits", "max_connections"), ("limits", "connection_buffer")),
+    )
+)
+"""The keys of a listener for TCP."""
+
+
+def _given(settings: Any) -> Iterator[tuple[str, ...]]:
+    """Yield the paths of all keys of a listener that have another value than their default."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if field.name in ("timeouts", "limits"):
+            yield from ((field.name, *path) for path in _given(value))
+        elif value != field.default:
+            yield (field.name,)
