@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -28,13 +29,14 @@ remedy, and the requests above still succeed. Press Ctrl-C to end.
 
 
 def main() -> int:
-    """Run until Ctrl-C. Returns the exit code of `xds run`."""
+    """Run until Ctrl-C or SIGTERM. Returns the exit code of `xds run`."""
     for name, variable, default in (("users", "USERS_ADDRESS", 9001), ("orders", "ORDERS_ADDRESS", 9002)):
         port = int(os.environ.get(variable, f":{default}").rpartition(":")[2])
         threading.Thread(target=service(name, port).serve_forever, daemon=True).start()
     print(LINES.format(port=os.environ.get("GATEWAY_PORT", "8080")), flush=True)
     command = [sys.executable, "-m", "xds_server", "run", str(HERE / "gateway"), *sys.argv[1:]]
     process = subprocess.Popen(command)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
         try:
             return process.wait()
