@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,10 +120,7 @@ def _container(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[st
             "warning",
         ],
         "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
-        "ports": [
-            {"containerPort": one.port, "protocol": "TCP"}
-            for one in {each.port: each for each in gateway.spec.listeners}.values()
-        ]
+        "ports": [{"containerPort": port, "protocol": transport} for port, transport in _ports(gateway)]
         + [{"name": "ready", "containerPort": READY_PORT, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/ready", "port": "ready"}, "periodSeconds": 5},
         "securityContext": {
@@ -147,7 +144,6 @@ def _bootstrap(gateway: Object[GatewaySpec], settings: EnvoySettings) -> str:
 
 
 def _service(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[str, Any]:
-    ports: Mapping[int, str] = {one.port: one.name for one in reversed(gateway.spec.listeners)}
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -157,8 +153,19 @@ def _service(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[str,
             "selector": _selector(gateway),
             "externalTrafficPolicy": "Local",
             "ports": [
-                {"name": f"port-{port}", "port": port, "targetPort": port, "protocol": "TCP"}
-                for port in sorted(ports)
+                {
+                    "name": f"{transport.lower()}-{port}",
+                    "port": port,
+                    "targetPort": port,
+                    "protocol": transport,
+                }
+                for port, transport in _ports(gateway)
             ],
         },
     }
+
+
+def _ports(gateway: Object[GatewaySpec]) -> list[tuple[int, str]]:
+    """Return the ports of a Gateway, each with its transport."""
+    found = {(one.port, "UDP" if one.protocol == "UDP" else "TCP") for one in gateway.spec.listeners}
+    return sorted(found)

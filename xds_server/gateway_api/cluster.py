@@ -15,10 +15,11 @@ from xds_server.gateway_api.objects import (
     ServiceSpec,
     SliceSpec,
 )
-from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec
+from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec, StreamRouteSpec, TlsRouteSpec
 from xds_server.gateway_api.specs import GROUP, GatewayClassSpec, GatewaySpec, ReferenceGrantSpec
 
-Route = Object[HttpRouteSpec] | Object[GrpcRouteSpec]
+Route = Object[HttpRouteSpec] | Object[GrpcRouteSpec] | Object[TlsRouteSpec] | Object[StreamRouteSpec]
+ROUTE_KINDS = ("HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Cluster:
 
     def routes(self) -> list[Route]:
         """Return all routes in the order of their precedence: the oldest first, then by namespace and name."""
-        every = [*self.all("HTTPRoute"), *self.all("GRPCRoute")]
+        every = [one for kind in ROUTE_KINDS for one in self.all(kind)]
         return sorted(every, key=lambda one: (one.meta.created, one.meta.key, one.kind))
 
     def service(self, key: Key) -> Object[ServiceSpec] | None:

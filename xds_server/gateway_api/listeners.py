@@ -17,8 +17,13 @@ from xds_server.gateway_api.specs import GROUP, GatewaySpec, ListenerSpec, Route
 _KINDS = {
     "HTTP": ("HTTPRoute", "GRPCRoute"),
     "HTTPS": ("HTTPRoute", "GRPCRoute"),
+    "TLS": ("TLSRoute",),
+    "TCP": ("TCPRoute",),
+    "UDP": ("UDPRoute",),
 }
 """The kinds of routes of each protocol that is served."""
+_SHARED = {"HTTPS": "TLS"}
+"""Protocols that share a port: the server name (SNI) tells their connections apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,14 +54,14 @@ def listener_states(gateway: Object[GatewaySpec], cluster: Cluster) -> tuple[Lis
 
 def _conflicts(listeners: Iterable[ListenerSpec]) -> Iterator[tuple[str, Condition]]:
     """Yield the listeners that are not distinct from another one: by port, protocol and hostname."""
-    by_port: dict[int, list[ListenerSpec]] = {}
+    by_port: dict[tuple[int, bool], list[ListenerSpec]] = {}
     for one in listeners:
-        by_port.setdefault(one.port, []).append(one)
-    for port, group in by_port.items():
-        protocols = {one.protocol for one in group}
+        by_port.setdefault((one.port, one.protocol == "UDP"), []).append(one)
+    for (port, _), group in by_port.items():
+        protocols = {_SHARED.get(one.protocol, one.protocol) for one in group}
         for one in group:
             if len(protocols) > 1:
-                others = ", ".join(sorted(protocols - {one.protocol}))
+                others = ", ".join(sorted(protocols - {_SHARED.get(one.protocol, one.protocol)}))
                 message = f"port {port} is also used for {others}"
                 yield one.name, Condition("Conflicted", True, "ProtocolConflict", message)
             elif sum((other.hostname or "").lower() == (one.hostname or "").lower() for other in group) > 1:
@@ -79,7 +84,9 @@ def _state(
         accept = accepted(conflict.reason, conflict.message)
     elif listener.protocol == "HTTPS" and (listener.tls is None or listener.tls.mode == "Passthrough"):
         accept = accepted("UnsupportedValue", "HTTPS needs tls with mode Terminate")
-    missing = listener.protocol == "HTTPS" and not certificates
+    elif listener.protocol == "TLS" and listener.tls is None:
+        accept = accepted("UnsupportedValue", "TLS needs tls with a mode")
+    missing = _needs_certificate(listener) and not certificates
     return ListenerState(
         spec=listener,
         kinds=kinds,
@@ -92,6 +99,11 @@ def _state(
         valid=accept.status,
         served=accept.status and not missing,
     )
+
+
+def _needs_certificate(listener: ListenerSpec) -> bool:
+    ends_tls = listener.tls is not None and listener.tls.mode == "Terminate"
+    return listener.protocol == "HTTPS" or (listener.protocol == "TLS" and ends_tls)
 
 
 def _route_kinds(
@@ -109,7 +121,7 @@ def _certificates(
     gateway: Object[GatewaySpec], listener: ListenerSpec, cluster: Cluster
 ) -> tuple[tuple[Key, ...], Condition | None]:
     """Return the Secrets of the certificates of a listener that can be used, and what is wrong with the others."""
-    if listener.protocol != "HTTPS" or listener.tls is None:
+    if listener.tls is None or not _needs_certificate(listener):
         return (), None
     good: list[Key] = []
     fault: Condition | None = None
@@ -120,7 +132,7 @@ def _certificates(
             good.append(key)
         fault = fault or wrong
     if not listener.tls.certificate_refs:
-        fault = resolved("InvalidCertificateRef", "HTTPS needs a certificate: add tls.certificateRefs")
+        fault = resolved("InvalidCertificateRef", "a certificate is needed: add tls.certificateRefs")
     return tuple(dict.fromkeys(good)), fault
 
 
@@ -149,6 +161,8 @@ def _certificate_fault(
 def listener_values(state: ListenerState) -> Mapping[str, Any]:
     """Return a listener in the gateway language."""
     values: dict[str, Any] = {"port": state.spec.port}
+    if state.spec.protocol in ("TLS", "TCP", "UDP"):
+        values["protocol"] = "udp" if state.spec.protocol == "UDP" else "tcp"
     if state.hostname:
         values["hosts"] = [state.hostname]
     if state.certificates:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from filters.language import INVALID, Path, Place, Problem, Problems, decoder_for
 from filters.language.problems import short_repr
-from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec
+from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec, StreamRouteSpec, TlsRouteSpec
 from xds_server.gateway_api.specs import GROUP, GatewayClassSpec, GatewaySpec, ReferenceGrantSpec
 
 Spec = TypeVar("Spec")
@@ -190,6 +190,9 @@ KINDS = (
     Kind(GROUP, "Gateway", _spec(GatewaySpec)),
     Kind(GROUP, "HTTPRoute", _spec(HttpRouteSpec)),
     Kind(GROUP, "GRPCRoute", _spec(GrpcRouteSpec)),
+    Kind(GROUP, "TLSRoute", _spec(TlsRouteSpec)),
+    Kind(GROUP, "TCPRoute", _spec(StreamRouteSpec)),
+    Kind(GROUP, "UDPRoute", _spec(StreamRouteSpec)),
     Kind(GROUP, "ReferenceGrant", _spec(ReferenceGrantSpec)),
     Kind("", "Service", _service),
     Kind("", "Secret", _secret),

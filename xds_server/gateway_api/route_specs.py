@@ -1,4 +1,4 @@
-"""The specs of HTTPRoute and GRPCRoute (Gateway API 1.7, standard channel) as frozen values, field by field."""
+"""The specs of routes (Gateway API 1.7, standard channel) as frozen values, field by field."""
 
 from __future__ import annotations
 
@@ -241,3 +241,39 @@ class GrpcRouteSpec:
     )
     hostnames: tuple[str, ...] = option("Hosts.", default=())
     rules: tuple[GrpcRule, ...] = option("Rules.", default=(GrpcRule(),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRule:
+    """A rule of a TLSRoute, TCPRoute or UDPRoute."""
+
+    name: str | None = option("Its name.", default=None)
+    backend_refs: tuple[BackendRef, ...] = option("Backends.", default=(), key="backendRefs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsRouteSpec:
+    """TLSRoute."""
+
+    parent_refs: tuple[ParentReference, ...] = option("Gateways.", default=(), key="parentRefs")
+    use_default_gateways: str | None = option(
+        "Default Gateways (experimental).", default=None, key="useDefaultGateways"
+    )
+    hostnames: tuple[str, ...] = option("Server names.", default=())
+    rules: tuple[StreamRule, ...] = option("The rule; there is one.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRouteSpec:
+    """TCPRoute or UDPRoute."""
+
+    parent_refs: tuple[ParentReference, ...] = option("Gateways.", default=(), key="parentRefs")
+    use_default_gateways: str | None = option(
+        "Default Gateways (experimental).", default=None, key="useDefaultGateways"
+    )
+    rules: tuple[StreamRule, ...] = option("The rule; there is one.")
+
+    @property
+    def hostnames(self) -> tuple[str, ...]:
+        """None: such connections name no host."""
+        return ()

@@ -1,4 +1,4 @@
-"""Rules of HTTPRoutes and GRPCRoutes as routes of the gateway language: one for each match."""
+"""Rules of routes as routes of the gateway language: one for each match, and one for all connections of a stream."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from xds_server.gateway_api import names
 from xds_server.gateway_api.cluster import Cluster, Route
 from xds_server.gateway_api.conditions import Condition, accepted
 from xds_server.gateway_api.filters import Unsupported, filter_values
+from xds_server.gateway_api.objects import Object
 from xds_server.gateway_api.route_specs import (
     BackendRef,
     GrpcMatch,
     GrpcRule,
     HttpMatch,
+    HttpRouteSpec,
     HttpRule,
     PathMatch,
     RetrySpec,
+    StreamRouteSpec,
+    TlsRouteSpec,
     ValueMatch,
 )
-from xds_server.gateway_api.upstreams import ServiceUpstream, resolve
+from xds_server.gateway_api.streams import stream_values
+from xds_server.gateway_api.upstreams import NO_BACKEND, ServiceUpstream, resolve
 
 _ERROR = {"status": 500}
 """What requests get that a rule with a fault would have handled, as the specification says."""
@@ -42,16 +47,36 @@ _REDIRECTS = {
 class Translated:
     """A route object in the gateway language, without listeners and hosts: its routes by name, each with its condition.
 
+    `section` is `routes` or `stream_routes`. It `closes` connections if it needs the upstream without endpoints.
     `faults` are conditions that say what is wrong. `upstreams` are those that its routes use.
     """
 
+    section: str
     routes: Mapping[str, tuple[Any, Mapping[str, Any]]]
     upstreams: tuple[ServiceUpstream, ...]
     faults: tuple[Condition, ...]
+    closes: bool = False
 
 
 def translate(route: Route, cluster: Cluster) -> Translated:
-    """Return an HTTPRoute or a GRPCRoute in the gateway language."""
+    """Return a route in the gateway language."""
+    if isinstance(route.spec, TlsRouteSpec | StreamRouteSpec):
+        return _stream(cast("Object[StreamRouteSpec]", route), cluster)
+    return _requests(cast("Object[HttpRouteSpec]", route), cluster)
+
+
+def _stream(route: Object[StreamRouteSpec], cluster: Cluster) -> Translated:
+    values, upstreams, faults = stream_values(route, cluster)
+    return Translated(
+        section="stream_routes",
+        routes={names.of(*route.meta.key): ("stream", values)},
+        closes=NO_BACKEND in (values.get("upstream"), *values.get("split", ())),
+        upstreams=tuple(dict.fromkeys(upstreams)),
+        faults=tuple(dict.fromkeys(faults)),
+    )
+
+
+def _requests(route: Object[HttpRouteSpec], cluster: Cluster) -> Translated:
     routes: dict[str, tuple[Any, Mapping[str, Any]]] = {}
     upstreams: list[ServiceUpstream] = []
     faults: list[Condition] = []
@@ -69,6 +94,7 @@ def translate(route: Route, cluster: Cluster) -> Translated:
             unsupported.update((number, one.message) for one in wrong if one.type == "Accepted")
     faults += _unsupported(unsupported, len(every))
     return Translated(
+        section="routes",
         routes=routes,
         upstreams=tuple(dict.fromkeys(upstreams)),
         faults=tuple(dict.fromkeys(faults)),

@@ -36,6 +36,11 @@ FEATURES = (
     "HTTPRouteResponseHeaderModification",
     "HTTPRouteSchemeRedirect",
     "ReferenceGrant",
+    "TCPRoute",
+    "TLSRoute",
+    "TLSRouteModeMixed",
+    "TLSRouteModeTerminate",
+    "UDPRoute",
 )
 """What this controller supports, for `status.supportedFeatures` of a GatewayClass (GEP-2162)."""
 

@@ -24,7 +24,7 @@ from xds_server.gateway_api.filters import LISTENER_PORT
 from xds_server.gateway_api.listeners import ListenerState, listener_states, listener_values
 from xds_server.gateway_api.objects import Key, Object
 from xds_server.gateway_api.specs import GatewaySpec
-from xds_server.gateway_api.upstreams import ServiceUpstream, upstream_values
+from xds_server.gateway_api.upstreams import NO_BACKEND, ServiceUpstream, upstream_values
 
 _GATEWAY_FILE, _UPSTREAMS_FILE = "gateway.yaml", "upstreams.yaml"
 
@@ -171,6 +171,7 @@ def _files(
     files: dict[str, Mapping[str, Any]] = {_GATEWAY_FILE: _gateway_file(served, certificates)}
     origins: dict[str, Object[Any]] = {_GATEWAY_FILE: gateway}
     upstreams: dict[str, ServiceUpstream] = {}
+    closes = False
     ports = {names.of(one.spec.name): _redirect_port(one) for one in served}
     taken: set[Any] = set()
     for route, some in attached:
@@ -183,13 +184,15 @@ def _files(
         }
         if routes:
             file = f"{route.kind}/{'/'.join(route.meta.key)}.yaml"
-            files[file], origins[file] = {"routes": routes}, route
+            files[file], origins[file] = {found.section: routes}, route
             upstreams |= {one.name: one for one in found.upstreams}
-    files[_UPSTREAMS_FILE] = {
-        "upstreams": {
-            name: upstream_values(one, cluster, live=live) for name, one in sorted(upstreams.items())
-        }
+            closes = closes or found.closes
+    declared: dict[str, Any] = {
+        name: upstream_values(one, cluster, live=live) for name, one in sorted(upstreams.items())
     }
+    if closes:
+        declared[NO_BACKEND] = {"endpoints": []}
+    files[_UPSTREAMS_FILE] = {"upstreams": declared}
     return GatewayFiles(files=files, contents=contents, origins=origins, upstreams=upstreams)
 
 
@@ -244,7 +247,8 @@ def _on_listeners(
             groups.setdefault((free, ports[listener] if to_port else None), []).append(listener)
     for number, ((free, port), listeners) in enumerate(groups.items()):
         own = name if not number else names.of(name, str(number))
-        where = {"listeners": sorted(listeners), **({"hosts": list(free)} if "" not in free else {})}
+        key = "server_names" if condition == "stream" else "hosts"
+        where = {"listeners": sorted(listeners), **({key: list(free)} if "" not in free else {})}
         redirect = {"redirect": _with_port(values["redirect"], port)} if to_port else {}
         yield own, {**where, **values, **redirect}
 
@@ -257,7 +261,7 @@ def _with_port(redirect: Mapping[str, Any], port: int | None) -> Mapping[str, An
 
 def _redirect_port(listener: ListenerState) -> int | None:
     """Return the port of a listener as a URL has it: None for the one that its scheme implies (RFC 9110 section 4.2)."""
-    implied = {"HTTP": 80, "HTTPS": 443}[listener.spec.protocol]
+    implied = {"HTTP": 80, "HTTPS": 443}.get(listener.spec.protocol)
     return None if listener.spec.port == implied else listener.spec.port
 
 

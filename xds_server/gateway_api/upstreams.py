@@ -16,6 +16,10 @@ _H2C = "kubernetes.io/h2c"
 _WEBSOCKET = "kubernetes.io/ws"
 
 
+NO_BACKEND = "xds.no-backend"
+"""An upstream without endpoints, for connections whose backend cannot be used."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceUpstream:
     """A port of a Service as an upstream. `grpc` is true if a GRPCRoute uses it."""
@@ -53,7 +57,7 @@ def resolve(
     port = next((one for one in service.spec.ports if one.port == reference.port), None)
     if port is None:
         return resolved("BackendNotFound", f"the Service {name} has no port {reference.port}")
-    if port.protocol != "TCP":
+    if port.protocol != ("UDP" if kind == "UDPRoute" else "TCP"):
         return resolved(
             "UnsupportedProtocol", f"the port {port.port} of the Service {name} is {port.protocol}"
         )
