@@ -13,6 +13,7 @@ from filters.ext_authz.decisions import Peer, Request
 from filters.model.headers import Headers
 from filters.model.identity import NAMESPACE
 from filters.model.path_params import normalized, path_params
+from filters.unverified_certificates import FILTER, UNVERIFIED
 
 Attributes = attribute_context_pb2.AttributeContext
 
@@ -89,7 +90,10 @@ def _headers(attributes: Attributes) -> Headers:
 
 def _peer(attributes: Attributes) -> Peer | None:
     source = attributes.source
-    if not source.principal and not source.certificate:
+    unverified = attributes.metadata_context.filter_metadata.get(FILTER)
+    if (not source.principal and not source.certificate) or (
+        unverified is not None and UNVERIFIED in unverified.fields
+    ):
         return None
     return Peer(principal=source.principal, certificate=unquote(source.certificate))
 

@@ -17,7 +17,7 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from google.protobuf import duration_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
-from filters import framing
+from filters import framing, unverified_certificates
 from filters.ext_authz.modules import imported
 from filters.ext_authz.names import FAILED, POLICY, PROBLEM, PolicySource
 from filters.ext_authz.sources import fault, no_python
@@ -226,7 +226,7 @@ def _filter(name: str, *, lenient: bool) -> HttpFilter:
         grpc_service=grpc_service(timedelta(milliseconds=200)),
         transport_api_version=config_source_pb2.V3,
         failure_mode_allow=lenient,
-        metadata_context_namespaces=[NAMESPACE],
+        metadata_context_namespaces=[NAMESPACE, unverified_certificates.FILTER],
         include_peer_certificate=True,
         validate_mutations=True,
         decoder_header_mutation_rules=_RULES,

@@ -12,16 +12,11 @@ import h2.connection
 import h2.events
 import httpx
 import pytest
-from aioquic.asyncio.client import connect
-from aioquic.asyncio.protocol import QuicConnectionProtocol
-from aioquic.h3.connection import H3_ALPN, H3Connection
-from aioquic.h3.events import DataReceived, HeadersReceived
-from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import QuicEvent
 
 from tests.support.backend import Backend
 from tests.support.certificates import authority
 from tests.support.gateway import Gateway, Gateways
+from tests.support.http3 import http3
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
 
@@ -454,44 +449,12 @@ def test_plain_http_is_sent_to_https(gateway: Gateway, ports: dict[str, int]) ->
 # --- HTTP/3 -----------------------------------------------------------------------------------------------------
 
 
-class _Http3(QuicConnectionProtocol):
-    """One request over HTTP/3."""
-
-    def __init__(self, *arguments: object, **options: object) -> None:
-        super().__init__(*arguments, **options)  # type: ignore[arg-type]
-        self._http = H3Connection(self._quic)
-        self.headers: dict[bytes, bytes] = {}
-        self.body = b""
-        self.done = asyncio.get_running_loop().create_future()
-
-    def ask(self, path: str) -> None:
-        stream = self._quic.get_next_available_stream_id()
-        names = {":method": "GET", ":scheme": "https", ":authority": "one.example.com", ":path": path}
-        headers = [(name.encode(), value.encode()) for name, value in names.items()]
-        self._http.send_headers(stream, headers, end_stream=True)
-        self.transmit()
-
-    def quic_event_received(self, event: QuicEvent) -> None:
-        for one in self._http.handle_event(event):
-            if isinstance(one, HeadersReceived):
-                self.headers |= dict(one.headers)
-            if isinstance(one, DataReceived):
-                self.body += one.data
-            if getattr(one, "stream_ended", False) and not self.done.done():
-                self.done.set_result(None)
-
-
 async def test_http3_answers_and_http2_tells_of_it(
     gateway: Gateway, ports: dict[str, int], tmp_path: Path
 ) -> None:
     (tmp_path / "ca.pem").write_bytes(authority().pem)
-    configuration = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, server_name="one.example.com")
-    configuration.load_verify_locations(str(tmp_path / "ca.pem"))
-    async with connect(
-        "127.0.0.1", ports["quic"], configuration=configuration, create_protocol=_Http3
-    ) as connection:
-        assert isinstance(connection, _Http3)
-        connection.ask("/public/x")
+    async with http3(ports["quic"], "one.example.com", tmp_path / "ca.pem") as connection:
+        connection.ask("one.example.com", "/public/x")
         await asyncio.wait_for(connection.done, 30)
         assert connection.headers[b":status"] == b"200"
         assert b'"path": "/public/x"' in connection.body

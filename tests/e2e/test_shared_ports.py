@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -18,6 +19,7 @@ from tests.support.certificates import Authority, authority
 from tests.support.envoy import Envoy
 from tests.support.folder import compiled, filled, write
 from tests.support.gateway import Gateway, Gateways
+from tests.support.http3 import http3
 from tests.support.ports import free_port
 from tests.support.running import Running
 from tests.support.tls import write_pair
@@ -27,13 +29,13 @@ from tests.support.xds import XdsThread, bootstrap
 YAML = """
 listeners:
   # two listeners for names, one of which verifies clients, and one for all other names
-  a: {port: $tls, address: 127.0.0.1, hosts: [a.example.com], tls: {certificates: [a]}}
+  a: {port: $tls, address: 127.0.0.1, hosts: [a.example.com], tls: {certificates: [a]}, http3: true}
   b:
     port: $tls
     address: 127.0.0.1
     hosts: [b.example.com, "*.b.example.com"]
     tls: {certificates: [b], client_certificate: {ca: {file: ca.crt}}, minimum_version: "1.3"}
-  rest: {port: $tls, address: 127.0.0.1, tls: {certificates: [rest]}}
+  rest: {port: $tls, address: 127.0.0.1, tls: {certificates: [rest]}, http3: true}
   # the same without one for all other names
   named: {port: $named, address: 127.0.0.1, hosts: ["*.EXAMPLE.com"], tls: {certificates: [rest]}}
   exact: {port: $named, address: 127.0.0.1, hosts: [exact.example.com], tls: {certificates: [a]}}
@@ -171,6 +173,32 @@ def test_each_listener_has_its_own_rules_for_clients_and_its_own_versions(
     assert ask(ports["tls"], "b.example.com", "b.example.com", certificate=client_pair) == Answer(200, "b")
     for name, version in (("a", "TLSv1.2"), ("b", None)):
         assert _at_most_tls_1_2(ports["tls"], f"{name}.example.com", client_pair) == version
+
+
+@pytest.mark.parametrize(
+    ("server_name", "host", "expected"),
+    [
+        ("a.example.com", "a.example.com", (b"200", b"a")),
+        ("c.example.com", "c.example.com", (b"200", b"rest")),
+        # the listener has no HTTP/3, so the one for all other names gets the connection
+        ("b.example.com", "b.example.com", (b"421", b"misdirected_request")),
+        ("a.example.com", "c.example.com", (b"421", b"misdirected_request")),
+    ],
+)
+async def test_the_server_name_chooses_over_http3_too(
+    gateway: Gateway,
+    ports: dict[str, int],
+    tmp_path: Path,
+    server_name: str,
+    host: str,
+    expected: tuple[bytes, bytes],
+) -> None:
+    (tmp_path / "ca.pem").write_bytes(authority().pem)
+    async with http3(ports["tls"], server_name, tmp_path / "ca.pem") as connection:
+        connection.ask(host, "/name")
+        await asyncio.wait_for(connection.done, 30)
+    answer = connection.headers.get(b"x-gateway-reason") or connection.body
+    assert (connection.headers[b":status"], answer) == expected
 
 
 def _at_most_tls_1_2(port: int, server_name: str, certificate: tuple[str, str]) -> str | None:

@@ -45,8 +45,11 @@ def check(
             yield from _of_authorities(("upstreams", name, "tls", "ca"), upstream.tls.ca, contents, now)
     for name, listener in sections.listeners.items():
         if listener.tls is not None and listener.tls.client_certificate is not None:
-            path = ("listeners", name, "tls", "client_certificate", "ca")
-            yield from _of_authorities(path, listener.tls.client_certificate.ca, contents, now)
+            path: Path = ("listeners", name, "tls", "client_certificate", "ca")
+            client = listener.tls.client_certificate
+            for number, source in enumerate(client.authorities):
+                at = (*path, number) if isinstance(client.ca, tuple) else path
+                yield from _of_authorities(at, source, contents, now)
 
 
 def check_pair(chain: bytes, private_key: bytes) -> None:

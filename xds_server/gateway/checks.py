@@ -141,6 +141,11 @@ def _own(
 
 def _around(file: FileRoutes, sections: Sections, context: Context) -> Iterator[Problem]:
     """Yield the problems of each route with its listeners and upstreams."""
+    unverified = frozenset(
+        name
+        for name, one in sections.listeners.items()
+        if one.accepts_any_certificate and one.protocol == "http"
+    )
     for name, ranked in file.ranked.items():
         route = ranked.route
         if route.targets:
@@ -150,6 +155,8 @@ def _around(file: FileRoutes, sections: Sections, context: Context) -> Iterator[
         if not route.targets:
             yield from _to_itself(name, route, sections.listeners)
         yield from _without_http(name, route, sections.listeners)
+        if unverified.intersection(route.listeners or unverified):
+            yield from _unverified(name, route, file.policies[name], unverified, sections)
         if "%" in route.path:
             yield from _escaped_slash(name, route, sections.listeners)
 
@@ -167,6 +174,51 @@ def _without_http(name: str, route: Route, listeners: Mapping[str, Listener]) ->
             message = f"the listener '{one}' has protocol: {protocol}, so it has stream routes and no routes"
             remedy = "name a listener with protocol: http, or write a stream route"
             yield Problem(path=("routes", name, "listeners", number), message=message, remedy=remedy)
+
+
+_OF_CERTIFICATE = re.compile(r"%DOWNSTREAM_PEER_|\bmtls\b|_peer_certificate")
+"""What Envoy knows of a client certificate, verified or not, in a header or in a condition in CEL."""
+
+
+def _unverified(
+    name: str, route: Route, settings: Mapping[str, Any], unverified: frozenset[str], sections: Sections
+) -> Iterator[Problem]:
+    """Yield a problem for what a route says or decides by a client certificate, if a listener does not verify it."""
+    first = min(unverified.intersection(route.listeners or unverified))
+    for path in _by_certificate(name, route, settings, sections):
+        yield Problem(
+            path=path,
+            message=f"the listener '{first}' does not verify client certificates, so any client can claim this",
+            also_path=("listeners", first, "tls", "client_certificate", "verify"),
+            remedy="remove it, or verify the certificates; the policy mtls knows which ones are verified",
+        )
+
+
+def _by_certificate(
+    name: str, route: Route, settings: Mapping[str, Any], sections: Sections
+) -> Iterator[Path]:
+    """Yield the paths of headers and conditions that contain values of the client certificate."""
+    headers = [
+        (_attached(name, route, key, sections), settings[key])
+        for key in ("request_headers", "response_headers")
+        if settings.get(key, OFF) is not OFF
+    ]
+    headers += [
+        (("routes", name, "split", number, key), getattr(backend, key))
+        for number, backend in enumerate(route.split if isinstance(route.split, tuple) else ())
+        for key in ("request_headers", "response_headers")
+        if getattr(backend, key) is not None
+    ]
+    for path, mutation in headers:
+        for key, texts in (("set", mutation.set), ("add", mutation.add)):
+            yield from (
+                (*path, key, header) for header, text in texts.items() if _OF_CERTIFICATE.search(text)
+            )
+    rules = settings.get("authorize", OFF)
+    if rules is not OFF:
+        some = rules if isinstance(rules, tuple) else (rules,)
+        if any(one.when is not None and _OF_CERTIFICATE.search(one.when) for one in some):
+            yield _attached(name, route, "authorize", sections)
 
 
 def _affinity(name: str, route: Route, sections: Sections) -> Iterator[Problem]:

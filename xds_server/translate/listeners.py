@@ -23,7 +23,7 @@ from envoy.extensions.http.early_header_mutation.header_mutation.v3 import heade
 from envoy.extensions.request_id.uuid.v3 import uuid_pb2
 from google.protobuf import any_pb2
 
-from filters import body_limit
+from filters import body_limit, unverified_certificates
 from filters.error_overrides import ErrorOverride
 from filters.model.identity import IDENTITY_HEADERS
 from filters.policy import HttpFilter, header
@@ -371,6 +371,8 @@ def _http_filter(http_filter: HttpFilter) -> hcm_pb2.HttpFilter:
 def _first_filters(listener: Listener) -> Iterator[hcm_pb2.HttpFilter]:
     if listener.request_id_format == "uuid7":
         yield _http_filter(uuid7_filter())
+    if listener.accepts_any_certificate:
+        yield _http_filter(unverified_certificates.filter_of_listener())
 
 
 def _own_filters(listener: Listener) -> Iterator[hcm_pb2.HttpFilter]:

@@ -47,7 +47,8 @@ def secrets(sections: Sections, context: Context) -> Iterator[secret_pb2.Secret]
             yield _ca(names.upstream_ca(name), contents[upstream.tls.ca])
     for name, listener in sections.listeners.items():
         if listener.tls is not None and listener.tls.client_certificate is not None:
-            yield _ca(names.client_ca(name), contents[listener.tls.client_certificate.ca])
+            sources = listener.tls.client_certificate.authorities
+            yield _ca(names.client_ca(name), b"\n".join(contents[one] for one in sources))
 
 
 def reference(name: str) -> secret_pb2.SdsSecretConfig:

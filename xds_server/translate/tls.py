@@ -103,8 +103,10 @@ def _downstream(name: str, config: DownstreamTls, alpn: Iterable[str]) -> tls_pb
     client = config.client_certificate
     if client is not None:
         validation = common_pb2.CertificateValidationContext(
-            match_typed_subject_alt_names=_alt_names(client.subject_alt_names)
+            match_typed_subject_alt_names=_alt_names(client.subject_alt_names),
         )
+        if not client.verify:
+            validation.trust_chain_verification = common_pb2.CertificateValidationContext.ACCEPT_UNTRUSTED
         combined = context.common_tls_context.combined_validation_context
         combined.default_validation_context.CopyFrom(validation)
         combined.validation_context_sds_secret_config.CopyFrom(secrets.reference(names.client_ca(name)))

@@ -28,13 +28,29 @@ class Secret:
 class ClientCertificate:
     """Mutual TLS: the client certificates that are accepted."""
 
-    ca: DataSource = option("The authorities that sign client certificates, PEM.")
+    ca: DataSource | tuple[DataSource, ...] = option(
+        "The authorities that sign client certificates, PEM; a list joins several files."
+    )
+    verify: bool = option(
+        "With false, clients with any other certificate are accepted too, and no policy takes it for theirs.",
+        default=True,
+    )
     required: bool = option("Whether a client without a certificate is rejected.", default=True)
     subject_alt_names: tuple[str, ...] = option(
         "Only these names (DNS or URI, `*.example.com` for subdomains); all if left out.",
         default=(),
         narrows=True,
     )
+
+    @property
+    def authorities(self) -> tuple[DataSource, ...]:
+        """The sources of all authorities."""
+        return self.ca if isinstance(self.ca, tuple) else (self.ca,)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake if no authority is given."""
+        if not self.authorities:
+            yield Mistake("no authority is given", "write ca: {file: clients.crt}", path=("ca",))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +202,12 @@ class Listener:
     timeouts: Timeouts = option("Timeouts towards clients.", default=Timeouts())
     limits: Limits = option("Sizes that a client may use.", default=Limits())
     envoy: Raw | None = option("Raw Envoy fields merged into the generated Listener.", default=None)
+
+    @property
+    def accepts_any_certificate(self) -> bool:
+        """True if clients may present a certificate that is not verified."""
+        client = None if self.tls is None else self.tls.client_certificate
+        return client is not None and not client.verify
 
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes between the keys of one listener."""
