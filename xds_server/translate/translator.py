@@ -142,6 +142,7 @@ class Translator:
         settings = (context, *chain.from_iterable((key, *values) for key, values in used.items()))
         filters, logs, rules = keep("policies", settings, self._of_policies, used, context)
         filters = keep("telemetry", (filters, sections.telemetry), _with_telemetry, filters, sections)
+        http = any(one.protocol == "http" for one in sections.listeners.values())
         usage = sections.telemetry.usage
         logs = keep("usage", (logs, usage, "metering" in used), _with_usage, logs, usage, "metering" in used)
         common = keep(
@@ -160,7 +161,8 @@ class Translator:
             ),
             ENDPOINT: eds,
             SECRET: keep(SECRET, surroundings, _secrets, sections, context),
-            EXTENSION_CONFIG: keep(EXTENSION_CONFIG, (filters,), _extensions, filters),
+            # without a listener for HTTP, no Envoy would request them
+            EXTENSION_CONFIG: keep(EXTENSION_CONFIG, (filters, http), _extensions, filters if http else ()),
             LISTENER: keep(
                 LISTENER,
                 (self._ports, common),
