@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.kubernetes.controller import Process, controller, envoy
+from tests.support.kubernetes.controller import Process, controller, envoy, kubeconfig_of
 from tests.support.kubernetes.namespace import Namespace
 from tests.support.kubernetes.objects import Objects
 from tests.support.kubernetes.shared import SharedServer
@@ -92,9 +92,8 @@ class Cluster:
         self.apply(MANIFESTS)
         self.move(self.pods[0])
         xds = f"10.244.0.1:{self.xds}"
-        self.controller = controller(
-            self.network, server.inside, folder, xds, f"example.com/{self.name}", self.name
-        )
+        kubeconfig = kubeconfig_of(self.objects, server.inside, folder)
+        self.controller = controller(self.network, kubeconfig, folder, xds, f"example.com/{self.name}")
         self.url = f"http://127.0.0.1:{self.network.forward('127.0.0.1', self.port)}"
         self.envoy: Process | None = None
 
@@ -117,18 +116,16 @@ class Cluster:
     def programmed(self) -> bool:
         return self.conditions("gateways", "web").get("Programmed", ("",))[0] == "True"
 
-    def serve(self) -> None:
+    def serve(self, stack: ExitStack) -> None:
         """Start what the Deployment describes, and give the Service an address, as a kubelet and a cloud would."""
         path = self.path("deployments", f"web-{self.name}", "apis/apps/v1")
-        deployment = wait_for(
-            lambda: self.objects.request("GET", path), "the Deployment", also=(httpx.HTTPStatusError,)
-        )
+        missing = (httpx.HTTPStatusError,)
+        deployment = wait_for(lambda: self.objects.request("GET", path), "the Deployment", also=missing)
         self.envoy = envoy(self.network, deployment, self.folder, self.admin, self.ready)
-        self.envoy.start()
+        stack.enter_context(self.envoy)
         address = {"status": {"loadBalancer": {"ingress": [{"ip": "10.245.0.9"}]}}}
-        self.objects.request(
-            "PATCH", self.path("services", f"web-{self.name}", "api/v1") + "/status", address
-        )
+        path = self.path("services", f"web-{self.name}", "api/v1") + "/status"
+        wait_for(lambda: self.objects.request("PATCH", path, address), "the Service", also=missing)
 
     def get(self, path: str) -> tuple[int, str]:
         response = httpx.get(self.url + path, timeout=10)
@@ -151,9 +148,7 @@ def cluster(kubernetes: SharedServer, tmp_path: Path) -> Iterator[Cluster]:
     with ExitStack() as stack:
         found = Cluster(kubernetes, tmp_path, stack)
         stack.enter_context(found.controller)
-        found.serve()
-        assert found.envoy is not None
-        stack.callback(found.envoy.stop)
+        found.serve(stack)
         wait_for(found.programmed, lambda: f"the Gateway; the controller:\n{found.controller.log[-3000:]}")
         yield found
 

@@ -39,8 +39,6 @@ from xds_server.translate.stand_ins import stand_in
 
 log = logging.getLogger(__name__)
 
-_LEASE = "xds-gateway-controller"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerOptions:
@@ -57,6 +55,11 @@ class ControllerOptions:
     controller: str = CONTROLLER
     secrets_anywhere: bool = False
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
+
+    @property
+    def lease(self) -> str:
+        """The name of the lease: two controllers of one namespace do not exclude each other."""
+        return self.controller.replace("/", "-").lower()
 
 
 async def serve(options: ControllerOptions) -> None:
@@ -91,7 +94,9 @@ async def _parts(
         await server.start(options.xds)
     except OSError as error:
         raise failed_to_listen("--xds", options.xds, error) from None
-    leader = Leader(client, Key(options.namespace, _LEASE), options.identity, lambda _leading: resume())
+    leader = Leader(
+        client, Key(options.namespace, options.lease), options.identity, lambda _leading: resume()
+    )
     writer = StatusWriter(client, options.controller, lambda: leader.leading)
     found = caches(client, lambda *change: reconciler.changed(*change), _kept)
     envoys = Envoys(

@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
+
 from tests.support.envoy import binary
 from tests.support.kubernetes.namespace import Namespace
+from tests.support.kubernetes.objects import Objects
 from tests.support.wait import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -60,12 +63,20 @@ class Process:
         wait_for(lambda: text in self.log[after:], lambda: f"{text!r} in the log:\n{self.log[-3000:]}")
 
 
-def controller(
-    network: Namespace, kubeconfig: Path, folder: Path, xds: str, name: str, namespace: str
-) -> Process:
+def kubeconfig_of(objects: Objects, inside: Path, folder: Path) -> Path:
+    """Apply the example of the controller, and return a kubeconfig with exactly its rights."""
+    objects.apply((ROOT / "examples" / "kubernetes" / "controller.yaml").read_text())
+    document = yaml.safe_load(inside.read_text())
+    document["users"][0]["user"] = {"token": objects.token_of("xds-system", "xds-gateway")}
+    file = folder / "kubeconfig"
+    file.write_text(yaml.safe_dump(document))
+    return file
+
+
+def controller(network: Namespace, kubeconfig: Path, folder: Path, xds: str, name: str) -> Process:
     """Return `xds controller` for the classes of a controller `name`, which listens at `xds`."""
     command = [sys.executable, "-m", "xds_server", "controller", "--kubeconfig", str(kubeconfig)]
-    command += ["--xds", xds, "--xds-service", xds, "--controller-name", name, "--namespace", namespace]
+    command += ["--xds", xds, "--xds-service", xds, "--controller-name", name]
     return Process(network, [*command, "--secrets-anywhere"], folder / "controller.log")
 
 
