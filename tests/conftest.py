@@ -7,7 +7,8 @@ from hypothesis import settings
 
 from tests.support.envoy import use_oldest
 from tests.support.kubernetes import build
-from tests.support.kubernetes.shared import SharedServer, shared_server
+from tests.support.kubernetes.api_server import Channel
+from tests.support.kubernetes.shared import SharedServer, session_process, shared_server
 from tests.support.trees import use_trees
 
 # How long an example takes says more of the machine than of the code.
@@ -51,4 +52,5 @@ def kubernetes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if hasattr(request.config, "workerinput") else base
     experimental = request.config.getoption("--experimental-crds")
-    return shared_server(shared / "kubernetes", "experimental" if experimental else "standard")
+    channel: Channel = "experimental" if experimental else "standard"
+    return shared_server(shared / "kubernetes", channel, session_process())

@@ -97,7 +97,7 @@ class Objects:
     def install(self, folder: Path) -> None:
         """Apply the CRDs in the files of a folder, and wait until the API server serves their kinds."""
         documents = [one for file in sorted(folder.iterdir()) for one in yaml.safe_load_all(file.read_text())]
-        crds = [one for one in documents if one and one["kind"] == "CustomResourceDefinition"]
+        crds = [one for one in documents if one and one.get("kind") == "CustomResourceDefinition"]
         for crd in self.apply(crds):
             wait_for(lambda crd=crd: self._established(crd), f"{crd['metadata']['name']} to be served")
 

@@ -46,23 +46,27 @@ class SharedServer:
         return Namespace.at(self.network)
 
 
-def shared_server(folder: Path, channel: Channel) -> SharedServer:
+def session_process() -> int:
+    """Return the main process of this session: pytest itself, also for a process of pytest-xdist."""
+    return os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+
+
+def shared_server(folder: Path, channel: Channel, session: int) -> SharedServer:
     """Return the session's API server, and start it if no other process of the session did so.
 
-    `folder` is the same for all processes of the session.
+    `folder` is the same for all processes of the session. The API server ends with the process `session`.
     """
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         file = folder / "server.json"
         if not file.exists():
-            _start_keeper(folder, channel)
+            _start_keeper(folder, channel, session)
     found = json.loads(file.read_text())
     return SharedServer(**{name: Path(path) for name, path in found.items()})
 
 
-def _start_keeper(folder: Path, channel: Channel) -> None:
-    session = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+def _start_keeper(folder: Path, channel: Channel, session: int) -> None:
     watched = os.pidfd_open(session)
     command = [sys.executable, "-m", "tests.support.kubernetes.shared", str(folder), channel, str(watched)]
     log = folder / "keeper.log"
