@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def _content(name: str) -> bytes:
     if "$CERTIFICATE" in text:
         chain, key = (b64encode(part).decode() for part in authority().issue("a.example.com"))
         text = text.replace("$CERTIFICATE", chain).replace("$KEY", key)
-    return text.encode()
+    authority_text = authority().pem.decode().replace("\n", "\n    ")
+    return text.replace("$AUTHORITY", authority_text).encode()
 
 
 def _conditions(conditions: tuple[Condition, ...]) -> list[str]:
@@ -69,7 +71,19 @@ def _dumped(translation: Translation) -> dict[str, Any]:
         ]
         for one in translation.route_statuses
     }
-    return {"gateways": gateways, "gateway_statuses": gateway_statuses, "route_statuses": route_statuses}
+    policies = {
+        "/".join(one.key): {
+            "gateways": ["/".join(key) for key in one.gateways],
+            "conditions": _conditions(one.conditions),
+        }
+        for one in translation.policy_statuses
+    }
+    return {
+        "gateways": gateways,
+        "gateway_statuses": gateway_statuses,
+        "route_statuses": route_statuses,
+        **({"policy_statuses": policies} if policies else {}),
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,7 +92,13 @@ def test_manifests_become_files_and_conditions(name: str, request: pytest.Fixtur
     cluster, problems = Manifests().read({"in.yaml": content})
     assert [str(one) for one in problems] == []
     translation = translate(cluster)
-    text = yaml.safe_dump(_dumped(translation), sort_keys=False, width=120, allow_unicode=True)
+    dumped = yaml.safe_dump(_dumped(translation), sort_keys=False, width=120, allow_unicode=True)
+    text = re.sub(
+        r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----(\\s|\\\\n)*",
+        "$AUTHORITY",
+        dumped,
+        flags=re.DOTALL,
+    )
     expected = CASES / f"{name}.out.yaml"
     if request.config.getoption("--update-golden"):
         expected.write_text(text)

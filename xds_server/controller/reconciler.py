@@ -39,6 +39,7 @@ _PLURALS = {
     "TCPRoute": "tcproutes",
     "UDPRoute": "udproutes",
     "ReferenceGrant": "referencegrants",
+    "BackendTLSPolicy": "backendtlspolicies",
     "Service": "services",
     "Secret": "secrets",
     "ConfigMap": "configmaps",
@@ -179,6 +180,9 @@ class Reconciler:
                 self._want("Gateway", status.key, found)
         for route in translation.route_statuses:
             self._want(route.kind, route.key, statuses.route_status(self._with_rejections(route)))
+
+        for policy in translation.policy_statuses:
+            self._want("BackendTLSPolicy", policy.key, statuses.policy_status(policy))
 
     def _with_rejections(self, route: RouteStatus) -> RouteStatus:
         """Return the status of a route with what the gateway language says of it."""

@@ -57,6 +57,11 @@ def check_pair(chain: bytes, private_key: bytes) -> None:
     _pair(_chain(chain), _private_key(private_key))
 
 
+def check_authorities(content: bytes) -> None:
+    """Raise Mistake if some authority cannot be read, or if there is none."""
+    _certificates(content, "authority")
+
+
 def _of_secret(
     path: Path,
     certificate: DataSource,

@@ -16,7 +16,13 @@ from xds_server.gateway_api.objects import (
     SliceSpec,
 )
 from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec, StreamRouteSpec, TlsRouteSpec
-from xds_server.gateway_api.specs import GROUP, GatewayClassSpec, GatewaySpec, ReferenceGrantSpec
+from xds_server.gateway_api.specs import (
+    GROUP,
+    BackendTlsPolicySpec,
+    GatewayClassSpec,
+    GatewaySpec,
+    ReferenceGrantSpec,
+)
 
 Route = Object[HttpRouteSpec] | Object[GrpcRouteSpec] | Object[TlsRouteSpec] | Object[StreamRouteSpec]
 ROUTE_KINDS = ("HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute")
@@ -65,6 +71,25 @@ class Cluster:
     def secret(self, key: Key) -> Object[SecretSpec] | None:
         """Return a Secret, or None."""
         return self.objects.get("Secret", {}).get(key)
+
+    def config_map(self, key: Key) -> Object[SecretSpec] | None:
+        """Return a ConfigMap, or None."""
+        return self.objects.get("ConfigMap", {}).get(key)
+
+    def backend_policies(self, service: Key) -> Mapping[str | None, list[Object[BackendTlsPolicySpec]]]:
+        """Return the policies for a Service by the name of a port, None for all ports, the oldest first."""
+        return self._backend_policies.get(service, {})
+
+    @cached_property
+    def _backend_policies(self) -> Mapping[Key, Mapping[str | None, list[Object[BackendTlsPolicySpec]]]]:
+        found: dict[Key, dict[str | None, list[Object[BackendTlsPolicySpec]]]] = {}
+        every = sorted(self.all("BackendTLSPolicy"), key=lambda one: (one.meta.created, one.meta.key))
+        for policy in every:
+            for target in policy.spec.target_refs:
+                if (target.group, target.kind) == ("", "Service"):
+                    of_service = found.setdefault((policy.meta.namespace, target.name), {})
+                    of_service.setdefault(target.section_name, []).append(policy)
+        return found
 
     def labels(self, namespace: str) -> Mapping[str, str]:
         """Return the labels of a Namespace. The API server gives each one its name as a label."""

@@ -72,6 +72,16 @@ class ParentStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyStatus:
+    """What is true of a BackendTLSPolicy, at each Gateway that uses one of its Services."""
+
+    key: Key
+    generation: int
+    gateways: tuple[Key, ...]
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouteStatus:
     """What is true of a route."""
 

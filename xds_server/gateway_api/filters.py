@@ -57,7 +57,7 @@ def filter_values(
             found = resolve(one.request_mirror.backend_ref)
             if isinstance(found, Condition):
                 faults.append(found)
-            else:
+            elif found.usable:
                 upstreams.append(found)
                 mirrors.append({"upstream": found.name, "percent": f"{one.request_mirror.share:g}%"})
         elif one.extension_ref is not None:

@@ -123,6 +123,9 @@ def findings(translation: Translation, cluster: Cluster) -> Iterator[Problem]:
     for status in translation.route_statuses:
         for parent in status.parents:
             yield from _warnings(objects[status.kind, status.key], (), parent.conditions)
+    policies = {one.meta.key: one for one in cluster.all("BackendTLSPolicy")}
+    for policy in translation.policy_statuses:
+        yield from _warnings(policies[policy.key], (), policy.conditions)
     for key, route in objects.items():
         if key not in attached:
             message = "no Gateway that is served here is a parent of this route"

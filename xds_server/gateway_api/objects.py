@@ -12,7 +12,13 @@ from typing import Any, Generic, TypeVar
 from filters.language import INVALID, Path, Place, Problem, Problems, decoder_for
 from filters.language.problems import short_repr
 from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec, StreamRouteSpec, TlsRouteSpec
-from xds_server.gateway_api.specs import GROUP, GatewayClassSpec, GatewaySpec, ReferenceGrantSpec
+from xds_server.gateway_api.specs import (
+    GROUP,
+    BackendTlsPolicySpec,
+    GatewayClassSpec,
+    GatewaySpec,
+    ReferenceGrantSpec,
+)
 
 Spec = TypeVar("Spec")
 _EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -194,6 +200,7 @@ KINDS = (
     Kind(GROUP, "TCPRoute", _spec(StreamRouteSpec)),
     Kind(GROUP, "UDPRoute", _spec(StreamRouteSpec)),
     Kind(GROUP, "ReferenceGrant", _spec(ReferenceGrantSpec)),
+    Kind(GROUP, "BackendTLSPolicy", _spec(BackendTlsPolicySpec)),
     Kind("", "Service", _service),
     Kind("", "Secret", _secret),
     Kind("", "ConfigMap", _config_map),

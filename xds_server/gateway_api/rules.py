@@ -195,8 +195,8 @@ def _action(
         return _to_itself(_local(values)), [], faults
     backends, used, wrong = _backends(rule.backend_refs, prefix, find)
     faults += wrong
-    if not used:
-        return _local(values) | {"respond": _ERROR}, [], faults
+    if not any(one.usable for one in used):
+        return _local(values) | {"respond": _ERROR}, used, faults
     if len(backends) == 1 and backends[0].keys() == {"upstream"}:
         values["upstream"] = backends[0]["upstream"]
     else:
@@ -231,12 +231,16 @@ def _backends(
     shares: list[dict[str, Any]] = []
     used: list[ServiceUpstream] = []
     faults: list[Condition] = []
+    unusable: list[ServiceUpstream] = []
     several = sum(one.weight > 0 for one in references) > 1
     for reference in references:
         found = find(reference)
         share: dict[str, Any] = {"weight": reference.weight} if several else {}
         if isinstance(found, Condition):
             faults.append(found)
+            share["respond"] = _ERROR
+        elif not found.usable:
+            unusable.append(found)
             share["respond"] = _ERROR
         else:
             try:
@@ -253,7 +257,7 @@ def _backends(
                         used += [found, *mirrors]
         if reference.weight:
             shares.append(share)
-    return shares, used, faults
+    return shares, [*used, *unusable], faults
 
 
 def _times(rule: HttpRule) -> dict[str, Any]:

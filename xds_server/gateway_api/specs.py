@@ -202,3 +202,49 @@ class ReferenceGrantSpec:
 
     from_: tuple[GrantFrom, ...] = option("Whose references.", key="from")
     to: tuple[GrantTo, ...] = option("Of which objects.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyTarget:
+    """What a policy is for."""
+
+    group: str = option("The API group; empty for the core.")
+    kind: str = option("The kind.")
+    name: str = option("The name.")
+    section_name: str | None = option("Only this port of a Service.", default=None, key="sectionName")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AltName:
+    """A name in a certificate."""
+
+    type: Literal["Hostname", "URI"] = option("The kind.")
+    hostname: str | None = option("A DNS name.", default=None)
+    uri: str | None = option("A URI, such as a SPIFFE ID.", default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """How the certificate of a backend is verified."""
+
+    authorities: tuple[LocalReference, ...] = option(
+        "ConfigMaps with authorities.", default=(), key="caCertificateRefs"
+    )
+    well_known: Literal["System"] | None = option(
+        "The system's authorities.", default=None, key="wellKnownCACertificates"
+    )
+    hostname: str = option("The server name (SNI), which the certificate must have.")
+    subject_alt_names: tuple[AltName, ...] = option(
+        "Names of which the certificate must have one, in place of the server name.",
+        default=(),
+        key="subjectAltNames",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendTlsPolicySpec:
+    """BackendTLSPolicy."""
+
+    target_refs: tuple[PolicyTarget, ...] = option("The Services.", key="targetRefs")
+    validation: Validation = option("How certificates are verified.")
+    options: Mapping[str, str] = option("Options of implementations.", default=_EMPTY)

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from xds_server.gateway_api.conditions import Condition, GatewayStatus, ParentStatus, RouteStatus, accepted
+from xds_server.gateway_api.conditions import (
+    Condition,
+    GatewayStatus,
+    ParentStatus,
+    PolicyStatus,
+    RouteStatus,
+    accepted,
+)
 from xds_server.gateway_api.specs import ParentReference
 
 FEATURES = (
+    "BackendTLSPolicy",
+    "BackendTLSPolicySANValidation",
     "GRPCRoute",
     "Gateway",
     "GatewayPort8080",
@@ -113,3 +122,17 @@ def _reference(parent: ParentReference) -> Mapping[str, Any]:
         "port": parent.port,
     }
     return {key: value for key, value in values.items() if value is not None}
+
+
+def policy_status(status: PolicyStatus) -> Mapping[str, Any]:
+    """Return the status of a BackendTLSPolicy."""
+    conditions = [one.as_json(status.generation) for one in status.conditions]
+    return {
+        "ancestors": [
+            {
+                "ancestorRef": _reference(ParentReference(namespace=namespace, name=name)),
+                "conditions": conditions,
+            }
+            for namespace, name in status.gateways
+        ]
+    }

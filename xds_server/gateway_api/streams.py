@@ -29,7 +29,7 @@ def stream_values(
         if isinstance(found, Condition):
             faults.append(found)
         else:
-            name = found.name
+            name = found.name if found.usable else NO_BACKEND
             used += [found] if reference.weight else []
         if reference.weight:
             weights[name] = weights.get(name, 0) + reference.weight

@@ -9,6 +9,7 @@ from typing import Any
 
 from xds_server.gateway_api import attachment, names, rules
 from xds_server.gateway_api.attachment import Attachment
+from xds_server.gateway_api.backend_tls import state_of
 from xds_server.gateway_api.cluster import Cluster, Route
 from xds_server.gateway_api.conditions import (
     CONTROLLER,
@@ -16,6 +17,7 @@ from xds_server.gateway_api.conditions import (
     GatewayStatus,
     ListenerStatus,
     ParentStatus,
+    PolicyStatus,
     RouteStatus,
     accepted,
     resolved,
@@ -57,6 +59,7 @@ class Translation:
     gateways: Mapping[Key, GatewayFiles]
     gateway_statuses: tuple[GatewayStatus, ...]
     route_statuses: tuple[RouteStatus, ...]
+    policy_statuses: tuple[PolicyStatus, ...]
 
 
 def translate(
@@ -97,7 +100,29 @@ def translate(
             )
             for route, parents in by_route.values()
         ),
+        policy_statuses=tuple(_policy_statuses(attached, translated, cluster)),
     )
+
+
+def _policy_statuses(
+    attached: Mapping[Key, _Attached], translated: Mapping[int, rules.Translated], cluster: Cluster
+) -> Iterable[PolicyStatus]:
+    """Yield the status of each BackendTLSPolicy at the Gateways whose routes use one of its Services."""
+    users: dict[Key, dict[Key, None]] = {}
+    for gateway, found in attached.items():
+        for route, _ in found:
+            for upstream in translated[id(route)].upstreams:
+                users.setdefault(upstream.service, {})[gateway] = None
+    for policy in cluster.all("BackendTLSPolicy"):
+        services = ((policy.meta.namespace, target.name) for target in policy.spec.target_refs)
+        gateways = sorted({gateway for service in services for gateway in users.get(service, ())})
+        if gateways:
+            yield PolicyStatus(
+                key=policy.meta.key,
+                generation=policy.meta.generation,
+                gateways=tuple(gateways),
+                conditions=state_of(policy, cluster).conditions,
+            )
 
 
 _Attached = list[tuple[Route, list[Attachment]]]
@@ -185,7 +210,7 @@ def _files(
         if routes:
             file = f"{route.kind}/{'/'.join(route.meta.key)}.yaml"
             files[file], origins[file] = {found.section: routes}, route
-            upstreams |= {one.name: one for one in found.upstreams}
+            upstreams |= {one.name: one for one in found.upstreams if one.usable}
             closes = closes or found.closes
     declared: dict[str, Any] = {
         name: upstream_values(one, cluster, live=live) for name, one in sorted(upstreams.items())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xds_server.gateway_api import names
+from xds_server.gateway_api.backend_tls import BackendTls, policy_for
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition, resolved
 from xds_server.gateway_api.objects import Key, Object, ServicePort, ServiceSpec, SliceSpec
@@ -28,12 +29,20 @@ class ServiceUpstream:
     port: int
     protocol: str
     websocket: bool
+    policy: Key | None = None
+    """The BackendTLSPolicy of the port."""
+    tls: BackendTls | None = None
+
+    @property
+    def usable(self) -> bool:
+        """False if it needs TLS that cannot be verified: then requests must fail and not go on in plain text."""
+        return self.policy is None or self.tls is not None
 
     @property
     def name(self) -> str:
         """Its name in the gateway language."""
         kind = () if self.protocol == "http1" else (self.protocol,)
-        return names.of(*self.service, str(self.port), *kind)
+        return names.of(*self.service, str(self.port), *kind, *(("tls",) if self.tls is not None else ()))
 
 
 def resolve(
@@ -62,7 +71,10 @@ def resolve(
             "UnsupportedProtocol", f"the port {port.port} of the Service {name} is {port.protocol}"
         )
     http2 = port.app_protocol in (_H2C, "grpc", "http2")
+    policy = policy_for(key, port.name, cluster)
     return ServiceUpstream(
+        policy=policy.policy.meta.key if policy is not None else None,
+        tls=policy.tls if policy is not None else None,
         service=key,
         port=port.port,
         protocol="grpc" if kind == "GRPCRoute" else "http2" if http2 else "http1",
@@ -130,4 +142,6 @@ def _upstream(upstream: ServiceUpstream, addresses: list[Any]) -> Mapping[str, A
     values: dict[str, Any] = {"endpoints": addresses}
     if upstream.protocol != "http1":
         values["protocol"] = upstream.protocol
+    if upstream.tls is not None:
+        values["tls"] = upstream.tls.values()
     return values
