@@ -49,9 +49,11 @@ listeners:
     port: $mutual
     address: 127.0.0.1
     tls: {certificates: [b], client_certificate: {ca: {file: ca.crt}}}
+  with-a: {port: $shared, address: 127.0.0.1, hosts: [a.test], tls: {certificates: [a]}}
+  with-b: {port: $shared, address: 127.0.0.1, hosts: [b.test], tls: {certificates: [b]}}
 routes: {ping: {path: /ping, respond: {body: pong}}}
 """
-PORTS = ("both", "only_a", "only_b", "mutual")
+PORTS = ("both", "only_a", "only_b", "mutual", "shared")
 
 
 class _Quiet:
@@ -174,6 +176,11 @@ def test_at_a_fresh_start_a_bad_certificate_is_left_out_alone_and_comes_back(sta
         assert stack.shown(f"only_{bad}", "x.test") is None
         assert stack.held()[bad] == "secret"
         assert stack.held()[f"only-{bad}"] == "listener"
+        # of the port that two listeners share, only one is closed
+        assert stack.held()[f"with-{bad}"] == "listener"
+        assert f"with-{good}" not in stack.held()
+        assert stack.shown("shared", f"{bad}.test") is None
+        wait_for(lambda: stack.shown("shared", f"{good}.test") == f"CN={good}.test", "the other listener")
         assert good not in stack.held()
         stack.publish()
         wait_for(lambda: stack.shown(f"only_{bad}", "x.test") == f"CN={bad}.test", "the mended certificate")

@@ -34,8 +34,20 @@ def _match(rng: random.Random) -> dict[str, Any]:
     ])  # fmt: skip
 
 
-def _route(rng: random.Random, listener: str, name: str) -> dict[str, Any]:
-    route: dict[str, Any] = {"path": _path(rng), "listeners": [listener], "respond": {"body": name}}
+def _listeners(seed: int) -> dict[str, Any]:
+    """One listener, or several that share its port by their hosts."""
+    address = {"port": free_port(), "address": "127.0.0.1"}
+    if seed % 2 == 0:
+        return {f"l{seed}": address}
+    hosts = random.Random(seed).sample([*HOSTS, "*.example.com", "*.api.example.com"], 4)
+    found = {f"l{seed}": {**address, "hosts": hosts[:2]}, f"l{seed}-more": {**address, "hosts": hosts[2:]}}
+    return found if seed % 4 == 1 else {**found, f"l{seed}-rest": address}
+
+
+def _route(rng: random.Random, listeners: list[str], name: str) -> dict[str, Any]:
+    of_listeners = random.Random(name)
+    listeners = of_listeners.sample(listeners, of_listeners.randint(1, len(listeners)))
+    route: dict[str, Any] = {"path": _path(rng), "listeners": listeners, "respond": {"body": name}}
     if rng.random() < 0.4:
         hosts = [*HOSTS, "*.example.com", "*.api.example.com"]
         route["hosts"] = rng.sample(hosts, rng.randint(1, 2))
@@ -52,7 +64,7 @@ def _unique(routes: dict[str, Any]) -> dict[str, Any]:
     """Without those that no request can tell from another one."""
     seen: dict[str, str] = {}
     for name, route in list(routes.items()):
-        shape = {key: value for key, value in route.items() if key not in ("respond", "hosts")}
+        shape = {key: value for key, value in route.items() if key not in ("respond", "hosts", "listeners")}
         key = repr(sorted(shape.items(), key=str))
         if key in seen:
             del routes[name]
@@ -75,8 +87,9 @@ def gateway(gateways: Gateways) -> Gateway:
     routes: dict[str, Any] = {}
     for seed in SEEDS:
         rng = random.Random(seed)
-        listeners[f"l{seed}"] = {"port": free_port(), "address": "127.0.0.1"}
-        made = {f"g{seed}-r{number}": _route(rng, f"l{seed}", f"g{seed}-r{number}") for number in range(14)}
+        here = _listeners(seed)
+        listeners |= here
+        made = {f"g{seed}-r{number}": _route(rng, [*here], f"g{seed}-r{number}") for number in range(14)}
         routes |= _unique(made)
     return gateways.start("$all", all=yaml.safe_dump({"listeners": listeners, "routes": routes}))
 
@@ -91,11 +104,8 @@ def test_explain_agrees_with_envoy(gateway: Gateway, seed: int) -> None:
         for _ in range(REQUESTS):
             method, target, headers = _request(rng, port)
             answer = _raw(client, method, target, headers)
-            told = explain(
-                compiled,
-                Request(method=method, url=f"http://{headers['host']}{target}", headers=headers),
-                f"l{seed}",
-            )
+            request = Request(method=method, url=f"http://{headers['host']}{target}", headers=headers)
+            told = explain(compiled, request)
             assert _seen(answer) == _told(told), (method, target, headers, told)
             matched += told.route is not None
     assert matched > REQUESTS // 10

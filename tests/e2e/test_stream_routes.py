@@ -32,7 +32,7 @@ listeners:
   unused: {port: $unused, address: 127.0.0.1, protocol: tcp}
   tries: {port: $tries, address: 127.0.0.1, protocol: tcp}
   to-tls: {port: $to_tls, address: 127.0.0.1, protocol: tcp}
-  udp: {port: $udp, address: 127.0.0.1, protocol: udp}
+  udp: {port: $udp, address: 127.0.0.1, protocol: udp, access_log: true}
   udp-weighted: {port: $udp_weighted, address: 127.0.0.1, protocol: udp}
   # one port for HTTP, TLS that the gateway ends, and TLS that it passes on
   web: {port: $tls, address: 127.0.0.1, hosts: [web.example.com], tls: {certificates: [gateway]}}
@@ -62,7 +62,7 @@ stream_routes:
   closed: {listeners: [closed], upstream: empty}
   tries: {listeners: [tries], upstream: half, max_connect_attempts: 5}
   to-tls: {listeners: [to-tls], upstream: with-tls}
-  udp: {listeners: [udp], upstream: dns}
+  udp: {listeners: [udp], upstream: dns, idle_timeout: 500ms}
   udp-weighted: {listeners: [udp-weighted], split: {dns: 1, dns-next: 1}, idle_timeout: 10s}
   ended-one: {listeners: [ended], server_names: [one.ended.example.com], upstream: one}
   ended-rest: {listeners: [ended], upstream: two}
@@ -274,6 +274,12 @@ def test_datagrams_go_to_the_upstream_and_back_in_one_session(
             datagrams.sendto(text, ("127.0.0.1", ports["udp"]))
             assert datagrams.recv(65536) == b"dns: " + text
     assert len(set(server.peers[before:])) == 1
+    expected = {"route": "udp", "upstream": "dns", "endpoint": server.address, "bytes_received": 6}
+
+    def logged() -> bool:
+        return any(expected.items() <= line.items() for line in gateway.envoy.access_log())
+
+    wait_for(logged, lambda: f"the session in {gateway.envoy.access_log()}")
 
 
 def test_sessions_are_split_by_weight(gateway: Gateway, ports: dict[str, int]) -> None:

@@ -25,6 +25,9 @@ LISTENERS = (
     "  http: {port: 8080}\n  inner: {port: 8081}",
     "  http: {port: 8080, redirect_to_https: true}\n  inner: {port: 8081}",
     "  http: {port: 8080, envoy: {nothing: 1}}",
+    "  http: {port: 8080, hosts: [a.example]}\n  inner: {port: 8080, hosts: ['*.example']}",
+    "  http: {port: 8080, hosts: [b.a.example]}\n  inner: {port: 8080}",
+    "  http: {port: 8080}\n  moved: {port: 8080, hosts: ['*.a.example'], redirect_to_https: true}",
 )
 UPSTREAMS = (
     "  users: {endpoints: ['127.0.0.1:1']}",

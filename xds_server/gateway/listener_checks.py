@@ -73,6 +73,8 @@ def _is_address(host: str) -> bool:
 
 def _apart(names: Sequence[str], listeners: Mapping[str, Listener]) -> Iterator[Problem]:
     """Yield a problem for each listener at a port that another one takes, with another address or by HTTP/3."""
+    if len({key(listeners[name])[:2] for name in names}) == 1:
+        return
     taken: set[str] = set()
     for first, name in combinations(names, 2):
         one, other = listeners[first], listeners[name]

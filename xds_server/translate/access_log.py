@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from types import MappingProxyType
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import config_source_pb2, substitution_format_string_pb2
@@ -28,6 +29,9 @@ STANDARD: Mapping[str, AccessLog] = {"stdout": AccessLog(to=LogTarget(stream="st
 """The logs of a listener that asks for one in a gateway without `telemetry`."""
 _STREAM_FIELDS = tuple(name for name in DEFAULT_FIELDS if BY_NAME[name].streams)
 """The fields of a log of connections that has only fields of HTTP."""
+_UPSTREAM_OF_SESSION = "%DYNAMIC_METADATA(udp.proxy.session:cluster_name)%"
+"""The upstream of a session of UDP, for which Envoy has no other operator."""
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _FLUSH = timedelta(seconds=1)
 """The time for which Envoy collects entries before it sends them by OTLP."""
 _RETRIES = 30
@@ -72,48 +76,46 @@ def connection_logs(
                 continue
             when = replace(when, statuses=())
         fields = tuple(name for name in log.names if BY_NAME[name].streams) or _STREAM_FIELDS
-        result = _log(replace(log, fields=fields, query=(), when=when), stream_route)
+        instead = {"route": stream_route}
+        if listener.protocol == "udp":
+            instead["upstream"] = _UPSTREAM_OF_SESSION
+        result = _log(replace(log, fields=fields, query=(), when=when), instead)
         for one in _when(when):
             result.filter.CopyFrom(one)
         yield result
 
 
-def _log(log: AccessLog, stream_route: str | None = None) -> accesslog_pb2.AccessLog:
-    """Return a log of requests, or of the connections of a stream route."""
+def _log(log: AccessLog, instead: Mapping[str, str] = _NOTHING) -> accesslog_pb2.AccessLog:
+    """Return a log. `instead` has the operators of fields that differ from those of requests."""
     if log.to.otlp is not None:
-        config = packed(_otlp(log, log.to.otlp, stream_route))
+        config = packed(_otlp(log, log.to.otlp, instead))
         return accesslog_pb2.AccessLog(name="envoy.access_loggers.open_telemetry", typed_config=config)
     if log.to.file is not None:
-        config = packed(file_pb2.FileAccessLog(path=log.to.file, log_format=_format(log, stream_route)))
+        config = packed(file_pb2.FileAccessLog(path=log.to.file, log_format=_format(log, instead)))
         return accesslog_pb2.AccessLog(name="envoy.access_loggers.file", typed_config=config)
     kind = stream_pb2.StdoutAccessLog if log.to.stream == "stdout" else stream_pb2.StderrAccessLog
     name = f"envoy.access_loggers.{log.to.stream}"
-    return accesslog_pb2.AccessLog(
-        name=name, typed_config=packed(kind(log_format=_format(log, stream_route)))
-    )
+    return accesslog_pb2.AccessLog(name=name, typed_config=packed(kind(log_format=_format(log, instead))))
 
 
-def _fields(log: AccessLog, stream_route: str | None) -> Iterator[tuple[str, str]]:
-    """Yield the fields of a log. Envoy does not know the name of a stream route."""
+def _fields(log: AccessLog, instead: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name in log.names:
-        yield name, (stream_route if name == "route" else None) or BY_NAME[name].operator
+        yield name, instead.get(name) or BY_NAME[name].operator
     yield from log.extra.items()
 
 
 def _format(
-    log: AccessLog, stream_route: str | None
+    log: AccessLog, instead: Mapping[str, str]
 ) -> substitution_format_string_pb2.SubstitutionFormatString:
     result = substitution_format_string_pb2.SubstitutionFormatString()
     if log.format == "text":
         text = (
-            log.text
-            if log.text is not None
-            else " ".join(operator for _, operator in _fields(log, stream_route))
+            log.text if log.text is not None else " ".join(operator for _, operator in _fields(log, instead))
         )
         result.text_format_source.inline_string = f"{text}\n"
         return result
     struct = struct_pb2.Struct()
-    struct.update(dict(_fields(log, stream_route)))
+    struct.update(dict(_fields(log, instead)))
     if log.query:
         struct.update({"query": {name: f"%QUERY_PARAM({name}):256%" for name in log.query}})
     result.json_format.CopyFrom(struct)
@@ -122,7 +124,7 @@ def _format(
 
 
 def _otlp(
-    log: AccessLog, upstream: str, stream_route: str | None
+    log: AccessLog, upstream: str, instead: Mapping[str, str]
 ) -> logs_service_pb2.OpenTelemetryAccessLogConfig:
     """Return a log that Envoy sends by OTLP. Envoy tries again if the receiver is away for a moment."""
     service = grpc_service(timedelta(seconds=5), cluster=names.cluster(upstream))
@@ -141,9 +143,9 @@ def _otlp(
     )
     result.resource_attributes.values.append(_attribute("service.name", "gateway"))
     request = " ".join(BY_NAME[name].operator for name in ("method", "path", "status"))
-    result.body.string_value = request if stream_route is None else stream_route
+    result.body.string_value = instead.get("route", request)
     for name, operator in (
-        *_fields(log, stream_route),
+        *_fields(log, instead),
         *((f"query.{name}", f"%QUERY_PARAM({name}):256%") for name in log.query),
     ):
         result.attributes.values.append(_attribute(name, operator))
