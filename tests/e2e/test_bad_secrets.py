@@ -51,6 +51,7 @@ listeners:
     tls: {certificates: [b], client_certificate: {ca: {file: ca.crt}}}
   with-a: {port: $shared, address: 127.0.0.1, hosts: [a.test], tls: {certificates: [a]}}
   with-b: {port: $shared, address: 127.0.0.1, hosts: [b.test], tls: {certificates: [b]}}
+  with-both: {port: $shared, address: 127.0.0.1, tls: {certificates: [a, b]}}
 routes: {ping: {path: /ping, respond: {body: pong}}}
 """
 PORTS = ("both", "only_a", "only_b", "mutual", "shared")

@@ -368,6 +368,8 @@ def test_what_envoy_rejects_of_one_listener_takes_no_other_listener_of_the_port_
     def change(version: int, ciphers: str = "") -> None:
         of_b = good.replace("  a:", "  b:").replace("a.example", "b.example")
         text = "listeners:\n" + filled(good, port=port, ciphers="") + filled(of_b, port=port, ciphers=ciphers)
+        # this one never gets the connections of another one
+        text += f"  rest: {{port: {port}, address: 127.0.0.1, tls: {{certificates: [one]}}}}\n"
         text += filled(AROUND, backend="127.0.0.1:1", version=version)
         text += f"  of-b: {{path: /of-b, hosts: [b.example.com], respond: {{body: '{version}'}}}}\n"
         write(folder, gateway=text)

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import CLUSTER, LISTENER, SECRET, ResourceType
-from xds_server.translate import secrets
+from xds_server.translate import filter_chains, secrets
 from xds_server.translate.protobuf import packed
 
 PROBE = "proof/secret/"
@@ -72,7 +72,7 @@ def without(snapshot: Snapshot, lost: Collection[str]) -> tuple[Snapshot, tuple[
     """Return a snapshot without references to `lost` secrets, and what was removed for that.
 
     A filter chain of a listener stays with its other certificates. It is removed if it has none left, or if it would no
-    longer verify clients. A cluster is removed if it would no longer verify its endpoints or present its own
+    longer verify clients; its connections are then closed. A cluster is removed if it would no longer verify its endpoints or present its own
     certificate.
     """
     clusters, listeners = dict(snapshot[CLUSTER]), dict(snapshot[LISTENER])
@@ -91,13 +91,13 @@ def without(snapshot: Snapshot, lost: Collection[str]) -> tuple[Snapshot, tuple[
             (one, *_without(one, lost, one_certificate_is_enough=True)) for one in listener.filter_chains
         ]
         gone += [Removed(type=LISTENER, name=name, chain=one.name) for one, kept, _ in results if not kept]
-        left = [one for one, kept, _ in results if kept]
-        if not left:
-            del listeners[name]
-        elif not all(same for _, _, same in results):
-            del listener.filter_chains[:]
-            listener.filter_chains.extend(left)
+        if all(kept and same for _, kept, same in results):
+            continue
+        closed = {one.name for one, kept, _ in results if not kept}
+        if filter_chains.close(listener, [one for one, _, _ in results], closed):
             listeners[name] = Resource.of(listener)
+        else:
+            del listeners[name]
     return snapshot.replacing({CLUSTER: clusters, LISTENER: listeners}), tuple(gone)
 
 
