@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from filters.log_fields import FIELDS
 from tests.support.backend import Backend
+from tests.support.envoy import for_this_envoy
+from tests.support.folder import filled, snapshot
 from tests.support.gateway import Gateways
 from tests.support.ports import free_port
+from tests.support.validate import complaint
+from xds_server.translate.static import bootstrap
 
 YAML = """
 listeners:
@@ -56,3 +61,22 @@ def test_every_request_leaves_a_line(tmp_path: Path, backend: Backend) -> None:
     assert (refused["status"], refused["reason"], refused["flags"]) == (503, "no_healthy_upstream", "UH")
     assert refused["request_id"] == problem["request_id"]
     assert lines["/%22nowhere%22"]["reason"] == "not_found"
+
+
+OF_ALL_KINDS = """
+listeners:
+  requests: {port: 8080}
+  connections: {port: 8081, protocol: tcp}
+  sessions: {port: 8082, protocol: udp}
+upstreams: {echo: {endpoints: ["127.0.0.1:1"]}}
+stream_routes: {all: {upstream: echo}}
+telemetry:
+  access_logs:
+    json: {fields: [$fields]}
+    text: {fields: [$fields], format: text}
+"""
+
+
+def test_envoy_accepts_every_field_of_requests_connections_and_sessions() -> None:
+    text = filled(OF_ALL_KINDS, fields=", ".join(field.name for field in FIELDS))
+    assert complaint(bootstrap(for_this_envoy(snapshot(text)))) is None
