@@ -49,7 +49,7 @@ upstreams:
   greeter: {endpoints: ["$greeter"]}
   half: {endpoints: ["127.0.0.1:$nothing", "$one"], load_balancing: round_robin}
   empty: {endpoints: []}
-  with-tls: {endpoints: ["$secure"], tls: {sni: secure.test, ca: {file: ca.crt}}}
+  with-tls: {endpoints: ["$secure"], protocol: tcp, tls: {sni: secure.test, ca: {file: ca.crt}}}
   secure: {endpoints: ["$secure"]}
   dns: {endpoints: ["$dns"]}
   dns-next: {endpoints: ["$dns_next"]}
@@ -87,7 +87,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Echo
             "one": stack.enter_context(EchoServer("one")),
             "two": stack.enter_context(EchoServer("two")),
             "greeter": stack.enter_context(EchoServer("greeter", b"hello")),
-            "secure": stack.enter_context(EchoServer("secure", tls=pair)),
+            "secure": stack.enter_context(EchoServer("secure", tls=pair, alpn=("http/1.1", "h2"))),
             "dns": stack.enter_context(DatagramServer("dns")),
             "dns_next": stack.enter_context(DatagramServer("dns-next")),
         }

@@ -12,10 +12,13 @@ from typing import Any, Self
 class EchoServer:
     """A TCP server on 127.0.0.1 that sends back ``NAME: BYTES``. Use as a context manager.
 
-    A `greeting` is sent before the client has sent anything. With `tls` (certificate and key files) it ends TLS.
+    A `greeting` is sent before the client has sent anything. With `tls` (certificate and key files) it ends TLS, and
+    answers with the protocol that the client offered by ALPN, if it takes one of `alpn`.
     """
 
-    def __init__(self, name: str, greeting: bytes = b"", tls: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, greeting: bytes = b"", tls: tuple[str, str] | None = None, alpn: tuple[str, ...] = ()
+    ) -> None:
         prefix = f"{name}: ".encode()
 
         class Handler(socketserver.BaseRequestHandler):
@@ -23,7 +26,8 @@ class EchoServer:
                 if greeting:
                     self.request.sendall(greeting)
                 while data := self.request.recv(65536):
-                    self.request.sendall(prefix + data)
+                    protocol = self.request.selected_alpn_protocol() if context is not None else None
+                    self.request.sendall(prefix + (f"{protocol} ".encode() if protocol else b"") + data)
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
@@ -43,6 +47,7 @@ class EchoServer:
         if tls is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*tls)
+            context.set_alpn_protocols(list(alpn))
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port = int(self._server.server_address[1])
         self.address = f"127.0.0.1:{self.port}"

@@ -154,7 +154,7 @@ def _around(file: FileRoutes, sections: Sections, context: Context) -> Iterator[
             yield from _affinity(name, route, sections)
         if not route.targets:
             yield from _to_itself(name, route, sections.listeners)
-        yield from _without_http(name, route, sections.listeners)
+        yield from _without_http(name, route, sections)
         if unverified.intersection(route.listeners or unverified):
             yield from _unverified(name, route, file.policies[name], unverified, sections)
         if "%" in route.path:
@@ -166,8 +166,14 @@ def _of_http(listeners: Mapping[str, Listener]) -> list[str]:
     return [name for name, listener in listeners.items() if listener.protocol == "http"]
 
 
-def _without_http(name: str, route: Route, listeners: Mapping[str, Listener]) -> Iterator[Problem]:
-    """Yield a problem for each listener of a route that forwards bytes."""
+def _without_http(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
+    """Yield a problem for each listener and each upstream of a route that is not for HTTP."""
+    for target in (*route.targets, *(mirror.upstream for mirror in route.mirrors)):
+        if target in sections.upstreams and sections.upstreams[target].protocol == "tcp":
+            message = f"the upstream '{target}' has protocol: tcp, which is for stream routes"
+            remedy = "write another protocol there, or name another upstream"
+            yield Problem(path=("routes", name), message=message, remedy=remedy)
+    listeners = sections.listeners
     for number, one in enumerate(route.listeners):
         if one in listeners and listeners[one].protocol != "http":
             protocol = listeners[one].protocol

@@ -205,7 +205,7 @@ def _http_options(upstream: Upstream) -> http_protocol_options_pb2.HttpProtocolO
         http2.max_concurrent_streams.value = upstream.max_concurrent_streams
     if upstream.protocol == "auto":
         options.auto_config.http2_protocol_options.CopyFrom(http2)
-    elif upstream.protocol == "http1":
+    elif upstream.protocol in ("http1", "tcp"):
         options.explicit_http_config.http_protocol_options.SetInParent()
     else:
         options.explicit_http_config.http2_protocol_options.CopyFrom(http2)
@@ -231,7 +231,9 @@ def _health_check(name: str, upstream: Upstream, check: HealthCheck) -> health_c
         http = result.http_health_check
         http.path = check.path or "/"
         http.host = check.host or name
-        http.codec_client_type = http_pb2.HTTP1 if upstream.protocol in ("http1", "auto") else http_pb2.HTTP2
+        http.codec_client_type = (
+            http_pb2.HTTP1 if upstream.protocol in ("http1", "auto", "tcp") else http_pb2.HTTP2
+        )
         for status in sorted(set(check.expected_statuses)):
             http.expected_statuses.append(range_pb2.Int64Range(start=status, end=status + 1))
     return result
@@ -276,8 +278,8 @@ def _transport_socket(name: str, upstream: Upstream) -> base_pb2.TransportSocket
 
 
 def _alpn(upstream: Upstream) -> tuple[str, ...]:
-    """Return the ALPN protocols. For `auto`, Envoy's HTTP options choose them."""
-    return {"http1": ("http/1.1",), "auto": ()}.get(upstream.protocol, ("h2",))
+    """Return the ALPN protocols. For `auto`, Envoy's HTTP options choose them; `tcp` has none."""
+    return {"http1": ("http/1.1",), "auto": (), "tcp": ()}.get(upstream.protocol, ("h2",))
 
 
 def _with_sni(upstream: Upstream, config: UpstreamTls) -> UpstreamTls:

@@ -265,8 +265,10 @@ class Upstream:
     """A service behind the gateway: one Envoy cluster."""
 
     endpoints: tuple[Endpoint, ...] = option("The servers; an empty list answers 503.")
-    protocol: Literal["http1", "http2", "grpc", "auto"] = option(
-        "The endpoints' protocol: `grpc` is http2; `auto` negotiates by ALPN and needs tls.", default="http1"
+    protocol: Literal["http1", "http2", "grpc", "auto", "tcp"] = option(
+        "The endpoints' protocol: `grpc` is http2; `auto` negotiates by ALPN and needs tls; `tcp` is for stream routes "
+        "only, and TLS then offers no HTTP by ALPN.",
+        default="http1",
     )
     load_balancing: LoadBalancing = option(
         "How an endpoint is chosen.", default=LoadBalancing(policy="least_request")
@@ -307,7 +309,7 @@ class Upstream:
     @property
     def receives_trailers(self) -> bool:
         """True if trailers of requests may reach it. Envoy drops them on HTTP/1, unless raw fields enable them."""
-        return self.protocol != "http1" or self.envoy is not None
+        return self.protocol not in ("http1", "tcp") or self.envoy is not None
 
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes between the keys of one upstream."""
