@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filters.language import Problem
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.control_plane.control_loop import ControlLoop
 from xds_server.discovery.types import EXTENSION_CONFIG, ROUTE
@@ -28,6 +29,8 @@ class Commit:
     others: Mapping[str, bytes] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    findings: tuple[Problem, ...] = ()
+    environment: Mapping[str, str] | None = None
     reads: set[Path] = field(default_factory=set)
 
     def read(self, path: str) -> bytes:
