@@ -47,6 +47,12 @@ spec:
     - matches: [{path: {value: /missing}}]
       backendRefs: [{name: missing, port: 80}]
 """
+SECOND = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: second, namespace: NAME}
+spec: {parentRefs: [{name: web}], hostnames: [second.example.com]}
+"""
 SLICE = """
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -113,6 +119,10 @@ class Cluster:
         found = parents[0]["conditions"] if parents else status.get("conditions") or []
         return {one["type"]: (one["status"], one["reason"], one["message"]) for one in found}
 
+    def version(self, kind: str, name: str) -> str:
+        """Return the version of an object, which changes with each write."""
+        return str(self.objects.request("GET", self.path(kind, name))["metadata"]["resourceVersion"])
+
     def programmed(self) -> bool:
         return self.conditions("gateways", "web").get("Programmed", ("",))[0] == "True"
 
@@ -177,11 +187,15 @@ def test_endpoints_move_without_a_translation(cluster: Cluster) -> None:
 
 def test_what_is_served_outlives_the_controller(cluster: Cluster) -> None:
     cluster.gets("/users/1", (200, cluster.pods[0]))
+    written = cluster.version("httproutes", "users")
     cluster.controller.stop(signal.SIGKILL)
     assert cluster.get("/users/1") == (200, cluster.pods[0])
     cluster.move(cluster.pods[1])
     cluster.controller.start()
     cluster.gets("/users/1", (200, cluster.pods[1]))
+    cluster.apply(SECOND)
+    wait_for(lambda: cluster.conditions("httproutes", "second"), "the status of a new route")
+    assert cluster.version("httproutes", "users") == written  # the new leader wrote what differs
 
 
 def test_a_route_that_cannot_be_served_takes_no_other_away(cluster: Cluster) -> None:

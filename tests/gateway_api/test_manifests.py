@@ -64,8 +64,8 @@ def _problems(text: str, gateway: Key | None = None) -> list[str]:
             "error: there is no Gateway of the class of this controller; add one, or correct gatewayClassName",
         ),
         (
-            GATEWAY + "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {a: '?'}\n",
-            "a.yaml:9:11: error: Secret/a.data.a: not base64; encode it, or use stringData",
+            GATEWAY + "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {tls.crt: '?'}\n",
+            "a.yaml:9:17: error: Secret/a.data.tls.crt: not base64; encode it, or use stringData",
         ),
         (
             GATEWAY + "apiVersion: v1\nkind: Service\nmetadata: {name: users}\nspec: {ports: [{name: a}]}\n",

@@ -105,6 +105,9 @@ class Reconciler:
         self._served: dict[Key, ServedGateway] = {}
         self._translation: Translation | None = None
         self._applied: dict[tuple[str, Key], dict[str, Any]] = {}
+        self._wanted: dict[tuple[str, Key], tuple[str, Mapping[str, Any]]] = {}
+        """The statuses that were wanted, with the UID of their object: each is written once, also with 5,000 routes."""
+        self._led = False
 
     def changed(
         self, kind: str, _key: ObjectKey, before: Object[Any] | None, after: Object[Any] | None
@@ -165,8 +168,12 @@ class Reconciler:
 
     async def _write(self, translation: Translation, cluster: Cluster) -> None:
         """Have the objects and statuses of all Gateways written, if this replica leads."""
-        if not self._leading():
+        led, self._led = self._led, self._leading()
+        if not self._led:
             return
+        if not led:  # another replica may have written meanwhile
+            self._wanted.clear()
+            self._applied.clear()
         for one in cluster.classes():
             if one.spec.controller_name == self._controller:
                 self._want("GatewayClass", one.meta.key, statuses.class_status(one.meta.generation))
@@ -200,7 +207,11 @@ class Reconciler:
         return replace(route, parents=parents)
 
     def _want(self, kind: str, key: Key, status: Mapping[str, Any]) -> None:
-        self._writer.want(RESOURCES[kind], ObjectKey(*key), dict(status))
+        found = self._caches[kind].items.get(ObjectKey(*key))
+        wanted = (found.meta.uid if found is not None else "", status)
+        if self._wanted.get((kind, key)) != wanted:
+            self._wanted[kind, key] = wanted
+            self._writer.want(RESOURCES[kind], ObjectKey(*key), dict(status))
 
     def _programmed(self, key: Key) -> Condition:
         served, name = self._served[key], "/".join(key)

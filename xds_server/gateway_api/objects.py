@@ -22,11 +22,16 @@ from xds_server.gateway_api.specs import (
 
 Spec = TypeVar("Spec")
 _EMPTY: Mapping[str, str] = MappingProxyType({})
+_READ = frozenset(("tls.crt", "tls.key", "ca.crt"))
+"""The parts of Secrets and ConfigMaps that are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
-    """The metadata of an object. `created` is its time in RFC 3339, which sorts as text; "" if it is unknown."""
+    """The metadata of an object. `created` is its time in RFC 3339, which sorts as text; "" if it is unknown.
+
+    Only Namespaces have `labels`, and nothing changes with a status, so that neither costs a new translation.
+    """
 
     namespace: str
     name: str
@@ -34,7 +39,6 @@ class Meta:
     generation: int = 0
     created: str = ""
     labels: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
-    annotations: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
 
     @property
     def key(self) -> Key:
@@ -49,14 +53,17 @@ Key = tuple[str, str]
 """Namespace and name; the namespace is "" for kinds without one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Object(Generic[Spec]):
-    """An object. `place` is where a manifest begins, None for an object of a cluster."""
+    """An object. Two states of one are equal if a gateway is the same with both.
+
+    `place` is where a manifest begins, None for an object of a cluster.
+    """
 
     kind: str
     meta: Meta
     spec: Spec
-    place: Place | None = field(default=None, repr=False)
+    place: Place | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +109,7 @@ class SliceSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretSpec:
-    """A Secret or a ConfigMap with its bytes."""
+    """A Secret or a ConfigMap with those of its bytes that a gateway may need. Nothing else stays in memory."""
 
     type: str
     data: Mapping[str, bytes] = field(repr=False)
@@ -176,18 +183,21 @@ def _endpoint(value: Mapping[str, Any]) -> SliceEndpoint:
 def _secret(value: Mapping[str, Any], path: Path, problems: Problems) -> Any:
     data: dict[str, bytes] = {}
     for key, text in (value.get("data") or {}).items():
+        if key not in _READ:
+            continue
         try:
             data[key] = base64.b64decode(str(text), validate=True)
         except (binascii.Error, ValueError):
             where = (*path, "data", key)
             problems.append(Problem(path=where, message="not base64", remedy="encode it, or use stringData"))
             return INVALID
-    data |= {key: str(text).encode() for key, text in (value.get("stringData") or {}).items()}
+    plain = (value.get("stringData") or {}).items()
+    data |= {key: str(text).encode() for key, text in plain if key in _READ}
     return SecretSpec(type=value.get("type") or "Opaque", data=MappingProxyType(data))
 
 
 def _config_map(value: Mapping[str, Any], _path: Path, _problems: Problems) -> SecretSpec:
-    data = {key: str(text).encode() for key, text in (value.get("data") or {}).items()}
+    data = {key: str(text).encode() for key, text in (value.get("data") or {}).items() if key in _READ}
     return SecretSpec(type="", data=MappingProxyType(data))
 
 
@@ -250,7 +260,6 @@ def read_object(
         uid=str(metadata.get("uid") or ""),
         generation=int(metadata.get("generation") or 0),
         created=str(metadata.get("creationTimestamp") or ""),
-        labels=metadata.get("labels") or _EMPTY,
-        annotations=metadata.get("annotations") or _EMPTY,
+        labels=(metadata.get("labels") or _EMPTY) if kind.name == "Namespace" else _EMPTY,
     )
     return Object(kind=kind.name, meta=meta, spec=spec, place=place)
