@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from filters.language import Mistake
-from xds_server.gateway.certificates import check_authorities
+from xds_server.gateway_api.authorities import UnusableAuthority, authority
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition, accepted, resolved
 from xds_server.gateway_api.objects import Key, Object
-from xds_server.gateway_api.specs import BackendTlsPolicySpec, LocalReference
+from xds_server.gateway_api.specs import BackendTlsPolicySpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +60,12 @@ def state_of(policy: Object[BackendTlsPolicySpec], cluster: Cluster) -> PolicySt
     found: list[str] = []
     fault: Condition | None = None
     for reference in validation.authorities:
-        one = _authority(reference, policy.meta.namespace, cluster)
-        if isinstance(one, Condition):
-            fault = fault or one
-        else:
-            found.append(one)
+        key = (policy.meta.namespace, reference.name)
+        try:
+            found.append(authority(reference.group, reference.kind, key, cluster))
+        except UnusableAuthority as error:
+            reason = "InvalidKind" if error.what == "kind" else "InvalidCACertificateRef"
+            fault = fault or resolved(reason, error.message)
     if not found:
         message = fault.message if fault is not None else "no authority is named"
         conditions = (accepted("NoValidCACertificate", message), fault or resolved())
@@ -81,20 +81,3 @@ def _wins(policy: Object[BackendTlsPolicySpec], cluster: Cluster) -> bool:
         for target in policy.spec.target_refs
         if (target.group, target.kind) == ("", "Service")
     )
-
-
-def _authority(reference: LocalReference, namespace: str, cluster: Cluster) -> str | Condition:
-    name = f"{namespace}/{reference.name}"
-    if (reference.group, reference.kind) != ("", "ConfigMap"):
-        return resolved("InvalidKind", f"{reference.kind} {name} is not a ConfigMap")
-    config_map = cluster.config_map((namespace, reference.name))
-    if config_map is None:
-        return resolved("InvalidCACertificateRef", f"there is no ConfigMap {name}")
-    content = config_map.spec.data.get("ca.crt")
-    if content is None:
-        return resolved("InvalidCACertificateRef", f"the ConfigMap {name} has no ca.crt")
-    try:
-        check_authorities(content)
-    except Mistake as mistake:
-        return resolved("InvalidCACertificateRef", f"the ConfigMap {name}: {mistake.message}")
-    return content.decode("utf-8", "replace")

@@ -9,10 +9,18 @@ from typing import Any
 from filters.language import Mistake
 from xds_server.gateway.certificates import check_pair
 from xds_server.gateway_api import names
+from xds_server.gateway_api.authorities import UnusableAuthority, authority
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition, accepted, resolved
 from xds_server.gateway_api.objects import Key, Object
-from xds_server.gateway_api.specs import GROUP, GatewaySpec, ListenerSpec, RouteKind, SecretReference
+from xds_server.gateway_api.specs import (
+    GROUP,
+    FrontendValidation,
+    GatewaySpec,
+    ListenerSpec,
+    RouteKind,
+    SecretReference,
+)
 
 _KINDS = {
     "HTTP": ("HTTPRoute", "GRPCRoute"),
@@ -30,12 +38,15 @@ _SHARED = {"HTTPS": "TLS"}
 class ListenerState:
     """A listener with what is true of it. Routes attach to it if it is `valid`, also while it has no certificate.
 
-    `certificates` are the Secrets of its certificates. It is `served` if Envoy gets it.
+    `certificates` are the Secrets of its certificates. `clients` says how those of clients are verified, by the PEM of
+    `authorities`. It is `served` if Envoy gets it.
     """
 
     spec: ListenerSpec
     kinds: tuple[RouteKind, ...]
     certificates: tuple[Key, ...]
+    clients: FrontendValidation | None
+    authorities: tuple[str, ...]
     conditions: tuple[Condition, ...]
     valid: bool
     served: bool
@@ -75,6 +86,9 @@ def _state(
     supported = _KINDS.get(listener.protocol, ())
     kinds, unknown = _route_kinds(listener, supported)
     certificates, refs = _certificates(gateway, listener, cluster)
+    clients = gateway.spec.tls.validation(listener.port) if listener.protocol == "HTTPS" else None
+    authorities, wrong = _authorities(gateway, clients, cluster)
+    refs = refs or wrong
     if refs is None and unknown:
         refs = resolved("InvalidRouteKinds", f"{', '.join(unknown)} cannot attach to {listener.protocol}")
     accept = accepted()
@@ -84,6 +98,10 @@ def _state(
         accept = accepted(conflict.reason, conflict.message)
     elif listener.protocol == "HTTPS" and (listener.tls is None or listener.tls.mode == "Passthrough"):
         accept = accepted("UnsupportedValue", "HTTPS needs tls with mode Terminate")
+    elif clients is not None and not authorities:
+        accept = accepted(
+            "NoValidCACertificate", wrong.message if wrong is not None else "no authority is named"
+        )
     elif listener.protocol == "TLS" and listener.tls is None:
         accept = accepted("UnsupportedValue", "TLS needs tls with a mode")
     missing = _needs_certificate(listener) and not certificates
@@ -91,6 +109,8 @@ def _state(
         spec=listener,
         kinds=kinds,
         certificates=certificates,
+        clients=clients,
+        authorities=authorities,
         conditions=(
             accept,
             conflict or Condition("Conflicted", False, "NoConflicts"),
@@ -136,6 +156,28 @@ def _certificates(
     return tuple(dict.fromkeys(good)), fault
 
 
+def _authorities(
+    gateway: Object[GatewaySpec], clients: FrontendValidation | None, cluster: Cluster
+) -> tuple[tuple[str, ...], Condition | None]:
+    """Return the authorities that sign client certificates, and what is wrong with others."""
+    found: list[str] = []
+    fault: Condition | None = None
+    for one in clients.authorities if clients is not None else ():
+        key = (one.namespace or gateway.meta.namespace, one.name)
+        if not cluster.permits("Gateway", gateway.meta.namespace, one.group, one.kind, key):
+            message = (
+                f"{one.kind} {'/'.join(key)} is in another namespace, and no ReferenceGrant there allows it"
+            )
+            fault = fault or resolved("RefNotPermitted", message)
+            continue
+        try:
+            found.append(authority(one.group, one.kind, key, cluster))
+        except UnusableAuthority as error:
+            reason = "InvalidCACertificateKind" if error.what == "kind" else "InvalidCACertificateRef"
+            fault = fault or resolved(reason, error.message)
+    return tuple(found), fault
+
+
 def _certificate_fault(
     gateway: Object[GatewaySpec], reference: SecretReference, key: Key, cluster: Cluster
 ) -> Condition | None:
@@ -167,4 +209,10 @@ def listener_values(state: ListenerState) -> Mapping[str, Any]:
         values["hosts"] = [state.hostname]
     if state.certificates:
         values["tls"] = {"certificates": [names.of(*key) for key in state.certificates]}
+    if state.clients is not None:
+        valid_only = state.clients.mode == "AllowValidOnly"
+        values["tls"]["client_certificate"] = {
+            "ca": [{"inline": one} for one in state.authorities],
+            **({} if valid_only else {"verify": False, "required": False}),
+        }
     return values

@@ -167,6 +167,64 @@ class Infrastructure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectReference:
+    """An object, perhaps of another namespace."""
+
+    group: str = option("The API group; empty for the core.")
+    kind: str = option("The kind.")
+    name: str = option("The name.")
+    namespace: str | None = option("The namespace; default the object's own.", default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontendValidation:
+    """How the certificates of clients are verified."""
+
+    authorities: tuple[ObjectReference, ...] = option("Authorities.", key="caCertificateRefs")
+    mode: Literal["AllowValidOnly", "AllowInsecureFallback"] = option(
+        "Whether a connection needs a valid certificate.", default="AllowValidOnly"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontendTlsConfig:
+    """TLS towards clients of HTTPS listeners."""
+
+    validation: FrontendValidation | None = option("Client certificates.", default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortTls:
+    """TLS towards clients of one port."""
+
+    port: int = option("The port.", minimum=1, maximum=65535)
+    tls: FrontendTlsConfig = option("TLS, in place of the default.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontendTls:
+    """TLS towards clients."""
+
+    default: FrontendTlsConfig = option("Of all HTTPS listeners.")
+    per_port: tuple[PortTls, ...] = option("Of single ports.", default=(), key="perPort")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayTls:
+    """TLS of a Gateway beyond the certificates of its listeners."""
+
+    frontend: FrontendTls | None = option("Towards clients.", default=None)
+    backend: Any = option("Towards backends.", default=None)
+
+    def validation(self, port: int) -> FrontendValidation | None:
+        """Return how certificates of clients are verified at a port."""
+        if self.frontend is None:
+            return None
+        own = next((one.tls for one in self.frontend.per_port if one.port == port), None)
+        return (own or self.frontend.default).validation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySpec:
     """Gateway."""
 
@@ -175,7 +233,7 @@ class GatewaySpec:
     addresses: tuple[AddressSpec, ...] = option("Addresses.", default=())
     infrastructure: Infrastructure | None = option("Labels and annotations.", default=None)
     allowed_listeners: Any = option("Who may add ListenerSets.", default=None, key="allowedListeners")
-    tls: Any = option("TLS towards clients and backends.", default=None)
+    tls: GatewayTls = option("TLS towards clients and backends.", default=GatewayTls())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

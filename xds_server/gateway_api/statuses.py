@@ -19,7 +19,12 @@ FEATURES = (
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
     "GRPCRoute",
+    "GRPCRouteNamedRouteRule",
     "Gateway",
+    "GatewayFrontendClientCertificateValidation",
+    "GatewayFrontendClientCertificateValidationInsecureFallback",
+    "GatewayHTTPListenerIsolation",
+    "GatewayInfrastructure",
     "GatewayPort8080",
     "HTTPRoute",
     "HTTPRoute303RedirectStatusCode",
@@ -58,7 +63,7 @@ def class_status(generation: int) -> Mapping[str, Any]:
     """Return the status of a GatewayClass of this controller."""
     return {
         "conditions": [accepted().as_json(generation)],
-        "supportedFeatures": [{"name": name} for name in FEATURES],
+        "supportedFeatures": [{"name": name} for name in sorted(FEATURES)],
     }
 
 

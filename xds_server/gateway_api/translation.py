@@ -175,8 +175,20 @@ def _gateway_status(
         bad = ", ".join(one.spec.name for one in listeners if not one.valid)
         message = f"listeners with faults: {bad}"
         accept = Condition("Accepted", bool(valid), "ListenersNotValid", message)
+    insecure = [
+        one.spec.name
+        for one in listeners
+        if one.clients is not None and one.clients.mode == "AllowInsecureFallback"
+    ]
+    conditions = [accept]
+    if insecure:
+        message = f"client certificates are not verified at: {', '.join(insecure)}"
+        conditions.append(Condition("InsecureFrontendValidationMode", True, "ConfigurationChanged", message))
     return GatewayStatus(
-        key=gateway.meta.key, generation=gateway.meta.generation, conditions=(accept,), listeners=states
+        key=gateway.meta.key,
+        generation=gateway.meta.generation,
+        conditions=tuple(conditions),
+        listeners=states,
     )
 
 
