@@ -16,7 +16,7 @@ from_debian = command -v $(2) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v 
 		&& { apt-get install --yes --quiet $(1) || { apt-get update --quiet && apt-get install --yes --quiet $(1); }; } >/dev/null; } \
 		|| echo "$(2) is missing, so the tests $(3) are skipped; on Debian: apt-get install $(1)"
 
-.PHONY: help setup browser prometheus kubernetes demo test unit check bench fuzz golden docs pictures protos clean
+.PHONY: help setup browser prometheus kubernetes conformance demo test unit check bench fuzz golden docs pictures protos clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -39,6 +39,11 @@ prometheus: ## Prometheus for the tests of alerts and dashboard, from Debian if 
 kubernetes: $(READY) ## a Kubernetes API server for the tests, built by Go once (8 minutes), if this is root
 	@$(call from_debian,iproute2,ip,with a Kubernetes API server)
 	@$(BIN)/python -m tests.support.kubernetes.build
+
+conformance: $(READY) ## the official suite of the Gateway API against us, a PROFILE (GATEWAY-HTTP) or one TEST of it
+	@$(call from_debian,nftables,nft,of conformance)
+	@$(call from_debian,iproute2,ip,with a Kubernetes API server)
+	@$(BIN)/python -m tests.support.kubernetes.conformance --profile $(or $(PROFILE),GATEWAY-HTTP) $(if $(TEST),--test $(TEST))
 
 demo: $(READY) ## run the quickstart gateway with its two services
 	$(BIN)/python examples/quickstart/demo.py

@@ -31,7 +31,7 @@ _REVISION = 0x08
 
 
 class ApiServer:
-    """An API server with the CRDs of the Gateway API, unless `crds` is None. Use as a context manager.
+    """An API server with the CRDs of the Gateway API of a channel or in a folder, unless `crds` is None. Use as a context manager.
 
     Its folder has `client.crt` and `client.key` too, of a user `alice` who has no rights. `kubeconfig` is that of an administrator on the host, and `inside` that of processes in the network namespace. The
     data lives in `folder`, so that the API server can be killed and started again. `flags` are further ones of
@@ -42,7 +42,7 @@ class ApiServer:
         self,
         folder: Path,
         *flags: str,
-        crds: Channel | None = "standard",
+        crds: Channel | Path | None = "standard",
         namespace: Namespace | None = None,
     ) -> None:
         self.folder = folder
@@ -58,7 +58,7 @@ class ApiServer:
         self.start()
         if self._crds is not None:
             with self.objects() as objects:
-                objects.install(build.folder() / "crds" / self._crds)
+                objects.install(build.folder() / "crds" / self._crds)  # a whole path stays as it is
         return self
 
     def __exit__(self, *_: object) -> None:

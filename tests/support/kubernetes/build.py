@@ -118,8 +118,11 @@ def built(target: Path, make: Callable[[Path], None]) -> None:
             made.rename(target)
 
 
-def go(target: Path, *arguments: str, sources: Path) -> None:
-    """Call Go in a folder of sources, with temporary files beside `target`. Raises CannotBuildError."""
+def go(target: Path, *arguments: str, sources: Path) -> str:
+    """Call Go in a folder of sources, with temporary files in `target`, and return its output.
+
+    Raises CannotBuildError.
+    """
     if shutil.which("go") is None:
         raise CannotBuildError("Go is missing; install Go 1.26 or later from https://go.dev/dl/")
     done = subprocess.run(
@@ -131,6 +134,7 @@ def go(target: Path, *arguments: str, sources: Path) -> None:
     )
     if done.returncode:
         raise CannotBuildError(f"go {arguments[0]} failed in {sources}: {_last(done.stderr)}")
+    return done.stdout
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 PODS, LOAD_BALANCERS, PODS_IPV6 = "10.244.0.0/16", "10.245.0.0/16", "fd00:10:244::/64"
 """Every address of these networks is a local one in the namespace, so that anything can listen on it."""
+NODE = "10.244.0.1/16"
+"""The address of the bridge in a namespace with pods."""
 _ANY_IPV6 = Path("/proc/sys/net/ipv6/ip_nonlocal_bind")
 """Lets a socket bind to an IPv6 address that has a local route only."""
 _CLONE_NEWNET = 0x40000000
@@ -43,6 +45,19 @@ class Namespace:
         made.run(lambda: _ANY_IPV6.write_text("1"))
         for version, network in (("-4", PODS), ("-4", LOAD_BALANCERS), ("-6", PODS_IPV6)):
             made.call("ip", version, "route", "add", "local", network, "dev", "lo")
+        return made
+
+    @classmethod
+    def node(cls) -> Self:
+        """Return a namespace for pods with namespaces of their own, behind a bridge with the address of the node."""
+        made = cls(_in_thread(_new_namespace))
+        made.call("ip", "link", "set", "lo", "up")
+        made.call("ip", "link", "add", "br0", "type", "bridge")
+        made.call("ip", "addr", "add", NODE, "dev", "br0")
+        made.call("ip", "link", "set", "br0", "up")
+        made.call("ip", "route", "add", "local", LOAD_BALANCERS, "dev", "lo")
+        for setting in ("ip_forward", "conf/all/route_localnet"):
+            made.run(lambda setting=setting: Path("/proc/sys/net/ipv4", setting).write_text("1"))
         return made
 
     @classmethod

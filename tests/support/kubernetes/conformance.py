@@ -1,0 +1,130 @@
+"""python -m tests.support.kubernetes.conformance: run the official conformance suite of the Gateway API against us.
+
+It starts an API server, a stand-in for the rest of a cluster and `xds controller`, all in a network namespace of its
+own, and then the suite.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.support.envoy import binary
+from tests.support.kubernetes import build
+from tests.support.kubernetes.api_server import NODE, ApiServer
+from tests.support.kubernetes.controller import Process, controller
+from tests.support.kubernetes.namespace import Namespace
+from xds_server.gateway_api.conditions import CONTROLLER
+
+SUITE = "v1.6.3"
+"""The newest suite that Go 1.26 compiles. It insists on the CRDs of its own version."""
+
+_RESULT = re.compile(r"^ {4}--- (PASS|FAIL|SKIP): (\S+)", re.MULTILINE)
+_READY = "the stand-in is ready"
+_XDS = f"{NODE}:18000"
+_CLASS = "xds"
+_ECHO = "sigs.k8s.io/gateway-api/conformance/echo-basic"
+
+
+def programs() -> Path:
+    """Return the folder of the suite and its echo server, and build it first if needed. Raises CannotBuildError."""
+    sources = build.SOURCES / "suite"
+    target = build.CACHE / f"suite-{build.digest([sources], ['with CRDs'])}"
+
+    def make(folder: Path) -> None:
+        flags = ("-trimpath", "-ldflags", "-s -w")
+        build.go(folder, "test", "-c", *flags, "-o", str(folder / "conformance"), ".", sources=sources)
+        module = build.go(folder, "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api", sources=sources)
+        shutil.copytree(
+            Path(module.strip(), "config", "crd", "standard"), folder / "crds", copy_function=shutil.copyfile
+        )
+        (folder / "crds").chmod(0o755)  # the modules of Go are read-only
+        build.go(folder, "build", *flags, "-o", str(folder / "echo-basic"), _ECHO, sources=sources)
+
+    build.built(target, make)
+    return target
+
+
+@contextmanager
+def cluster(folder: Path, found: Path) -> Iterator[ApiServer]:
+    """Run an API server with a stand-in for the rest of a cluster. `found` has the programs of the suite."""
+    with (
+        ApiServer(folder / "api", crds=found / "crds", namespace=Namespace.node()) as server,
+        ExitStack() as stack,
+    ):
+        standin = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+        standin += ("sh", "-c", 'mkdir -p /run/netns; mount -t tmpfs tmpfs /run/netns; exec "$@"', "sh")
+        standin += (sys.executable, "-m", "tests.support.kubernetes.standin")
+        standin += ("--kubeconfig", str(server.inside), "--folder", str(folder / "standin"))
+        standin += ("--programs", str(found), "--envoy", str(binary()))
+        process = Process(server.namespace, [*standin], folder / "standin.log")
+        process.start()
+        stack.callback(
+            process.stop, signal.SIGKILL
+        )  # all pods end with it, because it has its own process namespace
+        process.says(_READY)
+        yield server
+
+
+def _class(server: ApiServer) -> None:
+    spec = {"controllerName": CONTROLLER}
+    kind = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass"}
+    with server.objects() as objects:
+        objects.apply([{**kind, "metadata": {"name": _CLASS}, "spec": spec}])
+
+
+def _run(server: ApiServer, folder: Path, found: Path, arguments: argparse.Namespace) -> int:
+    command = [f"{found}/conformance", "-test.run", "TestConformance", "-test.v", "-test.timeout", "60m"]
+    command += [f"--gateway-class={_CLASS}", f"--conformance-profiles={arguments.profile}"]
+    if arguments.test:
+        command.append(f"--run-test={arguments.test}")
+    log = folder / "suite.log"
+    with log.open("wb") as output:
+        inside = server.namespace.command("env", f"KUBECONFIG={server.inside}", *command)
+        code = subprocess.run(inside, stdout=output, stderr=output).returncode
+    text = log.read_text(errors="replace")
+    results = _RESULT.findall(text)
+    print("\n".join(f"{result} {name}" for result, name in results if result != "SKIP"))
+    if not results:
+        print("".join(text.splitlines(keepends=True)[-15:]))
+    counts = Counter(result for result, _ in results)
+    print(f"passed {counts['PASS']}, failed {counts['FAIL']}, skipped {counts['SKIP']}; logs in {folder}")
+    return code
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--profile", default="GATEWAY-HTTP", help="for example GATEWAY-GRPC; several with commas"
+    )
+    parser.add_argument("--test", help="one test by its short name, for example HTTPRouteWeight")
+    parser.add_argument("--logs", type=Path, help="a folder for the logs; default: a new one")
+    arguments = parser.parse_args()
+    try:
+        build.build()
+        found = programs()
+    except build.CannotBuildError as error:
+        print(error)
+        return 3
+    if line := build.missing():
+        print(line)
+        return 3
+    folder = (arguments.logs or Path(tempfile.mkdtemp(prefix="xds-conformance-"))).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with cluster(folder, found) as server:
+        _class(server)
+        with controller(server.namespace, server.inside, folder, _XDS, CONTROLLER, "default"):
+            return _run(server, folder, found, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
