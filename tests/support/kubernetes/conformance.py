@@ -23,6 +23,7 @@ from tests.support.kubernetes import build
 from tests.support.kubernetes.api_server import NODE, ApiServer
 from tests.support.kubernetes.controller import Process, controller
 from tests.support.kubernetes.namespace import Namespace
+from tests.support.wait import wait_for
 from xds_server.gateway_api.conditions import CONTROLLER
 
 SUITE = "v1.6.3"
@@ -31,7 +32,12 @@ SUITE = "v1.6.3"
 _RESULT = re.compile(r"^ {4}--- (PASS|FAIL|SKIP): (\S+)", re.MULTILINE)
 _READY = "the stand-in is ready"
 _XDS = f"{NODE}:18000"
-_CLASS = "xds"
+_CLASS = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "GatewayClass",
+    "metadata": {"name": "xds"},
+    "spec": {"controllerName": CONTROLLER},
+}
 _ECHO = "sigs.k8s.io/gateway-api/conformance/echo-basic"
 
 
@@ -76,18 +82,27 @@ def cluster(folder: Path, found: Path) -> Iterator[ApiServer]:
 
 
 def _class(server: ApiServer) -> None:
-    spec = {"controllerName": CONTROLLER}
-    kind = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass"}
     with server.objects() as objects:
-        objects.apply([{**kind, "metadata": {"name": _CLASS}, "spec": spec}])
+        objects.apply([_CLASS])
+
+
+def _accepted(server: ApiServer) -> None:
+    """Wait until the controller has accepted the class and said what it supports, which chooses the tests."""
+    with server.objects() as objects:
+        path = objects.path(_CLASS)
+        wait_for(
+            lambda: objects.request("GET", path).get("status", {}).get("supportedFeatures"),
+            "the GatewayClass to be accepted",
+        )
 
 
 def _run(server: ApiServer, folder: Path, found: Path, arguments: argparse.Namespace) -> int:
     command = [f"{found}/conformance", "-test.run", "TestConformance", "-test.v", "-test.timeout", "60m"]
-    command += [f"--gateway-class={_CLASS}", f"--conformance-profiles={arguments.profile}"]
+    command += ["--gateway-class=xds", f"--conformance-profiles={arguments.profile}"]
     if arguments.test:
         command.append(f"--run-test={arguments.test}")
     log = folder / "suite.log"
+    print(f"the suite runs; its log is {log}", flush=True)
     with log.open("wb") as output:
         inside = server.namespace.command("env", f"KUBECONFIG={server.inside}", *command)
         code = subprocess.run(inside, stdout=output, stderr=output).returncode
@@ -123,6 +138,7 @@ def _main() -> int:
     with cluster(folder, found) as server:
         _class(server)
         with controller(server.namespace, server.inside, folder, _XDS, CONTROLLER, "default"):
+            _accepted(server)
             return _run(server, folder, found, arguments)
 
 

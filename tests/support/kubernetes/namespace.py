@@ -140,6 +140,9 @@ class _Forwarder:
         server = await asyncio.start_server(self._connected, sock=self._socket)
         await self._stopped.wait()
         server.close()
+        await asyncio.sleep(
+            0
+        )  # a connection that was accepted a moment ago gets its task, which the runner ends
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
