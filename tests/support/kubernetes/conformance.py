@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.support.envoy import binary
 from tests.support.kubernetes import build
 from tests.support.kubernetes.api_server import NODE, ApiServer
-from tests.support.kubernetes.controller import Process, controller
+from tests.support.kubernetes.controller import Process, controller, kubeconfig_of
 from tests.support.kubernetes.namespace import Namespace
 from tests.support.wait import wait_for
 from xds_server.gateway_api.conditions import CONTROLLER
@@ -81,11 +81,6 @@ def cluster(folder: Path, found: Path) -> Iterator[ApiServer]:
         yield server
 
 
-def _class(server: ApiServer) -> None:
-    with server.objects() as objects:
-        objects.apply([_CLASS])
-
-
 def _accepted(server: ApiServer) -> None:
     """Wait until the controller has accepted the class and said what it supports, which chooses the tests."""
     with server.objects() as objects:
@@ -136,8 +131,10 @@ def _main() -> int:
     folder = (arguments.logs or Path(tempfile.mkdtemp(prefix="xds-conformance-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with cluster(folder, found) as server:
-        _class(server)
-        with controller(server.namespace, server.inside, folder, _XDS, CONTROLLER, "default"):
+        with server.objects() as objects:
+            objects.apply([_CLASS])
+            kubeconfig = kubeconfig_of(objects, server.inside, folder)
+        with controller(server.namespace, kubeconfig, folder, _XDS, CONTROLLER):
             _accepted(server)
             return _run(server, folder, found, arguments)
 
