@@ -175,6 +175,10 @@ def _gateway_status(
         bad = ", ".join(one.spec.name for one in listeners if not one.valid)
         message = f"listeners with faults: {bad}"
         accept = Condition("Accepted", bool(valid), "ListenersNotValid", message)
+    infrastructure = gateway.spec.infrastructure
+    if infrastructure is not None and infrastructure.parameters_ref is not None:
+        reference = infrastructure.parameters_ref
+        accept = accepted("InvalidParameters", f"parameters of the kind {reference.kind} are not known")
     insecure = [
         one.spec.name
         for one in listeners
