@@ -133,18 +133,24 @@ class Reconciler:
         )
         while True:
             self._bell.clear()
-            cluster = Cluster({kind: cache.items for kind, cache in self._caches.items()})
-            if self._changed:
-                self._changed = False
-                self._moved.clear()
-                self._translate(cluster)
-            elif self._moved:
-                moved, self._moved = self._moved, set()
-                self._move(moved, cluster)
-            if self._translation is not None:
-                await self._write(self._translation, cluster)
+            try:
+                await self._reconcile()
+            except Exception:
+                log.exception("the cluster was not translated: this is a fault of xds, please report it")
             await self._bell.wait()
             await asyncio.sleep(GATHER)
+
+    async def _reconcile(self) -> None:
+        cluster = Cluster({kind: cache.items for kind, cache in self._caches.items()})
+        if self._changed:
+            self._changed = False
+            self._moved.clear()
+            self._translate(cluster)
+        elif self._moved:
+            moved, self._moved = self._moved, set()
+            self._move(moved, cluster)
+        if self._translation is not None:
+            await self._write(self._translation, cluster)
 
     def _translate(self, cluster: Cluster) -> None:
         self._translation = translate(cluster, controller=self._controller, live=True)
@@ -193,16 +199,11 @@ class Reconciler:
 
     def _with_rejections(self, route: RouteStatus) -> RouteStatus:
         """Return the status of a route with what the gateway language says of it."""
-        begin = (*route.key, "")
-        said = [
-            message
-            for served in self._served.values()
-            for name, message in served.rejected.items()
-            if name.startswith(".".join(begin))
-        ]
-        if not said:
+        every = (served.rejected.get((route.kind, route.key)) for served in self._served.values())
+        said = next((message for message in every if message is not None), None)
+        if said is None:
             return route
-        wrong = accepted("UnsupportedValue", said[0])
+        wrong = accepted("UnsupportedValue", said)
         parents = tuple(replace(one, conditions=(wrong, *one.conditions[1:])) for one in route.parents)
         return replace(route, parents=parents)
 

@@ -54,8 +54,8 @@ class ServedGateway:
         self.snapshot: Snapshot | None = None
         self.fault = ""
         """Why the newest state of the Gateway is not served; empty if it is."""
-        self.rejected: dict[str, str] = {}
-        """Routes of the language that answer with 500, because of what the text says."""
+        self.rejected: dict[tuple[str, Key], str] = {}
+        """Kind and key of objects whose requests get 500, with what is wrong."""
         self._compiler = Compiler({})
         self._compiled: Compiled | None = None
         self._inputs: tuple[Mapping[str, bytes], Mapping[str, bytes]] | None = None
@@ -76,6 +76,7 @@ class ServedGateway:
     def _compile(self, files: GatewayFiles, rendered: Mapping[str, bytes]) -> None:
         """Compile the files. Routes that the language rejects answer with 500, so that the others are served."""
         self.rejected = {}
+        rejected: dict[str, Problem] = {}
         for _ in range(_ATTEMPTS):
             try:
                 self._compiled = self._compiler.compile(_State(rendered, files.contents, environment={}))
@@ -83,13 +84,21 @@ class ServedGateway:
                 return
             except InvalidGateway as error:
                 errors = [one for one in error.problems if one.severity == "error"]
+            except Exception as error:
+                log.exception("a Gateway could not be read: this is a fault of xds, please report it")
+                self.fault = f"a fault of xds: {error!r}"
+                return
             found = {
                 str(one.path[1]): one for one in errors if one.path[:1] == ("routes",) and len(one.path) > 1
             }
-            if not found or found.keys() <= self.rejected.keys():
+            if not found or found.keys() <= rejected.keys():
                 break
-            self.rejected |= {name: f"{one.message}; {one.remedy}" for name, one in found.items()}
-            rendered = files.rejecting(self.rejected.keys()).rendered()
+            rejected |= found
+            for name, one in found.items():
+                origin = files.origin(name)
+                if origin is not None:
+                    self.rejected[origin.kind, origin.meta.key] = f"{one.message}; {one.remedy}"
+            rendered = files.rejecting(rejected.keys()).rendered()
         self.fault = "; ".join(map(str, errors))
         log.error("a Gateway is not served gateway=%s reason=%s", "/".join(self.key), self.fault)
 

@@ -65,11 +65,20 @@ def translate(route: Route, cluster: Cluster) -> Translated:
     return _requests(cast("Object[HttpRouteSpec]", route), cluster)
 
 
+def _name(route: Object[Any]) -> tuple[str, ...]:
+    """Return the parts of the name of a route, which differ for routes of several kinds with the same name.
+
+    A name in Kubernetes has no upper case, so the kind is no part of another name.
+    """
+    kind = () if route.kind == "HTTPRoute" else (route.kind.removesuffix("Route"),)
+    return (*route.meta.key, *kind)
+
+
 def _stream(route: Object[StreamRouteSpec], cluster: Cluster) -> Translated:
     values, upstreams, faults = stream_values(route, cluster)
     return Translated(
         section="stream_routes",
-        routes={names.of(*route.meta.key): ("stream", values)},
+        routes={names.of(*_name(route)): ("stream", values)},
         closes=NO_BACKEND in (values.get("upstream"), *values.get("split", ())),
         upstreams=tuple(dict.fromkeys(upstreams)),
         faults=tuple(dict.fromkeys(faults)),
@@ -87,7 +96,7 @@ def _requests(route: Object[HttpRouteSpec], cluster: Cluster) -> Translated:
         for place, condition in enumerate(_conditions(rule)):
             found, used, wrong = _action(route, rule, condition, cluster)
             values = {**condition, **found, "wrong_method": 404, **({"order": order} if order else {})}
-            name = names.of(*route.meta.key, f"{number:03}", f"{place:03}")
+            name = names.of(*_name(route), f"{number:03}", f"{place:03}")
             routes[name] = (_key(condition), values)
             upstreams += used
             faults += (one for one in wrong if one.type != "Accepted")

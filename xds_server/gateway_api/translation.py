@@ -43,6 +43,15 @@ class GatewayFiles:
     origins: Mapping[str, Object[Any]]
     upstreams: Mapping[str, ServiceUpstream]
 
+    def origin(self, route: str) -> Object[Any] | None:
+        """Return the object that a route of the language was made from."""
+        found = (
+            name
+            for name, values in self.files.items()
+            if route in values.get("routes", values.get("stream_routes", {}))
+        )
+        return next((self.origins[name] for name in found), None)
+
     def rejecting(self, routes: Collection[str]) -> GatewayFiles:
         """Return the files with some routes of the language that answer with 500 whatever they would do."""
         return replace(self, files={name: _rejecting(values, routes) for name, values in self.files.items()})
