@@ -14,10 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.kubernetes.controller import Process, controller, envoy, kubeconfig_of
+from tests.support.kubernetes.controller import controller, envoy, kubeconfig_of
 from tests.support.kubernetes.namespace import Namespace
 from tests.support.kubernetes.objects import Objects
 from tests.support.kubernetes.shared import SharedServer
+from tests.support.logged_process import LoggedProcess
 from tests.support.wait import wait_for
 
 MANIFESTS = """
@@ -101,7 +102,7 @@ class Cluster:
         kubeconfig = kubeconfig_of(self.objects, server.inside, folder)
         self.controller = controller(self.network, kubeconfig, folder, xds, f"example.com/{self.name}")
         self.url = f"http://127.0.0.1:{self.network.forward('127.0.0.1', self.port)}"
-        self.envoy: Process | None = None
+        self.envoy: LoggedProcess | None = None
 
     def apply(self, manifests: str) -> None:
         self.objects.apply(manifests.replace("NAME", self.name).replace("PORT", str(self.port)))
@@ -179,7 +180,7 @@ def test_a_gateway_serves_and_tells_the_truth(cluster: Cluster) -> None:
     assert httpx.get(f"http://127.0.0.1:{forwarded}/quitquitquit").status_code == 404
 
 
-def test_endpoints_move_without_a_translation(cluster: Cluster) -> None:
+def test_requests_follow_the_endpoints(cluster: Cluster) -> None:
     cluster.gets("/users/1", (200, cluster.pods[0]))
     cluster.move(cluster.pods[1])
     cluster.gets("/users/1", (200, cluster.pods[1]))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from filters.language import Problem
 from xds_server.control_plane.compiler import Compiled, Compiler
@@ -17,6 +16,7 @@ from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.objects import Key
 from xds_server.gateway_api.translation import GatewayFiles
 from xds_server.gateway_api.upstreams import ServiceUpstream, endpoints
+from xds_server.sources.gateway_folder import ManifestState
 from xds_server.translate import names
 from xds_server.translate.endpoints import load_assignment
 
@@ -24,26 +24,6 @@ log = logging.getLogger(__name__)
 
 _ATTEMPTS = 4
 """Compilations of one state: a route that is rejected may hide the faults of another."""
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """The files of a Gateway as the state of a source. They read no environment."""
-
-    files: Mapping[str, bytes]
-    contents: Mapping[str, bytes]
-    problems: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    findings: tuple[Problem, ...] = ()
-    environment: Mapping[str, str] | None = None
-    reads: Collection[Path] = ()
-
-    def read(self, path: str) -> bytes:
-        """Return a part of a Secret. Raises OSError."""
-        try:
-            return self.contents[path]
-        except KeyError:
-            raise FileNotFoundError(2, "there is no such Secret", path) from None
 
 
 class ServedGateway:
@@ -79,7 +59,9 @@ class ServedGateway:
         rejected: dict[str, Problem] = {}
         for _ in range(_ATTEMPTS):
             try:
-                self._compiled = self._compiler.compile(_State(rendered, files.contents, environment={}))
+                self._compiled = self._compiler.compile(
+                    ManifestState(files=rendered, contents=files.contents)
+                )
                 self.fault = ""
                 return
             except InvalidGateway as error:

@@ -21,8 +21,9 @@ from pathlib import Path
 from tests.support.envoy import binary
 from tests.support.kubernetes import build
 from tests.support.kubernetes.api_server import NODE, ApiServer
-from tests.support.kubernetes.controller import Process, controller, kubeconfig_of
+from tests.support.kubernetes.controller import controller, kubeconfig_of
 from tests.support.kubernetes.namespace import Namespace
+from tests.support.logged_process import LoggedProcess
 from tests.support.wait import wait_for
 from xds_server.gateway_api.conditions import CONTROLLER
 
@@ -72,7 +73,7 @@ def cluster(folder: Path, found: Path) -> Iterator[ApiServer]:
         standin += (sys.executable, "-m", "tests.support.kubernetes.standin")
         standin += ("--kubeconfig", str(server.inside), "--folder", str(folder / "standin"))
         standin += ("--programs", str(found), "--envoy", str(binary()))
-        process = Process(server.namespace, [*standin], folder / "standin.log")
+        process = LoggedProcess(server.namespace.command(*standin), folder / "standin.log")
         process.start()
         stack.callback(
             process.stop, signal.SIGKILL
