@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import signal
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.kubernetes.controller import controller, envoy, kubeconfig_of
+from tests.support.kubernetes.controller import Pod, controller, kubeconfig_of
 from tests.support.kubernetes.namespace import Namespace
 from tests.support.kubernetes.objects import Objects
 from tests.support.kubernetes.shared import SharedServer
 from tests.support.logged_process import LoggedProcess
 from tests.support.wait import wait_for
+from xds_server.certificate_authority.authority import new_authority
+from xds_server.certificate_authority.rotation import Authorities
 
 MANIFESTS = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -87,7 +91,7 @@ class Cluster:
         self.network: Namespace = stack.enter_context(server.namespace())
         self.objects: Objects = stack.enter_context(server.objects())
         self.objects.namespace(self.name)
-        self.port, self.xds, self.admin, self.ready = (_free(self.network) for _ in range(4))
+        self.port, self.xds, self.pages, self.admin, self.ready = (_free(self.network) for _ in range(5))
         self.pods = [f"10.244.{number % 200 + 10}.{last}" for last in (1, 2)]
         for address in self.pods:
             pod = ThreadingHTTPServer((address, 8080), _Pod, bind_and_activate=False)
@@ -100,9 +104,11 @@ class Cluster:
         self.move(self.pods[0])
         xds = f"10.244.0.1:{self.xds}"
         kubeconfig = kubeconfig_of(self.objects, server.inside, folder)
-        self.controller = controller(self.network, kubeconfig, folder, xds, f"example.com/{self.name}")
+        pages = f"127.0.0.1:{self.pages}"
+        self.controller = controller(self.network, kubeconfig, folder, xds, pages, f"example.com/{self.name}")
         self.url = f"http://127.0.0.1:{self.network.forward('127.0.0.1', self.port)}"
-        self.envoy: LoggedProcess | None = None
+        self.pod: Pod
+        self.envoy: LoggedProcess
 
     def apply(self, manifests: str) -> None:
         self.objects.apply(manifests.replace("NAME", self.name).replace("PORT", str(self.port)))
@@ -132,7 +138,8 @@ class Cluster:
         path = self.path("deployments", f"web-{self.name}", "apis/apps/v1")
         missing = (httpx.HTTPStatusError,)
         deployment = wait_for(lambda: self.objects.request("GET", path), "the Deployment", also=missing)
-        self.envoy = envoy(self.network, deployment, self.folder, self.admin, self.ready)
+        self.pod = Pod(self.objects, deployment, self.folder, admin=self.admin, ready=self.ready)
+        self.envoy = self.pod.envoy(self.network)
         stack.enter_context(self.envoy)
         address = {"status": {"loadBalancer": {"ingress": [{"ip": "10.245.0.9"}]}}}
         path = self.path("services", f"web-{self.name}", "api/v1") + "/status"
@@ -235,3 +242,50 @@ def test_a_listener_whose_port_is_taken_says_so(cluster: Cluster) -> None:
         assert cluster.get("/users/1") == (200, cluster.pods[0])
     cluster.objects.request("PATCH", path, {"spec": {"listeners": listeners[:1]}})
     wait_for(cluster.programmed, "the Gateway again")
+
+
+def test_an_envoy_is_served_for_the_account_of_its_token_only(cluster: Cluster) -> None:
+    cluster.gets("/users/1", (200, cluster.pods[0]))
+    cluster.controller.stop(signal.SIGTERM)
+    cluster.pod.renew(account="somebody")
+    cluster.controller.start()
+    said = f"no Gateway has pods with the service account {cluster.name}/somebody"
+    wait_for(lambda: said in cluster.controller.log, "the account to be rejected")
+    assert cluster.get("/users/1") == (200, cluster.pods[0])  # Envoy keeps what it has
+    cluster.pod.renew(audience="https://kubernetes.default.svc")
+    said = "does not accept its token for the audience"
+    wait_for(lambda: said in cluster.controller.log, "the audience to be rejected")
+    cluster.move(cluster.pods[1])
+    cluster.pod.renew()
+    cluster.gets("/users/1", (200, cluster.pods[1]))
+
+
+def test_envoys_follow_a_new_authority(cluster: Cluster) -> None:
+    cluster.gets("/users/1", (200, cluster.pods[0]))
+    cluster.controller.stop(signal.SIGTERM)
+    path = f"/api/v1/namespaces/xds-system/secrets/example.com-{cluster.name}-authority"
+    secret = cluster.objects.request("GET", path)
+    before = {name: base64.b64decode(value) for name, value in secret["data"].items()}
+    new = new_authority("xds-gateway", datetime.now(UTC), timedelta(days=9))
+    data = Authorities(current=new, former=before["tls.crt"]).data()
+    encoded = {name: base64.b64encode(value).decode() for name, value in data.items()}
+    cluster.objects.request("PATCH", path, {"data": encoded})
+    cluster.controller.start()
+    cluster.move(cluster.pods[1])
+    config_map = cluster.path("configmaps", f"web-{cluster.name}", "api/v1")
+    wait_for(
+        lambda: new.certificate.decode() in cluster.objects.request("GET", config_map)["data"]["ca.crt"],
+        "the new authority in the ConfigMap",
+    )
+    assert cluster.get("/users/1") == (200, cluster.pods[0])  # Envoy does not trust the new one yet
+    cluster.pod.renew()
+    cluster.gets("/users/1", (200, cluster.pods[1]))
+
+
+def test_the_controller_says_that_it_is_ready_and_leads(cluster: Cluster) -> None:
+    pages = f"http://127.0.0.1:{cluster.network.forward('127.0.0.1', cluster.pages)}"
+    assert httpx.get(f"{pages}/ready").status_code == 200
+    text = httpx.get(f"{pages}/metrics").text
+    assert "xds_controller_leading 1.0" in text
+    assert 'xds_controller_gateways{state="current"} 1.0' in text
+    assert 'xds_controller_objects{kind="HTTPRoute"}' in text

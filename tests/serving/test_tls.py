@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import socket
 from collections.abc import AsyncIterator
@@ -19,14 +20,15 @@ from cryptography.x509.oid import NameOID
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from tests.support.conversation import snapshot
+from xds_server.discovery.node import Node
 from xds_server.discovery.stream import Protocol, Stream
 from xds_server.discovery.types import CLUSTER, SECRET
 from xds_server.serving.first_config_slots import Slots
 from xds_server.serving.groups import Groups, Rule
 from xds_server.serving.server import XdsServer
-from xds_server.serving.session import Session
+from xds_server.serving.session import Context, NodeRejected, Session
 from xds_server.serving.store import Store
-from xds_server.serving.tls import Files, credentials
+from xds_server.serving.tls import Files, credentials, rotating
 
 
 class Authority:
@@ -111,7 +113,8 @@ async def test_a_node_gets_its_group_with_its_certificate_and_with_no_other(
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await ask(port, authority, edge, "edge-2")
         assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
-        assert "rejected a node that belongs to no group node=edge-2" in caplog.text
+        assert "rejected a node node=edge-2" in caplog.text
+        assert "belongs to no group" in caplog.text
 
 
 async def test_a_client_without_a_certificate_is_not_served(tmp_path: Path) -> None:
@@ -267,4 +270,27 @@ async def test_the_server_serves_secrets_in_the_open_only_where_it_is_told_to(an
         response = await stream.read()
         assert [one.name for one in response.resources] == (["key"] if anywhere else [])
         assert list(response.removed_resources) == ([] if anywhere else ["key"])
+    await server.stop()
+
+
+async def test_the_group_may_come_later_or_not_at_all(tmp_path: Path) -> None:
+    authority = Authority()
+    pair = server_pair(authority)
+
+    async def group_of(node: Node, _context: Context) -> str:
+        await asyncio.sleep(0)
+        if node.id == "early":
+            raise NodeRejected(grpc.StatusCode.UNAVAILABLE, "not known yet")
+        return ""
+
+    store = Store()
+    store.publish(snapshot(cluster={"a": "1"}))
+    server = XdsServer(store, group_of=group_of, credentials=rotating(lambda: pair))
+    port = await server.start("127.0.0.1:0")
+    assert await ask(port, authority, None, "late") == ["a"]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await ask(port, authority, None, "early")
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAVAILABLE, "not known yet")
+    pair = server_pair(other := Authority())
+    assert await ask(port, other, None, "late") == ["a"]
     await server.stop()

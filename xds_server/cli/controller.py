@@ -16,18 +16,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     add = parser.add_argument
     add("--xds", metavar="ADDRESS", default="[::]:18000", help="address at which Envoys are served")
+    add("--admin", metavar="ADDRESS", default="[::]:18001", help="address of probes and metrics")
     add(
         "--xds-service",
         metavar="HOST:PORT",
         default="xds-gateway.xds-system.svc.cluster.local:18000",
-        help="address at which Envoys of the cluster reach --xds",
+        help="address at which Envoys of the cluster reach --xds, whose certificate has its host",
     )
     add(
         "--kubeconfig",
         metavar="FILE",
         help="how to reach the API server; default: KUBECONFIG, then the service account of the pod",
     )
-    add("--namespace", metavar="NAME", default="xds-system", help="namespace of the lease of the leader")
+    add(
+        "--namespace",
+        metavar="NAME",
+        default="xds-system",
+        help="namespace of the controller: of its lease and its certificate authority",
+    )
     add(
         "--controller-name",
         metavar="NAME",
@@ -36,17 +42,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--envoy-image", metavar="IMAGE", default=IMAGE, help="image of the Envoys of a Gateway")
     add("--envoy-replicas", type=flags.positive, metavar="N", default=2, help="Envoys of each Gateway")
-    add(
-        "--secrets-anywhere",
-        action="store_true",
-        help="send private keys in plain text to Envoys on other machines: only where the network is trusted",
-    )
     logs.add_format(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C. Raises EnvironmentFailed, InvalidKubeconfig."""
     from xds_server.controller.app import ControllerOptions, serve
+    from xds_server.controller.envoy_identity import AUDIENCE
     from xds_server.controller.infrastructure import EnvoySettings
 
     logs.start(arguments.log_format)
@@ -54,12 +56,13 @@ def run(arguments: argparse.Namespace) -> int:
     given = arguments.kubeconfig or os.environ.get("KUBECONFIG", "")
     options = ControllerOptions(
         xds=arguments.xds,
+        admin=arguments.admin,
         kubeconfig=tuple(Path(one) for one in given.split(os.pathsep) if one),
         namespace=arguments.namespace,
         controller=arguments.controller_name,
-        secrets_anywhere=arguments.secrets_anywhere,
         envoys=EnvoySettings(
             xds_address=arguments.xds_service,
+            audience=AUDIENCE,
             image=arguments.envoy_image,
             replicas=arguments.envoy_replicas,
         ),

@@ -17,11 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from filters.language import Problems
+from xds_server.admin import Admin
 from xds_server.control_plane.fleet import Fleet
+from xds_server.controller.authority_secret import AuthoritySecret
+from xds_server.controller.envoy_identity import EnvoyIdentity
 from xds_server.controller.infrastructure import EnvoySettings
+from xds_server.controller.pages import ControllerMetrics, ControllerState, pages
 from xds_server.controller.reconciler import Envoys, Reconciler, caches
 from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import Snapshot
+from xds_server.gateway.model.upstreams import parse_address
 from xds_server.gateway_api.conditions import CONTROLLER
 from xds_server.gateway_api.objects import Kind, Object, read_object
 from xds_server.kubernetes.api_client import ApiClient
@@ -30,14 +35,17 @@ from xds_server.kubernetes.kubeconfig import read_kubeconfig
 from xds_server.kubernetes.leader import Leader
 from xds_server.kubernetes.resources import Key
 from xds_server.kubernetes.status_writer import StatusWriter
-from xds_server.processes.addresses import failed_to_listen
+from xds_server.processes.addresses import failed_to_listen, split
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Nacked
+from xds_server.serving.metrics import Metrics
 from xds_server.serving.server import XdsServer
-from xds_server.serving.session import Context
 from xds_server.serving.store import Store
+from xds_server.serving.tls import rotating
 from xds_server.translate.stand_ins import stand_in
 
 log = logging.getLogger(__name__)
+
+_ADMIN = "--admin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +57,11 @@ class ControllerOptions:
 
     envoys: EnvoySettings
     xds: str = "[::]:18000"
+    admin: str = "[::]:18001"
     kubeconfig: tuple[Path, ...] = ()
     namespace: str = "xds-system"
-    """The namespace of the lease."""
+    """The namespace of the lease and of the Secret with the certificate authority."""
     controller: str = CONTROLLER
-    secrets_anywhere: bool = False
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
 
     @property
@@ -88,12 +96,13 @@ async def _parts(
     store = Store(quarantine=True, release_of=_release, stand_in=stand_in)
     fleet = Fleet(lambda _type, _name: None)
     store.observe(fleet.observe)
-    server = XdsServer(store, group_of=_group, secrets_anywhere=options.secrets_anywhere)
-    stack.push_async_callback(server.stop, 1.0)
-    try:
-        await server.start(options.xds)
-    except OSError as error:
-        raise failed_to_listen("--xds", options.xds, error) from None
+    authority = AuthoritySecret(
+        client,
+        Key(options.namespace, f"{options.lease}-authority"),
+        [parse_address(options.envoys.xds_address).host],
+        lambda: reconciler.look(),
+    )
+    await authority.open()
     leader = Leader(
         client, Key(options.namespace, options.lease), options.identity, lambda _leading: resume()
     )
@@ -105,19 +114,58 @@ async def _parts(
         rejection=lambda group: next((one.message for one in fleet.rejections(group)), ""),
     )
     reconciler = Reconciler(
-        client, found, envoys, writer, options.envoys, options.controller, lambda: leader.leading
+        client,
+        found,
+        envoys,
+        writer,
+        options.envoys,
+        options.controller,
+        lambda: leader.leading,
+        lambda: authority.bundle,
     )
 
     def resume() -> None:
         writer.resume()
-        reconciler.acknowledged()
+        reconciler.look()
 
     def observe(event: Event) -> None:
         if isinstance(event, Acked | Nacked | Connected | Disconnected):
-            reconciler.acknowledged()
+            reconciler.look()
 
     store.observe(observe)
-    return [*(cache.run() for cache in found.values()), writer.run(), leader.run(), reconciler.run()]
+    identity = EnvoyIdentity(client, reconciler.group_of, reconciler.known)
+    server = XdsServer(store, group_of=identity, credentials=rotating(authority.serving))
+    stack.push_async_callback(server.stop, 1.0)
+    try:
+        await server.start(options.xds)
+    except OSError as error:
+        raise failed_to_listen("--xds", options.xds, error) from None
+    _admin(options.admin, store, reconciler, leader, stack)
+    return [
+        *(cache.run() for cache in found.values()),
+        authority.run(),
+        writer.run(),
+        leader.run(),
+        reconciler.run(),
+    ]
+
+
+def _admin(address: str, store: Store, reconciler: Reconciler, leader: Leader, stack: AsyncExitStack) -> None:
+    """Serve probes and metrics."""
+    counted = Metrics(store)
+    store.observe(counted.observe)
+    ControllerMetrics(
+        lambda: ControllerState(
+            leading=leader.leading, objects=reconciler.objects(), gateways=reconciler.states()
+        ),
+        counted.registry,
+    )
+    try:
+        admin = Admin(*split(_ADMIN, address), pages(reconciler.known.is_set, counted))
+    except OSError as error:
+        raise failed_to_listen(_ADMIN, address, error) from None
+    admin.start()
+    stack.callback(admin.stop)
 
 
 def _publish(store: Store, group: str, snapshot: Snapshot) -> None:
@@ -132,11 +180,6 @@ def _acknowledged(fleet: Fleet, store: Store, group: str) -> bool:
 
 def _current(store: Store, group: str, release: str) -> Snapshot | None:
     return store.current(group, release)
-
-
-def _group(node: Node, _context: Context) -> str:
-    """Return the Gateway of an Envoy, which its bootstrap has as the cluster of the node."""
-    return node.cluster
 
 
 def _release(_group: str, node: Node) -> str:

@@ -1,4 +1,4 @@
-"""The objects that serve a Gateway: a Deployment of Envoys with its ServiceAccount and Service. It does no IO."""
+"""The objects that serve a Gateway: a Deployment of Envoys with its ServiceAccount, ConfigMap and Service. It does no IO."""
 
 from __future__ import annotations
 
@@ -6,26 +6,36 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
+from xds_server.gateway.model.upstreams import parse_address
 from xds_server.gateway_api.objects import Object
 from xds_server.gateway_api.specs import GROUP, GatewaySpec
 from xds_server.proxy.bootstrap import bootstrap
+from xds_server.proxy.mounted_identity import TOKEN, MountedIdentity
 from xds_server.translate.readable import plain
 
 LABEL = f"{GROUP}/gateway-name"
 """The label of these objects (GEP-1762)."""
 READY_PORT = 19003
 """The port of the readiness probe. It is not a port of the gateway."""
+_IDENTITY, _FOLDER = "identity", PurePosixPath("/var/run/xds-gateway")
+_TOKEN_SECONDS = 3600
+_USER = 65532
 _CLASS_LABEL = f"{GROUP}/gateway-class-name"
 _LONGEST = 63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvoySettings:
-    """The Envoys of all Gateways. `xds_address` is where they reach the control plane."""
+    """The Envoys of all Gateways.
+
+    `xds_address` is where they reach the control plane, whose certificate has that host. Their tokens are for `audience`.
+    """
 
     xds_address: str
+    audience: str
     image: str
     replicas: int = 2
     service_type: str = "LoadBalancer"
@@ -40,11 +50,17 @@ def name_of(gateway: Object[GatewaySpec]) -> str:
     return f"{name.replace('.', '-')[: _LONGEST - 11].rstrip('-')}-{digest}"
 
 
-def objects(gateway: Object[GatewaySpec], settings: EnvoySettings) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a Gateway, each after those that it needs."""
+def objects(gateway: Object[GatewaySpec], settings: EnvoySettings, bundle: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a Gateway, each after those that it needs. `bundle` has the authorities to trust, in PEM."""
     yield {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _metadata(gateway)}
+    files = dict(_identity(settings).files(bundle))
+    yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(gateway), "data": files}
     yield _deployment(gateway, settings)
     yield _service(gateway, settings)
+
+
+def _identity(settings: EnvoySettings) -> MountedIdentity:
+    return MountedIdentity(folder=_FOLDER, server_name=parse_address(settings.xds_address).host)
 
 
 def _metadata(gateway: Object[GatewaySpec]) -> dict[str, Any]:
@@ -96,11 +112,13 @@ def _deployment(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[s
                     "automountServiceAccountToken": False,
                     "securityContext": {
                         "runAsNonRoot": True,
-                        "runAsUser": 65532,
+                        "runAsUser": _USER,
+                        "fsGroup": _USER,  # which may read the token
                         "seccompProfile": {"type": "RuntimeDefault"},
                         "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
                     },
                     "containers": [_container(gateway, settings)],
+                    "volumes": [_volume(gateway, settings)],
                 },
             },
         },
@@ -120,6 +138,7 @@ def _container(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[st
             "warning",
         ],
         "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "volumeMounts": [{"name": _IDENTITY, "mountPath": str(_FOLDER), "readOnly": True}],
         "ports": [{"containerPort": port, "protocol": transport} for port, transport in _ports(gateway)]
         + [{"name": "ready", "containerPort": READY_PORT, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/ready", "port": "ready"}, "periodSeconds": 5},
@@ -131,6 +150,12 @@ def _container(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[st
     }
 
 
+def _volume(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[str, Any]:
+    token = {"path": TOKEN, "audience": settings.audience, "expirationSeconds": _TOKEN_SECONDS}
+    sources = [{"serviceAccountToken": token}, {"configMap": {"name": name_of(gateway)}}]
+    return {"name": _IDENTITY, "projected": {"sources": sources}}
+
+
 def _bootstrap(gateway: Object[GatewaySpec], settings: EnvoySettings) -> str:
     """Return the bootstrap of an Envoy. Its cluster is the key of the Gateway, and its id comes from a flag."""
     message = bootstrap(
@@ -139,6 +164,7 @@ def _bootstrap(gateway: Object[GatewaySpec], settings: EnvoySettings) -> str:
         cluster="/".join(gateway.meta.key),
         admin_port=19000,
         ready_port=READY_PORT,
+        tls=_identity(settings),
     )
     return json.dumps(plain(message), sort_keys=True)
 

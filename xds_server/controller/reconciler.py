@@ -24,6 +24,7 @@ from xds_server.kubernetes.api_client import ApiClient
 from xds_server.kubernetes.resources import Key as ObjectKey
 from xds_server.kubernetes.resources import Resource
 from xds_server.kubernetes.status_writer import StatusWriter
+from xds_server.kubernetes.token_review import ServiceAccount
 from xds_server.kubernetes.watch_cache import WatchCache
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ _PLURALS = {
 }
 _INFRASTRUCTURE = {
     "ServiceAccount": Resource(plural="serviceaccounts", kind="ServiceAccount"),
+    "ConfigMap": Resource(plural="configmaps", kind="ConfigMap"),
     "Deployment": Resource(group="apps", plural="deployments", kind="Deployment"),
     "Service": Resource(plural="services", kind="Service"),
 }
@@ -84,7 +86,8 @@ class Envoys:
 class Reconciler:
     """Follows a cluster. `controller` is the name in the GatewayClasses that it serves.
 
-    `leading` says whether this replica writes: every replica serves Envoys, and one of them writes.
+    `leading` says whether this replica writes: every replica serves Envoys, and one of them writes. `bundle` has the
+    authorities that Envoys must trust, in PEM. `known` is set when the cluster has been translated.
     """
 
     def __init__(
@@ -96,9 +99,13 @@ class Reconciler:
         settings: EnvoySettings,
         controller: str,
         leading: Callable[[], bool],
+        bundle: Callable[[], bytes],
     ) -> None:
         self._client, self._caches, self._envoys, self._writer = client, caches, envoys, writer
-        self._settings, self._controller, self._leading = settings, controller, leading
+        self._settings, self._controller, self._leading, self._bundle = settings, controller, leading, bundle
+        self.known = asyncio.Event()
+        self._accounts: dict[Key, str] = {}
+        """The group that a service account gets, by namespace and name."""
         self._bell = asyncio.Event()
         self._changed = True
         self._moved: set[Key] = set()
@@ -119,9 +126,22 @@ class Reconciler:
             self._changed = True
         self._bell.set()
 
-    def acknowledged(self) -> None:
-        """Hear of an Envoy that has accepted or rejected something."""
+    def look(self) -> None:
+        """Compare what is wanted and what is there again: an Envoy has answered, or the bundle has changed."""
         self._bell.set()
+
+    def group_of(self, account: ServiceAccount) -> str | None:
+        """Return the group of the Gateway whose pods have this service account, or None."""
+        return self._accounts.get((account.namespace, account.name))
+
+    def objects(self) -> dict[str, int]:
+        """Return the number of objects by kind."""
+        return {kind: len(cache.items) for kind, cache in self._caches.items()}
+
+    def states(self) -> dict[str, int]:
+        """Return the number of Gateways that are served as they are now, and of those that are not."""
+        failed = sum(bool(one.fault) for one in list(self._served.values()))
+        return {"current": len(self._served) - failed, "failed": failed}
 
     async def run(self) -> None:
         """Follow the cluster until cancelled."""
@@ -155,22 +175,29 @@ class Reconciler:
     def _translate(self, cluster: Cluster) -> None:
         self._translation = translate(cluster, controller=self._controller, live=True)
         gateways = self._translation.gateways
+        found = (cluster.gateway(key) for key in gateways)
+        self._accounts = {
+            (one.meta.namespace, infrastructure.name_of(one)): _group(one.meta.key)
+            for one in found
+            if one is not None
+        }
         for key in self._served.keys() - gateways.keys():
             del self._served[key]
-            self._envoys.publish("/".join(key), EMPTY)
+            self._envoys.publish(_group(key), EMPTY)
         for key, files in gateways.items():
             served = self._served.get(key)
             if served is None:
                 served = self._served[key] = ServedGateway(key)
             served.update(files, cluster)
             if served.snapshot is not None:
-                self._envoys.publish("/".join(key), served.snapshot)
+                self._envoys.publish(_group(key), served.snapshot)
+        self.known.set()
 
     def _move(self, services: Iterable[Key], cluster: Cluster) -> None:
         concerned = frozenset(services)
         for key, served in self._served.items():
             if served.move(concerned, cluster) and served.snapshot is not None:
-                self._envoys.publish("/".join(key), served.snapshot)
+                self._envoys.publish(_group(key), served.snapshot)
 
     async def _write(self, translation: Translation, cluster: Cluster) -> None:
         """Have the objects and statuses of all Gateways written, if this replica leads."""
@@ -215,7 +242,7 @@ class Reconciler:
             self._writer.want(RESOURCES[kind], ObjectKey(*key), dict(status))
 
     def _programmed(self, key: Key) -> Condition:
-        served, name = self._served[key], "/".join(key)
+        served, name = self._served[key], _group(key)
         if served.fault:
             return Condition("Programmed", False, "Invalid", served.fault)
         rejection = self._envoys.rejection(name)
@@ -231,7 +258,7 @@ class Reconciler:
 
     async def _apply(self, gateway: Object[GatewaySpec]) -> None:
         """Apply the objects of a Gateway that differ from what was applied."""
-        for one in infrastructure.objects(gateway, self._settings):
+        for one in infrastructure.objects(gateway, self._settings, self._bundle()):
             name = (one["kind"], gateway.meta.key)
             if self._applied.get(name) == one:
                 continue
@@ -246,6 +273,10 @@ class Reconciler:
                     error,
                 )
                 asyncio.get_running_loop().call_later(1.0, self._bell.set)
+
+
+def _group(gateway: Key) -> str:
+    return "/".join(gateway)
 
 
 def _service(one: Object[SliceSpec]) -> Key:

@@ -27,6 +27,7 @@ from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from xds_server.gateway.model.upstreams import parse_address
+from xds_server.proxy.mounted_identity import MountedIdentity
 from xds_server.translate import endpoints
 from xds_server.translate.clusters import HTTP_OPTIONS
 from xds_server.translate.protobuf import ads, duration, packed
@@ -68,7 +69,7 @@ def bootstrap(
     cluster: str = "gateway",
     admin_port: int = 0,
     delta: bool = True,
-    tls: ChannelTls | None = None,
+    tls: ChannelTls | MountedIdentity | None = None,
     metadata: Mapping[str, Any] | None = None,
     max_heap: int = 2 << 30,
     max_connections: int = 50_000,
@@ -141,13 +142,15 @@ def _ads_config(*, delta: bool) -> config_source_pb2.ApiConfigSource:
     )
 
 
-def _control_plane(address: str, tls: ChannelTls | None) -> cluster_pb2.Cluster:
+def _control_plane(address: str, tls: ChannelTls | MountedIdentity | None) -> cluster_pb2.Cluster:
     parsed = parse_address(address)
     keepalive = protocol_pb2.KeepaliveSettings(
         interval=duration(timedelta(seconds=30)), timeout=duration(timedelta(seconds=5))
     )
     options = http_protocol_options_pb2.HttpProtocolOptions()
     options.explicit_http_config.http2_protocol_options.connection_keepalive.CopyFrom(keepalive)
+    if isinstance(tls, MountedIdentity):
+        options.http_filters.extend(tls.http_filters())
     kind = cluster_pb2.Cluster.STRICT_DNS if parsed.kind == "name" else cluster_pb2.Cluster.STATIC
     result = cluster_pb2.Cluster(
         name=CONTROL_PLANE,
@@ -159,7 +162,8 @@ def _control_plane(address: str, tls: ChannelTls | None) -> cluster_pb2.Cluster:
     endpoint = result.load_assignment.endpoints.add().lb_endpoints.add().endpoint
     endpoint.address.CopyFrom(endpoints.address(parsed))
     if tls is not None:
-        result.transport_socket.CopyFrom(_transport_socket(tls))
+        socket = tls.transport_socket() if isinstance(tls, MountedIdentity) else _transport_socket(tls)
+        result.transport_socket.CopyFrom(socket)
     return result
 
 

@@ -21,7 +21,8 @@ from grpc_reflection.v1alpha import reflection
 
 from xds_server.discovery.stream import StreamLimits
 from xds_server.serving import csds
-from xds_server.serving.services import ADS, SINGLE, GroupOf, Services, one_group
+from xds_server.serving.services import ADS, SINGLE, Services, one_group
+from xds_server.serving.session import GroupOf
 from xds_server.serving.store import Store
 
 DESCRIBED = (_cds, _eds, _ecds, _lds, _rds, _srds, _rtds, _sds)

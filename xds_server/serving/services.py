@@ -18,7 +18,7 @@ from xds_server.discovery.stream import Protocol, Stream, StreamLimits
 from xds_server.discovery.types import ResourceType
 from xds_server.discovery.watch import Watch
 from xds_server.serving.first_config_slots import Slots
-from xds_server.serving.session import Context, Session
+from xds_server.serving.session import Context, GroupOf, Session
 from xds_server.serving.store import Store
 
 ADS = ads_pb2.DESCRIPTOR.services_by_name["AggregatedDiscoveryService"].full_name
@@ -37,8 +37,6 @@ SINGLE: dict[str, tuple[ResourceType, str]] = {
     "envoy.service.runtime.v3.RuntimeDiscoveryService": (types.RUNTIME, "Runtime"),
 }
 """The services of one type each, with the word in the names of their methods."""
-
-GroupOf = Callable[[Node, Context], str | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from typing import Any
 from urllib.parse import unquote
 
@@ -39,12 +40,24 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _END: Any = grpc.aio.EOF  # type: ignore[attr-defined] # the stubs lack it
 
 
+GroupOf = Callable[[Node, Context], str | Awaitable[str | None] | None]
+"""Returns the group of a node, or None to reject the node. It may be a coroutine function, and raise NodeRejected."""
+
+
+class NodeRejected(Exception):  # noqa: N818 - it is the response
+    """Why a node is not served. With the status UNAVAILABLE, the client tries again as if there were no server."""
+
+    def __init__(self, status: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
 class _Unread(Exception):  # noqa: N818 - it is what the response is
     """The client did not read a response in time."""
 
 
 class Session:
-    """A stream with its client. `group_of` returns the group of the node, or None to reject the node.
+    """A stream with its client.
 
     Requests are read as bytes, so that bytes that are not a request are rejected and do not raise an error in this
     server. Secrets are sent only over TLS and on the same machine, unless `secrets_anywhere`. The first responses
@@ -56,7 +69,7 @@ class Session:
         number: int,
         stream: Stream,
         store: Store,
-        group_of: Callable[[Node, Context], str | None],
+        group_of: GroupOf,
         clock: Callable[[], float],
         slots: Slots,
         secrets_anywhere: bool = False,
@@ -96,14 +109,7 @@ class Session:
         if request is _END:
             return
         self._receive(request)
-        group = self._group_of(self.node, context)
-        if group is None:
-            log.warning(
-                "rejected a node that belongs to no group node=%s peer=%s", self.node.id, peer_of(context)
-            )
-            await context.abort(
-                grpc.StatusCode.PERMISSION_DENIED, f"node {self.node.id!r} belongs to no group"
-            )
+        group = await self._group(context)
         self.group, self.release = group, self._store.join(group, self.node)
         self.meet(context)
         self._record(
@@ -117,6 +123,25 @@ class Session:
         )
         with self._store.notify_on_publish(self._bell, group):
             await self._converse(context)
+
+    async def _group(self, context: Context) -> str:
+        """Return the group of the node. End the stream if the node is rejected."""
+        try:
+            found = self._group_of(self.node, context)
+            group = await found if isawaitable(found) else found
+            if group is None:
+                raise NodeRejected(
+                    grpc.StatusCode.PERMISSION_DENIED, f"node {self.node.id!r} belongs to no group"
+                )
+        except NodeRejected as rejection:
+            log.warning(
+                "rejected a node node=%s peer=%s reason=%s",
+                self.node.id,
+                peer_of(context),
+                rejection.message,
+            )
+            await context.abort(rejection.status, rejection.message)
+        return group
 
     async def _converse(self, context: Context) -> None:
         reading = asyncio.create_task(self._read(context))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,29 @@ def credentials(files: Files) -> grpc.ServerCredentials:
         _configuration(content),
         _Reloading(files, content),  # type: ignore[arg-type] # None is "no change", which the stubs lack
         require_client_authentication=files.client_ca is not None,
+    )
+    return made
+
+
+def rotating(current: Callable[[], tuple[bytes, bytes]]) -> grpc.ServerCredentials:
+    """Return credentials with a certificate and key in PEM that `current` returns, which gRPC's threads call.
+
+    Clients need no certificate, because they prove who they are in another way.
+    """
+    last = current()
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal last
+        found = current()
+        if found == last:
+            return None
+        last = found
+        return _configuration((*found, None))
+
+    made: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
+        _configuration((*last, None)),
+        changed,  # type: ignore[arg-type] # None is "no change", which the stubs lack
+        require_client_authentication=False,
     )
     return made
 

@@ -32,7 +32,7 @@ SUITE = "v1.6.3"
 
 _RESULT = re.compile(r"^ {4}--- (PASS|FAIL|SKIP): (\S+)", re.MULTILINE)
 _READY = "the stand-in is ready"
-_XDS = f"{NODE}:18000"
+_XDS, _ADMIN = f"{NODE}:18000", "127.0.0.1:18001"
 _CLASS = {
     "apiVersion": "gateway.networking.k8s.io/v1",
     "kind": "GatewayClass",
@@ -135,7 +135,7 @@ def _main() -> int:
         with server.objects() as objects:
             objects.apply([_CLASS])
             kubeconfig = kubeconfig_of(objects, server.inside, folder)
-        with controller(server.namespace, kubeconfig, folder, _XDS, CONTROLLER):
+        with controller(server.namespace, kubeconfig, folder, _XDS, _ADMIN, CONTROLLER):
             _accepted(server)
             return _run(server, folder, found, arguments)
 

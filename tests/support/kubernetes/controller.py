@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from tests.support.envoy import binary
+from tests.support.kubernetes import mounted
 from tests.support.kubernetes.namespace import Namespace
 from tests.support.kubernetes.objects import Objects
 from tests.support.logged_process import ROOT, LoggedProcess
@@ -25,29 +26,65 @@ def kubeconfig_of(objects: Objects, inside: Path, folder: Path) -> Path:
     return file
 
 
-def controller(network: Namespace, kubeconfig: Path, folder: Path, xds: str, name: str) -> LoggedProcess:
-    """Return `xds controller` for the classes of a controller `name`, which listens at `xds`."""
-    command = [sys.executable, "-m", "xds_server", "controller", "--kubeconfig", str(kubeconfig)]
-    command += ["--xds", xds, "--xds-service", xds, "--controller-name", name]
-    return LoggedProcess(network.command(*command, "--secrets-anywhere"), folder / "controller.log")
-
-
-def envoy(
-    network: Namespace, deployment: dict[str, Any], folder: Path, admin: int, ready: int
+def controller(
+    network: Namespace, kubeconfig: Path, folder: Path, xds: str, admin: str, name: str
 ) -> LoggedProcess:
-    """Return the Envoy of a Deployment. Its two fixed ports are others here, because it has no pod of its own."""
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    arguments = [one.replace("$(POD_NAME)", "pod-1") for one in container["args"]]
-    at = arguments.index("--config-yaml") + 1
-    bootstrap = json.loads(arguments[at])
-    bootstrap["admin"]["address"]["socket_address"]["port_value"] = admin
-    static = bootstrap["static_resources"]
-    static["listeners"][0]["address"]["socket_address"]["port_value"] = ready
-    for cluster in static["clusters"]:
-        if cluster["name"] == "xds/admin":
-            (group,) = cluster["load_assignment"]["endpoints"]
-            (endpoint,) = group["lb_endpoints"]
-            endpoint["endpoint"]["address"]["socket_address"]["port_value"] = admin
-    arguments[at] = json.dumps(bootstrap)
-    command = [str(binary()), *arguments, "--concurrency", "1", "--use-dynamic-base-id"]
-    return LoggedProcess(network.command(*command), folder / "envoy.log")
+    """Return `xds controller` for the classes of a controller `name`, which listens at `xds` and `admin`."""
+    command = [sys.executable, "-m", "xds_server", "controller", "--kubeconfig", str(kubeconfig)]
+    command += ["--xds", xds, "--xds-service", xds, "--admin", admin, "--controller-name", name]
+    return LoggedProcess(network.command(*command), folder / "controller.log")
+
+
+class Pod:
+    """The volume and the Envoy of a Deployment. Its two fixed ports are others here, because it has no network of its own."""
+
+    def __init__(
+        self, objects: Objects, deployment: dict[str, Any], folder: Path, *, admin: int, ready: int
+    ) -> None:
+        self._objects, self._namespace = objects, deployment["metadata"]["namespace"]
+        self._spec = deployment["spec"]["template"]["spec"]
+        self._folder, self._admin, self._ready = folder, admin, ready
+        self.volume = folder / "identity"
+        self.renew()
+
+    def renew(self, *, account: str | None = None, audience: str | None = None) -> None:
+        """Write the volume as a kubelet does now, with the token of another account or audience if given."""
+        files: dict[str, bytes] = {}
+        (volume,) = self._spec["volumes"]
+        for source in volume["projected"]["sources"]:
+            if "configMap" in source:
+                path = f"/api/v1/namespaces/{self._namespace}/configmaps/{source['configMap']['name']}"
+                data = self._objects.request("GET", path)["data"]
+                files |= {name: self._here(text).encode() for name, text in data.items()}
+            else:
+                wanted = source["serviceAccountToken"]
+                name = account or self._spec["serviceAccountName"]
+                token = self._objects.token_of(
+                    self._namespace, name, audiences=[audience or wanted["audience"]]
+                )
+                files[wanted["path"]] = token.encode()
+        mounted.write(self.volume, files)
+
+    def envoy(self, network: Namespace) -> LoggedProcess:
+        """Return the Envoy with exactly the arguments of the Deployment but for ports and the folder."""
+        (container,) = self._spec["containers"]
+        arguments = [one.replace("$(POD_NAME)", "pod-1") for one in container["args"]]
+        at = arguments.index("--config-yaml") + 1
+        arguments[at] = json.dumps(self._bootstrap(json.loads(self._here(arguments[at]))))
+        command = [str(binary()), *arguments, "--concurrency", "1", "--use-dynamic-base-id"]
+        return LoggedProcess(network.command(*command), self._folder / "envoy.log")
+
+    def _here(self, text: str) -> str:
+        (mount,) = self._spec["containers"][0]["volumeMounts"]
+        return text.replace(mount["mountPath"], str(self.volume))
+
+    def _bootstrap(self, bootstrap: dict[str, Any]) -> dict[str, Any]:
+        bootstrap["admin"]["address"]["socket_address"]["port_value"] = self._admin
+        static = bootstrap["static_resources"]
+        static["listeners"][0]["address"]["socket_address"]["port_value"] = self._ready
+        for cluster in static["clusters"]:
+            if cluster["name"] == "xds/admin":
+                (group,) = cluster["load_assignment"]["endpoints"]
+                (endpoint,) = group["lb_endpoints"]
+                endpoint["endpoint"]["address"]["socket_address"]["port_value"] = self._admin
+        return bootstrap

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -86,11 +86,14 @@ class Objects:
         self.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         return name
 
-    def token_of(self, namespace: str, account: str, seconds: int = 3600) -> str:
-        """Make a service account, if there is none, and return a token of it."""
+    def token_of(
+        self, namespace: str, account: str, seconds: int = 3600, audiences: Sequence[str] = ()
+    ) -> str:
+        """Make a service account, if there is none, and return a token of it, by default for the API server."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts"
         self.request("APPLY", f"{path}/{account}", _account(namespace, account), fieldManager=_MANAGER)
-        made = self.request("POST", f"{path}/{account}/token", {"spec": {"expirationSeconds": seconds}})
+        spec = {"expirationSeconds": seconds, "audiences": list(audiences)}
+        made = self.request("POST", f"{path}/{account}/token", {"spec": spec})
         token: str = made["status"]["token"]
         return token
 

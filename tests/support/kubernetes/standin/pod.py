@@ -57,7 +57,7 @@ class Pod:
         await asyncio.to_thread(self._connect)
         folder = self.node.folder / "pods" / self.uid
         spec = self.object["spec"]
-        found = await volumes.folders(self.node.client, self.key.namespace, spec, folder / "volumes")
+        found = await volumes.folders(self.node.client, self.object, folder / "volumes")
         for one in spec["containers"]:
             image = images.image_of(self.known, one)
             if image is None:
