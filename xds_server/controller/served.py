@@ -54,7 +54,7 @@ class ServedGateway:
             self._assign(self._compiled, self._upstreams.keys(), cluster)
 
     def _compile(self, files: GatewayFiles, rendered: Mapping[str, bytes]) -> None:
-        """Compile the files. Routes that the language rejects answer with 500, so that the others are served."""
+        """Compile the files. Routes that the language rejects fail alone, so that the others are served."""
         self.rejected = {}
         rejected: dict[str, Problem] = {}
         for _ in range(_ATTEMPTS):
@@ -71,7 +71,9 @@ class ServedGateway:
                 self.fault = f"a fault of xds: {error!r}"
                 return
             found = {
-                str(one.path[1]): one for one in errors if one.path[:1] == ("routes",) and len(one.path) > 1
+                str(one.path[1]): one
+                for one in errors
+                if one.path[:1] in (("routes",), ("stream_routes",)) and len(one.path) > 1
             }
             if not found or found.keys() <= rejected.keys():
                 break

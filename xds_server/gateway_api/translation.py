@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,8 @@ from xds_server.gateway_api.specs import GatewaySpec
 from xds_server.gateway_api.upstreams import NO_BACKEND, ServiceUpstream, upstream_values
 
 _GATEWAY_FILE, _UPSTREAMS_FILE = "gateway.yaml", "upstreams.yaml"
+_CLOSES: Mapping[str, Any] = {NO_BACKEND: {"endpoints": []}}
+"""The upstream of connections that are closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +55,15 @@ class GatewayFiles:
         )
         return next((self.origins[name] for name in found), None)
 
-    def rejecting(self, routes: Collection[str]) -> GatewayFiles:
-        """Return the files with some routes of the language that answer with 500 whatever they would do."""
-        return replace(self, files={name: _rejecting(values, routes) for name, values in self.files.items()})
+    def rejecting(self, routes: AbstractSet[str]) -> GatewayFiles:
+        """Return the files with some routes of the language that do nothing but fail.
+
+        Requests get 500, and connections of stream routes are closed.
+        """
+        files = {name: _rejecting(values, routes) for name, values in self.files.items()}
+        if any(routes & values.get("stream_routes", {}).keys() for values in self.files.values()):
+            files[_UPSTREAMS_FILE] = {"upstreams": {**files[_UPSTREAMS_FILE]["upstreams"], **_CLOSES}}
+        return replace(self, files=files)
 
     def rendered(self) -> dict[str, bytes]:
         """Return the files as YAML, in its form that is also JSON, with one line for each object."""
@@ -241,7 +250,7 @@ def _files(
         name: upstream_values(one, cluster, live=live) for name, one in sorted(upstreams.items())
     }
     if closes:
-        declared[NO_BACKEND] = {"endpoints": []}
+        declared |= _CLOSES
     files[_UPSTREAMS_FILE] = {"upstreams": declared}
     return GatewayFiles(files=files, contents=contents, origins=origins, upstreams=upstreams)
 
@@ -315,20 +324,27 @@ def _redirect_port(listener: ListenerState) -> int | None:
     return None if listener.spec.port == implied else listener.spec.port
 
 
-_CONDITION = ("listeners", "hosts", "path", "methods", "headers", "query", "order", "wrong_method")
+_CONDITIONS = {
+    "routes": ("listeners", "hosts", "path", "methods", "headers", "query", "order", "wrong_method"),
+    "stream_routes": ("listeners", "server_names"),
+}
+_FAILS: Mapping[str, Mapping[str, Any]] = {
+    "routes": {"respond": {"status": 500}},
+    "stream_routes": {"upstream": NO_BACKEND},
+}
 
 
-def _rejecting(values: Mapping[str, Any], routes: Collection[str]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = values.get("routes", {})
-    if not any(name in routes for name in found):
-        return values
-    answers = {
-        name: {**{key: value for key, value in one.items() if key in _CONDITION}, "respond": {"status": 500}}
-        if name in routes
-        else one
-        for name, one in found.items()
+def _rejecting(values: Mapping[str, Any], routes: AbstractSet[str]) -> Mapping[str, Any]:
+    changed = {
+        section: {name: _failing(one, section) if name in routes else one for name, one in found.items()}
+        for section, found in values.items()
+        if section in _FAILS and routes & found.keys()
     }
-    return {**values, "routes": answers}
+    return {**values, **changed}
+
+
+def _failing(route: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+    return {**{key: route[key] for key in _CONDITIONS[section] if key in route}, **_FAILS[section]}
 
 
 def _rendered(values: Mapping[str, Any]) -> bytes:

@@ -94,7 +94,9 @@ class Container:
             *(f"mount --bind {self._folder}/{name} {root}/etc/{name}" for name in ("hosts", "resolv.conf")),
         ]
         for path, folder in self._mounts.items():
-            lines += [f"mkdir -p {root}{path}", f"mount --bind {folder} {root}{path}"]
+            # a link in the path, such as /var/run, leads out of the root if nobody resolves it inside
+            lines.append(f'target="{root}$(chroot {root} realpath -m {path})"')
+            lines += ['mkdir -p "$target"', f'mount --bind {folder} "$target"']
         variables = shlex.join(f"{name}={value}" for name, value in self._environment.items())
         lines += [f"cd {root}", f"exec chroot {root} env -i {variables} {shlex.join(self._command)}"]
         return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""What one Gateway is served if the language rejects a part of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+
+from filters.language import Problems
+from xds_server.controller.served import ServedGateway
+from xds_server.discovery.types import ENDPOINT, LISTENER
+from xds_server.gateway_api.cluster import Cluster
+from xds_server.gateway_api.objects import KINDS, read_object
+from xds_server.gateway_api.translation import GatewayFiles, translate
+
+MANIFESTS = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: web, namespace: shop}
+spec:
+  gatewayClassName: xds
+  listeners:
+    - {name: http, port: 8080, protocol: HTTP}
+    - {name: tcp, port: 9000, protocol: TCP}
+    - {name: other, port: 9001, protocol: TCP}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: users, namespace: shop}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: users, namespace: shop}
+spec: {parentRefs: [{name: web, sectionName: http}], rules: [{backendRefs: [{name: users, port: 80}]}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: raw, namespace: shop}
+spec: {parentRefs: [{name: web, sectionName: tcp}], rules: [{backendRefs: [{name: users, port: 80}]}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: good, namespace: shop}
+spec: {parentRefs: [{name: web, sectionName: other}], rules: [{backendRefs: [{name: users, port: 80}]}]}
+"""
+KEY = ("shop", "web")
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    kinds = {(kind.group, kind.name): kind for kind in KINDS}
+    found = []
+    for value in yaml.safe_load_all(MANIFESTS):
+        kind = kinds[value["apiVersion"].rpartition("/")[0], value["kind"]]
+        problems = Problems()
+        one = read_object(kind, value, (), problems)
+        assert one is not None, list(problems)
+        found.append(one)
+    return Cluster.of(found)
+
+
+def changed(files: GatewayFiles, kind: str, section: str, **wrong: Any) -> GatewayFiles:
+    """Return the files with wrong values in the routes of an object, as if the language did not take them."""
+    name = f"{kind}.yaml"
+    routes = {key: {**value, **wrong} for key, value in files.files[name][section].items()}
+    return replace(files, files={**files.files, name: {section: routes}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "wrong", "said"),
+    [
+        ("HTTPRoute/shop/users", "routes", {"timeout": "soon"}, "duration"),
+        ("TCPRoute/shop/raw", "stream_routes", {"split": {"x": -1}}, "no 'x' in upstreams"),
+    ],
+)
+def test_a_rejected_route_fails_alone(
+    cluster: Cluster, kind: str, section: str, wrong: dict[str, Any], said: str
+) -> None:
+    files = translate(cluster, of_every_class=True, live=True).gateways[KEY]
+    served = ServedGateway(KEY)
+    served.update(changed(files, kind, section, **wrong), cluster)
+    assert served.fault == ""
+    object_kind, *key = kind.split("/")
+    assert served.rejected.keys() == {(object_kind, tuple(key))}
+    assert said in served.rejected[object_kind, (key[0], key[1])]
+    assert served.snapshot is not None
+    assert len(served.snapshot[LISTENER]) == 3
+    assert "shop.users.80" in served.snapshot[ENDPOINT]
+
+
+def test_a_gateway_that_cannot_be_served_keeps_what_it_has(cluster: Cluster) -> None:
+    files = translate(cluster, of_every_class=True, live=True).gateways[KEY]
+    served = ServedGateway(KEY)
+    served.update(files, cluster)
+    before = served.snapshot
+    listeners = {name: {**one, "port": -1} for name, one in files.files["gateway.yaml"]["listeners"].items()}
+    served.update(replace(files, files={**files.files, "gateway.yaml": {"listeners": listeners}}), cluster)
+    assert "port" in served.fault
+    assert before is not None
+    assert served.snapshot is not None
+    assert served.snapshot[LISTENER] == before[LISTENER]
