@@ -1,7 +1,8 @@
 """When the key of an authority changes, so that nobody meets a certificate whose issuer is not trusted yet. It does no IO.
 
-An authority is announced in the bundle first, and signs only after `ANNOUNCED`, when everybody has read the bundle. Its
-predecessor stays in the bundle until it expires, because its certificates are still in use.
+An authority is announced in the bundle long before it signs, because an Envoy reads the bundle only when it starts: until
+then, nearly every pod has been started again. Its predecessor stays in the bundle until it expires, because its certificates
+are still in use.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ from xds_server.certificate_authority.authority import KeyPair, new_authority
 
 LIFETIME = timedelta(days=3650)
 """The life of an authority."""
-ANNOUNCED = timedelta(hours=24)
-"""How long a new authority is trusted before it signs."""
-_OLD = 2 / 3
-"""The share of its life after which an authority gets a successor."""
+SUCCEEDED, RETIRED = 2 / 3, 5 / 6
+"""The shares of its life after which an authority gets a successor, and after which the successor signs."""
 _NAME = "xds-gateway"
 
 
@@ -63,9 +62,9 @@ def advanced(authorities: Authorities | None, now: datetime) -> Authorities:
     if authorities is None or now >= authorities.current.ends:
         return Authorities(current=new_authority(_NAME, now, LIFETIME))
     upcoming = authorities.upcoming
-    if upcoming is None and authorities.current.due(now, _OLD):
+    if upcoming is None and authorities.current.due(now, SUCCEEDED):
         authorities = replace(authorities, upcoming=new_authority(_NAME, now, LIFETIME))
-    elif upcoming is not None and now >= upcoming.begins + ANNOUNCED:
+    elif upcoming is not None and authorities.current.due(now, RETIRED):
         authorities = Authorities(current=upcoming, former=authorities.current.certificate)
     if authorities.former and now >= KeyPair(authorities.former, b"").ends:
         authorities = replace(authorities, former=b"")

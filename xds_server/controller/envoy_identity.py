@@ -11,7 +11,6 @@ from xds_server.discovery.node import Node
 from xds_server.errors import XdsError
 from xds_server.kubernetes.api_client import ApiClient
 from xds_server.kubernetes.token_review import ServiceAccount, review
-from xds_server.proxy.mounted_identity import TOKEN_HEADER
 from xds_server.serving.session import Context, NodeRejected
 
 AUDIENCE = "xds-gateway.dev"
@@ -38,7 +37,8 @@ class EnvoyIdentity:
         token = _token(context)
         if not token:
             raise NodeRejected(
-                grpc.StatusCode.UNAUTHENTICATED, f"it sent no token of a service account in {TOKEN_HEADER}"
+                grpc.StatusCode.UNAUTHENTICATED,
+                "it sent no token of a service account (authorization: Bearer)",
             )
         try:
             account = await review(self._client, token, AUDIENCE)
@@ -62,7 +62,7 @@ class EnvoyIdentity:
 
 
 def _token(context: Context) -> str:
-    """Return the token of a stream. A gRPC client can send it as a bearer token (RFC 6750) only."""
+    """Return the bearer token of a stream (RFC 6750)."""
     metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
     scheme, _, token = metadata.get("authorization", "").partition(" ")
-    return metadata.get(TOKEN_HEADER) or (token.strip() if scheme.lower() == "bearer" else "")
+    return token.strip() if scheme.lower() == "bearer" else ""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from xds_server.gateway.model.upstreams import parse_address
 from xds_server.gateway_api.objects import Object
 from xds_server.gateway_api.specs import GROUP, GatewaySpec
 from xds_server.proxy.bootstrap import bootstrap
@@ -20,7 +19,8 @@ LABEL = f"{GROUP}/gateway-name"
 """The label of these objects (GEP-1762)."""
 READY_PORT = 19003
 """The port of the readiness probe. It is not a port of the gateway."""
-_IDENTITY, _FOLDER = "identity", PurePosixPath("/var/run/xds-gateway")
+_IDENTITY = "identity"
+_MOUNTED = MountedIdentity(folder=PurePosixPath("/var/run/xds-gateway"))
 _TOKEN_SECONDS = 3600
 _USER = 65532
 _CLASS_LABEL = f"{GROUP}/gateway-class-name"
@@ -53,14 +53,10 @@ def name_of(gateway: Object[GatewaySpec]) -> str:
 def objects(gateway: Object[GatewaySpec], settings: EnvoySettings, bundle: bytes) -> Iterator[dict[str, Any]]:
     """Yield the objects of a Gateway, each after those that it needs. `bundle` has the authorities to trust, in PEM."""
     yield {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _metadata(gateway)}
-    files = dict(_identity(settings).files(bundle))
+    files = dict(_MOUNTED.files(bundle))
     yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(gateway), "data": files}
     yield _deployment(gateway, settings)
     yield _service(gateway, settings)
-
-
-def _identity(settings: EnvoySettings) -> MountedIdentity:
-    return MountedIdentity(folder=_FOLDER, server_name=parse_address(settings.xds_address).host)
 
 
 def _metadata(gateway: Object[GatewaySpec]) -> dict[str, Any]:
@@ -138,7 +134,7 @@ def _container(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[st
             "warning",
         ],
         "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
-        "volumeMounts": [{"name": _IDENTITY, "mountPath": str(_FOLDER), "readOnly": True}],
+        "volumeMounts": [{"name": _IDENTITY, "mountPath": str(_MOUNTED.folder), "readOnly": True}],
         "ports": [{"containerPort": port, "protocol": transport} for port, transport in _ports(gateway)]
         + [{"name": "ready", "containerPort": READY_PORT, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/ready", "port": "ready"}, "periodSeconds": 5},
@@ -164,7 +160,7 @@ def _bootstrap(gateway: Object[GatewaySpec], settings: EnvoySettings) -> str:
         cluster="/".join(gateway.meta.key),
         admin_port=19000,
         ready_port=READY_PORT,
-        tls=_identity(settings),
+        tls=_MOUNTED,
     )
     return json.dumps(plain(message), sort_keys=True)
 

@@ -17,6 +17,7 @@ from xds_server.errors import XdsError
 from xds_server.gateway_api import statuses
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition, RouteStatus, accepted
+from xds_server.gateway_api.memory import Memory
 from xds_server.gateway_api.objects import KINDS, Key, Kind, Object, SliceSpec
 from xds_server.gateway_api.specs import GatewaySpec
 from xds_server.gateway_api.translation import Translation, translate
@@ -111,6 +112,7 @@ class Reconciler:
         self._moved: set[Key] = set()
         self._served: dict[Key, ServedGateway] = {}
         self._translation: Translation | None = None
+        self._memory = Memory()
         self._applied: dict[tuple[str, Key], dict[str, Any]] = {}
         self._wanted: dict[tuple[str, Key], tuple[str, Mapping[str, Any]]] = {}
         """The statuses that were wanted, with the UID of their object: each is written once, also with 5,000 routes."""
@@ -161,7 +163,7 @@ class Reconciler:
             await asyncio.sleep(GATHER)
 
     async def _reconcile(self) -> None:
-        cluster = Cluster({kind: cache.items for kind, cache in self._caches.items()})
+        cluster = Cluster({kind: cache.items for kind, cache in self._caches.items()}, self._memory)
         if self._changed:
             self._changed = False
             self._moved.clear()

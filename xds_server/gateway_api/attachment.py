@@ -9,6 +9,7 @@ from xds_server.gateway_api.cluster import Cluster, Route
 from xds_server.gateway_api.conditions import Condition, accepted
 from xds_server.gateway_api.hostnames import intersection
 from xds_server.gateway_api.listeners import ListenerState
+from xds_server.gateway_api.memory import remembered
 from xds_server.gateway_api.objects import Object
 from xds_server.gateway_api.specs import GROUP, GatewaySpec, ParentReference
 
@@ -28,6 +29,7 @@ def is_parent(parent: ParentReference, route: Route, gateway: Object[GatewaySpec
     return (parent.group, parent.kind) == (GROUP, "Gateway") and gateway.meta.key == (namespace, parent.name)
 
 
+@remembered
 def attach(
     route: Route,
     parent: ParentReference,

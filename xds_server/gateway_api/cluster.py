@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from xds_server.gateway_api.memory import Memory
 from xds_server.gateway_api.objects import (
     Key,
     NamespaceSpec,
@@ -34,6 +35,8 @@ class Cluster:
 
     objects: Mapping[str, Mapping[Any, Object[Any]]]
     """The keys are Key, or a type that equals it."""
+    memory: Memory = field(default_factory=Memory, repr=False, compare=False)
+    """What is remembered of the translation of an earlier moment."""
 
     @classmethod
     def of(cls, objects: Iterable[Object[Any]]) -> Cluster:

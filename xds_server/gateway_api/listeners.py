@@ -12,6 +12,7 @@ from xds_server.gateway_api import names
 from xds_server.gateway_api.authorities import UnusableAuthority, authority
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition, accepted, resolved
+from xds_server.gateway_api.memory import remembered
 from xds_server.gateway_api.objects import Key, Object
 from xds_server.gateway_api.specs import (
     GROUP,
@@ -57,6 +58,7 @@ class ListenerState:
         return (self.spec.hostname or "").lower()
 
 
+@remembered
 def listener_states(gateway: Object[GatewaySpec], cluster: Cluster) -> tuple[ListenerState, ...]:
     """Return all listeners of a Gateway in their order."""
     conflicts = dict(_conflicts(gateway.spec.listeners))

@@ -13,6 +13,7 @@ from xds_server.gateway_api import names
 from xds_server.gateway_api.cluster import Cluster, Route
 from xds_server.gateway_api.conditions import Condition, accepted
 from xds_server.gateway_api.filters import Unsupported, filter_values
+from xds_server.gateway_api.memory import remembered
 from xds_server.gateway_api.objects import Object
 from xds_server.gateway_api.route_specs import (
     BackendRef,
@@ -58,6 +59,7 @@ class Translated:
     closes: bool = False
 
 
+@remembered
 def translate(route: Route, cluster: Cluster) -> Translated:
     """Return a route in the gateway language."""
     if isinstance(route.spec, TlsRouteSpec | StreamRouteSpec):

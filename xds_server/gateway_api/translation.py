@@ -87,6 +87,7 @@ def translate(
 
     The endpoints of a `live` cluster are left out too, because they change often and concern nothing else.
     """
+    cluster.memory.begin()
     classes = {one.meta.name for one in cluster.classes() if one.spec.controller_name == controller}
     ours = sorted(
         (one for one in cluster.gateways() if of_every_class or one.spec.gateway_class_name in classes),

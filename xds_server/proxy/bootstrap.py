@@ -91,10 +91,15 @@ def bootstrap(
         result.application_log_config.log_format.json_format.update(_LOG_FIELDS)
     result.stats_flush_interval.CopyFrom(duration(_STATS_FLUSH))
     dynamic = result.dynamic_resources
-    dynamic.ads_config.CopyFrom(_ads_config(delta=delta))
+    if isinstance(tls, MountedIdentity):
+        service = tls.grpc_service(xds_address)
+    else:
+        service = grpc_service_pb2.GrpcService()
+        service.envoy_grpc.cluster_name = CONTROL_PLANE
+        result.static_resources.clusters.append(_control_plane(xds_address, tls))
+    dynamic.ads_config.CopyFrom(_ads_config(service, delta=delta))
     dynamic.lds_config.CopyFrom(ads())
     dynamic.cds_config.CopyFrom(ads())
-    result.static_resources.clusters.append(_control_plane(xds_address, tls))
     if ready_port is not None:
         result.static_resources.clusters.append(_admin(admin_port))
         result.static_resources.listeners.append(_ready(ready_port))
@@ -131,9 +136,7 @@ def _ready(port: int) -> listener_pb2.Listener:
     return result
 
 
-def _ads_config(*, delta: bool) -> config_source_pb2.ApiConfigSource:
-    service = grpc_service_pb2.GrpcService()
-    service.envoy_grpc.cluster_name = CONTROL_PLANE
+def _ads_config(service: grpc_service_pb2.GrpcService, *, delta: bool) -> config_source_pb2.ApiConfigSource:
     return _API(
         api_type=_API.DELTA_GRPC if delta else _API.GRPC,
         transport_api_version=config_source_pb2.V3,
@@ -142,15 +145,13 @@ def _ads_config(*, delta: bool) -> config_source_pb2.ApiConfigSource:
     )
 
 
-def _control_plane(address: str, tls: ChannelTls | MountedIdentity | None) -> cluster_pb2.Cluster:
+def _control_plane(address: str, tls: ChannelTls | None) -> cluster_pb2.Cluster:
     parsed = parse_address(address)
     keepalive = protocol_pb2.KeepaliveSettings(
         interval=duration(timedelta(seconds=30)), timeout=duration(timedelta(seconds=5))
     )
     options = http_protocol_options_pb2.HttpProtocolOptions()
     options.explicit_http_config.http2_protocol_options.connection_keepalive.CopyFrom(keepalive)
-    if isinstance(tls, MountedIdentity):
-        options.http_filters.extend(tls.http_filters())
     kind = cluster_pb2.Cluster.STRICT_DNS if parsed.kind == "name" else cluster_pb2.Cluster.STATIC
     result = cluster_pb2.Cluster(
         name=CONTROL_PLANE,
@@ -162,8 +163,7 @@ def _control_plane(address: str, tls: ChannelTls | MountedIdentity | None) -> cl
     endpoint = result.load_assignment.endpoints.add().lb_endpoints.add().endpoint
     endpoint.address.CopyFrom(endpoints.address(parsed))
     if tls is not None:
-        socket = tls.transport_socket() if isinstance(tls, MountedIdentity) else _transport_socket(tls)
-        result.transport_socket.CopyFrom(socket)
+        result.transport_socket.CopyFrom(_transport_socket(tls))
     return result
 
 
