@@ -117,6 +117,8 @@ class Reconciler:
         self._wanted: dict[tuple[str, Key], tuple[str, Mapping[str, Any]]] = {}
         """The statuses that were wanted, with the UID of their object: each is written once, also with 5,000 routes."""
         self._led = False
+        self._told = False
+        """Whether the statuses of the current translation are wanted."""
 
     def changed(
         self, kind: str, _key: ObjectKey, before: Object[Any] | None, after: Object[Any] | None
@@ -176,6 +178,7 @@ class Reconciler:
 
     def _translate(self, cluster: Cluster) -> None:
         self._translation = translate(cluster, controller=self._controller, live=True)
+        self._told = False
         gateways = self._translation.gateways
         found = (cluster.gateway(key) for key in gateways)
         self._accounts = {
@@ -209,6 +212,7 @@ class Reconciler:
         if not led:  # another replica may have written meanwhile
             self._wanted.clear()
             self._applied.clear()
+            self._told = False
         for one in cluster.classes():
             if one.spec.controller_name == self._controller:
                 self._want("GatewayClass", one.meta.key, statuses.class_status(one.meta.generation))
@@ -220,9 +224,14 @@ class Reconciler:
                     status, self._addresses(gateway, cluster), self._programmed(status.key)
                 )
                 self._want("Gateway", status.key, found)
+        if not self._told:
+            self._told = True
+            self._tell(translation)
+
+    def _tell(self, translation: Translation) -> None:
+        """Have the statuses written that only a new translation changes."""
         for route in translation.route_statuses:
             self._want(route.kind, route.key, statuses.route_status(self._with_rejections(route)))
-
         for policy in translation.policy_statuses:
             self._want("BackendTLSPolicy", policy.key, statuses.policy_status(policy))
 

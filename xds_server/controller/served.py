@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from filters.language import Problem
 from xds_server.control_plane.compiler import Compiled, Compiler
@@ -13,8 +13,8 @@ from xds_server.discovery.types import ENDPOINT
 from xds_server.errors import InvalidGateway
 from xds_server.gateway.model.upstreams import Endpoint, Upstream
 from xds_server.gateway_api.cluster import Cluster
-from xds_server.gateway_api.objects import Key
-from xds_server.gateway_api.translation import GatewayFiles
+from xds_server.gateway_api.objects import Key, Object, ServiceSpec, SliceSpec
+from xds_server.gateway_api.translation import GatewayFiles, Renderer
 from xds_server.gateway_api.upstreams import ServiceUpstream, endpoints
 from xds_server.sources.gateway_folder import ManifestState
 from xds_server.translate import names
@@ -38,18 +38,20 @@ class ServedGateway:
         """Kind and key of objects whose requests get 500, with what is wrong."""
         self._compiler = Compiler({})
         self._compiled: Compiled | None = None
+        self._shown: Compiled | None = None
+        """What the snapshot was made of."""
         self._inputs: tuple[Mapping[str, bytes], Mapping[str, bytes]] | None = None
         self._upstreams: Mapping[str, ServiceUpstream] = {}
-        self._assignments: dict[str, Resource] = {}
+        self._renderer = Renderer()
+        self._assignments: dict[str, _Assignment] = {}
 
     def update(self, files: GatewayFiles, cluster: Cluster) -> None:
         """Serve a new state. If it cannot be served, the last good one stays."""
-        rendered = files.rendered()
+        rendered = self._renderer.rendered(files)
         self._upstreams = files.upstreams
         if self._inputs != (rendered, files.contents):
             self._inputs = (rendered, files.contents)
             self._compile(files, rendered)
-        self._assignments = {}
         if self._compiled is not None:
             self._assign(self._compiled, self._upstreams.keys(), cluster)
 
@@ -95,22 +97,53 @@ class ServedGateway:
         return self.snapshot is not before
 
     def _assign(self, compiled: Compiled, upstreams: Collection[str], cluster: Cluster) -> None:
+        """Have the endpoints of some upstreams as they are now, and those of the others as they were."""
+        before, self._assignments = self._assignments, dict(self._assignments)
         for name in upstreams:
             declared = compiled.gateway.sections.upstreams.get(name)
             if declared is not None:
-                found = _assignment(name, declared, self._upstreams[name], cluster)
-                before = self._assignments.get(found.name)
-                self._assignments[found.name] = (
-                    found if before is None or before.version != found.version else before
-                )
-        every = {**compiled.snapshot[ENDPOINT], **self._assignments}
-        self.snapshot = compiled.snapshot.updated({ENDPOINT: every.values()})
+                upstream = self._upstreams[name]
+                service = cluster.service(upstream.service)
+                origin = (declared, upstream, service, cluster.slices(upstream.service))
+                known = before.get(name)
+                if known is None or not known.made_of(origin):
+                    self._assignments[name] = _Assignment(origin, _resource(name, *origin))
+        for name in self._assignments.keys() - self._upstreams.keys():
+            del self._assignments[name]
+        found = {one.resource.name: one.resource for one in self._assignments.values()}
+        every = {**compiled.snapshot[ENDPOINT], **found}
+        if self.snapshot is None or compiled is not self._shown or every != self.snapshot[ENDPOINT]:
+            self._shown = compiled
+            self.snapshot = compiled.snapshot.updated({ENDPOINT: every.values()})
 
 
-def _assignment(name: str, declared: Upstream, upstream: ServiceUpstream, cluster: Cluster) -> Resource:
-    """Return the endpoints of an upstream as an EDS resource."""
-    service = cluster.service(upstream.service)
-    slices = cluster.slices(upstream.service)
+_Origin = tuple[Upstream, ServiceUpstream, Object[ServiceSpec] | None, tuple[Object[SliceSpec], ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Assignment:
+    """The endpoints of an upstream as an EDS resource, with what it was made of."""
+
+    origin: _Origin
+    resource: Resource
+
+    def made_of(self, origin: _Origin) -> bool:
+        """True if it would be the same again. Objects that did not change are the same objects."""
+        *ours, slices = self.origin
+        *theirs, others = origin
+        return all(one is other for one, other in zip(ours, theirs, strict=True)) and (
+            len(slices) == len(others)
+            and all(one is other for one, other in zip(slices, others, strict=True))
+        )
+
+
+def _resource(
+    name: str,
+    declared: Upstream,
+    upstream: ServiceUpstream,
+    service: Object[ServiceSpec] | None,
+    slices: tuple[Object[SliceSpec], ...],
+) -> Resource:
     values = [] if service is None else endpoints(service, upstream.port, slices)
     found = tuple(Endpoint(address=one["address"], zone=one.get("zone", "")) for one in values)
     return Resource.of(load_assignment(name, replace(declared, endpoints=found)), names.cluster(name))

@@ -67,7 +67,23 @@ class GatewayFiles:
 
     def rendered(self) -> dict[str, bytes]:
         """Return the files as YAML, in its form that is also JSON, with one line for each object."""
-        return {name: _rendered(values) for name, values in self.files.items()}
+        return Renderer().rendered(self)
+
+
+class Renderer:
+    """Renders successive files of one Gateway. A file with the same values is not rendered again."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Mapping[str, Any], bytes]] = {}
+
+    def rendered(self, files: GatewayFiles) -> dict[str, bytes]:
+        """Return the files as YAML."""
+        now = {}
+        for name, values in files.files.items():
+            known = self._known.get(name)
+            now[name] = known if known is not None and known[0] == values else (values, _rendered(values))
+        self._known = now
+        return {name: content for name, (_, content) in now.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
