@@ -73,7 +73,7 @@ def changed(files: GatewayFiles, kind: str, section: str, **wrong: Any) -> Gatew
     ("kind", "section", "wrong", "said"),
     [
         ("HTTPRoute/shop/users", "routes", {"timeout": "soon"}, "duration"),
-        ("TCPRoute/shop/raw", "stream_routes", {"split": {"x": -1}}, "no 'x' in upstreams"),
+        ("TCPRoute/shop/raw", "stream_routes", {"split": {"x": -1}}, "one of upstream and split"),
     ],
 )
 def test_a_rejected_route_fails_alone(

@@ -78,11 +78,21 @@ def _dumped(translation: Translation) -> dict[str, Any]:
         }
         for one in translation.policy_statuses
     }
+    objects = {
+        f"{one.kind} {'/'.join(one.key)}": {
+            "/".join(
+                filter(None, (each.ancestor.namespace, each.ancestor.name, each.ancestor.section_name))
+            ): _conditions(each.conditions)
+            for each in one.ancestors
+        }
+        for one in translation.object_statuses
+    }
     return {
         "gateways": gateways,
         "gateway_statuses": gateway_statuses,
         "route_statuses": route_statuses,
         **({"policy_statuses": policies} if policies else {}),
+        **({"object_statuses": objects} if objects else {}),
     }
 
 

@@ -14,9 +14,9 @@ from xds_server.controller.infrastructure import EnvoySettings
 from xds_server.controller.served import ServedGateway
 from xds_server.discovery.snapshot import EMPTY, Snapshot
 from xds_server.errors import XdsError
-from xds_server.gateway_api import statuses
+from xds_server.gateway_api import policy_specs, statuses
 from xds_server.gateway_api.cluster import Cluster
-from xds_server.gateway_api.conditions import Condition, RouteStatus, accepted
+from xds_server.gateway_api.conditions import Condition, ObjectStatus, RouteStatus, accepted
 from xds_server.gateway_api.memory import Memory
 from xds_server.gateway_api.objects import KINDS, Key, Kind, Object, SliceSpec
 from xds_server.gateway_api.specs import GatewaySpec
@@ -42,6 +42,10 @@ _PLURALS = {
     "UDPRoute": "udproutes",
     "ReferenceGrant": "referencegrants",
     "BackendTLSPolicy": "backendtlspolicies",
+    "GatewayPolicy": "gatewaypolicies",
+    "Consumer": "consumers",
+    "Plan": "plans",
+    "IdentityProvider": "identityproviders",
     "Service": "services",
     "Secret": "secrets",
     "ConfigMap": "configmaps",
@@ -59,6 +63,8 @@ _INFRASTRUCTURE = {
 def resource(kind: Kind) -> Resource:
     """Return a kind as the API server knows it."""
     version = "v1beta1" if kind.name == "ReferenceGrant" else "v1"
+    if kind.group == policy_specs.GROUP:
+        version = policy_specs.VERSION
     return Resource(
         group=kind.group,
         version=version,
@@ -234,6 +240,8 @@ class Reconciler:
             self._want(route.kind, route.key, statuses.route_status(self._with_rejections(route)))
         for policy in translation.policy_statuses:
             self._want("BackendTLSPolicy", policy.key, statuses.policy_status(policy))
+        for own in translation.object_statuses:
+            self._want(own.kind, own.key, statuses.object_status(self._object_with_rejections(own)))
 
     def _with_rejections(self, route: RouteStatus) -> RouteStatus:
         """Return the status of a route with what the gateway language says of it."""
@@ -244,6 +252,16 @@ class Reconciler:
         wrong = accepted("UnsupportedValue", said)
         parents = tuple(replace(one, conditions=(wrong, *one.conditions[1:])) for one in route.parents)
         return replace(route, parents=parents)
+
+    def _object_with_rejections(self, status: ObjectStatus) -> ObjectStatus:
+        """Return the status of an object of our own kinds with what the gateway language says of it at each Gateway."""
+        ancestors = []
+        for one in status.ancestors:
+            served = self._served.get((one.ancestor.namespace or "", one.ancestor.name))
+            said = served.rejected.get((status.kind, status.key)) if served is not None else None
+            wrong = one if said is None else replace(one, conditions=(accepted("Invalid", said),))
+            ancestors.append(wrong)
+        return replace(status, ancestors=tuple(ancestors))
 
     def _want(self, kind: str, key: Key, status: Mapping[str, Any]) -> None:
         found = self._caches[kind].items.get(ObjectKey(*key))

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from filters.language import Problem
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import ENDPOINT
 from xds_server.errors import InvalidGateway
 from xds_server.gateway.model.upstreams import Endpoint, Upstream
+from xds_server.gateway_api import rejections
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.objects import Key, Object, ServiceSpec, SliceSpec
 from xds_server.gateway_api.translation import GatewayFiles, Renderer
@@ -22,8 +22,8 @@ from xds_server.translate.endpoints import load_assignment
 
 log = logging.getLogger(__name__)
 
-_ATTEMPTS = 4
-"""Compilations of one state: a route that is rejected may hide the faults of another."""
+_ATTEMPTS = 8
+"""Compilations of one state: an object that is rejected may hide the faults of another."""
 
 
 class ServedGateway:
@@ -56,9 +56,8 @@ class ServedGateway:
             self._assign(self._compiled, self._upstreams.keys(), cluster)
 
     def _compile(self, files: GatewayFiles, rendered: Mapping[str, bytes]) -> None:
-        """Compile the files. Routes that the language rejects fail alone, so that the others are served."""
+        """Compile the files. What the language rejects is left out or answers with 500, so that the rest is served."""
         self.rejected = {}
-        rejected: dict[str, Problem] = {}
         for _ in range(_ATTEMPTS):
             try:
                 self._compiled = self._compiler.compile(
@@ -72,19 +71,12 @@ class ServedGateway:
                 log.exception("a Gateway could not be read: this is a fault of xds, please report it")
                 self.fault = f"a fault of xds: {error!r}"
                 return
-            found = {
-                str(one.path[1]): one
-                for one in errors
-                if one.path[:1] in (("routes",), ("stream_routes",)) and len(one.path) > 1
-            }
-            if not found or found.keys() <= rejected.keys():
+            rest = rejections.without(files, errors)
+            if rest.told.keys() <= self.rejected.keys() and rest.files == files:
                 break
-            rejected |= found
-            for name, one in found.items():
-                origin = files.origin(name)
-                if origin is not None:
-                    self.rejected[origin.kind, origin.meta.key] = f"{one.message}; {one.remedy}"
-            rendered = files.rejecting(rejected.keys()).rendered()
+            self.rejected = {**rest.told, **self.rejected}
+            files = rest.files
+            rendered = files.rendered()
         self.fault = "; ".join(map(str, errors))
         log.error("a Gateway is not served gateway=%s reason=%s", "/".join(self.key), self.fault)
 

@@ -26,10 +26,10 @@ ID = "https://json-schema.org/draft/2020-12/schema"
 VARIABLE: Schema = {"type": "string", "pattern": r"\$\{"}
 """A value may come from the environment, and it is known only when the gateway is read."""
 
-_DURATION = r"^(\d+(\.\d+)?(us|ms|s|m|h|d))+$"
-_SIZE = r"^\d+(\.\d+)?\s*(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?$"
-_PERCENT = r"^\d+(\.\d+)?%$"
-_RATE = r"^\d[\d_]*\s*/\s*(second|minute|hour|day|month)$"
+DURATION = r"^(\d+(\.\d+)?(us|ms|s|m|h|d))+$"
+SIZE = r"^\d+(\.\d+)?\s*(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?$"
+PERCENT = r"^\d+(\.\d+)?%$"
+RATE = r"^\d[\d_]*\s*/\s*(second|minute|hour|day|month)$"
 _SCALARS: dict[Any, Callable[[], Schema]] = {
     str: lambda: {"type": ["string", "number"]},
     bool: lambda: {"type": "boolean"},
@@ -38,10 +38,10 @@ _SCALARS: dict[Any, Callable[[], Schema]] = {
     Any: dict,
     Raw: lambda: {"type": "object"},
     Off: lambda: {"enum": ["off", False]},
-    timedelta: lambda: {"anyOf": [{"type": "string", "pattern": _DURATION}, {"const": 0}]},
-    Size: lambda: {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _SIZE}]},
-    Percent: lambda: {"type": "string", "pattern": _PERCENT},
-    Rate: lambda: {"type": "string", "pattern": _RATE},
+    timedelta: lambda: {"anyOf": [{"type": "string", "pattern": DURATION}, {"const": 0}]},
+    Size: lambda: {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": SIZE}]},
+    Percent: lambda: {"type": "string", "pattern": PERCENT},
+    Rate: lambda: {"type": "string", "pattern": RATE},
 }
 
 

@@ -122,12 +122,14 @@ class Cluster:
     def _reference_grants(self) -> Iterable[Object[ReferenceGrantSpec]]:
         return self.all("ReferenceGrant")
 
-    def permits(self, kind: str, namespace: str, to_group: str, to_kind: str, to: Key) -> bool:
-        """True if an object of the Gateway API may refer to another one, perhaps of another namespace.
+    def permits(
+        self, kind: str, namespace: str, to_group: str, to_kind: str, to: Key, group: str = GROUP
+    ) -> bool:
+        """True if an object of a kind may refer to another one, perhaps of another namespace.
 
         A ReferenceGrant in the namespace of the other object allows it.
         """
         if namespace == to[0]:
             return True
-        begin = (GROUP, kind, namespace, to_group, to_kind, to[0])
+        begin = (group, kind, namespace, to_group, to_kind, to[0])
         return (*begin, to[1]) in self._grants or (*begin, None) in self._grants

@@ -82,6 +82,24 @@ class PolicyStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AncestorStatus:
+    """What is true of an object of our own at one Gateway, or at a target that does not exist."""
+
+    ancestor: ParentReference
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectStatus:
+    """What is true of a GatewayPolicy, Consumer, Plan or IdentityProvider (GEP-713)."""
+
+    kind: str
+    key: Key
+    generation: int
+    ancestors: tuple[AncestorStatus, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouteStatus:
     """What is true of a route."""
 

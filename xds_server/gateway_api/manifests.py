@@ -10,13 +10,16 @@ from filters.language import Path, Place, Problem, Problems
 from filters.language.problems import did_you_mean
 from xds_server.gateway import document
 from xds_server.gateway.document import Part
+from xds_server.gateway_api import policy_specs
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition
 from xds_server.gateway_api.objects import KINDS, Object, kind_of, read_object
 from xds_server.gateway_api.specs import GROUP
 from xds_server.gateway_api.translation import Translation
 
-_OURS = sorted(one.name for one in KINDS if one.group == GROUP)
+_SERVED = {
+    group: sorted(one.name for one in KINDS if one.group == group) for group in (GROUP, policy_specs.GROUP)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +80,15 @@ def _object(part: Part, path: Path, value: Any, problems: Problems) -> Object[An
     kind = kind_of(value)
     if kind is not None:
         return read_object(kind, value, path, problems, part.place(path))
-    if str(value["apiVersion"]).startswith(f"{GROUP}/"):
+    group = str(value["apiVersion"]).rpartition("/")[0]
+    if group in _SERVED:
+        what = "the Gateway API" if group == GROUP else group
         problems.append(
             Problem(
                 path=(*path, "kind"),
-                message=f"the kind {value['kind']} of the Gateway API is not served",
-                remedy=did_you_mean(str(value["kind"]), _OURS),
-                severity="warning",
+                message=f"the kind {value['kind']} of {what} is not served",
+                remedy=did_you_mean(str(value["kind"]), _SERVED[group]),
+                severity="warning" if group == GROUP else "error",
             )
         )
     return None
@@ -126,6 +131,9 @@ def findings(translation: Translation, cluster: Cluster) -> Iterator[Problem]:
     policies = {one.meta.key: one for one in cluster.all("BackendTLSPolicy")}
     for policy in translation.policy_statuses:
         yield from _warnings(policies[policy.key], (), policy.conditions)
+    for own in translation.object_statuses:
+        for ancestor in own.ancestors:
+            yield from _warnings(cluster.objects[own.kind][own.key], (), ancestor.conditions)
     for key, route in objects.items():
         if key not in attached:
             message = "no Gateway that is served here is a parent of this route"

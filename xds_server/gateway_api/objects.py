@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from filters.language import INVALID, Path, Place, Problem, Problems, decoder_for
 from filters.language.problems import short_repr
+from xds_server.gateway_api import policy_specs
 from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec, StreamRouteSpec, TlsRouteSpec
 from xds_server.gateway_api.specs import (
     GROUP,
@@ -22,8 +23,10 @@ from xds_server.gateway_api.specs import (
 
 Spec = TypeVar("Spec")
 _EMPTY: Mapping[str, str] = MappingProxyType({})
-_READ = frozenset(("tls.crt", "tls.key", "ca.crt"))
-"""The parts of Secrets and ConfigMaps that are read."""
+_CERTIFICATES = frozenset(("tls.crt", "tls.key", "ca.crt"))
+"""The parts that are read of Secrets of any type."""
+_WHOLE = frozenset(("Opaque", "kubernetes.io/basic-auth"))
+"""The types of Secrets to whose keys policies may refer. Others, such as the releases of Helm, are large."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,24 +184,40 @@ def _endpoint(value: Mapping[str, Any]) -> SliceEndpoint:
 
 
 def _secret(value: Mapping[str, Any], path: Path, problems: Problems) -> Any:
-    data: dict[str, bytes] = {}
-    for key, text in (value.get("data") or {}).items():
-        if key not in _READ:
-            continue
-        try:
-            data[key] = base64.b64decode(str(text), validate=True)
-        except (binascii.Error, ValueError):
-            where = (*path, "data", key)
-            problems.append(Problem(path=where, message="not base64", remedy="encode it, or use stringData"))
-            return INVALID
+    type_ = value.get("type") or "Opaque"
+    kept = None if type_ in _WHOLE else _CERTIFICATES
+    data = _decoded(value, "data", kept, path, problems)
+    if data is INVALID:
+        return INVALID
     plain = (value.get("stringData") or {}).items()
-    data |= {key: str(text).encode() for key, text in plain if key in _READ}
-    return SecretSpec(type=value.get("type") or "Opaque", data=MappingProxyType(data))
+    data |= {key: str(text).encode() for key, text in plain if kept is None or key in kept}
+    return SecretSpec(type=type_, data=MappingProxyType(data))
 
 
-def _config_map(value: Mapping[str, Any], _path: Path, _problems: Problems) -> SecretSpec:
-    data = {key: str(text).encode() for key, text in (value.get("data") or {}).items() if key in _READ}
-    return SecretSpec(type="", data=MappingProxyType(data))
+def _config_map(value: Mapping[str, Any], path: Path, problems: Problems) -> Any:
+    binary = _decoded(value, "binaryData", None, path, problems)
+    if binary is INVALID:
+        return INVALID
+    texts = {key: str(text).encode() for key, text in (value.get("data") or {}).items()}
+    return SecretSpec(type="", data=MappingProxyType({**binary, **texts}))
+
+
+def _decoded(
+    value: Mapping[str, Any], part: str, kept: Collection[str] | None, path: Path, problems: Problems
+) -> Any:
+    """Return the bytes of the keys that are kept, None for all of them, or INVALID."""
+    data: dict[str, bytes] = {}
+    for key, text in (value.get(part) or {}).items():
+        if kept is None or key in kept:
+            try:
+                data[key] = base64.b64decode(str(text), validate=True)
+            except (binascii.Error, ValueError):
+                where = (*path, part, key)
+                problems.append(
+                    Problem(path=where, message="not base64", remedy="encode it, or use stringData")
+                )
+                return INVALID
+    return data
 
 
 KINDS = (
@@ -211,6 +230,7 @@ KINDS = (
     Kind(GROUP, "UDPRoute", _spec(StreamRouteSpec)),
     Kind(GROUP, "ReferenceGrant", _spec(ReferenceGrantSpec)),
     Kind(GROUP, "BackendTLSPolicy", _spec(BackendTlsPolicySpec)),
+    *(Kind(policy_specs.GROUP, name, read) for name, read in policy_specs.READERS.items()),
     Kind("", "Service", _service),
     Kind("", "Secret", _secret),
     Kind("", "ConfigMap", _config_map),

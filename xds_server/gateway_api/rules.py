@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any, cast
@@ -57,6 +57,8 @@ class Translated:
     upstreams: tuple[ServiceUpstream, ...]
     faults: tuple[Condition, ...]
     closes: bool = False
+    rule_names: Mapping[str, str] = field(default_factory=dict)
+    """The name of the rule of each route of the language, if it has one."""
 
 
 @remembered
@@ -89,6 +91,7 @@ def _stream(route: Object[StreamRouteSpec], cluster: Cluster) -> Translated:
 
 def _requests(route: Object[HttpRouteSpec], cluster: Cluster) -> Translated:
     routes: dict[str, tuple[Any, Mapping[str, Any]]] = {}
+    rule_names: dict[str, str] = {}
     upstreams: list[ServiceUpstream] = []
     faults: list[Condition] = []
     unsupported: dict[int, str] = {}
@@ -100,6 +103,8 @@ def _requests(route: Object[HttpRouteSpec], cluster: Cluster) -> Translated:
             values = {**condition, **found, "wrong_method": 404, **({"order": order} if order else {})}
             name = names.of(*_name(route), f"{number:03}", f"{place:03}")
             routes[name] = (_key(condition), values)
+            if rule.name is not None:
+                rule_names[name] = rule.name
             upstreams += used
             faults += (one for one in wrong if one.type != "Accepted")
             unsupported.update((number, one.message) for one in wrong if one.type == "Accepted")
@@ -107,6 +112,7 @@ def _requests(route: Object[HttpRouteSpec], cluster: Cluster) -> Translated:
     return Translated(
         section="routes",
         routes=routes,
+        rule_names=rule_names,
         upstreams=tuple(dict.fromkeys(upstreams)),
         faults=tuple(dict.fromkeys(faults)),
     )

@@ -8,6 +8,7 @@ from typing import Any
 from xds_server.gateway_api.conditions import (
     Condition,
     GatewayStatus,
+    ObjectStatus,
     ParentStatus,
     PolicyStatus,
     RouteStatus,
@@ -139,5 +140,18 @@ def policy_status(status: PolicyStatus) -> Mapping[str, Any]:
                 "conditions": conditions,
             }
             for namespace, name in status.gateways
+        ]
+    }
+
+
+def object_status(status: ObjectStatus) -> Mapping[str, Any]:
+    """Return the status of an object of our own kinds."""
+    return {
+        "ancestors": [
+            {
+                "ancestorRef": _reference(one.ancestor),
+                "conditions": [condition.as_json(status.generation) for condition in one.conditions],
+            }
+            for one in status.ancestors
         ]
     }

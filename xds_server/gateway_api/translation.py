@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from xds_server.gateway_api import attachment, names, rules
@@ -17,6 +18,7 @@ from xds_server.gateway_api.conditions import (
     Condition,
     GatewayStatus,
     ListenerStatus,
+    ObjectStatus,
     ParentStatus,
     PolicyStatus,
     RouteStatus,
@@ -26,6 +28,7 @@ from xds_server.gateway_api.conditions import (
 from xds_server.gateway_api.filters import LISTENER_PORT
 from xds_server.gateway_api.listeners import ListenerState, listener_states, listener_values
 from xds_server.gateway_api.objects import Key, Object
+from xds_server.gateway_api.policies import GatewayPolicies, Level, PolicyBook
 from xds_server.gateway_api.specs import GatewaySpec
 from xds_server.gateway_api.upstreams import NO_BACKEND, ServiceUpstream, upstream_values
 
@@ -94,6 +97,7 @@ class Translation:
     gateway_statuses: tuple[GatewayStatus, ...]
     route_statuses: tuple[RouteStatus, ...]
     policy_statuses: tuple[PolicyStatus, ...]
+    object_statuses: tuple[ObjectStatus, ...]
 
 
 def translate(
@@ -111,21 +115,33 @@ def translate(
     )
     listeners = {one.meta.key: listener_states(one, cluster) for one in ours}
     attached = {one.meta.key: _attached(one, listeners[one.meta.key], cluster) for one in ours}
+    book = PolicyBook.of(cluster)
+    policies = {one.meta.key: GatewayPolicies(book, one, attached[one.meta.key]) for one in ours}
     translated = {
         id(route): rules.translate(route, cluster) for found in attached.values() for route, _ in found
     }
     gateways = {
         one.meta.key: _files(
-            one, listeners[one.meta.key], attached[one.meta.key], translated, cluster, live=live
+            one,
+            listeners[one.meta.key],
+            attached[one.meta.key],
+            translated,
+            cluster,
+            policies[one.meta.key],
+            live=live,
         )
         for one in ours
     }
-    statuses = [_gateway_status(one, listeners[one.meta.key], attached[one.meta.key]) for one in ours]
+    statuses = [
+        _gateway_status(one, listeners[one.meta.key], attached[one.meta.key], policies[one.meta.key])
+        for one in ours
+    ]
     by_route: dict[int, tuple[Route, list[ParentStatus]]] = {}
-    for found in attached.values():
+    for gateway, found in attached.items():
         for route, some in found:
             parents = by_route.setdefault(id(route), (route, []))[1]
-            parents += [_parent_status(one, translated[id(route)]) for one in some]
+            affecting = policies[gateway].affecting(route.kind, route.meta.key)
+            parents += [_parent_status(one, translated[id(route)], affecting) for one in some]
     return Translation(
         gateways=gateways,
         gateway_statuses=tuple(statuses),
@@ -136,6 +152,7 @@ def translate(
             for route, parents in by_route.values()
         ),
         policy_statuses=tuple(_policy_statuses(attached, translated, cluster)),
+        object_statuses=tuple(book.statuses(policies)),
     )
 
 
@@ -179,17 +196,22 @@ def _attached(
     return found
 
 
-def _parent_status(one: Attachment, translated: rules.Translated) -> ParentStatus:
+def _parent_status(
+    one: Attachment, translated: rules.Translated, affecting: tuple[Condition, ...]
+) -> ParentStatus:
     wrong = {fault.type: fault for fault in reversed(translated.faults)}
     accept = one.accepted if not one.accepted.status else wrong.get("Accepted", accepted())
     partly = (wrong["PartiallyInvalid"],) if "PartiallyInvalid" in wrong else ()
     return ParentStatus(
-        parent=one.parent, conditions=(accept, wrong.get("ResolvedRefs", resolved()), *partly)
+        parent=one.parent, conditions=(accept, wrong.get("ResolvedRefs", resolved()), *partly, *affecting)
     )
 
 
 def _gateway_status(
-    gateway: Object[GatewaySpec], listeners: Iterable[ListenerState], attached: _Attached
+    gateway: Object[GatewaySpec],
+    listeners: Iterable[ListenerState],
+    attached: _Attached,
+    policies: GatewayPolicies,
 ) -> GatewayStatus:
     counts: dict[str, int] = {}
     for _, some in attached:
@@ -219,7 +241,7 @@ def _gateway_status(
         for one in listeners
         if one.clients is not None and one.clients.mode == "AllowInsecureFallback"
     ]
-    conditions = [accept]
+    conditions = [accept, *policies.affecting("Gateway", gateway.meta.key)]
     if insecure:
         message = f"client certificates are not verified at: {', '.join(insecure)}"
         conditions.append(Condition("InsecureFrontendValidationMode", True, "ConfigurationChanged", message))
@@ -237,16 +259,17 @@ def _files(
     attached: _Attached,
     translated: Mapping[int, rules.Translated],
     cluster: Cluster,
+    policies: GatewayPolicies,
     *,
     live: bool,
 ) -> GatewayFiles:
     """Return a Gateway in the gateway language: a file for it, one for each route object, and one for all upstreams."""
     served = [one for one in listeners if one.served]
     certificates = dict.fromkeys(key for one in served for key in one.certificates)
-    contents = dict(_certificates(certificates, cluster))
-    files: dict[str, Mapping[str, Any]] = {_GATEWAY_FILE: _gateway_file(served, certificates)}
-    origins: dict[str, Object[Any]] = {_GATEWAY_FILE: gateway}
-    upstreams: dict[str, ServiceUpstream] = {}
+    contents = dict(_certificates(certificates, cluster)) | policies.contents
+    files = {_GATEWAY_FILE: _gateway_file(served, certificates), **policies.files}
+    origins: dict[str, Object[Any]] = {_GATEWAY_FILE: gateway, **policies.origins}
+    upstreams = {one.name: one for one in policies.upstreams}
     closes = False
     ports = {names.of(one.spec.name): _redirect_port(one) for one in served}
     taken: set[Any] = set()
@@ -256,7 +279,15 @@ def _files(
         routes = {
             name: value
             for route_name, (condition, values) in found.routes.items()
-            for name, value in _on_listeners(route_name, values, condition, hosts, ports, taken)
+            for name, value in _on_listeners(
+                route_name,
+                values,
+                condition,
+                hosts,
+                ports,
+                taken,
+                partial(policies.level, route, found.rule_names.get(route_name)),
+            )
         }
         if routes:
             file = f"{route.kind}/{'/'.join(route.meta.key)}.yaml"
@@ -309,24 +340,28 @@ def _on_listeners(
     hosts: Mapping[str, tuple[str, ...]],
     ports: Mapping[str, int | None],
     taken: set[Any],
+    level: Callable[[str], Level],
 ) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """Yield a route for each set of listeners on which it takes the same hosts, and does the same.
 
     What an older route with the same condition has already is left out: the older one wins.
     """
-    groups: dict[tuple[tuple[str, ...], int | None], list[str]] = {}
+    groups: dict[tuple[tuple[str, ...], int | None, Level], list[str]] = {}
     to_port = values.get("redirect", {}).get("port") == LISTENER_PORT
     for listener, some in hosts.items():
         free = tuple(one for one in some if (listener, one, condition) not in taken)
         taken.update((listener, one, condition) for one in free)
         if free:
-            groups.setdefault((free, ports[listener] if to_port else None), []).append(listener)
-    for number, ((free, port), listeners) in enumerate(groups.items()):
+            port = ports[listener] if to_port else None
+            groups.setdefault((free, port, level(listener)), []).append(listener)
+    for number, ((free, port, policies), listeners) in enumerate(groups.items()):
         own = name if not number else names.of(name, str(number))
         key = "server_names" if condition == "stream" else "hosts"
         where = {"listeners": sorted(listeners), **({key: list(free)} if "" not in free else {})}
         redirect = {"redirect": _with_port(values["redirect"], port)} if to_port else {}
-        yield own, {**where, **values, **redirect}
+        use = {"use": list(policies.use)} if policies.use and condition != "stream" else {}
+        found = {**where, **values, **redirect, **use}
+        yield own, _failing(found, "routes") if policies.closed and condition != "stream" else found
 
 
 def _with_port(redirect: Mapping[str, Any], port: int | None) -> Mapping[str, Any]:

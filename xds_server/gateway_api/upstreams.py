@@ -12,6 +12,7 @@ from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition, resolved
 from xds_server.gateway_api.objects import Key, Object, ServicePort, ServiceSpec, SliceSpec
 from xds_server.gateway_api.route_specs import BackendObject, BackendRef
+from xds_server.gateway_api.specs import GROUP
 
 _H2C = "kubernetes.io/h2c"
 _WEBSOCKET = "kubernetes.io/ws"
@@ -46,15 +47,24 @@ class ServiceUpstream:
 
 
 def resolve(
-    reference: BackendRef | BackendObject, kind: str, namespace: str, cluster: Cluster
+    reference: BackendRef | BackendObject,
+    kind: str,
+    namespace: str,
+    cluster: Cluster,
+    *,
+    group: str = GROUP,
+    grpc: bool = False,
 ) -> ServiceUpstream | Condition:
-    """Return the upstream to which a route of a kind and namespace refers, or why there is none."""
+    """Return the upstream to which an object of a kind and namespace refers, or why there is none.
+
+    It is called by `grpc`, or as its port says.
+    """
     key = (reference.namespace or namespace, reference.name)
     name = "/".join(key)
     if (reference.group, reference.kind) != ("", "Service"):
         written = f"{reference.group}/{reference.kind}" if reference.group else reference.kind
         return resolved("InvalidKind", f"{written} {name} is not a Service")
-    if not cluster.permits(kind, namespace, "", "Service", key):
+    if not cluster.permits(kind, namespace, "", "Service", key, group):
         message = f"the Service {name} is in another namespace, and no ReferenceGrant there allows it"
         return resolved("RefNotPermitted", message)
     service = cluster.service(key)
@@ -77,7 +87,7 @@ def resolve(
         tls=policy.tls if policy is not None else None,
         service=key,
         port=port.port,
-        protocol="grpc" if kind == "GRPCRoute" else "http2" if http2 else "http1",
+        protocol="grpc" if grpc or kind == "GRPCRoute" else "http2" if http2 else "http1",
         websocket=port.app_protocol == _WEBSOCKET,
     )
 

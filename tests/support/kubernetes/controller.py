@@ -15,10 +15,13 @@ from tests.support.kubernetes.namespace import Namespace
 from tests.support.kubernetes.objects import Objects
 from tests.support.logged_process import ROOT, LoggedProcess
 
+EXAMPLE = ROOT / "examples" / "kubernetes"
+
 
 def kubeconfig_of(objects: Objects, inside: Path, folder: Path) -> Path:
-    """Apply the example of the controller, and return a kubeconfig with exactly its rights."""
-    objects.apply((ROOT / "examples" / "kubernetes" / "controller.yaml").read_text())
+    """Apply the example of the controller with our own kinds, and return a kubeconfig with exactly its rights."""
+    objects.install(EXAMPLE / "crds.yaml")
+    objects.apply((EXAMPLE / "controller.yaml").read_text())
     document = yaml.safe_load(inside.read_text())
     document["users"][0]["user"] = {"token": objects.token_of("xds-system", "xds-gateway")}
     file = folder / "kubeconfig"

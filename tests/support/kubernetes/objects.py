@@ -98,8 +98,9 @@ class Objects:
         return token
 
     def install(self, folder: Path) -> None:
-        """Apply the CRDs in the files of a folder, and wait until the API server serves their kinds."""
-        documents = [one for file in sorted(folder.iterdir()) for one in yaml.safe_load_all(file.read_text())]
+        """Apply the CRDs in the files of a folder, or in one file, and wait until the API server serves their kinds."""
+        files = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+        documents = [one for file in files for one in yaml.safe_load_all(file.read_text())]
         crds = [one for one in documents if one and one.get("kind") == "CustomResourceDefinition"]
         for crd in self.apply(crds):
             wait_for(lambda crd=crd: self._established(crd), f"{crd['metadata']['name']} to be served")
