@@ -17,6 +17,7 @@ from tests.support.certificates import authority
 from xds_server.control_plane.compiler import Compiler
 from xds_server.gateway_api.conditions import Condition
 from xds_server.gateway_api.manifests import Manifests
+from xds_server.gateway_api.mesh import with_mesh
 from xds_server.gateway_api.translation import Translation, translate
 from xds_server.sources.folder import Folder
 from xds_server.sources.gateway_folder import FolderReader
@@ -45,7 +46,7 @@ def _conditions(conditions: tuple[Condition, ...]) -> list[str]:
 def _dumped(translation: Translation) -> dict[str, Any]:
     gateways = {
         "/".join(key): {name: yaml.safe_load(content) for name, content in files.rendered().items()}
-        for key, files in translation.gateways.items()
+        for key, files in {**translation.gateways, **translation.meshes}.items()
     }
     gateway_statuses = {
         "/".join(one.key): {
@@ -101,7 +102,7 @@ def test_manifests_become_files_and_conditions(name: str, request: pytest.Fixtur
     content = _content(name)
     cluster, problems = Manifests().read({"in.yaml": content})
     assert [str(one) for one in problems] == []
-    translation = translate(cluster)
+    translation = with_mesh(translate(cluster), cluster)
     dumped = yaml.safe_dump(_dumped(translation), sort_keys=False, width=120, allow_unicode=True)
     text = re.sub(
         r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----(\\s|\\\\n)*",
@@ -113,6 +114,6 @@ def test_manifests_become_files_and_conditions(name: str, request: pytest.Fixtur
     if request.config.getoption("--update-golden"):
         expected.write_text(text)
     assert text == expected.read_text()
-    for key in translation.gateways:
+    for key in (*translation.gateways, *translation.meshes):
         state = FolderReader(key).state(Folder(Path(), {"in.yaml": content}))
         assert Compiler({}).compile(state).gateway

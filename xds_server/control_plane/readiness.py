@@ -65,7 +65,11 @@ class ReadinessLog:
         end = loop.time() + PATIENCE
         while True:
             opened = await asyncio.to_thread(ports_of, envoy.pid) if envoy.pid is not None else {}
-            waiting = [one for one in listeners.values() if one.protocol != "udp" and one.port not in opened]
+            waiting = [
+                one
+                for one in listeners.values()
+                if one.bind and one.protocol != "udp" and one.port not in opened
+            ]
             if loop.time() > end or not waiting:
                 break
             await asyncio.sleep(LOOK)

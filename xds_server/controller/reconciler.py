@@ -18,6 +18,7 @@ from xds_server.gateway_api import policy_specs, statuses
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition, ObjectStatus, RouteStatus, accepted
 from xds_server.gateway_api.memory import Memory
+from xds_server.gateway_api.mesh import with_mesh
 from xds_server.gateway_api.objects import KINDS, Key, Kind, Object, SliceSpec
 from xds_server.gateway_api.specs import GatewaySpec
 from xds_server.gateway_api.translation import Translation, translate
@@ -183,9 +184,11 @@ class Reconciler:
             await self._write(self._translation, cluster)
 
     def _translate(self, cluster: Cluster) -> None:
-        self._translation = translate(cluster, controller=self._controller, live=True)
+        self._translation = with_mesh(
+            translate(cluster, controller=self._controller, live=True), cluster, live=True
+        )
         self._told = False
-        gateways = self._translation.gateways
+        gateways = {**self._translation.gateways, **self._translation.meshes}
         found = (cluster.gateway(key) for key in gateways)
         self._accounts = {
             (one.meta.namespace, infrastructure.name_of(one)): _group(one.meta.key)

@@ -17,7 +17,10 @@ from xds_server.gateway.model.listeners import Limits, Listener, Timeouts
 from xds_server.gateway.model.ports import WILDCARD_ADDRESSES, key, ports, streams_of
 from xds_server.gateway.model.stream_routes import StreamRoute
 
-_OF_ALL: tuple[Path, ...] = (("proxy_protocol",), ("limits", "connection_buffer"), ("envoy",))
+_OF_ALL: tuple[Path, ...] = (
+    *(("bind",), ("original_destination",), ("proxy_protocol",)),
+    *(("limits", "connection_buffer"), ("envoy",)),
+)
 """The settings of a port, which its listeners have to share even if each has its own connection manager."""
 _NOT_SHARED = ("port", "address", "protocol", "hosts", "tls", "redirect_to_https")
 _OF_PLAIN_HTTP: tuple[Path, ...] = tuple(
@@ -81,7 +84,7 @@ def _apart(names: Sequence[str], listeners: Mapping[str, Listener]) -> Iterator[
         addresses = {key(one)[1], key(other)[1]}
         overlap = len(addresses) == 1 or not addresses.isdisjoint(WILDCARD_ADDRESSES)
         same = key(one)[0] == key(other)[0]
-        if name in taken or not overlap:
+        if name in taken or not overlap or not (one.bind and other.bind):
             continue
         if (len(addresses) > 1 and same) or (not same and (one.http3 or other.http3)):
             taken.add(name)

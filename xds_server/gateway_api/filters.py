@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from xds_server.gateway_api.conditions import Condition, accepted, resolved
 from xds_server.gateway_api.route_specs import (
-    BackendObject,
     CorsFilter,
     Filter,
     HeaderFilter,
@@ -15,11 +14,10 @@ from xds_server.gateway_api.route_specs import (
     RedirectFilter,
     RewriteFilter,
 )
-from xds_server.gateway_api.upstreams import ServiceUpstream
+from xds_server.gateway_api.upstreams import Resolve, ServiceUpstream
 
 LISTENER_PORT = 0
 """Stands for the port of the listener in a redirect to another host, as the specification says."""
-Resolve = Callable[[BackendObject], ServiceUpstream | Condition]
 
 
 class Unsupported(Exception):  # noqa: N818 - becomes a condition of the route, never leaves this package

@@ -64,7 +64,7 @@ class Memory:
 
     def result(self, function: Callable[..., Any], objects: tuple[Any, ...], cluster: Any) -> Any:
         """Return the result of a function of some objects and a cluster."""
-        key = (function, *map(id, objects))
+        key = (function, *(one if isinstance(one, frozenset) else id(one) for one in objects))
         entry = self._now.get(key) or self._before.get(key)
         if entry is None or not entry.holds(cluster):
             noted = _Noted(cluster)
@@ -76,7 +76,10 @@ class Memory:
 
 
 def remembered(function: Callable[P, T]) -> Callable[P, T]:
-    """Remember the results of a function whose last argument is a cluster, and whose other arguments are never changed."""
+    """Remember the results of a function whose last argument is a cluster, and whose other arguments are never changed.
+
+    These arguments are told apart by identity, and sets by their members.
+    """
 
     @wraps(function)
     def asked(*arguments: Any) -> T:

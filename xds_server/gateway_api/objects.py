@@ -88,6 +88,9 @@ class ServiceSpec:
     families: tuple[str, ...]
     addresses: tuple[str, ...] = ()
     """The addresses that a load balancer gave it."""
+    cluster_addresses: tuple[str, ...] = ()
+    """Its addresses in the cluster. In a manifest they are not known yet."""
+    headless: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +160,14 @@ def _service(value: Mapping[str, Any], _path: Path, _problems: Problems) -> Serv
     families = tuple(spec.get("ipFamilies") or ())
     ingress = ((value.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
     addresses = tuple(one.get("ip") or one.get("hostname") or "" for one in ingress)
+    inside = spec.get("clusterIPs") or [spec.get("clusterIP") or ""]
     return ServiceSpec(
-        ports=ports, external=spec.get("type") == "ExternalName", families=families, addresses=addresses
+        ports=ports,
+        external=spec.get("type") == "ExternalName",
+        families=families,
+        addresses=addresses,
+        cluster_addresses=tuple(one for one in inside if one not in ("", "None")),
+        headless="None" in inside,
     )
 
 

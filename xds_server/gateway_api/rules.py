@@ -14,7 +14,7 @@ from xds_server.gateway_api.cluster import Cluster, Route
 from xds_server.gateway_api.conditions import Condition, accepted
 from xds_server.gateway_api.filters import Unsupported, filter_values
 from xds_server.gateway_api.memory import remembered
-from xds_server.gateway_api.objects import Object
+from xds_server.gateway_api.objects import Key, Object
 from xds_server.gateway_api.route_specs import (
     BackendRef,
     GrpcMatch,
@@ -29,7 +29,7 @@ from xds_server.gateway_api.route_specs import (
     ValueMatch,
 )
 from xds_server.gateway_api.streams import stream_values
-from xds_server.gateway_api.upstreams import NO_BACKEND, ServiceUpstream, resolve
+from xds_server.gateway_api.upstreams import NO_BACKEND, Resolve, ServiceUpstream, resolve
 
 _ERROR = {"status": 500}
 """What requests get that a rule with a fault would have handled, as the specification says."""
@@ -62,11 +62,14 @@ class Translated:
 
 
 @remembered
-def translate(route: Route, cluster: Cluster) -> Translated:
-    """Return a route in the gateway language."""
+def translate(route: Route, permitted: frozenset[Key], cluster: Cluster) -> Translated:
+    """Return a route in the gateway language. It may refer to the Services `permitted` in any namespace."""
+    find = partial(
+        resolve, kind=route.kind, namespace=route.meta.namespace, cluster=cluster, permitted=permitted
+    )
     if isinstance(route.spec, TlsRouteSpec | StreamRouteSpec):
-        return _stream(cast("Object[StreamRouteSpec]", route), cluster)
-    return _requests(cast("Object[HttpRouteSpec]", route), cluster)
+        return _stream(cast("Object[StreamRouteSpec]", route), find)
+    return _requests(cast("Object[HttpRouteSpec]", route), find)
 
 
 def _name(route: Object[Any]) -> tuple[str, ...]:
@@ -78,8 +81,8 @@ def _name(route: Object[Any]) -> tuple[str, ...]:
     return (*route.meta.key, *kind)
 
 
-def _stream(route: Object[StreamRouteSpec], cluster: Cluster) -> Translated:
-    values, upstreams, faults = stream_values(route, cluster)
+def _stream(route: Object[StreamRouteSpec], find: Resolve) -> Translated:
+    values, upstreams, faults = stream_values(route, find)
     return Translated(
         section="stream_routes",
         routes={names.of(*_name(route)): ("stream", values)},
@@ -89,7 +92,7 @@ def _stream(route: Object[StreamRouteSpec], cluster: Cluster) -> Translated:
     )
 
 
-def _requests(route: Object[HttpRouteSpec], cluster: Cluster) -> Translated:
+def _requests(route: Object[HttpRouteSpec], find: Resolve) -> Translated:
     routes: dict[str, tuple[Any, Mapping[str, Any]]] = {}
     rule_names: dict[str, str] = {}
     upstreams: list[ServiceUpstream] = []
@@ -99,7 +102,7 @@ def _requests(route: Object[HttpRouteSpec], cluster: Cluster) -> Translated:
     every: tuple[HttpRule | GrpcRule, ...] = route.spec.rules
     for number, rule in enumerate(every):
         for place, condition in enumerate(_conditions(rule)):
-            found, used, wrong = _action(route, rule, condition, cluster)
+            found, used, wrong = _action(rule, condition, find)
             values = {**condition, **found, "wrong_method": 404, **({"order": order} if order else {})}
             name = names.of(*_name(route), f"{number:03}", f"{place:03}")
             routes[name] = (_key(condition), values)
@@ -199,10 +202,9 @@ def _grpc(match: GrpcMatch) -> dict[str, Any]:
 
 
 def _action(
-    route: Route, rule: HttpRule | GrpcRule, condition: Mapping[str, Any], cluster: Cluster
+    rule: HttpRule | GrpcRule, condition: Mapping[str, Any], find: Resolve
 ) -> tuple[dict[str, Any], list[ServiceUpstream], list[Condition]]:
     """Return what happens to the requests of a match, the upstreams that it needs, and what is wrong."""
-    find = partial(resolve, kind=route.kind, namespace=route.meta.namespace, cluster=cluster)
     prefix = str(condition["path"]).endswith("/*")
     try:
         values, upstreams, faults = filter_values(rule.filters, prefix, find)
@@ -242,7 +244,7 @@ def _local(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _backends(
-    references: Iterable[BackendRef], prefix: bool, find: Any
+    references: Iterable[BackendRef], prefix: bool, find: Resolve
 ) -> tuple[list[dict[str, Any]], list[ServiceUpstream], list[Condition]]:
     """Return the shares of the backends of a rule. A backend that cannot be used answers its share with 500."""
     shares: list[dict[str, Any]] = []

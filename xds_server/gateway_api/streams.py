@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition
 from xds_server.gateway_api.objects import Object
 from xds_server.gateway_api.route_specs import BackendRef, StreamRouteSpec, TlsRouteSpec
-from xds_server.gateway_api.upstreams import NO_BACKEND, ServiceUpstream, resolve
+from xds_server.gateway_api.upstreams import NO_BACKEND, Resolve, ServiceUpstream
 
 
 def stream_values(
-    route: Object[TlsRouteSpec] | Object[StreamRouteSpec], cluster: Cluster
+    route: Object[TlsRouteSpec] | Object[StreamRouteSpec], find: Resolve
 ) -> tuple[dict[str, Any], list[ServiceUpstream], list[Condition]]:
     """Return the target of the connections of a route, the upstreams that it needs, and what is wrong.
 
@@ -24,7 +23,7 @@ def stream_values(
     used: list[ServiceUpstream] = []
     faults: list[Condition] = []
     for reference in references:
-        found = resolve(reference, route.kind, route.meta.namespace, cluster)
+        found = find(reference)
         name = NO_BACKEND
         if isinstance(found, Condition):
             faults.append(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,7 @@ from xds_server.gateway_api.policies import GatewayPolicies, Level, PolicyBook
 from xds_server.gateway_api.specs import GatewaySpec
 from xds_server.gateway_api.upstreams import NO_BACKEND, ServiceUpstream, upstream_values
 
-_GATEWAY_FILE, _UPSTREAMS_FILE = "gateway.yaml", "upstreams.yaml"
+_GATEWAY_FILE, UPSTREAMS_FILE = "gateway.yaml", "upstreams.yaml"
 _CLOSES: Mapping[str, Any] = {NO_BACKEND: {"endpoints": []}}
 """The upstream of connections that are closed."""
 
@@ -65,7 +65,7 @@ class GatewayFiles:
         """
         files = {name: _rejecting(values, routes) for name, values in self.files.items()}
         if any(routes & values.get("stream_routes", {}).keys() for values in self.files.values()):
-            files[_UPSTREAMS_FILE] = {"upstreams": {**files[_UPSTREAMS_FILE]["upstreams"], **_CLOSES}}
+            files[UPSTREAMS_FILE] = {"upstreams": {**files[UPSTREAMS_FILE]["upstreams"], **_CLOSES}}
         return replace(self, files=files)
 
     def rendered(self) -> dict[str, bytes]:
@@ -98,6 +98,8 @@ class Translation:
     route_statuses: tuple[RouteStatus, ...]
     policy_statuses: tuple[PolicyStatus, ...]
     object_statuses: tuple[ObjectStatus, ...]
+    meshes: Mapping[Key, GatewayFiles] = field(default_factory=dict)
+    """What the sidecars of a namespace get, by the key of the namespace with an empty name."""
 
 
 def translate(
@@ -118,7 +120,9 @@ def translate(
     book = PolicyBook.of(cluster)
     policies = {one.meta.key: GatewayPolicies(book, one, attached[one.meta.key]) for one in ours}
     translated = {
-        id(route): rules.translate(route, cluster) for found in attached.values() for route, _ in found
+        id(route): rules.translate(route, frozenset(), cluster)
+        for found in attached.values()
+        for route, _ in found
     }
     gateways = {
         one.meta.key: _files(
@@ -141,7 +145,7 @@ def translate(
         for route, some in found:
             parents = by_route.setdefault(id(route), (route, []))[1]
             affecting = policies[gateway].affecting(route.kind, route.meta.key)
-            parents += [_parent_status(one, translated[id(route)], affecting) for one in some]
+            parents += [parent_status(one, translated[id(route)], affecting) for one in some]
     return Translation(
         gateways=gateways,
         gateway_statuses=tuple(statuses),
@@ -196,9 +200,10 @@ def _attached(
     return found
 
 
-def _parent_status(
-    one: Attachment, translated: rules.Translated, affecting: tuple[Condition, ...]
+def parent_status(
+    one: Attachment, translated: rules.Translated, affecting: tuple[Condition, ...] = ()
 ) -> ParentStatus:
+    """Return what is true of a route at one of its parents. `affecting` are conditions about policies."""
     wrong = {fault.type: fault for fault in reversed(translated.faults)}
     accept = one.accepted if not one.accepted.status else wrong.get("Accepted", accepted())
     partly = (wrong["PartiallyInvalid"],) if "PartiallyInvalid" in wrong else ()
@@ -279,7 +284,7 @@ def _files(
         routes = {
             name: value
             for route_name, (condition, values) in found.routes.items()
-            for name, value in _on_listeners(
+            for name, value in on_listeners(
                 route_name,
                 values,
                 condition,
@@ -294,13 +299,20 @@ def _files(
             files[file], origins[file] = {found.section: routes}, route
             upstreams |= {one.name: one for one in found.upstreams if one.usable}
             closes = closes or found.closes
+    files[UPSTREAMS_FILE] = upstreams_file(upstreams, cluster, closes=closes, live=live)
+    return GatewayFiles(files=files, contents=contents, origins=origins, upstreams=upstreams)
+
+
+def upstreams_file(
+    upstreams: Mapping[str, ServiceUpstream], cluster: Cluster, *, closes: bool, live: bool
+) -> Mapping[str, Any]:
+    """Return the file of all upstreams, with the one without endpoints if a route `closes` connections."""
     declared: dict[str, Any] = {
         name: upstream_values(one, cluster, live=live) for name, one in sorted(upstreams.items())
     }
     if closes:
         declared |= _CLOSES
-    files[_UPSTREAMS_FILE] = {"upstreams": declared}
-    return GatewayFiles(files=files, contents=contents, origins=origins, upstreams=upstreams)
+    return {"upstreams": declared}
 
 
 def _gateway_file(served: Iterable[ListenerState], certificates: Iterable[Key]) -> Mapping[str, Any]:
@@ -333,14 +345,14 @@ def _hosts(some: Iterable[Attachment]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(hosts) for name, hosts in found.items()}
 
 
-def _on_listeners(
+def on_listeners(
     name: str,
     values: Mapping[str, Any],
     condition: Any,
     hosts: Mapping[str, tuple[str, ...]],
     ports: Mapping[str, int | None],
     taken: set[Any],
-    level: Callable[[str], Level],
+    level: Callable[[str], Level] = lambda _listener: Level(),
 ) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """Yield a route for each set of listeners on which it takes the same hosts, and does the same.
 

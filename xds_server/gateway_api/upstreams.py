@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,25 +46,31 @@ class ServiceUpstream:
         return names.of(*self.service, str(self.port), *kind, *(("tls",) if self.tls is not None else ()))
 
 
+Resolve = Callable[[BackendRef | BackendObject], ServiceUpstream | Condition]
+"""Returns the upstream to which a certain route refers, or why there is none."""
+
+
 def resolve(
     reference: BackendRef | BackendObject,
     kind: str,
     namespace: str,
     cluster: Cluster,
     *,
+    permitted: Collection[Key] = (),
     group: str = GROUP,
     grpc: bool = False,
 ) -> ServiceUpstream | Condition:
     """Return the upstream to which an object of a kind and namespace refers, or why there is none.
 
-    It is called by `grpc`, or as its port says.
+    It is called by `grpc`, or as its port says. Services of other namespaces need a ReferenceGrant, unless they are among
+    the `permitted` ones.
     """
     key = (reference.namespace or namespace, reference.name)
     name = "/".join(key)
     if (reference.group, reference.kind) != ("", "Service"):
         written = f"{reference.group}/{reference.kind}" if reference.group else reference.kind
         return resolved("InvalidKind", f"{written} {name} is not a Service")
-    if not cluster.permits(kind, namespace, "", "Service", key, group):
+    if key not in permitted and not cluster.permits(kind, namespace, "", "Service", key, group):
         message = f"the Service {name} is in another namespace, and no ReferenceGrant there allows it"
         return resolved("RefNotPermitted", message)
     service = cluster.service(key)

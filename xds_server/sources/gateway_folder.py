@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filters.language import Problem
 from xds_server.gateway_api.manifests import Manifests, findings
+from xds_server.gateway_api.mesh import with_mesh
 from xds_server.gateway_api.objects import Key
 from xds_server.gateway_api.translation import translate
 from xds_server.sources.directory import Directory
@@ -65,11 +66,14 @@ class FolderReader:
         if folder.problems or any(one.severity == "error" for one in problems):
             return ManifestState(problems=folder.problems, ignored=folder.ignored, findings=tuple(problems))
         translation = translate(cluster, of_every_class=not any(True for _ in cluster.classes()))
+        translation = with_mesh(translation, cluster)
         found = (*problems, *findings(translation, cluster))
-        wrong = self._choice(translation.gateways.keys())
+        every = {**translation.gateways, **translation.meshes}
+        choices = every.keys() if self._gateway is not None else (translation.gateways or every).keys()
+        wrong = self._choice(choices)
         if wrong is not None:
             return ManifestState(ignored=folder.ignored, findings=(*found, wrong))
-        files = translation.gateways[self._gateway or next(iter(translation.gateways))]
+        files = every[self._gateway or next(iter(choices))]
         return ManifestState(
             files=files.rendered(), ignored=folder.ignored, findings=found, contents=files.contents
         )

@@ -7,7 +7,7 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
-from envoy.config.core.v3 import base_pb2, health_check_pb2, protocol_pb2, proxy_protocol_pb2
+from envoy.config.core.v3 import address_pb2, base_pb2, health_check_pb2, protocol_pb2, proxy_protocol_pb2
 from envoy.extensions.transport_sockets.proxy_protocol.v3 import upstream_proxy_protocol_pb2
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
@@ -53,6 +53,11 @@ def is_dns(upstream: Upstream) -> bool:
     return any(endpoint.parsed.kind == "name" for endpoint in upstream.endpoints)
 
 
+def has_eds(upstream: Upstream) -> bool:
+    """True if the endpoints are an EDS resource."""
+    return not is_dns(upstream) and not upstream.original_destination
+
+
 def cluster(name: str, upstream: Upstream) -> cluster_pb2.Cluster:
     """Return the cluster of an upstream."""
     result = cluster_pb2.Cluster(
@@ -73,6 +78,9 @@ def cluster(name: str, upstream: Upstream) -> cluster_pb2.Cluster:
     socket = _transport_socket(name, upstream)
     if socket is not None:
         result.transport_socket.CopyFrom(socket)
+    if upstream.source_address is not None:
+        source = address_pb2.SocketAddress(address=upstream.source_address, port_value=0)
+        result.upstream_bind_config.source_address.CopyFrom(source)
     if upstream.tcp_keepalive is not None:
         keepalive = result.upstream_connection_options.tcp_keepalive
         keepalive.keepalive_time.value = int(upstream.tcp_keepalive.time.total_seconds())
@@ -141,6 +149,9 @@ def internal_service(name: str, address: str) -> cluster_pb2.Cluster:
 
 
 def _discovery(name: str, upstream: Upstream, result: cluster_pb2.Cluster) -> None:
+    if upstream.original_destination:
+        result.type = cluster_pb2.Cluster.ORIGINAL_DST
+        return
     if not is_dns(upstream):
         result.type = cluster_pb2.Cluster.EDS
         result.eds_cluster_config.eds_config.CopyFrom(ads())
@@ -153,6 +164,9 @@ def _discovery(name: str, upstream: Upstream, result: cluster_pb2.Cluster) -> No
 
 def _load_balancing(upstream: Upstream, result: cluster_pb2.Cluster) -> None:
     balancing = upstream.load_balancing
+    if upstream.original_destination:
+        result.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
+        return
     result.lb_policy = _LB_POLICIES[balancing.policy]
     if balancing.policy == "least_request":
         result.least_request_lb_config.choice_count.value = balancing.choices

@@ -107,6 +107,10 @@ def _tcp(port: Port, common: Common) -> listener_pb2.Listener:
         address=_address(port),
         per_connection_buffer_limit_bytes=uint32(port.first.limits.connection_buffer),
     )
+    if port.first.original_destination:
+        result.use_original_dst.value = True
+    if not port.first.bind:
+        result.bind_to_port.value = False
     if port.first.proxy_protocol:
         config = packed(proxy_protocol_pb2.ProxyProtocol())
         result.listener_filters.add(name="envoy.filters.listener.proxy_protocol", typed_config=config)

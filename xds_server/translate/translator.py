@@ -263,7 +263,7 @@ class Translator:
 
     def _upstream(self, name: str, upstream: Upstream) -> tuple[tuple[Resource, ...], tuple[Resource, ...]]:
         messages = self._try(("upstreams", name), lambda: [clusters.cluster(name, upstream)])
-        served = () if clusters.is_dns(upstream) else (_load_assignment(name, upstream),)
+        served = (_load_assignment(name, upstream),) if clusters.has_eds(upstream) else ()
         return tuple(map(Resource.of, messages)), served
 
     def _listeners(self, found: Iterable[Port], common: listeners.Common) -> list[Resource]:

@@ -141,6 +141,16 @@ class Listener:
         "The IP address to bind to; `::` binds to IPv6 and IPv4.",
         default="0.0.0.0",
     )
+    bind: bool = option(
+        "With false, the port is not opened. The listener then has the connections to its `address` that a listener with "
+        "`original_destination` hands over.",
+        default=True,
+    )
+    original_destination: bool = option(
+        "For connections that iptables or nftables has redirected to this port: each goes to the listener with "
+        "`bind: false` at the address that the client wanted, and stays here if there is none.",
+        default=False,
+    )
     protocol: Literal["http", "tcp", "udp"] = option(
         "`tcp` and `udp` forward bytes by `stream_routes`, and no routes are on such a listener.",
         default="http",
@@ -218,6 +228,12 @@ class Listener:
             yield Mistake("not an IP address", remedy, path=("address",), value=self.address)
         if self.protocol != "http":
             yield from self._check_layer_4()
+        if self.original_destination and not self.bind:
+            message = "no connection is redirected to a port that is not opened"
+            yield Mistake(message, "remove one", path=("original_destination",))
+        if self.http3 and not self.bind:
+            message = "HTTP/3 is UDP, and datagrams are not handed over"
+            yield Mistake(message, "remove one", path=("http3",))
         yield from hosts.check(self.hosts)
         if hosts.ANY_HOST in self.hosts and len(self.hosts) > 1:
             remedy = "leave out 'hosts', or remove the *"
@@ -250,7 +266,7 @@ _OF_ANY = ("port", "address", "protocol", "access_log", "envoy")
 _OF_UDP: frozenset[tuple[str, ...]] = frozenset()
 _OF_TCP = frozenset(
     (
-        *(("hosts",), ("tls",), ("proxy_protocol",)),
+        *(("hosts",), ("tls",), ("proxy_protocol",), ("bind",), ("original_destination",)),
         *(("timeouts", "connection"), ("timeouts", "tls_handshake")),
         *(("limits", "max_connections"), ("limits", "connection_buffer")),
     )

@@ -265,6 +265,12 @@ class Upstream:
     """A service behind the gateway: one Envoy cluster."""
 
     endpoints: tuple[Endpoint, ...] = option("The servers; an empty list answers 503.")
+    original_destination: bool = option(
+        "Connect to the address that the client wanted before iptables or nftables redirected the connection. "
+        "Write `endpoints: []` then.",
+        default=False,
+    )
+    source_address: str | None = option("The IP address to connect from.", default=None)
     protocol: Literal["http1", "http2", "grpc", "auto", "tcp"] = option(
         "The endpoints' protocol: `grpc` is http2; `auto` negotiates by ALPN and needs tls; `tcp` is for stream routes "
         "only, and TLS then offers no HTTP by ALPN.",
@@ -323,6 +329,7 @@ class Upstream:
             remedy = "use round_robin or least_request, or remove it"
             yield Mistake("this load balancing does not support slow_start", remedy, path=("slow_start",))
         yield from self._health()
+        yield from self._addresses()
         if (
             self.load_balancing.policy == "random"
             and len({endpoint.weight for endpoint in self.endpoints}) > 1
@@ -343,6 +350,16 @@ class Upstream:
                     value=address[0],
                 )
         yield from self._priorities()
+
+    def _addresses(self) -> Iterator[Mistake]:
+        if self.original_destination and self.endpoints:
+            message = "the client chooses the address, so endpoints have no effect"
+            yield Mistake(message, "write endpoints: []", path=("endpoints",))
+        if self.original_destination and self.health_check is not None:
+            yield Mistake("no endpoint is known that could be checked", "remove it", path=("health_check",))
+        if self.source_address is not None and not _ip_version(self.source_address):
+            remedy = "write one such as 10.0.0.5"
+            yield Mistake("not an IP address", remedy, path=("source_address",), value=self.source_address)
 
     def _health(self) -> Iterator[Mistake]:
         check = self.health_check
