@@ -79,6 +79,16 @@ def _dumped(translation: Translation) -> dict[str, Any]:
         }
         for one in translation.policy_statuses
     }
+    sets = {
+        "/".join(one.key): {
+            "gateway": "/".join(one.gateway),
+            "conditions": _conditions((one.accepted,)),
+            "listeners": {
+                each.name: [each.attached, *_conditions(each.conditions)] for each in one.listeners
+            },
+        }
+        for one in translation.set_statuses
+    }
     objects = {
         f"{one.kind} {'/'.join(one.key)}": {
             "/".join(
@@ -93,6 +103,7 @@ def _dumped(translation: Translation) -> dict[str, Any]:
         "gateway_statuses": gateway_statuses,
         "route_statuses": route_statuses,
         **({"policy_statuses": policies} if policies else {}),
+        **({"set_statuses": sets} if sets else {}),
         **({"object_statuses": objects} if objects else {}),
     }
 

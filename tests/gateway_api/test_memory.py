@@ -26,6 +26,17 @@ def _object(version: str, kind: str, key: tuple[str, str], **fields: Any) -> Obj
     return found
 
 
+def _listener_set(number: int, namespace: str, hostname: str) -> Object[Any]:
+    listener = {
+        "name": "http",
+        "port": 80,
+        "protocol": "HTTP",
+        **({"hostname": hostname} if hostname else {}),
+    }
+    spec = {"parentRef": {"name": "web", "namespace": "a"}, "listeners": [listener]}
+    return _object(_API, "ListenerSet", (namespace, f"set{number}"), spec=spec)
+
+
 def _gateway(from_: str, hostname: str) -> Object[Any]:
     namespaces: dict[str, Any] = {"from": from_}
     if from_ == "Selector":
@@ -33,13 +44,19 @@ def _gateway(from_: str, hostname: str) -> Object[Any]:
     listener = {"name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": namespaces}}
     if hostname:
         listener["hostname"] = hostname
-    return _object(_API, "Gateway", ("a", "web"), spec={"gatewayClassName": "x", "listeners": [listener]})
+    spec = {
+        "gatewayClassName": "x",
+        "listeners": [listener],
+        "allowedListeners": {"namespaces": {**namespaces, "from": from_}},
+    }
+    return _object(_API, "Gateway", ("a", "web"), spec=spec)
 
 
-def _route(number: int, namespace: str, path: str, backend: str) -> Object[Any]:
+def _route(number: int, namespace: str, path: str, backend: str, by_set: bool) -> Object[Any]:
     reference = {"name": backend, "namespace": "b", "port": 80}
     rule = {"matches": [{"path": {"value": path}}], "backendRefs": [reference]}
-    spec = {"parentRefs": [{"name": "web", "namespace": "a"}], "hostnames": ["x.test"], "rules": [rule]}
+    parent = {"kind": "ListenerSet", "name": "set1"} if by_set else {"name": "web", "namespace": "a"}
+    spec = {"parentRefs": [parent], "hostnames": ["x.test"], "rules": [rule]}
     return _object(_API, "HTTPRoute", (namespace, f"r{number}"), spec=spec)
 
 
@@ -72,7 +89,18 @@ _OBJECTS = st.one_of(
         _gateway, st.sampled_from(["All", "Same", "Selector"]), st.sampled_from(["", "x.test", "*.test"])
     ),
     st.builds(
-        _route, st.integers(0, 2), st.sampled_from(["a", "b"]), st.sampled_from(["/one", "/two"]), _NAMES
+        _route,
+        st.integers(0, 2),
+        st.sampled_from(["a", "b"]),
+        st.sampled_from(["/one", "/two"]),
+        _NAMES,
+        st.booleans(),
+    ),
+    st.builds(
+        _listener_set,
+        st.integers(1, 2),
+        st.sampled_from(["a", "b"]),
+        st.sampled_from(["", "x.test", "y.test"]),
     ),
     st.builds(_service, _NAMES, st.sampled_from([80, 81]), st.sampled_from(["http", "kubernetes.io/h2c"])),
     st.builds(_grant, st.one_of(st.none(), _NAMES)),

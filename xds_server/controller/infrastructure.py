@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -25,6 +25,8 @@ _TOKEN_SECONDS = 3600
 _USER = 65532
 _CLASS_LABEL = f"{GROUP}/gateway-class-name"
 _LONGEST = 63
+Port = tuple[int, str]
+"""A port with TCP or UDP."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +52,16 @@ def name_of(gateway: Object[GatewaySpec]) -> str:
     return f"{name.replace('.', '-')[: _LONGEST - 11].rstrip('-')}-{digest}"
 
 
-def objects(gateway: Object[GatewaySpec], settings: EnvoySettings, bundle: bytes) -> Iterator[dict[str, Any]]:
+def objects(
+    gateway: Object[GatewaySpec], ports: Iterable[Port], settings: EnvoySettings, bundle: bytes
+) -> Iterator[dict[str, Any]]:
     """Yield the objects of a Gateway, each after those that it needs. `bundle` has the authorities to trust, in PEM."""
+    ports = sorted(ports)
     yield {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _metadata(gateway)}
     files = dict(_MOUNTED.files(bundle))
     yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(gateway), "data": files}
-    yield _deployment(gateway, settings)
-    yield _service(gateway, settings)
+    yield _deployment(gateway, ports, settings)
+    yield _service(gateway, ports, settings)
 
 
 def _metadata(gateway: Object[GatewaySpec]) -> dict[str, Any]:
@@ -90,7 +95,9 @@ def _label(name: str) -> str:
     return f"{name[: _LONGEST - 11].rstrip('.-')}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 
-def _deployment(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[str, Any]:
+def _deployment(
+    gateway: Object[GatewaySpec], ports: Iterable[Port], settings: EnvoySettings
+) -> dict[str, Any]:
     metadata = _metadata(gateway)
     pod = {"labels": metadata["labels"], "annotations": metadata["annotations"]}
     return {
@@ -113,7 +120,7 @@ def _deployment(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[s
                         "seccompProfile": {"type": "RuntimeDefault"},
                         "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
                     },
-                    "containers": [_container(gateway, settings)],
+                    "containers": [_container(gateway, ports, settings)],
                     "volumes": [_volume(gateway, settings)],
                 },
             },
@@ -121,7 +128,9 @@ def _deployment(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[s
     }
 
 
-def _container(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[str, Any]:
+def _container(
+    gateway: Object[GatewaySpec], ports: Iterable[Port], settings: EnvoySettings
+) -> dict[str, Any]:
     return {
         "name": "envoy",
         "image": settings.image,
@@ -135,7 +144,7 @@ def _container(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[st
         ],
         "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
         "volumeMounts": [{"name": _IDENTITY, "mountPath": str(_MOUNTED.folder), "readOnly": True}],
-        "ports": [{"containerPort": port, "protocol": transport} for port, transport in _ports(gateway)]
+        "ports": [{"containerPort": port, "protocol": transport} for port, transport in ports]
         + [{"name": "ready", "containerPort": READY_PORT, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/ready", "port": "ready"}, "periodSeconds": 5},
         "securityContext": {
@@ -165,7 +174,7 @@ def _bootstrap(gateway: Object[GatewaySpec], settings: EnvoySettings) -> str:
     return json.dumps(plain(message), sort_keys=True)
 
 
-def _service(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[str, Any]:
+def _service(gateway: Object[GatewaySpec], ports: Iterable[Port], settings: EnvoySettings) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -181,13 +190,7 @@ def _service(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[str,
                     "targetPort": port,
                     "protocol": transport,
                 }
-                for port, transport in _ports(gateway)
+                for port, transport in ports
             ],
         },
     }
-
-
-def _ports(gateway: Object[GatewaySpec]) -> list[tuple[int, str]]:
-    """Return the ports of a Gateway, each with its transport."""
-    found = {(one.port, "UDP" if one.protocol == "UDP" else "TCP") for one in gateway.spec.listeners}
-    return sorted(found)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from xds_server.controller import infrastructure
-from xds_server.controller.infrastructure import EnvoySettings
+from xds_server.controller.infrastructure import EnvoySettings, Port
 from xds_server.controller.served import ServedGateway
 from xds_server.discovery.snapshot import EMPTY, Snapshot
 from xds_server.errors import XdsError
@@ -36,6 +36,7 @@ GATHER = 0.02
 _PLURALS = {
     "GatewayClass": "gatewayclasses",
     "Gateway": "gateways",
+    "ListenerSet": "listenersets",
     "HTTPRoute": "httproutes",
     "GRPCRoute": "grpcroutes",
     "TLSRoute": "tlsroutes",
@@ -228,11 +229,13 @@ class Reconciler:
         for status in translation.gateway_statuses:
             gateway = cluster.gateway(status.key)
             if gateway is not None:
-                await self._apply(gateway)
+                await self._apply(gateway, translation.gateways[status.key].ports)
                 found = statuses.gateway_status(
                     status, self._addresses(gateway, cluster), self._programmed(status.key)
                 )
                 self._want("Gateway", status.key, found)
+        for owner in translation.set_statuses:
+            self._want("ListenerSet", owner.key, statuses.set_status(owner, self._programmed(owner.gateway)))
         if not self._told:
             self._told = True
             self._tell(translation)
@@ -288,9 +291,9 @@ class Reconciler:
         service = cluster.service((gateway.meta.namespace, infrastructure.name_of(gateway)))
         return service.spec.addresses if service is not None else ()
 
-    async def _apply(self, gateway: Object[GatewaySpec]) -> None:
+    async def _apply(self, gateway: Object[GatewaySpec], ports: Iterable[Port]) -> None:
         """Apply the objects of a Gateway that differ from what was applied."""
-        for one in infrastructure.objects(gateway, self._settings, self._bundle()):
+        for one in infrastructure.objects(gateway, ports, self._settings, self._bundle()):
             name = (one["kind"], gateway.meta.key)
             if self._applied.get(name) == one:
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from xds_server.gateway_api.cluster import Cluster, Route
@@ -10,8 +9,8 @@ from xds_server.gateway_api.conditions import Condition, accepted
 from xds_server.gateway_api.hostnames import intersection
 from xds_server.gateway_api.listeners import ListenerState
 from xds_server.gateway_api.memory import remembered
-from xds_server.gateway_api.objects import Object
-from xds_server.gateway_api.specs import GROUP, GatewaySpec, ParentReference
+from xds_server.gateway_api.objects import Key
+from xds_server.gateway_api.specs import GROUP, ParentReference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -23,31 +22,39 @@ class Attachment:
     listeners: tuple[tuple[ListenerState, tuple[str, ...]], ...]
 
 
-def is_parent(parent: ParentReference, route: Route, gateway: Object[GatewaySpec]) -> bool:
-    """True if a reference of a route names a Gateway."""
-    namespace = parent.namespace or route.meta.namespace
-    return (parent.group, parent.kind) == (GROUP, "Gateway") and gateway.meta.key == (namespace, parent.name)
+def gateway_of(parent: ParentReference, route: Route, cluster: Cluster) -> Key | None:
+    """Return the Gateway to which a reference of a route leads, perhaps by a ListenerSet; None if it leads to none."""
+    key = (parent.namespace or route.meta.namespace, parent.name)
+    if (parent.group, parent.kind) == (GROUP, "Gateway"):
+        return key
+    if (parent.group, parent.kind) == (GROUP, "ListenerSet"):
+        owner = cluster.listener_set(key)
+        if owner is not None and owner.spec.parent_ref.kind == "Gateway":
+            return (owner.spec.parent_ref.namespace or owner.meta.namespace, owner.spec.parent_ref.name)
+    return None
 
 
 @remembered
 def attach(
     route: Route,
     parent: ParentReference,
-    gateway: Object[GatewaySpec],
-    listeners: Iterable[ListenerState],
+    listeners: tuple[ListenerState, ...],
     cluster: Cluster,
 ) -> Attachment:
     """Return the attachment of a route to a Gateway by one of its references."""
+    key = (parent.namespace or route.meta.namespace, parent.name)
     wanted = [
         one
         for one in listeners
-        if parent.section_name in (None, one.spec.name) and parent.port in (None, one.spec.port)
+        if (one.owner.kind, one.owner.meta.key) == (parent.kind, key)
+        and parent.section_name in (None, one.spec.name)
+        and parent.port in (None, one.spec.port)
     ]
     if not wanted:
         return Attachment(
             parent=parent, accepted=accepted("NoMatchingParent", _nothing(parent)), listeners=()
         )
-    allowed = [one for one in wanted if one.valid and _allows(one, route, gateway, cluster)]
+    allowed = [one for one in wanted if one.valid and _allows(one, route, cluster)]
     if not allowed:
         message = "no listener allows routes of this kind and namespace"
         return Attachment(parent=parent, accepted=accepted("NotAllowedByListeners", message), listeners=())
@@ -64,18 +71,13 @@ def attach(
 def _nothing(parent: ParentReference) -> str:
     wanted = [f"the name {parent.section_name}"] if parent.section_name is not None else []
     wanted += [f"port {parent.port}"] if parent.port is not None else []
-    return f"the Gateway has no listener with {' and '.join(wanted)}" if wanted else "it has no listeners"
+    if wanted:
+        return f"the {parent.kind} has no listener with {' and '.join(wanted)}"
+    return f"the {parent.kind} has no listeners, or may not attach to its Gateway"
 
 
-def _allows(listener: ListenerState, route: Route, gateway: Object[GatewaySpec], cluster: Cluster) -> bool:
-    if not any(kind.kind == route.kind for kind in listener.kinds):
-        return False
+def _allows(listener: ListenerState, route: Route, cluster: Cluster) -> bool:
     namespaces = listener.spec.allowed_routes.namespaces
-    match namespaces.from_:
-        case "All":
-            return True
-        case "Same":
-            return route.meta.namespace == gateway.meta.namespace
-        case "Selector":
-            return namespaces.selector.matches(cluster.labels(route.meta.namespace))
-    return False
+    return any(kind.kind == route.kind for kind in listener.kinds) and namespaces.allow(
+        route.meta.namespace, listener.owner.meta.namespace, cluster.labels
+    )

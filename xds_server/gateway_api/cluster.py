@@ -22,6 +22,7 @@ from xds_server.gateway_api.specs import (
     BackendTlsPolicySpec,
     GatewayClassSpec,
     GatewaySpec,
+    ListenerSetSpec,
     ReferenceGrantSpec,
 )
 
@@ -61,6 +62,24 @@ class Cluster:
     def gateway(self, key: Key) -> Object[GatewaySpec] | None:
         """Return a Gateway, or None."""
         return self.objects.get("Gateway", {}).get(key)
+
+    def listener_set(self, key: Key) -> Object[ListenerSetSpec] | None:
+        """Return a ListenerSet, or None."""
+        return self.objects.get("ListenerSet", {}).get(key)
+
+    def listener_sets(self, gateway: Key) -> tuple[Object[ListenerSetSpec], ...]:
+        """Return the ListenerSets that name a Gateway in the order of their precedence, the oldest first."""
+        return self._listener_sets.get(gateway, ())
+
+    @cached_property
+    def _listener_sets(self) -> Mapping[Key, tuple[Object[ListenerSetSpec], ...]]:
+        found: dict[Key, list[Object[ListenerSetSpec]]] = {}
+        for one in sorted(self.all("ListenerSet"), key=lambda one: (one.meta.created, one.meta.key)):
+            parent = one.spec.parent_ref
+            if (parent.group, parent.kind) == (GROUP, "Gateway"):
+                key = (parent.namespace or one.meta.namespace, parent.name)
+                found.setdefault(key, []).append(one)
+        return {key: tuple(some) for key, some in found.items()}
 
     def routes(self) -> list[Route]:
         """Return all routes in the order of their precedence: the oldest first, then by namespace and name."""

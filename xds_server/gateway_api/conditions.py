@@ -61,6 +61,19 @@ class GatewayStatus:
     generation: int
     conditions: tuple[Condition, ...]
     listeners: tuple[ListenerStatus, ...]
+    attached_sets: int = 0
+    """The ListenerSets that have a listener which is served."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerSetStatus:
+    """What is true of a ListenerSet of a Gateway."""
+
+    key: Key
+    generation: int
+    gateway: Key
+    accepted: Condition
+    listeners: tuple[ListenerStatus, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

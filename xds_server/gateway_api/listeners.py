@@ -18,11 +18,14 @@ from xds_server.gateway_api.specs import (
     GROUP,
     FrontendValidation,
     GatewaySpec,
+    ListenerSetSpec,
     ListenerSpec,
     RouteKind,
     SecretReference,
 )
 
+Owner = Object[GatewaySpec] | Object[ListenerSetSpec]
+"""The object that declares a listener."""
 _KINDS = {
     "HTTP": ("HTTPRoute", "GRPCRoute"),
     "HTTPS": ("HTTPRoute", "GRPCRoute"),
@@ -37,12 +40,13 @@ _SHARED = {"HTTPS": "TLS"}
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ListenerState:
-    """A listener with what is true of it. Routes attach to it if it is `valid`, also while it has no certificate.
+    """A listener of a Gateway or of a ListenerSet, its `owner`, with what is true of it.
 
-    `certificates` are the Secrets of its certificates. `clients` says how those of clients are verified, by the PEM of
+    Routes attach to it if it is `valid`, also while it has no certificate. `certificates` are the Secrets of its certificates. `clients` says how those of clients are verified, by the PEM of
     `authorities`. It is `served` if Envoy gets it.
     """
 
+    owner: Owner
     spec: ListenerSpec
     kinds: tuple[RouteKind, ...]
     certificates: tuple[Key, ...]
@@ -53,6 +57,13 @@ class ListenerState:
     served: bool
 
     @property
+    def name(self) -> str:
+        """Its name in the gateway language. Names of Kubernetes have no upper case, so each is another one."""
+        if self.owner.kind == "ListenerSet":
+            return names.of("SET", *self.owner.meta.key, self.spec.name)
+        return names.of(self.spec.name)
+
+    @property
     def hostname(self) -> str:
         """The hosts that it takes; "" for all."""
         return (self.spec.hostname or "").lower()
@@ -60,9 +71,48 @@ class ListenerState:
 
 @remembered
 def listener_states(gateway: Object[GatewaySpec], cluster: Cluster) -> tuple[ListenerState, ...]:
-    """Return all listeners of a Gateway in their order."""
+    """Return all listeners of a Gateway in their order: its own, and then those of its ListenerSets."""
     conflicts = dict(_conflicts(gateway.spec.listeners))
-    return tuple(_state(gateway, one, conflicts.get(one.name), cluster) for one in gateway.spec.listeners)
+    taken = _Taken()
+    for one in gateway.spec.listeners:
+        if one.name not in conflicts:
+            taken.take(one)
+    own = [_state(gateway, gateway, one, conflicts.get(one.name), cluster) for one in gateway.spec.listeners]
+    more = [
+        _state(gateway, owner, one, taken.take(one), cluster)
+        for owner in cluster.listener_sets(gateway.meta.key)
+        if allows(gateway, owner, cluster)
+        for one in owner.spec.listeners
+    ]
+    return (*own, *more)
+
+
+def allows(gateway: Object[GatewaySpec], owner: Object[ListenerSetSpec], cluster: Cluster) -> bool:
+    """True if a Gateway allows a ListenerSet to attach."""
+    namespaces = gateway.spec.allowed_listeners.namespaces
+    return namespaces.allow(owner.meta.namespace, gateway.meta.namespace, cluster.labels)
+
+
+class _Taken:
+    """What the listeners before have taken: of listeners of several objects, the first one wins."""
+
+    def __init__(self) -> None:
+        self._protocols: dict[tuple[int, bool], str] = {}
+        self._hostnames: set[tuple[int, bool, str]] = set()
+
+    def take(self, listener: ListenerSpec) -> Condition | None:
+        """Note a listener, or return the condition of one that comes too late."""
+        port = (listener.port, listener.protocol == "UDP")
+        protocol = _SHARED.get(listener.protocol, listener.protocol)
+        if self._protocols.get(port, protocol) != protocol:
+            message = f"port {listener.port} is also used for {self._protocols[port]}"
+            return Condition("Conflicted", True, "ProtocolConflict", message)
+        if (*port, (listener.hostname or "").lower()) in self._hostnames:
+            message = f"another listener of port {listener.port} has the same hostname"
+            return Condition("Conflicted", True, "HostnameConflict", message)
+        self._protocols[port] = protocol
+        self._hostnames.add((*port, (listener.hostname or "").lower()))
+        return None
 
 
 def _conflicts(listeners: Iterable[ListenerSpec]) -> Iterator[tuple[str, Condition]]:
@@ -83,11 +133,15 @@ def _conflicts(listeners: Iterable[ListenerSpec]) -> Iterator[tuple[str, Conditi
 
 
 def _state(
-    gateway: Object[GatewaySpec], listener: ListenerSpec, conflict: Condition | None, cluster: Cluster
+    gateway: Object[GatewaySpec],
+    owner: Owner,
+    listener: ListenerSpec,
+    conflict: Condition | None,
+    cluster: Cluster,
 ) -> ListenerState:
     supported = _KINDS.get(listener.protocol, ())
     kinds, unknown = _route_kinds(listener, supported)
-    certificates, refs = _certificates(gateway, listener, cluster)
+    certificates, refs = _certificates(owner, listener, cluster)
     clients = gateway.spec.tls.validation(listener.port) if listener.protocol == "HTTPS" else None
     authorities, wrong = _authorities(gateway, clients, cluster)
     refs = refs or wrong
@@ -108,6 +162,7 @@ def _state(
         accept = accepted("UnsupportedValue", "TLS needs tls with a mode")
     missing = _needs_certificate(listener) and not certificates
     return ListenerState(
+        owner=owner,
         spec=listener,
         kinds=kinds,
         certificates=certificates,
@@ -140,7 +195,7 @@ def _route_kinds(
 
 
 def _certificates(
-    gateway: Object[GatewaySpec], listener: ListenerSpec, cluster: Cluster
+    owner: Owner, listener: ListenerSpec, cluster: Cluster
 ) -> tuple[tuple[Key, ...], Condition | None]:
     """Return the Secrets of the certificates of a listener that can be used, and what is wrong with the others."""
     if listener.tls is None or not _needs_certificate(listener):
@@ -148,8 +203,8 @@ def _certificates(
     good: list[Key] = []
     fault: Condition | None = None
     for reference in listener.tls.certificate_refs:
-        key = (reference.namespace or gateway.meta.namespace, reference.name)
-        wrong = _certificate_fault(gateway, reference, key, cluster)
+        key = (reference.namespace or owner.meta.namespace, reference.name)
+        wrong = _certificate_fault(owner, reference, key, cluster)
         if wrong is None:
             good.append(key)
         fault = fault or wrong
@@ -181,12 +236,12 @@ def _authorities(
 
 
 def _certificate_fault(
-    gateway: Object[GatewaySpec], reference: SecretReference, key: Key, cluster: Cluster
+    owner: Owner, reference: SecretReference, key: Key, cluster: Cluster
 ) -> Condition | None:
     name = "/".join(key)
     if (reference.group, reference.kind) != ("", "Secret"):
         return resolved("InvalidCertificateRef", f"{reference.kind} {name} is not a Secret")
-    if not cluster.permits("Gateway", gateway.meta.namespace, "", "Secret", key):
+    if not cluster.permits(owner.kind, owner.meta.namespace, "", "Secret", key):
         message = f"the Secret {name} is in another namespace, and no ReferenceGrant there allows it"
         return resolved("RefNotPermitted", message)
     secret = cluster.secret(key)

@@ -123,6 +123,11 @@ def findings(translation: Translation, cluster: Cluster) -> Iterator[Problem]:
         one = cluster.gateway(gateway.key)
         for listener in gateway.listeners:
             yield from _warnings(one, (f"listeners.{listener.name}",), listener.conditions)
+    for owner in translation.set_statuses:
+        listener_set = cluster.listener_set(owner.key)
+        yield from _warnings(listener_set, (), (owner.accepted,))
+        for listener in owner.listeners:
+            yield from _warnings(listener_set, (f"listeners.{listener.name}",), listener.conditions)
     objects = {(one.kind, one.meta.key): one for one in cluster.routes()}
     attached = {(status.kind, status.key) for status in translation.route_statuses}
     for status in translation.route_statuses:

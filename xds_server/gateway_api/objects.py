@@ -18,6 +18,7 @@ from xds_server.gateway_api.specs import (
     BackendTlsPolicySpec,
     GatewayClassSpec,
     GatewaySpec,
+    ListenerSetSpec,
     ReferenceGrantSpec,
 )
 
@@ -232,6 +233,7 @@ def _decoded(
 KINDS = (
     Kind(GROUP, "GatewayClass", _spec(GatewayClassSpec), namespaced=False),
     Kind(GROUP, "Gateway", _spec(GatewaySpec)),
+    Kind(GROUP, "ListenerSet", _spec(ListenerSetSpec)),
     Kind(GROUP, "HTTPRoute", _spec(HttpRouteSpec)),
     Kind(GROUP, "GRPCRoute", _spec(GrpcRouteSpec)),
     Kind(GROUP, "TLSRoute", _spec(TlsRouteSpec)),

@@ -6,7 +6,7 @@ misspelt field is told with its place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -108,6 +108,17 @@ class RouteNamespaces:
 
     from_: Literal["All", "Same", "Selector", "None"] = option("Which.", default="Same", key="from")
     selector: LabelSelector = option("Labels of namespaces.", default=LabelSelector())
+
+    def allow(self, namespace: str, own: str, labels: Callable[[str], Mapping[str, str]]) -> bool:
+        """True if objects of a namespace may attach to an object of the namespace `own`."""
+        match self.from_:
+            case "All":
+                return True
+            case "Same":
+                return namespace == own
+            case "Selector":
+                return self.selector.matches(labels(namespace))
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +236,13 @@ class GatewayTls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AllowedListeners:
+    """The ListenerSets that may attach to a Gateway."""
+
+    namespaces: RouteNamespaces = option("Their namespaces.", default=RouteNamespaces(from_="None"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySpec:
     """Gateway."""
 
@@ -232,8 +250,28 @@ class GatewaySpec:
     listeners: tuple[ListenerSpec, ...] = option("The listeners.")
     addresses: tuple[AddressSpec, ...] = option("Addresses.", default=())
     infrastructure: Infrastructure | None = option("Labels and annotations.", default=None)
-    allowed_listeners: Any = option("Who may add ListenerSets.", default=None, key="allowedListeners")
+    allowed_listeners: AllowedListeners = option(
+        "ListenerSets that may attach.", default=AllowedListeners(), key="allowedListeners"
+    )
     tls: GatewayTls = option("TLS towards clients and backends.", default=GatewayTls())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParentGateway:
+    """The Gateway of a ListenerSet."""
+
+    group: str = option("The API group.", default=GROUP)
+    kind: str = option("The kind.", default="Gateway")
+    name: str = option("The name.")
+    namespace: str | None = option("The namespace; default the ListenerSet's own.", default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerSetSpec:
+    """ListenerSet."""
+
+    parent_ref: ParentGateway = option("The Gateway.", key="parentRef")
+    listeners: tuple[ListenerSpec, ...] = option("The listeners.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,8 @@ from typing import Any
 from xds_server.gateway_api.conditions import (
     Condition,
     GatewayStatus,
+    ListenerSetStatus,
+    ListenerStatus,
     ObjectStatus,
     ParentStatus,
     PolicyStatus,
@@ -50,6 +52,7 @@ FEATURES = (
     "HTTPRouteRequestTimeout",
     "HTTPRouteResponseHeaderModification",
     "HTTPRouteSchemeRedirect",
+    "ListenerSet",
     "ReferenceGrant",
     "TCPRoute",
     "TLSRoute",
@@ -58,6 +61,9 @@ FEATURES = (
     "UDPRoute",
 )
 """What this controller supports, for `status.supportedFeatures` of a GatewayClass (GEP-2162)."""
+
+
+_CONFLICTS = ("HostnameConflict", "ProtocolConflict")
 
 
 def class_status(generation: int) -> Mapping[str, Any]:
@@ -79,19 +85,36 @@ def gateway_status(
     return {
         "addresses": found,
         "conditions": [one.as_json(status.generation) for one in conditions],
-        "listeners": [
-            {
-                "name": one.name,
-                "supportedKinds": [{"group": kind.group, "kind": kind.kind} for kind in one.kinds],
-                "attachedRoutes": one.attached,
-                "conditions": [
-                    each.as_json(status.generation)
-                    for each in (*one.conditions, _programmed(one.conditions, programmed))
-                ],
-            }
-            for one in status.listeners
-        ],
+        "listeners": _listeners(status.listeners, status.generation, programmed),
+        "attachedListenerSets": status.attached_sets,
     }
+
+
+def set_status(status: ListenerSetStatus, programmed: Condition) -> Mapping[str, Any]:
+    """Return the status of a ListenerSet. `programmed` says whether the Envoys of its Gateway have it."""
+    if not status.accepted.status:
+        programmed = Condition("Programmed", False, status.accepted.reason, status.accepted.message)
+    return {
+        "conditions": [one.as_json(status.generation) for one in (status.accepted, programmed)],
+        "listeners": _listeners(status.listeners, status.generation, programmed),
+    }
+
+
+def _listeners(
+    listeners: Iterable[ListenerStatus], generation: int, programmed: Condition
+) -> list[Mapping[str, Any]]:
+    return [
+        {
+            "name": one.name,
+            "supportedKinds": [{"group": kind.group, "kind": kind.kind} for kind in one.kinds],
+            "attachedRoutes": one.attached,
+            "conditions": [
+                each.as_json(generation)
+                for each in (*one.conditions, _programmed(one.conditions, programmed))
+            ],
+        }
+        for one in listeners
+    ]
 
 
 def _address_type(address: str) -> str:
@@ -102,7 +125,8 @@ def _programmed(conditions: Iterable[Condition], gateway: Condition) -> Conditio
     """Return whether a listener is programmed."""
     faults = [one for one in conditions if one.type in ("Accepted", "ResolvedRefs") and not one.status]
     if any(one.reason != "InvalidRouteKinds" for one in faults):
-        return Condition("Programmed", False, "Invalid", faults[0].message)
+        reason = faults[0].reason if faults[0].reason in _CONFLICTS else "Invalid"
+        return Condition("Programmed", False, reason, faults[0].message)
     return gateway
 
 

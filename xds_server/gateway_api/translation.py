@@ -17,6 +17,7 @@ from xds_server.gateway_api.conditions import (
     CONTROLLER,
     Condition,
     GatewayStatus,
+    ListenerSetStatus,
     ListenerStatus,
     ObjectStatus,
     ParentStatus,
@@ -26,7 +27,7 @@ from xds_server.gateway_api.conditions import (
     resolved,
 )
 from xds_server.gateway_api.filters import LISTENER_PORT
-from xds_server.gateway_api.listeners import ListenerState, listener_states, listener_values
+from xds_server.gateway_api.listeners import ListenerState, allows, listener_states, listener_values
 from xds_server.gateway_api.objects import Key, Object
 from xds_server.gateway_api.policies import GatewayPolicies, Level, PolicyBook
 from xds_server.gateway_api.specs import GatewaySpec
@@ -48,6 +49,8 @@ class GatewayFiles:
     contents: Mapping[str, bytes]
     origins: Mapping[str, Object[Any]]
     upstreams: Mapping[str, ServiceUpstream]
+    ports: frozenset[tuple[int, str]] = frozenset()
+    """The ports of the listeners, each with TCP or UDP."""
 
     def origin(self, route: str) -> Object[Any] | None:
         """Return the object that a route of the language was made from."""
@@ -97,6 +100,7 @@ class Translation:
     gateway_statuses: tuple[GatewayStatus, ...]
     route_statuses: tuple[RouteStatus, ...]
     policy_statuses: tuple[PolicyStatus, ...]
+    set_statuses: tuple[ListenerSetStatus, ...]
     object_statuses: tuple[ObjectStatus, ...]
     meshes: Mapping[Key, GatewayFiles] = field(default_factory=dict)
     """What the sidecars of a namespace get, by the key of the namespace with an empty name."""
@@ -116,7 +120,7 @@ def translate(
         key=lambda one: one.meta.key,
     )
     listeners = {one.meta.key: listener_states(one, cluster) for one in ours}
-    attached = {one.meta.key: _attached(one, listeners[one.meta.key], cluster) for one in ours}
+    attached = _attached(listeners, cluster)
     book = PolicyBook.of(cluster)
     policies = {one.meta.key: GatewayPolicies(book, one, attached[one.meta.key]) for one in ours}
     translated = {
@@ -156,6 +160,11 @@ def translate(
             for route, parents in by_route.values()
         ),
         policy_statuses=tuple(_policy_statuses(attached, translated, cluster)),
+        set_statuses=tuple(
+            status
+            for one in ours
+            for status in _set_statuses(one, listeners[one.meta.key], attached[one.meta.key], cluster)
+        ),
         object_statuses=tuple(book.statuses(policies)),
     )
 
@@ -185,18 +194,18 @@ _Attached = list[tuple[Route, list[Attachment]]]
 
 
 def _attached(
-    gateway: Object[GatewaySpec], listeners: tuple[ListenerState, ...], cluster: Cluster
-) -> _Attached:
-    """Return the routes that name a Gateway in the order of their precedence, each with its attachments."""
-    found: _Attached = []
+    listeners: Mapping[Key, tuple[ListenerState, ...]], cluster: Cluster
+) -> Mapping[Key, _Attached]:
+    """Return the routes that lead to each Gateway in the order of their precedence, each with its attachments."""
+    found: dict[Key, _Attached] = {key: [] for key in listeners}
     for route in cluster.routes():
-        some = [
-            attachment.attach(route, parent, gateway, listeners, cluster)
-            for parent in route.spec.parent_refs
-            if attachment.is_parent(parent, route, gateway)
-        ]
-        if some:
-            found.append((route, some))
+        some: dict[Key, list[Attachment]] = {}
+        for parent in route.spec.parent_refs:
+            key = attachment.gateway_of(parent, route, cluster)
+            if key is not None and key in listeners:
+                some.setdefault(key, []).append(attachment.attach(route, parent, listeners[key], cluster))
+        for key, attachments in some.items():
+            found[key].append((route, attachments))
     return found
 
 
@@ -218,23 +227,12 @@ def _gateway_status(
     attached: _Attached,
     policies: GatewayPolicies,
 ) -> GatewayStatus:
-    counts: dict[str, int] = {}
-    for _, some in attached:
-        for name in {listener.spec.name for one in some for listener, _ in one.listeners}:
-            counts[name] = counts.get(name, 0) + 1
-    states = tuple(
-        ListenerStatus(
-            name=one.spec.name,
-            kinds=one.kinds,
-            attached=counts.get(one.spec.name, 0),
-            conditions=one.conditions,
-        )
-        for one in listeners
-    )
-    valid = [one for one in listeners if one.valid]
+    own = [one for one in listeners if one.owner is gateway]
+    states = _listener_statuses(own, attached)
+    valid = [one for one in own if one.valid]
     accept = accepted()
-    if len(valid) < len(states):
-        bad = ", ".join(one.spec.name for one in listeners if not one.valid)
+    if len(valid) < len(own):
+        bad = ", ".join(one.spec.name for one in own if not one.valid)
         message = f"listeners with faults: {bad}"
         accept = Condition("Accepted", bool(valid), "ListenersNotValid", message)
     infrastructure = gateway.spec.infrastructure
@@ -255,7 +253,48 @@ def _gateway_status(
         generation=gateway.meta.generation,
         conditions=tuple(conditions),
         listeners=states,
+        attached_sets=len(
+            {one.owner.meta.key for one in listeners if one.owner is not gateway and one.served}
+        ),
     )
+
+
+def _listener_statuses(listeners: Iterable[ListenerState], attached: _Attached) -> tuple[ListenerStatus, ...]:
+    counts: dict[str, int] = {}
+    for _, some in attached:
+        for name in {listener.name for one in some for listener, _ in one.listeners}:
+            counts[name] = counts.get(name, 0) + 1
+    return tuple(
+        ListenerStatus(
+            name=one.spec.name,
+            kinds=one.kinds,
+            attached=counts.get(one.name, 0),
+            conditions=one.conditions,
+        )
+        for one in listeners
+    )
+
+
+def _set_statuses(
+    gateway: Object[GatewaySpec], listeners: Iterable[ListenerState], attached: _Attached, cluster: Cluster
+) -> Iterable[ListenerSetStatus]:
+    """Yield the status of each ListenerSet that names a Gateway."""
+    for owner in cluster.listener_sets(gateway.meta.key):
+        own = [one for one in listeners if one.owner is owner]
+        bad = ", ".join(one.spec.name for one in own if not one.served)
+        accept = accepted()
+        if not allows(gateway, owner, cluster):
+            accept = accepted("NotAllowed", "the Gateway does not allow ListenerSets of this namespace")
+        elif bad:
+            served = any(one.served for one in own)
+            accept = Condition("Accepted", served, "ListenersNotValid", f"listeners with faults: {bad}")
+        yield ListenerSetStatus(
+            key=owner.meta.key,
+            generation=owner.meta.generation,
+            gateway=gateway.meta.key,
+            accepted=accept,
+            listeners=_listener_statuses(own, attached),
+        )
 
 
 def _files(
@@ -276,7 +315,7 @@ def _files(
     origins: dict[str, Object[Any]] = {_GATEWAY_FILE: gateway, **policies.origins}
     upstreams = {one.name: one for one in policies.upstreams}
     closes = False
-    ports = {names.of(one.spec.name): _redirect_port(one) for one in served}
+    ports = {one.name: _redirect_port(one) for one in served}
     taken: set[Any] = set()
     for route, some in attached:
         hosts = _hosts(some)
@@ -300,7 +339,15 @@ def _files(
             upstreams |= {one.name: one for one in found.upstreams if one.usable}
             closes = closes or found.closes
     files[UPSTREAMS_FILE] = upstreams_file(upstreams, cluster, closes=closes, live=live)
-    return GatewayFiles(files=files, contents=contents, origins=origins, upstreams=upstreams)
+    return GatewayFiles(
+        files=files, contents=contents, origins=origins, upstreams=upstreams, ports=_ports(gateway, listeners)
+    )
+
+
+def _ports(gateway: Object[GatewaySpec], listeners: Iterable[ListenerState]) -> frozenset[tuple[int, str]]:
+    """Return the ports of a Gateway's own listeners, and of those of its ListenerSets that are served."""
+    wanted = (one.spec for one in listeners if one.owner is gateway or one.served)
+    return frozenset((one.port, "UDP" if one.protocol == "UDP" else "TCP") for one in wanted)
 
 
 def upstreams_file(
@@ -316,7 +363,7 @@ def upstreams_file(
 
 
 def _gateway_file(served: Iterable[ListenerState], certificates: Iterable[Key]) -> Mapping[str, Any]:
-    values: dict[str, Any] = {"listeners": {names.of(one.spec.name): listener_values(one) for one in served}}
+    values: dict[str, Any] = {"listeners": {one.name: listener_values(one) for one in served}}
     secrets = {
         names.of(*key): {
             "certificate": {"file": f"{'/'.join(key)}/tls.crt"},
@@ -341,7 +388,7 @@ def _hosts(some: Iterable[Attachment]) -> dict[str, tuple[str, ...]]:
     for one in some:
         for listener, hosts in one.listeners:
             if listener.served:
-                found.setdefault(names.of(listener.spec.name), {}).update(dict.fromkeys(hosts))
+                found.setdefault(listener.name, {}).update(dict.fromkeys(hosts))
     return {name: tuple(hosts) for name, hosts in found.items()}
 
 
