@@ -140,9 +140,11 @@ class _Forwarder:
         server = await asyncio.start_server(self._connected, sock=self._socket)
         await self._stopped.wait()
         server.close()
-        await asyncio.sleep(
-            0
-        )  # a connection that was accepted a moment ago gets its task, which the runner ends
+        # a connection that was accepted a moment ago gets a task of its own only when the one that accepts it ends
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for one in others:
+                one.cancel()
+            await asyncio.wait(others)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
