@@ -133,12 +133,20 @@ class Cluster:
     def programmed(self) -> bool:
         return self.conditions("gateways", "web").get("Programmed", ("",))[0] == "True"
 
-    def serve(self, stack: ExitStack) -> None:
-        """Start what the Deployment describes, and give the Service an address, as a kubelet and a cloud would."""
+    def deployment(self) -> dict[str, Any]:
+        """Return the Deployment of the Gateway when there is one."""
         path = self.path("deployments", f"web-{self.name}", "apis/apps/v1")
         missing = (httpx.HTTPStatusError,)
-        deployment = wait_for(lambda: self.objects.request("GET", path), "the Deployment", also=missing)
-        self.pod = Pod(self.objects, deployment, self.folder, admin=self.admin, ready=self.ready)
+        return wait_for(lambda: self.objects.request("GET", path), "the Deployment", also=missing)
+
+    def schedule(self) -> Pod:
+        """Make the pod of the Deployment as it is now."""
+        self.pod = Pod(self.objects, self.deployment(), self.folder, admin=self.admin, ready=self.ready)
+        return self.pod
+
+    def serve(self, stack: ExitStack) -> None:
+        """Start the Envoy of the pod, and give the Service an address, as a kubelet and a cloud would."""
+        missing = (httpx.HTTPStatusError,)
         self.envoy = self.pod.envoy(self.network)
         stack.enter_context(self.envoy)
         address = {"status": {"loadBalancer": {"ingress": [{"ip": "10.245.0.9"}]}}}
@@ -166,6 +174,7 @@ def cluster(kubernetes: SharedServer, tmp_path: Path) -> Iterator[Cluster]:
     with ExitStack() as stack:
         found = Cluster(kubernetes, tmp_path, stack)
         stack.enter_context(found.controller)
+        found.schedule()
         found.serve(stack)
         wait_for(found.programmed, lambda: f"the Gateway; the controller:\n{found.controller.log[-3000:]}")
         yield found

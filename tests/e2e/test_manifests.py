@@ -130,3 +130,56 @@ def test_a_mistake_changes_nothing_and_a_correction_does(gateway: Manifests) -> 
     assert gateway.get("/users/1").status_code == 404
     write(gateway.folder, routes=filled(ROUTES))
     wait_for(lambda: gateway.get("/users/1").status_code == 200, "the old path")
+
+
+POLICIES = """
+apiVersion: v1
+kind: Secret
+metadata: {name: keys, namespace: infra}
+stringData: {alice: key-of-alice}
+---
+apiVersion: xds-gateway.dev/v1alpha1
+kind: Plan
+metadata: {name: small, namespace: infra}
+spec: {rate_limit: 2/hour}
+---
+apiVersion: xds-gateway.dev/v1alpha1
+kind: Consumer
+metadata: {name: alice, namespace: infra}
+spec: {plan: small, api_keys: [{secretKeyRef: {name: keys, key: alice}}]}
+---
+apiVersion: xds-gateway.dev/v1alpha1
+kind: GatewayPolicy
+metadata: {name: users, namespace: shop}
+spec:
+  targetRefs: [{kind: HTTPRoute, name: users, sectionName: reading}]
+  policies: {api_key: true}
+---
+apiVersion: xds-gateway.dev/v1alpha1
+kind: GatewayPolicy
+metadata: {name: closed, namespace: shop}
+spec:
+  targetRefs: [{kind: HTTPRoute, name: users, sectionName: partly}]
+  policies: {authorize: {consumers: [infra/bob]}}
+"""
+
+
+def test_policies(gateway: Manifests) -> None:
+    named = filled(ROUTES).replace(
+        "- matches: [{path: {value: /users}, m", "- name: reading\n      matches: [{path: {value: /users}, m"
+    )
+    named = named.replace(
+        "- matches: [{path: {value: /partly", "- name: partly\n      matches: [{path: {value: /partly"
+    )
+    write(gateway.folder, routes=named, policies=filled(POLICIES))
+    wait_for(lambda: gateway.get("/users/1").status_code == 401, "the policy")
+    statuses = [gateway.get("/users/1", **{"x-api-key": "key-of-alice"}).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
+    assert gateway.get("/empty").status_code == 503
+    assert {gateway.get("/partly").status_code for _ in range(20)} == {500}
+    assert (
+        "Accepted is False: Invalid: requests of its targets get 500: there is no Consumer infra/bob"
+        in gateway.log
+    )
+    (gateway.folder / "policies.yaml").unlink()
+    wait_for(lambda: gateway.get("/users/1").status_code == 200, "the route without a policy")

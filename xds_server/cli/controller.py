@@ -41,6 +41,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="serve the Gateways of the classes that name this controller",
     )
     add("--envoy-image", metavar="IMAGE", default=IMAGE, help="image of the Envoys of a Gateway")
+    add(
+        "--policy-server-image",
+        metavar="IMAGE",
+        default="xds-gateway:latest",
+        help="image of the policy server beside each Envoy of a Gateway whose policies need one",
+    )
+    add(
+        "--counters",
+        metavar="STORE",
+        default="memory",
+        help="where these policy servers count limits: memory, so that each Envoy has limits of its own, or a Redis as for "
+        "xds policy-server --counters",
+    )
     add("--envoy-replicas", type=flags.positive, metavar="N", default=2, help="Envoys of each Gateway")
     logs.add_format(parser)
 
@@ -65,6 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
             audience=AUDIENCE,
             image=arguments.envoy_image,
             replicas=arguments.envoy_replicas,
+            policy_server_image=arguments.policy_server_image,
+            counters=arguments.counters,
         ),
     )
     asyncio.run(serve(options))

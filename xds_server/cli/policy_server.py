@@ -53,6 +53,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="PEM file of the certificate's private key",
     )
     add(
+        "--token",
+        type=Path,
+        metavar="FILE",
+        help="file with a token of a service account that this client shows to the controller of a cluster; needs --ca",
+    )
+    add(
         "--listen",
         metavar="ADDRESS",
         default="127.0.0.1:18001",
@@ -158,9 +164,13 @@ def _options(arguments: argparse.Namespace) -> PolicyServerOptions:
     ca, certificate, key = arguments.ca, arguments.certificate, arguments.private_key
     if (certificate is None) != (key is None) or (certificate is not None and ca is None):
         raise WrongUsage("--certificate needs --private-key and --ca")
+    if arguments.token is not None and ca is None:
+        raise WrongUsage("--token needs --ca: a token is sent over TLS only")
     return PolicyServerOptions(
         xds=arguments.xds,
-        tls=Tls(ca=ca, certificate=certificate, private_key=key) if ca is not None else None,
+        tls=Tls(ca=ca, certificate=certificate, private_key=key, token=arguments.token)
+        if ca is not None
+        else None,
         listen=arguments.listen,
         admin=arguments.admin,
         node_id=arguments.node_id,

@@ -102,11 +102,12 @@ class Fleet:
 
         `versions` is called again after every event, because a rejection changes the versions to wait for.
         """
-        while not self._acknowledged(group, versions()):
+        while not self.has(group, versions()):
             self._bell.clear()
             await self._bell.wait()
 
-    def _acknowledged(self, group: str, versions: Mapping[ResourceType, str]) -> bool:
+    def has(self, group: str, versions: Mapping[ResourceType, str]) -> bool:
+        """True if a client of a group is connected, and all of its clients have acknowledged these versions."""
         members = [status for status in self._streams.values() if status.group == group]
         return bool(members) and all(versions.items() <= status.versions.items() for status in members)
 

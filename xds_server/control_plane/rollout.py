@@ -65,7 +65,7 @@ class Rollout:
 
     async def _inform(self, snapshot: Snapshot) -> None:
         """Publish the rules of policy servers, and wait until they have them."""
-        rules = _rules(snapshot)
+        rules = rules_of(snapshot)
         self._store.publish(rules, POLICY_SERVERS)
         await self._ensure(snapshot, rules)
 
@@ -92,7 +92,7 @@ class Rollout:
             )
 
 
-def _rules(snapshot: Snapshot) -> Snapshot:
+def rules_of(snapshot: Snapshot) -> Snapshot:
     """Return the part of a snapshot that policy servers get: our own types."""
     types = [type_ for type_ in snapshot if type_.url not in BY_URL]
     return Snapshot.of(

@@ -18,11 +18,13 @@ from typing import Any
 
 from filters.language import Problems
 from xds_server.admin import Admin
-from xds_server.control_plane.fleet import Fleet
+from xds_server.control_plane.fleet import Fleet, Rejection
+from xds_server.controller import policy_servers
 from xds_server.controller.authority_secret import AuthoritySecret
 from xds_server.controller.envoy_identity import EnvoyIdentity
 from xds_server.controller.infrastructure import EnvoySettings
 from xds_server.controller.pages import ControllerMetrics, ControllerState, pages
+from xds_server.controller.policy_servers import RulesFirst
 from xds_server.controller.reconciler import Envoys, Reconciler, caches
 from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import Snapshot
@@ -108,10 +110,11 @@ async def _parts(
     )
     writer = StatusWriter(client, options.controller, lambda: leader.leading)
     found = caches(client, lambda *change: reconciler.changed(*change), _kept)
+    rollout = RulesFirst(store, fleet)
     envoys = Envoys(
-        publish=lambda group, snapshot: _publish(store, group, snapshot),
-        acknowledged=partial(_acknowledged, fleet, store),
-        rejection=lambda group: next((one.message for one in fleet.rejections(group)), ""),
+        publish=rollout.publish,
+        acknowledged=lambda group: _acknowledged(fleet, store, group) and rollout.acknowledged(group),
+        rejection=lambda group: next((one.message for one in _rejections(fleet, group)), ""),
     )
     reconciler = Reconciler(
         client,
@@ -168,9 +171,9 @@ def _admin(address: str, store: Store, reconciler: Reconciler, leader: Leader, s
     stack.callback(admin.stop)
 
 
-def _publish(store: Store, group: str, snapshot: Snapshot) -> None:
-    if store.publish(snapshot, group):
-        log.info("published gateway=%s", group)
+def _rejections(fleet: Fleet, group: str) -> list[Rejection]:
+    """Return what the Envoys and the policy servers of a Gateway have rejected."""
+    return [*fleet.rejections(group), *fleet.rejections(policy_servers.group_of(group))]
 
 
 def _acknowledged(fleet: Fleet, store: Store, group: str) -> bool:

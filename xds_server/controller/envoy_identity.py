@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import grpc
 
+from filters.policy_server import NODE_CLUSTER
+from xds_server.controller import policy_servers
 from xds_server.discovery.node import Node
 from xds_server.errors import XdsError
 from xds_server.kubernetes.api_client import ApiClient
@@ -23,7 +25,7 @@ class EnvoyIdentity:
     """The `group_of` of the xDS server of the controller.
 
     An Envoy proves who it is by the projected token of its pod, which the API server verifies at the start of each
-    stream. What an Envoy says of itself decides nothing. `group_of` returns the group that a service account gets, and
+    stream. What an Envoy says of itself decides nothing but whether it is an Envoy or the policy server of the same pod. `group_of` returns the group that a service account gets, and
     `known` is set when the objects of the cluster are known.
     """
 
@@ -32,7 +34,7 @@ class EnvoyIdentity:
     ) -> None:
         self._client, self._group_of, self._known = client, group_of, known
 
-    async def __call__(self, _node: Node, context: Context) -> str:
+    async def __call__(self, node: Node, context: Context) -> str:
         """Return the group of an Envoy. Raises NodeRejected."""
         token = _token(context)
         if not token:
@@ -58,7 +60,7 @@ class EnvoyIdentity:
         if group is None:
             message = f"no Gateway has pods with the service account {account}"
             raise NodeRejected(grpc.StatusCode.PERMISSION_DENIED, message)
-        return group
+        return policy_servers.group_of(group) if node.cluster == NODE_CLUSTER else group
 
 
 def _token(context: Context) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from xds_server.controller import policy_servers
 from xds_server.gateway_api.objects import Object
 from xds_server.gateway_api.specs import GROUP, GatewaySpec
 from xds_server.proxy.bootstrap import bootstrap
@@ -25,6 +26,15 @@ _TOKEN_SECONDS = 3600
 _USER = 65532
 _CLASS_LABEL = f"{GROUP}/gateway-class-name"
 _LONGEST = 63
+_POD_NAME = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+_MOUNT = {"name": _IDENTITY, "mountPath": str(_MOUNTED.folder), "readOnly": True}
+_SHARED = {"name": "run", "mountPath": policy_servers.FOLDER}
+_TMP = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - a volume of the pod
+_CONFINED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
 Port = tuple[int, str]
 """A port with TCP or UDP."""
 
@@ -41,6 +51,9 @@ class EnvoySettings:
     image: str
     replicas: int = 2
     service_type: str = "LoadBalancer"
+    policy_server_image: str = "xds-gateway:latest"
+    counters: str = "memory"
+    """Where policy servers count limits: memory, or the URL of a Redis."""
 
 
 def name_of(gateway: Object[GatewaySpec]) -> str:
@@ -53,14 +66,22 @@ def name_of(gateway: Object[GatewaySpec]) -> str:
 
 
 def objects(
-    gateway: Object[GatewaySpec], ports: Iterable[Port], settings: EnvoySettings, bundle: bytes
+    gateway: Object[GatewaySpec],
+    ports: Iterable[Port],
+    settings: EnvoySettings,
+    bundle: bytes,
+    *,
+    policy_server: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a Gateway, each after those that it needs. `bundle` has the authorities to trust, in PEM."""
+    """Yield the objects of a Gateway, each after those that it needs.
+
+    `bundle` has the authorities to trust, in PEM. With `policy_server`, each pod has one.
+    """
     ports = sorted(ports)
     yield {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _metadata(gateway)}
     files = dict(_MOUNTED.files(bundle))
     yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(gateway), "data": files}
-    yield _deployment(gateway, ports, settings)
+    yield _deployment(gateway, ports, settings, policy_server=policy_server)
     yield _service(gateway, ports, settings)
 
 
@@ -96,9 +117,15 @@ def _label(name: str) -> str:
 
 
 def _deployment(
-    gateway: Object[GatewaySpec], ports: Iterable[Port], settings: EnvoySettings
+    gateway: Object[GatewaySpec], ports: Iterable[Port], settings: EnvoySettings, *, policy_server: bool
 ) -> dict[str, Any]:
     metadata = _metadata(gateway)
+    containers = [_container(gateway, ports, settings)]
+    volumes = [_volume(gateway, settings)]
+    if policy_server:
+        containers[0]["volumeMounts"].append(_SHARED)
+        containers.append(_policy_server(settings))
+        volumes += [{"name": one["name"], "emptyDir": {}} for one in (_SHARED, _TMP)]
     pod = {"labels": metadata["labels"], "annotations": metadata["annotations"]}
     return {
         "apiVersion": "apps/v1",
@@ -120,11 +147,35 @@ def _deployment(
                         "seccompProfile": {"type": "RuntimeDefault"},
                         "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
                     },
-                    "containers": [_container(gateway, ports, settings)],
-                    "volumes": [_volume(gateway, settings)],
+                    "containers": containers,
+                    "volumes": volumes,
                 },
             },
         },
+    }
+
+
+def _policy_server(settings: EnvoySettings) -> dict[str, Any]:
+    """Return the container of a policy server. It is ready when it listens, which it does when it has its rules."""
+    path = policy_servers.ADDRESS.removeprefix("unix:")
+    connects = f"import socket; socket.socket(socket.AF_UNIX).connect({path!r})"
+    options = {
+        "--xds": settings.xds_address,
+        "--ca": str(_MOUNTED.authorities),
+        "--token": str(_MOUNTED.token),
+        "--listen": policy_servers.ADDRESS,
+        "--node-id": "$(POD_NAME)",
+        "--workers": "1",
+        "--counters": settings.counters,
+    }
+    return {
+        "name": "policy-server",
+        "image": settings.policy_server_image,
+        "args": ["policy-server", *(part for option in options.items() for part in option)],
+        "env": [_POD_NAME],
+        "readinessProbe": {"exec": {"command": ["python", "-ISc", connects]}, "periodSeconds": 5},
+        "volumeMounts": [_MOUNT, _SHARED, _TMP],
+        "securityContext": _CONFINED,
     }
 
 
@@ -142,16 +193,12 @@ def _container(
             "--log-level",
             "warning",
         ],
-        "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
-        "volumeMounts": [{"name": _IDENTITY, "mountPath": str(_MOUNTED.folder), "readOnly": True}],
+        "env": [_POD_NAME],
+        "volumeMounts": [_MOUNT],
         "ports": [{"containerPort": port, "protocol": transport} for port, transport in ports]
         + [{"name": "ready", "containerPort": READY_PORT, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/ready", "port": "ready"}, "periodSeconds": 5},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
+        "securityContext": _CONFINED,
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from xds_server.controller import infrastructure
+from xds_server.controller import infrastructure, policy_servers
 from xds_server.controller.infrastructure import EnvoySettings, Port
 from xds_server.controller.served import ServedGateway
 from xds_server.discovery.snapshot import EMPTY, Snapshot
@@ -293,7 +293,10 @@ class Reconciler:
 
     async def _apply(self, gateway: Object[GatewaySpec], ports: Iterable[Port]) -> None:
         """Apply the objects of a Gateway that differ from what was applied."""
-        for one in infrastructure.objects(gateway, ports, self._settings, self._bundle()):
+        needed = policy_servers.needed(self._served[gateway.meta.key].snapshot)
+        for one in infrastructure.objects(
+            gateway, ports, self._settings, self._bundle(), policy_server=needed
+        ):
             name = (one["kind"], gateway.meta.key)
             if self._applied.get(name) == one:
                 continue

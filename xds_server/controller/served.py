@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from xds_server.control_plane.compiler import Compiled, Compiler
+from xds_server.controller import policy_servers
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import ENDPOINT
 from xds_server.errors import InvalidGateway
@@ -36,7 +37,7 @@ class ServedGateway:
         """Why the newest state of the Gateway is not served; empty if it is."""
         self.rejected: dict[tuple[str, Key], str] = {}
         """Kind and key of objects whose requests get 500, with what is wrong."""
-        self._compiler = Compiler({})
+        self._compiler = Compiler({}, internal_services=policy_servers.INTERNAL)
         self._compiled: Compiled | None = None
         self._shown: Compiled | None = None
         """What the snapshot was made of."""

@@ -39,12 +39,14 @@ _OPTIONS = [
 class Tls:
     """PEM files: the authorities of the control plane's certificate, and this client's own certificate if needed.
 
-    They are read for each connection, so that they can be renewed.
+    `token` is a file with a bearer token (RFC 6750) that this client sends. All files are read for each connection, so
+    that they can be renewed.
     """
 
     ca: Path
     certificate: Path | None = None
     private_key: Path | None = None
+    token: Path | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Return credentials with the current content of the files. Raises OSError."""
@@ -53,6 +55,10 @@ class Tls:
             self.private_key.read_bytes() if self.private_key else None,
             self.certificate.read_bytes() if self.certificate else None,
         )
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return the metadata of a stream. Raises OSError."""
+        return () if self.token is None else (("authorization", f"Bearer {self.token.read_text().strip()}"),)
 
 
 class DeltaClient:
@@ -106,6 +112,7 @@ class DeltaClient:
         """Follow one stream to its end. Returns the reason for the end."""
         try:
             opened = self._channel()
+            metadata = self._tls.metadata() if self._tls is not None else ()
         except OSError as error:
             return f"TLS: {error}"
         async with opened as channel:
@@ -114,7 +121,7 @@ class DeltaClient:
                 request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
                 response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
             )
-            call = method()  # the stubs do not have the form that writes
+            call = method(metadata=metadata)  # the stubs do not have the form that writes
             try:
                 await self._converse(call)
             except grpc.aio.AioRpcError as error:

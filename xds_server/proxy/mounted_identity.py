@@ -34,6 +34,16 @@ class MountedIdentity:
 
     folder: PurePosixPath
 
+    @property
+    def token(self) -> PurePosixPath:
+        """The file of the token."""
+        return self.folder / TOKEN
+
+    @property
+    def authorities(self) -> PurePosixPath:
+        """The file of the authorities to trust, in PEM."""
+        return self.folder / _AUTHORITIES
+
     def files(self, bundle: bytes) -> Mapping[str, str]:
         """Return the files of the ConfigMap. `bundle` has the authorities in PEM."""
         return {_AUTHORITIES: bundle.decode()}
@@ -43,11 +53,11 @@ class MountedIdentity:
         result = grpc_service_pb2.GrpcService()
         google = result.google_grpc
         google.target_uri, google.stat_prefix = address, "control_plane"
-        google.channel_credentials.ssl_credentials.root_certs.filename = str(self.folder / _AUTHORITIES)
+        google.channel_credentials.ssl_credentials.root_certs.filename = str(self.authorities)
         token = file_based_metadata_pb2.FileBasedMetadataConfig(
             header_key="authorization", header_prefix="Bearer "
         )
-        token.secret_data.filename = str(self.folder / TOKEN)
+        token.secret_data.filename = str(self.token)
         plugin = google.call_credentials.add().from_plugin
         plugin.name = google.credentials_factory_name = _PLUGIN
         plugin.typed_config.CopyFrom(packed(token))

@@ -14,6 +14,7 @@ from tests.support.kubernetes import mounted
 from tests.support.kubernetes.namespace import Namespace
 from tests.support.kubernetes.objects import Objects
 from tests.support.logged_process import ROOT, LoggedProcess
+from xds_server.controller.policy_servers import FOLDER
 
 EXAMPLE = ROOT / "examples" / "kubernetes"
 
@@ -39,7 +40,7 @@ def controller(
 
 
 class Pod:
-    """The volume and the Envoy of a Deployment. Its two fixed ports are others here, because it has no network of its own."""
+    """A pod of a Deployment. Envoy's two fixed ports are others here, because the pod has no network of its own."""
 
     def __init__(
         self, objects: Objects, deployment: dict[str, Any], folder: Path, *, admin: int, ready: int
@@ -47,18 +48,19 @@ class Pod:
         self._objects, self._namespace = objects, deployment["metadata"]["namespace"]
         self._spec = deployment["spec"]["template"]["spec"]
         self._folder, self._admin, self._ready = folder, admin, ready
-        self.volume = folder / "identity"
+        self._identity, self._shared = folder / "identity", folder / "run"
+        self._shared.mkdir()
         self.renew()
 
     def renew(self, *, account: str | None = None, audience: str | None = None) -> None:
         """Write the volume as a kubelet does now, with the token of another account or audience if given."""
         files: dict[str, bytes] = {}
-        (volume,) = self._spec["volumes"]
+        volume = next(one for one in self._spec["volumes"] if "projected" in one)
         for source in volume["projected"]["sources"]:
             if "configMap" in source:
                 path = f"/api/v1/namespaces/{self._namespace}/configmaps/{source['configMap']['name']}"
                 data = self._objects.request("GET", path)["data"]
-                files |= {name: self._here(text).encode() for name, text in data.items()}
+                files |= {name: text.encode() for name, text in data.items()}
             else:
                 wanted = source["serviceAccountToken"]
                 name = account or self._spec["serviceAccountName"]
@@ -66,20 +68,34 @@ class Pod:
                     self._namespace, name, audiences=[audience or wanted["audience"]]
                 )
                 files[wanted["path"]] = token.encode()
-        mounted.write(self.volume, files)
+        mounted.write(self._identity, files)
 
     def envoy(self, network: Namespace) -> LoggedProcess:
-        """Return the Envoy with exactly the arguments of the Deployment but for ports and the folder."""
-        (container,) = self._spec["containers"]
-        arguments = [one.replace("$(POD_NAME)", "pod-1") for one in container["args"]]
+        """Return the Envoy with exactly the arguments of the Deployment but for two ports."""
+        arguments = self._arguments("envoy")
         at = arguments.index("--config-yaml") + 1
-        arguments[at] = json.dumps(self._bootstrap(json.loads(self._here(arguments[at]))))
+        arguments[at] = json.dumps(self._bootstrap(json.loads(arguments[at])))
         command = [str(binary()), *arguments, "--concurrency", "1", "--use-dynamic-base-id"]
-        return LoggedProcess(network.command(*command), self._folder / "envoy.log")
+        return LoggedProcess(self._inside(network, command), self._folder / "envoy.log")
 
-    def _here(self, text: str) -> str:
-        (mount,) = self._spec["containers"][0]["volumeMounts"]
-        return text.replace(mount["mountPath"], str(self.volume))
+    def policy_server(self, network: Namespace) -> LoggedProcess:
+        """Return the policy server of the pod."""
+        command = [sys.executable, "-m", "xds_server", *self._arguments("policy-server")]
+        return LoggedProcess(self._inside(network, command), self._folder / "policy-server.log")
+
+    def _arguments(self, container: str) -> list[str]:
+        (found,) = [one for one in self._spec["containers"] if one["name"] == container]
+        return [one.replace("$(POD_NAME)", "pod-1") for one in found["args"]]
+
+    def _inside(self, network: Namespace, command: list[str]) -> list[str]:
+        """Return a command that sees the volumes of the pod where they are mounted, below /run."""
+        script = "mount -t tmpfs tmpfs /run"
+        for number, path in enumerate((FOLDER, "/run/xds-gateway")):
+            script += f' && mkdir {path} && mount --bind "${{{number}}}" {path}'
+        script += ' && shift && exec "$@"'
+        return network.command(
+            "unshare", "--mount", "sh", "-c", script, str(self._shared), str(self._identity), *command
+        )
 
     def _bootstrap(self, bootstrap: dict[str, Any]) -> dict[str, Any]:
         bootstrap["admin"]["address"]["socket_address"]["port_value"] = self._admin
@@ -91,3 +107,8 @@ class Pod:
                 (endpoint,) = group["lb_endpoints"]
                 endpoint["endpoint"]["address"]["socket_address"]["port_value"] = self._admin
         return bootstrap
+
+
+def containers(deployment: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the containers of a Deployment by their names."""
+    return {one["name"]: one for one in deployment["spec"]["template"]["spec"]["containers"]}

@@ -137,28 +137,42 @@ class _Forwarder:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._connected, sock=self._socket)
+        accepting = asyncio.create_task(self._accept())
         await self._stopped.wait()
-        server.close()
-        # a connection that was accepted a moment ago gets a task of its own only when the one that accepts it ends
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for one in others:
                 one.cancel()
             await asyncio.wait(others)
+        self._socket.close()
+        assert accepting.cancelled()
+        await asyncio.sleep(0)  # the transports that were aborted close their sockets
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(self) -> None:
+        """Accept connections. They have no server of asyncio, which would start tasks after it was closed."""
+        self._socket.setblocking(False)
+        running: set[asyncio.Task[None]] = set()
+        while True:
+            accepted, _ = await self._loop.sock_accept(self._socket)
+            task = asyncio.create_task(self._connected(accepted))
+            running.add(task)
+            task.add_done_callback(running.discard)
+
+    async def _connected(self, accepted: socket.socket) -> None:
+        try:
+            reader, writer = await asyncio.open_connection(sock=accepted)
+        except BaseException:
+            accepted.close()
+            raise
+        there_writer: asyncio.StreamWriter | None = None
         try:
             there_reader, there_writer = await asyncio.open_connection(*self._target)
-        except OSError:
-            writer.transport.abort()
-            return
-        try:
             await asyncio.gather(_pump(reader, there_writer), _pump(there_reader, writer))
-        except OSError:  # one half broke: both end
+        except OSError:  # there is no target, or one half broke: both end
             pass
         finally:
             writer.transport.abort()
-            there_writer.transport.abort()
+            if there_writer is not None:
+                there_writer.transport.abort()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
