@@ -1,5 +1,7 @@
 # Control plane, policy server, usage server and Envoy in one image. The command decides which of them runs.
 FROM python:3.11.13-slim-bookworm
+# nftables: for xds redirect, the init container of pods with a sidecar
+RUN apt-get update && apt-get install --yes --no-install-recommends nftables && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY xds_server xds_server

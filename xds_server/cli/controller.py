@@ -9,6 +9,7 @@ from pathlib import Path
 
 from xds_server.cli import flags, logs
 
+_OWN_IMAGE = "xds-gateway:latest"
 IMAGE = "envoyproxy/envoy:distroless-v1.40.0"
 
 
@@ -40,21 +41,33 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="xds-gateway.dev/controller",
         help="serve the Gateways of the classes that name this controller",
     )
-    add("--envoy-image", metavar="IMAGE", default=IMAGE, help="image of the Envoys of a Gateway")
-    add(
-        "--policy-server-image",
-        metavar="IMAGE",
-        default="xds-gateway:latest",
-        help="image of the policy server beside each Envoy of a Gateway whose policies need one",
-    )
+    add("--envoy-image", metavar="IMAGE", default=IMAGE, help="image of Envoy")
     add(
         "--counters",
         metavar="STORE",
         default="memory",
-        help="where these policy servers count limits: memory, so that each Envoy has limits of its own, or a Redis as for "
-        "xds policy-server --counters",
+        help="where the policy servers of Gateways count limits: memory, so that each Envoy has limits of its own, or a "
+        "Redis as for xds policy-server --counters",
     )
     add("--envoy-replicas", type=flags.positive, metavar="N", default=2, help="Envoys of each Gateway")
+    add(
+        "--webhook",
+        metavar="ADDRESS",
+        default="",
+        help="address of the webhook that gives pods their sidecars",
+    )
+    add(
+        "--webhook-configuration",
+        metavar="NAME",
+        default="xds-gateway",
+        help="the MutatingWebhookConfiguration in which the authority of --webhook is kept current",
+    )
+    add(
+        "--image",
+        metavar="IMAGE",
+        default=_OWN_IMAGE,
+        help="image with this command, for policy servers beside Envoys and for pods with a sidecar",
+    )
     logs.add_format(parser)
 
 
@@ -63,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     from xds_server.controller.app import ControllerOptions, serve
     from xds_server.controller.envoy_identity import AUDIENCE
     from xds_server.controller.infrastructure import EnvoySettings
+    from xds_server.sidecar.identity import SidecarSettings
 
     logs.start(arguments.log_format)
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -73,12 +87,20 @@ def run(arguments: argparse.Namespace) -> int:
         kubeconfig=tuple(Path(one) for one in given.split(os.pathsep) if one),
         namespace=arguments.namespace,
         controller=arguments.controller_name,
+        webhook=arguments.webhook,
+        webhook_configuration=arguments.webhook_configuration,
+        sidecars=SidecarSettings(
+            xds_address=arguments.xds_service,
+            audience=AUDIENCE,
+            image=arguments.envoy_image,
+            redirect_image=arguments.image,
+        ),
         envoys=EnvoySettings(
             xds_address=arguments.xds_service,
             audience=AUDIENCE,
             image=arguments.envoy_image,
             replicas=arguments.envoy_replicas,
-            policy_server_image=arguments.policy_server_image,
+            own_image=arguments.image,
             counters=arguments.counters,
         ),
     )

@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "watch": "connect to any xDS server as a client, and print its responses",
     "policy-server": "run the services that decide what Envoy cannot; a control plane sends them their rules",
     "controller": "serve the Gateways of a Kubernetes cluster",
+    "redirect": "redirect the connections of a pod to its sidecar, as an init container",
     "cache": "purge stored responses",
     "limits": "show or reset the counters of rate limits, quotas and concurrency limits",
     "usage": "report the requests of consumers, plans and routes by hour or day",

@@ -26,6 +26,8 @@ from xds_server.controller.infrastructure import EnvoySettings
 from xds_server.controller.pages import ControllerMetrics, ControllerState, pages
 from xds_server.controller.policy_servers import RulesFirst
 from xds_server.controller.reconciler import Envoys, Reconciler, caches
+from xds_server.controller.webhook import Webhook
+from xds_server.controller.webhook_trust import WebhookTrust
 from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.gateway.model.upstreams import parse_address
@@ -43,11 +45,12 @@ from xds_server.serving.metrics import Metrics
 from xds_server.serving.server import XdsServer
 from xds_server.serving.store import Store
 from xds_server.serving.tls import rotating
+from xds_server.sidecar.identity import SidecarSettings
 from xds_server.translate.stand_ins import stand_in
 
 log = logging.getLogger(__name__)
 
-_ADMIN = "--admin"
+_ADMIN, _WEBHOOK = "--admin", "--webhook"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,10 @@ class ControllerOptions:
     """
 
     envoys: EnvoySettings
+    sidecars: SidecarSettings
+    webhook: str = ""
+    """The address of the webhook that gives pods their sidecars; empty for none."""
+    webhook_configuration: str = "xds-gateway"
     xds: str = "[::]:18000"
     admin: str = "[::]:18001"
     kubeconfig: tuple[Path, ...] = ()
@@ -101,7 +108,7 @@ async def _parts(
     authority = AuthoritySecret(
         client,
         Key(options.namespace, f"{options.lease}-authority"),
-        [parse_address(options.envoys.xds_address).host],
+        _names(parse_address(options.envoys.xds_address).host),
         lambda: reconciler.look(),
     )
     await authority.open()
@@ -144,13 +151,43 @@ async def _parts(
     except OSError as error:
         raise failed_to_listen("--xds", options.xds, error) from None
     _admin(options.admin, store, reconciler, leader, stack)
+    injection = await _injection(options, client, authority, leader, stack)
     return [
+        *injection,
         *(cache.run() for cache in found.values()),
         authority.run(),
         writer.run(),
         leader.run(),
         reconciler.run(),
     ]
+
+
+async def _injection(
+    options: ControllerOptions,
+    client: ApiClient,
+    authority: AuthoritySecret,
+    leader: Leader,
+    stack: AsyncExitStack,
+) -> list[Coroutine[Any, Any, None]]:
+    """Start the webhook that gives pods their sidecars, and return what runs beside it."""
+    if not options.webhook:
+        return []
+    webhook = Webhook(options.sidecars, authority.serving)
+    try:
+        await webhook.start(*split(_WEBHOOK, options.webhook))
+    except OSError as error:
+        raise failed_to_listen(_WEBHOOK, options.webhook, error) from None
+    stack.push_async_callback(webhook.stop)
+    trust = WebhookTrust(
+        client, options.webhook_configuration, lambda: authority.bundle, lambda: leader.leading
+    )
+    return [webhook.run(), trust.run()]
+
+
+def _names(host: str) -> list[str]:
+    """Return the names in the certificate: the API server calls a Service by its name without the zone of the cluster."""
+    service, found, _ = host.partition(".svc.")
+    return [host, f"{service}.svc"] if found else [host]
 
 
 def _admin(address: str, store: Store, reconciler: Reconciler, leader: Leader, stack: AsyncExitStack) -> None:

@@ -51,7 +51,7 @@ class EnvoySettings:
     image: str
     replicas: int = 2
     service_type: str = "LoadBalancer"
-    policy_server_image: str = "xds-gateway:latest"
+    own_image: str
     counters: str = "memory"
     """Where policy servers count limits: memory, or the URL of a Redis."""
 
@@ -170,7 +170,7 @@ def _policy_server(settings: EnvoySettings) -> dict[str, Any]:
     }
     return {
         "name": "policy-server",
-        "image": settings.policy_server_image,
+        "image": settings.own_image,
         "args": ["policy-server", *(part for option in options.items() for part in option)],
         "env": [_POD_NAME],
         "readinessProbe": {"exec": {"command": ["python", "-ISc", connects]}, "periodSeconds": 5},

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from xds_server.controller import infrastructure, policy_servers
-from xds_server.controller.infrastructure import EnvoySettings, Port
+from xds_server.controller.infrastructure import EnvoySettings
 from xds_server.controller.served import ServedGateway
 from xds_server.discovery.snapshot import EMPTY, Snapshot
 from xds_server.errors import XdsError
@@ -18,7 +18,7 @@ from xds_server.gateway_api import policy_specs, statuses
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition, ObjectStatus, RouteStatus, accepted
 from xds_server.gateway_api.memory import Memory
-from xds_server.gateway_api.mesh import with_mesh
+from xds_server.gateway_api.mesh import mesh_key, with_mesh
 from xds_server.gateway_api.objects import KINDS, Key, Kind, Object, SliceSpec
 from xds_server.gateway_api.specs import GatewaySpec
 from xds_server.gateway_api.translation import Translation, translate
@@ -28,6 +28,7 @@ from xds_server.kubernetes.resources import Resource
 from xds_server.kubernetes.status_writer import StatusWriter
 from xds_server.kubernetes.token_review import ServiceAccount
 from xds_server.kubernetes.watch_cache import WatchCache
+from xds_server.sidecar.identity import trust
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +144,14 @@ class Reconciler:
         self._bell.set()
 
     def group_of(self, account: ServiceAccount) -> str | None:
-        """Return the group of the Gateway whose pods have this service account, or None."""
-        return self._accounts.get((account.namespace, account.name))
+        """Return the group of the Gateway whose pods have this service account, or else that of the sidecars of the
+        namespace, or None.
+        """
+        gateway = self._accounts.get((account.namespace, account.name))
+        if gateway is not None:
+            return gateway
+        mesh = mesh_key(account.namespace)
+        return _group(mesh) if mesh in self._served else None
 
     def objects(self) -> dict[str, int]:
         """Return the number of objects by kind."""
@@ -229,11 +236,20 @@ class Reconciler:
         for status in translation.gateway_statuses:
             gateway = cluster.gateway(status.key)
             if gateway is not None:
-                await self._apply(gateway, translation.gateways[status.key].ports)
+                objects = infrastructure.objects(
+                    gateway,
+                    translation.gateways[status.key].ports,
+                    self._settings,
+                    self._bundle(),
+                    policy_server=policy_servers.needed(self._served[status.key].snapshot),
+                )
+                await self._apply(gateway.meta.key, objects)
                 found = statuses.gateway_status(
                     status, self._addresses(gateway, cluster), self._programmed(status.key)
                 )
                 self._want("Gateway", status.key, found)
+        for namespace, name in translation.meshes:
+            await self._apply((namespace, name), [trust(namespace, self._bundle())])
         for owner in translation.set_statuses:
             self._want("ListenerSet", owner.key, statuses.set_status(owner, self._programmed(owner.gateway)))
         if not self._told:
@@ -291,13 +307,10 @@ class Reconciler:
         service = cluster.service((gateway.meta.namespace, infrastructure.name_of(gateway)))
         return service.spec.addresses if service is not None else ()
 
-    async def _apply(self, gateway: Object[GatewaySpec], ports: Iterable[Port]) -> None:
-        """Apply the objects of a Gateway that differ from what was applied."""
-        needed = policy_servers.needed(self._served[gateway.meta.key].snapshot)
-        for one in infrastructure.objects(
-            gateway, ports, self._settings, self._bundle(), policy_server=needed
-        ):
-            name = (one["kind"], gateway.meta.key)
+    async def _apply(self, key: Key, objects: Iterable[dict[str, Any]]) -> None:
+        """Apply the objects of a Gateway, or those of the sidecars of a namespace, that differ from what was applied."""
+        for one in objects:
+            name = (one["kind"], key)
             if self._applied.get(name) == one:
                 continue
             try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from xds_server.gateway_api import names, rules
 from xds_server.gateway_api.attachment import Attachment
+from xds_server.gateway_api.capture import APPLICATION_SOURCE, INBOUND_PORT, INJECT, OUTBOUND_PORT
 from xds_server.gateway_api.cluster import Cluster, Route
 from xds_server.gateway_api.conditions import ParentStatus, RouteStatus
 from xds_server.gateway_api.objects import Key, Object
@@ -26,12 +27,6 @@ from xds_server.gateway_api.translation import (
 )
 from xds_server.gateway_api.upstreams import ServiceUpstream
 
-INJECT = "xds-gateway.dev/inject"
-"""The label of a namespace whose pods get a sidecar, if its value is `enabled`; with `disabled`, a pod gets none."""
-OUTBOUND_PORT, INBOUND_PORT = 15001, 15006
-"""The ports to which the connections from and to a pod are redirected."""
-LOOPBACK = "127.0.0.6"
-"""The address from which a sidecar connects to its application, which tells these connections from all others."""
 _FILE = "mesh.yaml"
 _OUTBOUND, _INBOUND, _APPLICATION = "outbound", "inbound", "application"
 _PLAIN_PORT = 80
@@ -48,7 +43,7 @@ _TRANSPARENT = {
 """Settings of a listener between an application and its own sidecar, which trusts it."""
 
 
-def group(namespace: str) -> Key:
+def mesh_key(namespace: str) -> Key:
     """Return the key by which the sidecars of a namespace are served. No Gateway has it, because each has a name."""
     return (namespace, "")
 
@@ -62,7 +57,7 @@ def with_mesh(translation: Translation, cluster: Cluster, *, live: bool = False)
     namespaces = sorted(
         one.meta.name for one in cluster.all("Namespace") if one.meta.labels.get(INJECT) == "enabled"
     )
-    meshes = {group(one): _files(one, found, translated, cluster, live=live) for one in namespaces}
+    meshes = {mesh_key(one): _files(one, found, translated, cluster, live=live) for one in namespaces}
     statuses = _statuses(translation.route_statuses, found, translated)
     return replace(translation, meshes=meshes, route_statuses=tuple(statuses))
 
@@ -162,7 +157,7 @@ def _mesh_file(listeners: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
         },
         "upstreams": {
             _OUTBOUND: _original(),
-            _APPLICATION: {**_original(), "source_address": LOOPBACK},
+            _APPLICATION: {**_original(), "source_address": APPLICATION_SOURCE},
         },
     }
 

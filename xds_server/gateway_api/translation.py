@@ -59,7 +59,7 @@ class GatewayFiles:
             for name, values in self.files.items()
             if route in values.get("routes", values.get("stream_routes", {}))
         )
-        return next((self.origins[name] for name in found), None)
+        return next((self.origins.get(name) for name in found), None)
 
     def rejecting(self, routes: AbstractSet[str]) -> GatewayFiles:
         """Return the files with some routes of the language that do nothing but fail.

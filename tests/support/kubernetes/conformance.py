@@ -9,21 +9,16 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.support.envoy import binary
 from tests.support.kubernetes import build
 from tests.support.kubernetes.api_server import NODE, ApiServer
+from tests.support.kubernetes.cluster import cluster
 from tests.support.kubernetes.controller import controller, kubeconfig_of
-from tests.support.kubernetes.namespace import Namespace
-from tests.support.logged_process import LoggedProcess
 from tests.support.wait import wait_for
 from xds_server.gateway_api.conditions import CONTROLLER
 
@@ -31,7 +26,6 @@ SUITE = "v1.6.3"
 """The newest suite that Go 1.26 compiles. It insists on the CRDs of its own version."""
 
 _RESULT = re.compile(r"^ {4}--- (PASS|FAIL|SKIP): (\S+)", re.MULTILINE)
-_READY = "the stand-in is ready"
 _XDS, _ADMIN = f"{NODE}:18000", "127.0.0.1:18001"
 _CLASS = {
     "apiVersion": "gateway.networking.k8s.io/v1",
@@ -59,27 +53,6 @@ def programs() -> Path:
 
     build.built(target, make)
     return target
-
-
-@contextmanager
-def cluster(folder: Path, found: Path) -> Iterator[ApiServer]:
-    """Run an API server with a stand-in for the rest of a cluster. `found` has the programs of the suite."""
-    with (
-        ApiServer(folder / "api", crds=found / "crds", namespace=Namespace.node()) as server,
-        ExitStack() as stack,
-    ):
-        standin = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-        standin += ("sh", "-c", 'mkdir -p /run/netns; mount -t tmpfs tmpfs /run/netns; exec "$@"', "sh")
-        standin += (sys.executable, "-m", "tests.support.kubernetes.standin")
-        standin += ("--kubeconfig", str(server.inside), "--folder", str(folder / "standin"))
-        standin += ("--programs", str(found), "--envoy", str(binary()))
-        process = LoggedProcess(server.namespace.command(*standin), folder / "standin.log")
-        process.start()
-        stack.callback(
-            process.stop, signal.SIGKILL
-        )  # all pods end with it, because it has its own process namespace
-        process.says(_READY)
-        yield server
 
 
 def _accepted(server: ApiServer) -> None:
@@ -131,7 +104,7 @@ def _main() -> int:
         return 3
     folder = (arguments.logs or Path(tempfile.mkdtemp(prefix="xds-conformance-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with cluster(folder, found) as server:
+    with cluster(folder, programs=found, crds=found / "crds") as server:
         with server.objects() as objects:
             objects.apply([_CLASS])
             kubeconfig = kubeconfig_of(objects, server.inside, folder)

@@ -30,12 +30,21 @@ def kubeconfig_of(objects: Objects, inside: Path, folder: Path) -> Path:
     return file
 
 
+def install_webhook(objects: Objects, address: str) -> None:
+    """Apply the example of the mesh, with the webhook at an address of the host and port in place of a Service."""
+    text = (ROOT / "examples" / "kubernetes" / "mesh.yaml").read_text()
+    documents = list(yaml.safe_load_all(text))
+    (webhook,) = documents[0]["webhooks"]
+    webhook["clientConfig"] = {"url": f"https://{address}{webhook['clientConfig']['service']['path']}"}
+    objects.apply(documents)
+
+
 def controller(
-    network: Namespace, kubeconfig: Path, folder: Path, xds: str, admin: str, name: str
+    network: Namespace, kubeconfig: Path, folder: Path, xds: str, admin: str, name: str, *more: str
 ) -> LoggedProcess:
     """Return `xds controller` for the classes of a controller `name`, which listens at `xds` and `admin`."""
     command = [sys.executable, "-m", "xds_server", "controller", "--kubeconfig", str(kubeconfig)]
-    command += ["--xds", xds, "--xds-service", xds, "--admin", admin, "--controller-name", name]
+    command += ["--xds", xds, "--xds-service", xds, "--admin", admin, "--controller-name", name, *more]
     return LoggedProcess(network.command(*command), folder / "controller.log")
 
 

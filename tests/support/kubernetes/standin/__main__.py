@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -93,6 +94,11 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    variables = {"BIN": arguments.programs, "ENVOY": arguments.envoy}
+    variables = {
+        "BIN": arguments.programs,
+        "ENVOY": arguments.envoy,
+        "PYTHON": sys.executable,
+        "TESTS": str(Path(__file__).parents[1]),
+    }
     found = read_images(Path(__file__).with_name("images.yaml"), variables)
     asyncio.run(_main(arguments.kubeconfig, arguments.folder.resolve(), found))

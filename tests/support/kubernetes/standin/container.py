@@ -30,16 +30,19 @@ class Container:
         command: list[str],
         environment: Mapping[str, str],
         mounts: Object,
+        user: int | None = None,
     ) -> None:
         self.name, self.restarts = name, 0
+        self.code: int | None = None
         self.log: list[tuple[float, bytes]] = []
         self._network, self._folder = network, folder
         self._command, self._environment, self._mounts = command, environment, mounts
+        self._user = user
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
 
-    async def run(self, namespace: str) -> None:
-        """Run it until it is stopped."""
+    async def run(self, namespace: str, *, once: bool = False) -> None:
+        """Run it until it is stopped; with `once`, until it has ended with success, as an init container."""
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "hosts").write_text(_HOSTS)
         (self._folder / "resolv.conf").write_text(
@@ -55,7 +58,9 @@ class Container:
                 limit=2**22,
             )
             await self._read()
-            code = await self._process.wait()
+            self.code = code = await self._process.wait()
+            if once and code == 0:
+                return
             if not self._stopping:
                 self.restarts += 1
                 log.warning("a container ended name=%s code=%d last=%s", self.name, code, self.log[-1:])
@@ -90,6 +95,7 @@ class Container:
             f"mount -t overlay overlay -o lowerdir=/,upperdir={layers}/upper,workdir={layers}/work {root}",
             f"mount -t proc proc {root}/proc",
             f"mount --rbind /dev {root}/dev",
+            f"mount -t tmpfs -o mode=1777 tmpfs {root}/dev/shm",
             f"mount --rbind /sys {root}/sys",
             *(f"mount --bind {self._folder}/{name} {root}/etc/{name}" for name in ("hosts", "resolv.conf")),
         ]
@@ -98,5 +104,9 @@ class Container:
             lines.append(f'target="{root}$(chroot {root} realpath -m {path})"')
             lines += ['mkdir -p "$target"', f'mount --bind {folder} "$target"']
         variables = shlex.join(f"{name}={value}" for name, value in self._environment.items())
-        lines += [f"cd {root}", f"exec chroot {root} env -i {variables} {shlex.join(self._command)}"]
+        command, user = self._command, ""
+        if self._user:  # who may not enter the folder of the program
+            lines += [f"touch {root}/program", f"mount --bind {shlex.quote(command[0])} {root}/program"]
+            command, user = ["/program", *command[1:]], f"--userspec={self._user}:{self._user} "
+        lines += [f"cd {root}", f"exec chroot {user}{root} env -i {variables} {shlex.join(command)}"]
         return "\n".join(lines)

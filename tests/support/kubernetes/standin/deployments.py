@@ -49,7 +49,12 @@ async def _create(node: Node, key: Key, deployment: Object, digest: str) -> None
         "annotations": template["metadata"].get("annotations", {}),
         "ownerReferences": [owner],
     }
-    spec = {**template["spec"], "nodeName": NAME, "automountServiceAccountToken": False}
+    spec = {
+        "serviceAccountName": "default",
+        **template["spec"],
+        "nodeName": NAME,
+        "automountServiceAccountToken": False,
+    }
     try:
         await node.client.create(PODS, {"metadata": metadata, "spec": spec})
     except (Conflict, Forbidden):

@@ -20,6 +20,7 @@ class Image:
     argv: tuple[str, ...] = ()
     args: bool = True
     ready: int | None = None
+    http: bool = False
 
 
 def read_images(path: Path, variables: Mapping[str, str]) -> list[Image]:

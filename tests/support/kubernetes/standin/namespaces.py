@@ -1,13 +1,17 @@
-"""Stands in for the namespace controller: deletes everything in a namespace that is being deleted."""
+"""Stands in for the controllers of namespaces and service accounts.
+
+It makes the default account of each namespace, and deletes everything in a namespace that is being deleted.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
-from tests.support.kubernetes.standin.node import NAMESPACES, Node, deleting
-from xds_server.kubernetes.api_errors import ApiError, NotFound
+from tests.support.kubernetes.standin.node import NAMESPACES, SERVICE_ACCOUNTS, Node, deleting
+from xds_server.kubernetes.api_errors import ApiError, Conflict, NotFound
 from xds_server.kubernetes.resources import Key, Resource
 
 log = logging.getLogger(__name__)
@@ -22,13 +26,23 @@ class Namespaces:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._emptying: set[str] = set()
+        self._with_account: set[str] = set()
 
     async def reconcile(self) -> None:
-        """Begin to empty what is being deleted."""
+        """Begin to empty what is being deleted, and make accounts that are missing."""
         for key, object_ in self._node.items(NAMESPACES):
+            uid = object_["metadata"]["uid"]
+            if not deleting(object_) and uid not in self._with_account:
+                await self._make_account(key.name)
+                self._with_account.add(uid)
             if deleting(object_) and key.name not in self._emptying:
                 self._emptying.add(key.name)
                 self._node.spawn(self._empty(key))
+
+    async def _make_account(self, namespace: str) -> None:
+        with suppress(Conflict):
+            metadata = {"name": "default", "namespace": namespace}
+            await self._node.client.create(SERVICE_ACCOUNTS, {"metadata": metadata})
 
     async def _empty(self, key: Key) -> None:
         try:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import aiohttp
 
@@ -58,28 +59,58 @@ class Pod:
         folder = self.node.folder / "pods" / self.uid
         spec = self.object["spec"]
         found = await volumes.folders(self.node.client, self.object, folder / "volumes")
-        for one in spec["containers"]:
-            image = images.image_of(self.known, one)
-            if image is None:
-                log.warning("there is no program for an image image=%s", one["image"])
+        for one in spec.get("initContainers", []):
+            container = self._container(one, folder, found)
+            if container is None:
                 continue
-            environment = self._environment(one)
-            mounts = {
-                mount["mountPath"]: found[mount["name"]]
-                for mount in one.get("volumeMounts", [])
-                if mount["name"] in found and not mount.get("subPath")
-            }
-            command = images.command_of(image, one, environment)
-            self.containers[one["name"]] = container = Container(
-                one["name"], self._network, folder / one["name"], command, environment, mounts
-            )
-            self._tasks.append(asyncio.create_task(container.run(self.key.namespace)))
+            if one.get("restartPolicy") == "Always":
+                self._tasks.append(asyncio.create_task(container.run(self.key.namespace)))
+                await self._started(one)
+            else:
+                await container.run(self.key.namespace, once=True)
+        for one in spec["containers"]:
+            container = self._container(one, folder, found)
+            if container is not None:
+                self._tasks.append(asyncio.create_task(container.run(self.key.namespace)))
         self._tasks.append(asyncio.create_task(self._become_ready()))
 
+    def _container(self, one: Object, folder: Path, found: Mapping[str, Path]) -> Container | None:
+        """Return a container, which does not run yet, or None if there is no program for its image."""
+        image = images.image_of(self.known, one)
+        if image is None:
+            log.warning("there is no program for an image image=%s", one["image"])
+            return None
+        environment = self._environment(one)
+        mounts = {
+            mount["mountPath"]: found[mount["name"]]
+            for mount in one.get("volumeMounts", [])
+            if mount["name"] in found and not mount.get("subPath")
+        }
+        command = images.command_of(image, one, environment)
+        user = (one.get("securityContext") or {}).get("runAsUser")
+        self.containers[one["name"]] = made = Container(
+            one["name"], self._network, folder / one["name"], command, environment, mounts, user
+        )
+        return made
+
+    async def _started(self, container: Object) -> None:
+        """Wait for the startup probe of a sidecar, before which no later container starts."""
+        get = container.get("startupProbe", {}).get("httpGet")
+        while get and not await _answers(self._url(get)):  # noqa: ASYNC110 - as below
+            await asyncio.sleep(_PROBE)
+
+    @property
+    def _sidecars(self) -> list[Object]:
+        every = self.object["spec"].get("initContainers", [])
+        return [one for one in every if one.get("restartPolicy") == "Always"]
+
     async def stop(self) -> None:
-        """End its containers and its network."""
+        """End its containers, sidecars last, and its network."""
         self.ready = False
-        await asyncio.gather(*(one.stop() for one in self.containers.values()))
+        sidecars = {one["name"] for one in self._sidecars}
+        for last in (False, True):
+            some = (one for name, one in self.containers.items() if (name in sidecars) is last)
+            await asyncio.gather(*(one.stop() for one in some))
         for task in self._tasks:
             task.cancel()
         await asyncio.to_thread(self._disconnect)
@@ -100,6 +131,9 @@ class Pod:
                 for type_, state in states.items()
             ],
             "containerStatuses": [self._container_status(one) for one in self.object["spec"]["containers"]],
+            "initContainerStatuses": [
+                self._container_status(one) for one in self.object["spec"].get("initContainers", [])
+            ],
         }
 
     def _container_status(self, container: Object) -> Object:
@@ -157,7 +191,8 @@ class Pod:
         return str(values.get(path, ""))
 
     async def _become_ready(self) -> None:
-        probes = [probe for one in self.object["spec"]["containers"] if (probe := self._probe(one))]
+        every = [*self._sidecars, *self.object["spec"]["containers"]]
+        probes = [probe for one in every if (probe := self._probe(one))]
         for probe in probes:
             while not await _answers(probe):  # noqa: ASYNC110 - a probe is sent again and again
                 await asyncio.sleep(_PROBE)
@@ -170,20 +205,27 @@ class Pod:
         """Return the address of the readiness probe, or else that of the image, or else None."""
         get = container.get("readinessProbe", {}).get("httpGet")
         if get:
-            port = named_port(self.object["spec"], get["port"])
-            return f"{get.get('scheme', 'HTTP').lower()}://{self.address}:{port}{get.get('path', '/')}"
+            return self._url(get)
         image = images.image_of(self.known, container)
         udp = any(one["name"] == "UDP_ECHO_SERVER" for one in container.get("env", []))
         if image is None or image.ready is None or udp:
             return None
-        return f"tcp://{self.address}:{image.ready}"
+        return f"{'http' if image.http else 'tcp'}://{self.address}:{image.ready}"
+
+    def _url(self, get: Object) -> str:
+        port = named_port(self.object["spec"], get["port"])
+        return f"{get.get('scheme', 'HTTP').lower()}://{self.address}:{port}{get.get('path', '/')}"
 
 
 def named_port(spec: Object, port: str | int) -> int:
     """Return a port of a pod by its number or name. Raises StopIteration if there is none of this name."""
     if isinstance(port, int):
         return port
-    ports = (one for container in spec["containers"] for one in container.get("ports", []))
+    ports = (
+        one
+        for container in [*spec.get("initContainers", []), *spec["containers"]]
+        for one in container.get("ports", [])
+    )
     return int(next(one["containerPort"] for one in ports if one.get("name") == port))
 
 

@@ -1,0 +1,189 @@
+"""A mesh of real sidecars: pods of a real API server, which a webhook changes, and requests between them."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.support.kubernetes import build
+from tests.support.kubernetes.mesh import Mesh, mesh
+from tests.support.wait import wait_for
+
+pytestmark = pytest.mark.xdist_group("mesh")
+
+SHOP, OFFICE, PLAIN = ("shop", "client"), ("office", "client"), ("shop", "plain")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """Clients in two namespaces, two versions of a service, and a pod that opted out."""
+    if line := build.missing():
+        pytest.skip(line)
+    with mesh(tmp_path_factory.mktemp("mesh")) as made:
+        for namespace in ("shop", "office"):
+            made.namespace(namespace)
+        made.deploy("shop", "plain", labels={"xds-gateway.dev/inject": "disabled"})
+        made.deploy("shop", "client", "orders", "next")
+        made.deploy("office", "client")
+        yield made
+
+
+@pytest.fixture
+def routed(running: Mesh) -> Iterator[Mesh]:
+    """The mesh, without the routes of the test afterwards."""
+    yield running
+    for namespace in ("shop", "office"):
+        for kind in ("httproutes", "grpcroutes", "tcproutes"):
+            path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/{kind}"
+            running.objects.request("DELETE", path)
+
+
+def _route(
+    namespace: str, rules: str, parent: str = "name: orders, namespace: shop", kind: str = "HTTPRoute"
+) -> str:
+    return f"""
+apiVersion: gateway.networking.k8s.io/v1
+kind: {kind}
+metadata: {{name: orders, namespace: {namespace}}}
+spec:
+  parentRefs: [{{group: "", kind: Service, {parent}}}]
+  rules: {rules}
+"""
+
+
+def _conditions(mesh: Mesh, namespace: str, kind: str = "httproutes") -> dict[str, tuple[str, str]]:
+    path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/{kind}/orders"
+    parents = (mesh.objects.request("GET", path).get("status") or {}).get("parents") or [{"conditions": []}]
+    return {one["type"]: (one["status"], one["reason"]) for one in parents[0]["conditions"]}
+
+
+def test_a_pod_gets_a_sidecar_unless_it_opts_out(running: Mesh) -> None:
+    with_sidecar, without = running.pod(*SHOP), running.pod(*PLAIN)
+    assert with_sidecar is not None
+    assert without is not None
+    names = [one["name"] for one in with_sidecar["spec"]["initContainers"]]
+    assert names == ["xds-redirect", "xds-sidecar"]
+    assert with_sidecar["metadata"]["labels"]["xds-gateway.dev/sidecar"] == "true"
+    assert "initContainers" not in without["spec"]
+
+
+def test_a_service_without_routes_is_reached_as_without_a_mesh(running: Mesh) -> None:
+    for client in (SHOP, OFFICE, PLAIN):
+        running.gets(client, "http://orders.shop/", by="orders")
+    running.gets(SHOP, "grpc://orders.shop:7070", by="orders")
+    pod = running.pod("shop", "orders")
+    assert pod is not None
+    running.gets(SHOP, f"http://{pod['status']['podIP']}:8080/", by="orders")
+
+
+def test_a_producer_route_is_for_the_clients_of_all_namespaces(routed: Mesh) -> None:
+    next_ = "{name: next, port: 80}"
+    rules = f"""[{{matches: [{{headers: [{{name: x-next, value: "1"}}]}}], backendRefs: [{next_}]}},
+      {{backendRefs: [{{name: orders, port: 80}}]}}]"""
+    routed.objects.apply(_route("shop", rules))
+    for client in (SHOP, OFFICE):
+        routed.gets(client, "http://orders.shop/", by="next", headers={"x-next": "1"})
+        routed.gets(client, "http://orders.shop/", by="orders")
+    assert routed.get(PLAIN, "http://orders.shop/", {"x-next": "1"}).by == "orders"
+    assert _conditions(routed, "shop")["Accepted"] == ("True", "Accepted")
+
+
+def test_the_address_of_the_service_decides_and_not_the_host(routed: Mesh) -> None:
+    routed.objects.apply(_route("shop", "[{backendRefs: [{name: next, port: 80}]}]"))
+    routed.gets(SHOP, "http://orders.shop/", by="next")
+    assert routed.get(SHOP, "http://orders.shop/", {"host": "client"}).by == "next"
+    assert routed.get(SHOP, "http://plain.shop/", {"host": "orders.shop"}).by == "plain"
+
+
+def test_a_consumer_route_wins_in_its_own_namespace_only(routed: Mesh) -> None:
+    def marked(value: str) -> str:
+        change = f"{{set: [{{name: x-route, value: {value}}}]}}"
+        filters = f"[{{type: ResponseHeaderModifier, responseHeaderModifier: {change}}}]"
+        return f"[{{filters: {filters}, backendRefs: [{{name: orders, namespace: shop, port: 80}}]}}]"
+
+    def route(client: tuple[str, str]) -> str | None:
+        return routed.get(client, "http://orders.shop/").headers.get("X-Route")
+
+    routed.objects.apply(_route("shop", marked("producer")))
+    wait_for(lambda: (route(SHOP), route(OFFICE)) == ("producer", "producer"), "the producer route")
+    routed.objects.apply(_route("office", marked("consumer")))
+    wait_for(lambda: route(OFFICE) == "consumer", "the consumer route")
+    assert route(SHOP) == "producer"
+    assert _conditions(routed, "office")["ResolvedRefs"] == ("True", "ResolvedRefs")
+
+
+def test_a_route_for_a_port_leaves_the_others_as_they_are(routed: Mesh) -> None:
+    parent = "name: orders, namespace: shop, port: 80"
+    routed.objects.apply(_route("shop", "[{backendRefs: [{name: next, port: 80}]}]", parent))
+    routed.gets(SHOP, "http://orders.shop/", by="next")
+    assert routed.get(SHOP, "http://orders.shop:8080/").by == "orders"
+
+
+def test_requests_are_split_and_unmatched_ones_get_404(routed: Mesh) -> None:
+    rules = """[{matches: [{path: {value: /split}}],
+      backendRefs: [{name: orders, port: 80, weight: 1}, {name: next, port: 80, weight: 1}]}]"""
+    routed.objects.apply(_route("shop", rules))
+    routed.gets(SHOP, "http://orders.shop/other", status=404)
+    text = routed.get(SHOP, "http://orders.shop/split", count=100).text
+    counts = Counter(
+        line.rpartition("=")[2].rsplit("-", 2)[0] for line in text.splitlines() if "Hostname=" in line
+    )
+    assert sum(counts.values()) == 100
+    assert min(counts["orders"], counts["next"]) > 20, counts
+
+
+def test_calls_and_connections_follow_their_kinds_of_routes(routed: Mesh) -> None:
+    rules = "[{backendRefs: [{name: next, port: 7070}]}]"
+    routed.objects.apply(_route("shop", rules, "name: orders, port: 7070", "GRPCRoute"))
+    routed.gets(OFFICE, "grpc://orders.shop:7070", by="next")
+    rules = "[{backendRefs: [{name: next, port: 8080}]}]"
+    routed.objects.apply(_route("shop", rules, "name: orders, port: 8080", "TCPRoute"))
+    routed.gets(OFFICE, "http://orders.shop:8080/", by="next")
+
+
+def test_a_pod_reaches_itself_by_a_route_of_its_service(routed: Mesh) -> None:
+    routed.objects.apply(_route("shop", "[{backendRefs: [{name: client, port: 80}]}]", "name: client"))
+    routed.gets(SHOP, "http://client.shop/", by="client")
+
+
+def test_a_route_without_a_service_says_so(routed: Mesh) -> None:
+    routed.objects.apply(_route("shop", "[{backendRefs: [{name: next, port: 80}]}]", "name: missing"))
+    expected = ("False", "NoMatchingParent")
+    wait_for(lambda: _conditions(routed, "shop").get("Accepted") == expected, "the condition")
+
+
+def test_the_two_ports_of_a_sidecar_cannot_be_reached_directly(running: Mesh) -> None:
+    pod = running.pod("shop", "orders")
+    assert pod is not None
+    for port in (15001, 15006):
+        assert running.get(SHOP, f"http://{pod['status']['podIP']}:{port}/").status == 0
+        assert running.get(SHOP, f"http://127.0.0.1:{port}/").status == 0
+
+
+def test_requests_go_on_while_the_controller_is_down(routed: Mesh) -> None:
+    routed.objects.apply(_route("shop", "[{backendRefs: [{name: next, port: 80}]}]"))
+    routed.gets(SHOP, "http://orders.shop/", by="next")
+    routed.controller.stop(signal.SIGKILL)
+    assert all(routed.get(SHOP, "http://orders.shop/").by == "next" for _ in range(5))
+    template = {
+        "metadata": {"labels": {"app": "late"}},
+        "spec": {"containers": [{"name": "a", "image": "b"}]},
+    }
+    pod = {"apiVersion": "v1", "kind": "Pod", **template}
+    pod["metadata"]["name"] = "late"
+    with pytest.raises(httpx.HTTPStatusError, match=r"inject\.xds-gateway\.dev"):
+        routed.objects.request("POST", "/api/v1/namespaces/shop/pods", pod)
+    routed.controller.start()
+    routed.objects.apply(_route("shop", "[{backendRefs: [{name: orders, port: 80}]}]"))
+    routed.gets(SHOP, "http://orders.shop/", by="orders")
+
+
+def test_a_pod_that_cannot_have_a_sidecar_is_rejected_with_the_reason(running: Mesh) -> None:
+    container = {"name": "a", "image": "b", "securityContext": {"runAsUser": 1337}}
+    pod = {"metadata": {"name": "same-user"}, "spec": {"containers": [container]}}
+    with pytest.raises(httpx.HTTPStatusError, match="runs as the user 1337"):
+        running.objects.request("POST", "/api/v1/namespaces/shop/pods", pod)

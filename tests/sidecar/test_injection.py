@@ -1,0 +1,101 @@
+"""What the webhook makes of a pod."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from xds_server.sidecar.admission import answer
+from xds_server.sidecar.identity import SidecarSettings
+from xds_server.sidecar.injection import RejectedPod, patch
+from xds_server.sidecar.redirect import Redirect
+
+SETTINGS = SidecarSettings(
+    xds_address="xds-gateway.xds-system.svc:18000", audience="a", image="envoy", redirect_image="xds"
+)
+POD: dict[str, Any] = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "a"}]}}
+
+
+def _changed(pod: dict[str, Any]) -> dict[str, Any]:
+    """Return a pod with the changes."""
+    made: dict[str, Any] = json.loads(json.dumps(pod))
+    for one in patch(pod, "shop", SETTINGS):
+        *parents, last = one["path"].strip("/").split("/")
+        target = made
+        for name in parents:
+            target = target[name]
+        assert one["op"] == ("replace" if last in target and last != "labels" else "add")
+        target[last] = one["value"]
+    return made
+
+
+def test_a_pod_keeps_what_it_has_and_its_containers_start_after_the_sidecar() -> None:
+    spec = {"initContainers": [{"name": "first"}], "volumes": [{"name": "data"}], **POD["spec"]}
+    made = _changed({**POD, "spec": spec})
+    assert [one["name"] for one in made["spec"]["initContainers"]] == ["xds-redirect", "xds-sidecar", "first"]
+    assert [one["name"] for one in made["spec"]["volumes"]] == ["data", "xds-identity"]
+    assert made["metadata"]["labels"] == {"app": "a", "xds-gateway.dev/sidecar": "true"}
+
+
+def test_a_pod_with_a_sidecar_stays_as_it_is() -> None:
+    assert patch(_changed(POD), "shop", SETTINGS) == []
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        {"metadata": {"labels": {"xds-gateway.dev/inject": "disabled"}}, "spec": {}},
+        {"metadata": {"annotations": {"xds-gateway.dev/inject": "disabled"}}, "spec": {}},
+        {"metadata": {"labels": {"gateway.networking.k8s.io/gateway-name": "web"}}, "spec": {}},
+        {"metadata": {}, "spec": {"hostNetwork": True}},
+    ],
+)
+def test_some_pods_get_no_sidecar(pod: dict[str, Any]) -> None:
+    assert patch(pod, "shop", SETTINGS) == []
+
+
+def test_ports_of_annotations_pass_the_sidecar_by() -> None:
+    annotations = {"xds-gateway.dev/exclude-inbound-ports": "9090, 9091"}
+    made = _changed({**POD, "metadata": {"annotations": annotations}})
+    words = made["spec"]["initContainers"][0]["args"]
+    assert words == [
+        "redirect",
+        "--uid",
+        "1337",
+        *(f for p in ("15021", "9090", "9091") for f in ("--exclude-inbound", p)),
+    ]
+
+
+@pytest.mark.parametrize("ports", ["0", "65536", "http", "80;81", "٨٠"])
+def test_ports_that_are_none_are_told(ports: str) -> None:
+    pod = {**POD, "metadata": {"annotations": {"xds-gateway.dev/exclude-outbound-ports": ports}}}
+    with pytest.raises(RejectedPod, match="write ports separated by commas"):
+        patch(pod, "shop", SETTINGS)
+
+
+def test_a_review_is_answered_with_a_patch_or_with_the_reason() -> None:
+    review = {"kind": "AdmissionReview", "request": {"uid": "1", "namespace": "shop", "object": POD}}
+    response = answer(review, SETTINGS)["response"]
+    assert (response["uid"], response["allowed"], response["patchType"]) == ("1", True, "JSONPatch")
+    assert json.loads(base64.b64decode(response["patch"])) == patch(POD, "shop", SETTINGS)
+    review["request"]["object"] = {"spec": {"securityContext": {"runAsUser": 1337}}}  # type: ignore[index]
+    response = answer(review, SETTINGS)["response"]
+    assert (response["allowed"], response["status"]["code"]) == (False, 422)
+    assert "choose another runAsUser" in response["status"]["message"]
+
+
+@pytest.mark.parametrize(
+    "review",
+    [None, [], {}, {"kind": "AdmissionReview"}, {"kind": "AdmissionReview", "request": {"uid": "1"}}],
+)
+def test_anything_else_is_no_review(review: Any) -> None:
+    with pytest.raises(ValueError, match=r"no AdmissionReview|no object"):
+        answer(review, SETTINGS)
+
+
+def test_a_redirect_without_excluded_ports_redirects_all() -> None:
+    assert "return\n    meta l4proto tcp redirect to :15001" in Redirect(uid=5).rules()
+    assert "tcp dport { 80, 443 } return" in Redirect(uid=5, exclude_outbound=(443, 80, 80)).rules()

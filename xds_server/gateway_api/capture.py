@@ -1,0 +1,10 @@
+"""How the connections of a pod come to its sidecar: what the redirect, the sidecar and its configuration agree on."""
+
+from __future__ import annotations
+
+INJECT = "xds-gateway.dev/inject"
+"""The label of a namespace whose pods get a sidecar, if its value is `enabled`; with `disabled`, a pod gets none."""
+OUTBOUND_PORT, INBOUND_PORT = 15001, 15006
+"""The ports of the sidecar to which connections from and to the pod are redirected."""
+APPLICATION_SOURCE = "127.0.0.6"
+"""The address from which the sidecar connects to its application, which tells these connections from all others."""
