@@ -18,15 +18,17 @@ from pathlib import Path
 from tests.support.kubernetes import build
 from tests.support.kubernetes.api_server import NODE, ApiServer
 from tests.support.kubernetes.cluster import cluster
-from tests.support.kubernetes.controller import controller, kubeconfig_of
+from tests.support.kubernetes.controller import controller, install_webhook, kubeconfig_of
 from tests.support.wait import wait_for
+from xds_server.gateway_api.capture import INJECT
 from xds_server.gateway_api.conditions import CONTROLLER
+from xds_server.gateway_api.statuses import MESH_FEATURES
 
 SUITE = "v1.6.3"
 """The newest suite that Go 1.26 compiles. It insists on the CRDs of its own version."""
 
 _RESULT = re.compile(r"^ {4}--- (PASS|FAIL|SKIP): (\S+)", re.MULTILINE)
-_XDS, _ADMIN = f"{NODE}:18000", "127.0.0.1:18001"
+_XDS, _ADMIN, _WEBHOOK = f"{NODE}:18000", "127.0.0.1:18001", f"{NODE}:18443"
 _CLASS = {
     "apiVersion": "gateway.networking.k8s.io/v1",
     "kind": "GatewayClass",
@@ -55,6 +57,18 @@ def programs() -> Path:
     return target
 
 
+def exec_server() -> Path:
+    """Return the program that runs commands in containers, and build it first if needed. Raises CannotBuildError."""
+    sources = build.SOURCES / "exec_server"
+    target = build.CACHE / f"exec-server-{build.digest([sources], [])}"
+
+    def make(folder: Path) -> None:
+        build.go(folder, "build", "-trimpath", "-o", str(folder / "exec_server"), ".", sources=sources)
+
+    build.built(target, make)
+    return target / "exec_server"
+
+
 def _accepted(server: ApiServer) -> None:
     """Wait until the controller has accepted the class and said what it supports, which chooses the tests."""
     with server.objects() as objects:
@@ -68,6 +82,8 @@ def _accepted(server: ApiServer) -> None:
 def _run(server: ApiServer, folder: Path, found: Path, arguments: argparse.Namespace) -> int:
     command = [f"{found}/conformance", "-test.run", "TestConformance", "-test.v", "-test.timeout", "60m"]
     command += ["--gateway-class=xds", f"--conformance-profiles={arguments.profile}"]
+    if "MESH" in arguments.profile:
+        command += [f"--supported-features={','.join(MESH_FEATURES)}", f"--namespace-labels={INJECT}=enabled"]
     if arguments.test:
         command.append(f"--run-test={arguments.test}")
     log = folder / "suite.log"
@@ -95,7 +111,7 @@ def _main() -> int:
     arguments = parser.parse_args()
     try:
         build.build()
-        found = programs()
+        found, runner = programs(), exec_server()
     except build.CannotBuildError as error:
         print(error)
         return 3
@@ -104,12 +120,15 @@ def _main() -> int:
         return 3
     folder = (arguments.logs or Path(tempfile.mkdtemp(prefix="xds-conformance-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with cluster(folder, programs=found, crds=found / "crds") as server:
+    with cluster(folder, programs=found, crds=found / "crds", exec_server=runner) as server:
         with server.objects() as objects:
             objects.apply([_CLASS])
             kubeconfig = kubeconfig_of(objects, server.inside, folder)
-        with controller(server.namespace, kubeconfig, folder, _XDS, _ADMIN, CONTROLLER):
+            install_webhook(objects, _WEBHOOK)
+        more = ("--webhook", _WEBHOOK, "--image", "xds-redirect")
+        with controller(server.namespace, kubeconfig, folder, _XDS, _ADMIN, CONTROLLER, *more) as process:
             _accepted(server)
+            process.says("wrote the authority of the webhook")
             return _run(server, folder, found, arguments)
 
 

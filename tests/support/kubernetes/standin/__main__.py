@@ -33,13 +33,13 @@ _QUIET, _LATEST = 0.02, 5.0
 """Seconds between two looks at everything, and the latest time of a look without a change."""
 
 
-async def _serve(client: ApiClient, folder: Path, known: list[Image]) -> None:
+async def _serve(client: ApiClient, folder: Path, known: list[Image], exec_server: Path | None) -> None:
     node = Node(client, folder)
     kubelet, namespaces = Kubelet(node, known), Namespaces(node)
     services = Services(node, kubelet)
     services.prepare()
     await kubelet.register()
-    await kubelet.serve_logs(folder)
+    await kubelet.serve(folder, exec_server)
     await asyncio.get_running_loop().create_datagram_endpoint(lambda: Dns(node), (ADDRESS, 53))
     async with asyncio.TaskGroup() as tasks:
         for cache in node.caches.values():
@@ -76,9 +76,9 @@ async def _attempt(node: Node, part: Callable[[], Awaitable[None]]) -> None:
         node.later()
 
 
-async def _main(kubeconfig: Path, folder: Path, known: list[Image]) -> None:
+async def _main(kubeconfig: Path, folder: Path, known: list[Image], exec_server: Path | None) -> None:
     async with ApiClient(read_kubeconfig([kubeconfig])) as client:
-        serving = asyncio.ensure_future(_serve(client, folder, known))
+        serving = asyncio.ensure_future(_serve(client, folder, known, exec_server))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
         with suppress(asyncio.CancelledError):
@@ -91,6 +91,7 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, required=True, help="for logs and files of pods")
     parser.add_argument("--programs", required=True, help="the folder of the suite's programs")
     parser.add_argument("--envoy", required=True, help="the Envoy that pods run")
+    parser.add_argument("--exec-server", type=Path, help="the program with which kubectl exec works")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -101,4 +102,4 @@ if __name__ == "__main__":
         "TESTS": str(Path(__file__).parents[1]),
     }
     found = read_images(Path(__file__).with_name("images.yaml"), variables)
-    asyncio.run(_main(arguments.kubeconfig, arguments.folder.resolve(), found))
+    asyncio.run(_main(arguments.kubeconfig, arguments.folder.resolve(), found, arguments.exec_server))

@@ -10,10 +10,12 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.support.kubernetes.standin.node import ADDRESS
 from xds_server.kubernetes.resources import Object
 
+NONE: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 log = logging.getLogger(__name__)
 
 _HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
@@ -31,13 +33,14 @@ class Container:
         environment: Mapping[str, str],
         mounts: Object,
         user: int | None = None,
+        commands: Mapping[str, tuple[str, ...]] = NONE,
     ) -> None:
         self.name, self.restarts = name, 0
         self.code: int | None = None
         self.log: list[tuple[float, bytes]] = []
         self._network, self._folder = network, folder
         self._command, self._environment, self._mounts = command, environment, mounts
-        self._user = user
+        self._user, self._commands = user, commands
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
 
@@ -85,6 +88,14 @@ class Container:
         except TimeoutError:
             os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
+
+    def inside(self, words: list[str]) -> list[str]:
+        """Return the words that run a command of its image beside its process."""
+        assert self._process is not None, "it runs"
+        command = [*self._commands.get(words[0], words[:1]), *words[1:]]
+        variables = [f"{name}={value}" for name, value in self._environment.items()]
+        enter = ["nsenter", "--target", str(self._process.pid), "--mount", "--net", "--root", "--wd"]
+        return [*enter, "env", "-i", *variables, *command]
 
     def _script(self) -> str:
         root, layers = f"{self._folder}/layers/root", f"{self._folder}/layers"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -14,21 +14,28 @@ from xds_server.kubernetes.resources import Object
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A program. An empty `argv` keeps the container's command; `args` says if the container's arguments count."""
+    """A program. `commands` are others that can be run beside it, by name. An empty `argv` keeps the container's command; `args` says if the container's arguments count."""
 
     match: str
     argv: tuple[str, ...] = ()
     args: bool = True
     ready: int | None = None
     http: bool = False
+    commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_images(path: Path, variables: Mapping[str, str]) -> list[Image]:
     """Return the images of a file."""
     found = yaml.safe_load(path.read_text())
-    return [
-        Image(**{**one, "argv": tuple(expanded(word, variables) for word in one["argv"])}) for one in found
-    ]
+    return [Image(**{**one, **_programs(one, variables)}) for one in found]
+
+
+def _programs(one: Object, variables: Mapping[str, str]) -> Object:
+    def words(given: list[str]) -> tuple[str, ...]:
+        return tuple(expanded(word, variables) for word in given)
+
+    commands = {name: words(given) for name, given in one.get("commands", {}).items()}
+    return {"argv": words(one["argv"]), "commands": commands}
 
 
 def image_of(images: list[Image], container: Object) -> Image | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import ssl
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from aiohttp import web
 
 from tests.support.certificates import Authority
+from tests.support.kubernetes.standin.container import Container
 from tests.support.kubernetes.standin.images import Image
 from tests.support.kubernetes.standin.node import ADDRESS, NAME, NODES, PODS, Node, deleting, now
 from tests.support.kubernetes.standin.pod import Pod
@@ -87,25 +89,39 @@ class Kubelet:
         for pod in list(self.running.values()):
             await pod.stop()
 
-    async def serve_logs(self, folder: Path) -> None:
-        """Serve the logs of containers at the address of the node."""
+    async def serve(self, folder: Path, exec_server: Path | None) -> None:
+        """Serve the logs of containers at the address of the node, and with `exec_server` run commands in them too."""
         certificate, key = Authority().issue(ADDRESS)
         file = folder / "kubelet.pem"
         file.write_bytes(certificate + key)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
         application = web.Application()
         application.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
+        application.router.add_get("/command/{namespace}/{pod}/{container}", self._command)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, ADDRESS, _PORT, ssl_context=context).start()
+        if exec_server is None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(file)
+            await web.TCPSite(runner, ADDRESS, _PORT, ssl_context=context).start()
+            return
+        socket = folder / "kubelet.sock"
+        await web.UnixSite(runner, str(socket)).start()
+        await asyncio.create_subprocess_exec(exec_server, f"{ADDRESS}:{_PORT}", file, socket)
 
-    async def _logs(self, request: web.Request) -> web.Response:
+    async def _command(self, request: web.Request) -> web.Response:
+        """Return the words that run a command in a container."""
+        return web.json_response(self._container(request).inside(request.query.getall("command")))
+
+    def _container(self, request: web.Request) -> Container:
         key = Key(request.match_info["namespace"], request.match_info["pod"])
         pod = next((one for one in self.running.values() if one.key == key), None)
         container = pod.containers.get(request.match_info["container"]) if pod is not None else None
         if container is None:
             raise web.HTTPNotFound
+        return container
+
+    async def _logs(self, request: web.Request) -> web.Response:
+        container = self._container(request)
         lines = [line for line in container.log if line[0] >= _since(request)]
         if tail := request.query.get("tailLines"):
             lines = lines[-int(tail) :]

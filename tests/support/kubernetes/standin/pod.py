@@ -89,7 +89,14 @@ class Pod:
         command = images.command_of(image, one, environment)
         user = (one.get("securityContext") or {}).get("runAsUser")
         self.containers[one["name"]] = made = Container(
-            one["name"], self._network, folder / one["name"], command, environment, mounts, user
+            one["name"],
+            self._network,
+            folder / one["name"],
+            command,
+            environment,
+            mounts,
+            user,
+            image.commands,
         )
         return made
 
@@ -153,6 +160,9 @@ class Pod:
         call("ip", "netns", "add", name)
         call("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
         call("ip", "link", "set", name, "master", "br0", "up")
+        call(
+            "ip", "link", "set", name, "type", "bridge_slave", "hairpin", "on"
+        )  # a pod may be its own Service
         call(*inside, "addr", "add", f"{self.address}/16", "dev", "eth0")
         for device in ("lo", "eth0"):
             call(*inside, "link", "set", device, "up")
