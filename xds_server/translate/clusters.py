@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -78,6 +79,11 @@ def cluster(name: str, upstream: Upstream) -> cluster_pb2.Cluster:
     socket = _transport_socket(name, upstream)
     if socket is not None:
         result.transport_socket.CopyFrom(socket)
+    if upstream.tls is not None and upstream.tls.optional:
+        plain = result.transport_socket_matches.add(name="plain", match=endpoints.WITHOUT_TLS)
+        plain.transport_socket.CopyFrom(
+            _transport_socket(name, dataclasses.replace(upstream, tls=None)) or _raw_buffer()
+        )
     if upstream.source_address is not None:
         source = address_pb2.SocketAddress(address=upstream.source_address, port_value=0)
         result.upstream_bind_config.source_address.CopyFrom(source)
@@ -273,15 +279,19 @@ def _outlier_detection(settings: OutlierDetection) -> outlier_detection_pb2.Outl
     return result
 
 
+def _raw_buffer() -> base_pb2.TransportSocket:
+    return base_pb2.TransportSocket(
+        name="envoy.transport_sockets.raw_buffer", typed_config=packed(raw_buffer_pb2.RawBuffer())
+    )
+
+
 def _transport_socket(name: str, upstream: Upstream) -> base_pb2.TransportSocket | None:
     socket = None
     if upstream.tls is not None:
         socket = tls.upstream(name, _with_sni(upstream, upstream.tls), _alpn(upstream))
     if upstream.proxy_protocol is None:
         return socket
-    inner = socket or base_pb2.TransportSocket(
-        name="envoy.transport_sockets.raw_buffer", typed_config=packed(raw_buffer_pb2.RawBuffer())
-    )
+    inner = socket or _raw_buffer()
     version = _PROXY_VERSIONS[upstream.proxy_protocol]
     config = upstream_proxy_protocol_pb2.ProxyProtocolUpstreamTransport(
         config=proxy_protocol_pb2.ProxyProtocolConfig(version=version), transport_socket=inner

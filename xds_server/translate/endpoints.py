@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from envoy.config.core.v3 import address_pb2, base_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from google.protobuf import struct_pb2
 
 from xds_server.gateway.model.upstreams import Address, Endpoint, Upstream
 from xds_server.translate import names
 from xds_server.translate.protobuf import uint32
+
+WITHOUT_TLS = struct_pb2.Struct(fields={"tls": struct_pb2.Value(string_value="off")})
+"""The metadata of an endpoint without TLS, which chooses the transport socket."""
 
 
 def address(parsed: Address) -> address_pb2.Address:
@@ -28,7 +32,10 @@ def _lb_endpoint(endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
     inner = endpoint_components_pb2.Endpoint(address=address(endpoint.parsed))
     if endpoint.parsed.kind == "name":
         inner.hostname = endpoint.parsed.host
-    return endpoint_components_pb2.LbEndpoint(endpoint=inner, load_balancing_weight=uint32(endpoint.weight))
+    result = endpoint_components_pb2.LbEndpoint(endpoint=inner, load_balancing_weight=uint32(endpoint.weight))
+    if not endpoint.tls:
+        result.metadata.filter_metadata["envoy.transport_socket_match"].CopyFrom(WITHOUT_TLS)
+    return result
 
 
 def load_assignment(name: str, upstream: Upstream) -> endpoint_pb2.ClusterLoadAssignment:

@@ -24,16 +24,19 @@ _VERSIONS = {
 
 
 def _alt_names(wanted: Iterable[str]) -> list[common_pb2.SubjectAltNameMatcher]:
-    matchers = []
-    for name in wanted:
-        kind = common_pb2.SubjectAltNameMatcher.URI if "://" in name else common_pb2.SubjectAltNameMatcher.DNS
-        matcher = (
-            string_pb2.StringMatcher(suffix=name[1:])
-            if name.startswith("*.")
-            else string_pb2.StringMatcher(exact=name)
-        )
-        matchers.append(common_pb2.SubjectAltNameMatcher(san_type=kind, matcher=matcher))
-    return matchers
+    return [common_pb2.SubjectAltNameMatcher(san_type=_san_type(one), matcher=_text(one)) for one in wanted]
+
+
+def _san_type(name: str) -> common_pb2.SubjectAltNameMatcher.SanType:
+    return common_pb2.SubjectAltNameMatcher.URI if "://" in name else common_pb2.SubjectAltNameMatcher.DNS
+
+
+def _text(name: str) -> string_pb2.StringMatcher:
+    if name.startswith("*."):
+        return string_pb2.StringMatcher(suffix=name[1:])
+    if "://" in name and name.endswith("/*"):
+        return string_pb2.StringMatcher(prefix=name[:-1])
+    return string_pb2.StringMatcher(exact=name)
 
 
 def upstream(name: str, config: UpstreamTls, alpn: Iterable[str]) -> base_pb2.TransportSocket:

@@ -37,7 +37,8 @@ class ClientCertificate:
     )
     required: bool = option("Whether a client without a certificate is rejected.", default=True)
     subject_alt_names: tuple[str, ...] = option(
-        "Only these names (DNS or URI, `*.example.com` for subdomains); all if left out.",
+        "Only these names (DNS or URI, `*.example.com` for subdomains, `spiffe://example.com/ns/shop/*` for a prefix); "
+        "all if left out.",
         default=(),
         narrows=True,
     )

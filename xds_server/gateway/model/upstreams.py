@@ -71,6 +71,10 @@ class Endpoint:
         "0 is used first; higher ones when lower ones fail.", default=0, minimum=0, maximum=127
     )
     zone: str = option("Locality, `region` or `region/zone` or `region/zone/sub_zone`.", default="")
+    tls: bool = option(
+        "With false, this endpoint is reached without TLS, which `tls.optional` of the upstream allows.",
+        default=True,
+    )
 
     @classmethod
     def short(cls, value: Any) -> Endpoint:
@@ -223,7 +227,10 @@ class UpstreamTls:
         "Authorities that are trusted, PEM; default the system's.", default=None, narrows=True
     )
     subject_alt_names: tuple[str, ...] = option(
-        "The certificate must carry one of these names; default the server name.", default=(), narrows=True
+        "The certificate must carry one of these names (DNS or URI, `*.example.com` for subdomains, "
+        "`spiffe://example.com/ns/shop/*` for a prefix); default the server name.",
+        default=(),
+        narrows=True,
     )
     client_certificate: str | None = option(
         "A secret to present to the endpoints (mTLS).", default=None, refers="secrets", narrows=True
@@ -232,6 +239,7 @@ class UpstreamTls:
     minimum_version: Literal["1.0", "1.1", "1.2", "1.3"] = option(
         "The oldest TLS version used.", default="1.2"
     )
+    optional: bool = option("Whether endpoints with `tls: false` are reached without TLS.", default=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,6 +338,12 @@ class Upstream:
             yield Mistake("this load balancing does not support slow_start", remedy, path=("slow_start",))
         yield from self._health()
         yield from self._addresses()
+        if self.tls is None or not self.tls.optional:
+            for number, endpoint in enumerate(self.endpoints):
+                if not endpoint.tls:
+                    message = "the upstream does not allow an endpoint without TLS"
+                    remedy = "add tls: {optional: true, …}, or remove it"
+                    yield Mistake(message, remedy, path=("endpoints", number, "tls"))
         if (
             self.load_balancing.policy == "random"
             and len({endpoint.weight for endpoint in self.endpoints}) > 1
