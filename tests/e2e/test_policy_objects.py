@@ -181,3 +181,30 @@ data:
     pod.server.start()
     pod.answers(418, "/users/1", "key-of-bob")
     wait_for(pod.cluster.programmed, "the Gateway again")
+
+
+def test_a_config_map_adds_files_of_the_language(pod: Pod) -> None:
+    config_map = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: extra, namespace: NAME, labels: {xds-gateway.dev/gateway: web}}
+data:
+  gateway.yaml: |
+    errors: {api_key_missing: {status: 407}}
+    routes:
+      more: {path: /more, respond: {status: 200, body: "${HOME}"}}
+"""
+    pod.answers(401, "/users/1")
+    pod.cluster.apply(config_map)
+    pod.answers(200, "/more")
+    assert httpx.get(f"{pod.cluster.url}/more").text == "${HOME}"
+    assert pod.status("/users/1") == 407
+    pod.cluster.apply(config_map.replace("respond", "respnd"))
+    wait_for(lambda: not pod.cluster.programmed(), "the condition")
+    reason, message = pod.cluster.conditions("gateways", "web")["Programmed"][1:]
+    assert reason == "Invalid"
+    assert f"ConfigMap/{pod.cluster.name}/extra/gateway.yaml:3:23: error: routes.more.respnd" in message
+    assert "did you mean 'respond'?" in message
+    assert pod.status("/more") == 200
+    pod.cluster.apply(config_map)
+    wait_for(pod.cluster.programmed, "the Gateway again")

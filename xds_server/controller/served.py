@@ -41,7 +41,7 @@ class ServedGateway:
         self._compiled: Compiled | None = None
         self._shown: Compiled | None = None
         """What the snapshot was made of."""
-        self._inputs: tuple[Mapping[str, bytes], Mapping[str, bytes]] | None = None
+        self._inputs: tuple[object, ...] | None = None
         self._upstreams: Mapping[str, ServiceUpstream] = {}
         self._renderer = Renderer()
         self._assignments: dict[str, _Assignment] = {}
@@ -50,8 +50,9 @@ class ServedGateway:
         """Serve a new state. If it cannot be served, the last good one stays."""
         rendered = self._renderer.rendered(files)
         self._upstreams = files.upstreams
-        if self._inputs != (rendered, files.contents):
-            self._inputs = (rendered, files.contents)
+        inputs = (rendered, files.contents, files.problems)
+        if self._inputs != inputs:
+            self._inputs = inputs
             self._compile(files, rendered)
         if self._compiled is not None:
             self._assign(self._compiled, self._upstreams.keys(), cluster)
@@ -59,6 +60,11 @@ class ServedGateway:
     def _compile(self, files: GatewayFiles, rendered: Mapping[str, bytes]) -> None:
         """Compile the files. What the language rejects is left out or answers with 500, so that the rest is served."""
         self.rejected = {}
+        if (
+            files.problems
+        ):  # nothing is read then, because messages may show what these files must not refer to
+            self.fault = "; ".join(map(str, files.problems))
+            return
         for _ in range(_ATTEMPTS):
             try:
                 self._compiled = self._compiler.compile(

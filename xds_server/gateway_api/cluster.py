@@ -9,6 +9,7 @@ from typing import Any
 
 from xds_server.gateway_api.memory import Memory
 from xds_server.gateway_api.objects import (
+    GATEWAY_LABEL,
     Key,
     NamespaceSpec,
     Object,
@@ -97,6 +98,18 @@ class Cluster:
     def config_map(self, key: Key) -> Object[SecretSpec] | None:
         """Return a ConfigMap, or None."""
         return self.objects.get("ConfigMap", {}).get(key)
+
+    def config_maps_for(self, gateway: Key) -> tuple[Object[SecretSpec], ...]:
+        """Return the ConfigMaps with files of the gateway language for a Gateway, by name."""
+        return self._labelled.get(gateway, ())
+
+    @cached_property
+    def _labelled(self) -> Mapping[Key, tuple[Object[SecretSpec], ...]]:
+        found: dict[Key, list[Object[SecretSpec]]] = {}
+        for one in self.all("ConfigMap"):
+            if GATEWAY_LABEL in one.meta.labels:
+                found.setdefault((one.meta.namespace, one.meta.labels[GATEWAY_LABEL]), []).append(one)
+        return {key: tuple(sorted(some, key=lambda one: one.meta.key)) for key, some in found.items()}
 
     def backend_policies(self, service: Key) -> Mapping[str | None, list[Object[BackendTlsPolicySpec]]]:
         """Return the policies for a Service by the name of a port, None for all ports, the oldest first."""

@@ -13,7 +13,7 @@ from xds_server.gateway.document import Part
 from xds_server.gateway_api import policy_specs
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition
-from xds_server.gateway_api.objects import KINDS, Object, kind_of, read_object
+from xds_server.gateway_api.objects import GATEWAY_LABEL, KINDS, Object, kind_of, read_object
 from xds_server.gateway_api.specs import GROUP
 from xds_server.gateway_api.translation import Translation
 
@@ -139,6 +139,7 @@ def findings(translation: Translation, cluster: Cluster) -> Iterator[Problem]:
     for own in translation.object_statuses:
         for ancestor in own.ancestors:
             yield from _warnings(cluster.objects[own.kind][own.key], (), ancestor.conditions)
+    yield from _without_gateway(cluster)
     for key, route in objects.items():
         if key not in attached:
             message = "no Gateway that is served here is a parent of this route"
@@ -148,6 +149,20 @@ def findings(translation: Translation, cluster: Cluster) -> Iterator[Problem]:
                 remedy="name one under parentRefs",
                 severity="warning",
                 place=route.place,
+            )
+
+
+def _without_gateway(cluster: Cluster) -> Iterator[Problem]:
+    for one in cluster.all("ConfigMap"):
+        name = one.meta.labels.get(GATEWAY_LABEL)
+        if name is not None and cluster.gateway((one.meta.namespace, name)) is None:
+            known = [key[1] for key in cluster.objects.get("Gateway", {}) if key[0] == one.meta.namespace]
+            yield Problem(
+                path=(f"ConfigMap/{one.meta}", "metadata", "labels", GATEWAY_LABEL),
+                message=f"there is no Gateway {one.meta.namespace}/{name}",
+                remedy=did_you_mean(name, known) or "remove the label",
+                severity="warning",
+                place=one.place,
             )
 
 

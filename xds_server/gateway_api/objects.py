@@ -24,6 +24,8 @@ from xds_server.gateway_api.specs import (
 
 Spec = TypeVar("Spec")
 _EMPTY: Mapping[str, str] = MappingProxyType({})
+GATEWAY_LABEL = f"{policy_specs.GROUP}/gateway"
+"""The label of a ConfigMap with files of the gateway language: the Gateway of its namespace that they are for."""
 _CERTIFICATES = frozenset(("tls.crt", "tls.key", "ca.crt"))
 """The parts that are read of Secrets of any type."""
 _WHOLE = frozenset(("Opaque", "kubernetes.io/basic-auth"))
@@ -34,7 +36,8 @@ _WHOLE = frozenset(("Opaque", "kubernetes.io/basic-auth"))
 class Meta:
     """The metadata of an object. `created` is its time in RFC 3339, which sorts as text; "" if it is unknown.
 
-    Only Namespaces have `labels`, and nothing changes with a status, so that neither costs a new translation.
+    Only Namespaces have `labels`, and ConfigMaps the one that names a Gateway; and nothing changes with a status, so that
+    neither costs a new translation.
     """
 
     namespace: str
@@ -252,6 +255,12 @@ KINDS = (
 _BY_NAME = {(one.group, one.name): one for one in KINDS}
 
 
+def _labels(kind: Kind, labels: Mapping[str, str]) -> Mapping[str, str]:
+    if kind.name == "ConfigMap" and GATEWAY_LABEL in labels:
+        return {GATEWAY_LABEL: str(labels[GATEWAY_LABEL])}
+    return labels if kind.name == "Namespace" else _EMPTY
+
+
 def kind_of(value: Mapping[str, Any]) -> Kind | None:
     """Return the kind of an object, or None if it is not one of those that are read."""
     group, slash, _ = str(value.get("apiVersion", "")).rpartition("/")
@@ -291,6 +300,6 @@ def read_object(
         uid=str(metadata.get("uid") or ""),
         generation=int(metadata.get("generation") or 0),
         created=str(metadata.get("creationTimestamp") or ""),
-        labels=(metadata.get("labels") or _EMPTY) if kind.name == "Namespace" else _EMPTY,
+        labels=_labels(kind, metadata.get("labels") or _EMPTY),
     )
     return Object(kind=kind.name, meta=meta, spec=spec, place=place)

@@ -17,7 +17,15 @@ from xds_server.gateway_api import names
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition
 from xds_server.gateway_api.objects import Key, Object
-from xds_server.gateway_api.policy_specs import GROUP, SECTIONS, KeyUse, PolicySpec, Written
+from xds_server.gateway_api.policy_specs import (
+    CERTIFICATE_FILES,
+    GROUP,
+    OBJECT_FILES,
+    SECTIONS,
+    KeyUse,
+    PolicySpec,
+    Written,
+)
 from xds_server.gateway_api.route_specs import BackendObject
 from xds_server.gateway_api.specs import RouteNamespaces
 from xds_server.gateway_api.upstreams import ServiceUpstream, resolve
@@ -25,8 +33,6 @@ from xds_server.gateway_api.upstreams import ServiceUpstream, resolve
 _UPSTREAM = re.compile(r"(?:([a-z0-9-]+)/)?([a-z0-9.-]+):([0-9]{1,5})")
 _NAMED = re.compile(r"(?:([^/]+)/)?([^/]+)")
 _KINDS = {section: kind for kind, section in SECTIONS.items()}
-_SECRET_FILES = ("Secret/", "ConfigMap/")
-_CERTIFICATES = ("/tls.crt", "/tls.key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +156,7 @@ class Resolver:
                     if content is not None:
                         contents[file] = content
                         waiting.append(other)
-                elif file.startswith(_SECRET_FILES) or file.endswith(_CERTIFICATES):
+                elif file.startswith(OBJECT_FILES) or file.endswith(CERTIFICATE_FILES):
                     raise _Fault(f"a file of the {use} refers to {file}, which is not in it")
 
     def _names(

@@ -29,6 +29,8 @@ SECTIONS = {
 """The section of the language in which the objects of each kind stand."""
 SECRET, CONFIG_MAP = "secretKeyRef", "configMapKeyRef"
 _KINDS = {SECRET: "Secret", CONFIG_MAP: "ConfigMap"}
+OBJECT_FILES, CERTIFICATE_FILES = ("Secret/", "ConfigMap/"), ("/tls.crt", "/tls.key")
+"""How the names of files begin or end that are parts of objects: no other file may import them."""
 _NO_DIGEST = "0" * 64
 """Stands for the SHA-256 of a value until its Secret is known."""
 _REMEDY = re.compile(r"write \{file: PATH\}( or \{env: NAME\}| or \{url: URL\})?")

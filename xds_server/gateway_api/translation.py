@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from filters.language import Problem
 from xds_server.gateway_api import attachment, names, rules
 from xds_server.gateway_api.attachment import Attachment
 from xds_server.gateway_api.backend_tls import state_of
@@ -26,6 +27,7 @@ from xds_server.gateway_api.conditions import (
     accepted,
     resolved,
 )
+from xds_server.gateway_api.config_files import config_files
 from xds_server.gateway_api.filters import LISTENER_PORT
 from xds_server.gateway_api.listeners import ListenerState, allows, listener_states, listener_values
 from xds_server.gateway_api.objects import Key, Object
@@ -42,7 +44,8 @@ _CLOSES: Mapping[str, Any] = {NO_BACKEND: {"endpoints": []}}
 class GatewayFiles:
     """A Gateway in the gateway language. `files` are plain values by file, `contents` what the files refer to.
 
-    `origins` has the object of each file, and `upstreams` the Service of each upstream.
+    `origins` has the object of each file, and `upstreams` the Service of each upstream. `texts` are the files that somebody
+    wrote in the language, and `problems` what these must not refer to.
     """
 
     files: Mapping[str, Mapping[str, Any]]
@@ -51,6 +54,8 @@ class GatewayFiles:
     upstreams: Mapping[str, ServiceUpstream]
     ports: frozenset[tuple[int, str]] = frozenset()
     """The ports of the listeners, each with TCP or UDP."""
+    texts: Mapping[str, bytes] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
 
     def origin(self, route: str) -> Object[Any] | None:
         """Return the object that a route of the language was made from."""
@@ -89,7 +94,7 @@ class Renderer:
             known = self._known.get(name)
             now[name] = known if known is not None and known[0] == values else (values, _rendered(values))
         self._known = now
-        return {name: content for name, (_, content) in now.items()}
+        return {**{name: content for name, (_, content) in now.items()}, **files.texts}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,8 +344,15 @@ def _files(
             upstreams |= {one.name: one for one in found.upstreams if one.usable}
             closes = closes or found.closes
     files[UPSTREAMS_FILE] = upstreams_file(upstreams, cluster, closes=closes, live=live)
+    written = config_files(gateway.meta.key, cluster)
     return GatewayFiles(
-        files=files, contents=contents, origins=origins, upstreams=upstreams, ports=_ports(gateway, listeners)
+        files=files,
+        contents={**written.contents, **contents},
+        origins={**origins, **written.origins},
+        upstreams=upstreams,
+        ports=_ports(gateway, listeners),
+        texts=written.texts,
+        problems=written.problems,
     )
 
 

@@ -75,7 +75,10 @@ class FolderReader:
             return ManifestState(ignored=folder.ignored, findings=(*found, wrong))
         files = every[self._gateway or next(iter(choices))]
         return ManifestState(
-            files=files.rendered(), ignored=folder.ignored, findings=found, contents=files.contents
+            files=files.rendered(),
+            ignored=folder.ignored,
+            findings=(*found, *files.problems),
+            contents=files.contents,
         )
 
     def _choice(self, gateways: Collection[Key]) -> Problem | None:
