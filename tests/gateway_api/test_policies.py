@@ -183,6 +183,37 @@ def test_a_policy_that_cannot_be_used_closes_its_routes(policies: str, message: 
     assert not any(name.startswith("Secret/") for name in translation.gateways[WEB].contents)
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "disabled: [cors], targetRefs: [{kind: Later, name: a}, {kind: HTTPRoute, name: users}]",
+            "[0].kind: expected one of",
+        ),
+        ("disabld: [cors]", "spec.disabld: unknown key 'disabld'; did you mean 'disabled'?"),
+        ("disabled: cors", "spec.disabled: expected a list"),
+        ("disabled: [cor]", "spec.policies.cor: unknown policy 'cor'; did you mean 'cors'?"),
+        (
+            "disabled: [cors], policies: {cors: {allow_origins: ['*']}}",
+            "'cors' is also under 'policies'; keep one",
+        ),
+        (
+            "allowedConsumers: {namespaces: {from: Some}}",
+            "spec.allowedConsumers.namespaces.from: expected one of",
+        ),
+    ],
+)
+def test_a_policy_that_is_not_understood_closes_what_it_names(spec: str, message: str) -> None:
+    policy = POLICY.replace("policies: POLICIES", spec.replace("], ", "]\n  "))
+    if "targetRefs" in spec:
+        policy = policy.replace("  targetRefs: [{kind: HTTPRoute, name: users}]\n", "", 1)
+    translation = _translated(GATEWAY + policy)
+    assert message in _accepted(translation)[1]
+    routes = _routes(translation)
+    assert routes["shop.users.000.000"]["respond"] == {"status": 500}
+    assert routes["shop.open.000.000"]["upstream"] == "shop.users.80"
+
+
 def _served(text: str) -> ServedGateway:
     cluster = _cluster(text)
     served = ServedGateway(WEB)

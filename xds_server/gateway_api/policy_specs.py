@@ -134,15 +134,15 @@ Reader = Callable[[Mapping[str, Any], Path, Problems], Any]
 
 
 def read_policy(value: Mapping[str, Any], path: Path, problems: Problems) -> Any:
-    """Return the PolicySpec of an object, or INVALID if nobody can say what the policy is for."""
+    """Return the PolicySpec of an object."""
     where = (*path, "spec")
     spec = dict(value.get("spec") or {})
     policies = spec.pop("policies", None)
     policies = {} if policies is None else policies
-    attachment = decoder_for(Attachment)(spec, where, problems)
-    if attachment is INVALID:
-        return INVALID
     found = Problems()
+    attachment = decoder_for(Attachment)(spec, where, found)
+    if attachment is INVALID:
+        attachment = Attachment(target_refs=tuple(_targets(spec.get("targetRefs"))))
     if isinstance(policies, dict):
         for number, key in enumerate(attachment.disabled):
             if policies.get(key, "off") not in ("off", False):
@@ -156,6 +156,14 @@ def read_policy(value: Mapping[str, Any], path: Path, problems: Problems) -> Any
         allowed=attachment.allowed_consumers.namespaces if attachment.allowed_consumers else None,
         written=replace(written, faults=tuple(map(_told, found))),
     )
+
+
+def _targets(values: Any) -> Iterator[TargetRef]:
+    """Yield the targets that can be read of a policy with faults: what it is for is closed then."""
+    for value in values if isinstance(values, list) else ():
+        target = decoder_for(TargetRef)(value, (), Problems())
+        if target is not INVALID:
+            yield target
 
 
 def _of(declared: type) -> Reader:
@@ -198,9 +206,11 @@ def _written(
     metadata = value.get("metadata")
     namespace = str((metadata if isinstance(metadata, Mapping) else {}).get("namespace") or "default")
     keys: list[KeyUse] = []
-    values = _with_files(values, path, namespace, keys, found, digest=digest)
+    wrong = Problems()
+    values = _with_files(values, path, namespace, keys, wrong, digest=digest)
+    found += wrong
     decoded = Problems()
-    if not found:
+    if not wrong:
         decode(values, path, decoded)
     names = {use.path: SECRET if use.kind == "Secret" else CONFIG_MAP for use in keys}
     found += (_in_words_of_kubernetes(one, names) for one in decoded)
