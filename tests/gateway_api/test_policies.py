@@ -285,6 +285,51 @@ stringData: {one: "a-long-key\\r\\n"}
     assert hashlib.sha256(b"a-long-key").hexdigest().encode() in rendered
 
 
+_JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 3) | st.sampled_from(["", "off", "a", "a/b", "${HOME}", "a:80", "10/hour"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "cors", "jwt", "api_key", "basic_auth", "htpasswd", "authorize", "consumers", "ext_authz", "grpc", "python",
+                    "secretKeyRef", "configMapKeyRef", "name", "key", "namespace", "file", "env", "plan", "api_keys", "targetRefs",
+                    "kind", "policies", "disabled", "allowedConsumers", "provider", "any",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["GatewayPolicy", "Consumer", "Plan", "IdentityProvider"]), _JUNK),
+        max_size=4,
+    )
+)
+def test_no_object_keeps_others_from_being_served(specs: list[tuple[str, Any]]) -> None:
+    """Whatever stands in an object, the route that it does not name is served, and what it names is closed or as it says."""
+    target = {"targetRefs": [{"kind": "HTTPRoute", "name": "users"}]}
+    text = GATEWAY
+    for number, (kind, spec) in enumerate(specs):
+        metadata = {"name": f"o{number}", "namespace": "shop"}
+        if kind == "GatewayPolicy":
+            spec = {**target, **(spec if isinstance(spec, dict) and number % 2 else {"policies": spec})}
+        text += yaml.safe_dump(
+            {"apiVersion": "xds-gateway.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+        )
+        text += "---\n"
+    served = _served(text)
+    assert served.fault == ""
+    assert served._compiled is not None
+    assert served._compiled.gateway.sections.routes["shop.open.000.000"].upstream == "shop.users.80"
+
+
 KEYS = ("ip_access", "response_headers", "compression", "rate_limit")
 LEVELS = (
     ("Gateway", "web", None),
@@ -307,18 +352,19 @@ def _setting(key: str, number: int) -> Any:
 _POLICY = st.tuples(
     st.integers(0, 3),
     st.integers(0, 3),
+    st.booleans(),
     st.dictionaries(st.sampled_from(KEYS), st.booleans(), min_size=1),
 )
 
 
 @given(st.lists(_POLICY, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_most_specific_policy_wins_then_the_oldest(
-    policies: list[tuple[int, int, dict[str, bool]]],
+    policies: list[tuple[int, int, bool, dict[str, bool]]],
 ) -> None:
     """Compare with a model: at each level the oldest has a key, and levels override each other key by key."""
     text = GATEWAY.replace("namespace: shop", "namespace: infra")
-    for number, (level, age, keys) in enumerate(policies):
+    for number, (level, age, override, keys) in enumerate(policies):
         kind, name, section = LEVELS[level]
         value = {
             "apiVersion": "xds-gateway.dev/v1alpha1",
@@ -330,6 +376,7 @@ def test_the_most_specific_policy_wins_then_the_oldest(
             },
             "spec": {
                 "targetRefs": [{"kind": kind, "name": name} | ({"sectionName": section} if section else {})],
+                "override": override,
                 "policies": {key: _setting(key, number) for key, on in keys.items() if on},
                 "disabled": [key for key, on in keys.items() if not on],
             },
@@ -340,22 +387,25 @@ def test_the_most_specific_policy_wins_then_the_oldest(
     found = compiled.gateway.policies["infra.users.000.000"]
     expected: dict[str, int | None] = {}
     limits: list[str] = []
-    for level in range(4):
-        there = [(age, number) for number, (at, age, _) in enumerate(policies) if at == level]
+    for level, overrides in [*((one, False) for one in range(4)), *((one, True) for one in (3, 2, 1, 0))]:
+        there = sorted(
+            (age, number)
+            for number, (at, age, override, _) in enumerate(policies)
+            if (at, override) == (level, overrides)
+        )
         own: dict[str, int | None] = {}
-        for _, number in sorted(there):
-            for key, on in policies[number][2].items():
+        for _, number in there:
+            for key, on in policies[number][3].items():
                 own.setdefault(key, number if on else None)
         expected |= own
-        for _, number in sorted(there, reverse=True):
-            match policies[number][2].get("rate_limit"):
+        for _, number in reversed(there):
+            match policies[number][3].get("rate_limit"):
                 case True:
                     limits.append(f"set/infra.p{number}")
                 case False:
                     limits = []
     for key in KEYS[:3]:
-        of = expected.get(key)
-        assert _owner(key, found.get(key, OFF)) == of
+        assert _owner(key, found.get(key, OFF)) == expected.get(key)
     limit = found.get("rate_limit")
     places = [place for place, _ in limit.places] if isinstance(limit, Levels) else []
     assert places == limits

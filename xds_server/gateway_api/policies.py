@@ -1,7 +1,8 @@
 """GatewayPolicies at their targets: which of them apply to a route, in which order, and what is true of each (GEP-713).
 
 The levels are those of the language: Gateway, listener, route, rule. Each policy is a policy set, and a route uses the
-sets of all levels. At one level the oldest policy is used last, so it wins key by key.
+sets of all levels, and then those that override, from the innermost level to the outermost. At one level the oldest
+policy is used last, so it wins key by key.
 https://gateway-api.sigs.k8s.io/geps/gep-713/
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from filters.language.problems import did_you_mean
@@ -42,6 +44,8 @@ class Level:
 
 
 _NONE = Level()
+_Lost = dict[Key, dict[str, None]]
+"""The keys that policies have which come first, by these policies."""
 
 
 class GatewayPolicies:
@@ -57,7 +61,8 @@ class GatewayPolicies:
         self.files: dict[str, Mapping[str, Any]] = {}
         self.origins: dict[str, Object[Any]] = {}
         self.contents: dict[str, bytes] = {}
-        self.upstreams: tuple[ServiceUpstream, ...] = ()
+        self.upstreams: list[ServiceUpstream] = []
+        self._kept: set[Key] = set()
         self._names = {one.meta.key: names.of(*one.meta.key) for one in book.policies}
         own = book.at(self._target)
         allowed = [one.spec.allowed for one in own.get(None, ()) if one.spec.allowed is not None]
@@ -93,7 +98,8 @@ class GatewayPolicies:
         levels = [gateway.get(None, ()), *on_listener, own.get(None, ())]
         if rule is not None:
             levels.append(own.get(rule, ()))
-        found = [one for level in levels for one in reversed(level)]
+        found = [one for level in levels for one in reversed(level) if not one.spec.override]
+        found += [one for level in reversed(levels) for one in reversed(level) if one.spec.override]
         closed = any(self._resolved[one.meta.key].fault for one in found)
         last = dict.fromkeys(self._names[one.meta.key] for one in reversed(found))
         return Level(tuple(reversed(last)), closed)
@@ -117,30 +123,34 @@ class GatewayPolicies:
     def _of_policy(self, key: Key, resolved: Resolved) -> tuple[Condition, ...]:
         if resolved.fault:
             return (accepted("Invalid", f"requests of its targets get 500: {resolved.fault}"),)
-        lost, kept = self._conflicts(key)
+        lost = self._conflicts.get(key)
         if not lost:
             return (accepted(),)
-        told = "; ".join(f"the older {'/'.join(older)} has {', '.join(keys)}" for older, keys in lost.items())
-        if not kept:
+        told = "; ".join(
+            f"{'/'.join(first)} comes first and has {', '.join(keys)}" for first, keys in lost.items()
+        )
+        if key not in self._kept:
             return (accepted("Conflicted", told),)
         return (accepted(), Condition("Conflicted", True, "Conflicted", told))
 
-    def _conflicts(self, key: Key) -> tuple[Mapping[Key, list[str]], bool]:
-        """Return the keys that older policies at the same targets have, and whether anything else is left."""
-        lost: dict[Key, dict[str, None]] = {}
-        kept = False
+    @cached_property
+    def _conflicts(self) -> Mapping[Key, _Lost]:
+        """What each policy loses to others of the same targets; a policy that loses nothing is not in it."""
+        found: dict[Key, _Lost] = {}
         for level in self._levels:
             older: dict[str, _Policy] = {}
             for one in level:
+                if one.spec.written.faults:
+                    continue
                 mine = one.spec.written.values
-                if one.meta.key == key:
-                    taken = {name: older[name] for name in mine if _conflict(name, one, older.get(name))}
-                    kept = kept or len(taken) < len(mine) or not mine
-                    for name, owner in taken.items():
-                        lost.setdefault(owner.meta.key, {})[name] = None
+                taken = {name: older[name] for name in mine if _conflict(name, one, older.get(name))}
+                for name, owner in taken.items():
+                    found.setdefault(one.meta.key, {}).setdefault(owner.meta.key, {})[name] = None
+                if len(taken) < len(mine) or not mine:
+                    self._kept.add(one.meta.key)
                 for name in mine:
                     older.setdefault(name, one)
-        return {older: list(keys) for older, keys in lost.items()}, kept
+        return found
 
 
 def _conflict(key: str, younger: _Policy, older: _Policy | None) -> bool:
@@ -151,9 +161,14 @@ def _conflict(key: str, younger: _Policy, older: _Policy | None) -> bool:
     return not by_key()[key].cumulative or any(value in ("off", False) for value in values)
 
 
+def _rank(policy: _Policy) -> tuple[bool, str, Key]:
+    """Return what decides between policies of one target: the lowest comes first."""
+    return (not policy.spec.override, policy.meta.created, policy.meta.key)
+
+
 @dataclass(frozen=True)
 class PolicyBook:
-    """All GatewayPolicies of a cluster by their targets, the oldest first."""
+    """All GatewayPolicies of a cluster by their targets, in their order."""
 
     cluster: Cluster
     policies: tuple[_Policy, ...]
@@ -162,7 +177,7 @@ class PolicyBook:
     @classmethod
     def of(cls, cluster: Cluster) -> PolicyBook:
         """Return the policies of a cluster."""
-        every = tuple(sorted(cluster.all("GatewayPolicy"), key=lambda one: (one.meta.created, one.meta.key)))
+        every = tuple(sorted(cluster.all("GatewayPolicy"), key=_rank))
         found: dict[_Target, dict[str | None, dict[Key, _Policy]]] = {}
         for one in every:
             for target in one.spec.targets:

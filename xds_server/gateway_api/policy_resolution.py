@@ -94,7 +94,8 @@ class Resolver:
         if written.faults:
             return Resolved(fault="; ".join(written.faults))
         try:
-            values = copy.deepcopy(dict(written.values))
+            changes = written.names or any(use.digest for use in written.keys)
+            values = copy.deepcopy(dict(written.values)) if changes else dict(written.values)
             contents = self._keys(one, written.keys, values)
             self._check_sources(one, written.sources, written.keys, contents)
             upstreams = self._names(one, written.names, values, known)

@@ -74,6 +74,9 @@ class Attachment:
         "Gateways and routes, or parts of them.", minimum_items=1, key="targetRefs"
     )
     disabled: tuple[str, ...] = option("Policies of outer levels that do not apply here.", default=())
+    override: bool = option(
+        "No inner level and no other policy of the same target changes what this one says.", default=False
+    )
     allowed_consumers: AllowedConsumers | None = option(
         "Whose Consumers, Plans and IdentityProviders the Gateway takes, beside those of its own namespace.",
         default=None,
@@ -126,6 +129,7 @@ class PolicySpec:
     """GatewayPolicy."""
 
     targets: tuple[TargetRef, ...]
+    override: bool
     allowed: RouteNamespaces | None
     written: Written
 
@@ -136,13 +140,15 @@ Reader = Callable[[Mapping[str, Any], Path, Problems], Any]
 def read_policy(value: Mapping[str, Any], path: Path, problems: Problems) -> Any:
     """Return the PolicySpec of an object."""
     where = (*path, "spec")
-    spec = dict(value.get("spec") or {})
-    policies = spec.pop("policies", None)
+    spec = value.get("spec")
+    own = {key: one for key, one in spec.items() if key != "policies"} if isinstance(spec, dict) else spec
+    policies = spec.get("policies") if isinstance(spec, dict) else None
     policies = {} if policies is None else policies
     found = Problems()
-    attachment = decoder_for(Attachment)(spec, where, found)
+    attachment = decoder_for(Attachment)(own, where, found)
     if attachment is INVALID:
-        attachment = Attachment(target_refs=tuple(_targets(spec.get("targetRefs"))))
+        targets = spec.get("targetRefs") if isinstance(spec, dict) else None
+        attachment = Attachment(target_refs=tuple(_targets(targets)))
     if isinstance(policies, dict):
         for number, key in enumerate(attachment.disabled):
             if policies.get(key, "off") not in ("off", False):
@@ -153,6 +159,7 @@ def read_policy(value: Mapping[str, Any], path: Path, problems: Problems) -> Any
     problems += found
     return PolicySpec(
         targets=attachment.target_refs,
+        override=attachment.override,
         allowed=attachment.allowed_consumers.namespaces if attachment.allowed_consumers else None,
         written=replace(written, faults=tuple(map(_told, found))),
     )
