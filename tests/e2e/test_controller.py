@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 import signal
 import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -300,3 +302,96 @@ def test_the_controller_says_that_it_is_ready_and_leads(cluster: Cluster) -> Non
     assert "xds_controller_leading 1.0" in text
     assert 'xds_controller_gateways{state="current"} 1.0' in text
     assert 'xds_controller_objects{kind="HTTPRoute"}' in text
+
+
+PARAMETERS = """
+apiVersion: xds-gateway.dev/v1alpha1
+kind: GatewayParameters
+metadata: {name: shape, namespace: NAME}
+spec: SPEC
+"""
+
+
+def shaped(cluster: Cluster, spec: str) -> None:
+    """Give the Gateway parameters."""
+    cluster.apply(PARAMETERS.replace("SPEC", spec))
+    reference = {"group": "xds-gateway.dev", "kind": "GatewayParameters", "name": "shape"}
+    infrastructure = {"spec": {"infrastructure": {"parametersRef": reference}}}
+    cluster.objects.request("PATCH", cluster.path("gateways", "web"), infrastructure)
+
+
+def exists(cluster: Cluster, kind: str, group: str) -> bool:
+    try:
+        cluster.objects.request("GET", cluster.path(kind, f"web-{cluster.name}", group))
+    except httpx.HTTPStatusError as error:
+        assert error.response.status_code == 404  # noqa: PT017 - any other error is one of the test
+        return False
+    return True
+
+
+def test_parameters_shape_what_serves_a_gateway(cluster: Cluster) -> None:
+    kinds = {
+        "deployments": "apis/apps/v1",
+        "daemonsets": "apis/apps/v1",
+        "horizontalpodautoscalers": "apis/autoscaling/v2",
+        "poddisruptionbudgets": "apis/policy/v1",
+    }
+
+    def there() -> set[str]:
+        return {kind for kind, group in kinds.items() if exists(cluster, kind, group)}
+
+    assert there() == {"deployments", "poddisruptionbudgets"}
+    shaped(cluster, "{autoscaling: {minReplicas: 2, maxReplicas: 9}, serviceType: ClusterIP}")
+    wait_for(
+        lambda: there() == {"deployments", "horizontalpodautoscalers", "poddisruptionbudgets"},
+        lambda: f"an autoscaler beside {there()}",
+    )
+    service = cluster.path("services", f"web-{cluster.name}", "api/v1")
+    wait_for(lambda: cluster.objects.request("GET", service)["spec"]["type"] == "ClusterIP", "the Service")
+    shaped(cluster, "{workload: DaemonSet, nodeSelector: {edge: 'true'}, resources: {requests: {cpu: 2}}}")
+    wait_for(lambda: there() == {"daemonsets"}, lambda: f"only a DaemonSet of {there()}")
+    found = cluster.objects.request("GET", cluster.path("daemonsets", f"web-{cluster.name}", "apis/apps/v1"))
+    pod = found["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"edge": "true"}
+    assert pod["containers"][0]["resources"] == {"requests": {"cpu": "2"}}
+
+
+def test_parameters_that_cannot_be_used_are_told(cluster: Cluster) -> None:
+    shaped(cluster, "{workload: DaemonSet, autoscaling: {maxReplicas: 9}}")
+    wait_for(
+        lambda: cluster.conditions("gateways", "web")["Accepted"][1] == "InvalidParameters", "the condition"
+    )
+    assert "a DaemonSet has no autoscaling" in cluster.conditions("gateways", "web")["Accepted"][2]
+    assert exists(cluster, "deployments", "apis/apps/v1")
+    with pytest.raises(httpx.HTTPStatusError) as caught:
+        shaped(cluster, "{replicas: -1}")
+    assert "spec.replicas" in caught.value.response.text
+
+
+def test_a_pod_that_ends_drains_first(cluster: Cluster) -> None:
+    shaped(cluster, "{drainSeconds: 2}")
+    wait_for(
+        lambda: '"2s"' in json.dumps(cluster.deployment()).replace("\\", ""), "the time in the Deployment"
+    )
+    cluster.envoy.stop(signal.SIGTERM)
+    cluster.envoy = cluster.schedule().envoy(cluster.network)
+    with cluster.envoy:
+        cluster.gets("/users/1", (200, cluster.pods[0]))
+        probes = f"http://127.0.0.1:{cluster.network.forward('127.0.0.1', cluster.ready)}"
+        assert httpx.get(f"{probes}/drain").status_code == 404
+        assert httpx.get(f"{probes}/drain", headers={"x-drain-token": "wrong"}).status_code == 404
+        assert httpx.get(f"{probes}/ready").status_code == 200
+        asked = cluster.pod.drain()
+        with httpx.Client() as clients, ThreadPoolExecutor(1) as executor:
+            before = clients.get(f"{cluster.url}/users/1")
+            assert "connection" not in before.headers
+            hook = executor.submit(
+                httpx.get, f"{probes}{asked.url.path}", headers=dict(asked.headers), timeout=30
+            )
+            wait_for(lambda: httpx.get(f"{probes}/ready").status_code == 503, "the probe to fail")
+            assert not hook.done()  # the kubelet ends the Envoy only when it has the response
+            after = clients.get(f"{cluster.url}/users/1")
+            assert (after.status_code, after.headers["connection"]) == (200, "close")
+            while not hook.done():
+                assert clients.get(f"{cluster.url}/users/1").status_code == 200
+            assert hook.result().status_code == 200

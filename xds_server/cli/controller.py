@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C. Raises EnvironmentFailed, InvalidKubeconfig."""
     from xds_server.controller.app import ControllerOptions, serve
     from xds_server.controller.envoy_identity import AUDIENCE
-    from xds_server.controller.infrastructure import EnvoySettings
+    from xds_server.controller.pods import EnvoySettings
     from xds_server.sidecar.identity import SidecarSettings
 
     logs.start(arguments.log_format)

@@ -22,8 +22,8 @@ from xds_server.control_plane.fleet import Fleet, Rejection
 from xds_server.controller import policy_servers
 from xds_server.controller.authority_secret import AuthoritySecret
 from xds_server.controller.envoy_identity import EnvoyIdentity
-from xds_server.controller.infrastructure import EnvoySettings
 from xds_server.controller.pages import ControllerMetrics, ControllerState, pages
+from xds_server.controller.pods import EnvoySettings
 from xds_server.controller.policy_servers import RulesFirst
 from xds_server.controller.reconciler import Envoys, Reconciler, caches
 from xds_server.controller.webhook import Webhook
@@ -132,6 +132,7 @@ async def _parts(
         options.controller,
         lambda: leader.leading,
         lambda: authority.bundle,
+        lambda name: authority.token_of(name),
     )
 
     def resume() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
+import hmac
 import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -51,6 +53,11 @@ class AuthoritySecret:
         """Return the certificate of the xDS port and its key, in PEM."""
         assert self._serving is not None, "opened first"
         return self._serving.certificate, self._serving.private_key
+
+    def token_of(self, name: str) -> str:
+        """Return a secret for a name, which every replica finds without talking to the others."""
+        key = self.authorities.current.private_key
+        return hmac.new(key, name.encode(), hashlib.sha256).hexdigest()[:32]
 
     async def open(self) -> None:
         """Read the Secret, or create it. Raises ApiError, EnvironmentFailed if the Secret cannot be used."""

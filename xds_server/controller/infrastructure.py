@@ -1,59 +1,40 @@
-"""The objects that serve a Gateway: a Deployment of Envoys with its ServiceAccount, ConfigMap and Service. It does no IO."""
+"""The objects that serve a Gateway: its pods with their ServiceAccount and ConfigMap, what scales them, and a Service.
+
+It does no IO.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
-from xds_server.controller import policy_servers
+from xds_server.controller import pods
+from xds_server.controller.pods import EnvoySettings, PodShape, Port
 from xds_server.gateway_api.objects import Object
+from xds_server.gateway_api.parameter_specs import GatewayParametersSpec
 from xds_server.gateway_api.specs import GROUP, GatewaySpec
-from xds_server.proxy.bootstrap import bootstrap
-from xds_server.proxy.mounted_identity import TOKEN, MountedIdentity
-from xds_server.translate.readable import plain
 
 LABEL = f"{GROUP}/gateway-name"
 """The label of these objects (GEP-1762)."""
-READY_PORT = 19003
-"""The port of the readiness probe. It is not a port of the gateway."""
-_IDENTITY = "identity"
-_MOUNTED = MountedIdentity(folder=PurePosixPath("/var/run/xds-gateway"))
-_TOKEN_SECONDS = 3600
-_USER = 65532
 _CLASS_LABEL = f"{GROUP}/gateway-class-name"
 _LONGEST = 63
-_POD_NAME = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
-_MOUNT = {"name": _IDENTITY, "mountPath": str(_MOUNTED.folder), "readOnly": True}
-_SHARED = {"name": "run", "mountPath": policy_servers.FOLDER}
-_TMP = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - a volume of the pod
-_CONFINED = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "readOnlyRootFilesystem": True,
-}
-Port = tuple[int, str]
-"""A port with TCP or UDP."""
+_OPTIONAL = ("Deployment", "DaemonSet", "HorizontalPodAutoscaler", "PodDisruptionBudget")
+"""The kinds that depend on the parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnvoySettings:
-    """The Envoys of all Gateways.
+class Wanted:
+    """A Gateway with what its objects are made of. `bundle` has the authorities to trust, in PEM."""
 
-    `xds_address` is where they reach the control plane, whose certificate has that host. Their tokens are for `audience`.
-    """
-
-    xds_address: str
-    audience: str
-    image: str
-    replicas: int = 2
-    service_type: str = "LoadBalancer"
-    own_image: str
-    counters: str = "memory"
-    """Where policy servers count limits: memory, or the URL of a Redis."""
+    gateway: Object[GatewaySpec]
+    ports: Iterable[Port]
+    settings: EnvoySettings
+    parameters: GatewayParametersSpec
+    bundle: bytes
+    drain_token: str
+    policy_server: bool = False
 
 
 def name_of(gateway: Object[GatewaySpec]) -> str:
@@ -65,24 +46,24 @@ def name_of(gateway: Object[GatewaySpec]) -> str:
     return f"{name.replace('.', '-')[: _LONGEST - 11].rstrip('-')}-{digest}"
 
 
-def objects(
-    gateway: Object[GatewaySpec],
-    ports: Iterable[Port],
-    settings: EnvoySettings,
-    bundle: bytes,
-    *,
-    policy_server: bool = False,
-) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a Gateway, each after those that it needs.
+def objects(wanted: Wanted) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a Gateway, each after those that it needs."""
+    metadata = _metadata(wanted.gateway)
+    yield {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
+    files = dict(pods.MOUNTED.files(wanted.bundle))
+    yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": files}
+    yield _workload(wanted)
+    if wanted.parameters.autoscaling is not None:
+        yield _autoscaler(wanted)
+    if _has_budget(wanted):
+        yield _budget(wanted)
+    yield _service(wanted)
 
-    `bundle` has the authorities to trust, in PEM. With `policy_server`, each pod has one.
-    """
-    ports = sorted(ports)
-    yield {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _metadata(gateway)}
-    files = dict(_MOUNTED.files(bundle))
-    yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(gateway), "data": files}
-    yield _deployment(gateway, ports, settings, policy_server=policy_server)
-    yield _service(gateway, ports, settings)
+
+def unwanted(wanted: Wanted) -> Iterator[str]:
+    """Yield the kinds of objects that a Gateway with other parameters would have."""
+    kinds = {one["kind"] for one in objects(wanted)}
+    return (kind for kind in _OPTIONAL if kind not in kinds)
 
 
 def _metadata(gateway: Object[GatewaySpec]) -> dict[str, Any]:
@@ -116,120 +97,89 @@ def _label(name: str) -> str:
     return f"{name[: _LONGEST - 11].rstrip('.-')}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 
-def _deployment(
-    gateway: Object[GatewaySpec], ports: Iterable[Port], settings: EnvoySettings, *, policy_server: bool
-) -> dict[str, Any]:
-    metadata = _metadata(gateway)
-    containers = [_container(gateway, ports, settings)]
-    volumes = [_volume(gateway, settings)]
-    if policy_server:
-        containers[0]["volumeMounts"].append(_SHARED)
-        containers.append(_policy_server(settings))
-        volumes += [{"name": one["name"], "emptyDir": {}} for one in (_SHARED, _TMP)]
+def _workload(wanted: Wanted) -> dict[str, Any]:
+    """Return a Deployment or a DaemonSet. The number of pods is left to an autoscaler, if there is one."""
+    metadata = _metadata(wanted.gateway)
+    shape = PodShape(
+        group="/".join(wanted.gateway.meta.key),
+        account=name_of(wanted.gateway),
+        ports=sorted(wanted.ports),
+        settings=wanted.settings,
+        parameters=wanted.parameters,
+        drain_token=wanted.drain_token,
+        policy_server=wanted.policy_server,
+    )
     pod = {"labels": metadata["labels"], "annotations": metadata["annotations"]}
+    spec: dict[str, Any] = {
+        "selector": {"matchLabels": _selector(wanted.gateway)},
+        "template": {"metadata": pod, "spec": pods.pod(shape)},
+    }
+    kind = wanted.parameters.workload or "Deployment"
+    if kind == "Deployment":
+        spec["strategy"] = {"rollingUpdate": {"maxUnavailable": 0}}
+        if wanted.parameters.autoscaling is None:
+            spec["replicas"] = _replicas(wanted)
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def _replicas(wanted: Wanted) -> int:
+    given = wanted.parameters.replicas
+    return wanted.settings.replicas if given is None else given
+
+
+def _autoscaler(wanted: Wanted) -> dict[str, Any]:
+    scaling = wanted.parameters.autoscaling
+    assert scaling is not None, "asked before"
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name_of(wanted.gateway)}
+    used = {
+        "name": "cpu",
+        "container": "envoy",
+        "target": {"type": "Utilization", "averageUtilization": scaling.cpu_percent},
+    }
     return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": metadata,
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": _metadata(wanted.gateway),
         "spec": {
-            "replicas": settings.replicas,
-            "selector": {"matchLabels": _selector(gateway)},
-            "strategy": {"rollingUpdate": {"maxUnavailable": 0}},
-            "template": {
-                "metadata": pod,
-                "spec": {
-                    "serviceAccountName": name_of(gateway),
-                    "automountServiceAccountToken": False,
-                    "securityContext": {
-                        "runAsNonRoot": True,
-                        "runAsUser": _USER,
-                        "fsGroup": _USER,  # which may read the token
-                        "seccompProfile": {"type": "RuntimeDefault"},
-                        "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
-                    },
-                    "containers": containers,
-                    "volumes": volumes,
-                },
-            },
+            "scaleTargetRef": target,
+            "minReplicas": scaling.min_replicas,
+            "maxReplicas": scaling.max_replicas,
+            "metrics": [{"type": "ContainerResource", "containerResource": used}],
         },
     }
 
 
-def _policy_server(settings: EnvoySettings) -> dict[str, Any]:
-    """Return the container of a policy server. It is ready when it listens, which it does when it has its rules."""
-    path = policy_servers.ADDRESS.removeprefix("unix:")
-    connects = f"import socket; socket.socket(socket.AF_UNIX).connect({path!r})"
-    options = {
-        "--xds": settings.xds_address,
-        "--ca": str(_MOUNTED.authorities),
-        "--token": str(_MOUNTED.token),
-        "--listen": policy_servers.ADDRESS,
-        "--node-id": "$(POD_NAME)",
-        "--workers": "1",
-        "--counters": settings.counters,
-    }
+def _has_budget(wanted: Wanted) -> bool:
+    """True if some pod may be taken away while another one serves. A budget for a single pod would stop each upgrade of a node."""
+    if wanted.parameters.workload == "DaemonSet":
+        return False
+    scaling = wanted.parameters.autoscaling
+    return (scaling.min_replicas if scaling is not None else _replicas(wanted)) > 1
+
+
+def _budget(wanted: Wanted) -> dict[str, Any]:
     return {
-        "name": "policy-server",
-        "image": settings.own_image,
-        "args": ["policy-server", *(part for option in options.items() for part in option)],
-        "env": [_POD_NAME],
-        "readinessProbe": {"exec": {"command": ["python", "-ISc", connects]}, "periodSeconds": 5},
-        "volumeMounts": [_MOUNT, _SHARED, _TMP],
-        "securityContext": _CONFINED,
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _metadata(wanted.gateway),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": _selector(wanted.gateway)}},
     }
 
 
-def _container(
-    gateway: Object[GatewaySpec], ports: Iterable[Port], settings: EnvoySettings
-) -> dict[str, Any]:
-    return {
-        "name": "envoy",
-        "image": settings.image,
-        "args": [
-            "--config-yaml",
-            _bootstrap(gateway, settings),
-            "--service-node",
-            "$(POD_NAME)",
-            "--log-level",
-            "warning",
-        ],
-        "env": [_POD_NAME],
-        "volumeMounts": [_MOUNT],
-        "ports": [{"containerPort": port, "protocol": transport} for port, transport in ports]
-        + [{"name": "ready", "containerPort": READY_PORT, "protocol": "TCP"}],
-        "readinessProbe": {"httpGet": {"path": "/ready", "port": "ready"}, "periodSeconds": 5},
-        "securityContext": _CONFINED,
-    }
-
-
-def _volume(gateway: Object[GatewaySpec], settings: EnvoySettings) -> dict[str, Any]:
-    token = {"path": TOKEN, "audience": settings.audience, "expirationSeconds": _TOKEN_SECONDS}
-    sources = [{"serviceAccountToken": token}, {"configMap": {"name": name_of(gateway)}}]
-    return {"name": _IDENTITY, "projected": {"sources": sources}}
-
-
-def _bootstrap(gateway: Object[GatewaySpec], settings: EnvoySettings) -> str:
-    """Return the bootstrap of an Envoy. Its cluster is the key of the Gateway, and its id comes from a flag."""
-    message = bootstrap(
-        xds_address=settings.xds_address,
-        node_id="",
-        cluster="/".join(gateway.meta.key),
-        admin_port=19000,
-        ready_port=READY_PORT,
-        tls=_MOUNTED,
-    )
-    return json.dumps(plain(message), sort_keys=True)
-
-
-def _service(gateway: Object[GatewaySpec], ports: Iterable[Port], settings: EnvoySettings) -> dict[str, Any]:
+def _service(wanted: Wanted) -> dict[str, Any]:
+    given = wanted.parameters
+    type_ = given.service_type or "LoadBalancer"
+    outside = {"externalTrafficPolicy": given.external_traffic_policy or "Local"}
+    balanced = {"loadBalancerClass": given.load_balancer_class} if given.load_balancer_class else {}
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(gateway),
+        "metadata": _metadata(wanted.gateway),
         "spec": {
-            "type": settings.service_type,
-            "selector": _selector(gateway),
-            "externalTrafficPolicy": "Local",
+            "type": type_,
+            "selector": _selector(wanted.gateway),
+            **(outside if type_ != "ClusterIP" else {}),
+            **(balanced if type_ == "LoadBalancer" else {}),
             "ports": [
                 {
                     "name": f"{transport.lower()}-{port}",
@@ -237,7 +187,7 @@ def _service(gateway: Object[GatewaySpec], ports: Iterable[Port], settings: Envo
                     "targetPort": port,
                     "protocol": transport,
                 }
-                for port, transport in ports
+                for port, transport in sorted(wanted.ports)
             ],
         },
     }

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from xds_server.controller import infrastructure, policy_servers
-from xds_server.controller.infrastructure import EnvoySettings
+from xds_server.controller.infrastructure import Wanted
+from xds_server.controller.pods import EnvoySettings
 from xds_server.controller.served import ServedGateway
 from xds_server.discovery.snapshot import EMPTY, Snapshot
 from xds_server.errors import XdsError
-from xds_server.gateway_api import policy_specs, statuses
+from xds_server.gateway_api import parameters, policy_specs, statuses
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition, ObjectStatus, RouteStatus, accepted
 from xds_server.gateway_api.memory import Memory
@@ -23,6 +25,7 @@ from xds_server.gateway_api.objects import KINDS, Key, Kind, Object, SliceSpec
 from xds_server.gateway_api.specs import GatewaySpec
 from xds_server.gateway_api.translation import Translation, translate
 from xds_server.kubernetes.api_client import ApiClient
+from xds_server.kubernetes.api_errors import NotFound
 from xds_server.kubernetes.resources import Key as ObjectKey
 from xds_server.kubernetes.resources import Resource
 from xds_server.kubernetes.status_writer import StatusWriter
@@ -45,6 +48,7 @@ _PLURALS = {
     "UDPRoute": "udproutes",
     "ReferenceGrant": "referencegrants",
     "BackendTLSPolicy": "backendtlspolicies",
+    "GatewayParameters": "gatewayparameters",
     "GatewayPolicy": "gatewaypolicies",
     "Consumer": "consumers",
     "Plan": "plans",
@@ -59,7 +63,14 @@ _INFRASTRUCTURE = {
     "ServiceAccount": Resource(plural="serviceaccounts", kind="ServiceAccount"),
     "ConfigMap": Resource(plural="configmaps", kind="ConfigMap"),
     "Deployment": Resource(group="apps", plural="deployments", kind="Deployment"),
+    "DaemonSet": Resource(group="apps", plural="daemonsets", kind="DaemonSet"),
     "Service": Resource(plural="services", kind="Service"),
+    "HorizontalPodAutoscaler": Resource(
+        group="autoscaling", version="v2", plural="horizontalpodautoscalers", kind="HorizontalPodAutoscaler"
+    ),
+    "PodDisruptionBudget": Resource(
+        group="policy", plural="poddisruptionbudgets", kind="PodDisruptionBudget"
+    ),
 }
 
 
@@ -97,7 +108,7 @@ class Reconciler:
     """Follows a cluster. `controller` is the name in the GatewayClasses that it serves.
 
     `leading` says whether this replica writes: every replica serves Envoys, and one of them writes. `bundle` has the
-    authorities that Envoys must trust, in PEM. `known` is set when the cluster has been translated.
+    authorities that Envoys must trust, in PEM. `token_of` returns a secret for a name that is the same in all replicas. `known` is set when the cluster has been translated.
     """
 
     def __init__(
@@ -110,9 +121,11 @@ class Reconciler:
         controller: str,
         leading: Callable[[], bool],
         bundle: Callable[[], bytes],
+        token_of: Callable[[str], str],
     ) -> None:
         self._client, self._caches, self._envoys, self._writer = client, caches, envoys, writer
         self._settings, self._controller, self._leading, self._bundle = settings, controller, leading, bundle
+        self._token_of = token_of
         self.known = asyncio.Event()
         self._accounts: dict[Key, str] = {}
         """The group that a service account gets, by namespace and name."""
@@ -232,18 +245,22 @@ class Reconciler:
             self._told = False
         for one in cluster.classes():
             if one.spec.controller_name == self._controller:
-                self._want("GatewayClass", one.meta.key, statuses.class_status(one.meta.generation))
+                _, wrong = parameters.of_class(one, cluster)
+                self._want("GatewayClass", one.meta.key, statuses.class_status(one.meta.generation, wrong))
         for status in translation.gateway_statuses:
             gateway = cluster.gateway(status.key)
             if gateway is not None:
-                objects = infrastructure.objects(
-                    gateway,
-                    translation.gateways[status.key].ports,
-                    self._settings,
-                    self._bundle(),
+                wanted = Wanted(
+                    gateway=gateway,
+                    ports=translation.gateways[status.key].ports,
+                    settings=self._settings,
+                    parameters=parameters.of_gateway(gateway, cluster)[0],
+                    bundle=self._bundle(),
+                    drain_token=self._token_of(gateway.meta.uid),
                     policy_server=policy_servers.needed(self._served[status.key].snapshot),
                 )
-                await self._apply(gateway.meta.key, objects)
+                await self._apply(gateway.meta.key, infrastructure.objects(wanted))
+                await self._remove(gateway, infrastructure.unwanted(wanted))
                 found = statuses.gateway_status(
                     status, self._addresses(gateway, cluster), self._programmed(status.key)
                 )
@@ -324,6 +341,27 @@ class Reconciler:
                     error,
                 )
                 asyncio.get_running_loop().call_later(1.0, self._bell.set)
+
+    async def _remove(self, gateway: Object[GatewaySpec], kinds: Iterable[str]) -> None:
+        """Delete what served a Gateway with other parameters."""
+        for kind in kinds:
+            name = (kind, gateway.meta.key)
+            if self._applied.get(name) == {}:
+                continue
+            try:
+                await self._delete(_INFRASTRUCTURE[kind], gateway)
+                self._applied[name] = {}
+            except XdsError as error:
+                log.warning("cannot delete an object object=%s %s reason=%s", kind, gateway.meta, error)
+                asyncio.get_running_loop().call_later(1.0, self._bell.set)
+
+    async def _delete(self, kind: Resource, gateway: Object[GatewaySpec]) -> None:
+        """Delete an object that belongs to a Gateway, if there is one."""
+        key = ObjectKey(gateway.meta.namespace, infrastructure.name_of(gateway))
+        with suppress(NotFound):
+            metadata = (await self._client.get(kind, key))["metadata"]
+            if any(one["uid"] == gateway.meta.uid for one in metadata.get("ownerReferences") or ()):
+                await self._client.delete(kind, key, uid=metadata["uid"])
 
 
 def _group(gateway: Key) -> str:

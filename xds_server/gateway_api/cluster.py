@@ -17,6 +17,7 @@ from xds_server.gateway_api.objects import (
     ServiceSpec,
     SliceSpec,
 )
+from xds_server.gateway_api.parameter_specs import GatewayParametersSpec
 from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec, StreamRouteSpec, TlsRouteSpec
 from xds_server.gateway_api.specs import (
     GROUP,
@@ -110,6 +111,10 @@ class Cluster:
             if GATEWAY_LABEL in one.meta.labels:
                 found.setdefault((one.meta.namespace, one.meta.labels[GATEWAY_LABEL]), []).append(one)
         return {key: tuple(sorted(some, key=lambda one: one.meta.key)) for key, some in found.items()}
+
+    def parameters(self, key: Key) -> Object[GatewayParametersSpec] | None:
+        """Return GatewayParameters, or None."""
+        return self.objects.get("GatewayParameters", {}).get(key)
 
     def backend_policies(self, service: Key) -> Mapping[str | None, list[Object[BackendTlsPolicySpec]]]:
         """Return the policies for a Service by the name of a port, None for all ports, the oldest first."""

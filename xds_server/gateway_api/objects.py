@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from filters.language import INVALID, Path, Place, Problem, Problems, decoder_for
 from filters.language.problems import short_repr
 from xds_server.gateway_api import policy_specs
+from xds_server.gateway_api.parameter_specs import GatewayParametersSpec
 from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec, StreamRouteSpec, TlsRouteSpec
 from xds_server.gateway_api.specs import (
     GROUP,
@@ -244,6 +245,7 @@ KINDS = (
     Kind(GROUP, "UDPRoute", _spec(StreamRouteSpec)),
     Kind(GROUP, "ReferenceGrant", _spec(ReferenceGrantSpec)),
     Kind(GROUP, "BackendTLSPolicy", _spec(BackendTlsPolicySpec)),
+    Kind(policy_specs.GROUP, "GatewayParameters", _spec(GatewayParametersSpec)),
     *(Kind(policy_specs.GROUP, name, read) for name, read in policy_specs.READERS.items()),
     Kind("", "Service", _service),
     Kind("", "Secret", _secret),

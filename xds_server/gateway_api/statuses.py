@@ -88,10 +88,10 @@ MESH_FEATURES = (
 _CONFLICTS = ("HostnameConflict", "ProtocolConflict")
 
 
-def class_status(generation: int) -> Mapping[str, Any]:
-    """Return the status of a GatewayClass of this controller."""
+def class_status(generation: int, wrong: Condition | None = None) -> Mapping[str, Any]:
+    """Return the status of a GatewayClass of this controller. `wrong` says why its parameters cannot be used."""
     return {
-        "conditions": [accepted().as_json(generation)],
+        "conditions": [(wrong or accepted()).as_json(generation)],
         "supportedFeatures": [{"name": name} for name in sorted(FEATURES)],
     }
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from filters.language import Problem
-from xds_server.gateway_api import attachment, names, rules
+from xds_server.gateway_api import attachment, names, parameters, rules
 from xds_server.gateway_api.attachment import Attachment
 from xds_server.gateway_api.backend_tls import state_of
 from xds_server.gateway_api.cluster import Cluster, Route
@@ -146,7 +146,7 @@ def translate(
         for one in ours
     }
     statuses = [
-        _gateway_status(one, listeners[one.meta.key], attached[one.meta.key], policies[one.meta.key])
+        _gateway_status(one, listeners[one.meta.key], attached[one.meta.key], policies[one.meta.key], cluster)
         for one in ours
     ]
     by_route: dict[int, tuple[Route, list[ParentStatus]]] = {}
@@ -231,6 +231,7 @@ def _gateway_status(
     listeners: Iterable[ListenerState],
     attached: _Attached,
     policies: GatewayPolicies,
+    cluster: Cluster,
 ) -> GatewayStatus:
     own = [one for one in listeners if one.owner is gateway]
     states = _listener_statuses(own, attached)
@@ -240,10 +241,8 @@ def _gateway_status(
         bad = ", ".join(one.spec.name for one in own if not one.valid)
         message = f"listeners with faults: {bad}"
         accept = Condition("Accepted", bool(valid), "ListenersNotValid", message)
-    infrastructure = gateway.spec.infrastructure
-    if infrastructure is not None and infrastructure.parameters_ref is not None:
-        reference = infrastructure.parameters_ref
-        accept = accepted("InvalidParameters", f"parameters of the kind {reference.kind} are not known")
+    _, wrong = parameters.of_gateway(gateway, cluster)
+    accept = wrong or accept
     insecure = [
         one.spec.name
         for one in listeners

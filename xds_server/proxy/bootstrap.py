@@ -16,17 +16,14 @@ from typing import Any
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import base_pb2, config_source_pb2, grpc_service_pb2, protocol_pb2
-from envoy.config.listener.v3 import listener_pb2
 from envoy.config.overload.v3 import overload_pb2
-from envoy.config.route.v3 import route_components_pb2
-from envoy.extensions.filters.http.router.v3 import router_pb2
-from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.resource_monitors.downstream_connections.v3 import downstream_connections_pb2
 from envoy.extensions.resource_monitors.fixed_heap.v3 import fixed_heap_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from xds_server.gateway.model.upstreams import parse_address
+from xds_server.proxy import probes
 from xds_server.proxy.mounted_identity import MountedIdentity
 from xds_server.translate import endpoints
 from xds_server.translate.clusters import HTTP_OPTIONS
@@ -35,7 +32,6 @@ from xds_server.translate.runtime import runtime
 
 CONTROL_PLANE = "xds/control-plane"
 """The cluster of the control plane. The name of an upstream never has a slash."""
-_ADMIN = "xds/admin"
 _STATS_FLUSH = timedelta(seconds=2)
 """Envoy merges the histograms of its workers as often, which the console shows."""
 _LOG_FIELDS = {"time": "%Y-%m-%dT%H:%M:%S.%FZ", "level": "%l", "logger": "envoy.%n", "message": "%j"}
@@ -75,11 +71,13 @@ def bootstrap(
     max_connections: int = 50_000,
     json_log: bool = False,
     ready_port: int | None = None,
+    drain: probes.Drain | None = None,
 ) -> bootstrap_pb2.Bootstrap:
     """Return a bootstrap for the control plane at `xds_address`, which is ``host:port`` or ``unix:/path``.
 
     `admin_port` is on loopback; 0 means any free port. With `json_log`, Envoy's own log is JSON. `max_heap` is in bytes.
-    `ready_port` answers ``/ready`` on all addresses, for probes from outside; it needs an `admin_port`.
+    `ready_port` answers ``/ready`` on all addresses, for probes from outside, and ``/drain`` if there is a `drain`; it needs
+    an `admin_port`.
 
     Raises Mistake if the address is malformed.
     """
@@ -101,38 +99,10 @@ def bootstrap(
     dynamic.lds_config.CopyFrom(ads())
     dynamic.cds_config.CopyFrom(ads())
     if ready_port is not None:
-        result.static_resources.clusters.append(_admin(admin_port))
-        result.static_resources.listeners.append(_ready(ready_port))
+        result.static_resources.clusters.append(probes.admin_cluster(admin_port))
+        result.static_resources.listeners.append(probes.listener(ready_port, drain))
     result.layered_runtime.CopyFrom(runtime())
     result.overload_manager.CopyFrom(_overload_manager(max_heap, max_connections))
-    return result
-
-
-def _admin(port: int) -> cluster_pb2.Cluster:
-    """Return the cluster of Envoy's own admin interface."""
-    result = cluster_pb2.Cluster(name=_ADMIN, type=cluster_pb2.Cluster.STATIC)
-    result.load_assignment.cluster_name = _ADMIN
-    endpoint = result.load_assignment.endpoints.add().lb_endpoints.add().endpoint
-    endpoint.address.CopyFrom(endpoints.address(parse_address(f"127.0.0.1:{port}")))
-    return result
-
-
-def _ready(port: int) -> listener_pb2.Listener:
-    """Return the listener of probes. It forwards nothing but ``/ready``: the admin interface can stop Envoy."""
-    route = route_components_pb2.Route(match=route_components_pb2.RouteMatch(path="/ready"))
-    route.route.cluster = _ADMIN
-    manager = hcm_pb2.HttpConnectionManager(stat_prefix="ready")
-    host = manager.route_config.virtual_hosts.add(name="ready", domains=["*"])
-    host.routes.append(route)
-    router = hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=packed(router_pb2.Router()))
-    manager.http_filters.append(router)
-    result = listener_pb2.Listener(name="xds/ready")
-    result.address.socket_address.address = "::"
-    result.address.socket_address.ipv4_compat = True
-    result.address.socket_address.port_value = port
-    result.filter_chains.add().filters.add(
-        name="envoy.filters.network.http_connection_manager", typed_config=packed(manager)
-    )
     return result
 
 

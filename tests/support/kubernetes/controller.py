@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from tests.support.envoy import binary
@@ -58,7 +59,7 @@ class Pod:
         self._spec = deployment["spec"]["template"]["spec"]
         self._folder, self._admin, self._ready = folder, admin, ready
         self._identity, self._shared = folder / "identity", folder / "run"
-        self._shared.mkdir()
+        self._shared.mkdir(exist_ok=True)
         self.renew()
 
     def renew(self, *, account: str | None = None, audience: str | None = None) -> None:
@@ -91,6 +92,13 @@ class Pod:
         """Return the policy server of the pod."""
         command = [sys.executable, "-m", "xds_server", *self._arguments("policy-server")]
         return LoggedProcess(self._inside(network, command), self._folder / "policy-server.log")
+
+    def drain(self) -> httpx.Request:
+        """Return the request that a kubelet sends before it ends the Envoy."""
+        (found,) = [one for one in self._spec["containers"] if one["name"] == "envoy"]
+        hook = found["lifecycle"]["preStop"]["httpGet"]
+        headers = {one["name"]: one["value"] for one in hook["httpHeaders"]}
+        return httpx.Request("GET", f"http://pod{hook['path']}", headers=headers)
 
     def _arguments(self, container: str) -> list[str]:
         (found,) = [one for one in self._spec["containers"] if one["name"] == container]
