@@ -138,3 +138,19 @@ def test_a_fault_in_a_folder_is_an_error_with_its_place() -> None:
     assert "ConfigMap/infra/extra/gateway.yaml:1:24: error: routes.a.upstrem: unknown key" in str(
         [str(one) for one in error.value.problems]
     )
+
+
+def test_only_secrets_and_config_maps_that_were_looked_at_cause_a_translation() -> None:
+    text = (
+        GATEWAY
+        + CERTIFICATE
+        + _config_map(gateway__yaml="policies: {basic_auth: {htpasswd: {file: Secret/users/htpasswd}}}")
+    )
+    other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other, namespace: infra}\ndata: {a: b}\n"
+    cluster = _cluster(text + other)
+    translate(cluster, of_every_class=True)
+    objects = {
+        (kind, "/".join(key)): one for kind, some in cluster.objects.items() for key, one in some.items()
+    }
+    found = {name: cluster.concerns(one) for name, one in objects.items()}
+    assert [name for name, concerned in found.items() if not concerned] == [("ConfigMap", "infra/other")]

@@ -135,6 +135,8 @@ class Reconciler:
         self._served: dict[Key, ServedGateway] = {}
         self._translation: Translation | None = None
         self._memory = Memory()
+        self._translated: Cluster | None = None
+        """The cluster of the last translation, which knows what it looked at."""
         self._applied: dict[tuple[str, Key], dict[str, Any]] = {}
         self._wanted: dict[tuple[str, Key], tuple[str, Mapping[str, Any]]] = {}
         """The statuses that were wanted, with the UID of their object: each is written once, also with 5,000 routes."""
@@ -148,8 +150,12 @@ class Reconciler:
         """Hear of a change of an object."""
         if kind == "EndpointSlice":
             self._moved |= {_service(one) for one in (before, after) if one is not None}
-        else:
+        elif self._translated is None or any(
+            self._translated.concerns(one) for one in (before, after) if one is not None
+        ):
             self._changed = True
+        else:
+            return
         self._bell.set()
 
     def look(self) -> None:
@@ -208,6 +214,7 @@ class Reconciler:
         self._translation = with_mesh(
             translate(cluster, controller=self._controller, live=True), cluster, live=True
         )
+        self._translated = cluster
         self._told = False
         gateways = {**self._translation.gateways, **self._translation.meshes}
         found = (cluster.gateway(key) for key in gateways)

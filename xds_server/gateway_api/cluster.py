@@ -40,6 +40,8 @@ class Cluster:
     """The keys are Key, or a type that equals it."""
     memory: Memory = field(default_factory=Memory, repr=False, compare=False)
     """What is remembered of the translation of an earlier moment."""
+    wanted: set[tuple[str, Key]] = field(default_factory=set, compare=False)
+    """Kind and key of each Secret and ConfigMap that was looked up, also of those that do not exist."""
 
     @classmethod
     def of(cls, objects: Iterable[Object[Any]]) -> Cluster:
@@ -92,12 +94,20 @@ class Cluster:
         """Return a Service, or None."""
         return self.objects.get("Service", {}).get(key)
 
+    def concerns(self, one: Object[Any]) -> bool:
+        """True if a change of an object can matter for what was made of this cluster. Clusters have many Secrets and ConfigMaps."""
+        if one.kind not in ("Secret", "ConfigMap"):
+            return True
+        return (one.kind, one.meta.key) in self.wanted or GATEWAY_LABEL in one.meta.labels
+
     def secret(self, key: Key) -> Object[SecretSpec] | None:
         """Return a Secret, or None."""
+        self.wanted.add(("Secret", key))
         return self.objects.get("Secret", {}).get(key)
 
     def config_map(self, key: Key) -> Object[SecretSpec] | None:
         """Return a ConfigMap, or None."""
+        self.wanted.add(("ConfigMap", key))
         return self.objects.get("ConfigMap", {}).get(key)
 
     def config_maps_for(self, gateway: Key) -> tuple[Object[SecretSpec], ...]:
