@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from prometheus_client import CollectorRegistry
 
 from filters.log_fields import FIELDS
@@ -26,7 +25,7 @@ from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.metrics import GatewayMetrics
 from xds_server.gateway.reference import reference
 from xds_server.gateway.schema import schema
-from xds_server.gateway_api.crds import definitions
+from xds_server.gateway_api.crds import crds
 from xds_server.policy_server.services import services
 from xds_server.serving.metrics import Metrics
 from xds_server.serving.store import Store
@@ -243,18 +242,6 @@ def _schema() -> str:
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _crds() -> str:
-    head = "# Our own kinds of objects: kubectl apply --server-side -f crds.yaml\n# Made by `make docs` from the fields of the gateway language.\n"
-    return head + yaml.dump_all(definitions(), Dumper=_Whole, sort_keys=False, width=120, allow_unicode=True)
-
-
-class _Whole(yaml.SafeDumper):
-    """Writes equal parts again, because readers of the file are people too."""
-
-    def ignore_aliases(self, _data: Any) -> bool:
-        return True
-
-
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
@@ -273,7 +260,7 @@ def _page(parts: Iterable[str]) -> str:
 
 
 PAGES: Mapping[str, Callable[[], str]] = {
-    "../../examples/kubernetes/crds.yaml": _crds,
+    "../../examples/kubernetes/crds.yaml": crds,
     "access-log.md": access_log,
     "cli.md": cli,
     "language.md": reference,

@@ -11,9 +11,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument(
         "--format",
-        choices=("json", "markdown"),
+        choices=("json", "markdown", "crds"),
         default="json",
-        help="json: JSON Schema for editors; markdown: the reference of the language",
+        help="json: JSON Schema for editors; markdown: the reference of the language; "
+        "crds: the definitions of our own kinds of Kubernetes objects",
     )
 
 
@@ -23,6 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
         from xds_server.gateway.reference import reference
 
         print(reference(), end="")
+    elif arguments.format == "crds":
+        from xds_server.gateway_api.crds import crds
+
+        print(crds(), end="")
     else:
         from xds_server.gateway.schema import schema
 

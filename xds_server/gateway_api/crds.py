@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Literal, Union, get_args, get_origin
 
+import yaml
+
 from filters.language import DataSource, Percent, Rate, Raw, Size
 from filters.language.datasource import SecretSource
 from filters.language.decode import field_key
@@ -45,6 +47,23 @@ _TARGETS, _ANCESTORS, _CONDITIONS = 16, 16, 8
 _GO_DURATION = r"^([0-9]+([.][0-9]+)?(us|ms|s|m|h))+$"
 """Durations that CEL knows too: those without days."""
 _TEXTS = {Percent: PERCENT, Rate: RATE}
+
+
+HEAD = """# Our own kinds of objects: xds schema --format crds | kubectl apply --server-side -f -
+# Made from the fields of the gateway language.
+"""
+
+
+def crds() -> str:
+    """Return the definitions as YAML."""
+    return HEAD + yaml.dump_all(definitions(), Dumper=_Whole, sort_keys=False, width=120, allow_unicode=True)
+
+
+class _Whole(yaml.SafeDumper):
+    """Writes equal parts again, because readers of the file are people too."""
+
+    def ignore_aliases(self, _data: Any) -> bool:
+        return True
 
 
 def definitions() -> Iterator[Schema]:

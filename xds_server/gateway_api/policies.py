@@ -89,7 +89,7 @@ class GatewayPolicies:
 
     def level(self, route: Route, rule: str | None, listener: str) -> Level:
         """Return the policies of a rule of a route on a listener, which has its name in the language."""
-        if not self._levels:
+        if not self._levels or route.kind not in _SECTIONS_OF:  # connections have no policies
             return _NONE
         gateway, own = self._book.at(self._target), self._book.at((route.kind, route.meta.key))
         on_listener = [

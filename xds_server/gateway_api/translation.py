@@ -44,8 +44,8 @@ _CLOSES: Mapping[str, Any] = {NO_BACKEND: {"endpoints": []}}
 class GatewayFiles:
     """A Gateway in the gateway language. `files` are plain values by file, `contents` what the files refer to.
 
-    `origins` has the object of each file, and `upstreams` the Service of each upstream. `texts` are the files that somebody
-    wrote in the language, and `problems` what these must not refer to.
+    `origins` has the object of each file, and `upstreams` the Service of each upstream. `texts` are files that somebody wrote,
+    and `problems` what these must not refer to.
     """
 
     files: Mapping[str, Mapping[str, Any]]
@@ -429,9 +429,9 @@ def on_listeners(
         key = "server_names" if condition == "stream" else "hosts"
         where = {"listeners": sorted(listeners), **({key: list(free)} if "" not in free else {})}
         redirect = {"redirect": _with_port(values["redirect"], port)} if to_port else {}
-        use = {"use": list(policies.use)} if policies.use and condition != "stream" else {}
-        found = {**where, **values, **redirect, **use}
-        yield own, _failing(found, "routes") if policies.closed and condition != "stream" else found
+        found = {**where, **values, **redirect, **({"use": [*policies.use]} if policies.use else {})}
+        section = "stream_routes" if condition == "stream" else "routes"
+        yield own, _failing(found, section) if policies.closed else found
 
 
 def _with_port(redirect: Mapping[str, Any], port: int | None) -> Mapping[str, Any]:
