@@ -38,7 +38,8 @@ class Problem:
 
     `at_key` is true if the key itself is wrong and not its value. `value` is the value that the user wrote; it is
     safe to print, because values of secrets never get here. `also` is the place at which the same was written first, or
-    that of `also_path`, which the message is about too.
+    that of `also_path`, which the message is about too. `route` is the route with which settings of another place do not
+    agree.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Problem:
     place: Place | None = None
     also: Place | None = None
     also_path: Path = ()
+    route: str = ""
 
     @property
     def where(self) -> str:

@@ -246,6 +246,35 @@ def test_what_only_the_whole_gateway_shows_closes_only_its_routes() -> None:
     assert routes["shop.open.000.000"].upstream == "shop.users.80"
 
 
+def test_a_policy_that_does_not_agree_with_one_route_closes_only_this_one() -> None:
+    streams = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls, namespace: shop}
+spec:
+  parentRefs: [{name: web, namespace: infra}]
+  rules: [{backendRefs: [{name: users, port: 80}]}]
+---
+"""
+    policy = POLICY.replace("namespace: shop", "namespace: infra").replace(
+        "HTTPRoute, name: users", "Gateway, name: web"
+    )
+    policy = policy.replace("POLICIES", "{validate: {json_schema: {schema: {type: object}}}}")
+    served = _served(GATEWAY + streams + policy)
+    assert served.fault == ""
+    assert served.rejected.keys() == {("GRPCRoute", ("shop", "calls"))}
+    assert "policy_sets.infra.one" in served.rejected["GRPCRoute", ("shop", "calls")]
+    routes = _sections(served).routes
+    assert routes["shop.calls.GRPC.000.000"].respond is not None
+    assert routes["shop.users.000.000"].upstream == "shop.users.80"
+    assert routes["shop.users.000.000"].use == ("infra.one",)
+
+
+def _sections(served: ServedGateway) -> Any:
+    assert served._compiled is not None
+    return served._compiled.gateway.sections
+
+
 def test_two_consumers_with_one_key_let_nobody_in_by_it() -> None:
     consumer = """
 apiVersion: xds-gateway.dev/v1alpha1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from operator import is_
 from typing import Any
@@ -196,6 +196,7 @@ def _unverified(
             path=path,
             message=f"the listener '{first}' does not verify client certificates, so any client can claim this",
             also_path=("listeners", first, "tls", "client_certificate", "verify"),
+            route=name,
             remedy="remove it, or verify the certificates; the policy mtls knows which ones are verified",
         )
 
@@ -354,7 +355,7 @@ def _policies(
     for key in settings:
         if key in keys:
             for mistake in by_key()[key].check(settings[key], context):
-                yield _mistake(mistake, _attached(name, route, key, sections))
+                yield replace(_mistake(mistake, _attached(name, route, key, sections)), route=name)
 
 
 def _streams(
@@ -367,7 +368,7 @@ def _streams(
         context = context.on_route(name, settings)
         for key in sorted(keys):
             for mistake in by_key()[key].check_streams(settings[key], context):
-                yield _mistake(mistake, _attached(name, route, key, sections))
+                yield replace(_mistake(mistake, _attached(name, route, key, sections)), route=name)
 
 
 @cache

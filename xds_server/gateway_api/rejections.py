@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from filters.language import Problem
 from xds_server.gateway_api.objects import Key
@@ -25,46 +24,60 @@ class Rejected:
 def without(files: GatewayFiles, problems: Iterable[Problem]) -> Rejected:
     """Return a Gateway without the objects at which problems are. Nothing is told if none is at an object.
 
-    A route answers with 500 or closes its connections, and so do the routes of a GatewayPolicy. Consumers, Plans and IdentityProviders are left out,
-    so that what refers to them has a problem of its own, and nobody is let in by them.
+    A route answers with 500 or closes its connections, and so do the routes of a GatewayPolicy. If the settings of a policy do
+    not agree with some of its routes, only these do. Consumers, Plans and IdentityProviders are left out, so that what refers
+    to them has a problem of its own, and nobody is let in by them.
     """
-    files_of = {
+    file_of = {
         (section, name): file
         for file, values in files.files.items()
         for section, objects in values.items()
         for name in objects
     }
+    problems = list(problems)
     told: dict[tuple[str, Key], str] = {}
-    routes: set[str] = set()
-    sets: set[str] = set()
+    closed: set[str] = set()
     gone: set[str] = set()
+    for section, name, message in _blamed(problems, files):
+        file = file_of.get((section, name))
+        origin = files.origins.get(file) if file is not None else None
+        if file is None or origin is None:
+            continue
+        told.setdefault((origin.kind, origin.meta.key), message)
+        if section in _ROUTES:
+            closed.add(name)
+        elif section in SECTIONS.values():
+            gone.add(file)
+            closed |= _using(files, name) if section == "policy_sets" else set()
+    kept = {file: values for file, values in files.files.items() if file not in gone}
+    return Rejected(files=replace(files, files=kept).rejecting(closed), told=told)
+
+
+def _blamed(problems: Iterable[Problem], files: GatewayFiles) -> Iterator[tuple[str, str, str]]:
+    """Yield the section and name of each object that is at fault, with what is wrong."""
+    routes: dict[tuple[str, str], dict[str, str]] = {}
     for one in problems:
         section, name = (*map(str, one.path[:2]), "", "")[:2]
-        file = files_of.get((section, name))
-        origin = files.origins.get(file) if file is not None else None
-        if file is None or origin is None or section not in (*_ROUTES, *SECTIONS.values()):
-            continue
-        told.setdefault((origin.kind, origin.meta.key), _told(one))
-        if section in _ROUTES:
-            routes.add(name)
-            continue
-        gone.add(file)
-        if section == "policy_sets":
-            sets.add(name)
-    kept = {file: values for file, values in files.files.items() if file not in gone}
-    routes |= set(_using(kept.values(), sets))
-    return Rejected(files=replace(files, files=kept).rejecting(routes), told=told)
+        if one.route:
+            routes.setdefault((section, name), {})[one.route] = _told(one)
+        else:
+            yield section, name, _told(one)
+    for (section, name), found in routes.items():
+        if section == "policy_sets" and found.keys() >= _using(files, name):
+            yield section, name, next(iter(found.values()))
+        else:
+            yield from (("routes", route, f"{section}.{name}: {message}") for route, message in found.items())
 
 
 def _told(problem: Problem) -> str:
     return f"{problem.message}; {problem.remedy}" if problem.remedy else problem.message
 
 
-def _using(files: Iterable[Mapping[str, Any]], sets: set[str]) -> Iterable[str]:
-    """Return the routes that use one of these policy sets."""
-    return (
-        name
-        for values in files
-        for name, route in values.get("routes", {}).items()
-        if sets.intersection(route.get("use", ()))
-    )
+def _using(files: GatewayFiles, name: str) -> set[str]:
+    """Return the routes that use a policy set."""
+    return {
+        route
+        for values in files.files.values()
+        for route, one in values.get("routes", {}).items()
+        if name in one.get("use", ())
+    }
