@@ -40,6 +40,9 @@ def routed(running: Mesh) -> Iterator[Mesh]:
         for kind in ("httproutes", "grpcroutes", "tcproutes"):
             path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/{kind}"
             running.objects.request("DELETE", path)
+        running.objects.request(
+            "DELETE", f"/apis/xds-gateway.dev/v1alpha1/namespaces/{namespace}/meshpolicies"
+        )
 
 
 def _route(
@@ -154,6 +157,66 @@ def test_a_route_without_a_service_says_so(routed: Mesh) -> None:
     routed.objects.apply(_route("shop", "[{backendRefs: [{name: next, port: 80}]}]", "name: missing"))
     expected = ("False", "NoMatchingParent")
     wait_for(lambda: _conditions(routed, "shop").get("Accepted") == expected, "the condition")
+
+
+def _policy(spec: str) -> str:
+    return f"""
+apiVersion: xds-gateway.dev/v1alpha1
+kind: MeshPolicy
+metadata: {{name: orders, namespace: shop}}
+spec: {spec}
+"""
+
+
+def _encrypted(mesh: Mesh) -> int:
+    """Return the connections of other sidecars to that of orders."""
+    name = "tcp.inbound-mesh.downstream_cx_total"
+    text = mesh.get(("shop", "orders"), f"http://127.0.0.1:15000/stats?filter={name}").text
+    return int(text.rpartition(f"{name}: ")[2].split()[0])
+
+
+def test_sidecars_speak_mutual_tls_with_each_other(routed: Mesh) -> None:
+    def more(client: tuple[str, str]) -> bool:
+        before = _encrypted(routed)
+        return routed.get(client, "http://orders.shop/").by == "orders" and _encrypted(routed) > before
+
+    wait_for(lambda: more(OFFICE), "a connection with TLS to a Service without routes")
+    routed.objects.apply(_route("shop", "[{backendRefs: [{name: orders, port: 80}]}]"))
+    wait_for(lambda: more(SHOP), "a connection with TLS by a route")
+    assert not more(PLAIN)
+
+
+def _other_pod(mesh: Mesh, uid: str) -> bool:
+    pod = mesh.pod("shop", "orders")
+    return pod is not None and pod["metadata"]["uid"] != uid
+
+
+def test_a_strict_policy_rejects_whoever_has_no_certificate(routed: Mesh) -> None:
+    routed.gets(PLAIN, "http://orders.shop/", by="orders")
+    routed.objects.apply(_policy("{mtls: strict, serviceAccounts: [orders]}"))
+    wait_for(lambda: routed.get(PLAIN, "http://orders.shop/").status == 0, "the plain client to be rejected")
+    assert routed.get(OFFICE, "http://orders.shop/").by == "orders"
+    assert routed.get(PLAIN, "http://next.shop/").by == "next"
+    (pod,) = routed.pods("shop", "orders")
+    routed.objects.request("DELETE", f"/api/v1/namespaces/shop/pods/{pod['metadata']['name']}")
+    wait_for(
+        lambda: _other_pod(routed, pod["metadata"]["uid"]), "a new pod, whose probes need no certificate", 120
+    )
+    routed.gets(SHOP, "http://orders.shop/", by="orders")
+
+
+def test_a_policy_allows_clients_by_their_service_account(routed: Mesh) -> None:
+    routed.objects.apply(
+        _policy("{serviceAccounts: [orders], allow: [{namespace: office, serviceAccount: client}]}")
+    )
+    wait_for(lambda: routed.get(SHOP, "http://orders.shop/").status == 0, "the other client to be rejected")
+    assert routed.get(PLAIN, "http://orders.shop/").status == 0
+    assert routed.get(OFFICE, "http://orders.shop/").by == "orders"
+    routed.objects.apply(_policy("{serviceAccounts: [orders], allow: [{serviceAccount: client}]}"))
+    routed.gets(SHOP, "http://orders.shop/", by="orders")
+    wait_for(
+        lambda: routed.get(OFFICE, "http://orders.shop/").status == 0, "the client of the other namespace"
+    )
 
 
 def test_the_two_ports_of_a_sidecar_cannot_be_reached_directly(running: Mesh) -> None:

@@ -40,6 +40,30 @@ def test_a_pod_keeps_what_it_has_and_its_containers_start_after_the_sidecar() ->
     assert made["metadata"]["labels"] == {"app": "a", "xds-gateway.dev/sidecar": "true"}
 
 
+def test_probes_go_by_way_of_the_sidecar() -> None:
+    def probe(**get: Any) -> dict[str, Any]:
+        return {"httpGet": get, "periodSeconds": 3}
+
+    container = {
+        "name": "a",
+        "ports": [{"name": "web", "containerPort": 8080}],
+        "readinessProbe": probe(port="web", path="/ready?x=1", httpHeaders=[{"name": "a", "value": "b"}]),
+        "livenessProbe": probe(port=8081),
+        "startupProbe": {"tcpSocket": {"port": 8080}},
+    }
+    other = {"name": "b", "livenessProbe": probe(port=8443, scheme="HTTPS")}
+    made = _changed({"metadata": {}, "spec": {"containers": [container, other]}})
+    first, second = made["spec"]["containers"]
+    assert second == other
+    assert first["startupProbe"] == container["startupProbe"]
+    assert first["livenessProbe"] == probe(port=15021, path="/probe/a/livenessProbe")
+    headers = [{"name": "a", "value": "b"}]
+    assert first["readinessProbe"] == probe(port=15021, path="/probe/a/readinessProbe", httpHeaders=headers)
+    bootstrap = json.loads(made["spec"]["initContainers"][1]["args"][1])
+    clusters = [one["name"] for one in bootstrap["static_resources"]["clusters"]]
+    assert clusters == ["xds/admin", "xds/probe/8080", "xds/probe/8081"]
+
+
 def test_a_pod_with_a_sidecar_stays_as_it_is() -> None:
     assert patch(_changed(POD), "shop", SETTINGS) == []
 

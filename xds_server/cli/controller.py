@@ -63,6 +63,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="the MutatingWebhookConfiguration in which the authority of --webhook is kept current",
     )
     add(
+        "--trust-domain",
+        metavar="DOMAIN",
+        default="cluster.local",
+        help="trust domain of the certificates of sidecars: spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT",
+    )
+    add(
         "--image",
         metavar="IMAGE",
         default=_OWN_IMAGE,
@@ -89,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         controller=arguments.controller_name,
         webhook=arguments.webhook,
         webhook_configuration=arguments.webhook_configuration,
+        trust_domain=arguments.trust_domain,
         sidecars=SidecarSettings(
             xds_address=arguments.xds_service,
             audience=AUDIENCE,

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +22,7 @@ from xds_server.control_plane.fleet import Fleet, Rejection
 from xds_server.controller import policy_servers
 from xds_server.controller.authority_secret import AuthoritySecret
 from xds_server.controller.envoy_identity import EnvoyIdentity
+from xds_server.controller.mesh_identities import MeshIdentities
 from xds_server.controller.pages import ControllerMetrics, ControllerState, pages
 from xds_server.controller.pods import EnvoySettings
 from xds_server.controller.policy_servers import RulesFirst
@@ -51,6 +52,8 @@ from xds_server.translate.stand_ins import stand_in
 log = logging.getLogger(__name__)
 
 _ADMIN, _WEBHOOK = "--admin", "--webhook"
+_RENEW = 60.0
+"""Seconds between two looks whether certificates are due."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,8 @@ class ControllerOptions:
     webhook: str = ""
     """The address of the webhook that gives pods their sidecars; empty for none."""
     webhook_configuration: str = "xds-gateway"
+    trust_domain: str = "cluster.local"
+    """The trust domain of the certificates of sidecars (SPIFFE)."""
     xds: str = "[::]:18000"
     admin: str = "[::]:18001"
     kubeconfig: tuple[Path, ...] = ()
@@ -116,12 +121,15 @@ async def _parts(
         client, Key(options.namespace, options.lease), options.identity, lambda _leading: resume()
     )
     writer = StatusWriter(client, options.controller, lambda: leader.leading)
-    found = caches(client, lambda *change: reconciler.changed(*change), _kept)
+    found = caches(client, lambda *change: reconciler.changed(*change), _kept, mesh=bool(options.webhook))
     rollout = RulesFirst(store, fleet)
     envoys = Envoys(
         publish=rollout.publish,
         acknowledged=lambda group: _acknowledged(fleet, store, group) and rollout.acknowledged(group),
         rejection=lambda group: next((one.message for one in _rejections(fleet, group)), ""),
+    )
+    identities = (
+        MeshIdentities(lambda: authority.authorities, options.trust_domain) if options.webhook else None
     )
     reconciler = Reconciler(
         client,
@@ -133,6 +141,7 @@ async def _parts(
         lambda: leader.leading,
         lambda: authority.bundle,
         lambda name: authority.token_of(name),
+        identities,
     )
 
     def resume() -> None:
@@ -152,7 +161,7 @@ async def _parts(
     except OSError as error:
         raise failed_to_listen("--xds", options.xds, error) from None
     _admin(options.admin, store, reconciler, leader, stack)
-    injection = await _injection(options, client, authority, leader, stack)
+    injection = await _injection(options, client, authority, leader, reconciler.look, stack)
     return [
         *injection,
         *(cache.run() for cache in found.values()),
@@ -168,6 +177,7 @@ async def _injection(
     client: ApiClient,
     authority: AuthoritySecret,
     leader: Leader,
+    look: Callable[[], None],
     stack: AsyncExitStack,
 ) -> list[Coroutine[Any, Any, None]]:
     """Start the webhook that gives pods their sidecars, and return what runs beside it."""
@@ -182,7 +192,14 @@ async def _injection(
     trust = WebhookTrust(
         client, options.webhook_configuration, lambda: authority.bundle, lambda: leader.leading
     )
-    return [webhook.run(), trust.run()]
+    return [webhook.run(), trust.run(), _look(look)]
+
+
+async def _look(look: Callable[[], None]) -> None:
+    """Have certificates of sidecars renewed in time."""
+    while True:
+        await asyncio.sleep(_RENEW)
+        look()
 
 
 def _names(host: str) -> list[str]:

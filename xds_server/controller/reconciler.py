@@ -12,19 +12,22 @@ from typing import Any
 
 from xds_server.controller import infrastructure, policy_servers
 from xds_server.controller.infrastructure import Wanted
+from xds_server.controller.mesh_groups import MeshGroups, is_mesh
+from xds_server.controller.mesh_identities import MeshIdentities
 from xds_server.controller.pods import EnvoySettings
 from xds_server.controller.served import ServedGateway
 from xds_server.discovery.snapshot import EMPTY, Snapshot
 from xds_server.errors import XdsError
 from xds_server.gateway_api import parameters, policy_specs, statuses
+from xds_server.gateway_api.capture import SIDECAR
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition, ObjectStatus, RouteStatus, accepted
 from xds_server.gateway_api.memory import Memory
-from xds_server.gateway_api.mesh import mesh_key, with_mesh
+from xds_server.gateway_api.mesh import with_mesh
 from xds_server.gateway_api.objects import KINDS, Key, Kind, Object, SliceSpec
 from xds_server.gateway_api.specs import GatewaySpec
 from xds_server.gateway_api.translation import Translation, translate
-from xds_server.kubernetes.api_client import ApiClient
+from xds_server.kubernetes.api_client import ALL, ApiClient, Selection
 from xds_server.kubernetes.api_errors import NotFound
 from xds_server.kubernetes.resources import Key as ObjectKey
 from xds_server.kubernetes.resources import Resource
@@ -58,7 +61,10 @@ _PLURALS = {
     "ConfigMap": "configmaps",
     "Namespace": "namespaces",
     "EndpointSlice": "endpointslices",
+    "Pod": "pods",
+    "MeshPolicy": "meshpolicies",
 }
+_OF_MESH = ("Pod", "MeshPolicy")
 _INFRASTRUCTURE = {
     "ServiceAccount": Resource(plural="serviceaccounts", kind="ServiceAccount"),
     "ConfigMap": Resource(plural="configmaps", kind="ConfigMap"),
@@ -122,6 +128,7 @@ class Reconciler:
         leading: Callable[[], bool],
         bundle: Callable[[], bytes],
         token_of: Callable[[str], str],
+        identities: MeshIdentities | None,
     ) -> None:
         self._client, self._caches, self._envoys, self._writer = client, caches, envoys, writer
         self._settings, self._controller, self._leading, self._bundle = settings, controller, leading, bundle
@@ -132,7 +139,12 @@ class Reconciler:
         self._bell = asyncio.Event()
         self._changed = True
         self._moved: set[Key] = set()
+        self._with_pods: set[str] = set()
+        """Namespaces in which pods came or went that have a sidecar."""
         self._served: dict[Key, ServedGateway] = {}
+        self._meshes = MeshGroups(envoys.publish, self._served, identities)
+        self._trusted = b""
+        """The bundle that sidecars have."""
         self._translation: Translation | None = None
         self._memory = Memory()
         self._translated: Cluster | None = None
@@ -150,6 +162,8 @@ class Reconciler:
         """Hear of a change of an object."""
         if kind == "EndpointSlice":
             self._moved |= {_service(one) for one in (before, after) if one is not None}
+        elif kind == "Pod":
+            self._with_pods |= {one.meta.namespace for one in (before, after) if one is not None}
         elif self._translated is None or any(
             self._translated.concerns(one) for one in (before, after) if one is not None
         ):
@@ -169,8 +183,7 @@ class Reconciler:
         gateway = self._accounts.get((account.namespace, account.name))
         if gateway is not None:
             return gateway
-        mesh = mesh_key(account.namespace)
-        return _group(mesh) if mesh in self._served else None
+        return self._meshes.join((account.namespace, account.name))
 
     def objects(self) -> dict[str, int]:
         """Return the number of objects by kind."""
@@ -200,6 +213,7 @@ class Reconciler:
 
     async def _reconcile(self) -> None:
         cluster = Cluster({kind: cache.items for kind, cache in self._caches.items()}, self._memory)
+        self._look_at_pods()
         if self._changed:
             self._changed = False
             self._moved.clear()
@@ -207,12 +221,24 @@ class Reconciler:
         elif self._moved:
             moved, self._moved = self._moved, set()
             self._move(moved, cluster)
+        self._meshes.renew()
         if self._translation is not None:
             await self._write(self._translation, cluster)
 
+    def _look_at_pods(self) -> None:
+        """Have endpoints assigned again whose pods have become known, and authorities translated that are new."""
+        for one in self._caches["EndpointSlice"].items.values() if self._with_pods else ():
+            if one.meta.namespace in self._with_pods:
+                self._moved.add(_service(one))
+        self._with_pods.clear()
+        if self._meshes.identities is not None and self._trusted != self._bundle():
+            self._trusted, self._changed = self._bundle(), True
+
     def _translate(self, cluster: Cluster) -> None:
+        identities = self._meshes.identities
+        trust = identities.trust() if identities is not None else None
         self._translation = with_mesh(
-            translate(cluster, controller=self._controller, live=True), cluster, live=True
+            translate(cluster, controller=self._controller, live=True), cluster, live=True, trust=trust
         )
         self._translated = cluster
         self._told = False
@@ -225,21 +251,29 @@ class Reconciler:
         }
         for key in self._served.keys() - gateways.keys():
             del self._served[key]
-            self._envoys.publish(_group(key), EMPTY)
+            if is_mesh(key):
+                self._meshes.removed(key)
+            else:
+                self._envoys.publish(_group(key), EMPTY)
         for key, files in gateways.items():
             served = self._served.get(key)
             if served is None:
                 served = self._served[key] = ServedGateway(key)
             served.update(files, cluster)
-            if served.snapshot is not None:
-                self._envoys.publish(_group(key), served.snapshot)
+            self._publish(key, served)
         self.known.set()
+
+    def _publish(self, key: Key, served: ServedGateway) -> None:
+        if is_mesh(key):
+            self._meshes.changed(key)
+        elif served.snapshot is not None:
+            self._envoys.publish(_group(key), served.snapshot)
 
     def _move(self, services: Iterable[Key], cluster: Cluster) -> None:
         concerned = frozenset(services)
         for key, served in self._served.items():
-            if served.move(concerned, cluster) and served.snapshot is not None:
-                self._envoys.publish(_group(key), served.snapshot)
+            if served.move(concerned, cluster):
+                self._publish(key, served)
 
     async def _write(self, translation: Translation, cluster: Cluster) -> None:
         """Have the objects and statuses of all Gateways written, if this replica leads."""
@@ -273,7 +307,8 @@ class Reconciler:
                 )
                 self._want("Gateway", status.key, found)
         for namespace, name in translation.meshes:
-            await self._apply((namespace, name), [trust(namespace, self._bundle())])
+            if not name:
+                await self._apply((namespace, name), [trust(namespace, self._bundle())])
         for owner in translation.set_statuses:
             self._want("ListenerSet", owner.key, statuses.set_status(owner, self._programmed(owner.gateway)))
         if not self._told:
@@ -383,9 +418,18 @@ def caches(
     client: ApiClient,
     changed: Callable[..., None],
     keep: Callable[[Kind, dict[str, Any]], Object[Any] | None],
+    *,
+    mesh: bool,
 ) -> dict[str, WatchCache[Object[Any]]]:
-    """Return a cache for each kind of objects that a gateway is made of."""
+    """Return a cache for each kind of objects that a gateway is made of, and with `mesh` those of a mesh too."""
     return {
-        kind.name: WatchCache(client, RESOURCES[kind.name], partial(keep, kind), partial(changed, kind.name))
+        kind.name: WatchCache(
+            client,
+            RESOURCES[kind.name],
+            partial(keep, kind),
+            partial(changed, kind.name),
+            selection=Selection(labels=SIDECAR) if kind.name == "Pod" else ALL,
+        )
         for kind in KINDS
+        if mesh or kind.name not in _OF_MESH
     }

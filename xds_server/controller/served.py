@@ -11,7 +11,7 @@ from xds_server.controller import policy_servers
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import ENDPOINT
 from xds_server.errors import InvalidGateway
-from xds_server.gateway.model.upstreams import Endpoint, Upstream
+from xds_server.gateway.model.upstreams import Endpoint, Upstream, parse_address
 from xds_server.gateway_api import rejections
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.objects import Key, Object, ServiceSpec, SliceSpec
@@ -105,8 +105,10 @@ class ServedGateway:
                 service = cluster.service(upstream.service)
                 origin = (declared, upstream, service, cluster.slices(upstream.service))
                 known = before.get(name)
-                if known is None or not known.made_of(origin):
-                    self._assignments[name] = _Assignment(origin, _resource(name, *origin))
+                optional = declared.tls is not None and declared.tls.optional
+                plain = cluster.without_sidecar(origin[-1]) if optional else frozenset()
+                if known is None or not known.made_of(origin) or known.plain != plain:
+                    self._assignments[name] = _Assignment(origin, plain, _resource(name, *origin, plain))
         for name in self._assignments.keys() - self._upstreams.keys():
             del self._assignments[name]
         found = {one.resource.name: one.resource for one in self._assignments.values()}
@@ -124,6 +126,8 @@ class _Assignment:
     """The endpoints of an upstream as an EDS resource, with what it was made of."""
 
     origin: _Origin
+    plain: frozenset[str]
+    """The addresses without TLS."""
     resource: Resource
 
     def made_of(self, origin: _Origin) -> bool:
@@ -142,7 +146,15 @@ def _resource(
     upstream: ServiceUpstream,
     service: Object[ServiceSpec] | None,
     slices: tuple[Object[SliceSpec], ...],
+    plain: frozenset[str],
 ) -> Resource:
     values = [] if service is None else endpoints(service, upstream.port, slices)
-    found = tuple(Endpoint(address=one["address"], zone=one.get("zone", "")) for one in values)
+    found = tuple(
+        Endpoint(
+            address=one["address"],
+            zone=one.get("zone", ""),
+            tls=not plain or parse_address(one["address"]).host not in plain,
+        )
+        for one in values
+    )
     return Resource.of(load_assignment(name, replace(declared, endpoints=found)), names.cluster(name))

@@ -8,3 +8,5 @@ OUTBOUND_PORT, INBOUND_PORT = 15001, 15006
 """The ports of the sidecar to which connections from and to the pod are redirected."""
 APPLICATION_SOURCE = "127.0.0.6"
 """The address from which the sidecar connects to its application, which tells these connections from all others."""
+SIDECAR = "xds-gateway.dev/sidecar"
+"""The label of pods with a sidecar."""

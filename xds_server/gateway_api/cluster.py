@@ -100,6 +100,19 @@ class Cluster:
             return True
         return (one.kind, one.meta.key) in self.wanted or GATEWAY_LABEL in one.meta.labels
 
+    def without_sidecar(self, slices: Iterable[Object[SliceSpec]]) -> frozenset[str]:
+        """Return the addresses of endpoints that are not known to have a sidecar."""
+        return frozenset(
+            endpoint.address
+            for one in slices
+            for endpoint in one.spec.endpoints
+            if not self._has_sidecar(one.meta.namespace, *endpoint.pod)
+        )
+
+    def _has_sidecar(self, namespace: str, name: str, uid: str) -> bool:
+        pod = self.objects.get("Pod", {}).get((namespace, name))
+        return pod is not None and pod.meta.uid == uid and bool(pod.spec.sidecar)
+
     def secret(self, key: Key) -> Object[SecretSpec] | None:
         """Return a Secret, or None."""
         self.wanted.add(("Secret", key))

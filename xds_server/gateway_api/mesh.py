@@ -6,7 +6,7 @@ all other connections of the pod, and one for connections to the pod.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,8 @@ from xds_server.gateway_api.attachment import Attachment
 from xds_server.gateway_api.capture import APPLICATION_SOURCE, INBOUND_PORT, INJECT, OUTBOUND_PORT
 from xds_server.gateway_api.cluster import Cluster, Route
 from xds_server.gateway_api.conditions import ParentStatus, RouteStatus
+from xds_server.gateway_api.mesh_policies import Inbound, inbound, named_accounts
+from xds_server.gateway_api.mesh_tls import MeshTrust, inbound_listeners, inbound_routes
 from xds_server.gateway_api.objects import Key, Object
 from xds_server.gateway_api.service_parents import HTTP_KINDS, ServiceAttachment, attachments, effective
 from xds_server.gateway_api.translation import (
@@ -27,10 +29,15 @@ from xds_server.gateway_api.translation import (
 )
 from xds_server.gateway_api.upstreams import ServiceUpstream
 
-_FILE = "mesh.yaml"
-_OUTBOUND, _INBOUND, _APPLICATION = "outbound", "inbound", "application"
+_FILE, _INBOUND_FILE = "mesh.yaml", "inbound.yaml"
+_OUTBOUND, _APPLICATION = "outbound", "application"
 _PLAIN_PORT = 80
-_UNLIMITED = 2**32 - 1
+_UNBROKEN = {
+    "max_connections": 2**32 - 1,
+    "max_pending": 2**32 - 1,
+    "max_requests": 2**32 - 1,
+}
+"""No limit: it would be that of the application's own connections."""
 _TRANSPARENT = {
     "escaped_slashes": "keep",
     "merge_slashes": False,
@@ -43,28 +50,41 @@ _TRANSPARENT = {
 """Settings of a listener between an application and its own sidecar, which trusts it."""
 
 
-def mesh_key(namespace: str) -> Key:
-    """Return the key by which the sidecars of a namespace are served. No Gateway has it, because each has a name."""
-    return (namespace, "")
+def mesh_key(namespace: str, account: str | None = None) -> Key:
+    """Return the key by which the sidecars of a namespace are served, or those of an account that a policy names.
+
+    No Gateway has it, because a name of Kubernetes is not empty and has no @.
+    """
+    return (namespace, "" if account is None else f"@{account}")
 
 
-def with_mesh(translation: Translation, cluster: Cluster, *, live: bool = False) -> Translation:
-    """Return a translation with the meshes of all namespaces that have sidecars, and with the status of their routes."""
+def with_mesh(
+    translation: Translation, cluster: Cluster, *, live: bool = False, trust: MeshTrust | None = None
+) -> Translation:
+    """Return a translation with the meshes of all namespaces that have sidecars, and with the status of their routes.
+
+    With `trust`, sidecars speak mutual TLS with each other.
+    """
     found = attachments(cluster)
+    parents: dict[int, set[Key]] = {}
+    for one in found:
+        parents.setdefault(id(one.route), set()).add(one.service)
     translated = {
-        id(one.route): rules.translate(one.route, _parents(one.route, found), cluster) for one in found
+        id(one.route): rules.translate(one.route, frozenset(parents[id(one.route)]), cluster) for one in found
     }
     namespaces = sorted(
         one.meta.name for one in cluster.all("Namespace") if one.meta.labels.get(INJECT) == "enabled"
     )
-    meshes = {mesh_key(one): _files(one, found, translated, cluster, live=live) for one in namespaces}
+    inside = frozenset(namespaces) if trust is not None else frozenset()
+    meshes: dict[Key, GatewayFiles] = {}
+    for namespace in namespaces:
+        files = _files(namespace, found, translated, inside, trust, cluster, live=live)
+        for account in (None, *named_accounts(namespace, cluster)):
+            meshes[mesh_key(namespace, account)] = _accepting(
+                files, trust, inbound(namespace, account, cluster)
+            )
     statuses = _statuses(translation.route_statuses, found, translated)
     return replace(translation, meshes=meshes, route_statuses=tuple(statuses))
-
-
-def _parents(route: Route, found: Iterable[ServiceAttachment]) -> frozenset[Key]:
-    """Return the Services of a route, to which its clients could connect without it."""
-    return frozenset(one.service for one in found if one.route is route)
 
 
 def _statuses(
@@ -89,23 +109,33 @@ def _files(
     namespace: str,
     found: Iterable[ServiceAttachment],
     translated: Mapping[int, rules.Translated],
+    inside: frozenset[str],
+    trust: MeshTrust | None,
     cluster: Cluster,
     *,
     live: bool,
 ) -> GatewayFiles:
+    """Return what the sidecars of a namespace do with connections of their pods."""
     listeners: dict[str, Mapping[str, Any]] = {}
     ports: dict[str, int | None] = {}
     by_route: dict[int, dict[str, tuple[str, ...]]] = {}
-    for (service, port), some in sorted(effective(found, namespace).items()):
+    decided = effective(found, namespace)
+    for (service, port), some in sorted(decided.items()):
         http = some[0].route.kind in HTTP_KINDS
         for name, address in _addresses(service, port, cluster):
             listeners[name] = _listener(address, port, http=http)
             ports[name] = None if port == _PLAIN_PORT else port
             for one in some:
                 by_route.setdefault(id(one.route), {})[name] = _hosts(one.route)
-    files: dict[str, Mapping[str, Any]] = {_FILE: _mesh_file(listeners)}
-    origins: dict[str, Object[Any]] = {}
+    streams: dict[str, Any] = {}
     used: dict[str, ServiceUpstream] = {}
+    for (service, port), upstream in _undecided(decided, inside, cluster):
+        for name, address in _addresses(service, port, cluster):
+            listeners[name] = _listener(address, port, http=False)
+            streams[name] = {"listeners": [name], "upstream": upstream.name, "idle_timeout": "0s"}
+            used[upstream.name] = upstream
+    files: dict[str, Mapping[str, Any]] = {_FILE: _mesh_file(listeners, streams, trust)}
+    origins: dict[str, Object[Any]] = {}
     taken: set[Any] = set()
     closes = False
     for route in {id(one.route): one.route for one in found if id(one.route) in by_route}.values():
@@ -120,8 +150,50 @@ def _files(
             files[file], origins[file] = {target.section: routes}, route
             used |= {upstream.name: upstream for upstream in target.upstreams if upstream.usable}
             closes = closes or target.closes
-    files[UPSTREAMS_FILE] = upstreams_file(used, cluster, closes=closes, live=live)
-    return GatewayFiles(files=files, contents={}, origins=origins, upstreams=used)
+    declared = upstreams_file(used, cluster, closes=closes, live=live)["upstreams"]
+    values = {name: _meshed(one, used.get(name), inside, trust) for name, one in declared.items()}
+    files[UPSTREAMS_FILE] = {"upstreams": values}
+    contents = {} if trust is None else trust.contents()
+    return GatewayFiles(files=files, contents=contents, origins=origins, upstreams=used)
+
+
+def _undecided(
+    decided: Container[tuple[Key, int]], inside: frozenset[str], cluster: Cluster
+) -> Iterator[tuple[tuple[Key, int], ServiceUpstream]]:
+    """Yield the ports of Services in namespaces of the mesh that have no routes.
+
+    Their connections go to the endpoints that the sidecar chooses, because only so it knows if they have a sidecar.
+    """
+    if not inside:
+        return
+    for service in cluster.all("Service"):
+        if service.meta.namespace not in inside or service.spec.external:
+            continue
+        for port in service.spec.ports:
+            key = (service.meta.key, port.port)
+            if port.protocol == "TCP" and key not in decided:
+                yield (
+                    key,
+                    ServiceUpstream(
+                        service=service.meta.key, port=port.port, protocol="tcp", websocket=False
+                    ),
+                )
+
+
+def _meshed(
+    values: Mapping[str, Any],
+    upstream: ServiceUpstream | None,
+    inside: frozenset[str],
+    trust: MeshTrust | None,
+) -> Mapping[str, Any]:
+    """Return an upstream as a sidecar uses it: as many connections as its application makes, and TLS to other sidecars.
+
+    TLS of a BackendTLSPolicy ends in the application.
+    """
+    result = {**values, "circuit_breaker": _UNBROKEN}
+    if trust is not None and upstream is not None and upstream.service[0] in inside and "tls" not in values:
+        result["tls"] = trust.upstream(upstream.service[0])
+    return result
 
 
 def _hosts(route: Route) -> tuple[str, ...]:
@@ -142,24 +214,31 @@ def _listener(address: str, port: int, *, http: bool) -> Mapping[str, Any]:
     return {**values, **_TRANSPARENT} if http else {**values, "protocol": "tcp"}
 
 
-def _mesh_file(listeners: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+def _mesh_file(
+    listeners: Mapping[str, Mapping[str, Any]], streams: Mapping[str, Any], trust: MeshTrust | None
+) -> Mapping[str, Any]:
     """Return the listeners of a sidecar, and where the connections go that concern no route."""
-    captured = {"protocol": "tcp", "original_destination": True}
+    outbound = {"port": OUTBOUND_PORT, "protocol": "tcp", "original_destination": True}
+    through = {"listeners": [_OUTBOUND], "upstream": _OUTBOUND, "idle_timeout": "0s"}
     return {
-        "listeners": {
-            _OUTBOUND: {"port": OUTBOUND_PORT, **captured},
-            _INBOUND: {"port": INBOUND_PORT, **captured},
-            **listeners,
-        },
-        "stream_routes": {
-            _OUTBOUND: {"listeners": [_OUTBOUND], "upstream": _OUTBOUND, "idle_timeout": "0s"},
-            _INBOUND: {"listeners": [_INBOUND], "upstream": _APPLICATION, "idle_timeout": "0s"},
-        },
+        "listeners": {_OUTBOUND: outbound, **listeners},
+        "stream_routes": {_OUTBOUND: through, **streams},
         "upstreams": {
             _OUTBOUND: _original(),
             _APPLICATION: {**_original(), "source_address": APPLICATION_SOURCE},
         },
+        **({} if trust is None else {"secrets": trust.secrets()}),
     }
+
+
+def _accepting(files: GatewayFiles, trust: MeshTrust | None, accepted: Inbound) -> GatewayFiles:
+    """Return the files of a sidecar with what it does with connections to its pod."""
+    routes = dict(inbound_routes(_APPLICATION, trust, accepted))
+    added = {
+        "listeners": inbound_listeners(INBOUND_PORT, trust, accepted),
+        **({"stream_routes": routes} if routes else {}),
+    }
+    return replace(files, files={**files.files, _INBOUND_FILE: added})
 
 
 def _original() -> Mapping[str, Any]:
@@ -167,5 +246,5 @@ def _original() -> Mapping[str, Any]:
         "endpoints": [],
         "original_destination": True,
         "protocol": "tcp",
-        "circuit_breaker": {"max_connections": _UNLIMITED, "max_pending": _UNLIMITED},
+        "circuit_breaker": _UNBROKEN,
     }

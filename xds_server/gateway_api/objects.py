@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 from filters.language import INVALID, Path, Place, Problem, Problems, decoder_for
 from filters.language.problems import short_repr
 from xds_server.gateway_api import policy_specs
+from xds_server.gateway_api.capture import SIDECAR
+from xds_server.gateway_api.mesh_specs import MeshPolicySpec
 from xds_server.gateway_api.parameter_specs import GatewayParametersSpec
 from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec, StreamRouteSpec, TlsRouteSpec
 from xds_server.gateway_api.specs import (
@@ -106,6 +108,15 @@ class SliceEndpoint:
     ready: bool
     serving: bool
     zone: str
+    pod: tuple[str, str] = ("", "")
+    """Name and UID of its pod."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSpec:
+    """A Pod: only that it exists matters, and whether it has a sidecar."""
+
+    sidecar: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,12 +200,18 @@ def _slice(value: Mapping[str, Any], _path: Path, _problems: Problems) -> SliceS
 def _endpoint(value: Mapping[str, Any]) -> SliceEndpoint:
     conditions = value.get("conditions") or {}
     ready = conditions.get("ready") is not False
+    target = value.get("targetRef") or {}
     return SliceEndpoint(
         address=value["addresses"][0],
         ready=ready,
         serving=ready if conditions.get("serving") is None else bool(conditions["serving"]),
         zone=value.get("zone") or "",
+        pod=(target.get("name") or "", target.get("uid") or ""),
     )
+
+
+def _pod(value: Mapping[str, Any], _path: Path, _problems: Problems) -> PodSpec:
+    return PodSpec(sidecar=SIDECAR in ((value.get("metadata") or {}).get("labels") or {}))
 
 
 def _secret(value: Mapping[str, Any], path: Path, problems: Problems) -> Any:
@@ -252,6 +269,8 @@ KINDS = (
     Kind("", "ConfigMap", _config_map),
     Kind("", "Namespace", lambda _value, _path, _problems: NamespaceSpec(), namespaced=False),
     Kind("discovery.k8s.io", "EndpointSlice", _slice),
+    Kind("", "Pod", _pod),
+    Kind(policy_specs.GROUP, "MeshPolicy", _spec(MeshPolicySpec)),
 )
 """The kinds that a gateway is made of. Others are not read."""
 _BY_NAME = {(one.group, one.name): one for one in KINDS}

@@ -25,6 +25,7 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from xds_server.gateway.model.upstreams import parse_address
 from xds_server.proxy import probes
 from xds_server.proxy.mounted_identity import MountedIdentity
+from xds_server.proxy.probes import NONE, Probe
 from xds_server.translate import endpoints
 from xds_server.translate.clusters import HTTP_OPTIONS
 from xds_server.translate.protobuf import ads, duration, packed
@@ -72,12 +73,13 @@ def bootstrap(
     json_log: bool = False,
     ready_port: int | None = None,
     drain: probes.Drain | None = None,
+    forwarded: Mapping[str, Probe] = NONE,
 ) -> bootstrap_pb2.Bootstrap:
     """Return a bootstrap for the control plane at `xds_address`, which is ``host:port`` or ``unix:/path``.
 
     `admin_port` is on loopback; 0 means any free port. With `json_log`, Envoy's own log is JSON. `max_heap` is in bytes.
     `ready_port` answers ``/ready`` on all addresses, for probes from outside, and ``/drain`` if there is a `drain`; it needs
-    an `admin_port`.
+    an `admin_port`. It forwards probes by their path.
 
     Raises Mistake if the address is malformed.
     """
@@ -99,8 +101,8 @@ def bootstrap(
     dynamic.lds_config.CopyFrom(ads())
     dynamic.cds_config.CopyFrom(ads())
     if ready_port is not None:
-        result.static_resources.clusters.append(probes.admin_cluster(admin_port))
-        result.static_resources.listeners.append(probes.listener(ready_port, drain))
+        result.static_resources.clusters.extend(probes.clusters(admin_port, forwarded))
+        result.static_resources.listeners.append(probes.listener(ready_port, drain, forwarded))
     result.layered_runtime.CopyFrom(runtime())
     result.overload_manager.CopyFrom(_overload_manager(max_heap, max_connections))
     return result

@@ -1,14 +1,16 @@
-"""The listener of an Envoy in a pod for its kubelet: the readiness probe, and the hook that drains before the end.
+"""The listener of an Envoy in a pod for its kubelet: probes, and the hook that drains before the end.
 
 Envoy ends at once when it is told to end. So the kubelet asks it to drain first: the probe fails, every response closes its
 connection, and the request returns when the others had time to notice. Envoy's admin interface can do this, and much else, so
-nothing but these two paths reach it, and whoever drains must know a token.
+nothing but these two paths reaches it, and whoever drains must know a token.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
@@ -42,21 +44,45 @@ class Drain:
     time: timedelta
 
 
-def admin_cluster(port: int) -> cluster_pb2.Cluster:
-    """Return the cluster of Envoy's own admin interface."""
-    result = cluster_pb2.Cluster(name=_ADMIN, type=cluster_pb2.Cluster.STATIC)
-    result.load_assignment.cluster_name = _ADMIN
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A probe of an application beside this Envoy: a port on loopback, and a path."""
+
+    port: int
+    path: str
+
+
+NONE: Mapping[str, Probe] = MappingProxyType({})
+
+
+def clusters(admin_port: int, forwarded: Mapping[str, Probe]) -> Iterator[cluster_pb2.Cluster]:
+    """Yield the clusters that the listener needs: Envoy's own admin interface, and the ports of `forwarded` probes."""
+    yield _local(_ADMIN, admin_port)
+    for port in sorted({one.port for one in forwarded.values()}):
+        yield _local(_probed(port), port)
+
+
+def _local(name: str, port: int) -> cluster_pb2.Cluster:
+    result = cluster_pb2.Cluster(name=name, type=cluster_pb2.Cluster.STATIC)
+    result.load_assignment.cluster_name = name
     endpoint = result.load_assignment.endpoints.add().lb_endpoints.add().endpoint
     endpoint.address.CopyFrom(endpoints.address(parse_address(f"127.0.0.1:{port}")))
     return result
 
 
-def listener(port: int, drain: Drain | None) -> listener_pb2.Listener:
-    """Return the listener, which accepts on all addresses."""
+def _probed(port: int) -> str:
+    return f"xds/probe/{port}"
+
+
+def listener(port: int, drain: Drain | None, forwarded: Mapping[str, Probe]) -> listener_pb2.Listener:
+    """Return the listener, which accepts on all addresses. `forwarded` are probes by the path at which they are asked."""
     manager = hcm_pb2.HttpConnectionManager(stat_prefix="ready")
     host = manager.route_config.virtual_hosts.add(name="ready", domains=["*"])
     ready = host.routes.add(match=route_components_pb2.RouteMatch(path=READY))
     ready.route.cluster = _ADMIN
+    for path, probe in sorted(forwarded.items()):
+        route = host.routes.add(match=route_components_pb2.RouteMatch(path=path))
+        route.route.cluster, route.route.prefix_rewrite = _probed(probe.port), probe.path
     if drain is not None:
         host.routes.append(_drain(drain))
         for name, message in ((_LUA, lua_pb2.Lua()), (_FAULT, fault_pb2.HTTPFault())):

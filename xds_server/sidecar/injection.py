@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xds_server.gateway_api.capture import INJECT
+from xds_server.gateway_api.capture import SIDECAR as SIDECAR_LABEL
 from xds_server.gateway_api.mesh import mesh_key
 from xds_server.gateway_api.specs import GROUP
 from xds_server.proxy.bootstrap import bootstrap
+from xds_server.proxy.probes import Probe
 from xds_server.sidecar.identity import MOUNTED, VOLUME, SidecarSettings, volume
+from xds_server.sidecar.probes import rewritten
 from xds_server.translate.readable import plain
 
 REDIRECT, SIDECAR = "xds-redirect", "xds-sidecar"
@@ -23,8 +26,6 @@ EXCLUDE_INBOUND, EXCLUDE_OUTBOUND = (
     "xds-gateway.dev/exclude-outbound-ports",
 )
 """Annotations with ports, separated by commas, whose connections pass the sidecar by."""
-LABEL = "xds-gateway.dev/sidecar"
-"""The label of pods with a sidecar."""
 _GATEWAY_LABEL = f"{GROUP}/gateway-name"
 _LAST_PORT = 65535
 _HEAP = 256 << 20
@@ -44,15 +45,21 @@ def patch(pod: Mapping[str, Any], namespace: str, settings: SidecarSettings) -> 
     _check(spec)
     annotations: Mapping[str, str] = metadata.get("annotations") or {}
     excluded = {key: _ports(annotations, key) for key in (EXCLUDE_INBOUND, EXCLUDE_OUTBOUND)}
+    first, probes_of_first = rewritten(spec.get("initContainers") or (), READY_PORT)
+    containers, probes = rewritten(spec.get("containers") or (), READY_PORT)
     added = [
         _redirect(settings, excluded[EXCLUDE_INBOUND], excluded[EXCLUDE_OUTBOUND]),
-        _sidecar(namespace, settings),
+        _sidecar(namespace, settings, {**probes_of_first, **probes}),
     ]
-    containers = [*added, *(spec.get("initContainers") or ())]
     return [
-        _written("initContainers", containers, spec),
+        _written("initContainers", [*added, *first], spec),
+        _written("containers", containers, spec),
         _written("volumes", [*(spec.get("volumes") or ()), volume(settings)], spec),
-        {"op": "add", "path": "/metadata/labels", "value": {**(metadata.get("labels") or {}), LABEL: "true"}},
+        {
+            "op": "add",
+            "path": "/metadata/labels",
+            "value": {**(metadata.get("labels") or {}), SIDECAR_LABEL: "true"},
+        },
     ]
 
 
@@ -113,7 +120,7 @@ def _redirect(settings: SidecarSettings, inbound: Sequence[int], outbound: Seque
     }
 
 
-def _sidecar(namespace: str, settings: SidecarSettings) -> dict[str, Any]:
+def _sidecar(namespace: str, settings: SidecarSettings, probes: Mapping[str, Probe]) -> dict[str, Any]:
     """Return the sidecar as an init container that stays: it starts before the application and ends after it."""
     probe = {"httpGet": {"path": "/ready", "port": READY_PORT}}
     fields = {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace"}
@@ -123,7 +130,7 @@ def _sidecar(namespace: str, settings: SidecarSettings) -> dict[str, Any]:
         "restartPolicy": "Always",
         "args": [
             "--config-yaml",
-            _bootstrap(namespace, settings),
+            _bootstrap(namespace, settings, probes),
             "--service-node",
             "$(POD_NAMESPACE)/$(POD_NAME)",
             "--log-level",
@@ -150,13 +157,14 @@ def _sidecar(namespace: str, settings: SidecarSettings) -> dict[str, Any]:
     }
 
 
-def _bootstrap(namespace: str, settings: SidecarSettings) -> str:
+def _bootstrap(namespace: str, settings: SidecarSettings, probes: Mapping[str, Probe]) -> str:
     message = bootstrap(
         xds_address=settings.xds_address,
         node_id="",
         cluster="/".join(mesh_key(namespace)),
         admin_port=ADMIN_PORT,
         ready_port=READY_PORT,
+        forwarded=probes,
         tls=MOUNTED,
         max_heap=_HEAP,
     )

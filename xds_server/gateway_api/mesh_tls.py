@@ -1,0 +1,88 @@
+"""Mutual TLS between sidecars, in the gateway language: certificates with SPIFFE IDs of service accounts.
+
+https://spiffe.io/docs/latest/spiffe-specs/spiffe-id/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xds_server.gateway_api.mesh_policies import Inbound
+
+SECRET = "xds-mesh"  # noqa: S105 - a name
+"""The secret with the certificate of a sidecar. What the language has is a stand-in for that of each account."""
+SERVER_NAME = "mesh.xds-gateway.dev"
+"""The server name (SNI) by which a sidecar tells connections of other sidecars from TLS of applications."""
+INBOUND, INBOUND_MESH = "inbound", "inbound-mesh"
+"""The listeners for connections to a pod, without and with TLS of the mesh."""
+_PARTS = {"certificate": f"{SECRET}/tls.crt", "private_key": f"{SECRET}/tls.key"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshTrust:
+    """The trust domain, the authorities of its certificates (PEM), and the stand-in for a certificate (PEM)."""
+
+    domain: str
+    bundle: bytes
+    certificate: bytes
+    private_key: bytes
+
+    def contents(self) -> Mapping[str, bytes]:
+        """Return what the secret refers to."""
+        return {_PARTS["certificate"]: self.certificate, _PARTS["private_key"]: self.private_key}
+
+    def secrets(self) -> Mapping[str, Any]:
+        """Return the secret in the gateway language."""
+        return {SECRET: {key: {"file": path} for key, path in _PARTS.items()}}
+
+    def upstream(self, namespace: str) -> Mapping[str, Any]:
+        """Return `tls` of an upstream in a namespace, for those endpoints that have a sidecar."""
+        return {
+            "sni": SERVER_NAME,
+            "ca": {"inline": self.bundle.decode()},
+            "client_certificate": SECRET,
+            "subject_alt_names": [spiffe_id(self.domain, namespace, "*")],
+            "minimum_version": "1.3",
+            "optional": True,
+        }
+
+    def listener(self, accepted: Inbound) -> Mapping[str, Any]:
+        """Return `tls` of the listener for connections of other sidecars."""
+        clients = accepted.clients or ()
+        names = [spiffe_id(self.domain, *one) for one in clients] or [f"spiffe://{self.domain}/*"]
+        return {
+            "certificates": [SECRET],
+            "minimum_version": "1.3",
+            "client_certificate": {"ca": {"inline": self.bundle.decode()}, "subject_alt_names": names},
+        }
+
+
+def spiffe_id(domain: str, namespace: str, account: str) -> str:
+    """Return the name of a service account in its certificate, or the prefix for all of a namespace."""
+    return f"spiffe://{domain}/ns/{namespace}/{'*' if account == '*' else f'sa/{account}'}"
+
+
+_CAPTURED = {"protocol": "tcp", "original_destination": True}
+_WAITING = {"listener_filters_timeout": "3s", "continue_on_listener_filters_timeout": True}
+"""A client that waits for the server's first bytes gets its connection after this time."""
+
+
+def inbound_listeners(port: int, trust: MeshTrust | None, accepted: Inbound) -> Mapping[str, Any]:
+    """Return the listeners for connections to a pod."""
+    plain: dict[str, Any] = {"port": port, **_CAPTURED}
+    if trust is None:
+        return {INBOUND: plain}
+    plain["envoy"] = _WAITING
+    return {
+        INBOUND: plain,
+        INBOUND_MESH: {**plain, "hosts": [SERVER_NAME], "tls": trust.listener(accepted)},
+    }
+
+
+def inbound_routes(upstream: str, trust: MeshTrust | None, accepted: Inbound) -> Iterator[tuple[str, Any]]:
+    """Yield the stream routes for connections to a pod. Without one for plain text, these are closed."""
+    for name in (INBOUND, INBOUND_MESH):
+        if (name == INBOUND and not accepted.strict) or (name == INBOUND_MESH and trust is not None):
+            yield name, {"listeners": [name], "upstream": upstream, "idle_timeout": "0s"}
