@@ -24,6 +24,7 @@ from filters.language.options import About, Off, Shorthand
 from filters.model.identity import Consumer, Jwks, Plan, Provider
 from filters.pipeline import POLICIES
 from xds_server.gateway.schema import DURATION, PERCENT, RATE, SIZE
+from xds_server.gateway_api.mesh_specs import MeshPolicySpec
 from xds_server.gateway_api.parameter_specs import GatewayParametersSpec
 from xds_server.gateway_api.policy_specs import (
     CONFIG_MAP,
@@ -77,7 +78,8 @@ def definitions() -> Iterator[Schema]:
         ("IdentityProvider", "identityproviders", Provider),
     ):
         yield _definition(kind, plural, _object(declared), (declared.__doc__ or "").strip(), {})
-    yield _parameters()
+    yield _without_status("GatewayParameters", "gatewayparameters", GatewayParametersSpec)
+    yield _without_status("MeshPolicy", "meshpolicies", MeshPolicySpec)
 
 
 def _definition(kind: str, plural: str, spec: Schema, description: str, labels: Mapping[str, str]) -> Schema:
@@ -120,12 +122,8 @@ def _definition(kind: str, plural: str, spec: Schema, description: str, labels: 
     }
 
 
-def _parameters() -> Schema:
-    """Return the definition of parameters, which have no status: the Gateway that names them says what is wrong."""
-    described = (GatewayParametersSpec.__doc__ or "").strip()
-    found = _definition(
-        "GatewayParameters", "gatewayparameters", _object(GatewayParametersSpec), described, {}
-    )
+def _without_status(kind: str, plural: str, declared: type) -> Schema:
+    found = _definition(kind, plural, _object(declared), (declared.__doc__ or "").strip(), {})
     (version,) = found["spec"]["versions"]
     del version["subresources"], version["additionalPrinterColumns"]
     del version["schema"]["openAPIV3Schema"]["properties"]["status"]

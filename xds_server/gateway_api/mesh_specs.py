@@ -31,3 +31,7 @@ class MeshPolicySpec:
     allow: tuple[MeshClient, ...] | None = option(
         "Only these clients. It implies `strict`.", default=None, minimum_items=1
     )
+
+
+UNREADABLE = MeshPolicySpec(mtls="strict", allow=())
+"""Stands for a policy that is not understood: nobody may connect, because it would protect something."""

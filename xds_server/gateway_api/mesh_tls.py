@@ -82,7 +82,9 @@ def inbound_listeners(port: int, trust: MeshTrust | None, accepted: Inbound) -> 
 
 
 def inbound_routes(upstream: str, trust: MeshTrust | None, accepted: Inbound) -> Iterator[tuple[str, Any]]:
-    """Yield the stream routes for connections to a pod. Without one for plain text, these are closed."""
+    """Yield the stream routes for connections to a pod. Those for which there is none are closed."""
+    if accepted.clients == ():
+        return
     for name in (INBOUND, INBOUND_MESH):
         if (name == INBOUND and not accepted.strict) or (name == INBOUND_MESH and trust is not None):
             yield name, {"listeners": [name], "upstream": upstream, "idle_timeout": "0s"}

@@ -13,7 +13,7 @@ from filters.language import INVALID, Path, Place, Problem, Problems, decoder_fo
 from filters.language.problems import short_repr
 from xds_server.gateway_api import policy_specs
 from xds_server.gateway_api.capture import SIDECAR
-from xds_server.gateway_api.mesh_specs import MeshPolicySpec
+from xds_server.gateway_api.mesh_specs import UNREADABLE, MeshPolicySpec
 from xds_server.gateway_api.parameter_specs import GatewayParametersSpec
 from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec, StreamRouteSpec, TlsRouteSpec
 from xds_server.gateway_api.specs import (
@@ -251,6 +251,15 @@ def _decoded(
     return data
 
 
+_read_mesh_policy = _spec(MeshPolicySpec)
+
+
+def _mesh_policy(value: Mapping[str, Any], path: Path, problems: Problems) -> MeshPolicySpec:
+    """Return a policy. One with problems is not left out, because then it would open what it protects."""
+    spec = _read_mesh_policy(value, path, problems)
+    return UNREADABLE if spec is INVALID else spec
+
+
 KINDS = (
     Kind(GROUP, "GatewayClass", _spec(GatewayClassSpec), namespaced=False),
     Kind(GROUP, "Gateway", _spec(GatewaySpec)),
@@ -270,7 +279,7 @@ KINDS = (
     Kind("", "Namespace", lambda _value, _path, _problems: NamespaceSpec(), namespaced=False),
     Kind("discovery.k8s.io", "EndpointSlice", _slice),
     Kind("", "Pod", _pod),
-    Kind(policy_specs.GROUP, "MeshPolicy", _spec(MeshPolicySpec)),
+    Kind(policy_specs.GROUP, "MeshPolicy", _mesh_policy),
 )
 """The kinds that a gateway is made of. Others are not read."""
 _BY_NAME = {(one.group, one.name): one for one in KINDS}

@@ -24,6 +24,7 @@ KUBERNETES = "v1.37.2"
 GATEWAY_API = "sigs.k8s.io/gateway-api@v1.7.0"
 GATEWAY_API_SUM = "h1:duVnm7nO6oXfMMUWfcDoBph47CYR/ME3NGxccOVglaY="
 """The module whose CRDs the tests use, and its hash as in a go.sum. It needs Go 1.27 to compile, and here only its YAML is read."""
+HELM = "v3.18.4"
 _VERSION = "k8s.io/component-base/version"
 _FLAGS = f"-s -w -X {_VERSION}.gitVersion={KUBERNETES} -X {_VERSION}.gitMajor=1 -X {_VERSION}.gitMinor=37"
 _TOOLS = {"ip": "iproute2", "nsenter": "util-linux", "setpriv": "util-linux"}
@@ -118,7 +119,18 @@ def built(target: Path, make: Callable[[Path], None]) -> None:
             made.rename(target)
 
 
-def go(target: Path, *arguments: str, sources: Path) -> str:
+def helm() -> Path:
+    """Return the program Helm, and build it first if needed. Raises CannotBuildError."""
+    target = CACHE / f"helm-{HELM}"
+    built(target, lambda made: _install(made, f"helm.sh/helm/v3/cmd/helm@{HELM}"))
+    return target / "helm"
+
+
+def _install(target: Path, package: str) -> None:
+    go(target, "install", "-trimpath", "-ldflags", "-s -w", package, sources=target, GOBIN=str(target))
+
+
+def go(target: Path, *arguments: str, sources: Path, **variables: str) -> str:
     """Call Go in a folder of sources, with temporary files in `target`, and return its output.
 
     Raises CannotBuildError.
@@ -128,7 +140,7 @@ def go(target: Path, *arguments: str, sources: Path) -> str:
     done = subprocess.run(
         ["go", *arguments],
         cwd=sources,
-        env=_environment({"GOTMPDIR": str(target)}),
+        env=_environment({"GOTMPDIR": str(target), **variables}),
         capture_output=True,
         text=True,
     )
@@ -148,6 +160,7 @@ def _last(text: str) -> str:
 if __name__ == "__main__":
     try:
         build()
+        helm()
         line = missing()
     except CannotBuildError as error:
         line = f"{error}; {SKIPPED}"

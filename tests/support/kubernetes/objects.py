@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -69,13 +69,17 @@ class Objects:
         namespace = f"/namespaces/{metadata.get('namespace', 'default')}" if kind["namespaced"] else ""
         return f"{base}{namespace}/{kind['name']}/{metadata['name']}"
 
-    def apply(self, manifests: str | Iterable[Object]) -> list[Object]:
-        """Apply documents of YAML, or objects, in their order. Returns what the API server made of them."""
-        documents = yaml.safe_load_all(manifests) if isinstance(manifests, str) else manifests
-        return [self._apply(one) for one in documents if one]
+    def apply(self, manifests: str | Iterable[Object], **parameters: str) -> list[Object]:
+        """Apply documents of YAML, or objects, in their order. Returns what the API server made of them.
 
-    def _apply(self, object_: Object) -> Object:
-        return self.request("APPLY", self.path(object_), object_, fieldManager=_MANAGER, force="true")
+        With `dryRun="All"` it only checks them.
+        """
+        documents = yaml.safe_load_all(manifests) if isinstance(manifests, str) else manifests
+        return [self._apply(one, parameters) for one in documents if one]
+
+    def _apply(self, object_: Object, parameters: Mapping[str, str]) -> Object:
+        given = {"fieldManager": _MANAGER, "force": "true", **parameters}
+        return self.request("APPLY", self.path(object_), object_, **given)
 
     def delete(self, object_: Object) -> None:
         """Delete an object."""
