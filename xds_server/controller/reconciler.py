@@ -357,9 +357,16 @@ class Reconciler:
             return Condition("Programmed", False, "Invalid", served.fault)
         rejection = self._envoys.rejection(name)
         if rejection:
-            return Condition("Programmed", False, "Invalid", f"an Envoy has rejected a part: {rejection}")
+            return Condition(
+                "Programmed", False, "Invalid", f"an Envoy or policy server has rejected a part: {rejection}"
+            )
         if not self._envoys.acknowledged(name):
-            return Condition("Programmed", False, "Pending", "its Envoys do not have it yet")
+            return Condition(
+                "Programmed",
+                False,
+                "Pending",
+                "its Envoys, or policy servers that it needs, do not have it yet",
+            )
         return Condition("Programmed", True, "Programmed")
 
     def _addresses(self, gateway: Object[GatewaySpec], cluster: Cluster) -> tuple[str, ...]:

@@ -12,6 +12,9 @@ from xds_server.gateway_api.specs import ParentReference, RouteKind
 CONTROLLER = "xds-gateway.dev/controller"
 """The name of this controller, which a GatewayClass names in `controllerName`."""
 
+_LONGEST = 32768
+"""Characters of a message that the API server takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -28,7 +31,7 @@ class Condition:
             "type": self.type,
             "status": "True" if self.status else "False",
             "reason": self.reason,
-            "message": self.message,
+            "message": self.message[:_LONGEST],
             "observedGeneration": generation,
         }
 
