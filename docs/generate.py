@@ -25,7 +25,7 @@ from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.metrics import GatewayMetrics
 from xds_server.gateway.reference import reference
 from xds_server.gateway.schema import schema
-from xds_server.gateway_api.crds import crds
+from xds_server.gateway_api import kinds_document
 from xds_server.policy_server.services import services
 from xds_server.serving.metrics import Metrics
 from xds_server.serving.store import Store
@@ -260,7 +260,7 @@ def _page(parts: Iterable[str]) -> str:
 
 
 PAGES: Mapping[str, Callable[[], str]] = {
-    "../../examples/kubernetes/crds.yaml": crds,
+    "../../examples/kubernetes/crds.yaml": kinds_document.document,
     "access-log.md": access_log,
     "cli.md": cli,
     "language.md": reference,

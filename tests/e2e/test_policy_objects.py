@@ -129,7 +129,7 @@ def test_a_key_is_rotated_by_its_secret(pod: Pod) -> None:
     ("policies", "message"),
     [
         ("{authorize: {consumers: [nobody]}}", "there is no Consumer NAME/nobody; known: alice, bob"),
-        ("{autorize: {consumers: [bob]}}", "unknown policy 'autorize'; did you mean 'authorize'?"),
+        ("{rate_limit: 10/fortnight}", "spec.policies.rate_limit: write a rate such as 1000/hour"),
         (
             "{basic_auth: {htpasswd: {secretKeyRef: {name: keys, key: carol}}}}",
             "the Secret NAME/keys has no key carol",

@@ -14,7 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=("json", "markdown", "crds"),
         default="json",
         help="json: JSON Schema for editors; markdown: the reference of the language; "
-        "crds: the definitions of our own kinds of Kubernetes objects",
+        "crds: the definitions of our own kinds of Kubernetes objects, with rules that reject unknown keys",
     )
 
 
@@ -25,9 +25,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(reference(), end="")
     elif arguments.format == "crds":
-        from xds_server.gateway_api.crds import crds
+        from xds_server.gateway_api import kinds_document
 
-        print(crds(), end="")
+        print(kinds_document.document(), end="")
     else:
         from xds_server.gateway.schema import schema
 

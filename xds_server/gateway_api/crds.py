@@ -3,7 +3,7 @@
 Their schemas are structural (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/),
 which the JSON Schema of the language is not: a value of several forms, such as a list or a single object, has no type here,
 and only the controller checks it. No schema prunes an unknown key, because a policy that the API server dropped without a word
-would open what it protects: the controller rejects it and says so.
+would open what it protects: `admission` rejects it, and so does the controller.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import typing
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Literal, Union, get_args, get_origin
-
-import yaml
 
 from filters.language import DataSource, Percent, Rate, Raw, Size
 from filters.language.datasource import SecretSource
@@ -48,23 +46,6 @@ _TARGETS, _ANCESTORS, _CONDITIONS = 16, 16, 8
 _GO_DURATION = r"^([0-9]+([.][0-9]+)?(us|ms|s|m|h))+$"
 """Durations that CEL knows too: those without days."""
 _TEXTS = {Percent: PERCENT, Rate: RATE}
-
-
-HEAD = """# Our own kinds of objects: xds schema --format crds | kubectl apply --server-side -f -
-# Made from the fields of the gateway language.
-"""
-
-
-def crds() -> str:
-    """Return the definitions as YAML."""
-    return HEAD + yaml.dump_all(definitions(), Dumper=_Whole, sort_keys=False, width=120, allow_unicode=True)
-
-
-class _Whole(yaml.SafeDumper):
-    """Writes equal parts again, because readers of the file are people too."""
-
-    def ignore_aliases(self, _data: Any) -> bool:
-        return True
 
 
 def definitions() -> Iterator[Schema]:
@@ -184,6 +165,12 @@ def _described(settings: Any) -> str:
 
 def _rule(rule: str, message: str) -> Schema:
     return {"rule": rule, "message": message}
+
+
+def properties_of(cls: Any) -> Mapping[str, Schema]:
+    """Return the keys of a class of the language in an object of Kubernetes."""
+    found: Mapping[str, Schema] = _object(cls)["properties"]
+    return found
 
 
 def _object(cls: Any) -> Schema:

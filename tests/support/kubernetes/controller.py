@@ -20,9 +20,15 @@ from xds_server.controller.policy_servers import FOLDER
 EXAMPLE = ROOT / "examples" / "kubernetes"
 
 
+def define(objects: Objects) -> None:
+    """Apply our own kinds."""
+    objects.install(EXAMPLE / "crds.yaml")
+    objects.apply((EXAMPLE / "crds.yaml").read_text())  # the rules about their keys too
+
+
 def kubeconfig_of(objects: Objects, inside: Path, folder: Path) -> Path:
     """Apply the example of the controller with our own kinds, and return a kubeconfig with exactly its rights."""
-    objects.install(EXAMPLE / "crds.yaml")
+    define(objects)
     objects.apply((EXAMPLE / "controller.yaml").read_text())
     document = yaml.safe_load(inside.read_text())
     document["users"][0]["user"] = {"token": objects.token_of("xds-system", "xds-gateway")}
