@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Self
 
 import httpx
 import pytest
+from cryptography import x509
 
 from tests.support.kubernetes import build
 from tests.support.kubernetes.mesh import Mesh, mesh
 from tests.support.wait import wait_for
+from xds_server.certificate_authority.authority import new_authority
 
 pytestmark = pytest.mark.xdist_group("mesh")
 
@@ -217,6 +224,68 @@ def test_a_policy_allows_clients_by_their_service_account(routed: Mesh) -> None:
     wait_for(
         lambda: routed.get(OFFICE, "http://orders.shop/").status == 0, "the client of the other namespace"
     )
+
+
+class Requests:
+    """Requests from a client without a pause, each by a connection of its own. `lost` has those that failed."""
+
+    def __init__(self, mesh: Mesh, client: tuple[str, str], url: str) -> None:
+        self.count, self.lost = 0, list[str]()
+        self._mesh, self._client, self._url = mesh, client, url
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            found = self._mesh.get(self._client, self._url)
+            self.count += 1
+            if found.status != 200:
+                self.lost.append(found.text)
+
+
+def _serials(mesh: Mesh, client: tuple[str, str], kind: str) -> set[int]:
+    """Return the serial numbers of the certificates that a sidecar has: of its own (cert_chain) or its authorities (ca_cert)."""
+    text = mesh.get(client, "http://127.0.0.1:15000/certs").text
+    body = "\n".join(line.partition("body] ")[2] for line in text.splitlines())
+    found = json.loads(body[body.index("{") :])["certificates"]
+    return {int(one["serial_number"], 16) for each in found for one in each.get(kind, [])}
+
+
+def test_new_certificates_and_authorities_reach_sidecars_without_a_lost_request(routed: Mesh) -> None:
+    """A controller that starts signs new certificates, and the second one has an authority to announce."""
+    pods = [SHOP, ("shop", "orders")]
+    routed.objects.apply(_policy("{mtls: strict, serviceAccounts: [orders]}"))
+    wait_for(lambda: routed.get(PLAIN, "http://orders.shop/").status == 0, "the policy")
+    path = "/api/v1/namespaces/xds-system/secrets/example.com-mesh-authority"
+    new = new_authority("next", datetime.now(UTC), timedelta(days=30))
+    announced = {"next.crt": new.certificate, "next.key": new.private_key}
+    serial = x509.load_pem_x509_certificate(new.certificate).serial_number
+    with Requests(routed, SHOP, "http://orders.shop/") as requests:
+        for data in ({}, announced):
+            own = [_serials(routed, pod, "cert_chain") for pod in pods]
+            encoded = {name: base64.b64encode(value).decode() for name, value in data.items()}
+            routed.objects.request("PATCH", path, {"data": encoded})
+            routed.controller.stop(signal.SIGKILL)
+            routed.controller.start()
+            for pod, before in zip(pods, own, strict=True):
+                wait_for(
+                    lambda pod=pod, before=before: _serials(routed, pod, "cert_chain") - before,
+                    "a certificate of the controller that runs now",
+                )
+        for pod in pods:
+            wait_for(lambda pod=pod: serial in _serials(routed, pod, "ca_cert"), "the new authority")
+        count = requests.count
+        wait_for(lambda: requests.count > count + 20, "more requests")
+    assert requests.lost == []
+    assert routed.get(PLAIN, "http://orders.shop/").status == 0
 
 
 def test_the_two_ports_of_a_sidecar_cannot_be_reached_directly(running: Mesh) -> None:

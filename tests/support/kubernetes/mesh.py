@@ -19,6 +19,8 @@ from tests.support.wait import UNREACHABLE, wait_for
 
 WEBHOOK = f"{NODE}:18443"
 _START = 180.0
+_CONTROL = 8181
+"""The port of each application by which a test has it send requests. Its sidecar does not capture it."""
 _APPLICATION = """
 apiVersion: v1
 kind: ServiceAccount
@@ -37,11 +39,13 @@ metadata: {name: NAME, namespace: NAMESPACE}
 spec:
   selector: {matchLabels: {app: NAME}}
   template:
-    metadata: {labels: {app: NAME}}
+    metadata:
+      labels: {app: NAME}
+      annotations: {xds-gateway.dev/exclude-inbound-ports: "CONTROL"}
     spec:
       serviceAccountName: NAME
       containers:
-        - {name: echo, image: gateway-api/echo-advanced, args: [--port=8080, --grpc=7070, --tcp=9090], readinessProbe: {httpGet: {port: 8080}}}
+        - {name: echo, image: gateway-api/echo-advanced, args: [--port=8080, --port=CONTROL, --grpc=7070, --tcp=9090], readinessProbe: {httpGet: {port: 8080}}}
 """
 
 
@@ -73,6 +77,7 @@ class Mesh:
         """
         for name in names:
             text = _APPLICATION.replace("NAMESPACE", namespace).replace("NAME", name)
+            text = text.replace("CONTROL", str(_CONTROL))
             self.objects.apply(text)
             if changes:
                 template: dict[str, Any] = {"metadata": {**changes}}
@@ -99,7 +104,7 @@ class Mesh:
         """Send a request from the pod of an application. Of several it returns the last response with the text of all."""
         pod = self.pod(*client)
         assert pod is not None, f"{client} is ready"
-        url_of_pod = f"http://{pod['status']['podIP']}:8080/forward"
+        url_of_pod = f"http://{pod['status']['podIP']}:{_CONTROL}/forward"
         parameters: list[tuple[str, str | int]] = [("url", url), ("count", count)]
         parameters += [("header", f"{name}:{value}") for name, value in (headers or {}).items()]
         answer = self.server.namespace.run(
