@@ -61,10 +61,11 @@ def test_commands_use_the_same_words() -> None:
     has = {command: set(shown(command)) for command in COMMANDS}
     listening = {command for command in COMMANDS if "--xds" in has[command]}
     assert listening == {"run", "policy-server", "watch", "bootstrap", "controller"}
-    for command in listening - {"controller"}:  # its xDS port has no TLS yet
+    for command in listening - {"controller"}:  # it has an authority of its own
         assert {"--ca", "--certificate", "--private-key"} <= has[command]
     assert {command for command in COMMANDS if "--admin" in has[command]} == {
         "run",
+        "controller",
         "policy-server",
         "usage-server",
         "status",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import signal
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -395,3 +397,30 @@ def test_a_pod_that_ends_drains_first(cluster: Cluster) -> None:
             while not hook.done():
                 assert clients.get(f"{cluster.url}/users/1").status_code == 200
             assert hook.result().status_code == 200
+
+
+def xds(cluster: Cluster, *words: str) -> tuple[int, str]:
+    """Run a command that looks at the live cluster. Returns its exit code and its output."""
+    command = cluster.network.command(
+        "env", f"KUBECONFIG={cluster.folder / 'kubeconfig'}", sys.executable, "-m", "xds_server", *words
+    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_commands_look_at_the_live_cluster(cluster: Cluster) -> None:
+    gateway = ("--gateway", f"{cluster.name}/web")
+    code, text = xds(
+        cluster, "explain", "k8s:", "GET", f"http://a.example.com:{cluster.port}/users/1", *gateway
+    )
+    assert code == 0
+    assert f"> {cluster.name}.users.000.000" in text
+    assert f"upstream {cluster.name}.users.80" in text
+    code, text = xds(cluster, "check", "k8s:", "--no-envoy", *gateway)
+    assert code == 0
+    missing = f"there is no Service {cluster.name}/missing"
+    assert f"HTTPRoute/{cluster.name}/users: ResolvedRefs is False: BackendNotFound: {missing}" in text
+    code, text = xds(cluster, "check", "k8s:", "--gateway", f"{cluster.name}/nothing")
+    assert code == 1
+    assert f"there is no Gateway {cluster.name}/nothing" in text
+    assert xds(cluster, "check", "k8s:other-context")[0] == 1

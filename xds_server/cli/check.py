@@ -6,16 +6,15 @@ import argparse
 import asyncio
 
 from filters.language import Problem
-from xds_server.cli import flags, output
+from xds_server.cli import flags, gateways, output
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.errors import EnvironmentFailed, InvalidGateway, WrongUsage
 from xds_server.proxy.binary import envoy_binary
-from xds_server.sources.gateway_folder import read_gateway
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    flags.add_folder(parser)
+    flags.add_folder(parser, live=True)
     parser.add_argument(
         "--envoy",
         action=argparse.BooleanOptionalAction,
@@ -36,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises InvalidGateway, UnreadableFolder, EnvironmentFailed, WrongUsage.
     """
     release = _release(arguments.envoy_version)
-    compiled = Compiler().compile(read_gateway(arguments.folder, arguments.gateway))
+    compiled = Compiler().compile(gateways.read(arguments.folder, arguments.gateway))
     with_envoy = envoy_binary() is not None if arguments.envoy is None else arguments.envoy
     rejected = (*_lacking(compiled, release), *(_judged(compiled) if with_envoy else ()))
     if rejected:

@@ -8,17 +8,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from xds_server.cli import flags, output
+from xds_server.cli import flags, gateways, output
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import ResourceType
 from xds_server.errors import WrongUsage
-from xds_server.sources.gateway_folder import read_gateway
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    flags.add_folder(parser)
+    flags.add_folder(parser, live=True)
     parser.add_argument(
         "--type",
         action="append",
@@ -37,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the resources. Raises InvalidGateway, UnreadableFolder, WrongUsage."""
     gc.disable()  # the command ends soon, and the resources of a large gateway are many objects
-    compiled = Compiler().compile(read_gateway(arguments.folder, arguments.gateway))
+    compiled = Compiler().compile(gateways.read(arguments.folder, arguments.gateway))
     if compiled.warnings:
         output.problems(compiled.warnings)
     if arguments.format == "bootstrap":

@@ -10,11 +10,10 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from xds_server.cli import flags, output
+from xds_server.cli import flags, gateways, output
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.errors import UnreadableFolder
 from xds_server.gateway_api.objects import Key
-from xds_server.sources.gateway_folder import read_gateway
 from xds_server.translate import diff
 
 SIGNS = {"added": "+", "removed": "-", "changed": "~"}
@@ -24,7 +23,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     for name in ("old", "new"):
         parser.add_argument(
-            name, help=f"{name} gateway: a folder, or REVISION:FOLDER in the git repository of this directory"
+            name,
+            help=f"{name} gateway: a folder, REVISION:FOLDER in the git repository of this directory, or k8s: or k8s:CONTEXT "
+            "for what a cluster has now",
         )
     flags.add_gateway(parser)
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything changes")
@@ -50,11 +51,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _compiled(side: str, gateway: Key | None) -> Compiled:
     revision, colon, folder = side.partition(":")
-    if not colon or Path(side).exists():
-        return Compiler().compile(read_gateway(side, gateway))
+    if not colon or Path(side).exists() or side.startswith(gateways.CLUSTER):
+        return Compiler().compile(gateways.read(side, gateway))
     with tempfile.TemporaryDirectory(prefix="xds-diff-") as temporary:
         _extract(revision, folder, Path(temporary))
-        return Compiler().compile(read_gateway(Path(temporary), gateway))
+        return Compiler().compile(gateways.read(Path(temporary), gateway))
 
 
 def _extract(revision: str, folder: str, to: Path) -> None:

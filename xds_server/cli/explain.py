@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from xds_server.cli import flags, output
+from xds_server.cli import flags, gateways, output
 from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import WrongUsage
-from xds_server.sources.gateway_folder import read_gateway
 from xds_server.translate.explain import Explanation, Request, explain, nearest
 
 NEAREST = 3
@@ -17,7 +16,7 @@ NEAREST = 3
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    flags.add_folder(parser)
+    flags.add_folder(parser, live=True)
     parser.add_argument("method", help="HTTP method of the request, such as GET")
     parser.add_argument("url", help="URL of the request, such as http://api.example.com/api/users/1?x=1")
     parser.add_argument(
@@ -41,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the explanation. Returns 1 if no route matches. Raises InvalidGateway, UnreadableFolder, WrongUsage."""
-    compiled = Compiler().compile(read_gateway(arguments.folder, arguments.gateway))
+    compiled = Compiler().compile(gateways.read(arguments.folder, arguments.gateway))
     headers = {}
     for text in arguments.header:
         name, colon, value = text.partition(":")

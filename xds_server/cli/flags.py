@@ -64,9 +64,12 @@ def add_node(parser: argparse.ArgumentParser, node: str, what: str) -> None:
     )
 
 
-def add_folder(parser: argparse.ArgumentParser) -> None:
-    """Add the folder of a gateway, and --gateway."""
-    parser.add_argument("folder", help="folder of the gateway's YAML files, or of Kubernetes manifests")
+def add_folder(parser: argparse.ArgumentParser, *, live: bool = False) -> None:
+    """Add the folder of a gateway, and --gateway. With `live`, a cluster may stand in its place."""
+    or_cluster = "; k8s: or k8s:CONTEXT for what a cluster has now" if live else ""
+    parser.add_argument(
+        "folder", help=f"folder of the gateway's YAML files, or of Kubernetes manifests{or_cluster}"
+    )
     add_gateway(parser)
 
 

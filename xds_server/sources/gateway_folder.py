@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from filters.language import Problem
+from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.manifests import Manifests, findings
 from xds_server.gateway_api.mesh import with_mesh
 from xds_server.gateway_api.objects import Key
@@ -65,36 +66,50 @@ class FolderReader:
         cluster, problems = self._manifests.read(folder.files)
         if folder.problems or any(one.severity == "error" for one in problems):
             return ManifestState(problems=folder.problems, ignored=folder.ignored, findings=tuple(problems))
-        translation = translate(cluster, of_every_class=not any(True for _ in cluster.classes()))
-        translation = with_mesh(translation, cluster)
-        found = (*problems, *findings(translation, cluster))
-        every = {**translation.gateways, **translation.meshes}
-        choices = every.keys() if self._gateway is not None else (translation.gateways or every).keys()
-        wrong = self._choice(choices)
-        if wrong is not None:
-            return ManifestState(ignored=folder.ignored, findings=(*found, wrong))
-        files = every[self._gateway or next(iter(choices))]
-        return ManifestState(
-            files=files.rendered(),
-            ignored=folder.ignored,
-            findings=(*found, *files.problems),
-            contents=files.contents,
-        )
+        every_class = not any(True for _ in cluster.classes())
+        return state_of(cluster, self._gateway, problems, folder.ignored, of_every_class=every_class)
 
-    def _choice(self, gateways: Collection[Key]) -> Problem | None:
-        """Return the problem if it is not clear which Gateway is served."""
-        names = ", ".join("/".join(key) for key in sorted(gateways))
-        if not gateways:
-            message = "there is no Gateway of the class of this controller"
-            return Problem(path=(), message=message, remedy="add one, or correct gatewayClassName")
-        if self._gateway is None and len(gateways) > 1:
-            return Problem(
-                path=(), message="there are several Gateways", remedy=f"choose one with --gateway: {names}"
-            )
-        if self._gateway is not None and self._gateway not in gateways:
-            message = f"there is no Gateway {'/'.join(self._gateway)}"
-            return Problem(path=(), message=message, remedy=f"known: {names}")
-        return None
+
+def state_of(
+    cluster: Cluster,
+    gateway: Key | None,
+    problems: Iterable[Problem] = (),
+    ignored: tuple[str, ...] = (),
+    *,
+    of_every_class: bool,
+) -> ManifestState:
+    """Return one Gateway of a cluster, or the sidecars of a namespace. `gateway` is None if there is only one Gateway."""
+    translation = translate(cluster, of_every_class=of_every_class)
+    translation = with_mesh(translation, cluster)
+    found = (*problems, *findings(translation, cluster))
+    every = {**translation.gateways, **translation.meshes}
+    choices = every.keys() if gateway is not None else (translation.gateways or every).keys()
+    wrong = _choice(choices, gateway)
+    if wrong is not None:
+        return ManifestState(ignored=ignored, findings=(*found, wrong))
+    files = every[gateway or next(iter(choices))]
+    return ManifestState(
+        files=files.rendered(),
+        ignored=ignored,
+        findings=(*found, *files.problems),
+        contents=files.contents,
+    )
+
+
+def _choice(gateways: Collection[Key], wanted: Key | None) -> Problem | None:
+    """Return the problem if it is not clear which Gateway is meant."""
+    names = ", ".join("/".join(key) for key in sorted(gateways))
+    if not gateways:
+        message = "there is no Gateway of the class of this controller"
+        return Problem(path=(), message=message, remedy="add one, or correct gatewayClassName")
+    if wanted is None and len(gateways) > 1:
+        return Problem(
+            path=(), message="there are several Gateways", remedy=f"choose one with --gateway: {names}"
+        )
+    if wanted is not None and wanted not in gateways:
+        message = f"there is no Gateway {'/'.join(wanted)}"
+        return Problem(path=(), message=message, remedy=f"known: {names}")
+    return None
 
 
 def read_gateway(path: Path | str, gateway: Key | None = None) -> SourceState:

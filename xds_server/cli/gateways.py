@@ -1,0 +1,22 @@
+"""The gateway that a command looks at: a folder of gateway files or manifests, or a Gateway of a live cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from xds_server.gateway_api.objects import Key
+from xds_server.sources.gateway_folder import read_gateway
+from xds_server.sources.source import SourceState
+
+CLUSTER = "k8s:"
+"""Stands for a cluster in the place of a folder; the context of the kubeconfig may follow."""
+
+
+def read(source: Path | str, gateway: Key | None) -> SourceState:
+    """Return the gateway now. Raises ApiError, InvalidKubeconfig for a cluster."""
+    if not str(source).startswith(CLUSTER):
+        return read_gateway(source, gateway)
+    from xds_server.controller.live import read_live
+
+    return asyncio.run(read_live(str(source).removeprefix(CLUSTER) or None, gateway))
