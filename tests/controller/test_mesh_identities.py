@@ -12,11 +12,14 @@ from xds_server.certificate_authority.rotation import Authorities
 from xds_server.controller.mesh_groups import MeshGroups
 from xds_server.controller.mesh_identities import MeshIdentities
 from xds_server.controller.served import ServedGateway
-from xds_server.discovery.snapshot import EMPTY, Snapshot
+from xds_server.discovery.snapshot import EMPTY, Resource, Snapshot
 from xds_server.discovery.types import SECRET
+from xds_server.gateway_api import mesh_tls
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ACCOUNT = ("shop", "orders")
+NEEDS_ONE = Snapshot.of({SECRET: [Resource.of(secret_pb2.Secret(name=mesh_tls.SECRET))]})
+"""What has a stand-in for the certificate."""
 
 
 class Setting:
@@ -31,8 +34,7 @@ class Setting:
         return Authorities(current=new_authority("a", self.now, timedelta(days=3650)))
 
     def certificate(self) -> x509.Certificate:
-        snapshot = self.identities.with_certificate(EMPTY, ACCOUNT)
-        return _certificate(snapshot)
+        return _certificate(self.identities.with_certificate(NEEDS_ONE, ACCOUNT))
 
 
 def _certificate(snapshot: Snapshot) -> x509.Certificate:
@@ -58,6 +60,10 @@ def test_a_certificate_names_the_account_and_stays_for_half_of_its_life() -> Non
     assert not setting.identities.due()
 
 
+def test_a_snapshot_without_the_mesh_stays_as_it_is() -> None:
+    assert Setting().identities.with_certificate(EMPTY, ACCOUNT) is EMPTY
+
+
 def test_a_new_authority_signs_anew_and_is_trusted() -> None:
     setting = Setting()
     first, trust = setting.certificate(), setting.identities.trust()
@@ -76,13 +82,13 @@ def test_an_account_gets_what_its_namespace_gets_until_that_leaves_the_mesh() ->
     setting = Setting()
     published: dict[str, Snapshot] = {}
     served = {("shop", ""): ServedGateway(("shop", ""))}
-    served["shop", ""].snapshot = EMPTY
+    served["shop", ""].snapshot = NEEDS_ONE
     groups = MeshGroups(published.__setitem__, served, setting.identities)
     assert groups.join(("office", "client")) is None
     assert groups.join(ACCOUNT) == "shop/@orders"
     before = _certificate(published["shop/@orders"])
     setting.now += timedelta(hours=13)
-    groups.renew()
+    groups.changed(("shop", ""))
     assert _certificate(published["shop/@orders"]) != before
     served.clear()
     groups.removed(("shop", ""))

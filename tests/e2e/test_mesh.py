@@ -226,6 +226,43 @@ def test_a_policy_allows_clients_by_their_service_account(routed: Mesh) -> None:
     )
 
 
+GATEWAY = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: mesh}
+spec: {controllerName: example.com/mesh}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: web, namespace: shop}
+spec: {gatewayClassName: mesh, listeners: [{name: http, port: 8080, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec: {parentRefs: [{name: web}], rules: [{backendRefs: [{name: orders, port: 80}]}]}
+"""
+
+
+def test_a_gateway_reaches_pods_that_accept_its_account_only(routed: Mesh) -> None:
+    path = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/gateways/web"
+
+    def by() -> str:
+        found = routed.objects.request("GET", path).get("status", {}).get("addresses") or []
+        url = f"http://{found[0]['value']}:8080/" if found else ""
+        return routed.fetch(url).partition("Hostname=")[2].rsplit("-", 2)[0] if url else ""
+
+    routed.objects.apply(_policy("{serviceAccounts: [orders], allow: [{serviceAccount: web-mesh}]}"))
+    routed.objects.apply(GATEWAY)
+    try:
+        wait_for(lambda: by() == "orders", "a response through the Gateway", 120)
+        assert routed.get(SHOP, "http://orders.shop/").status == 0
+        routed.objects.apply(_policy("{serviceAccounts: [orders], allow: [{serviceAccount: client}]}"))
+        wait_for(lambda: by() == "", "the Gateway to be rejected")
+    finally:
+        routed.objects.request("DELETE", path)
+
+
 class Requests:
     """Requests from a client without a pause, each by a connection of its own. `lost` has those that failed."""
 

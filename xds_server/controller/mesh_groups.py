@@ -55,14 +55,6 @@ class MeshGroups:
                     self.identities.forget(account)
                 self._publish(_group(account), EMPTY)
 
-    def renew(self) -> None:
-        """Renew the certificates that are due."""
-        if self.identities is not None and self.identities.due():
-            for account in self._accounts:
-                key = self._key(account)
-                if key is not None:
-                    self._current(account, key)
-
     def _current(self, account: Key, key: Key) -> None:
         snapshot = self._served[key].snapshot
         if snapshot is None:

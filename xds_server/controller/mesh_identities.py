@@ -1,4 +1,4 @@
-"""The certificates of sidecars: one for each service account whose pods have connected, renewed before it expires."""
+"""The certificates of the mesh: one for each service account of its Envoys, renewed before it expires."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from xds_server.gateway_api.mesh_tls import MeshTrust, spiffe_id
 from xds_server.gateway_api.objects import Key
 from xds_server.translate import names
 
+_NAME = names.certificate(mesh_tls.SECRET)
 LIFETIME = timedelta(hours=24)
 _DUE = 0.5
 """The share of its life after which a certificate is renewed: there is as much time for a controller that is down."""
@@ -62,7 +63,9 @@ class MeshIdentities:
         self._issued.pop(account, None)
 
     def with_certificate(self, snapshot: Snapshot, account: Key) -> Snapshot:
-        """Return a snapshot for the sidecars of an account, with its certificate."""
+        """Return a snapshot for the Envoys of an account, with its certificate if the snapshot needs one."""
+        if _NAME not in snapshot[SECRET]:
+            return snapshot
         if not self._fresh(account):
             pair = self._issue(account)
             self._issued[account] = (self._authorities().current, pair, _secret(pair))
@@ -81,8 +84,7 @@ class MeshIdentities:
 
 
 def _secret(pair: KeyPair) -> Resource:
-    name = names.certificate(mesh_tls.SECRET)
-    secret = secret_pb2.Secret(name=name)
+    secret = secret_pb2.Secret(name=_NAME)
     secret.tls_certificate.certificate_chain.inline_bytes = pair.certificate
     secret.tls_certificate.private_key.inline_bytes = pair.private_key
-    return Resource.of(secret, name)
+    return Resource.of(secret, _NAME)

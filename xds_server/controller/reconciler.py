@@ -221,7 +221,10 @@ class Reconciler:
         elif self._moved:
             moved, self._moved = self._moved, set()
             self._move(moved, cluster)
-        self._meshes.renew()
+        identities = self._meshes.identities
+        if identities is not None and identities.due():
+            for key, served in self._served.items():
+                self._publish(key, served)
         if self._translation is not None:
             await self._write(self._translation, cluster)
 
@@ -267,7 +270,11 @@ class Reconciler:
         if is_mesh(key):
             self._meshes.changed(key)
         elif served.snapshot is not None:
-            self._envoys.publish(_group(key), served.snapshot)
+            snapshot, identities = served.snapshot, self._meshes.identities
+            account = next((one for one, group in self._accounts.items() if group == _group(key)), None)
+            if identities is not None and account is not None:
+                snapshot = identities.with_certificate(snapshot, account)
+            self._envoys.publish(_group(key), snapshot)
 
     def _move(self, services: Iterable[Key], cluster: Cluster) -> None:
         concerned = frozenset(services)

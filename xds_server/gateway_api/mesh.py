@@ -83,8 +83,11 @@ def with_mesh(
             meshes[mesh_key(namespace, account)] = _accepting(
                 files, trust, inbound(namespace, account, cluster)
             )
+    gateways = translation.gateways
+    if trust is not None and inside:
+        gateways = {key: _as_client(files, inside, trust) for key, files in gateways.items()}
     statuses = _statuses(translation.route_statuses, found, translated)
-    return replace(translation, meshes=meshes, route_statuses=tuple(statuses))
+    return replace(translation, gateways=gateways, meshes=meshes, route_statuses=tuple(statuses))
 
 
 def _statuses(
@@ -178,6 +181,25 @@ def _undecided(
                         service=service.meta.key, port=port.port, protocol="tcp", websocket=False
                     ),
                 )
+
+
+def _as_client(files: GatewayFiles, inside: frozenset[str], trust: MeshTrust) -> GatewayFiles:
+    """Return the files of a Gateway with TLS to those of its endpoints that have a sidecar."""
+    declared = files.files[UPSTREAMS_FILE]["upstreams"]
+    encrypted = {
+        name: {**values, "tls": trust.upstream(upstream.service[0])}
+        for name, values in declared.items()
+        if (upstream := files.upstreams.get(name)) is not None
+        and upstream.service[0] in inside
+        and "tls" not in values
+    }
+    if not encrypted:
+        return files
+    changed: dict[str, Mapping[str, Any]] = {
+        UPSTREAMS_FILE: {"upstreams": {**declared, **encrypted}},
+        _FILE: {"secrets": trust.secrets()},
+    }
+    return replace(files, files={**files.files, **changed}, contents={**files.contents, **trust.contents()})
 
 
 def _meshed(

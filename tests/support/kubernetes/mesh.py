@@ -112,6 +112,13 @@ class Mesh:
         )
         return _response(answer.text)
 
+    def fetch(self, url: str) -> str:
+        """Return what a request from outside of the mesh gets, "" if it fails."""
+        try:
+            return self.server.namespace.run(lambda: httpx.get(url, timeout=10)).text
+        except httpx.TransportError:
+            return ""
+
     def gets(
         self,
         client: tuple[str, str],
