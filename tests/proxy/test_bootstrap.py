@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from tests.support.envoy import validate
 from xds_server.cli.main import main
+from xds_server.proxy.bootstrap import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
 TLS = ("--ca", "/etc/envoy/xds/ca.crt", "--certificate", "/etc/envoy/xds/tls.crt")
@@ -46,3 +48,11 @@ def test_wrong_arguments_are_named(
 ) -> None:
     assert main(["bootstrap", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_envoy_with_probes_is_not_ready_without_a_configuration() -> None:
+    """Envoy's own limit is 15 seconds, after which it would be ready and reject every connection."""
+    made = bootstrap(xds_address="127.0.0.1:1", node_id="a", admin_port=19000, ready_port=19003)
+    for source in (made.dynamic_resources.lds_config, made.dynamic_resources.cds_config):
+        assert source.HasField("initial_fetch_timeout")
+        assert source.initial_fetch_timeout.ToTimedelta() == timedelta(0)

@@ -101,6 +101,9 @@ def bootstrap(
     dynamic.lds_config.CopyFrom(ads())
     dynamic.cds_config.CopyFrom(ads())
     if ready_port is not None:
+        # otherwise Envoy would be ready after 15 seconds without a configuration
+        for source in (dynamic.lds_config, dynamic.cds_config):
+            source.initial_fetch_timeout.CopyFrom(duration(timedelta(0)))
         result.static_resources.clusters.extend(probes.clusters(admin_port, forwarded))
         result.static_resources.listeners.append(probes.listener(ready_port, drain, forwarded))
     result.layered_runtime.CopyFrom(runtime())

@@ -28,6 +28,8 @@ EXCLUDE_INBOUND, EXCLUDE_OUTBOUND = (
 """Annotations with ports, separated by commas, whose connections pass the sidecar by."""
 _GATEWAY_LABEL = f"{GROUP}/gateway-name"
 _LAST_PORT = 65535
+_DRAIN = 20
+"""Seconds for which connections stay whose listener has changed."""
 _HEAP = 256 << 20
 """Bytes of memory of a sidecar above which it rejects requests."""
 
@@ -137,6 +139,8 @@ def _sidecar(namespace: str, settings: SidecarSettings, probes: Mapping[str, Pro
             "warning",
             "--concurrency",
             "2",
+            "--drain-time-s",  # so long do connections stay that a new policy forbids
+            str(_DRAIN),
         ],
         "env": [
             {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
