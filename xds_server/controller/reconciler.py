@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from xds_server.controller import infrastructure, policy_servers
 from xds_server.controller.infrastructure import Wanted
+from xds_server.controller.infrastructure_writer import InfrastructureWriter
 from xds_server.controller.mesh_groups import MeshGroups, is_mesh
 from xds_server.controller.mesh_identities import MeshIdentities
 from xds_server.controller.pods import EnvoySettings
 from xds_server.controller.served import ServedGateway
 from xds_server.discovery.snapshot import EMPTY, Snapshot
-from xds_server.errors import XdsError
 from xds_server.gateway_api import parameters, policy_specs, statuses
 from xds_server.gateway_api.capture import SIDECAR
 from xds_server.gateway_api.cluster import Cluster
@@ -28,7 +27,6 @@ from xds_server.gateway_api.objects import KINDS, Key, Kind, Object, SliceSpec
 from xds_server.gateway_api.specs import GatewaySpec
 from xds_server.gateway_api.translation import Translation, translate
 from xds_server.kubernetes.api_client import ALL, ApiClient, Selection
-from xds_server.kubernetes.api_errors import NotFound
 from xds_server.kubernetes.resources import Key as ObjectKey
 from xds_server.kubernetes.resources import Resource
 from xds_server.kubernetes.status_writer import StatusWriter
@@ -65,19 +63,6 @@ _PLURALS = {
     "MeshPolicy": "meshpolicies",
 }
 _OF_MESH = ("Pod", "MeshPolicy")
-_INFRASTRUCTURE = {
-    "ServiceAccount": Resource(plural="serviceaccounts", kind="ServiceAccount"),
-    "ConfigMap": Resource(plural="configmaps", kind="ConfigMap"),
-    "Deployment": Resource(group="apps", plural="deployments", kind="Deployment"),
-    "DaemonSet": Resource(group="apps", plural="daemonsets", kind="DaemonSet"),
-    "Service": Resource(plural="services", kind="Service"),
-    "HorizontalPodAutoscaler": Resource(
-        group="autoscaling", version="v2", plural="horizontalpodautoscalers", kind="HorizontalPodAutoscaler"
-    ),
-    "PodDisruptionBudget": Resource(
-        group="policy", plural="poddisruptionbudgets", kind="PodDisruptionBudget"
-    ),
-}
 
 
 def resource(kind: Kind) -> Resource:
@@ -136,6 +121,8 @@ class Reconciler:
         self.known = asyncio.Event()
         self._accounts: dict[Key, str] = {}
         """The group that a service account gets, by namespace and name."""
+        self._account_of: dict[Key, Key] = {}
+        """The service account of the pods of a Gateway."""
         self._bell = asyncio.Event()
         self._changed = True
         self._moved: set[Key] = set()
@@ -149,7 +136,7 @@ class Reconciler:
         self._memory = Memory()
         self._translated: Cluster | None = None
         """The cluster of the last translation, which knows what it looked at."""
-        self._applied: dict[tuple[str, Key], dict[str, Any]] = {}
+        self._infrastructure = InfrastructureWriter(client, controller, self.look)
         self._wanted: dict[tuple[str, Key], tuple[str, Mapping[str, Any]]] = {}
         """The statuses that were wanted, with the UID of their object: each is written once, also with 5,000 routes."""
         self._led = False
@@ -247,11 +234,12 @@ class Reconciler:
         self._told = False
         gateways = {**self._translation.gateways, **self._translation.meshes}
         found = (cluster.gateway(key) for key in gateways)
-        self._accounts = {
-            (one.meta.namespace, infrastructure.name_of(one)): _group(one.meta.key)
+        self._account_of = {
+            one.meta.key: (one.meta.namespace, infrastructure.name_of(one))
             for one in found
             if one is not None
         }
+        self._accounts = {account: _group(key) for key, account in self._account_of.items()}
         for key in self._served.keys() - gateways.keys():
             del self._served[key]
             if is_mesh(key):
@@ -271,7 +259,7 @@ class Reconciler:
             self._meshes.changed(key)
         elif served.snapshot is not None:
             snapshot, identities = served.snapshot, self._meshes.identities
-            account = next((one for one, group in self._accounts.items() if group == _group(key)), None)
+            account = self._account_of.get(key)
             if identities is not None and account is not None:
                 snapshot = identities.with_certificate(snapshot, account)
             self._envoys.publish(_group(key), snapshot)
@@ -289,7 +277,7 @@ class Reconciler:
             return
         if not led:  # another replica may have written meanwhile
             self._wanted.clear()
-            self._applied.clear()
+            self._infrastructure.forget()
             self._told = False
         for one in cluster.classes():
             if one.spec.controller_name == self._controller:
@@ -307,15 +295,14 @@ class Reconciler:
                     drain_token=self._token_of(gateway.meta.uid),
                     policy_server=policy_servers.needed(self._served[status.key].snapshot),
                 )
-                await self._apply(gateway.meta.key, infrastructure.objects(wanted))
-                await self._remove(gateway, infrastructure.unwanted(wanted))
+                await self._infrastructure.serve(wanted)
                 found = statuses.gateway_status(
                     status, self._addresses(gateway, cluster), self._programmed(status.key)
                 )
                 self._want("Gateway", status.key, found)
         for namespace, name in translation.meshes:
             if not name:
-                await self._apply((namespace, name), [trust(namespace, self._bundle())])
+                await self._infrastructure.apply((namespace, name), [trust(namespace, self._bundle())])
         for owner in translation.set_statuses:
             self._want("ListenerSet", owner.key, statuses.set_status(owner, self._programmed(owner.gateway)))
         if not self._told:
@@ -379,45 +366,6 @@ class Reconciler:
     def _addresses(self, gateway: Object[GatewaySpec], cluster: Cluster) -> tuple[str, ...]:
         service = cluster.service((gateway.meta.namespace, infrastructure.name_of(gateway)))
         return service.spec.addresses if service is not None else ()
-
-    async def _apply(self, key: Key, objects: Iterable[dict[str, Any]]) -> None:
-        """Apply the objects of a Gateway, or those of the sidecars of a namespace, that differ from what was applied."""
-        for one in objects:
-            name = (one["kind"], key)
-            if self._applied.get(name) == one:
-                continue
-            try:
-                await self._client.apply(_INFRASTRUCTURE[one["kind"]], one, manager=self._controller)
-                self._applied[name] = one
-            except XdsError as error:
-                log.warning(
-                    "cannot apply an object object=%s %s reason=%s",
-                    one["kind"],
-                    one["metadata"]["name"],
-                    error,
-                )
-                asyncio.get_running_loop().call_later(1.0, self._bell.set)
-
-    async def _remove(self, gateway: Object[GatewaySpec], kinds: Iterable[str]) -> None:
-        """Delete what served a Gateway with other parameters."""
-        for kind in kinds:
-            name = (kind, gateway.meta.key)
-            if self._applied.get(name) == {}:
-                continue
-            try:
-                await self._delete(_INFRASTRUCTURE[kind], gateway)
-                self._applied[name] = {}
-            except XdsError as error:
-                log.warning("cannot delete an object object=%s %s reason=%s", kind, gateway.meta, error)
-                asyncio.get_running_loop().call_later(1.0, self._bell.set)
-
-    async def _delete(self, kind: Resource, gateway: Object[GatewaySpec]) -> None:
-        """Delete an object that belongs to a Gateway, if there is one."""
-        key = ObjectKey(gateway.meta.namespace, infrastructure.name_of(gateway))
-        with suppress(NotFound):
-            metadata = (await self._client.get(kind, key))["metadata"]
-            if any(one["uid"] == gateway.meta.uid for one in metadata.get("ownerReferences") or ()):
-                await self._client.delete(kind, key, uid=metadata["uid"])
 
 
 def _group(gateway: Key) -> str:
