@@ -23,7 +23,7 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
-from xds_server.app import COLLECTOR
+from xds_server.processes import garbage_collector
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import CLUSTER, ENDPOINT, ROUTE, ResourceType
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Sent
@@ -283,7 +283,7 @@ async def _clients(port: int, streams: int, url: str) -> None:
 
 def main() -> None:
     """Print the table."""
-    gc.set_threshold(*COLLECTOR)
+    garbage_collector.tune()
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # the clients are another program, not a fork
     print("| xDS server | | |\n|---|---|---|")
     for measure in (_change_to_ack, _thousand, _changed_bytes, _stall):

@@ -40,6 +40,7 @@ from xds_server.kubernetes.kubeconfig import read_kubeconfig
 from xds_server.kubernetes.leader import Leader
 from xds_server.kubernetes.resources import Key
 from xds_server.kubernetes.status_writer import StatusWriter
+from xds_server.processes import garbage_collector
 from xds_server.processes.addresses import failed_to_listen, split
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Nacked
 from xds_server.serving.metrics import Metrics
@@ -87,6 +88,7 @@ class ControllerOptions:
 async def serve(options: ControllerOptions) -> None:
     """Serve the Gateways of a cluster until SIGINT or SIGTERM. Raises EnvironmentFailed, InvalidKubeconfig."""
     connection = read_kubeconfig(options.kubeconfig) if options.kubeconfig else in_cluster(os.environ)
+    garbage_collector.tune()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
