@@ -64,7 +64,7 @@ def main() -> None:
     )
 
 
-def _route(number: int) -> Object:
+def route(number: int) -> Object:
     service = f"service-{number % SERVICES}"
     rule = {
         "matches": [
@@ -85,7 +85,7 @@ def _route(number: int) -> Object:
     return {"metadata": {"name": f"route-{number}", "namespace": NAMESPACE}, "spec": spec}
 
 
-def _slice(number: int, ready: int = ENDPOINTS) -> Object:
+def slice_(number: int, ready: int = ENDPOINTS) -> Object:
     addresses = [
         f"10.244.{(number * ENDPOINTS + one) // 250 % 250}.{(number * ENDPOINTS + one) % 250 + 1}"
         for one in range(ENDPOINTS)
@@ -118,8 +118,8 @@ async def _fill(kubeconfig: Path) -> None:
 
     async with ApiClient(read_kubeconfig([kubeconfig])) as client, asyncio.TaskGroup() as tasks:
         for number in range(OBJECTS):
-            tasks.create_task(create(ROUTES, _route(number)))
-            tasks.create_task(create(SLICES, _slice(number)))
+            tasks.create_task(create(ROUTES, route(number)))
+            tasks.create_task(create(SLICES, slice_(number)))
 
 
 async def _measured(kubeconfig: Path, form: str) -> dict[str, float]:
@@ -130,7 +130,7 @@ async def _measured(kubeconfig: Path, form: str) -> dict[str, float]:
         figures: dict[str, float] = json.loads(await process.stdout.readline())
         for number in range(CHANGES):
             start = time.perf_counter()
-            object_ = _slice(number, ready=FORMS.index(form))
+            object_ = slice_(number, ready=FORMS.index(form))
             await client.apply(SLICES, object_, manager="bench")
             await process.stdout.readline()
             changed.append((time.perf_counter() - start) * 1000)

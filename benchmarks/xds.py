@@ -23,9 +23,9 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
-from xds_server.processes import garbage_collector
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import CLUSTER, ENDPOINT, ROUTE, ResourceType
+from xds_server.processes import garbage_collector
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Sent
 from xds_server.serving.server import XdsServer
 from xds_server.serving.store import Store

@@ -12,7 +12,7 @@ import pytest
 from tests.support.wait import eventually
 from xds_server.kubernetes.api_client import ApiClient
 from xds_server.kubernetes.resources import Key, Object, Resource
-from xds_server.kubernetes.status_writer import StatusWriter
+from xds_server.kubernetes.status_writer import AT_ONCE, StatusWriter
 
 GROUP = "gateway.networking.k8s.io"
 GATEWAYS = Resource(group=GROUP, plural="gateways", kind="Gateway")
@@ -22,9 +22,12 @@ US, THEM = "example.com/us", "example.com/them"
 
 @asynccontextmanager
 async def _writing(
-    client: ApiClient, controller: str = US, leading: Callable[[], bool] = lambda: True
+    client: ApiClient,
+    controller: str = US,
+    leading: Callable[[], bool] = lambda: True,
+    at_once: int = AT_ONCE,
 ) -> AsyncIterator[StatusWriter]:
-    writer = StatusWriter(client, controller, leading)
+    writer = StatusWriter(client, controller, leading, at_once=at_once)
     running = asyncio.create_task(writer.run())
     try:
         yield writer
@@ -170,3 +173,21 @@ async def test_a_deleted_object_and_an_invalid_status_stop_nothing(
         writer.want(ROUTES, Key(namespace, "route"), {"parents": [_parent()]})
         await _done(writer)
     assert writer.written == 1
+
+
+async def test_what_is_wanted_first_does_not_wait_for_the_others(client: ApiClient, namespace: str) -> None:
+    leading = False
+    for number in range(20):
+        await _route(client, namespace, f"route-{number}")
+    await _route(client, namespace, "urgent")
+    async with _writing(client, leading=lambda: leading, at_once=1) as writer:
+        for number in range(20):
+            writer.want(ROUTES, Key(namespace, f"route-{number}"), {"parents": [_parent()]})
+        writer.want(ROUTES, Key(namespace, "urgent"), {"parents": [_parent()]}, first=True)
+        leading = True
+        writer.resume()
+        await _done(writer)
+    written = {one["metadata"]["name"]: one for one in await client.list(ROUTES, namespace)}
+    versions = {name: int(one["metadata"]["resourceVersion"]) for name, one in written.items()}
+    assert min(versions, key=lambda name: versions[name]) == "urgent"
+    assert all(one["status"]["parents"] for one in written.values())

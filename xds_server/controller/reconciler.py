@@ -343,7 +343,8 @@ class Reconciler:
         wanted = (found.meta.uid if found is not None else "", status)
         if self._wanted.get((kind, key)) != wanted:
             self._wanted[kind, key] = wanted
-            self._writer.want(RESOURCES[kind], ObjectKey(*key), dict(status))
+            first = kind in ("GatewayClass", "Gateway", "ListenerSet")
+            self._writer.want(RESOURCES[kind], ObjectKey(*key), dict(status), first=first)
 
     def _programmed(self, key: Key) -> Condition:
         served, name = self._served[key], _group(key)

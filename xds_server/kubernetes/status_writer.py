@@ -8,7 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xds_server.errors import XdsError
 from xds_server.kubernetes import status
@@ -30,6 +30,7 @@ _Name = tuple[Resource, Key]
 class _Wanted:
     status: Object
     current: Object | None
+    first: bool
 
 
 class _NotLeading(Exception):  # noqa: N818 - it is not an error
@@ -60,6 +61,8 @@ class StatusWriter:
         self._interval, self._at_once = 1 / per_second, at_once
         self._clock, self._wall, self._random = clock, wall, random
         self._pending: dict[_Name, _Wanted] = {}
+        self._first: dict[_Name, None] = {}
+        """Those of `_pending` that do not wait for the others, in their order."""
         self._writing: set[_Name] = set()
         self._applied: dict[_Name, Object] = {}
         self._next = 0.0
@@ -67,19 +70,45 @@ class StatusWriter:
         self.written = 0
         """Writes that the API server accepted."""
 
-    def want(self, resource: Resource, key: Key, wanted: Object, current: Object | None = None) -> None:
+    def want(
+        self,
+        resource: Resource,
+        key: Key,
+        wanted: Object,
+        current: Object | None = None,
+        *,
+        first: bool = False,
+    ) -> None:
         """Have the status of an object be `wanted`, which replaces what was wanted of this object before.
+
+        Those that are wanted `first` do not wait for thousands of others.
 
         Conditions have no `lastTransitionTime`, and entries of `parents` and `ancestors` have no `controllerName`: both
         are added. `current` is the object as it was last seen, with `metadata.resourceVersion` and `status`; without
         it, the object is read.
         """
-        self._pending[resource, key] = _Wanted(wanted, current)
+        self._put((resource, key), _Wanted(wanted, current, first))
         self._wake.set()
+
+    def _put(self, name: _Name, wanted: _Wanted) -> None:
+        self._pending[name] = wanted
+        if wanted.first:
+            self._first[name] = None
+
+    def _name(self) -> _Name | None:
+        """Return the object whose status is written next, or None."""
+        waiting = (
+            name
+            for names in (self._first, self._pending)
+            for name in names
+            if name not in self._writing and name in self._pending
+        )
+        return next(waiting, None)
 
     def forget(self, resource: Resource, key: Key) -> None:
         """Take back what was wanted of an object, because it is deleted."""
         self._pending.pop((resource, key), None)
+        self._first.pop((resource, key), None)
         self._applied.pop((resource, key), None)
 
     def resume(self) -> None:
@@ -100,29 +129,35 @@ class StatusWriter:
     async def _work(self) -> None:
         backoff = Backoff(self._random)
         while True:
-            name = next((name for name in self._pending if name not in self._writing), None)
+            name = self._name()
             if name is None or not self._leading():
                 self._wake.clear()
                 await self._wake.wait()
                 continue
             wanted = self._pending.pop(name)
+            self._first.pop(name, None)
             self._writing.add(name)
             try:
                 await self._write(name, wanted)
                 backoff.reset()
             except _NotLeading:
-                self._pending.setdefault(name, wanted)  # unless a newer one is wanted
+                self._again(name, wanted)
             except NotFound:
                 self.forget(*name)
             except Invalid as error:
                 log.error("a status was rejected; the object keeps its old one reason=%s", error)
             except XdsError as error:
-                self._pending.setdefault(name, _Wanted(wanted.status, None))
+                self._again(name, replace(wanted, current=None))
                 log.warning("cannot write a status yet object=%s %s reason=%s", name[0], name[1], error)
                 await asyncio.sleep(backoff.pause())
             finally:
                 self._writing.discard(name)
                 self._wake.set()
+
+    def _again(self, name: _Name, wanted: _Wanted) -> None:
+        """Have a status written later, unless a newer one is wanted."""
+        if name not in self._pending:
+            self._put(name, wanted)
 
     async def _write(self, name: _Name, wanted: _Wanted) -> None:
         """Write one status, if it differs. Raises XdsError."""
