@@ -76,7 +76,8 @@ def _is_address(host: str) -> bool:
 
 def _apart(names: Sequence[str], listeners: Mapping[str, Listener]) -> Iterator[Problem]:
     """Yield a problem for each listener at a port that another one takes, with another address or by HTTP/3."""
-    if len({key(listeners[name])[:2] for name in names}) == 1:
+    names = [name for name in names if listeners[name].bind]
+    if len({key(listeners[name])[:2] for name in names}) <= 1:
         return
     taken: set[str] = set()
     for first, name in combinations(names, 2):
@@ -84,7 +85,7 @@ def _apart(names: Sequence[str], listeners: Mapping[str, Listener]) -> Iterator[
         addresses = {key(one)[1], key(other)[1]}
         overlap = len(addresses) == 1 or not addresses.isdisjoint(WILDCARD_ADDRESSES)
         same = key(one)[0] == key(other)[0]
-        if name in taken or not overlap or not (one.bind and other.bind):
+        if name in taken or not overlap:
             continue
         if (len(addresses) > 1 and same) or (not same and (one.http3 or other.http3)):
             taken.add(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from filters.language import Path, Problem
@@ -51,10 +52,15 @@ def unused(
         else:
             message = f"no route has the policy {' or '.join(keys)}, which would identify this consumer"
             yield _warning(("consumers", name), message, "add the policy to a route")
+
+    @cache
+    def served() -> list[Port]:
+        return [port for port in ports(sections) if port.http]
+
     yield from memo.unused.of(
         routes,
         (sections.upstreams, sections.listeners, sections.stream_routes),
-        lambda file: _of_routes(file, sections),
+        lambda file: _of_routes(file, sections, served()),
     )
     yield from listener_checks.unreached(sections)
     if sections.routes and not any(one.protocol == "http" for one in sections.listeners.values()):
@@ -62,8 +68,7 @@ def unused(
         yield _warning(("routes",), message, "add listeners: {http: {port: 8080}}")
 
 
-def _of_routes(file: FileRoutes, sections: Sections) -> Iterator[Problem]:
-    shared = [port for port in ports(sections) if port.http]
+def _of_routes(file: FileRoutes, sections: Sections, shared: Sequence[Port]) -> Iterator[Problem]:
     restricted = any(set(port.owners) != {ANY_HOST} for port in shared)
     for name, ranked in file.ranked.items():
         route = ranked.route

@@ -114,7 +114,10 @@ class Translator:
     def _forget(self) -> None:
         """Keep nothing for the next gateway."""
         self._tables = RouteTables(self._translated, self._shape)
-        self._memo, self._each_upstream, self._each_rule = (TranslationCache() for _ in range(3))
+        self._memo, self._each_upstream, self._each_rule, self._each_port = (
+            TranslationCache() for _ in range(4)
+        )
+        self._common: listeners.Common | None = None
         self._last: tuple[Mapping[ResourceType, list[Resource]], Snapshot] = ({}, EMPTY)
         """The resources of the last gateway, by type in lists and as a snapshot."""
 
@@ -150,6 +153,9 @@ class Translator:
             (filters, logs, sections.errors, sections.telemetry, "access_log" in used),
             *(listeners.Common, filters, logs, sections.errors, sections.telemetry, "access_log" in used),
         )
+        if common == self._common:  # a new upstream makes new filters, which are mostly the same
+            common = self._common
+        self._common = common
         cds, eds = keep("upstreams", (sections.upstreams,), self._upstreams, sections.upstreams)
         surroundings = (sections.secrets, sections.upstreams, sections.listeners, context)
         self._ports = keep("ports", (sections.listeners, sections.stream_routes), ports, sections)
@@ -269,9 +275,18 @@ class Translator:
     def _listeners(self, found: Iterable[Port], common: listeners.Common) -> list[Resource]:
         resources: list[Resource] = []
         for port in found:
-            path = ("listeners", next(iter(port.listeners)))
-            resources += map(Resource.of, self._try(path, listeners.listeners, port, common))
+            streams = [one for routes_of in port.streams.values() for one in routes_of.items()]
+            names_in = (*port.listeners, *(name for name, _ in streams))
+            inputs = (common, *port.listeners.values(), *(one for _, one in streams))
+            resources += self._each_port.get(
+                (names.listener(port), names_in), inputs, self._port, port, common
+            )
+        self._each_port.finish()
         return resources
+
+    def _port(self, port: Port, common: listeners.Common) -> tuple[Resource, ...]:
+        path = ("listeners", next(iter(port.listeners)))
+        return tuple(map(Resource.of, self._try(path, listeners.listeners, port, common)))
 
     def _routes(self, gateway: Gateway) -> Iterator[Resource]:
         self._tables.update(gateway, self._surroundings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from xds_server.gateway.model import hosts
@@ -147,4 +148,9 @@ def streams_of(name: str, listener: Listener, sections: Sections) -> Iterable[tu
 def key(listener: Listener) -> tuple[Transport, str, int]:
     """Return transport, address and port of a listener. Each IPv6 address has one spelling (RFC 5952)."""
     transport: Transport = "udp" if listener.protocol == "udp" else "tcp"
-    return transport, str(ipaddress.ip_address(listener.address)), listener.port
+    return transport, _spelled(listener.address), listener.port
+
+
+@lru_cache(maxsize=65536)
+def _spelled(address: str) -> str:
+    return str(ipaddress.ip_address(address))
