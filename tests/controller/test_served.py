@@ -12,8 +12,9 @@ from filters.language import Problems
 from xds_server.controller.served import ServedGateway
 from xds_server.discovery.types import ENDPOINT, LISTENER
 from xds_server.gateway_api.cluster import Cluster
+from xds_server.gateway_api.gateway_files import GatewayFiles
 from xds_server.gateway_api.objects import KINDS, read_object
-from xds_server.gateway_api.translation import GatewayFiles, translate
+from xds_server.gateway_api.translation import translate
 
 MANIFESTS = """
 apiVersion: gateway.networking.k8s.io/v1

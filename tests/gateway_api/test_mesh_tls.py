@@ -11,10 +11,11 @@ import yaml
 from tests.support.certificates import authority
 from xds_server.control_plane.compiler import Compiler
 from xds_server.gateway_api.cluster import Cluster
+from xds_server.gateway_api.gateway_files import GatewayFiles
 from xds_server.gateway_api.manifests import Manifests
 from xds_server.gateway_api.mesh import mesh_key, with_mesh
 from xds_server.gateway_api.mesh_tls import SECRET, SERVER_NAME, MeshTrust
-from xds_server.gateway_api.translation import GatewayFiles, translate
+from xds_server.gateway_api.translation import translate
 from xds_server.sources.gateway_folder import ManifestState
 
 MANIFESTS = (Path(__file__).with_name("cases") / "mesh.in.yaml").read_text()

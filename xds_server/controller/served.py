@@ -14,8 +14,8 @@ from xds_server.errors import InvalidGateway
 from xds_server.gateway.model.upstreams import Endpoint, Upstream, parse_address
 from xds_server.gateway_api import rejections
 from xds_server.gateway_api.cluster import Cluster
+from xds_server.gateway_api.gateway_files import GatewayFiles, Renderer
 from xds_server.gateway_api.objects import Key, Object, ServiceSpec, SliceSpec
-from xds_server.gateway_api.translation import GatewayFiles, Renderer
 from xds_server.gateway_api.upstreams import ServiceUpstream, endpoints
 from xds_server.sources.gateway_folder import ManifestState
 from xds_server.translate import names

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from filters.language import Problem
+from xds_server.gateway_api.gateway_files import GatewayFiles
 from xds_server.gateway_api.objects import Key
 from xds_server.gateway_api.policy_specs import SECTIONS
-from xds_server.gateway_api.translation import GatewayFiles
 
 _ROUTES = ("routes", "stream_routes")
 

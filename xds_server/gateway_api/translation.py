@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from filters.language import Problem
 from xds_server.gateway_api import attachment, names, parameters, rules
 from xds_server.gateway_api.attachment import Attachment
 from xds_server.gateway_api.backend_tls import state_of
@@ -29,72 +26,14 @@ from xds_server.gateway_api.conditions import (
 )
 from xds_server.gateway_api.config_files import config_files
 from xds_server.gateway_api.filters import LISTENER_PORT
+from xds_server.gateway_api.gateway_files import CLOSES, UPSTREAMS_FILE, GatewayFiles, failing
 from xds_server.gateway_api.listeners import ListenerState, allows, listener_states, listener_values
 from xds_server.gateway_api.objects import Key, Object
 from xds_server.gateway_api.policies import GatewayPolicies, Level, PolicyBook
 from xds_server.gateway_api.specs import GatewaySpec
-from xds_server.gateway_api.upstreams import NO_BACKEND, ServiceUpstream, upstream_values
+from xds_server.gateway_api.upstreams import ServiceUpstream, upstream_values
 
-_GATEWAY_FILE, UPSTREAMS_FILE = "gateway.yaml", "upstreams.yaml"
-_CLOSES: Mapping[str, Any] = {NO_BACKEND: {"endpoints": []}}
-"""The upstream of connections that are closed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayFiles:
-    """A Gateway in the gateway language. `files` are plain values by file, `contents` what the files refer to.
-
-    `origins` has the object of each file, and `upstreams` the Service of each upstream. `texts` are files that somebody wrote,
-    and `problems` what these must not refer to.
-    """
-
-    files: Mapping[str, Mapping[str, Any]]
-    contents: Mapping[str, bytes]
-    origins: Mapping[str, Object[Any]]
-    upstreams: Mapping[str, ServiceUpstream]
-    ports: frozenset[tuple[int, str]] = frozenset()
-    """The ports of the listeners, each with TCP or UDP."""
-    texts: Mapping[str, bytes] = field(default_factory=dict)
-    problems: tuple[Problem, ...] = ()
-
-    def origin(self, route: str) -> Object[Any] | None:
-        """Return the object that a route of the language was made from."""
-        found = (
-            name
-            for name, values in self.files.items()
-            if route in values.get("routes", values.get("stream_routes", {}))
-        )
-        return next((self.origins.get(name) for name in found), None)
-
-    def rejecting(self, routes: AbstractSet[str]) -> GatewayFiles:
-        """Return the files with some routes of the language that do nothing but fail.
-
-        Requests get 500, and connections of stream routes are closed.
-        """
-        files = {name: _rejecting(values, routes) for name, values in self.files.items()}
-        if any(routes & values.get("stream_routes", {}).keys() for values in self.files.values()):
-            files[UPSTREAMS_FILE] = {"upstreams": {**files[UPSTREAMS_FILE]["upstreams"], **_CLOSES}}
-        return replace(self, files=files)
-
-    def rendered(self) -> dict[str, bytes]:
-        """Return the files as YAML, in its form that is also JSON, with one line for each object."""
-        return Renderer().rendered(self)
-
-
-class Renderer:
-    """Renders successive files of one Gateway. A file with the same values is not rendered again."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[Mapping[str, Any], bytes]] = {}
-
-    def rendered(self, files: GatewayFiles) -> dict[str, bytes]:
-        """Return the files as YAML."""
-        now = {}
-        for name, values in files.files.items():
-            known = self._known.get(name)
-            now[name] = known if known is not None and known[0] == values else (values, _rendered(values))
-        self._known = now
-        return {**{name: content for name, (_, content) in now.items()}, **files.texts}
+_GATEWAY_FILE = "gateway.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,7 +308,7 @@ def upstreams_file(
         name: upstream_values(one, cluster, live=live) for name, one in sorted(upstreams.items())
     }
     if closes:
-        declared |= _CLOSES
+        declared |= CLOSES
     return {"upstreams": declared}
 
 
@@ -431,7 +370,7 @@ def on_listeners(
         redirect = {"redirect": _with_port(values["redirect"], port)} if to_port else {}
         found = {**where, **values, **redirect, **({"use": [*policies.use]} if policies.use else {})}
         section = "stream_routes" if condition == "stream" else "routes"
-        yield own, _failing(found, section) if policies.closed else found
+        yield own, failing(found, section) if policies.closed else found
 
 
 def _with_port(redirect: Mapping[str, Any], port: int | None) -> Mapping[str, Any]:
@@ -444,48 +383,3 @@ def _redirect_port(listener: ListenerState) -> int | None:
     """Return the port of a listener as a URL has it: None for the one that its scheme implies (RFC 9110 section 4.2)."""
     implied = {"HTTP": 80, "HTTPS": 443}.get(listener.spec.protocol)
     return None if listener.spec.port == implied else listener.spec.port
-
-
-_CONDITIONS = {
-    "routes": ("listeners", "hosts", "path", "methods", "headers", "query", "order", "wrong_method"),
-    "stream_routes": ("listeners", "server_names"),
-}
-_FAILS: Mapping[str, Mapping[str, Any]] = {
-    "routes": {"respond": {"status": 500}},
-    "stream_routes": {"upstream": NO_BACKEND},
-}
-
-
-def _rejecting(values: Mapping[str, Any], routes: AbstractSet[str]) -> Mapping[str, Any]:
-    changed = {
-        section: {name: _failing(one, section) if name in routes else one for name, one in found.items()}
-        for section, found in values.items()
-        if section in _FAILS and routes & found.keys()
-    }
-    return {**values, **changed}
-
-
-def _failing(route: Mapping[str, Any], section: str) -> Mapping[str, Any]:
-    return {**{key: route[key] for key in _CONDITIONS[section] if key in route}, **_FAILS[section]}
-
-
-def _rendered(values: Mapping[str, Any]) -> bytes:
-    """Return plain values as YAML that is also JSON: one line for each object, so that a person can read and compare it."""
-    lines = ["{"]
-    for section_number, (section, objects) in enumerate(values.items(), 1):
-        lines.append(f" {json.dumps(section)}: {{")
-        for number, (name, value) in enumerate(objects.items(), 1):
-            comma = "," if number < len(objects) else ""
-            text = json.dumps(_without_variables(value), ensure_ascii=False)
-            lines.append(f"  {json.dumps(name)}: {text}{comma}")
-        lines.append(" }" + ("," if section_number < len(values) else ""))
-    return "\n".join([*lines, "}", ""]).encode()
-
-
-def _without_variables(value: Any) -> Any:
-    """Return plain values in which no text is read as a variable: whoever writes an object sees no environment."""
-    if isinstance(value, str):
-        return value.replace("${", "$${")
-    if isinstance(value, Mapping):
-        return {key: _without_variables(one) for key, one in value.items()}
-    return list(map(_without_variables, value)) if isinstance(value, list | tuple) else value
