@@ -176,8 +176,8 @@ spec: {spec}
 
 
 def _encrypted(mesh: Mesh) -> int:
-    """Return the connections of other sidecars to that of orders."""
-    name = "tcp.inbound-mesh.downstream_cx_total"
+    """Return the bytes that the sidecar of orders has got from other sidecars."""
+    name = "tcp.inbound-mesh.downstream_cx_rx_bytes_total"
     text = mesh.get(("shop", "orders"), f"http://127.0.0.1:15000/stats?filter={name}").text
     return int(text.rpartition(f"{name}: ")[2].split()[0])
 
@@ -187,9 +187,9 @@ def test_sidecars_speak_mutual_tls_with_each_other(routed: Mesh) -> None:
         before = _encrypted(routed)
         return routed.get(client, "http://orders.shop/").by == "orders" and _encrypted(routed) > before
 
-    wait_for(lambda: more(OFFICE), "a connection with TLS to a Service without routes")
+    wait_for(lambda: more(OFFICE), "a request with TLS to a Service without routes")
     routed.objects.apply(_route("shop", "[{backendRefs: [{name: orders, port: 80}]}]"))
-    wait_for(lambda: more(SHOP), "a connection with TLS by a route")
+    wait_for(lambda: more(SHOP), "a request with TLS by a route")
     assert not more(PLAIN)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import (
@@ -77,6 +77,10 @@ class Common:
     errors: Mapping[str, ErrorOverride]
     telemetry: Telemetry
     routes_choose: bool
+    few: Sequence[HttpFilter] | None = None
+    """The chain of listeners with `bind: false`, of which there may be thousands; None if it is `filters` too."""
+    explains: bool = True
+    """Whether the gateway's own responses have a reason and a body that explains it."""
 
 
 def alt_svc(listener: Listener) -> str | None:
@@ -131,6 +135,8 @@ def _tcp(port: Port, common: Common) -> listener_pb2.Listener:
 
 
 def _plain(port: Port, common: Common) -> listener_components_pb2.FilterChain:
+    if not port.first.bind and common.few is not None:
+        common = replace(common, filters=common.few, explains=False)
     label = names.statistics(port)
     strip_port = all(one.redirect_to_https in (True, HTTPS) for one in port.listeners.values())
     manager = _connection_manager(label, names.listener(port), port.first, common, strip_port=strip_port)
@@ -273,7 +279,7 @@ def _connection_manager(
         common_http_protocol_options=_common_options(listener),
         http_protocol_options=_http1_options(listener),
         http2_protocol_options=_http2_options(listener),
-        local_reply_config=local_replies.local_reply_config(common.errors),
+        local_reply_config=local_replies.local_reply_config(common.errors) if common.explains else None,
         upgrade_configs=[
             hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket", enabled=boolean(False))
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -153,6 +154,8 @@ class Translator:
             (filters, logs, sections.errors, sections.telemetry, "access_log" in used),
             *(listeners.Common, filters, logs, sections.errors, sections.telemetry, "access_log" in used),
         )
+        if used.keys() <= _WITHOUT_OTHERS and not sections.errors:
+            common = dataclasses.replace(common, few=_few(filters, used, context))
         if common == self._common:  # a new upstream makes new filters, which are mostly the same
             common = self._common
         self._common = common
@@ -366,6 +369,23 @@ def _used(gateway: Gateway) -> dict[str, list[Any]]:
 def _filters(used: Mapping[str, list[Any]], context: Context) -> tuple[HttpFilter, ...]:
     """Return the chain of HTTP filters, which is the same in every listener."""
     return tuple(one for policy in POLICIES for one in policy.http_filters(used.get(policy.key, ()), context))
+
+
+_WITHOUT_OTHERS = frozenset(("cors",))
+"""Policies whose filters need none of another policy."""
+
+
+def _few(
+    filters: Iterable[HttpFilter], used: Mapping[str, list[Any]], context: Context
+) -> tuple[HttpFilter, ...]:
+    """Return the filters that always run, and those of policies that are used."""
+    names_used = {
+        one.name
+        for policy in POLICIES
+        if policy.key in used
+        for one in policy.http_filters(used[policy.key], context)
+    }
+    return tuple(one for one in filters if one.always or one.name in names_used)
 
 
 def _with_telemetry(filters: tuple[HttpFilter, ...], sections: Sections) -> tuple[HttpFilter, ...]:
