@@ -10,7 +10,7 @@ import yaml
 
 from filters.language import Problems
 from xds_server.controller.served import ServedGateway
-from xds_server.discovery.types import ENDPOINT, LISTENER
+from xds_server.discovery.types import ENDPOINT, LISTENER, ROUTE
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.gateway_files import GatewayFiles
 from xds_server.gateway_api.objects import KINDS, read_object
@@ -103,3 +103,35 @@ def test_a_gateway_that_cannot_be_served_keeps_what_it_has(cluster: Cluster) -> 
     assert before is not None
     assert served.snapshot is not None
     assert served.snapshot[LISTENER] == before[LISTENER]
+
+
+def test_a_condition_that_cannot_be_expressed_takes_only_its_route_away(cluster: Cluster) -> None:
+    files = translate(cluster, of_every_class=True, live=True).gateways[KEY]
+    served = ServedGateway(KEY)
+    bad = changed(files, "HTTPRoute/shop/users", "routes", headers={"x": {"regex": "(("}})
+    served.update(bad, cluster)
+    assert served.fault == ""
+    assert "((" in served.rejected["HTTPRoute", ("shop", "users")] or served.rejected
+    assert served.snapshot is not None
+    assert len(served.snapshot[LISTENER]) == 3
+    served.update(files, cluster)
+    assert served.rejected == {}
+
+
+def test_faulty_files_of_a_config_map_hold_nothing_else_up(cluster: Cluster) -> None:
+    files = translate(cluster, of_every_class=True, live=True).gateways[KEY]
+    good = replace(files, texts={"more.yaml": b"routes: {more: {path: /more, respond: {status: 204}}}"})
+    served = ServedGateway(KEY)
+    served.update(good, cluster)
+    bad = replace(files, texts={"more.yaml": b"routes: {more: {path: /more, respnd: {status: 204}}}"})
+    protected = changed(
+        bad, "HTTPRoute/shop/users", "routes", policies={"ip_access": {"deny": ["0.0.0.0/0"]}}
+    )
+    before = served.snapshot
+    served.update(protected, cluster)
+    assert "respnd" in served.fault
+    assert before is not None
+    assert served.snapshot is not None
+    assert served.snapshot[ROUTE] != before[ROUTE]
+    shown = str([one.body for one in served.snapshot[ROUTE].values()])
+    assert "/more" in shown

@@ -424,3 +424,43 @@ def test_commands_look_at_the_live_cluster(cluster: Cluster) -> None:
     assert code == 1
     assert f"there is no Gateway {cluster.name}/nothing" in text
     assert xds(cluster, "check", "k8s:other-context")[0] == 1
+
+
+def test_objects_of_somebody_else_stay_as_they_are(cluster: Cluster) -> None:
+    name = f"pay-{cluster.name}"
+    service = {"metadata": {"name": name, "namespace": cluster.name}, "spec": {"ports": [{"port": 5432}]}}
+    cluster.objects.apply([{"apiVersion": "v1", "kind": "Service", **service}])
+    gateway = {
+        "gatewayClassName": cluster.name,
+        "listeners": [{"name": "http", "port": 81, "protocol": "HTTP"}],
+    }
+    cluster.objects.apply(
+        [
+            {
+                "apiVersion": "gateway.networking.k8s.io/v1",
+                "kind": "Gateway",
+                "metadata": {"name": "pay", "namespace": cluster.name},
+                "spec": gateway,
+            }
+        ]
+    )
+    wait_for(
+        lambda: (
+            "does not belong to this Gateway"
+            in cluster.conditions("gateways", "pay").get("Programmed", "   ")[2]
+        ),
+        "the condition",
+    )
+    found = cluster.objects.request("GET", cluster.path("services", name, "api/v1"))
+    assert found["spec"]["ports"][0]["port"] == 5432
+    assert "ownerReferences" not in found["metadata"]
+    assert cluster.programmed()
+
+
+def test_what_the_api_server_rejects_is_told(cluster: Cluster) -> None:
+    shaped(cluster, "{resources: {requests: {cpu: abc}}}")
+    wait_for(
+        lambda: "quantities must match" in cluster.conditions("gateways", "web")["Programmed"][2], "its words"
+    )
+    shaped(cluster, "{drainSeconds: 3}")
+    wait_for(cluster.programmed, "the Gateway again")

@@ -18,7 +18,7 @@ from typing import Any
 
 from filters.language import Problems
 from xds_server.admin import Admin
-from xds_server.control_plane.fleet import Fleet, Rejection
+from xds_server.control_plane.fleet import Fleet
 from xds_server.controller import policy_servers
 from xds_server.controller.authority_secret import AuthoritySecret
 from xds_server.controller.envoy_identity import EnvoyIdentity
@@ -128,7 +128,7 @@ async def _parts(
     envoys = Envoys(
         publish=rollout.publish,
         acknowledged=lambda group: _acknowledged(fleet, store, group) and rollout.acknowledged(group),
-        rejection=lambda group: next((one.message for one in _rejections(fleet, group)), ""),
+        rejection=partial(_rejection, fleet, store),
     )
     identities = (
         MeshIdentities(lambda: authority.authorities, options.trust_domain) if options.webhook else None
@@ -228,9 +228,12 @@ def _admin(address: str, store: Store, reconciler: Reconciler, leader: Leader, s
     stack.callback(admin.stop)
 
 
-def _rejections(fleet: Fleet, group: str) -> list[Rejection]:
-    """Return what the Envoys and the policy servers of a Gateway have rejected."""
-    return [*fleet.rejections(group), *fleet.rejections(policy_servers.group_of(group))]
+def _rejection(fleet: Fleet, store: Store, group: str) -> str:
+    """Return the words of an Envoy or policy server of a Gateway that has rejected a part, also if it has another one now."""
+    said = [
+        one.message for one in (*fleet.rejections(group), *fleet.rejections(policy_servers.group_of(group)))
+    ]
+    return next(iter(said), "") or next((one.message for one in store.held(group)), "")
 
 
 def _acknowledged(fleet: Fleet, store: Store, group: str) -> bool:

@@ -20,8 +20,8 @@ from xds_server.kubernetes.resources import Resource
 
 log = logging.getLogger(__name__)
 
-_AGAIN = 1.0
-"""Seconds after a failure until the objects are compared again."""
+_AGAIN, _LONGEST = 1.0, 60.0
+"""Seconds after a failure until the objects are compared again: after the first one, and at most."""
 RESOURCES = {
     "ServiceAccount": Resource(plural="serviceaccounts", kind="ServiceAccount"),
     "ConfigMap": Resource(plural="configmaps", kind="ConfigMap"),
@@ -44,6 +44,10 @@ class InfrastructureWriter:
         self._client, self._manager, self._again = client, manager, again
         self._written: dict[Key, Wanted] = {}
         self._applied: dict[tuple[str, Key], dict[str, Any]] = {}
+        self._pause = _AGAIN
+        self._waiting: asyncio.TimerHandle | None = None
+        self.faults: dict[Key, str] = {}
+        """Why objects of a Gateway cannot be written."""
 
     def forget(self) -> None:
         """Forget what is there, because somebody else may have written."""
@@ -55,22 +59,32 @@ class InfrastructureWriter:
         key = wanted.gateway.meta.key
         if self._written.get(key) == wanted:
             return
-        applied = await self.apply(key, infrastructure.objects(wanted))
+        self.faults.pop(key, None)
+        applied = await self.apply(key, infrastructure.objects(wanted), owner=wanted.gateway.meta.uid)
         if await self._remove(wanted.gateway, infrastructure.unwanted(wanted)) and applied:
             self._written[key] = wanted
+            self._pause = _AGAIN
 
-    async def apply(self, key: Key, objects: Iterable[dict[str, Any]]) -> bool:
-        """Apply objects that differ from what was applied. Returns True if all of them are there."""
+    async def apply(self, key: Key, objects: Iterable[dict[str, Any]], owner: str = "") -> bool:
+        """Apply objects that differ from what was applied. Returns True if all of them are there.
+
+        With an `owner`, an object of that name that belongs to somebody else stays as it is.
+        """
         complete = True
         for one in objects:
             name = (one["kind"], key)
             if self._applied.get(name) == one:
                 continue
             try:
+                if owner and name not in self._applied and await self._is_foreign(one, owner):
+                    said = f"there is a {one['kind']} {one['metadata']['name']} that does not belong to this Gateway"
+                    complete = self._failed(key, f"{said}; delete or rename it")
+                    continue
                 await self._client.apply(RESOURCES[one["kind"]], one, manager=self._manager)
                 self._applied[name] = one
             except XdsError as error:
-                complete = self._failed("apply", one["kind"], one["metadata"]["name"], error)
+                what = f"the {one['kind']} {one['metadata']['name']} cannot be written: {error}"
+                complete = self._failed(key, what)
         return complete
 
     async def _remove(self, gateway: Object[GatewaySpec], kinds: Iterable[str]) -> bool:
@@ -84,7 +98,8 @@ class InfrastructureWriter:
                 await self._delete(RESOURCES[kind], gateway)
                 self._applied[name] = {}
             except XdsError as error:
-                complete = self._failed("delete", kind, str(gateway.meta), error)
+                what = f"the {kind} of {gateway.meta} cannot be deleted: {error}"
+                complete = self._failed(gateway.meta.key, what)
         return complete
 
     async def _delete(self, kind: Resource, gateway: Object[GatewaySpec]) -> None:
@@ -95,7 +110,27 @@ class InfrastructureWriter:
             if any(one["uid"] == gateway.meta.uid for one in metadata.get("ownerReferences") or ()):
                 await self._client.delete(kind, key, uid=metadata["uid"])
 
-    def _failed(self, what: str, kind: str, name: str, error: XdsError) -> bool:
-        log.warning("cannot %s an object object=%s %s reason=%s", what, kind, name, error)
-        asyncio.get_running_loop().call_later(_AGAIN, self._again)
+    async def _is_foreign(self, one: dict[str, Any], owner: str) -> bool:
+        """True if there is an object of this name that does not belong to the owner."""
+        metadata = one["metadata"]
+        try:
+            found = await self._client.get(
+                RESOURCES[one["kind"]], ObjectKey(metadata["namespace"], metadata["name"])
+            )
+        except NotFound:
+            return False
+        return all(other["uid"] != owner for other in found["metadata"].get("ownerReferences") or ())
+
+    def _failed(self, key: Key, what: str) -> bool:
+        """Note a fault, and have the caller try again: later and later, and only once for all faults."""
+        if self.faults.get(key) != what:
+            log.warning("a Gateway has not all of its objects gateway=%s reason=%s", "/".join(key), what)
+        self.faults[key] = what
+        if self._waiting is None:
+            self._waiting = asyncio.get_running_loop().call_later(self._pause, self._retry)
+            self._pause = min(self._pause * 2, _LONGEST)
         return False
+
+    def _retry(self) -> None:
+        self._waiting = None
+        self._again()

@@ -239,7 +239,11 @@ class Reconciler:
             for one in found
             if one is not None
         }
-        self._accounts = {account: _group(key) for key, account in self._account_of.items()}
+        self._accounts = {}
+        for one in sorted(self._account_of, key=lambda key: _age(cluster.gateway(key))):
+            self._accounts.setdefault(
+                self._account_of[one], _group(one)
+            )  # two names can make one: the older one has it
         for key in self._served.keys() - gateways.keys():
             del self._served[key]
             if is_mesh(key):
@@ -350,6 +354,8 @@ class Reconciler:
         served, name = self._served[key], _group(key)
         if served.fault:
             return Condition("Programmed", False, "Invalid", served.fault)
+        if self._infrastructure.faults.get(key):
+            return Condition("Programmed", False, "Invalid", self._infrastructure.faults[key])
         rejection = self._envoys.rejection(name)
         if rejection:
             return Condition(
@@ -367,6 +373,10 @@ class Reconciler:
     def _addresses(self, gateway: Object[GatewaySpec], cluster: Cluster) -> tuple[str, ...]:
         service = cluster.service((gateway.meta.namespace, infrastructure.name_of(gateway)))
         return service.spec.addresses if service is not None else ()
+
+
+def _age(gateway: Object[GatewaySpec] | None) -> tuple[str, Key]:
+    return (gateway.meta.created, gateway.meta.key) if gateway is not None else ("", ("", ""))
 
 
 def _group(gateway: Key) -> str:

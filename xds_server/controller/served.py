@@ -42,6 +42,8 @@ class ServedGateway:
         self._shown: Compiled | None = None
         """What the snapshot was made of."""
         self._inputs: tuple[object, ...] | None = None
+        self._written: tuple[Mapping[str, bytes], Mapping[str, bytes]] | None = None
+        """The last files of ConfigMaps that could be served, with what they refer to."""
         self._upstreams: Mapping[str, ServiceUpstream] = {}
         self._renderer = Renderer()
         self._assignments: dict[str, _Assignment] = {}
@@ -58,34 +60,45 @@ class ServedGateway:
             self._assign(self._compiled, self._upstreams.keys(), cluster)
 
     def _compile(self, files: GatewayFiles, rendered: Mapping[str, bytes]) -> None:
-        """Compile the files. What the language rejects is left out or answers with 500, so that the rest is served."""
+        """Compile the files. What the language rejects is left out or answers with 500, so that the rest is served.
+
+        If the files of ConfigMaps are at fault, their last good state is used for the rest, because a new policy of
+        somebody else must not wait for their correction.
+        """
+        self.fault = self._fault(files, rendered)
+        if not self.fault:
+            self._written = (files.texts, files.contents)
+        elif self._written is not None and self._written[0] != files.texts:
+            texts, contents = self._written
+            before = replace(files, texts=texts, contents={**contents, **files.contents}, problems=())
+            self._fault(before, self._renderer.rendered(before))
+        if self.fault:
+            log.error("a Gateway is not served as it is gateway=%s reason=%s", "/".join(self.key), self.fault)
+
+    def _fault(self, files: GatewayFiles, rendered: Mapping[str, bytes]) -> str:
+        """Compile the files. Returns what is wrong, empty if they are served."""
         self.rejected = {}
-        if (
-            files.problems
-        ):  # nothing is read then, because messages may show what these files must not refer to
-            self.fault = "; ".join(map(str, files.problems))
-            return
+        if files.problems:
+            # nothing is read then, because messages may show what these files must not refer to
+            return "; ".join(map(str, files.problems))
         for _ in range(_ATTEMPTS):
             try:
                 self._compiled = self._compiler.compile(
                     ManifestState(files=rendered, contents=files.contents)
                 )
-                self.fault = ""
-                return
+                return ""
             except InvalidGateway as error:
                 errors = [one for one in error.problems if one.severity == "error"]
             except Exception as error:
                 log.exception("a Gateway could not be read: this is a fault of xds, please report it")
-                self.fault = f"a fault of xds: {error!r}"
-                return
+                return f"a fault of xds: {error!r}"
             rest = rejections.without(files, errors)
             if rest.told.keys() <= self.rejected.keys() and rest.files == files:
                 break
             self.rejected = {**rest.told, **self.rejected}
             files = rest.files
             rendered = files.rendered()
-        self.fault = "; ".join(map(str, errors))
-        log.error("a Gateway is not served gateway=%s reason=%s", "/".join(self.key), self.fault)
+        return "; ".join(map(str, errors))
 
     def move(self, services: Collection[Key], cluster: Cluster) -> bool:
         """Serve the new endpoints of some Services. Returns True if that changed anything."""

@@ -61,6 +61,29 @@ class GatewayFiles:
             files[UPSTREAMS_FILE] = {"upstreams": {**files[UPSTREAMS_FILE]["upstreams"], **CLOSES}}
         return replace(self, files=files)
 
+    def failing_routes(self) -> AbstractSet[str]:
+        """Return the routes that do nothing but fail."""
+        return {
+            name
+            for values in self.files.values()
+            for section in _FAILS
+            for name, route in values.get(section, {}).items()
+            if route == failing(route, section)
+        }
+
+    def leaving_out(self, routes: AbstractSet[str]) -> GatewayFiles:
+        """Return the files without some routes."""
+        files = {
+            name: {
+                section: {
+                    key: one for key, one in found.items() if section not in _FAILS or key not in routes
+                }
+                for section, found in values.items()
+            }
+            for name, values in self.files.items()
+        }
+        return replace(self, files=files) if routes else self
+
     def rendered(self) -> dict[str, bytes]:
         """Return the files as YAML, in its form that is also JSON, with one line for each object."""
         return Renderer().rendered(self)

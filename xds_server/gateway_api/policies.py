@@ -14,6 +14,8 @@ from functools import cached_property
 from typing import Any
 
 from filters.language.problems import did_you_mean
+from filters.pipeline import POLICIES
+from filters.policy import Stage
 from xds_server.gateway.model.policies import by_key
 from xds_server.gateway_api import names
 from xds_server.gateway_api.attachment import Attachment
@@ -44,6 +46,8 @@ class Level:
 
 
 _NONE = Level()
+_WAYS = frozenset(one.key for one in POLICIES if one.stage is Stage.AUTHENTICATE) - {"authentication"}
+"""The policies that identify callers, of which one suffices unless `authentication` says otherwise."""
 _Lost = dict[Key, dict[str, None]]
 """The keys that policies have which come first, by these policies."""
 
@@ -63,6 +67,8 @@ class GatewayPolicies:
         self.contents: dict[str, bytes] = {}
         self.upstreams: list[ServiceUpstream] = []
         self._kept: set[Key] = set()
+        self._clashes: dict[Key, Key] = {}
+        """Policies whose ways to authenticate another one does not allow, with that one."""
         self._names = {one.meta.key: names.of(*one.meta.key) for one in book.policies}
         own = book.at(self._target)
         allowed = [one.spec.allowed for one in own.get(None, ()) if one.spec.allowed is not None]
@@ -100,9 +106,19 @@ class GatewayPolicies:
             levels.append(own.get(rule, ()))
         found = [one for level in levels for one in reversed(level) if not one.spec.override]
         found += [one for level in reversed(levels) for one in reversed(level) if one.spec.override]
-        closed = any(self._resolved[one.meta.key].fault for one in found)
+        closed = any(self._resolved[one.meta.key].fault for one in found) or self._clashing(found)
         last = dict.fromkeys(self._names[one.meta.key] for one in reversed(found))
         return Level(tuple(reversed(last)), closed)
+
+    def _clashing(self, found: Iterable[_Policy]) -> bool:
+        """True if a policy adds a way to authenticate to those on which another one insists: one of them would suffice."""
+        insisting = [one for one in found if one.spec.override and _ways(one)]
+        if not insisting:
+            return False
+        taken = {way for one in insisting for way in _ways(one)}
+        others = [one for one in found if not one.spec.override and _ways(one) - taken]
+        self._clashes.update((one.meta.key, insisting[0].meta.key) for one in others)
+        return bool(others)
 
     def affecting(self, kind: str, key: Key) -> tuple[Condition, ...]:
         """Return the condition that says which policies a Gateway or route has, if it has some."""
@@ -123,6 +139,9 @@ class GatewayPolicies:
     def _of_policy(self, key: Key, resolved: Resolved) -> tuple[Condition, ...]:
         if resolved.fault:
             return (accepted("Invalid", f"requests of its targets get 500: {resolved.fault}"),)
+        if key in self._clashes:
+            told = f"{'/'.join(self._clashes[key])} insists on its ways to authenticate; remove those of this policy"
+            return (accepted("Conflicted", f"requests of its targets get 500: {told}"),)
         lost = self._conflicts.get(key)
         if not lost:
             return (accepted(),)
@@ -151,6 +170,11 @@ class GatewayPolicies:
                 for name in mine:
                     older.setdefault(name, one)
         return found
+
+
+def _ways(policy: _Policy) -> set[str]:
+    values = policy.spec.written.values
+    return {key for key, value in values.items() if key in _WAYS and value not in ("off", False)}
 
 
 def _conflict(key: str, younger: _Policy, older: _Policy | None) -> bool:

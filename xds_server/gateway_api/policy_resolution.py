@@ -99,6 +99,8 @@ class Resolver:
             contents = self._keys(one, written.keys, values)
             self._check_sources(one, written.sources, written.keys, contents)
             upstreams = self._names(one, written.names, values, known)
+            if "basic_auth" in values:
+                self._check_users(one, contents.values(), known)
         except _Fault as fault:
             return Resolved(fault=str(fault))
         return Resolved(values=values, contents=contents, upstreams=tuple(upstreams))
@@ -142,6 +144,19 @@ class Resolver:
                 raise _Fault(message)
             if source.file in uses:
                 self._follow(source, uses[source.file], contents)
+
+    def _check_users(
+        self,
+        one: Object[Any],
+        contents: Iterable[bytes],
+        known: Mapping[str, Mapping[Key, tuple[Object[Written], Resolved]]],
+    ) -> None:
+        """Raise _Fault if a user of a password file would pass for a Consumer of another namespace."""
+        foreign = {names.of(*key) for key in known.get("Consumer", {}) if key[0] != one.meta.namespace}
+        users = (line.partition(b":")[0] for content in contents for line in content.splitlines())
+        for user in users:
+            if user.decode("utf-8", "replace").strip() in foreign:
+                raise _Fault("a user of the password file has the name of a Consumer of another namespace")
 
     def _follow(self, source: DataSource, use: KeyUse, contents: dict[str, bytes]) -> None:
         config_map = self._cluster.config_map((use.namespace, use.name))

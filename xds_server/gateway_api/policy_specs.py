@@ -16,6 +16,7 @@ from filters.language.datasource import SecretSource
 from filters.model.identity import Consumer, Jwks, Plan, Provider
 from filters.pipeline import POLICIES
 from xds_server.gateway.model.policies import Policies
+from xds_server.gateway_api import operators
 from xds_server.gateway_api.specs import GROUP as GATEWAY_GROUP
 from xds_server.gateway_api.specs import RouteNamespaces
 
@@ -154,7 +155,15 @@ def read_policy(value: Mapping[str, Any], path: Path, problems: Problems) -> Any
             if policies.get(key, "off") not in ("off", False):
                 message, remedy = f"'{key}' is also under 'policies'", "keep one"
                 found.append(Problem(path=(*where, "disabled", number), message=message, remedy=remedy))
+        does_more = attachment.disabled or attachment.allowed_consumers is not None
+        if isinstance(spec, dict) and "policies" in spec and not policies and not does_more:
+            message, remedy = (
+                "it has no policy",
+                "name one; a key without a value does not reach the controller",
+            )
+            found.append(Problem(path=(*where, "policies"), message=message, remedy=remedy))
         policies = {**policies, **dict.fromkeys(attachment.disabled, "off")}
+        found += operators.problems(policies, (*where, "policies"))
     written = _written(value, policies, (*where, "policies"), Policies.decode_value, found)
     problems += found
     return PolicySpec(

@@ -24,7 +24,7 @@ class Rejected:
 def without(files: GatewayFiles, problems: Iterable[Problem]) -> Rejected:
     """Return a Gateway without the objects at which problems are. Nothing is told if none is at an object.
 
-    A route answers with 500 or closes its connections, and so do the routes of a GatewayPolicy. If the settings of a policy do
+    A route answers with 500 or closes its connections; if it does already, its conditions are at fault, and it is left out. So do the routes of a GatewayPolicy. If the settings of a policy do
     not agree with some of its routes, only these do. Consumers, Plans and IdentityProviders are left out, so that what refers
     to them has a problem of its own, and nobody is let in by them.
     """
@@ -50,7 +50,8 @@ def without(files: GatewayFiles, problems: Iterable[Problem]) -> Rejected:
             gone.add(file)
             closed |= _using(files, name) if section == "policy_sets" else set()
     kept = {file: values for file, values in files.files.items() if file not in gone}
-    return Rejected(files=replace(files, files=kept).rejecting(closed), told=told)
+    rest = replace(files, files=kept)
+    return Rejected(files=rest.leaving_out(closed & rest.failing_routes()).rejecting(closed), told=told)
 
 
 def _blamed(problems: Iterable[Problem], files: GatewayFiles) -> Iterator[tuple[str, str, str]]:
