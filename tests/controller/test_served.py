@@ -6,14 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import yaml
 
-from filters.language import Problems
+from tests.support.cluster_objects import cluster_of
 from xds_server.controller.served import ServedGateway
 from xds_server.discovery.types import ENDPOINT, LISTENER, ROUTE
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.gateway_files import GatewayFiles
-from xds_server.gateway_api.objects import KINDS, read_object
 from xds_server.gateway_api.translation import translate
 
 MANIFESTS = """
@@ -52,15 +50,7 @@ KEY = ("shop", "web")
 
 @pytest.fixture
 def cluster() -> Cluster:
-    kinds = {(kind.group, kind.name): kind for kind in KINDS}
-    found = []
-    for value in yaml.safe_load_all(MANIFESTS):
-        kind = kinds[value["apiVersion"].rpartition("/")[0], value["kind"]]
-        problems = Problems()
-        one = read_object(kind, value, (), problems)
-        assert one is not None, list(problems)
-        found.append(one)
-    return Cluster.of(found)
+    return cluster_of(MANIFESTS)
 
 
 def changed(files: GatewayFiles, kind: str, section: str, **wrong: Any) -> GatewayFiles:

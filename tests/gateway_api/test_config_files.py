@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.gateway_api.test_policies import GATEWAY, WEB, _cluster
+from tests.gateway_api.test_policies import GATEWAY, WEB
+from tests.support.cluster_objects import cluster_of
 from xds_server.control_plane.compiler import Compiler
 from xds_server.controller.served import ServedGateway
 from xds_server.errors import InvalidGateway
@@ -36,7 +37,7 @@ def _config_map(name: str = "extra", label: str = "web", **data: str) -> str:
 
 
 def _served(text: str, served: ServedGateway | None = None) -> ServedGateway:
-    cluster = _cluster(text)
+    cluster = cluster_of(text)
     served = served or ServedGateway(WEB)
     served.update(translate(cluster, of_every_class=True, live=True).gateways[WEB], cluster)
     return served
@@ -147,7 +148,7 @@ def test_only_secrets_and_config_maps_that_were_looked_at_cause_a_translation() 
         + _config_map(gateway__yaml="policies: {basic_auth: {htpasswd: {file: Secret/users/htpasswd}}}")
     )
     other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other, namespace: infra}\ndata: {a: b}\n"
-    cluster = _cluster(text + other)
+    cluster = cluster_of(text + other)
     translate(cluster, of_every_class=True)
     objects = {
         (kind, "/".join(key)): one for kind, some in cluster.objects.items() for key, one in some.items()

@@ -10,13 +10,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.language import Problems
 from filters.language.options import OFF
 from filters.policy import Levels
+from tests.support.cluster_objects import cluster_of
 from xds_server.control_plane.compiler import Compiler
 from xds_server.controller.served import ServedGateway
-from xds_server.gateway_api.cluster import Cluster
-from xds_server.gateway_api.objects import Object, kind_of, read_object
 from xds_server.gateway_api.translation import Translation, translate
 from xds_server.sources.gateway_folder import ManifestState
 
@@ -62,20 +60,8 @@ spec:
 """
 
 
-def _cluster(text: str) -> Cluster:
-    """Return objects as a cluster has them: what is not understood of one is kept with its faults."""
-    objects: list[Object[Any]] = []
-    for value in filter(None, yaml.safe_load_all(text)):
-        kind = kind_of(value)
-        assert kind is not None
-        one = read_object(kind, value, (), Problems())
-        assert one is not None
-        objects.append(one)
-    return Cluster.of(objects)
-
-
 def _translated(text: str) -> Translation:
-    return translate(_cluster(text), of_every_class=True)
+    return translate(cluster_of(text), of_every_class=True)
 
 
 def _routes(translation: Translation) -> dict[str, Any]:
@@ -215,7 +201,7 @@ def test_a_policy_that_is_not_understood_closes_what_it_names(spec: str, message
 
 
 def _served(text: str) -> ServedGateway:
-    cluster = _cluster(text)
+    cluster = cluster_of(text)
     served = ServedGateway(WEB)
     served.update(translate(cluster, of_every_class=True, live=True).gateways[WEB], cluster)
     return served

@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import yaml
 
-from filters.language import Problems
-from xds_server.gateway_api.cluster import Cluster
-from xds_server.gateway_api.objects import Object, kind_of, read_object
+from tests.support.cluster_objects import cluster_of
 from xds_server.gateway_api.translation import Translation, translate
 
 CLUSTER = """
@@ -61,17 +58,10 @@ OWN_PASSWORDS = "{basic_auth: {htpasswd: {secretKeyRef: {name: own, key: htpassw
 
 
 def translated(policies: str, *, user: str = "mallory", without: str = "") -> Translation:
-    objects: list[Object[Any]] = []
     text = CLUSTER.replace("POLICIES", policies).replace("USER", user)
-    for value in yaml.safe_load_all(text):
-        kind = kind_of(value)
-        assert kind is not None
-        if without and value["metadata"]["name"] == without:
-            continue
-        one = read_object(kind, value, (), Problems())
-        assert one is not None
-        objects.append(one)
-    return translate(Cluster.of(objects), of_every_class=True)
+    return translate(
+        cluster_of(text, lambda value: value["metadata"]["name"] != without), of_every_class=True
+    )
 
 
 def route(translation: Translation) -> dict[str, Any]:
