@@ -32,6 +32,8 @@ DEADLINE = 0.1
 """Seconds that Redis may be silent while a request waits for it."""
 LOG_DEADLINE = 1.0
 """The same for the log of purges, for which no request waits."""
+CLOSING = 1.0
+"""Seconds that a part of the work gets to end before it is told again."""
 INTERVAL = 0.2
 """Seconds between two looks at the log of purges."""
 MOST_PURGES = 20_000
@@ -185,11 +187,15 @@ class RedisResponses:
         self._tasks = {asyncio.get_running_loop().create_task(self._follow())}
 
     async def close(self) -> None:
-        """End all work and close the connections."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._client.aclose()
+        """End all work and close the connections. It takes a bounded time, also if the client loses a cancellation."""
+        waiting = set(self._tasks)
+        while waiting:
+            for task in waiting:
+                task.cancel()
+            _, waiting = await asyncio.wait(waiting, timeout=CLOSING)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING):
+                await self._client.aclose()
 
     def generation(self, version: int) -> Position:
         """The position in the log of which somebody knows who knows this version of the policy server's purges."""

@@ -92,8 +92,9 @@ async def serve(options: PolicyServerOptions, makes: Sequence[Make], registry: C
     finally:
         log.info("draining")
         await server.stop(options.drain)
-        following.cancel()
-        await asyncio.wait({following})
+        while not following.done():  # a library on the way may lose a cancellation
+            following.cancel()
+            await asyncio.wait({following}, timeout=1.0)
         pauses.end()
         if admin is not None:
             admin.stop()

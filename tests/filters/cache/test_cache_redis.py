@@ -132,3 +132,24 @@ async def test_it_ends_whenever_it_is_closed(tmp_path: Path) -> None:
             await asyncio.sleep(0)
         async with asyncio.timeout(60):
             await responses.close()
+
+
+async def test_it_ends_although_the_client_loses_a_cancellation(tmp_path: Path) -> None:
+    client = connect(f"unix://{tmp_path}/nobody")
+    lost = asyncio.Event()
+
+    async def loses(*_: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if lost.is_set():
+                raise
+            lost.set()
+            await asyncio.Event().wait()
+
+    client.get = loses
+    responses = RedisResponses(client, CollectorRegistry(), lambda _: 0, lambda: 0)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        await responses.close()
+    assert lost.is_set()
