@@ -24,9 +24,10 @@ class Rejected:
 def without(files: GatewayFiles, problems: Iterable[Problem]) -> Rejected:
     """Return a Gateway without the objects at which problems are. Nothing is told if none is at an object.
 
-    A route answers with 500 or closes its connections; if it does already, its conditions are at fault, and it is left out. So do the routes of a GatewayPolicy. If the settings of a policy do
-    not agree with some of its routes, only these do. Consumers, Plans and IdentityProviders are left out, so that what refers
-    to them has a problem of its own, and nobody is let in by them.
+    A route at fault answers with 500, or closes its connections. If it does so already, what is wrong are its conditions, and
+    it is left out. The routes of a GatewayPolicy at fault answer with 500; if its settings do not agree with some of its routes,
+    only these do. Consumers, Plans and IdentityProviders are left out, so that what refers to them has a problem of its own,
+    and nobody is let in by them.
     """
     file_of = {
         (section, name): file
