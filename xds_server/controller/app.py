@@ -166,7 +166,7 @@ async def _parts(
     injection = await _injection(options, client, authority, leader, reconciler.look, stack)
     return [
         *injection,
-        *(cache.run() for cache in found.values()),
+        *(cache.run() for cache in reconciler.following()),
         authority.run(),
         writer.run(),
         leader.run(),

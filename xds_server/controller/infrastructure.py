@@ -20,8 +20,6 @@ LABEL = f"{GROUP}/gateway-name"
 """The label of these objects (GEP-1762)."""
 _CLASS_LABEL = f"{GROUP}/gateway-class-name"
 _LONGEST = 63
-_OPTIONAL = ("Deployment", "DaemonSet", "HorizontalPodAutoscaler", "PodDisruptionBudget")
-"""The kinds that depend on the parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +56,6 @@ def objects(wanted: Wanted) -> Iterator[dict[str, Any]]:
     if _has_budget(wanted):
         yield _budget(wanted)
     yield _service(wanted)
-
-
-def unwanted(wanted: Wanted) -> Iterator[str]:
-    """Yield the kinds of objects that a Gateway with other parameters would have."""
-    kinds = {one["kind"] for one in objects(wanted)}
-    return (kind for kind in _OPTIONAL if kind not in kinds)
 
 
 def _metadata(gateway: Object[GatewaySpec]) -> dict[str, Any]:

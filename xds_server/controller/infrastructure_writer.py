@@ -1,49 +1,47 @@
-"""Writes the objects that serve Gateways and sidecars, each once for its content, and deletes what is wanted no more."""
+"""Writes the objects that serve Gateways and sidecars, mends what others change of them, and deletes what is wanted no more."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
 from xds_server.controller import infrastructure
 from xds_server.controller.infrastructure import Wanted
+from xds_server.controller.owned_objects import RESOURCES, Name, OwnedObjects, labelled, version_of
 from xds_server.errors import XdsError
-from xds_server.gateway_api.objects import Key, Object
-from xds_server.gateway_api.specs import GatewaySpec
+from xds_server.gateway_api.objects import Key
 from xds_server.kubernetes.api_client import ApiClient
 from xds_server.kubernetes.api_errors import NotFound
 from xds_server.kubernetes.resources import Key as ObjectKey
-from xds_server.kubernetes.resources import Resource
+from xds_server.kubernetes.resources import Object as Written
 
 log = logging.getLogger(__name__)
 
 _AGAIN, _LONGEST = 1.0, 60.0
-"""Seconds after a failure until the objects are compared again: after the first one, and at most."""
-RESOURCES = {
-    "ServiceAccount": Resource(plural="serviceaccounts", kind="ServiceAccount"),
-    "ConfigMap": Resource(plural="configmaps", kind="ConfigMap"),
-    "Deployment": Resource(group="apps", plural="deployments", kind="Deployment"),
-    "DaemonSet": Resource(group="apps", plural="daemonsets", kind="DaemonSet"),
-    "Service": Resource(plural="services", kind="Service"),
-    "HorizontalPodAutoscaler": Resource(
-        group="autoscaling", version="v2", plural="horizontalpodautoscalers", kind="HorizontalPodAutoscaler"
-    ),
-    "PodDisruptionBudget": Resource(
-        group="policy", plural="poddisruptionbudgets", kind="PodDisruptionBudget"
-    ),
-}
+"""Seconds until the objects are compared again: after a change by others or the first failure, and at most."""
 
 
 class InfrastructureWriter:
-    """Writes as the field manager `manager`. `again` is called some time after a failure, so that the caller tries again."""
+    """Writes as the field manager `manager`.
+
+    `again` is called some time after a failure and after others have changed an object, so that the caller tries again.
+    """
 
     def __init__(self, client: ApiClient, manager: str, again: Callable[[], None]) -> None:
         self._client, self._manager, self._again = client, manager, again
+        self.there = OwnedObjects(client, manager, self._changed)
+        """What is there. Its caches must run."""
         self._written: dict[Key, Wanted] = {}
-        self._applied: dict[tuple[str, Key], dict[str, Any]] = {}
+        self._names: dict[Key, frozenset[Name]] = {}
+        """The objects of each Gateway, also those that could not be written."""
+        self._applied: dict[Name, Written] = {}
+        self._versions: dict[Name, str] = {}
+        """The version of each object after it was applied."""
+        self._untidy = True
+        """True if there may be objects that are wanted no more."""
         self._pause = _AGAIN
         self._waiting: asyncio.TimerHandle | None = None
         self.faults: dict[Key, str] = {}
@@ -52,85 +50,133 @@ class InfrastructureWriter:
     def forget(self) -> None:
         """Forget what is there, because somebody else may have written."""
         self._written.clear()
+        self._names.clear()
         self._applied.clear()
+        self._versions.clear()
+        self._untidy = True
 
-    async def serve(self, wanted: Wanted) -> None:
-        """Have exactly the objects of a Gateway."""
+    async def serve(self, every: Iterable[Wanted], gateways: Collection[str]) -> None:
+        """Have exactly the objects of some Gateways. `gateways` has the UIDs of all there are, also of other classes."""
+        every = list(every)
+        keys = {one.gateway.meta.key for one in every}
+        for key in self._names.keys() - keys:
+            del self._names[key]
+            self._written.pop(key, None)
+            self.faults.pop(key, None)
+            self._untidy = True
+        for one in every:
+            await self._serve(one)
+        if self._untidy:
+            self._untidy = not await self._tidy(gateways)
+
+    async def _serve(self, wanted: Wanted) -> None:
         key = wanted.gateway.meta.key
         if self._written.get(key) == wanted:
             return
         self.faults.pop(key, None)
-        applied = await self.apply(key, infrastructure.objects(wanted), owner=wanted.gateway.meta.uid)
-        if await self._remove(wanted.gateway, infrastructure.unwanted(wanted)) and applied:
+        objects = list(infrastructure.objects(wanted))
+        self._names[key] = frozenset(map(_name, objects))
+        self._untidy = True
+        complete = await self.apply(key, objects, owner=wanted.gateway.meta.uid)
+        if complete and self._names[key] <= self._applied.keys():  # others may have deleted one meanwhile
             self._written[key] = wanted
             self._pause = _AGAIN
 
-    async def apply(self, key: Key, objects: Iterable[dict[str, Any]], owner: str = "") -> bool:
+    async def apply(self, key: Key, objects: Iterable[Written], owner: str = "") -> bool:
         """Apply objects that differ from what was applied. Returns True if all of them are there.
 
         With an `owner`, an object of that name that belongs to somebody else stays as it is.
         """
         complete = True
         for one in objects:
-            name = (one["kind"], key)
+            name = _name(one)
             if self._applied.get(name) == one:
                 continue
             try:
-                if owner and name not in self._applied and await self._is_foreign(one, owner):
-                    said = f"there is a {one['kind']} {one['metadata']['name']} that does not belong to this Gateway"
+                if owner and name not in self._applied and await self._is_foreign(name, owner):
+                    said = f"there is a {name.kind} {name.key.name} that does not belong to this Gateway"
                     complete = self._failed(key, f"{said}; delete or rename it")
                     continue
-                await self._client.apply(RESOURCES[one["kind"]], one, manager=self._manager)
-                self._applied[name] = one
+                self._forget(name)  # what is heard of it until it is applied may come from ourselves
+                found = await self._client.apply(RESOURCES[name.kind], labelled(one), manager=self._manager)
+                self._applied[name], self._versions[name] = one, version_of(found)
             except XdsError as error:
-                what = f"the {one['kind']} {one['metadata']['name']} cannot be written: {error}"
-                complete = self._failed(key, what)
+                complete = self._failed(key, f"the {name.kind} {name.key.name} cannot be written: {error}")
         return complete
 
-    async def _remove(self, gateway: Object[GatewaySpec], kinds: Iterable[str]) -> bool:
-        """Delete what served a Gateway with other parameters. Returns True if it is gone."""
+    async def _tidy(self, gateways: Collection[str]) -> bool:
+        """Delete objects of Gateways that other parameters or another class made necessary. Returns True if they are gone.
+
+        The objects of a Gateway that is gone are deleted by Kubernetes, because the Gateway owns them.
+        """
+        wanted = frozenset().union(*self._names.values())
         complete = True
-        for kind in kinds:
-            name = (kind, gateway.meta.key)
-            if self._applied.get(name) == {}:
+        for name, one in list(self.there.items()):
+            if name in wanted or not any(owner in gateways for owner in one.owners):
                 continue
             try:
-                await self._delete(RESOURCES[kind], gateway)
-                self._applied[name] = {}
+                with suppress(NotFound):
+                    await self._client.delete(RESOURCES[name.kind], name.key, uid=one.uid)
+                self._lost(name)
+                log.info("deleted an object that no Gateway needs kind=%s name=%s", *name)
             except XdsError as error:
-                what = f"the {kind} of {gateway.meta} cannot be deleted: {error}"
-                complete = self._failed(gateway.meta.key, what)
+                log.warning("cannot delete an object kind=%s name=%s reason=%s", *name, error)
+                self._again_after_failure()
+                complete = False
         return complete
 
-    async def _delete(self, kind: Resource, gateway: Object[GatewaySpec]) -> None:
-        """Delete an object that belongs to a Gateway, if there is one."""
-        key = ObjectKey(gateway.meta.namespace, infrastructure.name_of(gateway))
-        with suppress(NotFound):
-            metadata = (await self._client.get(kind, key))["metadata"]
-            if any(one["uid"] == gateway.meta.uid for one in metadata.get("ownerReferences") or ()):
-                await self._client.delete(kind, key, uid=metadata["uid"])
-
-    async def _is_foreign(self, one: dict[str, Any], owner: str) -> bool:
+    async def _is_foreign(self, name: Name, owner: str) -> bool:
         """True if there is an object of this name that does not belong to the owner."""
-        metadata = one["metadata"]
         try:
-            found = await self._client.get(
-                RESOURCES[one["kind"]], ObjectKey(metadata["namespace"], metadata["name"])
-            )
+            found = await self._client.get(RESOURCES[name.kind], name.key)
         except NotFound:
             return False
         return all(other["uid"] != owner for other in found["metadata"].get("ownerReferences") or ())
+
+    def _changed(self, name: Name, version: str | None) -> None:
+        """Hear that an object is another one than it was, perhaps because it was just applied."""
+        if self._versions.get(name) != version:
+            if name in self._applied:
+                log.info("others have changed an object, so it is applied again kind=%s name=%s", *name)
+            self._lost(name)
+        elif any(name in names for names in self._names.values()):
+            return
+        self._untidy = True
+        self._later(_AGAIN)
+
+    def _lost(self, name: Name) -> None:
+        """Have an object applied again if a Gateway needs it."""
+        self._forget(name)
+        for key, names in self._names.items():
+            if name in names:
+                self._written.pop(key, None)
+
+    def _forget(self, name: Name) -> None:
+        self._applied.pop(name, None)
+        self._versions.pop(name, None)
 
     def _failed(self, key: Key, what: str) -> bool:
         """Note a fault, and have the caller try again: later and later, and only once for all faults."""
         if self.faults.get(key) != what:
             log.warning("a Gateway has not all of its objects gateway=%s reason=%s", "/".join(key), what)
         self.faults[key] = what
-        if self._waiting is None:
-            self._waiting = asyncio.get_running_loop().call_later(self._pause, self._retry)
-            self._pause = min(self._pause * 2, _LONGEST)
+        self._again_after_failure()
         return False
+
+    def _again_after_failure(self) -> None:
+        if self._waiting is None:
+            self._later(self._pause)
+            self._pause = min(self._pause * 2, _LONGEST)
+
+    def _later(self, seconds: float) -> None:
+        if self._waiting is None:
+            self._waiting = asyncio.get_running_loop().call_later(seconds, self._retry)
 
     def _retry(self) -> None:
         self._waiting = None
         self._again()
+
+
+def _name(one: dict[str, Any]) -> Name:
+    metadata = one["metadata"]
+    return Name(one["kind"], ObjectKey(metadata["namespace"], metadata["name"]))

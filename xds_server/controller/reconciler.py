@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from xds_server.controller import infrastructure, policy_servers
+from xds_server.controller.class_finalizers import ClassFinalizers
 from xds_server.controller.infrastructure import Wanted
 from xds_server.controller.infrastructure_writer import InfrastructureWriter
 from xds_server.controller.mesh_groups import MeshGroups, is_mesh
 from xds_server.controller.mesh_identities import MeshIdentities
 from xds_server.controller.pods import EnvoySettings
 from xds_server.controller.served import ServedGateway
+from xds_server.controller.status_reporter import StatusReporter
 from xds_server.discovery.snapshot import EMPTY, Snapshot
 from xds_server.gateway_api import parameters, policy_specs, statuses
 from xds_server.gateway_api.capture import SIDECAR
 from xds_server.gateway_api.cluster import Cluster
-from xds_server.gateway_api.conditions import Condition, ObjectStatus, RouteStatus, accepted
+from xds_server.gateway_api.conditions import Condition
 from xds_server.gateway_api.memory import Memory
 from xds_server.gateway_api.mesh import with_mesh
 from xds_server.gateway_api.objects import KINDS, Key, Kind, Object, SliceSpec
@@ -115,7 +117,7 @@ class Reconciler:
         token_of: Callable[[str], str],
         identities: MeshIdentities | None,
     ) -> None:
-        self._client, self._caches, self._envoys, self._writer = client, caches, envoys, writer
+        self._caches, self._envoys = caches, envoys
         self._settings, self._controller, self._leading, self._bundle = settings, controller, leading, bundle
         self._token_of = token_of
         self.known = asyncio.Event()
@@ -137,11 +139,9 @@ class Reconciler:
         self._translated: Cluster | None = None
         """The cluster of the last translation, which knows what it looked at."""
         self._infrastructure = InfrastructureWriter(client, controller, self.look)
-        self._wanted: dict[tuple[str, Key], tuple[str, Mapping[str, Any]]] = {}
-        """The statuses that were wanted, with the UID of their object: each is written once, also with 5,000 routes."""
+        self._finalizers = ClassFinalizers(client, controller)
+        self._statuses = StatusReporter(writer, RESOURCES, self._served, self._programmed)
         self._led = False
-        self._told = False
-        """Whether the statuses of the current translation are wanted."""
 
     def changed(
         self, kind: str, _key: ObjectKey, before: Object[Any] | None, after: Object[Any] | None
@@ -180,6 +180,11 @@ class Reconciler:
         """Return the number of Gateways that are served as they are now, and of those that are not."""
         failed = sum(bool(one.fault) for one in list(self._served.values()))
         return {"current": len(self._served) - failed, "failed": failed}
+
+    def following(self) -> Iterator[WatchCache[Any]]:
+        """Yield the caches that must run."""
+        yield from self._caches.values()
+        yield from self._infrastructure.there.caches()
 
     async def run(self) -> None:
         """Follow the cluster until cancelled."""
@@ -231,7 +236,6 @@ class Reconciler:
             translate(cluster, controller=self._controller, live=True), cluster, live=True, trust=trust
         )
         self._translated = cluster
-        self._told = False
         gateways = {**self._translation.gateways, **self._translation.meshes}
         found = (cluster.gateway(key) for key in gateways)
         self._account_of = {
@@ -280,75 +284,40 @@ class Reconciler:
         if not self._led:
             return
         if not led:  # another replica may have written meanwhile
-            self._wanted.clear()
+            self._statuses.forget()
             self._infrastructure.forget()
-            self._told = False
-        for one in cluster.classes():
-            if one.spec.controller_name == self._controller:
-                _, wrong = parameters.of_class(one, cluster)
-                self._want("GatewayClass", one.meta.key, statuses.class_status(one.meta.generation, wrong))
-        for status in translation.gateway_statuses:
-            gateway = cluster.gateway(status.key)
-            if gateway is not None:
-                wanted = Wanted(
-                    gateway=gateway,
-                    ports=translation.gateways[status.key].ports,
-                    settings=self._settings,
-                    parameters=parameters.of_gateway(gateway, cluster)[0],
-                    bundle=self._bundle(),
-                    drain_token=self._token_of(gateway.meta.uid),
-                    policy_server=policy_servers.needed(self._served[status.key].snapshot),
-                )
-                await self._infrastructure.serve(wanted)
-                found = statuses.gateway_status(
-                    status, self._addresses(gateway, cluster), self._programmed(status.key)
-                )
-                self._want("Gateway", status.key, found)
+            self._finalizers.forget()
+        used = {one.spec.gateway_class_name for one in cluster.gateways()}
+        ours = [one for one in cluster.classes() if one.spec.controller_name == self._controller]
+        await self._finalizers.keep(ours, used.__contains__)
+        for one in ours:
+            _, wrong = parameters.of_class(one, cluster)
+            status = statuses.class_status(one.meta.generation, wrong)
+            self._statuses.want("GatewayClass", one.meta.key, status, cluster)
+        found = (cluster.gateway(status.key) for status in translation.gateway_statuses)
+        gateways = [one for one in found if one is not None]
+        await self._infrastructure.serve(
+            [self._infrastructure_of(one, translation, cluster) for one in gateways],
+            {one.meta.uid for one in cluster.gateways()},
+        )
         for namespace, name in translation.meshes:
             if not name:
                 await self._infrastructure.apply((namespace, name), [trust(namespace, self._bundle())])
-        for owner in translation.set_statuses:
-            self._want("ListenerSet", owner.key, statuses.set_status(owner, self._programmed(owner.gateway)))
-        if not self._told:
-            self._told = True
-            self._tell(translation)
+        addresses = {one.meta.key: self._addresses(one, cluster) for one in gateways}
+        self._statuses.report(translation, addresses, cluster)
 
-    def _tell(self, translation: Translation) -> None:
-        """Have the statuses written that only a new translation changes."""
-        for route in translation.route_statuses:
-            self._want(route.kind, route.key, statuses.route_status(self._with_rejections(route)))
-        for policy in translation.policy_statuses:
-            self._want("BackendTLSPolicy", policy.key, statuses.policy_status(policy))
-        for own in translation.object_statuses:
-            self._want(own.kind, own.key, statuses.object_status(self._object_with_rejections(own)))
-
-    def _with_rejections(self, route: RouteStatus) -> RouteStatus:
-        """Return the status of a route with what the gateway language says of it."""
-        every = (served.rejected.get((route.kind, route.key)) for served in self._served.values())
-        said = next((message for message in every if message is not None), None)
-        if said is None:
-            return route
-        wrong = accepted("UnsupportedValue", said)
-        parents = tuple(replace(one, conditions=(wrong, *one.conditions[1:])) for one in route.parents)
-        return replace(route, parents=parents)
-
-    def _object_with_rejections(self, status: ObjectStatus) -> ObjectStatus:
-        """Return the status of an object of our own kinds with what the gateway language says of it at each Gateway."""
-        ancestors = []
-        for one in status.ancestors:
-            served = self._served.get((one.ancestor.namespace or "", one.ancestor.name))
-            said = served.rejected.get((status.kind, status.key)) if served is not None else None
-            wrong = one if said is None else replace(one, conditions=(accepted("Invalid", said),))
-            ancestors.append(wrong)
-        return replace(status, ancestors=tuple(ancestors))
-
-    def _want(self, kind: str, key: Key, status: Mapping[str, Any]) -> None:
-        found = self._caches[kind].items.get(ObjectKey(*key))
-        wanted = (found.meta.uid if found is not None else "", status)
-        if self._wanted.get((kind, key)) != wanted:
-            self._wanted[kind, key] = wanted
-            first = kind in ("GatewayClass", "Gateway", "ListenerSet")
-            self._writer.want(RESOURCES[kind], ObjectKey(*key), dict(status), first=first)
+    def _infrastructure_of(
+        self, gateway: Object[GatewaySpec], translation: Translation, cluster: Cluster
+    ) -> Wanted:
+        return Wanted(
+            gateway=gateway,
+            ports=translation.gateways[gateway.meta.key].ports,
+            settings=self._settings,
+            parameters=parameters.of_gateway(gateway, cluster)[0],
+            bundle=self._bundle(),
+            drain_token=self._token_of(gateway.meta.uid),
+            policy_server=policy_servers.needed(self._served[gateway.meta.key].snapshot),
+        )
 
     def _programmed(self, key: Key) -> Condition:
         served, name = self._served[key], _group(key)
