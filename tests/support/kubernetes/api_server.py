@@ -44,12 +44,13 @@ class ApiServer:
         *flags: str,
         crds: Channel | Path | None = "standard",
         namespace: Namespace | None = None,
+        memory: str = _MEMORY,
     ) -> None:
         self.folder = folder
         self.kubeconfig, self.inside = folder / "kubeconfig", folder / "kubeconfig-inside"
         self.authority = Authority("Kubernetes")
         self.namespace = namespace or Namespace.new()
-        self._flags, self._crds = flags, crds
+        self._flags, self._crds, self._memory = flags, crds, memory
         self._log = folder / "kas.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -136,7 +137,7 @@ class ApiServer:
         }
         words = [f"--{name}={value}" for name, value in flags.items()]
         return self.namespace.command(
-            "env", f"GOMEMLIMIT={_MEMORY}", build.folder() / "kas", self.folder, *words, *self._flags
+            "env", f"GOMEMLIMIT={self._memory}", build.folder() / "kas", self.folder, *words, *self._flags
         )
 
     def _write(self) -> None:

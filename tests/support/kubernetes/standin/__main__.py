@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from tests.support.kubernetes.standin import deployments
+from tests.support.kubernetes.standin import deployments, garbage
 from tests.support.kubernetes.standin.dns import Dns
 from tests.support.kubernetes.standin.images import Image, read_images
 from tests.support.kubernetes.standin.kubelet import Kubelet
@@ -49,6 +49,7 @@ async def _serve(client: ApiClient, folder: Path, known: list[Image], exec_serve
         log.info(READY)
         parts = (
             namespaces.reconcile,
+            lambda: garbage.reconcile(node),
             lambda: deployments.reconcile(node),
             kubelet.reconcile,
             services.reconcile,

@@ -28,7 +28,10 @@ SERVICE_ACCOUNTS = Resource(plural="serviceaccounts", kind="ServiceAccount")
 CONFIG_MAPS = Resource(plural="configmaps", kind="ConfigMap")
 DEPLOYMENTS = Resource(group="apps", plural="deployments", kind="Deployment")
 SLICES = Resource(group="discovery.k8s.io", plural="endpointslices", kind="EndpointSlice")
-_FOLLOWED = (NAMESPACES, PODS, SERVICES, DEPLOYMENTS, SLICES)
+GATEWAYS = Resource(group="gateway.networking.k8s.io", plural="gateways", kind="Gateway")
+OWNED = (DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS, CONFIG_MAPS)
+"""The kinds of objects that belong to a Gateway."""
+_FOLLOWED = (NAMESPACES, PODS, SLICES, GATEWAYS, *OWNED)
 
 
 class Node:
