@@ -83,6 +83,12 @@ def _policy(target: str) -> Object[Any]:
     return _object(_API, "BackendTLSPolicy", ("b", "policy"), spec=spec)
 
 
+def _gateway_policy(kind: str, name: str, policy: str, override: bool) -> Object[Any]:
+    target = {"group": "gateway.networking.k8s.io", "kind": kind, "name": name}
+    spec = {"targetRefs": [target], "override": override, "policies": {"timeouts": {"request": policy}}}
+    return _object("xds-gateway.dev/v1alpha1", "GatewayPolicy", ("a", f"on-{name}"), spec=spec)
+
+
 _NAMES = st.sampled_from(["s1", "s2"])
 _OBJECTS = st.one_of(
     st.builds(
@@ -105,6 +111,12 @@ _OBJECTS = st.one_of(
     st.builds(_service, _NAMES, st.sampled_from([80, 81]), st.sampled_from(["http", "kubernetes.io/h2c"])),
     st.builds(_grant, st.one_of(st.none(), _NAMES)),
     st.builds(_policy, _NAMES),
+    st.builds(
+        lambda target, *more: _gateway_policy(*target, *more),
+        st.sampled_from([("Gateway", "web"), ("HTTPRoute", "r0"), ("HTTPRoute", "r1")]),
+        st.sampled_from(["1s", "2s", "what"]),
+        st.booleans(),
+    ),
     st.builds(
         lambda open_: _object("v1", "Namespace", ("", "b"), metadata={"labels": {"open": open_}}),
         st.sampled_from(["yes", "no"]),
@@ -138,6 +150,9 @@ def test_it_gives_what_a_new_translation_gives(changes: list[tuple[Object[Any], 
         assert [_told(one) for one in remembering.policy_statuses] == [
             _told(one) for one in new.policy_statuses
         ]
+        assert [_told(one) for one in remembering.object_statuses] == [
+            _told(one) for one in new.object_statuses
+        ]
 
 
 def _told(status: Any) -> str:
@@ -156,14 +171,15 @@ def test_a_result_is_kept_until_its_reads_change() -> None:
     memory, name = Memory(), "s1"
 
     def ask(*objects: Object[Any]) -> int:
-        memory.begin()
-        return port(name, Cluster(Cluster.of(objects).objects, memory))
+        cluster = Cluster(Cluster.of(objects).objects, memory)
+        memory.begin(cluster)
+        return port(name, cluster)
 
     service = _service("s1", 80, "http")
     assert [ask(), ask(), ask(service), ask(service, _service("s2", 90, "http"))] == [0, 0, 80, 80]
     assert len(calls) == 2
     assert ask(_service("s1", 81, "http")) == 81
     assert len(calls) == 3
-    memory.begin()
+    memory.begin(Cluster.of([]))
     assert ask(service) == 80  # what a whole translation did not use is forgotten
     assert len(calls) == 4

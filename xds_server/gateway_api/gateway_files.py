@@ -100,7 +100,8 @@ class Renderer:
         now = {}
         for name, values in files.files.items():
             known = self._known.get(name)
-            now[name] = known if known is not None and known[0] == values else (values, _rendered(values))
+            same = known is not None and (known[0] is values or known[0] == values)
+            now[name] = known if known is not None and same else (values, _rendered(values))
         self._known = now
         return {**{name: content for name, (_, content) in now.items()}, **files.texts}
 

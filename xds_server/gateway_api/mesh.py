@@ -19,8 +19,9 @@ from xds_server.gateway_api.gateway_files import UPSTREAMS_FILE, GatewayFiles
 from xds_server.gateway_api.mesh_policies import Inbound, inbound, named_accounts
 from xds_server.gateway_api.mesh_tls import MeshTrust, inbound_listeners, inbound_routes
 from xds_server.gateway_api.objects import Key, Object
+from xds_server.gateway_api.route_files import on_listeners
 from xds_server.gateway_api.service_parents import HTTP_KINDS, ServiceAttachment, attachments, effective
-from xds_server.gateway_api.translation import Translation, on_listeners, parent_status, upstreams_file
+from xds_server.gateway_api.translation import Translation, parent_status, upstreams_file
 from xds_server.gateway_api.upstreams import ServiceUpstream
 
 _FILE, _INBOUND_FILE = "mesh.yaml", "inbound.yaml"

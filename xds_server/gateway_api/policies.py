@@ -18,7 +18,6 @@ from filters.pipeline import POLICIES
 from filters.policy import Stage
 from xds_server.gateway.model.policies import by_key
 from xds_server.gateway_api import names
-from xds_server.gateway_api.attachment import Attachment
 from xds_server.gateway_api.cluster import Cluster, Route
 from xds_server.gateway_api.conditions import AncestorStatus, Condition, ObjectStatus, accepted
 from xds_server.gateway_api.objects import Key, Object
@@ -55,13 +54,8 @@ _Lost = dict[Key, dict[str, None]]
 class GatewayPolicies:
     """What one Gateway has of our own kinds. `files`, `origins` and `contents` are those of GatewayFiles."""
 
-    def __init__(
-        self,
-        book: PolicyBook,
-        gateway: Object[GatewaySpec],
-        attached: Iterable[tuple[Route, list[Attachment]]],
-    ) -> None:
-        self._book, self._target = book, ("Gateway", gateway.meta.key)
+    def __init__(self, book: PolicyBook, gateway: Key, routes: Iterable[Route]) -> None:
+        self._book, self._target = book, ("Gateway", gateway)
         self.files: dict[str, Mapping[str, Any]] = {}
         self.origins: dict[str, Object[Any]] = {}
         self.contents: dict[str, bytes] = {}
@@ -72,9 +66,9 @@ class GatewayPolicies:
         self._names = {one.meta.key: names.of(*one.meta.key) for one in book.policies}
         own = book.at(self._target)
         allowed = [one.spec.allowed for one in own.get(None, ()) if one.spec.allowed is not None]
-        resolver = Resolver(gateway.meta.key, allowed, book.cluster)
+        resolver = Resolver(gateway, allowed, book.cluster)
         self._identities = resolver.identities
-        targets = [self._target, *((route.kind, route.meta.key) for route, _ in attached)]
+        targets = [self._target, *((route.kind, route.meta.key) for route in routes if book.policies)]
         self._levels = [some for target in targets for some in book.at(target).values()]
         found = {one.meta.key: one for some in self._levels for one in some}
         self._resolved = {key: resolver.policy(one) for key, one in found.items()}
@@ -93,9 +87,13 @@ class GatewayPolicies:
         self.contents.update(resolved.contents)
         self.upstreams += resolved.upstreams
 
+    def concern(self, route: Route) -> bool:
+        """True if there may be policies of a route: its own, or those of the Gateway."""
+        return bool(self._book.at(self._target) or self._book.at((route.kind, route.meta.key)))
+
     def level(self, route: Route, rule: str | None, listener: str) -> Level:
         """Return the policies of a rule of a route on a listener, which has its name in the language."""
-        if not self._levels or route.kind not in _SECTIONS_OF:  # connections have no policies
+        if not self.concern(route) or route.kind not in _SECTIONS_OF:  # connections have no policies
             return _NONE
         gateway, own = self._book.at(self._target), self._book.at((route.kind, route.meta.key))
         on_listener = [

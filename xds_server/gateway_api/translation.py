@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-from xds_server.gateway_api import attachment, names, parameters, rules
+from xds_server.gateway_api import names, parameters, rules
 from xds_server.gateway_api.attachment import Attachment
 from xds_server.gateway_api.backend_tls import state_of
-from xds_server.gateway_api.cluster import Cluster, Route
+from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import (
     CONTROLLER,
     Condition,
@@ -25,11 +25,12 @@ from xds_server.gateway_api.conditions import (
     resolved,
 )
 from xds_server.gateway_api.config_files import config_files
-from xds_server.gateway_api.filters import LISTENER_PORT
-from xds_server.gateway_api.gateway_files import CLOSES, UPSTREAMS_FILE, GatewayFiles, failing
+from xds_server.gateway_api.gateway_files import CLOSES, UPSTREAMS_FILE, GatewayFiles
 from xds_server.gateway_api.listeners import ListenerState, allows, listener_states, listener_values
 from xds_server.gateway_api.objects import Key, Object
-from xds_server.gateway_api.policies import GatewayPolicies, Level, PolicyBook
+from xds_server.gateway_api.placement import PlacedRoute, placed_routes
+from xds_server.gateway_api.policies import GatewayPolicies, PolicyBook
+from xds_server.gateway_api.route_files import RouteFiles
 from xds_server.gateway_api.specs import GatewaySpec
 from xds_server.gateway_api.upstreams import ServiceUpstream, upstream_values
 
@@ -57,30 +58,22 @@ def translate(
 
     The endpoints of a `live` cluster are left out too, because they change often and concern nothing else.
     """
-    cluster.memory.begin()
+    cluster.memory.begin(cluster)
     classes = {one.meta.name for one in cluster.classes() if one.spec.controller_name == controller}
     ours = sorted(
         (one for one in cluster.gateways() if of_every_class or one.spec.gateway_class_name in classes),
         key=lambda one: one.meta.key,
     )
     listeners = {one.meta.key: listener_states(one, cluster) for one in ours}
-    attached = _attached(listeners, cluster)
+    placed = list(placed_routes(listeners, cluster))
+    attached = {key: [one for one in placed if key in one.places] for key in listeners}
     book = PolicyBook.of(cluster)
-    policies = {one.meta.key: GatewayPolicies(book, one, attached[one.meta.key]) for one in ours}
-    translated = {
-        id(route): rules.translate(route, frozenset(), cluster)
-        for found in attached.values()
-        for route, _ in found
+    policies = {
+        key: GatewayPolicies(book, key, (one.route for one in found)) for key, found in attached.items()
     }
     gateways = {
         one.meta.key: _files(
-            one,
-            listeners[one.meta.key],
-            attached[one.meta.key],
-            translated,
-            cluster,
-            policies[one.meta.key],
-            live=live,
+            one, listeners[one.meta.key], attached[one.meta.key], cluster, policies[one.meta.key], live=live
         )
         for one in ours
     }
@@ -88,22 +81,11 @@ def translate(
         _gateway_status(one, listeners[one.meta.key], attached[one.meta.key], policies[one.meta.key], cluster)
         for one in ours
     ]
-    by_route: dict[int, tuple[Route, list[ParentStatus]]] = {}
-    for gateway, found in attached.items():
-        for route, some in found:
-            parents = by_route.setdefault(id(route), (route, []))[1]
-            affecting = policies[gateway].affecting(route.kind, route.meta.key)
-            parents += [parent_status(one, translated[id(route)], affecting) for one in some]
     return Translation(
         gateways=gateways,
         gateway_statuses=tuple(statuses),
-        route_statuses=tuple(
-            RouteStatus(
-                kind=route.kind, key=route.meta.key, generation=route.meta.generation, parents=tuple(parents)
-            )
-            for route, parents in by_route.values()
-        ),
-        policy_statuses=tuple(_policy_statuses(attached, translated, cluster)),
+        route_statuses=tuple(_route_statuses(placed, policies, cluster)),
+        policy_statuses=tuple(_policy_statuses(attached, cluster)),
         set_statuses=tuple(
             status
             for one in ours
@@ -113,16 +95,46 @@ def translate(
     )
 
 
-def _policy_statuses(
-    attached: Mapping[Key, _Attached], translated: Mapping[int, rules.Translated], cluster: Cluster
-) -> Iterable[PolicyStatus]:
+def _route_statuses(
+    placed: Iterable[PlacedRoute], policies: Mapping[Key, GatewayPolicies], cluster: Cluster
+) -> Iterable[RouteStatus]:
+    """Yield the status of each route that leads to a Gateway."""
+    known = cluster.memory.table(_route_statuses)
+    before = dict(known)
+    known.clear()
+    for one in placed:
+        if any(policies[key].concern(one.route) for key in one.places):
+            yield _route_status(one, policies)
+            continue
+        if id(one) not in before:
+            before[id(one)] = (one, _route_status(one, policies))
+        known[id(one)] = before[id(one)]
+        yield known[id(one)][1]
+
+
+def _route_status(placed: PlacedRoute, policies: Mapping[Key, GatewayPolicies]) -> RouteStatus:
+    route = placed.route
+    return RouteStatus(
+        kind=route.kind,
+        key=route.meta.key,
+        generation=route.meta.generation,
+        parents=tuple(
+            parent_status(one, placed.translated, policies[key].affecting(route.kind, route.meta.key))
+            for key, found in sorted(placed.places.items())
+            for one in found.attachments
+        ),
+    )
+
+
+def _policy_statuses(attached: Mapping[Key, list[PlacedRoute]], cluster: Cluster) -> Iterable[PolicyStatus]:
     """Yield the status of each BackendTLSPolicy at the Gateways whose routes use one of its Services."""
+    every = list(cluster.all("BackendTLSPolicy"))
     users: dict[Key, dict[Key, None]] = {}
-    for gateway, found in attached.items():
-        for route, _ in found:
-            for upstream in translated[id(route)].upstreams:
+    for gateway, found in attached.items() if every else ():
+        for one in found:
+            for upstream in one.translated.upstreams:
                 users.setdefault(upstream.service, {})[gateway] = None
-    for policy in cluster.all("BackendTLSPolicy"):
+    for policy in every:
         services = ((policy.meta.namespace, target.name) for target in policy.spec.target_refs)
         gateways = sorted({gateway for service in services for gateway in users.get(service, ())})
         if gateways:
@@ -132,25 +144,6 @@ def _policy_statuses(
                 gateways=tuple(gateways),
                 conditions=state_of(policy, cluster).conditions,
             )
-
-
-_Attached = list[tuple[Route, list[Attachment]]]
-
-
-def _attached(
-    listeners: Mapping[Key, tuple[ListenerState, ...]], cluster: Cluster
-) -> Mapping[Key, _Attached]:
-    """Return the routes that lead to each Gateway in the order of their precedence, each with its attachments."""
-    found: dict[Key, _Attached] = {key: [] for key in listeners}
-    for route in cluster.routes():
-        some: dict[Key, list[Attachment]] = {}
-        for parent in route.spec.parent_refs:
-            key = attachment.gateway_of(parent, route, cluster)
-            if key is not None and key in listeners:
-                some.setdefault(key, []).append(attachment.attach(route, parent, listeners[key], cluster))
-        for key, attachments in some.items():
-            found[key].append((route, attachments))
-    return found
 
 
 def parent_status(
@@ -168,12 +161,12 @@ def parent_status(
 def _gateway_status(
     gateway: Object[GatewaySpec],
     listeners: Iterable[ListenerState],
-    attached: _Attached,
+    attached: Iterable[PlacedRoute],
     policies: GatewayPolicies,
     cluster: Cluster,
 ) -> GatewayStatus:
     own = [one for one in listeners if one.owner is gateway]
-    states = _listener_statuses(own, attached)
+    states = _listener_statuses(own, _counts(gateway.meta.key, attached))
     valid = [one for one in own if one.valid]
     accept = accepted()
     if len(valid) < len(own):
@@ -202,16 +195,19 @@ def _gateway_status(
     )
 
 
-def _listener_statuses(listeners: Iterable[ListenerState], attached: _Attached) -> tuple[ListenerStatus, ...]:
-    counts: dict[str, int] = {}
-    for _, some in attached:
-        for name in {listener.name for one in some for listener, _ in one.listeners}:
-            counts[name] = counts.get(name, 0) + 1
+def _counts(gateway: Key, attached: Iterable[PlacedRoute]) -> Mapping[str, int]:
+    """Return the number of routes of each listener of a Gateway."""
+    return Counter(name for one in attached for name in one.places[gateway].listeners)
+
+
+def _listener_statuses(
+    listeners: Iterable[ListenerState], attached: Mapping[str, int]
+) -> tuple[ListenerStatus, ...]:
     return tuple(
         ListenerStatus(
             name=one.spec.name,
             kinds=one.kinds,
-            attached=counts.get(one.name, 0),
+            attached=attached.get(one.name, 0),
             conditions=one.conditions,
         )
         for one in listeners
@@ -219,9 +215,13 @@ def _listener_statuses(listeners: Iterable[ListenerState], attached: _Attached) 
 
 
 def _set_statuses(
-    gateway: Object[GatewaySpec], listeners: Iterable[ListenerState], attached: _Attached, cluster: Cluster
+    gateway: Object[GatewaySpec],
+    listeners: Iterable[ListenerState],
+    attached: Iterable[PlacedRoute],
+    cluster: Cluster,
 ) -> Iterable[ListenerSetStatus]:
     """Yield the status of each ListenerSet that names a Gateway."""
+    counts = _counts(gateway.meta.key, attached)
     for owner in cluster.listener_sets(gateway.meta.key):
         own = [one for one in listeners if one.owner is owner]
         bad = ", ".join(one.spec.name for one in own if not one.served)
@@ -236,15 +236,14 @@ def _set_statuses(
             generation=owner.meta.generation,
             gateway=gateway.meta.key,
             accepted=accept,
-            listeners=_listener_statuses(own, attached),
+            listeners=_listener_statuses(own, counts),
         )
 
 
 def _files(
     gateway: Object[GatewaySpec],
     listeners: tuple[ListenerState, ...],
-    attached: _Attached,
-    translated: Mapping[int, rules.Translated],
+    attached: Iterable[PlacedRoute],
     cluster: Cluster,
     policies: GatewayPolicies,
     *,
@@ -259,28 +258,13 @@ def _files(
     upstreams = {one.name: one for one in policies.upstreams}
     closes = False
     ports = {one.name: _redirect_port(one) for one in served}
-    taken: set[Any] = set()
-    for route, some in attached:
-        hosts = _hosts(some)
-        found = translated[id(route)]
-        routes = {
-            name: value
-            for route_name, (condition, values) in found.routes.items()
-            for name, value in on_listeners(
-                route_name,
-                values,
-                condition,
-                hosts,
-                ports,
-                taken,
-                partial(policies.level, route, found.rule_names.get(route_name)),
-            )
-        }
-        if routes:
-            file = f"{route.kind}/{'/'.join(route.meta.key)}.yaml"
-            files[file], origins[file] = {found.section: routes}, route
-            upstreams |= {one.name: one for one in found.upstreams if one.usable}
-            closes = closes or found.closes
+    route_files = RouteFiles(ports, policies, cluster.memory.table((RouteFiles, gateway.meta.key)))
+    for placed in attached:
+        values = route_files.of(placed, placed.places[gateway.meta.key])
+        if values is not None:
+            files[placed.file], origins[placed.file] = values, placed.route
+            upstreams |= placed.upstreams
+            closes = closes or placed.translated.closes
     files[UPSTREAMS_FILE] = upstreams_file(upstreams, cluster, closes=closes, live=live)
     written = config_files(gateway.meta.key, cluster)
     return GatewayFiles(
@@ -330,53 +314,6 @@ def _certificates(certificates: Iterable[Key], cluster: Cluster) -> Iterable[tup
         assert secret is not None, "checked with the listener"
         for part in ("tls.crt", "tls.key"):
             yield f"{'/'.join(key)}/{part}", secret.spec.data[part]
-
-
-def _hosts(some: Iterable[Attachment]) -> dict[str, tuple[str, ...]]:
-    """Return the hosts that a route takes, by the name of the listener."""
-    found: dict[str, dict[str, None]] = {}
-    for one in some:
-        for listener, hosts in one.listeners:
-            if listener.served:
-                found.setdefault(listener.name, {}).update(dict.fromkeys(hosts))
-    return {name: tuple(hosts) for name, hosts in found.items()}
-
-
-def on_listeners(
-    name: str,
-    values: Mapping[str, Any],
-    condition: Any,
-    hosts: Mapping[str, tuple[str, ...]],
-    ports: Mapping[str, int | None],
-    taken: set[Any],
-    level: Callable[[str], Level] = lambda _listener: Level(),
-) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """Yield a route for each set of listeners on which it takes the same hosts, and does the same.
-
-    What an older route with the same condition has already is left out: the older one wins.
-    """
-    groups: dict[tuple[tuple[str, ...], int | None, Level], list[str]] = {}
-    to_port = values.get("redirect", {}).get("port") == LISTENER_PORT
-    for listener, some in hosts.items():
-        free = tuple(one for one in some if (listener, one, condition) not in taken)
-        taken.update((listener, one, condition) for one in free)
-        if free:
-            port = ports[listener] if to_port else None
-            groups.setdefault((free, port, level(listener)), []).append(listener)
-    for number, ((free, port, policies), listeners) in enumerate(groups.items()):
-        own = name if not number else names.of(name, str(number))
-        key = "server_names" if condition == "stream" else "hosts"
-        where = {"listeners": sorted(listeners), **({key: list(free)} if "" not in free else {})}
-        redirect = {"redirect": _with_port(values["redirect"], port)} if to_port else {}
-        found = {**where, **values, **redirect, **({"use": [*policies.use]} if policies.use else {})}
-        section = "stream_routes" if condition == "stream" else "routes"
-        yield own, failing(found, section) if policies.closed else found
-
-
-def _with_port(redirect: Mapping[str, Any], port: int | None) -> Mapping[str, Any]:
-    """Return a redirect to a port, None for the one that its scheme implies."""
-    rest = {key: value for key, value in redirect.items() if key != "port"}
-    return rest if port is None else {**rest, "port": port}
 
 
 def _redirect_port(listener: ListenerState) -> int | None:
