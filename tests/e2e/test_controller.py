@@ -401,8 +401,16 @@ def test_a_pod_that_ends_drains_first(cluster: Cluster) -> None:
 
 def xds(cluster: Cluster, *words: str) -> tuple[int, str]:
     """Run a command that looks at the live cluster. Returns its exit code and its output."""
+    return run_module(cluster, "xds_server", *words)
+
+
+def kubectl_gateway(cluster: Cluster, *words: str) -> tuple[int, str]:
+    return run_module(cluster, "xds_server.cli.kubectl_gateway", *words)
+
+
+def run_module(cluster: Cluster, module: str, *words: str) -> tuple[int, str]:
     command = cluster.network.command(
-        "env", f"KUBECONFIG={cluster.folder / 'kubeconfig'}", sys.executable, "-m", "xds_server", *words
+        "env", f"KUBECONFIG={cluster.folder / 'kubeconfig'}", sys.executable, "-m", module, *words
     )
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout + done.stderr
@@ -424,6 +432,26 @@ def test_commands_look_at_the_live_cluster(cluster: Cluster) -> None:
     assert code == 1
     assert f"there is no Gateway {cluster.name}/nothing" in text
     assert xds(cluster, "check", "k8s:other-context")[0] == 1
+    code, text = xds(cluster, "why", "k8s:", f"HTTPRoute/{cluster.name}/users")
+    assert code == 1
+    assert missing in text
+    assert f"> {cluster.name}/web http every host: /users/*: takes requests" in text
+    assert f"Service {cluster.name}/users port 80: 1 endpoint" in text
+
+
+def test_the_plugin_of_kubectl_shows_gateways_and_what_is_wrong(cluster: Cluster) -> None:
+    code, text = kubectl_gateway(cluster, "status")
+    assert code == 1
+    listeners = "routes of the listeners: http: 1"
+    assert f"Gateway {cluster.name}/web ({cluster.name}): Programmed is True; 10.245.0.9; {listeners}" in text
+    assert f"HTTPRoute {cluster.name}/users at web: ResolvedRefs is False: BackendNotFound" in text
+    code, text = kubectl_gateway(cluster, "why", f"HTTPRoute/{cluster.name}/user")
+    assert code == 2
+    assert f"did you mean 'HTTPRoute/{cluster.name}/users'?" in text
+    url = f"http://a.example.com:{cluster.port}/users/1"
+    code, text = kubectl_gateway(cluster, "explain", "GET", url, "--gateway", f"{cluster.name}/web")
+    assert code == 0
+    assert f"upstream {cluster.name}.users.80" in text
 
 
 def test_objects_of_somebody_else_stay_as_they_are(cluster: Cluster) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from xds_server.errors import InvalidGateway
+from xds_server.gateway_api.cluster import Cluster
+from xds_server.gateway_api.manifests import Manifests
 from xds_server.gateway_api.objects import Key
+from xds_server.sources.folder import read_folder
 from xds_server.sources.gateway_folder import read_gateway
 from xds_server.sources.source import SourceState
 
@@ -19,4 +23,20 @@ def read(source: Path | str, gateway: Key | None) -> SourceState:
         return read_gateway(source, gateway)
     from xds_server.controller.live import read_live
 
-    return asyncio.run(read_live(str(source).removeprefix(CLUSTER) or None, gateway))
+    return asyncio.run(read_live(_context(source), gateway))
+
+
+def read_cluster(source: Path | str) -> Cluster:
+    """Return the objects of a cluster or folder of manifests. Raises ApiError, InvalidKubeconfig, InvalidGateway."""
+    if str(source).startswith(CLUSTER):
+        from xds_server.controller.live import live_cluster
+
+        return asyncio.run(live_cluster(_context(source)))[0]
+    cluster, problems = Manifests().read(read_folder(source).files)
+    if any(one.severity == "error" for one in problems):
+        raise InvalidGateway(tuple(problems))
+    return cluster
+
+
+def _context(source: Path | str) -> str | None:
+    return str(source).removeprefix(CLUSTER) or None

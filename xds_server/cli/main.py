@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "check": "report all errors and warnings of a gateway",
     "compile": "print the Envoy resources of a gateway",
     "explain": "show which route handles a request, and why",
+    "why": "show what a route of Kubernetes does at its Gateways, and why a part of it has no effect",
     "diff": "show what changes between two gateways",
     "status": "show every connected Envoy, and what it acknowledged or rejected",
     "watch": "connect to any xDS server as a client, and print its responses",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from xds_server.gateway_api.objects import KINDS, Key, Kind, Object, read_object
 from xds_server.kubernetes.api_client import ApiClient
 from xds_server.kubernetes.api_errors import Forbidden, NotFound
 from xds_server.kubernetes.kubeconfig import read_kubeconfig
+from xds_server.kubernetes.resources import Object as Value
 from xds_server.sources.gateway_folder import ManifestState, state_of
 
 
@@ -23,14 +25,35 @@ async def read_live(context: str | None, gateway: Key | None) -> ManifestState:
 
     A Gateway that is named may be of the class of another controller. Kinds that the user may not list, or that the cluster does not have, are taken as if there were none.
     """
+    cluster, problems = await live_cluster(context)
+    return state_of(cluster, gateway, problems, of_every_class=gateway is not None)
+
+
+async def live_cluster(context: str | None) -> tuple[Cluster, list[Problem]]:
+    """Return the objects of the cluster of a context, and what cannot be read of them. Raises ApiError, InvalidKubeconfig."""
+    problems: list[Problem] = []
+    async with _client(context) as client:
+        found = await asyncio.gather(*(_objects(client, kind, problems) for kind in KINDS))
+    return Cluster.of(one for some in found for one in some), problems
+
+
+async def live_objects(context: str | None, kinds: Collection[str]) -> dict[str, list[Value]]:
+    """Return the objects of some kinds as the API server has them, with their statuses, by kind. Raises as `live_cluster`.
+
+    A kind that the cluster does not have, or that the user may not list, is left out.
+    """
+    found: dict[str, list[Value]] = {}
+    async with _client(context) as client:
+        for kind in kinds:
+            with suppress(NotFound, Forbidden):
+                found[kind] = await client.list(RESOURCES[kind])
+    return found
+
+
+def _client(context: str | None) -> ApiClient:
     given = os.environ.get("KUBECONFIG", "") or str(Path.home() / ".kube" / "config")
     paths = [Path(one) for one in given.split(os.pathsep) if one]
-    connection = read_kubeconfig(paths, context)
-    problems: list[Problem] = []
-    async with ApiClient(connection) as client:
-        found = await asyncio.gather(*(_objects(client, kind, problems) for kind in KINDS))
-    cluster = Cluster.of(one for some in found for one in some)
-    return state_of(cluster, gateway, problems, of_every_class=gateway is not None)
+    return ApiClient(read_kubeconfig(paths, context))
 
 
 async def _objects(client: ApiClient, kind: Kind, problems: list[Problem]) -> list[Object[Any]]:
