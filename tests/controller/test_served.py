@@ -6,13 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
+from tests.support.certificates import authority
 from tests.support.cluster_objects import cluster_of
 from xds_server.controller.served import ServedGateway
-from xds_server.discovery.types import ENDPOINT, LISTENER, ROUTE
+from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.gateway_files import GatewayFiles
+from xds_server.gateway_api.mesh import mesh_key, with_mesh
+from xds_server.gateway_api.mesh_tls import MeshTrust
 from xds_server.gateway_api.translation import translate
+from xds_server.translate import names
 
 MANIFESTS = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -125,3 +130,70 @@ def test_faulty_files_of_a_config_map_hold_nothing_else_up(cluster: Cluster) -> 
     assert served.snapshot[ROUTE] != before[ROUTE]
     shown = str([one.body for one in served.snapshot[ROUTE].values()])
     assert "/more" in shown
+
+
+MESH = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {xds-gateway.dev/inject: enabled}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: users, namespace: shop}
+spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}
+"""
+
+
+def _pod(name: str, account: str) -> str:
+    metadata = f"{{name: {name}, namespace: shop, uid: {name}, labels: {{xds-gateway.dev/sidecar: 'true'}}}}"
+    return f"""
+---
+apiVersion: v1
+kind: Pod
+metadata: {metadata}
+spec: {{serviceAccountName: {account}}}
+"""
+
+
+def _slice(ready: dict[str, bool]) -> str:
+    endpoints = [
+        f"{{addresses: [10.0.0.{number}], conditions: {{ready: {str(one).lower()}}}, "
+        f"targetRef: {{kind: Pod, name: {pod}, uid: {pod}}}}}"
+        for number, (pod, one) in enumerate(ready.items(), 1)
+    ]
+    return f"""
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: users-a, namespace: shop, labels: {{kubernetes.io/service-name: users}}}}
+addressType: IPv4
+ports: [{{port: 8080}}]
+endpoints: [{", ".join(endpoints)}]
+"""
+
+
+def test_the_accounts_of_pods_are_accepted_before_they_are_ready_and_change_no_cluster() -> None:
+    def accepted(*accounts: str, **ready: bool) -> set[str]:
+        pods = "".join(_pod(pod, account) for pod, account in zip(ready, accounts, strict=True))
+        served.move([("shop", "users")], cluster_of(MESH + pods + _slice(ready)))
+        assert served.snapshot is not None
+        assert served.snapshot[CLUSTER] == clusters
+        body = served.snapshot[SECRET][names.upstream_ca("shop.users.80.tcp")].body
+        context = secret_pb2.Secret.FromString(body).validation_context
+        assert context.trusted_ca.inline_bytes == trust.bundle
+        return {one.matcher.exact for one in context.match_typed_subject_alt_names}
+
+    certificate, key = authority().issue("a.example.com")
+    trust = MeshTrust(domain="example.com", bundle=authority().pem, certificate=certificate, private_key=key)
+    cluster = cluster_of(MESH)
+    translation = with_mesh(translate(cluster, live=True), cluster, live=True, trust=trust)
+    served = ServedGateway(mesh_key("shop"))
+    served.update(translation.meshes[mesh_key("shop")], cluster)
+    assert served.snapshot is not None
+    clusters = served.snapshot[CLUSTER]
+    old, new = "spiffe://example.com/ns/shop/sa/old", "spiffe://example.com/ns/shop/sa/new"
+    assert accepted() == set()
+    assert accepted("old", a=True) == {old}
+    assert accepted("old", "new", a=True, b=False) == {old, new}
+    assert accepted("old", "new", a=True, b=True) == {old, new}
+    assert accepted("new", b=True) == {new}

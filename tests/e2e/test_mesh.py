@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -224,6 +224,48 @@ def test_a_policy_allows_clients_by_their_service_account(routed: Mesh) -> None:
     wait_for(
         lambda: routed.get(OFFICE, "http://orders.shop/").status == 0, "the client of the other namespace"
     )
+
+
+def _forged(mesh: Mesh, *endpoints: tuple[str, str]) -> None:
+    """Make a Service whose endpoints have the address of one application each, and say that they are a pod of another."""
+
+    def pod(name: str) -> dict[str, Any]:
+        found = mesh.pod("shop", name)
+        assert found is not None
+        return found
+
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "forged", "namespace": "shop"},
+        "spec": {"ports": [{"port": 80}]},
+    }
+    values = [
+        {
+            "addresses": [pod(address)["status"]["podIP"]],
+            "targetRef": {"kind": "Pod", **{key: pod(named)["metadata"][key] for key in ("name", "uid")}},
+        }
+        for address, named in endpoints
+    ]
+    labels = {"kubernetes.io/service-name": "forged"}
+    slice_ = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "forged", "namespace": "shop", "labels": labels},
+        "addressType": "IPv4",
+        "ports": [{"port": 8080}],
+        "endpoints": values,
+    }
+    mesh.objects.apply([service, slice_])
+
+
+def test_a_sidecar_rejects_a_server_with_the_account_of_another_pod(routed: Mesh) -> None:
+    _forged(routed, ("orders", "orders"), ("next", "next"))
+    for name in ("orders", "next"):
+        routed.gets(SHOP, "http://forged.shop/", by=name)
+    _forged(routed, ("next", "orders"))
+    wait_for(lambda: routed.get(SHOP, "http://forged.shop/").status == 0, "the other account to be rejected")
+    assert routed.get(PLAIN, "http://next.shop/").by == "next"
 
 
 GATEWAY = """

@@ -60,7 +60,7 @@ def test_upstreams_of_the_mesh_get_tls_and_services_without_routes_their_endpoin
     for name in ("shop.orders.80", "shop.orders.443.tcp"):
         tls = upstreams[name]["tls"]
         assert (tls["sni"], tls["client_certificate"], tls["optional"]) == (SERVER_NAME, SECRET, True)
-        assert tls["subject_alt_names"] == ["spiffe://example.com/ns/shop/*"]
+        assert tls["subject_alt_names"] == ["spiffe://example.com/ns/shop/sa/"]
     mesh = _values(files, "mesh.yaml")
     assert mesh["stream_routes"]["shop.orders.443"]["upstream"] == "shop.orders.443.tcp"
     assert "shop.pods.80" not in mesh["listeners"], "clients of a headless Service connect to its pods"

@@ -6,19 +6,21 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.controller import policy_servers
 from xds_server.discovery.snapshot import Resource, Snapshot
-from xds_server.discovery.types import ENDPOINT
+from xds_server.discovery.types import ENDPOINT, SECRET
 from xds_server.errors import InvalidGateway
 from xds_server.gateway.model.upstreams import Endpoint, Upstream, parse_address
-from xds_server.gateway_api import rejections
+from xds_server.gateway_api import mesh_tls, rejections
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.gateway_files import GatewayFiles, Renderer
 from xds_server.gateway_api.objects import Key, Object, ServiceSpec, SliceSpec
 from xds_server.gateway_api.upstreams import ServiceUpstream, endpoints
 from xds_server.sources.gateway_folder import ManifestState
-from xds_server.translate import names
+from xds_server.translate import names, secrets, tls
 from xds_server.translate.endpoints import load_assignment
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,8 @@ class ServedGateway:
         self._upstreams: Mapping[str, ServiceUpstream] = {}
         self._renderer = Renderer()
         self._assignments: dict[str, _Assignment] = {}
+        self._verifying: dict[str, tuple[Resource, frozenset[str], Resource]] = {}
+        """By upstream: its authority, the accounts of its endpoints, and the authority with their names."""
 
     def update(self, files: GatewayFiles, cluster: Cluster) -> None:
         """Serve a new state. If it cannot be served, the last good one stays."""
@@ -118,17 +122,45 @@ class ServedGateway:
                 service = cluster.service(upstream.service)
                 origin = (declared, upstream, service, cluster.slices(upstream.service))
                 known = before.get(name)
-                optional = declared.tls is not None and declared.tls.optional
-                plain = cluster.without_sidecar(origin[-1]) if optional else frozenset()
-                if known is None or not known.made_of(origin) or known.plain != plain:
-                    self._assignments[name] = _Assignment(origin, plain, _resource(name, *origin, plain))
+                meshed = declared.tls is not None and declared.tls.optional
+                plain = cluster.without_sidecar(origin[-1]) if meshed else frozenset()
+                accounts = cluster.accounts(origin[-1]) if meshed else frozenset()
+                if known is None or not known.made_of(origin, plain, accounts):
+                    resource = _resource(name, *origin, plain)
+                    self._assignments[name] = _Assignment(origin, plain, accounts, resource)
         for name in self._assignments.keys() - self._upstreams.keys():
             del self._assignments[name]
         found = {one.resource.name: one.resource for one in self._assignments.values()}
         every = {**compiled.snapshot[ENDPOINT], **found}
-        if self.snapshot is None or compiled is not self._shown or every != self.snapshot[ENDPOINT]:
+        verified = {**compiled.snapshot[SECRET], **self._authorities(compiled)}
+        same = self.snapshot is not None and compiled is self._shown
+        base = self.snapshot if self.snapshot is not None and same else compiled.snapshot
+        changed = {
+            type_: items.values()
+            for type_, items in ((ENDPOINT, every), (SECRET, verified))
+            if items != base[type_]
+        }
+        if not same or changed:
             self._shown = compiled
-            self.snapshot = compiled.snapshot.updated({ENDPOINT: every.values()})
+            self.snapshot = base.updated(changed)
+
+    def _authorities(self, compiled: Compiled) -> dict[str, Resource]:
+        """Return the authorities of upstreams in the mesh, with the names of their accounts."""
+        found: dict[str, Resource] = {}
+        for name, one in self._assignments.items():
+            declared = one.origin[0].tls
+            if one.accounts and declared is not None:
+                authority = compiled.snapshot[SECRET][names.upstream_ca(name)]
+                known = self._verifying.get(name)
+                if known is None or known[:2] != (authority, one.accounts):
+                    secret = secret_pb2.Secret.FromString(authority.body)
+                    accepted = tls.alt_names(mesh_tls.names_of(declared, one.accounts))
+                    changed = Resource.of(secrets.also_verifying(secret, accepted), authority.name)
+                    known = self._verifying[name] = (authority, one.accounts, changed)
+                found[authority.name] = known[2]
+        for name in self._verifying.keys() - self._assignments.keys():
+            del self._verifying[name]
+        return found
 
 
 _Origin = tuple[Upstream, ServiceUpstream, Object[ServiceSpec] | None, tuple[Object[SliceSpec], ...]]
@@ -141,10 +173,14 @@ class _Assignment:
     origin: _Origin
     plain: frozenset[str]
     """The addresses without TLS."""
+    accounts: frozenset[str]
+    """The accounts of those with TLS."""
     resource: Resource
 
-    def made_of(self, origin: _Origin) -> bool:
+    def made_of(self, origin: _Origin, plain: frozenset[str], accounts: frozenset[str]) -> bool:
         """True if it would be the same again. Objects that did not change are the same objects."""
+        if (plain, accounts) != (self.plain, self.accounts):
+            return False
         *ours, slices = self.origin
         *theirs, others = origin
         return all(one is other for one, other in zip(ours, theirs, strict=True)) and (

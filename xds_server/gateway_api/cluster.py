@@ -13,6 +13,7 @@ from xds_server.gateway_api.objects import (
     Key,
     NamespaceSpec,
     Object,
+    PodSpec,
     SecretSpec,
     ServiceSpec,
     SliceSpec,
@@ -106,12 +107,24 @@ class Cluster:
             endpoint.address
             for one in slices
             for endpoint in one.spec.endpoints
-            if not self._has_sidecar(one.meta.namespace, *endpoint.pod)
+            if self._with_sidecar(one.meta.namespace, *endpoint.pod) is None
         )
 
-    def _has_sidecar(self, namespace: str, name: str, uid: str) -> bool:
-        pod = self.objects.get("Pod", {}).get((namespace, name))
-        return pod is not None and pod.meta.uid == uid and bool(pod.spec.sidecar)
+    def accounts(self, slices: Iterable[Object[SliceSpec]]) -> frozenset[str]:
+        """Return the service accounts of the pods with a sidecar behind endpoints, also of those that are not ready.
+
+        So the account of a new pod is known before it gets a connection.
+        """
+        pods = (
+            self._with_sidecar(one.meta.namespace, *endpoint.pod)
+            for one in slices
+            for endpoint in one.spec.endpoints
+        )
+        return frozenset(one.spec.account for one in pods if one is not None)
+
+    def _with_sidecar(self, namespace: str, name: str, uid: str) -> Object[PodSpec] | None:
+        pod: Object[PodSpec] | None = self.objects.get("Pod", {}).get((namespace, name))
+        return pod if pod is not None and pod.meta.uid == uid and pod.spec.sidecar else None
 
     def secret(self, key: Key) -> Object[SecretSpec] | None:
         """Return a Secret, or None."""

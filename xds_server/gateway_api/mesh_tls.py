@@ -5,10 +5,11 @@ https://spiffe.io/docs/latest/spiffe-specs/spiffe-id/
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from xds_server.gateway.model.upstreams import UpstreamTls
 from xds_server.gateway_api.mesh_policies import Inbound
 
 SECRET = "xds-mesh"  # noqa: S105 - a name
@@ -38,12 +39,16 @@ class MeshTrust:
         return {SECRET: {key: {"file": path} for key, path in _PARTS.items()}}
 
     def upstream(self, namespace: str) -> Mapping[str, Any]:
-        """Return `tls` of an upstream in a namespace, for those endpoints that have a sidecar."""
+        """Return `tls` of an upstream in a namespace, for those endpoints that have a sidecar.
+
+        Its endpoints must have the name of one of their accounts. These names come with the endpoints (`names_of`), so
+        this has only the part that they have in common, which is the name of nobody.
+        """
         return {
             "sni": SERVER_NAME,
             "ca": {"inline": self.bundle.decode()},
             "client_certificate": SECRET,
-            "subject_alt_names": [spiffe_id(self.domain, namespace, "*")],
+            "subject_alt_names": [spiffe_id(self.domain, namespace, "")],
             "minimum_version": "1.3",
             "optional": True,
         }
@@ -60,8 +65,16 @@ class MeshTrust:
 
 
 def spiffe_id(domain: str, namespace: str, account: str) -> str:
-    """Return the name of a service account in its certificate, or the prefix for all of a namespace."""
+    """Return the name of a service account in its certificate, or the prefix for all of a namespace.
+
+    That of an account without a name ends as the others begin.
+    """
     return f"spiffe://{domain}/ns/{namespace}/{'*' if account == '*' else f'sa/{account}'}"
+
+
+def names_of(tls: UpstreamTls, accounts: Iterable[str]) -> list[str]:
+    """Return the names that endpoints of these accounts may have, if `tls` is that of an upstream of the mesh."""
+    return [f"{common}{account}" for common in tls.subject_alt_names for account in sorted(accounts)]
 
 
 _CAPTURED = {"protocol": "tcp", "original_destination": True}

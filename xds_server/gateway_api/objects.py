@@ -114,9 +114,10 @@ class SliceEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodSpec:
-    """A Pod: only that it exists matters, and whether it has a sidecar."""
+    """A Pod: only that it exists matters, whether it has a sidecar, and its service account."""
 
     sidecar: bool
+    account: str = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +212,10 @@ def _endpoint(value: Mapping[str, Any]) -> SliceEndpoint:
 
 
 def _pod(value: Mapping[str, Any], _path: Path, _problems: Problems) -> PodSpec:
-    return PodSpec(sidecar=SIDECAR in ((value.get("metadata") or {}).get("labels") or {}))
+    return PodSpec(
+        sidecar=SIDECAR in ((value.get("metadata") or {}).get("labels") or {}),
+        account=(value.get("spec") or {}).get("serviceAccountName") or "default",
+    )
 
 
 def _secret(value: Mapping[str, Any], path: Path, problems: Problems) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
@@ -49,6 +49,16 @@ def secrets(sections: Sections, context: Context) -> Iterator[secret_pb2.Secret]
         if listener.tls is not None and listener.tls.client_certificate is not None:
             sources = listener.tls.client_certificate.authorities
             yield _ca(names.client_ca(name), b"\n".join(contents[one] for one in sources))
+
+
+def also_verifying(
+    authority: secret_pb2.Secret, names: Iterable[common_pb2.SubjectAltNameMatcher]
+) -> secret_pb2.Secret:
+    """Return a secret with an authority that accepts these names too. Envoy adds them to those of the TLS context."""
+    result = secret_pb2.Secret()
+    result.CopyFrom(authority)
+    result.validation_context.match_typed_subject_alt_names.extend(names)
+    return result
 
 
 def reference(name: str) -> secret_pb2.SdsSecretConfig:

@@ -23,7 +23,8 @@ _VERSIONS = {
 }
 
 
-def _alt_names(wanted: Iterable[str]) -> list[common_pb2.SubjectAltNameMatcher]:
+def alt_names(wanted: Iterable[str]) -> list[common_pb2.SubjectAltNameMatcher]:
+    """Return the condition that a certificate has one of these names."""
     return [common_pb2.SubjectAltNameMatcher(san_type=_san_type(one), matcher=_text(one)) for one in wanted]
 
 
@@ -60,7 +61,7 @@ def upstream(name: str, config: UpstreamTls, alpn: Iterable[str]) -> base_pb2.Tr
 
 def _verify(name: str, config: UpstreamTls, common: tls_pb2.CommonTlsContext) -> None:
     wanted = config.subject_alt_names or ((config.sni,) if config.sni else ())
-    validation = common_pb2.CertificateValidationContext(match_typed_subject_alt_names=_alt_names(wanted))
+    validation = common_pb2.CertificateValidationContext(match_typed_subject_alt_names=alt_names(wanted))
     if config.ca is None:
         validation.trusted_ca.filename = SYSTEM_CA
         common.validation_context.CopyFrom(validation)
@@ -106,7 +107,7 @@ def _downstream(name: str, config: DownstreamTls, alpn: Iterable[str]) -> tls_pb
     client = config.client_certificate
     if client is not None:
         validation = common_pb2.CertificateValidationContext(
-            match_typed_subject_alt_names=_alt_names(client.subject_alt_names),
+            match_typed_subject_alt_names=alt_names(client.subject_alt_names),
         )
         if not client.verify:
             validation.trust_chain_verification = common_pb2.CertificateValidationContext.ACCEPT_UNTRUSTED
