@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
 from envoy.type.matcher.v3 import metadata_pb2, number_pb2, regex_pb2, string_pb2, value_pb2
 
-from filters.authorization import cel
+from filters.authorization import cel, principals
 from filters.authorization.cel_types import Type
 from filters.language import Mistake, option
 from filters.model import claims
@@ -34,7 +34,7 @@ _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A rule that allows requests. All of its keys must match. A request that matches no rule is denied."""
+    """A rule that allows requests. All of its keys must match. A request that no rule allows is denied."""
 
     scopes: tuple[str, ...] = option(
         "All of these must be words of the `scope` claim, or elements of `scp`.", default=(), narrows=True
@@ -51,7 +51,22 @@ class Rule:
     plans: tuple[str, ...] = option(
         "The caller is on one of these plans.", default=(), refers="plans", narrows=True
     )
+    clients: tuple[str, ...] = option(
+        "The client certificate of the connection has one of these names (DNS or URI, `*.example.com` for subdomains, "
+        "`spiffe://example.com/ns/shop/*` for a prefix).",
+        default=(),
+        narrows=True,
+    )
     methods: tuple[str, ...] = option("The request has one of these HTTP methods.", default=(), narrows=True)
+    paths: tuple[str, ...] = option(
+        "The request is for one of these paths, `/orders/*` for `/orders` and all below, as the client sent it.",
+        default=(),
+        narrows=True,
+    )
+    deny: bool = option(
+        "Deny requests that match, also those that other rules allow. If every rule denies, all other requests are allowed.",
+        default=False,
+    )
     when: str | None = option(
         "A CEL condition over request, claims, consumer, plan, user, provider, authenticated_by, source and "
         "connection.",
@@ -65,8 +80,17 @@ class Rule:
 
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes of one rule."""
-        if not (self.scopes or self.claims or self.consumers or self.plans or self.methods or self.when):
-            yield Mistake("this rule is empty", "write scopes, claims, consumers, plans, methods or when")
+        if not (self.needs_identity or self.clients or self.methods or self.paths or self.when):
+            remedy = "write scopes, claims, consumers, plans, clients, methods, paths or when"
+            yield Mistake("this rule is empty", remedy)
+        if self.deny and self.when is not None:
+            message = "a rule that denies has no condition"
+            yield Mistake(message, "write the opposite into the rules that allow", path=("when",))
+        for number, path in enumerate(self.paths):
+            try:
+                principals.check_path(path)
+            except Mistake as mistake:
+                yield Mistake(mistake.message, mistake.remedy, path=("paths", number), value=path)
         for number, scope in enumerate(self.scopes):
             if not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope):
                 yield Mistake("not a scope", "write one word", path=("scopes", number), value=scope)
@@ -218,15 +242,43 @@ def _scope(scope: str) -> pb.Principal:
     )
 
 
-def rbac_policy(rule: Rule) -> pb.Policy:
-    """A rule as a policy of Envoy's RBAC. Its principals, its permissions and its condition must all match."""
-    principals = [_scope(scope) for scope in sorted(rule.scopes)]
-    principals += [_claim(name, wanted) for name, wanted in sorted(rule.claims.items())]
+def _who_of(rule: Rule) -> list[pb.Principal]:
+    """Return the principals of a rule, which must all match."""
+    found = [_scope(scope) for scope in sorted(rule.scopes)]
+    found += [_claim(name, wanted) for name, wanted in sorted(rule.claims.items())]
     for key, names in (("consumer", rule.consumers), ("plan", rule.plans)):
         if names:
-            principals.append(_any([_metadata((key,), _exact(name)) for name in sorted(names)]))
-    who = pb.Principal(and_ids=pb.Principal.Set(ids=principals)) if principals else pb.Principal(any=True)
-    result = pb.Policy(permissions=[_permission(rule)], principals=[who])
+            found.append(_any([_metadata((key,), _exact(name)) for name in sorted(names)]))
+    if rule.clients:
+        found.append(_any([principals.client(name) for name in sorted(rule.clients)]))
+    if rule.paths:
+        found.append(_any([principals.path(one) for one in sorted(rule.paths)]))
+    return found
+
+
+def _denied(rule: Rule) -> pb.Principal:
+    methods = [principals.method(one) for one in sorted(rule.methods)]
+    return principals.every([*_who_of(rule), *([principals.some(methods)] if methods else [])])
+
+
+def rbac_policies(rules: Iterable[Rule]) -> Mapping[str, pb.Policy]:
+    """Return rules as policies of Envoy's RBAC, one of which has to match: what one denies, the others leave out."""
+    listed = list(enumerate(rules, 1))
+    denied = [_denied(rule) for _, rule in listed if rule.deny]
+    found = {f"rule-{number}": rbac_policy(rule, denied) for number, rule in listed if not rule.deny}
+    if found:
+        return found
+    others = pb.Policy(permissions=[pb.Permission(any=True)], principals=principals.without(denied))
+    return {"others": others}
+
+
+def rbac_policy(rule: Rule, denied: Sequence[pb.Principal] = ()) -> pb.Policy:
+    """A rule as a policy of Envoy's RBAC. Its principals, its permissions and its condition must all match."""
+    who = _who_of(rule)
+    if denied:
+        who = [*who, *principals.without(denied)]
+    everybody = pb.Principal(and_ids=pb.Principal.Set(ids=who)) if who else principals.EVERYBODY
+    result = pb.Policy(permissions=[_permission(rule)], principals=[everybody])
     if rule.when is not None:
         result.condition.CopyFrom(CONDITIONS.parse(rule.when))
     return result
@@ -282,8 +334,7 @@ class Authorize(Policy[Settings]):
 
     def on_route(self, settings: Settings, context: Context) -> RoutePart:
         rules = rules_of(settings)
-        policies = {f"rule-{number}": rbac_policy(rule) for number, rule in enumerate(rules, 1)}
-        rbac = pb.RBAC(action=pb.RBAC.ALLOW, policies=policies)
+        rbac = pb.RBAC(action=pb.RBAC.ALLOW, policies=rbac_policies(rules))
         config = filter_pb2.RBAC(shadow_rules=rbac) if rules[0].shadow else filter_pb2.RBAC(rules=rbac)
         return RoutePart(
             filter_configs={FILTER: filter_pb2.RBACPerRoute(rbac=config)},

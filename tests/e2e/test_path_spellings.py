@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 import pytest
 
+from filters.model.escapes import RESERVED
 from tests.support.backend import Backend
 from tests.support.gateway import Gateway, Gateways
 from tests.support.ports import free_port
-from xds_server.gateway.model.escapes import RESERVED
 from xds_server.translate.explain import Request, explain
 
 YAML = """

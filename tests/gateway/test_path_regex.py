@@ -7,8 +7,8 @@ import re
 import pytest
 
 from filters.language import Mistake
+from filters.model.escapes import RESERVED
 from xds_server.gateway.model import regex
-from xds_server.gateway.model.escapes import RESERVED
 from xds_server.gateway.model.paths import parse_path
 
 SAME = [

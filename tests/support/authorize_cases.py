@@ -28,6 +28,12 @@ AUTHORIZE_ROUTES = """
   acme: {path: /acme, upstream: echo, policies: {api_key: true, jwt: corp, authorize: {consumers: [acme]}}}
   pro: {path: /pro, upstream: echo, policies: {api_key: true, authorize: {plans: [pro]}}}
   reading: {path: /reading, upstream: echo, policies: {authorize: {methods: [GET, HEAD]}}}
+  paths:
+    path: /paths/*
+    upstream: echo
+    policies:
+      authorize: [{paths: [/paths/open/*, "/paths/it's"]}, {paths: [/paths/open/shut], methods: [DELETE], deny: true}]
+  denied: {path: /denied/*, upstream: echo, policies: {authorize: {paths: [/denied/admin/*], deny: true}}}
   either:
     path: /either
     upstream: echo
@@ -135,6 +141,17 @@ AUTHORIZE_CASES = (
          _token(**{"realm.roles": "staff"}, realm={"roles": "x"})),
     _may("a claim that is nothing is not there", "/staff",
          _token(**{"realm.roles": None}, realm={"roles": "staff"})),
+    _may("a path itself", "/paths/open"),
+    _may("a path below, with a query", "/paths/open/a?b=/x"),
+    _may("a path in another spelling", "/paths/it%27s"),
+    _may_not("a path that begins like it", "/paths/opened"),
+    _may_not("another path", "/paths/other?/paths/open"),
+    _may("a denied path with another method", "/paths/open/shut"),
+    _may_not("a denied path with its method", "/paths/open/shut", method="DELETE"),
+    _may("what no rule denies, if every rule denies", "/denied/x"),
+    _may_not("a denied path below", "/denied/admin/x"),
+    _may_not("a denied path with escaped letters", "/denied/%61dmin"),
+    _may_not("a denied path with dots and slashes", "/denied/x/..//admin"),
     _may("the consumer by a key", "/acme", key(ACME)),
     _may("the consumer by a token", "/acme", _token(azp="acme-app")),
     _may_not("another consumer", "/acme", key(UNICODE)),

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from filters.language import Mistake, Path, Problem
 from filters.language.options import OFF
 from filters.language.problems import did_you_mean, short_repr
+from filters.model import escapes
 from filters.model.identity import Consumer
 from filters.model.shared_credentials import conflicts
 from filters.pipeline import POLICIES
@@ -20,7 +21,6 @@ from filters.policy import Context, Policy, Shape
 from filters.reasons import BY_STATUS, OTHER, REASONS
 from xds_server.gateway import exposure, listener_checks, precedence, telemetry_checks
 from xds_server.gateway.files import File
-from xds_server.gateway.model import escapes
 from xds_server.gateway.model.actions import Redirect, Respond
 from xds_server.gateway.model.gateway import FileRoutes, Sections
 from xds_server.gateway.model.listeners import Listener
@@ -224,7 +224,7 @@ def _by_certificate(
     rules = settings.get("authorize", OFF)
     if rules is not OFF:
         some = rules if isinstance(rules, tuple) else (rules,)
-        if any(one.when is not None and _OF_CERTIFICATE.search(one.when) for one in some):
+        if any(one.clients or (one.when is not None and _OF_CERTIFICATE.search(one.when)) for one in some):
             yield _attached(name, route, "authorize", sections)
 
 

@@ -14,7 +14,7 @@ from xds_server.gateway.model import hosts
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.hosts import ANY_HOST
 from xds_server.gateway.model.listeners import Limits, Listener, Timeouts
-from xds_server.gateway.model.ports import WILDCARD_ADDRESSES, key, ports, streams_of
+from xds_server.gateway.model.ports import WILDCARD_ADDRESSES, Part, key, part, ports, streams_of
 from xds_server.gateway.model.stream_routes import StreamRoute
 
 _OF_ALL: tuple[Path, ...] = (
@@ -50,7 +50,12 @@ def check(sections: Sections) -> Iterator[Problem]:
         for name in names:
             by_key.setdefault(key(sections.listeners[name]), []).append(name)
         for members in by_key.values():
-            yield from _together(members, sections)
+            by_part: dict[Part, list[str]] = {}
+            for name in members:
+                by_part.setdefault(part(sections.listeners[name]), []).append(name)
+            yield from _parts(members, by_part, sections.listeners)
+            for some in by_part.values():
+                yield from _together(some, sections)
     yield from _stream_routes(sections)
 
 
@@ -97,6 +102,35 @@ def _taken(name: str, first: str, listeners: Mapping[str, Listener]) -> Problem:
     return Problem(path=("listeners", name, "port"), message=message, remedy="choose another port")
 
 
+def _parts(
+    names: Sequence[str], by_part: Mapping[Part, Sequence[str]], listeners: Mapping[str, Listener]
+) -> Iterator[Problem]:
+    """Yield the problems of listeners with `destination_port`, which need one for the rest of their port."""
+    if names and None not in by_part:
+        yield Problem(
+            path=("listeners", names[0], "destination_port"),
+            message="no listener of this port has the connections to all other ports",
+            remedy="add one without destination_port",
+        )
+        return
+    first = by_part[None][0]
+    for name in names:
+        for path in _OF_ALL:
+            if part(listeners[name]) is None or path == ("envoy",):
+                continue
+            if _value(listeners[name], path) != _value(listeners[first], path):
+                yield _differs(name, first, path)
+
+
+def _differs(name: str, first: str, path: Path) -> Problem:
+    return Problem(
+        path=("listeners", name, *path),
+        message=f"this differs from the listener '{first}' at the same port, and Envoy has one setting for both",
+        also_path=("listeners", first, *path),
+        remedy="write the same for both, or choose another port",
+    )
+
+
 def _together(names: Sequence[str], sections: Sections) -> Iterator[Problem]:
     """Yield the problems of listeners with the same transport, address and port."""
     listeners = sections.listeners
@@ -120,13 +154,7 @@ def _together(names: Sequence[str], sections: Sections) -> Iterator[Problem]:
         yield from _hosts(name, owners, sections)
         for path in _OF_PLAIN_HTTP if plain else _OF_ALL:
             if name != first and _value(listener, path) != _value(listeners[first], path):
-                yield Problem(
-                    path=("listeners", name, *path),
-                    message=f"this differs from the listener '{first}' at the same port, "
-                    "and Envoy has one setting for both",
-                    also_path=("listeners", first, *path),
-                    remedy="write the same for both, or choose another port",
-                )
+                yield _differs(name, first, path)
 
 
 def _is_plain(listener: Listener) -> bool:
@@ -266,6 +294,9 @@ def _stream_route(
 def _datagrams(name: str, route: StreamRoute, sections: Sections) -> Iterator[Problem]:
     """Yield the problems of settings that do not exist for UDP."""
     path = ("stream_routes", name)
+    if route.authorize:
+        message, remedy = "datagrams have no client certificates", "remove it"
+        yield Problem(path=(*path, "authorize"), message=message, remedy=remedy)
     if route.idle_timeout == timedelta(0):
         message, remedy = "a session of UDP ends with its idle_timeout only", "write a duration above 0"
         yield Problem(path=(*path, "idle_timeout"), message=message, remedy=remedy)

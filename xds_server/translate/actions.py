@@ -13,8 +13,8 @@ from envoy.type.matcher.v3 import regex_pb2
 from envoy.type.v3 import percent_pb2
 
 from filters.headers import request_changes, response_changes
+from filters.model import escapes
 from filters.policy import RoutePart, header
-from xds_server.gateway.model import escapes
 from xds_server.gateway.model.actions import Backend, Mirror, Redirect, Respond, Rewrite
 from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.routes import Retry, Route, SessionAffinity

@@ -225,6 +225,9 @@ def _http_options(upstream: Upstream) -> http_protocol_options_pb2.HttpProtocolO
         http2.max_concurrent_streams.value = upstream.max_concurrent_streams
     if upstream.protocol == "auto":
         options.auto_config.http2_protocol_options.CopyFrom(http2)
+    elif upstream.protocol == "same":
+        options.use_downstream_protocol_config.http_protocol_options.SetInParent()
+        options.use_downstream_protocol_config.http2_protocol_options.CopyFrom(http2)
     elif upstream.protocol in ("http1", "tcp"):
         options.explicit_http_config.http_protocol_options.SetInParent()
     else:
@@ -252,7 +255,7 @@ def _health_check(name: str, upstream: Upstream, check: HealthCheck) -> health_c
         http.path = check.path or "/"
         http.host = check.host or name
         http.codec_client_type = (
-            http_pb2.HTTP1 if upstream.protocol in ("http1", "auto", "tcp") else http_pb2.HTTP2
+            http_pb2.HTTP1 if upstream.protocol in ("http1", "auto", "same", "tcp") else http_pb2.HTTP2
         )
         for status in sorted(set(check.expected_statuses)):
             http.expected_statuses.append(range_pb2.Int64Range(start=status, end=status + 1))

@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from filters.language.options import OFF
+from filters.model import escapes
 from filters.policy import Policy
-from xds_server.gateway.model import escapes, regex
+from xds_server.gateway.model import regex
 from xds_server.gateway.model.actions import Backend, Redirect, Respond
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.listeners import Listener
@@ -173,7 +174,11 @@ def _connection(
     gateway: Gateway, scheme: str, number: int | None, host: str, wanted: str | None
 ) -> tuple[Port, str]:
     """Return the port of a connection and its listener: `wanted`, or the one that the host chooses among several."""
-    found = [port for port in ports(gateway.sections) if port.transport == "tcp"]
+    found = [
+        port
+        for port in ports(gateway.sections)
+        if port.transport == "tcp" and (port.destination is None or wanted in port.listeners)
+    ]
     if wanted is not None:
         port = next((one for one in found if wanted in one.listeners), None)
         if port is None:

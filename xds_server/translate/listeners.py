@@ -88,20 +88,20 @@ def alt_svc(listener: Listener) -> str | None:
     return f'h3=":{listener.port}"; ma=86400' if listener.http3 else None
 
 
-def listeners(port: Port, common: Common) -> Iterator[listener_pb2.Listener]:
+def listeners(port: Port, parts: Sequence[Port], common: Common) -> Iterator[listener_pb2.Listener]:
     """Return the TCP listener of a port, and the QUIC listener if HTTP/3 is enabled; or the UDP listener.
 
-    Raises Mistake for raw fields.
+    `parts` have the connections of the port to certain destinations. Raises Mistake for raw fields.
     """
     if port.transport == "udp":
         yield from (merged(one, port.first.envoy) for one in _udp(port, common))
         return
-    yield merged(_tcp(port, common), port.first.envoy)
+    yield merged(_tcp(port, parts, common), port.first.envoy)
     if any(listener.http3 for listener in port.listeners.values()):
         yield _quic(port, common)
 
 
-def _tcp(port: Port, common: Common) -> listener_pb2.Listener:
+def _tcp(port: Port, parts: Sequence[Port], common: Common) -> listener_pb2.Listener:
     """Return the TCP listener of a port, with one filter chain for plain HTTP, or some for each listener otherwise.
 
     A filter chain does not depend on other listeners of the port: Envoy drains only the chains that changed.
@@ -118,30 +118,39 @@ def _tcp(port: Port, common: Common) -> listener_pb2.Listener:
     if port.first.proxy_protocol:
         config = packed(proxy_protocol_pb2.ProxyProtocol())
         result.listener_filters.add(name="envoy.filters.listener.proxy_protocol", typed_config=config)
-    if port.plain:
-        result.filter_chains.append(_plain(port, common))
-        return result
-    if port.reads_server_names:
+    if any(one.reads_server_names for one in (port, *parts)):
         inspector = packed(tls_inspector_pb2.TlsInspector())
         result.listener_filters.add(name="envoy.filters.listener.tls_inspector", typed_config=inspector)
-    for name, listener in port.listeners.items():
-        if listener.protocol == "tcp":
-            result.filter_chains.extend(_streams(port, name, listener, common))
-        elif listener.tls is not None:
-            result.filter_chains.append(_secure(port, name, listener, listener.tls, common))
-    if not result.filter_chains:  # without any, Envoy rejects a listener
-        result.filter_chains.add(name=next(iter(port.listeners)))
+    result.filter_chains.extend(_chains(port, common))
+    for part in parts:
+        for chain in _chains(part, common):
+            chain.filter_chain_match.destination_port.value = part.destination or 0
+            result.filter_chains.append(chain)
     return result
 
 
-def _plain(port: Port, common: Common) -> listener_components_pb2.FilterChain:
-    if not port.first.bind and common.few is not None:
+def _chains(port: Port, common: Common) -> list[listener_components_pb2.FilterChain]:
+    if (not port.first.bind or port.destination is not None) and common.few is not None:
         common = replace(common, filters=common.few, explains=False)
-    label = names.statistics(port)
+    if port.plain:
+        return [_plain(port, common)]
+    found: list[listener_components_pb2.FilterChain] = []
+    for name, listener in port.listeners.items():
+        if listener.protocol == "tcp":
+            found += _streams(port, name, listener, common)
+        elif listener.tls is not None:
+            found.append(_secure(port, name, listener, listener.tls, common))
+    # without any, Envoy rejects a listener
+    return found or [listener_components_pb2.FilterChain(name=next(iter(port.listeners)))]
+
+
+def _plain(port: Port, common: Common) -> listener_components_pb2.FilterChain:
+    label, first = names.statistics(port), next(iter(port.listeners))
     strip_port = all(one.redirect_to_https in (True, HTTPS) for one in port.listeners.values())
-    manager = _connection_manager(label, names.listener(port), port.first, common, strip_port=strip_port)
+    manager = _connection_manager(label, names.routes(port, first), port.first, common, strip_port=strip_port)
     return listener_components_pb2.FilterChain(
-        filters=[*_connection_limit(label, port.first), _network(manager)]
+        name="" if port.destination is None else first,
+        filters=[*_connection_limit(label, port.first), _network(manager)],
     )
 
 
@@ -175,6 +184,7 @@ def _streams(
         if route is not None:
             logs = connection_logs(listener, common.telemetry, route)
             chain.filters.extend(_connection_limit(names.stream_statistics(route), listener))
+            chain.filters.extend(streams.authorization(route, port.streams[name][route]))
             chain.filters.append(streams.tcp_proxy(route, port.streams[name][route], listener, logs))
         if listener.tls is not None:
             chain.transport_socket.CopyFrom(tls.downstream(name, listener.tls, ()))
@@ -296,7 +306,8 @@ def _connection_manager(
 def _without_claims(listener: Listener, traces: Tracing | None) -> extension_pb2.TypedExtensionConfig:
     """Remove headers with which a client could claim an identity or another request towards upstreams."""
     underscores = listener.underscores_in_headers == "allow" or listener.envoy is not None
-    identity = (name for name in IDENTITY_HEADERS if underscores or "_" not in name)
+    known = () if listener.trust_identity else IDENTITY_HEADERS
+    identity = (name for name in known if underscores or "_" not in name)
     context = CONTEXT_HEADERS if traces is not None and not traces.trust_context else ()
     removed = (*_RESERVED, *identity, *(() if listener.trusted_proxies else _PROXIES), *context)
     mutation = header_mutation_pb2.HeaderMutation()

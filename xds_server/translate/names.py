@@ -50,7 +50,9 @@ def stream_statistics(stream_route: str) -> str:
 
 def routes(port: Port, listener_name: str) -> str:
     """Return the name of the route configuration of a listener, for TCP and QUIC. Listeners for plain HTTP share one."""
-    return listener(port) if port.plain else listener_name
+    if not port.plain:
+        return listener_name
+    return listener(port) if port.destination is None else f"{listener(port)}/to/{port.destination}"
 
 
 def statistics(port: Port) -> str:
@@ -58,7 +60,7 @@ def statistics(port: Port) -> str:
     address = (
         "" if port.address in WILDCARD_ADDRESSES else re.sub(r"[.:]+", "_", port.address).strip("_") + "_"
     )
-    return f"{address}{port.number}"
+    return f"{address}{port.number}" + ("" if port.destination is None else f"_to_{port.destination}")
 
 
 def certificate(secret: str) -> str:

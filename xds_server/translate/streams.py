@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.listener.v3 import listener_components_pb2
+from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.extensions.filters.udp.udp_proxy.v3 import route_pb2, udp_proxy_pb2
 from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2
@@ -14,12 +15,14 @@ from google.protobuf.message import Message
 from xds.core.v3 import extension_pb2
 from xds.type.matcher.v3 import matcher_pb2
 
+from filters.authorization import principals
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.stream_routes import StreamRoute
 from xds_server.translate import names
 from xds_server.translate.protobuf import duration, packed
 
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
+RBAC = "envoy.filters.network.rbac"
 UDP_PROXY = "envoy.filters.udp_listener.udp_proxy"
 
 
@@ -41,6 +44,14 @@ def tcp_proxy(
     if listener.timeouts.connection:
         proxy.max_downstream_connection_duration.CopyFrom(duration(listener.timeouts.connection))
     return listener_components_pb2.Filter(name=TCP_PROXY, typed_config=packed(proxy))
+
+
+def authorization(name: str, route: StreamRoute) -> Iterator[listener_components_pb2.Filter]:
+    """Yield the filter that closes connections which the rules of a route do not allow, if it has some."""
+    if route.authorize:
+        config = network_rbac_pb2.RBAC(stat_prefix=f"{names.stream_statistics(name)}.")
+        config.rules.CopyFrom(principals.of_connections((one.clients, one.deny) for one in route.authorize))
+        yield listener_components_pb2.Filter(name=RBAC, typed_config=packed(config))
 
 
 def udp_proxy(

@@ -277,19 +277,27 @@ class Translator:
 
     def _listeners(self, found: Iterable[Port], common: listeners.Common) -> list[Resource]:
         resources: list[Resource] = []
+        parts: dict[str, list[Port]] = {}
         for port in found:
-            streams = [one for routes_of in port.streams.values() for one in routes_of.items()]
-            names_in = (*port.listeners, *(name for name, _ in streams))
-            inputs = (common, *port.listeners.values(), *(one for _, one in streams))
+            if port.destination is not None:
+                parts.setdefault(names.listener(port), []).append(port)
+        for port in found:
+            if port.destination is not None:
+                continue
+            own = parts.get(names.listener(port), [])
+            streams = [one for each in (port, *own) for of in each.streams.values() for one in of.items()]
+            members = [one for each in (port, *own) for one in each.listeners.items()]
+            names_in = (*(name for name, _ in members), *(name for name, _ in streams))
+            inputs = (common, *(one for _, one in members), *(one for _, one in streams))
             resources += self._each_port.get(
-                (names.listener(port), names_in), inputs, self._port, port, common
+                (names.listener(port), names_in), inputs, self._port, port, own, common
             )
         self._each_port.finish()
         return resources
 
-    def _port(self, port: Port, common: listeners.Common) -> tuple[Resource, ...]:
+    def _port(self, port: Port, parts: Sequence[Port], common: listeners.Common) -> tuple[Resource, ...]:
         path = ("listeners", next(iter(port.listeners)))
-        return tuple(map(Resource.of, self._try(path, listeners.listeners, port, common)))
+        return tuple(map(Resource.of, self._try(path, listeners.listeners, port, parts, common)))
 
     def _routes(self, gateway: Gateway) -> Iterator[Resource]:
         self._tables.update(gateway, self._surroundings)
@@ -326,7 +334,8 @@ class Translator:
             port_of_https = port.listeners[name].redirect_to_https
             if port_of_https is False:
                 found |= self._tables.hosts(port, name)
-                found |= {host: self._tables.not_found(host) for host in port.own(name) if host not in found}
+                own = () if port.listeners[name].any_host else port.own(name)
+                found |= {host: self._tables.not_found(host) for host in own if host not in found}
             else:
                 https = virtual_hosts.HTTPS if port_of_https is True else port_of_https
                 found |= {host: virtual_hosts.to_https(host, https) for host in port.own(name)}
@@ -371,7 +380,7 @@ def _filters(used: Mapping[str, list[Any]], context: Context) -> tuple[HttpFilte
     return tuple(one for policy in POLICIES for one in policy.http_filters(used.get(policy.key, ()), context))
 
 
-_WITHOUT_OTHERS = frozenset(("cors",))
+_WITHOUT_OTHERS = frozenset(("authorize", "cors"))
 """Policies whose filters need none of another policy."""
 
 

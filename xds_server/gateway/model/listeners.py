@@ -152,6 +152,14 @@ class Listener:
         "`bind: false` at the address that the client wanted, and stays here if there is none.",
         default=False,
     )
+    destination_port: int | None = option(
+        "Only connections that the client wanted to this port, of those that a listener with `original_destination` at "
+        "the same port has.",
+        default=None,
+        minimum=1,
+        maximum=65535,
+        narrows=True,
+    )
     protocol: Literal["http", "tcp", "udp"] = option(
         "`tcp` and `udp` forward bytes by `stream_routes`, and no routes are on such a listener.",
         default="http",
@@ -161,6 +169,10 @@ class Listener:
         "of a connection chooses among the listeners of a port.",
         default=(),
         narrows=True,
+    )
+    any_host: bool = option(
+        "With TLS: `hosts` are for the server name (SNI) only, and requests inside may be for any host.",
+        default=False,
     )
     tls: DownstreamTls | None = option(
         "Use TLS; plain HTTP if left out. With `protocol: tcp`, the gateway ends TLS and forwards the bytes inside.",
@@ -199,6 +211,10 @@ class Listener:
         "Whether an x-request-id that the client sent is kept; otherwise every request gets a new one.",
         default=False,
     )
+    trust_identity: bool = option(
+        "Whether headers are kept by which another gateway says who the caller is, such as x-consumer.",
+        default=False,
+    )
     request_id_format: Literal["uuid4", "uuid7"] = option(
         "The form of the ids that the gateway makes: random, or beginning with the time, so that they sort by it "
         "(RFC 9562).",
@@ -229,12 +245,12 @@ class Listener:
             yield Mistake("not an IP address", remedy, path=("address",), value=self.address)
         if self.protocol != "http":
             yield from self._check_layer_4()
-        if self.original_destination and not self.bind:
-            message = "no connection is redirected to a port that is not opened"
-            yield Mistake(message, "remove one", path=("original_destination",))
+        yield from self._check_destinations()
         if self.http3 and not self.bind:
             message = "HTTP/3 is UDP, and datagrams are not handed over"
             yield Mistake(message, "remove one", path=("http3",))
+        if self.any_host and self.tls is None:
+            yield Mistake("without TLS, hosts are those of requests", "remove it", path=("any_host",))
         yield from hosts.check(self.hosts)
         if hosts.ANY_HOST in self.hosts and len(self.hosts) > 1:
             remedy = "leave out 'hosts', or remove the *"
@@ -253,6 +269,21 @@ class Listener:
                 "a listener with TLS cannot redirect to https", "remove one", path=("redirect_to_https",)
             )
 
+    def _check_destinations(self) -> Iterator[Mistake]:
+        """Yield mistakes between the keys about the destinations of connections."""
+        if self.original_destination and not self.bind:
+            message = "no connection is redirected to a port that is not opened"
+            yield Mistake(message, "remove one", path=("original_destination",))
+        if self.destination_port is None:
+            return
+        if not self.original_destination:
+            message = "only a connection that was redirected has another port than the listener's"
+            yield Mistake(message, "add original_destination: true", path=("destination_port",))
+        for key in ("http3", "envoy"):
+            if getattr(self, key):
+                remedy = "write it at the listener of this port that has no destination_port"
+                yield Mistake("this is for all of the port", remedy, path=(key,))
+
     def _check_layer_4(self) -> Iterator[Mistake]:
         """Yield a mistake for each key that has no meaning without HTTP."""
         kept = _OF_TCP if self.protocol == "tcp" else _OF_UDP
@@ -268,6 +299,7 @@ _OF_UDP: frozenset[tuple[str, ...]] = frozenset()
 _OF_TCP = frozenset(
     (
         *(("hosts",), ("tls",), ("proxy_protocol",), ("bind",), ("original_destination",)),
+        ("destination_port",),
         *(("timeouts", "connection"), ("timeouts", "tls_handshake")),
         *(("limits", "max_connections"), ("limits", "connection_buffer")),
     )

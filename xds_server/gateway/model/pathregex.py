@@ -12,7 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from xds_server.gateway.model import escapes, regex
+from filters.model import escapes
+from xds_server.gateway.model import regex
 
 TOKEN = re.compile(
     r"""

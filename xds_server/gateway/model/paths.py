@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Literal
 
 from filters.language import Mistake
-from xds_server.gateway.model import escapes, pathregex, regex
+from filters.model import escapes
+from xds_server.gateway.model import pathregex, regex
 
 Kind = Literal["exact", "template", "regex", "prefix"]
 

@@ -33,6 +33,8 @@ class Port:
     listeners: Mapping[str, Listener]
     owners: Mapping[str, str]
     streams: Mapping[str, Mapping[str, StreamRoute]]
+    destination: int | None = None
+    """The port that clients wanted, if these listeners have only such connections of a port that others have too."""
 
     @property
     def first(self) -> Listener:
@@ -70,7 +72,8 @@ class Port:
 
         They are the intersection of both, without the hosts that belong to another listener.
         """
-        if len(self.owners) == 1 and self.owners.get(ANY_HOST) == listener:
+        alone = len(self.owners) == 1 and self.owners.get(ANY_HOST) == listener
+        if alone or self.listeners[listener].any_host:
             return of_routes
         found = {host for host in of_routes if self.owner(host) == listener}
         return found.union(
@@ -96,18 +99,26 @@ def most_specific(host: str, found: Mapping[str, str]) -> str | None:
 
 def ports(sections: Sections) -> tuple[Port, ...]:
     """Return all ports in the order of the names of their first listeners. The listeners have no conflicts."""
-    groups: dict[tuple[Transport, str, int], dict[str, Listener]] = {}
-    for name in sorted(sections.listeners):
-        groups.setdefault(key(sections.listeners[name]), {})[name] = sections.listeners[name]
-    return tuple(
-        _port(transport, address, number, members, sections)
-        for (transport, address, number), members in groups.items()
-    )
+    groups: dict[tuple[tuple[Transport, str, int], Part], dict[str, Listener]] = {}
+    for name, listener in sorted(sections.listeners.items()):
+        groups.setdefault((key(listener), part(listener)), {})[name] = listener
+    return tuple(_port(place, one, members, sections) for (place, one), members in groups.items())
+
+
+Part = tuple[int, bool] | None
+
+
+def part(listener: Listener) -> Part:
+    """Return what listeners share beside their port: `destination_port`, and whether they are for plain HTTP."""
+    if listener.destination_port is None:
+        return None
+    return listener.destination_port, listener.protocol == "http" and listener.tls is None
 
 
 def _port(
-    transport: Transport, address: str, number: int, members: Mapping[str, Listener], sections: Sections
+    place: tuple[Transport, str, int], of: Part, members: Mapping[str, Listener], sections: Sections
 ) -> Port:
+    transport, address, number = place
     streams = {
         name: dict(streams_of(name, listener, sections))
         for name, listener in members.items()
@@ -125,6 +136,7 @@ def _port(
         listeners=members,
         owners=owners,
         streams=streams,
+        destination=None if of is None else of[0],
     )
 
 

@@ -14,6 +14,18 @@ _MOST_WEIGHT = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionRule:
+    """A rule about the clients of connections, by their certificates."""
+
+    clients: tuple[str, ...] = option(
+        "The client certificate has one of these names (DNS or URI, `*.example.com` for subdomains, "
+        "`spiffe://example.com/ns/shop/*` for a prefix).",
+        minimum_items=1,
+    )
+    deny: bool = option("Deny instead of allow; it wins over rules that allow.", default=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRoute:
     """The connections of listeners with `protocol: tcp` or `udp` that go to an upstream."""
 
@@ -32,6 +44,12 @@ class StreamRoute:
     upstream: str | None = option("Forward to this upstream.", default=None, refers="upstreams")
     split: Mapping[str, int] | None = option(
         "Forward by weight: {broker: 90, broker-next: 10}.", default=None, refers="upstreams"
+    )
+    authorize: tuple[ConnectionRule, ...] = option(
+        "Which connections are kept, for TCP only: those that a rule allows, or all if none allows, without those that a "
+        "rule denies. The others are closed with the first bytes of the client.",
+        default=(),
+        narrows=True,
     )
     idle_timeout: timedelta | None = option(
         "A connection without bytes in either direction is closed. Default 1h, 1m for UDP. `0`: no limit, for TCP only.",

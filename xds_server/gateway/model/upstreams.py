@@ -279,9 +279,9 @@ class Upstream:
         default=False,
     )
     source_address: str | None = option("The IP address to connect from.", default=None)
-    protocol: Literal["http1", "http2", "grpc", "auto", "tcp"] = option(
-        "The endpoints' protocol: `grpc` is http2; `auto` negotiates by ALPN and needs tls; `tcp` is for stream routes "
-        "only, and TLS then offers no HTTP by ALPN.",
+    protocol: Literal["http1", "http2", "grpc", "auto", "same", "tcp"] = option(
+        "The endpoints' protocol: `grpc` is http2; `auto` negotiates by ALPN and needs tls; `same` is that of the client's "
+        "connection, without tls; `tcp` is for stream routes only, and TLS then offers no HTTP by ALPN.",
         default="http1",
     )
     load_balancing: LoadBalancing = option(
@@ -333,6 +333,9 @@ class Upstream:
                 "add 'tls' or name a protocol",
                 path=("protocol",),
             )
+        if self.protocol == "same" and self.tls is not None:
+            message = "with TLS, the protocol is negotiated"
+            yield Mistake(message, "write protocol: auto, or remove 'tls'", path=("protocol",))
         if self.slow_start and self.load_balancing.policy not in ("round_robin", "least_request"):
             remedy = "use round_robin or least_request, or remove it"
             yield Mistake("this load balancing does not support slow_start", remedy, path=("slow_start",))
