@@ -226,6 +226,69 @@ def test_a_policy_allows_clients_by_their_service_account(routed: Mesh) -> None:
     )
 
 
+def _status(mesh: Mesh, client: tuple[str, str], path: str, method: str = "GET") -> int:
+    return mesh.get(client, f"http://orders.shop{path}", method=method).status
+
+
+def test_rules_decide_by_client_method_and_path(routed: Mesh) -> None:
+    rules = """{serviceAccounts: [orders], allow: [
+      {namespace: office, ports: [8080], methods: [GET], paths: [/open/*]},
+      {serviceAccount: client, ports: [8080, 7070]},
+      {anonymous: true, ports: [8080], paths: [/health]}]}"""
+    routed.objects.apply(_policy(rules))
+    wait_for(lambda: _status(routed, OFFICE, "/other") == 403, "a request without a right")
+    assert _status(routed, OFFICE, "/open/a") == 200
+    assert _status(routed, OFFICE, "/open/a", "POST") == 403
+    assert _status(routed, SHOP, "/other", "POST") == 200
+    assert [_status(routed, PLAIN, path) for path in ("/health", "/open/a")] == [200, 403]
+    assert routed.get(SHOP, "grpc://orders.shop:7070").by == "orders"
+    assert routed.get(OFFICE, "grpc://orders.shop:7070").status == 0
+    assert routed.get(PLAIN, "grpc://orders.shop:7070").status == 0
+    assert _status(routed, PLAIN, ":9090/") == 0
+    routed.objects.apply(_route("shop", "[{backendRefs: [{name: orders, port: 80}]}]"))
+    wait_for(lambda: _conditions(routed, "shop").get("Accepted") == ("True", "Accepted"), "the route")
+    assert [_status(routed, OFFICE, path) for path in ("/open/a", "/other")] == [200, 403]
+
+
+def test_what_is_denied_has_no_other_spelling(routed: Mesh) -> None:
+    routed.objects.apply(_policy("{deny: [{ports: [8080], paths: [/admin/*]}, {ports: [9090]}]}"))
+    wait_for(lambda: _status(routed, PLAIN, "/admin") == 403, "a request to be denied")
+    for client in (SHOP, PLAIN):
+        found = [
+            _status(routed, client, path)
+            for path in (
+                "/admin/x",
+                "//admin",
+                "/x/../admin",
+                "/%61dmin/",
+                "/x/%2e%2e/admin",
+                "/x%2F../admin",
+            )
+        ]
+        assert found == [403, 403, 403, 403, 403, 400], client
+        assert [_status(routed, client, path) for path in ("/", "/administrators")] == [200, 200]
+        assert _status(routed, client, ":9090/") == 0
+
+
+def test_calls_are_allowed_by_their_method(routed: Mesh) -> None:
+    rule = "{ports: [7070], paths: [/proto.EchoTestService/*]}"
+    routed.objects.apply(_policy(f"{{allow: [{rule}, {{ports: [8080]}}]}}"))
+    wait_for(lambda: routed.get(PLAIN, "http://orders.shop/").status == 0, "the policy")
+    assert routed.get(SHOP, "grpc://orders.shop:7070").by == "orders"
+    other = rule.replace("Service/*", "Service/Other")
+    routed.objects.apply(_policy(f"{{allow: [{other}, {{ports: [8080]}}]}}"))
+    wait_for(lambda: routed.get(SHOP, "grpc://orders.shop:7070").status == 0, "the call to be denied")
+    assert routed.get(SHOP, "http://orders.shop/").status == 200
+
+
+def test_connections_of_some_clients_are_denied(routed: Mesh) -> None:
+    routed.objects.apply(_policy("{serviceAccounts: [orders], deny: [{namespace: office}]}"))
+    wait_for(lambda: routed.get(OFFICE, "http://orders.shop/").status == 0, "the client to be denied")
+    for client in (SHOP, PLAIN):
+        assert routed.get(client, "http://orders.shop/").by == "orders"
+    assert routed.get(OFFICE, "http://next.shop/").by == "next"
+
+
 def _forged(mesh: Mesh, *endpoints: tuple[str, str]) -> None:
     """Make a Service whose endpoints have the address of one application each, and say that they are a pod of another."""
 

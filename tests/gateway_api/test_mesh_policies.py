@@ -8,8 +8,8 @@ import pytest
 
 from filters.language import Problems
 from xds_server.gateway_api.cluster import Cluster
-from xds_server.gateway_api.mesh_policies import Inbound, inbound
-from xds_server.gateway_api.mesh_tls import inbound_routes
+from xds_server.gateway_api.mesh_inbound import inbound_file
+from xds_server.gateway_api.mesh_policies import Inbound, InboundRule, inbound
 from xds_server.gateway_api.objects import KINDS, read_object
 
 (KIND,) = [one for one in KINDS if one.name == "MeshPolicy"]
@@ -26,24 +26,47 @@ def policies(*specs: dict[str, Any]) -> tuple[Cluster, list[str]]:
     return Cluster.of([one for one in found if one is not None]), [one.message for one in problems]
 
 
+def rule(**values: Any) -> InboundRule:
+    return InboundRule(**values)
+
+
 def test_policies_are_united() -> None:
-    cluster, _ = policies(
+    cluster, problems = policies(
         {"mtls": "strict", "serviceAccounts": ["a"]},
-        {"allow": [{"serviceAccount": "x"}]},
+        {"allow": [{"serviceAccount": "x"}], "deny": [{"ports": [9090]}]},
         {"allow": [{"namespace": "other"}], "serviceAccounts": ["a"]},
     )
-    assert inbound("shop", "a", cluster) == Inbound(strict=True, clients=(("other", "*"), ("shop", "x")))
-    assert inbound("shop", "b", cluster) == Inbound(strict=True, clients=(("shop", "x"),))
+    assert problems == []
+    deny = (rule(anonymous=True, ports=(9090,)),)
+    x, other = rule(client=("shop", "x")), rule(client=("other", "*"))
+    assert inbound("shop", "a", cluster) == Inbound(strict=True, allow=(other, x), deny=deny)
+    assert inbound("shop", "b", cluster) == Inbound(allow=(x,), deny=deny)
     assert inbound("elsewhere", "a", cluster) == Inbound()
 
 
 @pytest.mark.parametrize(
     "bad",
-    [{"mtsl": "strict"}, {"mtls": "on"}, {"allow": []}, {"allow": [{"account": "x"}]}, {"allow": "all"}],
+    [
+        {"mtsl": "strict"},
+        {"mtls": "on"},
+        {"allow": []},
+        {"allow": [{"account": "x"}]},
+        {"allow": "all"},
+        {"allow": [{"methods": ["GET"]}]},
+        {"allow": [{"ports": [8080], "methods": ["get"]}]},
+        {"allow": [{"ports": [8080], "paths": ["orders"]}]},
+        {"allow": [{"ports": [8080], "paths": ["/a/../b"]}]},
+        {"allow": [{"ports": [0]}]},
+        {"allow": [{"anonymous": True, "namespace": "shop"}]},
+        {"allow": [{"ports": [8080], "when": "request.method = 'GET'"}]},
+        {"allow": [{"namespace": "*", "serviceAccount": "x"}]},
+        {"deny": [{}]},
+        {"deny": [{"anonymous": True}]},
+    ],
 )
 def test_a_policy_that_is_not_understood_closes(bad: dict[str, Any]) -> None:
     cluster, problems = policies(bad, {"allow": [{"serviceAccount": "x"}]})
     assert problems
     found = inbound("shop", "a", cluster)
-    assert found == Inbound(strict=True, clients=())
-    assert list(inbound_routes("application", None, found)) == []
+    assert found == Inbound(strict=True, allow=())
+    assert "stream_routes" not in inbound_file(None, found)

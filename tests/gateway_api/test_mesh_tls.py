@@ -93,3 +93,56 @@ def test_policies_unite_the_clients_that_they_allow(policies: list[str], names: 
     assert sorted(inbound["stream_routes"]) == ["inbound-mesh"]
     client = inbound["listeners"]["inbound-mesh"]["tls"]["client_certificate"]
     assert client["subject_alt_names"] == names
+
+
+def _inbound(*specs: str) -> dict[str, Any]:
+    more = "".join(_policy(f"p{number}", spec) for number, spec in enumerate(specs))
+    return _values(_meshes(more)["shop", ""], "inbound.yaml")
+
+
+def test_a_rule_about_requests_makes_its_port_http_and_leaves_the_others() -> None:
+    found = _inbound("{allow: [{namespace: office, ports: [8080], methods: [GET], paths: [/orders/*]}]}")
+    names = ["inbound", "inbound-8080", "inbound-mesh", "inbound-mesh-8080"]
+    assert sorted(found["listeners"]) == names
+    assert [found["listeners"][one].get("protocol", "http") for one in names] == ["tcp", "tcp", "tcp", "http"]
+    assert "stream_routes" not in found, "nothing else is allowed"
+    assert sorted(found["routes"]) == ["inbound-mesh-8080"]
+    clients = ["spiffe://example.com/ns/office/*"]
+    rules = [{"clients": clients, "methods": ["GET"], "paths": ["/orders/*"]}]
+    assert found["routes"]["inbound-mesh-8080"]["policies"] == {"authorize": rules}
+    assert found["listeners"]["inbound-mesh-8080"]["escaped_slashes"] == "reject"
+
+
+def test_connections_without_a_certificate_are_told_from_others() -> None:
+    found = _inbound("{allow: [{anonymous: true, ports: [9090]}, {serviceAccount: a}]}")
+    assert sorted(found["stream_routes"]) == ["inbound-9090", "inbound-mesh", "inbound-mesh-9090"]
+    names = {
+        name: found["listeners"][name]["tls"]["client_certificate"]["subject_alt_names"]
+        for name in ("inbound-mesh", "inbound-mesh-9090")
+    }
+    assert names == {
+        "inbound-mesh": ["spiffe://example.com/ns/shop/sa/a"],
+        "inbound-mesh-9090": ["spiffe://example.com/*"],
+    }
+    strict = _inbound("{mtls: strict, allow: [{anonymous: true, ports: [9090]}]}")
+    assert sorted(strict["stream_routes"]) == ["inbound-mesh-9090"]
+
+
+def test_a_rule_that_denies_wins() -> None:
+    found = _inbound("{allow: [{namespace: office}], deny: [{namespace: office, serviceAccount: a}]}")
+    assert sorted(found["stream_routes"]) == ["inbound-mesh"]
+    denied = [{"clients": ["spiffe://example.com/ns/office/sa/a"], "deny": True}]
+    assert found["stream_routes"]["inbound-mesh"]["authorize"] == denied
+    closed = _inbound("{deny: [{ports: [9090]}]}")
+    assert sorted(closed["stream_routes"]) == ["inbound", "inbound-mesh"]
+    requests = _inbound("{deny: [{ports: [8080], paths: [/admin/*]}]}")
+    assert sorted(requests["routes"]) == ["inbound-8080", "inbound-mesh-8080"]
+    rules = [{"paths": ["/admin/*"], "deny": True}]
+    for name in ("inbound-8080", "inbound-mesh-8080"):
+        assert requests["routes"][name]["policies"] == {"authorize": rules}
+
+
+def test_a_port_with_rules_for_others_only_answers_403() -> None:
+    found = _inbound("{allow: [{ports: [9090]}]}", "{deny: [{ports: [8080], methods: [DELETE]}]}")
+    assert found["routes"]["inbound-mesh-8080"]["respond"] == {"status": 403}
+    assert "inbound-8080" not in found["routes"]

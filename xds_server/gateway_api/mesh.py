@@ -12,12 +12,13 @@ from typing import Any
 
 from xds_server.gateway_api import names, rules
 from xds_server.gateway_api.attachment import Attachment
-from xds_server.gateway_api.capture import APPLICATION_SOURCE, INBOUND_PORT, INJECT, OUTBOUND_PORT
+from xds_server.gateway_api.capture import INJECT, OUTBOUND_PORT
 from xds_server.gateway_api.cluster import Cluster, Route
 from xds_server.gateway_api.conditions import ParentStatus, RouteStatus
 from xds_server.gateway_api.gateway_files import UPSTREAMS_FILE, GatewayFiles
+from xds_server.gateway_api.mesh_inbound import APPLICATION, TRANSPARENT, UNBROKEN, application, inbound_file
 from xds_server.gateway_api.mesh_policies import Inbound, inbound, named_accounts
-from xds_server.gateway_api.mesh_tls import MeshTrust, inbound_listeners, inbound_routes
+from xds_server.gateway_api.mesh_tls import MeshTrust
 from xds_server.gateway_api.objects import Key, Object
 from xds_server.gateway_api.route_files import on_listeners
 from xds_server.gateway_api.service_parents import HTTP_KINDS, ServiceAttachment, attachments, effective
@@ -25,24 +26,8 @@ from xds_server.gateway_api.translation import Translation, parent_status, upstr
 from xds_server.gateway_api.upstreams import ServiceUpstream
 
 _FILE, _INBOUND_FILE = "mesh.yaml", "inbound.yaml"
-_OUTBOUND, _APPLICATION = "outbound", "application"
+_OUTBOUND = "outbound"
 _PLAIN_PORT = 80
-_UNBROKEN = {
-    "max_connections": 2**32 - 1,
-    "max_pending": 2**32 - 1,
-    "max_requests": 2**32 - 1,
-}
-"""No limit: it would be that of the application's own connections."""
-_TRANSPARENT = {
-    "escaped_slashes": "keep",
-    "merge_slashes": False,
-    "underscores_in_headers": "allow",
-    "http10": True,
-    "trust_request_id": True,
-    "trusted_proxies": 1,
-    "timeouts": {"request": "0s", "stream_idle": "0s"},
-}
-"""Settings of a listener between an application and its own sidecar, which trusts it."""
 
 
 def mesh_key(namespace: str, account: str | None = None) -> Key:
@@ -207,7 +192,7 @@ def _meshed(
 
     TLS of a BackendTLSPolicy ends in the application.
     """
-    result = {**values, "circuit_breaker": _UNBROKEN}
+    result = {**values, "circuit_breaker": UNBROKEN}
     if trust is not None and upstream is not None and upstream.service[0] in inside and "tls" not in values:
         result["tls"] = trust.upstream(upstream.service[0])
     return result
@@ -228,7 +213,7 @@ def _addresses(service: Key, port: int, cluster: Cluster) -> Iterator[tuple[str,
 
 def _listener(address: str, port: int, *, http: bool) -> Mapping[str, Any]:
     values = {"address": address, "port": port, "bind": False}
-    return {**values, **_TRANSPARENT} if http else {**values, "protocol": "tcp"}
+    return {**values, **TRANSPARENT} if http else {**values, "protocol": "tcp"}
 
 
 def _mesh_file(
@@ -242,7 +227,7 @@ def _mesh_file(
         "stream_routes": {_OUTBOUND: through, **streams},
         "upstreams": {
             _OUTBOUND: _original(),
-            _APPLICATION: {**_original(), "source_address": APPLICATION_SOURCE},
+            APPLICATION: application(),
         },
         **({} if trust is None else {"secrets": trust.secrets()}),
     }
@@ -250,12 +235,7 @@ def _mesh_file(
 
 def _accepting(files: GatewayFiles, trust: MeshTrust | None, accepted: Inbound) -> GatewayFiles:
     """Return the files of a sidecar with what it does with connections to its pod."""
-    routes = dict(inbound_routes(_APPLICATION, trust, accepted))
-    added = {
-        "listeners": inbound_listeners(INBOUND_PORT, trust, accepted),
-        **({"stream_routes": routes} if routes else {}),
-    }
-    return replace(files, files={**files.files, _INBOUND_FILE: added})
+    return replace(files, files={**files.files, _INBOUND_FILE: inbound_file(trust, accepted)})
 
 
 def _original() -> Mapping[str, Any]:
@@ -263,5 +243,5 @@ def _original() -> Mapping[str, Any]:
         "endpoints": [],
         "original_destination": True,
         "protocol": "tcp",
-        "circuit_breaker": _UNBROKEN,
+        "circuit_breaker": UNBROKEN,
     }

@@ -1,4 +1,4 @@
-"""MeshPolicies: whether the pods of an account accept connections without a certificate of the mesh, and from whom."""
+"""MeshPolicies: what the pods of an account accept, united from all policies about them."""
 
 from __future__ import annotations
 
@@ -6,40 +6,109 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from xds_server.gateway_api.cluster import Cluster
-from xds_server.gateway_api.mesh_specs import UNREADABLE, MeshPolicySpec
+from xds_server.gateway_api.mesh_specs import ANY, UNREADABLE, MeshAllow, MeshPolicySpec, MeshRule
 from xds_server.gateway_api.objects import Object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class InboundRule:
+    """Some connections or requests. `client` is a namespace and an account, "*" for all; None: a client of the mesh, or
+    with `anonymous` anybody.
+
+    `ports` are all if empty, and so are `methods` and `paths`.
+    """
+
+    client: tuple[str, str] | None = None
+    anonymous: bool = False
+    ports: tuple[int, ...] = ()
+    methods: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    when: str = ""
+
+    @property
+    def of_requests(self) -> bool:
+        """True if connections alone do not tell whether it matches."""
+        return bool(self.methods or self.paths or self.when)
+
+    def concerns(self, port: int | None) -> bool:
+        """True if it is about connections to a port, None for those that no rule names."""
+        return not self.ports or port in self.ports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbound:
-    """What the sidecars of some pods accept. `clients` are namespaces and accounts, "*" for all; None: any client.
+    """What the sidecars of some pods accept. `allow` is None if everything is allowed that `deny` does not deny.
 
-    If there are no `clients`, every connection is closed.
+    If nothing is in `allow`, every connection is closed. `strict` forbids plain text.
     """
 
     strict: bool = False
-    clients: tuple[tuple[str, str], ...] | None = None
+    allow: tuple[InboundRule, ...] | None = None
+    deny: tuple[InboundRule, ...] = ()
+
+    @property
+    def rules(self) -> tuple[InboundRule, ...]:
+        """All rules."""
+        return (*(self.allow or ()), *self.deny)
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports that some rule names."""
+        return tuple(sorted({port for rule in self.rules for port in rule.ports}))
+
+    def is_http(self, port: int | None) -> bool:
+        """True if a rule is about the requests to a port, which has to be read as HTTP then."""
+        return any(rule.of_requests and port in rule.ports for rule in self.rules)
+
+
+CLOSED = Inbound(strict=True, allow=())
 
 
 def inbound(namespace: str, account: str | None, cluster: Cluster) -> Inbound:
     """Return what the pods of an account accept; None stands for the accounts that no policy names.
 
-    Several policies are united: one that is strict makes all strict, and each adds clients. One that is not understood
+    Several policies are united: one that is strict makes all strict, and each adds rules. One that is not understood
     closes the pods of the namespace.
     """
-    ours = [one for one in _policies(namespace, cluster) if _concerns(one, account)]
-    if any(one.spec is UNREADABLE for one in ours):
-        return Inbound(strict=True, clients=())
-    allowing = [one for one in ours if one.spec.allow is not None]
-    clients = {
-        (peer.namespace or namespace, peer.service_account)
-        for one in allowing
-        for peer in one.spec.allow or ()
-    }
+    ours = [one.spec for one in _policies(namespace, cluster) if _concerns(one, account)]
+    if any(one is UNREADABLE for one in ours):
+        return CLOSED
+    allowing = [one for one in ours if one.allow is not None]
+    allow = {_allowed(rule, namespace) for one in allowing for rule in one.allow or ()}
+    deny = {_rule(rule, namespace) for one in ours for rule in one.deny}
     return Inbound(
-        strict=bool(allowing) or any(one.spec.mtls == "strict" for one in ours),
-        clients=tuple(sorted(clients)) if allowing else None,
+        strict=any(one.mtls == "strict" for one in ours),
+        allow=tuple(sorted(allow, key=repr)) if allowing else None,
+        deny=tuple(sorted(deny, key=repr)),
     )
+
+
+def _allowed(rule: MeshAllow, namespace: str) -> InboundRule:
+    return InboundRule(
+        client=_client(rule, namespace),
+        anonymous=rule.anonymous,
+        ports=tuple(sorted(set(rule.ports))),
+        methods=tuple(sorted(set(rule.methods))),
+        paths=tuple(sorted(set(rule.paths))),
+        when=rule.when or "",
+    )
+
+
+def _rule(rule: MeshRule, namespace: str) -> InboundRule:
+    return InboundRule(
+        client=_client(rule, namespace),
+        anonymous=rule.namespace is None and rule.service_account is None,
+        ports=tuple(sorted(set(rule.ports))),
+        methods=tuple(sorted(set(rule.methods))),
+        paths=tuple(sorted(set(rule.paths))),
+    )
+
+
+def _client(rule: MeshRule, namespace: str) -> tuple[str, str] | None:
+    """Return namespace and account of a rule's client. An account without a namespace is one of the policy's."""
+    if rule.namespace is None and rule.service_account is None:
+        return None
+    return rule.namespace or namespace, rule.service_account or ANY
 
 
 def named_accounts(namespace: str, cluster: Cluster) -> list[str]:

@@ -5,19 +5,17 @@ https://spiffe.io/docs/latest/spiffe-specs/spiffe-id/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from xds_server.gateway.model.upstreams import UpstreamTls
-from xds_server.gateway_api.mesh_policies import Inbound
+from xds_server.gateway_api.mesh_specs import ANY
 
 SECRET = "xds-mesh"  # noqa: S105 - a name
 """The secret with the certificate of a sidecar. What the language has is a stand-in for that of each account."""
 SERVER_NAME = "mesh.xds-gateway.dev"
 """The server name (SNI) by which a sidecar tells connections of other sidecars from TLS of applications."""
-INBOUND, INBOUND_MESH = "inbound", "inbound-mesh"
-"""The listeners for connections to a pod, without and with TLS of the mesh."""
 _PARTS = {"certificate": f"{SECRET}/tls.crt", "private_key": f"{SECRET}/tls.key"}
 
 
@@ -53,15 +51,20 @@ class MeshTrust:
             "optional": True,
         }
 
-    def listener(self, accepted: Inbound) -> Mapping[str, Any]:
-        """Return `tls` of the listener for connections of other sidecars."""
-        clients = accepted.clients or ()
-        names = [spiffe_id(self.domain, *one) for one in clients] or [f"spiffe://{self.domain}/*"]
+    def listener(self, clients: Sequence[str]) -> Mapping[str, Any]:
+        """Return `tls` of a listener for connections of other sidecars. Only clients with these names may connect."""
         return {
             "certificates": [SECRET],
             "minimum_version": "1.3",
-            "client_certificate": {"ca": {"inline": self.bundle.decode()}, "subject_alt_names": names},
+            "client_certificate": {
+                "ca": {"inline": self.bundle.decode()},
+                "subject_alt_names": [*clients],
+            },
         }
+
+    def name(self, client: tuple[str, str]) -> str:
+        """Return the name of clients by namespace and account, "*" for all."""
+        return spiffe_id(self.domain, *client) if client[0] != ANY else f"spiffe://{self.domain}/*"
 
 
 def spiffe_id(domain: str, namespace: str, account: str) -> str:
@@ -75,29 +78,3 @@ def spiffe_id(domain: str, namespace: str, account: str) -> str:
 def names_of(tls: UpstreamTls, accounts: Iterable[str]) -> list[str]:
     """Return the names that endpoints of these accounts may have, if `tls` is that of an upstream of the mesh."""
     return [f"{common}{account}" for common in tls.subject_alt_names for account in sorted(accounts)]
-
-
-_CAPTURED = {"protocol": "tcp", "original_destination": True}
-_WAITING = {"listener_filters_timeout": "3s", "continue_on_listener_filters_timeout": True}
-"""A client that waits for the server's first bytes gets its connection after this time."""
-
-
-def inbound_listeners(port: int, trust: MeshTrust | None, accepted: Inbound) -> Mapping[str, Any]:
-    """Return the listeners for connections to a pod."""
-    plain: dict[str, Any] = {"port": port, **_CAPTURED}
-    if trust is None:
-        return {INBOUND: plain}
-    plain["envoy"] = _WAITING
-    return {
-        INBOUND: plain,
-        INBOUND_MESH: {**plain, "hosts": [SERVER_NAME], "tls": trust.listener(accepted)},
-    }
-
-
-def inbound_routes(upstream: str, trust: MeshTrust | None, accepted: Inbound) -> Iterator[tuple[str, Any]]:
-    """Yield the stream routes for connections to a pod. Those for which there is none are closed."""
-    if accepted.clients == ():
-        return
-    for name in (INBOUND, INBOUND_MESH):
-        if (name == INBOUND and not accepted.strict) or (name == INBOUND_MESH and trust is not None):
-            yield name, {"listeners": [name], "upstream": upstream, "idle_timeout": "0s"}

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import grpc
+import yarl
 from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -40,7 +41,9 @@ async def _answer(request: web.Request) -> web.Response:
     if request.path == "/forward":
         headers = [tuple(one.split(":", 1)) for one in request.query.getall("header", [])]
         count = int(request.query.get("count", "1"))
-        return web.Response(text=await _client(request.query["url"], "GET", headers, count))
+        return web.Response(
+            text=await _client(request.query["url"], request.query.get("method", "GET"), headers, count)
+        )
     port = request.transport.get_extra_info("sockname")[1] if request.transport is not None else 0
     lines = _described(
         ServiceVersion=os.environ.get("VERSION", ""),
@@ -74,7 +77,8 @@ async def _client(url: str, method: str, headers: list[tuple[str, str]], count: 
 async def _request(
     session: aiohttp.ClientSession, url: str, method: str, headers: list[tuple[str, str]], number: int
 ) -> str:
-    async with session.request(method, url, headers=headers, allow_redirects=False) as response:
+    as_it_is = yarl.URL(url, encoded=True)
+    async with session.request(method, as_it_is, headers=headers, allow_redirects=False) as response:
         lines = [f"Url={url}", f"Method={method}", f"StatusCode={response.status}"]
         lines += [f"ResponseHeader={name.title()}:{value}" for name, value in response.headers.items()]
         body = (await response.text()).splitlines()

@@ -99,13 +99,18 @@ class Mesh:
         return ready[0] if len(ready) == 1 == len(self.pods(namespace, name)) else None
 
     def get(
-        self, client: tuple[str, str], url: str, headers: Mapping[str, str] | None = None, count: int = 1
+        self,
+        client: tuple[str, str],
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        count: int = 1,
+        method: str = "GET",
     ) -> Response:
         """Send a request from the pod of an application. Of several it returns the last response with the text of all."""
         pod = self.pod(*client)
         assert pod is not None, f"{client} is ready"
         url_of_pod = f"http://{pod['status']['podIP']}:{_CONTROL}/forward"
-        parameters: list[tuple[str, str | int]] = [("url", url), ("count", count)]
+        parameters: list[tuple[str, str | int]] = [("url", url), ("count", count), ("method", method)]
         parameters += [("header", f"{name}:{value}") for name, value in (headers or {}).items()]
         answer = self.server.namespace.run(
             lambda: httpx.get(url_of_pod, params=httpx.QueryParams(parameters), timeout=60)  # type: ignore[arg-type]
