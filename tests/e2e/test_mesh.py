@@ -289,6 +289,25 @@ def test_connections_of_some_clients_are_denied(routed: Mesh) -> None:
     assert routed.get(OFFICE, "http://next.shop/").by == "next"
 
 
+def _policy_state(mesh: Mesh) -> tuple[str, str, str]:
+    path = "/apis/xds-gateway.dev/v1alpha1/namespaces/shop/meshpolicies/orders"
+    ancestors = (mesh.objects.request("GET", path).get("status") or {}).get("ancestors") or []
+    found = [
+        (one["status"], one["reason"], one["message"]) for each in ancestors for one in each["conditions"]
+    ]
+    return found[0] if found else ("", "", "")
+
+
+def test_the_status_of_a_policy_says_what_it_does(routed: Mesh) -> None:
+    routed.objects.apply(_policy("{serviceAccounts: [orders], allow: [{serviceAccount: client}]}"))
+    wait_for(lambda: _policy_state(routed)[:2] == ("True", "Accepted"), "the status")
+    routed.objects.apply(_policy("{serviceAccounts: [orders], allow: [{ports: [8080], paths: [orders]}]}"))
+    wait_for(lambda: _policy_state(routed)[:2] == ("False", "Invalid"), "the status of a mistake")
+    assert "spec.allow[0].paths[0]: not a path" in _policy_state(routed)[2]
+    wait_for(lambda: routed.get(SHOP, "http://orders.shop/").status == 0, "the pods to be closed")
+    assert routed.get(SHOP, "http://next.shop/").by == "next"
+
+
 def _forged(mesh: Mesh, *endpoints: tuple[str, str]) -> None:
     """Make a Service whose endpoints have the address of one application each, and say that they are a pod of another."""
 

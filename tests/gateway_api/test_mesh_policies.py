@@ -9,7 +9,7 @@ import pytest
 from filters.language import Problems
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.mesh_inbound import inbound_file
-from xds_server.gateway_api.mesh_policies import Inbound, InboundRule, inbound
+from xds_server.gateway_api.mesh_policies import Inbound, InboundRule, inbound, statuses
 from xds_server.gateway_api.objects import KINDS, read_object
 
 (KIND,) = [one for one in KINDS if one.name == "MeshPolicy"]
@@ -70,3 +70,13 @@ def test_a_policy_that_is_not_understood_closes(bad: dict[str, Any]) -> None:
     found = inbound("shop", "a", cluster)
     assert found == Inbound(strict=True, allow=())
     assert "stream_routes" not in inbound_file(None, found)
+    status, other = (one.ancestors[0].conditions[0] for one in statuses(cluster))
+    assert (status.status, status.reason) == (False, "Invalid")
+    assert status.message.startswith("the pods of the namespace accept no connection: spec")
+    assert (other.status, other.reason) == (False, "TargetNotFound")
+
+
+def test_a_policy_that_is_not_understood_closes_only_whom_it_is_for() -> None:
+    cluster, _ = policies({"mtsl": "strict", "serviceAccounts": ["a"]})
+    assert inbound("shop", "a", cluster).allow == ()
+    assert inbound("shop", None, cluster) == Inbound()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from xds_server.controller.mesh_groups import is_mesh
 from xds_server.controller.served import ServedGateway
 from xds_server.gateway_api import statuses
 from xds_server.gateway_api.cluster import Cluster
@@ -84,9 +85,16 @@ class StatusReporter:
         for one in status.ancestors:
             served = self._served.get((one.ancestor.namespace or "", one.ancestor.name))
             said = served.rejected.get((status.kind, status.key)) if served is not None else None
+            if said is None and status.kind == "MeshPolicy" and one.conditions[0].status:
+                said = self._fault_of_mesh(one.ancestor.name)
             wrong = one if said is None else replace(one, conditions=(accepted("Invalid", said),))
             ancestors.append(wrong)
         return replace(status, ancestors=tuple(ancestors))
+
+    def _fault_of_mesh(self, namespace: str) -> str | None:
+        """Return why the sidecars of a namespace do not get its newest state, None if they do."""
+        faults = (one.fault for key, one in self._served.items() if is_mesh(key) and key[0] == namespace)
+        return next((f"sidecars keep what they have: {fault}" for fault in faults if fault), None)
 
     def want(self, kind: str, key: Key, status: Mapping[str, Any], cluster: Cluster) -> None:
         """Have the status of an object written, unless it was wanted before."""

@@ -99,7 +99,7 @@ class PolicyStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AncestorStatus:
-    """What is true of an object of our own at one Gateway, or at a target that does not exist."""
+    """What is true of an object of our own at one Gateway, at a target that does not exist, or at a namespace."""
 
     ancestor: ParentReference
     conditions: tuple[Condition, ...]
@@ -107,7 +107,7 @@ class AncestorStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectStatus:
-    """What is true of a GatewayPolicy, Consumer, Plan or IdentityProvider (GEP-713)."""
+    """What is true of a GatewayPolicy, Consumer, Plan, IdentityProvider or MeshPolicy (GEP-713)."""
 
     kind: str
     key: Key

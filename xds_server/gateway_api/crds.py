@@ -59,8 +59,10 @@ def definitions() -> Iterator[Schema]:
         ("IdentityProvider", "identityproviders", Provider),
     ):
         yield _definition(kind, plural, _object(declared), (declared.__doc__ or "").strip(), {})
+    yield _definition("MeshPolicy", "meshpolicies", _object(MeshPolicySpec), (MeshPolicySpec.__doc__ or "").strip(), {
+        "gateway.networking.k8s.io/policy": "Direct"
+    })  # fmt: skip
     yield _without_status("GatewayParameters", "gatewayparameters", GatewayParametersSpec)
-    yield _without_status("MeshPolicy", "meshpolicies", MeshPolicySpec)
 
 
 def _definition(kind: str, plural: str, spec: Schema, description: str, labels: Mapping[str, str]) -> Schema:
@@ -332,7 +334,7 @@ def _status() -> Schema:
     }
     ancestors = {
         "type": "array",
-        "description": "What is true of it at each Gateway (GEP-713).",
+        "description": "What is true of it at each Gateway, or at its namespace in a mesh (GEP-713).",
         "maxItems": _ANCESTORS,
         "items": ancestor,
         "x-kubernetes-list-type": "atomic",

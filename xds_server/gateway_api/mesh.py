@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from xds_server.gateway_api import names, rules
+from xds_server.gateway_api import mesh_policies, names, rules
 from xds_server.gateway_api.attachment import Attachment
 from xds_server.gateway_api.capture import INJECT, OUTBOUND_PORT
 from xds_server.gateway_api.cluster import Cluster, Route
@@ -66,8 +66,13 @@ def with_mesh(
     gateways = translation.gateways
     if trust is not None and inside:
         gateways = {key: _as_client(files, inside, trust) for key, files in gateways.items()}
-    statuses = _statuses(translation.route_statuses, found, translated)
-    return replace(translation, gateways=gateways, meshes=meshes, route_statuses=tuple(statuses))
+    return replace(
+        translation,
+        gateways=gateways,
+        meshes=meshes,
+        route_statuses=tuple(_statuses(translation.route_statuses, found, translated)),
+        object_statuses=(*translation.object_statuses, *mesh_policies.statuses(cluster)),
+    )
 
 
 def _statuses(

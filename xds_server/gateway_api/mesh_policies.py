@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from xds_server.gateway_api.capture import INJECT
 from xds_server.gateway_api.cluster import Cluster
-from xds_server.gateway_api.mesh_specs import ANY, UNREADABLE, MeshAllow, MeshPolicySpec, MeshRule
+from xds_server.gateway_api.conditions import AncestorStatus, Condition, ObjectStatus, accepted
+from xds_server.gateway_api.mesh_specs import ANY, MeshAllow, MeshPolicySpec, MeshRule, UnreadablePolicy
 from xds_server.gateway_api.objects import Object
+from xds_server.gateway_api.specs import ParentReference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -68,10 +71,10 @@ def inbound(namespace: str, account: str | None, cluster: Cluster) -> Inbound:
     """Return what the pods of an account accept; None stands for the accounts that no policy names.
 
     Several policies are united: one that is strict makes all strict, and each adds rules. One that is not understood
-    closes the pods of the namespace.
+    closes the pods that it is for.
     """
     ours = [one.spec for one in _policies(namespace, cluster) if _concerns(one, account)]
-    if any(one is UNREADABLE for one in ours):
+    if any(isinstance(one, UnreadablePolicy) for one in ours):
         return CLOSED
     allowing = [one for one in ours if one.allow is not None]
     allow = {_allowed(rule, namespace) for one in allowing for rule in one.allow or ()}
@@ -114,6 +117,28 @@ def _client(rule: MeshRule, namespace: str) -> tuple[str, str] | None:
 def named_accounts(namespace: str, cluster: Cluster) -> list[str]:
     """Return the accounts of a namespace that some policy names."""
     return sorted({account for one in _policies(namespace, cluster) for account in one.spec.service_accounts})
+
+
+def statuses(cluster: Cluster) -> Iterator[ObjectStatus]:
+    """Yield what is true of each policy at its namespace, whose pods it is for."""
+    for one in cluster.all("MeshPolicy"):
+        namespace = ParentReference(group="", kind="Namespace", name=one.meta.namespace)
+        ancestor = AncestorStatus(ancestor=namespace, conditions=(_accepted(one, cluster),))
+        yield ObjectStatus(
+            kind="MeshPolicy", key=one.meta.key, generation=one.meta.generation, ancestors=(ancestor,)
+        )
+
+
+def _accepted(policy: Object[MeshPolicySpec], cluster: Cluster) -> Condition:
+    if isinstance(policy.spec, UnreadablePolicy):
+        whose = ", ".join(policy.spec.service_accounts) or "the namespace"
+        return accepted(
+            "Invalid", f"the pods of {whose} accept no connection: {'; '.join(policy.spec.faults)}"
+        )
+    if cluster.labels(policy.meta.namespace).get(INJECT) != "enabled":
+        message = f"the pods of the namespace have no sidecars; label it {INJECT}: enabled, and restart them"
+        return accepted("TargetNotFound", message)
+    return accepted()
 
 
 def _policies(namespace: str, cluster: Cluster) -> Iterable[Object[MeshPolicySpec]]:

@@ -126,5 +126,8 @@ class MeshPolicySpec:
                 yield Mistake(message, "say what it denies, or scale the pods to 0", path=("deny", number))
 
 
-UNREADABLE = MeshPolicySpec(mtls="strict", allow=())
-"""Stands for a policy that is not understood: nobody may connect, because it would protect something."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadablePolicy(MeshPolicySpec):
+    """A policy that is not understood, with what is wrong. Nobody may connect, because it would protect something."""
+
+    faults: tuple[str, ...]

@@ -7,13 +7,13 @@ import binascii
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from filters.language import INVALID, Path, Place, Problem, Problems, decoder_for
 from filters.language.problems import short_repr
 from xds_server.gateway_api import policy_specs
 from xds_server.gateway_api.capture import SIDECAR
-from xds_server.gateway_api.mesh_specs import UNREADABLE, MeshPolicySpec
+from xds_server.gateway_api.mesh_specs import MeshPolicySpec, UnreadablePolicy
 from xds_server.gateway_api.parameter_specs import GatewayParametersSpec
 from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec, StreamRouteSpec, TlsRouteSpec
 from xds_server.gateway_api.specs import (
@@ -260,8 +260,18 @@ _read_mesh_policy = _spec(MeshPolicySpec)
 
 def _mesh_policy(value: Mapping[str, Any], path: Path, problems: Problems) -> MeshPolicySpec:
     """Return a policy. One with problems is not left out, because then it would open what it protects."""
-    spec = _read_mesh_policy(value, path, problems)
-    return UNREADABLE if spec is INVALID else spec
+    found = Problems()
+    spec = _read_mesh_policy(value, path, found)
+    problems += found
+    if spec is not INVALID:
+        return cast("MeshPolicySpec", spec)
+    written = value.get("spec")
+    accounts = written.get("serviceAccounts") if isinstance(written, dict) else None
+    readable = isinstance(accounts, list) and all(isinstance(one, str) for one in accounts)
+    return UnreadablePolicy(
+        service_accounts=tuple(accounts or ()) if readable else (),
+        faults=tuple(map(policy_specs.told, found)),
+    )
 
 
 KINDS = (

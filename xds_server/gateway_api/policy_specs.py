@@ -170,7 +170,7 @@ def read_policy(value: Mapping[str, Any], path: Path, problems: Problems) -> Any
         targets=attachment.target_refs,
         override=attachment.override,
         allowed=attachment.allowed_consumers.namespaces if attachment.allowed_consumers else None,
-        written=replace(written, faults=tuple(map(_told, found))),
+        written=replace(written, faults=tuple(map(told, found))),
     )
 
 
@@ -190,7 +190,7 @@ def _of(declared: type) -> Reader:
         digest = declared is Consumer
         written = _written(value, {} if spec is None else spec, (*path, "spec"), decode, found, digest=digest)
         problems += found
-        return replace(written, faults=tuple(map(_told, found)))
+        return replace(written, faults=tuple(map(told, found)))
 
     return read
 
@@ -204,7 +204,8 @@ READERS: Mapping[str, Reader] = {
 """What reads the spec of each kind."""
 
 
-def _told(problem: Problem) -> str:
+def told(problem: Problem) -> str:
+    """Return a problem of an object as its status says it."""
     found = f" (found {problem.value})" if problem.value is not None else ""
     return f"{problem.where}: {problem.message}{found}" + (f"; {problem.remedy}" if problem.remedy else "")
 
