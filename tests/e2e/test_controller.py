@@ -92,6 +92,8 @@ class Cluster:
     def __init__(self, server: SharedServer, folder: Path, stack: ExitStack) -> None:
         number = uuid.uuid4().int
         self.name, self.folder = f"t{number % 10**12}", folder
+        self.made = f"web-{self.name}"
+        """The name of the objects that serve it."""
         self.network: Namespace = stack.enter_context(server.namespace())
         self.objects: Objects = stack.enter_context(server.objects())
         self.objects.namespace(self.name)
@@ -139,7 +141,7 @@ class Cluster:
 
     def deployment(self) -> dict[str, Any]:
         """Return the Deployment of the Gateway when there is one."""
-        path = self.path("deployments", f"web-{self.name}", "apis/apps/v1")
+        path = self.path("deployments", self.made, "apis/apps/v1")
         missing = (httpx.HTTPStatusError,)
         return wait_for(lambda: self.objects.request("GET", path), "the Deployment", also=missing)
 
@@ -154,7 +156,7 @@ class Cluster:
         self.envoy = self.pod.envoy(self.network)
         stack.enter_context(self.envoy)
         address = {"status": {"loadBalancer": {"ingress": [{"ip": "10.245.0.9"}]}}}
-        path = self.path("services", f"web-{self.name}", "api/v1") + "/status"
+        path = self.path("services", self.made, "api/v1") + "/status"
         wait_for(lambda: self.objects.request("PATCH", path, address), "the Service", also=missing)
 
     def get(self, path: str) -> tuple[int, str]:

@@ -16,6 +16,7 @@ import yaml
 from tests.support.certificates import authority
 from xds_server.control_plane.compiler import Compiler
 from xds_server.gateway_api.conditions import Condition
+from xds_server.gateway_api.ingress import with_ingresses
 from xds_server.gateway_api.manifests import Manifests
 from xds_server.gateway_api.mesh import with_mesh
 from xds_server.gateway_api.translation import Translation, translate
@@ -46,7 +47,7 @@ def _conditions(conditions: tuple[Condition, ...]) -> list[str]:
 def _dumped(translation: Translation) -> dict[str, Any]:
     gateways = {
         "/".join(key): {name: yaml.safe_load(content) for name, content in files.rendered().items()}
-        for key, files in {**translation.gateways, **translation.meshes}.items()
+        for key, files in {**translation.gateways, **translation.ingresses, **translation.meshes}.items()
     }
     gateway_statuses = {
         "/".join(one.key): {
@@ -98,6 +99,9 @@ def _dumped(translation: Translation) -> dict[str, Any]:
         }
         for one in translation.object_statuses
     }
+    ingresses = {
+        "/".join(one.key): list(map(str, one.faults)) for one in translation.ingress_statuses if one.faults
+    }
     return {
         "gateways": gateways,
         "gateway_statuses": gateway_statuses,
@@ -105,6 +109,7 @@ def _dumped(translation: Translation) -> dict[str, Any]:
         **({"policy_statuses": policies} if policies else {}),
         **({"set_statuses": sets} if sets else {}),
         **({"object_statuses": objects} if objects else {}),
+        **({"ingress_statuses": ingresses} if ingresses else {}),
     }
 
 
@@ -113,7 +118,9 @@ def test_manifests_become_files_and_conditions(name: str, request: pytest.Fixtur
     content = _content(name)
     cluster, problems = Manifests().read({"in.yaml": content})
     assert [str(one) for one in problems] == []
-    translation = with_mesh(translate(cluster), cluster)
+    every_class = not any(cluster.all("IngressClass"))
+    translation = with_ingresses(translate(cluster), cluster, of_every_class=every_class)
+    translation = with_mesh(translation, cluster)
     dumped = yaml.safe_dump(_dumped(translation), sort_keys=False, width=120, allow_unicode=True)
     text = re.sub(
         r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----(\\s|\\\\n)*",
@@ -125,6 +132,6 @@ def test_manifests_become_files_and_conditions(name: str, request: pytest.Fixtur
     if request.config.getoption("--update-golden"):
         expected.write_text(text)
     assert text == expected.read_text()
-    for key in (*translation.gateways, *translation.meshes):
+    for key in (*translation.gateways, *translation.ingresses, *translation.meshes):
         state = FolderReader(key).state(Folder(Path(), {"in.yaml": content}))
         assert Compiler({}).compile(state).gateway

@@ -61,7 +61,10 @@ def _problems(text: str, gateway: Key | None = None) -> list[str]:
         ),
         (
             SERVICE,
-            "error: there is no Gateway of the class of this controller; add one, or correct gatewayClassName",
+            (
+                "error: there is no Gateway and no IngressClass of this controller; add one, or correct gatewayClassName "
+                "or ingressClassName"
+            ),
         ),
         (
             GATEWAY + "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {tls.crt: '?'}\n",

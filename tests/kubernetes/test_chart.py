@@ -58,7 +58,10 @@ def test_it_gives_what_the_example_has(helm: Path) -> None:
 
 def test_an_api_server_takes_it_with_every_value(helm: Path, objects: Objects, namespace: str) -> None:
     flags = [
-        *("--set", "mesh.enabled=true,replicas=3,gatewayClass=edge,counters=redis://redis:6379"),
+        *(
+            "--set",
+            "mesh.enabled=true,replicas=3,gatewayClass=edge,ingressClass=edge,counters=redis://redis:6379",
+        ),
         *("--set-json", 'imagePullSecrets=[{"name":"registry"}]', "--set-json", 'nodeSelector={"a":"b"}'),
         *(
             "--set-json",

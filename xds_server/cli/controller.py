@@ -36,10 +36,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="namespace of the controller: of its lease and its certificate authority",
     )
     add(
+        "--ingress-namespace",
+        metavar="NAME",
+        default="",
+        help="namespace of the Envoys of IngressClasses whose parameters name none; default: that of --namespace",
+    )
+    add(
         "--controller-name",
         metavar="NAME",
         default="xds-gateway.dev/controller",
-        help="serve the Gateways of the classes that name this controller",
+        help="serve the GatewayClasses and IngressClasses that name this controller",
     )
     add("--envoy-image", metavar="IMAGE", default=IMAGE, help="image of Envoy")
     add(
@@ -92,6 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         admin=arguments.admin,
         kubeconfig=tuple(Path(one) for one in given.split(os.pathsep) if one),
         namespace=arguments.namespace,
+        ingress_namespace=arguments.ingress_namespace,
         controller=arguments.controller_name,
         webhook=arguments.webhook,
         webhook_configuration=arguments.webhook_configuration,

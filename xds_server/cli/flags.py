@@ -79,7 +79,7 @@ def add_gateway(parser: argparse.ArgumentParser) -> None:
         "--gateway",
         type=gateway,
         metavar="NAMESPACE/NAME",
-        help="manifests: the Gateway to take; needed if there are several",
+        help="manifests: the Gateway to take (@ingress/CLASS for the Ingresses of a class); needed if there are several",
     )
 
 

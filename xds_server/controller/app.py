@@ -36,6 +36,7 @@ from xds_server.gateway_api.conditions import CONTROLLER
 from xds_server.gateway_api.objects import Kind, Object, read_object
 from xds_server.kubernetes.api_client import ApiClient
 from xds_server.kubernetes.connection import in_cluster
+from xds_server.kubernetes.event_writer import EventWriter
 from xds_server.kubernetes.kubeconfig import read_kubeconfig
 from xds_server.kubernetes.leader import Leader
 from xds_server.kubernetes.resources import Key
@@ -76,6 +77,8 @@ class ControllerOptions:
     kubeconfig: tuple[Path, ...] = ()
     namespace: str = "xds-system"
     """The namespace of the lease and of the Secret with the certificate authority."""
+    ingress_namespace: str = ""
+    """The namespace of the Envoys of IngressClasses; empty for that of the controller."""
     controller: str = CONTROLLER
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
 
@@ -123,6 +126,7 @@ async def _parts(
         client, Key(options.namespace, options.lease), options.identity, lambda _leading: resume()
     )
     writer = StatusWriter(client, options.controller, lambda: leader.leading)
+    events = EventWriter(client, options.controller, lambda: leader.leading)
     found = caches(client, lambda *change: reconciler.changed(*change), _kept, mesh=bool(options.webhook))
     rollout = RulesFirst(store, fleet)
     envoys = Envoys(
@@ -144,6 +148,8 @@ async def _parts(
         lambda: authority.bundle,
         lambda name: authority.token_of(name),
         identities,
+        events,
+        options.ingress_namespace or options.namespace,
     )
 
     def resume() -> None:
@@ -169,6 +175,7 @@ async def _parts(
         *(cache.run() for cache in reconciler.following()),
         authority.run(),
         writer.run(),
+        events.run(),
         leader.run(),
         reconciler.run(),
     ]

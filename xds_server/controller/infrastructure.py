@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from xds_server.controller import pods
+from xds_server.controller import ingress_classes, pods
 from xds_server.controller.pods import EnvoySettings, PodShape, Port
+from xds_server.gateway_api.ingress_specs import NETWORKING
 from xds_server.gateway_api.objects import Object
 from xds_server.gateway_api.parameter_specs import GatewayParametersSpec
 from xds_server.gateway_api.specs import GROUP, GatewaySpec
@@ -24,7 +25,7 @@ _LONGEST = 63
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A Gateway with what its objects are made of. `bundle` has the authorities to trust, in PEM."""
+    """A Gateway, or what stands for an IngressClass, with what its objects are made of. `bundle` has the authorities to trust, in PEM."""
 
     gateway: Object[GatewaySpec]
     ports: Iterable[Port]
@@ -37,7 +38,7 @@ class Wanted:
 
 def name_of(gateway: Object[GatewaySpec]) -> str:
     """Return the name of the objects of a Gateway, which a Service may have (RFC 1035, at most 63 characters)."""
-    name = f"{gateway.meta.name}-{gateway.spec.gateway_class_name}"
+    name = f"{ingress_classes.name_of(gateway)}-{gateway.spec.gateway_class_name}"
     if len(name) <= _LONGEST and "." not in name:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:10]
@@ -63,9 +64,9 @@ def _metadata(gateway: Object[GatewaySpec]) -> dict[str, Any]:
     labels = dict(infrastructure.labels) if infrastructure is not None else {}
     annotations = dict(infrastructure.annotations) if infrastructure is not None else {}
     owner = {
-        "apiVersion": f"{GROUP}/v1",
-        "kind": "Gateway",
-        "name": gateway.meta.name,
+        "apiVersion": f"{GROUP if gateway.kind == 'Gateway' else NETWORKING}/v1",
+        "kind": gateway.kind,
+        "name": ingress_classes.name_of(gateway),
         "uid": gateway.meta.uid,
         "controller": True,
     }

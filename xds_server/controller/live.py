@@ -12,6 +12,7 @@ from typing import Any
 from filters.language import Problem, Problems
 from xds_server.controller.reconciler import RESOURCES
 from xds_server.gateway_api.cluster import Cluster
+from xds_server.gateway_api.ingress import NAMESPACE
 from xds_server.gateway_api.objects import KINDS, Key, Kind, Object, read_object
 from xds_server.kubernetes.api_client import ApiClient
 from xds_server.kubernetes.api_errors import Forbidden, NotFound
@@ -26,7 +27,7 @@ async def read_live(context: str | None, gateway: Key | None) -> ManifestState:
     A Gateway that is named may be of the class of another controller. Kinds that the user may not list, or that the cluster does not have, are taken as if there were none.
     """
     cluster, problems = await live_cluster(context)
-    return state_of(cluster, gateway, problems, of_every_class=gateway is not None)
+    return state_of(cluster, gateway, problems, of_every_class=_every_class(gateway))
 
 
 async def live_cluster(context: str | None) -> tuple[Cluster, list[Problem]]:
@@ -54,6 +55,13 @@ def _client(context: str | None) -> ApiClient:
     given = os.environ.get("KUBECONFIG", "") or str(Path.home() / ".kube" / "config")
     paths = [Path(one) for one in given.split(os.pathsep) if one]
     return ApiClient(read_kubeconfig(paths, context))
+
+
+def _every_class(gateway: Key | None) -> Collection[str]:
+    """Return the kind of classes of which all are ours, because one Gateway or IngressClass is named."""
+    if gateway is None:
+        return ()
+    return ("IngressClass",) if gateway[0] == NAMESPACE else ("GatewayClass",)
 
 
 async def _objects(client: ApiClient, kind: Kind, problems: list[Problem]) -> list[Object[Any]]:

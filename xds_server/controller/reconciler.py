@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from xds_server.controller import infrastructure, policy_servers
+from xds_server.controller import infrastructure, ingress_classes, policy_servers
 from xds_server.controller.class_finalizers import ClassFinalizers
 from xds_server.controller.infrastructure import Wanted
 from xds_server.controller.infrastructure_writer import InfrastructureWriter
+from xds_server.controller.ingress_classes import ClassState, IngressWriter
 from xds_server.controller.mesh_groups import MeshGroups, is_mesh
 from xds_server.controller.mesh_identities import MeshIdentities
 from xds_server.controller.pods import EnvoySettings
@@ -23,12 +24,15 @@ from xds_server.gateway_api import parameters, policy_specs, statuses
 from xds_server.gateway_api.capture import SIDECAR
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition
+from xds_server.gateway_api.ingress import with_ingresses
 from xds_server.gateway_api.memory import Memory
 from xds_server.gateway_api.mesh import with_mesh
 from xds_server.gateway_api.objects import KINDS, Key, Kind, Object, SliceSpec
+from xds_server.gateway_api.parameter_specs import GatewayParametersSpec
 from xds_server.gateway_api.specs import GatewaySpec
 from xds_server.gateway_api.translation import Translation, translate
 from xds_server.kubernetes.api_client import ALL, ApiClient, Selection
+from xds_server.kubernetes.event_writer import EventWriter
 from xds_server.kubernetes.resources import Key as ObjectKey
 from xds_server.kubernetes.resources import Resource
 from xds_server.kubernetes.status_writer import StatusWriter
@@ -63,6 +67,8 @@ _PLURALS = {
     "EndpointSlice": "endpointslices",
     "Pod": "pods",
     "MeshPolicy": "meshpolicies",
+    "IngressClass": "ingressclasses",
+    "Ingress": "ingresses",
 }
 _OF_MESH = ("Pod", "MeshPolicy")
 
@@ -102,6 +108,7 @@ class Reconciler:
 
     `leading` says whether this replica writes: every replica serves Envoys, and one of them writes. `bundle` has the
     authorities that Envoys must trust, in PEM. `token_of` returns a secret for a name that is the same in all replicas. `known` is set when the cluster has been translated.
+    The Envoys of an IngressClass are in `namespace`, unless its parameters say otherwise.
     """
 
     def __init__(
@@ -116,15 +123,19 @@ class Reconciler:
         bundle: Callable[[], bytes],
         token_of: Callable[[str], str],
         identities: MeshIdentities | None,
+        events: EventWriter,
+        namespace: str,
     ) -> None:
         self._caches, self._envoys = caches, envoys
         self._settings, self._controller, self._leading, self._bundle = settings, controller, leading, bundle
-        self._token_of = token_of
+        self._token_of, self._namespace = token_of, namespace
         self.known = asyncio.Event()
         self._accounts: dict[Key, str] = {}
         """The group that a service account gets, by namespace and name."""
         self._account_of: dict[Key, Key] = {}
         """The service account of the pods of a Gateway."""
+        self._owners: dict[Key, Object[GatewaySpec]] = {}
+        """The Gateway of a key, or what stands for its IngressClass."""
         self._bell = asyncio.Event()
         self._changed = True
         self._moved: set[Key] = set()
@@ -141,6 +152,7 @@ class Reconciler:
         self._infrastructure = InfrastructureWriter(client, controller, self.look)
         self._finalizers = ClassFinalizers(client, controller)
         self._statuses = StatusReporter(writer, RESOURCES, self._served, self._programmed)
+        self._ingresses = IngressWriter(events, self._statuses.want)
         self._led = False
 
     def changed(
@@ -232,22 +244,24 @@ class Reconciler:
     def _translate(self, cluster: Cluster) -> None:
         identities = self._meshes.identities
         trust = identities.trust() if identities is not None else None
-        self._translation = with_mesh(
-            translate(cluster, controller=self._controller, live=True), cluster, live=True, trust=trust
-        )
+        found = translate(cluster, controller=self._controller, live=True)
+        found = with_ingresses(found, cluster, controller=self._controller, live=True)
+        self._translation = with_mesh(found, cluster, live=True, trust=trust)
         self._translated = cluster
-        gateways = {**self._translation.gateways, **self._translation.meshes}
-        found = (cluster.gateway(key) for key in gateways)
+        gateways = {
+            **self._translation.gateways,
+            **self._translation.ingresses,
+            **self._translation.meshes,
+        }
+        owners = {key: self._owner(key, cluster) for key in gateways}
+        self._owners = {key: one for key, one in owners.items() if one is not None}
         self._account_of = {
-            one.meta.key: (one.meta.namespace, infrastructure.name_of(one))
-            for one in found
-            if one is not None
+            key: (one.meta.namespace, infrastructure.name_of(one)) for key, one in self._owners.items()
         }
         self._accounts = {}
-        for one in sorted(self._account_of, key=lambda key: _age(cluster.gateway(key))):
-            self._accounts.setdefault(
-                self._account_of[one], _group(one)
-            )  # two names can make one: the older one has it
+        for key in sorted(self._owners, key=lambda key: (self._owners[key].meta.created, key)):
+            account = self._account_of[key]
+            self._accounts.setdefault(account, _group(key))  # two names can make one: the older one has it
         for key in self._served.keys() - gateways.keys():
             del self._served[key]
             if is_mesh(key):
@@ -285,6 +299,7 @@ class Reconciler:
             return
         if not led:  # another replica may have written meanwhile
             self._statuses.forget()
+            self._ingresses.forget()
             self._infrastructure.forget()
             self._finalizers.forget()
         used = {one.spec.gateway_class_name for one in cluster.gateways()}
@@ -294,37 +309,65 @@ class Reconciler:
             _, wrong = parameters.of_class(one, cluster)
             status = statuses.class_status(one.meta.generation, wrong)
             self._statuses.want("GatewayClass", one.meta.key, status, cluster)
-        found = (cluster.gateway(status.key) for status in translation.gateway_statuses)
-        gateways = [one for one in found if one is not None]
+        owners = (*cluster.gateways(), *cluster.all("IngressClass"))
         await self._infrastructure.serve(
-            [self._infrastructure_of(one, translation, cluster) for one in gateways],
-            {one.meta.uid for one in cluster.gateways()},
+            list(self._infrastructure_of(translation, cluster)), {one.meta.uid for one in owners}
         )
         for namespace, name in translation.meshes:
             if not name:
                 await self._infrastructure.apply((namespace, name), [trust(namespace, self._bundle())])
-        addresses = {one.meta.key: self._addresses(one, cluster) for one in gateways}
+        found = ((key, self._owners.get(key)) for key in translation.gateways)
+        addresses = {key: self._addresses(one, cluster) for key, one in found if one is not None}
         self._statuses.report(translation, addresses, cluster)
+        self._report_ingresses(translation, cluster)
 
-    def _infrastructure_of(
-        self, gateway: Object[GatewaySpec], translation: Translation, cluster: Cluster
-    ) -> Wanted:
-        return Wanted(
-            gateway=gateway,
-            ports=translation.gateways[gateway.meta.key].ports,
-            settings=self._settings,
-            parameters=parameters.of_gateway(gateway, cluster)[0],
-            bundle=self._bundle(),
-            drain_token=self._token_of(gateway.meta.uid),
-            policy_server=policy_servers.needed(self._served[gateway.meta.key].snapshot),
-        )
+    def _infrastructure_of(self, translation: Translation, cluster: Cluster) -> Iterator[Wanted]:
+        """Yield what must serve each Gateway and IngressClass that is there."""
+        for key, files in (*translation.gateways.items(), *translation.ingresses.items()):
+            owner = self._owners.get(key)
+            if owner is not None:
+                yield Wanted(
+                    gateway=owner,
+                    ports=files.ports,
+                    settings=self._settings,
+                    parameters=self._parameters(key, owner, cluster),
+                    bundle=self._bundle(),
+                    drain_token=self._token_of(owner.meta.uid),
+                    policy_server=policy_servers.needed(self._served[key].snapshot),
+                )
+
+    def _parameters(self, key: Key, owner: Object[GatewaySpec], cluster: Cluster) -> GatewayParametersSpec:
+        if not ingress_classes.is_class(key):
+            return parameters.of_gateway(owner, cluster)[0]
+        one = ingress_classes.find(key, cluster)
+        return ingress_classes.parameters_of(one, cluster)[0] if one is not None else GatewayParametersSpec()
+
+    def _report_ingresses(self, translation: Translation, cluster: Cluster) -> None:
+        """Have the addresses of Ingresses written, and what is wrong with them told."""
+        states = {
+            key: ClassState(
+                programmed=self._programmed(key),
+                addresses=self._addresses(self._owners[key], cluster),
+                rejected=self._served[key].rejected,
+            )
+            for key in translation.ingresses
+        }
+        self._ingresses.write(translation, cluster, states)
+
+    def _owner(self, key: Key, cluster: Cluster) -> Object[GatewaySpec] | None:
+        """Return the Gateway of a key, or what stands for its IngressClass."""
+        if not ingress_classes.is_class(key):
+            return cluster.gateway(key)
+        one = ingress_classes.find(key, cluster)
+        return ingress_classes.as_gateway(one, self._namespace) if one is not None else None
 
     def _programmed(self, key: Key) -> Condition:
         served, name = self._served[key], _group(key)
+        objects = self._owners[key].meta.key if key in self._owners else key
         if served.fault:
             return Condition("Programmed", False, "Invalid", served.fault)
-        if self._infrastructure.faults.get(key):
-            return Condition("Programmed", False, "Invalid", self._infrastructure.faults[key])
+        if self._infrastructure.faults.get(objects):
+            return Condition("Programmed", False, "Invalid", self._infrastructure.faults[objects])
         rejection = self._envoys.rejection(name)
         if rejection:
             return Condition(
@@ -342,10 +385,6 @@ class Reconciler:
     def _addresses(self, gateway: Object[GatewaySpec], cluster: Cluster) -> tuple[str, ...]:
         service = cluster.service((gateway.meta.namespace, infrastructure.name_of(gateway)))
         return service.spec.addresses if service is not None else ()
-
-
-def _age(gateway: Object[GatewaySpec] | None) -> tuple[str, Key]:
-    return (gateway.meta.created, gateway.meta.key) if gateway is not None else ("", ("", ""))
 
 
 def _group(gateway: Key) -> str:

@@ -15,14 +15,20 @@ from xds_server.gateway_api.specs import BackendTlsPolicySpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendTls:
-    """TLS to a backend. `authorities` are PEM, "" for those of the system. `names` are in the backend's certificate."""
+    """TLS to a backend. `authorities` are PEM, "" for those of the system. `names` are in the backend's certificate.
+
+    `verify` is false if any certificate will do.
+    """
 
     hostname: str
     authorities: str
     names: tuple[str, ...]
+    verify: bool = True
 
     def values(self) -> Mapping[str, Any]:
         """Return the key `tls` of an upstream."""
+        if not self.verify:
+            return {"verify": False}
         authorities = {"ca": {"inline": self.authorities}} if self.authorities else {}
         return {
             "sni": self.hostname,

@@ -116,6 +116,29 @@ class ObjectStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What is wrong with an object that has no conditions: where, what, and what to do. `reason` is a word for an Event."""
+
+    path: tuple[str, ...]
+    message: str
+    remedy: str = ""
+    reason: str
+
+    def __str__(self) -> str:
+        place = self.path[-1] if self.path[:1] == ("metadata",) else ".".join(self.path)
+        return f"{place}: {self.message}{'; ' if self.remedy else ''}{self.remedy}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngressStatus:
+    """What is wrong with an Ingress of a class that is served."""
+
+    key: Key
+    ingress_class: str
+    faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouteStatus:
     """What is true of a route."""
 

@@ -204,7 +204,7 @@ def _certificates(
     fault: Condition | None = None
     for reference in listener.tls.certificate_refs:
         key = (reference.namespace or owner.meta.namespace, reference.name)
-        wrong = _certificate_fault(owner, reference, key, cluster)
+        wrong = certificate_fault(owner, reference, key, cluster)
         if wrong is None:
             good.append(key)
         fault = fault or wrong
@@ -235,9 +235,10 @@ def _authorities(
     return tuple(found), fault
 
 
-def _certificate_fault(
-    owner: Owner, reference: SecretReference, key: Key, cluster: Cluster
+def certificate_fault(
+    owner: Object[Any], reference: SecretReference, key: Key, cluster: Cluster
 ) -> Condition | None:
+    """Return why an object cannot use the certificate of a Secret, None if it can."""
     name = "/".join(key)
     if (reference.group, reference.kind) != ("", "Secret"):
         return resolved("InvalidCertificateRef", f"{reference.kind} {name} is not a Secret")
@@ -273,3 +274,23 @@ def listener_values(state: ListenerState) -> Mapping[str, Any]:
             **({} if valid_only else {"verify": False, "required": False}),
         }
     return values
+
+
+def secrets(certificates: Iterable[Key]) -> Mapping[str, Any]:
+    """Return the secrets of certificates in the gateway language."""
+    return {
+        names.of(*key): {
+            "certificate": {"file": f"{'/'.join(key)}/tls.crt"},
+            "private_key": {"file": f"{'/'.join(key)}/tls.key"},
+        }
+        for key in certificates
+    }
+
+
+def certificate_contents(certificates: Iterable[Key], cluster: Cluster) -> Iterator[tuple[str, bytes]]:
+    """Yield the files to which the secrets refer. The certificates have no faults."""
+    for key in certificates:
+        secret = cluster.secret(key)
+        assert secret is not None, "checked with the listener"
+        for part in ("tls.crt", "tls.key"):
+            yield f"{'/'.join(key)}/{part}", secret.spec.data[part]

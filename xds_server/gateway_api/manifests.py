@@ -139,6 +139,7 @@ def findings(translation: Translation, cluster: Cluster) -> Iterator[Problem]:
     for own in translation.object_statuses:
         for ancestor in own.ancestors:
             yield from _warnings(cluster.objects[own.kind][own.key], (), ancestor.conditions)
+    yield from _of_ingresses(translation, cluster)
     yield from _without_gateway(cluster)
     for key, route in objects.items():
         if key not in attached:
@@ -149,6 +150,20 @@ def findings(translation: Translation, cluster: Cluster) -> Iterator[Problem]:
                 remedy="name one under parentRefs",
                 severity="warning",
                 place=route.place,
+            )
+
+
+def _of_ingresses(translation: Translation, cluster: Cluster) -> Iterator[Problem]:
+    ingresses = cluster.objects.get("Ingress", {})
+    for status in translation.ingress_statuses:
+        for fault in status.faults:
+            one = ingresses[status.key]
+            yield Problem(
+                path=(f"Ingress/{one.meta}", *fault.path),
+                message=fault.message,
+                remedy=fault.remedy,
+                severity="warning",
+                place=one.place,
             )
 
 

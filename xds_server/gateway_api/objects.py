@@ -13,6 +13,7 @@ from filters.language import INVALID, Path, Place, Problem, Problems, decoder_fo
 from filters.language.problems import short_repr
 from xds_server.gateway_api import policy_specs
 from xds_server.gateway_api.capture import SIDECAR
+from xds_server.gateway_api.ingress_specs import NETWORKING, read_ingress, read_ingress_class
 from xds_server.gateway_api.mesh_specs import MeshPolicySpec, UnreadablePolicy
 from xds_server.gateway_api.parameter_specs import GatewayParametersSpec
 from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec, StreamRouteSpec, TlsRouteSpec
@@ -294,6 +295,8 @@ KINDS = (
     Kind("discovery.k8s.io", "EndpointSlice", _slice),
     Kind("", "Pod", _pod),
     Kind(policy_specs.GROUP, "MeshPolicy", _mesh_policy),
+    Kind(NETWORKING, "IngressClass", read_ingress_class, namespaced=False),
+    Kind(NETWORKING, "Ingress", read_ingress),
 )
 """The kinds that a gateway is made of. Others are not read."""
 _BY_NAME = {(one.group, one.name): one for one in KINDS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition, accepted
+from xds_server.gateway_api.ingress_specs import Annotated, IngressClassSpec
 from xds_server.gateway_api.objects import Key, Object
 from xds_server.gateway_api.parameter_specs import GatewayParametersSpec
 from xds_server.gateway_api.policy_specs import GROUP
@@ -31,6 +32,17 @@ def of_class(
 ) -> tuple[GatewayParametersSpec, Condition | None]:
     """Return the parameters of a GatewayClass, and the condition that says why they cannot be used."""
     reference = one.spec.parameters_ref
+    if reference is None:
+        return GatewayParametersSpec(), None
+    own = _found(reference.group, reference.kind, (reference.namespace or "", reference.name), cluster)
+    return (GatewayParametersSpec(), own) if isinstance(own, Condition) else (own, None)
+
+
+def of_ingress_class(
+    one: Object[Annotated[IngressClassSpec]], cluster: Cluster
+) -> tuple[GatewayParametersSpec, Condition | None]:
+    """Return the parameters of an IngressClass, and the condition that says why they cannot be used."""
+    reference = one.spec.declared.parameters
     if reference is None:
         return GatewayParametersSpec(), None
     own = _found(reference.group, reference.kind, (reference.namespace or "", reference.name), cluster)

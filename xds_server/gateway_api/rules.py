@@ -35,6 +35,7 @@ _ERROR = {"status": 500}
 """What requests get that a rule with a fault would have handled, as the specification says."""
 _NO_CONNECTION = ("connect-failure", "refused-stream", "reset-before-request", "reset")
 _SERVICE = r"[^/]+"
+_SYNTAX = frozenset("*{}")
 _REDIRECTS = {
     301: "MOVED_PERMANENTLY",
     302: "FOUND",
@@ -160,17 +161,18 @@ def _conditions(rule: HttpRule | GrpcRule) -> Iterator[dict[str, Any]]:
 
 
 def _http(match: HttpMatch) -> dict[str, Any]:
-    values: dict[str, Any] = {"path": _path(match.path)}
+    values: dict[str, Any] = {"path": path_text(match.path)}
     if match.method is not None:
         values["methods"] = [match.method]
     values |= _named("headers", match.headers, insensitive=True)
     return values | _named("query", match.query_params)
 
 
-def _path(path: PathMatch) -> str:
+def path_text(path: PathMatch) -> str:
+    """Return a path in the gateway language, for which * and braces are plain text in an object of Kubernetes."""
     if path.type == "RegularExpression":
         return f"~^(?:{path.value})$"
-    if "*" in path.value:  # a * is plain text in a path of the Gateway API
+    if not _SYNTAX.isdisjoint(path.value):
         end = "(/.*)?" if path.type == "PathPrefix" else ""
         return f"~^{re.escape(path.value.rstrip('/') if end else path.value)}{end}$"
     return f"{path.value.rstrip('/')}/*" if path.type == "PathPrefix" else path.value

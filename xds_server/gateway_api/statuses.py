@@ -139,6 +139,12 @@ def _listeners(
     ]
 
 
+def ingress_status(addresses: Iterable[str]) -> Mapping[str, Any]:
+    """Return the status of an Ingress that is served at some addresses."""
+    kinds = {"IPAddress": "ip", "Hostname": "hostname"}
+    return {"loadBalancer": {"ingress": [{kinds[_address_type(one)]: one} for one in addresses]}}
+
+
 def _address_type(address: str) -> str:
     return "IPAddress" if address.replace(".", "").isdigit() or ":" in address else "Hostname"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from xds_server.gateway_api import names, parameters, rules
+from xds_server.gateway_api import parameters, rules
 from xds_server.gateway_api.attachment import Attachment
 from xds_server.gateway_api.backend_tls import state_of
 from xds_server.gateway_api.cluster import Cluster
@@ -15,6 +15,7 @@ from xds_server.gateway_api.conditions import (
     CONTROLLER,
     Condition,
     GatewayStatus,
+    IngressStatus,
     ListenerSetStatus,
     ListenerStatus,
     ObjectStatus,
@@ -26,7 +27,14 @@ from xds_server.gateway_api.conditions import (
 )
 from xds_server.gateway_api.config_files import config_files
 from xds_server.gateway_api.gateway_files import CLOSES, UPSTREAMS_FILE, GatewayFiles
-from xds_server.gateway_api.listeners import ListenerState, allows, listener_states, listener_values
+from xds_server.gateway_api.listeners import (
+    ListenerState,
+    allows,
+    certificate_contents,
+    listener_states,
+    listener_values,
+    secrets,
+)
 from xds_server.gateway_api.objects import Key, Object
 from xds_server.gateway_api.placement import PlacedRoute, placed_routes
 from xds_server.gateway_api.policies import GatewayPolicies, PolicyBook
@@ -49,6 +57,9 @@ class Translation:
     object_statuses: tuple[ObjectStatus, ...]
     meshes: Mapping[Key, GatewayFiles] = field(default_factory=dict)
     """What the sidecars of a namespace get, by the key of the namespace with an empty name."""
+    ingresses: Mapping[Key, GatewayFiles] = field(default_factory=dict)
+    """What the Envoys of an IngressClass get."""
+    ingress_statuses: tuple[IngressStatus, ...] = ()
 
 
 def translate(
@@ -252,7 +263,7 @@ def _files(
     """Return a Gateway in the gateway language: a file for it, one for each route object, and one for all upstreams."""
     served = [one for one in listeners if one.served]
     certificates = dict.fromkeys(key for one in served for key in one.certificates)
-    contents = dict(_certificates(certificates, cluster)) | policies.contents
+    contents = dict(certificate_contents(certificates, cluster)) | policies.contents
     files = {_GATEWAY_FILE: _gateway_file(served, certificates), **policies.files}
     origins: dict[str, Object[Any]] = {_GATEWAY_FILE: gateway, **policies.origins}
     upstreams = {one.name: one for one in policies.upstreams}
@@ -298,22 +309,8 @@ def upstreams_file(
 
 def _gateway_file(served: Iterable[ListenerState], certificates: Iterable[Key]) -> Mapping[str, Any]:
     values: dict[str, Any] = {"listeners": {one.name: listener_values(one) for one in served}}
-    secrets = {
-        names.of(*key): {
-            "certificate": {"file": f"{'/'.join(key)}/tls.crt"},
-            "private_key": {"file": f"{'/'.join(key)}/tls.key"},
-        }
-        for key in certificates
-    }
-    return values | ({"secrets": secrets} if secrets else {})
-
-
-def _certificates(certificates: Iterable[Key], cluster: Cluster) -> Iterable[tuple[str, bytes]]:
-    for key in certificates:
-        secret = cluster.secret(key)
-        assert secret is not None, "checked with the listener"
-        for part in ("tls.crt", "tls.key"):
-            yield f"{'/'.join(key)}/{part}", secret.spec.data[part]
+    found = secrets(certificates)
+    return values | ({"secrets": found} if found else {})
 
 
 def _redirect_port(listener: ListenerState) -> int | None:

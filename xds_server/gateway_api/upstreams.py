@@ -33,6 +33,8 @@ class ServiceUpstream:
     policy: Key | None = None
     """The BackendTLSPolicy of the port."""
     tls: BackendTls | None = None
+    connect_timeout: str = ""
+    """The time to open a connection, if it is not the default."""
 
     @property
     def usable(self) -> bool:
@@ -43,7 +45,8 @@ class ServiceUpstream:
     def name(self) -> str:
         """Its name in the gateway language."""
         kind = () if self.protocol == "http1" else (self.protocol,)
-        return names.of(*self.service, str(self.port), *kind, *(("tls",) if self.tls is not None else ()))
+        tls = () if self.tls is None else ("tls",) if self.tls.verify else ("tls-unverified",)
+        return names.of(*self.service, str(self.port), *kind, *tls, *filter(None, (self.connect_timeout,)))
 
 
 Resolve = Callable[[BackendRef | BackendObject], ServiceUpstream | Condition]
@@ -160,4 +163,6 @@ def _upstream(upstream: ServiceUpstream, addresses: list[Any]) -> Mapping[str, A
         values["protocol"] = upstream.protocol
     if upstream.tls is not None:
         values["tls"] = upstream.tls.values()
+    if upstream.connect_timeout:
+        values["connect_timeout"] = upstream.connect_timeout
     return values

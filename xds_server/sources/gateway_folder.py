@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filters.language import Problem
 from xds_server.gateway_api.cluster import Cluster
+from xds_server.gateway_api.ingress import with_ingresses
 from xds_server.gateway_api.manifests import Manifests, findings
 from xds_server.gateway_api.mesh import with_mesh
 from xds_server.gateway_api.objects import Key
@@ -19,6 +20,7 @@ from xds_server.sources.source import SourceState
 
 _MANIFEST = re.compile(rb"""^\s*(?:\{\s*)?["']?apiVersion["']?\s*:""", re.MULTILINE)
 """A key that every object of Kubernetes has, and no file of a gateway."""
+_CLASSES = ("GatewayClass", "IngressClass")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,8 @@ class FolderReader:
         cluster, problems = self._manifests.read(folder.files)
         if folder.problems or any(one.severity == "error" for one in problems):
             return ManifestState(problems=folder.problems, ignored=folder.ignored, findings=tuple(problems))
-        every_class = not any(True for _ in cluster.classes())
-        return state_of(cluster, self._gateway, problems, folder.ignored, of_every_class=every_class)
+        without = frozenset(kind for kind in _CLASSES if not any(cluster.all(kind)))
+        return state_of(cluster, self._gateway, problems, folder.ignored, of_every_class=without)
 
 
 def state_of(
@@ -76,14 +78,20 @@ def state_of(
     problems: Iterable[Problem] = (),
     ignored: tuple[str, ...] = (),
     *,
-    of_every_class: bool,
+    of_every_class: Collection[str],
 ) -> ManifestState:
-    """Return one Gateway of a cluster, or the sidecars of a namespace. `gateway` is None if there is only one Gateway."""
-    translation = translate(cluster, of_every_class=of_every_class)
+    """Return one Gateway of a cluster, the Ingresses of a class, or the sidecars of a namespace.
+
+    `gateway` is None if there is only one Gateway. `of_every_class` has GatewayClass and IngressClass if all classes of that
+    kind are ours.
+    """
+    translation = translate(cluster, of_every_class="GatewayClass" in of_every_class)
+    translation = with_ingresses(translation, cluster, of_every_class="IngressClass" in of_every_class)
     translation = with_mesh(translation, cluster)
     found = (*problems, *findings(translation, cluster))
-    every = {**translation.gateways, **translation.meshes}
-    choices = every.keys() if gateway is not None else (translation.gateways or every).keys()
+    gateways = {**translation.gateways, **translation.ingresses}
+    every = {**gateways, **translation.meshes}
+    choices = every.keys() if gateway is not None else (gateways or every).keys()
     wrong = _choice(choices, gateway)
     if wrong is not None:
         return ManifestState(ignored=ignored, findings=(*found, wrong))
@@ -100,8 +108,9 @@ def _choice(gateways: Collection[Key], wanted: Key | None) -> Problem | None:
     """Return the problem if it is not clear which Gateway is meant."""
     names = ", ".join("/".join(key) for key in sorted(gateways))
     if not gateways:
-        message = "there is no Gateway of the class of this controller"
-        return Problem(path=(), message=message, remedy="add one, or correct gatewayClassName")
+        message = "there is no Gateway and no IngressClass of this controller"
+        remedy = "add one, or correct gatewayClassName or ingressClassName"
+        return Problem(path=(), message=message, remedy=remedy)
     if wanted is None and len(gateways) > 1:
         return Problem(
             path=(), message="there are several Gateways", remedy=f"choose one with --gateway: {names}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from itertools import takewhile
 from typing import Any
@@ -105,6 +105,7 @@ def explain(gateway: Gateway, request: Request, listener: str | None = None) -> 
         return _answer(name, host, path, (), None, "400: a host has no comma", notes=notes)
     if found.redirect_to_https is not False:
         return _answer(name, host, path, (), None, "308 to https (redirect_to_https)", notes=notes)
+    request = replace(request, headers={**request.headers, ":authority": parts.netloc})
     hosts = virtual_hosts.by_host(gateway.ranked.values(), port, name)
     chosen = _virtual_host(host, hosts)
     if chosen is None:

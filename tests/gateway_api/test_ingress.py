@@ -1,0 +1,182 @@
+"""Ingresses in a folder: their problems with place and remedy, which of them are served, and annotations one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xds_server.control_plane.compiler import Compiler
+from xds_server.errors import InvalidGateway
+from xds_server.gateway_api.ingress_annotations import NGINX, TRAEFIK, behaviour
+from xds_server.gateway_api.ingress_certificates import Certificates
+from xds_server.gateway_api.objects import Key
+from xds_server.sources.folder import Folder
+from xds_server.sources.gateway_folder import FolderReader
+
+CLASS = """\
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: NAME}
+spec: {controller: CONTROLLER}
+---
+"""
+OURS = CLASS.replace("CONTROLLER", "xds-gateway.dev/controller")
+INGRESS = """\
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web}
+spec:
+  ingressClassName: xds
+  defaultBackend: {service: {name: web, port: {number: 80}}}
+---
+"""
+SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}]}\n---\n"
+GATEWAY = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: web}
+spec: {gatewayClassName: any, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+"""
+
+
+def _problems(text: str, gateway: Key | None = None) -> list[str]:
+    state = FolderReader(gateway).state(Folder(Path(), {"a.yaml": text.encode()}))
+    try:
+        return [str(one) for one in Compiler({}).compile(state).warnings]
+    except InvalidGateway as error:
+        return [str(one) for one in error.problems]
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        (INGRESS + SERVICE, []),
+        (OURS.replace("NAME", "xds") + INGRESS + SERVICE, []),
+        (
+            INGRESS,
+            [
+                (
+                    "a.yaml:1:1: warning: Ingress/default/web.spec.defaultBackend: there is no Service default/web; "
+                    "correct it; its requests get 500"
+                )
+            ],
+        ),
+        (
+            INGRESS.replace("ingressClassName", "ingresClassName") + SERVICE,
+            [
+                (
+                    "a.yaml:5:3: error: Ingress/web.spec.ingresClassName: unknown key 'ingresClassName'; did you mean "
+                    "'ingressClassName'?"
+                )
+            ],
+        ),
+        (
+            CLASS.replace("CONTROLLER", "k8s.io/ingress-nginx").replace("NAME", "xds") + INGRESS + SERVICE,
+            [
+                (
+                    "error: there is no Gateway and no IngressClass of this controller; add one, or correct "
+                    "gatewayClassName or ingressClassName"
+                )
+            ],
+        ),
+        (
+            GATEWAY + INGRESS + SERVICE,
+            ["error: there are several Gateways; choose one with --gateway: @ingress/xds, default/web"],
+        ),
+        (
+            INGRESS.replace(
+                "{name: web}", "{name: web, annotations: {nginx.ingress.kubernetes.io/auth-type: basic}}"
+            )
+            + SERVICE,
+            [
+                (
+                    "a.yaml:1:1: warning: Ingress/default/web.metadata.annotations.nginx.ingress.kubernetes.io/auth-type: "
+                    "it may protect something and has no equal, so the requests of this Ingress get 500; remove it, or use "
+                    "an HTTPRoute with a GatewayPolicy: basic_auth"
+                )
+            ],
+        ),
+    ],
+)
+def test_a_folder_says_what_it_serves(text: str, problems: list[str]) -> None:
+    assert _problems(text) == problems
+
+
+def test_a_class_is_chosen() -> None:
+    text = OURS.replace("NAME", "xds") + OURS.replace("NAME", "other") + INGRESS + SERVICE
+    assert _problems(text, ("@ingress", "xds")) == []
+    assert _problems(text)[-1].endswith("choose one with --gateway: @ingress/other, @ingress/xds")
+
+
+def test_an_ingress_without_a_class_needs_a_default_one() -> None:
+    text = OURS.replace("NAME", "xds") + INGRESS.replace("  ingressClassName: xds\n", "") + SERVICE
+    state = FolderReader().state(Folder(Path(), {"a.yaml": text.encode()}))
+    assert "Ingress/default/web.yaml" not in state.files
+    annotated = text.replace(
+        "{name: xds}", '{name: xds, annotations: {ingressclass.kubernetes.io/is-default-class: "true"}}'
+    )
+    state = FolderReader().state(Folder(Path(), {"a.yaml": annotated.encode()}))
+    assert "Ingress/default/web.yaml" in state.files
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        "auth-url",
+        "auth-type",
+        "auth-tls-secret",
+        "auth-signin",
+        "server-snippet",
+        "enable-modsecurity",
+        "ssl-passthrough",
+        "satisfy",
+        "proxy-ssl-verify",
+        "auth-snippet",
+    ],
+)
+def test_what_may_protect_closes(annotation: str) -> None:
+    found = behaviour({NGINX + annotation: "on"})
+    assert found.closed
+    assert [one.reason for one in found.faults] == ["RequestsRejected"]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "closed"),
+    [
+        ("configuration-snippet", 'more_set_headers "x: y";', False),
+        ("configuration-snippet", "if ($host = a) { return 403; }", True),
+        ("configuration-snippet", "allow 10.0.0.0/8; deny all;", True),
+        ("backend-protocol", "FCGI", True),
+        ("permanent-redirect", "https://$server_name/x", True),
+        ("limit-whitelist", "10.0.0.0/8", False),
+        ("proxy-buffer-size", "8k", False),
+        ("ssl-passthrough", "false", False),
+    ],
+)
+def test_no_annotation_is_dropped_without_a_word(annotation: str, value: str, closed: bool) -> None:
+    found = behaviour({NGINX + annotation: value})
+    assert found.closed == closed
+    assert [one.path[-1] for one in found.faults] == [NGINX + annotation]
+
+
+def test_traefik_chooses_listeners() -> None:
+    assert behaviour({TRAEFIK + "router.entrypoints": "websecure"}).listeners == {"https"}
+    assert behaviour({TRAEFIK + "router.entrypoints": "web, websecure"}).listeners == {"http", "https"}
+    assert behaviour({TRAEFIK + "router.tls": "true"}).listeners == {"https"}
+    assert behaviour({TRAEFIK + "router.tls.options": "default-mtls@kubernetescrd"}).closed
+
+
+def test_the_narrowest_certificate_serves_a_host() -> None:
+    certificates = Certificates(443)
+    hosts = {"a.example.com": "a", "*.example.com": "wild", "": "rest"}
+    for host, name in hosts.items():
+        assert certificates.claim(host, ("shop", name), ("shop", "web")) is None
+    assert certificates.claim("a.example.com", ("team", "other"), ("team", "web")) == ("shop", "web")
+    assert certificates.claim("a.example.com", ("shop", "a"), ("team", "web")) is None
+    assert certificates.listeners_of("a.example.com") == ["https.shop.a"]
+    assert certificates.listeners_of("b.example.com") == ["https.shop.wild"]
+    assert certificates.listeners_of("b.example.org") == ["https.shop.rest.default"]
+    assert certificates.listeners_of("*.example.com") == ["https.shop.wild", "https.shop.a"]
+    assert certificates.listeners_of("") == ["https.shop.rest.default", "https.shop.a", "https.shop.wild"]
