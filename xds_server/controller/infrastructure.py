@@ -12,6 +12,7 @@ from typing import Any
 
 from xds_server.controller import ingress_classes, pods
 from xds_server.controller.pods import EnvoySettings, PodShape, Port
+from xds_server.gateway_api import addresses
 from xds_server.gateway_api.ingress_specs import NETWORKING
 from xds_server.gateway_api.objects import Object
 from xds_server.gateway_api.parameter_specs import GatewayParametersSpec
@@ -164,6 +165,8 @@ def _service(wanted: Wanted) -> dict[str, Any]:
     type_ = given.service_type or "LoadBalancer"
     outside = {"externalTrafficPolicy": given.external_traffic_policy or "Local"}
     balanced = {"loadBalancerClass": given.load_balancer_class} if given.load_balancer_class else {}
+    for address in addresses.wanted(wanted.gateway.spec)[:1]:
+        balanced["loadBalancerIP"] = address
     return {
         "apiVersion": "v1",
         "kind": "Service",

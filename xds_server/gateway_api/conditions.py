@@ -66,6 +66,8 @@ class GatewayStatus:
     listeners: tuple[ListenerStatus, ...]
     attached_sets: int = 0
     """The ListenerSets that have a listener which is served."""
+    wanted_addresses: tuple[str, ...] = ()
+    """The addresses that it asks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,8 @@ from xds_server.gateway_api.translation import Translation
 _SERVED = {
     group: sorted(one.name for one in KINDS if one.group == group) for group in (GROUP, policy_specs.GROUP)
 }
+_OF_LISTENERS = ("ListenersNotValid", "ListenersNotResolved")
+"""Reasons that sum up conditions of listeners."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ def findings(translation: Translation, cluster: Cluster) -> Iterator[Problem]:
     """Yield a warning for each condition that is not as it should be. What has no fault is served nevertheless."""
     for gateway in translation.gateway_statuses:
         one = cluster.gateway(gateway.key)
+        general = (each for each in gateway.conditions if each.reason not in _OF_LISTENERS)
+        yield from _warnings(one, (), general)
         for listener in gateway.listeners:
             yield from _warnings(one, (f"listeners.{listener.name}",), listener.conditions)
     for owner in translation.set_statuses:

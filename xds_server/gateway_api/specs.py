@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from filters.language import option
 
@@ -221,11 +221,20 @@ class FrontendTls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackendClientTls:
+    """TLS towards backends."""
+
+    client_certificate: SecretReference | None = option(
+        "The certificate that the Gateway presents.", default=None, key="clientCertificateRef"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayTls:
     """TLS of a Gateway beyond the certificates of its listeners."""
 
     frontend: FrontendTls | None = option("Towards clients.", default=None)
-    backend: Any = option("Towards backends.", default=None)
+    backend: BackendClientTls | None = option("Towards backends.", default=None)
 
     def validation(self, port: int) -> FrontendValidation | None:
         """Return how certificates of clients are verified at a port."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from xds_server.gateway_api.addresses import missing
 from xds_server.gateway_api.conditions import (
     Condition,
     GatewayStatus,
@@ -24,11 +25,15 @@ FEATURES = (
     "GRPCRoute",
     "GRPCRouteNamedRouteRule",
     "Gateway",
+    "GatewayAddressEmpty",
+    "GatewayBackendClientCertificate",
     "GatewayFrontendClientCertificateValidation",
     "GatewayFrontendClientCertificateValidationInsecureFallback",
     "GatewayHTTPListenerIsolation",
+    "GatewayHTTPSListenerDetectMisdirectedRequests",
     "GatewayInfrastructure",
     "GatewayPort8080",
+    "GatewayStaticAddresses",
     "HTTPRoute",
     "HTTPRoute303RedirectStatusCode",
     "HTTPRoute307RedirectStatusCode",
@@ -101,6 +106,8 @@ def gateway_status(
 ) -> Mapping[str, Any]:
     """Return the status of a Gateway. `programmed` says whether its Envoys have it, which each listener then is too."""
     found = [{"type": _address_type(one), "value": one} for one in addresses]
+    given = [one["value"] for one in found]
+    programmed = (missing(status.wanted_addresses, given) if programmed.status else None) or programmed
     if programmed.status and not found:
         programmed = Condition("Programmed", False, "AddressNotAssigned", "its Service has no address yet")
     conditions = [*status.conditions, programmed]

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from xds_server.gateway_api import parameters, rules
+from xds_server.gateway_api import addresses, names, parameters, rules
 from xds_server.gateway_api.attachment import Attachment
+from xds_server.gateway_api.backend_certificate import backend_certificate, references
 from xds_server.gateway_api.backend_tls import state_of
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import (
@@ -185,13 +186,13 @@ def _gateway_status(
         message = f"listeners with faults: {bad}"
         accept = Condition("Accepted", bool(valid), "ListenersNotValid", message)
     _, wrong = parameters.of_gateway(gateway, cluster)
-    accept = wrong or accept
+    accept = addresses.unsupported(gateway.spec) or wrong or accept
     insecure = [
         one.spec.name
         for one in listeners
         if one.clients is not None and one.clients.mode == "AllowInsecureFallback"
     ]
-    conditions = [accept, *policies.affecting("Gateway", gateway.meta.key)]
+    conditions = [accept, references(gateway, own, cluster), *policies.affecting("Gateway", gateway.meta.key)]
     if insecure:
         message = f"client certificates are not verified at: {', '.join(insecure)}"
         conditions.append(Condition("InsecureFrontendValidationMode", True, "ConfigurationChanged", message))
@@ -200,6 +201,7 @@ def _gateway_status(
         generation=gateway.meta.generation,
         conditions=tuple(conditions),
         listeners=states,
+        wanted_addresses=addresses.wanted(gateway.spec),
         attached_sets=len(
             {one.owner.meta.key for one in listeners if one.owner is not gateway and one.served}
         ),
@@ -262,7 +264,9 @@ def _files(
 ) -> GatewayFiles:
     """Return a Gateway in the gateway language: a file for it, one for each route object, and one for all upstreams."""
     served = [one for one in listeners if one.served]
+    own, _ = backend_certificate(gateway, cluster)
     certificates = dict.fromkeys(key for one in served for key in one.certificates)
+    certificates |= {own: None} if own is not None else {}
     contents = dict(certificate_contents(certificates, cluster)) | policies.contents
     files = {_GATEWAY_FILE: _gateway_file(served, certificates), **policies.files}
     origins: dict[str, Object[Any]] = {_GATEWAY_FILE: gateway, **policies.origins}
@@ -276,7 +280,10 @@ def _files(
             files[placed.file], origins[placed.file] = values, placed.route
             upstreams |= placed.upstreams
             closes = closes or placed.translated.closes
-    files[UPSTREAMS_FILE] = upstreams_file(upstreams, cluster, closes=closes, live=live)
+    presented = names.of(*own) if own is not None else ""
+    files[UPSTREAMS_FILE] = upstreams_file(
+        upstreams, cluster, closes=closes, live=live, certificate=presented
+    )
     written = config_files(gateway.meta.key, cluster)
     return GatewayFiles(
         files=files,
@@ -296,11 +303,20 @@ def _ports(gateway: Object[GatewaySpec], listeners: Iterable[ListenerState]) -> 
 
 
 def upstreams_file(
-    upstreams: Mapping[str, ServiceUpstream], cluster: Cluster, *, closes: bool, live: bool
+    upstreams: Mapping[str, ServiceUpstream],
+    cluster: Cluster,
+    *,
+    closes: bool,
+    live: bool,
+    certificate: str = "",
 ) -> Mapping[str, Any]:
-    """Return the file of all upstreams, with the one without endpoints if a route `closes` connections."""
+    """Return the file of all upstreams, with the one without endpoints if a route `closes` connections.
+
+    Those with TLS get the secret `certificate`, if there is one.
+    """
     declared: dict[str, Any] = {
-        name: upstream_values(one, cluster, live=live) for name, one in sorted(upstreams.items())
+        name: upstream_values(one, cluster, live=live, certificate=certificate)
+        for name, one in sorted(upstreams.items())
     }
     if closes:
         declared |= CLOSES

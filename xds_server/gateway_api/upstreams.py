@@ -138,8 +138,10 @@ def _endpoint(address: str, port: int, zone: str) -> dict[str, Any]:
     return values
 
 
-def upstream_values(upstream: ServiceUpstream, cluster: Cluster, *, live: bool) -> Mapping[str, Any]:
-    """Return an upstream in the gateway language.
+def upstream_values(
+    upstream: ServiceUpstream, cluster: Cluster, *, live: bool, certificate: str = ""
+) -> Mapping[str, Any]:
+    """Return an upstream in the gateway language, for TLS with the secret `certificate`.
 
     The endpoints of a `live` cluster come later, so that their changes do not concern the upstream. In a folder of
     manifests a Service may have no EndpointSlices, because a controller makes them in a cluster. Then the upstream is
@@ -147,22 +149,23 @@ def upstream_values(upstream: ServiceUpstream, cluster: Cluster, *, live: bool) 
     """
     service = cluster.service(upstream.service)
     if live:
-        return _upstream(upstream, [])
+        return _upstream(upstream, [], certificate)
     slices = cluster.slices(upstream.service)
     if service is not None and slices:
         addresses: list[Any] = endpoints(service, upstream.port, slices)
     else:
         namespace, name = upstream.service
         addresses = [f"{name}.{namespace}.svc.cluster.local:{upstream.port}"]
-    return _upstream(upstream, addresses)
+    return _upstream(upstream, addresses, certificate)
 
 
-def _upstream(upstream: ServiceUpstream, addresses: list[Any]) -> Mapping[str, Any]:
+def _upstream(upstream: ServiceUpstream, addresses: list[Any], certificate: str) -> Mapping[str, Any]:
     values: dict[str, Any] = {"endpoints": addresses}
     if upstream.protocol != "http1":
         values["protocol"] = upstream.protocol
     if upstream.tls is not None:
-        values["tls"] = upstream.tls.values()
+        presented = {"client_certificate": certificate} if certificate else {}
+        values["tls"] = {**upstream.tls.values(), **presented}
     if upstream.connect_timeout:
         values["connect_timeout"] = upstream.connect_timeout
     return values

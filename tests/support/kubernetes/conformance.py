@@ -7,6 +7,7 @@ own, and then the suite.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import subprocess
@@ -35,6 +36,8 @@ _CLASS = {
     "metadata": {"name": "xds"},
     "spec": {"controllerName": CONTROLLER},
 }
+_ADDRESSES = {"usableNetworkAddresses": "10.245.200.1", "unusableNetworkAddresses": "192.0.2.1"}
+"""One that the load balancer of the stand-in has, and one that it has not."""
 _ECHO = "sigs.k8s.io/gateway-api/conformance/echo-basic"
 
 
@@ -84,6 +87,9 @@ def _run(server: ApiServer, folder: Path, found: Path, arguments: argparse.Names
     command += ["--gateway-class=xds", f"--conformance-profiles={arguments.profile}"]
     if "MESH" in arguments.profile:
         command += [f"--supported-features={','.join(MESH_FEATURES)}", f"--namespace-labels={INJECT}=enabled"]
+    options = folder / "options.json"
+    options.write_text(json.dumps({name: [{"value": one}] for name, one in _ADDRESSES.items()}))
+    command.append(f"--conformance-options-file={options}")
     if arguments.test:
         command.append(f"--run-test={arguments.test}")
     log = folder / "suite.log"

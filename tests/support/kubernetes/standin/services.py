@@ -84,17 +84,18 @@ class Services:
         spec, uid = service["spec"], service["metadata"]["uid"]
         addresses = [one for one in spec.get("clusterIPs", []) if one != "None" and ":" not in one]
         if spec.get("type") == "LoadBalancer":
-            address = self._addresses.get(uid) or self._new_address(spec.get("loadBalancerIP") or "")
+            wanted = spec.get("loadBalancerIP") or ""
+            known = wanted if wanted.startswith(_LOAD_BALANCERS) else self._addresses.get(uid)
+            address = known or self._new_address()
             self._addresses[uid] = address
             status = {"loadBalancer": {"ingress": [{"ip": address, "ipMode": "VIP"}]}}
             await self.node.status(SERVICES, key, uid, status)
             addresses.append(address)
         return addresses + spec.get("externalIPs", [])
 
-    def _new_address(self, wanted: str) -> str:
+    def _new_address(self) -> str:
         number = len(self._addresses) + 2
-        default = f"{_LOAD_BALANCERS}.{number // 250}.{number % 250 + 1}"
-        return wanted if wanted.startswith(_LOAD_BALANCERS) else default
+        return f"{_LOAD_BALANCERS}.{number // 250}.{number % 250 + 1}"
 
     async def _write_slice(self, key: Key, service: Object, pods: list[Pod]) -> None:
         object_ = _slice(key, service, pods)
