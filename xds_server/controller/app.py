@@ -26,7 +26,8 @@ from xds_server.controller.mesh_identities import MeshIdentities
 from xds_server.controller.pages import ControllerMetrics, ControllerState, pages
 from xds_server.controller.pods import EnvoySettings
 from xds_server.controller.policy_servers import RulesFirst
-from xds_server.controller.reconciler import Envoys, Reconciler, caches
+from xds_server.controller.reconciler import Envoys, Reconciler
+from xds_server.controller.watched_kinds import caches
 from xds_server.controller.webhook import Webhook
 from xds_server.controller.webhook_trust import WebhookTrust
 from xds_server.discovery.node import Node

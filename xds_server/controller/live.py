@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from filters.language import Problem, Problems
-from xds_server.controller.reconciler import RESOURCES
+from xds_server.controller.watched_kinds import RESOURCES
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.ingress import NAMESPACE
 from xds_server.gateway_api.objects import KINDS, Key, Kind, Object, read_object

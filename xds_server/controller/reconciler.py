@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from xds_server.controller import infrastructure, ingress_classes, policy_servers
@@ -19,22 +18,21 @@ from xds_server.controller.mesh_identities import MeshIdentities
 from xds_server.controller.pods import EnvoySettings
 from xds_server.controller.served import ServedGateway
 from xds_server.controller.status_reporter import StatusReporter
+from xds_server.controller.watched_kinds import RESOURCES
 from xds_server.discovery.snapshot import EMPTY, Snapshot
-from xds_server.gateway_api import parameters, policy_specs, statuses
-from xds_server.gateway_api.capture import SIDECAR
+from xds_server.gateway_api import parameters, statuses
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition
 from xds_server.gateway_api.ingress import with_ingresses
 from xds_server.gateway_api.memory import Memory
 from xds_server.gateway_api.mesh import with_mesh
-from xds_server.gateway_api.objects import KINDS, Key, Kind, Object, SliceSpec
+from xds_server.gateway_api.objects import Key, Object, SliceSpec
 from xds_server.gateway_api.parameter_specs import GatewayParametersSpec
 from xds_server.gateway_api.specs import GatewaySpec
 from xds_server.gateway_api.translation import Translation, translate
-from xds_server.kubernetes.api_client import ALL, ApiClient, Selection
+from xds_server.kubernetes.api_client import ApiClient
 from xds_server.kubernetes.event_writer import EventWriter
 from xds_server.kubernetes.resources import Key as ObjectKey
-from xds_server.kubernetes.resources import Resource
 from xds_server.kubernetes.status_writer import StatusWriter
 from xds_server.kubernetes.token_review import ServiceAccount
 from xds_server.kubernetes.watch_cache import WatchCache
@@ -44,50 +42,6 @@ log = logging.getLogger(__name__)
 
 GATHER = 0.02
 """Seconds for which changes are gathered, because one `kubectl apply` makes many."""
-_PLURALS = {
-    "GatewayClass": "gatewayclasses",
-    "Gateway": "gateways",
-    "ListenerSet": "listenersets",
-    "HTTPRoute": "httproutes",
-    "GRPCRoute": "grpcroutes",
-    "TLSRoute": "tlsroutes",
-    "TCPRoute": "tcproutes",
-    "UDPRoute": "udproutes",
-    "ReferenceGrant": "referencegrants",
-    "BackendTLSPolicy": "backendtlspolicies",
-    "GatewayParameters": "gatewayparameters",
-    "GatewayPolicy": "gatewaypolicies",
-    "Consumer": "consumers",
-    "Plan": "plans",
-    "IdentityProvider": "identityproviders",
-    "Service": "services",
-    "Secret": "secrets",
-    "ConfigMap": "configmaps",
-    "Namespace": "namespaces",
-    "EndpointSlice": "endpointslices",
-    "Pod": "pods",
-    "MeshPolicy": "meshpolicies",
-    "IngressClass": "ingressclasses",
-    "Ingress": "ingresses",
-}
-_OF_MESH = ("Pod", "MeshPolicy")
-
-
-def resource(kind: Kind) -> Resource:
-    """Return a kind as the API server knows it."""
-    version = "v1beta1" if kind.name == "ReferenceGrant" else "v1"
-    if kind.group == policy_specs.GROUP:
-        version = policy_specs.VERSION
-    return Resource(
-        group=kind.group,
-        version=version,
-        plural=_PLURALS[kind.name],
-        kind=kind.name,
-        namespaced=kind.namespaced,
-    )
-
-
-RESOURCES: Mapping[str, Resource] = {kind.name: resource(kind) for kind in KINDS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,24 +347,3 @@ def _group(gateway: Key) -> str:
 
 def _service(one: Object[SliceSpec]) -> Key:
     return (one.meta.namespace, one.spec.service)
-
-
-def caches(
-    client: ApiClient,
-    changed: Callable[..., None],
-    keep: Callable[[Kind, dict[str, Any]], Object[Any] | None],
-    *,
-    mesh: bool,
-) -> dict[str, WatchCache[Object[Any]]]:
-    """Return a cache for each kind of objects that a gateway is made of, and with `mesh` those of a mesh too."""
-    return {
-        kind.name: WatchCache(
-            client,
-            RESOURCES[kind.name],
-            partial(keep, kind),
-            partial(changed, kind.name),
-            selection=Selection(labels=SIDECAR) if kind.name == "Pod" else ALL,
-        )
-        for kind in KINDS
-        if mesh or kind.name not in _OF_MESH
-    }
