@@ -122,11 +122,12 @@ def built(target: Path, make: Callable[[Path], None]) -> None:
 def helm() -> Path:
     """Return the program Helm, and build it first if needed. Raises CannotBuildError."""
     target = CACHE / f"helm-{HELM}"
-    built(target, lambda made: _install(made, f"helm.sh/helm/v3/cmd/helm@{HELM}"))
+    built(target, lambda made: install(made, f"helm.sh/helm/v3/cmd/helm@{HELM}"))
     return target / "helm"
 
 
-def _install(target: Path, package: str) -> None:
+def install(target: Path, package: str) -> None:
+    """Install a program of Go with its version into a folder. Raises CannotBuildError."""
     go(target, "install", "-trimpath", "-ldflags", "-s -w", package, sources=target, GOBIN=str(target))
 
 
