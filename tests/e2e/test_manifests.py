@@ -21,7 +21,9 @@ kind: Gateway
 metadata: {name: web, namespace: infra}
 spec:
   gatewayClassName: xds
-  listeners: [{name: http, port: $port, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]
+  listeners:
+    - {name: http, port: $port, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}
+    - {name: narrow, port: $port, protocol: HTTP, hostname: narrow.example.org, allowedRoutes: {namespaces: {from: All}}}
 ---
 apiVersion: v1
 kind: Service
@@ -71,13 +73,33 @@ spec:
     - matches: [{path: {value: /old}}]
       filters: [{type: RequestRedirect, requestRedirect: {statusCode: 301, path: {type: ReplacePrefixMatch, replacePrefixMatch: /new}}}]
 """
+PRECEDENCE = "".join(
+    f"""---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: {name}, namespace: shop, creationTimestamp: "2026-01-0{day}T00:00:00Z"}}
+spec:
+  parentRefs: [{{name: web, namespace: infra, sectionName: narrow}}]
+  hostnames: {hostnames}
+  rules:
+    - matches: [{{path: {{value: {path}}}}}]
+      filters: [{{type: RequestRedirect, requestRedirect: {{hostname: {name}.example.com}}}}]
+"""
+    for day, name, hostnames, path in (
+        (1, "every", "[]", "/"),
+        (2, "wide", "['*.org']", "/a"),
+        (3, "wildcard", "['*.example.org']", "/a/b"),
+        (4, "exact", "[narrow.example.org]", "/a/b/c"),
+        (5, "late", "['*.example.org']", "/"),
+    )
+)
 
 
 class Manifests(Running):
     def __init__(self, root: Path, backend: Backend) -> None:
         self.folder, self.port = root / "k8s", free_port()
         manifests = filled(MANIFESTS, port=self.port, echo_port=backend.port)
-        write(self.folder, gateway=manifests, routes=filled(ROUTES))
+        write(self.folder, gateway=manifests, routes=filled(ROUTES), precedence=PRECEDENCE)
         super().__init__(self.folder, root)
 
     def get(
@@ -183,3 +205,16 @@ def test_policies(gateway: Manifests) -> None:
     )
     (gateway.folder / "policies.yaml").unlink()
     wait_for(lambda: gateway.get("/users/1").status_code == 200, "the route without a policy")
+
+
+@pytest.mark.parametrize(
+    ("path", "route"), [("/a/b/c", "exact"), ("/a/b", "wildcard"), ("/a", "late"), ("/", "late")]
+)
+def test_the_hostnames_of_routes_decide_on_a_narrower_listener(
+    gateway: Manifests, path: str, route: str
+) -> None:
+    assert (
+        gateway.get(path, host="narrow.example.org").headers["location"]
+        == f"http://{route}.example.com:{gateway.port}{path}"
+    )
+    assert gateway.get(path, host="other.example.org").status_code == 404

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from xds_server.gateway_api.cluster import Cluster, Route
 from xds_server.gateway_api.conditions import Condition, accepted
-from xds_server.gateway_api.hostnames import intersection
+from xds_server.gateway_api.hostnames import of_route
 from xds_server.gateway_api.listeners import ListenerState
 from xds_server.gateway_api.memory import remembered
 from xds_server.gateway_api.objects import Key
@@ -59,7 +59,7 @@ def attach(
         message = "no listener allows routes of this kind and namespace"
         return Attachment(parent=parent, accepted=accepted("NotAllowedByListeners", message), listeners=())
     hostnames = [one.lower() for one in route.spec.hostnames]
-    taken = tuple((one, tuple(hosts)) for one in allowed if (hosts := intersection(one.hostname, hostnames)))
+    taken = tuple((one, tuple(hosts)) for one in allowed if (hosts := of_route(one.hostname, hostnames)))
     if not taken:
         message = "no hostname of the route is one of a listener that it attaches to"
         return Attachment(

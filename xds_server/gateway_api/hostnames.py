@@ -17,10 +17,10 @@ def meet(one: str, other: str) -> bool:
     return covers(one, other) or covers(other, one)
 
 
-def intersection(listener: str, hostnames: Iterable[str]) -> list[str]:
-    """Return the hosts of a listener that a route with these hostnames takes; [""] for all hosts, [] for none."""
-    names = list(hostnames)
-    if not names:
-        return [listener]
-    narrower = [listener if covers(name, listener) else name for name in names if meet(name, listener)]
-    return list(dict.fromkeys(narrower))
+def of_route(listener: str, hostnames: Iterable[str]) -> list[str]:
+    """Return those hostnames of a route that have hosts of a listener; [""] for a route without hostnames, [] for none.
+
+    They are as the route has them, also if the listener is narrower, because the more specific of two routes wins by its
+    own hostnames. What a listener takes of a wider one is only its own hosts.
+    """
+    return list(dict.fromkeys(one for one in hostnames or [""] if meet(one, listener)))
