@@ -43,7 +43,7 @@ kubernetes: $(READY) ## a Kubernetes API server for the tests, built by Go once 
 conformance: $(READY) ## the official suite of the Gateway API against us, a PROFILE (GATEWAY-HTTP) or one TEST of it
 	@$(call from_debian,nftables,nft,of conformance)
 	@$(call from_debian,iproute2,ip,with a Kubernetes API server)
-	@$(BIN)/python -m tests.support.kubernetes.conformance --profile $(or $(PROFILE),GATEWAY-HTTP) $(if $(TEST),--test $(TEST))
+	@$(BIN)/python -m tests.support.kubernetes.conformance --profile $(or $(PROFILE),GATEWAY-HTTP) $(if $(TEST),--test $(TEST)) $(if $(CHANNEL),--channel $(CHANNEL))
 
 demo: $(READY) ## run the quickstart gateway with its two services
 	$(BIN)/python examples/quickstart/demo.py

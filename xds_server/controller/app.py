@@ -21,6 +21,7 @@ from xds_server.admin import Admin
 from xds_server.control_plane.fleet import Fleet
 from xds_server.controller import policy_servers
 from xds_server.controller.authority_secret import AuthoritySecret
+from xds_server.controller.crd_features import CrdFeatures
 from xds_server.controller.envoy_identity import EnvoyIdentity
 from xds_server.controller.mesh_identities import MeshIdentities
 from xds_server.controller.pages import ControllerMetrics, ControllerState, pages
@@ -128,6 +129,7 @@ async def _parts(
     )
     writer = StatusWriter(client, options.controller, lambda: leader.leading)
     events = EventWriter(client, options.controller, lambda: leader.leading)
+    features = CrdFeatures(client, lambda: reconciler.look())
     found = caches(client, lambda *change: reconciler.changed(*change), _kept, mesh=bool(options.webhook))
     rollout = RulesFirst(store, fleet)
     envoys = Envoys(
@@ -151,6 +153,7 @@ async def _parts(
         identities,
         events,
         options.ingress_namespace or options.namespace,
+        lambda: features.names,
     )
 
     def resume() -> None:
@@ -177,6 +180,7 @@ async def _parts(
         authority.run(),
         writer.run(),
         events.run(),
+        features.run(),
         leader.run(),
         reconciler.run(),
     ]

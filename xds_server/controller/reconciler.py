@@ -62,7 +62,8 @@ class Reconciler:
 
     `leading` says whether this replica writes: every replica serves Envoys, and one of them writes. `bundle` has the
     authorities that Envoys must trust, in PEM. `token_of` returns a secret for a name that is the same in all replicas. `known` is set when the cluster has been translated.
-    The Envoys of an IngressClass are in `namespace`, unless its parameters say otherwise.
+    The Envoys of an IngressClass are in `namespace`, unless its parameters say otherwise. `features` returns what is supported
+    with the CRDs of the cluster, nothing if they are not known yet.
     """
 
     def __init__(
@@ -79,10 +80,11 @@ class Reconciler:
         identities: MeshIdentities | None,
         events: EventWriter,
         namespace: str,
+        features: Callable[[], tuple[str, ...]],
     ) -> None:
         self._caches, self._envoys = caches, envoys
         self._settings, self._controller, self._leading, self._bundle = settings, controller, leading, bundle
-        self._token_of, self._namespace = token_of, namespace
+        self._token_of, self._namespace, self._features = token_of, namespace, features
         self.known = asyncio.Event()
         self._accounts: dict[Key, str] = {}
         """The group that a service account gets, by namespace and name."""
@@ -259,9 +261,10 @@ class Reconciler:
         used = {one.spec.gateway_class_name for one in cluster.gateways()}
         ours = [one for one in cluster.classes() if one.spec.controller_name == self._controller]
         await self._finalizers.keep(ours, used.__contains__)
-        for one in ours:
+        features = self._features()
+        for one in ours if features else ():
             _, wrong = parameters.of_class(one, cluster)
-            status = statuses.class_status(one.meta.generation, wrong)
+            status = statuses.class_status(one.meta.generation, wrong, features)
             self._statuses.want("GatewayClass", one.meta.key, status, cluster)
         owners = (*cluster.gateways(), *cluster.all("IngressClass"))
         await self._infrastructure.serve(

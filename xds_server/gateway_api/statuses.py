@@ -24,6 +24,7 @@ FEATURES = (
     "BackendTLSPolicySANValidation",
     "GRPCRoute",
     "GRPCRouteNamedRouteRule",
+    "GRPCRouteRequestHeaderModifier",
     "Gateway",
     "GatewayAddressEmpty",
     "GatewayBackendClientCertificate",
@@ -33,6 +34,7 @@ FEATURES = (
     "GatewayHTTPSListenerDetectMisdirectedRequests",
     "GatewayInfrastructure",
     "GatewayPort8080",
+    "GatewayRouteHostnameIntersectionPrecedence",
     "GatewayStaticAddresses",
     "HTTPRoute",
     "HTTPRoute303RedirectStatusCode",
@@ -42,7 +44,9 @@ FEATURES = (
     "HTTPRouteBackendProtocolWebSocket",
     "HTTPRouteBackendRequestHeaderModification",
     "HTTPRouteBackendTimeout",
+    "HTTPRouteBackendURLRewrite",
     "HTTPRouteCORS",
+    "HTTPRouteDestinationPortMatching",
     "HTTPRouteHostRewrite",
     "HTTPRouteMethodMatching",
     "HTTPRouteNamedRouteRule",
@@ -66,6 +70,13 @@ FEATURES = (
     "UDPRoute",
 )
 """What this controller supports, for `status.supportedFeatures` of a GatewayClass (GEP-2162)."""
+RETRY_FEATURES = (
+    "HTTPRouteRetry",
+    "HTTPRouteRetryBackendTimeout",
+    "HTTPRouteRetryCodes",
+    "HTTPRouteRetryConnectionError",
+)
+"""What it supports too if the CRDs have retries: those of 1.7, and of the experimental channel before, with the names of both."""
 MESH_FEATURES = (
     "GRPCRoute",
     "HTTPRoute",
@@ -93,11 +104,13 @@ MESH_FEATURES = (
 _CONFLICTS = ("HostnameConflict", "ProtocolConflict")
 
 
-def class_status(generation: int, wrong: Condition | None = None) -> Mapping[str, Any]:
+def class_status(
+    generation: int, wrong: Condition | None = None, features: Iterable[str] = FEATURES
+) -> Mapping[str, Any]:
     """Return the status of a GatewayClass of this controller. `wrong` says why its parameters cannot be used."""
     return {
         "conditions": [(wrong or accepted()).as_json(generation)],
-        "supportedFeatures": [{"name": name} for name in sorted(FEATURES)],
+        "supportedFeatures": [{"name": name} for name in sorted(features)],
     }
 
 

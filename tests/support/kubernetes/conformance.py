@@ -44,16 +44,16 @@ _ECHO = "sigs.k8s.io/gateway-api/conformance/echo-basic"
 def programs() -> Path:
     """Return the folder of the suite and its echo server, and build it first if needed. Raises CannotBuildError."""
     sources = build.SOURCES / "suite"
-    target = build.CACHE / f"suite-{build.digest([sources], ['with CRDs'])}"
+    target = build.CACHE / f"suite-{build.digest([sources], ['with the CRDs of both channels'])}"
 
     def make(folder: Path) -> None:
         flags = ("-trimpath", "-ldflags", "-s -w")
         build.go(folder, "test", "-c", *flags, "-o", str(folder / "conformance"), ".", sources=sources)
         module = build.go(folder, "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api", sources=sources)
-        shutil.copytree(
-            Path(module.strip(), "config", "crd", "standard"), folder / "crds", copy_function=shutil.copyfile
-        )
-        (folder / "crds").chmod(0o755)  # the modules of Go are read-only
+        for channel in ("standard", "experimental"):
+            crds = Path(module.strip(), "config", "crd", channel)
+            shutil.copytree(crds, folder / channel, copy_function=shutil.copyfile)
+            (folder / channel).chmod(0o755)  # the modules of Go are read-only
         build.go(folder, "build", *flags, "-o", str(folder / "echo-basic"), _ECHO, sources=sources)
 
     build.built(target, make)
@@ -113,6 +113,9 @@ def _main() -> int:
         "--profile", default="GATEWAY-HTTP", help="for example GATEWAY-GRPC; several with commas"
     )
     parser.add_argument("--test", help="one test by its short name, for example HTTPRouteWeight")
+    parser.add_argument(
+        "--channel", choices=("standard", "experimental"), default="standard", help="of the CRDs"
+    )
     parser.add_argument("--logs", type=Path, help="a folder for the logs; default: a new one")
     arguments = parser.parse_args()
     try:
@@ -126,7 +129,7 @@ def _main() -> int:
         return 3
     folder = (arguments.logs or Path(tempfile.mkdtemp(prefix="xds-conformance-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with cluster(folder, programs=found, crds=found / "crds", exec_server=runner) as server:
+    with cluster(folder, programs=found, crds=found / arguments.channel, exec_server=runner) as server:
         with server.objects() as objects:
             objects.apply([_CLASS])
             kubeconfig = kubeconfig_of(objects, server.inside, folder)
