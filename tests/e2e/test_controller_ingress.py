@@ -166,6 +166,31 @@ def test_what_is_wrong_is_an_event(cluster: IngressCluster) -> None:
     wait_for(lambda: cluster.status("younger"), "its address")
 
 
+UNREADABLE = """
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: unreadable, namespace: NAME, annotations: {nginx.ingress.kubernetes.io/use-regex: "true"}}
+spec:
+  ingressClassName: NAME
+  rules:
+    - host: c.example.com
+      http:
+        paths:
+          - {path: "/(", pathType: ImplementationSpecific, backend: {service: {name: users, port: {number: 80}}}}
+          - {path: /good, pathType: ImplementationSpecific, backend: {service: {name: users, port: {number: 80}}}}
+"""
+
+
+def test_what_the_language_rejects_is_an_event_too(cluster: IngressCluster) -> None:
+    cluster.apply(UNREADABLE)
+    wait_for(lambda: cluster.events("unreadable"), "the Event")
+    ((reason, message),) = cluster.events("unreadable")
+    assert reason == "RequestsRejected"
+    assert "missing )" in message
+    cluster.answers("c.example.com", "/good/1", (200, cluster.pods[0]))
+    assert cluster.answer("a.example.com", "/users/1") == (200, cluster.pods[0])
+
+
 def test_the_objects_belong_to_the_class(cluster: IngressCluster) -> None:
     deployment = cluster.deployment()
     (owner,) = deployment["metadata"]["ownerReferences"]

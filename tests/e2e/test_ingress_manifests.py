@@ -49,6 +49,7 @@ data: {tls.crt: $certificate, tls.key: $key}
 ---
 """
 BACKEND = "backend: {service: {name: echo, port: {name: http}}}"
+USERS = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: users}\nstringData: {auth: 'alice:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g='}\n"
 RULES = f"""
 apiVersion: networking.k8s.io/v1
 kind: Ingress
@@ -86,6 +87,7 @@ ANNOTATED = "".join(
     (
         annotated("rewritten", "r.example.com", "/api(/|$)(.*)", rewrite_target="/v1/$2"),
         annotated("closed", "closed.example.com", auth_url="https://login.example.com"),
+        annotated("users", "users.example.com", auth_type="basic", auth_secret="users"),
         annotated("denied", "denied.example.com", whitelist_source_range="192.0.2.0/24"),
         annotated("moved", "moved.example.com", permanent_redirect="https://new.example.com$request_uri"),
         annotated("secure", "secure.example.com", force_ssl_redirect="true"),
@@ -112,7 +114,7 @@ class Ingresses(Running):
             certificate=certificate,
             key=key,
         )
-        write(self.folder, cluster=cluster, rules=RULES, annotated=ANNOTATED)
+        write(self.folder, cluster=cluster, rules=RULES, annotated=ANNOTATED + USERS)
         super().__init__(self.folder, root)
 
     def get(self, host: str, path: str, **options: Any) -> httpx.Response:
@@ -186,6 +188,12 @@ def test_annotations(gateway: Ingresses) -> None:
     answer = gateway.get("pages.example.com", "/", method="OPTIONS", headers=preflight)
     assert answer.headers["access-control-allow-origin"] == "*"
     assert "access-control-allow-credentials" not in answer.headers
+
+
+def test_users_of_a_secret(gateway: Ingresses) -> None:
+    assert gateway.status("users.example.com", "/") == 401
+    assert gateway.status("users.example.com", "/", auth=("alice", "wrong")) == 401
+    assert gateway.status("users.example.com", "/", auth=("alice", "password")) == 200
 
 
 def test_a_canary_takes_requests_with_its_header(gateway: Ingresses) -> None:

@@ -87,7 +87,7 @@ def _problems(text: str, gateway: Key | None = None) -> list[str]:
         ),
         (
             INGRESS.replace(
-                "{name: web}", "{name: web, annotations: {nginx.ingress.kubernetes.io/auth-type: basic}}"
+                "{name: web}", "{name: web, annotations: {nginx.ingress.kubernetes.io/auth-type: digest}}"
             )
             + SERVICE,
             [
@@ -126,6 +126,7 @@ def test_an_ingress_without_a_class_needs_a_default_one() -> None:
     [
         "auth-url",
         "auth-type",
+        "auth-secret",
         "auth-tls-secret",
         "auth-signin",
         "server-snippet",

@@ -254,7 +254,10 @@ class _Merge:
         files[UPSTREAMS_FILE] = upstreams_file(self.upstreams, self.cluster, closes=False, live=live)
         return GatewayFiles(
             files=files,
-            contents=dict(certificate_contents(certificates, self.cluster)),
+            contents={
+                **{path: content for one in self.found.values() for path, content in one.contents.items()},
+                **dict(certificate_contents(certificates, self.cluster)),
+            },
             origins=origins,
             upstreams=self.upstreams,
             ports=frozenset((port, "TCP") for port in self.ports.values()),

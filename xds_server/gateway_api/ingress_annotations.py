@@ -62,6 +62,15 @@ class Canary:
     """Whether the value `never` of the header keeps a request away."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BasicAuth:
+    """Users in a Secret of the Ingress's namespace: as one htpasswd file, or with `by_name` a hash for each key."""
+
+    secret: str
+    by_name: bool
+    realm: str
+
+
 @dataclass(slots=True, kw_only=True)
 class Behaviour:
     """What annotations say. `route` are keys of routes to a Service, and `instead` those in place of the Service."""
@@ -81,6 +90,7 @@ class Behaviour:
     """The path that the Service gets, which may have `$1` for a group of a regular expression."""
     path_type: str = ""
     canary: Canary | None = None
+    basic_auth: BasicAuth | None = None
     faults: list[Fault] = field(default_factory=list)
     closed: bool = False
     """Whether requests must fail, because what protects them cannot be had."""
@@ -90,7 +100,7 @@ def behaviour(annotations: Mapping[str, str]) -> Behaviour:
     """Return what the annotations of an Ingress say."""
     found = Behaviour()
     nginx = _Reader(annotations, NGINX, found)
-    for part in (_redirects, _forwarding, _bodies_and_times, _cors, _addresses, _limits, _canary, _affinity):
+    for part in _PARTS:
         part(nginx, found)
     traefik = _Reader(annotations, TRAEFIK, found)
     _traefik(traefik, found)
@@ -342,6 +352,29 @@ def _traefik(given: _Reader, found: Behaviour) -> None:
         given.fault(
             "router.pathmatcher", f"'{matcher}' has no equal and no effect", "write Path or PathPrefix"
         )
+
+
+def _basic_auth(given: _Reader, found: Behaviour) -> None:
+    if given.text("auth-type") != "basic":
+        given.known.discard(f"{NGINX}auth-type")  # what it protects cannot be protected
+        return
+    kind = given.text("auth-secret-type", "auth-file")
+    found.basic_auth = BasicAuth(
+        secret=given.text("auth-secret"), by_name=kind == "auth-map", realm=given.text("auth-realm")
+    )
+
+
+_PARTS = (
+    _redirects,
+    _forwarding,
+    _bodies_and_times,
+    _cors,
+    _addresses,
+    _limits,
+    _canary,
+    _affinity,
+    _basic_auth,
+)
 
 
 def _listed(text: str) -> list[str]:

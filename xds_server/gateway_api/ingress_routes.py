@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from filters.identity import htpasswd
+from filters.language import Mistake
 from xds_server.gateway_api import names
 from xds_server.gateway_api.backend_tls import BackendTls
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition, Fault
-from xds_server.gateway_api.ingress_annotations import Behaviour, behaviour
+from xds_server.gateway_api.ingress_annotations import NGINX, Behaviour, behaviour
 from xds_server.gateway_api.ingress_specs import (
     NETWORKING,
     Annotated,
@@ -63,6 +65,8 @@ class Translated:
     defaults: tuple[Claim, ...]
     certificates: tuple[tuple[str, Key | None], ...]
     behaviour: Behaviour
+    contents: Mapping[str, bytes]
+    """Files to which policies refer."""
     faults: tuple[Fault, ...]
 
 
@@ -71,6 +75,7 @@ def translate(ingress: Ingress, cluster: Cluster) -> Translated:
     """Return an Ingress in the gateway language."""
     found = behaviour(ingress.spec.annotations)
     faults = list(found.faults)
+    contents = dict(_users(ingress, found, cluster, faults))
     claims = tuple(_claims(ingress, found, cluster, faults))
     defaults = tuple(_defaults(ingress, found, cluster, faults))
     return Translated(
@@ -78,6 +83,7 @@ def translate(ingress: Ingress, cluster: Cluster) -> Translated:
         defaults=defaults,
         certificates=tuple(_certificates(ingress, cluster, faults)),
         behaviour=found,
+        contents=contents,
         faults=tuple(faults),
     )
 
@@ -184,6 +190,44 @@ def _resolved(backend: IngressBackend, ingress: Ingress, cluster: Cluster) -> Se
             return Condition("ResolvedRefs", False, "BackendNotFound", message)
     reference = BackendObject(name=name, port=number)
     return resolve(reference, "Ingress", ingress.meta.namespace, cluster, group=NETWORKING)
+
+
+def _users(
+    ingress: Ingress, found: Behaviour, cluster: Cluster, faults: list[Fault]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the file of users for basic authentication. If it cannot be used, the requests must fail."""
+    given = found.basic_auth
+    if given is None:
+        return
+    try:
+        namespace, _, name = given.secret.rpartition("/")
+        if namespace not in ("", ingress.meta.namespace):
+            raise Mistake("the Secret is in another namespace", "copy it into that of the Ingress")
+        content = _htpasswd((ingress.meta.namespace, name), by_name=given.by_name, cluster=cluster)
+        htpasswd.users(content)
+    except Mistake as mistake:
+        place = ("metadata", "annotations", f"{NGINX}auth-secret")
+        message = f"{mistake.message}, so the requests of this Ingress get 500"
+        faults.append(Fault(path=place, message=message, remedy=mistake.remedy, reason="RequestsRejected"))
+        found.closed = True
+        return
+    path = f"{ingress.meta.namespace}/{name}/auth"
+    realm = {"realm": given.realm} if given.realm else {}
+    found.policies["basic_auth"] = {"htpasswd": {"file": path}, **realm}
+    yield path, content
+
+
+def _htpasswd(key: Key, *, by_name: bool, cluster: Cluster) -> bytes:
+    """Return the users of a Secret as an htpasswd file. Raises Mistake."""
+    secret = cluster.secret(key)
+    if secret is None:
+        raise Mistake(f"there is no Secret {'/'.join(key)}", "add it, or correct the name")
+    data = secret.spec.data
+    if by_name:
+        return b"".join(name.encode() + b":" + value + b"\n" for name, value in sorted(data.items()))
+    if "auth" not in data:
+        raise Mistake(f"the Secret {'/'.join(key)} has no key auth", "add what htpasswd -B writes")
+    return data["auth"]
 
 
 def _certificates(

@@ -23,8 +23,8 @@ from xds_server.kubernetes.resources import Key, Object, Resource
 log = logging.getLogger(__name__)
 
 EVENTS = Resource(plural="events", kind="Event")
-LIFE = 3600.0
-"""Seconds that the API server keeps an Event, by default."""
+RENEW = 3300.0
+"""Seconds after which an Event is written again. The API server keeps it for an hour by default."""
 _LONGEST_MESSAGE, _LONGEST_NAME = 1024, 200
 _LOOK = 60.0
 """Seconds between two looks at what expires."""
@@ -97,8 +97,8 @@ class EventWriter:
     def _due(self) -> list[Told]:
         if not self._leading():
             return []
-        expires = self._clock() - LIFE
-        return [one for name, one in self._wanted.items() if self._written.get(name, expires) <= expires]
+        due = self._clock() - RENEW
+        return [one for name, one in self._wanted.items() if self._written.get(name, due) <= due]
 
     async def _write(self, told: Told) -> None:
         """Write an Event. Raises XdsError."""
@@ -115,7 +115,7 @@ class EventWriter:
     def _event(self, told: Told) -> Object:
         now = self._wall().astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         namespace = told.key.namespace or "default"  # of objects without one
-        metadata = {"name": f"{told.name}.{int(self._wall().timestamp() // LIFE):x}", "namespace": namespace}
+        metadata = {"name": f"{told.name}.{int(self._wall().timestamp() // RENEW):x}", "namespace": namespace}
         involved = {
             "apiVersion": told.resource.api_version,
             "kind": told.resource.kind,
