@@ -17,6 +17,7 @@ from tests.support.certificates import authority
 from tests.support.folder import filled, write
 from tests.support.ports import free_port
 from tests.support.running import Running
+from xds_server.gateway_api.ingress_certificates import chain_of
 
 CLUSTER = """
 apiVersion: networking.k8s.io/v1
@@ -102,6 +103,35 @@ ANNOTATED = "".join(
 )
 
 
+CERTIFICATE = f"""---
+apiVersion: v1
+kind: Secret
+metadata: {{name: $name}}
+type: kubernetes.io/tls
+data: {{tls.crt: $certificate, tls.key: $key}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: $name}}
+spec:
+  tls: [{{hosts: [$host], secretName: $name}}]
+  rules: [{{host: $host, http: {{paths: [{{path: /, pathType: Prefix, {BACKEND}}}]}}}}]
+"""
+
+
+def certified(host: str, name: str) -> str:
+    """Return an Ingress with a certificate for its host."""
+    certificate, key = (b64encode(part).decode() for part in authority().issue(host))
+    return filled(CERTIFICATE, name=name, host=host, certificate=certificate, key=key)
+
+
+def neighbours() -> tuple[str, str]:
+    """Return names of Secrets whose certificates share a chain of Envoy, and one that is in another chain."""
+    first = chain_of(("default", "cert"))
+    found = [(name, chain_of(("default", name)) == first) for name in map("cert-{}".format, range(100))]
+    return next(name for name, same in found if same), next(name for name, same in found if not same)
+
+
 class Ingresses(Running):
     def __init__(self, root: Path, backend: Backend) -> None:
         self.folder, self.port, self.tls_port = root / "k8s", free_port(), free_port()
@@ -114,7 +144,9 @@ class Ingresses(Running):
             certificate=certificate,
             key=key,
         )
-        write(self.folder, cluster=cluster, rules=RULES, annotated=ANNOTATED + USERS)
+        same, other = neighbours()
+        more = certified("two.example.com", same) + certified("three.example.com", other)
+        write(self.folder, more=more, cluster=cluster, rules=RULES, annotated=ANNOTATED + USERS)
         super().__init__(self.folder, root)
 
     def get(self, host: str, path: str, **options: Any) -> httpx.Response:
@@ -122,6 +154,13 @@ class Ingresses(Running):
         return httpx.request(
             options.pop("method", "GET"), f"http://127.0.0.1:{self.port}{path}", headers=headers, **options
         )
+
+    def secure(self, server_name: str, host: str) -> int:
+        """Return the status of a request by TLS, with a certificate that must be that of the server name."""
+        context = ssl.create_default_context(cadata=authority().pem.decode())
+        with httpx.Client(verify=context) as client:
+            url, named = f"https://127.0.0.1:{self.tls_port}/a", {"sni_hostname": server_name}
+            return client.get(url, headers={"host": host}, extensions=named).status_code
 
     def status(self, host: str, path: str, **options: Any) -> int:
         return self.get(host, path, **options).status_code
@@ -163,16 +202,16 @@ def test_a_host_with_a_certificate_is_served_by_tls_alone(gateway: Ingresses) ->
         308,
         f"https://tls.example.com:{gateway.tls_port}/a?b=c",
     )
-    context = ssl.create_default_context(cadata=authority().pem.decode())
-    with httpx.Client(verify=context) as client:
-        found = client.get(
-            f"https://127.0.0.1:{gateway.tls_port}/a",
-            headers={"host": "tls.example.com"},
-            extensions={"sni_hostname": "tls.example.com"},
-        )
-    assert found.json()["path"] == "/a"
+    assert gateway.secure("tls.example.com", "tls.example.com") == 200
     with pytest.raises(httpx.TransportError), httpx.Client(verify=False) as client:
         client.get(f"https://127.0.0.1:{gateway.tls_port}/a", extensions={"sni_hostname": "a.example.com"})
+
+
+def test_each_host_has_its_certificate(gateway: Ingresses) -> None:
+    for host in ("tls.example.com", "two.example.com", "three.example.com"):
+        assert gateway.secure(host, host) == 200
+    assert gateway.secure("tls.example.com", "two.example.com") == 200  # the same chain of Envoy
+    assert gateway.secure("tls.example.com", "three.example.com") == 421
 
 
 def test_annotations(gateway: Ingresses) -> None:

@@ -9,7 +9,7 @@ import pytest
 from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import InvalidGateway
 from xds_server.gateway_api.ingress_annotations import NGINX, TRAEFIK, behaviour
-from xds_server.gateway_api.ingress_certificates import Certificates
+from xds_server.gateway_api.ingress_certificates import CHAINS, Certificates, chain_of
 from xds_server.gateway_api.objects import Key
 from xds_server.sources.folder import Folder
 from xds_server.sources.gateway_folder import FolderReader
@@ -171,13 +171,25 @@ def test_traefik_chooses_listeners() -> None:
 
 def test_the_narrowest_certificate_serves_a_host() -> None:
     certificates = Certificates(443)
-    hosts = {"a.example.com": "a", "*.example.com": "wild", "": "rest"}
+    hosts = {"a.example.com": "a", "*.example.com": "wildcard", "": "rest"}
     for host, name in hosts.items():
         assert certificates.claim(host, ("shop", name), ("shop", "web")) is None
     assert certificates.claim("a.example.com", ("team", "other"), ("team", "web")) == ("shop", "web")
     assert certificates.claim("a.example.com", ("shop", "a"), ("team", "web")) is None
-    assert certificates.listeners_of("a.example.com") == ["https.shop.a"]
-    assert certificates.listeners_of("b.example.com") == ["https.shop.wild"]
-    assert certificates.listeners_of("b.example.org") == ["https.shop.rest.default"]
-    assert certificates.listeners_of("*.example.com") == ["https.shop.wild", "https.shop.a"]
-    assert certificates.listeners_of("") == ["https.shop.rest.default", "https.shop.a", "https.shop.wild"]
+    of_a, of_wild = chain_of(("shop", "a")), chain_of(("shop", "wildcard"))
+    assert of_a != of_wild
+    assert certificates.listeners_of("a.example.com") == [of_a]
+    assert certificates.listeners_of("b.example.com") == [of_wild]
+    assert certificates.listeners_of("b.example.org") == ["https.default"]
+    assert certificates.listeners_of("*.example.com") == [of_wild, of_a]
+    assert set(certificates.listeners_of("")) == {"https.default", of_a, of_wild}
+
+
+def test_thousands_of_certificates_need_few_chains() -> None:
+    certificates = Certificates(443)
+    for number in range(1000):
+        certificates.claim(f"{number}.example.com", ("shop", f"cert-{number}"), ("shop", "web"))
+    found = certificates.listeners()
+    assert len(found) == CHAINS
+    assert sum(len(one["hosts"]) for one in found.values()) == 1000
+    assert sum(len(one["tls"]["certificates"]) for one in found.values()) == 1000

@@ -57,6 +57,21 @@ def check_pair(chain: bytes, private_key: bytes) -> None:
     _pair(_chain(chain), _private_key(private_key))
 
 
+def is_for(chain: bytes, host: str) -> bool:
+    """True if a certificate chain (PEM) is for a host, exact or `*.example.com` (RFC 9525). Raises Mistake."""
+    names = _dns_names(_chain(chain)[0])
+    wildcard = f"*.{host.partition('.')[2]}"
+    return host in names or wildcard in names
+
+
+def _dns_names(certificate: x509.Certificate) -> list[str]:
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return []
+    return [name.lower() for name in extension.value.get_values_for_type(x509.DNSName)]
+
+
 def check_authorities(content: bytes) -> None:
     """Raise Mistake if some authority cannot be read, or if there is none."""
     _certificates(content, "authority")

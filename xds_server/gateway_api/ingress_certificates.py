@@ -1,7 +1,13 @@
-"""The certificates of the Ingresses of one class, and the listeners that have them: one for the hosts of each Secret."""
+"""The certificates of the Ingresses of one class, and the listeners that have them.
+
+Each listener with TLS is a filter chain of Envoy with all that a listener has, some 700 KB, and a changed chain drains its
+connections. So certificates are spread over a few chains: a new one drains a part of the connections, and thousands are
+possible. Within a chain, Envoy chooses by the names in the certificates.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,12 +16,12 @@ from xds_server.gateway_api import names
 from xds_server.gateway_api.hostnames import covers
 from xds_server.gateway_api.objects import Key
 
+CHAINS = 8
+"""The listeners among which certificates are spread, beside the one of hosts that have none of their own."""
+
 
 class Certificates:
-    """Hosts with their certificates. A host is exact, `*.example.com`, or "" for all others.
-
-    A listener of its own for each Secret means that another certificate closes no connection of the others.
-    """
+    """Hosts with their certificates. A host is exact, `*.example.com`, or "" for all others."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -38,8 +44,11 @@ class Certificates:
         found: dict[str, dict[str, Any]] = {}
         for host, (secret, _) in self._by_host.items():
             listener = found.setdefault(
-                self._listener(host), {"port": self._port, "tls": {"certificates": [names.of(*secret)]}}
+                self._listener(host), {"port": self._port, "tls": {"certificates": []}}
             )
+            name, listed = names.of(*secret), listener["tls"]["certificates"]
+            if name not in listed:
+                listed.append(name)
             if host:
                 listener.setdefault("hosts", []).append(host)
         return found
@@ -53,7 +62,14 @@ class Certificates:
         return list(dict.fromkeys(map(self._listener, found)))
 
     def _listener(self, host: str) -> str:
-        return names.of("https", *self._by_host[host][0], *(() if host else ("default",)))
+        if not host:
+            return "https.default"
+        return chain_of(self._by_host[host][0])
+
+
+def chain_of(secret: Key) -> str:
+    """Return the listener that has the certificate of a Secret."""
+    return f"https.{hashlib.sha256('/'.join(secret).encode()).digest()[0] % CHAINS}"
 
 
 def _wider(host: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from filters.identity import htpasswd
 from filters.language import Mistake
+from xds_server.gateway.certificates import is_for
 from xds_server.gateway_api import names
 from xds_server.gateway_api.backend_tls import BackendTls
 from xds_server.gateway_api.cluster import Cluster
@@ -244,8 +245,18 @@ def _certificates(
             remedy = "correct it; until then its hosts have no TLS"
             faults.append(Fault(path=place, message=wrong, remedy=remedy, reason="InvalidCertificate"))
             key = None
-        for host in one.hosts or ("",):
-            yield host.lower(), key
+        for host in map(str.lower, one.hosts or ("",)):
+            if key is not None and host and not _is_for(key, host, cluster):
+                message = f"the certificate of the Secret {'/'.join(key)} is not for {host}"
+                remedy = "add the name to the certificate; until then clients reject it"
+                faults.append(Fault(path=place, message=message, remedy=remedy, reason="InvalidCertificate"))
+            yield host, key
+
+
+def _is_for(key: Key, host: str, cluster: Cluster) -> bool:
+    secret = cluster.secret(key)
+    assert secret is not None, "checked before"
+    return is_for(secret.spec.data["tls.crt"], host)
 
 
 def _certificate_fault(ingress: Ingress, name: str, cluster: Cluster) -> str | None:
