@@ -8,6 +8,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ import pytest
 from cryptography import x509
 
 from tests.support.kubernetes import build
-from tests.support.kubernetes.mesh import Mesh, mesh
+from tests.support.kubernetes.mesh import Mesh, is_ready, mesh
 from tests.support.wait import wait_for
 from xds_server.certificate_authority.authority import new_authority
 
@@ -410,6 +411,56 @@ class Requests:
             self.count += 1
             if found.status != 200:
                 self.lost.append(found.text)
+
+
+def _all_pods(mesh: Mesh, name: str) -> dict[str, dict[str, Any]]:
+    """Return the pods of an application by their UID, also those that end."""
+    path = "/api/v1/namespaces/shop/pods"
+    found = mesh.objects.request("GET", path, labelSelector=f"app={name}")["items"]
+    return {one["metadata"]["uid"]: one for one in found}
+
+
+def _addresses(mesh: Mesh, name: str) -> set[str]:
+    path = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices"
+    found = mesh.objects.request("GET", path, labelSelector=f"kubernetes.io/service-name={name}")["items"]
+    return {address for one in found for each in one["endpoints"] or [] for address in each["addresses"]}
+
+
+def test_no_request_is_lost_when_a_pod_ends(routed: Mesh) -> None:
+    """The application serves until its endpoint is withdrawn and longer, while clients send requests."""
+    routed.deploy("shop", "ending", annotations={"xds-gateway.dev/drain-seconds": "15"})
+    deployment = "/apis/apps/v1/namespaces/shop/deployments/ending"
+    routed.objects.request("PATCH", deployment, {"spec": {"replicas": 2}})
+    wait_for(lambda: len(_addresses(routed, "ending")) == 2, "two endpoints", 120)
+    wait_for(lambda: all(map(is_ready, _all_pods(routed, "ending").values())), "two pods", 120)
+    url = "http://ending.shop/"
+    rules = "[{backendRefs: [{name: ending, namespace: shop, port: 80}]}]"
+    routed.objects.apply(_route("office", rules, "name: ending, namespace: shop"))
+    wait_for(lambda: _conditions(routed, "office").get("Accepted") == ("True", "Accepted"), "the route")
+    uid, pod = next(iter(_all_pods(routed, "ending").items()))
+    address = pod["status"]["podIP"]
+    try:
+        with ExitStack() as stack:
+            every = [
+                stack.enter_context(Requests(routed, client, url))
+                for client in (SHOP, OFFICE, PLAIN)
+                for _ in range(3)
+            ]
+            wait_for(lambda: min(one.count for one in every) > 5, "requests")
+            name = pod["metadata"]["name"]
+            routed.objects.request("DELETE", f"/api/v1/namespaces/shop/pods/{name}")
+            wait_for(lambda: address not in _addresses(routed, "ending"), "the endpoint to be withdrawn")
+            assert routed.get(SHOP, f"http://{address}:8080/").by == "ending"
+            assert uid in _all_pods(routed, "ending"), "so it serves while it ends"
+            wait_for(lambda: uid not in _all_pods(routed, "ending"), "the pod to end", 120)
+            counts = [one.count for one in every]
+            wait_for(
+                lambda: all(one.count > count + 5 for one, count in zip(every, counts, strict=True)),
+                "more requests",
+            )
+        assert [one.lost for one in every] == [[]] * len(every)
+    finally:
+        routed.objects.request("DELETE", deployment)
 
 
 def _serials(mesh: Mesh, client: tuple[str, str], kind: str) -> set[int]:

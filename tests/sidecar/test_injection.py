@@ -16,13 +16,14 @@ from xds_server.sidecar.redirect import Redirect
 SETTINGS = SidecarSettings(
     xds_address="xds-gateway.xds-system.svc:18000", audience="a", image="envoy", redirect_image="xds"
 )
+TOKEN = "t0ken"
 POD: dict[str, Any] = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "a"}]}}
 
 
 def _changed(pod: dict[str, Any]) -> dict[str, Any]:
     """Return a pod with the changes."""
     made: dict[str, Any] = json.loads(json.dumps(pod))
-    for one in patch(pod, "shop", SETTINGS):
+    for one in patch(pod, "shop", SETTINGS, TOKEN):
         *parents, last = one["path"].strip("/").split("/")
         target = made
         for name in parents:
@@ -54,7 +55,7 @@ def test_probes_go_by_way_of_the_sidecar() -> None:
     other = {"name": "b", "livenessProbe": probe(port=8443, scheme="HTTPS")}
     made = _changed({"metadata": {}, "spec": {"containers": [container, other]}})
     first, second = made["spec"]["containers"]
-    assert second == other
+    assert {key: second[key] for key in other} == other
     assert first["startupProbe"] == container["startupProbe"]
     assert first["livenessProbe"] == probe(port=15021, path="/probe/a/livenessProbe")
     headers = [{"name": "a", "value": "b"}]
@@ -65,7 +66,7 @@ def test_probes_go_by_way_of_the_sidecar() -> None:
 
 
 def test_a_pod_with_a_sidecar_stays_as_it_is() -> None:
-    assert patch(_changed(POD), "shop", SETTINGS) == []
+    assert patch(_changed(POD), "shop", SETTINGS, TOKEN) == []
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_a_pod_with_a_sidecar_stays_as_it_is() -> None:
     ],
 )
 def test_some_pods_get_no_sidecar(pod: dict[str, Any]) -> None:
-    assert patch(pod, "shop", SETTINGS) == []
+    assert patch(pod, "shop", SETTINGS, TOKEN) == []
 
 
 def test_ports_of_annotations_pass_the_sidecar_by() -> None:
@@ -97,16 +98,52 @@ def test_ports_of_annotations_pass_the_sidecar_by() -> None:
 def test_ports_that_are_none_are_told(ports: str) -> None:
     pod = {**POD, "metadata": {"annotations": {"xds-gateway.dev/exclude-outbound-ports": ports}}}
     with pytest.raises(RejectedPod, match="write ports separated by commas"):
-        patch(pod, "shop", SETTINGS)
+        patch(pod, "shop", SETTINGS, TOKEN)
+
+
+def _delay(pod: dict[str, Any]) -> str:
+    text = pod["spec"]["initContainers"][1]["args"][1]
+    return str(text.partition('"fixed_delay": "')[2].partition('"')[0])
+
+
+def test_an_application_ends_after_its_sidecar_has_drained() -> None:
+    own = {"name": "b", "lifecycle": {"preStop": {"sleep": {"seconds": 9}}}}
+    after = {"name": "c", "lifecycle": {"postStart": {"sleep": {"seconds": 1}}}}
+    made = _changed({"metadata": {}, "spec": {"containers": [{"name": "a"}, own, after]}})
+    first, second, third = made["spec"]["containers"]
+    header = {"name": "x-drain-token", "value": TOKEN}
+    get = {"path": "/drain", "port": 15021, "httpHeaders": [header]}
+    assert first["lifecycle"] == {"preStop": {"httpGet": get}}
+    assert second == own
+    assert third["lifecycle"] == {**after["lifecycle"], "preStop": {"httpGet": get}}
+    assert _delay(made) == "5s"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "grace", "delay"), [("20", 60, "20s"), ("20", 30, "15s"), ("0", 30, ""), ("5", 1, "")]
+)
+def test_an_application_has_half_of_its_time_to_end(annotation: str, grace: int, delay: str) -> None:
+    annotations = {"xds-gateway.dev/drain-seconds": annotation}
+    spec = {"containers": [{"name": "a"}], "terminationGracePeriodSeconds": grace}
+    made = _changed({"metadata": {"annotations": annotations}, "spec": spec})
+    assert _delay(made) == delay
+    assert ("lifecycle" in made["spec"]["containers"][0]) is bool(delay)
+
+
+def test_a_drain_time_that_is_none_is_told() -> None:
+    pod = {**POD, "metadata": {"annotations": {"xds-gateway.dev/drain-seconds": "5s"}}}
+    with pytest.raises(RejectedPod, match="write a number of seconds"):
+        patch(pod, "shop", SETTINGS, TOKEN)
 
 
 def test_a_review_is_answered_with_a_patch_or_with_the_reason() -> None:
     review = {"kind": "AdmissionReview", "request": {"uid": "1", "namespace": "shop", "object": POD}}
-    response = answer(review, SETTINGS)["response"]
+    response = answer(review, SETTINGS, "{} of the key".format)["response"]
     assert (response["uid"], response["allowed"], response["patchType"]) == ("1", True, "JSONPatch")
-    assert json.loads(base64.b64decode(response["patch"])) == patch(POD, "shop", SETTINGS)
+    made = json.loads(base64.b64decode(response["patch"]))
+    assert made == patch(POD, "shop", SETTINGS, "{} of the key".format("sidecar/1"))
     review["request"]["object"] = {"spec": {"securityContext": {"runAsUser": 1337}}}  # type: ignore[index]
-    response = answer(review, SETTINGS)["response"]
+    response = answer(review, SETTINGS, str)["response"]
     assert (response["allowed"], response["status"]["code"]) == (False, 422)
     assert "choose another runAsUser" in response["status"]["message"]
 
@@ -117,7 +154,7 @@ def test_a_review_is_answered_with_a_patch_or_with_the_reason() -> None:
 )
 def test_anything_else_is_no_review(review: Any) -> None:
     with pytest.raises(ValueError, match=r"no AdmissionReview|no object"):
-        answer(review, SETTINGS)
+        answer(review, SETTINGS, str)
 
 
 def test_a_redirect_without_excluded_ports_redirects_all() -> None:

@@ -197,7 +197,7 @@ async def _injection(
     """Start the webhook that gives pods their sidecars, and return what runs beside it."""
     if not options.webhook:
         return []
-    webhook = Webhook(options.sidecars, authority.serving)
+    webhook = Webhook(options.sidecars, authority.serving, authority.token_of)
     try:
         await webhook.start(*split(_WEBHOOK, options.webhook))
     except OSError as error:

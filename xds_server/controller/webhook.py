@@ -24,10 +24,17 @@ _LOOK = 60.0
 
 
 class Webhook:
-    """Answers admission reviews of pods. `certificate` returns a certificate and its key, in PEM."""
+    """Answers admission reviews of pods. `certificate` returns a certificate and its key, in PEM, and `token_of` a secret
+    for a name.
+    """
 
-    def __init__(self, settings: SidecarSettings, certificate: Callable[[], tuple[bytes, bytes]]) -> None:
-        self._settings, self._certificate = settings, certificate
+    def __init__(
+        self,
+        settings: SidecarSettings,
+        certificate: Callable[[], tuple[bytes, bytes]],
+        token_of: Callable[[str], str],
+    ) -> None:
+        self._settings, self._certificate, self._token_of = settings, certificate, token_of
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._loaded: tuple[bytes, bytes] | None = None
         self._runner: web.AppRunner | None = None
@@ -64,7 +71,7 @@ class Webhook:
 
     async def _review(self, request: web.Request) -> web.Response:
         try:
-            found = answer(json.loads(await request.text()), self._settings)
+            found = answer(json.loads(await request.text()), self._settings, self._token_of)
         except ValueError as error:
             return web.Response(status=400, text=f"{error}\n")
         status = found["response"].get("status")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from xds_server.sidecar.identity import SidecarSettings
@@ -17,8 +17,8 @@ _VERSION, _KIND = "admission.k8s.io/v1", "AdmissionReview"
 _INVALID = 422
 
 
-def answer(review: Any, settings: SidecarSettings) -> dict[str, Any]:
-    """Return the answer to a review. Raises ValueError if it is no review of a pod."""
+def answer(review: Any, settings: SidecarSettings, token_of: Callable[[str], str]) -> dict[str, Any]:
+    """Return the answer to a review. `token_of` returns a secret for a name. Raises ValueError if it is no review of a pod."""
     request = review.get("request") if isinstance(review, Mapping) else None
     if (
         not isinstance(request, Mapping)
@@ -31,7 +31,8 @@ def answer(review: Any, settings: SidecarSettings) -> dict[str, Any]:
         raise ValueError("the review has no object")
     response: dict[str, Any] = {"uid": request["uid"], "allowed": True}
     try:
-        changes = patch(pod, str(request.get("namespace") or ""), settings)
+        token = token_of(f"sidecar/{request['uid']}")  # no two reviews have the same uid
+        changes = patch(pod, str(request.get("namespace") or ""), settings, token)
     except RejectedPod as rejection:
         response |= {"allowed": False, "status": {"code": _INVALID, "message": str(rejection)}}
     else:

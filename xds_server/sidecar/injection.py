@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from xds_server.gateway_api.capture import INJECT
@@ -11,7 +12,8 @@ from xds_server.gateway_api.capture import SIDECAR as SIDECAR_LABEL
 from xds_server.gateway_api.mesh import mesh_key
 from xds_server.gateway_api.specs import GROUP
 from xds_server.proxy.bootstrap import bootstrap
-from xds_server.proxy.probes import Probe
+from xds_server.proxy.probes import Drain, Probe
+from xds_server.sidecar import draining
 from xds_server.sidecar.identity import MOUNTED, VOLUME, SidecarSettings, volume
 from xds_server.sidecar.probes import rewritten
 from xds_server.translate.readable import plain
@@ -26,9 +28,11 @@ EXCLUDE_INBOUND, EXCLUDE_OUTBOUND = (
     "xds-gateway.dev/exclude-outbound-ports",
 )
 """Annotations with ports, separated by commas, whose connections pass the sidecar by."""
+DRAIN_SECONDS = "xds-gateway.dev/drain-seconds"
+"""The annotation that says how long the application goes on to serve when its pod ends."""
 _GATEWAY_LABEL = f"{GROUP}/gateway-name"
 _LAST_PORT = 65535
-_DRAIN = 20
+_LINGER = 20
 """Seconds for which connections stay whose listener has changed."""
 _HEAP = 256 << 20
 """Bytes of memory of a sidecar above which it rejects requests."""
@@ -38,8 +42,13 @@ class RejectedPod(Exception):  # noqa: N818 - the answer to the API server, neve
     """A pod that cannot have a sidecar although it should. The message says why, and what to do."""
 
 
-def patch(pod: Mapping[str, Any], namespace: str, settings: SidecarSettings) -> list[dict[str, Any]]:
-    """Return the changes that give a pod its sidecar; none if it has one or does not want one. Raises RejectedPod."""
+def patch(
+    pod: Mapping[str, Any], namespace: str, settings: SidecarSettings, drain_token: str
+) -> list[dict[str, Any]]:
+    """Return the changes that give a pod its sidecar; none if it has one or does not want one. Raises RejectedPod.
+
+    Whoever tells the sidecar to drain must know the token.
+    """
     spec: Mapping[str, Any] = pod.get("spec") or {}
     metadata: Mapping[str, Any] = pod.get("metadata") or {}
     if not _wants(metadata, spec):
@@ -49,9 +58,12 @@ def patch(pod: Mapping[str, Any], namespace: str, settings: SidecarSettings) -> 
     excluded = {key: _ports(annotations, key) for key in (EXCLUDE_INBOUND, EXCLUDE_OUTBOUND)}
     first, probes_of_first = rewritten(spec.get("initContainers") or (), READY_PORT)
     containers, probes = rewritten(spec.get("containers") or (), READY_PORT)
+    drain = _drain(annotations, spec, drain_token)
+    if drain is not None:
+        containers = draining.waiting(containers, READY_PORT, drain_token)
     added = [
         _redirect(settings, excluded[EXCLUDE_INBOUND], excluded[EXCLUDE_OUTBOUND]),
-        _sidecar(namespace, settings, {**probes_of_first, **probes}),
+        _sidecar(namespace, settings, {**probes_of_first, **probes}, drain),
     ]
     return [
         _written("initContainers", [*added, *first], spec),
@@ -100,6 +112,17 @@ def _ports(annotations: Mapping[str, str], key: str) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
+def _drain(annotations: Mapping[str, str], spec: Mapping[str, Any], token: str) -> Drain | None:
+    """Return how the sidecar drains, None if the application ends at once."""
+    text = annotations.get(DRAIN_SECONDS, str(draining.SECONDS))
+    if not (text.isascii() and text.isdigit()):
+        raise RejectedPod(
+            f"the annotation {DRAIN_SECONDS} is {text!r}: write a number of seconds, 0 for none"
+        )
+    seconds = draining.seconds(int(text), spec)
+    return Drain(token=token, time=timedelta(seconds=seconds)) if seconds else None
+
+
 def _redirect(settings: SidecarSettings, inbound: Sequence[int], outbound: Sequence[int]) -> dict[str, Any]:
     words = ["redirect", "--uid", str(USER)]
     for port in (READY_PORT, *inbound):
@@ -122,7 +145,9 @@ def _redirect(settings: SidecarSettings, inbound: Sequence[int], outbound: Seque
     }
 
 
-def _sidecar(namespace: str, settings: SidecarSettings, probes: Mapping[str, Probe]) -> dict[str, Any]:
+def _sidecar(
+    namespace: str, settings: SidecarSettings, probes: Mapping[str, Probe], drain: Drain | None
+) -> dict[str, Any]:
     """Return the sidecar as an init container that stays: it starts before the application and ends after it."""
     probe = {"httpGet": {"path": "/ready", "port": READY_PORT}}
     fields = {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace"}
@@ -132,7 +157,7 @@ def _sidecar(namespace: str, settings: SidecarSettings, probes: Mapping[str, Pro
         "restartPolicy": "Always",
         "args": [
             "--config-yaml",
-            _bootstrap(namespace, settings, probes),
+            _bootstrap(namespace, settings, probes, drain),
             "--service-node",
             "$(POD_NAMESPACE)/$(POD_NAME)",
             "--log-level",
@@ -140,7 +165,7 @@ def _sidecar(namespace: str, settings: SidecarSettings, probes: Mapping[str, Pro
             "--concurrency",
             "2",
             "--drain-time-s",  # so long do connections stay that a new policy forbids
-            str(_DRAIN),
+            str(_LINGER),
         ],
         "env": [
             {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
@@ -161,13 +186,16 @@ def _sidecar(namespace: str, settings: SidecarSettings, probes: Mapping[str, Pro
     }
 
 
-def _bootstrap(namespace: str, settings: SidecarSettings, probes: Mapping[str, Probe]) -> str:
+def _bootstrap(
+    namespace: str, settings: SidecarSettings, probes: Mapping[str, Probe], drain: Drain | None
+) -> str:
     message = bootstrap(
         xds_address=settings.xds_address,
         node_id="",
         cluster="/".join(mesh_key(namespace)),
         admin_port=ADMIN_PORT,
         ready_port=READY_PORT,
+        drain=drain,
         forwarded=probes,
         tls=MOUNTED,
         max_heap=_HEAP,

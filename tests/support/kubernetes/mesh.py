@@ -95,7 +95,7 @@ class Mesh:
 
     def pod(self, namespace: str, name: str) -> dict[str, Any] | None:
         """Return the pod of an application if it is ready."""
-        ready = [one for one in self.pods(namespace, name) if _ready(one)]
+        ready = [one for one in self.pods(namespace, name) if is_ready(one)]
         return ready[0] if len(ready) == 1 == len(self.pods(namespace, name)) else None
 
     def get(
@@ -145,7 +145,8 @@ class Mesh:
         return found
 
 
-def _ready(pod: Mapping[str, Any]) -> bool:
+def is_ready(pod: Mapping[str, Any]) -> bool:
+    """True if a pod is ready."""
     conditions = pod.get("status", {}).get("conditions") or []
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 

@@ -76,7 +76,7 @@ class Kubelet:
 
     async def _ended(self, uid: str, key: Key | None) -> None:
         if uid in self.running:
-            await self.running[uid].stop()
+            await self.running[uid].stop(hooks=key is not None)
             del self.running[uid]
         if key is not None:
             options = {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}

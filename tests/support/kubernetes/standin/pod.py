@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,9 +112,21 @@ class Pod:
         every = self.object["spec"].get("initContainers", [])
         return [one for one in every if one.get("restartPolicy") == "Always"]
 
-    async def stop(self) -> None:
-        """End its containers, sidecars last, and its network."""
+    async def _before_the_end(self) -> None:
+        """Run the hooks of all containers at the same time, for at most the grace period."""
+        spec = self.object["spec"]
+        every = [*self._sidecars, *spec["containers"]]
+        gets = [get for one in every if (get := _hook(one))]
+        limit = spec.get("terminationGracePeriodSeconds", 30)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await asyncio.gather(*(_sent(self._url(get), get) for get in gets))
+
+    async def stop(self, *, hooks: bool = False) -> None:
+        """Run the hooks of its containers, end them, sidecars last, and end its network."""
         self.ready = False
+        if hooks:
+            await self._before_the_end()
         sidecars = {one["name"] for one in self._sidecars}
         for last in (False, True):
             some = (one for name, one in self.containers.items() if (name in sidecars) is last)
@@ -237,6 +250,21 @@ def named_port(spec: Object, port: str | int) -> int:
         for one in container.get("ports", [])
     )
     return int(next(one["containerPort"] for one in ports if one.get("name") == port))
+
+
+def _hook(container: Object) -> Object:
+    hook: Object = ((container.get("lifecycle") or {}).get("preStop") or {}).get("httpGet") or {}
+    return hook
+
+
+async def _sent(url: str, get: Object) -> None:
+    """Send the request of a hook, and wait for its response as long as it takes."""
+    headers = {one["name"]: one["value"] for one in get.get("httpHeaders") or []}
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout()) as session:
+            await session.get(url, headers=headers)
+    except (OSError, aiohttp.ClientError) as error:
+        log.warning("a hook failed url=%s reason=%s", url, error)
 
 
 async def _answers(address: str) -> bool:
