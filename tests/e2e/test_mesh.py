@@ -156,6 +156,42 @@ def test_calls_and_connections_follow_their_kinds_of_routes(routed: Mesh) -> Non
     routed.gets(OFFICE, "http://orders.shop:8080/", by="next")
 
 
+def test_clients_of_grpc_follow_the_routes_without_a_sidecar(routed: Mesh) -> None:
+    caller = ("shop", "caller")
+    routed.deploy("shop", "caller", labels={"xds-gateway.dev/inject": "grpc"})
+    pod = routed.pod(*caller)
+    assert pod is not None
+    assert "initContainers" not in pod["spec"]
+    for name in ("orders:7070", "orders.shop:7070", "orders.shop.svc.cluster.local:7070"):
+        routed.gets(caller, f"xds://{name}", by="orders")
+    to_next = "backendRefs: [{name: next, port: 7070}]"
+    of_service = "method: {service: proto.EchoTestService}"
+    rules = f"""[{{matches: [{{{of_service}, headers: [{{name: x-next, value: "1"}}]}}], {to_next}}},
+      {{matches: [{{method: {{service: proto.EchoTestService, method: Other}}}}], {to_next}}},
+      {{matches: [{{{of_service}}}], backendRefs: [{{name: orders, port: 7070}}]}}]"""
+    routed.objects.apply(_route("shop", rules, "name: orders, port: 7070", "GRPCRoute"))
+    routed.gets(caller, "xds://orders.shop:7070", by="next", headers={"x-next": "1"})
+    routed.gets(caller, "xds://orders.shop:7070", by="orders")
+    rules = "[{backendRefs: [{name: orders, port: 7070, weight: 1}, {name: next, port: 7070, weight: 1}]}]"
+    routed.objects.apply(_route("shop", rules, "name: orders, port: 7070", "GRPCRoute"))
+
+    def split() -> bool:
+        lines = routed.get(caller, "xds://orders.shop:7070", count=40).text.splitlines()
+        found = Counter(one.rpartition("=")[2].rsplit("-", 2)[0] for one in lines if "Hostname=" in one)
+        return found.total() == 40 and min(found["orders"], found["next"]) > 5
+
+    wait_for(split, "calls to both")
+    routed.objects.apply(
+        _route("office", f"[{{{to_next}}}]", "name: next, namespace: shop, port: 7070", "GRPCRoute")
+    )
+    assert routed.get(caller, "xds://nobody.shop:7070").status == 0
+    (before,) = routed.pods("shop", "orders")
+    routed.objects.request("DELETE", "/apis/gateway.networking.k8s.io/v1/namespaces/shop/grpcroutes/orders")
+    routed.objects.request("DELETE", f"/api/v1/namespaces/shop/pods/{before['metadata']['name']}")
+    wait_for(lambda: _other_pod(routed, before["metadata"]["uid"]), "a new pod", 120)
+    routed.gets(caller, "xds://orders.shop:7070", by="orders")
+
+
 def test_a_pod_reaches_itself_by_a_route_of_its_service(routed: Mesh) -> None:
     routed.objects.apply(_route("shop", "[{backendRefs: [{name: client, port: 80}]}]", "name: client"))
     routed.gets(SHOP, "http://client.shop/", by="client")

@@ -65,6 +65,22 @@ def test_probes_go_by_way_of_the_sidecar() -> None:
     assert clusters == ["xds/admin", "xds/probe/8080", "xds/probe/8081"]
 
 
+def test_a_pod_that_speaks_xds_itself_gets_a_bootstrap_and_no_sidecar() -> None:
+    pod = {"metadata": {"labels": {"xds-gateway.dev/inject": "grpc"}}, "spec": POD["spec"]}
+    made = _changed(pod)
+    assert "initContainers" not in made["spec"]
+    assert made["metadata"] == pod["metadata"]
+    (container,) = made["spec"]["containers"]
+    variables = {one["name"]: one.get("value") for one in container["env"]}
+    bootstrap = json.loads(variables["GRPC_XDS_BOOTSTRAP_CONFIG"])
+    (server,) = bootstrap["xds_servers"]
+    assert server["server_uri"] == SETTINGS.xds_address
+    assert server["call_creds"][0]["config"] == {"jwt_token_file": "/var/run/xds-gateway/token"}
+    assert bootstrap["node"]["id"] == "$(XDS_POD_NAMESPACE)/$(XDS_POD_NAME)"
+    assert container["volumeMounts"][0]["name"] == made["spec"]["volumes"][0]["name"]
+    assert patch(made, "shop", SETTINGS, TOKEN) == []
+
+
 def test_a_pod_with_a_sidecar_stays_as_it_is() -> None:
     assert patch(_changed(POD), "shop", SETTINGS, TOKEN) == []
 

@@ -25,12 +25,12 @@ class EnvoyIdentity:
     """The `group_of` of the xDS server of the controller.
 
     An Envoy proves who it is by the projected token of its pod, which the API server verifies at the start of each
-    stream. What an Envoy says of itself decides nothing but whether it is an Envoy or the policy server of the same pod. `group_of` returns the group that a service account gets, and
-    `known` is set when the objects of the cluster are known.
+    stream. What an Envoy says of itself decides nothing but whether it is an Envoy, the policy server of the same pod, or a client of gRPC. `group_of` returns the
+    group that a service account gets for the name of a program, and `known` is set when the objects of the cluster are known.
     """
 
     def __init__(
-        self, client: ApiClient, group_of: Callable[[ServiceAccount], str | None], known: asyncio.Event
+        self, client: ApiClient, group_of: Callable[[ServiceAccount, str], str | None], known: asyncio.Event
     ) -> None:
         self._client, self._group_of, self._known = client, group_of, known
 
@@ -56,7 +56,7 @@ class EnvoyIdentity:
         if account is None:
             message = f"the API server does not accept its token for the audience {AUDIENCE}"
             raise NodeRejected(grpc.StatusCode.UNAUTHENTICATED, message)
-        group = self._group_of(account)
+        group = self._group_of(account, node.agent)
         if group is None:
             message = f"no Gateway has pods with the service account {account}"
             raise NodeRejected(grpc.StatusCode.PERMISSION_DENIED, message)

@@ -37,6 +37,7 @@ from xds_server.kubernetes.status_writer import StatusWriter
 from xds_server.kubernetes.token_review import ServiceAccount
 from xds_server.kubernetes.watch_cache import WatchCache
 from xds_server.sidecar.identity import trust
+from xds_server.translate.grpc_clients import AGENT
 
 log = logging.getLogger(__name__)
 
@@ -131,10 +132,12 @@ class Reconciler:
         """Compare what is wanted and what is there again: an Envoy has answered, or the bundle has changed."""
         self._bell.set()
 
-    def group_of(self, account: ServiceAccount) -> str | None:
-        """Return the group of the Gateway whose pods have this service account, or else that of the sidecars of the
-        namespace, or None.
+    def group_of(self, account: ServiceAccount, agent: str) -> str | None:
+        """Return the group of the Gateway whose pods have this service account, or else that of the sidecars or clients of
+        gRPC of the namespace, or None. `agent` is what the client says it is.
         """
+        if agent.startswith(AGENT):
+            return self._meshes.join_grpc(account.namespace)
         gateway = self._accounts.get((account.namespace, account.name))
         if gateway is not None:
             return gateway

@@ -39,6 +39,8 @@ class ServedGateway:
         """Why the newest state of the Gateway is not served; empty if it is."""
         self.rejected: dict[tuple[str, Key], str] = {}
         """Kind and key of objects whose requests get 500, with what is wrong."""
+        self.addresses: Mapping[str, tuple[str, ...]] = {}
+        """Those of GatewayFiles."""
         self._compiler = Compiler({}, internal_services=policy_servers.INTERNAL)
         self._compiled: Compiled | None = None
         self._shown: Compiled | None = None
@@ -55,7 +57,7 @@ class ServedGateway:
     def update(self, files: GatewayFiles, cluster: Cluster) -> None:
         """Serve a new state. If it cannot be served, the last good one stays."""
         rendered = self._renderer.rendered(files)
-        self._upstreams = files.upstreams
+        self._upstreams, self.addresses = files.upstreams, files.addresses
         inputs = (rendered, files.contents, files.problems)
         if self._inputs != inputs:
             self._inputs = inputs

@@ -39,6 +39,8 @@ class GatewayFiles:
     upstreams: Mapping[str, ServiceUpstream]
     ports: frozenset[tuple[int, str]] = frozenset()
     """The ports of the listeners, each with TCP or UDP."""
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Address and port of Services of a mesh, with the names by which clients of gRPC look for them (`xds:///NAME`)."""
     texts: Mapping[str, bytes] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 

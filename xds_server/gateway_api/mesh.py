@@ -106,11 +106,13 @@ def _files(
     """Return what the sidecars of a namespace do with connections of their pods."""
     listeners: dict[str, Mapping[str, Any]] = {}
     ports: dict[str, int | None] = {}
+    addresses: dict[str, tuple[str, ...]] = {}
     by_route: dict[int, dict[str, tuple[str, ...]]] = {}
     decided = effective(found, namespace)
     for (service, port), some in sorted(decided.items()):
         http = some[0].route.kind in HTTP_KINDS
         for name, address in _addresses(service, port, cluster):
+            addresses.setdefault(_written(address, port), _names(service, port, namespace))
             listeners[name] = _listener(address, port, http=http)
             ports[name] = None if port == _PLAIN_PORT else port
             for one in some:
@@ -119,6 +121,7 @@ def _files(
     used: dict[str, ServiceUpstream] = {}
     for (service, port), upstream in _undecided(decided, inside, cluster):
         for name, address in _addresses(service, port, cluster):
+            addresses.setdefault(_written(address, port), _names(service, port, namespace))
             listeners[name] = _listener(address, port, http=False)
             streams[name] = {"listeners": [name], "upstream": upstream.name, "idle_timeout": "0s"}
             used[upstream.name] = upstream
@@ -142,7 +145,7 @@ def _files(
     values = {name: _meshed(one, used.get(name), inside, trust) for name, one in declared.items()}
     files[UPSTREAMS_FILE] = {"upstreams": values}
     contents = {} if trust is None else trust.contents()
-    return GatewayFiles(files=files, contents=contents, origins=origins, upstreams=used)
+    return GatewayFiles(files=files, contents=contents, origins=origins, upstreams=used, addresses=addresses)
 
 
 def _undecided(
@@ -214,6 +217,17 @@ def _addresses(service: Key, port: int, cluster: Cluster) -> Iterator[tuple[str,
     assert found is not None, "a route is attached to it"
     for number, address in enumerate(found.spec.cluster_addresses):
         yield names.of(*service, str(port), *(() if not number else (str(number),))), address
+
+
+def _written(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _names(service: Key, port: int, namespace: str) -> tuple[str, ...]:
+    """Return the names of a port of a Service for clients of a namespace, as in the DNS of the cluster."""
+    own = f"{service[1]}.{service[0]}"
+    short = (service[1],) if service[0] == namespace else ()
+    return tuple(f"{one}:{port}" for one in (*short, own, f"{own}.svc", f"{own}.svc.cluster.local"))
 
 
 def _listener(address: str, port: int, *, http: bool) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from xds_server.gateway_api.mesh import mesh_key
 from xds_server.gateway_api.specs import GROUP
 from xds_server.proxy.bootstrap import bootstrap
 from xds_server.proxy.probes import Drain, Probe
-from xds_server.sidecar import draining
+from xds_server.sidecar import draining, grpc_bootstrap
 from xds_server.sidecar.identity import MOUNTED, VOLUME, SidecarSettings, volume
 from xds_server.sidecar.probes import rewritten
 from xds_server.translate.readable import plain
@@ -53,6 +53,8 @@ def patch(
     metadata: Mapping[str, Any] = pod.get("metadata") or {}
     if not _wants(metadata, spec):
         return []
+    if _mode(metadata) == grpc_bootstrap.MODE:
+        return _for_grpc(spec, namespace, settings)
     _check(spec)
     annotations: Mapping[str, str] = metadata.get("annotations") or {}
     excluded = {key: _ports(annotations, key) for key in (EXCLUDE_INBOUND, EXCLUDE_OUTBOUND)}
@@ -75,6 +77,27 @@ def patch(
             "value": {**(metadata.get("labels") or {}), SIDECAR_LABEL: "true"},
         },
     ]
+
+
+def _for_grpc(spec: Mapping[str, Any], namespace: str, settings: SidecarSettings) -> list[dict[str, Any]]:
+    """Return the changes with which the containers of a pod speak xDS themselves, without a sidecar."""
+    if any(one.get("name") == VOLUME for one in spec.get("volumes") or ()):
+        return []
+    return [
+        *(
+            _written(key, [grpc_bootstrap.container(one, namespace, settings) for one in spec[key]], spec)
+            for key in ("initContainers", "containers")
+            if spec.get(key)
+        ),
+        _written("volumes", [*(spec.get("volumes") or ()), volume(settings)], spec),
+    ]
+
+
+def _mode(metadata: Mapping[str, Any]) -> str:
+    """Return what a pod wants; empty for a sidecar."""
+    return str(
+        (metadata.get("labels") or {}).get(INJECT) or (metadata.get("annotations") or {}).get(INJECT) or ""
+    )
 
 
 def _written(key: str, value: Any, spec: Mapping[str, Any]) -> dict[str, Any]:

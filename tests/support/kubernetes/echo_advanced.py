@@ -61,8 +61,9 @@ async def _answer(request: web.Request) -> web.Response:
 async def _client(url: str, method: str, headers: list[tuple[str, str]], count: int) -> str:
     """Send requests, and return their responses as text with a blank line between two."""
     parts = urlsplit(url)
-    if parts.scheme == "grpc":
-        return "\n\n".join([await _call(parts.netloc, headers, number) for number in range(count)]) + "\n"
+    if parts.scheme in ("grpc", "xds"):
+        target = parts.netloc if parts.scheme == "grpc" else f"xds:///{parts.netloc}"
+        return "\n\n".join([await _call(target, headers, number) for number in range(count)]) + "\n"
     found: list[str] = []
     connector = aiohttp.TCPConnector(ssl=False, limit=20)
     async with aiohttp.ClientSession(timeout=_TIMEOUT, connector=connector) as session:
