@@ -61,6 +61,14 @@ class KeyPair:
             raise ValueError("the certificate is not that of an authority (basicConstraints)")
 
 
+def certificates_of(pem: bytes) -> list[x509.Certificate]:
+    """Return certificates. Raises ValueError if there are none."""
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        raise ValueError("the certificates to trust are not PEM") from None
+
+
 def new_authority(name: str, now: datetime, lifetime: timedelta) -> KeyPair:
     """Return a new authority, which signs its own certificate. `name` is its common name."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -75,7 +83,8 @@ def issue(
 ) -> KeyPair:
     """Return a certificate with a new key, for a server, and with `client` for a client too.
 
-    Each of `names` is a host name, an IP address, or a URI such as a SPIFFE ID. It does not outlive the authority.
+    Each of `names` is a host name, an IP address, or a URI such as a SPIFFE ID. It does not outlive the authority. It has
+    the chain of an authority that another one signed.
     """
     signer = serialization.load_pem_private_key(authority.private_key, None)
     assert isinstance(signer, ec.EllipticCurvePrivateKey), "checked when the authority was read"
@@ -94,7 +103,12 @@ def issue(
     builder = builder.add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
     )
-    return _pair(builder.sign(signer, hashes.SHA256()), key)
+    found = _pair(builder.sign(signer, hashes.SHA256()), key)
+    if issuer.issuer == issuer.subject:
+        return found
+    return KeyPair(
+        found.certificate + authority.certificate, found.private_key
+    )  # whoever verifies knows its root only
 
 
 def _builder(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from xds_server.certificate_authority.authority import KeyPair, new_authority
+from xds_server.certificate_authority.authority import KeyPair, certificates_of, new_authority
 
 LIFETIME = timedelta(days=3650)
 """The life of an authority."""
@@ -22,18 +22,24 @@ _NAME = "xds-gateway"
 
 @dataclass(frozen=True, kw_only=True)
 class Authorities:
-    """The authority that signs, the one that will, and the certificate of the one that did."""
+    """The authority that signs, the one that will, and the certificate of the one that did.
+
+    `roots` are more certificates to trust, in PEM: those that signed an authority.
+    """
 
     current: KeyPair
     upcoming: KeyPair | None = None
     former: bytes = b""
+    roots: bytes = b""
 
     @property
     def bundle(self) -> bytes:
         """The certificates to trust, in PEM."""
         upcoming = self.upcoming.certificate if self.upcoming is not None else b""
         return b"".join(
-            one.strip() + b"\n" for one in (self.current.certificate, upcoming, self.former) if one
+            one.strip() + b"\n"
+            for one in (self.current.certificate, upcoming, self.former, self.roots)
+            if one
         )
 
     @classmethod
@@ -55,6 +61,21 @@ class Authorities:
         if self.upcoming is not None:
             found |= {"next.crt": self.upcoming.certificate, "next.key": self.upcoming.private_key}
         return found | ({"former.crt": self.former} if self.former else {})
+
+
+def given(data: Mapping[str, bytes]) -> Authorities:
+    """Return an authority of somebody else: the data of a Secret with `tls.crt`, `tls.key` and perhaps `ca.crt`.
+
+    Raises ValueError if it cannot be used.
+    """
+    if not data.get("tls.crt") or not data.get("tls.key"):
+        raise ValueError("it has no tls.crt or no tls.key")
+    current, roots = KeyPair(data["tls.crt"], data["tls.key"]), data.get("ca.crt", b"").strip()
+    current.check()
+    if roots:
+        certificates_of(roots)
+    known = roots in current.certificate
+    return Authorities(current=current, roots=b"" if known else roots + b"\n")
 
 
 def advanced(authorities: Authorities | None, now: datetime) -> Authorities:

@@ -75,6 +75,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="trust domain of the certificates of sidecars: spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT",
     )
     add(
+        "--mesh-ca-secret",
+        type=_secret,
+        metavar="NAMESPACE/NAME",
+        help="a Secret of the type kubernetes.io/tls with the authority that signs the certificates of sidecars, such as one of "
+        "cert-manager; default: the controller's own authority",
+    )
+    add(
         "--image",
         metavar="IMAGE",
         default=_OWN_IMAGE,
@@ -83,11 +90,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     logs.add_format(parser)
 
 
+def _secret(text: str) -> tuple[str, str]:
+    namespace, slash, name = text.partition("/")
+    if not (namespace and slash and name) or "/" in name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAMESPACE/NAME")
+    return namespace, name
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C. Raises EnvironmentFailed, InvalidKubeconfig."""
     from xds_server.controller.app import ControllerOptions, serve
     from xds_server.controller.envoy_identity import AUDIENCE
     from xds_server.controller.pods import EnvoySettings
+    from xds_server.kubernetes.resources import Key
     from xds_server.sidecar.identity import SidecarSettings
 
     logs.start(arguments.log_format)
@@ -102,6 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
         controller=arguments.controller_name,
         webhook=arguments.webhook,
         webhook_configuration=arguments.webhook_configuration,
+        mesh_ca=Key(*arguments.mesh_ca_secret) if arguments.mesh_ca_secret is not None else None,
         trust_domain=arguments.trust_domain,
         sidecars=SidecarSettings(
             xds_address=arguments.xds_service,

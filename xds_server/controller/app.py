@@ -23,6 +23,7 @@ from xds_server.controller import policy_servers
 from xds_server.controller.authority_secret import AuthoritySecret
 from xds_server.controller.crd_features import CrdFeatures
 from xds_server.controller.envoy_identity import EnvoyIdentity
+from xds_server.controller.mesh_authority import MeshAuthority
 from xds_server.controller.mesh_identities import MeshIdentities
 from xds_server.controller.pages import ControllerMetrics, ControllerState, pages
 from xds_server.controller.pods import EnvoySettings
@@ -72,6 +73,8 @@ class ControllerOptions:
     webhook: str = ""
     """The address of the webhook that gives pods their sidecars; empty for none."""
     webhook_configuration: str = "xds-gateway"
+    mesh_ca: Key | None = None
+    """The Secret of somebody else with the authority of the mesh; None for that of the xDS port."""
     trust_domain: str = "cluster.local"
     """The trust domain of the certificates of sidecars (SPIFFE)."""
     xds: str = "[::]:18000"
@@ -124,6 +127,10 @@ async def _parts(
         lambda: reconciler.look(),
     )
     await authority.open()
+    mesh_authority = None
+    if options.webhook and options.mesh_ca is not None:
+        mesh_authority = MeshAuthority(client, options.mesh_ca, lambda: reconciler.look())
+        await mesh_authority.open()
     leader = Leader(
         client, Key(options.namespace, options.lease), options.identity, lambda _leading: resume()
     )
@@ -138,7 +145,9 @@ async def _parts(
         rejection=partial(_rejection, fleet, store),
     )
     identities = (
-        MeshIdentities(lambda: authority.authorities, options.trust_domain) if options.webhook else None
+        MeshIdentities(lambda: (mesh_authority or authority).authorities, options.trust_domain)
+        if options.webhook
+        else None
     )
     reconciler = Reconciler(
         client,
@@ -178,6 +187,7 @@ async def _parts(
         *injection,
         *(cache.run() for cache in reconciler.following()),
         authority.run(),
+        *([mesh_authority.run()] if mesh_authority is not None else []),
         writer.run(),
         events.run(),
         features.run(),

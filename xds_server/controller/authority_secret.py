@@ -94,7 +94,7 @@ class AuthoritySecret:
             log.info("created a certificate authority secret=%s", self._key)
             return new
         try:
-            authorities = Authorities.of(_data(found))
+            authorities = Authorities.of(data_of(found))
         except ValueError as error:
             raise EnvironmentFailed(
                 f"the Secret {self._key} is no certificate authority: {error}; correct or delete it"
@@ -124,5 +124,6 @@ def _encoded(authorities: Authorities) -> dict[str, str]:
     return {name: base64.b64encode(value).decode() for name, value in data.items()}
 
 
-def _data(found: Object) -> dict[str, bytes]:
+def data_of(found: Object) -> dict[str, bytes]:
+    """Return the data of a Secret."""
     return {name: base64.b64decode(value) for name, value in (found.get("data") or {}).items()}

@@ -41,6 +41,11 @@ class MeshIdentities:
         """By account: the authority, the certificate, and its resource."""
         self._trust: MeshTrust | None = None
 
+    @property
+    def bundle(self) -> bytes:
+        """The authorities that sidecars trust in each other's certificates, in PEM."""
+        return self._authorities().bundle
+
     def trust(self) -> MeshTrust:
         """Return what sidecars trust. It is the same value while the bundle of the authorities is."""
         bundle = self._authorities().bundle

@@ -100,8 +100,8 @@ class Reconciler:
         """Namespaces in which pods came or went that have a sidecar."""
         self._served: dict[Key, ServedGateway] = {}
         self._meshes = MeshGroups(envoys.publish, self._served, identities)
-        self._trusted = b""
-        """The bundle that sidecars have."""
+        self._trusted = (b"", b"")
+        """What sidecars trust in each other, and in the control plane."""
         self._translation: Translation | None = None
         self._memory = Memory()
         self._translated: Cluster | None = None
@@ -197,8 +197,9 @@ class Reconciler:
             if one.meta.namespace in self._with_pods:
                 self._moved.add(_service(one))
         self._with_pods.clear()
-        if self._meshes.identities is not None and self._trusted != self._bundle():
-            self._trusted, self._changed = self._bundle(), True
+        identities = self._meshes.identities
+        if identities is not None and self._trusted != (bundles := (identities.bundle, self._bundle())):
+            self._trusted, self._changed = bundles, True
 
     def _translate(self, cluster: Cluster) -> None:
         identities = self._meshes.identities
