@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+from pathlib import Path
 
 from xds_server.errors import EnvironmentFailed
 from xds_server.sidecar.redirect import Redirect
+
+_IPV6 = Path("/proc/sys/net/ipv6")
+"""It does not exist on a machine without IPv6."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         uid=arguments.uid,
         exclude_inbound=tuple(arguments.exclude_inbound),
         exclude_outbound=tuple(arguments.exclude_outbound),
+        ipv6=_IPV6.exists(),
     ).rules()
     if arguments.print:
         print(rules, end="")

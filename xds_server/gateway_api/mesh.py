@@ -12,7 +12,7 @@ from typing import Any
 
 from xds_server.gateway_api import mesh_policies, names, rules
 from xds_server.gateway_api.attachment import Attachment
-from xds_server.gateway_api.capture import INJECT, OUTBOUND_PORT
+from xds_server.gateway_api.capture import ANY_ADDRESS, INJECT, OUTBOUND_PORT
 from xds_server.gateway_api.cluster import Cluster, Route
 from xds_server.gateway_api.conditions import ParentStatus, RouteStatus
 from xds_server.gateway_api.gateway_files import UPSTREAMS_FILE, GatewayFiles
@@ -239,7 +239,12 @@ def _mesh_file(
     listeners: Mapping[str, Mapping[str, Any]], streams: Mapping[str, Any], trust: MeshTrust | None
 ) -> Mapping[str, Any]:
     """Return the listeners of a sidecar, and where the connections go that concern no route."""
-    outbound = {"port": OUTBOUND_PORT, "protocol": "tcp", "original_destination": True}
+    outbound = {
+        "address": ANY_ADDRESS,
+        "port": OUTBOUND_PORT,
+        "protocol": "tcp",
+        "original_destination": True,
+    }
     through = {"listeners": [_OUTBOUND], "upstream": _OUTBOUND, "idle_timeout": "0s"}
     return {
         "listeners": {_OUTBOUND: outbound, **listeners},

@@ -10,7 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xds_server.gateway_api.capture import APPLICATION_SOURCE, INBOUND_PORT
+from xds_server.gateway_api.capture import (
+    ANY_ADDRESS,
+    APPLICATION_SOURCE,
+    APPLICATION_SOURCE_IPV6,
+    INBOUND_PORT,
+)
 from xds_server.gateway_api.mesh_policies import Inbound, InboundRule
 from xds_server.gateway_api.mesh_specs import ANY
 from xds_server.gateway_api.mesh_tls import SERVER_NAME, MeshTrust
@@ -108,7 +113,7 @@ def application() -> Mapping[str, Any]:
         "original_destination": True,
         "protocol": "tcp",
         "circuit_breaker": UNBROKEN,
-        "source_address": APPLICATION_SOURCE,
+        "source_address": [APPLICATION_SOURCE, APPLICATION_SOURCE_IPV6],
     }
 
 
@@ -129,7 +134,7 @@ def _chains(trust: MeshTrust | None, accepted: Inbound) -> Iterator[_Chain]:
 
 
 def _listener(chain: _Chain, *, waits: bool) -> Mapping[str, Any]:
-    values: dict[str, Any] = {"port": INBOUND_PORT, "original_destination": True}
+    values: dict[str, Any] = {"address": ANY_ADDRESS, "port": INBOUND_PORT, "original_destination": True}
     if chain.port is not None:
         values["destination_port"] = chain.port
     elif waits:

@@ -84,9 +84,11 @@ def cluster(name: str, upstream: Upstream) -> cluster_pb2.Cluster:
         plain.transport_socket.CopyFrom(
             _transport_socket(name, dataclasses.replace(upstream, tls=None)) or _raw_buffer()
         )
-    if upstream.source_address is not None:
-        source = address_pb2.SocketAddress(address=upstream.source_address, port_value=0)
-        result.upstream_bind_config.source_address.CopyFrom(source)
+    for number, address in enumerate(upstream.source_addresses):
+        config = result.upstream_bind_config  # Envoy takes the address of the family that it connects to
+        source = address_pb2.SocketAddress(address=address, port_value=0)
+        target = config.extra_source_addresses.add().address if number else config.source_address
+        target.CopyFrom(source)
     if upstream.tcp_keepalive is not None:
         keepalive = result.upstream_connection_options.tcp_keepalive
         keepalive.keepalive_time.value = int(upstream.tcp_keepalive.time.total_seconds())

@@ -278,7 +278,9 @@ class Upstream:
         "Write `endpoints: []` then.",
         default=False,
     )
-    source_address: str | None = option("The IP address to connect from.", default=None)
+    source_address: str | tuple[str, ...] | None = option(
+        "The IP address to connect from, or a list with one for IPv4 and one for IPv6.", default=None
+    )
     protocol: Literal["http1", "http2", "grpc", "auto", "same", "tcp"] = option(
         "The endpoints' protocol: `grpc` is http2; `auto` negotiates by ALPN and needs tls; `same` is that of the client's "
         "connection, without tls; `tcp` is for stream routes only, and TLS then offers no HTTP by ALPN.",
@@ -319,6 +321,12 @@ class Upstream:
         "Host names: which addresses are used.", default="auto"
     )
     envoy: Raw | None = option("Raw Envoy fields merged into the generated Cluster.", default=None)
+
+    @property
+    def source_addresses(self) -> tuple[str, ...]:
+        """The addresses to connect from, at most one of each family."""
+        given = self.source_address
+        return (given,) if isinstance(given, str) else given or ()
 
     @property
     def receives_trailers(self) -> bool:
@@ -374,9 +382,14 @@ class Upstream:
             yield Mistake(message, "write endpoints: []", path=("endpoints",))
         if self.original_destination and self.health_check is not None:
             yield Mistake("no endpoint is known that could be checked", "remove it", path=("health_check",))
-        if self.source_address is not None and not _ip_version(self.source_address):
-            remedy = "write one such as 10.0.0.5"
-            yield Mistake("not an IP address", remedy, path=("source_address",), value=self.source_address)
+        versions = [_ip_version(one) for one in self.source_addresses]
+        for address, version in zip(self.source_addresses, versions, strict=True):
+            if not version:
+                remedy = "write one such as 10.0.0.5"
+                yield Mistake("not an IP address", remedy, path=("source_address",), value=address)
+        if self.source_address == () or len(set(versions)) < len(versions):
+            message = "a list has one address of each family"
+            yield Mistake(message, "write [10.0.0.5, fd00::5]", path=("source_address",))
 
     def _health(self) -> Iterator[Mistake]:
         check = self.health_check
