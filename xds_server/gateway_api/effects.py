@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from xds_server.gateway_api.cluster import ROUTE_KINDS, Cluster
 from xds_server.gateway_api.conditions import Condition, RouteStatus
@@ -108,24 +108,47 @@ def _parents(status: RouteStatus | None, namespace: str) -> Iterator[Parent]:
 
 
 def _matches(own: PlacedRoute, placed: list[PlacedRoute]) -> Iterator[Match]:
-    older = placed[: placed.index(own)]
     for gateway, place in sorted(own.places.items()):
-        taken: dict[Any, str] = {}
-        for one in [one for one in older if gateway in one.places]:
-            for condition, _ in one.translated.routes.values():
-                for listener, hosts in one.places[gateway].hosts.items():
-                    for host in hosts:
-                        taken.setdefault((listener, host, condition), f"{one.route.kind} {one.route.meta}")
-        for condition, values in own.translated.routes.values():
-            for listener, hosts in place.hosts.items():
-                for host in hosts:
-                    yield Match(
-                        gateway="/".join(gateway),
-                        listener=listener,
-                        host=host,
-                        condition=_text(values),
-                        taken_by=taken.get((listener, host, condition), ""),
-                    )
+        hostnames = {
+            listener.name: listener.hostname for one in place.attachments for listener, _ in one.listeners
+        }
+        claims: dict[Any, list[_Claim]] = {}
+        for one in [one for one in placed if gateway in one.places]:
+            for listener, condition, host, _ in _conditions(one, gateway):
+                claims.setdefault((listener, condition), []).append(_Claim(host, one))
+        for listener, condition, host, values in _conditions(own, gateway):
+            winner = _winner(claims[listener, condition], host, hostnames[listener])
+            yield Match(
+                gateway="/".join(gateway),
+                listener=listener,
+                host=host,
+                condition=_text(values),
+                taken_by="" if winner is own else f"{winner.route.kind} {winner.route.meta}",
+            )
+
+
+class _Claim(NamedTuple):
+    """A route that wants the requests for a host."""
+
+    host: str
+    placed: PlacedRoute
+
+
+def _conditions(one: PlacedRoute, gateway: Key) -> Iterator[tuple[str, Any, str, Mapping[str, Any]]]:
+    for condition, values in one.translated.routes.values():
+        for listener, hosts in one.places[gateway].hosts.items():
+            for host in hosts:
+                yield listener, condition, host, values
+
+
+def _winner(claims: list[_Claim], host: str, hostname: str) -> PlacedRoute:
+    """Return the route that gets the requests for a host among those with one condition, the oldest first.
+
+    If the listener has one host only, all of them are for it, and the route with the most specific host of its own wins.
+    """
+    if not hostname or hostname.startswith("*"):
+        return next(one.placed for one in claims if one.host == host)
+    return max(claims, key=lambda one: (bool(one.host), not one.host.startswith("*"), len(one.host))).placed
 
 
 def _text(values: Mapping[str, Any]) -> str:
