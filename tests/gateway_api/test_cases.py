@@ -27,7 +27,7 @@ CASES = Path(__file__).with_name("cases")
 NAMES = sorted(path.name.removesuffix(".in.yaml") for path in CASES.glob("*.in.yaml"))
 
 
-def _content(name: str) -> bytes:
+def manifests(name: str) -> bytes:
     """Return the manifests of a case. `$CERTIFICATE` and `$KEY` stand for a pair, as base64."""
     text = (CASES / f"{name}.in.yaml").read_text()
     if "$CERTIFICATE" in text:
@@ -115,7 +115,7 @@ def _dumped(translation: Translation) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_manifests_become_files_and_conditions(name: str, request: pytest.FixtureRequest) -> None:
-    content = _content(name)
+    content = manifests(name)
     cluster, problems = Manifests().read({"in.yaml": content})
     assert [str(one) for one in problems] == []
     every_class = not any(cluster.all("IngressClass"))

@@ -7,6 +7,7 @@ import errno
 import importlib
 import sys
 from collections.abc import Sequence
+from keyword import iskeyword
 
 from xds_server.cli.flags import Help
 from xds_server.errors import EnvironmentFailed, InvalidGateway, XdsError
@@ -17,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "compile": "print the Envoy resources of a gateway",
     "explain": "show which route handles a request, and why",
     "why": "show what a route of Kubernetes does at its Gateways, and why a part of it has no effect",
+    "import": "write a gateway of Kubernetes as a folder of the gateway language",
     "diff": "show what changes between two gateways",
     "status": "show every connected Envoy, and what it acknowledged or rejected",
     "watch": "connect to any xDS server as a client, and print its responses",
@@ -81,4 +83,5 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _module(command: str):  # type: ignore[no-untyped-def] # a module of this package
-    return importlib.import_module(f"xds_server.cli.{command.replace('-', '_')}")
+    name = command.replace("-", "_")
+    return importlib.import_module(f"xds_server.cli.{f'{name}_' if iskeyword(name) else name}")
