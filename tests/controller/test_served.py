@@ -175,7 +175,7 @@ endpoints: [{", ".join(endpoints)}]
 def test_the_accounts_of_pods_are_accepted_before_they_are_ready_and_change_no_cluster() -> None:
     def accepted(*accounts: str, **ready: bool) -> set[str]:
         pods = "".join(_pod(pod, account) for pod, account in zip(ready, accounts, strict=True))
-        served.move([("shop", "users")], cluster_of(MESH + pods + _slice(ready)))
+        served.move({("shop", "users")}, cluster_of(MESH + pods + _slice(ready)))
         assert served.snapshot is not None
         assert served.snapshot[CLUSTER] == clusters
         body = served.snapshot[SECRET][names.upstream_ca("shop.users.80.tcp")].body

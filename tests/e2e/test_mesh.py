@@ -230,6 +230,33 @@ def test_sidecars_speak_mutual_tls_with_each_other(routed: Mesh) -> None:
     assert not more(PLAIN)
 
 
+def test_clients_of_a_headless_service_speak_mutual_tls_with_its_pods(routed: Mesh) -> None:
+    def get() -> str:
+        pod = routed.pod("shop", "orders")
+        return routed.get(SHOP, f"http://{pod['status']['podIP']}:8080/").by if pod is not None else ""
+
+    headless = """
+apiVersion: v1
+kind: Service
+metadata: {name: pods, namespace: shop}
+spec: {clusterIP: None, selector: {app: orders}, ports: [{port: 8080}]}
+"""
+    routed.objects.apply(headless)
+    try:
+        routed.objects.apply(_policy("{mtls: strict, serviceAccounts: [orders]}"))
+        wait_for(lambda: routed.get(PLAIN, "http://orders.shop/").status == 0, "the policy")
+        wait_for(lambda: get() == "orders", "a connection to the address of a pod")
+        before = _encrypted(routed)
+        assert get() == "orders"
+        assert _encrypted(routed) > before
+        (pod,) = routed.pods("shop", "orders")
+        routed.objects.request("DELETE", f"/api/v1/namespaces/shop/pods/{pod['metadata']['name']}")
+        wait_for(lambda: _other_pod(routed, pod["metadata"]["uid"]), "a new pod", 120)
+        wait_for(lambda: get() == "orders", "a connection to the new pod")
+    finally:
+        routed.objects.request("DELETE", "/api/v1/namespaces/shop/services/pods")
+
+
 def _other_pod(mesh: Mesh, uid: str) -> bool:
     pod = mesh.pod("shop", "orders")
     return pod is not None and pod["metadata"]["uid"] != uid

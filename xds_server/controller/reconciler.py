@@ -251,6 +251,9 @@ class Reconciler:
         for key, served in self._served.items():
             if served.move(concerned, cluster):
                 self._publish(key, served)
+            if served.unknown_pods:  # an account has come that no state has had yet
+                self._changed = True
+                self._bell.set()
 
     async def _write(self, translation: Translation, cluster: Cluster) -> None:
         """Have the objects and statuses of all Gateways written, if this replica leads."""

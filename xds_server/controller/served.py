@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
@@ -11,20 +12,25 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.controller import policy_servers
 from xds_server.discovery.snapshot import Resource, Snapshot
-from xds_server.discovery.types import ENDPOINT, SECRET
+from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, SECRET
 from xds_server.errors import InvalidGateway
 from xds_server.gateway.model.upstreams import Endpoint, Upstream, parse_address
 from xds_server.gateway_api import mesh_tls, rejections
+from xds_server.gateway_api.capture import ANY_ADDRESS, OUTBOUND_PORT
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.gateway_files import GatewayFiles, Renderer
+from xds_server.gateway_api.mesh import pods_upstream
 from xds_server.gateway_api.objects import Key, Object, ServiceSpec, SliceSpec
 from xds_server.gateway_api.upstreams import ServiceUpstream, endpoints
 from xds_server.sources.gateway_folder import ManifestState
 from xds_server.translate import names, secrets, tls
 from xds_server.translate.endpoints import load_assignment
+from xds_server.translate.pod_chains import with_pods
 
 log = logging.getLogger(__name__)
 
+_OUTBOUND = f"[{ANY_ADDRESS}]:{OUTBOUND_PORT}"
+"""The listener of the connections of an application."""
 _ATTEMPTS = 8
 """Compilations of one state: an object that is rejected may hide the faults of another."""
 
@@ -51,6 +57,11 @@ class ServedGateway:
         self._upstreams: Mapping[str, ServiceUpstream] = {}
         self._renderer = Renderer()
         self._assignments: dict[str, _Assignment] = {}
+        self.unknown_pods = False
+        """True if pods have an account for which the newest state has no upstream."""
+        self._headless: tuple[Key, ...] = ()
+        self._with_pods: tuple[Resource, Mapping[str, str], Resource] | None = None
+        """The listener of outbound connections, the upstreams of addresses, and the listener with these."""
         self._verifying: dict[str, tuple[Resource, frozenset[str], Resource]] = {}
         """By upstream: its authority, the accounts of its endpoints, and the authority with their names."""
 
@@ -58,6 +69,7 @@ class ServedGateway:
         """Serve a new state. If it cannot be served, the last good one stays."""
         rendered = self._renderer.rendered(files)
         self._upstreams, self.addresses = files.upstreams, files.addresses
+        self._headless = files.headless
         inputs = (rendered, files.contents, files.problems)
         if self._inputs != inputs:
             self._inputs = inputs
@@ -106,11 +118,11 @@ class ServedGateway:
             rendered = files.rendered()
         return "; ".join(map(str, errors))
 
-    def move(self, services: Collection[Key], cluster: Cluster) -> bool:
+    def move(self, services: AbstractSet[Key], cluster: Cluster) -> bool:
         """Serve the new endpoints of some Services. Returns True if that changed anything."""
         before = self.snapshot
         concerned = [name for name, one in self._upstreams.items() if one.service in services]
-        if self._compiled is not None and concerned:
+        if self._compiled is not None and (concerned or not services.isdisjoint(self._headless)):
             self._assign(self._compiled, concerned, cluster)
         return self.snapshot is not before
 
@@ -139,12 +151,33 @@ class ServedGateway:
         base = self.snapshot if self.snapshot is not None and same else compiled.snapshot
         changed = {
             type_: items.values()
-            for type_, items in ((ENDPOINT, every), (SECRET, verified))
+            for type_, items in (
+                (ENDPOINT, every),
+                (SECRET, verified),
+                (LISTENER, self._listeners(compiled, cluster)),
+            )
             if items != base[type_]
         }
         if not same or changed:
             self._shown = compiled
             self.snapshot = base.updated(changed)
+
+    def _listeners(self, compiled: Compiled, cluster: Cluster) -> Mapping[str, Resource]:
+        """Return the listeners, with the pods of Services to whose addresses clients connect."""
+        listeners = compiled.snapshot[LISTENER]
+        outbound = listeners.get(_OUTBOUND)
+        if outbound is None or not self._headless:
+            return listeners
+        wanted = {
+            address: pods_upstream(key[0], account)
+            for key in self._headless
+            for address, account in cluster.accounts_by_address(cluster.slices(key)).items()
+        }
+        known = {address: one for address, one in wanted.items() if one in compiled.snapshot[CLUSTER]}
+        self.unknown_pods = len(known) < len(wanted)
+        if self._with_pods is None or self._with_pods[:2] != (outbound, known):
+            self._with_pods = (outbound, known, with_pods(outbound, known))
+        return {**listeners, _OUTBOUND: self._with_pods[2]}
 
     def _authorities(self, compiled: Compiled) -> dict[str, Resource]:
         """Return the authorities of upstreams in the mesh, with the names of their accounts."""

@@ -115,12 +115,16 @@ class Cluster:
 
         So the account of a new pod is known before it gets a connection.
         """
-        pods = (
-            self._with_sidecar(one.meta.namespace, *endpoint.pod)
+        return frozenset(self.accounts_by_address(slices).values())
+
+    def accounts_by_address(self, slices: Iterable[Object[SliceSpec]]) -> Mapping[str, str]:
+        """Return the service accounts of the pods with a sidecar behind endpoints, by their address."""
+        found = (
+            (endpoint.address, self._with_sidecar(one.meta.namespace, *endpoint.pod))
             for one in slices
             for endpoint in one.spec.endpoints
         )
-        return frozenset(one.spec.account for one in pods if one is not None)
+        return {address: one.spec.account for address, one in found if one is not None}
 
     def _with_sidecar(self, namespace: str, name: str, uid: str) -> Object[PodSpec] | None:
         pod: Object[PodSpec] | None = self.objects.get("Pod", {}).get((namespace, name))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from filters.language import Problem
-from xds_server.gateway_api.objects import Object
+from xds_server.gateway_api.objects import Key, Object
 from xds_server.gateway_api.upstreams import NO_BACKEND, ServiceUpstream
 
 UPSTREAMS_FILE = "upstreams.yaml"
@@ -39,6 +39,8 @@ class GatewayFiles:
     upstreams: Mapping[str, ServiceUpstream]
     ports: frozenset[tuple[int, str]] = frozenset()
     """The ports of the listeners, each with TCP or UDP."""
+    headless: tuple[Key, ...] = ()
+    """Services of a mesh whose clients connect to the addresses of their pods."""
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Address and port of Services of a mesh, with the names by which clients of gRPC look for them (`xds:///NAME`)."""
     texts: Mapping[str, bytes] = field(default_factory=dict)

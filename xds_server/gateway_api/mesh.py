@@ -143,9 +143,19 @@ def _files(
             closes = closes or target.closes
     declared = upstreams_file(used, cluster, closes=closes, live=live)["upstreams"]
     values = {name: _meshed(one, used.get(name), inside, trust) for name, one in declared.items()}
+    headless = tuple(_headless(inside, cluster))
+    if trust is not None:
+        values |= _pods(headless, trust, cluster)
     files[UPSTREAMS_FILE] = {"upstreams": values}
     contents = {} if trust is None else trust.contents()
-    return GatewayFiles(files=files, contents=contents, origins=origins, upstreams=used, addresses=addresses)
+    return GatewayFiles(
+        files=files,
+        contents=contents,
+        origins=origins,
+        upstreams=used,
+        addresses=addresses,
+        headless=headless,
+    )
 
 
 def _undecided(
@@ -169,6 +179,24 @@ def _undecided(
                         service=service.meta.key, port=port.port, protocol="tcp", websocket=False
                     ),
                 )
+
+
+def pods_upstream(namespace: str, account: str) -> str:
+    """Return the name of the upstream of pods to whose addresses clients connect."""
+    return names.of(namespace, account, "pods")
+
+
+def _headless(inside: frozenset[str], cluster: Cluster) -> Iterator[Key]:
+    """Yield the Services in namespaces of the mesh without an address of their own."""
+    for one in cluster.all("Service"):
+        if one.meta.namespace in inside and one.spec.headless and not one.spec.external:
+            yield one.meta.key
+
+
+def _pods(services: Iterable[Key], trust: MeshTrust, cluster: Cluster) -> Mapping[str, Mapping[str, Any]]:
+    """Return the upstreams of the pods of Services, one for each account. A sidecar connects to the address that was wanted."""
+    accounts = {(key[0], one) for key in services for one in cluster.accounts(cluster.slices(key))}
+    return {pods_upstream(*one): {**_original(), "tls": trust.pods(*one)} for one in sorted(accounts)}
 
 
 def _as_client(files: GatewayFiles, inside: frozenset[str], trust: MeshTrust) -> GatewayFiles:

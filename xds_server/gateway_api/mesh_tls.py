@@ -51,6 +51,14 @@ class MeshTrust:
             "optional": True,
         }
 
+    def pods(self, namespace: str, account: str) -> Mapping[str, Any]:
+        """Return `tls` of an upstream of pods that have a sidecar and this account."""
+        values = {
+            **self.upstream(namespace),
+            "subject_alt_names": [spiffe_id(self.domain, namespace, account)],
+        }
+        return {key: one for key, one in values.items() if key != "optional"}
+
     def listener(self, clients: Sequence[str]) -> Mapping[str, Any]:
         """Return `tls` of a listener for connections of other sidecars. Only clients with these names may connect."""
         return {
