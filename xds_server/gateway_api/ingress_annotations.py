@@ -43,6 +43,8 @@ _EQUALS = (
     ("source-range", "ip_access"),
 )
 _SIZE = re.compile(r"(\d+)([kKmMgG]?)")
+_SILENT = 60
+"""Seconds without traffic after which a response ends, by default. An Ingress has no other limit, and so nobody expects one."""
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 _CORS_HEADERS = "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization"
 _PROTOCOLS = {"HTTP": "http1", "AUTO_HTTP": "http1", "HTTPS": "http1", "GRPC": "grpc", "GRPCS": "grpc"}
@@ -242,9 +244,8 @@ def _bodies_and_times(given: _Reader, found: Behaviour) -> None:
         elif int(size[1]):
             found.route["max_body"] = int(size[1]) * _UNITS[size[2].lower()]
     names = ("proxy-read-timeout", "proxy-send-timeout")
-    silent = max(given.number(name, least=1) for name in names)
-    if silent:
-        found.route |= {"idle_timeout": f"{silent}s", "timeout": "0s"}
+    silent = max(given.number(name, least=1) for name in names) or _SILENT
+    found.route |= {"idle_timeout": f"{silent}s", "timeout": "0s"}
     connect = given.number("proxy-connect-timeout", least=1)
     found.connect_timeout = f"{connect}s" if connect else ""
 
