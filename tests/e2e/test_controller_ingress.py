@@ -191,6 +191,14 @@ def test_what_the_language_rejects_is_an_event_too(cluster: IngressCluster) -> N
     assert cluster.answer("a.example.com", "/users/1") == (200, cluster.pods[0])
 
 
+def test_an_ingress_of_another_class_loses_its_address(cluster: IngressCluster) -> None:
+    cluster.answers("a.example.com", "/users/1", (200, cluster.pods[0]))
+    path = cluster.path("ingresses", "web", "apis/networking.k8s.io/v1")
+    cluster.objects.request("PATCH", path, {"spec": {"ingressClassName": "of-somebody-else"}})
+    wait_for(lambda: cluster.answer("a.example.com", "/users/1")[0] == 404, "the requests to get 404")
+    wait_for(lambda: cluster.status("web") == {}, "the address to go")
+
+
 def test_the_objects_belong_to_the_class(cluster: IngressCluster) -> None:
     deployment = cluster.deployment()
     (owner,) = deployment["metadata"]["ownerReferences"]

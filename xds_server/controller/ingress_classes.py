@@ -74,6 +74,8 @@ class IngressWriter:
     ) -> None:
         self._events, self._want = events, want
         self._addressed: dict[Key, tuple[Translation, tuple[str, ...]]] = {}
+        self._ours: set[Key] = set()
+        """The Ingresses that got addresses."""
 
     def forget(self) -> None:
         """Forget what is there, because somebody else may have written."""
@@ -87,7 +89,12 @@ class IngressWriter:
                 self._addressed[key] = addressed
                 for one in translation.ingress_statuses:
                     if one.ingress_class == key[1]:
+                        self._ours.add(one.key)
                         self._want("Ingress", one.key, statuses.ingress_status(state.addresses), cluster)
+        gone = self._ours - {one.key for one in translation.ingress_statuses}
+        for name in gone & cluster.objects.get("Ingress", {}).keys():
+            self._want("Ingress", name, {}, cluster)  # it has another class now
+        self._ours -= gone
         self._events.want((*_of_ingresses(translation, cluster, states), *_of_classes(cluster, states)))
 
 

@@ -42,7 +42,8 @@ class StatusWriter:
 
     `controller` is the name of our GatewayClasses, and is the field manager too. A status with `parents` or `ancestors`
     is written by a merge patch with the version of the object, and keeps the entries of other controllers. Any other
-    one is applied on the server, so that each manager has its own conditions and listeners.
+    one is applied on the server, so that each manager has its own conditions and listeners. An empty one takes back what this
+    controller has written.
     """
 
     def __init__(
@@ -199,7 +200,7 @@ class StatusWriter:
             full = status.with_times(wanted, before, now)
             # what is there beyond it may be ours from before, or another manager's, who does not matter
             ours = self._applied.get(name) == wanted
-            if status.holds(before, full, exactly=not ours):
+            if status.holds(before, full, exactly=not ours) and (wanted or not self._wrote(current)):
                 return
             metadata = {"name": key.name} | ({"namespace": key.namespace} if key.namespace else {})
             await self._turn()
@@ -211,6 +212,13 @@ class StatusWriter:
             )
             self._applied[name] = wanted
         self.written += 1
+
+    def _wrote(self, current: Object) -> bool:
+        """True if this controller has fields of the status, which an empty status takes back."""
+        return any(
+            (one.get("manager"), one.get("subresource")) == (self._controller, "status")
+            for one in current["metadata"].get("managedFields") or ()
+        )
 
     async def _turn(self) -> None:
         """Wait until the next request may be sent. Raises _NotLeading."""
