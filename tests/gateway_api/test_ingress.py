@@ -154,12 +154,63 @@ def test_what_may_protect_closes(annotation: str) -> None:
         ("limit-whitelist", "10.0.0.0/8", False),
         ("proxy-buffer-size", "8k", False),
         ("ssl-passthrough", "false", False),
+        ("whitelist-source-range", "", True),
+        ("proxy-ssl-verify", "off", False),
+        ("force-ssl-redirect", "yes", False),
     ],
 )
 def test_no_annotation_is_dropped_without_a_word(annotation: str, value: str, closed: bool) -> None:
     found = behaviour({NGINX + annotation: value})
     assert found.closed == closed
     assert [one.path[-1] for one in found.faults] == [NGINX + annotation]
+
+
+def test_a_value_that_is_not_understood_is_taken_for_the_safe_one() -> None:
+    assert behaviour({NGINX + "force-ssl-redirect": "yes"}).always_redirects
+    assert behaviour({NGINX + "ssl-redirect": "no"}).redirects
+    assert behaviour({TRAEFIK + "router.tls": "yes"}).listeners == {"https"}
+
+
+def test_an_ingress_forgoes_plain_http() -> None:
+    found = behaviour({"kubernetes.io/ingress.allow-http": "false"})
+    assert (found.listeners, found.faults) == ({"https"}, [])
+
+
+@pytest.mark.parametrize(
+    "annotation", ["alb.ingress.kubernetes.io/inbound-cidrs", "haproxy.org/allow-list", "konghq.com/plugins"]
+)
+def test_what_protects_with_other_controllers_closes(annotation: str) -> None:
+    assert behaviour({annotation: "a"}).closed
+
+
+SHARED = """\
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: web
+  namespace: NAMESPACE
+  creationTimestamp: "2026-01-0DAYT00:00:00Z"
+  annotations: {nginx.ingress.kubernetes.io/use-regex: "REGEX"}
+spec:
+  rules:
+    - host: a.example.com
+      http: {paths: [{path: "PATH", pathType: ImplementationSpecific, backend: {service: {name: web, port: {number: 80}}}}]}
+---
+"""
+
+
+def test_a_regular_expression_takes_no_requests_of_other_namespaces() -> None:
+    def ingress(namespace: str, day: int, regex: str, path: str) -> str:
+        text = SHARED.replace("NAMESPACE", namespace).replace("DAY", str(day)).replace("REGEX", regex)
+        return text.replace("PATH", path) + SERVICE.replace("name: web", f"name: web, namespace: {namespace}")
+
+    text = ingress("shop", 1, "false", "/users") + ingress("team", 2, "true", "/.*")
+    (problem,) = _problems(text)
+    assert (
+        "where only its namespace may have regular expressions, belongs to the older Ingress shop/web"
+        in problem
+    )
+    assert _problems(ingress("shop", 1, "true", "/.*") + ingress("team", 2, "false", "/users")) == []
 
 
 def test_traefik_chooses_listeners() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from xds_server.errors import XdsError
 from xds_server.gateway_api.statuses import FEATURES, RETRY_FEATURES
 from xds_server.kubernetes.api_client import ApiClient
+from xds_server.kubernetes.api_errors import Forbidden, NotFound, Unauthorized
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,11 @@ class CrdFeatures:
         while True:
             try:
                 names = supported(await self._client.request("GET", _PATH))
+            except (Forbidden, NotFound, Unauthorized) as error:
+                log.warning(
+                    "the schema of the Gateway API is not shown, so retries are not claimed reason=%s", error
+                )
+                names = FEATURES
             except XdsError as error:
                 log.warning("the schema of the Gateway API cannot be read yet reason=%s", error)
                 await asyncio.sleep(_AGAIN)

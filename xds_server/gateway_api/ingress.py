@@ -14,7 +14,7 @@ from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import CONTROLLER, Fault, IngressStatus
 from xds_server.gateway_api.gateway_files import UPSTREAMS_FILE, GatewayFiles
 from xds_server.gateway_api.hostnames import covers
-from xds_server.gateway_api.ingress_annotations import HTTP, HTTPS
+from xds_server.gateway_api.ingress_annotations import HTTP, HTTPS, Canary
 from xds_server.gateway_api.ingress_certificates import Certificates
 from xds_server.gateway_api.ingress_routes import Claim, Ingress, Translated, translate
 from xds_server.gateway_api.ingress_specs import (
@@ -109,6 +109,8 @@ class _Merge:
     certificates: Certificates = field(init=False)
     taken: dict[tuple[str, tuple[str, str]], Key] = field(default_factory=dict)
     """Who has the requests of a listener, by host and path."""
+    first: dict[str, Key] = field(default_factory=dict)
+    """The oldest Ingress of a host."""
     canaries: dict[tuple[str, str], tuple[Key, Claim]] = field(default_factory=dict)
     routes: dict[Key, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
     upstreams: dict[str, ServiceUpstream] = field(default_factory=dict)
@@ -150,6 +152,12 @@ class _Merge:
     def _take(self, key: Key, one: Translated, claim: Claim) -> None:
         """Have the requests of a claim handled on each listener on which nobody has them yet."""
         routes = self.routes.setdefault(key, {})
+        first = self.first.setdefault(claim.host, key)
+        if claim.regex and first[0] != key[0]:
+            # it would come before the prefixes of the others
+            what = f"{claim.host or 'the rest'}, where only its namespace may have regular expressions,"
+            self._conflict(key, claim.place, what, first)
+            return
         for kind in sorted(one.behaviour.listeners):
             holder = self.taken.get((kind, claim.key))
             if holder is not None:
@@ -182,14 +190,13 @@ class _Merge:
             yield claim.name, claim.condition, {"redirect": {"scheme": "https", "status": 308, **port}}
             return
         main = self._action(one, claim, claim.upstream)
-        key, other = self.canaries.get(claim.key, (None, None))
-        if key is None or other is None or other.upstream is None or "upstream" not in main:
+        found = self._canary(claim) if "upstream" in main else None
+        if found is None:
             yield claim.name, claim.condition, main
             return
-        canary = self.found[key].behaviour.canary
-        assert canary is not None, "only canaries are there"
-        self.upstreams[other.upstream.name] = other.upstream
-        changed = {**main, "upstream": other.upstream.name}
+        canary, upstream = found
+        self.upstreams[upstream.name] = upstream
+        changed = {**main, "upstream": upstream.name}
         if canary.header:
             yield f"{claim.name}.canary", _with_header(claim, canary.header, canary.values), changed
             if canary.never:
@@ -198,11 +205,21 @@ class _Merge:
         if canary.weight:
             shares = [
                 {"upstream": main["upstream"], "weight": canary.total - canary.weight},
-                {"upstream": other.upstream.name, "weight": canary.weight},
+                {"upstream": upstream.name, "weight": canary.weight},
             ]
             rest = {name: value for name, value in main.items() if name != "upstream"}
             main = {**rest, "split": shares}
         yield claim.name, claim.condition, main
+
+    def _canary(self, claim: Claim) -> tuple[Canary, ServiceUpstream] | None:
+        """Return the canary of a claim with its upstream, unless it has lost what may protect it."""
+        if claim.key not in self.canaries:
+            return None
+        key, other = self.canaries[claim.key]
+        found = self.found[key].behaviour
+        if found.canary is None or found.closed or other.upstream is None:
+            return None
+        return found.canary, other.upstream
 
     def _redirects(self, one: Translated, host: str) -> bool:
         """True if plain HTTP for a host goes to HTTPS: by an annotation, or because the Ingress has TLS for it."""

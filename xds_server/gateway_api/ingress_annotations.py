@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from xds_server.gateway_api.conditions import Fault
-from xds_server.gateway_api.ingress_specs import CLASS_ANNOTATION
+from xds_server.gateway_api.ingress_specs import CLASS_ANNOTATION, HTTP_ANNOTATION
 
 T = TypeVar("T")
 NGINX, TRAEFIK = "nginx.ingress.kubernetes.io/", "traefik.ingress.kubernetes.io/"
@@ -24,8 +24,8 @@ _UNSUPPORTED = "UnsupportedAnnotation"
 HTTP, HTTPS = "http", "https"
 """The listener for requests without TLS, and those with TLS."""
 _PROTECTS = re.compile(
-    r"auth|allow|deny|(?<!limit-)whitelist|blacklist|snippet|modsecurity|owasp|waf|satisfy|proxy-ssl-(verify$|secret)|passthrough|middleware|plugin"
-    r"|jwt|oidc|oauth|mtls|client-?cert|tls\.options|policy|policies|jwks|api-?key|basic-"
+    r"auth|allow|deny|(?<!limit-)whitelist|blacklist|snippet|modsecurity|owasp|waf|satisfy|verify|proxy-ssl-secret|passthrough|middleware|plugin"
+    r"|jwt|oidc|oauth|mtls|client-?cert|tls\.options|policy|policies|jwks|api-?key|basic-|cidr|security|acl"
 )
 """Names of annotations that may protect something."""
 _DECIDES = re.compile(
@@ -106,10 +106,15 @@ def behaviour(annotations: Mapping[str, str]) -> Behaviour:
         part(nginx, found)
     traefik = _Reader(annotations, TRAEFIK, found)
     _traefik(traefik, found)
+    if annotations.get(HTTP_ANNOTATION, "").strip().lower() == "false":
+        found.listeners &= {HTTPS}
     for key, value in annotations.items():
-        if key not in (*nginx.known, *traefik.known, CLASS_ANNOTATION) and not key.startswith(
-            "xds-gateway.dev/"
-        ):
+        if key not in (
+            HTTP_ANNOTATION,
+            *nginx.known,
+            *traefik.known,
+            CLASS_ANNOTATION,
+        ) and not key.startswith("xds-gateway.dev/"):
             _unknown(key, value, found)
     return found
 
@@ -132,11 +137,11 @@ class _Reader:
         self.known.add(self._prefix + name)
         return self._prefix + name in self._annotations
 
-    def flag(self, name: str, default: bool = False) -> bool:
-        """Return true or false."""
-        return self._read(
-            name, default, lambda text: {"true": True, "false": False}[text.lower()], "true or false"
-        )
+    def flag(self, name: str, default: bool = False, *, safe: bool | None = None) -> bool:
+        """Return true or false, and `safe` for anything else, by default what is without it."""
+        values = {"true": True, "false": False}
+        other = default if safe is None else safe
+        return self._read(name, default, lambda text: values[text.lower()], "true or false", other)
 
     def number(self, name: str, default: int = 0, least: int = 0) -> int:
         """Return a whole number."""
@@ -148,14 +153,16 @@ class _Reader:
 
         return self._read(name, default, read, f"a number from {least}")
 
-    def _read(self, name: str, default: T, read: Callable[[str], T], wanted: str) -> T:
+    def _read(
+        self, name: str, default: T, read: Callable[[str], T], wanted: str, wrong: T | None = None
+    ) -> T:
         if not self.has(name):
             return default
         try:
             return read(self.text(name))
         except (ValueError, KeyError):
             self.fault(name, f"'{self.text(name)}' is not {wanted}", f"write {wanted}", "InvalidAnnotation")
-            return default
+            return default if wrong is None else wrong
 
     def fault(self, name: str, message: str, remedy: str, reason: str = _UNSUPPORTED) -> None:
         """Note a fault of an annotation."""
@@ -196,7 +203,7 @@ def _unknown(key: str, value: str, found: Behaviour) -> None:
 
 def _redirects(given: _Reader, found: Behaviour) -> None:
     found.redirects = given.flag("ssl-redirect", default=True)
-    found.always_redirects = given.flag("force-ssl-redirect")
+    found.always_redirects = given.flag("force-ssl-redirect", safe=True)
     for name, code, default in (
         ("permanent-redirect", "permanent-redirect-code", 301),
         ("temporal-redirect", "temporal-redirect-code", 302),
@@ -281,13 +288,14 @@ def _addresses(given: _Reader, found: Behaviour) -> None:
             entries = _listed(given.text(name))
             try:
                 networks = [str(ipaddress.ip_network(one, strict=False)) for one in entries]
+                if not networks:
+                    raise ValueError("there is no network in it")
             except ValueError as error:
                 message = f"{error}, so the requests of this Ingress get 500"
                 given.fault(name, message, "write networks such as 192.0.2.0/24", "RequestsRejected")
                 found.closed = True
                 continue
-            if networks:
-                found.policies.setdefault("ip_access", {}).setdefault(key, []).extend(networks)
+            found.policies.setdefault("ip_access", {}).setdefault(key, []).extend(networks)
 
 
 def _limits(given: _Reader, found: Behaviour) -> None:
@@ -344,7 +352,7 @@ def _traefik(given: _Reader, found: Behaviour) -> None:
             given.fault("router.entrypoints", message, "write web, websecure or both", "RequestsRejected")
             found.closed = True
             found.listeners = frozenset((HTTP, HTTPS))
-    if given.flag("router.tls"):
+    if given.flag("router.tls", safe=True):
         found.listeners = frozenset((HTTPS,))
     matcher = given.text("router.pathmatcher", "PathPrefix")
     if matcher in ("Path", "PathPrefix"):

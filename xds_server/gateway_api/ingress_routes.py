@@ -47,6 +47,8 @@ class Claim:
     rewrite: Mapping[str, Any]
     name: str
     place: tuple[str, ...]
+    regex: bool = False
+    """Whether the path is a regular expression, which comes before longer prefixes."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -101,6 +103,7 @@ def _claims(ingress: Ingress, found: Behaviour, cluster: Cluster, faults: list[F
                 rewrite=_rewrite(one, path, found),
                 name=names.of(*ingress.meta.key, "Ingress", f"{number:03}", f"{position:03}"),
                 place=place,
+                regex=path.startswith("~^(?i:"),
             )
 
 

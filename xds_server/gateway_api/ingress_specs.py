@@ -14,6 +14,8 @@ NETWORKING = "networking.k8s.io"
 """The API group."""
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 """The annotation that named the class before `ingressClassName`, and still has precedence."""
+HTTP_ANNOTATION = "kubernetes.io/ingress.allow-http"
+"""The annotation with which an Ingress forgoes plain HTTP, if it is `false`."""
 DEFAULT_ANNOTATION = "ingressclass.kubernetes.io/is-default-class"
 """The annotation of the IngressClass of Ingresses that name none."""
 Declared = TypeVar("Declared")
@@ -146,4 +148,6 @@ def _concerns(annotation: str) -> bool:
     """True if an annotation is for a gateway. Tools write others, which are large and change often."""
     prefix = annotation.partition("/")[0]
     own = prefix == "xds-gateway.dev"
-    return own or "ingress" in prefix or prefix in _OTHERS or annotation == CLASS_ANNOTATION
+    return (
+        own or "ingress" in prefix or prefix in _OTHERS or annotation in (CLASS_ANNOTATION, HTTP_ANNOTATION)
+    )
