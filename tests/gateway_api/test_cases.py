@@ -100,7 +100,9 @@ def _dumped(translation: Translation) -> dict[str, Any]:
         for one in translation.object_statuses
     }
     ingresses = {
-        "/".join(one.key): list(map(str, one.faults)) for one in translation.ingress_statuses if one.faults
+        "/".join(filter(None, one.key)): list(map(str, one.faults))
+        for one in translation.ingress_statuses
+        if one.faults
     }
     return {
         "gateways": gateways,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from xds_server.controller.watched_kinds import RESOURCES
 from xds_server.gateway_api import parameters, statuses
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition
@@ -16,12 +17,7 @@ from xds_server.gateway_api.specs import GatewaySpec
 from xds_server.gateway_api.translation import Translation
 from xds_server.kubernetes.event_writer import EventWriter, Told
 from xds_server.kubernetes.resources import Key as ObjectKey
-from xds_server.kubernetes.resources import Resource
 
-INGRESS = Resource(group="networking.k8s.io", plural="ingresses", kind="Ingress")
-INGRESS_CLASS = Resource(
-    group="networking.k8s.io", plural="ingressclasses", kind="IngressClass", namespaced=False
-)
 _PREFIX = "Ingress."
 """Begins the name of what stands for a class. No Gateway has such a name, because it has upper case."""
 
@@ -88,26 +84,26 @@ class IngressWriter:
             if state.programmed.status and self._addressed.get(key) != addressed:
                 self._addressed[key] = addressed
                 for one in translation.ingress_statuses:
-                    if one.ingress_class == key[1]:
+                    if one.kind == "Ingress" and one.ingress_class == key[1]:
                         self._ours.add(one.key)
                         self._want("Ingress", one.key, statuses.ingress_status(state.addresses), cluster)
         gone = self._ours - {one.key for one in translation.ingress_statuses}
         for name in gone & cluster.objects.get("Ingress", {}).keys():
             self._want("Ingress", name, {}, cluster)  # it has another class now
         self._ours -= gone
-        self._events.want((*_of_ingresses(translation, cluster, states), *_of_classes(cluster, states)))
+        self._events.want((*_faults(translation, cluster, states), *_of_classes(cluster, states)))
 
 
-def _of_ingresses(
-    translation: Translation, cluster: Cluster, states: Mapping[Key, ClassState]
-) -> Iterator[Told]:
+def _faults(translation: Translation, cluster: Cluster, states: Mapping[Key, ClassState]) -> Iterator[Told]:
     for status in translation.ingress_statuses:
-        key, uid = ObjectKey(*status.key), cluster.objects["Ingress"][status.key].meta.uid
+        found = cluster.objects.get(status.kind, {}).get(status.key)
+        key, uid = ObjectKey(*status.key), found.meta.uid if found is not None else ""
         for fault in status.faults:
-            yield Told(INGRESS, key, uid, fault.reason, str(fault))
-        rejected = states[class_key(status.ingress_class)].rejected.get(("Ingress", status.key))
+            yield Told(RESOURCES[status.kind], key, uid, fault.reason, str(fault))
+        rejected = states[class_key(status.ingress_class)].rejected.get((status.kind, status.key))
         if rejected is not None:
-            yield Told(INGRESS, key, uid, "RequestsRejected", f"its requests get 500: {rejected}")
+            message = f"its requests get 500: {rejected}"
+            yield Told(RESOURCES[status.kind], key, uid, "RequestsRejected", message)
 
 
 def _of_classes(cluster: Cluster, states: Mapping[Key, ClassState]) -> Iterator[Told]:
@@ -116,8 +112,7 @@ def _of_classes(cluster: Cluster, states: Mapping[Key, ClassState]) -> Iterator[
         if one is None:
             continue
         name = ObjectKey("", one.meta.name)
-        _, wrong = parameters_of(one, cluster)
-        if wrong is not None:
-            yield Told(INGRESS_CLASS, name, one.meta.uid, wrong.reason, wrong.message)
         if not state.programmed.status and state.programmed.reason != "Pending":
-            yield Told(INGRESS_CLASS, name, one.meta.uid, "NotProgrammed", state.programmed.message)
+            yield Told(
+                RESOURCES["IngressClass"], name, one.meta.uid, "NotProgrammed", state.programmed.message
+            )

@@ -133,8 +133,9 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngressStatus:
-    """What is wrong with an Ingress of a class that is served."""
+    """What is wrong with an IngressClass that is served, or with an Ingress of it."""
 
+    kind: str
     key: Key
     ingress_class: str
     faults: tuple[Fault, ...]

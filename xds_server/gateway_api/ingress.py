@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from xds_server.gateway_api import names
+from xds_server.gateway_api import names, parameters
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import CONTROLLER, Fault, IngressStatus
 from xds_server.gateway_api.gateway_files import UPSTREAMS_FILE, GatewayFiles
@@ -86,14 +86,21 @@ def _default_class(cluster: Cluster) -> str:
     return max(marked, key=lambda one: (one.meta.created, one.meta.name)).meta.name if marked else ""
 
 
-def ports_of(one: IngressClass | None) -> Mapping[str, int]:
+def _ports(one: IngressClass | None, faults: list[Fault]) -> Mapping[str, int]:
     """Return the ports of a class for requests without TLS and with it."""
     annotations = one.spec.annotations if one is not None else {}
-    given = {kind: annotations.get(key, "") for kind, (key, _) in _PORTS.items()}
-    return {
-        kind: int(text) if text.isdecimal() and 0 < int(text) < 2**16 else _PORTS[kind][1]
-        for kind, text in given.items()
-    }
+    found: dict[str, int] = {}
+    for kind, (key, default) in _PORTS.items():
+        text = annotations.get(key, str(default))
+        usable = text.isdecimal() and 0 < int(text) < 2**16 and int(text) not in found.values()
+        found[kind] = int(text) if usable else default
+        if not usable:
+            message = f"'{text}' is not a port, or the other one too, so it is {default}"
+            place = ("metadata", "annotations", key)
+            faults.append(
+                Fault(path=place, message=message, remedy="write a number", reason="InvalidAnnotation")
+            )
+    return found
 
 
 @dataclass(slots=True)
@@ -104,6 +111,8 @@ class _Merge:
     ingresses: list[Ingress]
     cluster: Cluster
     ports: Mapping[str, int] = field(init=False)
+    of_class: list[Fault] = field(init=False)
+    """What is wrong with the class itself."""
     found: dict[Key, Translated] = field(init=False)
     faults: dict[Key, list[Fault]] = field(init=False)
     certificates: Certificates = field(init=False)
@@ -117,7 +126,14 @@ class _Merge:
 
     def __post_init__(self) -> None:
         """Merge them."""
-        self.ports = ports_of(self.cluster.objects.get("IngressClass", {}).get(("", self.name)))
+        own: IngressClass | None = self.cluster.objects.get("IngressClass", {}).get(("", self.name))
+        self.of_class = []
+        self.ports = _ports(own, self.of_class)
+        wrong = parameters.of_ingress_class(own, self.cluster)[1] if own is not None else None
+        if wrong is not None:
+            remedy = "correct it; until then the class is served without them"
+            place = ("spec", "parameters")
+            self.of_class.append(Fault(path=place, message=wrong.message, remedy=remedy, reason=wrong.reason))
         self.found = {one.meta.key: translate(one, self.cluster) for one in self.ingresses}
         self.faults = {key: list(one.faults) for key, one in self.found.items()}
         self.certificates = Certificates(self.ports[HTTPS])
@@ -250,9 +266,15 @@ class _Merge:
             self.faults[key].append(fault)
 
     def statuses(self) -> Iterable[IngressStatus]:
-        """Yield what is wrong with each Ingress."""
+        """Yield what is wrong with the class and with each Ingress."""
+        yield IngressStatus(
+            kind="IngressClass",
+            key=("", self.name),
+            ingress_class=self.name,
+            faults=tuple(self.of_class),
+        )
         for key, faults in self.faults.items():
-            yield IngressStatus(key=key, ingress_class=self.name, faults=tuple(faults))
+            yield IngressStatus(kind="Ingress", key=key, ingress_class=self.name, faults=tuple(faults))
 
     def files(self, *, live: bool) -> GatewayFiles:
         """Return the class in the gateway language: a file for its listeners, one for each Ingress, and one for upstreams."""

@@ -158,12 +158,11 @@ def findings(translation: Translation, cluster: Cluster) -> Iterator[Problem]:
 
 
 def _of_ingresses(translation: Translation, cluster: Cluster) -> Iterator[Problem]:
-    ingresses = cluster.objects.get("Ingress", {})
     for status in translation.ingress_statuses:
         for fault in status.faults:
-            one = ingresses[status.key]
+            one = cluster.objects[status.kind][status.key]
             yield Problem(
-                path=(f"Ingress/{one.meta}", *fault.path),
+                path=(f"{one.kind}/{one.meta}", *fault.path),
                 message=fault.message,
                 remedy=fault.remedy,
                 severity="warning",
