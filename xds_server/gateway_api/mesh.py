@@ -63,12 +63,14 @@ def with_mesh(
             meshes[mesh_key(namespace, account)] = _accepting(
                 files, trust, inbound(namespace, account, cluster)
             )
-    gateways = translation.gateways
+    gateways, ingresses = translation.gateways, translation.ingresses
     if trust is not None and inside:
         gateways = {key: _as_client(files, inside, trust) for key, files in gateways.items()}
+        ingresses = {key: _as_client(files, inside, trust) for key, files in ingresses.items()}
     return replace(
         translation,
         gateways=gateways,
+        ingresses=ingresses,
         meshes=meshes,
         route_statuses=tuple(_statuses(translation.route_statuses, found, translated)),
         object_statuses=(*translation.object_statuses, *mesh_policies.statuses(cluster)),
