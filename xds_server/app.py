@@ -115,8 +115,8 @@ async def _control_plane(
     )
     start = {internal_cluster(name): service.ensure for name, service in services.own.items()}
     rollout = Rollout(store, fleet, start, prover)
-    directory = Directory(options.folder, poll=options.poll)
-    folder = GatewayFolder(directory, FolderReader(options.gateway))
+    source = options.source() if options.source is not None else Directory(options.folder, poll=options.poll)
+    folder = GatewayFolder(source, FolderReader(options.gateway))
     compiler = Compiler(internal_services=services.addresses, shape=options.shape)
     running.fleet = fleet
     served = partial(store.current, "")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from xds_server.proxy.binary import envoy_binary
 from xds_server.serving.tls import Files
+from xds_server.sources.source import Source
 from xds_server.translate.route_trees import DEFAULT, Shape
 
 XDS, ADMIN, CONSOLE = "--xds", "--admin", "--console"
@@ -25,6 +26,8 @@ class RunOptions:
     """
 
     folder: Path
+    source: Callable[[], Source] | None = None
+    """Makes the source of a gateway in git. Without it, the gateway is the `folder` on disk."""
     gateway: tuple[str, str] | None = None
     """Namespace and name of the Gateway that is served, if the folder has Kubernetes manifests with several."""
     envoy: Path | None = field(default_factory=envoy_binary)

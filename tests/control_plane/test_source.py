@@ -11,6 +11,7 @@ from filters.language import Problem
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.control_plane.control_loop import ControlLoop
 from xds_server.discovery.types import EXTENSION_CONFIG, ROUTE
+from xds_server.sources.source import Version
 
 GATEWAY = """
 listeners: {http: {port: 8080}}
@@ -31,6 +32,7 @@ class Commit:
     ignored: tuple[str, ...] = ()
     findings: tuple[Problem, ...] = ()
     environment: Mapping[str, str] | None = None
+    version: Version | None = None
     reads: set[Path] = field(default_factory=set)
 
     def read(self, path: str) -> bytes:

@@ -28,7 +28,7 @@ def _command() -> tuple[str, ...]:
 class Running:
     """`xds run FOLDER` with more arguments. Use as a context manager."""
 
-    def __init__(self, folder: Path, logs: Path, *arguments: str, **environment: str) -> None:
+    def __init__(self, folder: Path | str, logs: Path, *arguments: str, **environment: str) -> None:
         self.xds_port, self.admin_port = free_port(), free_port()
         self.xds_address = f"127.0.0.1:{self.xds_port}"
         self.admin = f"127.0.0.1:{self.admin_port}"

@@ -64,11 +64,16 @@ def add_node(parser: argparse.ArgumentParser, node: str, what: str) -> None:
     )
 
 
-def add_folder(parser: argparse.ArgumentParser, *, live: bool = False) -> None:
-    """Add the folder of a gateway, and --gateway. With `live`, a cluster may stand in its place."""
+def add_folder(parser: argparse.ArgumentParser, *, live: bool = False, git: bool = False) -> None:
+    """Add the folder of a gateway, and --gateway. With `live`, a cluster may stand in its place, and a folder in git always."""
     or_cluster = "; k8s: or k8s:CONTEXT for what a cluster has now" if live else ""
+    or_git = (
+        "; git+https://HOST/REPOSITORY.git//FOLDER?ref=BRANCH (also ssh and file) for a commit"
+        if live or git
+        else ""
+    )
     parser.add_argument(
-        "folder", help=f"folder of the gateway's YAML files, or of Kubernetes manifests{or_cluster}"
+        "folder", help=f"folder of the gateway's YAML files, or of Kubernetes manifests{or_git}{or_cluster}"
     )
     add_gateway(parser)
 

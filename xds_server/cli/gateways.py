@@ -1,16 +1,18 @@
-"""The gateway that a command looks at: a folder of gateway files or manifests, or a Gateway of a live cluster."""
+"""The gateway that a command looks at: a folder of gateway files or manifests, on disk or in git, or a Gateway of a live cluster."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
+from xds_server.cli import git
 from xds_server.errors import InvalidGateway
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.manifests import Manifests
 from xds_server.gateway_api.objects import Key
 from xds_server.sources.folder import read_folder
-from xds_server.sources.gateway_folder import read_gateway
+from xds_server.sources.gateway_folder import FolderReader, read_gateway
+from xds_server.sources.git_address import is_git
 from xds_server.sources.source import SourceState
 
 CLUSTER = "k8s:"
@@ -19,6 +21,8 @@ CLUSTER = "k8s:"
 
 def read(source: Path | str, gateway: Key | None) -> SourceState:
     """Return the gateway now. Raises ApiError, InvalidKubeconfig for a cluster."""
+    if is_git(str(source)):
+        return FolderReader(gateway).state(git.read(str(source)))
     if not str(source).startswith(CLUSTER):
         return read_gateway(source, gateway)
     from xds_server.controller.live import read_live

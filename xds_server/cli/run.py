@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xds_server.cli import flags, logs
+from xds_server.cli import flags, git, logs
 from xds_server.errors import WrongUsage
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     logs.add_format(parser)
-    flags.add_folder(parser)
+    flags.add_folder(parser, git=True)
+    git.add(parser)
     _add_addresses(parser)
     _add_envoy(parser)
     _add_own_services(parser)
@@ -196,6 +197,7 @@ def run(arguments: argparse.Namespace, shape: Shape | None = None) -> int:
     terminal = logs.start(arguments.log_format)
     options = RunOptions(
         folder=Path(arguments.folder),
+        source=git.source(arguments),
         gateway=arguments.gateway,
         proxy=not arguments.no_proxy,
         prove=arguments.prove,

@@ -102,6 +102,10 @@ def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:
     kept = "the last good one is served" if gateway["serving"] else "nothing is served yet"
     state = "served" if gateway["healthy"] else f"has errors; {kept}"
     print(f"gateway {gateway['folder']}: {state}")
+    if commit := gateway["commit"]:
+        print(
+            f"  commit {commit['id'][:12]} of {commit['author']}, {_age(commit['time'])} old: {commit['subject']}"
+        )
     for problem in gateway["problems"]:
         print(f"  {problem}")
     servers = sum(one["group"] == NODE_CLUSTER for one in envoys)

@@ -14,7 +14,7 @@ from xds_server.discovery.types import ResourceType
 from xds_server.errors import InvalidGateway, UnreadableFolder
 from xds_server.gateway.model.gateway import Gateway, Sections
 from xds_server.gateway.model.ports import ports
-from xds_server.sources.source import Source, SourceState
+from xds_server.sources.source import Source, SourceState, Version
 from xds_server.translate import names
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,8 @@ class GatewayState:
     unreadable: str = ""
     changes: int = field(default=0)
     history: deque[Published] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    version: Version | None = None
+    """The version of the served gateway, None if its source has none."""
     restored: bool = False
     """True if the last good gateway of before a restart is served until there is a newer one."""
 
@@ -112,7 +114,7 @@ class ControlLoop:
                 if self._doubtful(state, outcome):
                     state = await self._source.settled()
                     outcome = self._compile(state)
-                await self._take(outcome, began)
+                await self._take(outcome, began, state.version)
                 self._source.refer_to(state.reads)
         finally:
             await changes.aclose()
@@ -140,7 +142,7 @@ class ControlLoop:
         pairs = [(getattr(before, field.name), getattr(after, field.name)) for field in fields(Sections)]
         return any(was is not now and was.keys() - now.keys() for was, now in pairs)
 
-    async def _take(self, outcome: Outcome, began: float) -> None:
+    async def _take(self, outcome: Outcome, began: float, version: Version | None) -> None:
         """Publish a compiled gateway, or report its errors."""
         serving = self.serving
         match outcome:
@@ -151,6 +153,9 @@ class ControlLoop:
                 self._report(outcome.problems, "")
                 return
         self._report(outcome.warnings, "")
+        if version is not None and version != serving.version:
+            log.info("serving commit=%s author=%s subject=%s", version.id, version.author, version.subject)
+        serving.version = version
         if serving.compiled is not None and serving.compiled.snapshot.versions == outcome.snapshot.versions:
             serving.compiled = outcome
             return

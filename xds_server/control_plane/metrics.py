@@ -47,6 +47,12 @@ class GatewayMetrics(Collector):
             "Seconds since the served gateway was published; 0 before the first one.",
             value=max(0.0, self._clock() - gateway.since) if gateway.since else 0.0,
         )
+        if gateway.version is not None:
+            yield GaugeMetricFamily(
+                "xds_source_commit_timestamp_seconds",
+                "When the served commit was made, in Unix time.",
+                value=gateway.version.time,
+            )
         yield CounterMetricFamily("xds_gateway_changes", "Gateways published.", value=gateway.changes)
         problems = GaugeMetricFamily(
             "xds_gateway_problems", "Problems of the newest state of the folder.", labels=["severity"]

@@ -6,7 +6,7 @@ It is read from the control loop, the store, the prover and the open streams, an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from filters.language import Place, Problem
@@ -182,6 +182,7 @@ def _gateway_as_json(gateway: GatewayState) -> Mapping[str, Any]:
         "changes": gateway.changes,
         "version": gateway_version.version(gateway.compiled.snapshot) if gateway.compiled else None,
         "versions": {type_.name: version for type_, version in versions.items()},
+        "commit": asdict(gateway.version) if gateway.version is not None else None,
         "problems": [str(problem) for problem in gateway.problems],
         "unreadable": gateway.unreadable or None,
     }

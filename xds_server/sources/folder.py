@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from filters.language import Problem
+from xds_server.sources.source import Version
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -20,7 +21,7 @@ class Folder:
 
     `problems` are errors of reading; a folder with problems is never served. `reads` collects the paths that `read`
     was called with, so that they can be watched too. `ignored` are files whose names look like those of the gateway's
-    files. A folder has no `findings`, and its files read the environment of this process.
+    files. A folder has no `findings` and no `version`, and its files read the environment of this process.
     """
 
     root: Path
@@ -29,6 +30,7 @@ class Folder:
     ignored: tuple[str, ...] = ()
     findings: tuple[Problem, ...] = ()
     environment: Mapping[str, str] | None = None
+    version: Version | None = None
     reads: set[Path] = field(default_factory=set, compare=False)
 
     def read(self, path: str) -> bytes:

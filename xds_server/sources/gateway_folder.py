@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from filters.language import Problem
@@ -14,9 +14,8 @@ from xds_server.gateway_api.manifests import Manifests, findings
 from xds_server.gateway_api.mesh import with_mesh
 from xds_server.gateway_api.objects import Key
 from xds_server.gateway_api.translation import translate
-from xds_server.sources.directory import Directory
-from xds_server.sources.folder import Folder, read_folder
-from xds_server.sources.source import SourceState
+from xds_server.sources.folder import read_folder
+from xds_server.sources.source import Source, SourceState, Version
 
 _MANIFEST = re.compile(rb"""^\s*(?:\{\s*)?["']?apiVersion["']?\s*:""", re.MULTILINE)
 """A key that every object of Kubernetes has, and no file of a gateway."""
@@ -37,6 +36,7 @@ class ManifestState:
     findings: tuple[Problem, ...] = ()
     contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     environment: Mapping[str, str] = field(default_factory=dict)
+    version: Version | None = None
 
     @property
     def reads(self) -> Collection[Path]:
@@ -58,13 +58,16 @@ class FolderReader:
         self._gateway = gateway
         self._manifests = Manifests()
 
-    def state(self, folder: Folder) -> SourceState:
+    def state(self, folder: SourceState) -> SourceState:
         """Return the gateway of a folder."""
         if not any(_MANIFEST.search(content) for content in folder.files.values()):
             return folder
         return self._translated(folder)
 
-    def _translated(self, folder: Folder) -> ManifestState:
+    def _translated(self, folder: SourceState) -> ManifestState:
+        return replace(self._state(folder), version=folder.version)
+
+    def _state(self, folder: SourceState) -> ManifestState:
         cluster, problems = self._manifests.read(folder.files)
         if folder.problems or any(one.severity == "error" for one in problems):
             return ManifestState(problems=folder.problems, ignored=folder.ignored, findings=tuple(problems))
@@ -127,14 +130,14 @@ def read_gateway(path: Path | str, gateway: Key | None = None) -> SourceState:
 
 
 class GatewayFolder:
-    """A watched folder as the source of a gateway."""
+    """A watched folder, on disk or in commits of git, as the source of a gateway."""
 
-    def __init__(self, directory: Directory, reader: FolderReader) -> None:
+    def __init__(self, directory: Source, reader: FolderReader) -> None:
         self._directory, self._reader = directory, reader
 
     @property
     def name(self) -> str:
-        """The path of the folder."""
+        """The path or address of the folder."""
         return self._directory.name
 
     async def changes(self) -> AsyncGenerator[SourceState, None]:

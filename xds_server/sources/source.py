@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from filters.language import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A version of a gateway: a commit of git. `time` is when it was committed, in Unix time."""
+
+    id: str
+    author: str
+    subject: str
+    time: float
 
 
 class SourceState(Protocol):
@@ -23,6 +34,10 @@ class SourceState(Protocol):
     @property
     def findings(self) -> tuple[Problem, ...]:
         """Problems that were found while the files were made, such as those of Kubernetes objects."""
+
+    @property
+    def version(self) -> Version | None:
+        """The version, None if the source has none."""
 
     @property
     def environment(self) -> Mapping[str, str] | None:

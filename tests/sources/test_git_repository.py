@@ -1,0 +1,223 @@
+"""Commits of real repositories, on this machine and over smart HTTP: what is read of them, and what is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.git import GitServer, WorkingTree
+from xds_server.errors import WrongUsage
+from xds_server.sources import git_repository
+from xds_server.sources.git_address import GitAddress
+from xds_server.sources.git_commit import LARGEST, CommitFolder
+from xds_server.sources.git_repository import (
+    GitCredentials,
+    GitFailed,
+    LocalRepository,
+    RemoteRepository,
+)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> WorkingTree:
+    return WorkingTree(tmp_path / "tree", tmp_path / "served" / "shop.git")
+
+
+@pytest.fixture
+def server(tmp_path: Path, tree: WorkingTree) -> Iterator[GitServer]:
+    with GitServer(tmp_path / "served") as running:
+        yield running
+
+
+OPENED: list[LocalRepository] = []
+
+
+@pytest.fixture(autouse=True)
+def _close() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
+def local(tree: WorkingTree, folder: str = "", ref: str = "main") -> CommitFolder:
+    OPENED.append(LocalRepository(str(tree.path), folder, ref))
+    found = OPENED[-1].fetch()
+    return found.tree.folder(found.version, allow_empty=False)
+
+
+def remote(server: GitServer, folder: str = "", ref: str = "main", **credentials: Path) -> RemoteRepository:
+    address = GitAddress(f"{server.url}/shop.git", folder, ref)
+    return RemoteRepository(address, GitCredentials(**credentials))
+
+
+def read(repository: RemoteRepository) -> CommitFolder:
+    found = repository.fetch()
+    return found.tree.folder(found.version, allow_empty=False)
+
+
+def test_the_committed_state_is_read_and_not_the_files_on_disk(tree: WorkingTree) -> None:
+    tree.write("gateway/tests/case.yaml", "x: 1")
+    tree.write("gateway/.hidden.yaml", "x: 1")
+    tree.write("gateway/inner/b.yaml", "b: 1")
+    tree.write("gateway/UPPER.YAML", "x: 1")
+    tree.write("gateway/page.html", "hello")
+    id_ = tree.commit("First\n\nMore about it", **{"gateway/a": "a: 1"})
+    tree.write("gateway/a.yaml", "a: 2")
+    found = local(tree, "gateway")
+    assert dict(found.files) == {"a.yaml": b"a: 1", "inner/b.yaml": b"b: 1"}
+    assert found.ignored == ("UPPER.YAML",)
+    assert not found.problems
+    assert found.read("page.html") == b"hello"
+    assert found.version is not None
+    assert (found.version.id, found.version.subject) == (id_, "First")
+    assert found.version.author == "Ada <ada@example.com>"
+    OPENED.append(LocalRepository.around(tree.path / "gateway", "main"))
+    assert OPENED[-1].fetch().tree.read("a.yaml") == b"a: 1"
+
+
+def test_links_are_followed_inside_of_the_repository_only(tree: WorkingTree) -> None:
+    tree.write("shared/common.yaml", "common: 1")
+    (tree.path / "gateway").mkdir()
+    (tree.path / "gateway" / "common.yaml").symlink_to("../shared/common.yaml")
+    (tree.path / "gateway" / "linked").symlink_to("../shared")
+    tree.commit("Inside")
+    assert dict(local(tree, "gateway").files) == {"common.yaml": b"common: 1"}
+    assert local(tree, "gateway").read("linked/common.yaml") == b"common: 1"
+    (tree.path / "gateway" / "out.yaml").symlink_to("../../secret.yaml")
+    (tree.path / "gateway" / "loop.yaml").symlink_to("loop.yaml")
+    (tree.path / "gateway" / "folder.yaml").symlink_to("../shared")
+    tree.commit("Outside")
+    told = "\n".join(local(tree, "gateway").problems)
+    assert "out.yaml: it leads out of the repository" in told
+    assert "loop.yaml: it leads through too many links" in told
+    assert "folder.yaml: it is a link to a folder" in told
+    for path in ("../../x", "../../../etc/passwd", "page/../../../x", "missing"):
+        with pytest.raises(FileNotFoundError):
+            local(tree, "gateway").read(path)
+
+
+def test_what_is_no_file_is_told(tree: WorkingTree) -> None:
+    tree.write("lfs.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    tree.write("large.yaml", "#" * (LARGEST + 1))
+    tree.write("Same.yaml", "a: 1")
+    tree.write("same.yaml", "a: 2")
+    tree.git("add", "--all")
+    tree.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},other")
+    tree.git("commit", "--quiet", "--message", "Odd")
+    id_ = tree.git("rev-parse", "HEAD")
+    found = local(tree)
+    told = "\n".join(found.problems)
+    assert all(one.startswith(f"commit {id_[:12]}: ") for one in found.problems)
+    assert "lfs.yaml: it is a pointer of Git LFS" in told
+    assert "large.yaml: it has 16777217 bytes" in told
+    assert "other is a submodule" in told
+    assert [one.message.partition(" are")[0] for one in found.findings] == ["same.yaml and Same.yaml"]
+    assert "has no folder gateway" in local(tree, "gateway").problems[0]
+    assert "same.yaml is a file" in local(tree, "same.yaml").problems[0]
+
+
+def test_a_commit_without_files_is_a_problem_unless_it_is_allowed(tree: WorkingTree) -> None:
+    tree.write("note.txt", "x")
+    tree.commit("Nothing")
+    assert "no YAML file" in local(tree).problems[0]
+    found = OPENED[-1].fetch()
+    assert not found.tree.folder(found.version, allow_empty=True).problems
+
+
+def test_branches_tags_ids_and_what_is_none_of_them(tree: WorkingTree) -> None:
+    first = tree.commit("One", a="a: 1")
+    tree.git("tag", "--annotate", "--message", "v1", "v1")
+    tree.git("tag", "light")
+    second = tree.commit("Two", a="a: 2")
+    wanted = {
+        "main": second,
+        "HEAD": second,
+        "refs/heads/main": second,
+        "v1": first,
+        "light": first,
+        first: first,
+    }
+    for ref, id_ in wanted.items():
+        version = local(tree, ref=ref).version
+        assert version is not None
+        assert version.id == id_, ref
+    with pytest.raises(GitFailed, match="no branch and no tag 'man'; did you mean 'main'"):
+        local(tree, ref="man")
+    with pytest.raises(GitFailed):
+        local(tree, ref="1" * 40)
+    with pytest.raises(WrongUsage, match="not in a working tree"):
+        LocalRepository.around(Path("/"), "main")
+
+
+def test_commits_are_fetched_one_by_one(tree: WorkingTree, server: GitServer) -> None:
+    ids = [tree.commit("One", a="a: 1"), tree.commit("Two", a="a: 2")]
+    tree.push()
+    repository = remote(server)
+    try:
+        assert read(repository).files == {"a.yaml": b"a: 2"}
+        assert repository.fetch() is repository.fetch()
+        ids.append(tree.commit("Three", b="b: 1"))
+        tree.push()
+        assert read(repository).files == {"a.yaml": b"a: 2", "b.yaml": b"b: 1"}
+        tree.git("reset", "--quiet", "--hard", ids[0])
+        tree.push("--force", "origin", "HEAD:main")
+        assert read(repository).files == {"a.yaml": b"a: 1"}
+        tree.push("origin", "HEAD:other")
+        tree.git("push", "--quiet", "origin", ":other")
+        assert read(repository).files == {"a.yaml": b"a: 1"}
+    finally:
+        repository.close()
+
+
+def test_many_fetches_leave_few_files(
+    tree: WorkingTree, server: GitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(git_repository, "_FETCHES", 3)
+    repository = remote(server)
+    try:
+        for number in range(8):
+            tree.commit("More", a=f"a: {number}")
+            tree.push()
+            assert read(repository).files == {"a.yaml": f"a: {number}".encode()}
+    finally:
+        repository.close()
+
+
+def test_failures_are_told_and_pass(tree: WorkingTree, server: GitServer, tmp_path: Path) -> None:
+    tree.commit("One", a="a: 1")
+    tree.push()
+    repository = remote(server)
+    assert read(repository).files == {"a.yaml": b"a: 1"}
+    server.down = True
+    with pytest.raises(GitFailed, match=r"shop\.git: .*503"):
+        repository.fetch()
+    server.down = False
+    assert read(repository).files == {"a.yaml": b"a: 1"}
+    repository.close()
+    with pytest.raises(GitFailed, match="no branch and no tag 'none'"):
+        remote(server, ref="none").fetch()
+    with pytest.raises(GitFailed, match="there is no repository"):
+        RemoteRepository(GitAddress(f"{server.url}/other.git"), GitCredentials()).fetch()
+    with pytest.raises(GitFailed, match="refused"):
+        RemoteRepository(GitAddress("http://127.0.0.1:9/x.git"), GitCredentials()).fetch()
+    with pytest.raises(GitFailed, match="there is no repository"):
+        LocalRepository(str(tmp_path), "", "main").fetch()
+
+
+def test_a_token_comes_from_a_file_and_is_never_told(tree: WorkingTree, tmp_path: Path) -> None:
+    tree.commit("One", a="a: 1")
+    tree.push()
+    token = tmp_path / "token"
+    token.write_text("wrong-token\n")
+    with GitServer(tmp_path / "served", "right-token") as server:
+        with pytest.raises(GitFailed, match="wants credentials"):
+            remote(server).fetch()
+        repository = remote(server, token_file=token)
+        with pytest.raises(GitFailed) as caught:
+            repository.fetch()
+        assert "wrong-token" not in str(caught.value)
+        token.write_text("right-token\n")
+        assert read(repository).files == {"a.yaml": b"a: 1"}
+        repository.close()

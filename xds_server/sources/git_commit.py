@@ -1,0 +1,180 @@
+"""A gateway folder as it is in one commit of git: its files, and what of them cannot be read."""
+
+from __future__ import annotations
+
+import posixpath
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filters.language import Problem
+from xds_server.sources.folder import SUFFIXES
+from xds_server.sources.source import Version
+
+if TYPE_CHECKING:
+    from dulwich.object_store import BaseObjectStore
+    from dulwich.objects import Commit, ObjectID
+
+LARGEST = 16 << 20
+"""Bytes of a file. No gateway has such files, and reading one would stop everything for seconds."""
+_LFS = b"version https://git-lfs.github.com/spec/"
+_DEEPEST_LINKS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class CommitFolder:
+    """The gateway of a commit. `read` returns files of the commit by their relative path, and others by their absolute path.
+
+    Private keys do not belong into git, so a gateway may refer to files of this machine.
+    """
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    findings: tuple[Problem, ...] = ()
+    environment: Mapping[str, str] | None = None
+    version: Version | None = None
+    tree: CommitTree | None = field(default=None, compare=False, repr=False)
+    reads: set[Path] = field(default_factory=set, compare=False)
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file. Raises OSError."""
+        if path.startswith("/"):
+            self.reads.add(Path(path))
+            return Path(path).read_bytes()
+        if self.tree is None:
+            raise FileNotFoundError(2, "no commit was read", path)
+        return self.tree.read(path)
+
+
+class CommitTree:
+    """The files of a folder of a commit. `root` is the id of the tree of the whole repository."""
+
+    def __init__(self, store: BaseObjectStore, root: ObjectID, folder: str) -> None:
+        self._store, self._root, self._folder = store, root, folder
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file, by its path in the folder. Raises OSError, also for a path that leaves the repository."""
+        mode, found = self._find(posixpath.join(self._folder, path))
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(21, "it is a folder in git", path)
+        return self._content(found, path)
+
+    def folder(self, version: Version, *, allow_empty: bool) -> CommitFolder:
+        """Read the YAML files, by the rules of a folder on disk: without `tests/` and names that begin with . or _."""
+        files: dict[str, bytes] = {}
+        problems: list[str] = []
+        ignored: list[str] = []
+        try:
+            mode, top = self._find(self._folder)
+        except OSError:
+            return self._failed(
+                version, f"the commit has no folder {self._folder}; correct the folder of the address"
+            )
+        if not stat.S_ISDIR(mode):
+            return self._failed(version, f"{self._folder} is a file in this commit; name a folder")
+        for name, mode, found in self._walk(top, ""):
+            if stat.S_IFMT(mode) == _SUBMODULE:
+                problems.append(
+                    f"{name} is a submodule, which is not fetched; move its files into this repository"
+                )
+            elif not name.endswith(SUFFIXES):
+                if name.lower().endswith(SUFFIXES):
+                    ignored.append(name)
+            else:
+                try:
+                    files[name] = self._yaml(name, mode, found)
+                except OSError as error:
+                    problems.append(f"{name}: {error.strerror}")
+        if not files and not problems and not allow_empty:
+            where = f"the folder {self._folder}" if self._folder else "the repository"
+            problems.append(f"{where} has no YAML file in this commit; --allow-empty serves an empty gateway")
+        return CommitFolder(
+            files=files,
+            problems=tuple(f"commit {version.id[:12]}: {one}" for one in problems),
+            ignored=tuple(ignored),
+            findings=tuple(_collisions(files)),
+            version=version,
+            tree=self,
+        )
+
+    def _failed(self, version: Version, problem: str) -> CommitFolder:
+        return CommitFolder(problems=(f"commit {version.id[:12]}: {problem}",), version=version, tree=self)
+
+    def _walk(self, tree: ObjectID, within: str) -> Iterator[tuple[str, int, ObjectID]]:
+        for entry in self._store[tree].iteritems():  # type: ignore[attr-defined]
+            name = entry.path.decode("utf-8", "replace")
+            if name[0] in "._":
+                continue
+            if not stat.S_ISDIR(entry.mode):
+                yield f"{within}{name}", entry.mode, entry.sha
+            elif name != "tests":
+                yield from self._walk(entry.sha, f"{within}{name}/")
+
+    def _yaml(self, name: str, mode: int, found: ObjectID) -> bytes:
+        if stat.S_ISLNK(mode):
+            target = posixpath.join(self._folder, posixpath.dirname(name), self._text(found))
+            mode, found = self._find(target)
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(
+                    21, "it is a link to a folder, which is not followed; remove the link", name
+                )
+        return self._content(found, name)
+
+    def _content(self, found: ObjectID, name: str) -> bytes:
+        content: bytes = self._store[found].as_raw_string()
+        if len(content) > LARGEST:
+            raise OSError(27, f"it has {len(content)} bytes, and {LARGEST} is the most; split it", name)
+        if content.startswith(_LFS):
+            raise OSError(5, "it is a pointer of Git LFS, which is not fetched; commit the file itself", name)
+        return content
+
+    def _text(self, found: ObjectID) -> str:
+        return self._store[found].as_raw_string().decode("utf-8", "replace")
+
+    def _find(self, path: str, links: int = 0) -> tuple[int, ObjectID]:
+        """Return mode and id of what is at a path of the repository, and follow links inside of it. Raises OSError."""
+        path = posixpath.normpath(path) if path else "."
+        if path.startswith(("..", "/")):
+            raise FileNotFoundError(2, "it leads out of the repository; commit the file itself", path)
+        mode, found = stat.S_IFDIR, self._root
+        names = [] if path == "." else path.split("/")
+        for number, name in enumerate(names):
+            if not stat.S_ISDIR(mode):
+                raise NotADirectoryError(20, "there is no such file in this commit", path)
+            try:
+                mode, found = self._store[found][name.encode()]  # type: ignore[index]
+            except KeyError:
+                raise FileNotFoundError(2, "there is no such file in this commit", path) from None
+            if stat.S_ISLNK(mode):
+                if links == _DEEPEST_LINKS:
+                    raise OSError(40, "it leads through too many links", path)
+                target = posixpath.join(*names[:number], self._text(found), *names[number + 1 :])
+                return self._find(target, links + 1)
+        return mode, found
+
+
+_SUBMODULE = 0o160000
+
+
+def version_of(commit: Commit) -> Version:
+    """Return what is told of a commit."""
+    subject, _, _ = commit.message.decode("utf-8", "replace").strip().partition("\n")
+    author = commit.author.decode("utf-8", "replace")
+    return Version(id=commit.id.decode(), author=author, subject=subject, time=float(commit.commit_time))
+
+
+def _collisions(files: Collection[str]) -> Iterator[Problem]:
+    """Yield a warning for names that are one file where upper and lower case are the same."""
+    first: dict[str, str] = {}
+    for name in sorted(files):
+        other = first.setdefault(name.casefold(), name)
+        if other != name:
+            yield Problem(
+                path=(),
+                message=f"{name} and {other} are one file on systems that do not tell upper from lower case",
+                remedy="rename one of them",
+                severity="warning",
+            )

@@ -1,0 +1,271 @@
+"""Repositories of git: one on this machine, which is read where it is, and one elsewhere, of which single commits are fetched.
+
+Both block, and are called in one thread at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+from urllib.parse import urlsplit
+
+import urllib3
+from dulwich import client as transports
+from dulwich.errors import GitProtocolError, HangupException, NotGitRepository
+from dulwich.objects import Commit, ObjectID, Tag
+from dulwich.refs import Ref
+from dulwich.repo import Repo
+
+from filters.language.problems import did_you_mean
+from xds_server.errors import WrongUsage, XdsError
+from xds_server.sources.git_address import GitAddress
+from xds_server.sources.git_commit import CommitTree, version_of
+from xds_server.sources.source import Version
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT = 20.0
+"""Seconds for which a server may be silent."""
+_FETCHES = 100
+"""Fetches into one folder. Each leaves a file behind, so a new folder begins after that."""
+_ID_DIGITS = 40
+_HEADS = (b"refs/heads/", b"refs/tags/", b"")
+_FAILURES = (
+    OSError,
+    KeyError,
+    AssertionError,
+    ValueError,
+    EOFError,
+    GitProtocolError,
+    HangupException,
+    NotGitRepository,
+    transports.HTTPUnauthorized,
+    urllib3.exceptions.HTTPError,
+)
+"""What dulwich raises if a repository or what a server sends is not as it should be."""
+
+
+class GitFailed(XdsError):  # noqa: N818 - a state, not an error in a program
+    """A commit cannot be had now. The message says why, without credentials."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitCredentials:
+    """How this process proves who it is. The files are read again for each connection."""
+
+    token_file: Path | None = None
+    ssh_key: Path | None = None
+    known_hosts: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A commit that is here."""
+
+    version: Version
+    tree: CommitTree
+
+
+class Repository(Protocol):
+    """Where commits come from."""
+
+    def fetch(self) -> Fetched:
+        """Return the commit of the ref now, the same object as before if it can still be read. Raises GitFailed."""
+
+    def close(self) -> None:
+        """Remove what was fetched."""
+
+
+class LocalRepository:
+    """A repository on this machine. Its objects are read where they are, because a fetch would walk its whole history.
+
+    `path` is that of the repository or of its working tree.
+    """
+
+    def __init__(self, path: str, folder: str, ref: str) -> None:
+        self._path, self._folder, self._ref = path, folder, ref
+        self._open: Repo | None = None
+        self._known: Fetched | None = None
+        self._id = ObjectID(b"")
+        """What the ref named: a tag has another id than its commit."""
+
+    @classmethod
+    def around(cls, folder: Path, ref: str) -> LocalRepository:
+        """Return the repository of a folder in a working tree. Raises WrongUsage."""
+        try:
+            found = Repo.discover(str(folder.resolve()))
+        except NotGitRepository:
+            raise WrongUsage(f"--ref: {folder} is not in a working tree of git") from None
+        with found:
+            within = folder.resolve().relative_to(Path(found.path).resolve()).as_posix()
+        return cls(found.path, "" if within == "." else within, ref)
+
+    def fetch(self) -> Fetched:
+        """Return the commit of the ref now. Raises GitFailed."""
+        with _told(self._path):
+            with Repo(self._path) as now:  # an open one does not see refs that were packed
+                found = _id(cast("dict[bytes, ObjectID]", now.refs.as_dict()), self._ref)
+            if self._known is None or found != self._id:
+                self.close()
+                self._open = Repo(self._path)
+                self._id, self._known = found, _commit(self._open, found, self._folder)
+            return self._known
+
+    def close(self) -> None:
+        """Close the repository, and leave it as it is."""
+        if self._open is not None:
+            self._open.close()
+        self._open = self._known = None
+
+
+class RemoteRepository:
+    """A repository elsewhere: single commits are fetched into a temporary folder, without their history."""
+
+    def __init__(self, address: GitAddress, credentials: GitCredentials) -> None:
+        self._address, self._credentials = address, credentials
+        self._open: Repo | None = None
+        self._fetches = 0
+        self._known: Fetched | None = None
+        self._id = ObjectID(b"")
+        """What the ref named: a tag has another id than its commit."""
+
+    def fetch(self) -> Fetched:
+        """Return the commit of the ref now. Raises GitFailed."""
+        with _told(self._address.url):
+            try:
+                return self._fetch()
+            except _FAILURES:
+                self.close()  # it may be incomplete
+                raise
+
+    def _fetch(self) -> Fetched:
+        if self._open is None or self._fetches >= _FETCHES:
+            self.close()
+            self._open = Repo.init_bare(tempfile.mkdtemp(prefix="xds-git-"))
+        self._fetches += 1
+        wanted: list[ObjectID] = []
+
+        def wants(refs: Mapping[Ref, ObjectID | None], depth: int | None = None) -> list[ObjectID]:
+            wanted.append(
+                _id({name: one for name, one in refs.items() if one is not None}, self._address.ref)
+            )
+            return [] if self._known is not None and wanted[0] == self._id else wanted[:1]
+
+        transport, path = self._transport()
+        transport.fetch(path, self._open, determine_wants=wants, depth=1)
+        if self._known is None or wanted[0] != self._id:
+            self._id, self._known = wanted[0], _commit(self._open, wanted[0], self._address.folder)
+        return self._known
+
+    def close(self) -> None:
+        """Remove what was fetched."""
+        if self._open is not None:
+            self._open.close()
+            shutil.rmtree(self._open.path, ignore_errors=True)
+        self._open = self._known = None
+        self._fetches = 0
+
+    def _transport(self) -> tuple[transports.GitClient, str]:
+        parts = urlsplit(self._address.url)
+        if parts.scheme == "ssh":
+            assert parts.hostname is not None
+            vendor = _Ssh(self._credentials)
+            found = transports.SSHGitClient(parts.hostname, parts.port, parts.username, vendor=vendor)
+            return found, parts.path
+        token = self._credentials.token_file
+        password = token.read_text().strip() if token is not None else None
+        base = f"{parts.scheme}://{parts.netloc}"
+        username = "x-access-token" if password else None
+        return (
+            transports.HttpGitClient(
+                base, username=username, password=password, timeout=_TIMEOUT, quiet=True
+            ),
+            parts.path,
+        )
+
+
+class _Ssh(transports.SubprocessSSHVendor):
+    """Runs ssh, which never asks and never accepts an unknown host."""
+
+    def __init__(self, credentials: GitCredentials) -> None:
+        self._credentials = credentials
+
+    def run_command(self, *arguments: object, **options: object) -> object:  # type: ignore[override]
+        command = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]
+        command += ["-o", f"ConnectTimeout={_TIMEOUT:.0f}", "-o", f"ServerAliveInterval={_TIMEOUT:.0f}"]
+        if self._credentials.ssh_key is not None:
+            command += ["-o", "IdentitiesOnly=yes", "-i", str(self._credentials.ssh_key)]
+        if self._credentials.known_hosts is not None:
+            command += ["-o", f"UserKnownHostsFile={self._credentials.known_hosts}"]
+        options["ssh_command"] = " ".join(map(_quoted, command))
+        return super().run_command(*arguments, **options)  # type: ignore[arg-type]
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}'" if " " in text else text
+
+
+def _id(refs: Mapping[bytes, ObjectID], ref: str) -> ObjectID:
+    """Return the id of what a ref names. Raises GitFailed."""
+    for head in _HEADS:
+        found = refs.get(head + ref.encode())
+        if found is not None:
+            return found
+    if len(ref) == _ID_DIGITS and all(one in "0123456789abcdef" for one in ref):
+        return ObjectID(ref.encode())
+    names = sorted(
+        name.removeprefix(b"refs/heads/").removeprefix(b"refs/tags/").decode("utf-8", "replace")
+        for name in refs
+        if name.startswith((b"refs/heads/", b"refs/tags/")) and not name.endswith(b"^{}")
+    )
+    raise GitFailed(
+        f"it has no branch and no tag '{ref}'; {did_you_mean(ref, names) or 'it has none at all'}"
+    )
+
+
+def _commit(repository: Repo, id_: ObjectID, folder: str) -> Fetched:
+    found = repository[id_]
+    while isinstance(found, Tag):
+        found = repository[found.object[1]]
+    if not isinstance(found, Commit):
+        raise GitFailed(f"{id_.decode()} is not a commit")
+    return Fetched(version_of(found), CommitTree(repository.object_store, found.tree, folder))
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Have every failure told as GitFailed, with the address."""
+    try:
+        yield
+    except GitFailed as error:
+        raise GitFailed(f"{where}: {error}") from None
+    except transports.HTTPUnauthorized:
+        remedy = "give a token with --git-token-file that may read the repository"
+        raise GitFailed(f"{where}: the server wants credentials, or rejects these; {remedy}") from None
+    except NotGitRepository:
+        raise GitFailed(f"{where}: there is no repository, or no right to read it") from None
+    except OSError as error:
+        raise GitFailed(f"{where}: {error.strerror or error}") from None
+    except _FAILURES as error:
+        raise GitFailed(f"{where}: {_words(error)}") from None
+
+
+def _words(error: BaseException) -> str:
+    """Return the reason of a failure in one line, which may be deep inside."""
+    reason = getattr(error, "reason", None) or getattr(error, "__context__", None) or error
+    text = " ".join(str(reason).split()) or type(error).__name__
+    return text.rpartition(">: ")[2][:300]
+
+
+def repository(address: GitAddress, credentials: GitCredentials) -> Repository:
+    """Return the repository of an address."""
+    parts = urlsplit(address.url)
+    if parts.scheme == "file":
+        return LocalRepository(parts.path, address.folder, address.ref)
+    return RemoteRepository(address, credentials)
