@@ -8,10 +8,8 @@ import dataclasses
 from xds_server.cli import flags, gateways, output
 from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import WrongUsage
-from xds_server.translate.explain import Explanation, Request, explain, nearest
-
-NEAREST = 3
-"""Routes with another path that are shown: those whose path is most similar to that of the request."""
+from xds_server.translate.explain import Request, explain
+from xds_server.translate.explanation_lines import NEAREST, lines
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,20 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output != "text":
         output.data(dataclasses.asdict(explanation), arguments.output)
     else:
-        _print(explanation, most=len(explanation.candidates) if arguments.all else NEAREST)
+        for line in lines(explanation, len(explanation.candidates) if arguments.all else NEAREST):
+            print(line)
     return 0 if explanation.route is not None or "redirect" in explanation.action else 1
-
-
-def _print(explanation: Explanation, most: int) -> None:
-    print(f"listener {explanation.listener}, host {explanation.host}, path {explanation.path}")
-    for note in explanation.notes:
-        print(f"  {note}")
-    candidates, others = nearest(explanation, most)
-    for candidate in candidates:
-        mark, why = "-" if candidate.why_not else ">", candidate.why_not or "matches"
-        print(f"  {mark} {candidate.route}  {candidate.path}  {why}")
-    if others:
-        print(f"  - {output.counted(others, 'other route')} with other paths; --all shows them")
-    print(explanation.action)
-    for policy in explanation.policies:
-        print(f"  {policy.stage:<13} {policy.key:<17} {policy.enforced}  (from {policy.level})")

@@ -97,8 +97,18 @@ class _Fault(Exception):  # noqa: N818 - ends the reading of one file, never lea
         self.mark = mark
 
 
-def parse(file: str, content: bytes, environment: Mapping[str, str]) -> Document:
-    """Return a parsed file. Never raises: errors are in the document's problems."""
+def parse(
+    file: str,
+    content: bytes,
+    environment: Mapping[str, str],
+    *,
+    what: str = "a gateway file",
+    first: str = "routes:",
+) -> Document:
+    """Return a parsed file. Never raises: errors are in the document's problems.
+
+    They say `what` the file is, and that it may begin with `first`.
+    """
     document = Document()
     try:
         node = _compose(content)
@@ -106,8 +116,8 @@ def parse(file: str, content: bytes, environment: Mapping[str, str]) -> Document
             return document
         if not isinstance(node, MappingNode):
             raise _Fault(
-                "a gateway file is a mapping of sections",
-                "begin with a section such as routes:",
+                f"{what} is a mapping of sections",
+                f"begin with a section such as {first}",
                 node.start_mark,
             )
         document.values = _Converter(file, environment, document).convert(node, (), 0)

@@ -247,7 +247,7 @@ def _why_not(route: Route, path: str, query: str, request: Request) -> str:
     if route.methods and request.method not in route.methods:
         return f"the method is none of {', '.join(route.methods)}"
     for name, match in route.headers.items():
-        if not _matches(match, request.headers.get(name.lower())):
+        if not value_matches(match, request.headers.get(name.lower())):
             return f"the header {name} differs"
     values = _query(query)
     for name, match in route.query.items():
@@ -280,11 +280,12 @@ def _query(text: str) -> dict[str, list[str]]:
 def _query_matches(match: ValueMatch, values: Sequence[str]) -> bool:
     """True if the first value matches; for an inverted condition, no value may match."""
     if match.invert and match.present is None:
-        return bool(values) and all(_matches(match, value) for value in values)
-    return _matches(match, values[0] if values else None)
+        return bool(values) and all(value_matches(match, value) for value in values)
+    return value_matches(match, values[0] if values else None)
 
 
-def _matches(match: ValueMatch, value: str | None) -> bool:
+def value_matches(match: ValueMatch, value: str | None) -> bool:
+    """True if a header or a parameter with this value, None if it is absent, meets a condition."""
     if match.present is not None:
         return ((value is not None) == match.present) is not match.invert
     if value is None:

@@ -1,0 +1,200 @@
+"""Results of tests for people, for programs (JSON) and for pipelines (JUnit's XML). Does no IO."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+from xml.etree import ElementTree
+
+from filters.language import Place, Problem, printable
+from xds_server.testing.comparison import Difference, Outcome, shown
+from xds_server.testing.reader import Exchange
+from xds_server.testing.results import Failure, Result
+from xds_server.translate.explanation_lines import lines
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 does not have (section 2.2)."""
+
+
+def failures(results: Sequence[Result]) -> Iterator[str]:
+    """Yield the lines of the failed tests for people."""
+    for result in results:
+        if result.failure is not None:
+            yield f"{_place(result)}: FAILED: {printable(result.test.name)}"
+            yield from (f"  {line}" for line in _failure(result, result.failure))
+            yield ""
+
+
+def summary(results: Sequence[Result], seconds: float) -> str:
+    """Return the last line for people."""
+    failed = sum(one.failure is not None for one in results)
+    return f"{len(results) - failed} passed, {failed} failed in {seconds:.1f} s"
+
+
+def as_json(results: Sequence[Result]) -> dict[str, Any]:
+    """Return the results for programs."""
+    failed = sum(one.failure is not None for one in results)
+    return {
+        "passed": len(results) - failed,
+        "failed": failed,
+        "tests": [
+            {
+                "name": one.test.name,
+                "place": _fields(_place(one)),
+                "passed": one.failure is None,
+                "seconds": round(one.seconds, 3),
+                **({} if one.failure is None else {"failure": _failure_fields(one, one.failure)}),
+            }
+            for one in results
+        ],
+    }
+
+
+def as_junit(results: Sequence[Result]) -> str:
+    """Return the results as XML for pipelines: a suite for each file.
+
+    https://github.com/testmoapp/junitxml
+    """
+    root = ElementTree.Element("testsuites", _counts(results))
+    for file, some in groupby(results, lambda one: one.test.file):
+        members = tuple(some)
+        suite = ElementTree.SubElement(root, "testsuite", {"name": file, **_counts(members)})
+        for one in members:
+            attributes = {"name": one.test.name, "classname": file, "time": f"{one.seconds:.3f}"}
+            place = _place(one)
+            attributes |= {"file": place.file, "line": str(place.line)}
+            case = ElementTree.SubElement(suite, "testcase", _in_xml(attributes))
+            if one.failure is not None:
+                details = list(_failure(one, one.failure))
+                found = one.failure.differences[0]
+                message = f"{_name(found)}: expected {found.expected}, found {found.found}"
+                node = ElementTree.SubElement(case, "failure", _in_xml({"message": message}))
+                node.text = _NOT_XML.sub("\ufffd", "\n".join(details))
+    return _document(root)
+
+
+def problems_as_junit(problems: Sequence[Problem]) -> str:
+    """Return XML for pipelines if the tests cannot be run: an error for each problem."""
+    number = str(len(problems))
+    root = ElementTree.Element("testsuites", {"tests": number, "errors": number})
+    suite = ElementTree.SubElement(root, "testsuite", {"name": "gateway", "tests": number, "errors": number})
+    for one in problems:
+        where = {"file": one.place.file, "line": str(one.place.line)} if one.place else {}
+        name = str(one.place) if one.place else "gateway"
+        case = ElementTree.SubElement(
+            suite, "testcase", _in_xml({"name": name, "classname": "gateway", **where})
+        )
+        ElementTree.SubElement(case, "error", _in_xml({"message": str(one)}))
+    return _document(root)
+
+
+def _document(root: ElementTree.Element) -> str:
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode")
+
+
+def _in_xml(attributes: dict[str, str]) -> dict[str, str]:
+    return {name: _NOT_XML.sub("\ufffd", value) for name, value in attributes.items()}
+
+
+def _counts(results: Sequence[Result]) -> dict[str, str]:
+    failed = sum(one.failure is not None for one in results)
+    seconds = sum(one.seconds for one in results)
+    return {"tests": str(len(results)), "failures": str(failed), "errors": "0", "time": f"{seconds:.3f}"}
+
+
+def _failure(result: Result, failure: Failure) -> Iterator[str]:
+    """Yield what was sent, what differs, what came instead, and what the gateway says of such a request."""
+    exchange, times = failure.exchange, failure.exchange.step.times
+    which = f" (number {failure.repetition + 1} of {times})" if times > 1 else ""
+    yield f"request: {exchange.step.request.method} {exchange.url}{which}"
+    for difference in failure.differences:
+        yield f"{_place_of(result, exchange, difference)}: {_name(difference)}"
+        yield from (f"  - {line}" for line in _lines(difference.expected))
+        yield from (f"  + {line}" for line in _lines(difference.found))
+    yield from _outcome(failure.outcome)
+    yield _command(exchange)
+    yield from (f"  {printable(line)}" for line in lines(exchange.explanation))
+
+
+def _outcome(outcome: Outcome) -> Iterator[str]:
+    if not outcome.error:
+        details = f" ({outcome.details})" if outcome.details else ""
+        yield f"response: {outcome.status}{details}"
+        for name, value in outcome.headers:
+            yield printable(f"  {name}: {value}")
+        yield from (f"  {line}" for line in _lines(shown(outcome.body)) if line)
+    for one in outcome.received:
+        yield printable(f"upstream {one.upstream} got: {one.method} {one.path}")
+        for name, value in one.headers:
+            yield printable(f"  {name}: {value}")
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines of a text, in which nothing controls a terminal."""
+    yield from map(printable, text.split("\n"))
+
+
+def _command(exchange: Exchange) -> str:
+    sent = exchange.step.request
+    words = ["xds", "explain", "FOLDER", sent.method, exchange.url]
+    if sent.listener is not None:
+        words += ["--listener", sent.listener]
+    for name, value in sent.all_headers.items():
+        words += ["-H", f"{name}: {value}"]
+    return printable(shlex.join(words))
+
+
+def _failure_fields(result: Result, failure: Failure) -> dict[str, Any]:
+    outcome = failure.outcome
+    return {
+        "request": {"method": failure.exchange.step.request.method, "url": failure.exchange.url},
+        "differences": [
+            {
+                "place": _fields(_place_of(result, failure.exchange, one)),
+                "what": _name(one),
+                "expected": one.expected,
+                "found": one.found,
+            }
+            for one in failure.differences
+        ],
+        "response": {
+            "status": outcome.status or None,
+            "error": outcome.error or None,
+            "headers": [list(one) for one in outcome.headers],
+            "body": shown(outcome.body),
+            "route": outcome.route,
+            "reason": outcome.reason,
+            "details": outcome.details,
+        },
+        "upstream_requests": [
+            {
+                "upstream": one.upstream,
+                "method": one.method,
+                "path": one.path,
+                "headers": [list(pair) for pair in one.headers],
+                "body": shown(one.body),
+            }
+            for one in outcome.received
+        ],
+        "explanation": list(lines(failure.exchange.explanation)),
+    }
+
+
+def _name(difference: Difference) -> str:
+    return printable(".".join(map(str, difference.path))) or "response"
+
+
+def _place(result: Result) -> Place:
+    return result.test.place(result.test.path)
+
+
+def _place_of(result: Result, exchange: Exchange, difference: Difference) -> Place:
+    return result.test.place((*exchange.path, "expect", *difference.path))
+
+
+def _fields(place: Place) -> dict[str, Any]:
+    return {"file": place.file, "line": place.line, "column": place.column}

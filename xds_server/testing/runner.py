@@ -1,0 +1,154 @@
+"""Runs tests through a real Envoy, several at once."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+from yarl import URL
+
+from xds_server.gateway.model.gateway import Gateway
+from xds_server.testing.comparison import Outcome, compare
+from xds_server.testing.environment import RunningGateway, running
+from xds_server.testing.reader import Exchange, GatewayTest
+from xds_server.testing.results import Failure, Result
+from xds_server.testing.stubbed import HEADER, LOOPBACK
+from xds_server.testing.stubs import Stubs, merged
+from xds_server.testing.tokens import Signer, carried
+from xds_server.translate import names
+
+TIMEOUT = 60.0
+"""Seconds in which the gateway must respond."""
+_OURS = ("user-agent", "accept", "accept-encoding", "content-type")
+"""Headers that the client would add."""
+_HOSTS = 250
+
+
+async def run(
+    gateway: Gateway, source: Path, tests: Sequence[GatewayTest], *, envoy: Path, parallel: int
+) -> tuple[Result, ...]:
+    """Run the tests of the gateway of a folder, `parallel` at once. Raises EnvironmentFailed."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xds-test-")))
+        stubs, signer = Stubs(folder, gateway.sections.upstreams), Signer()
+        await stubs.start(stack, merged(test.answers for test in tests))
+        served = await stack.enter_async_context(running(gateway, source, stubs, folder, envoy, signer.jwks))
+        limit = asyncio.Semaphore(parallel)
+
+        async def one(number: int, test: GatewayTest) -> Result:
+            async with limit:
+                return await _Run(gateway, served, stubs, signer, number, test).result()
+
+        return tuple(await asyncio.gather(*(one(number, test) for number, test in enumerate(tests))))
+
+
+class _Run:
+    """One run of one test. Its requests come from an address of its own, so that limits by address are its own too."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        served: RunningGateway,
+        stubs: Stubs,
+        signer: Signer,
+        number: int,
+        test: GatewayTest,
+    ) -> None:
+        self._gateway, self._served, self._stubs, self._signer = gateway, served, stubs, signer
+        self._number, self._test = number, test
+        self._sent = 0
+
+    async def result(self) -> Result:
+        """Send the requests one after another until one is not as expected."""
+        began = time.monotonic()
+        self._stubs.expect(str(self._number), self._test.answers)
+        connector = aiohttp.TCPConnector(local_addr=(_address(self._number), 0), force_close=True)
+        async with aiohttp.ClientSession(
+            connector=connector, skip_auto_headers=_OURS, cookie_jar=aiohttp.DummyCookieJar()
+        ) as session:
+            failure = await self._failure(session)
+        return Result(test=self._test, seconds=time.monotonic() - began, failure=failure)
+
+    async def _failure(self, session: aiohttp.ClientSession) -> Failure | None:
+        for exchange in self._test.exchanges:
+            for repetition in range(exchange.step.times):
+                outcome = await self._outcome(session, exchange)
+                differences = tuple(compare(exchange.step.expect, outcome))
+                if differences:
+                    return Failure(
+                        exchange=exchange, repetition=repetition, outcome=outcome, differences=differences
+                    )
+        return None
+
+    async def _outcome(self, session: aiohttp.ClientSession, exchange: Exchange) -> Outcome:
+        self._sent += 1
+        name = f"{self._number}-{self._sent}"
+        try:
+            return await self._send(session, exchange, name)
+        except TimeoutError:
+            error = f"no response within {TIMEOUT:.0f} s"
+        except (aiohttp.ClientError, OSError) as found:
+            error = f"no response: {found}"
+        return Outcome(status=0, error=error, received=self._stubs.received(name))
+
+    async def _send(self, session: aiohttp.ClientSession, exchange: Exchange, name: str) -> Outcome:
+        sent, url, headers = exchange.step.request, exchange.url, exchange.step.request.all_headers
+        if sent.token is not None:
+            provider = self._gateway.sections.identity[sent.token.provider]
+            token = self._signer.token(provider, sent.token.claims, int(time.time()))
+            url, headers = carried(provider, token, url, headers)
+        parts = urlsplit(url)
+        port = self._served.ports[exchange.explanation.listener]
+        target = (
+            f"{parts.scheme}://{LOOPBACK}:{port}{url.partition('://')[2].removeprefix(parts.netloc) or '/'}"
+        )
+        async with session.request(
+            sent.method,
+            URL(target, encoded=True),
+            headers={**headers, "host": parts.netloc, HEADER: name},
+            data=sent.content or None,
+            allow_redirects=False,
+            ssl=_any_certificate() if parts.scheme == "https" else True,
+            server_hostname=parts.hostname if parts.scheme == "https" else None,
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT),
+        ) as response:
+            body = await response.read()
+        entry = await self._served.log.entry(name)
+        origin = names.route_origin(entry.get("route") or names.NOT_FOUND)
+        return Outcome(
+            status=response.status,
+            headers=tuple((key.lower(), value) for key, value in response.headers.items()),
+            body=body,
+            route=origin[-1] if origin else None,
+            details=entry.get("details") or "",
+            received=self._stubs.received(name),
+        )
+
+
+def _address(number: int) -> str:
+    """Return an address of loopback for a test; systems with only 127.0.0.1 use that for all."""
+    address = (
+        f"127.{1 + number // (_HOSTS * _HOSTS) % _HOSTS}.{number // _HOSTS % _HOSTS}.{1 + number % _HOSTS}"
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return LOOPBACK
+    return address
+
+
+def _any_certificate() -> ssl.SSLContext:
+    """Return a context that accepts the certificate of the gateway, whoever has signed it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
