@@ -80,14 +80,24 @@ def _policy_server(options: RunOptions, xds: str, address: str, admin: str) -> P
     # Envoy gets the other half: it works longer on a request than the policy server
     workers = ("--workers", str(max(1, cores() // 2)))
     drain = ("--admin", admin, "--drain", str(options.drain), "--log-format", options.log_format)
-    return Process("the policy server", (*command, *workers, *drain), patience=options.drain + 5)
+    return Process(
+        "the policy server",
+        (*command, *workers, *drain),
+        patience=options.drain + 5,
+        log=options.services_log,
+    )
 
 
 def _usage_server(options: RunOptions, address: str, admin: str) -> Process:
     command = (sys.executable, "-m", "xds_server", "usage-server", "--listen", address)
     files = ("--store", options.usage_store, "--spool", str(options.usage_spool))
     drain = ("--admin", admin, "--drain", str(options.drain), "--log-format", options.log_format)
-    return Process("the usage server", (*command, *files, *drain), patience=2 * options.drain + 5)
+    return Process(
+        "the usage server",
+        (*command, *files, *drain),
+        patience=2 * options.drain + 5,
+        log=options.services_log,
+    )
 
 
 async def _until_it_listens(path: str) -> None:

@@ -59,6 +59,8 @@ class RunOptions:
     """True if a flag names the address of the console, so that it must be free."""
     log_format: str = "text"
     """The form of the logs of child processes: text or json."""
+    services_log: Path | None = None
+    """The file for the logs of our own services that this process starts; None for this process's own output."""
     show_status: Callable[[str], None] | None = None
     """Shows a line about the gateway, again and again; None if the log goes to no terminal."""
     shape: Shape = DEFAULT

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from xds_server.sources.gateway_folder import read_gateway
 
 if TYPE_CHECKING:
     from xds_server.testing.reader import GatewayTest
-    from xds_server.testing.results import Result
+    from xds_server.testing.results import Results
 
 FOLDER = "tests"
 """The folder of tests in that of the gateway, which is not read as a part of the gateway."""
@@ -55,7 +54,6 @@ def run(arguments: argparse.Namespace) -> int:
     """
     # Envoy is started by fork and exec, which needs no support of gRPC's
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    began = time.monotonic()
     try:
         compiled = Compiler().compile(read_gateway(arguments.folder, arguments.gateway))
         tests = _tests(Path(arguments.folder), compiled, arguments.only)
@@ -74,8 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     results = asyncio.run(
         runner.run(compiled.gateway, Path(arguments.folder), tests, envoy=binary, parallel=arguments.parallel)
     )
-    _print(results, arguments.output, time.monotonic() - began)
-    return int(any(one.failure is not None for one in results))
+    _print(results, arguments.output)
+    return int(results.failed > 0)
 
 
 def _tests(folder: Path, compiled: Compiled, only: str) -> tuple[GatewayTest, ...]:
@@ -105,7 +103,7 @@ def _tests(folder: Path, compiled: Compiled, only: str) -> tuple[GatewayTest, ..
     return chosen
 
 
-def _print(results: tuple[Result, ...], form: str, seconds: float) -> None:
+def _print(results: Results, form: str) -> None:
     from xds_server.testing import report
 
     if form == "junit":
@@ -113,6 +111,5 @@ def _print(results: tuple[Result, ...], form: str, seconds: float) -> None:
     elif form != "text":
         output.data(report.as_json(results), form)
     else:
-        for line in report.failures(results):
+        for line in report.as_text(results):
             print(line)
-        print(report.summary(results, seconds))

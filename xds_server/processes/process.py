@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ PATIENCE = 5.0
 
 
 class Process:
-    """Keeps one command running. `before` is called before each start."""
+    """Keeps one command running. `before` is called before each start. Its output goes to the file `log`, if there is one."""
 
     def __init__(
         self,
@@ -30,12 +31,14 @@ class Process:
         *,
         before: Callable[[], None] | None = None,
         patience: float = PATIENCE,
+        log: Path | None = None,
     ) -> None:
         self.restarts = 0
         self._name = name
         self._command = [sys.executable, "-m", "xds_server.processes.launch", str(os.getpid()), *command]
         self._before = before
         self._patience = patience
+        self._log = log
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -79,7 +82,11 @@ class Process:
     async def _spawn(self) -> None:
         if self._before is not None:
             self._before()
-        self._process = await asyncio.create_subprocess_exec(*self._command, start_new_session=True)
+        with contextlib.ExitStack() as stack:
+            output = None if self._log is None else stack.enter_context(self._log.open("ab"))
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, start_new_session=True, stdout=output, stderr=output
+            )
 
     async def _keep(self) -> None:
         loop, wait = asyncio.get_running_loop(), FIRST_WAIT

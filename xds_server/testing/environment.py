@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,27 @@ class AccessLog:
 class RunningGateway:
     """A gateway in an Envoy, whose ports are others than it says. `ports` are those of its listeners, by name."""
 
-    def __init__(self, listening: Mapping[str, int], log: AccessLog) -> None:
+    def __init__(self, listening: Mapping[str, int], log: AccessLog, services_log: Path) -> None:
         self.ports = listening
         self.log = log
+        self._services_log = services_log
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return the warnings and errors that the policy server has logged."""
+        try:
+            return tuple(warnings_of(self._services_log.read_text(errors="replace")))
+        except FileNotFoundError:
+            return ()
+
+
+def warnings_of(log: str) -> Iterator[str]:
+    """Yield the lines of warnings and errors of a log, with those that go on from them."""
+    inside = False
+    for line in log.splitlines():
+        if not line.startswith("    "):
+            inside = " INFO " not in line
+        if inside:
+            yield line
 
 
 @asynccontextmanager
@@ -88,9 +106,10 @@ async def running(
     gateway: Gateway, source: Path, stubs: Stubs, folder: Path, envoy: Path, jwks: bytes
 ) -> AsyncIterator[RunningGateway]:
     """Serve a gateway with stubs. `folder` is for temporary files. Raises EnvironmentFailed."""
-    log = folder / "access.log"
+    log, services_log = folder / "access.log", folder / "services.log"
+    options = RunOptions(folder=source, envoy=envoy, drain=0.0, services_log=services_log)
     async with AsyncExitStack() as stack:
-        services = await local_services(RunOptions(folder=source, envoy=envoy, drain=0.0), stack)
+        services = await local_services(options, stack)
         stubbed = with_stubs(gateway, stubs.socket, jwks)
         snapshot = Translator(services.addresses).translate(stubbed)
         snapshot = on_loopback(snapshot, gateway.sections.upstreams, log)
@@ -104,7 +123,7 @@ async def running(
             for name in port.listeners
             if names.listener(port) in listening
         }
-        yield RunningGateway(by_listener, AccessLog(log))
+        yield RunningGateway(by_listener, AccessLog(log), services_log)
 
 
 async def _serve(

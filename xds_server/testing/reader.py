@@ -30,12 +30,16 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayTest:
-    """A test. `answers` has the test's own ones first."""
+    """A test. `answers` has the test's own ones first.
+
+    `variables` are texts that contain the value of an environment variable, which may be secret, and how they are written.
+    """
 
     file: str
     name: str
     exchanges: tuple[Exchange, ...]
     answers: Answers
+    variables: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     positions: document.Positions = field(repr=False, compare=False)
 
     @property
@@ -65,7 +69,7 @@ def read(files: Mapping[str, bytes], environment: Mapping[str, str], gateway: Ga
         parsed = document.parse(name, content, environment, what="a file of tests", first="tests:")
         positions = document.Positions(name, content)
         if parsed.whole:
-            tests += _tests(name, parsed.values, positions, gateway, found)
+            tests += _tests(name, parsed, positions, gateway, found)
         problems += [
             redact_environment(
                 one if one.place else replace(one, place=positions.of(one.path, at_key=one.at_key)),
@@ -78,13 +82,13 @@ def read(files: Mapping[str, bytes], environment: Mapping[str, str], gateway: Ga
 
 def _tests(
     file: str,
-    values: Mapping[str, object],
+    parsed: document.Document,
     positions: document.Positions,
     gateway: Gateway,
     problems: Problems,
 ) -> Iterator[GatewayTest]:
     """Yield the tests of a file. Keys that begin with ``x-`` are for anchors."""
-    written = {key: value for key, value in values.items() if not key.startswith("x-")}
+    written = {key: value for key, value in parsed.values.items() if not key.startswith("x-")}
     suite = decoder_for(Suite)(written, (), problems)
     problems += list(_unknown(problems, gateway))
     if suite is INVALID:
@@ -95,6 +99,7 @@ def _tests(
             name=name,
             exchanges=tuple(_exchanges(("tests", name), case, gateway, problems)),
             answers=_answers(case, suite),
+            variables=tuple(set(parsed.read.values())),
             positions=positions,
         )
 

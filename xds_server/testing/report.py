@@ -12,67 +12,78 @@ from xml.etree import ElementTree
 from filters.language import Place, Problem, printable
 from xds_server.testing.comparison import Difference, Outcome, shown
 from xds_server.testing.reader import Exchange
-from xds_server.testing.results import Failure, Result
+from xds_server.testing.results import Failure, Result, Results
 from xds_server.translate.explanation_lines import lines
 
+_TELLING = 6
+"""A text with fewer characters may be in a report by chance, without being the variable's value."""
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 does not have (section 2.2)."""
 
 
-def failures(results: Sequence[Result]) -> Iterator[str]:
-    """Yield the lines of the failed tests for people."""
-    for result in results:
+def as_text(results: Results) -> Iterator[str]:
+    """Yield the lines about failed tests for people, and a last line with the numbers."""
+    for result in results.tests:
         if result.failure is not None:
             yield f"{_place(result)}: FAILED: {printable(result.test.name)}"
-            yield from (f"  {line}" for line in _failure(result, result.failure))
+            yield from (f"  {_without_variables(result, line)}" for line in _failure(result, result.failure))
             yield ""
+    if results.failed and results.warnings:
+        yield "the policy server says:"
+        yield from (f"  {printable(line)}" for line in results.warnings)
+        yield ""
+    passed = len(results.tests) - results.failed
+    yield f"{passed} passed, {results.failed} failed in {results.seconds:.1f} s"
 
 
-def summary(results: Sequence[Result], seconds: float) -> str:
-    """Return the last line for people."""
-    failed = sum(one.failure is not None for one in results)
-    return f"{len(results) - failed} passed, {failed} failed in {seconds:.1f} s"
-
-
-def as_json(results: Sequence[Result]) -> dict[str, Any]:
+def as_json(results: Results) -> dict[str, Any]:
     """Return the results for programs."""
-    failed = sum(one.failure is not None for one in results)
     return {
-        "passed": len(results) - failed,
-        "failed": failed,
+        "passed": len(results.tests) - results.failed,
+        "failed": results.failed,
+        "seconds": round(results.seconds, 3),
         "tests": [
             {
                 "name": one.test.name,
                 "place": _fields(_place(one)),
                 "passed": one.failure is None,
                 "seconds": round(one.seconds, 3),
-                **({} if one.failure is None else {"failure": _failure_fields(one, one.failure)}),
+                **(
+                    {}
+                    if one.failure is None
+                    else {"failure": _without_variables(one, _failure_fields(one, one.failure))}
+                ),
             }
-            for one in results
+            for one in results.tests
         ],
+        "warnings": list(results.warnings),
     }
 
 
-def as_junit(results: Sequence[Result]) -> str:
+def as_junit(results: Results) -> str:
     """Return the results as XML for pipelines: a suite for each file.
 
     https://github.com/testmoapp/junitxml
     """
-    root = ElementTree.Element("testsuites", _counts(results))
-    for file, some in groupby(results, lambda one: one.test.file):
+    root = ElementTree.Element("testsuites", _counts(results.tests))
+    for file, some in groupby(results.tests, lambda one: one.test.file):
         members = tuple(some)
-        suite = ElementTree.SubElement(root, "testsuite", {"name": file, **_counts(members)})
+        suite = ElementTree.SubElement(root, "testsuite", _in_xml({"name": file, **_counts(members)}))
         for one in members:
             attributes = {"name": one.test.name, "classname": file, "time": f"{one.seconds:.3f}"}
             place = _place(one)
             attributes |= {"file": place.file, "line": str(place.line)}
             case = ElementTree.SubElement(suite, "testcase", _in_xml(attributes))
             if one.failure is not None:
-                details = list(_failure(one, one.failure))
                 found = one.failure.differences[0]
                 message = f"{_name(found)}: expected {found.expected}, found {found.found}"
+                message = _without_variables(one, message)
                 node = ElementTree.SubElement(case, "failure", _in_xml({"message": message}))
-                node.text = _NOT_XML.sub("\ufffd", "\n".join(details))
+                text = _without_variables(one, "\n".join(_failure(one, one.failure)))
+                node.text = _NOT_XML.sub("\ufffd", text)
+        if results.failed and results.warnings:
+            node = ElementTree.SubElement(suite, "system-err")
+            node.text = _NOT_XML.sub("\ufffd", "\n".join(results.warnings))
     return _document(root)
 
 
@@ -104,6 +115,18 @@ def _counts(results: Sequence[Result]) -> dict[str, str]:
     failed = sum(one.failure is not None for one in results)
     seconds = sum(one.seconds for one in results)
     return {"tests": str(len(results)), "failures": str(failed), "errors": "0", "time": f"{seconds:.3f}"}
+
+
+def _without_variables(result: Result, value: Any) -> Any:
+    """Return a text, or data with texts, without values of environment variables, which may be secret."""
+    if isinstance(value, dict):
+        return {name: _without_variables(result, one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_variables(result, one) for one in value]
+    if isinstance(value, str):
+        for text, written in result.test.variables:
+            value = value.replace(text, written) if len(text) >= _TELLING else value
+    return value
 
 
 def _failure(result: Result, failure: Failure) -> Iterator[str]:

@@ -25,3 +25,17 @@ class Result:
     test: GatewayTest
     seconds: float
     failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """The results of all tests. `warnings` are those of the policy server; `seconds` is the time that all took."""
+
+    tests: tuple[Result, ...]
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> int:
+        """The number of failed tests."""
+        return sum(one.failure is not None for one in self.tests)

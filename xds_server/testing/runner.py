@@ -19,7 +19,7 @@ from xds_server.gateway.model.gateway import Gateway
 from xds_server.testing.comparison import Outcome, compare
 from xds_server.testing.environment import RunningGateway, running
 from xds_server.testing.reader import Exchange, GatewayTest
-from xds_server.testing.results import Failure, Result
+from xds_server.testing.results import Failure, Result, Results
 from xds_server.testing.stubbed import HEADER, LOOPBACK
 from xds_server.testing.stubs import Stubs, merged
 from xds_server.testing.tokens import Signer, carried
@@ -34,8 +34,9 @@ _HOSTS = 250
 
 async def run(
     gateway: Gateway, source: Path, tests: Sequence[GatewayTest], *, envoy: Path, parallel: int
-) -> tuple[Result, ...]:
+) -> Results:
     """Run the tests of the gateway of a folder, `parallel` at once. Raises EnvironmentFailed."""
+    began = time.monotonic()
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xds-test-")))
         stubs, signer = Stubs(folder, gateway.sections.upstreams), Signer()
@@ -47,7 +48,8 @@ async def run(
             async with limit:
                 return await _Run(gateway, served, stubs, signer, number, test).result()
 
-        return tuple(await asyncio.gather(*(one(number, test) for number, test in enumerate(tests))))
+        results = await asyncio.gather(*(one(number, test) for number, test in enumerate(tests)))
+        return Results(tests=tuple(results), seconds=time.monotonic() - began, warnings=served.warnings())
 
 
 class _Run:
