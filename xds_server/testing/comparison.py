@@ -88,6 +88,8 @@ def _name(path: Path, expected: object, found: str | None) -> Iterator[Differenc
 def _asked(path: Path, expected: Asked, received: Sequence[Received]) -> Iterator[Difference]:
     mine = [one for one in received if expected.name in (None, one.upstream)]
     if not mine:
+        if expected.times == 0:
+            return
         name = f"a request to {expected.name or 'an upstream'}"
         yield Difference(path, name, _requests(received) if received else "no request to an upstream")
         return

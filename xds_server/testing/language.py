@@ -168,7 +168,9 @@ class Asked:
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "the name of an upstream")
     name: str | None = option("The upstream.", default=None, refers="upstreams")
-    times: int | None = option("The number of its requests, with all retries.", default=None, minimum=1)
+    times: int | None = option(
+        "The number of its requests, with all retries; 0 for none.", default=None, minimum=0
+    )
     method: str | None = option("The method.", default=None)
     path: str | None = option("The path; with its query if one is written here.", default=None)
     headers: Mapping[str, ValueMatch] = option("Conditions on headers.", default=_NONE)
@@ -181,8 +183,10 @@ class Asked:
         return cls(name=value)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake for two bodies."""
+        """Yield a mistake for two bodies, and for conditions on no request."""
         yield from _one_body(self.body, self.json)
+        if self.times == 0 and self != Asked(name=self.name, times=0):
+            yield Mistake("there is no request to compare", "remove the other keys", path=("times",), value=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
