@@ -29,6 +29,7 @@ from xds_server.gateway_api import kinds_document
 from xds_server.policy_server.services import services
 from xds_server.serving.metrics import Metrics
 from xds_server.serving.store import Store
+from xds_server.testing import documents
 from xds_server.usage.metrics import UsageMetrics
 
 FOLDER = Path(__file__).parent / "reference"
@@ -47,7 +48,7 @@ def cli() -> str:
         "Made by `make docs` from the command's own parsers. `xds COMMAND --help` prints the same.\n",
         "| exit code | meaning |\n|---|---|",
         "| 0 | success |",
-        "| 1 | the input has mistakes, or the answer is no: no route matches, an Envoy rejected what it was sent |",
+        "| 1 | the input has mistakes, or the answer is no: no route matches, an Envoy rejected what it was sent, a test failed |",
         "| 2 | the arguments are wrong |",
         "| 3 | the environment failed: an address is taken, no server answers, no Envoy is installed |\n",
         "| command | |\n|---|---|",
@@ -242,6 +243,10 @@ def _schema() -> str:
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
+def _tests_schema() -> str:
+    return json.dumps(documents.schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
@@ -267,6 +272,8 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "metrics.md": metrics,
     "reasons.md": reasons,
     "schema.json": _schema,
+    "tests.md": documents.reference,
+    "tests-schema.json": _tests_schema,
 }
 """The pages by their paths from docs/reference."""
 

@@ -1,10 +1,11 @@
-"""xds schema: the JSON Schema of the language, or its reference for people."""
+"""xds schema: the JSON Schema of the language or of tests, or the reference for people."""
 
 from __future__ import annotations
 
 import argparse
 
 from xds_server.cli import output
+from xds_server.errors import WrongUsage
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,11 +17,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="json: JSON Schema for editors; markdown: the reference of the language; "
         "crds: the definitions of our own kinds of Kubernetes objects, with rules that reject unknown keys",
     )
+    parser.add_argument(
+        "--tests", action="store_true", help="of the files that `xds test` reads; json and markdown only"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the schema."""
-    if arguments.format == "markdown":
+    """Print the schema. Raises WrongUsage."""
+    if arguments.tests:
+        from xds_server.testing import documents
+
+        if arguments.format == "crds":
+            raise WrongUsage("--tests: there are no such objects of Kubernetes; choose json or markdown")
+        if arguments.format == "markdown":
+            print(documents.reference(), end="")
+        else:
+            output.data(documents.schema(), "json")
+    elif arguments.format == "markdown":
         from xds_server.gateway.reference import reference
 
         print(reference(), end="")

@@ -48,12 +48,23 @@ def reference() -> str:
     for policy in POLICIES:
         shown = _shown(policy.settings, found)
         parts.append(f"| `{policy.key}` | {policy.stage} | {policy.enforced_by} | {shown} |")
+    return "\n".join([*parts, *_objects(found)]) + "\n"
+
+
+def reference_of(cls: Any, head: str) -> str:
+    """Return the reference of another document of the same kind, whose top-level keys are the fields of a class."""
+    found: dict[str, Any] = {}
+    parts = [head, *_table(cls, found)]
+    return "\n".join([*parts, *_objects(found)]) + "\n"
+
+
+def _objects(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the tables of all classes that were found, and of those that they lead to."""
     written: set[str] = set()
     while more := [name for name in found if name not in written]:
         for name in more:
             written.add(name)
-            parts += ["", *_object(found[name], found)]
-    return "\n".join(parts) + "\n"
+            yield from ("", *_object(found[name], found))
 
 
 def _object(cls: Any, found: dict[str, Any]) -> Iterator[str]:

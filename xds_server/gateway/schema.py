@@ -51,10 +51,25 @@ def schema() -> Schema:
     root = _fields(Sections, definitions)
     root["properties"]["policies"] = {"$ref": "#/$defs/policies", "description": "Policies of every route."}
     definitions["policies"] = _policies(definitions)
+    return _document(
+        "gateway",
+        "A gateway as a folder of YAML: every top-level key maps names to objects.",
+        root,
+        definitions,
+    )
+
+
+def schema_of(cls: Any, title: str, description: str) -> Schema:
+    """Return the schema of another document of the same kind, whose top-level keys are the fields of a class."""
+    definitions: dict[str, Schema] = {}
+    return _document(title, description, _fields(cls, definitions), definitions)
+
+
+def _document(title: str, description: str, root: Schema, definitions: dict[str, Schema]) -> Schema:
     return {
         "$schema": ID,
-        "title": "gateway",
-        "description": "A gateway as a folder of YAML: every top-level key maps names to objects.",
+        "title": title,
+        "description": description,
         **root,
         "patternProperties": {"^x-": {"description": "For anchors; its content is ignored."}},
         "$defs": dict(sorted(definitions.items())),

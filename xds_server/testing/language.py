@@ -50,7 +50,8 @@ class Token:
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "the name of an identity provider")
     provider: str = option("The provider whose issuer and audience it has.", refers="identity")
     claims: Mapping[str, Any] = option(
-        "Claims, which replace those of the provider: `{exp: 0}` is an expired token.", default=_NONE
+        "Claims, which replace those of the provider: `{exp: 1}` is an expired token, and null removes one.",
+        default=_NONE,
     )
 
     @classmethod
