@@ -138,12 +138,6 @@ async def _parts(
     events = EventWriter(client, options.controller, lambda: leader.leading)
     features = CrdFeatures(client, lambda: reconciler.look())
     found = caches(client, lambda *change: reconciler.changed(*change), _kept, mesh=bool(options.webhook))
-    rollout = RulesFirst(store, fleet)
-    envoys = Envoys(
-        publish=rollout.publish,
-        acknowledged=lambda group: _acknowledged(fleet, store, group) and rollout.acknowledged(group),
-        rejection=partial(_rejection, fleet, store),
-    )
     identities = (
         MeshIdentities(lambda: (mesh_authority or authority).authorities, options.trust_domain)
         if options.webhook
@@ -151,36 +145,28 @@ async def _parts(
     )
     reconciler = Reconciler(
         client,
-        found,
-        envoys,
-        writer,
-        options.envoys,
-        options.controller,
-        lambda: leader.leading,
-        lambda: authority.bundle,
-        lambda name: authority.token_of(name),
-        identities,
-        events,
-        options.ingress_namespace or options.namespace,
-        lambda: features.names,
+        caches=found,
+        envoys=_envoys(store, fleet),
+        writer=writer,
+        settings=options.envoys,
+        controller=options.controller,
+        leading=lambda: leader.leading,
+        bundle=lambda: authority.bundle,
+        token_of=lambda name: authority.token_of(name),
+        identities=identities,
+        events=events,
+        namespace=options.ingress_namespace or options.namespace,
+        features=lambda: features.names,
     )
 
     def resume() -> None:
         writer.resume()
         reconciler.look()
 
-    def observe(event: Event) -> None:
-        if isinstance(event, Acked | Nacked | Connected | Disconnected):
-            reconciler.look()
-
-    store.observe(observe)
-    identity = EnvoyIdentity(client, reconciler.group_of, reconciler.known)
-    server = XdsServer(store, group_of=identity, credentials=rotating(authority.serving))
-    stack.push_async_callback(server.stop, 1.0)
-    try:
-        await server.start(options.xds)
-    except OSError as error:
-        raise failed_to_listen("--xds", options.xds, error) from None
+    store.observe(partial(_look_at, reconciler.look))
+    await _serve_xds(
+        options.xds, EnvoyIdentity(client, reconciler.group_of, reconciler.known), authority, store, stack
+    )
     _admin(options.admin, store, reconciler, leader, stack)
     injection = await _injection(options, client, authority, leader, reconciler.look, stack)
     return [
@@ -194,6 +180,32 @@ async def _parts(
         leader.run(),
         reconciler.run(),
     ]
+
+
+def _envoys(store: Store, fleet: Fleet) -> Envoys:
+    rollout = RulesFirst(store, fleet)
+    return Envoys(
+        publish=rollout.publish,
+        acknowledged=lambda group: _acknowledged(fleet, store, group) and rollout.acknowledged(group),
+        rejection=partial(_rejection, fleet, store),
+    )
+
+
+def _look_at(look: Callable[[], None], event: Event) -> None:
+    """Have statuses written that an event of an Envoy may change."""
+    if isinstance(event, Acked | Nacked | Connected | Disconnected):
+        look()
+
+
+async def _serve_xds(
+    address: str, identity: EnvoyIdentity, authority: AuthoritySecret, store: Store, stack: AsyncExitStack
+) -> None:
+    server = XdsServer(store, group_of=identity, credentials=rotating(authority.serving))
+    stack.push_async_callback(server.stop, 1.0)
+    try:
+        await server.start(address)
+    except OSError as error:
+        raise failed_to_listen("--xds", address, error) from None
 
 
 async def _injection(

@@ -70,6 +70,7 @@ class Reconciler:
     def __init__(
         self,
         client: ApiClient,
+        *,
         caches: Mapping[str, WatchCache[Object[Any]]],
         envoys: Envoys,
         writer: StatusWriter,
