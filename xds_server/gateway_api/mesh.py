@@ -28,6 +28,8 @@ from xds_server.gateway_api.upstreams import ServiceUpstream
 _FILE, _INBOUND_FILE = "mesh.yaml", "inbound.yaml"
 _OUTBOUND = "outbound"
 _PLAIN_PORT = 80
+_FORWARDS = {"upstream", "split"}
+"""Actions with a timeout of 15 seconds unless the route has one. Applications had none before they got a sidecar."""
 
 
 def mesh_key(namespace: str, account: str | None = None) -> Key:
@@ -133,8 +135,9 @@ def _files(
     closes = False
     for route in {id(one.route): one.route for one in found if id(one.route) in by_route}.values():
         target = translated[id(route)]
+        unlimited = {"timeout": "0s"} if route.kind == "HTTPRoute" else {}
         routes = {
-            name: value
+            name: {**(unlimited if _FORWARDS & value.keys() else {}), **value}
             for route_name, (condition, values) in target.routes.items()
             for name, value in on_listeners(route_name, values, condition, by_route[id(route)], ports, taken)
         }
