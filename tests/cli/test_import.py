@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.gateway_api.test_cases import manifests
+from xds_server.cli import gateways
 from xds_server.cli.main import main
 from xds_server.control_plane.compiler import Compiler
-from xds_server.sources.gateway_folder import read_gateway
+from xds_server.sources.gateway_folder import ManifestState, read_gateway
 
 ROUTE = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -78,3 +79,13 @@ def test_a_folder_with_files_stays_as_it_is(tmp_path: Path, capsys: pytest.Captu
     assert [one.name for one in target.iterdir()] == ["mine.yaml"]
     assert main(["import", "kubernetes", str(target), "--to", str(tmp_path / "new")]) == 2
     assert "has no objects of Kubernetes" in capsys.readouterr().err
+
+
+def test_a_name_that_leads_out_of_the_folder_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = ManifestState(files={"gateway.yaml": b"{}"}, contents={"a/../../../x": b"secret"})
+    monkeypatch.setattr(gateways, "read", lambda *_: state)
+    assert main(["import", "kubernetes", "k8s", "--to", str(tmp_path / "new")]) == 2
+    assert "leads out of --to" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

@@ -197,3 +197,30 @@ def test_the_accounts_of_pods_are_accepted_before_they_are_ready_and_change_no_c
     assert accepted("old", "new", a=True, b=False) == {old, new}
     assert accepted("old", "new", a=True, b=True) == {old, new}
     assert accepted("new", b=True) == {new}
+
+
+@pytest.mark.parametrize("value", ["\uffff", "\x80", "\u2028", "\ufeff"])
+def test_an_odd_character_of_one_route_holds_nothing_up(cluster: Cluster, value: str) -> None:
+    files = translate(cluster, of_every_class=True, live=True).gateways[KEY]
+    served = ServedGateway(KEY)
+    served.update(changed(files, "HTTPRoute/shop/users", "routes", headers={"x": value}), cluster)
+    assert served.fault == ""
+    assert served.snapshot is not None
+
+
+def test_routes_to_an_upstream_that_is_rejected_fail_alone(cluster: Cluster) -> None:
+    files = translate(cluster, of_every_class=True, live=True).gateways[KEY]
+    upstreams = {
+        name: {**one, "connect_timeout": "soon"}
+        for name, one in files.files["upstreams.yaml"]["upstreams"].items()
+    }
+    served = ServedGateway(KEY)
+    served.update(replace(files, files={**files.files, "upstreams.yaml": {"upstreams": upstreams}}), cluster)
+    assert served.fault == ""
+    assert served.rejected.keys() == {
+        ("HTTPRoute", ("shop", "users")),
+        ("TCPRoute", ("shop", "raw")),
+        ("TCPRoute", ("shop", "good")),
+    }
+    assert served.snapshot is not None
+    assert len(served.snapshot[LISTENER]) == 3

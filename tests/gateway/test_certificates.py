@@ -17,7 +17,9 @@ from cryptography.x509.oid import NameOID
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
+from filters.language import Mistake
 from tests.support.validate import complaint
+from xds_server.gateway.certificates import check_authorities, is_for
 from xds_server.gateway.reader import Reader, Reading
 
 NOW = datetime.datetime(2030, 6, 1, tzinfo=datetime.UTC)
@@ -367,3 +369,20 @@ def test_no_problem_shows_a_private_key() -> None:
     text = "".join(map(str, read(key, key, key).problems))
     assert key.split(b"\n")[1].decode() not in text
     assert base64.b64encode(key).decode()[:60] not in text
+
+
+def test_a_certificate_with_a_part_that_cannot_be_read_is_a_mistake() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "odd")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    odd = x509.UnrecognizedExtension(x509.ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"junk")
+    pem = (
+        builder.add_extension(odd, critical=False)
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+    for check in (lambda: is_for(pem, "a.test"), lambda: check_authorities(pem)):
+        with pytest.raises(Mistake, match="number 1 cannot be read"):
+            check()

@@ -89,3 +89,14 @@ def test_other_characters_match_as_ever(pattern: str, paths: list[str]) -> None:
 def test_an_expression_that_becomes_too_large_is_refused() -> None:
     with pytest.raises(Mistake, match="RE2 compiles"):
         parse_path("~^/x/.{1,255}$")
+
+
+@pytest.mark.parametrize("pattern", [r"\x{100}", r"[^\x00-\x{10FFFF}]"])
+def test_a_character_that_envoy_does_not_know_is_a_mistake(pattern: str) -> None:
+    with pytest.raises(Mistake, match="Envoy's RE2, which reads bytes"):
+        regex.check(pattern)
+
+
+@pytest.mark.parametrize("pattern", [r"\x{FF}", r"\p{L}+", "é+"])
+def test_other_characters_are_taken(pattern: str) -> None:
+    regex.check(pattern)

@@ -9,7 +9,7 @@ import pytest
 from filters.language import Problems
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.mesh_inbound import inbound_file
-from xds_server.gateway_api.mesh_policies import Inbound, InboundRule, inbound, statuses
+from xds_server.gateway_api.mesh_policies import CLOSED, Inbound, InboundRule, inbound, statuses
 from xds_server.gateway_api.objects import KINDS, read_object
 
 (KIND,) = [one for one in KINDS if one.name == "MeshPolicy"]
@@ -80,3 +80,12 @@ def test_a_policy_that_is_not_understood_closes_only_whom_it_is_for() -> None:
     cluster, _ = policies({"mtsl": "strict", "serviceAccounts": ["a"]})
     assert inbound("shop", "a", cluster).allow == ()
     assert inbound("shop", None, cluster) == Inbound()
+
+
+def test_a_name_that_no_account_has_closes_all_pods() -> None:
+    cluster, problems = policies({"mtls": "strict", "serviceAccounts": ["*"]})
+    assert problems == ["not the name of a service account"]
+    assert inbound("shop", "a", cluster) == inbound("shop", "b", cluster) == CLOSED
+    cluster, problems = policies({"allow": [{"serviceAccount": "cli*"}]})
+    assert problems == ["not the name of a service account"]
+    assert inbound("shop", "a", cluster) == CLOSED

@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 SKEW = timedelta(hours=1)
 """How long ago a certificate begins, because the clock of whoever verifies it may be behind."""
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class KeyPair:
             raise ValueError("the certificate or the private key is not PEM, or has a password") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ValueError("the private key is not an ECDSA key")
+        if not isinstance(key.curve, _CURVES):
+            raise ValueError(f"Envoy does not support the curve {key.curve.name}; use P-256, P-384 or P-521")
         if key.public_key() != leaf.public_key():
             raise ValueError("the private key is not that of the certificate")
         try:

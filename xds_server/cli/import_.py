@@ -43,6 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
     compiled = Compiler().compile(state)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WrongUsage(f"--to: {folder} exists and is not empty; name a new folder")
+    for name in (*state.files, *state.contents):
+        if ".." in name.split("/") or name.startswith("/"):
+            raise WrongUsage(f"an object has the name '{name}', which leads out of --to; rename it")
     try:
         _write(folder, state)
     except OSError as error:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from xds_server.controller import infrastructure
@@ -21,7 +22,21 @@ from xds_server.kubernetes.resources import Object as Written
 log = logging.getLogger(__name__)
 
 _AGAIN, _LONGEST = 1.0, 60.0
-"""Seconds until the objects are compared again: after a change by others or the first failure, and at most."""
+"""Seconds until the objects of a Gateway are compared again: after a change by others or its first failure, and at most."""
+_FAILED = 10.0
+"""Seconds until what belongs to no Gateway is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What could not be written. It is tried again `at` a time of the event loop, later and later, or if it is something else."""
+
+    wanted: Wanted
+    pause: float
+    at: float
+
+    def due(self, wanted: Wanted) -> bool:
+        return wanted != self.wanted or asyncio.get_running_loop().time() >= self.at
 
 
 class InfrastructureWriter:
@@ -42,7 +57,8 @@ class InfrastructureWriter:
         """The version of each object after it was applied."""
         self._untidy = True
         """True if there may be objects that are wanted no more."""
-        self._pause = _AGAIN
+        self._failures: dict[Key, _Failure] = {}
+        """Gateways whose objects could not be written."""
         self._waiting: asyncio.TimerHandle | None = None
         self.faults: dict[Key, str] = {}
         """Why objects of a Gateway cannot be written."""
@@ -63,6 +79,7 @@ class InfrastructureWriter:
             del self._names[key]
             self._written.pop(key, None)
             self.faults.pop(key, None)
+            self._failures.pop(key, None)
             self._untidy = True
         for one in every:
             await self._serve(one)
@@ -71,7 +88,8 @@ class InfrastructureWriter:
 
     async def _serve(self, wanted: Wanted) -> None:
         key = wanted.gateway.meta.key
-        if self._written.get(key) == wanted:
+        failure = self._failures.get(key)
+        if self._written.get(key) == wanted or (failure is not None and not failure.due(wanted)):
             return
         self.faults.pop(key, None)
         objects = list(infrastructure.objects(wanted))
@@ -80,7 +98,11 @@ class InfrastructureWriter:
         complete = await self.apply(key, objects, owner=wanted.gateway.meta.uid)
         if complete and self._names[key] <= self._applied.keys():  # others may have deleted one meanwhile
             self._written[key] = wanted
-            self._pause = _AGAIN
+            self._failures.pop(key, None)
+        elif key in self.faults:
+            pause = min(failure.pause * 2, _LONGEST) if failure is not None else _AGAIN
+            self._failures[key] = _Failure(wanted, pause, asyncio.get_running_loop().time() + pause)
+            self._later(pause)
 
     async def apply(self, key: Key, objects: Iterable[Written], owner: str = "") -> bool:
         """Apply objects that differ from what was applied. Returns True if all of them are there.
@@ -121,7 +143,7 @@ class InfrastructureWriter:
                 log.info("deleted an object that no Gateway needs kind=%s name=%s", *name)
             except XdsError as error:
                 log.warning("cannot delete an object kind=%s name=%s reason=%s", *name, error)
-                self._again_after_failure()
+                self._later(_LONGEST)
                 complete = False
         return complete
 
@@ -156,21 +178,20 @@ class InfrastructureWriter:
         self._versions.pop(name, None)
 
     def _failed(self, key: Key, what: str) -> bool:
-        """Note a fault, and have the caller try again: later and later, and only once for all faults."""
+        """Note a fault, which is logged once."""
         if self.faults.get(key) != what:
             log.warning("a Gateway has not all of its objects gateway=%s reason=%s", "/".join(key), what)
         self.faults[key] = what
-        self._again_after_failure()
+        self._later(_FAILED)
         return False
 
-    def _again_after_failure(self) -> None:
-        if self._waiting is None:
-            self._later(self._pause)
-            self._pause = min(self._pause * 2, _LONGEST)
-
     def _later(self, seconds: float) -> None:
-        if self._waiting is None:
-            self._waiting = asyncio.get_running_loop().call_later(seconds, self._retry)
+        """Have the caller try again after some seconds, or sooner."""
+        loop = asyncio.get_running_loop()
+        if self._waiting is None or self._waiting.when() > loop.time() + seconds:
+            if self._waiting is not None:
+                self._waiting.cancel()
+            self._waiting = loop.call_later(seconds, self._retry)
 
     def _retry(self) -> None:
         self._waiting = None

@@ -86,7 +86,9 @@ class MeshAuthority:
             raise EnvironmentFailed(
                 f"there is no Secret {self._key} for the authority of the mesh (--mesh-ca-secret); create it"
             ) from None
-        except ValueError as error:
+        except XdsError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the library has one for each part of a certificate
             raise EnvironmentFailed(
                 f"the Secret {self._key} is no certificate authority: {error}; correct it"
             ) from None

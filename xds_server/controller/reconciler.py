@@ -172,6 +172,8 @@ class Reconciler:
                 await self._reconcile()
             except Exception:
                 log.exception("the cluster was not translated: this is a fault of xds, please report it")
+                # every change may be the one that corrects it
+                self._changed, self._translated = True, None
             await self._bell.wait()
             await asyncio.sleep(GATHER)
 

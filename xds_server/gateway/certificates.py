@@ -165,10 +165,20 @@ def _certificates(content: bytes, what: str = "certificate") -> tuple[x509.Certi
     certificates = []
     for number, part in enumerate(content.split(_CERTIFICATE)[1:], 1):
         try:
-            certificates.append(x509.load_pem_x509_certificate(_CERTIFICATE + part))
-        except ValueError:
+            certificates.append(_read(_CERTIFICATE + part))
+        except Exception:  # noqa: BLE001 - the library has an exception for each part of a certificate
             raise Mistake(f"{what} number {number} cannot be read", _UNREADABLE) from None
     return tuple(certificates)
+
+
+def _read(content: bytes) -> x509.Certificate:
+    """Return a certificate whose parts can be read too: the library reads each of them when it is asked for."""
+    certificate = x509.load_pem_x509_certificate(content)
+    for extension in certificate.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            extension.value.get_values_for_type(x509.DNSName)
+    _encoded(certificate.public_key())
+    return certificate
 
 
 @lru_cache(maxsize=4096)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,10 @@ from xds_server.gateway_api.upstreams import NO_BACKEND, ServiceUpstream
 UPSTREAMS_FILE = "upstreams.yaml"
 CLOSES: Mapping[str, Any] = {NO_BACKEND: {"endpoints": []}}
 """The upstream of connections that are closed."""
+_ESCAPED = re.compile("[^\\x20-\\x7e\\xa0-\\u1fff\\u2030-\\ud7ff\\ue000-\\ufdff\\U00010000-\\U0010ffff]")
+"""Characters that YAML rejects, reads as something else, or that nobody can see (section 5.1 of YAML 1.2)."""
+_BASIC = 0xFFFF
+_LONGEST_KEY = 1000
 _CONDITIONS = {
     "routes": ("listeners", "hosts", "path", "methods", "headers", "query", "order", "wrong_method"),
     "stream_routes": ("listeners", "server_names"),
@@ -125,22 +130,39 @@ def failing(route: Mapping[str, Any], section: str) -> Mapping[str, Any]:
 
 
 def _rendered(values: Mapping[str, Any]) -> bytes:
-    """Return plain values as YAML that is also JSON: one line for each object, so that a person can read and compare it."""
+    """Return plain values as YAML that is nearly JSON: one line for each object, so that a person can read and compare it."""
     lines = ["{"]
     for section_number, (section, objects) in enumerate(values.items(), 1):
-        lines.append(f" {json.dumps(section)}: {{")
+        lines.append(f" {_key(section)}: {{")
         for number, (name, value) in enumerate(objects.items(), 1):
             comma = "," if number < len(objects) else ""
-            text = json.dumps(_without_variables(value), ensure_ascii=False)
-            lines.append(f"  {json.dumps(name)}: {text}{comma}")
+            lines.append(f"  {_key(name)}: {_flow(value)}{comma}")
         lines.append(" }" + ("," if section_number < len(values) else ""))
     return "\n".join([*lines, "}", ""]).encode()
 
 
-def _without_variables(value: Any) -> Any:
-    """Return plain values in which no text is read as a variable: whoever writes an object sees no environment."""
+def _flow(value: Any) -> str:
+    """Return a plain value as YAML in one line. Texts are no variables: whoever writes an object sees no environment."""
     if isinstance(value, str):
-        return value.replace("${", "$${")
+        return _scalar(value.replace("${", "$${"))
     if isinstance(value, Mapping):
-        return {key: _without_variables(one) for key, one in value.items()}
-    return list(map(_without_variables, value)) if isinstance(value, list | tuple) else value
+        return "{" + ", ".join(f"{_key(key)}: {_flow(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return json.dumps(value)
+
+
+def _key(text: str) -> str:
+    """Return a key. A long one is marked, because YAML looks for its colon in the next 1024 characters only."""
+    written = _scalar(text)
+    return written if len(written) < _LONGEST_KEY else f"? {written} "
+
+
+def _scalar(text: str) -> str:
+    """Return a text in quotes as JSON has it, with what YAML does not read as it stands there as escapes."""
+    return _ESCAPED.sub(_escape, json.dumps(text, ensure_ascii=False))
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\u{code:04x}" if code <= _BASIC else f"\\U{code:08x}"

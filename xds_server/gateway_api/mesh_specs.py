@@ -48,6 +48,9 @@ class MeshRule:
         if self.namespace == ANY and self.service_account not in (None, ANY):
             message = "an account belongs to one namespace"
             yield Mistake(message, "name the namespace", path=("namespace",))
+        if self.service_account not in (None, ANY) and not is_account(self.service_account or ""):
+            message, remedy = "not the name of a service account", "write a whole name, or *"
+            yield Mistake(message, remedy, path=("serviceAccount",), value=self.service_account)
         for number, port in enumerate(self.ports):
             if not 0 < port <= _LAST_PORT:
                 yield Mistake("not a port", "write a number up to 65535", path=("ports", number), value=port)
@@ -119,11 +122,21 @@ class MeshPolicySpec:
     )
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake for each rule that denies everything."""
+        """Yield a mistake for each name that no account has, and for each rule that denies everything."""
+        for number, account in enumerate(self.service_accounts):
+            if not is_account(account):
+                remedy = "write a name, or leave serviceAccounts out for all pods of the namespace"
+                path = ("serviceAccounts", number)
+                yield Mistake("not the name of a service account", remedy, path=path, value=account)
         for number, rule in enumerate(self.deny):
             if rule == MeshRule():
                 message = "this rule denies everything"
                 yield Mistake(message, "say what it denies, or scale the pods to 0", path=("deny", number))
+
+
+def is_account(name: str) -> bool:
+    """True if a service account may have a name (RFC 1123)."""
+    return re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from filters.language.problems import short_repr
 from xds_server.gateway_api import policy_specs
 from xds_server.gateway_api.capture import SIDECAR
 from xds_server.gateway_api.ingress_specs import NETWORKING, read_ingress, read_ingress_class
-from xds_server.gateway_api.mesh_specs import MeshPolicySpec, UnreadablePolicy
+from xds_server.gateway_api.mesh_specs import MeshPolicySpec, UnreadablePolicy, is_account
 from xds_server.gateway_api.parameter_specs import GatewayParametersSpec
 from xds_server.gateway_api.route_specs import GrpcRouteSpec, HttpRouteSpec, StreamRouteSpec, TlsRouteSpec
 from xds_server.gateway_api.specs import (
@@ -268,7 +268,9 @@ def _mesh_policy(value: Mapping[str, Any], path: Path, problems: Problems) -> Me
         return cast("MeshPolicySpec", spec)
     written = value.get("spec")
     accounts = written.get("serviceAccounts") if isinstance(written, dict) else None
-    readable = isinstance(accounts, list) and all(isinstance(one, str) for one in accounts)
+    readable = isinstance(accounts, list) and all(
+        isinstance(one, str) and is_account(one) for one in accounts
+    )
     return UnreadablePolicy(
         service_accounts=tuple(accounts or ()) if readable else (),
         faults=tuple(map(policy_specs.told, found)),

@@ -9,6 +9,7 @@ from functools import cached_property
 from xds_server.gateway_api import attachment, rules
 from xds_server.gateway_api.attachment import Attachment
 from xds_server.gateway_api.cluster import Cluster, Route
+from xds_server.gateway_api.conditions import accepted
 from xds_server.gateway_api.listeners import ListenerState
 from xds_server.gateway_api.memory import remembered
 from xds_server.gateway_api.objects import Key
@@ -58,7 +59,11 @@ def placed_routes(listeners: Listeners, cluster: Cluster) -> Iterator[PlacedRout
             wanted = {key: listeners[key] for key in keys}
             if same.get(keys) != wanted:
                 same[keys] = wanted
-            yield place(route, same[keys], cluster)
+            try:
+                placed = place(route, same[keys], cluster)
+            except Exception as error:  # noqa: BLE001 - one object must not keep all others from being served
+                placed = _failed(route, same[keys], error, cluster)
+            yield placed
 
 
 @remembered
@@ -71,6 +76,17 @@ def place(route: Route, listeners: Listeners, cluster: Cluster) -> PlacedRoute:
             some.setdefault(key, []).append(attachment.attach(route, parent, listeners[key], cluster))
     places = {key: _place(attachments) for key, attachments in some.items()}
     return PlacedRoute(route, places, rules.translate(route, frozenset(), cluster))
+
+
+def _failed(route: Route, listeners: Listeners, error: Exception, cluster: Cluster) -> PlacedRoute:
+    """Return a route that takes no requests because of a fault of ours."""
+    wrong = accepted("UnsupportedValue", f"a fault of xds, please report it: {error!r}")
+    places: dict[Key, Place] = {}
+    for parent in route.spec.parent_refs:
+        key = attachment.gateway_of(parent, route, cluster)
+        if key is not None and key in listeners:
+            places.setdefault(key, _place([Attachment(parent=parent, accepted=wrong, listeners=())]))
+    return PlacedRoute(route, places, Translated(section="routes", routes={}, upstreams=(), faults=()))
 
 
 def _place(attachments: Iterable[Attachment]) -> Place:

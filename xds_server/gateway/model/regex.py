@@ -18,6 +18,10 @@ small for ``\\p{L}``, for templates of more than six names, and for long paths w
 """
 _QUIET = re2.Options()
 _QUIET.log_errors = False
+_BYTES = re2.Options()
+_BYTES.log_errors = False
+_BYTES.encoding = re2.Options.Encoding.LATIN1
+"""As Envoy compiles: it knows no characters above U+00FF."""
 
 
 @lru_cache(maxsize=65536)
@@ -30,9 +34,20 @@ def compiled(pattern: str) -> Any:
         raise Mistake(f"RE2 rejects this: {text}", REMEDY, value=pattern) from None
 
 
+@lru_cache(maxsize=65536)
+def _compiled_by_envoy(pattern: str) -> Any:
+    try:
+        return re2.compile(pattern.encode(), _BYTES)
+    except re2.error as error:
+        text = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
+        raise Mistake(
+            f"Envoy's RE2, which reads bytes, rejects this: {text}", REMEDY, value=pattern
+        ) from None
+
+
 def check(pattern: str) -> None:
     """Raise Mistake if Envoy would reject an expression."""
-    size = compiled(pattern).programsize
+    size = max(compiled(pattern).programsize, _compiled_by_envoy(pattern).programsize)
     if size > LARGEST:
         raise Mistake(
             f"RE2 compiles this to {size} instructions, and Envoy accepts at most {LARGEST}",
