@@ -152,6 +152,7 @@ apiVersion: v1
 kind: Pod
 metadata: {metadata}
 spec: {{serviceAccountName: {account}}}
+status: {{podIPs: [{{ip: 10.0.0.1}}, {{ip: 10.0.0.2}}]}}
 """
 
 
@@ -170,6 +171,12 @@ addressType: IPv4
 ports: [{{port: 8080}}]
 endpoints: [{", ".join(endpoints)}]
 """
+
+
+def test_an_address_that_a_pod_does_not_have_says_nothing_of_its_account() -> None:
+    claim = _slice({"mine": True}).replace("10.0.0.1", "10.0.0.9")
+    cluster = cluster_of(MESH + _pod("mine", "mine") + claim)
+    assert cluster.accounts_by_address(cluster.slices(("shop", "users"))) == {}
 
 
 def test_the_accounts_of_pods_are_accepted_before_they_are_ready_and_change_no_cluster() -> None:

@@ -118,13 +118,20 @@ class Cluster:
         return frozenset(self.accounts_by_address(slices).values())
 
     def accounts_by_address(self, slices: Iterable[Object[SliceSpec]]) -> Mapping[str, str]:
-        """Return the service accounts of the pods with a sidecar behind endpoints, by their address."""
+        """Return the service accounts of the pods with a sidecar behind endpoints, by their address.
+
+        Whoever writes an EndpointSlice may claim an address for a pod of his own, so the pod must have it.
+        """
         found = (
             (endpoint.address, self._with_sidecar(one.meta.namespace, *endpoint.pod))
             for one in slices
             for endpoint in one.spec.endpoints
         )
-        return {address: one.spec.account for address, one in found if one is not None}
+        return {
+            address: one.spec.account
+            for address, one in found
+            if one is not None and address in one.spec.addresses
+        }
 
     def _with_sidecar(self, namespace: str, name: str, uid: str) -> Object[PodSpec] | None:
         pod: Object[PodSpec] | None = self.objects.get("Pod", {}).get((namespace, name))

@@ -115,10 +115,11 @@ class SliceEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodSpec:
-    """A Pod: only that it exists matters, whether it has a sidecar, and its service account."""
+    """A Pod: only that it exists matters, whether it has a sidecar, its service account, and its addresses."""
 
     sidecar: bool
     account: str = "default"
+    addresses: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +217,7 @@ def _pod(value: Mapping[str, Any], _path: Path, _problems: Problems) -> PodSpec:
     return PodSpec(
         sidecar=SIDECAR in ((value.get("metadata") or {}).get("labels") or {}),
         account=(value.get("spec") or {}).get("serviceAccountName") or "default",
+        addresses=frozenset(one["ip"] for one in (value.get("status") or {}).get("podIPs") or ()),
     )
 
 
