@@ -32,6 +32,7 @@ routes:
     request_headers: {set: {x-team: shop}}
   orders: {path: /orders, methods: [POST], upstream: orders, policies: {compression: true}}
   checked: {path: /checked, upstream: orders, policies: {ext_authz: {http: checks}}}
+  mirrored: {path: /mirrored, upstream: orders, mirror: {upstream: checks}}
   python: {path: /python, upstream: orders, policies: {ext_authz: {python: "policy.py:check"}}}
 """
 POLICY = """
@@ -107,13 +108,19 @@ def test_what_upstreams_answer_and_what_they_get(folder: Path, capsys: pytest.Ca
           a body:
             request: {method: POST, url: /orders, json: {id: 1}, headers: {accept-encoding: gzip}}
             expect: {status: 201, body: created, upstream: {name: orders, json: {id: 1}, headers: {content-type: application/json}}}
+          a copy of a request, which no response waits for:
+            request: GET /mirrored
+            expect: {status: 201, upstream: {name: checks, path: /mirrored}}
+          a request that Envoy cannot parse:
+            request: {url: /users/1, headers: {a b: c}}
+            expect: {status: 400, reason: bad_request, route: off, upstream: off}
           a redirect keeps the port of the gateway:
             request: GET http://shop.example.com:8000/users/1
             expect: {status: 308, headers: {location: "https://shop.example.com:8443/users/1"}, upstream: off}
         """,
     )
     assert main(["test", str(folder)]) == 0, capsys.readouterr()
-    assert capsys.readouterr().out.startswith("9 passed, 0 failed in ")
+    assert capsys.readouterr().out.startswith("11 passed, 0 failed in ")
 
 
 def test_policies_decide_as_in_production(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,6 +189,15 @@ def test_a_failure_is_told_in_each_form(folder: Path, capsys: pytest.CaptureFixt
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
     assert main(["test", str(folder), "--only", "good"]) == 0
     assert "1 passed, 0 failed" in capsys.readouterr().out
+
+
+def test_a_gateway_that_envoy_rejects_is_not_tested(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "raw.yaml").write_text(
+        "routes: {odd: {path: /odd, upstream: users, envoy: {route: {timeout: -1s}}}}"
+    )
+    _write(folder, "tests: {a: {request: GET /users/1, expect: 200}}")
+    assert main(["test", str(folder)]) == 3
+    assert "Envoy rejects a part of the gateway: " in capsys.readouterr().err
 
 
 def test_what_cannot_be_run_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,6 +139,10 @@ def test_each_step_has_its_path() -> None:
             ),
         ),
         (
+            "tests: {a: {request: {url: /, headers: {Content-Length: 5}}, expect: 200}}",
+            "tests/a.yaml:1:57: error: tests.a.request.headers.Content-Length: 'Content-Length' frames the message or belongs to the connection, and xds test sets it; remove it",
+        ),
+        (
             "tests: {a: {request: {url: /, body: a, json: {}}, expect: 200}}",
             "tests/a.yaml:1:46: error: tests.a.request.json: 'body' and 'json' are two bodies; remove one",
         ),

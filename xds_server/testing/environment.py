@@ -52,14 +52,18 @@ class AccessLog:
         self._read = 0
         self._entries: dict[str, Mapping[str, Any]] = {}
 
-    async def entry(self, exchange: str) -> Mapping[str, Any]:
-        """Wait for the entry of a request, and return it. Raises TimeoutError."""
+    async def entry(self, exchange: str, client: str) -> Mapping[str, Any]:
+        """Wait for the entry of a request, and return it. Raises TimeoutError.
+
+        Envoy knows no header of a request that it cannot parse. Such a request is found by the address of its client.
+        """
         async with asyncio.timeout(PATIENCE):
-            while exchange not in self._entries:
+            while True:
                 self._refresh()
-                if exchange not in self._entries:
-                    await asyncio.sleep(_FLUSH / 1000)
-        return self._entries.pop(exchange)
+                for key in (exchange, client):
+                    if key in self._entries:
+                        return self._entries.pop(key)
+                await asyncio.sleep(_FLUSH / 1000)
 
     def _refresh(self) -> None:
         try:
@@ -72,7 +76,7 @@ class AccessLog:
         self._read += len(whole)
         for line in whole.splitlines():
             entry = json.loads(line)
-            self._entries[entry.get("exchange") or ""] = entry
+            self._entries[entry.get("exchange") or entry.get("client") or ""] = entry
 
 
 class RunningGateway:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from filters import framing
 from filters.language import Mistake, Off, Path, Shorthand, option
 from xds_server.gateway.model.actions import check_regex
 from xds_server.gateway.model.routes import ValueMatch
@@ -95,11 +96,14 @@ class Sent:
         return cls(method=found[1] or "GET", url=found[2])
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake for two bodies, and for a host beside that of the URL."""
+        """Yield a mistake for two bodies, and for headers that follow from the URL and the body."""
         yield from _one_body(self.body, self.json)
         for name in self.headers:
             if name.lower() == "host":
                 yield Mistake("the host is part of the URL", "write http://HOST/path", path=("headers", name))
+            elif name.lower() in framing.HEADERS:
+                message = f"'{name}' frames the message or belongs to the connection, and xds test sets it"
+                yield Mistake(message, "remove it", path=("headers", name))
 
     @property
     def content(self) -> bytes:

@@ -25,7 +25,7 @@ from xds_server.testing.stubs import Stubs, merged
 from xds_server.testing.tokens import Signer, carried
 from xds_server.translate import names
 
-TIMEOUT = 60.0
+TIMEOUT = 30.0
 """Seconds in which the gateway must respond."""
 _OURS = ("user-agent", "accept", "accept-encoding", "content-type")
 """Headers that the client would add."""
@@ -66,13 +66,14 @@ class _Run:
     ) -> None:
         self._gateway, self._served, self._stubs, self._signer = gateway, served, stubs, signer
         self._number, self._test = number, test
+        self._address = _address(number)
         self._sent = 0
 
     async def result(self) -> Result:
         """Send the requests one after another until one is not as expected."""
         began = time.monotonic()
         self._stubs.expect(str(self._number), self._test.answers)
-        connector = aiohttp.TCPConnector(local_addr=(_address(self._number), 0), force_close=True)
+        connector = aiohttp.TCPConnector(local_addr=(self._address, 0), force_close=True)
         async with aiohttp.ClientSession(
             connector=connector, skip_auto_headers=_OURS, cookie_jar=aiohttp.DummyCookieJar()
         ) as session:
@@ -123,7 +124,8 @@ class _Run:
             timeout=aiohttp.ClientTimeout(total=TIMEOUT),
         ) as response:
             body = await response.read()
-        entry = await self._served.log.entry(name)
+        entry = await self._served.log.entry(name, self._address)
+        await self._stubs.until_asked(name, exchange.step.expect.upstream)
         origin = names.route_origin(entry.get("route") or names.NOT_FOUND)
         return Outcome(
             status=response.status,

@@ -29,6 +29,7 @@ HEADER = "x-xds-test"
 LOOPBACK = "127.0.0.1"
 LOG_FIELDS: Mapping[str, str] = {
     "exchange": f"%REQ({HEADER})%",
+    "client": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
     "route": "%ROUTE_NAME%",
     "details": "%RESPONSE_CODE_DETAILS%",
 }

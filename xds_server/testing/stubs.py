@@ -12,10 +12,12 @@ from pathlib import Path
 from aiohttp import web
 
 from xds_server.testing.comparison import Received
-from xds_server.testing.language import Answer
+from xds_server.testing.language import Answer, Asked
 from xds_server.testing.reader import Answers
 from xds_server.testing.stubbed import HEADER
 
+LATE = 2.0
+"""The maximum number of seconds between a response and a request to an upstream for it, such as that of a mirror."""
 _DEFAULT = Answer()
 _NO_ANSWER = Answer(status=404, body="the stub has no answer for this request")
 Script = Callable[[str], Answers]
@@ -31,6 +33,7 @@ class Stubs:
         self._received: dict[str, list[Received]] = {}
         self._used: Counter[tuple[str, int]] = Counter()
         self._others: Answers = {}
+        self._bell = asyncio.Event()
 
     def socket(self, upstream: str) -> Path:
         """Return the path of the socket of an upstream."""
@@ -49,13 +52,34 @@ class Stubs:
         """Answer the requests of a test, whose exchanges are ``TEST-NUMBER``, from now on."""
         self._answers[test] = answers
 
+    async def until_asked(self, exchange: str, expected: object) -> None:
+        """Wait for the expected requests of an exchange, at most LATE seconds: Envoy waits for no copy of a request."""
+        if not isinstance(expected, Asked):
+            return
+        try:
+            async with asyncio.timeout(LATE):
+                while self._count(exchange, expected.name) < (
+                    1 if expected.times is None else expected.times
+                ):
+                    self._bell.clear()
+                    await self._bell.wait()
+        except TimeoutError:
+            return  # the comparison tells what is missing
+
+    def _count(self, exchange: str, upstream: str | None) -> int:
+        received = self._received.get(exchange, ())
+        return sum(upstream in (None, one.upstream) for one in received)
+
     def received(self, exchange: str) -> tuple[Received, ...]:
         """Return the requests of an exchange in the order in which they came, and forget them."""
         return tuple(self._received.pop(exchange, ()))
 
     async def _handle(self, upstream: str, request: web.BaseRequest) -> web.StreamResponse:
         exchange = request.headers.get(HEADER, "")
-        body = await request.content.read()
+        try:
+            body = await request.content.read()
+        except (ConnectionError, web.RequestPayloadError):
+            return web.Response()  # the client has given up, and nobody reads this
         test = exchange.rpartition("-")[0]
         if test in self._answers:
             headers = tuple((name.lower(), value) for name, value in request.headers.items())
@@ -68,6 +92,7 @@ class Stubs:
                     body=body,
                 )
             )
+            self._bell.set()
         answer = self._answer(test, upstream, request.method, request.raw_path)
         await asyncio.sleep(answer.delay.total_seconds())
         return _response(answer)
