@@ -78,11 +78,12 @@ async def local_services(options: RunOptions, stack: AsyncExitStack) -> LocalSer
 def _policy_server(options: RunOptions, xds: str, address: str, admin: str) -> Process:
     command = (sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", address)
     # Envoy gets the other half: it works longer on a request than the policy server
-    workers = ("--workers", str(max(1, cores() // 2)))
+    workers = max(1, cores() // 2) if options.limit_clock is None else 1
+    clock = () if options.limit_clock is None else ("--limit-clock", str(options.limit_clock))
     drain = ("--admin", admin, "--drain", str(options.drain), "--log-format", options.log_format)
     return Process(
         "the policy server",
-        (*command, *workers, *drain),
+        (*command, "--workers", str(workers), *clock, *drain),
         patience=options.drain + 5,
         log=options.services_log,
     )

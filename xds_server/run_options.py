@@ -61,6 +61,8 @@ class RunOptions:
     """The form of the logs of child processes: text or json."""
     services_log: Path | None = None
     """The file for the logs of our own services that this process starts; None for this process's own output."""
+    limit_clock: Path | None = None
+    """The file with the time of limits, for tests; None for the clock of this machine."""
     show_status: Callable[[str], None] | None = None
     """Shows a line about the gateway, again and again; None if the log goes to no terminal."""
     shape: Shape = DEFAULT

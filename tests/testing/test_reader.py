@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support.reading import read as read_gateway
 from xds_server.testing.reader import Reading, read
@@ -143,6 +146,17 @@ def test_each_step_has_its_path() -> None:
             "tests/a.yaml:1:57: error: tests.a.request.headers.Content-Length: 'Content-Length' frames the message or belongs to the connection, and xds test sets it; remove it",
         ),
         (
+            "tests: {a: {steps: [{request: /, after: -1s, expect: 200}]}}",
+            "tests/a.yaml:1:41: error: tests.a.steps[0].after: write a duration such as 250ms, 5s, 2m or 1h (found '-1s')",
+        ),
+        (
+            "tests: {a: {request: /, steps: [{request: /, expect: 200}]}}",
+            (
+                "tests/a.yaml:1:32: error: tests.a.steps: a test has one request, or steps; "
+                "move the request into the steps"
+            ),
+        ),
+        (
             "tests: {a: {request: {url: /, body: a, json: {}}, expect: 200}}",
             "tests/a.yaml:1:46: error: tests.a.request.json: 'body' and 'json' are two bodies; remove one",
         ),
@@ -163,3 +177,56 @@ def test_values_of_variables_are_known_as_such() -> None:
     ).tests
     assert test.exchanges[0].step.request.headers == {"x-api-key": "secret-key"}
     assert test.variables == (("secret-key", "${KEY}"),)
+
+
+KEYS = st.sampled_from(
+    [
+        "tests",
+        "upstreams",
+        "request",
+        "expect",
+        "steps",
+        "times",
+        "status",
+        "headers",
+        "body",
+        "json",
+        "url",
+        "method",
+        "token",
+        "claims",
+        "after",
+        "path",
+        "delay",
+        "route",
+        "reason",
+        "upstream",
+        "name",
+        "users",
+        "x-a",
+        "<<",
+    ]
+)
+TEXTS = st.sampled_from(
+    ["GET /users/1", "users", "off", "http://[::1", "http://a:99999/", "/ü", "${A}", "//", "5s", ""]
+)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-10, 700)
+    | st.floats(allow_nan=False)
+    | TEXTS
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=4) | VALUES)
+@settings(max_examples=300, deadline=None)
+def test_whatever_is_written_there_are_tests_or_problems_with_places(content: object) -> None:
+    gateway = read_gateway(GATEWAY).gateway
+    assert gateway is not None
+    reading = read({"tests/a.yaml": json.dumps(content).encode()}, {}, gateway)
+    assert reading.tests or any(one.severity == "error" for one in reading.problems)
+    assert all(one.place is not None and one.place.line >= 1 for one in reading.problems)

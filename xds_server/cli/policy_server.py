@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,6 +94,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long the counters may be silent before on_error of a limit decides; Envoy waits 1 second; "
         "default: 0.1 for a Redis, 0.4 for memory that several workers share",
+    )
+    add(
+        "--limit-clock",
+        type=Path,
+        metavar="FILE",
+        help="file with the time of limits, in microseconds since 1970, which stands still until the file changes: for "
+        "tests; needs --workers 1 and counters in memory",
     )
     add(
         "--cache",
@@ -216,6 +223,10 @@ def _services(arguments: argparse.Namespace, owner: Path | None = None) -> tuple
                 connect(url)
             except ValueError as error:
                 raise WrongUsage(f"{flag}: {error}") from None
+    if arguments.limit_clock is not None and (owner is not None or arguments.counters != "memory"):
+        raise WrongUsage(
+            "--limit-clock needs --workers 1 and --counters memory: other counters have their own clock"
+        )
     if arguments.counters_timeout == 0:
         raise WrongUsage("--counters-timeout 0 leaves no time for a decision; write a number such as 0.1")
     if arguments.descriptors is not None:
@@ -228,4 +239,17 @@ def _services(arguments: argparse.Namespace, owner: Path | None = None) -> tuple
         owner,
         counters_timeout=arguments.counters_timeout,
         responses=arguments.cache,
+        clock=_clock(arguments.limit_clock),
     )
+
+
+def _clock(file: Path | None) -> Callable[[], int]:
+    from filters.rate_limit.server.service import microseconds
+    from xds_server.policy_server.file_clock import FileClock
+
+    if file is None:
+        return microseconds
+    try:
+        return FileClock(file)
+    except OSError as error:
+        raise WrongUsage(f"--limit-clock: {file} cannot be read: {error.strerror}") from None

@@ -21,7 +21,7 @@ from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.engine.store import CounterStore
 from filters.rate_limit.server import usage_report
 from filters.rate_limit.server.leases import Leases
-from filters.rate_limit.server.service import RateLimits
+from filters.rate_limit.server.service import RateLimits, microseconds
 from filters.rate_limit.stores.owner_client import OwnerStore
 from filters.rate_limit.stores.redis import RedisStore, connect
 from filters.rules import Service
@@ -51,17 +51,18 @@ def services(
     *,
     counters_timeout: float | None = None,
     responses: str = "memory",
+    clock: Callable[[], int] = microseconds,
 ) -> tuple[Callable[[CollectorRegistry], Service], ...]:
     """Return functions that make one service each, whose metrics are in the registry.
 
     `counters`, `owner` and `counters_timeout` are those of `store`. `responses` is ``memory``, or the URL of a Redis that policy
     servers share for responses. `descriptors` is a file or folder with the limits of Envoys that
-    others configure.
+    others configure. `clock` gives the moment of limits in microseconds since 1970; a Redis has its own.
     """
 
     @cache
     def limits(registry: CollectorRegistry) -> RateLimits:
-        return RateLimits(registry, store(counters, owner, registry, counters_timeout))
+        return RateLimits(registry, store(counters, owner, registry, counters_timeout), clock)
 
     return (
         lambda registry: _authorization(limits(registry), registry),

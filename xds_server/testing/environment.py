@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from xds_server.errors import EnvironmentFailed
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.ports import ports
 from xds_server.local_services import LocalServices, local_services
+from xds_server.policy_server import file_clock
 from xds_server.proxy.bootstrap import bootstrap
 from xds_server.proxy.envoy import EnvoySupervisor
 from xds_server.run_options import RunOptions
@@ -36,6 +39,7 @@ from xds_server.translate.translator import Translator
 
 PATIENCE = 60.0
 """Seconds in which Envoy must have started with the gateway, and in which a request must be in its log."""
+_DAY = 24 * 3600
 _FLUSH = 20
 """Milliseconds after which Envoy writes its log."""
 _ARGUMENTS = ("--concurrency", "1", "--file-flush-interval-msec", str(_FLUSH))
@@ -79,12 +83,29 @@ class AccessLog:
             self._entries[entry.get("exchange") or entry.get("client") or ""] = entry
 
 
+class LimitClock:
+    """The clock of limits. It begins with the present day (UTC), and stands still until it is moved."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._now = int(time.time()) // _DAY * _DAY * 1_000_000
+        self.move(timedelta(0))
+
+    def move(self, by: timedelta) -> None:
+        """Move it forward."""
+        self._now += by // timedelta(microseconds=1)
+        file_clock.write(self._file, self._now)
+
+
 class RunningGateway:
     """A gateway in an Envoy, whose ports are others than it says. `ports` are those of its listeners, by name."""
 
-    def __init__(self, listening: Mapping[str, int], log: AccessLog, services_log: Path) -> None:
+    def __init__(
+        self, listening: Mapping[str, int], log: AccessLog, clock: LimitClock, services_log: Path
+    ) -> None:
         self.ports = listening
         self.log = log
+        self.clock = clock
         self._services_log = services_log
 
     def warnings(self) -> tuple[str, ...]:
@@ -111,7 +132,10 @@ async def running(
 ) -> AsyncIterator[RunningGateway]:
     """Serve a gateway with stubs. `folder` is for temporary files. Raises EnvironmentFailed."""
     log, services_log = folder / "access.log", folder / "services.log"
-    options = RunOptions(folder=source, envoy=envoy, drain=0.0, services_log=services_log)
+    clock = LimitClock(folder / "clock")
+    options = RunOptions(
+        folder=source, envoy=envoy, drain=0.0, services_log=services_log, limit_clock=folder / "clock"
+    )
     async with AsyncExitStack() as stack:
         services = await local_services(options, stack)
         stubbed = with_stubs(gateway, stubs.socket, jwks)
@@ -127,7 +151,7 @@ async def running(
             for name in port.listeners
             if names.listener(port) in listening
         }
-        yield RunningGateway(by_listener, AccessLog(log), services_log)
+        yield RunningGateway(by_listener, AccessLog(log), clock, services_log)
 
 
 async def _serve(

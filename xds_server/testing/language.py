@@ -229,6 +229,9 @@ class Expected:
 class Step:
     """One request of a test, and what is expected of it."""
 
+    after: timedelta = option(
+        "Moves the clock of limits by so much before the request.", default=timedelta(0), minimum=0
+    )
     request: Sent = option("The request.")
     times: int = option(
         "Sends it so many times; each response must be as expected.", default=1, minimum=1, maximum=1000

@@ -47,6 +47,11 @@ class GatewayTest:
         """The path of the test in its file."""
         return ("tests", self.name)
 
+    @property
+    def moves_clock(self) -> bool:
+        """True if the test moves the clock, which all tests share."""
+        return any(one.step.after for one in self.exchanges)
+
     def place(self, path: Path) -> Place:
         """Return the place of a path in the file: of the key, if it is that of this test."""
         return self.positions.of(path, at_key=path == self.path)
