@@ -17,7 +17,10 @@ TESTED = sorted(path.parent for path in EXAMPLES.glob("*/gateway/tests"))
 GATEWAY = """
 listeners:
   http: {port: 80}
+  inner: {port: 8001, bind: false}
+  quic: {port: 8443, http3: true, tls: {certificates: [shop]}}
   web: {port: 8000, redirect_to_https: 8443}
+secrets: {shop: {certificate: {file: shop.crt}, private_key: {file: shop.key}}}
 upstreams:
   users: {endpoints: ["users.invalid:443"], tls: {}, health_check: /healthz}
   orders: {endpoints: [192.0.2.1:80], protocol: http2}
@@ -49,6 +52,9 @@ def check(request: Request) -> Decision:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "gateway.yaml").write_text(GATEWAY)
     (tmp_path / "policy.py").write_text(POLICY)
+    certificate, key = authority().issue("shop.example.com")
+    (tmp_path / "shop.crt").write_bytes(certificate)
+    (tmp_path / "shop.key").write_bytes(key)
     (tmp_path / "tests").mkdir()
     return tmp_path
 
@@ -145,16 +151,9 @@ def test_policies_decide_as_in_production(folder: Path, capsys: pytest.CaptureFi
 
 
 def test_certificates_of_listeners_need_no_trust(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    certificate, key = authority().issue("shop.example.com")
-    (folder / "shop.crt").write_bytes(certificate)
-    (folder / "shop.key").write_bytes(key)
-    (folder / "tls.yaml").write_text(
-        "secrets: {shop: {certificate: {file: shop.crt}, private_key: {file: shop.key}}}\n"
-        "listeners: {https: {port: 443, tls: {certificates: [shop]}}}\n"
-    )
     _write(
         folder,
-        "tests: {a: {request: GET https://shop.example.com/users/1, expect: {status: 200, upstream: {headers: {x-forwarded-proto: https}}}}}",
+        "tests: {a: {request: GET https://shop.example.com:8443/users/1, expect: {status: 200, upstream: {headers: {x-forwarded-proto: https}}}}}",
     )
     assert main(["test", str(folder)]) == 0, capsys.readouterr()
 

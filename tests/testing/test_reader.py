@@ -15,6 +15,7 @@ from xds_server.testing.reader import Reading, read
 GATEWAY = """
 listeners:
   http: {port: 8080}
+  inner: {port: 8083, bind: false}
   shop: {port: 8081, hosts: [shop.example.com]}
 upstreams: {users: {endpoints: [127.0.0.1:9001]}}
 identity: {corp: {jwks: {url: "https://idp.example.com/jwks"}}}
@@ -131,8 +132,26 @@ def test_each_step_has_its_path() -> None:
             "tests: {a: {request: 'GET http://example.com:9/', expect: 200}}",
             (
                 "tests/a.yaml:1:22: error: tests.a.request: no listener for http at port 9; there are: http at 8080, "
-                "shop at 8081 (found 'http://example.com:9/'); write a URL of a listener, or 'listener'"
+                "inner at 8083, shop at 8081 (found 'http://example.com:9/'); write a URL of a listener, or 'listener'"
             ),
+        ),
+        (
+            "tests: {a: {request: 'GET http://ann:secret@example.com/', expect: 200}}",
+            (
+                "tests/a.yaml:1:22: error: tests.a.request: expected a method and a URL "
+                "(found 'GET http://ann:secret@example.com/'); write GET /path or GET http://host/path"
+            ),
+        ),
+        (
+            "tests: {a: {request: {url: /, listener: inner}, expect: 200}}",
+            (
+                "tests/a.yaml:1:22: error: tests.a.request: the listener 'inner' opens no TCP port, so no request can "
+                "be sent to it; write a URL of another listener"
+            ),
+        ),
+        (
+            "{upstreams: {users: {headers: {content-length: 5}}}, tests: {a: {request: /, expect: 200}}}",
+            "upstreams.users.headers.content-length: 'content-length' frames the message",
         ),
         (
             "tests: {a: {request: {url: /, headers: {Host: a}}, expect: 200}}",

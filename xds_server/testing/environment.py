@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -144,13 +145,9 @@ async def running(
         admin = await _serve(
             Compiled(gateway=stubbed, snapshot=snapshot, warnings=()), services, envoy, stack
         )
-        listening = await _listening(admin, list(snapshot[LISTENER]))
-        by_listener = {
-            name: listening[names.listener(port)]
-            for port in ports(gateway.sections)
-            for name in port.listeners
-            if names.listener(port) in listening
-        }
+        opened = [one for one in ports(gateway.sections) if one.transport == "tcp" and one.first.bind]
+        listening = await _listening(admin, {names.listener(port) for port in opened})
+        by_listener = {name: listening[names.listener(port)] for port in opened for name in port.listeners}
         yield RunningGateway(by_listener, AccessLog(log), clock, services_log)
 
 
@@ -195,13 +192,12 @@ async def _serve(
     return supervisor
 
 
-async def _listening(envoy: EnvoySupervisor, wanted: list[str]) -> Mapping[str, int]:
-    """Wait until Envoy is ready and listens at all TCP ports. Returns them by the names of Envoy's listeners."""
-    expected = {name for name in wanted if not name.endswith(("/udp", "/quic"))}
+async def _listening(envoy: EnvoySupervisor, wanted: AbstractSet[str]) -> Mapping[str, int]:
+    """Wait until Envoy is ready and has the wanted listeners. Returns the ports of all by the names of Envoy's listeners."""
     async with _patience("Envoy did not become ready"), aiohttp.ClientSession() as session:
         while True:
             found = await _ports(session, envoy.admin)
-            if found.keys() >= expected:
+            if found.keys() >= wanted:
                 return found
             await asyncio.sleep(0.02)
 

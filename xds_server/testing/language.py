@@ -16,8 +16,8 @@ from xds_server.gateway.model.actions import check_regex
 from xds_server.gateway.model.routes import ValueMatch
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
-_REQUEST = re.compile(r"(?:([A-Z]+) +)?((?:/|https?://)\S*)")
-_URL = r"(/|https?://)\S*"
+_URL = r"/\S*|https?://[^\s/?#@]+(?:[/?#]\S*)?"
+_REQUEST = re.compile(rf"(?:([A-Z]+) +)?({_URL})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +66,13 @@ def _one_body(body: object, content: object) -> Iterator[Mistake]:
         yield Mistake("'body' and 'json' are two bodies", "remove one", path=("json",))
 
 
+def _framed(headers: Mapping[str, str]) -> Iterator[Mistake]:
+    for name in headers:
+        if name.lower() in framing.HEADERS - {"host"}:
+            message = f"'{name}' frames the message or belongs to the connection, and xds test sets it"
+            yield Mistake(message, "remove it", path=("headers", name))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
     """A request to the gateway."""
@@ -101,9 +108,7 @@ class Sent:
         for name in self.headers:
             if name.lower() == "host":
                 yield Mistake("the host is part of the URL", "write http://HOST/path", path=("headers", name))
-            elif name.lower() in framing.HEADERS:
-                message = f"'{name}' frames the message or belongs to the connection, and xds test sets it"
-                yield Mistake(message, "remove it", path=("headers", name))
+        yield from _framed(self.headers)
 
     @property
     def content(self) -> bytes:
@@ -144,8 +149,9 @@ class Answer:
         return cls(status=value)
 
     def check(self) -> Iterator[Mistake]:
-        """Yield a mistake for two bodies, or for no status."""
+        """Yield a mistake for two bodies, and for headers that follow from the body."""
         yield from _one_body(self.body, self.json)
+        yield from _framed(self.headers)
         if not 200 <= self.status <= 599:
             yield Mistake("not the status of a response", "write one from 200 to 599", value=self.status)
 

@@ -141,6 +141,13 @@ def _exchanges(path: Path, case: Case, gateway: Gateway, problems: Problems) -> 
             problems.append(
                 Problem(path=where, message=str(error), value=short_repr(sent.url), remedy=remedy)
             )
+            continue
+        listener = gateway.sections.listeners[explanation.listener]
+        if not listener.bind or listener.protocol == "udp":
+            message = (
+                f"the listener '{explanation.listener}' opens no TCP port, so no request can be sent to it"
+            )
+            problems.append(Problem(path=where, message=message, remedy="write a URL of another listener"))
         else:
             yield Exchange(path=(*path, *below), step=step, url=url, explanation=explanation)
 
@@ -149,7 +156,7 @@ def _origin(gateway: Gateway, sent: Sent) -> str:
     """Return scheme, host and port for a path: those of the request's listener, or of the first one."""
     for port in ports(gateway.sections):
         for name, listener in port.http.items():
-            if port.transport == "tcp" and sent.listener in (None, name):
+            if sent.listener == name or (sent.listener is None and port.transport == "tcp" and listener.bind):
                 host = next((one for one in port.own(name) if not one.startswith("*")), "localhost")
                 scheme, usual = ("http", 80) if listener.tls is None else ("https", 443)
                 return f"{scheme}://{host}" + ("" if port.number == usual else f":{port.number}")

@@ -15,12 +15,12 @@ from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.access_loggers.file.v3 import file_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 
-from filters.language import DataSource
+from filters.language import DataSource, Percent
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import CLUSTER, LISTENER
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.telemetry import NO_TELEMETRY
-from xds_server.gateway.model.upstreams import Endpoint, Upstream
+from xds_server.gateway.model.upstreams import CircuitBreaker, Endpoint, Upstream
 from xds_server.translate.listeners import HCM
 from xds_server.translate.protobuf import packed
 
@@ -33,6 +33,11 @@ LOG_FIELDS: Mapping[str, str] = {
     "route": "%ROUTE_NAME%",
     "details": "%RESPONSE_CODE_DETAILS%",
 }
+_MOST = 1_000_000
+_UNLIMITED = CircuitBreaker(
+    max_connections=_MOST, max_pending=_MOST, max_requests=_MOST, min_retries=_MOST, retry_budget=Percent(100)
+)
+"""Tests that run at the same time would share the limits of an upstream."""
 _INTERNAL = "xds/"
 """The clusters of our own services begin with this."""
 
@@ -77,6 +82,7 @@ def _stub(upstream: Upstream, address: str) -> Upstream:
         tls=None,
         health_check=None,
         outlier_detection=None,
+        circuit_breaker=_UNLIMITED,
         proxy_protocol=None,
         tcp_keepalive=None,
         envoy=None,
@@ -108,15 +114,14 @@ def _unreachable(resource: Resource) -> Resource:
 
 def _listener(resource: Resource, log: File) -> Resource:
     listener = listener_pb2.Listener.FromString(resource.body)
-    protocol = listener.address.socket_address.protocol
-    listener.ClearField("additional_addresses")
-    listener.address.socket_address.CopyFrom(
-        address_pb2.SocketAddress(protocol=protocol, address=LOOPBACK, port_value=0)
-    )
+    if listener.bind_to_port.value or not listener.HasField("bind_to_port"):
+        protocol = listener.address.socket_address.protocol
+        listener.address.socket_address.CopyFrom(
+            address_pb2.SocketAddress(protocol=protocol, address=LOOPBACK, port_value=0)
+        )
+        listener.ClearField("additional_addresses")
     for chain in (*listener.filter_chains, listener.default_filter_chain):
         _logged(chain, log)
-    if not listener.default_filter_chain.filters:
-        listener.ClearField("default_filter_chain")
     return Resource.of(listener)
 
 
