@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import InvalidGateway
@@ -183,14 +187,14 @@ def test_what_protects_with_other_controllers_closes(annotation: str) -> None:
     assert behaviour({annotation: "a"}).closed
 
 
-SHARED = """\
+OF_A_NAMESPACE = """\
 apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata:
   name: web
   namespace: NAMESPACE
   creationTimestamp: "2026-01-0DAYT00:00:00Z"
-  annotations: {nginx.ingress.kubernetes.io/use-regex: "REGEX"}
+  annotations: {ANNOTATIONS}
 spec:
   rules:
     - host: a.example.com
@@ -199,18 +203,72 @@ spec:
 """
 
 
-def test_a_regular_expression_takes_no_requests_of_other_namespaces() -> None:
-    def ingress(namespace: str, day: int, regex: str, path: str) -> str:
-        text = SHARED.replace("NAMESPACE", namespace).replace("DAY", str(day)).replace("REGEX", regex)
-        return text.replace("PATH", path) + SERVICE.replace("name: web", f"name: web, namespace: {namespace}")
+def _ingress(namespace: str, day: int, path: str, annotations: Mapping[str, str] | None = None) -> str:
+    """Return an Ingress of a host that several share, with its Service."""
+    given = ", ".join(f"{key}: {json.dumps(value)}" for key, value in (annotations or {}).items())
+    text = OF_A_NAMESPACE.replace("NAMESPACE", namespace).replace("DAY", str(day)).replace("PATH", path)
+    return text.replace("ANNOTATIONS", given) + SERVICE.replace(
+        "name: web", f"name: web, namespace: {namespace}"
+    )
 
-    text = ingress("shop", 1, "false", "/users") + ingress("team", 2, "true", "/.*")
+
+def _second(namespace: str, day: int, path: str, annotations: Mapping[str, str] | None = None) -> str:
+    """Return another Ingress of a namespace, for the same Service."""
+    text, _, _ = _ingress(namespace, day, path, annotations).partition("---\n")
+    return text.replace("name: web\n", "name: next\n", 1) + "---\n"
+
+
+def _files(text: str) -> Mapping[str, Any]:
+    """Return the files of a class in the gateway language."""
+    state = FolderReader().state(Folder(Path(), {"a.yaml": text.encode()}))
+    return {name: yaml.safe_load(content) for name, content in state.files.items()}
+
+
+def _canary(**more: str) -> Mapping[str, str]:
+    return {NGINX + "canary": "true", **{NGINX + key.replace("_", "-"): value for key, value in more.items()}}
+
+
+def test_a_canary_takes_no_requests_of_other_namespaces() -> None:
+    victim = _ingress("shop", 1, "/users")
+    alone = _files(victim)["Ingress/shop/web.yaml"]
+    text = victim + _ingress("team", 2, "/users", _canary(canary_weight="100", canary_by_header="x"))
+    assert _files(text)["Ingress/shop/web.yaml"] == alone
+    (problem,) = _problems(text)
+    assert "Ingress/team/web" in problem
+    assert "no other Ingress of its namespace has the path /users/* of a.example.com" in problem
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        ("canary-weight-total", "99999999999"),
+        ("canary-weight", "-1"),
+        ("canary-weight", "9" * 5000),
+        ("canary-by-header-pattern", "(("),
+        ("canary-by-header", "a b"),
+        ("canary-by-header", ":authority"),
+        ("canary-by-header-value", "a\nb"),
+    ],
+)
+def test_a_wrong_canary_concerns_no_other_ingress(annotation: str, value: str) -> None:
+    victim = _ingress("shop", 1, "/users")
+    wrong = {**_canary(canary_weight="10", canary_by_header="x"), NGINX + annotation: value}
+    other = _second("shop", 2, "/users", wrong)
+    assert _files(victim + other)["Ingress/shop/web.yaml"] == _files(victim)["Ingress/shop/web.yaml"]
+    (problem,) = _problems(victim + other)
+    assert f"Ingress/shop/next.metadata.annotations.{NGINX}{annotation}: " in problem
+    assert len(problem) < 500
+
+
+def test_a_regular_expression_takes_no_requests_of_other_namespaces() -> None:
+    regex = {NGINX + "use-regex": "true"}
+    text = _ingress("shop", 1, "/users") + _ingress("team", 2, "/.*", regex)
     (problem,) = _problems(text)
     assert (
         "where only its namespace may have regular expressions, belongs to the older Ingress shop/web"
         in problem
     )
-    assert _problems(ingress("shop", 1, "true", "/.*") + ingress("team", 2, "false", "/users")) == []
+    assert _problems(_ingress("shop", 1, "/.*", regex) + _ingress("team", 2, "/users")) == []
 
 
 def test_traefik_chooses_listeners() -> None:

@@ -120,7 +120,8 @@ class _Merge:
     """Who has the requests of a listener, by host and path."""
     first: dict[str, Key] = field(default_factory=dict)
     """The oldest Ingress of a host."""
-    canaries: dict[tuple[str, str], tuple[Key, Claim]] = field(default_factory=dict)
+    canaries: dict[tuple[str, tuple[str, str]], tuple[Key, Claim]] = field(default_factory=dict)
+    """The canaries of a namespace, by host and path."""
     routes: dict[Key, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
     upstreams: dict[str, ServiceUpstream] = field(default_factory=dict)
 
@@ -148,22 +149,19 @@ class _Merge:
         served = {key: one for key, one in self.found.items() if one.behaviour.canary is None}
         for key, one in self.found.items():
             for claim in one.claims if key not in served else ():
-                self.canaries.setdefault(claim.key, (key, claim))
+                self.canaries.setdefault((key[0], claim.key), (key, claim))
         for key, one in served.items():
             for claim in one.claims:
                 self._take(key, one, claim)
         for key, one in served.items():
             for claim in one.defaults:
                 self._take(key, one, claim)
-        for host, path in self.canaries.keys() - {key for _, key in self.taken}:
-            key, claim = self.canaries[host, path]
-            self._fault(
-                key,
-                claim.place,
-                f"it is a canary, and no other Ingress has the path {path} of {host or 'all hosts'}",
-                "add one",
-                "Conflict",
-            )
+        holders = {(holder[0], requests) for (_, requests), holder in self.taken.items()}
+        for namespace, (host, path) in self.canaries.keys() - holders:
+            key, claim = self.canaries[namespace, (host, path)]
+            what = f"the path {path} of {host or 'all hosts'}"
+            message = f"it is a canary, and no other Ingress of its namespace has {what}"
+            self._fault(key, claim.place, message, "add one", "Conflict")
 
     def _take(self, key: Key, one: Translated, claim: Claim) -> None:
         """Have the requests of a claim handled on each listener on which nobody has them yet."""
@@ -206,7 +204,7 @@ class _Merge:
             yield claim.name, claim.condition, {"redirect": {"scheme": "https", "status": 308, **port}}
             return
         main = self._action(one, claim, claim.upstream)
-        found = self._canary(claim) if "upstream" in main else None
+        found = self._canary(one.key[0], claim) if "upstream" in main else None
         if found is None:
             yield claim.name, claim.condition, main
             return
@@ -227,11 +225,11 @@ class _Merge:
             main = {**rest, "split": shares}
         yield claim.name, claim.condition, main
 
-    def _canary(self, claim: Claim) -> tuple[Canary, ServiceUpstream] | None:
-        """Return the canary of a claim with its upstream, unless it has lost what may protect it."""
-        if claim.key not in self.canaries:
+    def _canary(self, namespace: str, claim: Claim) -> tuple[Canary, ServiceUpstream] | None:
+        """Return the canary of a claim of its namespace with its upstream, unless it is wrong or has lost what may protect it."""
+        if (namespace, claim.key) not in self.canaries:
             return None
-        key, other = self.canaries[claim.key]
+        key, other = self.canaries[namespace, claim.key]
         found = self.found[key].behaviour
         if found.canary is None or found.closed or other.upstream is None:
             return None

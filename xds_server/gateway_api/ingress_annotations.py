@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from filters.language import Mistake
+from xds_server.gateway.model.regex import check as check_regex
 from xds_server.gateway_api.conditions import Fault
+from xds_server.gateway_api.ingress_protections import equal_policy, may_protect
 from xds_server.gateway_api.ingress_specs import CLASS_ANNOTATION, HTTP_ANNOTATION
 
 T = TypeVar("T")
@@ -23,25 +26,12 @@ NGINX, TRAEFIK = "nginx.ingress.kubernetes.io/", "traefik.ingress.kubernetes.io/
 _UNSUPPORTED = "UnsupportedAnnotation"
 HTTP, HTTPS = "http", "https"
 """The listener for requests without TLS, and those with TLS."""
-_PROTECTS = re.compile(
-    r"auth|allow|deny|(?<!limit-)whitelist|blacklist|snippet|modsecurity|owasp|waf|satisfy|verify|proxy-ssl-secret|passthrough|middleware|plugin"
-    r"|jwt|oidc|oauth|mtls|client-?cert|tls\.options|policy|policies|jwks|api-?key|basic-|cidr|security|acl"
-)
-"""Names of annotations that may protect something."""
-_DECIDES = re.compile(
-    r"\b(allow|deny|satisfy|return|rewrite|if|auth_\w+|access_by_\w+|rewrite_by_\w+|limit_\w+|ssl_\w+|secure_link\w*|internal"
-    r"|error_page|include|set_real_ip_from|valid_referers|modsecurity\w*|proxy_pass|proxy_ssl\w*)\b"
-)
-"""Directives of nginx that may decide who gets what."""
-_EQUALS = (
-    ("auth-url", "ext_authz"),
-    ("auth-signin", "oidc"),
-    ("auth-tls", "client certificates, which are at the Gateway (spec.tls.frontend)"),
-    ("auth-type", "basic_auth"),
-    ("auth-secret", "basic_auth"),
-    ("jwt", "jwt"),
-    ("source-range", "ip_access"),
-)
+_NUMBER = re.compile(r"[0-9]{1,15}")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_|~-]+")
+_HEAVIEST = 1_000_000
+"""The largest weight in the language."""
+_SHOWN = 100
+"""The maximum length of what a fault shows of a value."""
 _SIZE = re.compile(r"(\d+)([kKmMgG]?)")
 _SILENT = 60
 """Seconds without traffic after which a response ends, by default. An Ingress has no other limit, and so nobody expects one."""
@@ -143,15 +133,25 @@ class _Reader:
         other = default if safe is None else safe
         return self._read(name, default, lambda text: values[text.lower()], "true or false", other)
 
-    def number(self, name: str, default: int = 0, least: int = 0) -> int:
+    def number(self, name: str, default: int = 0, least: int = 0, most: int = 2**31 - 1) -> int:
         """Return a whole number."""
 
         def read(text: str) -> int:
-            if (value := int(text)) < least:
+            if not _NUMBER.fullmatch(text) or not least <= int(text) <= most:
                 raise ValueError(text)
-            return value
+            return int(text)
 
-        return self._read(name, default, read, f"a number from {least}")
+        return self._read(name, default, read, f"a number from {least} to {most}")
+
+    def checked(self, name: str, usable: Callable[[str], Any], wanted: str) -> str:
+        """Return a text that is `usable`, or else an empty one."""
+
+        def read(text: str) -> str:
+            if not usable(text):
+                raise ValueError(text)
+            return text
+
+        return self._read(name, "", read, wanted)
 
     def _read(
         self, name: str, default: T, read: Callable[[str], T], wanted: str, wrong: T | None = None
@@ -161,7 +161,9 @@ class _Reader:
         try:
             return read(self.text(name))
         except (ValueError, KeyError):
-            self.fault(name, f"'{self.text(name)}' is not {wanted}", f"write {wanted}", "InvalidAnnotation")
+            text = self.text(name)
+            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+            self.fault(name, f"'{shown}' is not {wanted}", f"write {wanted}", "InvalidAnnotation")
             return default if wrong is None else wrong
 
     def fault(self, name: str, message: str, remedy: str, reason: str = _UNSUPPORTED) -> None:
@@ -172,33 +174,22 @@ class _Reader:
 
 def _unknown(key: str, value: str, found: Behaviour) -> None:
     """Note an annotation that has no equal."""
-    prefix, _, name = key.partition("/")
     path = ("metadata", "annotations", key)
-    protects = _PROTECTS.search(name.lower()) is not None and value.strip().lower() not in (
-        "",
-        "false",
-        "off",
-    )
-    if name.endswith("configuration-snippet"):
-        protects = _DECIDES.search(value) is not None
-    if protects:
+    prefix, _, name = key.partition("/")
+    if may_protect(name, value):
         found.closed = True
-        policy = next((equal for word, equal in _EQUALS if word in name), "a policy of the gateway language")
-        found.faults.append(
-            Fault(
-                path=path,
-                message="it may protect something and has no equal, so the requests of this Ingress get 500",
-                remedy=f"remove it, or use an HTTPRoute with a GatewayPolicy: {policy}",
-                reason="RequestsRejected",
-            )
-        )
+        message = "it may protect something and has no equal, so the requests of this Ingress get 500"
+        remedy = f"remove it, or use an HTTPRoute with a GatewayPolicy: {equal_policy(name)}"
+        reason = "RequestsRejected"
     elif f"{prefix}/" in (NGINX, TRAEFIK):
-        remedy = "remove it, or use an HTTPRoute"
-        message = "it has no equal and no effect"
-        found.faults.append(Fault(path=path, message=message, remedy=remedy, reason=_UNSUPPORTED))
+        message, remedy, reason = (
+            "it has no equal and no effect",
+            "remove it, or use an HTTPRoute",
+            _UNSUPPORTED,
+        )
     else:
-        message, remedy = "it is for another controller and has no effect", "remove it"
-        found.faults.append(Fault(path=path, message=message, remedy=remedy, reason=_UNSUPPORTED))
+        message, remedy, reason = "it is for another controller and has no effect", "remove it", _UNSUPPORTED
+    found.faults.append(Fault(path=path, message=message, remedy=remedy, reason=reason))
 
 
 def _redirects(given: _Reader, found: Behaviour) -> None:
@@ -310,11 +301,17 @@ def _limits(given: _Reader, found: Behaviour) -> None:
 
 
 def _canary(given: _Reader, found: Behaviour) -> None:
-    header, value = given.text("canary-by-header"), given.text("canary-by-header-value")
-    pattern = given.text("canary-by-header-pattern")
-    weight, total = given.number("canary-weight"), given.number("canary-weight-total", 100, least=1)
-    if not given.flag("canary"):
+    before = len(found.faults)
+    header = given.checked("canary-by-header", _HEADER.fullmatch, "the name of a header")
+    value = given.checked("canary-by-header-value", str.isprintable, "a text without control characters")
+    pattern = given.checked("canary-by-header-pattern", _is_regex, "a regular expression of RE2")
+    weight = given.number("canary-weight", most=_HEAVIEST)
+    total = given.number("canary-weight-total", 100, least=1, most=_HEAVIEST)
+    canary = given.flag("canary")
+    wrong = len(found.faults) > before
+    if not canary:
         return
+    found.closed = found.closed or wrong  # it gets no requests until it is clear which ones are meant
     condition = {"exact": value} if value else {"regex": pattern} if pattern else {"exact": "always"}
     if given.has("canary-by-cookie"):
         given.fault(
@@ -327,6 +324,14 @@ def _canary(given: _Reader, found: Behaviour) -> None:
         values=condition,
         never=not value and not pattern,
     )
+
+
+def _is_regex(text: str) -> bool:
+    try:
+        check_regex(text)
+    except Mistake:
+        return False
+    return True
 
 
 def _affinity(given: _Reader, found: Behaviour) -> None:

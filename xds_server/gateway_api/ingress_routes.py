@@ -64,6 +64,7 @@ class Translated:
     it cannot be used.
     """
 
+    key: Key
     claims: tuple[Claim, ...]
     defaults: tuple[Claim, ...]
     certificates: tuple[tuple[str, Key | None], ...]
@@ -82,6 +83,7 @@ def translate(ingress: Ingress, cluster: Cluster) -> Translated:
     claims = tuple(_claims(ingress, found, cluster, faults))
     defaults = tuple(_defaults(ingress, found, cluster, faults))
     return Translated(
+        key=ingress.meta.key,
         claims=claims,
         defaults=defaults,
         certificates=tuple(_certificates(ingress, cluster, faults)),
