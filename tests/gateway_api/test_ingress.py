@@ -260,6 +260,40 @@ def test_a_wrong_canary_concerns_no_other_ingress(annotation: str, value: str) -
     assert len(problem) < 500
 
 
+ONLY_TLS = (
+    {"kubernetes.io/ingress.allow-http": "false"},
+    {TRAEFIK + "router.tls": "true"},
+    {TRAEFIK + "router.entrypoints": "websecure"},
+)
+
+
+@pytest.mark.parametrize("annotations", ONLY_TLS)
+def test_no_other_namespace_gets_the_plain_http_that_an_ingress_forgoes(
+    annotations: Mapping[str, str],
+) -> None:
+    text = _ingress("shop", 1, "/users", annotations) + _ingress("team", 2, "/users")
+    assert not any("routes" in content for content in _files(text).values())
+    (problem,) = _problems(text)
+    assert "the path /users/* of a.example.com belongs to the older Ingress shop/web" in problem
+
+
+def test_a_shorter_path_of_another_namespace_gets_no_forgone_requests() -> None:
+    (annotations, *_) = ONLY_TLS
+    text = _ingress("team", 1, "/") + _ingress("shop", 2, "/users", annotations)
+    (refused,) = _files(text)["Ingress/shop/web.yaml"]["routes"].values()
+    assert (refused["listeners"], refused["path"]) == (["http"], "/users/*")
+    assert refused["respond"] == {"status": 404}
+
+
+def test_a_namespace_divides_the_listeners_of_a_path_between_its_ingresses() -> None:
+    text = _ingress("shop", 1, "/users", ONLY_TLS[2]) + _second(
+        "shop", 2, "/users", {TRAEFIK + "router.entrypoints": "web"}
+    )
+    (route,) = _files(text)["Ingress/shop/next.yaml"]["routes"].values()
+    assert route["listeners"] == ["http"]
+    assert _problems(text) == []
+
+
 def test_a_regular_expression_takes_no_requests_of_other_namespaces() -> None:
     regex = {NGINX + "use-regex": "true"}
     text = _ingress("shop", 1, "/users") + _ingress("team", 2, "/.*", regex)

@@ -34,6 +34,7 @@ NAMESPACE = "@ingress"
 _PORTS = {HTTP: ("xds-gateway.dev/http-port", 80), HTTPS: ("xds-gateway.dev/https-port", 443)}
 """The annotations of an IngressClass with its ports."""
 _ERROR: Mapping[str, Any] = {"respond": {"status": 500}}
+_NOT_FOUND: Mapping[str, Any] = {"respond": {"status": 404}}
 _FILE = "gateway.yaml"
 _ANY_CLASS = "default"
 
@@ -118,6 +119,10 @@ class _Merge:
     certificates: Certificates = field(init=False)
     taken: dict[tuple[str, tuple[str, str]], Key] = field(default_factory=dict)
     """Who has the requests of a listener, by host and path."""
+    forgone: dict[tuple[str, tuple[str, str]], tuple[Key, Claim]] = field(default_factory=dict)
+    """Who wants no requests of a listener, by host and path. No other namespace gets them instead."""
+    namespaces: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    """The namespaces with requests of a listener, by host."""
     first: dict[str, Key] = field(default_factory=dict)
     """The oldest Ingress of a host."""
     canaries: dict[tuple[str, tuple[str, str]], tuple[Key, Claim]] = field(default_factory=dict)
@@ -156,6 +161,7 @@ class _Merge:
         for key, one in served.items():
             for claim in one.defaults:
                 self._take(key, one, claim)
+        self._refuse_forgone()
         holders = {(holder[0], requests) for (_, requests), holder in self.taken.items()}
         for namespace, (host, path) in self.canaries.keys() - holders:
             key, claim = self.canaries[namespace, (host, path)]
@@ -172,17 +178,32 @@ class _Merge:
             what = f"{claim.host or 'the rest'}, where only its namespace may have regular expressions,"
             self._conflict(key, claim.place, what, first)
             return
+        for kind in sorted(_PORTS.keys() - one.behaviour.listeners):
+            self.forgone.setdefault((kind, claim.key), (key, claim))
         for kind in sorted(one.behaviour.listeners):
-            holder = self.taken.get((kind, claim.key))
+            other, _ = self.forgone.get((kind, claim.key), (key, claim))
+            holder = self.taken.get((kind, claim.key)) or (other if other[0] != key[0] else None)
             if holder is not None:
                 self._is_taken(key, one, claim, holder)
                 continue
             self.taken[kind, claim.key] = key
-            listeners = [HTTP] if kind == HTTP else self.certificates.listeners_of(claim.host)
-            where = {"listeners": listeners, **({"hosts": [claim.host]} if claim.host else {})}
-            for name, condition, action in self._variants(one, claim, kind) if listeners else ():
-                own = names.of(name, *(() if kind == HTTPS else (kind,)))
-                routes[own] = {**where, **condition, **action}
+            self.namespaces.setdefault((kind, claim.host), set()).add(key[0])
+            where = self._where(claim, kind)
+            for name, condition, action in self._variants(one, claim, kind) if where["listeners"] else ():
+                routes[_named(name, kind)] = {**where, **condition, **action}
+
+    def _where(self, claim: Claim, kind: str) -> Mapping[str, Any]:
+        listeners = [HTTP] if kind == HTTP else self.certificates.listeners_of(claim.host)
+        return {"listeners": listeners, **({"hosts": [claim.host]} if claim.host else {})}
+
+    def _refuse_forgone(self) -> None:
+        """Have forgone requests answered with 404 if a shorter path of another namespace would take them."""
+        for (kind, requests), (key, claim) in self.forgone.items():
+            others = self.namespaces.get((kind, claim.host), set()) - {key[0]}
+            where = self._where(claim, kind)
+            if others and (kind, requests) not in self.taken and where["listeners"]:
+                refused = {**where, **claim.condition, **_NOT_FOUND}
+                self.routes[key][_named(claim.name, kind)] = refused
 
     def _is_taken(self, key: Key, one: Translated, claim: Claim, holder: Key) -> None:
         """Note that somebody else has the requests of a claim. What is left of a host may be nothing."""
@@ -299,6 +320,11 @@ class _Merge:
             upstreams=self.upstreams,
             ports=frozenset((port, "TCP") for port in self.ports.values()),
         )
+
+
+def _named(name: str, kind: str) -> str:
+    """Return the name of a route on a listener."""
+    return names.of(name, *(() if kind == HTTPS else (kind,)))
 
 
 def _with_header(claim: Claim, name: str, condition: Mapping[str, Any]) -> Mapping[str, Any]:
