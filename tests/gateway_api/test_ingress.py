@@ -169,6 +169,40 @@ def test_no_annotation_is_dropped_without_a_word(annotation: str, value: str, cl
     assert [one.path[-1] for one in found.faults] == [NGINX + annotation]
 
 
+LONG = "9" * 5000
+NUMBERS = [
+    "proxy-body-size",
+    "proxy-connect-timeout",
+    "proxy-read-timeout",
+    "permanent-redirect-code",
+    "limit-rps",
+    "limit-burst-multiplier",
+    "cors-max-age",
+    "session-cookie-max-age",
+    "canary-weight",
+]
+
+
+@pytest.mark.parametrize("annotation", NUMBERS)
+def test_a_number_of_thousands_of_digits_is_a_fault(annotation: str) -> None:
+    (fault,) = behaviour({NGINX + annotation: LONG}).faults
+    assert fault.path[-1] == NGINX + annotation
+    assert len(str(fault)) < 500
+
+
+@pytest.mark.parametrize("to", [f"https://x:{LONG}$request_uri", f"https://{LONG}:{LONG}$request_uri"])
+def test_a_redirect_to_a_port_of_thousands_of_digits_closes(to: str) -> None:
+    found = behaviour({NGINX + "permanent-redirect": to})
+    assert found.closed
+    assert [len(str(one)) < 500 for one in found.faults] == [True]
+
+
+def test_a_class_with_a_port_of_thousands_of_digits_has_the_usual_one() -> None:
+    annotated = f'{{name: xds, annotations: {{xds-gateway.dev/http-port: "{LONG}"}}}}'
+    text = OURS.replace("{name: NAME}", annotated) + INGRESS + SERVICE
+    assert _files(text)["gateway.yaml"]["listeners"]["http"]["port"] == 80
+
+
 def test_a_value_that_is_not_understood_is_taken_for_the_safe_one() -> None:
     assert behaviour({NGINX + "force-ssl-redirect": "yes"}).always_redirects
     assert behaviour({NGINX + "ssl-redirect": "no"}).redirects

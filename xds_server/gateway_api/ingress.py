@@ -5,6 +5,7 @@ https://kubernetes.io/docs/concepts/services-networking/ingress/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -33,6 +34,7 @@ NAMESPACE = "@ingress"
 """Stands for the namespace in the key of an IngressClass. No Gateway has it, because a name of Kubernetes has no @."""
 _PORTS = {HTTP: ("xds-gateway.dev/http-port", 80), HTTPS: ("xds-gateway.dev/https-port", 443)}
 """The annotations of an IngressClass with its ports."""
+_PORT = re.compile(r"[0-9]{1,5}")
 _ERROR: Mapping[str, Any] = {"respond": {"status": 500}}
 _NOT_FOUND: Mapping[str, Any] = {"respond": {"status": 404}}
 _FILE = "gateway.yaml"
@@ -93,10 +95,10 @@ def _ports(one: IngressClass | None, faults: list[Fault]) -> Mapping[str, int]:
     found: dict[str, int] = {}
     for kind, (key, default) in _PORTS.items():
         text = annotations.get(key, str(default))
-        usable = text.isdecimal() and 0 < int(text) < 2**16 and int(text) not in found.values()
+        usable = _PORT.fullmatch(text) and 0 < int(text) < 2**16 and int(text) not in found.values()
         found[kind] = int(text) if usable else default
         if not usable:
-            message = f"'{text}' is not a port, or the other one too, so it is {default}"
+            message = f"'{text[:100]}' is not a port, or the other one too, so it is {default}"
             place = ("metadata", "annotations", key)
             faults.append(
                 Fault(path=place, message=message, remedy="write a number", reason="InvalidAnnotation")

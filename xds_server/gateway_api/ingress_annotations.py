@@ -11,28 +11,24 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from filters.language import Mistake
 from xds_server.gateway.model.regex import check as check_regex
 from xds_server.gateway_api.conditions import Fault
+from xds_server.gateway_api.ingress_annotation_reader import UNSUPPORTED, Reader, shown
 from xds_server.gateway_api.ingress_protections import equal_policy, may_protect
 from xds_server.gateway_api.ingress_specs import CLASS_ANNOTATION, HTTP_ANNOTATION
 
-T = TypeVar("T")
 NGINX, TRAEFIK = "nginx.ingress.kubernetes.io/", "traefik.ingress.kubernetes.io/"
-_UNSUPPORTED = "UnsupportedAnnotation"
 HTTP, HTTPS = "http", "https"
 """The listener for requests without TLS, and those with TLS."""
-_NUMBER = re.compile(r"[0-9]{1,15}")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_|~-]+")
 _HEAVIEST = 1_000_000
 """The largest weight in the language."""
-_SHOWN = 100
-"""The maximum length of what a fault shows of a value."""
-_SIZE = re.compile(r"(\d+)([kKmMgG]?)")
+_SIZE = re.compile(r"([0-9]{1,12})([kKmMgG]?)")
 _SILENT = 60
 """Seconds without traffic after which a response ends, by default. An Ingress has no other limit, and so nobody expects one."""
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
@@ -91,10 +87,10 @@ class Behaviour:
 def behaviour(annotations: Mapping[str, str]) -> Behaviour:
     """Return what the annotations of an Ingress say."""
     found = Behaviour()
-    nginx = _Reader(annotations, NGINX, found)
+    nginx = Reader(annotations, NGINX, found.faults)
     for part in _PARTS:
         part(nginx, found)
-    traefik = _Reader(annotations, TRAEFIK, found)
+    traefik = Reader(annotations, TRAEFIK, found.faults)
     _traefik(traefik, found)
     if annotations.get(HTTP_ANNOTATION, "").strip().lower() == "false":
         found.listeners &= {HTTPS}
@@ -107,69 +103,6 @@ def behaviour(annotations: Mapping[str, str]) -> Behaviour:
         ) and not key.startswith("xds-gateway.dev/"):
             _unknown(key, value, found)
     return found
-
-
-class _Reader:
-    """Reads annotations with a prefix, and notes which ones are known."""
-
-    def __init__(self, annotations: Mapping[str, str], prefix: str, found: Behaviour) -> None:
-        self._annotations, self._prefix, self._found = annotations, prefix, found
-        self.known: set[str] = set()
-
-    def text(self, name: str, default: str = "") -> str:
-        """Return the value of an annotation."""
-        key = self._prefix + name
-        self.known.add(key)
-        return self._annotations.get(key, default).strip()
-
-    def has(self, name: str) -> bool:
-        """True if there is such an annotation."""
-        self.known.add(self._prefix + name)
-        return self._prefix + name in self._annotations
-
-    def flag(self, name: str, default: bool = False, *, safe: bool | None = None) -> bool:
-        """Return true or false, and `safe` for anything else, by default what is without it."""
-        values = {"true": True, "false": False}
-        other = default if safe is None else safe
-        return self._read(name, default, lambda text: values[text.lower()], "true or false", other)
-
-    def number(self, name: str, default: int = 0, least: int = 0, most: int = 2**31 - 1) -> int:
-        """Return a whole number."""
-
-        def read(text: str) -> int:
-            if not _NUMBER.fullmatch(text) or not least <= int(text) <= most:
-                raise ValueError(text)
-            return int(text)
-
-        return self._read(name, default, read, f"a number from {least} to {most}")
-
-    def checked(self, name: str, usable: Callable[[str], Any], wanted: str) -> str:
-        """Return a text that is `usable`, or else an empty one."""
-
-        def read(text: str) -> str:
-            if not usable(text):
-                raise ValueError(text)
-            return text
-
-        return self._read(name, "", read, wanted)
-
-    def _read(
-        self, name: str, default: T, read: Callable[[str], T], wanted: str, wrong: T | None = None
-    ) -> T:
-        if not self.has(name):
-            return default
-        try:
-            return read(self.text(name))
-        except (ValueError, KeyError):
-            text = self.text(name)
-            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-            self.fault(name, f"'{shown}' is not {wanted}", f"write {wanted}", "InvalidAnnotation")
-            return default if wrong is None else wrong
-
-    def fault(self, name: str, message: str, remedy: str, reason: str = _UNSUPPORTED) -> None:
-        """Note a fault of an annotation."""
-        path = ("metadata", "annotations", self._prefix + name)
-        self._found.faults.append(Fault(path=path, message=message, remedy=remedy, reason=reason))
 
 
 def _unknown(key: str, value: str, found: Behaviour) -> None:
@@ -185,14 +118,14 @@ def _unknown(key: str, value: str, found: Behaviour) -> None:
         message, remedy, reason = (
             "it has no equal and no effect",
             "remove it, or use an HTTPRoute",
-            _UNSUPPORTED,
+            UNSUPPORTED,
         )
     else:
-        message, remedy, reason = "it is for another controller and has no effect", "remove it", _UNSUPPORTED
+        message, remedy, reason = "it is for another controller and has no effect", "remove it", UNSUPPORTED
     found.faults.append(Fault(path=path, message=message, remedy=remedy, reason=reason))
 
 
-def _redirects(given: _Reader, found: Behaviour) -> None:
+def _redirects(given: Reader, found: Behaviour) -> None:
     found.redirects = given.flag("ssl-redirect", default=True)
     found.always_redirects = given.flag("force-ssl-redirect", safe=True)
     for name, code, default in (
@@ -203,18 +136,21 @@ def _redirects(given: _Reader, found: Behaviour) -> None:
         if not given.has(name) or found.instead is not None:
             continue
         to = given.text(name)
-        whole = re.fullmatch(r"(https?)://([^/$]+?)(?::(\d+))?\$request_uri", to)
+        whole = re.fullmatch(r"(https?)://([^/$:]+|\[[^/$\]]+\])(?::([0-9]{1,5}))?\$request_uri", to)
         if whole is not None:
             port = {"port": int(whole[3])} if whole[3] else {}
             found.instead = {"redirect": {"scheme": whole[1], "host": whole[2], **port, "status": status}}
         elif "$" in to:
-            given.fault(name, f"variables of nginx have no equal: '{to}'", "write a URL without them")
+            message = (
+                f"this has a port that is none, or variables of nginx, which have no equal: '{shown(to)}'"
+            )
+            given.fault(name, message, "write a URL without them")
             found.closed = True
         else:
             found.instead = {"redirect": {"to": to, "status": status, "strip_query": True}}
 
 
-def _forwarding(given: _Reader, found: Behaviour) -> None:
+def _forwarding(given: Reader, found: Behaviour) -> None:
     found.regex = given.flag("use-regex")
     found.rewrite = given.text("rewrite-target")
     found.regex = found.regex or "$" in found.rewrite
@@ -233,11 +169,11 @@ def _forwarding(given: _Reader, found: Behaviour) -> None:
     found.protocol = _PROTOCOLS[protocol] if given.has("backend-protocol") else ""
 
 
-def _bodies_and_times(given: _Reader, found: Behaviour) -> None:
+def _bodies_and_times(given: Reader, found: Behaviour) -> None:
     if given.has("proxy-body-size"):
         size = _SIZE.fullmatch(given.text("proxy-body-size"))
         if size is None:
-            message, remedy = f"'{given.text('proxy-body-size')}' is not a size", "write 8m"
+            message, remedy = f"'{shown(given.text('proxy-body-size'))}' is not a size", "write 8m"
             given.fault("proxy-body-size", message, remedy, "InvalidAnnotation")
         elif int(size[1]):
             found.route["max_body"] = int(size[1]) * _UNITS[size[2].lower()]
@@ -248,7 +184,7 @@ def _bodies_and_times(given: _Reader, found: Behaviour) -> None:
     found.connect_timeout = f"{connect}s" if connect else ""
 
 
-def _cors(given: _Reader, found: Behaviour) -> None:
+def _cors(given: Reader, found: Behaviour) -> None:
     names = {
         "allow_methods": ("cors-allow-methods", "GET,PUT,POST,DELETE,PATCH,OPTIONS"),
         "allow_headers": ("cors-allow-headers", _CORS_HEADERS),
@@ -268,7 +204,7 @@ def _cors(given: _Reader, found: Behaviour) -> None:
         }
 
 
-def _addresses(given: _Reader, found: Behaviour) -> None:
+def _addresses(given: Reader, found: Behaviour) -> None:
     for key, names in (
         ("allow", ("whitelist-source-range", "allowlist-source-range")),
         ("deny", ("denylist-source-range",)),
@@ -289,7 +225,7 @@ def _addresses(given: _Reader, found: Behaviour) -> None:
             found.policies.setdefault("ip_access", {}).setdefault(key, []).extend(networks)
 
 
-def _limits(given: _Reader, found: Behaviour) -> None:
+def _limits(given: Reader, found: Behaviour) -> None:
     burst = given.number("limit-burst-multiplier", 5, least=1)
     limits = [
         {"requests": count, "per": per, "burst": count * burst, "by": "ip", "scope": "local"}
@@ -300,7 +236,7 @@ def _limits(given: _Reader, found: Behaviour) -> None:
         found.policies["rate_limit"] = limits
 
 
-def _canary(given: _Reader, found: Behaviour) -> None:
+def _canary(given: Reader, found: Behaviour) -> None:
     before = len(found.faults)
     header = given.checked("canary-by-header", _HEADER.fullmatch, "the name of a header")
     value = given.checked("canary-by-header-value", str.isprintable, "a text without control characters")
@@ -334,7 +270,7 @@ def _is_regex(text: str) -> bool:
     return True
 
 
-def _affinity(given: _Reader, found: Behaviour) -> None:
+def _affinity(given: Reader, found: Behaviour) -> None:
     name, path = given.text("session-cookie-name", "INGRESSCOOKIE"), given.text("session-cookie-path", "/")
     age = given.number("session-cookie-max-age")
     if not given.has("affinity"):
@@ -347,7 +283,7 @@ def _affinity(given: _Reader, found: Behaviour) -> None:
     found.route["session_affinity"] = {"cookie": {"name": name, "path": path, "ttl": f"{age}s"}}
 
 
-def _traefik(given: _Reader, found: Behaviour) -> None:
+def _traefik(given: Reader, found: Behaviour) -> None:
     if given.has("router.entrypoints"):
         names = _listed(given.text("router.entrypoints"))
         unknown = [one for one in names if one not in _ENTRY_POINTS]
@@ -368,7 +304,7 @@ def _traefik(given: _Reader, found: Behaviour) -> None:
         )
 
 
-def _basic_auth(given: _Reader, found: Behaviour) -> None:
+def _basic_auth(given: Reader, found: Behaviour) -> None:
     if given.text("auth-type") != "basic":
         given.known.discard(f"{NGINX}auth-type")  # what it protects cannot be protected
         return
