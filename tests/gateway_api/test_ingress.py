@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.certificates import authority
 from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import InvalidGateway
 from xds_server.gateway_api.ingress_annotations import NGINX, TRAEFIK, behaviour
@@ -188,6 +190,32 @@ def test_a_number_of_thousands_of_digits_is_a_fault(annotation: str) -> None:
     (fault,) = behaviour({NGINX + annotation: LONG}).faults
     assert fault.path[-1] == NGINX + annotation
     assert len(str(fault)) < 500
+
+
+@pytest.mark.parametrize(
+    "annotation", ["proxy-connect-timeout", "proxy-read-timeout", "cors-max-age", "session-cookie-max-age"]
+)
+def test_a_time_that_the_language_cannot_have_is_a_fault(annotation: str) -> None:
+    wrong = {NGINX + annotation: "999999999999", NGINX + "enable-cors": "true", NGINX + "affinity": "cookie"}
+    longest = {**wrong, NGINX + annotation: "315360000"}
+    assert [one.path[-1] for one in behaviour(wrong).faults] == [NGINX + annotation]
+    assert _problems(_ingress("shop", 1, "/users", longest)) == []
+    (problem,) = _problems(_ingress("shop", 1, "/users", wrong) + _ingress("team", 2, "/"))
+    assert f"Ingress/shop/web.metadata.annotations.{NGINX}{annotation}: '999999999999' is not" in problem
+
+
+@pytest.mark.parametrize("host", ["*", "a b", "a..example.com"])
+def test_a_host_that_is_none_gets_no_listener(host: str) -> None:
+    chain, key = (b64encode(part).decode() for part in authority().issue("a.example.com"))
+    secret = (
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: cert, namespace: shop}\ntype: kubernetes.io/tls\n"
+    )
+    secret += f"data: {{tls.crt: {chain}, tls.key: {key}}}\n---\n"
+    tls = f'spec:\n  tls: [{{secretName: cert, hosts: ["{host}", a.example.com]}}]\n'
+    text = _ingress("shop", 1, "/users").replace("spec:\n", tls, 1) + secret
+    assert any(f"'{host}' is not a host" in one for one in _problems(text))
+    listeners = _files(text)["gateway.yaml"]["listeners"]
+    assert [one["hosts"] for one in listeners.values() if "hosts" in one] == [["a.example.com"]]
 
 
 @pytest.mark.parametrize("to", [f"https://x:{LONG}$request_uri", f"https://{LONG}:{LONG}$request_uri"])

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from filters.language.scalars import LONGEST
 from xds_server.gateway_api.conditions import Fault
 
 T = TypeVar("T")
@@ -49,6 +50,10 @@ class Reader:
             return int(text)
 
         return self._read(name, default, read, f"a number from {least} to {most}")
+
+    def seconds(self, name: str, default: int = 0, least: int = 0) -> int:
+        """Return a number of seconds that a duration of the language can have."""
+        return self.number(name, default, least, int(LONGEST.total_seconds()))
 
     def checked(self, name: str, usable: Callable[[str], Any], wanted: str) -> str:
         """Return a text that is `usable`, or else an empty one."""

@@ -178,9 +178,9 @@ def _bodies_and_times(given: Reader, found: Behaviour) -> None:
         elif int(size[1]):
             found.route["max_body"] = int(size[1]) * _UNITS[size[2].lower()]
     names = ("proxy-read-timeout", "proxy-send-timeout")
-    silent = max(given.number(name, least=1) for name in names) or _SILENT
+    silent = max(given.seconds(name, least=1) for name in names) or _SILENT
     found.route |= {"idle_timeout": f"{silent}s", "timeout": "0s"}
-    connect = given.number("proxy-connect-timeout", least=1)
+    connect = given.seconds("proxy-connect-timeout", least=1)
     found.connect_timeout = f"{connect}s" if connect else ""
 
 
@@ -193,7 +193,7 @@ def _cors(given: Reader, found: Behaviour) -> None:
     lists = {key: _listed(given.text(*name)) for key, name in names.items()}
     origins = _listed(given.text("cors-allow-origin", "*"))
     credentials = given.flag("cors-allow-credentials", default=True)
-    age = given.number("cors-max-age", 1728000)
+    age = given.seconds("cors-max-age", 1728000)
     if given.flag("enable-cors"):
         # nginx sends both * and the permission for cookies, and browsers then take the latter for none (Fetch, section 3.3.5)
         found.policies["cors"] = {
@@ -272,7 +272,7 @@ def _is_regex(text: str) -> bool:
 
 def _affinity(given: Reader, found: Behaviour) -> None:
     name, path = given.text("session-cookie-name", "INGRESSCOOKIE"), given.text("session-cookie-path", "/")
-    age = given.number("session-cookie-max-age")
+    age = given.seconds("session-cookie-max-age")
     if not given.has("affinity"):
         return
     if given.text("affinity") != "cookie":

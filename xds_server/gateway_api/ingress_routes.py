@@ -10,10 +10,12 @@ from typing import Any
 from filters.identity import htpasswd
 from filters.language import Mistake
 from xds_server.gateway.certificates import is_for
+from xds_server.gateway.model import hosts
 from xds_server.gateway_api import names
 from xds_server.gateway_api.backend_tls import BackendTls
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.conditions import Condition, Fault
+from xds_server.gateway_api.ingress_annotation_reader import shown
 from xds_server.gateway_api.ingress_annotations import NGINX, Behaviour, behaviour
 from xds_server.gateway_api.ingress_specs import (
     NETWORKING,
@@ -115,8 +117,8 @@ def _defaults(ingress: Ingress, found: Behaviour, cluster: Cluster, faults: list
     if backend is None:
         return
     upstream = _upstream(backend, ingress, found, cluster, ("spec", "defaultBackend"), faults)
-    hosts = dict.fromkeys([*(one.host.lower() for one in ingress.spec.declared.rules), ""])
-    for number, host in enumerate(hosts):
+    every_host = dict.fromkeys([*(one.host.lower() for one in ingress.spec.declared.rules), ""])
+    for number, host in enumerate(every_host):
         yield Claim(
             host=host,
             condition={"path": "/*", **_one_label(host)},
@@ -251,6 +253,13 @@ def _certificates(
             faults.append(Fault(path=place, message=wrong, remedy=remedy, reason="InvalidCertificate"))
             key = None
         for host in map(str.lower, one.hosts or ("",)):
+            if host and (host == hosts.ANY_HOST or any(hosts.check([host]))):
+                message, remedy = f"'{shown(host)}' is not a host", "write api.example.com or *.example.com"
+                wrong_host = ("spec", f"tls[{number}]", "hosts")
+                faults.append(
+                    Fault(path=wrong_host, message=message, remedy=remedy, reason="InvalidCertificate")
+                )
+                continue
             if key is not None and host and not _is_for(key, host, cluster):
                 message = f"the certificate of the Secret {'/'.join(key)} is not for {host}"
                 remedy = "add the name to the certificate; until then clients reject it"
