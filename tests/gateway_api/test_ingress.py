@@ -155,6 +155,16 @@ def test_what_may_protect_closes(annotation: str) -> None:
         ("configuration-snippet", 'more_set_headers "x: y";', False),
         ("configuration-snippet", "if ($host = a) { return 403; }", True),
         ("configuration-snippet", "allow 10.0.0.0/8; deny all;", True),
+        ("configuration-snippet", "content_by_lua_block { ngx.exit(403) }", True),
+        ("configuration-snippet", 'proxy_set_header X-User "";', True),
+        ("configuration-snippet", "more_clear_input_headers X-User;", True),
+        ("configuration-snippet", "add_header a b", True),
+        ("configuration-snippet", 'add_header a "# ";deny all;', True),
+        ("configuration-snippet", 'add_header a "\n# ";deny all;', True),
+        ("configuration-snippet", "add_header a 'b; c {'; # deny all;\n gzip off;", False),
+        ("configuration-snippet", 'add_header a b"c; deny all; "d;', True),
+        ("configuration-snippet", "# nothing", False),
+        ("configuration-snippet", "add_header " + "a" * 100_000, True),
         ("backend-protocol", "FCGI", True),
         ("permanent-redirect", "https://$server_name/x", True),
         ("limit-whitelist", "10.0.0.0/8", False),
@@ -243,10 +253,36 @@ def test_an_ingress_forgoes_plain_http() -> None:
 
 
 @pytest.mark.parametrize(
-    "annotation", ["alb.ingress.kubernetes.io/inbound-cidrs", "haproxy.org/allow-list", "konghq.com/plugins"]
+    ("annotation", "value"),
+    [
+        ("alb.ingress.kubernetes.io/inbound-cidrs", "a"),
+        ("alb.ingress.kubernetes.io/scheme", "internal"),
+        ("alb.ingress.kubernetes.io/conditions.web", '[{"field":"source-ip"}]'),
+        ("appgw.ingress.kubernetes.io/use-private-ip", "true"),
+        ("haproxy.org/allow-list", "a"),
+        ("haproxy.org/request-set-header", 'X-User ""'),
+        ("haproxy-ingress.github.io/config-backend", "http-request deny"),
+        ("konghq.com/plugins", "a"),
+        ("nginx.org/proxy-set-headers", "X-User"),
+        (TRAEFIK + "router.rule", "ClientIP(`10.0.0.0/8`)"),
+    ],
 )
-def test_what_protects_with_other_controllers_closes(annotation: str) -> None:
-    assert behaviour({annotation: "a"}).closed
+def test_what_protects_with_other_controllers_closes(annotation: str, value: str) -> None:
+    assert behaviour({annotation: value}).closed
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        ("alb.ingress.kubernetes.io/scheme", "internet-facing"),
+        ("alb.ingress.kubernetes.io/target-type", "ip"),
+        ("haproxy.org/load-balance", "leastconn"),
+        (TRAEFIK + "router.priority", "3"),
+    ],
+)
+def test_what_protects_nothing_has_no_effect(annotation: str, value: str) -> None:
+    found = behaviour({annotation: value})
+    assert (found.closed, len(found.faults)) == (False, 1)
 
 
 OF_A_NAMESPACE = """\

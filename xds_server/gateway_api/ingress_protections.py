@@ -9,12 +9,27 @@ _PROTECTS = re.compile(
     r"|jwt|oidc|oauth|mtls|client-?cert|tls\.options|policy|policies|jwks|api-?key|basic-|cidr|security|acl"
 )
 """Names of annotations that may protect something."""
-_DECIDES = re.compile(
-    r"\b(allow|deny|satisfy|return|rewrite|if|auth_\w+|access_by_\w+|rewrite_by_\w+|limit_\w+|ssl_\w+|secure_link\w*|internal"
-    r"|error_page|include|set_real_ip_from|valid_referers|modsecurity\w*|proxy_pass|proxy_ssl\w*)\b"
+_OTHER_NAMES = re.compile(
+    r"scheme|private|internal|conditions\.|(^|\.)rule$|shield|(proxy|request)-(set|del|add)-|hide-headers|^headers$|^config-"
 )
-"""Directives of nginx that may decide who gets what."""
-_OFF = frozenset(("", "false", "off"))
+"""Names that say it only in some controllers: load balancers without public addresses, conditions on requests, headers."""
+_HARMLESS = frozenset(
+    (
+        *("add_header", "more_set_headers", "add_trailer", "expires", "etag", "charset", "default_type"),
+        *("gzip", "gzip_types", "gzip_comp_level", "gzip_min_length", "gzip_vary", "gzip_proxied", "brotli"),
+        *("proxy_buffering", "proxy_buffers", "proxy_buffer_size", "proxy_busy_buffers_size"),
+        *("proxy_request_buffering", "proxy_read_timeout", "proxy_send_timeout", "proxy_connect_timeout"),
+        *("client_body_buffer_size", "client_body_timeout", "send_timeout", "keepalive_timeout"),
+        *("tcp_nodelay", "tcp_nopush", "sendfile", "access_log", "log_subrequest", "log_not_found"),
+    )
+)
+"""Directives of nginx that decide neither who gets what nor what a Service is told of its client."""
+_DIRECTIVE = re.compile(
+    r"""(?:\s|\#[^\n]*(?:\n|\Z))*(?:\Z|([a-z_]+)(?:[^;{}"'\#\\]|(?<=\s)"(?:[^"\\]|\\.)*"|(?<=\s)'(?:[^'\\]|\\.)*')*;)""",
+    re.DOTALL,
+)
+"""Comments, and then one directive without a block, or the end. Within a word, a quote is a character as any other."""
+_OFF = frozenset(("", "false", "off", "internet-facing"))
 _EQUALS = (
     ("auth-url", "ext_authz"),
     ("auth-signin", "oidc"),
@@ -29,8 +44,20 @@ _EQUALS = (
 def may_protect(name: str, value: str) -> bool:
     """True if an annotation, whose `name` has no prefix here, may decide who gets what."""
     if name.endswith("configuration-snippet"):
-        return _DECIDES.search(value) is not None
-    return _PROTECTS.search(name.lower()) is not None and value.strip().lower() not in _OFF
+        return not _is_harmless(value)
+    named = _PROTECTS.search(name.lower()) or _OTHER_NAMES.search(name.lower())
+    return named is not None and value.strip().lower() not in _OFF
+
+
+def _is_harmless(snippet: str) -> bool:
+    """True if a snippet has only directives that are known to be harmless."""
+    end = 0
+    while end < len(snippet):
+        found = _DIRECTIVE.match(snippet, end)
+        if found is None or (found[1] is not None and found[1] not in _HARMLESS):
+            return False
+        end = found.end()
+    return True
 
 
 def equal_policy(name: str) -> str:
