@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.wait import eventually
 from xds_server.kubernetes.api_client import ApiClient
-from xds_server.kubernetes.event_writer import EVENTS, RENEW, EventWriter, Told
+from xds_server.kubernetes.event_writer import EVENTS, MOST, RENEW, EventWriter, Told
 from xds_server.kubernetes.resources import Key, Object, Resource
 
 MAPS = Resource(plural="configmaps", kind="ConfigMap")
@@ -76,6 +76,16 @@ async def test_an_event_says_what_is_wrong_with_an_object(client: ApiClient, nam
     assert (event["type"], event["reason"], event["message"]) == ("Warning", "Conflict", "x" * 1024)
     assert event["lastTimestamp"] == "2026-01-02T03:04:05Z"
     assert event["source"] == {"component": "example.com/us"}
+
+
+async def test_the_events_of_one_object_are_bounded(client: ApiClient, namespace: str) -> None:
+    other = Told(MAPS, Key(namespace, "other"), "4712", "Conflict", "why")
+    async with _writing(client, Clock()) as writer:
+        writer.want([*(_told(namespace, f"fault {number}") for number in range(4000)), other])
+        assert await _number(client, namespace, writer) == MOST + 1
+    events = [(one["reason"], one["message"]) for one in await _events(client, namespace)]
+    assert ("MoreFaults", "3981 more things are wrong; correct the first ones") in events
+    assert {("Conflict", f"fault {number}") for number in range(MOST - 1)} < set(events)
 
 
 async def test_two_replicas_write_it_once(client: ApiClient, namespace: str) -> None:

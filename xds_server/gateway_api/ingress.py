@@ -117,7 +117,8 @@ class _Merge:
     of_class: list[Fault] = field(init=False)
     """What is wrong with the class itself."""
     found: dict[Key, Translated] = field(init=False)
-    faults: dict[Key, list[Fault]] = field(init=False)
+    faults: dict[Key, dict[Fault, None]] = field(init=False)
+    """What is wrong with each Ingress, in order and once."""
     certificates: Certificates = field(init=False)
     taken: dict[tuple[str, tuple[str, str]], Key] = field(default_factory=dict)
     """Who has the requests of a listener, by host and path."""
@@ -143,7 +144,7 @@ class _Merge:
             place = ("spec", "parameters")
             self.of_class.append(Fault(path=place, message=wrong.message, remedy=remedy, reason=wrong.reason))
         self.found = {one.meta.key: translate(one, self.cluster) for one in self.ingresses}
-        self.faults = {key: list(one.faults) for key, one in self.found.items()}
+        self.faults = {key: dict.fromkeys(one.faults) for key, one in self.found.items()}
         self.certificates = Certificates(self.ports[HTTPS])
         for key, one in self.found.items():
             for host, secret in one.certificates:
@@ -282,9 +283,7 @@ class _Merge:
         self._fault(key, place, f"{what} {older}", "choose another one, or remove one of them", "Conflict")
 
     def _fault(self, key: Key, place: tuple[str, ...], message: str, remedy: str, reason: str) -> None:
-        fault = Fault(path=place, message=message, remedy=remedy, reason=reason)
-        if fault not in self.faults[key]:
-            self.faults[key].append(fault)
+        self.faults[key][Fault(path=place, message=message, remedy=remedy, reason=reason)] = None
 
     def statuses(self) -> Iterable[IngressStatus]:
         """Yield what is wrong with the class and with each Ingress."""

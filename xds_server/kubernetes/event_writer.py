@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 EVENTS = Resource(plural="events", kind="Event")
 RENEW = 3300.0
 """Seconds after which an Event is written again. The API server keeps it for an hour by default."""
+MOST = 20
+"""The maximum number of Events of one object. Whoever writes a large object must not fill the API server with them."""
 _LONGEST_MESSAGE, _LONGEST_NAME = 1024, 200
 _LOOK = 60.0
 """Seconds between two looks at what expires."""
@@ -45,6 +47,20 @@ class Told:
         """The name of the Event without its time, which is the same in every replica."""
         digest = hashlib.sha256("\0".join((self.uid, self.reason, self.message)).encode()).hexdigest()
         return f"{self.key.name[:_LONGEST_NAME].rstrip('.-')}.{digest[:16]}"
+
+
+def _bounded(told: Iterable[Told]) -> dict[str, Told]:
+    """Return what is told by name. If there is too much of one object, the last Event says how much more."""
+    of_objects: dict[tuple[Resource, Key, str], list[Told]] = {}
+    for one in told:
+        of_objects.setdefault((one.resource, one.key, one.uid), []).append(one)
+    kept: list[Told] = []
+    for (resource, key, uid), some in of_objects.items():
+        if len(some) > MOST:
+            message = f"{len(some) - MOST + 1} more things are wrong; correct the first ones"
+            some = [*some[: MOST - 1], Told(resource, key, uid, "MoreFaults", message)]
+        kept += some
+    return {one.name: one for one in kept}
 
 
 class EventWriter:
@@ -68,8 +84,8 @@ class EventWriter:
         self._wake = asyncio.Event()
 
     def want(self, told: Iterable[Told]) -> None:
-        """Have exactly these Events written. Those that are wanted no more stay until they expire."""
-        self._wanted = {one.name: one for one in told}
+        """Have exactly these Events written, at most `MOST` of one object. Those that are wanted no more stay until they expire."""
+        self._wanted = _bounded({one.name: one for one in told}.values())
         self._written = {name: when for name, when in self._written.items() if name in self._wanted}
         self._wake.set()
 
