@@ -403,6 +403,43 @@ def test_a_regular_expression_takes_no_requests_of_other_namespaces() -> None:
     assert _problems(_ingress("shop", 1, "/.*", regex) + _ingress("team", 2, "/users")) == []
 
 
+def _with_default(text: str) -> str:
+    return text.replace("spec:\n", "spec:\n  defaultBackend: {service: {name: web, port: {number: 80}}}\n", 1)
+
+
+def _paths(text: str, file: str) -> set[tuple[str, str]]:
+    """Return the hosts and paths of a file."""
+    routes = _files(text).get(file, {"routes": {}})["routes"].values()
+    return {("".join(one.get("hosts", ())), one["path"]) for one in routes}
+
+
+def test_the_older_default_backend_of_a_host_keeps_what_is_left() -> None:
+    text = _with_default(_ingress("shop", 1, "/users")) + _ingress("team", 2, "/")
+    (problem,) = _problems(text)
+    assert "Ingress/team/web" in problem
+    assert "the path /* of a.example.com belongs to the older Ingress shop/web" in problem
+    assert _paths(text, "Ingress/team/web.yaml") == set()
+    assert ("a.example.com", "/*") in _paths(text, "Ingress/shop/web.yaml")
+
+
+def test_an_older_path_and_one_of_the_same_namespace_come_before_default_backends() -> None:
+    default = _with_default(_ingress("shop", 2, "/users"))
+    for other, file in ((_ingress("team", 1, "/"), "team/web"), (_second("shop", 3, "/"), "shop/next")):
+        assert _problems(default + other) == []
+        assert ("a.example.com", "/*") in _paths(default + other, f"Ingress/{file}.yaml")
+        assert _paths(default + other, "Ingress/shop/web.yaml") == {("a.example.com", "/users/*"), ("", "/*")}
+
+
+def test_no_ingress_is_told_that_a_younger_one_is_older() -> None:
+    older = INGRESS.replace("{name: web}", '{name: web, creationTimestamp: "2026-01-01T00:00:00Z"}')
+    younger = OF_A_NAMESPACE.replace("NAMESPACE", "default").replace("DAY", "2").replace("PATH", "/")
+    younger = younger.replace("name: web\n", "name: next\n", 1).replace("host: a.example.com", 'host: ""')
+    (problem,) = _problems(
+        older + younger.replace("ANNOTATIONS", "kubernetes.io/ingress.class: xds") + SERVICE
+    )
+    assert "what no other rule has belongs to the Ingress default/next;" in problem
+
+
 def test_traefik_chooses_listeners() -> None:
     assert behaviour({TRAEFIK + "router.entrypoints": "websecure"}).listeners == {"https"}
     assert behaviour({TRAEFIK + "router.entrypoints": "web, websecure"}).listeners == {"http", "https"}

@@ -17,7 +17,7 @@ from xds_server.gateway_api.gateway_files import UPSTREAMS_FILE, GatewayFiles
 from xds_server.gateway_api.hostnames import covers
 from xds_server.gateway_api.ingress_annotations import HTTP, HTTPS, Canary
 from xds_server.gateway_api.ingress_certificates import Certificates
-from xds_server.gateway_api.ingress_routes import Claim, Ingress, Translated, translate
+from xds_server.gateway_api.ingress_routes import ALL_PATHS, Claim, Ingress, Translated, translate
 from xds_server.gateway_api.ingress_specs import (
     CLASS_ANNOTATION,
     DEFAULT_ANNOTATION,
@@ -119,6 +119,8 @@ class _Merge:
     found: dict[Key, Translated] = field(init=False)
     faults: dict[Key, dict[Fault, None]] = field(init=False)
     """What is wrong with each Ingress, in order and once."""
+    age: dict[Key, int] = field(init=False)
+    """The place of each Ingress, the oldest first."""
     certificates: Certificates = field(init=False)
     taken: dict[tuple[str, tuple[str, str]], Key] = field(default_factory=dict)
     """Who has the requests of a listener, by host and path."""
@@ -128,6 +130,8 @@ class _Merge:
     """The namespaces with requests of a listener, by host."""
     first: dict[str, Key] = field(default_factory=dict)
     """The oldest Ingress of a host."""
+    rest: dict[str, Key] = field(default_factory=dict)
+    """The oldest Ingress with a default backend for a host. No younger one of another namespace gets all its paths."""
     canaries: dict[tuple[str, tuple[str, str]], tuple[Key, Claim]] = field(default_factory=dict)
     """The canaries of a namespace, by host and path."""
     routes: dict[Key, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
@@ -144,6 +148,7 @@ class _Merge:
             place = ("spec", "parameters")
             self.of_class.append(Fault(path=place, message=wrong.message, remedy=remedy, reason=wrong.reason))
         self.found = {one.meta.key: translate(one, self.cluster) for one in self.ingresses}
+        self.age = {key: number for number, key in enumerate(self.found)}
         self.faults = {key: dict.fromkeys(one.faults) for key, one in self.found.items()}
         self.certificates = Certificates(self.ports[HTTPS])
         for key, one in self.found.items():
@@ -158,6 +163,11 @@ class _Merge:
         for key, one in self.found.items():
             for claim in one.claims if key not in served else ():
                 self.canaries.setdefault((key[0], claim.key), (key, claim))
+        for key, one in served.items():
+            for claim in (*one.claims, *one.defaults):
+                self.first.setdefault(claim.host, key)
+            for claim in one.defaults:
+                self.rest.setdefault(claim.host, key)
         for key, one in served.items():
             for claim in one.claims:
                 self._take(key, one, claim)
@@ -175,7 +185,7 @@ class _Merge:
     def _take(self, key: Key, one: Translated, claim: Claim) -> None:
         """Have the requests of a claim handled on each listener on which nobody has them yet."""
         routes = self.routes.setdefault(key, {})
-        first = self.first.setdefault(claim.host, key)
+        first = self.first[claim.host]
         if claim.regex and first[0] != key[0]:
             # it would come before the prefixes of the others
             what = f"{claim.host or 'the rest'}, where only its namespace may have regular expressions,"
@@ -184,8 +194,7 @@ class _Merge:
         for kind in sorted(_PORTS.keys() - one.behaviour.listeners):
             self.forgone.setdefault((kind, claim.key), (key, claim))
         for kind in sorted(one.behaviour.listeners):
-            other, _ = self.forgone.get((kind, claim.key), (key, claim))
-            holder = self.taken.get((kind, claim.key)) or (other if other[0] != key[0] else None)
+            holder = self._holder(key, claim, kind)
             if holder is not None:
                 self._is_taken(key, one, claim, holder)
                 continue
@@ -194,6 +203,16 @@ class _Merge:
             where = self._where(claim, kind)
             for name, condition, action in self._variants(one, claim, kind) if where["listeners"] else ():
                 routes[_named(name, kind)] = {**where, **condition, **action}
+
+    def _holder(self, key: Key, claim: Claim, kind: str) -> Key | None:
+        """Return who has the requests of a claim on a listener: also an Ingress of another namespace that keeps them for itself."""
+        holder = self.taken.get((kind, claim.key))
+        forgoing, _ = self.forgone.get((kind, claim.key), (key, claim))
+        if holder is None and forgoing[0] != key[0]:
+            return forgoing
+        rest = self.rest.get(claim.host, key)
+        keeps = rest[0] != key[0] and self.age[rest] < self.age[key]
+        return rest if holder is None and keeps and claim.condition["path"] == ALL_PATHS else holder
 
     def _where(self, claim: Claim, kind: str) -> Mapping[str, Any]:
         listeners = [HTTP] if kind == HTTP else self.certificates.listeners_of(claim.host)
@@ -279,8 +298,9 @@ class _Merge:
         return {"upstream": upstream.name, **websocket, **given, **policies}
 
     def _conflict(self, key: Key, place: tuple[str, ...], what: str, holder: Key) -> None:
-        older = f"belongs to the older Ingress {'/'.join(holder)}" if holder != key else "is given twice"
-        self._fault(key, place, f"{what} {older}", "choose another one, or remove one of them", "Conflict")
+        other = f"the {'older ' if self.age[holder] < self.age[key] else ''}Ingress {'/'.join(holder)}"
+        belongs = f"belongs to {other}" if holder != key else "is given twice"
+        self._fault(key, place, f"{what} {belongs}", "choose another one, or remove one of them", "Conflict")
 
     def _fault(self, key: Key, place: tuple[str, ...], message: str, remedy: str, reason: str) -> None:
         self.faults[key][Fault(path=place, message=message, remedy=remedy, reason=reason)] = None

@@ -33,6 +33,8 @@ from xds_server.gateway_api.specs import SecretReference
 from xds_server.gateway_api.upstreams import ServiceUpstream, resolve
 
 Ingress = Object[Annotated[IngressSpec]]
+ALL_PATHS = "/*"
+"""The path that stands for all of a host."""
 _UNVERIFIED = BackendTls(hostname="", authorities="", names=(), verify=False)
 
 
@@ -121,7 +123,7 @@ def _defaults(ingress: Ingress, found: Behaviour, cluster: Cluster, faults: list
     for number, host in enumerate(every_host):
         yield Claim(
             host=host,
-            condition={"path": "/*", **_one_label(host)},
+            condition={"path": ALL_PATHS, **_one_label(host)},
             upstream=upstream,
             rewrite={},
             name=names.of(*ingress.meta.key, "Ingress", "default", f"{number:03}"),
