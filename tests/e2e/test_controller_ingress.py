@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import ssl
 from base64 import b64encode
 from collections.abc import Iterator
@@ -197,6 +198,21 @@ def test_an_ingress_of_another_class_loses_its_address(cluster: IngressCluster) 
     cluster.objects.request("PATCH", path, {"spec": {"ingressClassName": "of-somebody-else"}})
     wait_for(lambda: cluster.answer("a.example.com", "/users/1")[0] == 404, "the requests to get 404")
     wait_for(lambda: cluster.status("web") == {}, "the address to go")
+
+
+def test_an_ingress_that_leaves_while_no_controller_runs_loses_its_address(cluster: IngressCluster) -> None:
+    cluster.controller.stop(signal.SIGTERM)
+    address = {"ingress": [{"ip": "192.0.2.1"}]}
+    api = "apis/networking.k8s.io/v1"
+    foreign = cluster.path("ingresses", "foreign", api)
+    cluster.objects.request("PATCH", f"{foreign}/status", {"status": {"loadBalancer": address}})
+    cluster.objects.request(
+        "PATCH", cluster.path("ingresses", "web", api), {"spec": {"ingressClassName": "of-somebody-else"}}
+    )
+    assert cluster.status("web") != {}
+    cluster.controller.start()
+    wait_for(lambda: cluster.status("web") == {}, "the address to go")
+    assert cluster.status("foreign") == address
 
 
 def test_the_objects_belong_to_the_class(cluster: IngressCluster) -> None:

@@ -72,10 +72,13 @@ class IngressWriter:
         self._addressed: dict[Key, tuple[Translation, tuple[str, ...]]] = {}
         self._ours: set[Key] = set()
         """The Ingresses that got addresses."""
+        self._all_read = False
+        """Whether those of other classes were looked at since somebody else may have written."""
 
     def forget(self) -> None:
         """Forget what is there, because somebody else may have written."""
         self._addressed.clear()
+        self._all_read = False
 
     def write(self, translation: Translation, cluster: Cluster, states: Mapping[Key, ClassState]) -> None:
         """Have the current state written. Ingresses get addresses when Envoys have what they say."""
@@ -87,10 +90,14 @@ class IngressWriter:
                     if one.kind == "Ingress" and one.ingress_class == key[1]:
                         self._ours.add(one.key)
                         self._want("Ingress", one.key, statuses.ingress_status(state.addresses), cluster)
-        gone = self._ours - {one.key for one in translation.ingress_statuses}
-        for name in gone & cluster.objects.get("Ingress", {}).keys():
-            self._want("Ingress", name, {}, cluster)  # it has another class now
-        self._ours -= gone
+        served = {one.key for one in translation.ingress_statuses if one.kind == "Ingress"}
+        present = cluster.objects.get("Ingress", {}).keys()
+        # any of the others may have got its address of a former leader, which the API server knows
+        gone = (self._ours & present if self._all_read else present) - served
+        for name in gone:
+            self._want("Ingress", name, {}, cluster)
+        self._ours &= served
+        self._all_read = True
         self._events.want((*_faults(translation, cluster, states), *_of_classes(cluster, states)))
 
 
