@@ -103,6 +103,26 @@ ANNOTATED = "".join(
 )
 
 
+def foreign(name: str, host: str, **annotations: str) -> str:
+    """Return an Ingress of another namespace, younger than that of the default one."""
+    text = annotated(name, host, **annotations)
+    return text.replace("metadata:\n", "metadata:\n  namespace: team\n").replace("name: http", "number: 80")
+
+
+PRIVATE = annotated("private", "private.example.com").replace(
+    "annotations:\n", "annotations: {kubernetes.io/ingress.allow-http: 'false'}\n"
+)
+ATTACKS = "".join(
+    (
+        PRIVATE,
+        foreign("private", "private.example.com"),
+        foreign("canary", "big.example.com", canary="true", canary_weight="100"),
+        foreign("pattern", "big.example.com", canary="true", canary_by_header_pattern="(("),
+        foreign("times", "times.example.com", proxy_connect_timeout="999999999999"),
+        foreign("digits", "digits.example.com", proxy_body_size="9" * 5000),
+        "---\napiVersion: v1\nkind: Service\nmetadata: {name: echo, namespace: team}\nspec: {ports: [{port: 80}]}\n",
+    )
+)
 CERTIFICATE = f"""---
 apiVersion: v1
 kind: Secret
@@ -146,7 +166,7 @@ class Ingresses(Running):
         )
         same, other = neighbours()
         more = certified("two.example.com", same) + certified("three.example.com", other)
-        write(self.folder, more=more, cluster=cluster, rules=RULES, annotated=ANNOTATED + USERS)
+        write(self.folder, more=more, cluster=cluster, rules=RULES, annotated=ANNOTATED + USERS + ATTACKS)
         super().__init__(self.folder, root)
 
     def get(self, host: str, path: str, **options: Any) -> httpx.Response:
@@ -190,6 +210,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Itera
         ("example.com", "/wild", 404),
         ("closed.example.com", "/", 500),
         ("denied.example.com", "/", 403),
+        ("private.example.com", "/", 404),  # the Ingress forgoes plain HTTP, and no other namespace gets it
+        ("big.example.com", "/", 200),  # the canary of another namespace has no endpoints
     ],
 )
 def test_hosts_and_paths(gateway: Ingresses, host: str, path: str, status: int) -> None:
