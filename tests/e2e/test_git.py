@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.git import GitServer, WorkingTree
+from tests.support.git import GitServer, WorkingTree, collected
 from tests.support.ports import free_port
 from tests.support.running import Running
 from tests.support.wait import wait_for
@@ -42,7 +42,7 @@ class Shop:
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
     (tmp_path / "served").mkdir()
-    with GitServer(tmp_path / "served") as server:
+    with collected(), GitServer(tmp_path / "served") as server:
         yield Shop(tmp_path, server)
 
 

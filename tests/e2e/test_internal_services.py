@@ -72,8 +72,10 @@ async def test_envoy_streams_its_access_log_to_an_internal_service(tmp_path: Pat
     gateway = compiled(write(tmp_path / "gateway", gateway=GATEWAY.replace("PORT", str(port))))
     try:
         address = await server.start("127.0.0.1:0")
+        (only,) = ports(gateway.gateway.sections)
         (listener,) = listeners.listeners(
-            *ports(gateway.gateway.sections),
+            only,
+            (),
             listeners.Common((), [_log()], {}, NO_TELEMETRY, routes_choose=False),
         )
         cluster = Resource.of(clusters.internal_service(NAME, address))

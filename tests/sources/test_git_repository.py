@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.git import GitServer, WorkingTree
+from tests.support.git import GitServer, WorkingTree, collected
 from xds_server.errors import WrongUsage
 from xds_server.sources import git_repository
 from xds_server.sources.git_address import GitAddress
@@ -36,9 +36,10 @@ OPENED: list[LocalRepository] = []
 
 @pytest.fixture(autouse=True)
 def _close() -> Iterator[None]:
-    yield
-    while OPENED:
-        OPENED.pop().close()
+    with collected():
+        yield
+        while OPENED:
+            OPENED.pop().close()
 
 
 def local(tree: WorkingTree, folder: str = "", ref: str = "main") -> CommitFolder:

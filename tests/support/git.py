@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import gc
 import os
 import subprocess
 import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
@@ -19,6 +23,15 @@ _AUTHOR = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_CONFIG_NOSYSTEM": "1",
 }
+
+
+@contextmanager
+def collected() -> Iterator[None]:
+    """Collect connections at the end that dulwich leaves open after an error of HTTP, so that no later test is blamed."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 class WorkingTree:
