@@ -65,7 +65,7 @@ def add_node(parser: argparse.ArgumentParser, node: str, what: str) -> None:
 
 
 def add_folder(parser: argparse.ArgumentParser, *, live: bool = False, git: bool = False) -> None:
-    """Add the folder of a gateway, and --gateway. With `live`, a cluster may stand in its place, and a folder in git always."""
+    """Add the folder of a gateway, and --gateway. With `git`, a commit may stand in its place, and with `live` a cluster too."""
     or_cluster = "; k8s: or k8s:CONTEXT for what a cluster has now" if live else ""
     or_git = (
         "; git+https://HOST/REPOSITORY.git//FOLDER?ref=BRANCH (also ssh and file) for a commit"

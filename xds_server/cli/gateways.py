@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from xds_server.cli import git
-from xds_server.errors import InvalidGateway
+from xds_server.errors import InvalidGateway, UnreadableFolder
 from xds_server.gateway_api.cluster import Cluster
 from xds_server.gateway_api.manifests import Manifests
 from xds_server.gateway_api.objects import Key
@@ -31,12 +31,18 @@ def read(source: Path | str, gateway: Key | None) -> SourceState:
 
 
 def read_cluster(source: Path | str) -> Cluster:
-    """Return the objects of a cluster or folder of manifests. Raises ApiError, InvalidKubeconfig, InvalidGateway."""
+    """Return the objects of a cluster or folder of manifests.
+
+    Raises ApiError, InvalidKubeconfig, InvalidGateway, UnreadableFolder.
+    """
     if str(source).startswith(CLUSTER):
         from xds_server.controller.live import live_cluster
 
         return asyncio.run(live_cluster(_context(source)))[0]
-    cluster, problems = Manifests().read(read_folder(source).files)
+    folder = git.read(str(source)) if is_git(str(source)) else read_folder(source)
+    if folder.problems:
+        raise UnreadableFolder("; ".join(folder.problems))
+    cluster, problems = Manifests().read(folder.files)
     if any(one.severity == "error" for one in problems):
         raise InvalidGateway(tuple(problems))
     return cluster
