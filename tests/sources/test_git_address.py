@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from xds_server.cli.main import main
 from xds_server.errors import WrongUsage
 from xds_server.sources.git_address import GitAddress, is_git, parse
 
@@ -42,3 +43,8 @@ def test_another_address_is_told_and_never_with_its_password(text: str, said: st
         parse(text)
     assert said in str(caught.value)
     assert "hidden" not in str(caught.value)
+
+
+def test_an_interval_of_nothing_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "git+https://h.test/a.git", "--git-interval", "0"]) == 2
+    assert "--git-interval: 0 is too often" in capsys.readouterr().err

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LOCAL_INTERVAL = 1.0
 """Seconds between two looks at a repository on this machine, which cost almost nothing."""
+_SHORTEST = 0.1
 _TOKEN, _KEY, _HOSTS = "XDS_GIT_TOKEN_FILE", "XDS_GIT_SSH_KEY", "XDS_GIT_KNOWN_HOSTS"
 
 
@@ -69,6 +70,10 @@ def source(arguments: argparse.Namespace) -> Callable[[], Source] | None:
         name, repository = _repository(arguments.folder, credentials)
     pace = Pace()
     interval = arguments.git_interval
+    if interval is not None and interval < _SHORTEST:
+        raise WrongUsage(
+            f"--git-interval: {interval:g} is too often for a server; write at least {_SHORTEST:g}"
+        )
     if interval is None:
         interval = _LOCAL_INTERVAL if isinstance(repository, LocalRepository) else pace.interval
     return lambda: GitSource(name, repository, Pace(interval=interval), allow_empty=arguments.allow_empty)

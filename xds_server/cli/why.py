@@ -19,7 +19,9 @@ from xds_server.gateway_api.translation import translate
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("folder", help="folder of Kubernetes manifests; k8s: or k8s:CONTEXT for a cluster")
+    parser.add_argument(
+        "folder", help="folder of Kubernetes manifests, also in git; k8s: or k8s:CONTEXT for a cluster"
+    )
     parser.add_argument(
         "route", type=_route, metavar="KIND/NAMESPACE/NAME", help="a route, such as HTTPRoute/shop/users"
     )
