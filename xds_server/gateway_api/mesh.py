@@ -20,6 +20,7 @@ from xds_server.gateway_api.mesh_inbound import APPLICATION, TRANSPARENT, UNBROK
 from xds_server.gateway_api.mesh_policies import Inbound, inbound, named_accounts
 from xds_server.gateway_api.mesh_tls import MeshTrust
 from xds_server.gateway_api.objects import Key, Object
+from xds_server.gateway_api.placement import file_of
 from xds_server.gateway_api.route_files import on_listeners
 from xds_server.gateway_api.service_parents import HTTP_KINDS, ServiceAttachment, attachments, effective
 from xds_server.gateway_api.translation import Translation, parent_status, upstreams_file
@@ -29,7 +30,7 @@ _FILE, _INBOUND_FILE = "mesh.yaml", "inbound.yaml"
 _OUTBOUND = "outbound"
 _PLAIN_PORT = 80
 _FORWARDS = {"upstream", "split"}
-"""Actions with a timeout of 15 seconds unless the route has one. Applications had none before they got a sidecar."""
+"""Actions with a timeout. Applications had none before they got a sidecar."""
 
 
 def mesh_key(namespace: str, account: str | None = None) -> Key:
@@ -135,14 +136,13 @@ def _files(
     closes = False
     for route in {id(one.route): one.route for one in found if id(one.route) in by_route}.values():
         target = translated[id(route)]
-        unlimited = {"timeout": "0s"} if route.kind == "HTTPRoute" else {}
         routes = {
-            name: {**(unlimited if _FORWARDS & value.keys() else {}), **value}
+            name: _unlimited(route, value)
             for route_name, (condition, values) in target.routes.items()
             for name, value in on_listeners(route_name, values, condition, by_route[id(route)], ports, taken)
         }
         if routes:
-            file = f"{route.kind}/{'/'.join(route.meta.key)}.yaml"
+            file = file_of(route)
             files[file], origins[file] = {target.section: routes}, route
             used |= {upstream.name: upstream for upstream in target.upstreams if upstream.usable}
             closes = closes or target.closes
@@ -196,6 +196,12 @@ def _headless(inside: frozenset[str], cluster: Cluster) -> Iterator[Key]:
     for one in cluster.all("Service"):
         if one.meta.namespace in inside and one.spec.headless and not one.spec.external:
             yield one.meta.key
+
+
+def _unlimited(route: Route, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a route of the language without the timeout of 15 seconds that it would have by default."""
+    forwards = route.kind == "HTTPRoute" and _FORWARDS & values.keys()
+    return {"timeout": "0s", **values} if forwards else values
 
 
 def _pods(services: Iterable[Key], trust: MeshTrust, cluster: Cluster) -> Mapping[str, Mapping[str, Any]]:

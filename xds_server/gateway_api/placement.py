@@ -41,12 +41,17 @@ class PlacedRoute:
     @cached_property
     def file(self) -> str:
         """The name of the file with its routes of the language."""
-        return f"{self.route.kind}/{'/'.join(self.route.meta.key)}.yaml"
+        return file_of(self.route)
 
     @cached_property
     def upstreams(self) -> Mapping[str, ServiceUpstream]:
         """The upstreams that its routes use, by name."""
         return {one.name: one for one in self.translated.upstreams if one.usable}
+
+
+def file_of(route: Route) -> str:
+    """Return the name of the file with the routes of the language that are made of a route."""
+    return f"{route.kind}/{'/'.join(route.meta.key)}.yaml"
 
 
 def placed_routes(listeners: Listeners, cluster: Cluster) -> Iterator[PlacedRoute]:
