@@ -50,7 +50,10 @@ class Chromium:
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         port_file = Path(self._folder.name) / "DevToolsActivePort"
-        port = wait_for(lambda: port_file.read_text().splitlines()[0], "Chromium's port")
+        wait_for(
+            lambda: "\n" in port_file.read_text(), "Chromium's port"
+        )  # Chromium creates it, then writes it.
+        port = port_file.read_text().splitlines()[0]
         pages = wait_for(
             lambda: [
                 one for one in httpx.get(f"http://127.0.0.1:{port}/json").json() if one["type"] == "page"
