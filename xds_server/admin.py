@@ -10,12 +10,13 @@ import json
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 
@@ -33,14 +34,52 @@ class Page:
         return cls(status, json.dumps(value, indent=1).encode() + b"\n")
 
 
+class TooLong(Exception):  # noqa: N818 - a state of a request
+    """A body has more bytes than its action accepts."""
+
+
+class Readable(Protocol):
+    """A stream of bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes, none at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A POST. Its body is not read before the action asks for it. Names of `headers` have any case."""
+
+    headers: Message
+    body: Readable
+    length: int
+
+    def text(self) -> str:
+        """Return the body as text. Raises TooLong beyond `LONGEST` bytes."""
+        return b"".join(self.chunks(LONGEST)).decode("utf-8", "replace")
+
+    def chunks(self, longest: int) -> Iterator[bytes]:
+        """Yield the body in parts. Raises TooLong at once beyond `longest` bytes, and OSError if the client stops."""
+        if self.length > longest:
+            raise TooLong(f"the body must have at most {longest} bytes")
+        rest = self.length
+        while rest:
+            part = self.body.read(min(rest, LONGEST))
+            if not part:
+                raise ConnectionError("the body is cut off")
+            rest -= len(part)
+            yield part
+
+
 Pages = Mapping[str, Callable[[], Page]]
-Actions = Mapping[str, Callable[[str], Page]]
-"""The action of a POST, called with its body."""
+Actions = Mapping[str, Callable[[Incoming], Page]]
+"""What a POST does, by path."""
 NONE: Actions = MappingProxyType({})
 LONGEST = 1 << 16
-"""The maximum number of bytes of a body."""
+"""The maximum number of bytes of a body that is read as a whole."""
 
 
+_DIGITS = 16
+"""A number of bytes has fewer digits."""
 UNIX = "unix:"
 
 
@@ -150,10 +189,13 @@ def _done(request: BaseHTTPRequestHandler, actions: Actions) -> Page:
     if request.headers.get("origin") is not None:
         return Page.of({"error": "requests of browser pages are rejected"}, 403)
     length = request.headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > LONGEST:
-        return Page.of({"error": f"the body must have at most {LONGEST} bytes"}, 413)
-    body = request.rfile.read(int(length)).decode("utf-8", "replace")
-    return _reached(lambda: action(body))
+    if not (length.isascii() and length.isdigit() and len(length) < _DIGITS):
+        return Page.of({"error": "the header Content-Length must be a number of bytes"}, 400)
+    incoming = Incoming(request.headers, request.rfile, int(length))
+    try:
+        return _reached(lambda: action(incoming))
+    except TooLong as error:
+        return Page.of({"error": str(error)}, 413)
 
 
 def _reached(page: Callable[[], Page]) -> Page:

@@ -20,14 +20,14 @@ import grpc
 
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from filters.policy_server import SERVICE, internal_cluster
-from xds_server import admin_pages, joined_metrics
+from xds_server import admin_pages, git_pages, joined_metrics
 from xds_server.admin import Admin, ask
 from xds_server.admin_pages import objects_reader
 from xds_server.console.console import Console
 from xds_server.console.source import Source
 from xds_server.control_plane.change_log import ChangeLog, status_line
 from xds_server.control_plane.compiler import Compiler
-from xds_server.control_plane.control_loop import ControlLoop, GatewayState
+from xds_server.control_plane.control_loop import ControlLoop, GatewayState, Verdict
 from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.metrics import GatewayMetrics
 from xds_server.control_plane.prover import PROVING, Prover, proving_envoy
@@ -36,6 +36,7 @@ from xds_server.control_plane.releases import adapted
 from xds_server.control_plane.rollout import Rollout
 from xds_server.control_plane.status import ObjectStatus, StatusReader
 from xds_server.discovery.node import Node
+from xds_server.discovery.rejection import essence
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import CLUSTER
@@ -51,8 +52,10 @@ from xds_server.serving.persistence import LastGood
 from xds_server.serving.server import XdsServer
 from xds_server.serving.store import Store
 from xds_server.serving.tls import Files
+from xds_server.sources.commit_status import CommitStatus, CommitStatuses, Forge
 from xds_server.sources.directory import Directory
 from xds_server.sources.gateway_folder import FolderReader, GatewayFolder
+from xds_server.sources.git_source import GitSource
 from xds_server.translate.clusters import internal_service
 from xds_server.translate.stand_ins import stand_in
 from xds_server.translate.usage_entry import SERVICE as USAGE
@@ -115,12 +118,14 @@ async def _control_plane(
     )
     start = {internal_cluster(name): service.ensure for name, service in services.own.items()}
     rollout = Rollout(store, fleet, start, prover)
-    source = options.source() if options.source is not None else Directory(options.folder, poll=options.poll)
+    git = options.git.source() if options.git is not None else None
+    source = git if git is not None else Directory(options.folder, poll=options.poll)
     folder = GatewayFolder(source, FolderReader(options.gateway))
     compiler = Compiler(internal_services=services.addresses, shape=options.shape)
     running.fleet = fleet
     served = partial(store.current, "")
-    control = ControlLoop(folder, compiler, rollout.publish, ChangeLog(fleet, served).published)
+    judged = _judged(git, options.git.forge if options.git is not None else None, store, stack)
+    control = ControlLoop(folder, compiler, rollout.publish, ChangeLog(fleet, served).published, judged)
     store.observe(fleet.observe)
     if prover is not None:
         store.observe(prover.observe)
@@ -138,12 +143,15 @@ async def _control_plane(
         prover=prover,
         clients=lambda: chain(public.services.clients(), local.services.clients()),
         policy_server=services.admin(SERVICE),
+        pin=lambda: git.pins.pin if git is not None else None,
     )
     sources = partial(admin_pages.metric_sources, services, lambda: running.envoy)
     pages = admin_pages.pages(status, counted, sources, services.admin(USAGE))
     host, port = split(ADMIN, options.admin)
     try:
-        admin = Admin(host, port, pages)
+        admin = Admin(
+            host, port, pages, git_pages.actions(git, options.git.webhook_secret if options.git else None)
+        )
     except OSError as error:
         raise failed_to_listen(ADMIN, options.admin, error) from None
     admin.start()
@@ -155,6 +163,26 @@ async def _control_plane(
         await rollout.resume()
     log.info("control plane started xds=%s admin=%s", address, admin.url)
     return control, store
+
+
+def _judged(
+    git: GitSource | None, forge: Forge | None, store: Store, stack: AsyncExitStack
+) -> Callable[[Verdict], None]:
+    """Return what becomes of the verdicts on commits: good ones are remembered, and all are told to the forge."""
+    statuses = CommitStatuses(forge) if forge is not None else None
+    if statuses is not None:
+        stack.push_async_callback(_cancelled, asyncio.create_task(statuses.run()))
+
+    def judged(verdict: Verdict) -> None:
+        if git is not None and not verdict.problems:
+            git.pins.note_served(verdict.version.id)
+        if statuses is not None:
+            held = tuple(
+                f"{one.place or one.name}: rejected by Envoy: {essence(one.message)}" for one in store.held()
+            )
+            statuses.tell(CommitStatus.of(verdict.version, verdict.problems or held))
+
+    return judged
 
 
 def _servers(options: RunOptions, store: Store) -> tuple[XdsServer, XdsServer]:

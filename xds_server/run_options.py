@@ -5,16 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xds_server.proxy.binary import envoy_binary
 from xds_server.serving.tls import Files
-from xds_server.sources.source import Source
 from xds_server.translate.route_trees import DEFAULT, Shape
+
+if TYPE_CHECKING:
+    from xds_server.sources.commit_status import Forge
+    from xds_server.sources.git_source import GitSource
 
 XDS, ADMIN, CONSOLE = "--xds", "--admin", "--console"
 """Flags of `xds run` for the addresses at which it listens."""
 USAGE_STORE, USAGE_SPOOL = "sqlite:///xds-usage.db", Path("xds-usage.spool")
 """The store and the spool of usage, in the working directory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitOptions:
+    """The options of a gateway in git. `source` makes its source."""
+
+    source: Callable[[], GitSource]
+    webhook_secret: Path | None = None
+    """The file with the secret of webhooks; None for no webhooks."""
+    forge: Forge | None = None
+    """Where the statuses of commits are sent; None for nowhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +41,8 @@ class RunOptions:
     """
 
     folder: Path
-    source: Callable[[], Source] | None = None
-    """Makes the source of a gateway in git. Without it, the gateway is the `folder` on disk."""
+    git: GitOptions | None = None
+    """Of a gateway in git. Without it, the gateway is the `folder` on disk."""
     gateway: tuple[str, str] | None = None
     """Namespace and name of the Gateway that is served, if the folder has Kubernetes manifests with several."""
     envoy: Path | None = field(default_factory=envoy_binary)

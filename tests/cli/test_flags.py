@@ -71,6 +71,8 @@ def test_commands_use_the_same_words() -> None:
         "status",
         "cache",
         "limits",
+        "pin",
+        "rollback",
     }
     assert {command for command in COMMANDS if "--delta" in has[command]} == {"watch", "bootstrap"}
 

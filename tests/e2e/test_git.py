@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import hmac
+import json
+import shutil
+import signal
+import subprocess
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -111,3 +118,206 @@ def test_commands_look_at_a_commit(shop: Shop, capsys: pytest.CaptureFixture[str
     assert "> version" in capsys.readouterr().out
     assert main(["check", "--no-envoy", shop.address.replace("main", "mein")]) != 0
     assert "did you mean 'main'" in "".join(capsys.readouterr())
+
+
+SLOW = ("--git-interval", "3600")
+SECRET = "a secret of webhooks"
+
+
+def test_a_webhook_has_a_push_fetched_at_once(shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(f"{SECRET}\n")
+    shop.push("First", "1")
+    with Running(shop.address, tmp_path, *SLOW, "--git-webhook-secret", str(file)) as running:
+        shop.answers("1")
+        url = f"http://{running.admin}/git/webhook"
+        body = b'{"ref": "refs/heads/other", "repository": {"clone_url": "http://127.0.0.1:1/evil.git"}}'
+        signature = hmac.new(SECRET.encode(), body, "sha256").hexdigest()
+        shop.push("Second", "2")
+        fetched = shop.server.requests
+        for headers in (
+            {},
+            {"x-gitlab-token": "wrong"},
+            {"x-hub-signature-256": f"sha256={signature[::-1]}"},
+        ):
+            rejected = httpx.post(url, content=body, headers=headers)
+            assert rejected.status_code == 401
+            assert "X-Hub-Signature-256" in rejected.json()["error"]
+        assert shop.server.requests == fetched
+        signed = {"x-hub-signature-256": f"sha256={signature}"}
+        assert httpx.post(url, content=body, headers=signed).status_code == 202
+        shop.answers("2")
+        large = b"x" * 1_000_000  # GitHub sends more than other actions accept
+        signed = {"x-hub-signature-256": "sha256=" + hmac.new(SECRET.encode(), large, "sha256").hexdigest()}
+        assert httpx.post(url, content=large, headers=signed).status_code == 202
+        file.write_text("another secret, of now")
+        assert httpx.post(url, content=body, headers=signed).status_code == 401
+        assert SECRET not in running.log
+
+
+def test_a_flood_of_webhooks_costs_few_fetches(shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    shop.push("First", "1")
+    with Running(shop.address, tmp_path, *SLOW, "--git-webhook-secret", str(file)) as running:
+        shop.answers("1")
+        before = shop.server.requests
+        with httpx.Client(headers={"x-gitlab-token": SECRET}) as client:
+            for _ in range(500):
+                assert client.post(f"http://{running.admin}/git/webhook").status_code == 202
+        shop.push("Last", "2")
+        assert httpx.post(
+            f"http://{running.admin}/git/webhook", headers={"x-gitlab-token": SECRET}
+        ).is_success
+        shop.answers("2")
+        assert shop.server.requests - before < 50
+
+
+def test_without_a_secret_there_are_no_webhooks(shop: Shop, tmp_path: Path) -> None:
+    shop.push("First", "1")
+    with Running(shop.address, tmp_path, *SLOW) as running:
+        assert (
+            httpx.post(f"http://{running.admin}/git/webhook", headers={"x-gitlab-token": ""}).status_code
+            == 404
+        )
+
+
+def test_a_rollback_stays_until_told_otherwise(
+    shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = shop.push("First", "1")
+    with Running(shop.address, tmp_path, *QUICK, "--state", str(tmp_path / "state")) as running:
+        admin = ("--admin", running.admin)
+        shop.answers("1")
+        assert main(["rollback", *admin]) == 2
+        assert "no earlier commit is known" in capsys.readouterr().err
+        second = shop.push("Second", "2")
+        shop.answers("2")
+        assert main(["rollback", *admin]) == 0
+        shop.answers("1")
+        assert f"serving commit {first[:12]} of Ada <ada@example.com>: First" in capsys.readouterr().out
+        shop.push("Third", "3")
+        assert main(["status", *admin]) == 0
+        assert f"PINNED to {first[:12]}" in capsys.readouterr().out
+        running.stop(signal.SIGKILL)
+        running.start()
+        shop.answers("1")
+        wait_for(lambda: running.status()["gateway"]["commit"], "the commit")
+        assert running.status()["gateway"]["commit"]["id"] == first
+        assert main(["pin", second[:7], *admin]) == 0
+        shop.answers("2")
+        assert main(["pin", "--off", *admin]) == 0
+        shop.answers("3")
+        capsys.readouterr()
+        assert main(["pin", "f" * 40, *admin]) == 2
+        assert main(["pin", "mein", *admin]) == 2
+        assert "did you mean 'main'" in capsys.readouterr().err
+        shop.answers("3")
+
+
+def test_a_pinned_commit_with_errors_is_told_and_what_is_served_stays(
+    shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.push("First", "1")
+    bad = shop.tree.commit("Bad", **{"gateway/more": "routes:\n  broken: {path: /x, upstrem: echo}\n"})
+    shop.tree.push()
+    shop.tree.git("rm", "--quiet", "gateway/more.yaml")
+    shop.push("Second", "2")
+    with Running(shop.address, tmp_path, *QUICK) as running:
+        shop.answers("2")
+        assert main(["pin", bad, "--admin", running.admin]) == 1
+        told = capsys.readouterr().err
+        assert "more.yaml:2:" in told
+        assert "did you mean 'upstream'?" in told
+        shop.answers("2")
+        assert main(["pin", "--off", "--admin", running.admin]) == 0
+        wait_for(lambda: running.status()["gateway"]["healthy"], "the newest commit")
+
+
+def test_a_folder_on_disk_has_nothing_to_pin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "gateway"
+    folder.mkdir()
+    with Running(folder, tmp_path, "--no-proxy", "--no-prove") as running:
+        assert main(["rollback", "--admin", running.admin]) == 3
+    assert "does not serve a gateway in git" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="ssh-keygen is not installed")
+def test_a_commit_that_nobody_who_is_trusted_has_signed_is_not_served(
+    shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, allowed = tmp_path / "key", tmp_path / "allowed"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True, timeout=60)
+    allowed.write_text(f"ada@example.com {key.with_suffix('.pub').read_text()}")
+    for name, value in (("gpg.format", "ssh"), ("user.signingkey", str(key)), ("commit.gpgsign", "true")):
+        shop.tree.git("config", name, value)
+    shop.push("First", "1")
+    with Running(shop.address, tmp_path, *QUICK, "--require-signature", f"ssh:{allowed}") as running:
+        shop.answers("1")
+        shop.tree.git("config", "commit.gpgsign", "false")
+        unsigned = shop.push("Second", "2")
+        running.says(
+            f"commit {unsigned[:12]} of Ada <ada@example.com> is not served, because it is not signed"
+        )
+        shop.answers("1")
+        assert main(["pin", unsigned, "--admin", running.admin]) == 2
+        assert "it is not signed" in capsys.readouterr().err
+        shop.tree.git("config", "commit.gpgsign", "true")
+        shop.push("Third", "3")
+        shop.answers("3")
+
+
+def test_a_forge_is_told_of_each_commit(shop: Shop, tmp_path: Path) -> None:
+    told: list[tuple[str, dict[str, str]]] = []
+
+    class Forge(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append((self.path, json.loads(self.rfile.read(int(self.headers["content-length"])))))
+            self.send_response(201)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    token = tmp_path / "token"
+    token.write_text("token")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Forge)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"github:http://127.0.0.1:{server.server_address[1]}/repos/shop/gateway"
+    good = shop.push("First", "1")
+    try:
+        with Running(
+            shop.address, tmp_path, *QUICK, "--commit-status", url, "--commit-status-token", str(token)
+        ):
+            shop.answers("1")
+            wait_for(lambda: len(told) == 1, "the status of the good commit")
+            bad = shop.tree.commit(
+                "Bad", **{"gateway/more": "routes:\n  broken: {path: /x, upstrem: echo}\n"}
+            )
+            shop.tree.push()
+            wait_for(lambda: len(told) == 2, "the status of the bad one")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert told[0] == (
+        f"/repos/shop/gateway/statuses/{good}",
+        {"state": "success", "context": "xds", "description": "served"},
+    )
+    path, body = told[1]
+    assert path == f"/repos/shop/gateway/statuses/{bad}"
+    assert body["state"] == "failure"
+    assert "more.yaml:2:" in body["description"]
+    assert "did you mean 'upstream'?" in body["description"]
+
+
+def test_flags_of_git_need_git(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "secret"
+    file.write_text("short")
+    for words, text in (
+        ((str(tmp_path), "--git-webhook-secret", str(file)), "--git-webhook-secret needs a gateway in git"),
+        (("git+file:///srv/a.git", "--git-webhook-secret", str(file)), "at least 16 characters"),
+        (("git+file:///srv/a.git", "--require-signature", "x"), "is not ssh:FILE"),
+        (("git+file:///srv/a.git", "--commit-status", "github:a/b"), "need each other"),
+    ):
+        assert main(["run", *words]) == 2
+        assert text in capsys.readouterr().err

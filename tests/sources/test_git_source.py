@@ -19,7 +19,7 @@ from xds_server.sources.gateway_folder import FolderReader, GatewayFolder
 from xds_server.sources.git_repository import LocalRepository
 from xds_server.sources.git_source import GitSource, Pace
 
-PACE = Pace(interval=60.0, first=60.0, files=0.01)
+PACE = Pace(interval=60.0, spacing=0.0, first=60.0, files=0.01)
 """Nothing happens by itself but for changed files: tests say when to look."""
 
 

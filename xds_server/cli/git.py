@@ -5,21 +5,26 @@ from __future__ import annotations
 import argparse
 import atexit
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xds_server.cli import flags
 from xds_server.errors import UnreadableFolder, WrongUsage
 from xds_server.sources import git_address
-from xds_server.sources.source import Source, SourceState
+from xds_server.sources.git_pin import Pins
+from xds_server.sources.source import SourceState
 
 if TYPE_CHECKING:
+    from xds_server.run_options import GitOptions
+    from xds_server.sources.commit_status import Forge
     from xds_server.sources.git_repository import GitCredentials, Repository
 
 _LOCAL_INTERVAL = 1.0
 """Seconds between two looks at a repository on this machine, which cost almost nothing."""
 _SHORTEST = 0.1
+_SHORTEST_SECRET = 16
+"""Characters."""
+_WEBHOOK = "/git/webhook"
 _TOKEN, _KEY, _HOSTS = "XDS_GIT_TOKEN_FILE", "XDS_GIT_SSH_KEY", "XDS_GIT_KNOWN_HOSTS"
 
 
@@ -45,17 +50,48 @@ def add(parser: argparse.ArgumentParser) -> None:
         help_ = f"{what}; default: the environment variable {variable}"
         add(flag, type=Path, metavar="FILE", default=os.environ.get(variable), help=help_)
     add(
+        "--require-signature",
+        metavar="FORM:FILE",
+        help="serve signed commits only: ssh:FILE with allowed signers as git has them, or gpg:FILE with exported public keys",
+    )
+    add(
+        "--git-webhook-secret",
+        type=Path,
+        metavar="FILE",
+        help=f"file with the secret of webhooks, which are then accepted at POST {_WEBHOOK} of the admin address",
+    )
+    add(
+        "--commit-status",
+        metavar="FORGE",
+        help="tell github:OWNER/NAME, gitlab:GROUP/NAME or KIND:URL whether each commit is served",
+    )
+    add(
+        "--commit-status-token",
+        type=Path,
+        metavar="FILE",
+        help="file with a token that may set statuses of commits",
+    )
+    add(
+        "--commit-status-context",
+        metavar="NAME",
+        default="xds",
+        help="name of the status, if several gateways serve one repository",
+    )
+    add(
         "--allow-empty",
         action="store_true",
         help="serve a commit without any YAML file; otherwise the last one with some stays",
     )
 
 
-def source(arguments: argparse.Namespace) -> Callable[[], Source] | None:
-    """Return what makes the source of a gateway in git, None if it is a folder. Raises WrongUsage."""
+def options(arguments: argparse.Namespace) -> GitOptions | None:
+    """Return the options of a gateway in git, None if it is a folder. Raises WrongUsage."""
     if not git_address.is_git(arguments.folder) and arguments.ref is None:
+        _need_git(arguments)
         return None
+    from xds_server.run_options import GitOptions
     from xds_server.sources.git_repository import GitCredentials, LocalRepository
+    from xds_server.sources.git_signature import verifier
     from xds_server.sources.git_source import GitSource, Pace
 
     credentials = GitCredentials(
@@ -68,15 +104,63 @@ def source(arguments: argparse.Namespace) -> Callable[[], Source] | None:
         repository: Repository = LocalRepository.around(Path(arguments.folder), arguments.ref)
     else:
         name, repository = _repository(arguments.folder, credentials)
-    pace = Pace()
-    interval = arguments.git_interval
-    if interval is not None and interval < _SHORTEST:
-        raise WrongUsage(
-            f"--git-interval: {interval:g} is too often for a server; write at least {_SHORTEST:g}"
-        )
-    if interval is None:
-        interval = _LOCAL_INTERVAL if isinstance(repository, LocalRepository) else pace.interval
-    return lambda: GitSource(name, repository, Pace(interval=interval), allow_empty=arguments.allow_empty)
+    interval = _interval(arguments.git_interval, local=isinstance(repository, LocalRepository))
+    verify = verifier(arguments.require_signature) if arguments.require_signature else None
+    pin_file = Path(f"{arguments.state}.pin") if arguments.state is not None else None
+
+    def source() -> GitSource:
+        pins = Pins.read(pin_file)
+        pace = Pace(interval=interval)
+        return GitSource(name, repository, pace, allow_empty=arguments.allow_empty, verify=verify, pins=pins)
+
+    return GitOptions(
+        source=source,
+        webhook_secret=_webhook_secret(arguments.git_webhook_secret),
+        forge=_forge(arguments),
+    )
+
+
+def _need_git(arguments: argparse.Namespace) -> None:
+    """Raise WrongUsage if a flag has no meaning for a folder on disk."""
+    for name in ("require_signature", "git_webhook_secret", "commit_status"):
+        if getattr(arguments, name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise WrongUsage(f"{flag} needs a gateway in git: git+https://HOST/REPOSITORY.git, or --ref")
+
+
+def _interval(given: float | None, *, local: bool) -> float:
+    from xds_server.sources.git_source import Pace
+
+    if given is None:
+        return _LOCAL_INTERVAL if local else Pace().interval
+    if given < _SHORTEST:
+        raise WrongUsage(f"--git-interval: {given:g} is too often for a server; write at least {_SHORTEST:g}")
+    return given
+
+
+def _webhook_secret(file: Path | None) -> Path | None:
+    if file is None:
+        return None
+    try:
+        secret = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongUsage(f"--git-webhook-secret: {file} cannot be read: {error}") from None
+    if len(secret) < _SHORTEST_SECRET:
+        raise WrongUsage(f"--git-webhook-secret: a secret has at least {_SHORTEST_SECRET} characters")
+    return file
+
+
+def _forge(arguments: argparse.Namespace) -> Forge | None:
+    from xds_server.sources.commit_status import Forge
+
+    text, token = arguments.commit_status, arguments.commit_status_token
+    if (text is None) != (token is None):
+        raise WrongUsage("--commit-status and --commit-status-token need each other")
+    if text is None:
+        return None
+    if not token.is_file():
+        raise WrongUsage(f"--commit-status-token: {token} is not a file")
+    return Forge.parse(text, arguments.commit_status_context, token)
 
 
 def read(text: str) -> SourceState:

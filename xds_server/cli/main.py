@@ -22,6 +22,8 @@ COMMANDS: dict[str, str] = {
     "import": "write a gateway of Kubernetes as a folder of the gateway language",
     "diff": "show what changes between two gateways",
     "status": "show every connected Envoy, and what it acknowledged or rejected",
+    "rollback": "serve the commit that was served before, or another one, until told otherwise",
+    "pin": "serve one commit of a gateway in git until told otherwise",
     "watch": "connect to any xDS server as a client, and print its responses",
     "policy-server": "run the services that decide what Envoy cannot; a control plane sends them their rules",
     "controller": "serve the Gateways of a Kubernetes cluster",

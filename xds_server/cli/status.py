@@ -106,6 +106,10 @@ def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:
         print(
             f"  commit {commit['id'][:12]} of {commit['author']}, {_age(commit['time'])} old: {commit['subject']}"
         )
+    if pin := gateway["pinned"]:
+        print(
+            f"  PINNED to {pin['commit'][:12]} for {_age(pin['since'])}; xds pin --off serves the newest commit"
+        )
     for problem in gateway["problems"]:
         print(f"  {problem}")
     servers = sum(one["group"] == NODE_CLUSTER for one in envoys)

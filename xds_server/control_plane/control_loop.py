@@ -32,6 +32,14 @@ class Published:
     gateway: Gateway
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A version of the gateway that is served, or that is not because of `problems`."""
+
+    version: Version
+    problems: tuple[str, ...] = ()
+
+
 HISTORY = 20
 """Published gateways that are remembered. They share all objects that did not change."""
 
@@ -53,6 +61,10 @@ class GatewayState:
     history: deque[Published] = field(default_factory=lambda: deque(maxlen=HISTORY))
     version: Version | None = None
     """The version of the served gateway, None if its source has none."""
+    newest: Version | None = None
+    """The version of the newest state of the source, which is not served if it has errors."""
+    newest_since: float = 0.0
+    """When that version was seen first, in Unix time."""
     restored: bool = False
     """True if the last good gateway of before a restart is served until there is a newer one."""
 
@@ -80,6 +92,12 @@ class GatewayState:
         return names.origins(type_.name, name, found)
 
     @property
+    def behind(self) -> float:
+        """When the newest version was seen, in Unix time, if it is not the served one; 0 if it is."""
+        served = self.version.id if self.version is not None else ""
+        return self.newest_since if self.newest is not None and self.newest.id != served else 0.0
+
+    @property
     def errors(self) -> tuple[Problem, ...]:
         """The errors that keep the newest state from being served."""
         return tuple(one for one in self.problems if one.severity == "error")
@@ -88,7 +106,8 @@ class GatewayState:
 class ControlLoop:
     """Follows a source. It calls `publish` with every good gateway that differs from the previous one.
 
-    When that is done, it calls `published` with the previous one and the new one.
+    When that is done, it calls `published` with the previous one and the new one. It calls `judged` with each version
+    of the source, again only if its problems change.
     """
 
     def __init__(
@@ -97,11 +116,13 @@ class ControlLoop:
         compiler: Compiler,
         publish: Callable[[Compiled], Awaitable[None]],
         published: Callable[[Published | None, Published], None] = lambda _before, _now: None,
+        judged: Callable[[Verdict], None] = lambda _verdict: None,
     ) -> None:
         self.serving = GatewayState(source.name)
         self._source = source
         self._compiler = compiler
-        self._publish, self._published = publish, published
+        self._publish, self._published, self._judged = publish, published, judged
+        self._verdict: Verdict | None = None
         self._last: tuple[object, ...] = ()
 
     async def run(self) -> None:
@@ -115,6 +136,7 @@ class ControlLoop:
                     state = await self._source.settled()
                     outcome = self._compile(state)
                 await self._take(outcome, began, state.version)
+                self._judge(state.version)
                 self._source.refer_to(state.reads)
         finally:
             await changes.aclose()
@@ -141,6 +163,18 @@ class ControlLoop:
         before, after = served.gateway.sections, outcome.gateway.sections
         pairs = [(getattr(before, field.name), getattr(after, field.name)) for field in fields(Sections)]
         return any(was is not now and was.keys() - now.keys() for was, now in pairs)
+
+    def _judge(self, version: Version | None) -> None:
+        if version is None:
+            return
+        serving = self.serving
+        if serving.newest is None or serving.newest.id != version.id:
+            serving.newest, serving.newest_since = version, time.time()
+        unreadable = (serving.unreadable,) if serving.unreadable else ()
+        verdict = Verdict(version, (*unreadable, *map(str, serving.errors)))
+        if verdict != self._verdict:
+            self._verdict = verdict
+            self._judged(verdict)
 
     async def _take(self, outcome: Outcome, began: float, version: Version | None) -> None:
         """Publish a compiled gateway, or report its errors."""

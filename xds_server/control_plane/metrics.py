@@ -53,6 +53,11 @@ class GatewayMetrics(Collector):
                 "When the served commit was made, in Unix time.",
                 value=gateway.version.time,
             )
+            yield GaugeMetricFamily(
+                "xds_source_lag_seconds",
+                "Seconds since the newest commit was seen, if it is not served; 0 if it is.",
+                value=max(0.0, self._clock() - gateway.behind) if gateway.behind else 0.0,
+            )
         yield CounterMetricFamily("xds_gateway_changes", "Gateways published.", value=gateway.changes)
         problems = GaugeMetricFamily(
             "xds_gateway_problems", "Problems of the newest state of the folder.", labels=["severity"]

@@ -21,6 +21,7 @@ from xds_server.gateway.model.ports import Port, ports
 from xds_server.serving.events import Held
 from xds_server.serving.services import ClientState
 from xds_server.serving.store import Store
+from xds_server.sources.git_pin import Pin
 from xds_server.translate import gateway_version, names
 
 Key = tuple[str, str]
@@ -81,6 +82,7 @@ class StatusReader:
     """Reads the status. `clients` returns the open streams; it is called in the thread of the event loop.
 
     `policy_server` is the admin address of the policy server that this process has started, None if there is none.
+    `pin` returns the pinned commit, None if none is.
     """
 
     gateway: GatewayState
@@ -89,12 +91,13 @@ class StatusReader:
     prover: Prover | None
     clients: Callable[[], Iterable[ClientState]]
     policy_server: str | None = None
+    pin: Callable[[], Pin | None] = lambda: None
 
     def as_json(self) -> Mapping[str, Any]:
         """The status of the gateway as a whole."""
         held = self._held()
         return {
-            "gateway": _gateway_as_json(self.gateway),
+            "gateway": _gateway_as_json(self.gateway, self.pin()),
             "policy_server": {"admin": self.policy_server},
             "prover": self.prover.as_json() if self.prover is not None else None,
             "held": [held_as_json(one) for one in held],
@@ -172,7 +175,7 @@ def held_as_json(held: Held) -> Mapping[str, Any]:
     }
 
 
-def _gateway_as_json(gateway: GatewayState) -> Mapping[str, Any]:
+def _gateway_as_json(gateway: GatewayState, pin: Pin | None) -> Mapping[str, Any]:
     versions = gateway.compiled.snapshot.versions if gateway.compiled else {}
     return {
         "folder": gateway.folder,
@@ -183,6 +186,8 @@ def _gateway_as_json(gateway: GatewayState) -> Mapping[str, Any]:
         "version": gateway_version.version(gateway.compiled.snapshot) if gateway.compiled else None,
         "versions": {type_.name: version for type_, version in versions.items()},
         "commit": asdict(gateway.version) if gateway.version is not None else None,
+        "newest": gateway.newest.id if gateway.newest is not None else None,
+        "pinned": asdict(pin) if pin is not None else None,
         "problems": [str(problem) for problem in gateway.problems],
         "unreadable": gateway.unreadable or None,
     }

@@ -159,7 +159,9 @@ def _read(services: Sequence[Service]) -> Pages:
 
 def _done(services: Sequence[Service]) -> Actions:
     actions = [pair for service in services for pair in service.actions.items()]
-    return {path: partial(lambda action, text: Page.of(action(text)), action) for path, action in actions}
+    return {
+        path: partial(lambda action, one: Page.of(action(one.text())), action) for path, action in actions
+    }
 
 
 def _admin(address: str | None, pages: Pages, actions: Actions) -> Admin | None:

@@ -22,7 +22,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.server.service import microseconds
 from filters.rate_limit.stores.owner_process import Owner
-from xds_server.admin import UNIX, Page, Pages, ask
+from xds_server.admin import UNIX, Incoming, Page, Pages, ask
 from xds_server.policy_server.lifecycle import LISTEN, Make, PolicyServerOptions, listen_admin, serve
 from xds_server.policy_server.listening import listening, stop
 from xds_server.processes.forked import ForkSupervisor
@@ -140,8 +140,12 @@ def _show(address: str, count: int, folder: Path, shared: Sequence[socket.socket
     """Serve the admin address for all workers, by requests to them."""
     _leave(shared)
     workers = [(_admin(folder, number), 0) for number in range(count)]
-    actions = {path: partial(_ask_any, workers, "POST", path) for path in _ACTIONS}
-    actions[_PURGE] = partial(_purge_all, workers)
+
+    def sent(path: str) -> Callable[[Incoming], Page]:
+        return lambda incoming: _ask_any(workers, "POST", path, incoming.text())
+
+    actions = {path: sent(path) for path in _ACTIONS}
+    actions[_PURGE] = lambda incoming: _purge_all(workers, incoming.text())
     admin = listen_admin(address, _pages(workers, folder), actions)
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
@@ -199,7 +203,7 @@ def _ask_any(workers: Sequence[tuple[str, int]], method: str, path: str, body: s
     return Page.of({"error": "no worker answers"}, 503)
 
 
-def _purge_all(workers: Sequence[tuple[str, int]], body: str | None = None) -> Page:
+def _purge_all(workers: Sequence[tuple[str, int]], body: str) -> Page:
     """Purge in all workers. Return the sum, or the first response that is no success."""
     purged = 0
     for worker in workers:

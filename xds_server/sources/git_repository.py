@@ -26,6 +26,7 @@ from filters.language.problems import did_you_mean
 from xds_server.errors import WrongUsage, XdsError
 from xds_server.sources.git_address import GitAddress
 from xds_server.sources.git_commit import CommitTree, version_of
+from xds_server.sources.git_signature import Signed
 from xds_server.sources.source import Version
 
 log = logging.getLogger(__name__)
@@ -70,13 +71,17 @@ class Fetched:
 
     version: Version
     tree: CommitTree
+    signed: Signed
 
 
 class Repository(Protocol):
     """Where commits come from."""
 
-    def fetch(self) -> Fetched:
-        """Return the commit of the ref now, the same object as before if it can still be read. Raises GitFailed."""
+    def fetch(self, instead: str = "") -> Fetched:
+        """Return the commit of the ref now, or `instead` that of another ref, which may be the id of a commit.
+
+        It is the same object as before if it can still be read. Raises GitFailed.
+        """
 
     def close(self) -> None:
         """Remove what was fetched."""
@@ -106,11 +111,11 @@ class LocalRepository:
             within = folder.resolve().relative_to(Path(found.path).resolve()).as_posix()
         return cls(found.path, "" if within == "." else within, ref)
 
-    def fetch(self) -> Fetched:
-        """Return the commit of the ref now. Raises GitFailed."""
+    def fetch(self, instead: str = "") -> Fetched:
+        """Return the commit of the ref now, or `instead` that of another. Raises GitFailed."""
         with _told(self._path):
             with Repo(self._path) as now:  # an open one does not see refs that were packed
-                found = _id(cast("dict[bytes, ObjectID]", now.refs.as_dict()), self._ref)
+                found = _id(cast("dict[bytes, ObjectID]", now.refs.as_dict()), instead or self._ref)
             if self._known is None or found != self._id:
                 self.close()
                 self._open = Repo(self._path)
@@ -135,27 +140,26 @@ class RemoteRepository:
         self._id = ObjectID(b"")
         """What the ref named: a tag has another id than its commit."""
 
-    def fetch(self) -> Fetched:
-        """Return the commit of the ref now. Raises GitFailed."""
+    def fetch(self, instead: str = "") -> Fetched:
+        """Return the commit of the ref now, or `instead` that of another. Raises GitFailed."""
         with _told(self._address.url):
             try:
-                return self._fetch()
+                return self._fetch(instead or self._address.ref)
             except _FAILURES:
                 self.close()  # it may be incomplete
                 raise
 
-    def _fetch(self) -> Fetched:
+    def _fetch(self, ref: str) -> Fetched:
         if self._open is None or self._fetches >= _FETCHES:
             self.close()
             self._open = Repo.init_bare(tempfile.mkdtemp(prefix="xds-git-"))
         self._fetches += 1
         wanted: list[ObjectID] = []
+        here = self._open.object_store
 
         def wants(refs: Mapping[Ref, ObjectID | None], depth: int | None = None) -> list[ObjectID]:
-            wanted.append(
-                _id({name: one for name, one in refs.items() if one is not None}, self._address.ref)
-            )
-            return [] if self._known is not None and wanted[0] == self._id else wanted[:1]
+            wanted.append(_id({name: one for name, one in refs.items() if one is not None}, ref))
+            return [] if wanted[0] in here else wanted[:1]
 
         transport, path = self._transport()
         transport.fetch(path, self._open, determine_wants=wants, depth=1)
@@ -235,7 +239,8 @@ def _commit(repository: Repo, id_: ObjectID, folder: str) -> Fetched:
         found = repository[found.object[1]]
     if not isinstance(found, Commit):
         raise GitFailed(f"{id_.decode()} is not a commit")
-    return Fetched(version_of(found), CommitTree(repository.object_store, found.tree, folder))
+    signed = Signed(found.raw_without_sig(), found.gpgsig or b"", float(found.commit_time))
+    return Fetched(version_of(found), CommitTree(repository.object_store, found.tree, folder), signed)
 
 
 @contextmanager

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from xds_server.sources.git_commit import CommitFolder
-from xds_server.sources.git_repository import GitFailed, Repository
+from xds_server.sources.git_pin import Pin, Pins
+from xds_server.sources.git_repository import Fetched, GitFailed, Repository
+from xds_server.sources.git_signature import Unsigned, Verify
+from xds_server.sources.source import Version
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +26,8 @@ _FILES = 2.0
 """Seconds between two looks at files of this machine that the gateway refers to."""
 _JITTER = 0.1
 """The share by which intervals differ, so that not all replicas come at once."""
+_SPACING = 1.0
+"""Seconds between two fetches because of notices. It doubles while notices go on, so that a flood of them costs little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +35,7 @@ class Pace:
     """Times of a source in seconds. The source of chance is a parameter, so that tests choose it."""
 
     interval: float = 30.0
+    spacing: float = _SPACING
     first: float = _FIRST
     longest: float = _LONGEST
     files: float = _FILES
@@ -38,20 +46,38 @@ class Pace:
         wanted = self.interval if not failures else min(self.longest, self.first * 2 ** min(failures - 1, 16))
         return wanted * (1 + _JITTER * (2 * self.random() - 1))
 
+    def between(self, notices: int) -> float:
+        """Return the seconds between a fetch and the next one because of a notice, after some in a row."""
+        return min(self.interval, self.spacing * 2 ** min(notices - 1, 16)) if notices else 0.0
+
 
 class GitSource:
     """Fetches the commit of a ref again and again. `notify` has it fetched at once.
 
-    If it cannot be fetched, the source yields a state with that problem, and the commit again when it can.
+    If it cannot be fetched, the source yields a state with that problem, and the commit again when it can. While a
+    commit is pinned, that one is yielded. With `verify`, a commit that is not signed is a problem too.
     """
 
-    def __init__(self, name: str, repository: Repository, pace: Pace, *, allow_empty: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        repository: Repository,
+        pace: Pace,
+        *,
+        allow_empty: bool = False,
+        verify: Verify | None = None,
+        pins: Pins | None = None,
+    ) -> None:
         self._name, self._repository, self._pace, self._allow_empty = name, repository, pace, allow_empty
-        self._told = asyncio.Event()
+        self._verify, self.pins = verify, pins if pins is not None else Pins()
+        self._one_at_a_time = asyncio.Lock()
+        self._told, self._hurry = asyncio.Event(), asyncio.Event()
         self._state = CommitFolder()
         self._commit: CommitFolder | None = None
         """The last commit that was read."""
         self._files: Mapping[Path, object] = {}
+        self._notices, self._noticed = 0, 0.0
+        """How many fetches in a row were because of notices, and when the last one began, by the clock of the event loop."""
 
     @property
     def name(self) -> str:
@@ -67,13 +93,39 @@ class GitSource:
         """Fetch at once, because somebody says that there is a new commit. It is called in the thread of the event loop."""
         self._told.set()
 
+    async def pin(self, text: str) -> Version:
+        """Serve a commit in the place of the newest one. Returns it.
+
+        `text` is its id, the first digits of one that was served, or the name of a branch or tag, whose commit of now
+        is meant. Raises GitFailed if it cannot be had or is not signed, WrongUsage, and OSError if it cannot be noted.
+        """
+        wanted = self.pins.whole(text)
+        async with self._one_at_a_time:
+            found = await asyncio.to_thread(self._repository.fetch, wanted)
+            if unsigned := await asyncio.to_thread(self._unsigned, found):
+                raise GitFailed(unsigned)
+            self.pins.set(Pin(found.version.id, time.time()))
+        self._again()
+        return found.version
+
+    def unpin(self) -> None:
+        """Serve the newest commit again. Raises OSError if that cannot be noted."""
+        self.pins.set(None)
+        self._again()
+
+    def _again(self) -> None:
+        self._hurry.set()
+        self._told.set()
+
     async def changes(self) -> AsyncGenerator[CommitFolder, None]:
         """Yield the gateway, and yield it again after every change, until the iteration is closed."""
         failures, before = 0, None
         try:
             while True:
                 self._told.clear()
-                state = await asyncio.to_thread(self._read)
+                self._hurry.clear()
+                async with self._one_at_a_time:
+                    state = await asyncio.to_thread(self._read)
                 failures = failures + 1 if state.version is None else 0
                 if state != before:
                     self._state = before = state
@@ -92,13 +144,31 @@ class GitSource:
         self._files = {path: _stamp(path) for path in paths}
 
     def _read(self) -> CommitFolder:
+        pin = self.pins.pin
         try:
-            found = self._repository.fetch()
+            found = self._repository.fetch(pin.commit if pin is not None else "")
+            if self._commit is not None and self._commit.tree is found.tree and not self._commit.problems:
+                return self._commit
         except GitFailed as error:
             return CommitFolder(problems=(str(error),))
-        if self._commit is None or self._commit.tree is not found.tree:
-            self._commit = found.tree.folder(found.version, allow_empty=self._allow_empty)
+        if unsigned := self._unsigned(found):
+            return CommitFolder(problems=(unsigned,), version=found.version)
+        self._commit = found.tree.folder(found.version, allow_empty=self._allow_empty)
         return self._commit
+
+    def _unsigned(self, found: Fetched) -> str:
+        """Return what is wrong with the signature of a commit, "" if nothing is."""
+        if self._verify is None:
+            return ""
+        try:
+            self._verify(found.signed)
+        except Unsigned as error:
+            version = found.version
+            return (
+                f"commit {version.id[:12]} of {version.author} is not served, because {error}; "
+                "--require-signature says who may sign"
+            )
+        return ""
 
     async def _changed(self, seconds: float) -> bool:
         """Wait for a notice or for some seconds. Returns True at once if a file of this machine has changed."""
@@ -112,8 +182,22 @@ class GitSource:
                 if any(_stamp(path) != stamp for path, stamp in self._files.items()):
                     return True
             else:
+                await self._spaced(loop.time())
                 return False
+        self._notices = 0
         return False
+
+    async def _spaced(self, now: float) -> None:
+        """Wait until a notice may lead to a fetch. A pinned commit does not wait."""
+        wait = self._noticed + self._pace.between(self._notices) - now
+        if wait > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._hurry.wait()
+        elif -wait > self._pace.between(self._notices):
+            self._notices = 0
+        self._notices += 1
+        self._noticed = asyncio.get_running_loop().time()
 
 
 def _stamp(path: Path) -> object:

@@ -1,0 +1,96 @@
+"""xds pin: has a running control plane serve one commit, or the newest one again."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import time
+from typing import Any
+
+from xds_server.admin import ask
+from xds_server.cli import flags, output
+from xds_server.errors import EnvironmentFailed, WrongUsage, XdsError
+from xds_server.processes.addresses import split
+
+PIN, ROLLBACK, UNPIN = "/git/pin", "/git/rollback", "/git/unpin"
+_PATIENCE = 30.0
+"""Seconds in which a pinned commit should be served."""
+_PAUSE = 0.05
+_NOT_GIT = 404
+ADMIN_HELP = "admin address of `xds run`: HOST:PORT or unix:/PATH"
+
+
+class NotServed(XdsError):  # noqa: N818 - a state of a commit
+    """A commit is pinned, and its gateway has errors."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument(
+        "commit",
+        nargs="?",
+        help="the id of a commit, the first digits of one that was served, or the name of a branch or tag of now",
+    )
+    parser.add_argument("--off", action="store_true", help="serve the newest commit again")
+    parser.add_argument("--admin", default=flags.ADMIN, metavar="ADDRESS", help=ADMIN_HELP)
+    flags.add_output(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Pin a commit, and wait until it is served. Raises EnvironmentFailed, WrongUsage, NotServed."""
+    if bool(arguments.commit) == arguments.off:
+        raise WrongUsage("name a commit, or --off")
+    if arguments.off:
+        return change(arguments, UNPIN, "")
+    return change(arguments, PIN, arguments.commit)
+
+
+def change(arguments: argparse.Namespace, path: str, commit: str) -> int:
+    """Send a change to the admin address, and print what is served then."""
+    done = _ask(arguments.admin, "POST", path, commit)
+    served = _served(arguments.admin, done["commit"]) if done["commit"] else None
+    answer = {"pinned": done["commit"], "served": served, "survives_restart": done["survives_restart"]}
+    if arguments.output != "text":
+        output.data(answer, arguments.output)
+        return 0
+    if served is None:
+        print("the newest commit is served from now on")
+        return 0
+    print(f"serving commit {served['id'][:12]} of {served['author']}: {served['subject']}")
+    print("newer commits are not served until `xds pin --off`")
+    if not done["survives_restart"]:
+        print("a restart of `xds run` forgets this; --state FILE of `xds run` keeps it")
+    return 0
+
+
+def _served(admin: str, commit: str) -> dict[str, Any]:
+    """Wait until a commit is served, and return it. Raises NotServed, EnvironmentFailed."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        gateway = _ask(admin, "GET", "/status")["gateway"]
+        found: dict[str, Any] | None = gateway["commit"]
+        if found is not None and found["id"] == commit:
+            return found
+        wrong = [*gateway["problems"], *([gateway["unreadable"]] if gateway["unreadable"] else [])]
+        if not gateway["healthy"] and gateway["newest"] == commit:
+            raise NotServed(
+                "\n".join((f"commit {commit[:12]} is pinned and has errors; what is served stays", *wrong))
+            )
+        time.sleep(_PAUSE)
+    raise EnvironmentFailed(
+        f"commit {commit[:12]} is pinned and not served after {_PATIENCE:g} s; see xds status"
+    )
+
+
+def _ask(admin: str, method: str, path: str, body: str | None = None) -> dict[str, Any]:
+    try:
+        response = ask(split("--admin", admin), method, path, body, timeout=90.0)
+        found: dict[str, Any] = json.loads(response.body)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise EnvironmentFailed(f"no control plane answers at {admin}: {error}; see --admin") from None
+    if response.status == _NOT_GIT:
+        raise EnvironmentFailed(f"the control plane at {admin} does not serve a gateway in git")
+    if response.status != http.client.OK:
+        raise WrongUsage(str(found.get("error", response.status)))
+    return found

@@ -1,0 +1,23 @@
+"""xds rollback: has a running control plane serve the commit of before, or another one, until told otherwise."""
+
+from __future__ import annotations
+
+import argparse
+
+from xds_server.cli import flags, pin
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument(
+        "commit",
+        nargs="?",
+        help="the commit to serve, as for `xds pin`; default: the one that was served before",
+    )
+    parser.add_argument("--admin", default=flags.ADMIN, metavar="ADDRESS", help=pin.ADMIN_HELP)
+    flags.add_output(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Pin an earlier commit, and wait until it is served. Raises EnvironmentFailed, WrongUsage, NotServed."""
+    return pin.change(arguments, pin.ROLLBACK, arguments.commit or "")
