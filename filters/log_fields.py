@@ -121,6 +121,12 @@ FIELDS = (
         f"%DYNAMIC_METADATA({VERSION_METADATA}:version)%",
         "Version of the gateway: a hash of everything that it serves. `xds status` shows the newest one.",
     ),
+    Field(
+        "commit",
+        f"%DYNAMIC_METADATA({VERSION_METADATA}:commit)%",
+        "The commit that the gateway is from, if it is in git.",
+        default=False,
+    ),
     Field("user_agent", f"%REQ(USER-AGENT):{LONGEST_VALUE}%", "The client's own name.", default=False),
     Field(
         "attempts",

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -44,6 +45,17 @@ class Shop:
             return httpx.get(f"http://127.0.0.1:{self.port}/version").text == version
 
         wait_for(same, f"version {version}")
+
+    def problem_of(self, commit: str) -> dict[str, Any]:
+        """Wait until problems name this commit, and return one."""
+
+        def named() -> dict[str, Any] | None:
+            problem: dict[str, Any] = httpx.get(f"http://127.0.0.1:{self.port}/none").json()
+            return problem if problem["commit"] == commit else None
+
+        found = wait_for(named, f"a problem with commit {commit}")
+        assert found is not None
+        return found
 
 
 @pytest.fixture
@@ -321,3 +333,29 @@ def test_flags_of_git_need_git(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ):
         assert main(["run", *words]) == 2
         assert text in capsys.readouterr().err
+
+
+def test_problems_and_the_access_log_name_the_commit(shop: Shop, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    telemetry = (
+        "telemetry:\n  problem_version: true\n  access_logs:\n"
+        f"    main: {{to: {{file: '{log}'}}, fields: [path, status, version, commit]}}\n"
+    )
+    shop.tree.commit("Telemetry", **{"gateway/telemetry": telemetry})
+    with Running(shop.address, tmp_path, *QUICK) as running:
+        for number in ("1", "2"):
+            commit = shop.push(f"Version {number}", number)
+            shop.answers(number)
+            problem = shop.problem_of(commit)
+            assert problem["version"] == running.status()["gateway"]["version"]
+            shop.answers(number)
+
+            def logged(commit: str = commit) -> bool:
+                lines = [json.loads(line) for line in log.read_text().splitlines()]
+                return any(one["commit"] == commit and one["status"] == 200 for one in lines)
+
+            wait_for(logged, "the commit in the log")
+        # a commit that changes nothing of the gateway is a version too
+        commit = shop.tree.commit("Words", README="Hello")
+        shop.tree.push()
+        shop.problem_of(commit)

@@ -62,7 +62,8 @@ class Compiler:
             if reading.gateway is None or any(one.severity == "error" for one in state.findings):
                 raise InvalidGateway(problems)
             try:
-                snapshot = self._translator.translate(reading.gateway)
+                commit = state.version.id if state.version is not None else ""
+                snapshot = self._translator.translate(reading.gateway, commit)
             except Untranslatable as error:
                 placed = (replace(one, place=reading.gateway.place(one.path)) for one in error.problems)
                 raise InvalidGateway((*problems, *placed)) from None

@@ -17,9 +17,10 @@ from xds_server.translate.protobuf import packed
 NAME = "xds.version"
 
 
-def _config(version: str) -> set_metadata_pb2.Config:
+def _config(version: str, commit: str = "") -> set_metadata_pb2.Config:
+    values = {"version": version, **({"commit": commit} if commit else {})}
     config = set_metadata_pb2.Config()
-    config.metadata.add(metadata_namespace=VERSION_METADATA).value.update({"version": version})
+    config.metadata.add(metadata_namespace=VERSION_METADATA).value.update(values)
     return config
 
 
@@ -35,10 +36,12 @@ def version(snapshot: Snapshot) -> str:
     return content_hash(*(f"{url}={own[url]}".encode() for url in sorted(own)))
 
 
-def written(snapshot: Snapshot) -> Snapshot:
-    """Return the snapshot with its version in the configuration of the filter, if it has the filter."""
+def written(snapshot: Snapshot, commit: str = "") -> Snapshot:
+    """Return the snapshot with its version, and the commit that it is from, in the configuration of the filter, if it has the filter."""
     extensions = snapshot[EXTENSION_CONFIG]
     if NAME not in extensions:
         return snapshot
-    config = extension_pb2.TypedExtensionConfig(name=NAME, typed_config=packed(_config(version(snapshot))))
+    config = extension_pb2.TypedExtensionConfig(
+        name=NAME, typed_config=packed(_config(version(snapshot), commit))
+    )
     return snapshot.replacing({EXTENSION_CONFIG: {**extensions, NAME: Resource.of(config)}})

@@ -289,7 +289,11 @@ def _connection_manager(
         common_http_protocol_options=_common_options(listener),
         http_protocol_options=_http1_options(listener),
         http2_protocol_options=_http2_options(listener),
-        local_reply_config=local_replies.local_reply_config(common.errors) if common.explains else None,
+        local_reply_config=local_replies.local_reply_config(
+            common.errors, with_version=common.telemetry.problem_version
+        )
+        if common.explains
+        else None,
         upgrade_configs=[
             hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket", enabled=boolean(False))
         ],

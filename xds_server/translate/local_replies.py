@@ -18,6 +18,7 @@ from google.protobuf import struct_pb2
 from filters import fault
 from filters.error_overrides import ErrorOverride
 from filters.framing import BODYLESS
+from filters.log_fields import VERSION_METADATA
 from filters.pipeline import POLICIES
 from filters.policy import header
 from filters.reasons import (
@@ -45,6 +46,7 @@ from xds_server.translate.log_filters import cel_filter
 from xds_server.translate.protobuf import boolean, uint32
 
 CONTENT_TYPE = "application/problem+json"
+_VERSION = {key: f"%DYNAMIC_METADATA({VERSION_METADATA}:{key})%" for key in ("version", "commit")}
 LOCAL_BODY = "%LOCAL_REPLY_BODY%"
 """The text of the filter that rejects. A header must not have it, because it may have several lines."""
 _OWN_ROUTES = (METHOD_NOT_ALLOWED, NOT_FOUND, BAD_REQUEST, REJECTED, MISDIRECTED)
@@ -58,8 +60,10 @@ _OWN_ANSWER = (
 )
 
 
-def local_reply_config(overrides: Mapping[str, ErrorOverride]) -> hcm_pb2.LocalReplyConfig:
-    """Return all reasons as mappers; the first match wins.
+def local_reply_config(
+    overrides: Mapping[str, ErrorOverride], *, with_version: bool = False
+) -> hcm_pb2.LocalReplyConfig:
+    """Return all reasons as mappers; the first match wins. `with_version` adds the version of the gateway to problems.
 
     Responses of `respond` and `redirect` do not change, but for clients of gRPC-Web. Each reason has a mapper for them,
     because an HTTP status other than 200 hides the gRPC status from them (PROTOCOL-WEB.md of gRPC).
@@ -70,7 +74,10 @@ def local_reply_config(overrides: Mapping[str, ErrorOverride]) -> hcm_pb2.LocalR
     )
     for reason in _reasons():
         override = overrides.get(reason.name)
-        config.mappers.extend(_usual(reason) if override is None else _mappers(reason, override))
+        if override is None:
+            config.mappers.extend(_usual(reason, with_version))
+        else:
+            config.mappers.extend(_mappers(reason, override, with_version))
     return config
 
 
@@ -92,9 +99,9 @@ def _to_the_root() -> hcm_pb2.ResponseMapper:
 
 
 @cache
-def _usual(reason: Reason) -> tuple[hcm_pb2.ResponseMapper, ...]:
+def _usual(reason: Reason, with_version: bool) -> tuple[hcm_pb2.ResponseMapper, ...]:
     """Return the mappers of a reason, to be copied. They are cached, because listeners are built at every change."""
-    return _mappers(reason, None)
+    return _mappers(reason, None, with_version)
 
 
 def _reasons() -> Iterator[Reason]:
@@ -117,8 +124,10 @@ def _without_body() -> hcm_pb2.ResponseMapper:
     return mapper
 
 
-def _mappers(reason: Reason, override: ErrorOverride | None) -> tuple[hcm_pb2.ResponseMapper, ...]:
-    return _to_web(reason, override or ErrorOverride()), _mapper(reason, override)
+def _mappers(
+    reason: Reason, override: ErrorOverride | None, with_version: bool
+) -> tuple[hcm_pb2.ResponseMapper, ...]:
+    return _to_web(reason, override or ErrorOverride()), _mapper(reason, override, with_version)
 
 
 def _to_web(reason: Reason, override: ErrorOverride) -> hcm_pb2.ResponseMapper:
@@ -219,7 +228,7 @@ def _web_status(status: int | None) -> str:
     return f"%CEL(response.code in {{{table}}} ? {{{table}}}[response.code] : '{UNKNOWN}')%"
 
 
-def _mapper(reason: Reason, override: ErrorOverride | None) -> hcm_pb2.ResponseMapper:
+def _mapper(reason: Reason, override: ErrorOverride | None, with_version: bool) -> hcm_pb2.ResponseMapper:
     own_body = reason.own_body and override is None
     override = override or ErrorOverride()
     status = override.status or reason.status
@@ -233,7 +242,11 @@ def _mapper(reason: Reason, override: ErrorOverride | None) -> hcm_pb2.ResponseM
         ],
     )
     if not own_body:
-        mapper.body_format_override.CopyFrom(_format(_body(reason, override, status)))
+        body = _body(reason, override, status)
+        mapper.body_format_override.CopyFrom(
+            _format(body if override.body or not with_version else body | _VERSION)
+        )
+        mapper.body_format_override.omit_empty_values = with_version
     if status is not None:
         mapper.status_code.CopyFrom(uint32(status))
     return mapper
@@ -257,7 +270,7 @@ def _headers(override: ErrorOverride) -> Iterator[base_pb2.HeaderValueOption]:
         yield header(name, value.replace("%", "%%"))
 
 
-def _body(reason: Reason, override: ErrorOverride, status: int | None) -> Mapping[str, Any]:
+def _body(reason: Reason, override: ErrorOverride, status: int | None) -> dict[str, Any]:
     if override.body is not None:
         return {key: _escaped(one) for key, one in override.body.items()}
     body = {

@@ -122,8 +122,11 @@ class Translator:
         self._last: tuple[Mapping[ResourceType, list[Resource]], Snapshot] = ({}, EMPTY)
         """The resources of the last gateway, by type in lists and as a snapshot."""
 
-    def translate(self, gateway: Gateway) -> Snapshot:
-        """Return the snapshot of a gateway. Raises Untranslatable with every error in raw Envoy fields."""
+    def translate(self, gateway: Gateway, commit: str = "") -> Snapshot:
+        """Return the snapshot of a gateway. Raises Untranslatable with every error in raw Envoy fields.
+
+        `commit` is the id of the commit that it is from, which access logs and problems may show.
+        """
         self._problems = []
         try:
             resources = self._resources(gateway)
@@ -136,7 +139,7 @@ class Translator:
         before, snapshot = self._last
         changed = {type_: some for type_, some in resources.items() if before.get(type_) is not some}
         self._last = (resources, snapshot.updated(changed))
-        return gateway_version.written(self._last[1])
+        return gateway_version.written(self._last[1], commit)
 
     def _resources(self, gateway: Gateway) -> dict[ResourceType, list[Resource]]:
         """Return all resources by type. The list of a type is the same object as before if no input changed."""
@@ -400,7 +403,8 @@ def _few(
 def _with_telemetry(filters: tuple[HttpFilter, ...], sections: Sections) -> tuple[HttpFilter, ...]:
     """Return the chain with the filter that writes the version of the gateway into the metadata of requests."""
     logs = (log for one in sections.listeners.values() for log in logs_of(one, sections.telemetry).values())
-    return (gateway_version.FILTER, *filters) if any(log.has_version for log in logs) else filters
+    wanted = sections.telemetry.problem_version or any(log.has_version for log in logs)
+    return (gateway_version.FILTER, *filters) if wanted else filters
 
 
 def _with_usage(logs: _Logs, usage: Usage | None, by_route: bool) -> _Logs:

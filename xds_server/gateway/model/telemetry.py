@@ -90,8 +90,8 @@ class AccessLog:
 
     @property
     def has_version(self) -> bool:
-        """True if it contains the version of the gateway."""
-        return self.text is None and "version" in self.names
+        """True if it contains the version of the gateway, or its commit."""
+        return self.text is None and any(one in self.names for one in ("version", "commit"))
 
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes of fields, of operators, and of values that may contain secrets."""
@@ -226,6 +226,10 @@ class Telemetry(Mapping[str, Any]):
     tracing: Tracing | None = option("Traces.", default=None)
     metrics: Metrics | None = option("Metrics for each route and consumer.", default=None)
     usage: Usage | None = option("Counts of requests for billing, in a [database](usage.md).", default=None)
+    problem_version: bool = option(
+        "Problems (the gateway's own error responses) have the fields `version` and, if the gateway is in git, `commit`.",
+        default=False,
+    )
 
     def texts(self) -> Iterator[tuple[Path, str]]:
         """Yield the texts with Envoy's command operators, with their paths in this section."""
@@ -237,13 +241,16 @@ class Telemetry(Mapping[str, Any]):
             for key, text in self.tracing.attributes.items():
                 yield ("tracing", "attributes", key), text
 
+    def _written(self, key: str) -> bool:
+        return getattr(self, key) not in (None, False)
+
     def __getitem__(self, key: str) -> Any:
-        if key not in KEYS or getattr(self, key) is None:
+        if key not in KEYS or not self._written(key):
             raise KeyError(key)
         return getattr(self, key)
 
     def __iter__(self) -> Iterator[str]:
-        return (key for key in KEYS if getattr(self, key) is not None)
+        return filter(self._written, KEYS)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
