@@ -227,6 +227,18 @@ def test_a_rollback_stays_until_told_otherwise(
         shop.answers("3")
 
 
+def test_a_rollback_needs_no_server_of_git(shop: Shop, tmp_path: Path) -> None:
+    shop.push("First", "1")
+    with Running(shop.address, tmp_path, *QUICK) as running:
+        shop.answers("1")
+        shop.push("Second", "2")
+        shop.answers("2")
+        shop.server.down = True
+        running.says("503")
+        assert main(["rollback", "--admin", running.admin]) == 0
+        shop.answers("1")
+
+
 def test_a_pinned_commit_with_errors_is_told_and_what_is_served_stays(
     shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -186,6 +186,32 @@ def test_many_fetches_leave_few_files(
         repository.close()
 
 
+def test_an_earlier_commit_is_here_while_the_server_is_down(tree: WorkingTree, server: GitServer) -> None:
+    repository = RemoteRepository(GitAddress(f"{server.url}/shop.git", "", "main"), GitCredentials())
+
+    def pushed(number: int) -> str:
+        id_ = tree.commit(str(number), a=f"x-version: {number}\n")
+        tree.push()
+        assert repository.fetch().version.id == id_
+        return id_
+
+    ids = [pushed(1), pushed(2)]
+    with collected():
+        server.down = True
+        for _ in range(3):
+            with pytest.raises(GitFailed, match="503"):
+                repository.fetch()
+        for id_ in ids:
+            assert repository.fetch(id_).version.id == id_
+            assert repository.fetch(id_) is repository.fetch(id_)
+        with pytest.raises(GitFailed, match="503"):
+            repository.fetch("f" * 40)
+        server.down = False
+        assert repository.fetch().version.id == ids[1]
+        assert repository.fetch(ids[0]).tree.read("a.yaml") == b"x-version: 1\n"
+        repository.close()
+
+
 def test_failures_are_told_and_pass(tree: WorkingTree, server: GitServer, tmp_path: Path) -> None:
     tree.commit("One", a="a: 1")
     tree.push()

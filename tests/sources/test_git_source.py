@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tests.support.git import WorkingTree
 from tests.support.wait import eventually
 from xds_server.control_plane.compiler import Compiled, Compiler
-from xds_server.control_plane.control_loop import ControlLoop
+from xds_server.control_plane.control_loop import ControlLoop, Verdict
 from xds_server.sources.gateway_folder import FolderReader, GatewayFolder
+from xds_server.sources.git_pin import Pins
 from xds_server.sources.git_repository import LocalRepository
 from xds_server.sources.git_source import GitSource, Pace
 
@@ -24,13 +25,20 @@ PACE = Pace(interval=60.0, spacing=0.0, first=60.0, files=0.01)
 
 
 @asynccontextmanager
-async def following(path: Path, pace: Pace = PACE) -> AsyncIterator[tuple[ControlLoop, GitSource]]:
-    source = GitSource("shop", LocalRepository(str(path), "", "main"), pace)
+async def following(
+    path: Path, pace: Pace = PACE, pins: Pins | None = None
+) -> AsyncIterator[tuple[ControlLoop, GitSource]]:
+    source = GitSource("shop", LocalRepository(str(path), "", "main"), pace, pins=pins)
 
     async def publish(_compiled: Compiled) -> None:
         """Nobody is connected."""
 
-    control = ControlLoop(GatewayFolder(source, FolderReader()), Compiler({}), publish)
+    def judged(verdict: Verdict) -> None:
+        if not verdict.problems:
+            source.pins.note_served(verdict.version.id)
+
+    folder = GatewayFolder(source, FolderReader())
+    control = ControlLoop(folder, Compiler({}), publish, judged=judged)
     running = asyncio.create_task(control.run())
     try:
         yield control, source
@@ -117,6 +125,56 @@ def _do(action: str, tree: WorkingTree, good: list[str]) -> None:
         tree.git("update-ref", "-d", "refs/heads/main")
     elif action != "look":
         tree.git("update-ref", "refs/heads/main", "HEAD")
+
+
+PINNING = st.lists(
+    st.sampled_from(["good", "broken", "pin first", "pin last", "unpin", "restart"]), min_size=3, max_size=9
+)
+
+
+@settings(max_examples=10, deadline=None)
+@given(PINNING)
+def test_a_pinned_commit_is_served_until_told_otherwise(actions: list[str]) -> None:
+    async def scenario(root: Path) -> None:
+        tree = WorkingTree(root / "tree")
+        good = [tree.commit("good", **gateway(0))]
+        wanted, newest, pinned = good[0], good[0], False
+        waiting = list(actions)
+        while waiting:
+            async with following(tree.path, pins=Pins.read(root / "pin")) as (control, source):
+                await serves(control, wanted)
+                while waiting and (action := waiting.pop(0)) != "restart":
+                    if action in ("good", "broken"):
+                        _do(action, tree, good)
+                        newest = good[-1] if action == "good" else ""
+                        source.notify()
+                    else:
+                        pinned = action != "unpin"
+                        if pinned:
+                            wanted = good[0] if action == "pin first" else good[-1]
+                            assert (await source.pin(wanted)).id == wanted
+                        else:
+                            source.unpin()
+                    wanted = (
+                        wanted if pinned or not newest else newest
+                    )  # a broken commit leaves what is served
+                    await serves(control, wanted)
+                    assert len(served(control)) == 1
+                if not newest:  # nobody remembers the last good commit over a restart, but for the state file
+                    _do("good", tree, good)
+                    newest = good[-1]
+                wanted = wanted if pinned else newest
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(scenario(Path(folder)))
+
+
+async def serves(control: ControlLoop, commit: str) -> None:
+    def same() -> bool:
+        version = control.serving.version
+        return version is not None and version.id == commit
+
+    await eventually(same, lambda: f"{commit}; {control.serving.version}; {control.serving.unreadable}", 20)
 
 
 async def test_a_changed_file_of_this_machine_is_a_change(tmp_path: Path) -> None:

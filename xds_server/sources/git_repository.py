@@ -130,12 +130,18 @@ class LocalRepository:
 
 
 class RemoteRepository:
-    """A repository elsewhere: single commits are fetched into a temporary folder, without their history."""
+    """A repository elsewhere: single commits are fetched into a temporary folder, without their history.
+
+    After a failure or many fetches a new folder begins. The one before is kept, so that an earlier commit can be served
+    also while the server is down.
+    """
 
     def __init__(self, address: GitAddress, credentials: GitCredentials) -> None:
         self._address, self._credentials = address, credentials
         self._open: Repo | None = None
-        self._fetches = 0
+        self._before: Repo | None = None
+        """The last folder with a whole commit."""
+        self._fetches, self._whole = 0, False
         self._known: Fetched | None = None
         self._id = ObjectID(b"")
         """What the ref named: a tag has another id than its commit."""
@@ -143,16 +149,29 @@ class RemoteRepository:
     def fetch(self, instead: str = "") -> Fetched:
         """Return the commit of the ref now, or `instead` that of another. Raises GitFailed."""
         with _told(self._address.url):
-            try:
-                return self._fetch(instead or self._address.ref)
-            except _FAILURES:
-                self.close()  # it may be incomplete
-                raise
+            return self._here(instead) or self._fetch(instead or self._address.ref)
+
+    def _here(self, ref: str) -> Fetched | None:
+        """Return a commit by its id if it was fetched before: the server is not asked."""
+        if not _is_id(ref):
+            return None
+        wanted = ObjectID(ref.encode())
+        if self._known is not None and wanted == self._id:
+            return self._known
+        for repository in (self._open, self._before):
+            if repository is not None and wanted in repository.object_store:
+                return self._knows(repository, wanted)
+        return None
+
+    def _knows(self, repository: Repo, id_: ObjectID) -> Fetched:
+        if self._known is None or id_ != self._id:
+            self._id, self._known = id_, _commit(repository, id_, self._address.folder)
+        return self._known
 
     def _fetch(self, ref: str) -> Fetched:
         if self._open is None or self._fetches >= _FETCHES:
-            self.close()
-            self._open = Repo.init_bare(tempfile.mkdtemp(prefix="xds-git-"))
+            self._begin_anew()
+        assert self._open is not None
         self._fetches += 1
         wanted: list[ObjectID] = []
         here = self._open.object_store
@@ -162,18 +181,30 @@ class RemoteRepository:
             return [] if wanted[0] in here else wanted[:1]
 
         transport, path = self._transport()
-        transport.fetch(path, self._open, determine_wants=wants, depth=1)
-        if self._known is None or wanted[0] != self._id:
-            self._id, self._known = wanted[0], _commit(self._open, wanted[0], self._address.folder)
-        return self._known
+        try:
+            transport.fetch(path, self._open, determine_wants=wants, depth=1)
+            found = self._knows(self._open, wanted[0])
+        except _FAILURES:
+            self._fetches = _FETCHES  # the folder may be incomplete
+            raise
+        self._whole = True
+        return found
+
+    def _begin_anew(self) -> None:
+        if self._whole:
+            _remove(self._before)
+            self._before = self._open
+        else:
+            _remove(self._open)
+        self._open, self._known = Repo.init_bare(tempfile.mkdtemp(prefix="xds-git-")), None
+        self._fetches, self._whole = 0, False
 
     def close(self) -> None:
         """Remove what was fetched."""
-        if self._open is not None:
-            self._open.close()
-            shutil.rmtree(self._open.path, ignore_errors=True)
-        self._open = self._known = None
-        self._fetches = 0
+        _remove(self._open)
+        _remove(self._before)
+        self._open = self._before = self._known = None
+        self._fetches, self._whole = 0, False
 
     def _transport(self) -> tuple[transports.GitClient, str]:
         parts = urlsplit(self._address.url)
@@ -211,6 +242,16 @@ class _Ssh(transports.SubprocessSSHVendor):
         return super().run_command(*arguments, **options)  # type: ignore[arg-type]
 
 
+def _remove(repository: Repo | None) -> None:
+    if repository is not None:
+        repository.close()
+        shutil.rmtree(repository.path, ignore_errors=True)
+
+
+def _is_id(ref: str) -> bool:
+    return len(ref) == _ID_DIGITS and all(one in "0123456789abcdef" for one in ref)
+
+
 def _quoted(text: str) -> str:
     return f"'{text}'" if " " in text else text
 
@@ -221,7 +262,7 @@ def _id(refs: Mapping[bytes, ObjectID], ref: str) -> ObjectID:
         found = refs.get(head + ref.encode())
         if found is not None:
             return found
-    if len(ref) == _ID_DIGITS and all(one in "0123456789abcdef" for one in ref):
+    if _is_id(ref):
         return ObjectID(ref.encode())
     names = sorted(
         name.removeprefix(b"refs/heads/").removeprefix(b"refs/tags/").decode("utf-8", "replace")
