@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.git import GitServer, WorkingTree, collected
+from tests.support.git import DrippingServer, GitServer, WorkingTree, collected
 from tests.support.ports import free_port
 from tests.support.running import Running
 from tests.support.wait import wait_for
@@ -371,3 +371,11 @@ def test_problems_and_the_access_log_name_the_commit(shop: Shop, tmp_path: Path)
         commit = shop.tree.commit("Words", README="Hello")
         shop.tree.push()
         shop.problem_of(commit)
+
+
+def test_it_ends_while_a_server_sends_without_end(tmp_path: Path) -> None:
+    with DrippingServer() as server:
+        running = Running(f"git+{server.url}/shop.git", tmp_path, "--no-proxy", "--no-prove")
+        with running:
+            assert server.connected.wait(60)
+            assert running.stop() == 0

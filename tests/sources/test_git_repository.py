@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.git import GitServer, WorkingTree, collected
+from tests.support.git import DrippingServer, GitServer, WorkingTree, collected
 from xds_server.errors import WrongUsage
 from xds_server.sources import git_repository
 from xds_server.sources.git_address import GitAddress
@@ -209,6 +210,20 @@ def test_an_earlier_commit_is_here_while_the_server_is_down(tree: WorkingTree, s
         server.down = False
         assert repository.fetch().version.id == ids[1]
         assert repository.fetch(ids[0]).tree.read("a.yaml") == b"x-version: 1\n"
+        repository.close()
+
+
+def test_a_fetch_without_end_can_be_ended() -> None:
+    with collected(), DrippingServer() as server:
+        repository = RemoteRepository(GitAddress(f"{server.url}/shop.git"), GitCredentials())
+
+        def end() -> None:
+            server.connected.wait(60)
+            repository.end()
+
+        threading.Thread(target=end).start()
+        with pytest.raises(GitFailed, match="did not send the commit in time"):
+            repository.fetch()
         repository.close()
 
 

@@ -8,16 +8,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.git import WorkingTree
+from tests.support.git import DrippingServer, WorkingTree, collected
 from tests.support.wait import eventually
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.control_plane.control_loop import ControlLoop, Verdict
 from xds_server.sources.gateway_folder import FolderReader, GatewayFolder
+from xds_server.sources.git_address import GitAddress
 from xds_server.sources.git_pin import Pins
-from xds_server.sources.git_repository import LocalRepository
+from xds_server.sources.git_repository import GitCredentials, GitFailed, LocalRepository, RemoteRepository
 from xds_server.sources.git_source import GitSource, Pace
 
 PACE = Pace(interval=60.0, spacing=0.0, first=60.0, files=0.01)
@@ -189,6 +191,37 @@ async def test_a_changed_file_of_this_machine_is_a_change(tmp_path: Path) -> Non
     secret.write_text("two words")
     assert await again == first
     await states.aclose()
+
+
+async def test_a_fetch_without_end_fails_or_makes_room() -> None:
+    with collected(), DrippingServer() as server:
+        address = GitAddress(f"{server.url}/shop.git")
+        pace = Pace(interval=60.0, first=60.0, patience=0.1)
+        states = GitSource("shop", RemoteRepository(address, GitCredentials()), pace).changes()
+        assert "did not send the commit in time" in (await anext(states)).problems[0]
+        await states.aclose()
+
+        source = GitSource(
+            "shop", RemoteRepository(address, GitCredentials()), Pace(polite=0.1, patience=0.3)
+        )
+        states = source.changes()
+        polling = asyncio.ensure_future(anext(states))
+        await eventually(server.connected.is_set, "a poll")
+        with pytest.raises(GitFailed, match="did not send the commit in time"):
+            await source.pin("f" * 40)
+        assert "did not send the commit in time" in (await polling).problems[0]
+        await states.aclose()
+
+
+async def test_a_source_ends_while_it_fetches_without_end() -> None:
+    with collected(), DrippingServer() as server:
+        repository = RemoteRepository(GitAddress(f"{server.url}/shop.git"), GitCredentials())
+        states = GitSource("shop", repository, Pace()).changes()
+        polling = asyncio.ensure_future(anext(states))
+        await eventually(server.connected.is_set, "a poll")
+        polling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await polling
 
 
 def test_failures_make_the_pauses_longer_up_to_a_limit() -> None:

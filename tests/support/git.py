@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gc
 import os
+import socket
 import subprocess
 import threading
 import warnings
@@ -72,6 +74,38 @@ class WorkingTree:
 
     def push(self, *words: str) -> None:
         self.git("push", "--quiet", *(words or ("origin", "HEAD:main")))
+
+
+class DrippingServer:
+    """Answers every request with a response that never ends, a byte at a time. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._ended = threading.Event()
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.connected = threading.Event()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._socket.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self._drip, args=self._socket.accept()[:1], daemon=True).start()
+
+    def _drip(self, connection: socket.socket) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\n"
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65_536)
+            connection.sendall(head + b"Content-Length: 1000000\r\n\r\nFFF0")
+            self.connected.set()
+            while not self._ended.wait(0.2):
+                connection.sendall(b"a")
 
 
 class GitServer:

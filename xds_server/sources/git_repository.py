@@ -26,6 +26,7 @@ from filters.language.problems import did_you_mean
 from xds_server.errors import WrongUsage, XdsError
 from xds_server.sources.git_address import GitAddress
 from xds_server.sources.git_commit import CommitTree, version_of
+from xds_server.sources.git_connections import Connections
 from xds_server.sources.git_signature import Signed
 from xds_server.sources.source import Version
 
@@ -83,6 +84,9 @@ class Repository(Protocol):
         It is the same object as before if it can still be read. Raises GitFailed.
         """
 
+    def end(self) -> None:
+        """End a fetch that is under way in another thread: it raises GitFailed soon."""
+
     def close(self) -> None:
         """Remove what was fetched."""
 
@@ -122,6 +126,9 @@ class LocalRepository:
                 self._id, self._known = found, _commit(self._open, found, self._folder)
             return self._known
 
+    def end(self) -> None:
+        """Do nothing, because nobody is waited for."""
+
     def close(self) -> None:
         """Close the repository, and leave it as it is."""
         if self._open is not None:
@@ -138,6 +145,7 @@ class RemoteRepository:
 
     def __init__(self, address: GitAddress, credentials: GitCredentials) -> None:
         self._address, self._credentials = address, credentials
+        self._connections = Connections()
         self._open: Repo | None = None
         self._before: Repo | None = None
         """The last folder with a whole commit."""
@@ -180,12 +188,15 @@ class RemoteRepository:
             wanted.append(_id({name: one for name, one in refs.items() if one is not None}, ref))
             return [] if wanted[0] in here else wanted[:1]
 
+        self._connections.begin()
         transport, path = self._transport()
         try:
             transport.fetch(path, self._open, determine_wants=wants, depth=1)
             found = self._knows(self._open, wanted[0])
         except _FAILURES:
             self._fetches = _FETCHES  # the folder may be incomplete
+            if self._connections.ended:
+                raise GitFailed("the server did not send the commit in time") from None
             raise
         self._whole = True
         return found
@@ -199,6 +210,10 @@ class RemoteRepository:
         self._open, self._known = Repo.init_bare(tempfile.mkdtemp(prefix="xds-git-")), None
         self._fetches, self._whole = 0, False
 
+    def end(self) -> None:
+        """End a fetch that is under way in another thread: it raises GitFailed soon."""
+        self._connections.end()
+
     def close(self) -> None:
         """Remove what was fetched."""
         _remove(self._open)
@@ -210,26 +225,29 @@ class RemoteRepository:
         parts = urlsplit(self._address.url)
         if parts.scheme == "ssh":
             assert parts.hostname is not None
-            vendor = _Ssh(self._credentials)
+            vendor = _Ssh(self._credentials, self._connections)
             found = transports.SSHGitClient(parts.hostname, parts.port, parts.username, vendor=vendor)
             return found, parts.path
         token = self._credentials.token_file
         password = token.read_text().strip() if token is not None else None
         base = f"{parts.scheme}://{parts.netloc}"
         username = "x-access-token" if password else None
-        return (
-            transports.HttpGitClient(
-                base, username=username, password=password, timeout=_TIMEOUT, quiet=True
-            ),
-            parts.path,
+        pool = cast(
+            "urllib3.PoolManager",
+            transports.default_urllib3_manager(None, base_url=base, timeout=_TIMEOUT),
         )
+        self._connections.note(pool)
+        client = transports.HttpGitClient(
+            base, pool_manager=pool, username=username, password=password, timeout=_TIMEOUT, quiet=True
+        )
+        return client, parts.path
 
 
 class _Ssh(transports.SubprocessSSHVendor):
     """Runs ssh, which never asks and never accepts an unknown host."""
 
-    def __init__(self, credentials: GitCredentials) -> None:
-        self._credentials = credentials
+    def __init__(self, credentials: GitCredentials, connections: Connections) -> None:
+        self._credentials, self._connections = credentials, connections
 
     def run_command(self, *arguments: object, **options: object) -> object:  # type: ignore[override]
         command = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]
@@ -239,7 +257,9 @@ class _Ssh(transports.SubprocessSSHVendor):
         if self._credentials.known_hosts is not None:
             command += ["-o", f"UserKnownHostsFile={self._credentials.known_hosts}"]
         options["ssh_command"] = " ".join(map(_quoted, command))
-        return super().run_command(*arguments, **options)  # type: ignore[arg-type]
+        made = super().run_command(*arguments, **options)  # type: ignore[arg-type]
+        self._connections.add(made.proc)
+        return made
 
 
 def _remove(repository: Repo | None) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from xds_server.sources.git_commit import CommitFolder
 from xds_server.sources.git_pin import Pin, Pins
@@ -18,12 +19,15 @@ from xds_server.sources.git_signature import Unsigned, Verify
 from xds_server.sources.source import Version
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _LONGEST = 300.0
 """Seconds between two attempts after failures, at most."""
 _FIRST = 1.0
 _FILES = 2.0
 """Seconds between two looks at files of this machine that the gateway refers to."""
+_PATIENCE = 120.0
+_POLITE = 2.0
 _JITTER = 0.1
 """The share by which intervals differ, so that not all replicas come at once."""
 _SPACING = 1.0
@@ -36,6 +40,10 @@ class Pace:
 
     interval: float = 30.0
     spacing: float = _SPACING
+    patience: float = _PATIENCE
+    """For one fetch."""
+    polite: float = _POLITE
+    """For a fetch that is under way when a commit is to be pinned."""
     first: float = _FIRST
     longest: float = _LONGEST
     files: float = _FILES
@@ -100,13 +108,25 @@ class GitSource:
         is meant. Raises GitFailed if it cannot be had or is not signed, WrongUsage, and OSError if it cannot be noted.
         """
         wanted = self.pins.whole(text)
-        async with self._one_at_a_time:
-            found = await asyncio.to_thread(self._repository.fetch, wanted)
+        await self._my_turn()
+        try:
+            found = await self._in_thread(lambda: self._repository.fetch(wanted))
             if unsigned := await asyncio.to_thread(self._unsigned, found):
                 raise GitFailed(unsigned)
             self.pins.set(Pin(found.version.id, time.time()))
+        finally:
+            self._one_at_a_time.release()
         self._again()
         return found.version
+
+    async def _my_turn(self) -> None:
+        """Acquire the lock. A poll that takes long is ended, because somebody wants to go back now."""
+        try:
+            async with asyncio.timeout(self._pace.polite):
+                await self._one_at_a_time.acquire()
+        except TimeoutError:
+            self._repository.end()
+            await self._one_at_a_time.acquire()
 
     def unpin(self) -> None:
         """Serve the newest commit again. Raises OSError if that cannot be noted."""
@@ -125,7 +145,7 @@ class GitSource:
                 self._told.clear()
                 self._hurry.clear()
                 async with self._one_at_a_time:
-                    state = await asyncio.to_thread(self._read)
+                    state = await self._in_thread(self._read)
                 failures = failures + 1 if state.version is None else 0
                 if state != before:
                     self._state = before = state
@@ -142,6 +162,20 @@ class GitSource:
     def refer_to(self, paths: Iterable[Path]) -> None:
         """Yield a change also if one of these files of this machine changes. They replace those of the last call."""
         self._files = {path: _stamp(path) for path in paths}
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        """Call something that fetches, in another thread, and end it if it takes too long or nobody waits for it."""
+        work = asyncio.ensure_future(asyncio.to_thread(call))
+        try:
+            async with asyncio.timeout(self._pace.patience):
+                return await asyncio.shield(work)
+        except TimeoutError:
+            self._repository.end()
+            return await work
+        except asyncio.CancelledError:
+            self._repository.end()
+            await asyncio.wait({work})
+            raise
 
     def _read(self) -> CommitFolder:
         pin = self.pins.pin
