@@ -15,6 +15,7 @@ from xds_server.control_plane.status import ObjectStatus, StatusReader
 from xds_server.local_services import LocalServices
 from xds_server.proxy.envoy import EnvoySupervisor
 from xds_server.serving import metrics
+from xds_server.translate.readable_gateway import ReadableGateway
 from xds_server.translate.usage_entry import SERVICE as USAGE
 
 _PROCESSES = {SERVICE: "policy-server", USAGE: "usage-server"}
@@ -75,8 +76,17 @@ def pages(
         "/ready": lambda: _ready(status.gateway),
         "/status": lambda: Page.of(status.as_json()),
         "/status/objects": objects,
+        "/gateway": lambda: _gateway(status.gateway),
         "/usage/status": lambda: _usage_status(usage),
     }
+
+
+def _gateway(gateway: GatewayState) -> Page:
+    """Return the gateway that is served as plain values without secrets, for `xds diff --server`."""
+    if gateway.compiled is None:
+        return Page.of({"error": "no gateway has been read since the start"}, 503)
+    compiled = gateway.compiled
+    return Page.of(ReadableGateway.of(compiled.gateway, compiled.snapshot).as_json())
 
 
 def _usage_status(address: str | None) -> Page:

@@ -149,9 +149,10 @@ def test_diff_tells_objects_and_resources(
     other = tmp_path_factory.mktemp("other")
     changed = GOOD.replace("/users/*, upstream", "/people/*, policies: {request_id: true}, upstream")
     (other / "gateway.yaml").write_text(changed + "secrets: {}\n")
-    assert main(["diff", str(gateway), str(other), "--exit-code"]) == 1
+    assert main(["diff", str(gateway), str(other), "--exit-code", "--resources"]) == 1
     printed = capsys.readouterr().out
     assert "~ routes users  (path, policies.request_id)" in printed
+    assert "policies.request_id: unset → {}" in printed
     assert "~ route 0.0.0.0:8080" in printed
     assert main(["diff", str(gateway), str(gateway), "--exit-code"]) == 0
 

@@ -37,8 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises EnvironmentFailed, WrongUsage.
     """
     if arguments.objects:
-        return _objects(_ask(arguments.admin, "/status/objects"), arguments.output)
-    status = _ask(arguments.admin, "/status")
+        return _objects(page("--admin", arguments.admin, "/status/objects"), arguments.output)
+    status = page("--admin", arguments.admin, "/status")
     envoys = [envoy for envoy in status["envoys"] if arguments.node in (None, envoy["node"])]
     if arguments.node is not None and not envoys:
         known = ", ".join(sorted({envoy["node"] for envoy in status["envoys"]})) or "none"
@@ -90,12 +90,12 @@ def _print_object(item: dict[str, Any]) -> None:
         print(f"  {essence(held['message'])}")
 
 
-def _ask(address: str, path: str) -> Any:
-    """Return a page of the control plane with this admin address. Raises EnvironmentFailed, WrongUsage."""
+def page(flag: str, address: str, path: str) -> Any:
+    """Return a page of the control plane with the admin address of a flag. Raises EnvironmentFailed, WrongUsage."""
     try:
-        return json.loads(ask(split("--admin", address), "GET", path, timeout=40).body)
+        return json.loads(ask(split(flag, address), "GET", path, timeout=40).body)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise EnvironmentFailed(f"no control plane answers at {address}: {error}; see --admin") from None
+        raise EnvironmentFailed(f"no control plane answers at {address}: {error}; see {flag}") from None
 
 
 def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:

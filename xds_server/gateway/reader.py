@@ -104,6 +104,7 @@ class Reader:
             files=routes,
             contents=context.contents,
             context=context,
+            variables=tuple(pair for file in parsed.values() for pair in file.read.values()),
             place=positions.finder(parsed, dict(contents)),
         )
         return Reading(gateway, placed)

@@ -38,7 +38,7 @@ _FETCHES = 100
 """Fetches into one folder. Each leaves a file behind, so a new folder begins after that."""
 _ID_DIGITS = 40
 _HEADS = (b"refs/heads/", b"refs/tags/", b"")
-_FAILURES = (
+FAILURES = (
     OSError,
     KeyError,
     AssertionError,
@@ -107,13 +107,10 @@ class LocalRepository:
     @classmethod
     def around(cls, folder: Path, ref: str) -> LocalRepository:
         """Return the repository of a folder in a working tree. Raises WrongUsage."""
-        try:
-            found = Repo.discover(str(folder.resolve()))
-        except NotGitRepository:
-            raise WrongUsage(f"--ref: {folder} is not in a working tree of git") from None
-        with found:
-            within = folder.resolve().relative_to(Path(found.path).resolve()).as_posix()
-        return cls(found.path, "" if within == "." else within, ref)
+        found = working_tree(folder)
+        if found is None:
+            raise WrongUsage(f"--ref: {folder} is not in a working tree of git")
+        return cls(*found, ref)
 
     def fetch(self, instead: str = "") -> Fetched:
         """Return the commit of the ref now, or `instead` that of another. Raises GitFailed."""
@@ -134,6 +131,17 @@ class LocalRepository:
         if self._open is not None:
             self._open.close()
         self._open = self._known = None
+
+
+def working_tree(folder: Path) -> tuple[str, str] | None:
+    """Return the path of the working tree around a folder, and the path of the folder in it. None if there is none."""
+    try:
+        found = Repo.discover(str(folder.resolve()))
+    except NotGitRepository:
+        return None
+    with found:
+        within = folder.resolve().relative_to(Path(found.path).resolve()).as_posix()
+    return found.path, "" if within == "." else within
 
 
 class RemoteRepository:
@@ -193,7 +201,7 @@ class RemoteRepository:
         try:
             transport.fetch(path, self._open, determine_wants=wants, depth=1)
             found = self._knows(self._open, wanted[0])
-        except _FAILURES:
+        except FAILURES:
             self._fetches = _FETCHES  # the folder may be incomplete
             if self._connections.ended:
                 raise GitFailed("the server did not send the commit in time") from None
@@ -318,7 +326,7 @@ def _told(where: str) -> Iterator[None]:
         raise GitFailed(f"{where}: there is no repository, or no right to read it") from None
     except OSError as error:
         raise GitFailed(f"{where}: {error.strerror or error}") from None
-    except _FAILURES as error:
+    except FAILURES as error:
         raise GitFailed(f"{where}: {_words(error)}") from None
 
 

@@ -62,8 +62,8 @@ class Gateway:
     """A gateway without errors: its sections, the effective policies, and the position of every value.
 
     `policies` are the merged settings of each route by policy key. `ranked` decides which route wins. `files` has both
-    by file. `contents` has the content of each DataSource. `place` returns the position of a path in the YAML, to attribute errors; it reads
-    no file.
+    by file. `contents` has the content of each DataSource. `variables` are texts with the value of an environment variable, which may be secret,
+    and how they are written. `place` returns the position of a path in the YAML, to attribute errors; it reads no file.
     """
 
     sections: Sections
@@ -72,4 +72,5 @@ class Gateway:
     files: tuple[FileRoutes, ...] = field(repr=False)
     contents: Mapping[DataSource, bytes] = field(repr=False)
     context: Context = field(repr=False)
+    variables: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
     place: Callable[[tuple[str | int, ...]], Place | None] = field(repr=False, compare=False)
