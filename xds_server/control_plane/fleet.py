@@ -42,8 +42,8 @@ _WHOLE = (CLUSTER, ENDPOINT, LISTENER, ROUTE, EXTENSION_CONFIG)
 
 EnvoyState = Literal["current", "waiting", "rejecting"]
 """An Envoy has all that it is served, or not yet, or it has rejected a part of it."""
-Served = Callable[[str], Snapshot | None]
-"""The snapshot that Envoys of a release are served."""
+Served = Callable[[str, str], Snapshot | None]
+"""The snapshot that an Envoy is served, by its release and its node id."""
 PlaceOf = Callable[[ResourceType, str], Place | None]
 """The place in the YAML that made a resource."""
 
@@ -186,7 +186,7 @@ class Fleet:
     def states(self, served: Served, group: str = "") -> list[EnvoyState]:
         """Return the state of every Envoy of a group. It may be called in any thread."""
         streams = [one for one in self._streams.copy().values() if one.group == group]
-        return [_state(one, served(one.release)) for one in streams]
+        return [_state(one, served(one.release, one.node)) for one in streams]
 
     def rejections(self, group: str) -> list[Rejection]:
         """Return the rejections by the Envoys of a group that are not mended. It may be called in any thread."""

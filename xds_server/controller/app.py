@@ -275,8 +275,8 @@ def _acknowledged(fleet: Fleet, store: Store, group: str) -> bool:
     return bool(states) and all(state == "current" for state in states)
 
 
-def _current(store: Store, group: str, release: str) -> Snapshot | None:
-    return store.current(group, release)
+def _current(store: Store, group: str, release: str, node: str) -> Snapshot | None:
+    return store.current(group, release, node)
 
 
 def _release(_group: str, node: Node) -> str:

@@ -54,7 +54,7 @@ class RulesFirst:
             changed = bool(self._store.publish(rules_of(snapshot), servers))
         if gateway in self._waiting:
             return
-        if changed and self._fleet.states(lambda _release: None, servers):
+        if changed and self._fleet.states(lambda _release, _node: None, servers):
             self._waiting[gateway] = asyncio.create_task(self._later(gateway))
         else:
             self._to_envoys(gateway)

@@ -49,6 +49,14 @@ class Quarantine:
         other._kept, other._endorsed = dict(self._kept), dict(self._endorsed)
         return other
 
+    def copy(self) -> Quarantine:
+        """Return a quarantine that knows the same and goes on by itself, for clients that get another snapshot."""
+        other = Quarantine(self._place, self._stand_in)
+        other._kept, other._endorsed = dict(self._kept), dict(self._endorsed)
+        other._accepted, other._wanted = dict(self._accepted), self._wanted
+        other._bad = {key: dict(rejections) for key, rejections in self._bad.items()}
+        return other
+
     def accept(self, event: Acked, served: Iterable[Snapshot]) -> None:
         """Remember accepted resources as fallbacks for later versions. `served` has the newest snapshot first.
 

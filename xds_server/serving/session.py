@@ -220,7 +220,7 @@ class Session:
         quiet.
         """
         published = self._store.published_at(self.group)
-        earlier = self._store.before(self.group, self.release)
+        earlier = self._store.before(self.group, self.release, self.node.id)
         responses = self.stream.responses(self.view(), self._clock(), earlier)
         for response in responses:
             body = _ENCODE[self.stream.protocol](response)
@@ -255,7 +255,7 @@ class Session:
 
     def view(self) -> Snapshot | None:
         """Return the part of the group's snapshot that this client may have."""
-        current = self._store.current(self.group, self.release)
+        current = self._store.current(self.group, self.release, self.node.id)
         if current is None or self._secrets:
             return current
         if SECRET in self.stream.watches and not self._warned:

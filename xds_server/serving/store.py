@@ -8,52 +8,62 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from xds_server.discovery.node import Node
-from xds_server.discovery.snapshot import EMPTY, Difference, Resource, Snapshot
+from xds_server.discovery.snapshot import EMPTY, Resource, Snapshot
 from xds_server.discovery.types import ResourceType
+from xds_server.serving.audiences import (
+    Audience,
+    Cohort,
+    has_version,
+    quarantined,
+    remember,
+    renew,
+    report_key,
+    reportable,
+    served_until_now,
+)
 from xds_server.serving.events import Acked, Event, Held, Nacked, Published, Quarantined
-from xds_server.serving.quarantine import Key, Place, Quarantine, StandIn
+from xds_server.serving.quarantine import Place, Quarantine, StandIn
 
 Observer = Callable[[Event], None]
 Adapted = tuple[Snapshot, tuple[Held, ...]]
 """A snapshot reduced to what a release supports, and the parts that were left out."""
 
-_REMEMBERED = 16
-"""Earlier snapshots of a group. They share unchanged resources with the current one."""
-
 _RELEASES = 64
 """Releases of a group that are distinguished. Clients of further releases are served like those without a release."""
 
 
-@dataclass(slots=True)
-class _Audience:
-    """The clients of one release in a group, and the snapshot that they are served."""
+Chosen = Callable[[str], bool]
+"""Says of a node, by its id, whether it is served the candidate."""
 
-    quarantine: Quarantine
-    wanted: Snapshot | None = None
-    """The published snapshot, reduced to what the release supports."""
-    lacking: tuple[Held, ...] = ()
-    """The parts that were left out."""
-    snapshot: Snapshot | None = None
-    before: deque[Snapshot] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
-    """Earlier snapshots, the newest first. Slow clients may still acknowledge them."""
+
+def _nobody(_node: str) -> bool:
+    return False
 
 
 @dataclass(slots=True)
 class _Group:
-    audiences: dict[str, _Audience]
-    """By release. The release "" is that of clients that name no program."""
-    wanted: Snapshot | None = None
-    proved_by: str | None = None
-    left_out: tuple[Held, ...] = ()
+    stable: Cohort
+    candidate: Cohort | None = None
+    """The cohort of a newer publication that only `chosen` clients are served, None if there is none."""
+    chosen: Chosen = _nobody
     reported: frozenset[tuple[object, ...]] = frozenset()
     published: float = 0.0
     bells: set[asyncio.Event] = field(default_factory=set)
+
+    @property
+    def cohorts(self) -> tuple[Cohort, ...]:
+        return (self.stable,) if self.candidate is None else (self.stable, self.candidate)
+
+    def audience(self, release: str, node: str) -> Audience:
+        """Return the audience that a client belongs to now."""
+        if self.candidate is not None and node and self.chosen(node):
+            return self.candidate.audiences[release]
+        return self.stable.audiences[release]
 
 
 class Store:
@@ -105,33 +115,115 @@ class Store:
         with the quarantined resources.
         """
         entry = self._group(group)
-        if entry.wanted is not None and not snapshot.diff(entry.wanted):
+        cohort = entry.stable
+        if cohort.wanted is not None and not snapshot.diff(cohort.wanted):
             return False
-        entry.wanted, entry.published, entry.proved_by = snapshot, self._clock(), proved_by
-        for release, audience in entry.audiences.items():
-            self._want(entry, audience, release)
-        entry.left_out = tuple(left_out)
-        self._serve(group, entry)
+        entry.published = self._clock()
+        self._make_wanted(cohort, snapshot, proved_by, left_out)
+        self._serve(group, entry, cohort)
         return True
 
-    def _want(self, entry: _Group, audience: _Audience, release: str) -> None:
-        """Give a release the group's wanted snapshot, with the verdict of the group that proved it."""
-        if entry.wanted is None:
+    def offer(
+        self,
+        snapshot: Snapshot,
+        group: str = "",
+        *,
+        chosen: Chosen,
+        proved_by: str | None = None,
+        left_out: Sequence[Held] = (),
+    ) -> None:
+        """Serve a snapshot to the chosen clients of a group, in the place of an earlier candidate. All others are served
+        the group's own snapshot, which there must be. The other parameters are those of `publish`.
+        """
+        entry = self._group(group)
+        earlier = entry.candidate or entry.stable
+        audiences = {
+            release: Audience(
+                audience.quarantine.copy(), before=served_until_now(earlier, release, entry.stable)
+            )
+            for release, audience in entry.stable.audiences.items()
+        }
+        entry.candidate, entry.chosen, entry.published = Cohort(audiences), chosen, self._clock()
+        self._make_wanted(entry.candidate, snapshot, proved_by, left_out)
+        self._serve(group, entry, entry.candidate)
+
+    def choose(self, chosen: Chosen, group: str = "") -> None:
+        """Serve the candidate of a group to other clients from now on."""
+        entry = self._group(group)
+        entry.chosen, entry.published = chosen, self._clock()
+        _ring(entry)
+
+    def promote(self, group: str = "") -> None:
+        """Serve the candidate of a group to all of its clients."""
+        entry = self._group(group)
+        assert entry.candidate is not None
+        for release, audience in entry.candidate.audiences.items():
+            remember(audience, (entry.stable.audiences[release].snapshot,))
+        entry.stable, entry.candidate, entry.chosen = entry.candidate, None, _nobody
+        entry.published = self._clock()
+        self._notify(Published(group=group, changed={}, removed={}))
+        _ring(entry)
+        self._report(group, entry)
+
+    def take_back(self, group: str = "") -> None:
+        """Serve all clients of a group what those without the candidate are served."""
+        entry = self._group(group)
+        assert entry.candidate is not None
+        for release, audience in entry.stable.audiences.items():
+            candidate = entry.candidate.audiences[release]
+            remember(audience, (*reversed(candidate.before), candidate.snapshot))
+        entry.candidate, entry.chosen, entry.published = None, _nobody, self._clock()
+        self._notify(Published(group=group, changed={}, removed={}))
+        _ring(entry)
+        self._report(group, entry)
+
+    def candidate(self, group: str = "", release: str = "") -> Snapshot | None:
+        """Return the snapshot that the chosen clients of a group are served, None if there is no candidate."""
+        cohort = self._group(group).candidate
+        return cohort.audiences[release].snapshot if cohort is not None else None
+
+    def held_of_candidate(self, group: str = "") -> tuple[Held, ...]:
+        """Return the resources that only the candidate of a group is served otherwise than published."""
+        entry = self._group(group)
+        if entry.candidate is None:
+            return ()
+        known = {report_key(one) for one in reportable((entry.stable,))}
+        found = {report_key(one): one for one in reportable((entry.candidate,))}
+        return tuple(one for key, one in found.items() if key not in known)
+
+    def only_of_candidate(self, type_: ResourceType, name: str, version: str, group: str = "") -> bool:
+        """True if the candidate of a group has this version of a resource, and the stable snapshot has not."""
+        entry = self._group(group)
+        if entry.candidate is None:
+            return False
+        has = [has_version(cohort.wanted, type_, name, version) for cohort in entry.cohorts]
+        return has == [False, True]
+
+    def _make_wanted(
+        self, cohort: Cohort, snapshot: Snapshot, proved_by: str | None, left_out: Sequence[Held]
+    ) -> None:
+        cohort.wanted, cohort.proved_by, cohort.left_out = snapshot, proved_by, tuple(left_out)
+        for release, audience in cohort.audiences.items():
+            self._want(cohort, audience, release)
+
+    def _want(self, cohort: Cohort, audience: Audience, release: str) -> None:
+        """Give a release the wanted snapshot of its cohort, with the verdict of the group that proved it."""
+        if cohort.wanted is None:
             return
-        audience.wanted, audience.lacking = self._adapt(entry.wanted, release)
-        if entry.proved_by is not None:
-            prover = self._group(entry.proved_by).audiences[""].quarantine
+        audience.wanted, audience.lacking = self._adapt(cohort.wanted, release)
+        if cohort.proved_by is not None:
+            prover = self._group(cohort.proved_by).stable.audiences[""].quarantine
             audience.quarantine.adopt(prover, audience.snapshot or EMPTY, audience.wanted)
 
     def restore(self, snapshot: Snapshot, group: str = "") -> None:
         """Publish the snapshot of before a restart. Rejections fall back on it until a client accepts something else."""
-        for audience in self._group(group).audiences.values():
+        for audience in self._group(group).stable.audiences.values():
             audience.quarantine.keep(snapshot)
         self.publish(snapshot, group)
 
-    def _serve(self, group: str, entry: _Group) -> None:
+    def _serve(self, group: str, entry: _Group, *cohorts: Cohort) -> None:
         """Make the wanted snapshot, without quarantined resources, the current one of every release."""
-        changes = [_renew(audience) for audience in entry.audiences.values()]
+        changes = [renew(audience) for cohort in cohorts for audience in cohort.audiences.values()]
         self._notify(
             Published(
                 group=group,
@@ -139,13 +231,12 @@ class Store:
                 removed={type_: len(change.removed) for type_, change in changes[0].items()},
             )
         )
-        for bell in entry.bells:
-            bell.set()
+        _ring(entry)
         self._report(group, entry)
 
     def _report(self, group: str, entry: _Group) -> None:
         """Report resources that are not served as published, each once."""
-        held = {_report_key(report): report for report in _reportable(entry)}
+        held = {report_key(report): report for report in reportable(entry.cohorts)}
         news, entry.reported = held.keys() - entry.reported, frozenset(held)
         for key, report in held.items():
             if key in news:
@@ -154,49 +245,53 @@ class Store:
     def join(self, group: str, node: Node) -> str:
         """Note that a client belongs to a group. Returns its release, which `current` and `before` need."""
         release, entry = self.release_of(group, node), self._group(group)
-        if release in entry.audiences:
+        if release in entry.stable.audiences:
             return release
-        if len(entry.audiences) > _RELEASES:
+        if len(entry.stable.audiences) > _RELEASES:
             return ""
-        audience = entry.audiences[release] = _Audience(entry.audiences[""].quarantine.another())
-        self._want(entry, audience, release)
-        if audience.wanted is not None:
-            _renew(audience)
+        for cohort in entry.cohorts:
+            audience = cohort.audiences[release] = Audience(cohort.audiences[""].quarantine.another())
+            self._want(cohort, audience, release)
+            if audience.wanted is not None:
+                renew(audience)
         self._report(group, entry)
         return release
 
     def withdraw(self, group: str = "") -> None:
         """Serve a group nothing more, not even an empty response. Its clients keep what they have."""
         entry = self._group(group)
-        entry.wanted = None
-        for audience in entry.audiences.values():
+        entry.candidate, entry.stable.wanted = None, None
+        for audience in entry.stable.audiences.values():
             audience.wanted = audience.snapshot = None
             audience.before.clear()
 
     def wanted(self, group: str = "") -> Snapshot | None:
         """Return the snapshot that was published last, with the resources that are quarantined now."""
-        return self._group(group).wanted
+        return self._group(group).stable.wanted
 
     def held(self, group: str = "") -> tuple[Held, ...]:
         """Return the quarantined resources. A resource is listed once for all releases with the same state."""
         distinct: dict[tuple[object, ...], Held] = {}
-        for held in _reportable(self._group(group)):
-            distinct.setdefault((*_report_key(held), held.standing), held)
+        for held in reportable(self._group(group).cohorts):
+            distinct.setdefault((*report_key(held), held.standing), held)
         return tuple(distinct.values())
 
     def falls_back(self, type_: ResourceType, name: str, version: str, group: str = "") -> bool:
         """True if a group has a good form of a resource that can be served if this version is rejected."""
-        audiences = self._group(group).audiences.values()
+        audiences = self._group(group).stable.audiences.values()
         return any(audience.quarantine.falls_back((type_, name), version) for audience in audiences)
 
-    def current(self, group: str = "", release: str = "") -> Snapshot | None:
-        """Return the snapshot that clients of a release in a group are served, or None before the first publication."""
-        entry = self._groups.get(group)
-        return entry.audiences[release].snapshot if entry is not None else None
+    def current(self, group: str = "", release: str = "", node: str = "") -> Snapshot | None:
+        """Return the snapshot that a client of a release in a group is served, or None before the first publication.
 
-    def before(self, group: str = "", release: str = "") -> Iterable[Snapshot]:
+        Without `node`, it is the one of clients that are not served the candidate of a rollout.
+        """
+        entry = self._groups.get(group)
+        return entry.audience(release, node).snapshot if entry is not None else None
+
+    def before(self, group: str = "", release: str = "", node: str = "") -> Iterable[Snapshot]:
         """Return the earlier snapshots of a release, the newest first."""
-        return self._group(group).audiences[release].before
+        return self._group(group).audience(release, node).before
 
     def published_at(self, group: str = "") -> float:
         """Return the time of the last publication, in seconds of the clock."""
@@ -205,18 +300,21 @@ class Store:
     @property
     def groups(self) -> Mapping[str, Snapshot]:
         """The snapshot of every group that has one, as it is served to clients that name no program."""
-        snapshots = {name: group.audiences[""].snapshot for name, group in self._groups.items()}
+        snapshots = {name: group.stable.audiences[""].snapshot for name, group in self._groups.items()}
         return {name: snapshot for name, snapshot in snapshots.items() if snapshot is not None}
 
-    def accepted(self, group: str = "") -> Snapshot | None:
-        """Return the served snapshot of a group, without resources that some release of it has rejected."""
+    def accepted(self, group: str = "", *, candidate: bool = False) -> Snapshot | None:
+        """Return the served snapshot of a group, or its `candidate`, without resources that some release of it has
+        rejected.
+        """
         entry = self._group(group)
-        snapshot = entry.audiences[""].snapshot
-        if snapshot is None:
+        cohort = entry.candidate if candidate else entry.stable
+        snapshot = cohort.audiences[""].snapshot if cohort is not None else None
+        if cohort is None or snapshot is None:
             return None
         changed: dict[ResourceType, dict[str, Resource]] = {}
-        for release, (type_, name), held in _held(entry):
-            served = (entry.audiences[release].snapshot or EMPTY)[type_]
+        for release, (type_, name), held in quarantined(cohort):
+            served = (cohort.audiences[release].snapshot or EMPTY)[type_]
             items = changed.setdefault(type_, dict(snapshot[type_]))
             items.pop(name, None)
             if held.standing is not None:
@@ -245,15 +343,19 @@ class Store:
 
     def _apply_verdict(self, event: Acked | Nacked) -> None:
         entry = self._group(event.group)
-        audience = entry.audiences[event.release]
         if isinstance(event, Acked):
-            served = () if audience.snapshot is None else (audience.snapshot, *audience.before)
-            audience.quarantine.accept(event, served)
+            for cohort in entry.cohorts:
+                audience = cohort.audiences[event.release]
+                served = () if audience.snapshot is None else (audience.snapshot, *audience.before)
+                audience.quarantine.accept(event, served)
             self._endorse(event, event.group, entry)
-        elif audience.quarantine.reject(event) and entry.wanted is not None:
-            self._serve(event.group, entry)
+        else:
+            # a version of a resource is as bad for the clients of the other cohort
+            new = [one for one in entry.cohorts if one.audiences[event.release].quarantine.reject(event)]
+            if concerned := [one for one in new if one.wanted is not None]:
+                self._serve(event.group, entry, *concerned)
         for name, other in self._groups.items():
-            if other.proved_by != event.group:
+            if all(cohort.proved_by != event.group for cohort in other.cohorts):
                 continue
             if isinstance(event, Acked):
                 self._endorse(event, name, other)
@@ -262,24 +364,27 @@ class Store:
 
     def _reject_late(self, event: Nacked, group: str, entry: _Group) -> None:
         """Quarantine resources that were published before the group that proves them had rejected them."""
-        late = False
-        for release, audience in entry.audiences.items():
-            items = (audience.wanted or EMPTY)[event.type]
-            if any(name in items and items[name].version == bad for name, bad in event.blamed.items()):
-                self._want(entry, audience, release)
-                late = True
+        late = []
+        for cohort in entry.cohorts:
+            for release, audience in cohort.audiences.items():
+                items = (audience.wanted or EMPTY)[event.type]
+                if any(name in items and items[name].version == bad for name, bad in event.blamed.items()):
+                    self._want(cohort, audience, release)
+                    late.append(cohort)
         if late:
-            self._serve(group, entry)
+            self._serve(group, entry, *(cohort for cohort in entry.cohorts if cohort in late))
 
     def _endorse(self, event: Acked, group: str, entry: _Group) -> None:
         """Lift the quarantine of accepted versions for all clients of the group, of whatever release."""
         lifted = [
-            audience.quarantine.endorse(event.type, event.versions, audience.wanted)
-            for audience in entry.audiences.values()
+            cohort
+            for cohort in entry.cohorts
+            for audience in cohort.audiences.values()
             if audience.wanted is not None
+            and audience.quarantine.endorse(event.type, event.versions, audience.wanted)
         ]
-        if any(lifted):
-            self._serve(group, entry)
+        if lifted:
+            self._serve(group, entry, *(cohort for cohort in entry.cohorts if cohort in lifted))
 
     def _notify(self, event: Event) -> None:
         for observer in self._observers:
@@ -287,35 +392,11 @@ class Store:
 
     def _group(self, name: str) -> _Group:
         if name not in self._groups:
-            self._groups[name] = _Group({"": _Audience(Quarantine(self._place(name), self._stand_in))})
+            self._groups[name] = _Group(Cohort({"": Audience(Quarantine(self._place(name), self._stand_in))}))
         return self._groups[name]
 
 
-def _renew(audience: _Audience) -> Mapping[ResourceType, Difference]:
-    """Serve the wanted snapshot without quarantined resources. Returns the changes."""
-    assert audience.wanted is not None
-    earlier = audience.snapshot
-    audience.snapshot = audience.quarantine.apply(audience.wanted)
-    if earlier is not None:
-        audience.before.appendleft(earlier)
-    return audience.snapshot.diff(earlier if earlier is not None else EMPTY)
-
-
-def _report_key(held: Held) -> tuple[object, ...]:
-    """Return the key by which a resource is reported once, for however many releases it is quarantined."""
-    return held.type, held.name, held.version, held.release
-
-
-def _reportable(entry: _Group) -> Iterator[Held]:
-    """Yield everything that some client of a group is not served as published."""
-    for audience in entry.audiences.values():
-        yield from audience.quarantine.held.values()
-        yield from audience.lacking
-    yield from entry.left_out
-
-
-def _held(entry: _Group) -> Iterator[tuple[str, Key, Held]]:
-    """Yield the quarantined resources of each release."""
-    for release, audience in entry.audiences.items():
-        for key, held in audience.quarantine.held.items():
-            yield release, key, held
+def _ring(entry: _Group) -> None:
+    """Wake all streams of a group."""
+    for bell in entry.bells:
+        bell.set()
