@@ -227,5 +227,6 @@ async def test_a_source_ends_while_it_fetches_without_end() -> None:
 def test_failures_make_the_pauses_longer_up_to_a_limit() -> None:
     pace = Pace(interval=30, first=1, longest=300, random=lambda: 0.5)
     assert [pace.after(failures) for failures in (0, 1, 2, 3, 9, 99)] == [30, 1, 2, 4, 256, 300]
+    assert [pace.between(notices) for notices in (0, 1, 2, 3, 9, 99)] == [0, 1, 2, 4, 30, 30]
     assert Pace(random=lambda: 0.0).after(0) == 27
     assert Pace(random=lambda: 1.0).after(0) == 33
