@@ -34,10 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises InvalidGateway, UnreadableFolder, EnvironmentFailed, WrongUsage.
     """
-    release = _release(arguments.envoy_version)
+    release = release_of(arguments.envoy_version)
     compiled = Compiler().compile(gateways.read(arguments.folder, arguments.gateway))
     with_envoy = envoy_binary() is not None if arguments.envoy is None else arguments.envoy
-    rejected = (*_lacking(compiled, release), *(_judged(compiled) if with_envoy else ()))
+    rejected = (*lacking(compiled, release), *(_judged(compiled) if with_envoy else ()))
     if rejected:
         raise InvalidGateway((*rejected, *compiled.warnings))
     if arguments.output != "text":
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _release(version: str | None) -> str | None:
+def release_of(version: str | None) -> str | None:
     """Return the release of a version, or None. Raises WrongUsage if the version is not supported."""
     if version is None:
         return None
@@ -67,7 +67,8 @@ def _release(version: str | None) -> str | None:
     return release
 
 
-def _lacking(compiled: Compiled, release: str | None) -> tuple[Problem, ...]:
+def lacking(compiled: Compiled, release: str | None) -> tuple[Problem, ...]:
+    """Return an error for each object that a release of Envoy does not support, none for None."""
     if release is None:
         return ()
     from xds_server.translate import releases

@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "run": "serve a folder on one machine: a control plane and an Envoy, which follow every change",
     "check": "report all errors and warnings of a gateway",
     "test": "run the gateway's own tests through a real Envoy with stub upstreams",
+    "ci": "check a gateway in a pipeline: errors, the verdict of a real Envoy, its own tests and what changes, in one report",
     "compile": "print the Envoy resources of a gateway",
     "explain": "show which route handles a request, and why",
     "why": "show what a route of Kubernetes does at its Gateways, and why a part of it has no effect",

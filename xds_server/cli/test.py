@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         compiled = Compiler().compile(read_gateway(arguments.folder, arguments.gateway))
-        tests = _tests(Path(arguments.folder), compiled, arguments.only)
+        tests = tests_of(Path(arguments.folder), compiled, arguments.only)
     except InvalidGateway as error:
         if arguments.output != "junit":
             raise
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     return int(results.failed > 0)
 
 
-def _tests(folder: Path, compiled: Compiled, only: str) -> tuple[GatewayTest, ...]:
+def tests_of(folder: Path, compiled: Compiled, only: str) -> tuple[GatewayTest, ...]:
     """Return the tests of a gateway. Raises InvalidGateway, UnreadableFolder."""
     from xds_server.testing import reader
 

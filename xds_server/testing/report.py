@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 from xml.etree import ElementTree
@@ -25,8 +25,7 @@ def as_text(results: Results) -> Iterator[str]:
     """Yield the lines about failed tests for people, and a last line with the numbers."""
     for result in results.tests:
         if result.failure is not None:
-            yield f"{_place(result)}: FAILED: {printable(result.test.name)}"
-            yield from (f"  {_without_variables(result, line)}" for line in _failure(result, result.failure))
+            yield from failed_test(result)
             yield ""
     if results.failed and results.warnings:
         yield "the policy server says:"
@@ -34,6 +33,13 @@ def as_text(results: Results) -> Iterator[str]:
         yield ""
     passed = len(results.tests) - results.failed
     yield f"{passed} passed, {results.failed} failed in {results.seconds:.1f} s"
+
+
+def failed_test(result: Result) -> Iterator[str]:
+    """Yield the lines about one failed test for people."""
+    assert result.failure is not None
+    yield f"{_place(result)}: FAILED: {printable(result.test.name)}"
+    yield from (f"  {_without_variables(result, line)}" for line in _failure(result, result.failure))
 
 
 def as_json(results: Results) -> dict[str, Any]:
@@ -61,14 +67,23 @@ def as_json(results: Results) -> dict[str, Any]:
 
 
 def as_junit(results: Results) -> str:
-    """Return the results as XML for pipelines: a suite for each file.
+    """Return the results as XML for pipelines.
 
     https://github.com/testmoapp/junitxml
     """
-    root = ElementTree.Element("testsuites", _counts(results.tests))
+    return junit(suites(results))
+
+
+def problems_as_junit(problems: Sequence[Problem]) -> str:
+    """Return XML for pipelines if the tests cannot be run: an error for each problem."""
+    return junit([problem_suite("gateway", problems)])
+
+
+def suites(results: Results) -> Iterator[ElementTree.Element]:
+    """Yield a suite of JUnit for each file of tests."""
     for file, some in groupby(results.tests, lambda one: one.test.file):
         members = tuple(some)
-        suite = ElementTree.SubElement(root, "testsuite", _in_xml({"name": file, **_counts(members)}))
+        suite = ElementTree.Element("testsuite", _in_xml({"name": file, **_counts(members)}))
         for one in members:
             attributes = {"name": one.test.name, "classname": file, "time": f"{one.seconds:.3f}"}
             place = _place(one)
@@ -84,21 +99,32 @@ def as_junit(results: Results) -> str:
         if results.failed and results.warnings:
             node = ElementTree.SubElement(suite, "system-err")
             node.text = _NOT_XML.sub("\ufffd", "\n".join(results.warnings))
-    return _document(root)
+        yield suite
 
 
-def problems_as_junit(problems: Sequence[Problem]) -> str:
-    """Return XML for pipelines if the tests cannot be run: an error for each problem."""
+def problem_suite(name: str, problems: Sequence[Problem]) -> ElementTree.Element:
+    """Return a suite of JUnit with an error for each problem, or with one case that passed."""
     number = str(len(problems))
-    root = ElementTree.Element("testsuites", {"tests": number, "errors": number})
-    suite = ElementTree.SubElement(root, "testsuite", {"name": "gateway", "tests": number, "errors": number})
+    suite = ElementTree.Element(
+        "testsuite", {"name": name, "tests": str(len(problems) or 1), "failures": "0", "errors": number}
+    )
+    if not problems:
+        ElementTree.SubElement(suite, "testcase", {"name": name, "classname": name})
     for one in problems:
         where = {"file": one.place.file, "line": str(one.place.line)} if one.place else {}
-        name = str(one.place) if one.place else "gateway"
-        case = ElementTree.SubElement(
-            suite, "testcase", _in_xml({"name": name, "classname": "gateway", **where})
-        )
-        ElementTree.SubElement(case, "error", _in_xml({"message": str(one)}))
+        case = str(one.place) if one.place else name
+        node = ElementTree.SubElement(suite, "testcase", _in_xml({"name": case, "classname": name, **where}))
+        ElementTree.SubElement(node, "error", _in_xml({"message": str(one)}))
+    return suite
+
+
+def junit(parts: Iterable[ElementTree.Element]) -> str:
+    """Return suites of JUnit as one document."""
+    root = ElementTree.Element("testsuites")
+    root.extend(parts)
+    for key in ("tests", "failures", "errors"):
+        root.set(key, str(sum(int(suite.get(key, "0")) for suite in root)))
+    root.set("time", f"{sum(float(suite.get('time', '0')) for suite in root):.3f}")
     return _document(root)
 
 

@@ -81,14 +81,14 @@ def as_markdown(report: Report, *, resources: bool) -> Iterator[str]:
         for change in report.objects[:_MOST]:
             details = [f"{_code(one.key)}: {_step(one, code=True)}" for one in _shown(change)]
             words = summary(change)
-            cell = "<br>".join([*([_escaped(words)] if words else []), *details])
-            yield f"| {change.what} | {_escaped(change.kind)} {_code(change.name)} | {cell} |"
+            cell = "<br>".join([*([escaped(words)] if words else []), *details])
+            yield f"| {change.what} | {escaped(change.kind)} {_code(change.name)} | {cell} |"
         yield from _more(report.objects)
     yield from ("", f"Envoy: {_count(report.resources)} of resources")
     if resources and report.resources:
         yield from ("", "| | resource |", "|---|---|")
         for change in report.resources[:_MOST]:
-            yield f"| {change.what} | {_escaped(change.kind)} {_code(change.name)} |"
+            yield f"| {change.what} | {escaped(change.kind)} {_code(change.name)} |"
         yield from _more(report.resources)
 
 
@@ -151,8 +151,9 @@ def _more(changes: Sequence[Change]) -> Iterator[str]:
 
 
 def _code(text: str) -> str:
-    return f"<code>{_escaped(text)}</code>"
+    return f"<code>{escaped(text)}</code>"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return a text for a line of Markdown, in which nothing is taken for markup."""
     return "".join(f"&#{ord(one)};" if one in _MARKED else one for one in printable(text))
