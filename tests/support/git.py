@@ -1,21 +1,25 @@
-"""Repositories of git: made with the program git, and served over smart HTTP by its own server."""
+"""Repositories of git: made with the program git, and served by its own server over smart HTTP and ssh."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import gc
 import os
+import shlex
 import socket
 import subprocess
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
+
+import asyncssh
 
 _AUTHOR = {
     "GIT_AUTHOR_NAME": "Ada",
@@ -187,3 +191,93 @@ class GitServer:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class GitSshServer:
+    """Serves the bare repositories below a folder over ssh, to whoever has the key in `key`. Use as a context manager.
+
+    `known_hosts` is a file with the key of this host. `renew()` gives the host another key, as if another machine
+    had its address.
+    """
+
+    def __init__(self, root: Path, keys: Path) -> None:
+        keys.mkdir(parents=True, exist_ok=True)
+        self._root, self._keys = root, keys
+        self._loop = asyncio.new_event_loop()
+        self.key, self.known_hosts = keys / "client", keys / "known_hosts"
+        self.commands: list[str] = []
+        self.write_key(self.key)
+
+    def write_key(self, file: Path) -> None:
+        """Write a new private key of a client."""
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        file.write_bytes(key.export_private_key())
+        file.chmod(0o600)
+        file.with_suffix(".pub").write_bytes(key.export_public_key())
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._run(self._listen(0))
+        self.url = f"ssh://git@127.0.0.1:{self.port}"
+        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {self._public}\n")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(30)
+        self._loop.close()
+
+    def renew(self) -> None:
+        """Listen at the same port with another key."""
+        self._run(self._close())
+        self._run(self._listen(self.port))
+
+    def _run(self, coroutine: Coroutine[None, None, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+
+    async def _listen(self, port: int) -> None:
+        host = asyncssh.generate_private_key("ssh-ed25519")
+        self._public = host.export_public_key().decode().strip()
+        self._server = await asyncssh.listen(
+            "127.0.0.1",
+            port,
+            server_host_keys=[host],
+            authorized_client_keys=str(self.key.with_suffix(".pub")),
+            process_factory=self._serve,
+            encoding=None,
+        )
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    async def _close(self) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        command = process.command or ""
+        self.commands.append(command)
+        program, path = shlex.split(command)
+        assert program in ("git-upload-pack", "git upload-pack")
+        git = await asyncio.create_subprocess_exec(
+            *("git", "-c", "safe.directory=*", "upload-pack", str(self._root / path.lstrip("/"))),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert git.stdin is not None
+        assert git.stdout is not None
+        assert git.stderr is not None
+        upwards = asyncio.create_task(_copied(process.stdin, git.stdin))
+        while content := await git.stdout.read(1 << 16):
+            process.stdout.write(content)
+        process.stderr.write(await git.stderr.read())
+        upwards.cancel()
+        process.exit(await git.wait())
+
+
+async def _copied(source: asyncssh.SSHReader[bytes], to: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while content := await source.read(1 << 16):
+            to.write(content)
+        to.close()

@@ -22,7 +22,7 @@ from dulwich.objects import Commit, ObjectID, Tag
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
-from filters.language.problems import did_you_mean
+from filters.language.problems import did_you_mean, printable
 from xds_server.errors import WrongUsage, XdsError
 from xds_server.sources.git_address import GitAddress
 from xds_server.sources.git_commit import CommitTree, version_of
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _TIMEOUT = 20.0
 """Seconds for which a server may be silent."""
+_END = 5
+"""Seconds in which ssh must end when its pipes are closed."""
 _FETCHES = 100
 """Fetches into one folder. Each leaves a file behind, so a new folder begins after that."""
 _ID_DIGITS = 40
@@ -206,6 +208,9 @@ class RemoteRepository:
             if self._connections.ended:
                 raise GitFailed("the server did not send the commit in time") from None
             raise
+        finally:
+            if isinstance(vendor := getattr(transport, "ssh_vendor", None), _Ssh):
+                vendor.close()
         self._whole = True
         return found
 
@@ -256,6 +261,12 @@ class _Ssh(transports.SubprocessSSHVendor):
 
     def __init__(self, credentials: GitCredentials, connections: Connections) -> None:
         self._credentials, self._connections = credentials, connections
+        self._running: list[transports.SubprocessWrapper] = []
+
+    def close(self) -> None:
+        """End what was run: dulwich leaves it alone if the server or ssh rejects the connection."""
+        while self._running:
+            self._running.pop().close(timeout=_END)
 
     def run_command(self, *arguments: object, **options: object) -> object:  # type: ignore[override]
         command = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]
@@ -265,9 +276,10 @@ class _Ssh(transports.SubprocessSSHVendor):
         if self._credentials.known_hosts is not None:
             command += ["-o", f"UserKnownHostsFile={self._credentials.known_hosts}"]
         options["ssh_command"] = " ".join(map(_quoted, command))
-        made = super().run_command(*arguments, **options)  # type: ignore[arg-type]
-        self._connections.add(made.proc)
-        return made
+        running = super().run_command(*arguments, **options)  # type: ignore[arg-type]
+        self._running.append(running)
+        self._connections.add(running.proc)
+        return running
 
 
 def _remove(repository: Repo | None) -> None:
@@ -332,9 +344,26 @@ def _told(where: str) -> Iterator[None]:
 
 def _words(error: BaseException) -> str:
     """Return the reason of a failure in one line, which may be deep inside."""
+    if isinstance(error, HangupException) and error.stderr_lines:
+        return _words_of_ssh([line.decode("utf-8", "replace").strip() for line in error.stderr_lines])
     reason = getattr(error, "reason", None) or getattr(error, "__context__", None) or error
     text = " ".join(str(reason).split()) or type(error).__name__
     return text.rpartition(">: ")[2][:300]
+
+
+def _words_of_ssh(lines: list[str]) -> str:
+    """Return the reason that ssh, or the program at its other end, gives in its last line, and a remedy."""
+    text = printable(next((line for line in reversed(lines) if line), "ssh ended without a reason"))[:300]
+    for said, remedy in _SSH_REMEDIES.items():
+        if said in text:
+            return f"{text.rstrip('.')}; {remedy}"
+    return text
+
+
+_SSH_REMEDIES = {
+    "Host key verification failed": "the host is unknown, or it has another key: correct --git-known-hosts if it is the right host",
+    "Permission denied": "give a key with --git-ssh-key that may read the repository",
+}
 
 
 def repository(address: GitAddress, credentials: GitCredentials) -> Repository:
