@@ -23,6 +23,8 @@ from xds_server.cli.main import COMMANDS, parser
 from xds_server.control_plane.control_loop import GatewayState
 from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.metrics import GatewayMetrics
+from xds_server.control_plane.rollout_metrics import RolloutMetrics
+from xds_server.control_plane.rollout_steps import Plan, State
 from xds_server.gateway.reference import reference
 from xds_server.gateway.schema import schema
 from xds_server.gateway_api import kinds_document
@@ -109,7 +111,10 @@ def metrics() -> str:
     """Every metric of Prometheus, of the control plane, of policy servers and of usage servers."""
     control_plane, policy_server, usage_server = _Collectors(), _Collectors(), _Collectors()
     Metrics(Store(), control_plane)
-    GatewayMetrics(GatewayState(""), Fleet(lambda _type, _name: None), lambda _release: None, control_plane)
+    GatewayMetrics(
+        GatewayState(""), Fleet(lambda _type, _name: None), lambda _release, _node: None, control_plane
+    )
+    RolloutMetrics(State, Plan, {"completed": 0, "withdrawn": 0}, control_plane)
     UsageMetrics(usage_server)
     asyncio.run(_register(policy_server))
     return _page(

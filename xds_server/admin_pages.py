@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from functools import partial
+from typing import Any
 
 from filters.policy_server import SERVICE
 from xds_server import joined_metrics
-from xds_server.admin import Page, Pages, ask
+from xds_server.admin import Actions, Incoming, Page, Pages, ask
 from xds_server.control_plane.control_loop import GatewayState
+from xds_server.control_plane.progressive_rollout import NoRollout, ProgressiveRollout
 from xds_server.control_plane.status import ObjectStatus, StatusReader
 from xds_server.local_services import LocalServices
 from xds_server.proxy.envoy import EnvoySupervisor
@@ -87,6 +89,41 @@ def _gateway(gateway: GatewayState) -> Page:
         return Page.of({"error": "no gateway has been read since the start"}, 503)
     compiled = gateway.compiled
     return Page.of(ReadableGateway.of(compiled.gateway, compiled.snapshot).as_json())
+
+
+def rollout_pages(rollout: ProgressiveRollout) -> Pages:
+    """Return the page of the rollout."""
+    loop = asyncio.get_running_loop()
+    return {"/rollout": lambda: Page.of(_rollout_state(rollout, loop))}
+
+
+def _rollout_state(rollout: ProgressiveRollout, loop: asyncio.AbstractEventLoop) -> Mapping[str, Any]:
+    async def read() -> Mapping[str, Any]:
+        return rollout.as_json()
+
+    return asyncio.run_coroutine_threadsafe(read(), loop).result(STATUS_TIMEOUT)
+
+
+def rollout_actions(rollout: ProgressiveRollout) -> Actions:
+    """Return the actions of `xds rollout`, which run in the event loop that runs now."""
+    loop = asyncio.get_running_loop()
+
+    def action(begin: Callable[[], Coroutine[None, None, None]]) -> Callable[[Incoming], Page]:
+        def act(_: Incoming) -> Page:
+            try:
+                asyncio.run_coroutine_threadsafe(begin(), loop).result(STATUS_TIMEOUT)
+            except NoRollout as reason:
+                return Page.of({"error": str(reason)}, 409)
+            return Page.of(_rollout_state(rollout, loop))
+
+        return act
+
+    return {
+        "/rollout/promote": action(rollout.promote),
+        "/rollout/abort": action(rollout.abort),
+        "/rollout/pause": action(partial(rollout.pause, True)),
+        "/rollout/resume": action(partial(rollout.pause, False)),
+    }
 
 
 def _usage_status(address: str | None) -> Page:

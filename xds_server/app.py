@@ -22,7 +22,7 @@ from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from filters.policy_server import SERVICE, internal_cluster
 from xds_server import admin_pages, git_pages, joined_metrics
 from xds_server.admin import Admin, ask
-from xds_server.admin_pages import objects_reader
+from xds_server.admin_pages import objects_reader, rollout_actions, rollout_pages
 from xds_server.console.console import Console
 from xds_server.console.source import Source
 from xds_server.control_plane.change_log import ChangeLog, status_line
@@ -30,10 +30,12 @@ from xds_server.control_plane.compiler import Compiler
 from xds_server.control_plane.control_loop import ControlLoop, GatewayState, Verdict
 from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.metrics import GatewayMetrics
+from xds_server.control_plane.progressive_rollout import ProgressiveRollout, current_rollout
 from xds_server.control_plane.prover import PROVING, Prover, proving_envoy
+from xds_server.control_plane.publication import Publication
 from xds_server.control_plane.readiness import ReadinessLog
 from xds_server.control_plane.releases import adapted
-from xds_server.control_plane.rollout import Rollout
+from xds_server.control_plane.rollout_metrics import RolloutMetrics
 from xds_server.control_plane.status import ObjectStatus, StatusReader
 from xds_server.discovery.node import Node
 from xds_server.discovery.rejection import essence
@@ -48,6 +50,7 @@ from xds_server.proxy.bootstrap import bootstrap
 from xds_server.proxy.envoy import EnvoySupervisor
 from xds_server.run_options import ADMIN, CONSOLE, XDS, RunOptions
 from xds_server.serving import groups, metrics, tls
+from xds_server.serving.load_reports import LoadReports
 from xds_server.serving.persistence import LastGood
 from xds_server.serving.server import XdsServer
 from xds_server.serving.store import Store
@@ -117,24 +120,49 @@ async def _control_plane(
         Prover(store, place=lambda path: str(control.serving.place(path) or "")) if options.prove else None
     )
     start = {internal_cluster(name): service.ensure for name, service in services.own.items()}
-    rollout = Rollout(store, fleet, start, prover)
+    publication = Publication(store, fleet, start, prover)
     git = options.git.source() if options.git is not None else None
     source = git if git is not None else Directory(options.folder, poll=options.poll)
     folder = GatewayFolder(source, FolderReader(options.gateway))
     compiler = Compiler(internal_services=services.addresses, shape=options.shape)
     running.fleet = fleet
+    reports = LoadReports()
+
+    def pinned() -> bool:
+        """True if an operator has chosen the version: all Envoys get it at once."""
+        version = control.serving.version
+        return (
+            git is not None
+            and git.pins.pin is not None
+            and version is not None
+            and git.pins.pin.commit == version.id
+        )
+
+    rollout = ProgressiveRollout(
+        publication,
+        store,
+        lambda: chain(public.services.clients(), local.services.clients()),
+        reports,
+        plan=lambda: current_rollout(control.serving.compiled),
+        at_once=pinned,
+        commit=lambda: control.serving.version.id if control.serving.version is not None else "",
+    )
     served = partial(store.current, "")
     judged = _judged(git, options.git.forge if options.git is not None else None, store, stack)
     control = ControlLoop(folder, compiler, rollout.publish, ChangeLog(fleet, served).published, judged)
     store.observe(fleet.observe)
+    store.observe(rollout.observe)
     if prover is not None:
         store.observe(prover.observe)
     counted = metrics.Metrics(store)
     store.observe(counted.observe)
     GatewayMetrics(control.serving, fleet, served, counted.registry)
+    RolloutMetrics(lambda: rollout.state, lambda: rollout.plan, rollout.outcomes, counted.registry)
     if options.state is not None:
-        control.serving.restored = _restore(options.state, store, services.addresses, stack)
-    public, local = _servers(options, store)
+        control.serving.restored = _restore(options.state, store, services.addresses, rollout, stack)
+    following = asyncio.create_task(rollout.run())
+    stack.push_async_callback(_cancelled, following)
+    public, local = _servers(options, store, reports)
     address = await _serve(options, services, public, local, stack)
     status = StatusReader(
         gateway=control.serving,
@@ -144,14 +172,17 @@ async def _control_plane(
         clients=lambda: chain(public.services.clients(), local.services.clients()),
         policy_server=services.admin(SERVICE),
         pin=lambda: git.pins.pin if git is not None else None,
+        rollout=lambda: rollout.state,
     )
     sources = partial(admin_pages.metric_sources, services, lambda: running.envoy)
     pages = admin_pages.pages(status, counted, sources, services.admin(USAGE))
     host, port = split(ADMIN, options.admin)
     try:
-        admin = Admin(
-            host, port, pages, git_pages.actions(git, options.git.webhook_secret if options.git else None)
-        )
+        actions = {
+            **rollout_actions(rollout),
+            **git_pages.actions(git, options.git.webhook_secret if options.git else None),
+        }
+        admin = Admin(host, port, {**pages, **rollout_pages(rollout)}, actions)
     except OSError as error:
         raise failed_to_listen(ADMIN, options.admin, error) from None
     admin.start()
@@ -160,7 +191,7 @@ async def _control_plane(
     if prover is not None:
         prover.available = await proving_envoy(options.envoy, services.xds, stack)
     if control.serving.restored:
-        await rollout.resume()
+        await publication.resume()
     log.info("control plane started xds=%s admin=%s", address, admin.url)
     return control, store
 
@@ -185,7 +216,7 @@ def _judged(
     return judged
 
 
-def _servers(options: RunOptions, store: Store) -> tuple[XdsServer, XdsServer]:
+def _servers(options: RunOptions, store: Store, reports: LoadReports) -> tuple[XdsServer, XdsServer]:
     """Return two servers on one store: one for the fleet, and one for the processes on this machine."""
     everybody = (groups.Rule(group=POLICY_SERVERS, cluster=POLICY_SERVERS), groups.Rule(group=""))
     fleet = tuple(replace(rule, identities=options.identities) for rule in everybody)
@@ -195,8 +226,14 @@ def _servers(options: RunOptions, store: Store) -> tuple[XdsServer, XdsServer]:
         group_of=groups.Groups(*fleet),
         secrets_anywhere=options.secrets_anywhere,
         credentials=_credentials(options.tls) if options.tls else None,
+        load_reports=reports,
     )
-    local = XdsServer(store, group_of=groups.Groups(*on_this_machine), limits=StreamLimits(bisect=True))
+    local = XdsServer(
+        store,
+        group_of=groups.Groups(*on_this_machine),
+        limits=StreamLimits(bisect=True),
+        load_reports=reports,
+    )
     return public, local
 
 
@@ -229,7 +266,13 @@ def _credentials(files: Files) -> grpc.ServerCredentials:
         raise EnvironmentFailed(f"the xDS port cannot use TLS: {error}") from None
 
 
-def _restore(path: Path, store: Store, addresses: Mapping[str, str], stack: AsyncExitStack) -> bool:
+def _restore(
+    path: Path,
+    store: Store,
+    addresses: Mapping[str, str],
+    rollout: ProgressiveRollout,
+    stack: AsyncExitStack,
+) -> bool:
     """Serve the snapshots of before the restart until the folder has been read. Returns True if there were any.
 
     Our own services are at `addresses` now, which change with each start if this process starts the services.
@@ -240,7 +283,8 @@ def _restore(path: Path, store: Store, addresses: Mapping[str, str], stack: Asyn
         moved = {one.name: one for one in services if one.name in snapshot[CLUSTER]}
         return snapshot.replacing({CLUSTER: {**snapshot[CLUSTER], **moved}}) if moved else snapshot
 
-    kept = LastGood(path, store, without=PROVING, adapt=here)
+    kept = LastGood(path, store, without=PROVING, adapt=here, more=rollout.saved, take=rollout.restore)
+    rollout.changed = kept.write
     restored = kept.restore()
     if restored:
         log.info("serving the last good gateway until the folder has been read file=%s", path)

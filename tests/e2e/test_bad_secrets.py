@@ -25,7 +25,7 @@ from tests.support.ports import free_port
 from tests.support.wait import wait_for
 from xds_server.control_plane.compiler import Compiled
 from xds_server.control_plane.prover import PROVING, Prover, proving_envoy
-from xds_server.control_plane.rollout import Rollout
+from xds_server.control_plane.publication import Publication
 from xds_server.discovery.snapshot import Resource
 from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import SECRET
@@ -101,7 +101,7 @@ class Stack:
         self.store = Store(quarantine=True, stand_in=stand_in)
         prover = Prover(self.store)
         self.store.observe(prover.observe)
-        self.rollout = Rollout(self.store, _Quiet(), {}, prover)  # type: ignore[arg-type]
+        self.rollout = Publication(self.store, _Quiet(), {}, prover)  # type: ignore[arg-type]
         rules = Groups(Rule(group=PROVING, cluster=PROVING), Rule(group=""))
         server = XdsServer(self.store, group_of=rules, limits=StreamLimits(bisect=True))
         self.address = f"unix:{self.folder}/xds.sock"

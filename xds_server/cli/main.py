@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "why": "show what a route of Kubernetes does at its Gateways, and why a part of it has no effect",
     "import": "write a gateway of Kubernetes as a folder of the gateway language",
     "diff": "show what changes between two gateways",
+    "rollout": "show or steer the rollout of a new version",
     "status": "show every connected Envoy, and what it acknowledged or rejected",
     "rollback": "serve the commit that was served before, or another one, until told otherwise",
     "pin": "serve one commit of a gateway in git until told otherwise",

@@ -10,7 +10,7 @@ from typing import Any
 
 from filters.policy_server import NODE_CLUSTER
 from xds_server.admin import ask
-from xds_server.cli import flags, output
+from xds_server.cli import flags, output, rollout
 from xds_server.discovery.rejection import essence
 from xds_server.errors import EnvironmentFailed
 from xds_server.processes.addresses import split
@@ -48,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(status["gateway"], envoys)
         _print_proof(status["prover"], status["held"])
+        if line := rollout.short(status["rollout"]):
+            print(line)
     rejected = any(envoy["rejection"] and not envoy["rejection"]["mended"] for envoy in envoys)
     held = any(resource["rejected_by"] for resource in status["held"])
     return 0 if status["gateway"]["healthy"] and not rejected and not held else 1

@@ -14,6 +14,7 @@ from filters.policy_server import NODE_CLUSTER
 from xds_server.control_plane.control_loop import GatewayState
 from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.prover import Prover
+from xds_server.control_plane.rollout_steps import State
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import EXTENSION_CONFIG, LISTENER, ROUTE, ResourceType
 from xds_server.gateway.model.gateway import Sections
@@ -92,6 +93,8 @@ class StatusReader:
     clients: Callable[[], Iterable[ClientState]]
     policy_server: str | None = None
     pin: Callable[[], Pin | None] = lambda: None
+    rollout: Callable[[], State] = State
+    """Returns where the rollout of a new version stands."""
 
     def as_json(self) -> Mapping[str, Any]:
         """The status of the gateway as a whole."""
@@ -101,6 +104,7 @@ class StatusReader:
             "policy_server": {"admin": self.policy_server},
             "prover": self.prover.as_json() if self.prover is not None else None,
             "held": [held_as_json(one) for one in held],
+            "rollout": asdict(self.rollout()),
             "envoys": self.fleet.as_json({(one.type.name, one.name) for one in held}),
         }
 
@@ -195,7 +199,7 @@ def _gateway_as_json(gateway: GatewayState, pin: Pin | None) -> Mapping[str, Any
 
 def _keys(sections: Sections) -> Iterator[Key]:
     for section in fields(Sections):
-        if section.name != "policies":
+        if section.name not in ("policies", "rollout"):
             for name in getattr(sections, section.name):
                 yield section.name, name
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from filters.policy_server import NODE_CLUSTER, POLICY_SERVER, SERVICE
 from xds_server.control_plane.fleet import Fleet
-from xds_server.control_plane.rollout import ACK_TIMEOUT, rules_of
+from xds_server.control_plane.publication import ACK_TIMEOUT, rules_of
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import CLUSTER, ResourceType
 from xds_server.serving.store import Store

@@ -23,6 +23,7 @@ from xds_server.gateway import certificates, checks, files, positions, unused
 from xds_server.gateway.files import File
 from xds_server.gateway.model.gateway import FileRoutes, Gateway, Sections
 from xds_server.gateway.model.policies import NONE, Policies, merge
+from xds_server.gateway.model.rollout import Rollout
 from xds_server.gateway.model.routes import Route
 from xds_server.gateway.model.telemetry import Telemetry
 
@@ -142,6 +143,8 @@ class Reader:
                 joined[name] = Policies(merged)
             elif files.HINTS[name] is Telemetry:
                 joined[name] = Telemetry(**merged)
+            elif files.HINTS[name] is Rollout:
+                joined[name] = Rollout(**merged)
             else:
                 joined[name] = MappingProxyType({key: merged[key] for key in sorted(merged)})
         self._joined = Sections(**joined)

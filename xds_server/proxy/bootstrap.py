@@ -98,6 +98,7 @@ def bootstrap(
         service.envoy_grpc.cluster_name = CONTROL_PLANE
         result.static_resources.clusters.append(_control_plane(xds_address, tls))
     dynamic.ads_config.CopyFrom(_ads_config(service, delta=delta))
+    result.cluster_manager.load_stats_config.CopyFrom(_load_stats_config(service))
     dynamic.lds_config.CopyFrom(ads())
     dynamic.cds_config.CopyFrom(ads())
     if ready_port is not None:
@@ -118,6 +119,11 @@ def _ads_config(service: grpc_service_pb2.GrpcService, *, delta: bool) -> config
         grpc_services=[service],
         set_node_on_first_message_only=True,
     )
+
+
+def _load_stats_config(service: grpc_service_pb2.GrpcService) -> config_source_pb2.ApiConfigSource:
+    """Return where Envoy reports its load. It sends no report before the control plane requests some."""
+    return _API(api_type=_API.GRPC, transport_api_version=config_source_pb2.V3, grpc_services=[service])
 
 
 def _control_plane(address: str, tls: ChannelTls | None) -> cluster_pb2.Cluster:

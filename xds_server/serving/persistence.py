@@ -28,6 +28,8 @@ from xds_server.serving.store import Store
 log = logging.getLogger(__name__)
 
 MAGIC = b"XDS1"
+FURTHER = "/"
+"""The beginning of the names of further snapshots. No group has such a name."""
 _DIGEST = 32
 _LENGTH = 8
 
@@ -126,7 +128,8 @@ class LastGood:
     """Keeps a file equal to the served snapshots of a store. It writes outside of the event loop; the newest state
     wins.
 
-    The group `without` is left out. `adapt` changes a restored snapshot into one that this process can serve.
+    The group `without` is left out. `adapt` changes a restored snapshot into one that this process can serve. `more`
+    returns further snapshots by name that are kept in the file, and `take` gets those after a restart.
     """
 
     def __init__(
@@ -135,11 +138,13 @@ class LastGood:
         store: Store,
         without: str | None = None,
         adapt: Callable[[Snapshot], Snapshot] = lambda snapshot: snapshot,
+        more: Callable[[], Mapping[str, Snapshot]] = dict,
+        take: Callable[[Mapping[str, Snapshot]], None] = lambda _snapshots: None,
     ) -> None:
         self._path = path
         self._store = store
         self._without = without
-        self._adapt = adapt
+        self._adapt, self._more, self._take = adapt, more, take
         self._writing: asyncio.Task[None] | None = None
         self._again = False
         self._failed = False
@@ -154,17 +159,23 @@ class LastGood:
         except (OSError, Unreadable) as error:
             log.warning("could not read the last good state; starting without it error=%s", error)
             return False
+        further = {name: self._adapt(one) for name, one in snapshots.items() if name.startswith(FURTHER)}
         for group, snapshot in snapshots.items():
-            if self._store.current(group) is None:
+            if group not in further and self._store.current(group) is None:
                 self._store.restore(self._adapt(snapshot), group)
+        self._take(further)
         return bool(snapshots)
 
     def observe(self, event: Event) -> None:
         """Handle one event of the store: every publication is written."""
         if isinstance(event, Published):
-            self._again = True
-            if self._writing is None or self._writing.done():
-                self._writing = asyncio.get_running_loop().create_task(self._write())
+            self.write()
+
+    def write(self) -> None:
+        """Write the state soon, because something of it has changed."""
+        self._again = True
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.get_running_loop().create_task(self._write())
 
     async def close(self) -> None:
         """Wait until the newest state is on disk, or until one more attempt to write it has failed."""
@@ -178,7 +189,8 @@ class LastGood:
             self._again = False
             names = [name for name in self._store.groups if name != self._without]
             accepted = {name: self._store.accepted(name) for name in names}
-            await self._save({name: snapshot for name, snapshot in accepted.items() if snapshot is not None})
+            served = {name: snapshot for name, snapshot in accepted.items() if snapshot is not None}
+            await self._save({**served, **self._more()})
 
     async def _save(self, snapshots: Mapping[str, Snapshot]) -> None:
         self._failed = False

@@ -21,6 +21,8 @@ from grpc_reflection.v1alpha import reflection
 
 from xds_server.discovery.stream import StreamLimits
 from xds_server.serving import csds
+from xds_server.serving import load_reports as lrs
+from xds_server.serving.load_reports import LoadReports
 from xds_server.serving.services import ADS, SINGLE, Services, one_group
 from xds_server.serving.session import GroupOf
 from xds_server.serving.store import Store
@@ -68,7 +70,7 @@ class XdsServer:
     Without `secrets_anywhere`, it sends secrets only over TLS, local sockets and loopback. Only clients on this
     machine can read client status, unless `status_anywhere`, because it shows the configuration of every group. At
     most `first_at_once` clients get their first configuration at the same time, so that a fleet that reconnects costs
-    bounded memory.
+    bounded memory. Reports of load (LRS) go to `load_reports`; without it, no Envoy is asked for them.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class XdsServer:
         secrets_anywhere: bool = False,
         status_anywhere: bool = False,
         credentials: grpc.ServerCredentials | None = None,
+        load_reports: LoadReports | None = None,
         channel_options: Sequence[tuple[str, int]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -94,7 +97,8 @@ class XdsServer:
             secrets_anywhere=secrets_anywhere,
             clock=clock,
         )
-        self._credentials = credentials
+        self._credentials, self._group_of = credentials, group_of
+        self._load_reports = LoadReports() if load_reports is None else load_reports
         self._status_anywhere = status_anywhere
         self._options = list(options() if channel_options is None else channel_options)
         self._server: grpc.aio.Server | None = None
@@ -108,8 +112,9 @@ class XdsServer:
         server = grpc.aio.server(options=self._options)
         self.services.attach(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        self._load_reports.attach(server, self._group_of)
         csds.ClientStatus(self.services, anywhere=self._status_anywhere).attach(server)
-        names = (ADS, *SINGLE, csds.NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (ADS, *SINGLE, csds.NAME, lrs.NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         port = self._bind(server, address)
         await server.start()

@@ -48,6 +48,11 @@ class ClientState:
     _served: Snapshot
     _watches: Mapping[ResourceType, Watch]
 
+    @property
+    def current(self) -> bool:
+        """True if the client has accepted everything that it subscribes to, in the served version."""
+        return all(self.acknowledged(type_, self._served[type_]) is not False for type_ in self._watches)
+
     def acknowledged(self, type_: ResourceType, names: Iterable[str]) -> bool | None:
         """Return True if the client has accepted these resources in the served version.
 

@@ -18,7 +18,7 @@ from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from filters.policy_server import internal_cluster
 from xds_server.control_plane.compiler import Compiled
 from xds_server.control_plane.fleet import Fleet
-from xds_server.control_plane.rollout import Rollout
+from xds_server.control_plane.publication import Publication
 from xds_server.discovery.rejection import essence
 from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import CLUSTER, ENDPOINT, LISTENER, ROUTE, ResourceType
@@ -162,7 +162,7 @@ async def _serve(
     stack.push_async_callback(server.stop, 0)
     await server.start(services.xds)
     start = {internal_cluster(name): service.ensure for name, service in services.own.items()}
-    await Rollout(store, fleet, start).publish(compiled)
+    await Publication(store, fleet, start).publish(compiled)
     supervisor = EnvoySupervisor(
         envoy,
         bootstrap(xds_address=services.xds, node_id="test"),

@@ -14,6 +14,7 @@ from filters.policy import Context
 from xds_server.gateway.model.listeners import Listener, Secret
 from xds_server.gateway.model.policies import NONE, Policies
 from xds_server.gateway.model.precedence_rank import Ranked
+from xds_server.gateway.model.rollout import NO_ROLLOUT, Rollout
 from xds_server.gateway.model.routes import Route
 from xds_server.gateway.model.stream_routes import StreamRoute
 from xds_server.gateway.model.telemetry import NO_TELEMETRY, Telemetry
@@ -42,6 +43,9 @@ class Sections:
         "Other status, headers or body for a named reason.", default=_EMPTY
     )
     telemetry: Telemetry = option("Access logs, traces and metrics.", default=NO_TELEMETRY)
+    rollout: Rollout = option(
+        "How a new version reaches the Envoys step by step, and when it is withdrawn.", default=NO_ROLLOUT
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from xds_server.control_plane.compiler import Compiler
 from xds_server.control_plane.fleet import Fleet
-from xds_server.control_plane.rollout import Rollout
+from xds_server.control_plane.publication import Publication
 from xds_server.discovery.node import Node
 from xds_server.discovery.types import CLUSTER, ResourceType, of_url
 from xds_server.serving.events import Acked, Connected, Nacked
@@ -83,9 +83,9 @@ async def test_what_policy_servers_have_is_not_waited_for_any_longer() -> None:
         PolicyServer(store).accept()
 
     async with asyncio.timeout(10):
-        await Rollout(store, fleet, {names.POLICY_SERVER: ensure_policy_server}, ack_timeout=3600).publish(
-            compiled
-        )
+        await Publication(
+            store, fleet, {names.POLICY_SERVER: ensure_policy_server}, ack_timeout=3600
+        ).publish(compiled)
     current = store.current()
     assert current is not None
     assert current[CLUSTER] == compiled.snapshot[CLUSTER]
@@ -107,9 +107,9 @@ async def test_what_policy_servers_rejected_is_not_waited_for() -> None:
         server.accept()
 
     async with asyncio.timeout(10):
-        await Rollout(store, fleet, {names.POLICY_SERVER: ensure_policy_server}, ack_timeout=3600).publish(
-            compiled
-        )
+        await Publication(
+            store, fleet, {names.POLICY_SERVER: ensure_policy_server}, ack_timeout=3600
+        ).publish(compiled)
     current = store.current()
     assert current is not None
     assert current[CLUSTER] == compiled.snapshot[CLUSTER]

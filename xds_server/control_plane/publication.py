@@ -1,4 +1,4 @@
-"""The rollout of a compiled gateway: policy servers first, then the proof, then the Envoys."""
+"""The publication of a compiled gateway: policy servers first, then the proof, then the Envoys."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ACK_TIMEOUT = 5.0
 """The maximum number of seconds that Envoys wait until policy servers have the rules."""
 
 
-class Rollout:
+class Publication:
     """Publishes gateways in a store.
 
     `start` has functions that start our own services, by the name of their cluster. Each is called before a gateway
-    with that cluster is published. Without one for policy servers, another operator runs them, and the rollout does
+    with that cluster is published. Without one for policy servers, another operator runs them, and the publication does
     not wait for them: if a request arrives before its rule, the response is the same as for an unreachable policy
     server. Without `prover`, Envoys get unproved gateways. `ack_timeout` is in seconds.
     """
@@ -47,10 +47,19 @@ class Rollout:
 
     async def publish(self, compiled: Compiled) -> None:
         """Publish a gateway to policy servers and Envoys."""
-        proved_by = PROVING if self._prover is not None else None
-        _, proof = await asyncio.gather(self._inform(compiled.snapshot), self._prove(compiled.snapshot))
-        self._store.publish(proof.snapshot, proved_by=proved_by, left_out=proof.rejected)
+        proof = await self.prepare(compiled.snapshot, rules_of(compiled.snapshot))
+        self._store.publish(proof.snapshot, proved_by=self.proved_by, left_out=proof.rejected)
         await asyncio.sleep(0)  # streams send their responses before the control loop goes on
+
+    @property
+    def proved_by(self) -> str | None:
+        """The group of the proving Envoy, None if there is none."""
+        return PROVING if self._prover is not None else None
+
+    async def prepare(self, snapshot: Snapshot, rules: Snapshot) -> Proof:
+        """Give policy servers the rules, and prove the snapshot. Envoys get nothing."""
+        _, proof = await asyncio.gather(self.inform(rules, snapshot), self._prove(snapshot))
+        return proof
 
     async def resume(self) -> None:
         """Wait until policy servers have the restored gateway. Envoys already get it."""
@@ -63,9 +72,8 @@ class Rollout:
             return Proof(snapshot=snapshot, judged=False)
         return await self._prover.prove(snapshot)
 
-    async def _inform(self, snapshot: Snapshot) -> None:
-        """Publish the rules of policy servers, and wait until they have them."""
-        rules = rules_of(snapshot)
+    async def inform(self, rules: Snapshot, snapshot: Snapshot) -> None:
+        """Publish the rules of policy servers, and wait until they have them, if the snapshot needs policy servers."""
         self._store.publish(rules, POLICY_SERVERS)
         await self._ensure(snapshot, rules)
 
@@ -99,3 +107,10 @@ def rules_of(snapshot: Snapshot) -> Snapshot:
         {type_: snapshot[type_].values() for type_ in types},
         {type_: snapshot.version(type_) for type_ in types},
     )
+
+
+def joined_rules(first: Snapshot, second: Snapshot) -> Snapshot:
+    """Return the rules of two snapshots. If both have a rule, that of `first` is served."""
+    one, other = rules_of(first), rules_of(second)
+    types = dict.fromkeys((*one, *other))
+    return Snapshot.of({type_: {**other[type_], **one[type_]}.values() for type_ in types})
