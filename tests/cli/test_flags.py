@@ -68,6 +68,7 @@ def test_commands_use_the_same_words() -> None:
         "controller",
         "policy-server",
         "usage-server",
+        "rollout",
         "status",
         "cache",
         "limits",

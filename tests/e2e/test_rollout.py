@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.backend import Backend
 from tests.support.envoy import Envoy
+from tests.support.prometheus import BINARY, Prometheus
 from tests.support.running import Served
 from tests.support.wait import wait_for
 from xds_server.cli.main import main
@@ -220,3 +221,42 @@ def test_a_rollout_without_load_reports_holds_and_says_so(fleet: Fleet) -> None:
             assert envoy.process is not None
             envoy.process.send_signal(signal.SIGCONT)
     fleet.says("rollout completed")
+
+
+SLOW = """
+listeners: {http: {port: $port, address: 127.0.0.1}}
+rollout:
+  steps: [5%, 100%]
+  pause: 10m
+  abort_if: {p99: "> 100ms and > 2 × before"}
+  source: {prometheus: {url: "$prometheus", p99: '$query'}}
+routes:
+  version: {path: /version, respond: {body: "$version"}}
+  slow: {path: /, respond: {body: hello}, policies: {fault: {delay: {duration: $delay}}}}
+"""
+P99 = (
+    'histogram_quantile(0.99, sum by (le) (rate(envoy_http_downstream_rq_time_bucket{node=~"%NODES%"}[%WINDOW%])))'
+    " / 1000"
+)
+
+
+@pytest.mark.skipif(BINARY is None, reason="there is no Prometheus; make prometheus installs it")
+def test_response_times_of_prometheus_withdraw_a_version_and_its_silence_holds_it(fleet: Fleet) -> None:
+    targets = {node: envoy.admin.removeprefix("http://") for node, envoy in fleet.envoys.items()}
+    rules = fleet.root / "rules.yaml"
+    rules.write_text("groups: []\n")
+    with Prometheus(fleet.root, "", "/stats/prometheus", rules, targets) as prometheus, fleet.traffic():
+        fleet.text, fast = SLOW, {"prometheus": prometheus.url, "query": P99, "delay": "1ms"}
+        fleet.write("v2", **fast)
+        fleet.has(v1=2, v2=1)
+        wait_for(lambda: prometheus.ask(P99.replace("%NODES%", FIRST).replace("%WINDOW%", "10s")), "samples")
+        wait_for(lambda: not fleet.state()["waiting"] and fleet.state()["since"], "a healthy step")
+        fleet.write("v3", **{**fast, "delay": "300ms"})
+        fleet.says("rollout withdrawn")
+        fleet.has(v1=3)
+        assert "reason=p99 0." in fleet.log
+        mark = len(fleet.log)
+        fleet.write("v2", **fast)
+        fleet.says("rollout begins", mark)
+    fleet.says("rollout holds at step 1: Prometheus gives no p99", mark)
+    fleet.has(v1=2, v2=1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import httpx
@@ -17,18 +19,31 @@ BINARY, TOOL = shutil.which("prometheus"), shutil.which("promtool")
 """None if there is no Prometheus; `make prometheus` installs Debian's."""
 
 
-class Prometheus:
-    """A Prometheus that scrapes `target` (HOST:PORT) each second, with the alerts of a file. A context manager."""
+NONE: Mapping[str, str] = MappingProxyType({})
 
-    def __init__(self, folder: Path, target: str, path: str, rules: Path) -> None:
+
+class Prometheus:
+    """A Prometheus that scrapes `target` (HOST:PORT) each second, with the alerts of a file. A context manager.
+
+    `nodes` are targets by name in its place. Their samples have the name as the label `node`.
+    """
+
+    def __init__(
+        self, folder: Path, target: str, path: str, rules: Path, nodes: Mapping[str, str] = NONE
+    ) -> None:
         assert BINARY is not None
         self._port, self._log = free_port(), folder / "prometheus.log"
         self.url = f"http://127.0.0.1:{self._port}"
+        labelled = [{"targets": [one], "labels": {"node": node}} for node, one in nodes.items()]
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(rules)],
             "scrape_configs": [
-                {"job_name": "xds", "metrics_path": path, "static_configs": [{"targets": [target]}]}
+                {
+                    "job_name": "xds",
+                    "metrics_path": path,
+                    "static_configs": labelled or [{"targets": [target]}],
+                }
             ],
         }
         file = folder / "prometheus.yaml"

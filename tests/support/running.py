@@ -102,13 +102,13 @@ class Served(Running):
     def __init__(self, root: Path, text: str, *arguments: str, **values: object) -> None:
         self.folder, self.port = root / "gateway", free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._text = text
+        self.text = text
         self._values = {"port": self.port, **values}
         super().__init__(self.folder, root, *arguments)
 
     def write(self, version: str, **values: object) -> None:
         """Write ``gateway.yaml`` with this version, and with other values in the place of some."""
-        write(self.folder, gateway=filled(self._text, **{**self._values, **values, "version": version}))
+        write(self.folder, gateway=filled(self.text, **{**self._values, **values, "version": version}))
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return httpx.get(f"{self.url}{path}", **{"timeout": 30, **options})

@@ -298,7 +298,10 @@ class ProgressiveRollout:
     async def _verdict(self, rollout: Rollout, chosen: list[str], others: list[str], now: float) -> Verdict:
         limits = rollout.abort_if
         if rollout.source != LOAD_REPORTS and self._prometheus is not None:
-            return await self._prometheus.verdict(rollout.source.prometheus, limits, chosen, others)
+            if self.state.since is None:
+                return Verdict()
+            seconds, source = now - self.state.since, rollout.source.prometheus
+            return await self._prometheus.verdict(source, limits, chosen, others, seconds)
         limit = threshold(limits.error_rate, of_time=False) if limits.error_rate is not None else None
         return self._health.verdict(limit, chosen, now)
 

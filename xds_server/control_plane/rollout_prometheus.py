@@ -14,7 +14,7 @@ import aiohttp
 from xds_server.control_plane.rollout_steps import Verdict
 from xds_server.gateway.model.rollout import AbortIf, PrometheusSource, threshold
 
-NODES = "%NODES%"
+NODES, WINDOW = "%NODES%", "%WINDOW%"
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
@@ -27,15 +27,25 @@ class PrometheusHealth:
         """The last known value of the stable version, by key."""
 
     async def verdict(
-        self, source: PrometheusSource, limits: AbortIf, chosen: Iterable[str], others: Iterable[str]
+        self,
+        source: PrometheusSource,
+        limits: AbortIf,
+        chosen: Iterable[str],
+        others: Iterable[str],
+        seconds: float,
     ) -> Verdict:
-        """Compare the Envoys that have the new version with the others. It is silent if the server gives no value."""
+        """Compare the Envoys that have had the new version for some `seconds` with the others.
+
+        It is silent if the server gives no value.
+        """
+        window = f"{max(1, int(seconds))}s"
         chosen, others = tuple(chosen), tuple(others)
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
             for key in ("error_rate", "p99"):
                 text, query = getattr(limits, key), getattr(source, key)
                 if text is None or query is None:
                     continue
+                query = query.replace(WINDOW, window)
                 try:
                     await self._measure_before(session, source.url, key, query, others)
                     value = await _value(session, source.url, _about(query, chosen), None)

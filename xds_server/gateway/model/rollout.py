@@ -99,6 +99,7 @@ class PrometheusSource:
 
     `%NODES%` in a query is replaced by a regular expression of node ids: those with the new version, and once more
     those with the previous version for *before*. Without `%NODES%`, *before* is the value when the rollout began.
+    `%WINDOW%` is replaced by the time since all Envoys of the step have the new version, such as `45s`.
     """
 
     url: str = option(
