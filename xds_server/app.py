@@ -284,7 +284,7 @@ def _restore(
         return snapshot.replacing({CLUSTER: {**snapshot[CLUSTER], **moved}}) if moved else snapshot
 
     kept = LastGood(path, store, without=PROVING, adapt=here, more=rollout.saved, take=rollout.restore)
-    rollout.changed = kept.write
+    rollout.changed, rollout.kept = kept.write, True
     restored = kept.restore()
     if restored:
         log.info("serving the last good gateway until the folder has been read file=%s", path)

@@ -195,6 +195,23 @@ def test_canary(start: Start, pair: tuple[Backend, Backend]) -> None:
     wait_for(lambda: any(one["path"] == "/search/x" for one in pair[1].seen), "the copy")
 
 
+def test_rollout(start: Start, pair: tuple[Backend, Backend]) -> None:
+    example = start("rollout", ORDERS=pair[0].address)
+    pair[1].status = 503
+    file = example.folder / "gateway.yaml"
+    before = file.read_text()
+
+    def withdrawn() -> bool:
+        example.get("/orders/1")
+        return "rollout withdrawn" in example.running.log
+
+    wait_for(lambda: [example.until("/orders/1") for _ in range(30)], "requests of the version of before")
+    file.write_text(before.replace("${ORDERS:-127.0.0.1:9001}", pair[1].address))
+    wait_for(withdrawn, lambda: f"the withdrawal; the log:\n{example.running.log[-3000:]}")
+    example.until("/orders/1")
+    assert "reason=error rate" in example.running.log
+
+
 def test_tls(start: Start) -> None:
     tls, partners = free_port(), free_port()
     example = start("tls", GATEWAY_TLS_PORT=str(tls), GATEWAY_PARTNERS_PORT=str(partners))

@@ -260,3 +260,39 @@ def test_response_times_of_prometheus_withdraw_a_version_and_its_silence_holds_i
         fleet.says("rollout begins", mark)
     fleet.says("rollout holds at step 1: Prometheus gives no p99", mark)
     fleet.has(v1=2, v2=1)
+
+
+LIMITED = """
+listeners: {http: {port: $port, address: 127.0.0.1}}
+rollout: {steps: [5%, 100%], pause: 10m}
+upstreams: {shop: {endpoints: ["$backend"]}}
+routes:
+  version: {path: /version, respond: {body: "$version"}}
+  $route: {path: /$route, upstream: shop, policies: {rate_limit: $limit}}
+"""
+
+
+def test_policy_servers_have_the_rules_of_both_versions_until_a_rollout_ends(fleet: Fleet) -> None:
+    def statuses(path: str, count: int = 30) -> Counter[int]:
+        return Counter(fleet.get(path).status_code for _ in range(count))
+
+    fleet.text = LIMITED
+    fleet.write("v2", route="a", limit="1000/hour")
+    fleet.has(v1=2, v2=1)
+    assert fleet.rollout("promote") == 0
+    fleet.has(v2=3)
+    wait_for(lambda: statuses("/a", 10) == {200: 10}, "the limit")
+    fleet.write("v3", route="a", limit="5/hour")
+    fleet.has(v2=2, v3=1)
+    assert statuses("/a") == {200: 30}  # a changed rule changes at the last step
+    assert fleet.rollout("abort") == 1
+    fleet.has(v2=3)
+    assert statuses("/a") == {200: 30}
+    fleet.write("v1", route="b", limit="1000/hour")
+    fleet.has(v2=2, v1=1)
+    wait_for(
+        lambda: set(statuses("/a")) | set(statuses("/b")) == {200, 404}, "both routes, each at its Envoys"
+    )
+    assert fleet.rollout("promote") == 0
+    fleet.has(v1=3)
+    assert statuses("/b") == {200: 30}

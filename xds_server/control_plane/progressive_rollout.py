@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from xds_server.control_plane import rollout_saved
 from xds_server.control_plane import rollout_steps as steps
 from xds_server.control_plane.compiler import Compiled
 from xds_server.control_plane.publication import ACK_TIMEOUT, Publication, joined_rules, rules_of
 from xds_server.control_plane.rollout_health import Counts, LoadHealth
 from xds_server.control_plane.rollout_prometheus import PrometheusHealth
-from xds_server.control_plane.rollout_steps import Plan, State, Verdict, Withdrawn
-from xds_server.discovery.snapshot import Resource, Snapshot
-from xds_server.discovery.types import CLUSTER, custom
+from xds_server.control_plane.rollout_saved import Saved
+from xds_server.control_plane.rollout_steps import Plan, State, Verdict
+from xds_server.discovery.snapshot import Snapshot
 from xds_server.gateway.model.rollout import LOAD_REPORTS, NO_ROLLOUT, Rollout, threshold
 from xds_server.serving.events import Disconnected, Event, Nacked
 from xds_server.serving.load_reports import LoadReport, LoadReports
-from xds_server.serving.persistence import FURTHER
 from xds_server.serving.services import ClientState
 from xds_server.serving.store import Store
 from xds_server.translate import gateway_version
 
 log = logging.getLogger(__name__)
-
-CANDIDATE, STATE = f"{FURTHER}rollout/candidate", f"{FURTHER}rollout/state"
-_STATE_TYPE = custom("RolloutState", "xds.RolloutState")
-INTERNAL = "xds/"
-"""Names of clusters of our own services begin so. Their addresses change with each start."""
 
 
 class NoRollout(Exception):  # noqa: N818 - it is the response
@@ -60,6 +54,8 @@ class ProgressiveRollout:
     ) -> None:
         self.state = State()
         self.outcomes = {"completed": 0, "withdrawn": 0}
+        self.kept = False
+        """True if the state is kept over a restart, in `saved`."""
         self.changed: Callable[[], None] = lambda: None
         self._publication, self._store, self._clients, self._reports = publication, store, clients, reports
         self._rollout, self._commit, self._at_once, self._clock = plan, commit, at_once, clock
@@ -77,7 +73,7 @@ class ProgressiveRollout:
     async def publish(self, compiled: Compiled) -> None:
         """Serve a gateway: to the Envoys of the first step, or to all."""
         async with self._lock:
-            version = version_of(compiled.snapshot)
+            version = gateway_version.portable(compiled.snapshot)
             self._newest = version, compiled
             rollout = compiled.gateway.sections.rollout
             self._request_reports(rollout)
@@ -181,30 +177,22 @@ class ProgressiveRollout:
     def saved(self) -> Mapping[str, Snapshot]:
         """Return what is kept over a restart."""
         candidate = self._store.accepted(candidate=True)
-        values = {**asdict(replace(self.state, since=None)), "bound": self._bound}
-        body = json.dumps(values, sort_keys=True).encode()
-        state = Snapshot.of({_STATE_TYPE: [Resource.from_bytes("state", body)]})
-        return {STATE: state, **({CANDIDATE: candidate} if candidate is not None else {})}
+        return rollout_saved.snapshots(Saved(state=self.state, bound=self._bound, candidate=candidate))
 
-    def restore(self, saved: Mapping[str, Snapshot]) -> None:
+    def restore(self, kept: Mapping[str, Snapshot]) -> None:
         """Go on where the rollout stood before a restart. The pause of its step begins again."""
-        found = next((one for type_ in saved.get(STATE, ()) for one in saved[STATE][type_].values()), None)
-        if found is None:
-            return
         try:
-            values = json.loads(found.body)
-            self._bound = values.pop("bound")
-            withdrawn = values.pop("withdrawn")
-            self.state = State(**values, withdrawn=Withdrawn(**withdrawn) if withdrawn else None)
-        except (ValueError, TypeError, KeyError) as error:
+            saved = rollout_saved.read(kept)
+        except ValueError as error:
             log.warning("the state of the rollout cannot be read; there is none error=%s", error)
-            self.state = State()
             return
-        self._restored = bool(self.state.stable)
-        candidate = saved.get(CANDIDATE)
-        if self.state.candidate and candidate is not None and self._store.current() is not None:
-            self._store.offer(candidate, chosen=self._is_chosen)
-            log.info("the rollout goes on at step %d version=%s", self.state.step + 1, self.state.candidate)
+        if saved is None:
+            return
+        self.state, self._bound = saved.state, saved.bound
+        self._restored = bool(saved.state.stable)
+        if saved.state.candidate and saved.candidate is not None and self._store.current() is not None:
+            self._store.offer(saved.candidate, chosen=self._is_chosen)
+            log.info("the rollout goes on at step %d version=%s", saved.state.step + 1, saved.state.candidate)
 
     def rules(self) -> Snapshot:
         """Return the rules that policy servers need now. Until the last step, a rule of the stable version is served
@@ -241,6 +229,10 @@ class ProgressiveRollout:
             return
         if not goes_on:
             self._bell.set()
+            if not self.kept:
+                log.warning(
+                    "this rollout does not survive a restart, which would serve the version to all; see --state"
+                )
             log.info(
                 "rollout begins version=%s step=1 of %d envoys=%d of %d",
                 _named(new.candidate, new.commit),
@@ -396,12 +388,6 @@ def plan_of(rollout: Rollout) -> Plan:
         pause=rollout.pause.total_seconds(),
         rejections=rollout.abort_if.rejections,
     )
-
-
-def version_of(snapshot: Snapshot) -> str:
-    """Return the version of a gateway without the addresses of our own services, which change with each start."""
-    clusters = {name: one for name, one in snapshot[CLUSTER].items() if not name.startswith(INTERNAL)}
-    return gateway_version.version(snapshot.replacing({CLUSTER: clusters}))
 
 
 def _named(version: str, commit: str) -> str:

@@ -10,11 +10,14 @@ from envoy.extensions.filters.http.set_metadata.v3 import set_metadata_pb2
 
 from filters.log_fields import VERSION_METADATA
 from filters.policy import HttpFilter
+from filters.policy_server import internal_cluster
 from xds_server.discovery.snapshot import Resource, Snapshot, content_hash, state_version
-from xds_server.discovery.types import EXTENSION_CONFIG
+from xds_server.discovery.types import CLUSTER, EXTENSION_CONFIG
 from xds_server.translate.protobuf import packed
 
 NAME = "xds.version"
+_INTERNAL = internal_cluster("")
+"""The beginning of the names of clusters of our own services."""
 
 
 def _config(version: str, commit: str = "") -> set_metadata_pb2.Config:
@@ -34,6 +37,12 @@ def version(snapshot: Snapshot) -> str:
     extensions = snapshot[EXTENSION_CONFIG].items()
     own[EXTENSION_CONFIG.url] = state_version({name: one.version for name, one in extensions if name != NAME})
     return content_hash(*(f"{url}={own[url]}".encode() for url in sorted(own)))
+
+
+def portable(snapshot: Snapshot) -> str:
+    """Return a version without our own services, whose addresses can change with each start of the control plane."""
+    clusters = {name: one for name, one in snapshot[CLUSTER].items() if not name.startswith(_INTERNAL)}
+    return version(snapshot.replacing({CLUSTER: clusters}))
 
 
 def written(snapshot: Snapshot, commit: str = "") -> Snapshot:
