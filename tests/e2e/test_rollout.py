@@ -37,7 +37,7 @@ routes:
 """
 NODES = ("one", "two", "three")
 FIRST = min(NODES, key=steps.position)
-"""The node that is always among the first."""
+"""The node that is always among the first. It speaks state of the world, and the others the incremental protocol."""
 
 
 class Fleet(Served):
@@ -51,7 +51,7 @@ class Fleet(Served):
 
     def connect(self, *nodes: str) -> None:
         for node in nodes:
-            made = bootstrap(xds_address=self.xds_address, node_id=node)
+            made = bootstrap(xds_address=self.xds_address, node_id=node, delta=node != FIRST)
             self.envoys[node] = Envoy(plain(made), self.root)
             self.envoys[node].start()
         wait_for(lambda: all(self.versions().get(node) for node in nodes), "the Envoys")

@@ -22,7 +22,7 @@ from envoy.service.load_stats.v3 import lrs_pb2
 from google.protobuf.message import DecodeError
 
 from xds_server.discovery.node import Node
-from xds_server.serving.session import GroupOf, NodeRejected
+from xds_server.serving.session import Context, GroupOf, NodeRejected
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class LoadReports:
     def attach(self, server: grpc.aio.Server, group_of: GroupOf) -> None:
         """Add the service to a server."""
 
-        async def serve(_requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        async def serve(_requests: object, context: Context) -> None:
             await self._serve(context, group_of)
 
         handler = grpc.stream_stream_rpc_method_handler(
@@ -79,29 +79,24 @@ class LoadReports:
             (grpc.method_handlers_generic_handler(NAME, {"StreamLoadStats": handler}),)
         )
 
-    async def _serve(self, context: grpc.aio.ServicerContext[Any, Any], group_of: GroupOf) -> None:
+    async def _serve(self, context: Context, group_of: GroupOf) -> None:
         first = await context.read()
         if first is _END:
             return
-        node = Node.of(_parsed(first).node)
-        try:
-            found = group_of(node, context)
-            group = await found if isawaitable(found) else found
-        except NodeRejected as rejection:
-            await context.abort(rejection.status, rejection.message)
-        if group is None:
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"node {node.id!r} belongs to no group")
+        node, group = Node.of(_parsed(first).node), None
         bell = asyncio.Event()
         self._bells.add(bell)
         writing = asyncio.create_task(self._write(context, bell))
         try:
             while (body := await context.read()) is not _END:
+                if group is None:  # only now, because a group can cost a request to another server
+                    group = await _group(node, context, group_of)
                 self._take(node, group, _parsed(body))
         finally:
             writing.cancel()
             self._bells.discard(bell)
 
-    async def _write(self, context: grpc.aio.ServicerContext[Any, Any], bell: asyncio.Event) -> None:
+    async def _write(self, context: Context, bell: asyncio.Event) -> None:
         asked = None
         while True:
             if self._interval != asked:
@@ -129,6 +124,18 @@ class LoadReports:
         )
         for observer in self._observers:
             observer(report)
+
+
+async def _group(node: Node, context: Context, group_of: GroupOf) -> str:
+    """Return the group of a node. End the stream if the node is rejected."""
+    try:
+        found = group_of(node, context)
+        group = await found if isawaitable(found) else found
+    except NodeRejected as rejection:
+        await context.abort(rejection.status, rejection.message)
+    if group is None:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"node {node.id!r} belongs to no group")
+    return group
 
 
 def _parsed(body: bytes) -> lrs_pb2.LoadStatsRequest:
