@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http.client
 import json
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,13 +20,15 @@ import grpc
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from filters.policy_server import SERVICE, internal_cluster
 from xds_server import admin_pages, git_pages, joined_metrics
-from xds_server.admin import Admin, ask
+from xds_server.admin import Actions, Admin, Pages, ask
 from xds_server.admin_pages import objects_reader, rollout_actions, rollout_pages
+from xds_server.background_tasks import in_background
+from xds_server.commit_outcomes import CommitOutcomes
 from xds_server.console.console import Console
 from xds_server.console.source import Source
 from xds_server.control_plane.change_log import ChangeLog, status_line
 from xds_server.control_plane.compiler import Compiler
-from xds_server.control_plane.control_loop import ControlLoop, GatewayState, Verdict
+from xds_server.control_plane.control_loop import ControlLoop, GatewayState
 from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.metrics import GatewayMetrics
 from xds_server.control_plane.progressive_rollout import ProgressiveRollout, current_rollout
@@ -38,7 +39,6 @@ from xds_server.control_plane.releases import adapted
 from xds_server.control_plane.rollout_metrics import RolloutMetrics
 from xds_server.control_plane.status import ObjectStatus, StatusReader
 from xds_server.discovery.node import Node
-from xds_server.discovery.rejection import essence
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.stream import StreamLimits
 from xds_server.discovery.types import CLUSTER
@@ -53,9 +53,9 @@ from xds_server.serving import groups, metrics, tls
 from xds_server.serving.load_reports import LoadReports
 from xds_server.serving.persistence import LastGood
 from xds_server.serving.server import XdsServer
+from xds_server.serving.services import ClientState
 from xds_server.serving.store import Store
 from xds_server.serving.tls import Files
-from xds_server.sources.commit_status import CommitStatus, CommitStatuses, Forge
 from xds_server.sources.directory import Directory
 from xds_server.sources.gateway_folder import FolderReader, GatewayFolder
 from xds_server.sources.git_source import GitSource
@@ -86,10 +86,8 @@ async def serve(options: RunOptions) -> None:
         running.envoy = envoy
         store.observe(ReadinessLog(control.serving, store, envoy).observe)
         if options.show_status is not None:
-            showing = asyncio.create_task(_show_status(options.show_status, control.serving, store, running))
-            stack.push_async_callback(_cancelled, showing)
-        following = asyncio.create_task(control.run())
-        stack.push_async_callback(_cancelled, following)
+            in_background(_show_status(options.show_status, control.serving, store, running), stack)
+        following = in_background(control.run(), stack)
         waiting = asyncio.create_task(stop.wait())
         await asyncio.wait({following, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if following.done():
@@ -108,13 +106,7 @@ class _Running:
 async def _control_plane(
     options: RunOptions, services: LocalServices, running: _Running, stack: AsyncExitStack
 ) -> tuple[ControlLoop, Store]:
-    store = Store(
-        quarantine=True,
-        release_of=_release,
-        adapt=lambda snapshot, release: adapted(control.serving, snapshot, release),
-        stand_in=stand_in,
-        place=lambda _group: lambda type_, name: str(control.serving.place_of(type_, name) or ""),
-    )
+    store = _store(lambda: control.serving)
     fleet = Fleet(lambda type_, name: control.serving.place_of(type_, name), proving=PROVING)
     prover = (
         Prover(store, place=lambda path: str(control.serving.place(path) or "")) if options.prove else None
@@ -128,40 +120,20 @@ async def _control_plane(
     running.fleet = fleet
     reports = LoadReports()
 
-    def pinned() -> bool:
-        """True if an operator has chosen the version: all Envoys get it at once."""
-        version = control.serving.version
-        return (
-            git is not None
-            and git.pins.pin is not None
-            and version is not None
-            and git.pins.pin.commit == version.id
-        )
+    def clients() -> Iterable[ClientState]:
+        return chain(public.services.clients(), local.services.clients())
 
-    rollout = ProgressiveRollout(
-        publication,
-        store,
-        lambda: chain(public.services.clients(), local.services.clients()),
-        reports,
-        plan=lambda: current_rollout(control.serving.compiled),
-        at_once=pinned,
-        commit=lambda: control.serving.version.id if control.serving.version is not None else "",
-    )
-    served = partial(store.current, "")
-    judged = _judged(git, options.git.forge if options.git is not None else None, store, stack)
-    control = ControlLoop(folder, compiler, rollout.publish, ChangeLog(fleet, served).published, judged)
-    store.observe(fleet.observe)
-    store.observe(rollout.observe)
-    if prover is not None:
-        store.observe(prover.observe)
-    counted = metrics.Metrics(store)
-    store.observe(counted.observe)
-    GatewayMetrics(control.serving, fleet, served, counted.registry)
-    RolloutMetrics(lambda: rollout.state, lambda: rollout.plan, rollout.outcomes, counted.registry)
+    rollout = _rollout(publication, store, reports, clients, lambda: control.serving, git)
+    outcomes = CommitOutcomes(git, options.git.forge if options.git is not None else None, store.held)
+    in_background(outcomes.run(), stack)
+    published, judged = ChangeLog(fleet, partial(store.current, "")).published, outcomes.judged
+    control = ControlLoop(folder, compiler, rollout.publish, published, judged)
+    for observe in (fleet.observe, rollout.observe, *(() if prover is None else (prover.observe,))):
+        store.observe(observe)
+    counted = _metrics(store, control.serving, fleet, rollout)
     if options.state is not None:
         control.serving.restored = _restore(options.state, store, services.addresses, rollout, stack)
-    following = asyncio.create_task(rollout.run())
-    stack.push_async_callback(_cancelled, following)
+    in_background(rollout.run(), stack)
     public, local = _servers(options, store, reports)
     address = await _serve(options, services, public, local, stack)
     status = StatusReader(
@@ -169,24 +141,19 @@ async def _control_plane(
         fleet=fleet,
         store=store,
         prover=prover,
-        clients=lambda: chain(public.services.clients(), local.services.clients()),
+        clients=clients,
         policy_server=services.admin(SERVICE),
         pin=lambda: git.pins.pin if git is not None else None,
         rollout=lambda: rollout.state,
     )
     sources = partial(admin_pages.metric_sources, services, lambda: running.envoy)
-    pages = admin_pages.pages(status, counted, sources, services.admin(USAGE))
-    host, port = split(ADMIN, options.admin)
-    try:
-        actions = {
-            **rollout_actions(rollout),
-            **git_pages.actions(git, options.git.webhook_secret if options.git else None),
-        }
-        admin = Admin(host, port, {**pages, **rollout_pages(rollout)}, actions)
-    except OSError as error:
-        raise failed_to_listen(ADMIN, options.admin, error) from None
-    admin.start()
-    stack.callback(admin.stop)
+    pages = {
+        **admin_pages.pages(status, counted, sources, services.admin(USAGE)),
+        **rollout_pages(rollout),
+    }
+    secret = options.git.webhook_secret if options.git is not None else None
+    actions = {**rollout_actions(rollout), **git_pages.actions(git, secret)}
+    admin = _admin(options.admin, pages, actions, stack)
     await _console(options, services, running, status, stack)
     if prover is not None:
         prover.available = await proving_envoy(options.envoy, services.xds, stack)
@@ -196,24 +163,61 @@ async def _control_plane(
     return control, store
 
 
-def _judged(
-    git: GitSource | None, forge: Forge | None, store: Store, stack: AsyncExitStack
-) -> Callable[[Verdict], None]:
-    """Return what becomes of the verdicts on commits: good ones are remembered, and all are told to the forge."""
-    statuses = CommitStatuses(forge) if forge is not None else None
-    if statuses is not None:
-        stack.push_async_callback(_cancelled, asyncio.create_task(statuses.run()))
+def _store(serving: Callable[[], GatewayState]) -> Store:
+    return Store(
+        quarantine=True,
+        release_of=_release,
+        adapt=lambda snapshot, release: adapted(serving(), snapshot, release),
+        stand_in=stand_in,
+        place=lambda _group: lambda type_, name: str(serving().place_of(type_, name) or ""),
+    )
 
-    def judged(verdict: Verdict) -> None:
-        if git is not None and not verdict.problems:
-            git.pins.note_served(verdict.version.id)
-        if statuses is not None:
-            held = tuple(
-                f"{one.place or one.name}: rejected by Envoy: {essence(one.message)}" for one in store.held()
-            )
-            statuses.tell(CommitStatus.of(verdict.version, verdict.problems or held))
 
-    return judged
+def _rollout(
+    publication: Publication,
+    store: Store,
+    reports: LoadReports,
+    clients: Callable[[], Iterable[ClientState]],
+    serving: Callable[[], GatewayState],
+    git: GitSource | None,
+) -> ProgressiveRollout:
+    """Return the rollout of new versions. A pinned commit reaches all Envoys at once, because an operator has chosen it."""
+
+    def commit() -> str:
+        version = serving().version
+        return version.id if version is not None else ""
+
+    return ProgressiveRollout(
+        publication,
+        store,
+        clients,
+        reports,
+        plan=lambda: current_rollout(serving().compiled),
+        at_once=lambda: git is not None and git.pins.holds(commit()),
+        commit=commit,
+    )
+
+
+def _metrics(
+    store: Store, serving: GatewayState, fleet: Fleet, rollout: ProgressiveRollout
+) -> metrics.Metrics:
+    counted = metrics.Metrics(store)
+    store.observe(counted.observe)
+    GatewayMetrics(serving, fleet, partial(store.current, ""), counted.registry)
+    RolloutMetrics(lambda: rollout.state, lambda: rollout.plan, rollout.outcomes, counted.registry)
+    return counted
+
+
+def _admin(address: str, pages: Pages, actions: Actions, stack: AsyncExitStack) -> Admin:
+    """Start the admin address. Raises EnvironmentFailed if it is taken."""
+    host, port = split(ADMIN, address)
+    try:
+        admin = Admin(host, port, pages, actions)
+    except OSError as error:
+        raise failed_to_listen(ADMIN, address, error) from None
+    admin.start()
+    stack.callback(admin.stop)
+    return admin
 
 
 def _servers(options: RunOptions, store: Store, reports: LoadReports) -> tuple[XdsServer, XdsServer]:
@@ -335,12 +339,6 @@ async def _show_status(
             await asyncio.sleep(1)
     finally:
         show("")
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 async def _console(

@@ -29,7 +29,7 @@ def actions(source: GitSource | None, webhook_secret: Path | None) -> Actions:
         async def pin() -> Version:
             return await source.pin(wanted())
 
-        return _changed(lambda: pin(), loop, source)
+        return _changed(pin, loop, source)
 
     def rollback(incoming: Incoming) -> Page:
         text = incoming.text().strip()
@@ -58,14 +58,14 @@ def _changed(
     source: GitSource,
 ) -> Page:
     """Run a change in the event loop. Returns the pinned commit and whether a restart keeps it."""
+    changing = asyncio.run_coroutine_threadsafe(change(), loop)
     try:
-        version = asyncio.run_coroutine_threadsafe(change(), loop).result(_TIMEOUT)
+        version = changing.result(_TIMEOUT)
     except (GitFailed, WrongUsage) as error:
         return Page.of({"error": str(error)}, 409)
     except TimeoutError:
-        return Page.of(
-            {"error": f"the commit was not fetched in {_TIMEOUT:g} s; nothing has changed yet"}, 504
-        )
+        changing.cancel()
+        return Page.of({"error": f"the commit was not fetched in {_TIMEOUT:g} s; nothing has changed"}, 504)
     return Page.of(
         {
             "commit": version.id if version is not None else None,
@@ -78,7 +78,10 @@ def _webhook(incoming: Incoming, secret: Path, loop: asyncio.AbstractEventLoop, 
     headers = {name.lower(): value for name, value in incoming.headers.items()}
     known = secret.read_text().strip().encode()
     if not known or not git_webhook.verified(known, headers, lambda: incoming.chunks(git_webhook.LARGEST)):
-        names = ", ".join(git_webhook.HEADERS)
-        return Page.of({"error": f"no true signature or token; it is expected in one of {names}"}, 401)
+        names = " or ".join(git_webhook.HEADERS)
+        return Page.of(
+            {"error": f"the signature or token is missing or wrong; it is expected in the header {names}"},
+            401,
+        )
     loop.call_soon_threadsafe(source.notify)
     return Page.of({"fetching": source.name}, 202)

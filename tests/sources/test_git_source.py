@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.support.git import DrippingServer, WorkingTree, collected
 from tests.support.wait import eventually
 from xds_server.control_plane.compiler import Compiled, Compiler
-from xds_server.control_plane.control_loop import ControlLoop, Verdict
+from xds_server.control_plane.control_loop import ControlLoop, JudgedVersion
 from xds_server.sources.gateway_folder import FolderReader, GatewayFolder
 from xds_server.sources.git_address import GitAddress
 from xds_server.sources.git_pin import Pins
@@ -35,7 +35,7 @@ async def following(
     async def publish(_compiled: Compiled) -> None:
         """Nobody is connected."""
 
-    def judged(verdict: Verdict) -> None:
+    def judged(verdict: JudgedVersion) -> None:
         if not verdict.problems:
             source.pins.note_served(verdict.version.id)
 

@@ -7,7 +7,7 @@ import atexit
 from pathlib import Path
 
 from xds_server.cli import flags, gateways, output
-from xds_server.cli.status import page
+from xds_server.cli.admin_address import page
 from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import EnvironmentFailed, UnreadableFolder, WrongUsage
 from xds_server.gateway_api.objects import Key
@@ -93,7 +93,7 @@ def _state(side: str, folder: str, gateway: Key | None) -> SourceState:
 
 
 def _served(address: str) -> ReadableGateway:
-    value = page("--server", address, "/gateway")
+    value = page(address, "/gateway", flag="--server")
     try:
         return ReadableGateway.from_json(value)
     except ValueError:

@@ -24,7 +24,6 @@ _LOCAL_INTERVAL = 1.0
 _SHORTEST = 0.1
 _SHORTEST_SECRET = 16
 """Characters."""
-_WEBHOOK = "/git/webhook"
 _TOKEN, _KEY, _HOSTS = "XDS_GIT_TOKEN_FILE", "XDS_GIT_SSH_KEY", "XDS_GIT_KNOWN_HOSTS"
 
 
@@ -58,7 +57,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--git-webhook-secret",
         type=Path,
         metavar="FILE",
-        help=f"file with the secret of webhooks, which are then accepted at POST {_WEBHOOK} of the admin address",
+        help="file with the secret of webhooks, which are then accepted at POST /git/webhook of the admin address",
     )
     add(
         "--commit-status",

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import json
 import time
 from typing import Any
 
-from xds_server.admin import ask
-from xds_server.cli import flags, output
+from xds_server.cli import admin_address, flags, output
 from xds_server.errors import EnvironmentFailed, WrongUsage, XdsError
-from xds_server.processes.addresses import split
 
-PIN, ROLLBACK, UNPIN = "/git/pin", "/git/rollback", "/git/unpin"
 _PATIENCE = 30.0
 """Seconds in which a pinned commit should be served."""
 _PAUSE = 0.05
-_NOT_GIT = 404
-ADMIN_HELP = "admin address of `xds run`: HOST:PORT or unix:/PATH"
 
 
 class NotServed(XdsError):  # noqa: N818 - a state of a commit
@@ -33,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="the id of a commit, the first digits of one that was served, or the name of a branch or tag of now",
     )
     parser.add_argument("--off", action="store_true", help="serve the newest commit again")
-    parser.add_argument("--admin", default=flags.ADMIN, metavar="ADDRESS", help=ADMIN_HELP)
+    parser.add_argument("--admin", default=flags.ADMIN, metavar="ADDRESS", help=admin_address.HELP)
     flags.add_output(parser)
 
 
@@ -41,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Pin a commit, and wait until it is served. Raises EnvironmentFailed, WrongUsage, NotServed."""
     if bool(arguments.commit) == arguments.off:
         raise WrongUsage("name a commit, or --off")
+    from xds_server.git_pages import PIN, UNPIN
+
     if arguments.off:
         return change(arguments, UNPIN, "")
     return change(arguments, PIN, arguments.commit)
@@ -84,13 +80,9 @@ def _served(admin: str, commit: str) -> dict[str, Any]:
 
 
 def _ask(admin: str, method: str, path: str, body: str | None = None) -> dict[str, Any]:
-    try:
-        response = ask(split("--admin", admin), method, path, body, timeout=90.0)
-        found: dict[str, Any] = json.loads(response.body)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise EnvironmentFailed(f"no control plane answers at {admin}: {error}; see --admin") from None
-    if response.status == _NOT_GIT:
+    status, found = admin_address.call(admin, method, path, body)
+    if status == admin_address.NOT_FOUND:
         raise EnvironmentFailed(f"the control plane at {admin} does not serve a gateway in git")
-    if response.status != http.client.OK:
-        raise WrongUsage(str(found.get("error", response.status)))
-    return found
+    if status != http.client.OK:
+        raise WrongUsage(str(found.get("error", status)))
+    return dict(found)

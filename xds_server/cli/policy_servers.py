@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import json
 from typing import Any
 
-from xds_server.admin import ask
+from xds_server.cli import admin_address
 from xds_server.errors import EnvironmentFailed
-from xds_server.processes.addresses import split
 
-NOT_FOUND = 404
 ADMIN_HELP = (
     "admin address of a policy server, or of `xds run` if that has started one: HOST:PORT or unix:/PATH"
 )
@@ -22,7 +19,7 @@ def found(admin: str, method: str, path: str, body: str | None = None) -> tuple[
     Raises EnvironmentFailed.
     """
     status, answer = call(admin, method, path, body)
-    if status == NOT_FOUND:
+    if status == admin_address.NOT_FOUND:
         admin = _policy_server_of(admin)
         status, answer = call(admin, method, path, body)
     return admin, status, answer
@@ -39,8 +36,4 @@ def _policy_server_of(admin: str) -> str:
 
 def call(admin: str, method: str, path: str, body: str | None = None) -> tuple[int, Any]:
     """Return status and JSON of a response. Raises EnvironmentFailed."""
-    try:
-        response = ask(split("--admin", admin), method, path, body)
-        return response.status, json.loads(response.body)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise EnvironmentFailed(f"no policy server answers at {admin}: {error}; see --admin") from None
+    return admin_address.call(admin, method, path, body, who="policy server")

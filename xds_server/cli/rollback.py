@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from xds_server.cli import flags, pin
+from xds_server.cli import admin_address, flags, pin
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,10 +14,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="the commit to serve, as for `xds pin`; default: the one that was served before",
     )
-    parser.add_argument("--admin", default=flags.ADMIN, metavar="ADDRESS", help=pin.ADMIN_HELP)
+    parser.add_argument("--admin", default=flags.ADMIN, metavar="ADDRESS", help=admin_address.HELP)
     flags.add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Pin an earlier commit, and wait until it is served. Raises EnvironmentFailed, WrongUsage, NotServed."""
-    return pin.change(arguments, pin.ROLLBACK, arguments.commit or "")
+    from xds_server.git_pages import ROLLBACK
+
+    return pin.change(arguments, ROLLBACK, arguments.commit or "")

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import json
 from typing import Any
 
-from xds_server.admin import ask
-from xds_server.cli import flags, output
-from xds_server.errors import EnvironmentFailed, WrongUsage
-from xds_server.processes.addresses import split
+from xds_server.cli import admin_address, flags, output
+from xds_server.errors import WrongUsage
 
 _ACTIONS = {
     "status": "show the step, its Envoys, and the health",
@@ -30,26 +27,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="status",
         help="; ".join(f"{name}: {text}" for name, text in _ACTIONS.items()),
     )
-    parser.add_argument(
-        "--admin", default=flags.ADMIN, metavar="ADDRESS", help="the admin address of the control plane"
-    )
+    parser.add_argument("--admin", default=flags.ADMIN, metavar="ADDRESS", help=admin_address.HELP)
     flags.add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the rollout after the action. Returns 1 if a version is withdrawn. Raises EnvironmentFailed, WrongUsage."""
-    address = split("--admin", arguments.admin)
     show = arguments.action == "status"
     path = "/rollout" if show else f"/rollout/{arguments.action}"
-    try:
-        answer = ask(address, "GET" if show else "POST", path)
-        found: dict[str, Any] = json.loads(answer.body)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise EnvironmentFailed(
-            f"no control plane answers at {arguments.admin}: {error}; see --admin"
-        ) from None
-    if answer.status != http.client.OK:
-        raise WrongUsage(str(found.get("error", f"the control plane answers {answer.status}")))
+    status, found = admin_address.call(arguments.admin, "GET" if show else "POST", path)
+    if status != http.client.OK:
+        raise WrongUsage(str(found.get("error", f"the control plane answers {status}")))
     if arguments.output != "text":
         output.data(found, arguments.output)
     else:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
 import time
 from typing import Any
 
 from filters.policy_server import NODE_CLUSTER
-from xds_server.admin import ask
 from xds_server.cli import flags, output, rollout
+from xds_server.cli.admin_address import page
 from xds_server.discovery.rejection import essence
 from xds_server.errors import EnvironmentFailed
-from xds_server.processes.addresses import split
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises EnvironmentFailed, WrongUsage.
     """
     if arguments.objects:
-        return _objects(page("--admin", arguments.admin, "/status/objects"), arguments.output)
-    status = page("--admin", arguments.admin, "/status")
+        return _objects(page(arguments.admin, "/status/objects"), arguments.output)
+    status = page(arguments.admin, "/status")
     envoys = [envoy for envoy in status["envoys"] if arguments.node in (None, envoy["node"])]
     if arguments.node is not None and not envoys:
         known = ", ".join(sorted({envoy["node"] for envoy in status["envoys"]})) or "none"
@@ -90,14 +87,6 @@ def _print_object(item: dict[str, Any]) -> None:
         print(f"  {problem}")
     for held in item["held_back"]:
         print(f"  {essence(held['message'])}")
-
-
-def page(flag: str, address: str, path: str) -> Any:
-    """Return a page of the control plane with the admin address of a flag. Raises EnvironmentFailed, WrongUsage."""
-    try:
-        return json.loads(ask(split(flag, address), "GET", path, timeout=40).body)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise EnvironmentFailed(f"no control plane answers at {address}: {error}; see {flag}") from None
 
 
 def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:

@@ -33,7 +33,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class JudgedVersion:
     """A version of the gateway that is served, or that is not because of `problems`."""
 
     version: Version
@@ -116,13 +116,13 @@ class ControlLoop:
         compiler: Compiler,
         publish: Callable[[Compiled], Awaitable[None]],
         published: Callable[[Published | None, Published], None] = lambda _before, _now: None,
-        judged: Callable[[Verdict], None] = lambda _verdict: None,
+        judged: Callable[[JudgedVersion], None] = lambda _verdict: None,
     ) -> None:
         self.serving = GatewayState(source.name)
         self._source = source
         self._compiler = compiler
         self._publish, self._published, self._judged = publish, published, judged
-        self._verdict: Verdict | None = None
+        self._verdict: JudgedVersion | None = None
         self._last: tuple[object, ...] = ()
 
     async def run(self) -> None:
@@ -171,7 +171,7 @@ class ControlLoop:
         if serving.newest is None or serving.newest.id != version.id:
             serving.newest, serving.newest_since = version, time.time()
         unreadable = (serving.unreadable,) if serving.unreadable else ()
-        verdict = Verdict(version, (*unreadable, *map(str, serving.errors)))
+        verdict = JudgedVersion(version, (*unreadable, *map(str, serving.errors)))
         if verdict != self._verdict:
             self._verdict = verdict
             self._judged(verdict)

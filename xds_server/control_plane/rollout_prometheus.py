@@ -49,7 +49,7 @@ class PrometheusHealth:
                 try:
                     await self._measure_before(session, source.url, key, query, others)
                     value = await _value(session, source.url, _about(query, chosen), None)
-                except (TimeoutError, aiohttp.ClientError, ValueError) as error:
+                except (TimeoutError, aiohttp.ClientError, ValueError, LookupError, TypeError) as error:
                     return Verdict(silence=f"Prometheus gives no {key}: {error or type(error).__name__}")
                 if math.isnan(value):
                     continue  # there were no requests

@@ -33,8 +33,9 @@ class Withdrawn:
 class State:
     """Where a rollout stands. Without `candidate` there is none.
 
-    `commit` is that of the candidate, empty if its source has none. `since` is the moment at which all Envoys of the step had acknowledged, None before that. `waiting` says why a step
-    does not go on although nothing is wrong, such as a source of health that is silent.
+    `commit` is that of the candidate, empty if its source has none. `since` is the moment at which all Envoys of the step
+    had acknowledged, None before that. `waiting` says why a step does not go on although nothing is wrong, such as a
+    source of health that is silent.
     """
 
     stable: str = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from xds_server.discovery.snapshot import EMPTY, Difference, Snapshot
@@ -13,6 +13,15 @@ from xds_server.serving.quarantine import Key, Quarantine
 
 _REMEMBERED = 16
 """Earlier snapshots of a group. They share unchanged resources with the current one."""
+
+
+Chosen = Callable[[str], bool]
+"""Says of a node, by its id, whether it is served the candidate."""
+
+
+def nobody(_node: str) -> bool:
+    """Choose no node."""
+    return False
 
 
 @dataclass(slots=True)

@@ -17,8 +17,10 @@ from xds_server.discovery.snapshot import EMPTY, Resource, Snapshot
 from xds_server.discovery.types import ResourceType
 from xds_server.serving.audiences import (
     Audience,
+    Chosen,
     Cohort,
     has_version,
+    nobody,
     quarantined,
     remember,
     renew,
@@ -37,20 +39,12 @@ _RELEASES = 64
 """Releases of a group that are distinguished. Clients of further releases are served like those without a release."""
 
 
-Chosen = Callable[[str], bool]
-"""Says of a node, by its id, whether it is served the candidate."""
-
-
-def _nobody(_node: str) -> bool:
-    return False
-
-
 @dataclass(slots=True)
 class _Group:
     stable: Cohort
     candidate: Cohort | None = None
     """The cohort of a newer publication that only `chosen` clients are served, None if there is none."""
-    chosen: Chosen = _nobody
+    chosen: Chosen = nobody
     reported: frozenset[tuple[object, ...]] = frozenset()
     published: float = 0.0
     bells: set[asyncio.Event] = field(default_factory=set)
@@ -159,7 +153,7 @@ class Store:
         assert entry.candidate is not None
         for release, audience in entry.candidate.audiences.items():
             remember(audience, (entry.stable.audiences[release].snapshot,))
-        entry.stable, entry.candidate, entry.chosen = entry.candidate, None, _nobody
+        entry.stable, entry.candidate, entry.chosen = entry.candidate, None, nobody
         entry.published = self._clock()
         self._notify(Published(group=group, changed={}, removed={}))
         _ring(entry)
@@ -172,7 +166,7 @@ class Store:
         for release, audience in entry.stable.audiences.items():
             candidate = entry.candidate.audiences[release]
             remember(audience, (*reversed(candidate.before), candidate.snapshot))
-        entry.candidate, entry.chosen, entry.published = None, _nobody, self._clock()
+        entry.candidate, entry.chosen, entry.published = None, nobody, self._clock()
         self._notify(Published(group=group, changed={}, removed={}))
         _ring(entry)
         self._report(group, entry)

@@ -61,6 +61,10 @@ class Pins:
             self.pin = before
             raise
 
+    def holds(self, commit: str) -> bool:
+        """True if this commit is pinned."""
+        return self.pin is not None and self.pin.commit == commit
+
     def note_served(self, commit: str) -> None:
         """Remember that a commit is served."""
         if self.served[-1:] == [commit]:

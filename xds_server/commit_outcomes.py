@@ -1,0 +1,39 @@
+"""What becomes of each commit: a good one is remembered for a rollback, and the forge is told of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from xds_server.control_plane.control_loop import JudgedVersion
+from xds_server.discovery.rejection import essence
+from xds_server.serving.events import Held
+from xds_server.sources.commit_status import CommitStatus, CommitStatuses, Forge
+from xds_server.sources.git_source import GitSource
+
+
+class CommitOutcomes:
+    """Takes the judged versions of a source, which have no meaning here if it is a folder on disk.
+
+    `held` returns what Envoys are not served as written.
+    """
+
+    def __init__(
+        self, git: GitSource | None, forge: Forge | None, held: Callable[[], Iterable[Held]]
+    ) -> None:
+        self._git, self._held = git, held
+        self._statuses = CommitStatuses(forge) if forge is not None else None
+
+    def judged(self, found: JudgedVersion) -> None:
+        """Remember a good commit, and tell the forge soon."""
+        if self._git is not None and not found.problems:
+            self._git.pins.note_served(found.version.id)
+        if self._statuses is not None:
+            rejected = (
+                f"{one.place or one.name}: rejected by Envoy: {essence(one.message)}" for one in self._held()
+            )
+            self._statuses.tell(CommitStatus.of(found.version, found.problems or tuple(rejected)))
+
+    async def run(self) -> None:
+        """Send statuses to the forge until cancelled. Returns at once if there is none."""
+        if self._statuses is not None:
+            await self._statuses.run()
