@@ -51,7 +51,7 @@ def change(arguments: argparse.Namespace, path: str, commit: str) -> int:
         output.data(answer, arguments.output)
         return 0
     if served is None:
-        print("the newest commit is served from now on")
+        print("new commits are served again; `xds status` shows the commit and its errors")
         return 0
     print(f"serving commit {served['id'][:12]} of {served['author']}: {served['subject']}")
     print("newer commits are not served until `xds pin --off`")
