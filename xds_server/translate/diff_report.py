@@ -65,7 +65,8 @@ def as_text(report: Report, *, resources: bool) -> Iterator[str]:
         words = summary(change)
         if words:
             yield printable(f"      {words}")
-        yield from (printable(f"      {one.key}: {_step(one)}") for one in _shown(change))
+        for one in _shown(change):
+            yield printable(f"      {one.key}: {_step(one)}" if one.key else f"      {_step(one)}")
     hint = "" if resources or not report.resources else "; --resources names them"
     yield f"Envoy: {_count(report.resources)}{hint}"
     if resources:
@@ -79,7 +80,8 @@ def as_markdown(report: Report, *, resources: bool) -> Iterator[str]:
     if report.objects:
         yield from ("", "| | object | what changes |", "|---|---|---|")
         for change in report.objects[:_MOST]:
-            details = [f"{_code(one.key)}: {_step(one, code=True)}" for one in _shown(change)]
+            named = ((f"{_code(one.key)}: " if one.key else "", one) for one in _shown(change))
+            details = [f"{name}{_step(one, code=True)}" for name, one in named]
             words = summary(change)
             cell = "<br>".join([*([escaped(words)] if words else []), *details])
             yield f"| {change.what} | {escaped(change.kind)} {_code(change.name)} | {cell} |"
