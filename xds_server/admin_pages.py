@@ -6,34 +6,35 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 from filters.policy_server import SERVICE
 from xds_server import joined_metrics
 from xds_server.admin import Actions, Incoming, Page, Pages, ask
 from xds_server.control_plane.control_loop import GatewayState
 from xds_server.control_plane.progressive_rollout import NoRollout, ProgressiveRollout
-from xds_server.control_plane.status import ObjectStatus, StatusReader
+from xds_server.control_plane.status import StatusReader
 from xds_server.local_services import LocalServices
 from xds_server.proxy.envoy import EnvoySupervisor
 from xds_server.serving import metrics
 from xds_server.translate.readable_gateway import ReadableGateway
 from xds_server.translate.usage_entry import SERVICE as USAGE
 
+T = TypeVar("T")
 _PROCESSES = {SERVICE: "policy-server", USAGE: "usage-server"}
 """The processes of our own services, as `xds_process_up` names them."""
 STATUS_TIMEOUT = 30.0
 """Seconds in which the event loop has to read the status of the objects."""
 
 
-def objects_reader(status: StatusReader) -> Callable[[], Future[tuple[ObjectStatus, ...]]]:
-    """Return a function that reads the status of the objects from another thread, in the event loop that runs now."""
+def in_event_loop(read: Callable[[], T]) -> Callable[[], Future[T]]:
+    """Return a function that reads something from another thread, in the event loop that runs now."""
     loop = asyncio.get_running_loop()
 
-    async def read() -> tuple[ObjectStatus, ...]:
-        return status.objects()
+    async def reading() -> T:
+        return read()
 
-    return lambda: asyncio.run_coroutine_threadsafe(read(), loop)
+    return lambda: asyncio.run_coroutine_threadsafe(reading(), loop)
 
 
 def metric_sources(
@@ -64,10 +65,10 @@ def pages(
     usage: str | None,
 ) -> Pages:
     """Return the pages. `sources` are the metrics of other processes, `usage` is the admin address of the usage server."""
-    read = objects_reader(status)
+    read, read_objects = in_event_loop(status.as_json), in_event_loop(status.objects)
 
     def objects() -> Page:
-        return Page.of(status.objects_as_json(read().result(STATUS_TIMEOUT)))
+        return Page.of(status.objects_as_json(read_objects().result(STATUS_TIMEOUT)))
 
     return {
         "/metrics": lambda: Page(200, counted.text(), metrics.CONTENT_TYPE),
@@ -76,7 +77,7 @@ def pages(
         ),
         "/healthz": lambda: Page.of({"status": "ok"}),
         "/ready": lambda: _ready(status.gateway),
-        "/status": lambda: Page.of(status.as_json()),
+        "/status": lambda: Page.of(read().result(STATUS_TIMEOUT)),
         "/status/objects": objects,
         "/gateway": lambda: _gateway(status.gateway),
         "/usage/status": lambda: _usage_status(usage),
@@ -93,20 +94,13 @@ def _gateway(gateway: GatewayState) -> Page:
 
 def rollout_pages(rollout: ProgressiveRollout) -> Pages:
     """Return the page of the rollout."""
-    loop = asyncio.get_running_loop()
-    return {"/rollout": lambda: Page.of(_rollout_state(rollout, loop))}
-
-
-def _rollout_state(rollout: ProgressiveRollout, loop: asyncio.AbstractEventLoop) -> Mapping[str, Any]:
-    async def read() -> Mapping[str, Any]:
-        return rollout.as_json()
-
-    return asyncio.run_coroutine_threadsafe(read(), loop).result(STATUS_TIMEOUT)
+    read = in_event_loop(rollout.as_json)
+    return {"/rollout": lambda: Page.of(read().result(STATUS_TIMEOUT))}
 
 
 def rollout_actions(rollout: ProgressiveRollout) -> Actions:
     """Return the actions of `xds rollout`, which run in the event loop that runs now."""
-    loop = asyncio.get_running_loop()
+    loop, read = asyncio.get_running_loop(), in_event_loop(rollout.as_json)
 
     def action(begin: Callable[[], Coroutine[None, None, None]]) -> Callable[[Incoming], Page]:
         def act(_: Incoming) -> Page:
@@ -114,7 +108,7 @@ def rollout_actions(rollout: ProgressiveRollout) -> Actions:
                 asyncio.run_coroutine_threadsafe(begin(), loop).result(STATUS_TIMEOUT)
             except NoRollout as reason:
                 return Page.of({"error": str(reason)}, 409)
-            return Page.of(_rollout_state(rollout, loop))
+            return Page.of(read().result(STATUS_TIMEOUT))
 
         return act
 

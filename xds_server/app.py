@@ -21,7 +21,7 @@ from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from filters.policy_server import SERVICE, internal_cluster
 from xds_server import admin_pages, git_pages, joined_metrics
 from xds_server.admin import Actions, Admin, Pages, ask
-from xds_server.admin_pages import objects_reader, rollout_actions, rollout_pages
+from xds_server.admin_pages import STATUS_TIMEOUT, in_event_loop, rollout_actions, rollout_pages
 from xds_server.background_tasks import in_background
 from xds_server.commit_outcomes import CommitOutcomes
 from xds_server.console.console import Console
@@ -31,6 +31,7 @@ from xds_server.control_plane.compiler import Compiler
 from xds_server.control_plane.control_loop import ControlLoop, GatewayState
 from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.metrics import GatewayMetrics
+from xds_server.control_plane.previews import Parts, Previews
 from xds_server.control_plane.progressive_rollout import ProgressiveRollout, current_rollout
 from xds_server.control_plane.prover import PROVING, Prover, proving_envoy
 from xds_server.control_plane.publication import Publication
@@ -53,7 +54,7 @@ from xds_server.serving import groups, metrics, tls
 from xds_server.serving.load_reports import LoadReports
 from xds_server.serving.persistence import LastGood
 from xds_server.serving.server import XdsServer
-from xds_server.serving.services import ClientState
+from xds_server.serving.services import ClientState, Services
 from xds_server.serving.store import Store
 from xds_server.serving.tls import Files
 from xds_server.sources.directory import Directory
@@ -106,8 +107,12 @@ class _Running:
 async def _control_plane(
     options: RunOptions, services: LocalServices, running: _Running, stack: AsyncExitStack
 ) -> tuple[ControlLoop, Store]:
-    store = _store(lambda: control.serving)
-    fleet = Fleet(lambda type_, name: control.serving.place_of(type_, name), proving=PROVING)
+
+    def serving(group: str) -> GatewayState:
+        return previews.serving(group) or control.serving
+
+    store = _store(serving)
+    fleet = Fleet(lambda group, type_, name: serving(group).place_of(type_, name), proving=PROVING)
     prover = (
         Prover(store, place=lambda path: str(control.serving.place(path) or "")) if options.prove else None
     )
@@ -120,21 +125,33 @@ async def _control_plane(
     running.fleet = fleet
     reports = LoadReports()
 
+    def streams() -> tuple[Services, Services]:
+        return public.services, local.services
+
     def clients() -> Iterable[ClientState]:
-        return chain(public.services.clients(), local.services.clients())
+        return chain.from_iterable(services.clients() for services in streams())
 
     rollout = _rollout(publication, store, reports, clients, lambda: control.serving, git)
     outcomes = CommitOutcomes(git, options.git.forge if options.git is not None else None, store.held)
     in_background(outcomes.run(), stack)
+    previews = _previews(options, services, store, fleet, outcomes, streams)
     published, judged = ChangeLog(fleet, partial(store.current, "")).published, outcomes.judged
-    control = ControlLoop(folder, compiler, rollout.publish, published, judged)
-    for observe in (fleet.observe, rollout.observe, *(() if prover is None else (prover.observe,))):
+    control = ControlLoop(folder, compiler, rollout.publish, published, judged, accepted=previews.declare)
+    for observe in (
+        fleet.observe,
+        rollout.observe,
+        previews.observe,
+        *(() if prover is None else (prover.observe,)),
+    ):
         store.observe(observe)
     counted = _metrics(store, control.serving, fleet, rollout)
     if options.state is not None:
-        control.serving.restored = _restore(options.state, store, services.addresses, rollout, stack)
-    in_background(rollout.run(), stack)
-    public, local = _servers(options, store, reports)
+        control.serving.restored = _restore(
+            options.state, store, services.addresses, rollout, previews, stack
+        )
+    for work in (rollout.run(), previews.run()):
+        in_background(work, stack)
+    public, local = _servers(options, store, reports, previews)
     address = await _serve(options, services, public, local, stack)
     status = StatusReader(
         gateway=control.serving,
@@ -144,7 +161,8 @@ async def _control_plane(
         clients=clients,
         policy_server=services.admin(SERVICE),
         pin=lambda: git.pins.pin if git is not None else None,
-        rollout=lambda: rollout.state,
+        rollout=rollout,
+        previews=previews,
     )
     sources = partial(admin_pages.metric_sources, services, lambda: running.envoy)
     pages = {
@@ -152,7 +170,7 @@ async def _control_plane(
         **rollout_pages(rollout),
     }
     secret = options.git.webhook_secret if options.git is not None else None
-    actions = {**rollout_actions(rollout), **git_pages.actions(git, secret)}
+    actions = {**rollout_actions(rollout), **git_pages.actions(git, secret, previews.notify)}
     admin = _admin(options.admin, pages, actions, stack)
     await _console(options, services, running, status, stack)
     if prover is not None:
@@ -163,14 +181,34 @@ async def _control_plane(
     return control, store
 
 
-def _store(serving: Callable[[], GatewayState]) -> Store:
+def _store(serving: Callable[[str], GatewayState]) -> Store:
     return Store(
         quarantine=True,
         release_of=_release,
-        adapt=lambda snapshot, release: adapted(serving(), snapshot, release),
+        adapt=lambda snapshot, release: adapted(serving(""), snapshot, release),
         stand_in=stand_in,
-        place=lambda _group: lambda type_, name: str(serving().place_of(type_, name) or ""),
+        place=lambda group: lambda type_, name: str(serving(group).place_of(type_, name) or ""),
     )
+
+
+def _previews(
+    options: RunOptions,
+    services: LocalServices,
+    store: Store,
+    fleet: Fleet,
+    outcomes: CommitOutcomes,
+    streams: Callable[[], Iterable[Services]],
+) -> Previews:
+    parts = Parts(
+        store=store,
+        fleet=fleet,
+        services=services,
+        branch=options.git.branch if options.git is not None else None,
+        gateway=options.gateway,
+        shape=options.shape,
+        judged=outcomes.judged_preview,
+    )
+    return Previews(parts, streams)
 
 
 def _rollout(
@@ -220,21 +258,23 @@ def _admin(address: str, pages: Pages, actions: Actions, stack: AsyncExitStack) 
     return admin
 
 
-def _servers(options: RunOptions, store: Store, reports: LoadReports) -> tuple[XdsServer, XdsServer]:
+def _servers(
+    options: RunOptions, store: Store, reports: LoadReports, previews: Previews
+) -> tuple[XdsServer, XdsServer]:
     """Return two servers on one store: one for the fleet, and one for the processes on this machine."""
     everybody = (groups.Rule(group=POLICY_SERVERS, cluster=POLICY_SERVERS), groups.Rule(group=""))
     fleet = tuple(replace(rule, identities=options.identities) for rule in everybody)
     on_this_machine = (groups.Rule(group=PROVING, cluster=PROVING), *everybody)
     public = XdsServer(
         store,
-        group_of=groups.Groups(*fleet),
+        group_of=previews.group_of(groups.Groups(*fleet)),
         secrets_anywhere=options.secrets_anywhere,
         credentials=_credentials(options.tls) if options.tls else None,
         load_reports=reports,
     )
     local = XdsServer(
         store,
-        group_of=groups.Groups(*on_this_machine),
+        group_of=previews.group_of(groups.Groups(*on_this_machine)),
         limits=StreamLimits(bisect=True),
         load_reports=reports,
     )
@@ -275,6 +315,7 @@ def _restore(
     store: Store,
     addresses: Mapping[str, str],
     rollout: ProgressiveRollout,
+    previews: Previews,
     stack: AsyncExitStack,
 ) -> bool:
     """Serve the snapshots of before the restart until the folder has been read. Returns True if there were any.
@@ -287,8 +328,15 @@ def _restore(
         moved = {one.name: one for one in services if one.name in snapshot[CLUSTER]}
         return snapshot.replacing({CLUSTER: {**snapshot[CLUSTER], **moved}}) if moved else snapshot
 
-    kept = LastGood(path, store, without=PROVING, adapt=here, more=rollout.saved, take=rollout.restore)
-    rollout.changed, rollout.kept = kept.write, True
+    def more() -> Mapping[str, Snapshot]:
+        return {**rollout.saved(), **previews.saved()}
+
+    def take(further: Mapping[str, Snapshot]) -> None:
+        rollout.restore(further)
+        previews.restore(further)
+
+    kept = LastGood(path, store, without=PROVING, adapt=here, more=more, take=take)
+    rollout.changed, rollout.kept, previews.changed = kept.write, True, kept.write
     restored = kept.restore()
     if restored:
         log.info("serving the last good gateway until the folder has been read file=%s", path)
@@ -351,10 +399,10 @@ async def _console(
     """Open the port of the console. Raises EnvironmentFailed if a flag names it and it is taken."""
     if options.console is None:
         return
-    read = objects_reader(status)
+    read, read_objects = in_event_loop(status.as_json), in_event_loop(status.objects)
 
     async def objects() -> tuple[ObjectStatus, ...]:
-        return await asyncio.wrap_future(read())
+        return await asyncio.wrap_future(read_objects())
 
     def limits() -> Mapping[str, Any] | None:
         policy_server = services.own.get(SERVICE)
@@ -369,7 +417,7 @@ async def _console(
 
     source = Source(
         gateway=status.gateway,
-        status=status.as_json,
+        status=lambda: read().result(STATUS_TIMEOUT),
         objects=objects,
         states=lambda: status.fleet.states(partial(status.store.current, "")),
         limits=limits,

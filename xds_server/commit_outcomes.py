@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from xds_server.control_plane.control_loop import JudgedVersion
+from xds_server.control_plane.preview_bindings import Binding
 from xds_server.discovery.rejection import essence
 from xds_server.serving.events import Held
 from xds_server.sources.commit_status import CommitStatus, CommitStatuses, Forge
@@ -14,11 +15,11 @@ from xds_server.sources.git_source import GitSource
 class CommitOutcomes:
     """Takes the judged versions of a source, which have no meaning here if it is a folder on disk.
 
-    `held` returns what Envoys are not served as written.
+    `held` returns what the Envoys of a group in the store are not served as written.
     """
 
     def __init__(
-        self, git: GitSource | None, forge: Forge | None, held: Callable[[], Iterable[Held]]
+        self, git: GitSource | None, forge: Forge | None, held: Callable[[str], Iterable[Held]]
     ) -> None:
         self._git, self._held = git, held
         self._statuses = CommitStatuses(forge) if forge is not None else None
@@ -27,11 +28,17 @@ class CommitOutcomes:
         """Remember a good commit, and tell the forge soon."""
         if self._git is not None and not found.problems:
             self._git.pins.note_served(found.version.id)
+        self._tell(found, self._held(""), "")
+
+    def judged_preview(self, of: Binding, found: JudgedVersion) -> None:
+        """Tell the forge of a commit that is previewed."""
+        self._tell(found, self._held(of.name), of.group)
+
+    def _tell(self, found: JudgedVersion, held: Iterable[Held], group: str) -> None:
         if self._statuses is not None:
-            rejected = (
-                f"{one.place or one.name}: rejected by Envoy: {essence(one.message)}" for one in self._held()
-            )
-            self._statuses.tell(CommitStatus.of(found.version, found.problems or tuple(rejected)))
+            rejected = (f"{one.place or one.name}: rejected by Envoy: {essence(one.message)}" for one in held)
+            problems = found.problems or tuple(rejected)
+            self._statuses.tell(CommitStatus.of(found.version, problems, group))
 
     async def run(self) -> None:
         """Send statuses to the forge until cancelled. Returns at once if there is none."""

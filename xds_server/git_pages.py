@@ -19,8 +19,13 @@ _TIMEOUT = 60.0
 """Seconds in which a commit that is to be pinned must be fetched."""
 
 
-def actions(source: GitSource | None, webhook_secret: Path | None) -> Actions:
-    """Return the actions. They are called in other threads than the event loop that runs now."""
+def actions(
+    source: GitSource | None, webhook_secret: Path | None, previews: Callable[[], None] = lambda: None
+) -> Actions:
+    """Return the actions. They are called in other threads than the event loop that runs now.
+
+    A webhook has the source and the `previews` fetch.
+    """
     if source is None:
         return NONE
     loop = asyncio.get_running_loop()
@@ -48,7 +53,12 @@ def actions(source: GitSource | None, webhook_secret: Path | None) -> Actions:
     found = {PIN: pin, ROLLBACK: rollback, UNPIN: unpin}
     if webhook_secret is not None:
         secret = webhook_secret
-        found[WEBHOOK] = lambda incoming: _webhook(incoming, secret, loop, source)
+
+        def notify() -> None:
+            source.notify()
+            previews()
+
+        found[WEBHOOK] = lambda incoming: _webhook(incoming, secret, loop, source.name, notify)
     return found
 
 
@@ -74,7 +84,9 @@ def _changed(
     )
 
 
-def _webhook(incoming: Incoming, secret: Path, loop: asyncio.AbstractEventLoop, source: GitSource) -> Page:
+def _webhook(
+    incoming: Incoming, secret: Path, loop: asyncio.AbstractEventLoop, name: str, notify: Callable[[], None]
+) -> Page:
     headers = {name.lower(): value for name, value in incoming.headers.items()}
     known = secret.read_text().strip().encode()
     if not known or not git_webhook.verified(known, headers, lambda: incoming.chunks(git_webhook.LARGEST)):
@@ -83,5 +95,5 @@ def _webhook(incoming: Incoming, secret: Path, loop: asyncio.AbstractEventLoop, 
             {"error": f"the signature or token is missing or wrong; it is expected in the header {names}"},
             401,
         )
-    loop.call_soon_threadsafe(source.notify)
-    return Page.of({"fetching": source.name}, 202)
+    loop.call_soon_threadsafe(notify)
+    return Page.of({"fetching": name}, 202)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,8 @@ class LocalServices:
     xds: str
     addresses: Mapping[str, str]
     own: Mapping[str, OwnService]
+    another_policy_server: Callable[[str], OwnService] | None
+    """Makes one more policy server, by the id of its node, which the caller ends. None if another operator runs them."""
 
     def admin(self, name: str) -> str | None:
         """Return the admin address of a service that this process starts, or None if another operator runs it."""
@@ -48,6 +51,11 @@ class OwnService:
     admin: str
     begun: bool = False
 
+    @property
+    def address(self) -> str:
+        """The address at which Envoys reach it."""
+        return f"unix:{self.socket}"
+
     async def ensure(self) -> None:
         """Start the process, and wait until it listens."""
         if not self.begun:
@@ -61,6 +69,16 @@ async def local_services(options: RunOptions, stack: AsyncExitStack) -> LocalSer
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xds-run-"))
     xds = f"unix:{folder}/xds.sock"
     addresses, own = dict(INTERNAL_SERVICES), dict[str, OwnService]()
+    numbers = itertools.count(1)
+
+    def service(name: str, make: Callable[[str, str], Process]) -> OwnService:
+        socket, admin = f"{folder}/{name}.sock", f"unix:{folder}/{name}-admin.sock"
+        return OwnService(process=make(f"unix:{socket}", admin), socket=socket, admin=admin)
+
+    def another_policy_server(node_id: str) -> OwnService:
+        name = f"{SERVICE}-{next(numbers)}"
+        return service(name, partial(_policy_server, options, xds, node_id=node_id))
+
     for name, address, make in (
         (SERVICE, options.policy_server, partial(_policy_server, options, xds)),
         (USAGE, options.usage_server, partial(_usage_server, options)),
@@ -68,22 +86,29 @@ async def local_services(options: RunOptions, stack: AsyncExitStack) -> LocalSer
         if address is not None:
             addresses[name] = address
         elif options.proxy:
-            socket, admin = f"{folder}/{name}.sock", f"unix:{folder}/{name}-admin.sock"
-            addresses[name] = f"unix:{socket}"
-            own[name] = OwnService(process=make(addresses[name], admin), socket=socket, admin=admin)
+            own[name] = service(name, make)
             stack.push_async_callback(own[name].process.stop)
-    return LocalServices(xds=xds, addresses=addresses, own=own)
+            addresses[name] = own[name].address
+    return LocalServices(
+        xds=xds,
+        addresses=addresses,
+        own=own,
+        another_policy_server=another_policy_server if SERVICE in own else None,
+    )
 
 
-def _policy_server(options: RunOptions, xds: str, address: str, admin: str) -> Process:
+def _policy_server(
+    options: RunOptions, xds: str, address: str, admin: str, node_id: str | None = None
+) -> Process:
     command = (sys.executable, "-m", "xds_server", "policy-server", "--xds", xds, "--listen", address)
+    node = () if node_id is None else ("--node-id", node_id)
     # Envoy gets the other half: it works longer on a request than the policy server
     workers = max(1, cores() // 2) if options.limit_clock is None else 1
     clock = () if options.limit_clock is None else ("--limit-clock", str(options.limit_clock))
     drain = ("--admin", admin, "--drain", str(options.drain), "--log-format", options.log_format)
     return Process(
         "the policy server",
-        (*command, "--workers", str(workers), *clock, *drain),
+        (*command, *node, "--workers", str(workers), *clock, *drain),
         patience=options.drain + 5,
         log=options.services_log,
     )

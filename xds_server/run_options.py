@@ -23,9 +23,10 @@ USAGE_STORE, USAGE_SPOOL = "sqlite:///xds-usage.db", Path("xds-usage.spool")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GitOptions:
-    """The options of a gateway in git. `source` makes its source."""
+    """The options of a gateway in git. `source` makes its source, and `branch` that of another ref of its repository."""
 
     source: Callable[[], GitSource]
+    branch: Callable[[str], GitSource]
     webhook_secret: Path | None = None
     """The file with the secret of webhooks; None for no webhooks."""
     forge: Forge | None = None

@@ -24,6 +24,6 @@ def test_what_is_held_back_is_logged_with_its_place(
         node="e1",
         place="a.yaml:3:5",
     )
-    Fleet(lambda _type, _name: None).observe(Quarantined(group="", held=held))
+    Fleet(lambda _group, _type, _name: None).observe(Quarantined(group="", held=held))
     assert f"route 'http' was rejected and is {said}" in caplog.text
     assert "node=e1 place=a.yaml:3:5 reason=missing ): (" in caplog.text

@@ -76,7 +76,7 @@ class PolicyServer:
 async def test_what_policy_servers_have_is_not_waited_for_any_longer() -> None:
     compiled = Compiler({}).compile(Folder(Path(), MappingProxyType({"gateway.yaml": GATEWAY})))
     store = Store()
-    fleet = Fleet(lambda _type, _name: None)
+    fleet = Fleet(lambda _group, _type, _name: None)
     store.observe(fleet.observe)
 
     async def ensure_policy_server() -> None:
@@ -96,7 +96,7 @@ async def test_what_policy_servers_rejected_is_not_waited_for() -> None:
     rules = [type_ for type_ in compiled.snapshot if type_.name == "limits"]
     assert compiled.snapshot[rules[0]]
     store = Store(quarantine=True)
-    fleet = Fleet(lambda _type, _name: None)
+    fleet = Fleet(lambda _group, _type, _name: None)
     store.observe(fleet.observe)
 
     async def ensure_policy_server() -> None:

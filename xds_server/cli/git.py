@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import atexit
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,11 +100,8 @@ def options(arguments: argparse.Namespace) -> GitOptions | None:
         ssh_key=_path(arguments.git_ssh_key),
         known_hosts=_path(arguments.git_known_hosts),
     )
-    if arguments.ref is not None:
-        name = f"{arguments.folder} at {arguments.ref}"
-        repository: Repository = LocalRepository.around(Path(arguments.folder), arguments.ref)
-    else:
-        name, repository = _repository(arguments.folder, credentials)
+    of_ref = _repositories(arguments, credentials)
+    name, repository = of_ref(None)
     interval = _interval(arguments.git_interval, local=isinstance(repository, LocalRepository))
     verify = verifier(arguments.require_signature) if arguments.require_signature else None
     pin_file = Path(f"{arguments.state}.pin") if arguments.state is not None else None
@@ -112,11 +111,33 @@ def options(arguments: argparse.Namespace) -> GitOptions | None:
         pace = Pace(interval=interval)
         return GitSource(name, repository, pace, allow_empty=arguments.allow_empty, verify=verify, pins=pins)
 
+    def branch(ref: str) -> GitSource:
+        return GitSource(*of_ref(ref), Pace(interval=interval), verify=verify)
+
     return GitOptions(
         source=source,
+        branch=branch,
         webhook_secret=_webhook_secret(arguments.git_webhook_secret),
         forge=_forge(arguments),
     )
+
+
+def _repositories(
+    arguments: argparse.Namespace, credentials: GitCredentials
+) -> Callable[[str | None], tuple[str, Repository]]:
+    """Return a function that returns the name and the repository of a ref, or of the ref that the arguments name."""
+    from xds_server.sources.git_repository import LocalRepository, repository
+
+    def around(ref: str | None) -> tuple[str, Repository]:
+        ref = ref or arguments.ref
+        return f"{arguments.folder} at {ref}", LocalRepository.around(Path(arguments.folder), ref)
+
+    def at(ref: str | None) -> tuple[str, Repository]:
+        address = git_address.parse(arguments.folder)
+        address = address if ref is None else replace(address, ref=ref)
+        return str(address), repository(address, credentials)
+
+    return at if arguments.ref is None else around
 
 
 def _need_git(arguments: argparse.Namespace) -> None:

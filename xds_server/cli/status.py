@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         output.data({**status, "envoys": envoys}, arguments.output)
     else:
         _print(status["gateway"], envoys)
+        _print_previews(status["previews"])
         _print_proof(status["prover"], status["held"])
         if line := rollout.short(status["rollout"]):
             print(line)
@@ -94,9 +95,7 @@ def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:
     state = "served" if gateway["healthy"] else f"has errors; {kept}"
     print(f"gateway {gateway['folder']}: {state}")
     if commit := gateway["commit"]:
-        print(
-            f"  commit {commit['id'][:12]} of {commit['author']}, {_age(commit['time'])} old: {commit['subject']}"
-        )
+        print(f"  {_commit(commit)}")
     if pin := gateway["pinned"]:
         print(
             f"  PINNED to {pin['commit'][:12]} for {_age(pin['since'])}; xds pin --off serves the newest commit"
@@ -112,14 +111,31 @@ def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:
         print(
             f"{envoy['node']}{release}  cluster={envoy['cluster']}  {envoy['protocol']}  {envoy['peer']}  for {age}"
         )
+        if envoy["commit"]:
+            print(f"  {_commit(envoy['commit'])}")
+        waiting = envoy["waiting_for"] or ()
         for name, version in envoy["versions"].items():
-            current = gateway["versions"].get(name)
-            print(
-                f"  {name:<18} {version}"
-                + ("" if version == current or current is None else "  (not the newest)")
-            )
+            print(f"  {name:<18} {version}{'  (not the newest)' if name in waiting else ''}")
+        if others := [name for name in waiting if name not in envoy["versions"]]:
+            print(f"  not acknowledged yet: {', '.join(others)}")
         if envoy["rejection"]:
             _print_rejection(envoy["rejection"])
+
+
+def _print_previews(previews: list[dict[str, Any]]) -> None:
+    for one in previews:
+        kept = "its last good commit is served" if one["serving"] else "nothing is served yet"
+        state = "served" if one["healthy"] else f"has errors; {kept}"
+        print(f"preview of branch {one['branch']} for group {one['group']}: {state}")
+        if commit := one["commit"]:
+            print(f"  {_commit(commit)}")
+        for problem in one["problems"]:
+            print(f"  {problem}")
+
+
+def _commit(commit: dict[str, Any]) -> str:
+    age = _age(commit["time"])
+    return f"commit {commit['id'][:12]} of {commit['author']}, {age} old: {commit['subject']}"
 
 
 def _print_proof(prover: dict[str, Any] | None, held: list[dict[str, Any]]) -> None:

@@ -34,7 +34,7 @@ class Compiler:
     """Compiles successive states of a source. Unchanged parts are neither read nor translated again.
 
     `internal_services` are the addresses at which Envoys reach our own services, by name. `shape` says which hosts
-    get a tree of routes.
+    get a tree of routes. Without `metered`, no request counts as usage.
     """
 
     def __init__(
@@ -44,7 +44,9 @@ class Compiler:
         internal_services: Mapping[str, str] = INTERNAL_SERVICES,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         shape: Shape = DEFAULT,
+        metered: bool = True,
     ) -> None:
+        self._metered = metered
         self._reader = Reader()
         self._translator = Translator(internal_services, shape=shape)
         self._environment = os.environ if environment is None else environment
@@ -63,14 +65,22 @@ class Compiler:
                 raise InvalidGateway(problems)
             try:
                 commit = state.version.id if state.version is not None else ""
-                snapshot = self._translator.translate(reading.gateway, commit)
+                gateway = reading.gateway if self._metered else _unmetered(reading.gateway)
+                snapshot = self._translator.translate(gateway, commit)
             except Untranslatable as error:
                 placed = (replace(one, place=reading.gateway.place(one.path)) for one in error.problems)
                 raise InvalidGateway((*problems, *placed)) from None
             slow = (
                 replace(one, place=reading.gateway.place(one.path)) for one in self._translator.warnings()
             )
-        return Compiled(reading.gateway, snapshot, (*problems, *slow))
+        return Compiled(gateway, snapshot, (*problems, *slow))
+
+
+def _unmetered(gateway: Gateway) -> Gateway:
+    telemetry = gateway.sections.telemetry
+    if telemetry.usage is None:
+        return gateway
+    return replace(gateway, sections=replace(gateway.sections, telemetry=replace(telemetry, usage=None)))
 
 
 def _not_read(file: str) -> Problem:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from filters.language import Path, Place, Problem
 from xds_server.control_plane.compiler import Compiled, Compiler
@@ -15,7 +16,7 @@ from xds_server.errors import InvalidGateway, UnreadableFolder
 from xds_server.gateway.model.gateway import Gateway, Sections
 from xds_server.gateway.model.ports import ports
 from xds_server.sources.source import Source, SourceState, Version
-from xds_server.translate import names
+from xds_server.translate import gateway_version, names
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ class GatewayState:
     history: deque[Published] = field(default_factory=lambda: deque(maxlen=HISTORY))
     version: Version | None = None
     """The version of the served gateway, None if its source has none."""
+    commits: dict[str, Version] = field(default_factory=dict)
+    """The versions of the source that were good, by the version of their content."""
     newest: Version | None = None
     """The version of the newest state of the source, which is not served if it has errors."""
     newest_since: float = 0.0
@@ -77,6 +80,13 @@ class GatewayState:
     def healthy(self) -> bool:
         """True if the newest state of the source is served."""
         return self.compiled is not None and not self.unreadable and not self.errors
+
+    def note(self, version: Version, content: str) -> None:
+        """Remember the version of the source that has a content now."""
+        self.commits.pop(content, None)
+        self.commits[content] = version
+        if len(self.commits) > HISTORY:
+            del self.commits[next(iter(self.commits))]
 
     def place(self, path: Path) -> Place | None:
         """Return the place in the YAML of a path of the served gateway, or None if it is unknown."""
@@ -103,11 +113,18 @@ class GatewayState:
         return tuple(one for one in self.problems if one.severity == "error")
 
 
+class _Labelled(logging.LoggerAdapter[logging.Logger]):
+    def process(self, msg: str, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
+        label = (self.extra or {})["label"]
+        return f"{label}: {msg}" if label else msg, kwargs
+
+
 class ControlLoop:
     """Follows a source. It calls `publish` with every good gateway that differs from the previous one.
 
     When that is done, it calls `published` with the previous one and the new one. It calls `judged` with each version
-    of the source, again only if its problems change.
+    of the source, again only if its problems change. `accepted` is called with every good gateway, before it is published.
+    Messages in the log begin with `label`.
     """
 
     def __init__(
@@ -117,11 +134,16 @@ class ControlLoop:
         publish: Callable[[Compiled], Awaitable[None]],
         published: Callable[[Published | None, Published], None] = lambda _before, _now: None,
         judged: Callable[[JudgedVersion], None] = lambda _verdict: None,
+        *,
+        accepted: Callable[[Compiled], Awaitable[None]] | None = None,
+        label: str = "",
     ) -> None:
         self.serving = GatewayState(source.name)
         self._source = source
         self._compiler = compiler
         self._publish, self._published, self._judged = publish, published, judged
+        self._accepted = accepted
+        self._log = _Labelled(log, {"label": label})
         self._verdict: JudgedVersion | None = None
         self._last: tuple[object, ...] = ()
 
@@ -188,8 +210,14 @@ class ControlLoop:
                 return
         self._report(outcome.warnings, "")
         if version is not None and version != serving.version:
-            log.info("serving commit=%s author=%s subject=%s", version.id, version.author, version.subject)
+            self._log.info(
+                "serving commit=%s author=%s subject=%s", version.id, version.author, version.subject
+            )
         serving.version = version
+        if version is not None:
+            serving.note(version, gateway_version.portable(outcome.snapshot))
+        if self._accepted is not None:
+            await self._accepted(outcome)
         if serving.compiled is not None and serving.compiled.snapshot.versions == outcome.snapshot.versions:
             serving.compiled = outcome
             return
@@ -210,11 +238,11 @@ class ControlLoop:
             return
         corrected, self._last = bool(self._last and any(self._last)), state
         for problem in problems:
-            log.log(logging.ERROR if problem.severity == "error" else logging.WARNING, "%s", problem)
+            self._log.log(logging.ERROR if problem.severity == "error" else logging.WARNING, "%s", problem)
         if unreadable:
-            log.error("%s", unreadable)
+            self._log.error("%s", unreadable)
         if unreadable or serving.errors:
             kept = "the last good gateway stays in service" if serving.something else "nothing is served yet"
-            log.error("the gateway has errors; %s", kept)
+            self._log.error("the gateway has errors; %s", kept)
         elif corrected:
-            log.info("the gateway has no errors any more")
+            self._log.info("the gateway has no errors any more")

@@ -44,8 +44,8 @@ EnvoyState = Literal["current", "waiting", "rejecting"]
 """An Envoy has all that it is served, or not yet, or it has rejected a part of it."""
 Served = Callable[[str, str], Snapshot | None]
 """The snapshot that an Envoy is served, by its release and its node id."""
-PlaceOf = Callable[[ResourceType, str], Place | None]
-"""The place in the YAML that made a resource."""
+PlaceOf = Callable[[str, ResourceType, str], Place | None]
+"""The place in the YAML that made a resource of a group."""
 
 
 @dataclass(slots=True)
@@ -162,7 +162,7 @@ class Fleet:
         if is_prover and not event.blamed:
             return  # all resources are sent again one by one, so that the bad one is found
         names = tuple(sorted(event.blamed or event.versions))
-        known_places = [self._place_of(event.type, name) for name in names]
+        known_places = [self._place_of(event.group, event.type, name) for name in names]
         places = tuple(sorted({str(place) for place in known_places if place is not None}))
         status = self._streams.get(event.stream)
         if status is not None:
@@ -199,8 +199,11 @@ class Fleet:
         `held` are type and name of quarantined resources. If an Envoy rejected one of them, the acknowledgement of
         the resource that is served instead does not count as a correction.
         """
-        streams = [status for status in self._streams.copy().values() if status.group != self._proving]
-        return [_fields(status, held) for status in sorted(streams, key=lambda status: status.node)]
+        streams = [item for item in self._streams.copy().items() if item[1].group != self._proving]
+        return [
+            {"stream": number, **_fields(status, held)}
+            for number, status in sorted(streams, key=lambda item: item[1].node)
+        ]
 
 
 def _state(status: StreamStatus, snapshot: Snapshot | None) -> EnvoyState:

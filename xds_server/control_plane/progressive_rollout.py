@@ -204,6 +204,11 @@ class ProgressiveRollout:
         whole = steps.share(self.state, self.plan) >= 1
         return joined_rules(candidate, stable) if whole else joined_rules(stable, candidate)
 
+    def version_of(self, node: str) -> str:
+        """Return the version of the gateway that a node is served, "" before the first one."""
+        state = self.state
+        return state.candidate if state.candidate and self._is_chosen(node) else state.stable
+
     @property
     def plan(self) -> Plan:
         """The plan of the newest gateway."""

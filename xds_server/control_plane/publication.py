@@ -27,7 +27,8 @@ class Publication:
     `start` has functions that start our own services, by the name of their cluster. Each is called before a gateway
     with that cluster is published. Without one for policy servers, another operator runs them, and the publication does
     not wait for them: if a request arrives before its rule, the response is the same as for an unreachable policy
-    server. Without `prover`, Envoys get unproved gateways. `ack_timeout` is in seconds.
+    server. Without `prover`, Envoys get unproved gateways. `group` is the group of the Envoys in the store; that of their
+    policy servers ends with the same name. `ack_timeout` is in seconds.
     """
 
     def __init__(
@@ -37,9 +38,12 @@ class Publication:
         start: Mapping[str, Callable[[], Awaitable[None]]],
         prover: Prover | None = None,
         *,
+        group: str = "",
         ack_timeout: float = ACK_TIMEOUT,
     ) -> None:
         self._store = store
+        self._group = group
+        self._policy_servers = f"{POLICY_SERVERS}/{group}" if group else POLICY_SERVERS
         self._fleet = fleet
         self._start = start
         self._prover = prover
@@ -48,7 +52,7 @@ class Publication:
     async def publish(self, compiled: Compiled) -> None:
         """Publish a gateway to policy servers and Envoys."""
         proof = await self.prepare(compiled.snapshot, rules_of(compiled.snapshot))
-        self._store.publish(proof.snapshot, proved_by=self.proved_by, left_out=proof.rejected)
+        self._store.publish(proof.snapshot, self._group, proved_by=self.proved_by, left_out=proof.rejected)
         await asyncio.sleep(0)  # streams send their responses before the control loop goes on
 
     @property
@@ -63,9 +67,9 @@ class Publication:
 
     async def resume(self) -> None:
         """Wait until policy servers have the restored gateway. Envoys already get it."""
-        restored = self._store.current()
+        restored = self._store.current(self._group)
         if restored is not None:
-            await self._ensure(restored, self._store.current(POLICY_SERVERS) or EMPTY)
+            await self._ensure(restored, self._store.current(self._policy_servers) or EMPTY)
 
     async def _prove(self, snapshot: Snapshot) -> Proof:
         if self._prover is None:
@@ -74,7 +78,7 @@ class Publication:
 
     async def inform(self, rules: Snapshot, snapshot: Snapshot) -> None:
         """Publish the rules of policy servers, and wait until they have them, if the snapshot needs policy servers."""
-        self._store.publish(rules, POLICY_SERVERS)
+        self._store.publish(rules, self._policy_servers)
         await self._ensure(snapshot, rules)
 
     async def _ensure(self, snapshot: Snapshot, rules: Snapshot) -> None:
@@ -87,12 +91,12 @@ class Publication:
     async def _until_acknowledged(self, rules: Snapshot) -> None:
         def served() -> Mapping[ResourceType, str]:
             """Return the versions without quarantined rules, which no policy server acknowledges."""
-            current = self._store.current(POLICY_SERVERS) or rules
+            current = self._store.current(self._policy_servers) or rules
             return {type_: current.version(type_) for type_ in rules if rules[type_]}
 
         try:
             async with asyncio.timeout(self._ack_timeout):
-                await self._fleet.until_acknowledged(POLICY_SERVERS, served)
+                await self._fleet.until_acknowledged(self._policy_servers, served)
         except TimeoutError:
             log.warning(
                 "policy servers did not acknowledge their rules in time; Envoys get the gateway without waiting seconds=%.0f",

@@ -5,7 +5,7 @@ It is read from the control loop, the store, the prover and the open streams, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -13,8 +13,9 @@ from filters.language import Place, Problem
 from filters.policy_server import NODE_CLUSTER
 from xds_server.control_plane.control_loop import GatewayState
 from xds_server.control_plane.fleet import Fleet
+from xds_server.control_plane.previews import Previews
+from xds_server.control_plane.progressive_rollout import ProgressiveRollout
 from xds_server.control_plane.prover import Prover
-from xds_server.control_plane.rollout_steps import State
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import EXTENSION_CONFIG, LISTENER, ROUTE, ResourceType
 from xds_server.gateway.model.gateway import Sections
@@ -23,6 +24,7 @@ from xds_server.serving.events import Held
 from xds_server.serving.services import ClientState
 from xds_server.serving.store import Store
 from xds_server.sources.git_pin import Pin
+from xds_server.sources.source import Version
 from xds_server.translate import gateway_version, names
 
 Key = tuple[str, str]
@@ -80,7 +82,7 @@ class ObjectStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReader:
-    """Reads the status. `clients` returns the open streams; it is called in the thread of the event loop.
+    """Reads the status, in the thread of the event loop. `clients` returns the open streams.
 
     `policy_server` is the admin address of the policy server that this process has started, None if there is none.
     `pin` returns the pinned commit, None if none is.
@@ -91,10 +93,10 @@ class StatusReader:
     store: Store
     prover: Prover | None
     clients: Callable[[], Iterable[ClientState]]
+    rollout: ProgressiveRollout
+    previews: Previews
     policy_server: str | None = None
     pin: Callable[[], Pin | None] = lambda: None
-    rollout: Callable[[], State] = State
-    """Returns where the rollout of a new version stands."""
 
     def as_json(self) -> Mapping[str, Any]:
         """The status of the gateway as a whole."""
@@ -104,9 +106,27 @@ class StatusReader:
             "policy_server": {"admin": self.policy_server},
             "prover": self.prover.as_json() if self.prover is not None else None,
             "held": [held_as_json(one) for one in held],
-            "rollout": asdict(self.rollout()),
-            "envoys": self.fleet.as_json({(one.type.name, one.name) for one in held}),
+            "rollout": asdict(self.rollout.state),
+            "previews": self.previews.as_json(),
+            "envoys": self._envoys({(one.type.name, one.name) for one in held}),
         }
+
+    def _envoys(self, held: Collection[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Every client, with the commit that it is served and the types of it that it has not accepted yet."""
+        lacks = {one.number: [type_.name for type_ in one.lacks] for one in self.clients()}
+        envoys = self.fleet.as_json(held)
+        for one in envoys:
+            commit = self._commit(one["group"], one["node"])
+            one["commit"] = asdict(commit) if commit is not None else None
+            one["waiting_for"] = lacks.get(one.pop("stream"))
+        return envoys
+
+    def _commit(self, group: str, node: str) -> Version | None:
+        """Return the commit that a node is served, None if that is not known."""
+        if not group:
+            return self.gateway.commits.get(self.rollout.version_of(node))
+        preview = self.previews.serving(group)
+        return preview.version if preview is not None else None
 
     def place(self, status: ObjectStatus) -> Place | None:
         """Return the place of an object in the YAML.
@@ -199,7 +219,7 @@ def _gateway_as_json(gateway: GatewayState, pin: Pin | None) -> Mapping[str, Any
 
 def _keys(sections: Sections) -> Iterator[Key]:
     for section in fields(Sections):
-        if section.name not in ("policies", "rollout"):
+        if section.name not in ("policies", "rollout", "groups"):
             for name in getattr(sections, section.name):
                 yield section.name, name
 

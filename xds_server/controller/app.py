@@ -118,7 +118,7 @@ async def _parts(
 ) -> list[Coroutine[Any, Any, None]]:
     """Start the xDS server, and return what runs beside it."""
     store = Store(quarantine=True, release_of=_release, stand_in=stand_in)
-    fleet = Fleet(lambda _type, _name: None)
+    fleet = Fleet(lambda _group, _type, _name: None)
     store.observe(fleet.observe)
     authority = AuthoritySecret(
         client,

@@ -177,6 +177,12 @@ class Stream:
             watch.maybe_changed or watch.resends or watch.owes_response for watch in self.watches.values()
         )
 
+    def lacks(self, snapshot: Snapshot) -> tuple[ResourceType, ...]:
+        """Return the types of which the client has not accepted yet all that it subscribes to in this snapshot."""
+        if snapshot is not self._snapshot:
+            return tuple(self.watches)
+        return tuple(type_ for type_, watch in self.watches.items() if watch.lacks(snapshot))
+
     def responses(
         self, snapshot: Snapshot | None, now: float, earlier: Iterable[Snapshot] = ()
     ) -> list[Response]:

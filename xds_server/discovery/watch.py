@@ -85,6 +85,12 @@ class Watch:
         pending = self.pending is not None and name in self.pending.versions
         return not pending and name not in self.rejected and self.sent.get(name) == version
 
+    def lacks(self, snapshot: Snapshot) -> bool:
+        """True if the client has not accepted all that it subscribes to. The watch has been advanced to this snapshot."""
+        items = snapshot[self.type]
+        unsent = self.maybe_changed or self.resends or self.pending is not None
+        return bool(unsent) or any(name in items for name in self.rejected)
+
     @property
     def size(self) -> int:
         """The number of names that the client makes this watch store. The size of a snapshot does not count."""

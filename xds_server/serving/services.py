@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.stream import Protocol, Stream, StreamLimits
 from xds_server.discovery.types import ResourceType
-from xds_server.discovery.watch import Watch
 from xds_server.serving.first_config_slots import Slots
 from xds_server.serving.session import Context, GroupOf, Session
 from xds_server.serving.store import Store
@@ -41,24 +40,31 @@ SINGLE: dict[str, tuple[ResourceType, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class ClientState:
-    """The state of an open stream. It reads the stream itself, so use it in the thread of the event loop only."""
+    """The state of an open stream, by its number. It reads the stream itself, so use it in the thread of the event loop
+    only."""
 
+    number: int
     node: str
     group: str
     _served: Snapshot
-    _watches: Mapping[ResourceType, Watch]
+    _stream: Stream
 
     @property
     def current(self) -> bool:
         """True if the client has accepted everything that it subscribes to, in the served version."""
-        return all(self.acknowledged(type_, self._served[type_]) is not False for type_ in self._watches)
+        return not self.lacks
+
+    @property
+    def lacks(self) -> tuple[ResourceType, ...]:
+        """The types of which it has not."""
+        return self._stream.lacks(self._served)
 
     def acknowledged(self, type_: ResourceType, names: Iterable[str]) -> bool | None:
         """Return True if the client has accepted these resources in the served version.
 
         Returns None if the client subscribes to none of them.
         """
-        watch = self._watches.get(type_)
+        watch = self._stream.watches.get(type_)
         if watch is None:
             return None
         items = self._served[type_]
@@ -112,7 +118,13 @@ class Services:
         for session in self.sessions.values():
             served = session.view()
             if served is not None:
-                yield ClientState(session.node.id, session.group, served, session.stream.watches)
+                yield ClientState(session.number, session.node.id, session.group, served, session.stream)
+
+    def reconnect(self, wrong: Callable[[str, Node], bool]) -> None:
+        """Have clients connect again whose group is `wrong`, by the group and the node."""
+        for session in self.sessions.values():
+            if wrong(session.group, session.node):
+                session.reconnect()
 
     def _service(self, name: str, only: ResourceType | None, word: str) -> grpc.GenericRpcHandler[Any, Any]:
         methods = {f"Stream{word}": Protocol.SOTW, f"Delta{word}": Protocol.DELTA}

@@ -36,6 +36,7 @@ _REQUESTS: dict[Protocol, Any] = {
 
 RETRY = 5.0
 """Seconds until a client gets a listener again whose port was in use."""
+_MISPLACED = "the node belongs to another group now; connect again"
 Context = grpc.aio.ServicerContext[Any, Any]
 _END: Any = grpc.aio.EOF  # type: ignore[attr-defined] # the stubs lack it
 
@@ -86,7 +87,7 @@ class Session:
         self._parse = _REQUESTS[stream.protocol].FromString
         self._secrets = secrets_anywhere
         self._bell = asyncio.Event()
-        self._ended = False
+        self._ended = self._misplaced = False
         self._warned = False
         self._stalled = False
         self._sent: dict[ResourceType, tuple[float, float]] = {}  # when sent, when published
@@ -123,6 +124,11 @@ class Session:
         )
         with self._store.notify_on_publish(self._bell, group):
             await self._converse(context)
+
+    def reconnect(self) -> None:
+        """End the stream, because its node belongs to another group now. The client connects again."""
+        self._misplaced = True
+        self._bell.set()
 
     async def _group(self, context: Context) -> str:
         """Return the group of the node. End the stream if the node is rejected."""
@@ -199,6 +205,8 @@ class Session:
             self._bell.clear()
             if self.refused is not None:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refused)
+            if self._misplaced:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, _MISPLACED)
             if self._slot is None:
                 await self._begin(context)
             else:

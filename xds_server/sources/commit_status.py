@@ -81,11 +81,12 @@ class Forge:
         longest = _LONGEST[self.kind]
         text = text if len(text) <= longest else f"{text[: longest - 1]}…"
         url = f"{self.url}/statuses/{status.commit}"
+        context = f"{self.context}/{status.group}" if status.group else self.context
         if self.kind == "gitlab":
             state = "success" if status.good else "failed"
-            return url, {"state": state, "name": self.context, "description": text}
+            return url, {"state": state, "name": context, "description": text}
         state = "success" if status.good else "failure"
-        return url, {"state": state, "context": self.context, "description": text}
+        return url, {"state": state, "context": context, "description": text}
 
     def headers(self) -> Mapping[str, str]:
         """Return the headers with the token, which is read again each time. Raises OSError."""
@@ -98,35 +99,41 @@ class Forge:
 
 @dataclass(frozen=True, slots=True)
 class CommitStatus:
-    """What is told of a commit."""
+    """What is told of a commit. `group` is that of a preview, which has a status of its own."""
 
     commit: str
     good: bool
     text: str
+    group: str = ""
 
     @classmethod
-    def of(cls, version: Version, problems: tuple[str, ...]) -> CommitStatus:
+    def of(cls, version: Version, problems: tuple[str, ...], group: str = "") -> CommitStatus:
         """Return the status of a version that is served, or is not because of problems."""
         if not problems:
-            return cls(version.id, True, "served")
+            return cls(version.id, True, "served", group)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        return cls(version.id, False, f"{problems[0]}{more}")
+        return cls(version.id, False, f"{problems[0]}{more}", group)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What a newer status replaces."""
+        return self.commit, self.group
 
 
 class CommitStatuses:
-    """Sends statuses in the background, in order. A status that waits is replaced by a newer one of the same commit.
+    """Sends statuses in the background, in order. A status that waits is replaced by a newer one of the same commit and group.
 
     A forge that cannot be reached is asked again a few times, and never holds anything up.
     """
 
     def __init__(self, forge: Forge, send: Send | None = None, pauses: tuple[float, ...] = _PAUSES) -> None:
         self._forge, self._send, self._pauses = forge, send or _post, pauses
-        self._waiting: dict[str, CommitStatus] = {}
+        self._waiting: dict[tuple[str, str], CommitStatus] = {}
         self._more = asyncio.Event()
 
     def tell(self, status: CommitStatus) -> None:
         """Send a status soon."""
-        self._waiting[status.commit] = status
+        self._waiting[status.key] = status
         self._more.set()
 
     async def run(self) -> None:
@@ -144,7 +151,7 @@ class CommitStatuses:
             reason, again = await asyncio.to_thread(self._attempt, status)
             if not reason:
                 return
-            if status.commit in self._waiting:
+            if status.key in self._waiting:
                 return  # there is something newer to tell
             if not again or pause is None:
                 break

@@ -156,7 +156,7 @@ async def _serve(
 ) -> EnvoySupervisor:
     """Start the services that a gateway needs, and an Envoy that has accepted it. Raises EnvironmentFailed."""
     store = Store(quarantine=True)
-    fleet = Fleet(lambda _type, _name: None)
+    fleet = Fleet(lambda _group, _type, _name: None)
     store.observe(fleet.observe)
     server = XdsServer(store, group_of=groups.Groups(*_GROUPS), limits=StreamLimits(bisect=True))
     stack.push_async_callback(server.stop, 0)

@@ -11,6 +11,7 @@ from filters.error_overrides import ErrorOverride
 from filters.language import DataSource, Place, option
 from filters.model.identity import Consumer, Plan, Provider
 from filters.policy import Context
+from xds_server.gateway.model.groups import Group
 from xds_server.gateway.model.listeners import Listener, Secret
 from xds_server.gateway.model.policies import NONE, Policies
 from xds_server.gateway.model.precedence_rank import Ranked
@@ -45,6 +46,9 @@ class Sections:
     telemetry: Telemetry = option("Access logs, traces and metrics.", default=NO_TELEMETRY)
     rollout: Rollout = option(
         "How a new version reaches the Envoys step by step, and when it is withdrawn.", default=NO_ROLLOUT
+    )
+    groups: Mapping[str, Group] = option(
+        "Envoys that are served another branch of the gateway's repository.", default=_EMPTY
     )
 
 
