@@ -77,13 +77,15 @@ def test_a_push_reaches_traffic_and_a_bad_commit_does_not(
         bad = shop.tree.commit("Third", **{"gateway/more": "routes:\n  broken: {path: /x, upstrem: echo}\n"})
         shop.tree.push()
         running.says("more.yaml:2:")
-        running.says("the last good gateway stays in service")
+        running.says(
+            f"errors in commit {bad[:12]} of Ada <ada@example.com>; the last good gateway stays in service"
+        )
         shop.answers("2")
         assert main(["status", "--admin", running.admin]) == 1
         told = capsys.readouterr().out
         assert f"commit {good[:12]} of Ada <ada@example.com>" in told
         assert "did you mean 'upstream'?" in told
-        assert bad[:12] not in told
+        assert f"NOT SERVED: commit {bad[:12]} of Ada <ada@example.com>" in told
         metrics = httpx.get(f"http://{running.admin}/metrics").text
         time = float(shop.tree.git("log", "-1", "--format=%ct", good))
         line = next(

@@ -104,9 +104,7 @@ def test_each_preview_is_on_its_own_last_good_commit(shop: Shop, capsys: pytest.
         shop.push("feature/login", "login-2")
         shop.answers(running, "feature/login", "login-2")
         shop.push("feature/login", "login-3", route="  bad: {path: /x, upstrem: y}\n")
-        running.says(
-            "preview of feature/login: the gateway has errors; the last good gateway stays in service"
-        )
+        running.says("preview of feature/login: the gateway has errors in commit")
         main(["status", "--admin", running.admin])
         told = capsys.readouterr().out
         assert "preview of branch feature/login for group preview: has errors" in told

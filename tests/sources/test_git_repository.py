@@ -87,6 +87,10 @@ def test_links_are_followed_inside_of_the_repository_only(tree: WorkingTree) -> 
     tree.commit("Inside")
     assert dict(local(tree, "gateway").files) == {"common.yaml": b"common: 1"}
     assert local(tree, "gateway").read("linked/common.yaml") == b"common: 1"
+    told = [str(one) for one in local(tree, "gateway").findings]
+    assert told == [
+        "warning: linked is a link to a folder, in which no YAML file is read; move the folder here, or link single files"
+    ]
     (tree.path / "gateway" / "out.yaml").symlink_to("../../secret.yaml")
     (tree.path / "gateway" / "loop.yaml").symlink_to("loop.yaml")
     (tree.path / "gateway" / "folder.yaml").symlink_to("../shared")
@@ -126,6 +130,46 @@ def test_a_commit_without_files_is_a_problem_unless_it_is_allowed(tree: WorkingT
     assert "no YAML file" in local(tree).problems[0]
     found = OPENED[-1].fetch()
     assert not found.tree.folder(found.version, allow_empty=True).problems
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "routes: {}\nlisteners:\n", "---\n", "x-a: {b: 1}\n"])
+def test_files_that_say_nothing_are_a_problem_too(tree: WorkingTree, text: str) -> None:
+    tree.commit("Nothing", a=text, b="")
+    assert "nothing in its YAML files" in local(tree).problems[0]
+    tree.commit("Something", b="routes: {a: {}}\n")
+    assert not local(tree).problems
+
+
+def test_trees_that_git_does_not_make_are_a_problem(tree: WorkingTree) -> None:
+    tree.commit("One", a="a: 1")
+    blob = tree.git("rev-parse", "HEAD:a.yaml")
+    for names in (("a.yaml", "a.yaml"), ("../a.yaml",), (".git",)):
+        entries = b"".join(b"100644 " + name.encode() + b"\0" + bytes.fromhex(blob) for name in names)
+        file = tree.path.parent / "object"
+        file.write_bytes(entries)
+        made = tree.git("hash-object", "-t", "tree", "-w", "--literally", str(file))
+        commit = tree.git("commit-tree", "-m", "Odd", made)
+        tree.git("update-ref", "refs/heads/main", commit)
+        assert "a name that git does not make, or is there twice" in local(tree).problems[0]
+
+
+def test_author_and_subject_control_no_terminal(tree: WorkingTree) -> None:
+    tree.write("a.yaml", "a: 1")
+    tree.git("add", "--all")
+    tree.git(
+        "commit",
+        "--quiet",
+        "--author",
+        "E\x1b[31mve <eve@example.com>",
+        "--message",
+        "A \x1b]0;x\x07 \u202eb",
+    )
+    version = local(tree).version
+    assert version is not None
+    assert (version.author, version.subject) == (
+        "E\\x1b[31mve <eve@example.com>",
+        "A \\x1b]0;x\\x07 \\u202eb",
+    )
 
 
 def test_branches_tags_ids_and_what_is_none_of_them(tree: WorkingTree) -> None:

@@ -69,7 +69,8 @@ def _served(admin: str, commit: str) -> dict[str, Any]:
         if found is not None and found["id"] == commit:
             return found
         wrong = [*gateway["problems"], *([gateway["unreadable"]] if gateway["unreadable"] else [])]
-        if not gateway["healthy"] and gateway["newest"] == commit:
+        newest = gateway["newest"]
+        if not gateway["healthy"] and newest is not None and newest["id"] == commit:
             raise NotServed(
                 "\n".join((f"commit {commit[:12]} is pinned and has errors; what is served stays", *wrong))
             )

@@ -94,8 +94,7 @@ def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:
     kept = "the last good one is served" if gateway["serving"] else "nothing is served yet"
     state = "served" if gateway["healthy"] else f"has errors; {kept}"
     print(f"gateway {gateway['folder']}: {state}")
-    if commit := gateway["commit"]:
-        print(f"  {_commit(commit)}")
+    _print_commits(gateway)
     if pin := gateway["pinned"]:
         print(
             f"  PINNED to {pin['commit'][:12]} for {_age(pin['since'])}; xds pin --off serves the newest commit"
@@ -127,10 +126,18 @@ def _print_previews(previews: list[dict[str, Any]]) -> None:
         kept = "its last good commit is served" if one["serving"] else "nothing is served yet"
         state = "served" if one["healthy"] else f"has errors; {kept}"
         print(f"preview of branch {one['branch']} for group {one['group']}: {state}")
-        if commit := one["commit"]:
-            print(f"  {_commit(commit)}")
+        _print_commits(one)
         for problem in one["problems"]:
             print(f"  {problem}")
+
+
+def _print_commits(gateway: dict[str, Any]) -> None:
+    """Print the commit that is served, and the newest one if that has errors."""
+    served, newest = gateway["commit"], gateway["newest"]
+    if served:
+        print(f"  {_commit(served)}")
+    if newest and not gateway["healthy"] and newest != served:
+        print(f"  NOT SERVED: {_commit(newest)}")
 
 
 def _commit(commit: dict[str, Any]) -> str:

@@ -203,12 +203,12 @@ class ControlLoop:
         serving = self.serving
         match outcome:
             case UnreadableFolder():
-                self._report((), str(outcome))
+                self._report((), str(outcome), version)
                 return
             case InvalidGateway():
-                self._report(outcome.problems, "")
+                self._report(outcome.problems, "", version)
                 return
-        self._report(outcome.warnings, "")
+        self._report(outcome.warnings, "", version)
         if version is not None and version != serving.version:
             self._log.info(
                 "serving commit=%s author=%s subject=%s", version.id, version.author, version.subject
@@ -229,7 +229,7 @@ class ControlLoop:
         serving.history.append(Published(serving.since, seconds, outcome.gateway))
         self._published(before, serving.history[-1])
 
-    def _report(self, problems: tuple[Problem, ...], unreadable: str) -> None:
+    def _report(self, problems: tuple[Problem, ...], unreadable: str, version: Version | None) -> None:
         """Log the problems, once for each different state."""
         serving = self.serving
         state = (problems, unreadable)
@@ -243,6 +243,7 @@ class ControlLoop:
             self._log.error("%s", unreadable)
         if unreadable or serving.errors:
             kept = "the last good gateway stays in service" if serving.something else "nothing is served yet"
-            self._log.error("the gateway has errors; %s", kept)
+            who = "" if version is None else f" in commit {version.id[:12]} of {version.author}"
+            self._log.error("the gateway has errors%s; %s", who, kept)
         elif corrected:
             self._log.info("the gateway has no errors any more")

@@ -123,7 +123,7 @@ class Preview:
             "serving": state.something,
             "served_since": state.since or None,
             "commit": asdict(state.version) if state.version is not None else None,
-            "newest": state.newest.id if state.newest is not None else None,
+            "newest": asdict(state.newest) if state.newest is not None else None,
             "problems": [*map(str, state.problems), *([state.unreadable] if state.unreadable else [])],
             "streams": self.streams,
         }

@@ -210,7 +210,7 @@ def _gateway_as_json(gateway: GatewayState, pin: Pin | None) -> Mapping[str, Any
         "version": gateway_version.version(gateway.compiled.snapshot) if gateway.compiled else None,
         "versions": {type_.name: version for type_, version in versions.items()},
         "commit": asdict(gateway.version) if gateway.version is not None else None,
-        "newest": gateway.newest.id if gateway.newest is not None else None,
+        "newest": asdict(gateway.newest) if gateway.newest is not None else None,
         "pinned": asdict(pin) if pin is not None else None,
         "problems": [str(problem) for problem in gateway.problems],
         "unreadable": gateway.unreadable or None,

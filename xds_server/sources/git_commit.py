@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+from dulwich.objects import ObjectID, parse_tree
+
 from filters.language import Problem
+from filters.language.problems import printable
 from xds_server.sources.folder import SUFFIXES
 from xds_server.sources.source import Version
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
-    from dulwich.objects import Commit, ObjectID
+    from dulwich.objects import Commit
 
 LARGEST = 16 << 20
 """Bytes of a file. No gateway has such files, and reading one would stop everything for seconds."""
@@ -67,6 +71,7 @@ class CommitTree:
         files: dict[str, bytes] = {}
         problems: list[str] = []
         ignored: list[str] = []
+        links: list[str] = []
         try:
             mode, top = self._find(self._folder)
         except OSError:
@@ -75,7 +80,7 @@ class CommitTree:
             )
         if not stat.S_ISDIR(mode):
             return self._failed(version, f"{self._folder} is a file in this commit; name a folder")
-        for name, mode, found in self._walk(top, ""):
+        for name, mode, found in self._walk(top, "", problems):
             if stat.S_IFMT(mode) == _SUBMODULE:
                 problems.append(
                     f"{name} is a submodule, which is not fetched; move its files into this repository"
@@ -83,19 +88,22 @@ class CommitTree:
             elif not name.endswith(SUFFIXES):
                 if name.lower().endswith(SUFFIXES):
                     ignored.append(name)
+                if stat.S_ISLNK(mode) and self._is_folder(name, found):
+                    links.append(name)
             else:
                 try:
                     files[name] = self._yaml(name, mode, found)
                 except OSError as error:
                     problems.append(f"{name}: {error.strerror}")
-        if not files and not problems and not allow_empty:
+        if not problems and not allow_empty and _empty(files):
             where = f"the folder {self._folder}" if self._folder else "the repository"
-            problems.append(f"{where} has no YAML file in this commit; --allow-empty serves an empty gateway")
+            what = "nothing in its YAML files" if files else "no YAML file"
+            problems.append(f"{where} has {what} in this commit; --allow-empty serves an empty gateway")
         return CommitFolder(
             files=files,
             problems=tuple(f"commit {version.id[:12]}: {one}" for one in problems),
             ignored=tuple(ignored),
-            findings=tuple(_collisions(files)),
+            findings=(*_collisions(files), *map(_not_followed, links)),
             version=version,
             tree=self,
         )
@@ -103,15 +111,32 @@ class CommitTree:
     def _failed(self, version: Version, problem: str) -> CommitFolder:
         return CommitFolder(problems=(f"commit {version.id[:12]}: {problem}",), version=version, tree=self)
 
-    def _walk(self, tree: ObjectID, within: str) -> Iterator[tuple[str, int, ObjectID]]:
-        for entry in self._store[tree].iteritems():  # type: ignore[attr-defined]
-            name = entry.path.decode("utf-8", "replace")
+    def _walk(self, tree: ObjectID, within: str, problems: list[str]) -> Iterator[tuple[str, int, ObjectID]]:
+        seen: set[str] = set()
+        for path, mode, sha in parse_tree(
+            self._store[tree].as_raw_string(), _ID_BYTES
+        ):  # Tree keeps one entry of a name
+            name = path.decode("utf-8", "replace")
+            if name in seen or "/" in name or name.lower() in _NO_NAMES:
+                told = f"{within}{printable(name)}"
+                problems.append(
+                    f"{told} is a name that git does not make, or is there twice; make the commit anew"
+                )
+                continue
+            seen.add(name)
             if name[0] in "._":
                 continue
-            if not stat.S_ISDIR(entry.mode):
-                yield f"{within}{name}", entry.mode, entry.sha
+            if not stat.S_ISDIR(mode):
+                yield f"{within}{name}", mode, ObjectID(sha)
             elif name != "tests":
-                yield from self._walk(entry.sha, f"{within}{name}/")
+                yield from self._walk(ObjectID(sha), f"{within}{name}/", problems)
+
+    def _is_folder(self, name: str, link: ObjectID) -> bool:
+        try:
+            mode, _ = self._find(posixpath.join(self._folder, posixpath.dirname(name), self._text(link)))
+        except OSError:
+            return False
+        return stat.S_ISDIR(mode)
 
     def _yaml(self, name: str, mode: int, found: ObjectID) -> bytes:
         if stat.S_ISLNK(mode):
@@ -156,13 +181,19 @@ class CommitTree:
         return mode, found
 
 
+_ID_BYTES = 20
+"""Bytes of an id, for SHA-1."""
 _SUBMODULE = 0o160000
+_NO_NAMES = ("", ".", "..", ".git")
+"""Names that no entry of a tree has, by git-fsck."""
+_SMALL = 4096
+"""Bytes of files that may say nothing. More are not parsed only to find that out."""
 
 
 def version_of(commit: Commit) -> Version:
-    """Return what is told of a commit."""
+    """Return what is told of a commit. Whoever makes a commit must not control the terminal of who reads that."""
     subject, _, _ = commit.message.decode("utf-8", "replace").strip().partition("\n")
-    author = commit.author.decode("utf-8", "replace")
+    subject, author = printable(subject), printable(commit.author.decode("utf-8", "replace"))
     return Version(id=commit.id.decode(), author=author, subject=subject, time=float(commit.commit_time))
 
 
@@ -178,3 +209,29 @@ def _collisions(files: Collection[str]) -> Iterator[Problem]:
                 remedy="rename one of them",
                 severity="warning",
             )
+
+
+def _not_followed(link: str) -> Problem:
+    return Problem(
+        path=(),
+        message=f"{link} is a link to a folder, in which no YAML file is read",
+        remedy="move the folder here, or link single files",
+        severity="warning",
+    )
+
+
+def _empty(files: Mapping[str, bytes]) -> bool:
+    """True if files say nothing: a gateway without anything is more often a mistake than meant."""
+    if sum(map(len, files.values())) > _SMALL:
+        return False
+    try:
+        documents = [yaml.load(content, yaml.CSafeLoader) for content in files.values()]
+    except (yaml.YAMLError, ValueError):
+        return False
+    return not any(map(_says_something, documents))
+
+
+def _says_something(document: object) -> bool:
+    if not isinstance(document, dict):
+        return document is not None
+    return any(value and not str(key).startswith("x-") for key, value in document.items())
