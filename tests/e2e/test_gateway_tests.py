@@ -190,6 +190,38 @@ def test_a_failure_is_told_in_each_form(folder: Path, capsys: pytest.CaptureFixt
     assert "1 passed, 0 failed" in capsys.readouterr().out
 
 
+def test_no_report_has_the_value_of_a_variable_of_the_gateway(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even if the gateway sends it to the upstream and the client. A slow upstream is not waited for at the end."""
+    monkeypatch.setenv("SHOP_TOKEN", "of-the-shop")
+    (folder / "more.yaml").write_text(
+        textwrap.dedent(
+            """
+            routes:
+              token: {path: /token, upstream: orders, timeout: 300ms, request_headers: {set: {x-token: "t ${SHOP_TOKEN}"}}}
+              page: {path: /page, respond: {body: "page ${SHOP_TOKEN}", headers: {x-a: "${NONE:-a default}"}}}
+            """
+        )
+    )
+    _write(
+        folder,
+        """
+        upstreams: {orders: {delay: 1h}}
+        tests:
+          sent: {request: GET /token, expect: 200}
+          answered: {request: GET /page, expect: {status: 200, body: other}}
+        """,
+    )
+    for form in ("text", "json", "junit"):
+        assert main(["test", str(folder), "--output", form]) == 1
+        told = capsys.readouterr().out
+        assert "of-the-shop" not in told
+        assert "t ${SHOP_TOKEN}" in told
+        assert "page ${SHOP_TOKEN}" in told
+        assert "a default" in told
+
+
 def test_a_gateway_that_envoy_rejects_is_not_tested(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "raw.yaml").write_text(
         "routes: {odd: {path: /odd, upstream: users, envoy: {route: {timeout: -1s}}}}"

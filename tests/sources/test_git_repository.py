@@ -12,7 +12,7 @@ from tests.support.git import DrippingServer, GitServer, WorkingTree, collected
 from xds_server.errors import WrongUsage
 from xds_server.sources import git_repository
 from xds_server.sources.git_address import GitAddress
-from xds_server.sources.git_commit import LARGEST, CommitFolder
+from xds_server.sources.git_commit import LARGEST, MOST, CommitFolder
 from xds_server.sources.git_repository import (
     GitCredentials,
     GitFailed,
@@ -151,6 +151,20 @@ def test_trees_that_git_does_not_make_are_a_problem(tree: WorkingTree) -> None:
         commit = tree.git("commit-tree", "-m", "Odd", made)
         tree.git("update-ref", "refs/heads/main", commit)
         assert "a name that git does not make, or is there twice" in local(tree).problems[0]
+
+
+def test_a_small_commit_with_a_huge_folder_is_a_problem(tree: WorkingTree) -> None:
+    tree.commit("One", **{"gateway/a": "a: 1"})
+    named = tree.git("rev-parse", "HEAD:gateway")
+    for _ in range(5):  # each names the one before ten times
+        entries = b"".join(b"40000 d%d\0" % number + bytes.fromhex(named) for number in range(10))
+        file = tree.path.parent / "object"
+        file.write_bytes(entries)
+        named = tree.git("hash-object", "-t", "tree", "-w", str(file))
+    tree.git("update-ref", "refs/heads/main", tree.git("commit-tree", "-m", "Odd", named))
+    (told,) = local(tree).problems
+    assert f"the folder of the gateway has more than {MOST} files" in told
+    assert not local(tree, "d0/d0").problems
 
 
 def test_author_and_subject_control_no_terminal(tree: WorkingTree) -> None:

@@ -63,7 +63,8 @@ def test_a_key_that_is_not_allowed(tree: WorkingTree, tmp_path: Path) -> None:
             "was not allowed when",
         ),
         (f'ada@example.com namespaces="file" {(tmp_path / "key.pub").read_text()}', "not one of this commit"),
-        ("", "its key is not in"),
+        ("", "is empty, so nobody may sign"),
+        ("ada@example.com nothing", "of that file ssh-keygen says: .*allowed:1: "),
     ):
         allowed.write_text(f"{line}\n")
         with pytest.raises(Unsigned, match=reason):

@@ -45,7 +45,10 @@ def results() -> Results:
     exchange = first.exchanges[0]
     differences = tuple(compare(exchange.step.expect, outcome))
     failure = Failure(exchange=exchange, repetition=0, outcome=outcome, differences=differences)
-    failed, passed = Result(test=first, seconds=0.5, failure=failure), Result(test=second, seconds=0.25)
+    failed, passed = (
+        Result(test=first, seconds=0.5, failure=failure, variables=first.variables),
+        Result(test=second, seconds=0.25),
+    )
     return Results(tests=(failed, passed), seconds=1.0, warnings=("ERROR a policy failed",))
 
 

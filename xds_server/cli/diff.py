@@ -9,7 +9,7 @@ from pathlib import Path
 from xds_server.cli import flags, gateways, output
 from xds_server.cli.admin_address import page
 from xds_server.control_plane.compiler import Compiler
-from xds_server.errors import EnvironmentFailed, UnreadableFolder, WrongUsage
+from xds_server.errors import EnvironmentFailed, InvalidGateway, UnreadableFolder, WrongUsage
 from xds_server.gateway_api.objects import Key
 from xds_server.sources.gateway_folder import FolderReader
 from xds_server.sources.git_address import is_git
@@ -42,12 +42,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--resources", action="store_true", help="name the resources of Envoy that change, too"
     )
     flags.add_gateway(parser)
-    parser.add_argument("--exit-code", action="store_true", help="exit with 1 if anything changes")
+    parser.add_argument(
+        "--exit-code",
+        action="store_true",
+        help="exit with 1 if anything changes, and with 2 or 3 if the comparison fails",
+    )
     flags.add_output(parser, forms=(*flags.FORMS, "markdown"))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the changes. Raises InvalidGateway, UnreadableFolder, EnvironmentFailed, WrongUsage."""
+    try:
+        return _compare(arguments)
+    except (InvalidGateway, UnreadableFolder) as error:
+        if arguments.exit_code:
+            error.exit_code = WrongUsage.exit_code  # 1 means that something changes
+        raise
+
+
+def _compare(arguments: argparse.Namespace) -> int:
     from xds_server.translate import diff_report
 
     sides: list[str] = arguments.gateways

@@ -142,7 +142,8 @@ def _print_commits(gateway: dict[str, Any]) -> None:
 
 def _commit(commit: dict[str, Any]) -> str:
     age = _age(commit["time"])
-    return f"commit {commit['id'][:12]} of {commit['author']}, {age} old: {commit['subject']}"
+    signer = f", signed by {commit['signer']}" if commit["signer"] else ""
+    return f"commit {commit['id'][:12]} of {commit['author']}{signer}, {age} old: {commit['subject']}"
 
 
 def _print_proof(prover: dict[str, Any] | None, held: list[dict[str, Any]]) -> None:

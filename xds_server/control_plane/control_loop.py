@@ -244,6 +244,7 @@ class ControlLoop:
         if unreadable or serving.errors:
             kept = "the last good gateway stays in service" if serving.something else "nothing is served yet"
             who = "" if version is None else f" in commit {version.id[:12]} of {version.author}"
-            self._log.error("the gateway has errors%s; %s", who, kept)
+            what = "cannot be read" if unreadable and version is None else "has errors"
+            self._log.error("the gateway %s%s; %s", what, who, kept)
         elif corrected:
             self._log.info("the gateway has no errors any more")

@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 
 LARGEST = 16 << 20
 """Bytes of a file. No gateway has such files, and reading one would stop everything for seconds."""
+MOST, LARGEST_FOLDER = 50_000, 256 << 20
+"""Files of a folder, and bytes of its YAML files. A tree can name another one many times, so a small one can have any size."""
 _LFS = b"version https://git-lfs.github.com/spec/"
 _DEEPEST_LINKS = 8
+
+
+class _TooLarge(Exception):  # noqa: N818 - a state of a commit
+    """A folder is larger than that of any gateway. The message says by what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,34 @@ class CommitTree:
             )
         if not stat.S_ISDIR(mode):
             return self._failed(version, f"{self._folder} is a file in this commit; name a folder")
-        for name, mode, found in self._walk(top, "", problems):
+        try:
+            self._collect(top, files, problems, ignored, links)
+        except _TooLarge as error:
+            return self._failed(version, f"the folder of the gateway has {error}; name a smaller one")
+        if not problems and not allow_empty and _empty(files):
+            where = f"the folder {self._folder}" if self._folder else "the repository"
+            what = "nothing in its YAML files" if files else "no YAML file"
+            problems.append(f"{where} has {what} in this commit; --allow-empty serves an empty gateway")
+        return CommitFolder(
+            files=dict(sorted(files.items())),
+            problems=tuple(f"commit {version.id[:12]}: {one}" for one in problems),
+            ignored=tuple(ignored),
+            findings=(*_collisions(files), *map(_not_followed, links)),
+            version=version,
+            tree=self,
+        )
+
+    def _collect(
+        self,
+        top: ObjectID,
+        files: dict[str, bytes],
+        problems: list[str],
+        ignored: list[str],
+        links: list[str],
+    ) -> None:
+        """Read all files of a folder. Raises _TooLarge."""
+        size = 0
+        for name, mode, found in self._walk(top, problems):
             if stat.S_IFMT(mode) == _SUBMODULE:
                 problems.append(
                     f"{name} is a submodule, which is not fetched; move its files into this repository"
@@ -95,41 +128,38 @@ class CommitTree:
                     files[name] = self._yaml(name, mode, found)
                 except OSError as error:
                     problems.append(f"{name}: {error.strerror}")
-        if not problems and not allow_empty and _empty(files):
-            where = f"the folder {self._folder}" if self._folder else "the repository"
-            what = "nothing in its YAML files" if files else "no YAML file"
-            problems.append(f"{where} has {what} in this commit; --allow-empty serves an empty gateway")
-        return CommitFolder(
-            files=files,
-            problems=tuple(f"commit {version.id[:12]}: {one}" for one in problems),
-            ignored=tuple(ignored),
-            findings=(*_collisions(files), *map(_not_followed, links)),
-            version=version,
-            tree=self,
-        )
+                    continue
+                size += len(files[name])
+                if size > LARGEST_FOLDER:
+                    raise _TooLarge(f"more than {LARGEST_FOLDER} bytes of YAML")
 
     def _failed(self, version: Version, problem: str) -> CommitFolder:
         return CommitFolder(problems=(f"commit {version.id[:12]}: {problem}",), version=version, tree=self)
 
-    def _walk(self, tree: ObjectID, within: str, problems: list[str]) -> Iterator[tuple[str, int, ObjectID]]:
-        seen: set[str] = set()
-        for path, mode, sha in parse_tree(
-            self._store[tree].as_raw_string(), _ID_BYTES
-        ):  # Tree keeps one entry of a name
-            name = path.decode("utf-8", "replace")
-            if name in seen or "/" in name or name.lower() in _NO_NAMES:
-                told = f"{within}{printable(name)}"
-                problems.append(
-                    f"{told} is a name that git does not make, or is there twice; make the commit anew"
-                )
-                continue
-            seen.add(name)
-            if name[0] in "._":
-                continue
-            if not stat.S_ISDIR(mode):
-                yield f"{within}{name}", mode, ObjectID(sha)
-            elif name != "tests":
-                yield from self._walk(ObjectID(sha), f"{within}{name}/", problems)
+    def _walk(self, top: ObjectID, problems: list[str]) -> Iterator[tuple[str, int, ObjectID]]:
+        """Yield the entries that are no folders. Raises _TooLarge."""
+        folders, entries = [(top, "")], 0
+        while folders:
+            tree, within = folders.pop()
+            seen: set[str] = set()
+            for path, mode, sha in parse_tree(self._store[tree].as_raw_string(), _ID_BYTES):
+                entries += 1
+                if entries > MOST:
+                    raise _TooLarge(f"more than {MOST} files and folders")
+                name = path.decode("utf-8", "replace")
+                if (
+                    name in seen or "/" in name or name.lower() in _NO_NAMES
+                ):  # dulwich's Tree keeps one of them
+                    told = f"{within}{printable(name)}"
+                    reason = "is a name that git does not make, or is there twice; make the commit anew"
+                    problems.append(f"{told} {reason}")
+                seen.add(name)
+                if not name or name[0] in "._":
+                    continue
+                if not stat.S_ISDIR(mode):
+                    yield f"{within}{name}", mode, ObjectID(sha)
+                elif name != "tests":
+                    folders.append((ObjectID(sha), f"{within}{name}/"))
 
     def _is_folder(self, name: str, link: ObjectID) -> bool:
         try:

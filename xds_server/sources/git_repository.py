@@ -6,6 +6,7 @@ Both block, and are called in one thread at a time.
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,8 @@ _END = 5
 _FETCHES = 100
 """Fetches into one folder. Each leaves a file behind, so a new folder begins after that."""
 _ID_DIGITS = 40
+_HTTP_STATUS = re.compile(r"unexpected http resp (\d{3})")
+"""What dulwich says of a status that it does not know."""
 _HEADS = (b"refs/heads/", b"refs/tags/", b"")
 FAILURES = (
     OSError,
@@ -242,7 +245,7 @@ class RemoteRepository:
             found = transports.SSHGitClient(parts.hostname, parts.port, parts.username, vendor=vendor)
             return found, parts.path
         token = self._credentials.token_file
-        password = token.read_text().strip() if token is not None else None
+        password = _token(token) if token is not None else None
         base = f"{parts.scheme}://{parts.netloc}"
         username = "x-access-token" if password else None
         pool = cast(
@@ -280,6 +283,13 @@ class _Ssh(transports.SubprocessSSHVendor):
         self._running.append(running)
         self._connections.add(running.proc)
         return running
+
+
+def _token(file: Path) -> str:
+    try:
+        return file.read_text("ascii").strip()
+    except UnicodeDecodeError:
+        raise GitFailed(f"{file} is no token; write the token alone, as text") from None
 
 
 def _remove(repository: Repo | None) -> None:
@@ -348,6 +358,8 @@ def _words(error: BaseException) -> str:
         return _words_of_ssh([line.decode("utf-8", "replace").strip() for line in error.stderr_lines])
     reason = getattr(error, "reason", None) or getattr(error, "__context__", None) or error
     text = " ".join(str(reason).split()) or type(error).__name__
+    if status := _HTTP_STATUS.search(text):
+        return f"the server answers with HTTP {status[1]}; it is asked again later"
     return text.rpartition(">: ")[2][:300]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filters.language.problems import printable
 from xds_server.errors import WrongUsage
 
 FORMS = ("ssh", "gpg")
@@ -69,13 +70,26 @@ def _by_ssh(signers: Path, signed: Signed) -> str:
         common = ("-f", str(signers), "-s", str(file), f"-Overify-time={time}")
         found = _keygen(("-Y", "find-principals", *common), b"")
         if found.returncode:
-            raise Unsigned(f"its key is not in {signers}, or was not allowed when it was committed")
+            raise Unsigned(_not_allowed(signers, found.stderr.decode("utf-8", "replace")))
         for principal in found.stdout.decode("utf-8", "replace").splitlines():
             if not _keygen(
                 ("-Y", "verify", "-n", "git", "-I", principal, *common), signed.payload
             ).returncode:
                 return principal
     raise Unsigned("its signature is not one of this commit")
+
+
+def _not_allowed(signers: Path, told: str) -> str:
+    """Return why no signer was found, by the file of allowed signers and what ssh-keygen says of it."""
+    try:
+        empty = not signers.read_bytes().strip()
+    except OSError as error:
+        return f"{signers} cannot be read: {error.strerror}"
+    if empty:
+        return f"{signers} is empty, so nobody may sign"
+    reason = f"its key is not in {signers}, or was not allowed when it was committed"
+    faults = [line for line in told.splitlines() if line.startswith(f"{signers}:")]
+    return f"{reason}; of that file ssh-keygen says: {printable(faults[0])}" if faults else reason
 
 
 def _keygen(arguments: tuple[str, ...], data: bytes) -> subprocess.CompletedProcess[bytes]:

@@ -8,10 +8,11 @@ import logging
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from filters.language.problems import printable
 from xds_server.sources.git_commit import CommitFolder
 from xds_server.sources.git_pin import Pin, Pins
 from xds_server.sources.git_repository import Fetched, GitFailed, Repository
@@ -111,8 +112,7 @@ class GitSource:
         await self._my_turn()
         try:
             found = await self._in_thread(lambda: self._repository.fetch(wanted))
-            if unsigned := await asyncio.to_thread(self._unsigned, found):
-                raise GitFailed(unsigned)
+            await asyncio.to_thread(self._verified, found)
             self.pins.set(Pin(found.version.id, time.time()))
         finally:
             self._one_at_a_time.release()
@@ -185,24 +185,25 @@ class GitSource:
                 return self._commit
         except GitFailed as error:
             return CommitFolder(problems=(str(error),))
-        if unsigned := self._unsigned(found):
-            return CommitFolder(problems=(unsigned,), version=found.version)
-        self._commit = found.tree.folder(found.version, allow_empty=self._allow_empty)
+        try:
+            version = self._verified(found)
+        except GitFailed as error:
+            return CommitFolder(problems=(str(error),), version=found.version)
+        self._commit = found.tree.folder(version, allow_empty=self._allow_empty)
         return self._commit
 
-    def _unsigned(self, found: Fetched) -> str:
-        """Return what is wrong with the signature of a commit, "" if nothing is."""
+    def _verified(self, found: Fetched) -> Version:
+        """Return the version with who signed it. Raises GitFailed if it is not signed as it must be."""
+        version = found.version
         if self._verify is None:
-            return ""
+            return version
         try:
-            self._verify(found.signed)
+            return replace(version, signer=printable(self._verify(found.signed)))
         except Unsigned as error:
-            version = found.version
-            return (
+            raise GitFailed(
                 f"commit {version.id[:12]} of {version.author} is not served, because {error}; "
                 "--require-signature says who may sign"
-            )
-        return ""
+            ) from None
 
     async def _changed(self, seconds: float) -> bool:
         """Wait for a notice or for some seconds. Returns True at once if a file of this machine has changed."""

@@ -12,12 +12,15 @@ from filters.language import Problem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """A version of a gateway: a commit of git. `time` is when it was committed, in Unix time."""
+    """A version of a gateway: a commit of git. `time` is when it was committed, in Unix time. `signer` is who signed it,
+    empty if that was not verified: anybody may write any author.
+    """
 
     id: str
     author: str
     subject: str
     time: float
+    signer: str = ""
 
 
 class SourceState(Protocol):

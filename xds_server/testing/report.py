@@ -12,11 +12,9 @@ from xml.etree import ElementTree
 from filters.language import Place, Problem, printable
 from xds_server.testing.comparison import Difference, Outcome, shown
 from xds_server.testing.reader import Exchange
-from xds_server.testing.results import Failure, Result, Results
+from xds_server.testing.results import Failure, Result, Results, without_variables
 from xds_server.translate.explanation_lines import lines
 
-_TELLING = 6
-"""A text with fewer characters may be in a report by chance, without being the variable's value."""
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 does not have (section 2.2)."""
 
@@ -39,7 +37,7 @@ def failed_test(result: Result) -> Iterator[str]:
     """Yield the lines about one failed test for people."""
     assert result.failure is not None
     yield f"{_place(result)}: FAILED: {printable(result.test.name)}"
-    yield from (f"  {_without_variables(result, line)}" for line in _failure(result, result.failure))
+    yield from (f"  {without_variables(result.variables, line)}" for line in _failure(result, result.failure))
 
 
 def as_json(results: Results) -> dict[str, Any]:
@@ -57,7 +55,7 @@ def as_json(results: Results) -> dict[str, Any]:
                 **(
                     {}
                     if one.failure is None
-                    else {"failure": _without_variables(one, _failure_fields(one, one.failure))}
+                    else {"failure": without_variables(one.variables, _failure_fields(one, one.failure))}
                 ),
             }
             for one in results.tests
@@ -92,9 +90,9 @@ def suites(results: Results) -> Iterator[ElementTree.Element]:
             if one.failure is not None:
                 found = one.failure.differences[0]
                 message = f"{_name(found)}: expected {found.expected}, found {found.found}"
-                message = _without_variables(one, message)
+                message = without_variables(one.variables, message)
                 node = ElementTree.SubElement(case, "failure", _in_xml({"message": message}))
-                text = _without_variables(one, "\n".join(_failure(one, one.failure)))
+                text = without_variables(one.variables, "\n".join(_failure(one, one.failure)))
                 node.text = _NOT_XML.sub("\ufffd", text)
         if results.failed and results.warnings:
             node = ElementTree.SubElement(suite, "system-err")
@@ -141,18 +139,6 @@ def _counts(results: Sequence[Result]) -> dict[str, str]:
     failed = sum(one.failure is not None for one in results)
     seconds = sum(one.seconds for one in results)
     return {"tests": str(len(results)), "failures": str(failed), "errors": "0", "time": f"{seconds:.3f}"}
-
-
-def _without_variables(result: Result, value: Any) -> Any:
-    """Return a text, or data with texts, without values of environment variables, which may be secret."""
-    if isinstance(value, dict):
-        return {name: _without_variables(result, one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_without_variables(result, one) for one in value]
-    if isinstance(value, str):
-        for text, written in result.test.variables:
-            value = value.replace(text, written) if len(text) >= _TELLING else value
-    return value
 
 
 def _failure(result: Result, failure: Failure) -> Iterator[str]:

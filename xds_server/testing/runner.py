@@ -7,7 +7,7 @@ import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from xds_server.gateway.model.gateway import Gateway
 from xds_server.testing.comparison import Outcome, compare
 from xds_server.testing.environment import RunningGateway, running
 from xds_server.testing.reader import Exchange, GatewayTest
-from xds_server.testing.results import Failure, Result, Results
+from xds_server.testing.results import Failure, Result, Results, without_variables
 from xds_server.testing.stubbed import HEADER, LOOPBACK
 from xds_server.testing.stubs import Stubs, merged
 from xds_server.testing.tokens import Signer, carried
@@ -36,7 +36,7 @@ async def run(
     gateway: Gateway, source: Path, tests: Sequence[GatewayTest], *, envoy: Path, parallel: int
 ) -> Results:
     """Run the tests of the gateway of a folder, `parallel` at once. Raises EnvironmentFailed."""
-    began = time.monotonic()
+    began, own = time.monotonic(), _values(gateway)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xds-test-")))
         stubs, signer = Stubs(folder, gateway.sections.upstreams), Signer()
@@ -46,7 +46,9 @@ async def run(
 
         async def one(number: int) -> Result:
             async with limit:
-                return await _Run(gateway, served, stubs, signer, number, tests[number]).result()
+                test = tests[number]
+                variables = _longest_first({**dict(test.variables), **own})
+                return await _Run(gateway, served, stubs, signer, number, test, variables).result()
 
         together = [number for number, test in enumerate(tests) if not test.moves_clock]
         done = dict(zip(together, await asyncio.gather(*map(one, together)), strict=True))
@@ -56,8 +58,21 @@ async def run(
         return Results(
             tests=tuple(done[number] for number in range(len(tests))),
             seconds=time.monotonic() - began,
-            warnings=served.warnings(),
+            warnings=tuple(without_variables(_longest_first(own), line) for line in served.warnings()),
         )
+
+
+def _values(gateway: Gateway) -> dict[str, str]:
+    """Return the texts of a gateway that have the value of an environment variable, and how they are written."""
+    texts = {text: written for text, written in gateway.variables if text not in written}
+    for source, content in gateway.contents.items():
+        if source.env is not None:
+            texts[content.decode("utf-8", "replace")] = f"${{{source.env}}}"
+    return texts
+
+
+def _longest_first(texts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(texts.items(), key=lambda one: -len(one[0])))
 
 
 class _Run:
@@ -71,9 +86,11 @@ class _Run:
         signer: Signer,
         number: int,
         test: GatewayTest,
+        variables: tuple[tuple[str, str], ...],
     ) -> None:
         self._gateway, self._served, self._stubs, self._signer = gateway, served, stubs, signer
         self._number, self._test = number, test
+        self._variables = variables
         self._address = _address(number)
         self._sent = 0
 
@@ -86,7 +103,9 @@ class _Run:
             connector=connector, skip_auto_headers=_OURS, cookie_jar=aiohttp.DummyCookieJar()
         ) as session:
             failure = await self._failure(session)
-        return Result(test=self._test, seconds=time.monotonic() - began, failure=failure)
+        return Result(
+            test=self._test, seconds=time.monotonic() - began, failure=failure, variables=self._variables
+        )
 
     async def _failure(self, session: aiohttp.ClientSession) -> Failure | None:
         for exchange in self._test.exchanges:

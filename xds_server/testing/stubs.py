@@ -18,6 +18,8 @@ from xds_server.testing.stubbed import HEADER
 
 LATE = 2.0
 """The maximum number of seconds between a response and a request to an upstream for it, such as that of a mirror."""
+_PATIENCE = 0.1
+"""Seconds at the end for answers that nobody waits for any more."""
 _DEFAULT = Answer()
 _NO_ANSWER = Answer(status=404, body="the stub has no answer for this request")
 Script = Callable[[str], Answers]
@@ -43,7 +45,9 @@ class Stubs:
         """Serve until the stack ends. `others` are the answers for requests that are of no test."""
         self._others = others
         for name, socket in self._sockets.items():
-            runner = web.ServerRunner(web.Server(partial(self._handle, name), access_log=None))
+            runner = web.ServerRunner(
+                web.Server(partial(self._handle, name), access_log=None), shutdown_timeout=_PATIENCE
+            )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             await web.UnixSite(runner, str(socket)).start()
