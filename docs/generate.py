@@ -114,7 +114,7 @@ def metrics() -> str:
     GatewayMetrics(
         GatewayState(""), Fleet(lambda _type, _name: None), lambda _release, _node: None, control_plane
     )
-    RolloutMetrics(State, Plan, {"completed": 0, "withdrawn": 0}, control_plane)
+    RolloutMetrics(State, Plan, {"completed": 0, "withdrawn": 0}, str, control_plane)
     UsageMetrics(usage_server)
     asyncio.run(_register(policy_server))
     return _page(

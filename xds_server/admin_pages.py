@@ -76,7 +76,7 @@ def pages(
             200, joined_metrics.page(counted.text(), sources()), metrics.CONTENT_TYPE
         ),
         "/healthz": lambda: Page.of({"status": "ok"}),
-        "/ready": lambda: _ready(status.gateway),
+        "/ready": lambda: _ready(status.gateway, served=status.store.current() is not None),
         "/status": lambda: Page.of(read().result(STATUS_TIMEOUT)),
         "/status/objects": objects,
         "/gateway": lambda: _gateway(status.gateway),
@@ -127,10 +127,13 @@ def _usage_status(address: str | None) -> Page:
     return ask((address, 0), "GET", "/status", timeout=joined_metrics.TIMEOUT)
 
 
-def _ready(gateway: GatewayState) -> Page:
+def _ready(gateway: GatewayState, *, served: bool) -> Page:
     """Return 200 if a gateway is served, or 503 with the reason."""
-    if gateway.something:
+    if gateway.something and served:
         return Page.of({"ready": True})
+    if gateway.something:
+        reason = "the gateway has been read and is not served yet; xds rollout says what other control planes serve"
+        return Page.of({"ready": False, "because": [reason]}, 503)
     errors = [str(problem) for problem in gateway.errors]
     reasons = [*([gateway.unreadable] if gateway.unreadable else []), *errors]
     return Page.of({"ready": False, "because": reasons or ["the folder has not been read yet"]}, 503)

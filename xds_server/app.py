@@ -19,7 +19,7 @@ import grpc
 
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from filters.policy_server import SERVICE, internal_cluster
-from xds_server import admin_pages, git_pages, joined_metrics
+from xds_server import admin_pages, git_pages, joined_metrics, rollout_stores
 from xds_server.admin import Actions, Admin, Pages, ask
 from xds_server.admin_pages import STATUS_TIMEOUT, in_event_loop, rollout_actions, rollout_pages
 from xds_server.background_tasks import in_background
@@ -37,7 +37,9 @@ from xds_server.control_plane.prover import PROVING, Prover, proving_envoy
 from xds_server.control_plane.publication import Publication
 from xds_server.control_plane.readiness import ReadinessLog
 from xds_server.control_plane.releases import adapted
+from xds_server.control_plane.rollout_agreement import Agreement
 from xds_server.control_plane.rollout_metrics import RolloutMetrics
+from xds_server.control_plane.rollout_serving import RolloutServing
 from xds_server.control_plane.status import ObjectStatus, StatusReader
 from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import Resource, Snapshot
@@ -131,7 +133,10 @@ async def _control_plane(
     def clients() -> Iterable[ClientState]:
         return chain.from_iterable(services.clients() for services in streams())
 
-    rollout = _rollout(publication, store, reports, clients, lambda: control.serving, git)
+    agreement = rollout_stores.agreement(options.rollout_store, options.rollout_name)
+    stack.push_async_callback(agreement.close)
+    versions = RolloutServing(publication, store, clients)
+    rollout = _rollout(versions, agreement, store, reports, lambda: control.serving, git)
     outcomes = CommitOutcomes(git, options.git.forge if options.git is not None else None, store.held)
     in_background(outcomes.run(), stack)
     previews = _previews(options, services, store, fleet, outcomes, streams)
@@ -212,10 +217,10 @@ def _previews(
 
 
 def _rollout(
-    publication: Publication,
+    versions: RolloutServing,
+    agreement: Agreement,
     store: Store,
     reports: LoadReports,
-    clients: Callable[[], Iterable[ClientState]],
     serving: Callable[[], GatewayState],
     git: GitSource | None,
 ) -> ProgressiveRollout:
@@ -226,10 +231,7 @@ def _rollout(
         return version.id if version is not None else ""
 
     return ProgressiveRollout(
-        publication,
-        store,
-        clients,
-        reports,
+        *(versions, agreement, store, reports),
         plan=lambda: current_rollout(serving().compiled),
         at_once=lambda: git is not None and git.pins.holds(commit()),
         commit=commit,
@@ -242,7 +244,13 @@ def _metrics(
     counted = metrics.Metrics(store)
     store.observe(counted.observe)
     GatewayMetrics(serving, fleet, partial(store.current, ""), counted.registry)
-    RolloutMetrics(lambda: rollout.state, lambda: rollout.plan, rollout.outcomes, counted.registry)
+    RolloutMetrics(
+        lambda: rollout.state,
+        lambda: rollout.plan,
+        rollout.outcomes,
+        lambda: rollout.problem,
+        counted.registry,
+    )
     return counted
 
 

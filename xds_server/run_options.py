@@ -65,6 +65,10 @@ class RunOptions:
     """The URL of the store of a usage server that this process starts."""
     usage_spool: Path = USAGE_SPOOL
     state: Path | None = None
+    rollout_store: str | None = None
+    """The URL of the store through which replicas share rollouts; None if this control plane decides alone."""
+    rollout_name: str = "gateway"
+    """The record of the rollout in that store."""
     tls: Files | None = None
     identities: tuple[str, ...] = ()
     secrets_anywhere: bool = False

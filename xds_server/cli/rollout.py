@@ -59,6 +59,26 @@ def short(state: dict[str, Any]) -> str:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """Return the state of a rollout in words."""
+    return [*_of_version(found), *_of_replicas(found)]
+
+
+def _of_replicas(found: dict[str, Any]) -> list[str]:
+    """Say which control planes decide together."""
+    if not found["store"]:
+        return [
+            "  this control plane decides alone, for the Envoys that are connected to it (no --rollout-store)"
+        ]
+    result = [f"  shared through {found['store']}"]
+    for name, one in sorted(found["replicas"].items()):
+        served = one["candidate"] and f", and {one['candidate']} in the rollout"
+        envoys = output.counted(one["envoys"], "Envoy")
+        result.append(f"    {name}: {envoys}, serves {one['stable'] or 'nothing'}{served}")
+    if found["problem"] and not found["candidate"]:
+        result.append(f"  HOLDS: {found['problem']}")
+    return result
+
+
+def _of_version(found: dict[str, Any]) -> list[str]:
     if found["candidate"]:
         return _of_candidate(found)
     result = [f"all Envoys are served version {found['stable'] or 'none'}; there is no rollout"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _add_envoy(parser)
     _add_own_services(parser)
     _add_lifecycle(parser)
+    _add_rollout(parser)
     _add_tls(parser)
     _add_console(parser)
 
@@ -120,6 +122,33 @@ def _add_lifecycle(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="file that keeps the last good gateway for the next start; it contains private keys",
     )
+
+
+def _add_rollout(parser: argparse.ArgumentParser) -> None:
+    """Add the store through which replicas share rollouts."""
+    add = parser.add_argument
+    add(
+        "--rollout-store",
+        metavar="URL",
+        help="store through which all control planes of this gateway share rollouts: a Redis, as for the --counters of "
+        "xds policy-server, or postgresql://USER:PASSWORD@HOST/DATABASE; default: each decides for its own Envoys",
+    )
+    add(
+        "--rollout-name",
+        type=_name,
+        metavar="NAME",
+        default="gateway",
+        help="name of the rollout in that store; each gateway needs its own",
+    )
+
+
+def _name(text: str) -> str:
+    """Return a name of letters, digits, '.', '_' and '-'. Raises ArgumentTypeError."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a name of at most 64 letters, digits, '.', '_' and '-'"
+        )
+    return text
 
 
 def _add_tls(parser: argparse.ArgumentParser) -> None:
@@ -213,6 +242,8 @@ def run(arguments: argparse.Namespace, shape: Shape | None = None) -> int:
         usage_store=checked(arguments.usage_store),
         usage_spool=arguments.usage_spool,
         state=arguments.state,
+        rollout_store=arguments.rollout_store,
+        rollout_name=arguments.rollout_name,
         tls=_tls(arguments),
         identities=tuple(arguments.identity),
         secrets_anywhere=arguments.secrets_anywhere,

@@ -1,50 +1,64 @@
-"""Progressive rollouts: a new version is served to some Envoys first, and withdrawn if it does harm."""
+"""Progressive rollouts: a new version is served to some Envoys first, and withdrawn if it does harm.
+
+Where a rollout stands is a record, on which all replicas of a control plane agree. Each serves its own Envoys what the
+record says, and one of them says when a step ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from xds_server.control_plane import rollout_saved
+from xds_server.control_plane import rollout_record as records
+from xds_server.control_plane import rollout_replicas as replicas
+from xds_server.control_plane import rollout_saved, rollout_status
 from xds_server.control_plane import rollout_steps as steps
 from xds_server.control_plane.compiler import Compiled
-from xds_server.control_plane.publication import ACK_TIMEOUT, Publication, joined_rules, rules_of
-from xds_server.control_plane.rollout_health import Counts, LoadHealth
-from xds_server.control_plane.rollout_prometheus import PrometheusHealth
+from xds_server.control_plane.rollout_agreement import Agreement
+from xds_server.control_plane.rollout_log import RolloutLog
+from xds_server.control_plane.rollout_measurement import Measurement
+from xds_server.control_plane.rollout_record import Record
+from xds_server.control_plane.rollout_replicas import Report
 from xds_server.control_plane.rollout_saved import Saved
-from xds_server.control_plane.rollout_steps import Plan, State, Verdict
+from xds_server.control_plane.rollout_serving import Newest, RolloutServing
+from xds_server.control_plane.rollout_steps import Plan, State
+from xds_server.control_plane.rollout_store import Unreachable
 from xds_server.discovery.snapshot import Snapshot
-from xds_server.gateway.model.rollout import LOAD_REPORTS, NO_ROLLOUT, Rollout, threshold
+from xds_server.gateway.model.rollout import NO_ROLLOUT, Rollout
 from xds_server.serving.events import Disconnected, Event, Nacked
-from xds_server.serving.load_reports import LoadReport, LoadReports
-from xds_server.serving.services import ClientState
+from xds_server.serving.load_reports import LoadReports
 from xds_server.serving.store import Store
 from xds_server.translate import gateway_version
 
 log = logging.getLogger(__name__)
 
+LOST_AFTER = 15.0
+"""Seconds without a replica that has the newest version, after which another version takes its place."""
+
 
 class NoRollout(Exception):  # noqa: N818 - it is the response
-    """There is no rollout that an action could concern. The message says so."""
+    """There is no rollout that an action could concern, or nothing can change now. The message says so."""
 
 
 class ProgressiveRollout:
     """Serves new versions, at once or step by step as their section `rollout` says.
 
-    `clients` returns the open streams. `plan` returns the section `rollout` of the newest gateway, and `commit` its commit.
-    `at_once` is true if an operator has chosen the newest version, so that it has no steps and is not held. `changed` is
-    called if there is something new to keep over a restart. Use it in the thread of the event loop.
+    `plan` returns the section `rollout` of the newest gateway, and `commit` its commit. `at_once` is true if an operator has
+    chosen the newest version, so that it has no steps and is not held. `changed` is called if there is something new to
+    keep over a restart. Use it in the thread of the event loop.
     """
 
     def __init__(
         self,
-        publication: Publication,
+        serving: RolloutServing,
+        agreement: Agreement,
         store: Store,
-        clients: Callable[[], Iterable[ClientState]],
         reports: LoadReports,
         *,
         plan: Callable[[], Rollout],
@@ -52,55 +66,72 @@ class ProgressiveRollout:
         at_once: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.state = State()
-        self.outcomes = {"completed": 0, "withdrawn": 0}
         self.kept = False
         """True if the state is kept over a restart, in `saved`."""
         self.changed: Callable[[], None] = lambda: None
-        self._publication, self._store, self._clients, self._reports = publication, store, clients, reports
+        self._serving, self._agreement, self._store = serving, agreement, store
         self._rollout, self._commit, self._at_once, self._clock = plan, commit, at_once, clock
-        self._bound = -1.0
-        self._newest: tuple[str, Compiled] | None = None
-        """The version that was to be served last, with its gateway."""
-        self._restored = False
-        self._rejections: list[str] = []
-        self._health = LoadHealth(interval=1.0)
-        self._prometheus: PrometheusHealth | None = None
+        self._newest: Newest | None = None
+        self._caught_up = -1
+        """The number of the proposal that was the newest version here, too."""
+        self._lost_since: float | None = None
+        self._told = Record()
+        """The record that the log has told of."""
+        self._rejections: list[tuple[int, str]] = []
+        """What Envoys have rejected, with the number of the proposal, until the record counts it."""
+        self._measurement = Measurement(reports, self._is_chosen, clock)
+        self._log = RolloutLog()
         self._lock = asyncio.Lock()
         self._bell = asyncio.Event()
-        reports.observe(self._report)
+
+    @property
+    def state(self) -> State:
+        """Where the rollout stands, as this replica knows it."""
+        state = self._agreement.record.state
+        return replace(state, waiting=self.problem or state.waiting) if state.candidate else state
+
+    @property
+    def problem(self) -> str:
+        """Why this replica does not serve what the replicas agree on, or cannot know it; empty if it does."""
+        if self._agreement.problem:
+            return self._agreement.problem
+        lacks = self._serving.lacks(self._agreement.record)
+        return f"this control plane does not have version {lacks}" if lacks and self._agreement.shared else ""
+
+    @property
+    def outcomes(self) -> Mapping[str, int]:
+        """The number of rollouts that ended, by outcome."""
+        return self._log.outcomes
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the newest gateway."""
+        return plan_of(self._rollout())
 
     async def publish(self, compiled: Compiled) -> None:
         """Serve a gateway: to the Envoys of the first step, or to all."""
         async with self._lock:
             version = gateway_version.portable(compiled.snapshot)
-            self._newest = version, compiled
             rollout = compiled.gateway.sections.rollout
-            self._request_reports(rollout)
-            alone = not self._restored and not self._nodes()
-            ordered = self._at_once()
-            plan = Plan() if alone or ordered else plan_of(rollout)
-            before = State(stable=self.state.stable) if ordered else self.state
-            new = steps.offered(before, version, plan, self._commit())
-            if new.candidate:
-                await self._offer(compiled, new)
-            elif new.withdrawn is not None:
-                self._take_back(new)
-                log.warning(
-                    "version %s is not served, because it was withdrawn: %s; `xds rollout promote` serves it",
-                    _named(version, new.withdrawn.commit),
-                    new.withdrawn.reason,
-                )
-            else:
-                await self._publication.publish(compiled)
-                self._take_back(new)
+            self._newest = Newest(
+                version=version, compiled=compiled, commit=self._commit(), ordered=self._at_once()
+            )
+            self._measurement.request(rollout)
+            if rollout.declared:
+                self._log.tell_of_sharing(self._agreement.store, kept=self.kept)
+            withdrawn = self._agreement.record.state.withdrawn
+            await self._agree()
+            if version not in (self._serving.stable, self._serving.candidate):
+                state = self._agreement.record.state
+                if state.withdrawn == withdrawn or self.problem:
+                    self._log.tell_of_newest(version, state, self.problem)
 
     async def run(self, interval: float = 0.25) -> None:
-        """Go on with rollouts until cancelled."""
+        """Go on with rollouts until cancelled. With other replicas, `interval` is longer."""
         while True:
             self._bell.clear()
             try:
-                async with asyncio.timeout(interval if self.state.candidate else None):
+                async with asyncio.timeout(self._interval(interval)):
                     await self._bell.wait()
             except TimeoutError:
                 pass
@@ -114,70 +145,84 @@ class ProgressiveRollout:
     def observe(self, event: Event) -> None:
         """Count rejections of what only the new version has."""
         if isinstance(event, Disconnected):
-            self._health.forget(event.node.id)
-        if not isinstance(event, Nacked) or event.group or not self.state.candidate:
+            self._measurement.forget(event.node.id)
+        if not isinstance(event, Nacked) or event.group or not self._serving.candidate:
             return
         versions = event.blamed or event.versions
         if any(self._store.only_of_candidate(event.type, name, one) for name, one in versions.items()):
-            reason = f"node {event.node.id}: {event.message}"
-            self._rejections.append(reason)
+            self._rejections.append((self._agreement.record.number, f"node {event.node.id}: {event.message}"))
             self._bell.set()
 
     async def promote(self) -> None:
         """Serve the new version to all. Raises NoRollout."""
         async with self._lock:
-            new = steps.promoted(self.state)
-            if new == self.state:
+            await self._agree()
+            state = self._agreement.record.state
+            if steps.promoted(state) == state:
                 raise NoRollout("there is no rollout, and no version was withdrawn")
-            if self.state.candidate:
-                await self._move(new)
-                return
-            assert self.state.withdrawn is not None
-            if self._newest is None or self._newest[0] != self.state.withdrawn.version:
+            known = self._newest is not None and self._newest.version
+            if not state.candidate and state.withdrawn is not None and known != state.withdrawn.version:
                 raise NoRollout("the version that was withdrawn is not known any more; commit it again")
-            log.info("serving version %s to all Envoys by order", new.stable)
-            await self._publication.publish(self._newest[1])
-            self._set(new)
+            log.info("serving version %s to all Envoys by order", steps.promoted(state).stable)
+            await self._order(steps.promoted)
 
     async def abort(self) -> None:
         """Withdraw the new version. Raises NoRollout."""
         async with self._lock:
+            await self._agree()
             self._need()
-            await self._move(steps.aborted(self.state, "by order of an operator", self._clock()))
+            await self._agreement.withdraw("by order of an operator", self._clock())
+            await self._follow()
 
     async def pause(self, pause: bool) -> None:
         """Stay at the step until told otherwise, or go on. Raises NoRollout."""
         async with self._lock:
+            await self._agree()
             self._need()
-            await self._move(steps.paused(self.state, pause))
+            await self._order(lambda state: steps.paused(state, pause))
+
+    async def _order(self, rule: Callable[[State], State]) -> None:
+        number = self._agreement.record.number
+        try:
+            await self._agreement.change(
+                lambda record: (
+                    records.moved(record, rule(record.state)) if record.number == number else record
+                )
+            )
+        except Unreachable as error:
+            raise NoRollout(f"nothing has changed, because the rollout is not known now: {error}") from None
+        await self._follow()
 
     def _need(self) -> None:
-        if not self.state.candidate:
+        if not self._agreement.record.state.candidate:
             raise NoRollout("there is no rollout")
 
     def as_json(self) -> dict[str, Any]:
         """The state for machines."""
-        state, plan = self.state, self.plan
-        chosen = [node for node in self._nodes() if self._is_chosen(node)] if state.candidate else []
+        reports, minimum = self._all_reports(), self._rollout().minimum_requests
         return {
-            "declared": bool(plan.steps),
-            **asdict(state),
-            "steps": list(plan.steps),
-            "pause": plan.pause,
-            "share": steps.share(state, plan),
-            "envoys": len(self._nodes()),
-            "chosen": chosen,
-            "health": {
-                "candidate": asdict(self._health.candidate),
-                "before": asdict(self._health.before),
-            },
+            **rollout_status.as_json(self.state, self._agreement.record, self.plan, reports, minimum),
             "outcomes": dict(self.outcomes),
+            "store": self._agreement.store,
+            "problem": self.problem,
         }
+
+    def version_of(self, node: str) -> str:
+        """Return the version that a node is served, "" before the first one."""
+        return self._serving.version_of(node)
 
     def saved(self) -> Mapping[str, Snapshot]:
         """Return what is kept over a restart."""
+        serving = self._serving
         candidate = self._store.accepted(candidate=True)
-        return rollout_saved.snapshots(Saved(state=self.state, bound=self._bound, candidate=candidate))
+        return rollout_saved.snapshots(
+            Saved(
+                record=self._agreement.record,
+                stable=serving.stable,
+                offered=serving.candidate,
+                candidate=candidate,
+            )
+        )
 
     def restore(self, kept: Mapping[str, Snapshot]) -> None:
         """Go on where the rollout stood before a restart. The pause of its step begins again."""
@@ -188,202 +233,161 @@ class ProgressiveRollout:
             return
         if saved is None:
             return
-        self.state, self._bound = saved.state, saved.bound
-        self._restored = bool(saved.state.stable)
-        if saved.state.candidate and saved.candidate is not None and self._store.current() is not None:
-            self._store.offer(saved.candidate, chosen=self._is_chosen)
-            log.info("the rollout goes on at step %d version=%s", saved.state.step + 1, saved.state.candidate)
-
-    def rules(self) -> Snapshot:
-        """Return the rules that policy servers need now. Until the last step, a rule of the stable version is served
-        if both versions have it."""
-        stable, candidate = self._store.current(), self._store.candidate()
-        assert stable is not None
-        if candidate is None:
-            return rules_of(stable)
-        whole = steps.share(self.state, self.plan) >= 1
-        return joined_rules(candidate, stable) if whole else joined_rules(stable, candidate)
-
-    def version_of(self, node: str) -> str:
-        """Return the version of the gateway that a node is served, "" before the first one."""
-        state = self.state
-        return state.candidate if state.candidate and self._is_chosen(node) else state.stable
-
-    @property
-    def plan(self) -> Plan:
-        """The plan of the newest gateway."""
-        return plan_of(self._rollout())
-
-    async def _offer(self, compiled: Compiled, new: State) -> None:
-        goes_on = new.candidate == self.state.candidate
-        stable = self._store.current()
-        assert stable is not None
-        proof = await self._publication.prepare(compiled.snapshot, joined_rules(stable, compiled.snapshot))
-        self._begin(new, goes_on=goes_on)
-        self._store.offer(
-            proof.snapshot,
-            chosen=self._is_chosen,
-            proved_by=self._publication.proved_by,
-            left_out=proof.rejected,
-        )
-        plan = plan_of(compiled.gateway.sections.rollout)
-        for held in () if goes_on else self._store.held_of_candidate():
-            new = steps.rejected(new, plan, f"{held.type.name} {held.name}: {held.message}", self._clock())
-        if not new.candidate:  # no stream has run since `offer`, so no Envoy was sent anything
-            await self._move(new)
-            return
-        if not goes_on:
-            self._bell.set()
-            if not self.kept:
-                log.warning(
-                    "this rollout does not survive a restart, which would serve the version to all; see --state"
-                )
+        record = self._told = saved.record
+        self._agreement.restore(record)
+        self._serving.restore(saved.stable, saved.offered, saved.candidate, record.bound)
+        self._measurement.begin(anew=True)
+        if record.state.candidate:
             log.info(
-                "rollout begins version=%s step=1 of %d envoys=%d of %d",
-                _named(new.candidate, new.commit),
-                len(plan.steps),
-                sum(map(self._is_chosen, self._nodes())),
-                len(self._nodes()),
+                "the rollout goes on at step %d version=%s", record.state.step + 1, record.state.candidate
             )
-        self._set(new)
-
-    def _begin(self, new: State, *, goes_on: bool) -> None:
-        """Choose the Envoys of a step, and count anew for it."""
-        plan = self.plan
-        before = self._bound if goes_on else -1.0
-        self.state = new
-        self._bound = steps.bound(self._nodes(), steps.share(new, plan) or 1.0, before)
-        if not goes_on:
-            self._rejections = []
-            self._prometheus = PrometheusHealth(self._clock())
-        self._health.begin(self._clock(), anew=not goes_on)
-
-    def _take_back(self, new: State) -> None:
-        """Serve all Envoys the stable version."""
-        if self._store.candidate() is not None:
-            self._store.take_back()
-        self._set(new)
 
     async def _tick(self) -> None:
-        state, now = self.state, self._clock()
-        if not state.candidate or self._store.candidate() is None or self._newest is None:
-            return  # after a restart, the plan is known when the gateway has been read
-        rollout = self._rollout()
-        plan = plan_of(rollout)
-        while self._rejections and self.state.candidate:
-            await self._move(steps.rejected(self.state, plan, self._rejections.pop(0), now))
-        if not self.state.candidate:
+        await self._agree()
+        if self._agreement.record.state.candidate and self._newest is not None:
+            await self._judge()
+            await self._follow()
+
+    async def _agree(self) -> None:
+        """Exchange reports with the other replicas, propose the newest version if it is new, and follow."""
+        await self._agreement.exchange(self._report())
+        with suppress(Unreachable):  # `problem` says it, and the next exchange proposes again
+            await self._propose()
+        await self._follow()
+
+    async def _propose(self) -> None:
+        newest, record = self._newest, self._agreement.record
+        if newest is None or self._agreement.problem:
             return
-        self._cover(self._nodes(), steps.share(self.state, plan))
-        envoys = self._envoys()
-        chosen = [node for node in envoys if self._is_chosen(node)]
-        late = sorted(node for node in chosen if not envoys[node])
-        waiting = f"not acknowledged yet by {', '.join(late)}" if late else ""
-        waiting = waiting or ("" if chosen else "no Envoy is connected")
-        if self.state.since is None and not waiting:
-            self._health.begin(now, anew=False)
-        others = [node for node in envoys if not self._is_chosen(node)]
-        verdict = await self._verdict(rollout, chosen, others, now)
-        await self._move(steps.tick(self.state, plan, now, waiting, verdict))
+        if newest.version == record.newest and not newest.ordered:
+            self._caught_up, self._lost_since = record.number, None
+            return
+        plan, lost = plan_of(newest.compiled.gateway.sections.rollout), self._is_lost(record)
+        alone = not self._agreement.shared and not self._agreement.restored and not self._serving.envoys()
+        nodes = list(replicas.nodes(self._agreement.reports))
 
-    def _cover(self, nodes: list[str], share: float) -> None:
-        """Choose an Envoy if none of the chosen ones is connected any more."""
-        if nodes and not any(map(self._is_chosen, nodes)):
-            self._bound = steps.bound(nodes, share, self._bound)
-            self._store.choose(self._is_chosen)
+        def rule(record: Record) -> Record:
+            if not newest.ordered and not records.proposes(
+                record, newest.version, self._caught_up, lost=lost
+            ):
+                return record
+            steps_of = Plan() if alone else plan
+            new = records.proposed(record, newest.version, steps_of, newest.commit, ordered=newest.ordered)
+            return replace(new, bound=steps.bound(nodes, steps.share(new.state, plan), new.bound))
 
-    async def _verdict(self, rollout: Rollout, chosen: list[str], others: list[str], now: float) -> Verdict:
-        limits = rollout.abort_if
-        if rollout.source != LOAD_REPORTS and self._prometheus is not None:
-            if self.state.since is None:
-                return Verdict()
-            seconds, source = now - self.state.since, rollout.source.prometheus
-            return await self._prometheus.verdict(source, limits, chosen, others, seconds)
-        limit = threshold(limits.error_rate, of_time=False) if limits.error_rate is not None else None
-        return self._health.verdict(limit, chosen, now)
+        await self._agreement.change(rule)
+        if self._agreement.record.newest == newest.version:
+            self._caught_up, self._newest = self._agreement.record.number, replace(newest, ordered=False)
 
-    async def _move(self, new: State) -> None:
-        """Make another state the current one, and do what differs."""
-        old = self.state
-        if new.candidate and new.step != old.step:
-            self._begin(new, goes_on=True)
-            if self._bound >= 1:
-                await self._inform()
-            self._store.choose(self._is_chosen)
-            self.changed()
-            plan = self.plan
-            log.info("rollout goes on version=%s step=%d of %d", new.candidate, new.step + 1, len(plan.steps))
-        elif old.candidate and not new.candidate:
-            await self._end(old, new)
-        elif new != old:
-            if new.waiting and new.waiting != old.waiting and new.since is not None:
-                log.warning("rollout holds at step %d: %s", new.step + 1, new.waiting)
-            self._set(new)
+    def _is_lost(self, record: Record) -> bool:
+        """True if no replica has the newest version any more, and that for a while: the one that proposed it has ended."""
+        reports = self._agreement.reports
+        if any(one.newest in ("", record.newest) for one in reports):
+            self._lost_since = None
+            return False
+        if self._lost_since is None:
+            self._lost_since = self._agreement.now
+        return not self._agreement.shared or self._agreement.now - self._lost_since >= LOST_AFTER
 
-    async def _end(self, old: State, new: State) -> None:
-        if new.withdrawn is not None:
-            self._store.take_back()
-            self.outcomes["withdrawn"] += 1
-            log.error(
-                "rollout withdrawn; all Envoys get the version of before; this one is not tried again version=%s "
-                "step=%d reason=%s",
-                _named(old.candidate, old.commit),
-                old.step + 1,
-                new.withdrawn.reason,
-            )
-        else:
-            self._store.promote()
-            self.outcomes["completed"] += 1
-            log.info("rollout completed version=%s", _named(old.candidate, old.commit))
-        self._set(new)
-        try:
-            async with asyncio.timeout(ACK_TIMEOUT):
-                while not all(self._envoys().values()):  # noqa: ASYNC110 - streams have no common event
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            log.warning("not every Envoy has the version that it should have; rules change without waiting")
-        await self._inform()
+    async def _follow(self) -> None:
+        """Serve what the record says, and tell it."""
+        while True:
+            record = self._agreement.record
+            serving = (self._serving.stable, self._serving.candidate)
+            held = await self._serving.follow(record, self._newest)
+            self._rejections.extend((record.number, one) for one in held)
+            await self._count_rejections()
+            if serving != (self._serving.stable, self._serving.candidate):
+                self.changed()
+            if not held and record == self._agreement.record:
+                self._tell(record)
+                return
 
-    async def _inform(self) -> None:
-        """Give policy servers the rules of what is served now."""
-        current = self._store.current()
-        if current is not None:
-            await self._publication.inform(self.rules(), current)
+    async def _count_rejections(self) -> None:
+        """Count rejections in the record. Without a store they count here only."""
+        plan, now = self.plan, self._clock()
+        while self._rejections and self._newest is not None:
+            number, reason = self._rejections[0]
+            rule = partial(records.rejected, number=number, plan=plan, reason=reason, now=now)
+            withdrawn = rule(self._agreement.record).state.withdrawn
+            if withdrawn is not None and withdrawn != self._agreement.record.state.withdrawn:
+                await self._agreement.withdraw(withdrawn.reason, now)
+            else:
+                try:
+                    await self._agreement.change(rule)
+                except Unreachable:
+                    return
+            self._rejections.pop(0)
 
-    def _set(self, new: State) -> None:
-        unimportant = replace(self.state, since=new.since, waiting=new.waiting) == new
-        self.state = new
-        if not unimportant:
-            self.changed()
+    async def _judge(self) -> None:
+        """Say whether a step ends, if it is for this replica to say. Without a store, our own Envoys can withdraw a version."""
+        record, unreachable = self._agreement.record, self._agreement.problem
+        reports = self._all_reports()
+        if not unreachable and replicas.judge(record, reports) != self._agreement.replica:
+            return
+        rollout = self._rollout()
+        plan, now = plan_of(rollout), self._agreement.now
+        nodes = list(replicas.nodes(reports))
+        verdict = await self._measurement.verdict(rollout, record, reports, now)
+        if unreachable:
+            if verdict.violation:
+                await self._agreement.withdraw(verdict.violation, self._clock())
+            return
+        state = steps.tick(record.state, plan, now, replicas.waiting(record, reports), verdict)
+        bound = record.bound
+        if state.step != record.state.step or not any(replicas.is_chosen(record, node) for node in nodes):
+            bound = steps.bound(nodes, steps.share(state, plan), bound)  # none of the chosen ones may be left
+        new = replace(record, state=state, bound=bound)
+        with suppress(Unreachable):  # `problem` says it
+            await self._agreement.change(lambda found: new if found == record else found)
 
-    def _envoys(self) -> dict[str, bool]:
-        """Return whether each connected Envoy has what it is served. An Envoy may have several streams."""
-        found: dict[str, bool] = {}
-        for client in self._clients():
-            if not client.group:
-                found[client.node] = client.current and found.get(client.node, True)
-        return found
+    def _all_reports(self) -> tuple[Report, ...]:
+        """Return the reports of all replicas, with our own as it is now."""
+        own = self._report()
+        if self._agreement.problem:
+            return (own,)
+        return (own, *(one for one in self._agreement.reports if one.replica != own.replica))
 
-    def _nodes(self) -> list[str]:
-        return list(self._envoys())
+    def _report(self) -> Report:
+        nodes = self._serving.envoys()
+        return Report(
+            replica=self._agreement.replica,
+            number=self._told.number,
+            step=self._told.state.step,
+            since=self._told.state.since,
+            newest=self._newest.version if self._newest is not None else "",
+            stable=self._serving.stable,
+            candidate=self._serving.candidate,
+            nodes=nodes,
+            figures=self._measurement.figures(nodes),
+        )
+
+    def _interval(self, interval: float) -> float | None:
+        """Return the seconds to the next look at the record, None if nothing but a new version can change it."""
+        if not self._agreement.shared:
+            return interval if self._agreement.record.state.candidate else None
+        return 2 * interval if self._agreement.record.state.candidate else 4 * interval
 
     def _is_chosen(self, node: str) -> bool:
-        return steps.position(node) <= self._bound
+        return bool(self._serving.candidate) and self._serving.is_chosen(node)
 
-    def _request_reports(self, rollout: Rollout) -> None:
-        needed = rollout.source == LOAD_REPORTS and rollout.abort_if.error_rate is not None
-        pause = rollout.pause.total_seconds()
-        interval = min(2.0, max(0.5, pause / 10))
-        self._health.interval, self._health.minimum = interval, rollout.minimum_requests
-        self._health.window = max(pause, 10 * interval)
-        self._reports.request(interval if needed and rollout.declared else None)
-
-    def _report(self, report: LoadReport) -> None:
-        if report.group:
-            return
-        chosen = bool(self.state.candidate) and self._is_chosen(report.node)
-        counts = Counts(report.requests, report.errors)
-        self._health.report(report.node, chosen, counts, report.seconds, self._clock())
+    def _tell(self, new: Record) -> None:
+        """Log what has changed in the record, and begin to measure for a new step."""
+        old, self._told = self._told, new
+        before, state = old.state, new.state
+        another = (old.number, before.candidate) != (new.number, state.candidate)
+        if another or before.step != state.step or (before.since is None) != (state.since is None):
+            self._measurement.begin(anew=another)
+        unimportant = replace(before, since=state.since, waiting=state.waiting) == state
+        if not unimportant or old.number != new.number:
+            self.changed()
+        if another:
+            self._bell.set()
+        if new != old:
+            nodes = replicas.nodes(self._all_reports())
+            chosen = sum(replicas.is_chosen(new, node) for node in nodes)
+            self._log.tell(old, new, self.plan, chosen, len(nodes))
+        self._log.tell_of_problem(self.problem)
 
 
 def plan_of(rollout: Rollout) -> Plan:
@@ -393,10 +397,6 @@ def plan_of(rollout: Rollout) -> Plan:
         pause=rollout.pause.total_seconds(),
         rejections=rollout.abort_if.rejections,
     )
-
-
-def _named(version: str, commit: str) -> str:
-    return f"{version} (commit {commit[:12]})" if commit else version
 
 
 def current_rollout(newest: Compiled | None) -> Rollout:

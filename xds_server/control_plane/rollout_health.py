@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from xds_server.control_plane.rollout_steps import Verdict
 from xds_server.gateway.model.rollout import Threshold
@@ -29,16 +30,29 @@ class Counts:
         return f"{self.rate:.1%} of {self.requests} requests"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What the Envoys of one replica report: the counts of the candidate, of the stable version in the `same` time and
+    in the `earlier` time too, and why nothing can be said of some Envoy."""
+
+    candidate: Counts
+    same: Counts
+    earlier: Counts
+    silence: str = ""
+
+
+NO_FIGURES = Figures(candidate=Counts(), same=Counts(), earlier=Counts())
+
+
 @dataclass(slots=True)
 class LoadHealth:
     """The counts of a rollout: of the candidate since a step began, and of the stable version in the last `window`.
 
-    `minimum` requests are needed for a rate. `interval` is the time between two reports of an Envoy.
+    `interval` is the time between two reports of an Envoy.
     """
 
     interval: float
     window: float = 120.0
-    minimum: int = 20
     candidate: Counts = field(default_factory=Counts)
     began: float = 0.0
     _stable: deque[tuple[float, Counts]] = field(default_factory=deque)
@@ -69,30 +83,60 @@ class LoadHealth:
         """An Envoy has disconnected."""
         self._heard.pop(node, None)
 
-    @property
-    def before(self) -> Counts:
-        """The counts of the stable version: in the same time if it has enough requests, else of the time before."""
-        same = self._since(self.began)
-        return same if same.requests >= self.minimum else self._since(float("-inf"))
+    def figures(self, chosen: Collection[str], now: float) -> Figures:
+        """Return the figures of now. `chosen` are the connected Envoys with the candidate."""
+        return Figures(
+            candidate=self.candidate,
+            same=self._since(self.began),
+            earlier=self._since(float("-inf")),
+            silence=self._silence(chosen, now),
+        )
 
     def _since(self, moment: float) -> Counts:
         found = [counts for at, counts in self._stable if at >= moment]
         return Counts(sum(one.requests for one in found), sum(one.errors for one in found))
 
-    def verdict(self, limit: Threshold | None, chosen: Collection[str], now: float) -> Verdict:
-        """Compare the candidate with the stable version. `chosen` are the connected Envoys with the candidate."""
-        if limit is None:
-            return Verdict()
-        before = self.before
-        known = before.rate if before.requests >= self.minimum else None
-        if self.candidate.requests >= self.minimum and limit.exceeded(self.candidate.rate, known):
-            return Verdict(violation=f"error rate {self.candidate}; before {before}")
+    def _silence(self, chosen: Collection[str], now: float) -> str:
         patience = SILENT_AFTER * self.interval
         silent = sorted(
             node for node in chosen if now - max(self._heard.get(node, 0.0), self.began) > patience
         )
         if silent:
-            return Verdict(silence=f"no load report in {patience:.0f} s from {', '.join(silent)}")
+            return f"no load report in {patience:.0f} s from {', '.join(silent)}"
         if chosen and not all(self._heard.get(node, -1.0) >= self.began for node in chosen):
-            return Verdict(silence="the first load reports of this step have not arrived yet")
+            return "the first load reports of this step have not arrived yet"
+        return ""
+
+
+def verdict(limit: Threshold | None, minimum: int, found: Sequence[Figures]) -> Verdict:
+    """Compare the candidate with the stable version, by the figures of all replicas. A rate needs `minimum` requests."""
+    if limit is None:
         return Verdict()
+    candidate, before = together(found, minimum)
+    known = before.rate if before.requests >= minimum else None
+    if candidate.requests >= minimum and limit.exceeded(candidate.rate, known):
+        return Verdict(violation=f"error rate {candidate}; before {before}")
+    return Verdict(silence=next((one.silence for one in found if one.silence), ""))
+
+
+def together(found: Sequence[Figures], minimum: int) -> tuple[Counts, Counts]:
+    """Return the counts of the candidate, and those of before: of the stable version in the same time if it has enough
+    requests, else of the time before."""
+    same = _sum(one.same for one in found)
+    before = same if same.requests >= minimum else _sum(one.earlier for one in found)
+    return _sum(one.candidate for one in found), before
+
+
+def figures_of(values: Mapping[str, Any]) -> Figures:
+    """Return figures that `asdict` has made plain values of. Raises TypeError, KeyError, ValueError."""
+    counts = {name: Counts(**values[name]) for name in ("candidate", "same", "earlier")}
+    if not all(
+        type(number) is int and number >= 0 for one in counts.values() for number in asdict(one).values()
+    ):
+        raise ValueError("a count is not a number from 0")
+    return Figures(**counts, silence=str(values["silence"]))
+
+
+def _sum(counts: Iterable[Counts]) -> Counts:
+    found = list(counts)
+    return Counts(sum(one.requests for one in found), sum(one.errors for one in found))

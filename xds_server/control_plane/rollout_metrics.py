@@ -13,16 +13,18 @@ from xds_server.control_plane.rollout_steps import Plan, State
 
 
 class RolloutMetrics(Collector):
-    """The metrics of the state and the plan of a rollout. `outcomes` counts the rollouts that ended."""
+    """The metrics of the state and the plan of a rollout. `outcomes` counts the rollouts that ended, and `problem` says why this
+    replica does not follow the others."""
 
     def __init__(
         self,
         state: Callable[[], State],
         plan: Callable[[], Plan],
         outcomes: Mapping[str, int],
+        problem: Callable[[], str],
         registry: CollectorRegistry,
     ) -> None:
-        self._state, self._plan, self._outcomes = state, plan, outcomes
+        self._state, self._plan, self._outcomes, self._problem = state, plan, outcomes, problem
         registry.register(self)
 
     def describe(self) -> Iterable[Metric]:
@@ -46,6 +48,11 @@ class RolloutMetrics(Collector):
             "xds_rollout_holding",
             "1 if a rollout cannot go on, such as because its source of health is silent.",
             value=int(bool(state.candidate and state.waiting)),
+        )
+        yield GaugeMetricFamily(
+            "xds_rollout_behind",
+            "1 if this control plane does not serve what the replicas agree on, such as because their store does not answer.",
+            value=int(bool(self._problem())),
         )
         yield GaugeMetricFamily(
             "xds_rollout_withdrawn",

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
-from xds_server.control_plane.rollout_steps import State, Withdrawn
+from xds_server.control_plane import rollout_record as records
+from xds_server.control_plane.rollout_record import Record
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import custom
 from xds_server.serving.persistence import FURTHER
 
 CANDIDATE, STATE = f"{FURTHER}rollout/candidate", f"{FURTHER}rollout/state"
 _STATE_TYPE = custom("RolloutState", "xds.RolloutState")
+_SERVED = "served"
+"""The key of the versions that were served, which may be others than those of the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """What is kept of a rollout over a restart. `bound` says which nodes have the candidate."""
+    """What is kept of a rollout over a restart: the record, the versions of the two snapshots of the file, and the second one."""
 
-    state: State
-    bound: float
+    record: Record
+    stable: str
+    offered: str
     candidate: Snapshot | None
 
 
 def snapshots(saved: Saved) -> Mapping[str, Snapshot]:
     """Return snapshots by the names that they have in the file. The moment at which the step began is left out."""
-    values = {**asdict(replace(saved.state, since=None)), "bound": saved.bound}
+    record = replace(saved.record, state=replace(saved.record.state, since=None))
+    values = {**json.loads(records.encode(record)), _SERVED: [saved.stable, saved.offered]}
     body = json.dumps(values, sort_keys=True).encode()
     state = Snapshot.of({_STATE_TYPE: [Resource.from_bytes("state", body)]})
     return {STATE: state, **({CANDIDATE: saved.candidate} if saved.candidate is not None else {})}
@@ -39,8 +44,8 @@ def read(kept: Mapping[str, Snapshot]) -> Saved | None:
         return None
     try:
         values = json.loads(found.body)
-        bound, withdrawn = float(values.pop("bound")), values.pop("withdrawn")
-        state = State(**values, withdrawn=Withdrawn(**withdrawn) if withdrawn else None)
+        stable, offered = map(str, values.pop(_SERVED))
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"unexpected content: {error}") from None
-    return Saved(state=state, bound=bound, candidate=kept.get(CANDIDATE))
+    record = records.decode(json.dumps(values).encode())
+    return Saved(record=record, stable=stable, offered=offered, candidate=kept.get(CANDIDATE))
