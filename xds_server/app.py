@@ -133,11 +133,12 @@ async def _control_plane(
     def clients() -> Iterable[ClientState]:
         return chain.from_iterable(services.clients() for services in streams())
 
-    agreement = rollout_stores.agreement(options.rollout_store, options.rollout_name)
-    stack.push_async_callback(agreement.close)
+    agreement = rollout_stores.agreement(options.rollout_store, options.rollout_name, stack)
     versions = RolloutServing(publication, store, clients)
     rollout = _rollout(versions, agreement, store, reports, lambda: control.serving, git)
-    outcomes = CommitOutcomes(git, options.git.forge if options.git is not None else None, store.held)
+    forge = options.git.forge if options.git is not None else None
+    outcomes = CommitOutcomes(git, forge, store.held, lambda: rollout.newest_withdrawn)
+    rollout.ended = outcomes.ended
     in_background(outcomes.run(), stack)
     previews = _previews(options, services, store, fleet, outcomes, streams)
     published, judged = ChangeLog(fleet, partial(store.current, "")).published, outcomes.judged

@@ -15,17 +15,26 @@ from xds_server.sources.git_source import GitSource
 class CommitOutcomes:
     """Takes the judged versions of a source, which have no meaning here if it is a folder on disk.
 
-    `held` returns what the Envoys of a group in the store are not served as written.
+    `held` returns what the Envoys of a group in the store are not served as written. `withdrawn` returns why a rollout has
+    withdrawn the newest version, an empty text if it has not.
     """
 
     def __init__(
-        self, git: GitSource | None, forge: Forge | None, held: Callable[[str], Iterable[Held]]
+        self,
+        git: GitSource | None,
+        forge: Forge | None,
+        held: Callable[[str], Iterable[Held]],
+        withdrawn: Callable[[], str],
     ) -> None:
-        self._git, self._held = git, held
+        self._git, self._held, self._withdrawn = git, held, withdrawn
         self._statuses = CommitStatuses(forge) if forge is not None else None
 
     def judged(self, found: JudgedVersion) -> None:
         """Remember a good commit, and tell the forge soon."""
+        reason = self._withdrawn() if not found.problems else ""
+        if reason:
+            self.ended(found.version.id, reason)
+            return
         if self._git is not None and not found.problems:
             self._git.pins.note_served(found.version.id)
         self._tell(found, self._held(""), "")
@@ -39,6 +48,17 @@ class CommitOutcomes:
             rejected = (f"{one.place or one.name}: rejected by Envoy: {essence(one.message)}" for one in held)
             problems = found.problems or tuple(rejected)
             self._statuses.tell(CommitStatus.of(found.version, problems, group))
+
+    def ended(self, commit: str, reason: str) -> None:
+        """A rollout has withdrawn a commit for a reason, or without one, it is served to all after it was withdrawn."""
+        if self._git is None or not commit:
+            return
+        if reason:
+            self._git.pins.forget_served(commit)
+        else:
+            self._git.pins.note_served(commit)
+        if self._statuses is not None:
+            self._statuses.tell(CommitStatus.of_rollout(commit, reason))
 
     async def run(self) -> None:
         """Send statuses to the forge until cancelled. Returns at once if there is none."""

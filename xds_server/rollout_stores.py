@@ -7,6 +7,7 @@ import re
 import secrets
 import socket
 import time
+from contextlib import AsyncExitStack
 
 from xds_server.control_plane.rollout_agreement import Agreement
 from xds_server.control_plane.rollout_store import OwnStore, RolloutStore
@@ -16,10 +17,12 @@ _REDIS = re.compile(r"(rediss?|unix|redis\+cluster|redis\+sentinel)://.+")
 _POSTGRESQL = re.compile(r"postgres(ql)?://.+")
 
 
-def agreement(url: str | None, name: str) -> Agreement:
-    """Return the part of this process in the agreement on a rollout. Raises WrongUsage."""
+def agreement(url: str | None, name: str, stack: AsyncExitStack) -> Agreement:
+    """Return the part of this process in the agreement on a rollout, which ends with `stack`. Raises WrongUsage."""
     replica = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
-    return Agreement(rollout_store(url, name), replica)
+    found = Agreement(rollout_store(url, name), replica)
+    stack.push_async_callback(found.close)
+    return found
 
 
 def rollout_store(url: str | None, name: str) -> RolloutStore:

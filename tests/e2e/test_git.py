@@ -7,15 +7,14 @@ import json
 import shutil
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.support.forge import Forge
 from tests.support.git import DrippingServer, GitServer, WorkingTree, collected
 from tests.support.ports import free_port
 from tests.support.running import Running
@@ -294,42 +293,18 @@ def test_a_commit_that_nobody_who_is_trusted_has_signed_is_not_served(
 
 
 def test_a_forge_is_told_of_each_commit(shop: Shop, tmp_path: Path) -> None:
-    told: list[tuple[str, dict[str, str]]] = []
-
-    class Forge(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append((self.path, json.loads(self.rfile.read(int(self.headers["content-length"])))))
-            self.send_response(201)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    token = tmp_path / "token"
-    token.write_text("token")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Forge)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"github:http://127.0.0.1:{server.server_address[1]}/repos/shop/gateway"
     good = shop.push("First", "1")
-    try:
-        with Running(
-            shop.address, tmp_path, *QUICK, "--commit-status", url, "--commit-status-token", str(token)
-        ):
-            shop.answers("1")
-            wait_for(lambda: len(told) == 1, "the status of the good commit")
-            bad = shop.tree.commit(
-                "Bad", **{"gateway/more": "routes:\n  broken: {path: /x, upstrem: echo}\n"}
-            )
-            shop.tree.push()
-            wait_for(lambda: len(told) == 2, "the status of the bad one")
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert told[0] == (
+    with Forge(tmp_path) as forge, Running(shop.address, tmp_path, *QUICK, *forge.flags):
+        shop.answers("1")
+        wait_for(lambda: len(forge.told) == 1, "the status of the good commit")
+        bad = shop.tree.commit("Bad", **{"gateway/more": "routes:\n  broken: {path: /x, upstrem: echo}\n"})
+        shop.tree.push()
+        wait_for(lambda: len(forge.told) == 2, "the status of the bad one")
+    assert forge.told[0] == (
         f"/repos/shop/gateway/statuses/{good}",
         {"state": "success", "context": "xds", "description": "served"},
     )
-    path, body = told[1]
+    path, body = forge.told[1]
     assert path == f"/repos/shop/gateway/statuses/{bad}"
     assert body["state"] == "failure"
     assert "more.yaml:2:" in body["description"]

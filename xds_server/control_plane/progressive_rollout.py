@@ -21,7 +21,7 @@ from xds_server.control_plane import rollout_saved, rollout_status
 from xds_server.control_plane import rollout_steps as steps
 from xds_server.control_plane.compiler import Compiled
 from xds_server.control_plane.rollout_agreement import Agreement
-from xds_server.control_plane.rollout_log import RolloutLog
+from xds_server.control_plane.rollout_log import Ended, RolloutLog
 from xds_server.control_plane.rollout_measurement import Measurement
 from xds_server.control_plane.rollout_record import Record
 from xds_server.control_plane.rollout_replicas import Report
@@ -51,7 +51,7 @@ class ProgressiveRollout:
 
     `plan` returns the section `rollout` of the newest gateway, and `commit` its commit. `at_once` is true if an operator has
     chosen the newest version, so that it has no steps and is not held. `changed` is called if there is something new to
-    keep over a restart. Use it in the thread of the event loop.
+    keep over a restart, and `ended` as RolloutLog says. Use it in the thread of the event loop.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class ProgressiveRollout:
         self.kept = False
         """True if the state is kept over a restart, in `saved`."""
         self.changed: Callable[[], None] = lambda: None
+        self.ended: Ended = lambda _commit, _reason: None
         self._serving, self._agreement, self._store = serving, agreement, store
         self._rollout, self._commit, self._at_once, self._clock = plan, commit, at_once, clock
         self._newest: Newest | None = None
@@ -80,7 +81,7 @@ class ProgressiveRollout:
         self._rejections: list[tuple[int, str]] = []
         """What Envoys have rejected, with the number of the proposal, until the record counts it."""
         self._measurement = Measurement(reports, self._is_chosen, clock)
-        self._log = RolloutLog()
+        self._log = RolloutLog(lambda commit, reason: self.ended(commit, reason))
         self._lock = asyncio.Lock()
         self._bell = asyncio.Event()
 
@@ -99,6 +100,13 @@ class ProgressiveRollout:
         return f"this control plane does not have version {lacks}" if lacks and self._agreement.shared else ""
 
     @property
+    def newest_withdrawn(self) -> str:
+        """Why the version that was read last is not served, empty if it was not withdrawn."""
+        withdrawn = self._agreement.record.state.withdrawn
+        newest = self._newest.version if self._newest is not None else None
+        return withdrawn.reason if withdrawn is not None and withdrawn.version == newest else ""
+
+    @property
     def outcomes(self) -> Mapping[str, int]:
         """The number of rollouts that ended, by outcome."""
         return self._log.outcomes
@@ -106,7 +114,7 @@ class ProgressiveRollout:
     @property
     def plan(self) -> Plan:
         """The plan of the newest gateway."""
-        return plan_of(self._rollout())
+        return steps.plan_of(self._rollout())
 
     async def publish(self, compiled: Compiled) -> None:
         """Serve a gateway: to the Envoys of the first step, or to all."""
@@ -150,7 +158,7 @@ class ProgressiveRollout:
             return
         versions = event.blamed or event.versions
         if any(self._store.only_of_candidate(event.type, name, one) for name, one in versions.items()):
-            self._rejections.append((self._agreement.record.number, f"node {event.node.id}: {event.message}"))
+            self._rejections.append((self._serving.number, f"node {event.node.id}: {event.message}"))
             self._bell.set()
 
     async def promote(self) -> None:
@@ -235,7 +243,7 @@ class ProgressiveRollout:
             return
         record = self._told = saved.record
         self._agreement.restore(record)
-        self._serving.restore(saved.stable, saved.offered, saved.candidate, record.bound)
+        self._serving.restore(saved.stable, saved.offered, saved.candidate, record)
         self._measurement.begin(anew=True)
         if record.state.candidate:
             log.info(
@@ -262,7 +270,7 @@ class ProgressiveRollout:
         if newest.version == record.newest and not newest.ordered:
             self._caught_up, self._lost_since = record.number, None
             return
-        plan, lost = plan_of(newest.compiled.gateway.sections.rollout), self._is_lost(record)
+        plan, lost = steps.plan_of(newest.compiled.gateway.sections.rollout), self._is_lost(record)
         alone = not self._agreement.shared and not self._agreement.restored and not self._serving.envoys()
         nodes = list(replicas.nodes(self._agreement.reports))
 
@@ -326,7 +334,7 @@ class ProgressiveRollout:
         if not unreachable and replicas.judge(record, reports) != self._agreement.replica:
             return
         rollout = self._rollout()
-        plan, now = plan_of(rollout), self._agreement.now
+        plan, now = steps.plan_of(rollout), self._agreement.now
         nodes = list(replicas.nodes(reports))
         verdict = await self._measurement.verdict(rollout, record, reports, now)
         if unreachable:
@@ -388,15 +396,6 @@ class ProgressiveRollout:
             chosen = sum(replicas.is_chosen(new, node) for node in nodes)
             self._log.tell(old, new, self.plan, chosen, len(nodes))
         self._log.tell_of_problem(self.problem)
-
-
-def plan_of(rollout: Rollout) -> Plan:
-    """Return the plan that a section `rollout` describes. After its last step all Envoys have the version."""
-    return Plan(
-        steps=tuple(one / 100 for one in rollout.steps),
-        pause=rollout.pause.total_seconds(),
-        rejections=rollout.abort_if.rejections,
-    )
 
 
 def current_rollout(newest: Compiled | None) -> Rollout:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from xds_server.control_plane.rollout_record import Record
 from xds_server.control_plane.rollout_steps import Plan, State
 
 log = logging.getLogger(__name__)
 
+Ended = Callable[[str, str], None]
+
 
 class RolloutLog:
-    """Tells of each change of the record once. `outcomes` counts the rollouts that ended."""
+    """Tells of each change of the record once. `outcomes` counts the rollouts that ended.
 
-    def __init__(self) -> None:
+    `ended` is called with the commit of a version that was withdrawn and the reason, and without a reason if it is served
+    to all after that.
+    """
+
+    def __init__(self, ended: Ended) -> None:
+        self._ended = ended
         self.outcomes = {"completed": 0, "withdrawn": 0}
         self._problem = ""
         self._alone = False
@@ -33,6 +41,9 @@ class RolloutLog:
                 step,
                 state.withdrawn.reason,
             )
+            self._ended(state.withdrawn.commit, state.withdrawn.reason)
+        elif before.withdrawn is not None and state.stable == before.withdrawn.version:
+            self._ended(before.withdrawn.commit, "")
         elif before.candidate and state.stable == before.candidate:
             self.outcomes["completed"] += 1
             log.info("rollout completed version=%s", named(before.candidate, before.commit))

@@ -32,7 +32,7 @@ class Newest:
 class RolloutServing:
     """Serves two versions: `stable` to most Envoys, and `candidate` to those up to a `bound`. Empty means none.
 
-    `clients` returns the open streams.
+    `number` is that of the proposal of the candidate. `clients` returns the open streams.
     """
 
     def __init__(
@@ -40,13 +40,14 @@ class RolloutServing:
     ) -> None:
         self.stable = self.candidate = ""
         self.bound = -1.0
+        self.number = 0
         self._publication, self._store, self._clients = publication, store, clients
         self._published: Compiled | None = None
         self._offered: Compiled | None = None
 
-    def restore(self, stable: str, candidate: str, snapshot: Snapshot | None, bound: float) -> None:
+    def restore(self, stable: str, candidate: str, snapshot: Snapshot | None, record: Record) -> None:
         """Serve what was served before a restart. The store has the stable version already."""
-        self.stable, self.bound = stable, bound
+        self.stable, self.bound, self.number = stable, record.bound, record.number
         if candidate and snapshot is not None and self._store.current() is not None:
             self.candidate = candidate
             self._store.offer(snapshot, chosen=self.is_chosen)
@@ -126,7 +127,7 @@ class RolloutServing:
             proved_by=self._publication.proved_by,
             left_out=proof.rejected,
         )
-        self.candidate, self._offered = newest.version, newest.compiled
+        self.candidate, self._offered, self.number = newest.version, newest.compiled, record.number
         rejected = () if goes_on else self._store.held_of_candidate()
         if not goes_on and not rejected:
             await self._choose(record.bound)

@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from xds_server.gateway.model.rollout import Rollout
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -17,6 +19,15 @@ class Plan:
     steps: tuple[float, ...] = ()
     pause: float = 0.0
     rejections: int | None = None
+
+
+def plan_of(rollout: Rollout) -> Plan:
+    """Return the plan that a section `rollout` describes. After its last step all Envoys have the version."""
+    return Plan(
+        steps=tuple(one / 100 for one in rollout.steps),
+        pause=rollout.pause.total_seconds(),
+        rejections=rollout.abort_if.rejections,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

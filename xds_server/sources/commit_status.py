@@ -119,6 +119,11 @@ class CommitStatus:
         """What a newer status replaces."""
         return self.commit, self.group
 
+    @classmethod
+    def of_rollout(cls, commit: str, reason: str) -> CommitStatus:
+        """Return the status of a commit that a rollout has withdrawn for a reason, or that is served to all without one."""
+        return cls(commit, not reason, f"withdrawn by the rollout: {reason}" if reason else "served")
+
 
 class CommitStatuses:
     """Sends statuses in the background, in order. A status that waits is replaced by a newer one of the same commit and group.

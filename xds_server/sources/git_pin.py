@@ -70,10 +70,13 @@ class Pins:
         if self.served[-1:] == [commit]:
             return
         self.served = [*(one for one in self.served if one != commit), commit][-REMEMBERED:]
-        try:
-            self._write()
-        except OSError as error:
-            log.error("%s cannot be written: %s", self.file, error.strerror)
+        self._try_to_write()
+
+    def forget_served(self, commit: str) -> None:
+        """Do not remember any more that a commit was served, because it was withdrawn."""
+        if commit in self.served:
+            self.served.remove(commit)
+            self._try_to_write()
 
     def earlier(self) -> str:
         """Return the commit that was served before the one of now. Raises WrongUsage if none is known."""
@@ -89,6 +92,12 @@ class Pins:
         if len(found) > 1:
             raise WrongUsage(f"'{text}' means several commits: {', '.join(one[:12] for one in found)}")
         return found[0] if found else text
+
+    def _try_to_write(self) -> None:
+        try:
+            self._write()
+        except OSError as error:
+            log.error("%s cannot be written: %s", self.file, error.strerror)
 
     def _write(self) -> None:
         if self.file is None:
