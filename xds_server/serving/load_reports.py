@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import isawaitable
@@ -22,7 +24,7 @@ from envoy.service.load_stats.v3 import lrs_pb2
 from google.protobuf.message import DecodeError
 
 from xds_server.discovery.node import Node
-from xds_server.serving.session import Context, GroupOf, NodeRejected
+from xds_server.serving.session import Context, GroupOf, NodeRejected, peer_of
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +45,65 @@ class LoadReport:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReportLimits:
+    """The limits of clients that are not proved yet, for each address of a client: at most `unproved` streams, and from
+    `trusted` ones on, the next client is proved before it may wait. `first_request` is in seconds: it is the time for the first
+    message, and, if it is longer than five intervals, for the first report.
+    """
+
+    first_request: float = 30.0
+    trusted: int = 64
+    unproved: int = 1000
+
+
+class _Unproved:
+    """A client that is not proved yet: it counts for its address, and must send something before a deadline."""
+
+    def __init__(self, counts: Counter[str], address: str, deadline: asyncio.Timeout) -> None:
+        self._counts, self._address, self._deadline = counts, address, deadline
+        self._counted = True
+        counts[address] += 1
+
+    def must_send_within(self, seconds: float | None) -> None:
+        """Set another deadline, None for none."""
+        if self._counted:
+            loop = asyncio.get_running_loop()
+            self._deadline.reschedule(None if seconds is None else loop.time() + seconds)
+
+    def proved(self) -> None:
+        """The client belongs to a group, so it may wait."""
+        self.must_send_within(None)
+        self.ended()
+
+    def ended(self) -> None:
+        """Do not count the client any more."""
+        if self._counted:
+            self._counted = False
+            self._counts[self._address] -= 1
+            if not self._counts[self._address]:
+                del self._counts[self._address]
+
+
 class LoadReports:
     """Asks Envoys for reports, and gives each to the observers. All servers of a store share it.
 
     Clusters whose name begins with `ignored` are left out. Use it in the thread of the event loop.
     """
 
-    def __init__(self, *observers: Callable[[LoadReport], None], ignored: str = "xds/") -> None:
+    def __init__(
+        self,
+        *observers: Callable[[LoadReport], None],
+        ignored: str = "xds/",
+        limits: LoadReportLimits | None = None,
+    ) -> None:
         self._observers = list(observers)
         self._ignored = ignored
         self._interval: float | None = None
         self._bells: set[asyncio.Event] = set()
+        self._limits = limits or LoadReportLimits()
+        self._unproved: Counter[str] = Counter()
+        """The streams of clients that are not proved yet, by address."""
 
     def observe(self, observer: Callable[[LoadReport], None]) -> None:
         """Call one more observer from now on."""
@@ -80,23 +130,52 @@ class LoadReports:
         )
 
     async def _serve(self, context: Context, group_of: GroupOf) -> None:
-        first = await context.read()
-        if first is _END:
-            return
-        node, group = Node.of(_parsed(first).node), None
+        """Serve one stream. A client is proved with its first report, which none is asked for while nothing needs it; if there
+        are many such clients at an address, the next one is proved before it may wait."""
+        address, limits = _address(context), self._limits
+        if self._unproved[address] >= limits.unproved:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"this server has a limit of {limits.unproved} load report streams at an address that have reported nothing",
+            )
+        deadline, group = asyncio.timeout(limits.first_request), None
+        client = _Unproved(self._unproved, address, deadline)
+        try:
+            async with deadline:
+                first = await context.read()
+                if first is _END:
+                    return
+                client.must_send_within(None)
+                node = Node.of(_parsed(first).node)
+                if self._unproved[address] > limits.trusted:
+                    group = await _group(node, context, group_of)
+                    client.proved()
+                async with self._asking(context, client):
+                    while (body := await context.read()) is not _END:
+                        if group is None:  # only now, because a group can cost a request to another server
+                            client.must_send_within(None)
+                            group = await _group(node, context, group_of)
+                            client.proved()
+                        self._take(node, group, _parsed(body))
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the client sends nothing")
+        finally:
+            client.ended()
+
+    @asynccontextmanager
+    async def _asking(self, context: Context, client: _Unproved) -> AsyncIterator[None]:
+        """Ask a client for reports while this context lasts."""
         bell = asyncio.Event()
         self._bells.add(bell)
-        writing = asyncio.create_task(self._write(context, bell))
+        writing = asyncio.create_task(self._write(context, bell, client))
         try:
-            while (body := await context.read()) is not _END:
-                if group is None:  # only now, because a group can cost a request to another server
-                    group = await _group(node, context, group_of)
-                self._take(node, group, _parsed(body))
+            yield
         finally:
             writing.cancel()
             self._bells.discard(bell)
 
-    async def _write(self, context: Context, bell: asyncio.Event) -> None:
+    async def _write(self, context: Context, bell: asyncio.Event, client: _Unproved) -> None:
+        """Say at which interval reports are needed."""
         asked = None
         while True:
             if self._interval != asked:
@@ -106,6 +185,7 @@ class LoadReports:
                     _NEVER if asked is None else timedelta(seconds=asked)
                 )
                 await context.write(response)
+                client.must_send_within(None if asked is None else max(self._limits.first_request, 5 * asked))
             await bell.wait()
             bell.clear()
 
@@ -124,6 +204,12 @@ class LoadReports:
         )
         for observer in self._observers:
             observer(report)
+
+
+def _address(context: Context) -> str:
+    """Return the address of a client without its port."""
+    kind, _, rest = peer_of(context).partition(":")
+    return rest.rpartition(":")[0] if kind in ("ipv4", "ipv6") else kind
 
 
 async def _group(node: Node, context: Context, group_of: GroupOf) -> str:
