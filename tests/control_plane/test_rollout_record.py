@@ -282,3 +282,10 @@ def test_a_step_waits_for_replicas_that_serve_it_to_nobody_yet() -> None:
     assert replicas.waiting(record, reports) == "not acknowledged yet by x"
     assert replicas.waiting(record, []) == "no Envoy is connected"
     assert replicas.waiting(replace(record, bound=-1.0), reports) == "no Envoy is connected"
+
+
+def test_patience_is_over_only_without_a_break() -> None:
+    patience = replicas.Patience(10)
+    assert [patience.over(True, now) for now in (0, 9, 10)] == [False, False, True]
+    assert not patience.over(False, 11)
+    assert [patience.over(True, now) for now in (12, 5, 14, 15)] == [False, False, False, True]

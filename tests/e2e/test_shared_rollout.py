@@ -49,15 +49,20 @@ class Shared:
         self.replicas = (self.one, self.two)
         self.envoys: dict[str, Envoy] = {}
 
-    def _replica(self, name: str) -> Replica:
+    def _replica(self, name: str, *, state: bool = True) -> Replica:
         root = self._root / name
         root.mkdir()
         store = ("--rollout-store", self.store.url, "--rollout-name", "shop")
-        flags = ("--no-proxy", "--no-prove", "--state", str(root / "state"), *store)
+        kept = ("--state", str(root / "state")) if state else ()
+        flags = ("--no-proxy", "--no-prove", *kept, *store)
         values = {"port": self.port} if self.port else {}
         made = Replica(root, YAML, *flags, pause="1s", backend=self.good.address, timeout="1s", **values)
         self.port = made.port if not self.port else self.port
         return made
+
+    def another(self) -> Replica:
+        """A replica that knows nothing of before."""
+        return self._replica("three", state=False)
 
     def connect(self, replica: Replica, *nodes: str) -> None:
         for node in nodes:
@@ -242,6 +247,50 @@ def test_a_version_that_completed_while_a_replica_was_away_is_served_when_it_is_
     two.stop(signal.SIGKILL)
     assert one.rollout("promote") == 0
     two.start()
+    shared.has("v2", "v2")
+
+
+def test_a_replica_without_the_version_of_the_others_serves_nothing_until_it_is_agreed(
+    shared: Shared,
+) -> None:
+    shared.write("v2", pause="10m")
+    shared.has("v2", "v1")
+    new = shared.another()
+    new.write("v2", pause="10m")
+    with new:
+        new.says("is not served now: this control plane does not have version")
+        assert httpx.get(f"http://{new.admin}/ready").status_code == 503
+        wait_for(lambda: len(shared.two.state()["replicas"]) == 3, "its report")
+        assert shared.two.rollout("abort") == 1
+        new.says("rollout withdrawn")
+        assert httpx.get(f"http://{new.admin}/ready").status_code == 503
+        assert new.rollout("promote") == 0
+        wait_for(lambda: httpx.get(f"http://{new.admin}/ready").status_code == 200, "the new replica")
+        shared.has("v2", "v2")
+
+
+def test_a_replica_that_starts_without_the_store_serves_what_it_served(
+    shared: Shared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared.write("v2", pause="10m")
+    shared.has("v2", "v1")
+    shared.store.kill()
+    one = shared.one
+    one.stop(signal.SIGKILL)
+    one.start()
+    wait_for(lambda: one.state()["problem"], "the store to be away")
+    wait_for(lambda: one.state()["envoys"] == 1, "the Envoy")
+    shared.has("v2", "v1")
+    assert httpx.get(f"http://{one.admin}/ready").status_code == 200
+    one.write("v3")
+    one.says("is not served now")
+    main(["status", "--admin", one.admin])
+    assert "HOLDS" in capsys.readouterr().out
+    one.write("v2", pause="10m")
+    shared.store.start()
+    wait_for(lambda: not one.state()["problem"], "the store")
+    shared.has("v2", "v1")
+    assert one.rollout("promote") == 0
     shared.has("v2", "v2")
 
 

@@ -54,7 +54,7 @@ def short(state: dict[str, Any]) -> str:
     if withdrawn := state["withdrawn"]:
         named = _named(withdrawn["version"], withdrawn["commit"])
         return f"WITHDRAWN and not served: version {named}: {withdrawn['reason']}"
-    return ""
+    return f"rollout HOLDS: {state['waiting']}" if state["waiting"] else ""
 
 
 def lines(found: dict[str, Any]) -> list[str]:

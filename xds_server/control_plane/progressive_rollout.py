@@ -24,7 +24,7 @@ from xds_server.control_plane.rollout_agreement import Agreement
 from xds_server.control_plane.rollout_log import Ended, RolloutLog
 from xds_server.control_plane.rollout_measurement import Measurement
 from xds_server.control_plane.rollout_record import Record
-from xds_server.control_plane.rollout_replicas import Report
+from xds_server.control_plane.rollout_replicas import Patience, Report
 from xds_server.control_plane.rollout_saved import Saved
 from xds_server.control_plane.rollout_serving import Newest, RolloutServing
 from xds_server.control_plane.rollout_steps import Plan, State
@@ -37,9 +37,6 @@ from xds_server.serving.store import Store
 from xds_server.translate import gateway_version
 
 log = logging.getLogger(__name__)
-
-LOST_AFTER = 15.0
-"""Seconds without a replica that has the newest version, after which another version takes its place."""
 
 
 class NoRollout(Exception):  # noqa: N818 - it is the response
@@ -75,7 +72,7 @@ class ProgressiveRollout:
         self._newest: Newest | None = None
         self._caught_up = -1
         """The number of the proposal that was the newest version here, too."""
-        self._lost_since: float | None = None
+        self._lost, self._deserted = Patience(replicas.LOST_AFTER), Patience(replicas.LIVE)
         self._told = Record()
         """The record that the log has told of."""
         self._rejections: list[tuple[int, str]] = []
@@ -89,7 +86,7 @@ class ProgressiveRollout:
     def state(self) -> State:
         """Where the rollout stands, as this replica knows it."""
         state = self._agreement.record.state
-        return replace(state, waiting=self.problem or state.waiting) if state.candidate else state
+        return replace(state, waiting=self.problem or state.waiting)
 
     @property
     def problem(self) -> str:
@@ -268,7 +265,8 @@ class ProgressiveRollout:
         if newest is None or self._agreement.problem:
             return
         if newest.version == record.newest and not newest.ordered:
-            self._caught_up, self._lost_since = record.number, None
+            self._caught_up = record.number
+            self._lost.over(False, self._agreement.now)
             return
         plan, lost = steps.plan_of(newest.compiled.gateway.sections.rollout), self._is_lost(record)
         alone = not self._agreement.shared and not self._agreement.restored and not self._serving.envoys()
@@ -289,13 +287,8 @@ class ProgressiveRollout:
 
     def _is_lost(self, record: Record) -> bool:
         """True if no replica has the newest version any more, and that for a while: the one that proposed it has ended."""
-        reports = self._agreement.reports
-        if any(one.newest in ("", record.newest) for one in reports):
-            self._lost_since = None
-            return False
-        if self._lost_since is None:
-            self._lost_since = self._agreement.now
-        return not self._agreement.shared or self._agreement.now - self._lost_since >= LOST_AFTER
+        lost = not any(one.newest in ("", record.newest) for one in self._agreement.reports)
+        return self._lost.over(lost, self._agreement.now) or (lost and not self._agreement.shared)
 
     async def _follow(self) -> None:
         """Serve what the record says, and tell it."""
@@ -342,12 +335,17 @@ class ProgressiveRollout:
                 await self._agreement.withdraw(verdict.violation, self._clock())
             return
         state = steps.tick(record.state, plan, now, replicas.waiting(record, reports), verdict)
-        bound = record.bound
-        if state.step != record.state.step or not any(replicas.is_chosen(record, node) for node in nodes):
-            bound = steps.bound(nodes, steps.share(state, plan), bound)  # none of the chosen ones may be left
+        bound, deserted = record.bound, self._is_deserted(record, nodes)
+        if state.step != record.state.step or deserted:
+            bound = steps.bound(nodes, steps.share(state, plan), bound)
         new = replace(record, state=state, bound=bound)
         with suppress(Unreachable):  # `problem` says it
             await self._agreement.change(lambda found: new if found == record else found)
+
+    def _is_deserted(self, record: Record, nodes: list[str]) -> bool:
+        """True if none of the chosen Envoys is connected any more, and that for so long that it does not just reconnect."""
+        deserted = not any(replicas.is_chosen(record, node) for node in nodes)
+        return self._deserted.over(deserted, self._agreement.now) or (deserted and record.bound < 0)
 
     def _all_reports(self) -> tuple[Report, ...]:
         """Return the reports of all replicas, with our own as it is now."""
@@ -390,12 +388,13 @@ class ProgressiveRollout:
         if not unimportant or old.number != new.number:
             self.changed()
         if another:
+            self._deserted.over(False, self._agreement.now)
             self._bell.set()
         if new != old:
             nodes = replicas.nodes(self._all_reports())
             chosen = sum(replicas.is_chosen(new, node) for node in nodes)
             self._log.tell(old, new, self.plan, chosen, len(nodes))
-        self._log.tell_of_problem(self.problem)
+        self._log.tell_of_problem("" if self._agreement.problem else self.problem)
 
 
 def current_rollout(newest: Compiled | None) -> Rollout:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from redis.exceptions import RedisClusterException, RedisError
 
-from filters.rate_limit.stores.redis import connect
+from filters.rate_limit.stores.redis import connect, disconnect
 from xds_server.control_plane.rollout_replicas import LIVE
 from xds_server.control_plane.rollout_store import Answer, Unreachable
 
@@ -75,7 +75,7 @@ class RedisRolloutStore:
         """Remove the report, and close all connections."""
         with suppress(Unreachable):  # the report becomes too old by itself
             await self._ask(self._client.hdel(self._keys[1], replica))
-        await self._client.aclose()
+        await disconnect(self._client)
 
     async def _ask(self, call: Awaitable[_T]) -> _T:
         try:

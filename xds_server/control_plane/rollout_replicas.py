@@ -13,6 +13,24 @@ from xds_server.control_plane.rollout_record import Record
 
 LIVE = 10.0
 """Seconds after which a replica without a report counts as ended."""
+LOST_AFTER = 15.0
+"""Seconds without a replica that has the newest version, after which another version takes its place."""
+
+
+class Patience:
+    """Says whether something has been the case for some `seconds` without a break."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: float | None = None
+
+    def over(self, holds: bool, now: float) -> bool:
+        """Take note of whether it is the case `now`. Returns True if it has been for long enough."""
+        if not holds:
+            self._since = None
+            return False
+        self._since = now if self._since is None else min(self._since, now)  # a clock may be set back
+        return now - self._since >= self._seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

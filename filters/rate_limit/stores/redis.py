@@ -73,6 +73,16 @@ def connect(url: str) -> Any:
     return Redis.from_url(url, **options)
 
 
+async def disconnect(client: Any) -> None:
+    """Close all connections of a client of `connect`."""
+    await client.aclose()
+    pool = getattr(client, "connection_pool", None)
+    if pool is not None:
+        await pool.disconnect(inuse_connections=True)
+    for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+        await sentinel.aclose()
+
+
 def _addresses(netloc: str) -> list[tuple[str, int]]:
     found = [one.rpartition(":") for one in netloc.split(",")]
     return [(host.strip("[]"), int(port)) for host, _, port in found]
@@ -191,12 +201,7 @@ class RedisStore:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._client.aclose()
-        pool = getattr(self._client, "connection_pool", None)
-        if pool is not None:
-            await pool.disconnect(inuse_connections=True)
-        for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
-            await sentinel.aclose()
+        await disconnect(self._client)
 
     async def _reset(self, prefix: str) -> int:
         plain = "".join(f"[{one}]" if one in "*?[" else one for one in prefix)
