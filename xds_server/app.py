@@ -40,7 +40,7 @@ from xds_server.control_plane.releases import adapted
 from xds_server.control_plane.rollout_agreement import Agreement
 from xds_server.control_plane.rollout_metrics import RolloutMetrics
 from xds_server.control_plane.rollout_serving import RolloutServing
-from xds_server.control_plane.status import ObjectStatus, StatusReader
+from xds_server.control_plane.status import ObjectStatus, StatusReader, served_version
 from xds_server.discovery.node import Node
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.stream import StreamLimits
@@ -244,7 +244,8 @@ def _metrics(
 ) -> metrics.Metrics:
     counted = metrics.Metrics(store)
     store.observe(counted.observe)
-    GatewayMetrics(serving, fleet, partial(store.current, ""), counted.registry)
+    served, version = partial(store.current, ""), lambda: served_version(serving, rollout.state)
+    GatewayMetrics(serving, fleet, served, counted.registry, version)
     RolloutMetrics(
         lambda: rollout.state,
         lambda: rollout.plan,

@@ -79,7 +79,7 @@ def _changed(
     return Page.of(
         {
             "commit": version.id if version is not None else None,
-            "survives_restart": source.pins.file is not None,
+            "survives_restart": source.pins.survives,
         }
     )
 

@@ -60,9 +60,28 @@ def test_a_damaged_file_is_not_taken_for_no_pin(tmp_path: Path, text: str) -> No
         Pins.read(file)
 
 
-def test_a_pin_that_cannot_be_noted_is_none(tmp_path: Path) -> None:
+def test_a_pin_that_cannot_be_written_holds_until_a_restart(tmp_path: Path) -> None:
     pins = Pins(tmp_path / "no" / "folder")
-    with pytest.raises(OSError, match="No such file"):
-        pins.set(Pin("a" * 40, 1.0))
-    assert pins.pin is None
+    assert pins.survives
+    pins.set(Pin("a" * 40, 1.0))
+    assert pins.holds("a" * 40)
+    assert not pins.survives
     pins.note_served("a" * 40)  # it is logged, and serving goes on
+    (tmp_path / "no").mkdir()
+    pins.set(None)
+    assert pins.survives
+
+
+def test_each_rollback_goes_one_commit_further_back() -> None:
+    pins = Pins()
+    for one in ("aaaa", "bbbb", "cccc"):
+        pins.note_served(one)
+    for wanted in ("bbbb", "aaaa"):
+        pins.set(Pin(pins.earlier(), 1.0))
+        assert pins.holds(wanted)
+        pins.note_served(wanted)
+    with pytest.raises(WrongUsage):
+        pins.earlier()
+    pins.set(None)
+    pins.note_served("cccc")
+    assert pins.earlier() == "bbbb"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,6 +167,23 @@ def test_a_small_commit_with_a_huge_folder_is_a_problem(tree: WorkingTree) -> No
     (told,) = local(tree).problems
     assert f"the folder of the gateway has more than {MOST} files" in told
     assert not local(tree, "d0/d0").problems
+
+
+def test_a_deep_folder_is_read_and_a_missing_object_is_a_problem(tree: WorkingTree) -> None:
+    tree.commit("One", **{"gateway/a": "a: 1"})
+    named = tree.git("rev-parse", "HEAD:gateway")
+    for _ in range(1200):  # deeper than Python calls itself
+        body = b"40000 d\0" + bytes.fromhex(named)
+        content = b"tree %d\0" % len(body) + body
+        named = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+        stored = tree.path / ".git" / "objects" / named[:2] / named[2:]
+        stored.parent.mkdir(exist_ok=True)
+        stored.write_bytes(zlib.compress(content))
+    tree.git("update-ref", "refs/heads/main", tree.git("commit-tree", "-m", "Deep", named))
+    assert list(local(tree).files) == [f"{'d/' * 1200}a.yaml"]
+    (tree.path / ".git" / "objects" / named[:2] / named[2:]).unlink()
+    (told,) = local(tree).problems
+    assert f"object {named[:12]} of the repository is missing or damaged" in told
 
 
 def test_author_and_subject_control_no_terminal(tree: WorkingTree) -> None:

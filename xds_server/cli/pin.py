@@ -16,7 +16,7 @@ _PAUSE = 0.05
 
 
 class NotServed(XdsError):  # noqa: N818 - a state of a commit
-    """A commit is pinned, and its gateway has errors."""
+    """The gateway of a commit has errors, so it is not pinned."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +44,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def change(arguments: argparse.Namespace, path: str, commit: str) -> int:
     """Send a change to the admin address, and print what is served then."""
+    before = _ask(arguments.admin, "GET", "/status")["gateway"]["pinned"]
     done = _ask(arguments.admin, "POST", path, commit)
-    served = _served(arguments.admin, done["commit"]) if done["commit"] else None
+    try:
+        served = _served(arguments.admin, done["commit"]) if done["commit"] else None
+    except NotServed:
+        from xds_server.git_pages import PIN, UNPIN
+
+        _ask(arguments.admin, "POST", *((PIN, before["commit"]) if before else (UNPIN, "")))
+        raise
     answer = {"pinned": done["commit"], "served": served, "survives_restart": done["survives_restart"]}
     if arguments.output != "text":
         output.data(answer, arguments.output)
@@ -56,7 +63,9 @@ def change(arguments: argparse.Namespace, path: str, commit: str) -> int:
     print(f"serving commit {served['id'][:12]} of {served['author']}: {served['subject']}")
     print("newer commits are not served until `xds pin --off`")
     if not done["survives_restart"]:
-        print("a restart of `xds run` forgets this; --state FILE of `xds run` keeps it")
+        print(
+            "a restart of `xds run` forgets this; --state FILE of `xds run` keeps it if FILE.pin can be written"
+        )
     return 0
 
 
@@ -72,7 +81,9 @@ def _served(admin: str, commit: str) -> dict[str, Any]:
         newest = gateway["newest"]
         if not gateway["healthy"] and newest is not None and newest["id"] == commit:
             raise NotServed(
-                "\n".join((f"commit {commit[:12]} is pinned and has errors; what is served stays", *wrong))
+                "\n".join(
+                    (f"commit {commit[:12]} has errors and is not pinned; what is served stays", *wrong)
+                )
             )
         time.sleep(_PAUSE)
     raise EnvironmentFailed(

@@ -11,10 +11,11 @@ from prometheus_client.registry import Collector
 
 from xds_server.control_plane.control_loop import GatewayState
 from xds_server.control_plane.fleet import Fleet, Served
+from xds_server.sources.source import Version
 
 
 class GatewayMetrics(Collector):
-    """Computes the metrics when they are scraped. `clock` returns Unix time."""
+    """Computes the metrics when they are scraped. `version` is the served one of the source, `clock` returns Unix time."""
 
     def __init__(
         self,
@@ -22,8 +23,10 @@ class GatewayMetrics(Collector):
         fleet: Fleet,
         served: Served,
         registry: CollectorRegistry,
+        version: Callable[[], Version | None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._version = version
         self._gateway, self._fleet, self._served, self._clock = gateway, fleet, served, clock
         registry.register(self)
 
@@ -47,11 +50,12 @@ class GatewayMetrics(Collector):
             "Seconds since the served gateway was published; 0 before the first one.",
             value=max(0.0, self._clock() - gateway.since) if gateway.since else 0.0,
         )
-        if gateway.version is not None:
+        version = self._version()
+        if version is not None:
             yield GaugeMetricFamily(
                 "xds_source_commit_timestamp_seconds",
                 "When the served commit was made, in Unix time.",
-                value=gateway.version.time,
+                value=version.time,
             )
             yield GaugeMetricFamily(
                 "xds_source_lag_seconds",

@@ -31,12 +31,21 @@ from xds_server.control_plane.rollout_steps import Plan, State
 from xds_server.control_plane.rollout_store import Unreachable
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.gateway.model.rollout import NO_ROLLOUT, Rollout
-from xds_server.serving.events import Disconnected, Event, Nacked
+from xds_server.serving.events import Connected, Disconnected, Event, Nacked
 from xds_server.serving.load_reports import LoadReports
 from xds_server.serving.store import Store
 from xds_server.translate import gateway_version
 
 log = logging.getLogger(__name__)
+
+
+DESERTED_AFTER = 300.0
+"""Seconds without any Envoy of a step, after which another one is chosen. A version may have ended those of the step."""
+
+
+_NO_STEPS = (
+    "its steps are those of the version of before, which are not known after a restart; promote or abort it"
+)
 
 
 class NoRollout(Exception):  # noqa: N818 - it is the response
@@ -72,7 +81,7 @@ class ProgressiveRollout:
         self._newest: Newest | None = None
         self._caught_up = -1
         """The number of the proposal that was the newest version here, too."""
-        self._lost, self._deserted = Patience(replicas.LOST_AFTER), Patience(replicas.LIVE)
+        self._lost, self._deserted = Patience(replicas.LOST_AFTER), Patience(DESERTED_AFTER)
         self._told = Record()
         """The record that the log has told of."""
         self._rejections: list[tuple[int, str]] = []
@@ -111,13 +120,21 @@ class ProgressiveRollout:
     @property
     def plan(self) -> Plan:
         """The plan of the newest gateway."""
-        return steps.plan_of(self._rollout())
+        return steps.plan_of(self._section())
+
+    def _section(self) -> Rollout:
+        """Return the section `rollout` that counts: that of the version of before if the newest has none.
+
+        Otherwise a mistake that loses the section would reach all Envoys at once.
+        """
+        newest = self._rollout()
+        return newest if newest.declared else self._serving.rollout
 
     async def publish(self, compiled: Compiled) -> None:
         """Serve a gateway: to the Envoys of the first step, or to all."""
         async with self._lock:
             version = gateway_version.portable(compiled.snapshot)
-            rollout = compiled.gateway.sections.rollout
+            rollout = self._section()
             self._newest = Newest(
                 version=version, compiled=compiled, commit=self._commit(), ordered=self._at_once()
             )
@@ -149,8 +166,10 @@ class ProgressiveRollout:
 
     def observe(self, event: Event) -> None:
         """Count rejections of what only the new version has."""
-        if isinstance(event, Disconnected):
-            self._measurement.forget(event.node.id)
+        if isinstance(event, Connected) and not event.group:
+            self._measurement.connected(event.node.id)
+        if isinstance(event, Disconnected) and not event.group:
+            self._measurement.disconnected(event.node.id)
         if not isinstance(event, Nacked) or event.group or not self._serving.candidate:
             return
         versions = event.blamed or event.versions
@@ -204,7 +223,7 @@ class ProgressiveRollout:
 
     def as_json(self) -> dict[str, Any]:
         """The state for machines."""
-        reports, minimum = self._all_reports(), self._rollout().minimum_requests
+        reports, minimum = self._all_reports(), self._section().minimum_requests
         return {
             **rollout_status.as_json(self.state, self._agreement.record, self.plan, reports, minimum),
             "outcomes": dict(self.outcomes),
@@ -268,7 +287,7 @@ class ProgressiveRollout:
             self._caught_up = record.number
             self._lost.over(False, self._agreement.now)
             return
-        plan, lost = steps.plan_of(newest.compiled.gateway.sections.rollout), self._is_lost(record)
+        plan, lost = self.plan, self._is_lost(record)
         alone = not self._agreement.shared and not self._agreement.restored and not self._serving.envoys()
         nodes = list(replicas.nodes(self._agreement.reports))
 
@@ -326,7 +345,7 @@ class ProgressiveRollout:
         reports = self._all_reports()
         if not unreachable and replicas.judge(record, reports) != self._agreement.replica:
             return
-        rollout = self._rollout()
+        rollout = self._section()
         plan, now = steps.plan_of(rollout), self._agreement.now
         nodes = list(replicas.nodes(reports))
         verdict = await self._measurement.verdict(rollout, record, reports, now)
@@ -334,7 +353,8 @@ class ProgressiveRollout:
             if verdict.violation:
                 await self._agreement.withdraw(verdict.violation, self._clock())
             return
-        state = steps.tick(record.state, plan, now, replicas.waiting(record, reports), verdict)
+        waiting = replicas.waiting(record, reports) if plan.steps else _NO_STEPS
+        state = steps.tick(record.state, plan, now, waiting, verdict)
         bound, deserted = record.bound, self._is_deserted(record, nodes)
         if state.step != record.state.step or deserted:
             bound = steps.bound(nodes, steps.share(state, plan), bound)

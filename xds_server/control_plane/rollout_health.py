@@ -13,6 +13,9 @@ from xds_server.gateway.model.rollout import Threshold
 SILENT_AFTER = 5.0
 """Intervals of load reports without a report, after which an Envoy counts as silent."""
 
+FIRST_REPORTS = "the first load reports of this step have not arrived yet"
+"""Why nothing can be said of the health of a step that has just begun."""
+
 
 @dataclass(slots=True)
 class Counts:
@@ -104,7 +107,7 @@ class LoadHealth:
         if silent:
             return f"no load report in {patience:.0f} s from {', '.join(silent)}"
         if chosen and not all(self._heard.get(node, -1.0) >= self.began for node in chosen):
-            return "the first load reports of this step have not arrived yet"
+            return FIRST_REPORTS
         return ""
 
 

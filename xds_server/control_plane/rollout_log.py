@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from xds_server.control_plane.rollout_health import FIRST_REPORTS
 from xds_server.control_plane.rollout_record import Record
+from xds_server.control_plane.rollout_replicas import DESERTED
 from xds_server.control_plane.rollout_steps import Plan, State
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,8 @@ class RolloutLog:
             log.info("rollout begins version=%s step=%d of %d envoys=%d of %d", *what, chosen, envoys)
         elif (old.number, before.step) != (new.number, state.step):
             log.info("rollout goes on version=%s step=%d of %d", *what)
-        if state.waiting and state.waiting != before.waiting and state.since is not None:
+        remarkable = state.since is not None and state.waiting != FIRST_REPORTS
+        if state.waiting not in ("", before.waiting) and (remarkable or state.waiting == DESERTED):
             log.warning("rollout holds at step %d: %s", state.step + 1, state.waiting)
 
     def tell_of_newest(self, version: str, state: State, problem: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ class Measurement:
         self._reports, self._is_chosen, self._clock = reports, is_chosen, clock
         self._health = LoadHealth(interval=1.0)
         self._prometheus = PrometheusHealth(clock())
+        self._streams = Counter[str]()
         reports.observe(self._take)
 
     def request(self, rollout: Rollout) -> None:
@@ -41,9 +43,16 @@ class Measurement:
         if anew:
             self._prometheus = PrometheusHealth(self._clock())
 
-    def forget(self, node: str) -> None:
+    def connected(self, node: str) -> None:
+        """An Envoy has connected. Reports of others do not count, because anybody could send them."""
+        self._streams[node] += 1
+
+    def disconnected(self, node: str) -> None:
         """An Envoy has disconnected."""
-        self._health.forget(node)
+        self._streams[node] -= 1
+        if self._streams[node] <= 0:
+            del self._streams[node]
+            self._health.forget(node)
 
     def figures(self, nodes: Iterable[str]) -> Figures:
         """Return the figures of the connected Envoys of this replica."""
@@ -68,7 +77,7 @@ class Measurement:
         return replace(verdict, silence=verdict.silence or replicas.unheard(record, reports))
 
     def _take(self, report: LoadReport) -> None:
-        if report.group:
+        if report.group or report.node not in self._streams:
             return
         counts = Counts(report.requests, report.errors)
         chosen = self._is_chosen(report.node)

@@ -15,6 +15,8 @@ LIVE = 10.0
 """Seconds after which a replica without a report counts as ended."""
 LOST_AFTER = 15.0
 """Seconds without a replica that has the newest version, after which another version takes its place."""
+DESERTED = "none of the Envoys of this step is connected"
+"""Why a rollout waits if its version may have ended them."""
 
 
 class Patience:
@@ -101,7 +103,8 @@ def waiting(record: Record, reports: Sequence[Report]) -> str:
     """Return why the pause of a step cannot begin: Envoys of the step, or their replicas, have not the candidate yet."""
     concerned = [one for one in reports if any(is_chosen(record, node) for node in one.nodes)]
     if not concerned:
-        return "no Envoy is connected"
+        gone = record.bound >= 0 and any(one.nodes for one in reports)
+        return DESERTED if gone else "no Envoy is connected"
     wanted = record.state.candidate
     for one in concerned:
         if one.candidate != wanted:

@@ -12,6 +12,7 @@ from xds_server.control_plane.compiler import Compiled
 from xds_server.control_plane.publication import ACK_TIMEOUT, Publication, joined_rules, rules_of
 from xds_server.control_plane.rollout_record import Record
 from xds_server.discovery.snapshot import Snapshot
+from xds_server.gateway.model.rollout import NO_ROLLOUT, Rollout
 from xds_server.serving.audiences import nobody
 from xds_server.serving.services import ClientState
 from xds_server.serving.store import Store
@@ -82,6 +83,11 @@ class RolloutServing:
     def is_chosen(self, node: str) -> bool:
         """True if a node is served the candidate, if there is one."""
         return steps.position(node) <= self.bound
+
+    @property
+    def rollout(self) -> Rollout:
+        """The section `rollout` of the stable version, an empty one if that is not known."""
+        return self._published.gateway.sections.rollout if self._published is not None else NO_ROLLOUT
 
     def version_of(self, node: str) -> str:
         """Return the version that a node is served, "" before the first one."""

@@ -16,6 +16,7 @@ from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.previews import Previews
 from xds_server.control_plane.progressive_rollout import ProgressiveRollout
 from xds_server.control_plane.prover import Prover
+from xds_server.control_plane.rollout_steps import State
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import EXTENSION_CONFIG, LISTENER, ROUTE, ResourceType
 from xds_server.gateway.model.gateway import Sections
@@ -102,7 +103,7 @@ class StatusReader:
         """The status of the gateway as a whole."""
         held = self._held()
         return {
-            "gateway": _gateway_as_json(self.gateway, self.pin()),
+            "gateway": _gateway_as_json(self.gateway, self.rollout.state, self.pin()),
             "policy_server": {"admin": self.policy_server},
             "prover": self.prover.as_json() if self.prover is not None else None,
             "held": [held_as_json(one) for one in held],
@@ -199,7 +200,15 @@ def held_as_json(held: Held) -> Mapping[str, Any]:
     }
 
 
-def _gateway_as_json(gateway: GatewayState, pin: Pin | None) -> Mapping[str, Any]:
+def served_version(gateway: GatewayState, rollout: State) -> Version | None:
+    """Return the version of the source that all Envoys are served that a rollout serves nothing newer."""
+    if rollout.candidate or rollout.withdrawn is not None:
+        return gateway.commits.get(rollout.stable)
+    return gateway.version
+
+
+def _gateway_as_json(gateway: GatewayState, rollout: State, pin: Pin | None) -> Mapping[str, Any]:
+    served = served_version(gateway, rollout)
     versions = gateway.compiled.snapshot.versions if gateway.compiled else {}
     return {
         "folder": gateway.folder,
@@ -209,7 +218,7 @@ def _gateway_as_json(gateway: GatewayState, pin: Pin | None) -> Mapping[str, Any
         "changes": gateway.changes,
         "version": gateway_version.version(gateway.compiled.snapshot) if gateway.compiled else None,
         "versions": {type_.name: version for type_, version in versions.items()},
-        "commit": asdict(gateway.version) if gateway.version is not None else None,
+        "commit": asdict(served) if served is not None else None,
         "newest": asdict(gateway.newest) if gateway.newest is not None else None,
         "pinned": asdict(pin) if pin is not None else None,
         "problems": [str(problem) for problem in gateway.problems],

@@ -199,5 +199,7 @@ class LastGood:
         except OSError as error:
             self._failed = True
             log.warning(
-                "could not write the last good state; a restart would serve an older one error=%s", error
+                "could not write the last good state; a restart would serve an older one file=%s error=%s",
+                self._path,
+                error.strerror or error,
             )

@@ -45,7 +45,7 @@ def parse(text: str) -> GitAddress:
         )
     if parts.password is not None or (parts.username and parts.scheme in ("https", "http")):
         raise WrongUsage("credentials in the address of git can be read by others; use --git-token-file")
-    if parts.scheme != "file" and not parts.hostname:
+    if parts.scheme != "file" and (not parts.hostname or parts.hostname.startswith("-")):
         raise WrongUsage(f"the address of git has no host: {_FORM}")
     path, _, folder = parts.path.partition("//")
     query = parse_qs(parts.query, keep_blank_values=True)

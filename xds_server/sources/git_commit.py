@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import posixpath
 import stat
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
+from dulwich.errors import ApplyDeltaError, ChecksumMismatch, FileFormatException
 from dulwich.objects import ObjectID, parse_tree
 
 from filters.language import Problem
@@ -27,6 +29,18 @@ MOST, LARGEST_FOLDER = 50_000, 256 << 20
 """Files of a folder, and bytes of its YAML files. A tree can name another one many times, so a small one can have any size."""
 _LFS = b"version https://git-lfs.github.com/spec/"
 _DEEPEST_LINKS = 8
+
+
+_DAMAGED = (
+    KeyError,
+    ValueError,
+    AssertionError,
+    ApplyDeltaError,
+    ChecksumMismatch,
+    FileFormatException,
+    zlib.error,
+)
+"""What dulwich raises if an object is missing or damaged."""
 
 
 class _TooLarge(Exception):  # noqa: N818 - a state of a commit
@@ -90,6 +104,9 @@ class CommitTree:
             self._collect(top, files, problems, ignored, links)
         except _TooLarge as error:
             return self._failed(version, f"the folder of the gateway has {error}; name a smaller one")
+        except (OSError, *_DAMAGED) as error:
+            reason = getattr(error, "strerror", None) or error
+            return self._failed(version, f"the folder of the gateway cannot be read: {reason}")
         if not problems and not allow_empty and _empty(files):
             where = f"the folder {self._folder}" if self._folder else "the repository"
             what = "nothing in its YAML files" if files else "no YAML file"
@@ -142,7 +159,7 @@ class CommitTree:
         while folders:
             tree, within = folders.pop()
             seen: set[str] = set()
-            for path, mode, sha in parse_tree(self._store[tree].as_raw_string(), _ID_BYTES):
+            for path, mode, sha in parse_tree(self._object(tree), _ID_BYTES):
                 entries += 1
                 if entries > MOST:
                     raise _TooLarge(f"more than {MOST} files and folders")
@@ -179,15 +196,30 @@ class CommitTree:
         return self._content(found, name)
 
     def _content(self, found: ObjectID, name: str) -> bytes:
-        content: bytes = self._store[found].as_raw_string()
+        content = self._object(found)
         if len(content) > LARGEST:
             raise OSError(27, f"it has {len(content)} bytes, and {LARGEST} is the most; split it", name)
         if content.startswith(_LFS):
             raise OSError(5, "it is a pointer of Git LFS, which is not fetched; commit the file itself", name)
         return content
 
+    def _entry(self, tree: ObjectID, name: bytes) -> tuple[int, ObjectID]:
+        """Return mode and id of an entry of a tree. Raises KeyError if there is none, and OSError."""
+        for path, mode, sha in parse_tree(self._object(tree), _ID_BYTES):
+            if path == name:
+                return mode, ObjectID(sha)
+        raise KeyError(name)
+
+    def _object(self, found: ObjectID) -> bytes:
+        """Return the content of an object. Raises OSError."""
+        try:
+            return self._store[found].as_raw_string()
+        except _DAMAGED:
+            name = found.decode("ascii", "replace")[:12]
+            raise OSError(5, f"object {name} of the repository is missing or damaged", name) from None
+
     def _text(self, found: ObjectID) -> str:
-        return self._store[found].as_raw_string().decode("utf-8", "replace")
+        return self._object(found).decode("utf-8", "replace")
 
     def _find(self, path: str, links: int = 0) -> tuple[int, ObjectID]:
         """Return mode and id of what is at a path of the repository, and follow links inside of it. Raises OSError."""
@@ -200,7 +232,7 @@ class CommitTree:
             if not stat.S_ISDIR(mode):
                 raise NotADirectoryError(20, "there is no such file in this commit", path)
             try:
-                mode, found = self._store[found][name.encode()]  # type: ignore[index]
+                mode, found = self._entry(found, name.encode())
             except KeyError:
                 raise FileNotFoundError(2, "there is no such file in this commit", path) from None
             if stat.S_ISLNK(mode):

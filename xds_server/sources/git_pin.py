@@ -35,6 +35,7 @@ class Pins:
     file: Path | None = None
     pin: Pin | None = None
     served: list[str] = field(default_factory=list)
+    _written: bool = field(default=True, init=False)
 
     @classmethod
     def read(cls, file: Path | None) -> Pins:
@@ -53,36 +54,39 @@ class Pins:
             ) from None
 
     def set(self, pin: Pin | None) -> None:
-        """Pin a commit, or none. Raises OSError, and nothing has changed then."""
-        before, self.pin = self.pin, pin
-        try:
-            self._write()
-        except OSError:
-            self.pin = before
-            raise
+        """Pin a commit, or none. It holds also if it cannot be written, because somebody may have to go back now."""
+        self.pin = pin
+        self._write()
+
+    @property
+    def survives(self) -> bool:
+        """True if a restart keeps the pin."""
+        return self.file is not None and self._written
 
     def holds(self, commit: str) -> bool:
         """True if this commit is pinned."""
         return self.pin is not None and self.pin.commit == commit
 
     def note_served(self, commit: str) -> None:
-        """Remember that a commit is served."""
-        if self.served[-1:] == [commit]:
+        """Remember that a commit is served. One that an operator goes back to keeps its place among the others."""
+        if self.served[-1:] == [commit] or (commit in self.served and self.holds(commit)):
             return
         self.served = [*(one for one in self.served if one != commit), commit][-REMEMBERED:]
-        self._try_to_write()
+        self._write()
 
     def forget_served(self, commit: str) -> None:
         """Do not remember any more that a commit was served, because it was withdrawn."""
         if commit in self.served:
             self.served.remove(commit)
-            self._try_to_write()
+            self._write()
 
     def earlier(self) -> str:
         """Return the commit that was served before the one of now. Raises WrongUsage if none is known."""
-        if len(self.served) < 2:
+        now = self.pin.commit if self.pin is not None else next(reversed(self.served), "")
+        place = self.served.index(now) if now in self.served else len(self.served)
+        if not place:
             raise WrongUsage("no earlier commit is known; name one: xds rollback COMMIT")
-        return self.served[-2]
+        return self.served[place - 1]
 
     def whole(self, text: str) -> str:
         """Return the id of a served commit by its first digits, or the text itself. Raises WrongUsage if there are several."""
@@ -93,13 +97,18 @@ class Pins:
             raise WrongUsage(f"'{text}' means several commits: {', '.join(one[:12] for one in found)}")
         return found[0] if found else text
 
-    def _try_to_write(self) -> None:
-        try:
-            self._write()
-        except OSError as error:
-            log.error("%s cannot be written: %s", self.file, error.strerror)
-
     def _write(self) -> None:
+        try:
+            self._save()
+        except OSError as error:
+            self._written = False
+            log.error(
+                "%s cannot be written, so a restart forgets what is pinned: %s", self.file, error.strerror
+            )
+        else:
+            self._written = True
+
+    def _save(self) -> None:
         if self.file is None:
             return
         content = {"pin": asdict(self.pin) if self.pin is not None else None, "served": self.served}

@@ -53,6 +53,7 @@ FAILURES = (
     HangupException,
     NotGitRepository,
     transports.HTTPUnauthorized,
+    transports.StrangeHostname,
     urllib3.exceptions.HTTPError,
 )
 """What dulwich raises if a repository or what a server sends is not as it should be."""
@@ -325,7 +326,10 @@ def _id(refs: Mapping[bytes, ObjectID], ref: str) -> ObjectID:
 
 
 def _commit(repository: Repo, id_: ObjectID, folder: str) -> Fetched:
-    found = repository[id_]
+    try:
+        found = repository[id_]
+    except KeyError:
+        raise GitFailed(f"it has no commit {id_.decode()}") from None
     while isinstance(found, Tag):
         found = repository[found.object[1]]
     if not isinstance(found, Commit):

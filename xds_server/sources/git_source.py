@@ -106,7 +106,7 @@ class GitSource:
         """Serve a commit in the place of the newest one. Returns it.
 
         `text` is its id, the first digits of one that was served, or the name of a branch or tag, whose commit of now
-        is meant. Raises GitFailed if it cannot be had or is not signed, WrongUsage, and OSError if it cannot be noted.
+        is meant. Raises GitFailed if it cannot be had or is not signed, and WrongUsage.
         """
         wanted = self.pins.whole(text)
         await self._my_turn()
@@ -129,7 +129,7 @@ class GitSource:
             await self._one_at_a_time.acquire()
 
     def unpin(self) -> None:
-        """Serve the newest commit again. Raises OSError if that cannot be noted."""
+        """Serve the newest commit again."""
         self.pins.set(None)
         self._again()
 
