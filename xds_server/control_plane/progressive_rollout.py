@@ -30,8 +30,8 @@ from xds_server.control_plane.rollout_serving import Newest, RolloutServing
 from xds_server.control_plane.rollout_steps import Plan, State
 from xds_server.control_plane.rollout_store import Unreachable
 from xds_server.discovery.snapshot import Snapshot
-from xds_server.gateway.model.rollout import NO_ROLLOUT, Rollout
-from xds_server.serving.events import Connected, Disconnected, Event, Nacked
+from xds_server.gateway.model.rollout import Rollout
+from xds_server.serving.events import Event, Nacked
 from xds_server.serving.load_reports import LoadReports
 from xds_server.serving.store import Store
 from xds_server.translate import gateway_version
@@ -41,11 +41,6 @@ log = logging.getLogger(__name__)
 
 DESERTED_AFTER = 300.0
 """Seconds without any Envoy of a step, after which another one is chosen. A version may have ended those of the step."""
-
-
-_NO_STEPS = (
-    "its steps are those of the version of before, which are not known after a restart; promote or abort it"
-)
 
 
 class NoRollout(Exception):  # noqa: N818 - it is the response
@@ -88,8 +83,7 @@ class ProgressiveRollout:
         """What Envoys have rejected, with the number of the proposal, until the record counts it."""
         self._measurement = Measurement(reports, self._is_chosen, clock)
         self._log = RolloutLog(lambda commit, reason: self.ended(commit, reason))
-        self._lock = asyncio.Lock()
-        self._bell = asyncio.Event()
+        self._lock, self._bell = asyncio.Lock(), asyncio.Event()
 
     @property
     def state(self) -> State:
@@ -120,21 +114,13 @@ class ProgressiveRollout:
     @property
     def plan(self) -> Plan:
         """The plan of the newest gateway."""
-        return steps.plan_of(self._section())
-
-    def _section(self) -> Rollout:
-        """Return the section `rollout` that counts: that of the version of before if the newest has none.
-
-        Otherwise a mistake that loses the section would reach all Envoys at once.
-        """
-        newest = self._rollout()
-        return newest if newest.declared else self._serving.rollout
+        return steps.plan_of(self._serving.section(self._rollout()))
 
     async def publish(self, compiled: Compiled) -> None:
         """Serve a gateway: to the Envoys of the first step, or to all."""
         async with self._lock:
             version = gateway_version.portable(compiled.snapshot)
-            rollout = self._section()
+            rollout = self._serving.section(self._rollout())
             self._newest = Newest(
                 version=version, compiled=compiled, commit=self._commit(), ordered=self._at_once()
             )
@@ -166,10 +152,7 @@ class ProgressiveRollout:
 
     def observe(self, event: Event) -> None:
         """Count rejections of what only the new version has."""
-        if isinstance(event, Connected) and not event.group:
-            self._measurement.connected(event.node.id)
-        if isinstance(event, Disconnected) and not event.group:
-            self._measurement.disconnected(event.node.id)
+        self._measurement.observe(event)
         if not isinstance(event, Nacked) or event.group or not self._serving.candidate:
             return
         versions = event.blamed or event.versions
@@ -223,7 +206,7 @@ class ProgressiveRollout:
 
     def as_json(self) -> dict[str, Any]:
         """The state for machines."""
-        reports, minimum = self._all_reports(), self._section().minimum_requests
+        reports, minimum = self._all_reports(), self._serving.section(self._rollout()).minimum_requests
         return {
             **rollout_status.as_json(self.state, self._agreement.record, self.plan, reports, minimum),
             "outcomes": dict(self.outcomes),
@@ -232,7 +215,7 @@ class ProgressiveRollout:
         }
 
     def version_of(self, node: str) -> str:
-        """Return the version that a node is served, "" before the first one."""
+        """Return the version that a node is served, or an empty text."""
         return self._serving.version_of(node)
 
     def saved(self) -> Mapping[str, Snapshot]:
@@ -345,7 +328,7 @@ class ProgressiveRollout:
         reports = self._all_reports()
         if not unreachable and replicas.judge(record, reports) != self._agreement.replica:
             return
-        rollout = self._section()
+        rollout = self._serving.section(self._rollout())
         plan, now = steps.plan_of(rollout), self._agreement.now
         nodes = list(replicas.nodes(reports))
         verdict = await self._measurement.verdict(rollout, record, reports, now)
@@ -353,7 +336,7 @@ class ProgressiveRollout:
             if verdict.violation:
                 await self._agreement.withdraw(verdict.violation, self._clock())
             return
-        waiting = replicas.waiting(record, reports) if plan.steps else _NO_STEPS
+        waiting = replicas.waiting(record, reports) if plan.steps else replicas.UNKNOWN_STEPS
         state = steps.tick(record.state, plan, now, waiting, verdict)
         bound, deserted = record.bound, self._is_deserted(record, nodes)
         if state.step != record.state.step or deserted:
@@ -415,8 +398,3 @@ class ProgressiveRollout:
             chosen = sum(replicas.is_chosen(new, node) for node in nodes)
             self._log.tell(old, new, self.plan, chosen, len(nodes))
         self._log.tell_of_problem("" if self._agreement.problem else self.problem)
-
-
-def current_rollout(newest: Compiled | None) -> Rollout:
-    """Return the section `rollout` of a gateway, an empty one if there is no gateway."""
-    return newest.gateway.sections.rollout if newest is not None else NO_ROLLOUT

@@ -14,6 +14,7 @@ from xds_server.control_plane.rollout_record import Record
 from xds_server.control_plane.rollout_replicas import Report
 from xds_server.control_plane.rollout_steps import Verdict
 from xds_server.gateway.model.rollout import LOAD_REPORTS, Rollout, threshold
+from xds_server.serving.events import Connected, Disconnected, Event
 from xds_server.serving.load_reports import LoadReport, LoadReports
 
 
@@ -43,16 +44,15 @@ class Measurement:
         if anew:
             self._prometheus = PrometheusHealth(self._clock())
 
-    def connected(self, node: str) -> None:
-        """An Envoy has connected. Reports of others do not count, because anybody could send them."""
-        self._streams[node] += 1
-
-    def disconnected(self, node: str) -> None:
-        """An Envoy has disconnected."""
-        self._streams[node] -= 1
-        if self._streams[node] <= 0:
-            del self._streams[node]
-            self._health.forget(node)
+    def observe(self, event: Event) -> None:
+        """Follow which Envoys are connected. Reports of others do not count, because anybody could send them."""
+        if isinstance(event, Connected) and not event.group:
+            self._streams[event.node.id] += 1
+        elif isinstance(event, Disconnected) and not event.group:
+            self._streams[event.node.id] -= 1
+            if self._streams[event.node.id] <= 0:
+                del self._streams[event.node.id]
+                self._health.forget(event.node.id)
 
     def figures(self, nodes: Iterable[str]) -> Figures:
         """Return the figures of the connected Envoys of this replica."""

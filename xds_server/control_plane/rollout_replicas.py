@@ -17,6 +17,10 @@ LOST_AFTER = 15.0
 """Seconds without a replica that has the newest version, after which another version takes its place."""
 DESERTED = "none of the Envoys of this step is connected"
 """Why a rollout waits if its version may have ended them."""
+UNKNOWN_STEPS = (
+    "its steps are those of the version of before, which are not known after a restart; promote or abort it"
+)
+"""Why a rollout waits if its version has no section `rollout`."""
 
 
 class Patience:

@@ -84,10 +84,14 @@ class RolloutServing:
         """True if a node is served the candidate, if there is one."""
         return steps.position(node) <= self.bound
 
-    @property
-    def rollout(self) -> Rollout:
-        """The section `rollout` of the stable version, an empty one if that is not known."""
-        return self._published.gateway.sections.rollout if self._published is not None else NO_ROLLOUT
+    def section(self, newest: Rollout) -> Rollout:
+        """Return the section `rollout` that counts: that of the stable version if the newest has none.
+
+        Otherwise a mistake that loses the section would reach all Envoys at once.
+        """
+        if newest.declared or self._published is None:
+            return newest
+        return current_rollout(self._published)
 
     def version_of(self, node: str) -> str:
         """Return the version that a node is served, "" before the first one."""
@@ -174,3 +178,8 @@ class RolloutServing:
         current = self._store.current()
         if current is not None:
             await self._publication.inform(self.rules(), current)
+
+
+def current_rollout(newest: Compiled | None) -> Rollout:
+    """Return the section `rollout` of a gateway, an empty one if there is no gateway."""
+    return newest.gateway.sections.rollout if newest is not None else NO_ROLLOUT
