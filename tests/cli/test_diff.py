@@ -35,6 +35,14 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkingTree:
     return tree
 
 
+def test_a_failure_is_not_taken_for_a_change(tree: WorkingTree, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "nope", "main", "--exit-code"]) == 2
+    assert main(["diff", "nope", "main"]) == 1
+    tree.commit("Broken", **{"gateway/gateway": "routes: {a: {pth: /}}"})
+    assert main(["diff", "main~1", "main", "--exit-code"]) == 2
+    assert "did you mean 'path'?" in "".join(capsys.readouterr())
+
+
 def test_two_revisions_are_compared_in_words(tree: WorkingTree, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", "main~1", "main", "--exit-code"]) == 1
     assert capsys.readouterr().out.splitlines() == [

@@ -149,6 +149,38 @@ def test_envoys_that_get_worse_at_step_one_are_rolled_back_without_help(
     assert fleet.versions()[FIRST] == "v3"
 
 
+def test_a_version_that_loses_the_section_goes_by_the_steps_of_before(fleet: Fleet) -> None:
+    """Otherwise a mistake in the folder would reach all Envoys at once."""
+    section = fleet.text[fleet.text.index("rollout:") : fleet.text.index("upstreams:")]
+    fleet.text = fleet.text.replace(section, "")
+    fleet.write("v2")
+    fleet.says("rollout begins")
+    fleet.says("step=2 of 3")
+    fleet.says("rollout completed")
+    fleet.has(v2=3)
+    said = len(fleet.log)
+    fleet.write("v3")
+    fleet.has(v3=3)
+    assert "rollout" not in fleet.log[said:]
+
+
+def test_a_rollout_holds_while_the_envoys_of_its_step_are_gone(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The new version may have ended them, and would end the next one too."""
+    fleet.write("v2", pause="1s", backend=fleet.good.address)
+    fleet.has(v1=2, v2=1)
+    gone = fleet.envoys.pop(FIRST)
+    gone.stop()
+    fleet.says("rollout holds at step 1: none of the Envoys of this step is connected")
+    fleet.rollout()
+    assert "none of the Envoys of this step is connected" in capsys.readouterr().out
+    fleet.has(v1=2)
+    fleet.connect(FIRST)
+    with fleet.traffic():
+        fleet.has(v2=3)
+
+
 def test_a_rejection_withdraws_a_version_and_it_stays_withdrawn_over_a_restart(fleet: Fleet) -> None:
     fleet.write("v2", timeout="-1s")
     fleet.says("rollout withdrawn")
