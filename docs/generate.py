@@ -23,6 +23,7 @@ from xds_server.cli.main import COMMANDS, parser
 from xds_server.control_plane.control_loop import GatewayState
 from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.metrics import GatewayMetrics
+from xds_server.control_plane.preview_metrics import PreviewMetrics
 from xds_server.control_plane.rollout_metrics import RolloutMetrics
 from xds_server.control_plane.rollout_steps import Plan, State
 from xds_server.gateway.reference import reference
@@ -31,6 +32,7 @@ from xds_server.gateway_api import kinds_document
 from xds_server.policy_server.services import services
 from xds_server.serving.metrics import Metrics
 from xds_server.serving.store import Store
+from xds_server.sources.source import Version
 from xds_server.testing import documents
 from xds_server.usage.metrics import UsageMetrics
 
@@ -111,9 +113,9 @@ def metrics() -> str:
     """Every metric of Prometheus, of the control plane, of policy servers and of usage servers."""
     control_plane, policy_server, usage_server = _Collectors(), _Collectors(), _Collectors()
     Metrics(Store(), control_plane)
-    GatewayMetrics(
-        GatewayState(""), Fleet(lambda _type, _name: None), lambda _release, _node: None, control_plane
-    )
+    fleet, version = Fleet(lambda _group, _type, _name: None), Version(id="", author="", subject="", time=0.0)
+    GatewayMetrics(GatewayState(""), fleet, lambda _release, _node: None, control_plane, lambda: version)
+    PreviewMetrics(tuple, control_plane)
     RolloutMetrics(State, Plan, {"completed": 0, "withdrawn": 0}, str, control_plane)
     UsageMetrics(usage_server)
     asyncio.run(_register(policy_server))

@@ -30,6 +30,7 @@ from xds_server.control_plane.compiler import Compiler
 from xds_server.control_plane.control_loop import ControlLoop, GatewayState
 from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.metrics import GatewayMetrics
+from xds_server.control_plane.preview_metrics import PreviewMetrics
 from xds_server.control_plane.previews import Parts, Previews
 from xds_server.control_plane.progressive_rollout import ProgressiveRollout
 from xds_server.control_plane.prover import PROVING, Prover, proving_envoy
@@ -139,7 +140,7 @@ async def _control_plane(
     control = ControlLoop(folder, compiler, rollout.publish, published, judged, accepted=previews.declare)
     for part in (fleet, rollout, previews, *(() if prover is None else (prover,))):
         store.observe(part.observe)
-    counted = _metrics(store, control.serving, fleet, rollout)
+    counted = _metrics(store, control.serving, fleet, rollout, previews)
     if options.state is not None:
         control.serving.restored = restore(options.state, store, services.addresses, rollout, previews, stack)
     for work in (rollout.run(), previews.run()):
@@ -239,7 +240,7 @@ def _rollout(
 
 
 def _metrics(
-    store: Store, serving: GatewayState, fleet: Fleet, rollout: ProgressiveRollout
+    store: Store, serving: GatewayState, fleet: Fleet, rollout: ProgressiveRollout, previews: Previews
 ) -> metrics.Metrics:
     counted = metrics.Metrics(store)
     store.observe(counted.observe)
@@ -252,6 +253,7 @@ def _metrics(
         lambda: rollout.problem,
         counted.registry,
     )
+    PreviewMetrics(previews.states, counted.registry)
     return counted
 
 

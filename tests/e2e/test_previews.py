@@ -109,6 +109,9 @@ def test_each_preview_is_on_its_own_last_good_commit(shop: Shop, capsys: pytest.
         told = capsys.readouterr().out
         assert "preview of branch feature/login for group preview: has errors" in told
         assert "did you mean 'upstream'?" in told
+        metrics = httpx.get(f"http://{running.admin}/metrics").text
+        assert 'xds_previews{state="current"} 1.0' in metrics
+        assert 'xds_previews{state="behind"} 1.0' in metrics
         shop.push("main", "main-2", groups=GROUPS.replace("$more", ""))
         shop.answers(running, "main", "main-2")
         assert shop.answer("feature/login") == (200, "login-2")

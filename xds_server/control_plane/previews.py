@@ -273,6 +273,10 @@ class Previews:
         preview = self._followed.get(name)
         return preview.control.serving if preview is not None else GatewayState(name)
 
+    def states(self) -> list[GatewayState]:
+        """Return the states of all branches that are followed. It may be called in any thread."""
+        return [preview.control.serving for preview in list(self._followed.values())]
+
     def as_json(self) -> list[dict[str, Any]]:
         """The state for machines."""
         return [preview.as_json() for _, preview in sorted(self._followed.items())]
