@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.support.envoy import Envoy
 from tests.support.folder import write
@@ -52,6 +53,30 @@ def test_what_was_rejected_before_a_restart_is_served_as_it_was_accepted_after_i
         wait_for(held, "the rejection after the restart")
         assert held() == [("one", True)]
         assert "cluster.one.membership_total" in envoy.stats("cluster.one.membership_total")
+
+
+@pytest.mark.parametrize("delta", [True, False])
+def test_an_envoy_that_needs_nothing_after_a_restart_counts_as_current(tmp_path: Path, delta: bool) -> None:
+    """The incremental protocol has no response to acknowledge then."""
+    served = Served(
+        tmp_path, YAML, "--no-proxy", "--no-prove", "--state", str(tmp_path / "state"), timeout="1s"
+    )
+    made = bootstrap(xds_address=served.xds_address, node_id="fleet", delta=delta)
+    served.write("1")
+
+    def current() -> bool:
+        metrics = httpx.get(f"http://{served.admin}/metrics").text
+        envoys = served.status()["envoys"]
+        told = bool(envoys) and envoys[0]["waiting_for"] == []
+        return told and 'xds_envoys{state="current"} 1.0' in metrics
+
+    with served, Envoy(plain(made), tmp_path):
+        served.until("1")
+        wait_for(current, "the acknowledgement")
+        wait_for(lambda: b"version" in (tmp_path / "state").read_bytes(), "the state on disk")
+        served.stop(signal.SIGKILL)
+        served.start()
+        wait_for(current, lambda: f"the Envoy after the restart: {served.status()['envoys']}")
 
 
 def test_a_folder_that_is_broken_at_the_start_leaves_policies_in_force(tmp_path: Path) -> None:

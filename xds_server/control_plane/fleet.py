@@ -29,6 +29,7 @@ from xds_server.serving.events import (
     Nacked,
     Overdue,
     Quarantined,
+    Resumed,
 )
 
 log = logging.getLogger(__name__)
@@ -123,6 +124,8 @@ class Fleet:
                     log.info("disconnected node=%s reason=%s", status.node, event.reason or "by the client")
             case Acked():
                 self._acked(event)
+            case Resumed() if event.stream in self._streams:
+                self._streams[event.stream].versions[event.type] = event.version
             case Nacked():
                 self._nacked(event)
             case Overdue():

@@ -46,6 +46,17 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """A client that reconnects has a type in the served version already, so it is sent nothing of it."""
+
+    stream: int
+    node: Node
+    group: str
+    type: ResourceType
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Acked:
     """A client accepted a response.
 
@@ -134,4 +145,4 @@ class Quarantined:
     held: Held
 
 
-Event = Connected | Disconnected | Sent | Acked | Nacked | Overdue | Published | Quarantined
+Event = Connected | Disconnected | Resumed | Sent | Acked | Nacked | Overdue | Published | Quarantined

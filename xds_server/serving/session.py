@@ -22,7 +22,7 @@ from xds_server.discovery.rejection import is_bind_failure
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.stream import Protocol, Stream
 from xds_server.discovery.types import SECRET, ResourceType
-from xds_server.serving.events import Acked, Connected, Disconnected, Event, Nacked, Overdue, Sent
+from xds_server.serving.events import Acked, Connected, Disconnected, Event, Nacked, Overdue, Resumed, Sent
 from xds_server.serving.first_config_slots import Slot, Slots
 from xds_server.serving.store import Store
 
@@ -91,6 +91,7 @@ class Session:
         self._warned = False
         self._stalled = False
         self._sent: dict[ResourceType, tuple[float, float]] = {}  # when sent, when published
+        self._resumed = set[ResourceType]()
 
     @property
     def node(self) -> Node:
@@ -211,6 +212,7 @@ class Session:
                 await self._begin(context)
             else:
                 await self._respond(context)
+            self._report_resumed()
             self._report_overdue()
             await self._wait()
 
@@ -281,6 +283,20 @@ class Session:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.stream.deadline - self._clock()):
                 await self._bell.wait()
+
+    def _report_resumed(self) -> None:
+        """Report the types of which the client had everything when it connected."""
+        snapshot = self.view()
+        if snapshot is None or self.stream.watches.keys() <= self._sent.keys() | self._resumed:
+            return
+        for type_ in (
+            self.stream.watches.keys() - self._sent.keys() - self._resumed - set(self.stream.lacks(snapshot))
+        ):
+            self._resumed.add(type_)
+            version = snapshot.version(type_)
+            self._record(
+                Resumed(stream=self.number, node=self.node, group=self.group, type=type_, version=version)
+            )
 
     def _report_overdue(self) -> None:
         for overdue in self.stream.overdue:
