@@ -63,9 +63,16 @@ class PythonFile(DataSource):
         return file, name
 
     def not_a_file(self, what: str, example: str) -> Iterator[Mistake]:
-        """Yield a mistake unless a file is named. `what` needs the file."""
+        """Yield a mistake unless a file of Python is named. `what` needs the file."""
         if self.file is None or self.env is not None or self.inline is not None:
             yield Mistake(f"a {what} must be in a file", f"write {example}")
+        elif not self.file.endswith(".py"):
+            yield Mistake(
+                "a file of Python has a name that ends in .py",
+                f"write {example}",
+                path=("file",),
+                value=self.file,
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -160,6 +160,12 @@ def test_branches_have_policies_of_their_own_if_they_may(shop: Shop) -> None:
         shop.connect(running, "preview-login")
         shop.answers(running, "main", "main", 409, "/more")
         running.says("write python: true in groups.NAME")
+        shop.tree.write("gateway/p.txt", of["login"])
+        shop.push(
+            "feature/login", "login-1", route=route.replace('"p.py:check"', "{file: p.txt, function: check}")
+        )
+        running.says("a file of Python has a name that ends in .py")
+        shop.push("feature/login", "login-1", route=route)
         shop.push("main", "main-2", groups=allowed, route=route)
         shop.answers(running, "feature/login", "login", 409, "/more")
         assert shop.answer("main", "/more") == (409, "main")

@@ -13,6 +13,7 @@ from filters.language import Problem
 from xds_server.sources.source import Source, SourceState, Version
 
 _PYTHON = ".py"
+"""The end of the names of all files with code: the language accepts no other file as a policy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
