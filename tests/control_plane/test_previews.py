@@ -101,6 +101,10 @@ async def test_only_so_many_branches_are_followed(tmp_path: Path) -> None:
     with pytest.raises(NodeRejected) as rejected:
         world.connect(Node(id="preview-other"))
     assert rejected.value.status == grpc.StatusCode.RESOURCE_EXHAUSTED
+    for _ in range(2):
+        world.disconnect(LOGIN, NAME)
+    assert world.connect(Node(id="preview-other")) == "preview/preview/feature/other"
+    assert [one["branch"] for one in world.previews.as_json()] == ["feature/other"]
     await next(iter(world.previews._followed.values())).stop()
 
 

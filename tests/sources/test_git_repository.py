@@ -210,6 +210,11 @@ def test_branches_tags_ids_and_what_is_none_of_them(tree: WorkingTree) -> None:
     tree.git("tag", "--annotate", "--message", "v1", "v1")
     tree.git("tag", "light")
     second = tree.commit("Two", a="a: 2")
+    tree.git("update-ref", "refs/tags/refs/heads/main", first)  # a whole name is no part of another one
+    whole = LocalRepository(str(tree.path), "", "refs/heads/main")
+    assert whole.fetch().version.id == second
+    whole.close()
+    tree.git("update-ref", "-d", "refs/tags/refs/heads/main")
     wanted = {
         "main": second,
         "HEAD": second,

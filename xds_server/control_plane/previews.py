@@ -151,6 +151,7 @@ class Previews:
         self._parts, self._services, self._clock = parts, services, clock
         self._linger, self._look, self._most = linger, look, most
         self._followed: dict[str, Preview] = {}
+        self._ending = set[asyncio.Task[None]]()
         self._left: dict[str, float] = {}
         """Groups of before a restart whose branch is not followed, with the time since when."""
 
@@ -196,7 +197,7 @@ class Previews:
             return group
         if group == POLICY_SERVERS:
             return found.policy_servers
-        if found.name not in self._followed and len(self._followed) >= self._most:
+        if found.name not in self._followed and len(self._followed) >= self._most and not self._idle():
             message = f"{self._most} branches are previewed already, which is the most"
             raise NodeRejected(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
         return found.name
@@ -226,8 +227,17 @@ class Previews:
             preview.streams -= 1
             preview.idle_since = self._clock() if not preview.streams else None
 
+    def _idle(self) -> list[str]:
+        """Return the branches without a node, the longest first."""
+        idle = {name: one.idle_since for name, one in self._followed.items() if one.idle_since is not None}
+        return sorted(idle, key=lambda name: idle[name])
+
     def _follow(self, of: Binding, streams: int = 0) -> Preview:
         self._left.pop(of.name, None)
+        if of.name not in self._followed and len(self._followed) >= self._most:
+            ending = asyncio.create_task(self._give_up(self._idle()[0]).stop())
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
         made = self._followed[of.name] = Preview(of, self.groups[of.group], self._parts)
         made.streams, made.idle_since = streams, None if streams else self._clock()
         log.info("preview begins branch=%s group=%s", of.branch, of.group)
@@ -239,7 +249,7 @@ class Previews:
             preview.source.notify()
 
     async def run(self) -> None:
-        """Give up branches without nodes, until cancelled. At the end, all are given up, and what is served stays."""
+        """Give up branches without nodes, until cancelled. At the end, none is followed, and what is served stays."""
         try:
             while True:
                 await asyncio.sleep(self._look)
@@ -252,13 +262,16 @@ class Previews:
         before = self._clock() - self._linger
         for name, preview in list(self._followed.items()):
             if preview.idle_since is not None and preview.idle_since <= before:
-                del self._followed[name]
-                self._withdraw(name)
-                log.info("preview ends, because no Envoy is connected branch=%s", preview.of.branch)
-                await preview.stop()
+                await self._give_up(name).stop()
         for name in [name for name, since in self._left.items() if since <= before]:
             del self._left[name]
             self._withdraw(name)
+
+    def _give_up(self, name: str) -> Preview:
+        preview = self._followed.pop(name)
+        self._withdraw(name)
+        log.info("preview ends, because no Envoy is connected branch=%s", preview.of.branch)
+        return preview
 
     def _withdraw(self, name: str) -> None:
         for group in (name, f"{POLICY_SERVERS}/{name}"):

@@ -309,7 +309,7 @@ def _quoted(text: str) -> str:
 
 def _id(refs: Mapping[bytes, ObjectID], ref: str) -> ObjectID:
     """Return the id of what a ref names. Raises GitFailed."""
-    for head in _HEADS:
+    for head in (b"",) if ref.startswith("refs/") else _HEADS:
         found = refs.get(head + ref.encode())
         if found is not None:
             return found
