@@ -12,7 +12,8 @@ from filters.policy_server import SERVICE
 from xds_server import joined_metrics
 from xds_server.admin import Actions, Incoming, Page, Pages, ask
 from xds_server.control_plane.control_loop import GatewayState
-from xds_server.control_plane.progressive_rollout import NoRollout, ProgressiveRollout
+from xds_server.control_plane.progressive_rollout import ProgressiveRollout
+from xds_server.control_plane.rollout_steps import NoRollout
 from xds_server.control_plane.status import StatusReader
 from xds_server.local_services import LocalServices
 from xds_server.proxy.envoy import EnvoySupervisor

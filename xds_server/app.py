@@ -132,12 +132,12 @@ async def _control_plane(
         return chain.from_iterable(services.clients() for services in streams())
 
     agreement = rollout_stores.agreement(options.rollout_store, options.rollout_name, stack)
-    versions = RolloutServing(publication, store, clients)
+    versions = RolloutServing(publication, store, clients, lambda compiled: previews.declare(compiled))
     rollout = _rollout(versions, agreement, store, reports, lambda: control.serving, git)
     outcomes = _outcomes(options, git, store, rollout, stack)
     previews = _previews(options, services, store, fleet, outcomes, streams)
     published, judged = ChangeLog(fleet, partial(store.current, "")).published, outcomes.judged
-    control = ControlLoop(folder, compiler, rollout.publish, published, judged, accepted=previews.declare)
+    control = ControlLoop(folder, compiler, rollout.publish, published, judged, unchanged=rollout.unchanged)
     for part in (fleet, rollout, previews, *(() if prover is None else (prover,))):
         store.observe(part.observe)
     counted = _metrics(store, control.serving, fleet, rollout, previews)

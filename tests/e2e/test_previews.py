@@ -171,6 +171,36 @@ def test_branches_have_policies_of_their_own_if_they_may(shop: Shop) -> None:
         assert shop.answer("main", "/more") == (409, "main")
 
 
+def test_the_groups_of_a_version_count_when_all_envoys_have_it(shop: Shop) -> None:
+    """Those of a version that a rollout withdraws never count."""
+    section = "rollout: {steps: [50%, 100%], pause: 10m}\n"
+    shop.push("main", "main-1", groups=section + GROUPS.replace("$more", ""))
+    shop.push("feature/login", "login-1")
+    with shop.running("--no-proxy", "--no-prove") as running:
+        for node in ("one", "preview-login"):
+            shop.connect(running, node)
+        shop.answers(running, "main", "main-1")
+        shop.answers(running, "feature/login", "login-1")
+
+        def group() -> str:
+            envoys = {one["node"]: one["group"] for one in running.status()["envoys"]}
+            return str(envoys.get("preview-login", "none"))
+
+        shop.push("main", "main-2", groups=section)
+        shop.answers(running, "main", "main-2")  # the only Envoy of the first step
+        assert group() == "preview/preview/feature/login"
+        assert main(["rollout", "abort", "--admin", running.admin]) == 1
+        shop.answers(running, "main", "main-1")
+        assert group() == "preview/preview/feature/login"
+        other = GROUPS.replace("$more", "").replace("feature/*", "other/*")
+        shop.push("main", "main-1", groups=section + other)  # Envoys are sent the same
+        wait_for(lambda: group() == "preview/preview/other/login", "the group of the new section")
+        shop.push("main", "main-3", groups=section)
+        shop.answers(running, "main", "main-3")
+        assert main(["rollout", "promote", "--admin", running.admin]) == 0
+        wait_for(lambda: group() == "", "the group of all")
+
+
 def test_a_restart_without_the_git_server_serves_each_group_what_it_had(shop: Shop) -> None:
     shop.push("main", "main-1", groups=GROUPS.replace("$more", ""))
     shop.push("feature/login", "login-1")

@@ -101,7 +101,7 @@ def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:
         )
     for problem in gateway["problems"]:
         print(f"  {problem}")
-    servers = sum(one["group"] == NODE_CLUSTER for one in envoys)
+    servers = sum(one["cluster"] == NODE_CLUSTER for one in envoys)
     also = f" and {output.counted(servers, 'policy server')}" if servers else ""
     print(f"{output.counted(len(envoys) - servers, 'Envoy')}{also} connected")
     for envoy in envoys:

@@ -123,8 +123,8 @@ class ControlLoop:
     """Follows a source. It calls `publish` with every good gateway that differs from the previous one.
 
     When that is done, it calls `published` with the previous one and the new one. It calls `judged` with each version
-    of the source, again only if its problems change. `accepted` is called with every good gateway, before it is published.
-    Messages in the log begin with `label`.
+    of the source, again only if its problems change. `unchanged` is called with every good
+    gateway that Envoys would be sent as the previous one. Messages in the log begin with `label`.
     """
 
     def __init__(
@@ -135,14 +135,14 @@ class ControlLoop:
         published: Callable[[Published | None, Published], None] = lambda _before, _now: None,
         judged: Callable[[JudgedVersion], None] = lambda _verdict: None,
         *,
-        accepted: Callable[[Compiled], Awaitable[None]] | None = None,
+        unchanged: Callable[[Compiled], Awaitable[None]] | None = None,
         label: str = "",
     ) -> None:
         self.serving = GatewayState(source.name)
         self._source = source
         self._compiler = compiler
         self._publish, self._published, self._judged = publish, published, judged
-        self._accepted = accepted
+        self._unchanged = unchanged
         self._log = _Labelled(log, {"label": label})
         self._verdict: JudgedVersion | None = None
         self._last: tuple[object, ...] = ()
@@ -216,10 +216,10 @@ class ControlLoop:
         serving.version = version
         if version is not None:
             serving.note(version, gateway_version.portable(outcome.snapshot))
-        if self._accepted is not None:
-            await self._accepted(outcome)
         if serving.compiled is not None and serving.compiled.snapshot.versions == outcome.snapshot.versions:
             serving.compiled = outcome
+            if self._unchanged is not None:
+                await self._unchanged(outcome)
             return
         serving.compiled, serving.since = outcome, time.time()
         serving.changes += 1

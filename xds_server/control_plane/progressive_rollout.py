@@ -27,7 +27,7 @@ from xds_server.control_plane.rollout_record import Record
 from xds_server.control_plane.rollout_replicas import Patience, Report
 from xds_server.control_plane.rollout_saved import Saved
 from xds_server.control_plane.rollout_serving import Newest, RolloutServing
-from xds_server.control_plane.rollout_steps import Plan, State
+from xds_server.control_plane.rollout_steps import NoRollout, Plan, State
 from xds_server.control_plane.rollout_store import Unreachable
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.gateway.model.rollout import Rollout
@@ -37,14 +37,6 @@ from xds_server.serving.store import Store
 from xds_server.translate import gateway_version
 
 log = logging.getLogger(__name__)
-
-
-DESERTED_AFTER = 300.0
-"""Seconds without any Envoy of a step, after which another one is chosen. A version may have ended those of the step."""
-
-
-class NoRollout(Exception):  # noqa: N818 - it is the response
-    """There is no rollout that an action could concern, or nothing can change now. The message says so."""
 
 
 class ProgressiveRollout:
@@ -76,7 +68,7 @@ class ProgressiveRollout:
         self._newest: Newest | None = None
         self._caught_up = -1
         """The number of the proposal that was the newest version here, too."""
-        self._lost, self._deserted = Patience(replicas.LOST_AFTER), Patience(DESERTED_AFTER)
+        self._lost, self._deserted = Patience(replicas.LOST_AFTER), Patience(replicas.DESERTED_AFTER)
         self._told = Record()
         """The record that the log has told of."""
         self._rejections: list[tuple[int, str]] = []
@@ -133,6 +125,14 @@ class ProgressiveRollout:
                 state = self._agreement.record.state
                 if state.withdrawn == withdrawn or self.problem:
                     self._log.tell_of_newest(version, state, self.problem)
+
+    async def unchanged(self, compiled: Compiled) -> None:
+        """Note a gateway that Envoys would be sent as the one before, but that may have another section `rollout`."""
+        async with self._lock:
+            version = gateway_version.portable(compiled.snapshot)
+            if self._newest is not None and self._newest.version == version:
+                self._newest = replace(self._newest, compiled=compiled)
+            await self._serving.adopt(version, compiled)
 
     async def run(self, interval: float = 0.25) -> None:
         """Go on with rollouts until cancelled. With other replicas, `interval` is longer."""

@@ -15,6 +15,8 @@ LIVE = 10.0
 """Seconds after which a replica without a report counts as ended."""
 LOST_AFTER = 15.0
 """Seconds without a replica that has the newest version, after which another version takes its place."""
+DESERTED_AFTER = 300.0
+"""Seconds without any Envoy of a step, after which another one is chosen. A version may have ended those of the step."""
 DESERTED = "none of the Envoys of this step is connected"
 """Why a rollout waits if its version may have ended them."""
 UNKNOWN_STEPS = (

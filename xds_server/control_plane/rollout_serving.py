@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from xds_server.control_plane import rollout_steps as steps
@@ -33,12 +33,18 @@ class Newest:
 class RolloutServing:
     """Serves two versions: `stable` to most Envoys, and `candidate` to those up to a `bound`. Empty means none.
 
-    `number` is that of the proposal of the candidate. `clients` returns the open streams.
+    `number` is that of the proposal of the candidate. `clients` returns the open streams. `adopted` is called with a
+    gateway before it becomes the stable one, also if only what no Envoy is sent has changed in it.
     """
 
     def __init__(
-        self, publication: Publication, store: Store, clients: Callable[[], Iterable[ClientState]]
+        self,
+        publication: Publication,
+        store: Store,
+        clients: Callable[[], Iterable[ClientState]],
+        adopted: Callable[[Compiled], Awaitable[None]],
     ) -> None:
+        self._adopted = adopted
         self.stable = self.candidate = ""
         self.bound = -1.0
         self.number = 0
@@ -115,6 +121,7 @@ class RolloutServing:
         return joined_rules(candidate, stable) if self.bound >= 1 else joined_rules(stable, candidate)
 
     async def _publish(self, newest: Newest, candidate: str) -> None:
+        await self._adopted(newest.compiled)
         await self._publication.publish(newest.compiled)
         if self.candidate and self.candidate != candidate:
             self._forget_candidate()
@@ -149,7 +156,15 @@ class RolloutServing:
             await self._inform()
         self._store.choose(self.is_chosen)
 
+    async def adopt(self, version: str, compiled: Compiled) -> None:
+        """A gateway was read. If it has the content of the stable one, it is that from now on."""
+        if version == self.stable:
+            await self._adopted(compiled)
+            self._published = compiled
+
     async def _promote(self) -> None:
+        if self._offered is not None:
+            await self._adopted(self._offered)
         self._store.promote()
         self.stable, self._published = self.candidate, self._offered
         self.candidate, self._offered = "", None

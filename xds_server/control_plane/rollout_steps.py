@@ -12,6 +12,10 @@ from dataclasses import dataclass, replace
 from xds_server.gateway.model.rollout import Rollout
 
 
+class NoRollout(Exception):  # noqa: N818 - it is the response
+    """There is no rollout that an action could concern, or nothing can change now. The message says so."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The steps as shares from 0 to 1, the seconds of each, and the number of rejections that end a rollout."""
