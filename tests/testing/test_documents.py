@@ -38,7 +38,7 @@ def test_the_tests_of_examples_fit(file: Path) -> None:
         {"tests": {}},
         {"tests": {"a": {"requst": "/"}}},
         {"tests": {"a": {"request": "/", "expect": {"status": "ok"}}}},
-        {"tests": {"a": {"request": {"method": "GET"}}}},
+        {"tests": {"a": {"request": {"grpc": {"message": {}}}}}},
         {"upstreams": {"users": {"status": 99}}, "tests": {"a": {"request": "/"}}},
     ],
 )

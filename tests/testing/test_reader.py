@@ -56,7 +56,7 @@ def test_answers_of_a_test_come_before_those_of_the_file() -> None:
         tests:
           a: {request: /users/1, expect: 503, upstreams: {users: [{path: /users/1, status: 503}]}}
         """).tests
-    assert [one.status for one in test.answers["users"]] == [503, 200]
+    assert [one.answer.status for one in test.answers["users"]] == [503, 200]
 
 
 def test_each_step_has_its_path() -> None:

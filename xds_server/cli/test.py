@@ -15,6 +15,7 @@ from xds_server.errors import EnvironmentFailed, InvalidGateway, UnreadableFolde
 from xds_server.proxy.binary import envoy_binary
 from xds_server.sources.folder import read_folder
 from xds_server.sources.gateway_folder import read_gateway
+from xds_server.sources.protoc import ProtoCompiler
 
 if TYPE_CHECKING:
     from xds_server.testing.reader import GatewayTest
@@ -85,7 +86,9 @@ def tests_of(folder: Path, compiled: Compiled, only: str) -> tuple[GatewayTest, 
         hint = "" if (folder / FOLDER).exists() else f"; write tests into {folder / FOLDER}/NAME.yaml"
         raise UnreadableFolder("\n".join(content.problems) + hint)
     files = {f"{FOLDER}/{name}": file for name, file in content.files.items()}
-    reading = reader.read(files, os.environ, compiled.gateway)
+    reading = reader.read(
+        files, os.environ, compiled.gateway, lambda path: (folder / path).read_bytes(), ProtoCompiler()
+    )
     unread = tuple(
         Problem(path=(), message=f"{FOLDER}/{name} is not read", remedy="rename it, in lower case")
         for name in content.ignored

@@ -5,7 +5,7 @@ No code here does IO: the bytes of the files are arguments, and `load` reads the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -83,7 +83,9 @@ class Reader:
         names = frozenset[Path]().union(*(file.names for file in parsed.values()))
         problems += _collisions(parsed, names)
         sections = self._join(parsed)
-        sources, missing = _sources(parsed, load, environment, compile_protos)
+        sources, missing = load_sources(
+            [one for file in parsed.values() for one in file.references], load, environment, compile_protos
+        )
         problems += missing
         context = self._in_context(sections, sources)
         routes = self._merge(parsed, sections)
@@ -284,53 +286,57 @@ def _without_sources(parsed: dict[str, File]) -> dict[str, File]:
     return {name: file for name, file in parsed.items() if name not in sources} if sources else parsed
 
 
-def _sources(
-    parsed: Mapping[str, File], load: Load, environment: Mapping[str, str], compile_protos: CompileProtos
+def load_sources(
+    references: Sequence[tuple[Path, DataSource]],
+    load: Load,
+    environment: Mapping[str, str],
+    compile_protos: CompileProtos,
 ) -> tuple[dict[DataSource, bytes], list[Problem]]:
+    """Return the content of each source, with what is compiled from it, and problems. `references` have the paths too."""
     contents: dict[DataSource, bytes] = {}
     problems: list[Problem] = []
-    for file in parsed.values():
-        for path, source in file.references:
-            if source in contents:
-                continue
-            if source.env is not None:
-                if source.env not in environment:
-                    message, remedy = f"the environment variable {source.env} is not set", "set it"
-                    problems.append(Problem(path=(*path, "env"), message=message, remedy=remedy))
-                else:
-                    contents[source] = environment[source.env].encode()
-            elif source.file is not None:
-                try:
-                    contents[source] = load(source.file)
-                    _follow(source, contents, load)
-                except OSError as error:
-                    reason = error.strerror or type(error).__name__
-                    message, remedy = (
-                        f"the file cannot be read: {reason}",
-                        "paths are relative to the gateway's folder",
+    for path, source in references:
+        if source in contents:
+            continue
+        if source.env is not None:
+            if source.env not in environment:
+                message, remedy = f"the environment variable {source.env} is not set", "set it"
+                problems.append(Problem(path=(*path, "env"), message=message, remedy=remedy))
+            else:
+                contents[source] = environment[source.env].encode()
+        elif source.file is not None:
+            try:
+                contents[source] = load(source.file)
+                _follow(source, contents, load)
+            except OSError as error:
+                reason = error.strerror or type(error).__name__
+                message, remedy = (
+                    f"the file cannot be read: {reason}",
+                    "paths are relative to the gateway's folder",
+                )
+                problems.append(
+                    Problem(
+                        path=(*path, "file"),
+                        message=message,
+                        remedy=remedy,
+                        value=short_repr(source.file),
                     )
-                    problems.append(
-                        Problem(
-                            path=(*path, "file"),
-                            message=message,
-                            remedy=remedy,
-                            value=short_repr(source.file),
-                        )
-                    )
-            elif source.inline is not None and not isinstance(source, SecretSource):
-                contents[source] = source.inline.encode()
-    problems += dict.fromkeys(_compile(parsed, contents, compile_protos))
+                )
+        elif source.inline is not None and not isinstance(source, SecretSource):
+            contents[source] = source.inline.encode()
+    problems += dict.fromkeys(_compile(references, contents, compile_protos))
     return contents, problems
 
 
 def _compile(
-    parsed: Mapping[str, File], contents: dict[DataSource, bytes], compile_protos: CompileProtos
+    references: Sequence[tuple[Path, DataSource]],
+    contents: dict[DataSource, bytes],
+    compile_protos: CompileProtos,
 ) -> Iterator[Problem]:
     """Add the descriptor sets of all .proto files to `contents`, and yield their errors."""
-    for file in parsed.values():
-        for path, source in file.references:
-            if isinstance(source, ProtoFile) and source in contents and source.compiled not in contents:
-                yield from _compiled(path, source, contents, compile_protos)
+    for path, source in references:
+        if isinstance(source, ProtoFile) and source in contents and source.compiled not in contents:
+            yield from _compiled(path, source, contents, compile_protos)
 
 
 def _compiled(

@@ -13,7 +13,11 @@ from filters.language.problems import short_repr
 from filters.reasons import REASON_HEADER
 from xds_server.gateway.model import regex
 from xds_server.gateway.model.routes import ValueMatch
-from xds_server.testing.language import Asked, Expected, TextMatch
+from xds_server.testing.calls import GRPC_STATUSES, Called, Replied
+from xds_server.testing.language import Asked, Expected
+from xds_server.testing.messages import Types, decoded, text_of_status, unframed
+from xds_server.testing.messages import expected as canonical
+from xds_server.testing.text_match import TextMatch
 from xds_server.translate.explain import value_matches
 
 Headers = Sequence[tuple[str, str]]
@@ -38,6 +42,8 @@ class Received:
 class Outcome:
     """What happened to a request. `error` is the reason if there was no response; `status` is 0 then.
 
+    `call` is the gRPC method that was called. Other requests have no `trailers`.
+
     `route` is the one that Envoy chose, or None, and `details` are Envoy's own words on the response.
     """
 
@@ -48,6 +54,25 @@ class Outcome:
     details: str = ""
     received: tuple[Received, ...] = ()
     error: str = ""
+    trailers: Headers = ()
+    call: str | None = None
+
+    @property
+    def ending(self) -> Headers:
+        """The trailers of a gRPC response, which are its headers if it has nothing else (PROTOCOL-HTTP2.md)."""
+        return self.headers if value_of(self.trailers, "grpc-status") is None else self.trailers
+
+    @property
+    def grpc_status(self) -> str | None:
+        """The gRPC status by its name, or by its number if it has none; None if there is none."""
+        found = value_of(self.ending, "grpc-status")
+        known = found is not None and found.isdecimal() and int(found) < len(GRPC_STATUSES)
+        return GRPC_STATUSES[int(found)] if found is not None and known else found
+
+    @property
+    def grpc_message(self) -> str:
+        """The text of the gRPC status."""
+        return text_of_status(value_of(self.ending, "grpc-message") or "")
 
     @property
     def reason(self) -> str | None:
@@ -64,8 +89,11 @@ class Difference:
     found: str
 
 
-def compare(expected: Expected, outcome: Outcome) -> Iterator[Difference]:
-    """Yield every difference between an outcome and what is expected."""
+_NO_TYPES = Types()
+
+
+def compare(expected: Expected, outcome: Outcome, types: Types = _NO_TYPES) -> Iterator[Difference]:
+    """Yield every difference between an outcome and what is expected. `types` has the methods of gRPC."""
     if outcome.error:
         yield Difference((), "a response", outcome.error)
         return
@@ -74,10 +102,12 @@ def compare(expected: Expected, outcome: Outcome) -> Iterator[Difference]:
     yield from _name(("reason",), expected.reason, outcome.reason)
     yield from _name(("route",), expected.route, outcome.route)
     yield from _message((), expected, outcome.headers, outcome.body)
+    if expected.grpc is not None:
+        yield from _replied(("grpc",), expected.grpc, outcome, types)
     if expected.upstream is OFF and outcome.received:
         yield Difference(("upstream",), "no request to an upstream", _requests(outcome.received))
     elif isinstance(expected.upstream, Asked):
-        yield from _asked(("upstream",), expected.upstream, outcome.received)
+        yield from _asked(("upstream",), expected.upstream, outcome.received, types)
 
 
 def _name(path: Path, expected: object, found: str | None) -> Iterator[Difference]:
@@ -85,7 +115,49 @@ def _name(path: Path, expected: object, found: str | None) -> Iterator[Differenc
         yield Difference(path, _NOTHING if expected is OFF else str(expected), found or _NOTHING)
 
 
-def _asked(path: Path, expected: Asked, received: Sequence[Received]) -> Iterator[Difference]:
+def _replied(path: Path, expected: Replied, outcome: Outcome, types: Types) -> Iterator[Difference]:
+    if expected.status not in (None, outcome.grpc_status):
+        found = outcome.grpc_status or f"{_NOTHING} (HTTP status {outcome.status})"
+        text = f": {outcome.grpc_message}" if outcome.grpc_message else ""
+        yield Difference((*path, "status"), str(expected.status), f"{found}{text}")
+    match = expected.status_message
+    if match is not None and not _text_matches(match, outcome.grpc_message):
+        yield Difference((*path, "status_message"), _condition(match), outcome.grpc_message or _NOTHING)
+    yield from _headers((*path, "trailers"), expected.trailers, outcome.ending)
+    if expected.message is not None and outcome.call is not None:
+        yield from _grpc(
+            (*path, "message"), expected.message, outcome.call, outcome.body, types, request=False
+        )
+
+
+def _called(path: Path, expected: Called, found: Received, types: Types) -> Iterator[Difference]:
+    if found.path.partition("?")[0] != f"/{expected.method}":
+        yield Difference((*path, "method"), expected.method, found.path.removeprefix("/"))
+    elif expected.message is not None:
+        where = (*path, "message")
+        yield from _grpc(where, expected.message, expected.method, found.body, types, request=True)
+
+
+def _grpc(
+    path: Path, expected: Any, method: str, body: bytes, types: Types, *, request: bool
+) -> Iterator[Difference]:
+    """Yield what differs in the messages of a method. Names and numbers have the form that protobuf writes."""
+    known = types.required(method)
+    type_ = known.input_type if request else known.output_type
+    streams = bool(known.client_streaming if request else known.server_streaming)
+    wanted = canonical(type_, expected, streams=streams)
+    try:
+        found = decoded(type_, unframed(body), streams=streams)
+    except ValueError as error:
+        yield Difference(path, json.dumps(wanted, ensure_ascii=False), f"{error}: {shown(body)}")
+        return
+    if found is None:
+        yield Difference(path, json.dumps(wanted, ensure_ascii=False), _NOTHING)
+    else:
+        yield from _json(path, wanted, found)
+
+
+def _asked(path: Path, expected: Asked, received: Sequence[Received], types: Types) -> Iterator[Difference]:
     mine = [one for one in received if expected.name in (None, one.upstream)]
     if not mine:
         if expected.times == 0:
@@ -103,15 +175,12 @@ def _asked(path: Path, expected: Asked, received: Sequence[Received]) -> Iterato
         if found != expected.path:
             yield Difference((*path, "path"), expected.path, last.path)
     yield from _message(path, expected, last.headers, last.body)
+    if expected.grpc is not None:
+        yield from _called((*path, "grpc"), expected.grpc, last, types)
 
 
 def _message(path: Path, expected: Expected | Asked, headers: Headers, body: bytes) -> Iterator[Difference]:
-    for name, match in expected.headers.items():
-        value = value_of(headers, name)
-        if not value_matches(match, value):
-            yield Difference(
-                (*path, "headers", name), _condition(match), _NOTHING if value is None else value
-            )
+    yield from _headers((*path, "headers"), expected.headers, headers)
     if expected.body is not None and not _text_matches(expected.body, text_of(body)):
         yield Difference((*path, "body"), _condition(expected.body), shown(body))
     if expected.json is not None:
@@ -121,6 +190,13 @@ def _message(path: Path, expected: Expected | Asked, headers: Headers, body: byt
             yield Difference((*path, "json"), json.dumps(expected.json, ensure_ascii=False), shown(body))
         else:
             yield from _json((*path, "json"), expected.json, found)
+
+
+def _headers(path: Path, expected: Mapping[str, ValueMatch], headers: Headers) -> Iterator[Difference]:
+    for name, match in expected.items():
+        value = value_of(headers, name)
+        if not value_matches(match, value):
+            yield Difference((*path, name), _condition(match), _NOTHING if value is None else value)
 
 
 def _json(path: Path, expected: Any, found: Any) -> Iterator[Difference]:
@@ -151,10 +227,25 @@ def text_of(body: bytes) -> str:
     return body.decode(errors="replace")
 
 
+def messages_of(types: Types, method: str, body: bytes, *, request: bool) -> str | None:
+    """Return the messages of a gRPC body as JSON, one in each line, or None if they cannot be read."""
+    known = types.method(method)
+    if known is None:
+        return None
+    try:
+        found = decoded(known.input_type if request else known.output_type, unframed(body), streams=True)
+    except ValueError:
+        return None
+    return _cut("\n".join(json.dumps(one, ensure_ascii=False) for one in found))
+
+
 def shown(body: bytes) -> str:
     """Return a body for people, cut if it is long."""
-    text = text_of(body)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(body)} bytes)"
+    return _cut(text_of(body))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text.encode())} bytes)"
 
 
 def _text_matches(match: TextMatch, text: str) -> bool:

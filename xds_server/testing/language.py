@@ -9,39 +9,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
-from filters import framing
+from filters.grpc_transcoding.sources import DescriptorFile, ProtoFile
 from filters.language import Mistake, Off, Path, Shorthand, option
-from xds_server.gateway.model.actions import check_regex
 from xds_server.gateway.model.routes import ValueMatch
+from xds_server.testing.calls import Call, Called, Replied, Reply, framing_mistakes
+from xds_server.testing.text_match import TextMatch
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _URL = r"/\S*|https?://[^\s/?#@]+(?:[/?#]\S*)?"
 _REQUEST = re.compile(rf"(?:([A-Z]+) +)?({_URL})")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextMatch:
-    """The condition on a body. A line end at its end does not count."""
-
-    SHORTHAND: ClassVar[Shorthand] = Shorthand(
-        (str, int, float, bool), "the exact text", {"type": ["string", "number", "boolean"]}
-    )
-    exact: str | None = option("Equal to this.", default=None, multiline=True)
-    contains: str | None = option("Contains this.", default=None, multiline=True)
-    regex: str | None = option("Matches this RE2 as a whole.", default=None, multiline=True)
-
-    @classmethod
-    def short(cls, value: Any) -> TextMatch:
-        """Return a match of an exact text."""
-        return cls(exact=str(value).lower() if isinstance(value, bool) else str(value))
-
-    def check(self) -> Iterator[Mistake]:
-        """Yield a mistake if there is not exactly one condition."""
-        if sum(one is not None for one in (self.exact, self.contains, self.regex)) != 1:
-            yield Mistake("exactly one of exact, contains and regex is needed", "keep one")
-        if self.regex:
-            yield from check_regex(self.regex)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +44,6 @@ def _one_body(body: object, content: object) -> Iterator[Mistake]:
         yield Mistake("'body' and 'json' are two bodies", "remove one", path=("json",))
 
 
-def _framed(headers: Mapping[str, str]) -> Iterator[Mistake]:
-    for name in headers:
-        if name.lower() in framing.HEADERS - {"host"}:
-            message = f"'{name}' frames the message or belongs to the connection, and xds test sets it"
-            yield Mistake(message, "remove it", path=("headers", name))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
     """A request to the gateway."""
@@ -80,7 +51,9 @@ class Sent:
     SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "a method and a URL, such as GET /api/users/1")
     method: str = option("The method.", default="GET", pattern="[A-Z]+", shape="a method in capital letters")
     url: str = option(
-        "The URL; a path alone goes to the first listener.",
+        "The URL; a path alone goes to the first listener. Of a gRPC call, only listener and host count, and it may be "
+        "left out.",
+        default="",
         pattern=_URL,
         shape="a path, or a URL of http or https",
     )
@@ -93,6 +66,10 @@ class Sent:
     body: str | None = option("The body.", default=None, multiline=True)
     json: Any = option("The body as JSON; sets content-type unless it is given.", default=None)
     token: Token | None = option("A token of a provider, in the place where it is expected.", default=None)
+    http2: bool = option(
+        "Send it over HTTP/2, as gRPC always is: by ALPN, or without TLS as it is.", default=False
+    )
+    grpc: Call | None = option("Call a gRPC method; `headers` are its metadata.", default=None)
 
     @classmethod
     def short(cls, value: Any) -> Sent:
@@ -108,17 +85,43 @@ class Sent:
         for name in self.headers:
             if name.lower() == "host":
                 yield Mistake("the host is part of the URL", "write http://HOST/path", path=("headers", name))
-        yield from _framed(self.headers)
+        yield from framing_mistakes(self.headers)
+        if self.grpc is not None:
+            yield from self._check_call()
+        elif not self.url:
+            yield Mistake("'url' is missing", "add 'url', or 'grpc' for a gRPC call")
+
+    def _check_call(self) -> Iterator[Mistake]:
+        if self.url and urlsplit(self.url)[2:] not in (("", "", ""), ("/", "", "")):
+            message = "the path of a gRPC call is that of its method"
+            yield Mistake(message, "write scheme and host only", path=("url",), value=self.url)
+        for key, value in (("body", self.body), ("json", self.json)):
+            if value is not None:
+                yield Mistake("a gRPC call has a message", "write grpc: {method: …, message: …}", path=(key,))
+        if self.method != "GET":
+            yield Mistake("a gRPC call is always POST", "remove it", path=("method",), value=self.method)
+
+    @property
+    def verb(self) -> str:
+        """The HTTP method."""
+        return self.method if self.grpc is None else "POST"
+
+    @property
+    def target(self) -> str:
+        """The URL, with the path of a gRPC call. It is a path if the first listener is meant."""
+        return self.url if self.grpc is None else f"{self.url.rstrip('/')}/{self.grpc.method}"
 
     @property
     def content(self) -> bytes:
-        """The body."""
+        """The body. That of a gRPC call depends on the type of its message."""
         return _content(self.body, self.json)
 
     @property
     def all_headers(self) -> dict[str, str]:
-        """The headers by name in lower case, with the content type of a JSON body."""
+        """The headers by name in lower case, with the content type of a JSON body or of gRPC."""
         found = {name.lower(): value for name, value in self.headers.items()}
+        if self.grpc is not None:
+            return {"content-type": "application/grpc", "te": "trailers", **found}
         return found if self.json is None else {"content-type": "application/json", **found}
 
 
@@ -141,6 +144,7 @@ class Answer:
     headers: Mapping[str, str] = option("Headers.", default=_NONE)
     body: str | None = option("The body.", default=None, multiline=True)
     json: Any = option("The body as JSON; sets content-type unless it is given.", default=None)
+    grpc: Reply | None = option("The answer to a gRPC call; a status as text, or a message.", default=None)
     delay: timedelta = option("The time before the answer.", default=timedelta(0), minimum=0)
 
     @classmethod
@@ -151,12 +155,19 @@ class Answer:
     def check(self) -> Iterator[Mistake]:
         """Yield a mistake for two bodies, and for headers that follow from the body."""
         yield from _one_body(self.body, self.json)
-        yield from _framed(self.headers)
+        yield from framing_mistakes(self.headers)
         if not 200 <= self.status <= 599:
             yield Mistake("not the status of a response", "write one from 200 to 599", value=self.status)
+        given = (self.method, self.path, self.body, self.json, None if self.status == 200 else self.status)
+        if self.grpc is not None:
+            for key, value in zip(("method", "path", "body", "json", "status"), given, strict=True):
+                if value is not None:
+                    yield Mistake(f"'{key}' is not for gRPC", "write it below 'grpc'", path=(key,))
 
     def matches(self, method: str, path: str) -> bool:
         """True if it is for a request with this method and this path with its query."""
+        if self.grpc is not None:
+            return self.grpc.method is None or path == f"/{self.grpc.method}"
         if self.method not in (None, method):
             return False
         if self.path is None:
@@ -187,6 +198,9 @@ class Asked:
     headers: Mapping[str, ValueMatch] = option("Conditions on headers.", default=_NONE)
     body: TextMatch | None = option("The body.", default=None)
     json: Any = option("Values of the JSON body; keys that are left out may have any value.", default=None)
+    grpc: Called | None = option(
+        "The gRPC call; keys of the message that are left out may have any value.", default=None
+    )
 
     @classmethod
     def short(cls, value: Any) -> Asked:
@@ -209,6 +223,7 @@ class Expected:
     headers: Mapping[str, ValueMatch] = option("Conditions on headers.", default=_NONE)
     body: TextMatch | None = option("The body.", default=None)
     json: Any = option("Values of the JSON body; keys that are left out may have any value.", default=None)
+    grpc: Replied | None = option("What is expected of a gRPC call: a status as text, or more.", default=None)
     route: Off | str | None = option(
         "The route that Envoy chose; `off` for none.", default=None, refers="routes"
     )
@@ -288,6 +303,10 @@ class Suite:
         default=_NONE,
         refers="upstreams",
     )
+    protos: tuple[ProtoFile, ...] = option(
+        "`.proto` files in the gateway's folder with methods that no policy of the gateway has.", default=()
+    )
+    descriptors: DescriptorFile | None = option("A descriptor set with such methods.", default=None)
     tests: Mapping[str, Case] = option("Tests, by what they show.", narrows=True)
 
 

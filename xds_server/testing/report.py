@@ -10,7 +10,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from filters.language import Place, Problem, printable
-from xds_server.testing.comparison import Difference, Outcome, shown
+from xds_server.testing.comparison import Difference, Outcome, Received, messages_of, shown
+from xds_server.testing.messages import Types
 from xds_server.testing.reader import Exchange
 from xds_server.testing.results import Failure, Result, Results, without_variables
 from xds_server.translate.explanation_lines import lines
@@ -145,27 +146,46 @@ def _failure(result: Result, failure: Failure) -> Iterator[str]:
     """Yield what was sent, what differs, what came instead, and what the gateway says of such a request."""
     exchange, times = failure.exchange, failure.exchange.step.times
     which = f" (number {failure.repetition + 1} of {times})" if times > 1 else ""
-    yield f"request: {exchange.step.request.method} {exchange.url}{which}"
+    sent = exchange.step.request
+    kind = "gRPC " if sent.grpc is not None else "HTTP/2 " if sent.http2 else ""
+    yield f"request: {kind}{sent.verb} {exchange.url}{which}"
     for difference in failure.differences:
         yield f"{_place_of(result, exchange, difference)}: {_name(difference)}"
         yield from (f"  - {line}" for line in _lines(difference.expected))
         yield from (f"  + {line}" for line in _lines(difference.found))
-    yield from _outcome(failure.outcome)
+    yield from _outcome(failure.outcome, result.test.types)
     yield _command(exchange)
     yield from (f"  {printable(line)}" for line in lines(exchange.explanation))
 
 
-def _outcome(outcome: Outcome) -> Iterator[str]:
+def _outcome(outcome: Outcome, types: Types) -> Iterator[str]:
     if not outcome.error:
         details = f" ({outcome.details})" if outcome.details else ""
         yield f"response: {outcome.status}{details}"
         for name, value in outcome.headers:
             yield printable(f"  {name}: {value}")
-        yield from (f"  {line}" for line in _lines(shown(outcome.body)) if line)
+        yield from (f"  {line}" for line in _lines(_body(outcome, types)) if line)
+        for name, value in outcome.trailers:
+            yield printable(f"  trailer {name}: {value}")
+        if outcome.call is not None:
+            text = f": {outcome.grpc_message}" if outcome.grpc_message else ""
+            yield printable(f"gRPC status: {outcome.grpc_status or 'none'}{text}")
     for one in outcome.received:
         yield printable(f"upstream {one.upstream} got: {one.method} {one.path}")
         for name, value in one.headers:
             yield printable(f"  {name}: {value}")
+        messages = _received_messages(one, types)
+        if messages is not None:
+            yield from (f"  {line}" for line in _lines(messages) if line)
+
+
+def _body(outcome: Outcome, types: Types) -> str:
+    found = None if outcome.call is None else messages_of(types, outcome.call, outcome.body, request=False)
+    return shown(outcome.body) if found is None else found
+
+
+def _received_messages(received: Received, types: Types) -> str | None:
+    return messages_of(types, received.path.removeprefix("/"), received.body, request=True)
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -175,7 +195,7 @@ def _lines(text: str) -> Iterator[str]:
 
 def _command(exchange: Exchange) -> str:
     sent = exchange.step.request
-    words = ["xds", "explain", "FOLDER", sent.method, exchange.url]
+    words = ["xds", "explain", "FOLDER", sent.verb, exchange.url]
     if sent.listener is not None:
         words += ["--listener", sent.listener]
     for name, value in sent.all_headers.items():
@@ -184,9 +204,15 @@ def _command(exchange: Exchange) -> str:
 
 
 def _failure_fields(result: Result, failure: Failure) -> dict[str, Any]:
-    outcome = failure.outcome
+    outcome, types = failure.outcome, result.test.types
+    sent = failure.exchange.step.request
     return {
-        "request": {"method": failure.exchange.step.request.method, "url": failure.exchange.url},
+        "request": {
+            "method": sent.verb,
+            "url": failure.exchange.url,
+            "http2": sent.http2 or sent.grpc is not None,
+            "grpc": sent.grpc.method if sent.grpc is not None else None,
+        },
         "differences": [
             {
                 "place": _fields(_place_of(result, failure.exchange, one)),
@@ -200,7 +226,10 @@ def _failure_fields(result: Result, failure: Failure) -> dict[str, Any]:
             "status": outcome.status or None,
             "error": outcome.error or None,
             "headers": [list(one) for one in outcome.headers],
-            "body": shown(outcome.body),
+            "body": _body(outcome, types),
+            "trailers": [list(one) for one in outcome.trailers],
+            "grpc_status": outcome.grpc_status,
+            "grpc_message": outcome.grpc_message or None,
             "route": outcome.route,
             "reason": outcome.reason,
             "details": outcome.details,
@@ -211,7 +240,7 @@ def _failure_fields(result: Result, failure: Failure) -> dict[str, Any]:
                 "method": one.method,
                 "path": one.path,
                 "headers": [list(pair) for pair in one.headers],
-                "body": shown(one.body),
+                "body": shown(one.body) if (found := _received_messages(one, types)) is None else found,
             }
             for one in outcome.received
         ],

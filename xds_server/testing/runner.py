@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,8 +17,10 @@ import aiohttp
 from yarl import URL
 
 from xds_server.gateway.model.gateway import Gateway
+from xds_server.testing import http2
 from xds_server.testing.comparison import Outcome, compare
 from xds_server.testing.environment import RunningGateway, running
+from xds_server.testing.messages import framed
 from xds_server.testing.reader import Exchange, GatewayTest
 from xds_server.testing.results import Failure, Result, Results, without_variables
 from xds_server.testing.stubbed import HEADER, LOOPBACK
@@ -112,7 +115,7 @@ class _Run:
             self._served.clock.move(exchange.step.after)
             for repetition in range(exchange.step.times):
                 outcome = await self._outcome(session, exchange)
-                differences = tuple(compare(exchange.step.expect, outcome))
+                differences = tuple(compare(exchange.step.expect, outcome, self._test.types))
                 if differences:
                     return Failure(
                         exchange=exchange, repetition=repetition, outcome=outcome, differences=differences
@@ -136,33 +139,78 @@ class _Run:
             provider = self._gateway.sections.identity[sent.token.provider]
             token = self._signer.token(provider, sent.token.claims, int(time.time()))
             url, headers = carried(provider, token, url, headers)
-        parts = urlsplit(url)
         port = self._served.ports[exchange.explanation.listener]
-        target = (
-            f"{parts.scheme}://{LOOPBACK}:{port}{url.partition('://')[2].removeprefix(parts.netloc) or '/'}"
-        )
-        async with session.request(
-            sent.method,
-            URL(target, encoded=True),
-            headers={**headers, "host": parts.netloc, HEADER: name},
-            data=sent.content or None,
-            allow_redirects=False,
-            ssl=_any_certificate() if parts.scheme == "https" else True,
-            server_hostname=parts.hostname if parts.scheme == "https" else None,
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT),
-        ) as response:
-            body = await response.read()
+        headers = {**headers, HEADER: name}
+        if sent.http2 or sent.grpc is not None:
+            outcome = await self._over_http2(exchange, url, headers, port)
+        else:
+            outcome = await _over_http1(session, exchange, url, headers, port)
         entry = await self._served.log.entry(name, self._address)
         await self._stubs.until_asked(name, exchange.step.expect.upstream)
         origin = names.route_origin(entry.get("route") or names.NOT_FOUND)
-        return Outcome(
-            status=response.status,
-            headers=tuple((key.lower(), value) for key, value in response.headers.items()),
-            body=body,
+        return replace(
+            outcome,
             route=origin[-1] if origin else None,
             details=entry.get("details") or "",
             received=self._stubs.received(name),
         )
+
+    async def _over_http2(
+        self, exchange: Exchange, url: str, headers: Mapping[str, str], port: int
+    ) -> Outcome:
+        sent, parts = exchange.step.request, urlsplit(url)
+        pseudo = {
+            ":method": sent.verb,
+            ":scheme": parts.scheme,
+            ":authority": parts.netloc,
+            ":path": _target(url),
+        }
+        body = sent.content if sent.grpc is None else framed(exchange.messages)
+        length = {"content-length": str(len(body))} if body and sent.grpc is None else {}
+        request = http2.Message(
+            headers=(*pseudo.items(), *headers.items(), *length.items()),
+            body=body,
+            streamed=sent.grpc is not None,
+        )
+        tls = _any_certificate(("h2",)) if parts.scheme == "https" else None
+        async with asyncio.timeout(TIMEOUT):
+            found = await http2.exchange(
+                (LOOPBACK, port), self._address, request, tls, parts.hostname or LOOPBACK
+            )
+        status = int(dict(found.headers).get(":status", "0"))
+        return Outcome(
+            status=status,
+            headers=tuple(one for one in found.headers if not one[0].startswith(":")),
+            body=found.body,
+            trailers=tuple(found.trailers or ()),
+            call=sent.grpc.method if sent.grpc is not None else None,
+        )
+
+
+async def _over_http1(
+    session: aiohttp.ClientSession, exchange: Exchange, url: str, headers: Mapping[str, str], port: int
+) -> Outcome:
+    sent, parts = exchange.step.request, urlsplit(url)
+    async with session.request(
+        sent.method,
+        URL(f"{parts.scheme}://{LOOPBACK}:{port}{_target(url)}", encoded=True),
+        headers={**headers, "host": parts.netloc},
+        data=sent.content or None,
+        allow_redirects=False,
+        ssl=_any_certificate() if parts.scheme == "https" else True,
+        server_hostname=parts.hostname if parts.scheme == "https" else None,
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT),
+    ) as response:
+        return Outcome(
+            status=response.status,
+            headers=tuple((key.lower(), value) for key, value in response.headers.items()),
+            body=await response.read(),
+        )
+
+
+def _target(url: str) -> str:
+    """Return path and query of a URL."""
+    return url.partition("://")[2].removeprefix(urlsplit(url).netloc) or "/"
 
 
 def _address(number: int) -> str:
@@ -178,9 +226,11 @@ def _address(number: int) -> str:
     return address
 
 
-def _any_certificate() -> ssl.SSLContext:
-    """Return a context that accepts the certificate of the gateway, whoever has signed it."""
+def _any_certificate(alpn: Sequence[str] = ()) -> ssl.SSLContext:
+    """Return a context that accepts the certificate of the gateway, whoever has signed it, and offers these protocols."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context

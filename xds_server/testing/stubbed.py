@@ -72,13 +72,16 @@ def with_stubs(gateway: Gateway, socket: Callable[[str], File], jwks: bytes) -> 
 
 
 def _stub(upstream: Upstream, address: str) -> Upstream:
-    """Return an upstream with one endpoint, which speaks HTTP/1.1 without TLS and is always healthy."""
+    """Return an upstream with one endpoint, which has no TLS and is always healthy.
+
+    Its stub has no ALPN, so `auto` becomes what most servers choose: HTTP/2.
+    """
     return replace(
         upstream,
         endpoints=(Endpoint(address=address),),
         original_destination=False,
         source_address=None,
-        protocol="http1" if upstream.protocol != "tcp" else "tcp",
+        protocol="http2" if upstream.protocol == "auto" else upstream.protocol,
         tls=None,
         health_check=None,
         outlier_detection=None,

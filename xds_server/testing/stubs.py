@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 
-from xds_server.testing.comparison import Received
+from filters.grpc_bridges import PROTOBUF
+from xds_server.testing import http2
+from xds_server.testing.calls import GRPC_STATUSES, Reply
+from xds_server.testing.comparison import Headers, Received, value_of
 from xds_server.testing.language import Answer, Asked
-from xds_server.testing.reader import Answers
+from xds_server.testing.messages import framed, status_message
+from xds_server.testing.reader import Answers, StubAnswer
 from xds_server.testing.stubbed import HEADER
 
 LATE = 2.0
 """The maximum number of seconds between a response and a request to an upstream for it, such as that of a mirror."""
 _PATIENCE = 0.1
 """Seconds at the end for answers that nobody waits for any more."""
-_DEFAULT = Answer()
-_NO_ANSWER = Answer(status=404, body="the stub has no answer for this request")
+_DEFAULT = StubAnswer(answer=Answer())
+_DEFAULT_REPLY = StubAnswer(answer=Answer(grpc=Reply()), messages=(b"",))
+_MISSING = "the stub has no answer for this request"
+_NO_ANSWER = StubAnswer(answer=Answer(status=404, body=_MISSING))
+_NO_REPLY = StubAnswer(answer=Answer(grpc=Reply(status="UNIMPLEMENTED", status_message=_MISSING)))
 Script = Callable[[str], Answers]
 """Returns the answers for the value of `HEADER` of a request, "" if it has none."""
 
@@ -45,12 +52,14 @@ class Stubs:
         """Serve until the stack ends. `others` are the answers for requests that are of no test."""
         self._others = others
         for name, socket in self._sockets.items():
-            runner = web.ServerRunner(
-                web.Server(partial(self._handle, name), access_log=None), shutdown_timeout=_PATIENCE
-            )
+            http1 = web.Server(partial(self._handle, name), access_log=None)
+            runner = web.ServerRunner(http1, shutdown_timeout=_PATIENCE)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            await web.UnixSite(runner, str(socket)).start()
+            answer = partial(self._respond, name)
+            connect = partial(http2.EitherVersion, http1, partial(http2.Server, answer))
+            server = await asyncio.get_running_loop().create_unix_server(connect, str(socket))
+            stack.callback(server.close)
 
     def expect(self, test: str, answers: Answers) -> None:
         """Answer the requests of a test, whose exchanges are ``TEST-NUMBER``, from now on."""
@@ -79,50 +88,87 @@ class Stubs:
         return tuple(self._received.pop(exchange, ()))
 
     async def _handle(self, upstream: str, request: web.BaseRequest) -> web.StreamResponse:
-        exchange = request.headers.get(HEADER, "")
+        """Answer a request of HTTP/1.1."""
         try:
             body = await request.content.read()
         except (ConnectionError, web.RequestPayloadError):
             return web.Response()  # the client has given up, and nobody reads this
+        headers = tuple((name.lower(), value) for name, value in request.headers.items())
+        return _http1(await self._answered(upstream, request.method, request.raw_path, headers, body))
+
+    async def _respond(self, upstream: str, request: http2.Message) -> http2.Message:
+        """Answer a request of HTTP/2. Its host is shown as that of HTTP/1.1."""
+        pseudo = {name: value for name, value in request.headers if name.startswith(":")}
+        host = (("host", pseudo[":authority"]),) if ":authority" in pseudo else ()
+        headers = (*host, *(one for one in request.headers if not one[0].startswith(":")))
+        method, path = pseudo.get(":method", ""), pseudo.get(":path", "")
+        return _http2(await self._answered(upstream, method, path, headers, request.body))
+
+    async def _answered(
+        self, upstream: str, method: str, path: str, headers: Headers, body: bytes
+    ) -> StubAnswer:
+        """Remember a request, and return its answer when it is time."""
+        exchange = value_of(headers, HEADER) or ""
         test = exchange.rpartition("-")[0]
         if test in self._answers:
-            headers = tuple((name.lower(), value) for name, value in request.headers.items())
+            shown = tuple((name, value) for name, value in headers if name != HEADER)
             self._received.setdefault(exchange, []).append(
-                Received(
-                    upstream=upstream,
-                    method=request.method,
-                    path=request.raw_path,
-                    headers=tuple((name, value) for name, value in headers if name != HEADER),
-                    body=body,
-                )
+                Received(upstream=upstream, method=method, path=path, headers=shown, body=body)
             )
             self._bell.set()
-        answer = self._answer(test, upstream, request.method, request.raw_path)
-        await asyncio.sleep(answer.delay.total_seconds())
-        return _response(answer)
+        grpc = (value_of(headers, "content-type") or "").startswith("application/grpc")
+        found = self._answer(test, upstream, method, path, grpc=grpc)
+        await asyncio.sleep(found.answer.delay.total_seconds())
+        return found
 
-    def _answer(self, test: str, upstream: str, method: str, path: str) -> Answer:
+    def _answer(self, test: str, upstream: str, method: str, path: str, *, grpc: bool) -> StubAnswer:
         answers = self._answers.get(test, self._others).get(upstream)
         if answers is None:
-            return _DEFAULT
-        for answer in answers:
-            key = (f"{test}/{upstream}", id(answer))
-            if answer.matches(method, path) and (answer.times is None or self._used[key] < answer.times):
+            return _DEFAULT_REPLY if grpc else _DEFAULT
+        for one in answers:
+            key = (f"{test}/{upstream}", id(one))
+            times = one.answer.times
+            if one.answer.matches(method, path) and (times is None or self._used[key] < times):
                 self._used[key] += 1
-                return answer
-        return _NO_ANSWER
+                return one
+        return _NO_REPLY if grpc else _NO_ANSWER
 
 
-def _response(answer: Answer) -> web.Response:
+def _headers(answer: Answer) -> dict[str, str]:
     headers = {name.lower(): value for name, value in answer.headers.items()}
     if answer.content:
         headers.setdefault("content-type", "text/plain" if answer.json is None else "application/json")
-    return web.Response(status=answer.status, headers=headers, body=answer.content)
+    return headers
 
 
-def merged(tests: Iterable[Answers]) -> Mapping[str, tuple[Answer, ...]]:
+def _http1(found: StubAnswer) -> web.Response:
+    """Return an answer over HTTP/1.1. A message is a body without frame, as grpc_reverse_bridge wants it."""
+    headers, body = _headers(found.answer), found.answer.content
+    if found.answer.grpc is not None:
+        headers, body = {"content-type": PROTOBUF, **headers}, b"".join(found.messages)
+    return web.Response(status=found.answer.status, headers=headers, body=body)
+
+
+def _http2(found: StubAnswer) -> http2.Message:
+    """Return an answer over HTTP/2. A status without a message is in the headers (PROTOCOL-HTTP2.md of gRPC)."""
+    headers, reply = _headers(found.answer), found.answer.grpc
+    start = (":status", str(found.answer.status))
+    if reply is None:
+        return http2.Message(headers=(start, *headers.items()), body=found.answer.content)
+    headers = {"content-type": "application/grpc", **headers}
+    status = {"grpc-status": str(GRPC_STATUSES.index(reply.status))}
+    if reply.status_message:
+        status["grpc-message"] = status_message(reply.status_message)
+    ending = {**status, **{name.lower(): value for name, value in reply.trailers.items()}}
+    if not found.messages:
+        return http2.Message(headers=(start, *headers.items(), *ending.items()))
+    body = framed(found.messages)
+    return http2.Message(headers=(start, *headers.items()), body=body, trailers=tuple(ending.items()))
+
+
+def merged(tests: Iterable[Answers]) -> Answers:
     """Return all answers together, for requests that no test can be told for, such as those of an `ext_authz` service."""
-    found: dict[str, dict[int, Answer]] = {}
+    found: dict[str, dict[int, StubAnswer]] = {}
     for answers in tests:
         for upstream, some in answers.items():
             found.setdefault(upstream, {}).update({id(one): one for one in some})
