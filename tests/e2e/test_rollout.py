@@ -149,11 +149,17 @@ def test_envoys_that_get_worse_at_step_one_are_rolled_back_without_help(
     assert fleet.versions()[FIRST] == "v3"
 
 
-def test_a_version_that_loses_the_section_goes_by_the_steps_of_before(fleet: Fleet) -> None:
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_version_that_loses_the_section_goes_by_the_steps_of_before(fleet: Fleet, restart: bool) -> None:
     """Otherwise a mistake in the folder would reach all Envoys at once."""
+    if restart:
+        wait_for(lambda: b"steps" in (fleet.root / "state").read_bytes(), "the section in the state file")
+        fleet.stop(signal.SIGKILL)
     section = fleet.text[fleet.text.index("rollout:") : fleet.text.index("upstreams:")]
     fleet.text = fleet.text.replace(section, "")
     fleet.write("v2")
+    if restart:
+        fleet.start()
     fleet.says("rollout begins")
     fleet.says("step=2 of 3")
     fleet.says("rollout completed")

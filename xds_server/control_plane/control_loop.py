@@ -113,6 +113,11 @@ class GatewayState:
         return tuple(one for one in self.problems if one.severity == "error")
 
 
+def _unsent(compiled: Compiled) -> tuple[object, ...]:
+    """Return the sections that Envoys are not sent."""
+    return compiled.gateway.sections.rollout, compiled.gateway.sections.groups
+
+
 class _Labelled(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: str, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
         label = (self.extra or {})["label"]
@@ -123,8 +128,8 @@ class ControlLoop:
     """Follows a source. It calls `publish` with every good gateway that differs from the previous one.
 
     When that is done, it calls `published` with the previous one and the new one. It calls `judged` with each version
-    of the source, again only if its problems change. `unchanged` is called with every good
-    gateway that Envoys would be sent as the previous one. Messages in the log begin with `label`.
+    of the source, again only if its problems change. `unchanged` is called with a good gateway
+    that Envoys would be sent as the previous one, if something that they are not sent has changed. Messages in the log begin with `label`.
     """
 
     def __init__(
@@ -217,8 +222,8 @@ class ControlLoop:
         if version is not None:
             serving.note(version, gateway_version.portable(outcome.snapshot))
         if serving.compiled is not None and serving.compiled.snapshot.versions == outcome.snapshot.versions:
-            serving.compiled = outcome
-            if self._unchanged is not None:
+            earlier, serving.compiled = serving.compiled, outcome
+            if self._unchanged is not None and _unsent(earlier) != _unsent(outcome):
                 await self._unchanged(outcome)
             return
         serving.compiled, serving.since = outcome, time.time()

@@ -90,7 +90,7 @@ class Preview:
         self.source = parts.branch(f"refs/heads/{of.branch}")
         allowed = Allowed(environment=group.environment, files=group.files, python=group.python)
         self.control = ControlLoop(
-            GatewayFolder(BranchSource(self.source, allowed), FolderReader(parts.gateway)),
+            BranchSource(GatewayFolder(self.source, FolderReader(parts.gateway)), allowed),
             Compiler(internal_services=addresses, shape=parts.shape, metered=False),
             Publication(parts.store, parts.fleet, start, group=of.name).publish,
             judged=lambda verdict: parts.judged(of, verdict),
@@ -171,7 +171,7 @@ class Previews:
             group = groups.get(preview.of.group)
             if group is not None and group != preview.group:
                 await preview.stop()
-                self._follow(preview.of, preview.streams)
+                self._follow(preview.of, preview)
         self.changed()
 
     def group_of(self, base: GroupOf) -> GroupOf:
@@ -232,14 +232,17 @@ class Previews:
         idle = {name: one.idle_since for name, one in self._followed.items() if one.idle_since is not None}
         return sorted(idle, key=lambda name: idle[name])
 
-    def _follow(self, of: Binding, streams: int = 0) -> Preview:
+    def _follow(self, of: Binding, before: Preview | None = None) -> Preview:
         self._left.pop(of.name, None)
         if of.name not in self._followed and len(self._followed) >= self._most:
             ending = asyncio.create_task(self._give_up(self._idle()[0]).stop())
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
         made = self._followed[of.name] = Preview(of, self.groups[of.group], self._parts)
-        made.streams, made.idle_since = streams, None if streams else self._clock()
+        if before is not None:
+            made.control.serving.version = before.control.serving.version
+            made.streams = before.streams
+        made.idle_since = None if made.streams else self._clock()
         log.info("preview begins branch=%s group=%s", of.branch, of.group)
         return made
 

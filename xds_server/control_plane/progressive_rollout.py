@@ -106,13 +106,13 @@ class ProgressiveRollout:
     @property
     def plan(self) -> Plan:
         """The plan of the newest gateway."""
-        return steps.plan_of(self._serving.section(self._rollout()))
+        return steps.plan_of(self._serving.section_for(self._rollout()))
 
     async def publish(self, compiled: Compiled) -> None:
         """Serve a gateway: to the Envoys of the first step, or to all."""
         async with self._lock:
             version = gateway_version.portable(compiled.snapshot)
-            rollout = self._serving.section(self._rollout())
+            rollout = self._serving.section_for(self._rollout())
             self._newest = Newest(
                 version=version, compiled=compiled, commit=self._commit(), ordered=self._at_once()
             )
@@ -206,7 +206,7 @@ class ProgressiveRollout:
 
     def as_json(self) -> dict[str, Any]:
         """The state for machines."""
-        reports, minimum = self._all_reports(), self._serving.section(self._rollout()).minimum_requests
+        reports, minimum = self._all_reports(), self._serving.section_for(self._rollout()).minimum_requests
         return {
             **rollout_status.as_json(self.state, self._agreement.record, self.plan, reports, minimum),
             "outcomes": dict(self.outcomes),
@@ -223,12 +223,7 @@ class ProgressiveRollout:
         serving = self._serving
         candidate = self._store.accepted(candidate=True)
         return rollout_saved.snapshots(
-            Saved(
-                record=self._agreement.record,
-                stable=serving.stable,
-                offered=serving.candidate,
-                candidate=candidate,
-            )
+            Saved(self._agreement.record, serving.stable, serving.candidate, candidate, serving.section)
         )
 
     def restore(self, kept: Mapping[str, Snapshot]) -> None:
@@ -241,6 +236,7 @@ class ProgressiveRollout:
         if saved is None:
             return
         record = self._told = saved.record
+        self._serving.section = saved.section
         self._agreement.restore(record)
         self._serving.restore(saved.stable, saved.offered, saved.candidate, record)
         self._measurement.begin(anew=True)
@@ -328,7 +324,7 @@ class ProgressiveRollout:
         reports = self._all_reports()
         if not unreachable and replicas.judge(record, reports) != self._agreement.replica:
             return
-        rollout = self._serving.section(self._rollout())
+        rollout = self._serving.section_for(self._rollout())
         plan, now = steps.plan_of(rollout), self._agreement.now
         nodes = list(replicas.nodes(reports))
         verdict = await self._measurement.verdict(rollout, record, reports, now)

@@ -50,6 +50,9 @@ def proposed(record: Record, version: str, plan: Plan, commit: str = "", *, orde
     """A replica has read a new version. If an operator has `ordered` it, it is served to all, also if it was withdrawn."""
     before = State(stable=record.state.stable) if ordered else record.state
     state = steps.offered(before, version, Plan() if ordered else plan, commit)
+    withdrawn = record.state.withdrawn
+    if ordered and withdrawn is not None and withdrawn.version != version:
+        state = replace(state, withdrawn=withdrawn)  # it is not tried again when the order ends
     return replace(
         record,
         state=state,

@@ -49,6 +49,8 @@ class RolloutServing:
         self.bound = -1.0
         self.number = 0
         self._publication, self._store, self._clients = publication, store, clients
+        self.section = NO_ROLLOUT
+        """The section `rollout` of the stable version."""
         self._published: Compiled | None = None
         self._offered: Compiled | None = None
 
@@ -90,14 +92,12 @@ class RolloutServing:
         """True if a node is served the candidate, if there is one."""
         return steps.position(node) <= self.bound
 
-    def section(self, newest: Rollout) -> Rollout:
+    def section_for(self, newest: Rollout) -> Rollout:
         """Return the section `rollout` that counts: that of the stable version if the newest has none.
 
         Otherwise a mistake that loses the section would reach all Envoys at once.
         """
-        if newest.declared or self._published is None:
-            return newest
-        return current_rollout(self._published)
+        return newest if newest.declared else self.section
 
     def version_of(self, node: str) -> str:
         """Return the version that a node is served, "" before the first one."""
@@ -125,7 +125,8 @@ class RolloutServing:
         await self._publication.publish(newest.compiled)
         if self.candidate and self.candidate != candidate:
             self._forget_candidate()
-        self.stable, self._published = newest.version, newest.compiled
+        self.stable = newest.version
+        self._take(newest.compiled)
 
     async def _offer(self, newest: Newest, record: Record) -> list[str]:
         """Serve the candidate, if it is not served yet in this form."""
@@ -160,13 +161,19 @@ class RolloutServing:
         """A gateway was read. If it has the content of the stable one, it is that from now on."""
         if version == self.stable:
             await self._adopted(compiled)
-            self._published = compiled
+            self._take(compiled)
+
+    def _take(self, compiled: Compiled | None) -> None:
+        self._published = compiled
+        if compiled is not None:
+            self.section = compiled.gateway.sections.rollout
 
     async def _promote(self) -> None:
         if self._offered is not None:
             await self._adopted(self._offered)
         self._store.promote()
-        self.stable, self._published = self.candidate, self._offered
+        self.stable = self.candidate
+        self._take(self._offered)
         self.candidate, self._offered = "", None
         await self._inform_later()
 

@@ -33,6 +33,7 @@ from xds_server.sources.source import Version
 
 log = logging.getLogger(__name__)
 
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # each failure is told once, by GitFailed
 _TIMEOUT = 20.0
 """Seconds for which a server may be silent."""
 _END = 5
@@ -40,6 +41,7 @@ _END = 5
 _FETCHES = 100
 """Fetches into one folder. Each leaves a file behind, so a new folder begins after that."""
 _ID_DIGITS = 40
+_DEEPEST = 8
 _HTTP_STATUS = re.compile(r"unexpected http resp (\d{3})")
 """What dulwich says of a status that it does not know."""
 _HEADS = (b"refs/heads/", b"refs/tags/", b"")
@@ -360,7 +362,18 @@ def _words(error: BaseException) -> str:
     """Return the reason of a failure in one line, which may be deep inside."""
     if isinstance(error, HangupException) and error.stderr_lines:
         return _words_of_ssh([line.decode("utf-8", "replace").strip() for line in error.stderr_lines])
-    reason = getattr(error, "reason", None) or getattr(error, "__context__", None) or error
+    reason: object = error
+    for _ in range(_DEEPEST):  # urllib3 wraps what the system says
+        further = (
+            getattr(reason, "reason", None)
+            or getattr(reason, "__cause__", None)
+            or getattr(reason, "__context__", None)
+        )
+        if isinstance(reason, OSError) and reason.strerror:
+            return reason.strerror
+        if not isinstance(further, BaseException):
+            break
+        reason = further
     text = " ".join(str(reason).split()) or type(error).__name__
     if status := _HTTP_STATUS.search(text):
         return f"the server answers with HTTP {status[1]}; it is asked again later"
