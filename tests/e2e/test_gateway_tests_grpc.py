@@ -136,7 +136,16 @@ def test_calls_of_every_kind(folder: Path, capsys: pytest.CaptureFixture[str]) -
             expect: {{status: 200, body: {{contains: bridged}}, headers: {{grpc-status: "0"}}, upstream: {{grpc: {{method: shop.v1.Orders/Get, message: {{id: 7}}}}}}}}
           a bridge to HTTP/1.1:
             request: {{grpc: {{method: shop.v1.Old/Get, message: {{id: 7}}}}}}
-            expect: {{grpc: {{status: OK, message: {{id: 9}}}}, upstream: {{name: old, headers: {{content-type: application/x-protobuf}}}}}}
+            expect: {{grpc: {{status: OK, message: {{id: 9}}}}, upstream: {{name: old, headers: {{content-type: application/x-protobuf}}, grpc: {{method: shop.v1.Old/Get, message: {{id: 7}}}}}}}}
+          a browser:
+            steps:
+              - request: {{grpc: {{method: shop.v1.Orders/Get, message: {{id: 7}}, web: true}}}}
+                expect: {{grpc: UNAVAILABLE}}
+              - request: {{grpc: {{method: shop.v1.Orders/Get, message: {{id: 7}}, web: true}}}}
+                expect:
+                  headers: {{content-type: application/grpc-web+proto}}
+                  grpc: {{status: OK, message: {{id: 7}}, trailers: {{x-cost: "3"}}}}
+                  upstream: {{headers: {{content-type: application/grpc}}, grpc: {{method: shop.v1.Orders/Get, message: {{id: 7}}}}}}
           plain requests over HTTP/2:
             request: {{method: POST, url: "/web?a=%2F", http2: true, json: {{a: 1}}}}
             expect: {{status: 201, json: {{id: 1}}, upstream: {{name: web, path: "/web?a=%2F", method: POST, json: {{a: 1}}, headers: {{content-length: "8"}}}}}}
@@ -149,7 +158,7 @@ def test_calls_of_every_kind(folder: Path, capsys: pytest.CaptureFixture[str]) -
         """,
     )
     assert main(["test", str(folder)]) == 0, capsys.readouterr()
-    assert capsys.readouterr().out.startswith("11 passed, 0 failed in ")
+    assert capsys.readouterr().out.startswith("12 passed, 0 failed in ")
 
 
 def test_a_file_of_tests_brings_types_of_its_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,6 +169,7 @@ def test_a_file_of_tests_brings_types_of_its_own(folder: Path, capsys: pytest.Ca
         protos: [protos/private.proto]
         tests:
           without a token: {request: {grpc: shop.v1.Private/Do}, expect: {grpc: UNAUTHENTICATED, upstream: off}}
+          a browser without a token: {request: {grpc: {method: shop.v1.Private/Do, web: true}}, expect: {grpc: UNAUTHENTICATED, upstream: off}}
           with a token: {request: {grpc: shop.v1.Private/Do, token: corp}, expect: {grpc: {status: OK, message: {}}, upstream: any}}
         """,
     )

@@ -42,6 +42,7 @@ class Call:
         "The message in protobuf's JSON form; a list for a stream of the client. Default: an empty message.",
         default=None,
     )
+    web: bool = option("Call it by gRPC-Web, as browsers do.", default=False)
 
     @classmethod
     def short(cls, value: Any) -> Call:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from filters.grpc_bridges import PROTOBUF
 from filters.language import Path
 from filters.language.options import OFF
 from filters.language.problems import short_repr
@@ -15,7 +16,7 @@ from xds_server.gateway.model import regex
 from xds_server.gateway.model.routes import ValueMatch
 from xds_server.testing.calls import GRPC_STATUSES, Called, Replied
 from xds_server.testing.language import Asked, Expected
-from xds_server.testing.messages import Types, decoded, text_of_status, unframed
+from xds_server.testing.messages import Types, decoded, framed, text_of_status, unframed
 from xds_server.testing.messages import expected as canonical
 from xds_server.testing.text_match import TextMatch
 from xds_server.translate.explain import value_matches
@@ -36,6 +37,12 @@ class Received:
     path: str
     headers: Headers
     body: bytes
+
+    @property
+    def frames(self) -> bytes:
+        """The body with the frame of gRPC, which grpc_reverse_bridge has removed."""
+        bare = value_of(self.headers, "content-type") == PROTOBUF
+        return framed([self.body]) if bare else self.body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +142,7 @@ def _called(path: Path, expected: Called, found: Received, types: Types) -> Iter
         yield Difference((*path, "method"), expected.method, found.path.removeprefix("/"))
     elif expected.message is not None:
         where = (*path, "message")
-        yield from _grpc(where, expected.message, expected.method, found.body, types, request=True)
+        yield from _grpc(where, expected.message, expected.method, found.frames, types, request=True)
 
 
 def _grpc(

@@ -120,6 +120,8 @@ class Sent:
     def all_headers(self) -> dict[str, str]:
         """The headers by name in lower case, with the content type of a JSON body or of gRPC."""
         found = {name.lower(): value for name, value in self.headers.items()}
+        if self.grpc is not None and self.grpc.web:
+            return {"content-type": "application/grpc-web+proto", "x-grpc-web": "1", **found}
         if self.grpc is not None:
             return {"content-type": "application/grpc", "te": "trailers", **found}
         return found if self.json is None else {"content-type": "application/json", **found}

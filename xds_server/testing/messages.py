@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 
 from filters.grpc_transcoding.descriptors import linked
 from filters.language import Mistake, Path
-from filters.language.problems import did_you_mean, short_repr
+from filters.language.problems import did_you_mean
 
 _FRAME = struct.Struct(">BI")
 """What precedes a message: 1 if it is compressed, and its length (PROTOCOL-HTTP2.md of gRPC)."""
@@ -22,6 +22,9 @@ _NAMES: Mapping[int, str] = {
     for name, number in descriptor_pb2.FieldDescriptorProto.Type.items()
 }
 """The names of types of fields in .proto files."""
+
+_TRAILERS = 0x80
+"""The flag of a frame of gRPC-Web that has trailers."""
 
 
 class Types:
@@ -100,6 +103,20 @@ def unframed(body: bytes) -> tuple[bytes, ...]:
     return tuple(found)
 
 
+def without_web_trailers(body: bytes) -> tuple[bytes, tuple[tuple[str, str], ...] | None]:
+    """Return a body of gRPC-Web without its last frame, and the trailers in that; None if it has none (PROTOCOL-WEB.md)."""
+    position = 0
+    while len(body) - position >= _FRAME.size:
+        flags, length = _FRAME.unpack_from(body, position)
+        end = position + _FRAME.size + length
+        if flags & _TRAILERS:
+            lines = body[position + _FRAME.size : end].decode("latin-1").split("\r\n")
+            fields = (line.partition(":") for line in lines if line)
+            return body[:position], tuple((name.strip().lower(), value.strip()) for name, _, value in fields)
+        position = end
+    return body, None
+
+
 def status_message(text: str) -> str:
     """Return the text of a status as the value of `grpc-message` (percent-encoded)."""
     return quote(text, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}~")
@@ -130,7 +147,7 @@ def _fits(type_: Descriptor, value: Any, path: Path) -> None:
         return
     if not isinstance(value, Mapping):
         remedy = "write its fields, such as {id: 1}"
-        raise Mistake(f"a message {type_.full_name} is needed", remedy, path=path, value=short_repr(value))
+        raise Mistake(f"a message {type_.full_name} is needed", remedy, path=path, value=value)
     for key, one in value.items():
         field = _field(type_, key, path)
         inner = _inner(field)
@@ -177,7 +194,7 @@ def _parsed(type_: Descriptor, value: Any, path: Path, field: FieldDescriptor | 
             raise Mistake(words, "write it in protobuf's JSON form", path=path) from None
         one = next(iter(value.values()))
         words = f"the field '{field.name}' is of type {_type_name(field)}"
-        raise Mistake(words, _remedy(field, one), path=path, value=short_repr(one)) from None
+        raise Mistake(words, _remedy(field, one), path=path, value=one) from None
     return message
 
 

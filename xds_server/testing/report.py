@@ -147,7 +147,9 @@ def _failure(result: Result, failure: Failure) -> Iterator[str]:
     exchange, times = failure.exchange, failure.exchange.step.times
     which = f" (number {failure.repetition + 1} of {times})" if times > 1 else ""
     sent = exchange.step.request
-    kind = "gRPC " if sent.grpc is not None else "HTTP/2 " if sent.http2 else ""
+    kind = "HTTP/2 " if sent.http2 else ""
+    if sent.grpc is not None:
+        kind = "gRPC-Web " if sent.grpc.web else "gRPC "
     yield f"request: {kind}{sent.verb} {exchange.url}{which}"
     for difference in failure.differences:
         yield f"{_place_of(result, exchange, difference)}: {_name(difference)}"
@@ -185,7 +187,7 @@ def _body(outcome: Outcome, types: Types) -> str:
 
 
 def _received_messages(received: Received, types: Types) -> str | None:
-    return messages_of(types, received.path.removeprefix("/"), received.body, request=True)
+    return messages_of(types, received.path.removeprefix("/"), received.frames, request=True)
 
 
 def _lines(text: str) -> Iterator[str]:

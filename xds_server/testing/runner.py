@@ -20,7 +20,7 @@ from xds_server.gateway.model.gateway import Gateway
 from xds_server.testing import http2
 from xds_server.testing.comparison import Outcome, compare
 from xds_server.testing.environment import RunningGateway, running
-from xds_server.testing.messages import framed
+from xds_server.testing.messages import framed, without_web_trailers
 from xds_server.testing.reader import Exchange, GatewayTest
 from xds_server.testing.results import Failure, Result, Results, without_variables
 from xds_server.testing.stubbed import HEADER, LOOPBACK
@@ -177,12 +177,14 @@ class _Run:
             found = await http2.exchange(
                 (LOOPBACK, port), self._address, request, tls, parts.hostname or LOOPBACK
             )
-        status = int(dict(found.headers).get(":status", "0"))
+        body, trailers = found.body, found.trailers
+        if sent.grpc is not None and sent.grpc.web:
+            body, trailers = without_web_trailers(body)
         return Outcome(
-            status=status,
+            status=int(dict(found.headers).get(":status", "0")),
             headers=tuple(one for one in found.headers if not one[0].startswith(":")),
-            body=found.body,
-            trailers=tuple(found.trailers or ()),
+            body=body,
+            trailers=tuple(trailers or ()),
             call=sent.grpc.method if sent.grpc is not None else None,
         )
 
