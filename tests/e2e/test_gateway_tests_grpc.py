@@ -14,7 +14,7 @@ from xds_server.cli.main import main
 
 GATEWAY = """
 listeners:
-  http: {port: 80}
+  http: {port: 80, limits: {max_requests_per_connection: 1}}
   secure: {port: 8443, tls: {certificates: [shop]}, hosts: [shop.example.com]}
 secrets: {shop: {certificate: {file: shop.crt}, private_key: {file: shop.key}}}
 identity: {corp: {issuer: "https://idp.example.com", jwks: {url: "https://idp.example.com/jwks"}}}

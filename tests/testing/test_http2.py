@@ -12,6 +12,7 @@ import h2.config
 import h2.connection
 import h2.errors
 import pytest
+from hyperframe.frame import GoAwayFrame
 
 from xds_server.testing.http2 import EitherVersion, Message, Server, exchange
 
@@ -135,6 +136,18 @@ class _Breaking(asyncio.Protocol):
         if any(type(event).__name__ == "RequestReceived" for event in self._h2.receive_data(data)):
             self._end(self._h2, self._transport)
         self._transport.write(self._h2.data_to_send())
+
+
+async def test_a_response_may_follow_the_announcement_of_the_end_of_the_connection() -> None:
+    """As from an Envoy that drains connections, or that ends them after a number of requests (RFC 9113 section 6.8)."""
+
+    def end(connection: h2.connection.H2Connection, transport: asyncio.Transport) -> None:
+        transport.write(GoAwayFrame(0, last_stream_id=1, error_code=0).serialize())
+        connection.send_headers(1, ((":status", "200"),))
+        connection.send_data(1, b"whole", end_stream=True)
+
+    async with _listening(lambda: _Breaking(end)) as address:
+        assert (await _exchange(address, Message(headers=HEADERS, body=b"a"))).body == b"whole"
 
 
 @pytest.mark.parametrize(

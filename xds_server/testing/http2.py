@@ -21,6 +21,8 @@ import h2.exceptions
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """The first bytes of a client of HTTP/2 (RFC 9113 section 3.4)."""
 _READ = 65536
+_FRAME_HEADER, _GOAWAY = 9, 0x7
+"""The size of what precedes a frame, whose first three bytes are its length and whose fourth is its type (section 4.1)."""
 Headers = Sequence[tuple[str, str]]
 """Names in lower case, pseudo-headers first."""
 
@@ -49,6 +51,35 @@ class _Incoming:
         return Message(headers=self.headers, body=bytes(self.body), trailers=self.trailers)
 
 
+class _Graceful:
+    """Removes GOAWAY frames that say that no request after those on their way is answered (RFC 9113 section 6.8).
+
+    h2 would reject what comes on the streams after such a frame (findings/h2-graceful-goaway.sh). `preface` is what precedes
+    the frames.
+    """
+
+    def __init__(self, preface: bytes) -> None:
+        self._data = bytearray()
+        self._preface = len(preface)
+
+    def without(self, data: bytes) -> bytes:
+        """Return the whole frames that data ends, but not those."""
+        self._data += data
+        kept = bytearray(self._data[: self._preface])
+        del self._data[: self._preface]
+        self._preface -= len(kept)
+        while len(self._data) >= _FRAME_HEADER:
+            end = _FRAME_HEADER + int.from_bytes(self._data[:3], "big")
+            if len(self._data) < end:
+                break
+            frame = self._data[:end]
+            code = frame[_FRAME_HEADER + 4 : _FRAME_HEADER + 8]
+            if frame[3] != _GOAWAY or any(code):
+                kept += frame
+            del self._data[:end]
+        return bytes(kept)
+
+
 class _Connection:
     """One end of a connection: it sends bodies as fast as the other end wants them."""
 
@@ -64,6 +95,7 @@ class _Connection:
         self.h2.initiate_connection()
         self._bodies: dict[int, tuple[memoryview, Headers | None]] = {}
         self._incoming: dict[int, _Incoming] = {}
+        self._graceful = _Graceful(b"" if client else PREFACE)
 
     def send(self, stream: int, message: Message) -> None:
         """Send a message and end the stream."""
@@ -98,7 +130,7 @@ class _Connection:
         """Return the whole messages that data ends, by stream, and resets. Raises h2.exceptions.ProtocolError."""
         whole: deque[tuple[int, Message]] = deque()
         ends: list[h2.events.Event] = []
-        for event in self.h2.receive_data(data):
+        for event in self.h2.receive_data(self._graceful.without(data)):
             match event:
                 case h2.events.RequestReceived() | h2.events.ResponseReceived():
                     self._incoming[event.stream_id] = _Incoming(_text(event.headers))
