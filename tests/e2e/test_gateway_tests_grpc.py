@@ -23,6 +23,7 @@ upstreams:
   any: {endpoints: ["any.invalid:443"], protocol: auto, tls: {}}
   web: {endpoints: ["192.0.2.1:80"], protocol: same}
   old: {endpoints: ["192.0.2.2:80"]}
+  checks: {endpoints: ["192.0.2.3:80"], protocol: grpc}
 routes:
   orders:
     path: /shop.v1.Orders/*
@@ -41,6 +42,7 @@ routes:
   bridged: {path: /bridge/shop.v1.Orders/*, upstream: orders, rewrite: {path: /shop.v1.Orders/*}, policies: {grpc_bridge: {protobuf: true}}}
   reverse: {path: /shop.v1.Old/*, upstream: old, policies: {grpc_reverse_bridge: true}}
   web: {path: /web, upstream: web}
+  checked: {path: /checked, upstream: web, policies: {ext_authz: {grpc: checks}}}
 """
 PROTO = """
 syntax = "proto3";
@@ -171,6 +173,32 @@ def test_a_file_of_tests_brings_types_of_its_own(folder: Path, capsys: pytest.Ca
           without a token: {request: {grpc: shop.v1.Private/Do}, expect: {grpc: UNAUTHENTICATED, upstream: off}}
           a browser without a token: {request: {grpc: {method: shop.v1.Private/Do, web: true}}, expect: {grpc: UNAUTHENTICATED, upstream: off}}
           with a token: {request: {grpc: shop.v1.Private/Do, token: corp}, expect: {grpc: {status: OK, message: {}}, upstream: any}}
+        """,
+    )
+    assert main(["test", str(folder)]) == 0, capsys.readouterr()
+
+
+def test_a_service_for_authorization_is_a_stub(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its calls belong to the test whose request they are about."""
+    _write(
+        folder,
+        """
+        x-check: &check envoy.service.auth.v3.Authorization/Check
+        tests:
+          allowed:
+            request: {url: /checked, headers: {x-team: shop}}
+            expect:
+              status: 200
+              upstream: {name: checks, grpc: {method: *check, message: {attributes: {request: {http: {path: /checked}}}}}}
+          denied:
+            request: /checked
+            upstreams:
+              checks: {grpc: {method: *check, message: {status: {code: 7}, denied_response: {status: {code: PaymentRequired}, body: pay}}}}
+            expect: {status: 402, body: pay, upstream: {name: web, times: 0}}
+          not to be reached:
+            request: /checked
+            upstreams: {checks: {grpc: UNAVAILABLE}}
+            expect: {status: 503, upstream: {name: web, times: 0}}
         """,
     )
     assert main(["test", str(folder)]) == 0, capsys.readouterr()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
+from envoy.service.auth.v3 import external_auth_pb2
 from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -25,10 +26,15 @@ _NAMES: Mapping[int, str] = {
 
 _TRAILERS = 0x80
 """The flag of a frame of gRPC-Web that has trailers."""
+CHECK = "envoy.service.auth.v3.Authorization/Check"
+"""The method of services of `ext_authz: {grpc: …}`, which every file of tests knows."""
+_CHECK: MethodDescriptor = external_auth_pb2.DESCRIPTOR.services_by_name["Authorization"].methods_by_name[
+    "Check"
+]
 
 
 class Types:
-    """The methods of serialized descriptor sets. Raises Mistake if one is not valid."""
+    """The methods of serialized descriptor sets, and `CHECK`. Raises Mistake if a set is not valid."""
 
     def __init__(self, sets: Iterable[bytes] = ()) -> None:
         # one by one, because two routes may have different versions of a file
@@ -36,15 +42,15 @@ class Types:
 
     def method(self, name: str) -> MethodDescriptor | None:
         """Return the method ``package.Service/Method``, or None."""
-        return next((found for one in self._linked if (found := one.method(name)) is not None), None)
+        own = (found for one in self._linked if (found := one.method(name)) is not None)
+        return next(own, _CHECK if name == CHECK else None)
 
     def required(self, name: str) -> MethodDescriptor:
         """Return the method ``package.Service/Method``. Raises Mistake with a remedy if there is none."""
         found = self.method(name.removeprefix("/"))
         if found is None:
-            remedy = did_you_mean(name, tuple(self._names())) or (
-                "write one of the gateway's .proto files, or name its file: protos: [shop.proto]"
-            )
+            known = (CHECK,) if name.startswith("envoy.") else tuple(self._names())
+            remedy = did_you_mean(name, known) or "name its file in this file: protos: [shop.proto]"
             raise Mistake("no descriptor has this method", remedy, value=name)
         return found
 
@@ -101,6 +107,16 @@ def unframed(body: bytes) -> tuple[bytes, ...]:
         found.append(body[position : position + length])
         position += length
     return tuple(found)
+
+
+def checked_headers(body: bytes) -> Mapping[str, str]:
+    """Return the headers of the request that a call of `CHECK` is about; none if it is not readable."""
+    try:
+        (message,) = unframed(body)
+        request = external_auth_pb2.CheckRequest.FromString(message)
+    except (ValueError, DecodeError):
+        return {}
+    return request.attributes.request.http.headers
 
 
 def without_web_trailers(body: bytes) -> tuple[bytes, tuple[tuple[str, str], ...] | None]:

@@ -16,7 +16,7 @@ from xds_server.testing import http2
 from xds_server.testing.calls import GRPC_STATUSES, Reply
 from xds_server.testing.comparison import Headers, Received, value_of
 from xds_server.testing.language import Answer, Asked
-from xds_server.testing.messages import framed, status_message
+from xds_server.testing.messages import CHECK, checked_headers, framed, status_message
 from xds_server.testing.reader import Answers, StubAnswer
 from xds_server.testing.stubbed import HEADER
 
@@ -108,7 +108,8 @@ class Stubs:
         self, upstream: str, method: str, path: str, headers: Headers, body: bytes
     ) -> StubAnswer:
         """Remember a request, and return its answer when it is time."""
-        exchange = value_of(headers, HEADER) or ""
+        asked = checked_headers(body) if path == f"/{CHECK}" else {}
+        exchange = value_of(headers, HEADER) or asked.get(HEADER, "")
         test = exchange.rpartition("-")[0]
         if test in self._answers:
             shown = tuple((name, value) for name, value in headers if name != HEADER)
