@@ -191,8 +191,7 @@ def _outcomes(
     stack: AsyncExitStack,
 ) -> CommitOutcomes:
     forge = options.git.forge if options.git is not None else None
-    outcomes = CommitOutcomes(git, forge, store.held, lambda: rollout.newest_withdrawn)
-    rollout.ended = outcomes.ended
+    outcomes = CommitOutcomes(git, forge, store.held, rollout)
     in_background(outcomes.run(), stack)
     return outcomes
 

@@ -131,6 +131,18 @@ def test_a_rollback_and_a_pin_reach_all_envoys_at_once_in_the_middle_of_a_rollou
     fleet.has(v1=2, v3=1)
 
 
+def test_no_rollback_goes_to_a_commit_that_differs_from_a_withdrawn_one_in_comments(fleet: Fleet) -> None:
+    fleet.push("v2")
+    fleet.has(v1=2, v2=1)
+    again = fleet.tree.commit("Only a note", **{"gateway/note": "# nothing\n"})
+    fleet.tree.push()
+    fleet.running.says(f"serving commit={again}")
+    assert fleet.call("rollout", "abort") == 1
+    fleet.has(v1=3)
+    assert fleet.call("rollback") == 2  # there is none before the first
+    fleet.has(v1=3)
+
+
 def test_a_commit_that_is_promoted_after_it_was_withdrawn_is_a_success_again(fleet: Fleet) -> None:
     second = fleet.push("v2")
     fleet.has(v1=2, v2=1)
