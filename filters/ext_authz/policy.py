@@ -67,12 +67,8 @@ class PythonFile(DataSource):
         if self.file is None or self.env is not None or self.inline is not None:
             yield Mistake(f"a {what} must be in a file", f"write {example}")
         elif not self.file.endswith(".py"):
-            yield Mistake(
-                "a file of Python has a name that ends in .py",
-                f"write {example}",
-                path=("file",),
-                value=self.file,
-            )
+            message, remedy = "a file of Python has a name that ends in .py", f"write {example}"
+            yield Mistake(message, remedy, path=("file",), value=self.file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ Both block, and are called in one thread at a time.
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,11 +22,12 @@ from dulwich.objects import Commit, ObjectID, Tag
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
-from filters.language.problems import did_you_mean, printable
+from filters.language.problems import did_you_mean
 from xds_server.errors import WrongUsage, XdsError
 from xds_server.sources.git_address import GitAddress
 from xds_server.sources.git_commit import CommitTree, version_of
 from xds_server.sources.git_connections import Connections
+from xds_server.sources.git_failure_words import words
 from xds_server.sources.git_signature import Signed
 from xds_server.sources.source import Version
 
@@ -41,9 +41,6 @@ _END = 5
 _FETCHES = 100
 """Fetches into one folder. Each leaves a file behind, so a new folder begins after that."""
 _ID_DIGITS = 40
-_DEEPEST = 8
-_HTTP_STATUS = re.compile(r"unexpected http resp (\d{3})")
-"""What dulwich says of a status that it does not know."""
 _HEADS = (b"refs/heads/", b"refs/tags/", b"")
 FAILURES = (
     OSError,
@@ -355,44 +352,7 @@ def _told(where: str) -> Iterator[None]:
     except OSError as error:
         raise GitFailed(f"{where}: {error.strerror or error}") from None
     except FAILURES as error:
-        raise GitFailed(f"{where}: {_words(error)}") from None
-
-
-def _words(error: BaseException) -> str:
-    """Return the reason of a failure in one line, which may be deep inside."""
-    if isinstance(error, HangupException) and error.stderr_lines:
-        return _words_of_ssh([line.decode("utf-8", "replace").strip() for line in error.stderr_lines])
-    reason: object = error
-    for _ in range(_DEEPEST):  # urllib3 wraps what the system says
-        further = (
-            getattr(reason, "reason", None)
-            or getattr(reason, "__cause__", None)
-            or getattr(reason, "__context__", None)
-        )
-        if isinstance(reason, OSError) and reason.strerror:
-            return reason.strerror
-        if not isinstance(further, BaseException):
-            break
-        reason = further
-    text = " ".join(str(reason).split()) or type(error).__name__
-    if status := _HTTP_STATUS.search(text):
-        return f"the server answers with HTTP {status[1]}; it is asked again later"
-    return text.rpartition(">: ")[2][:300]
-
-
-def _words_of_ssh(lines: list[str]) -> str:
-    """Return the reason that ssh, or the program at its other end, gives in its last line, and a remedy."""
-    text = printable(next((line for line in reversed(lines) if line), "ssh ended without a reason"))[:300]
-    for said, remedy in _SSH_REMEDIES.items():
-        if said in text:
-            return f"{text.rstrip('.')}; {remedy}"
-    return text
-
-
-_SSH_REMEDIES = {
-    "Host key verification failed": "the host is unknown, or it has another key: correct --git-known-hosts if it is the right host",
-    "Permission denied": "give a key with --git-ssh-key that may read the repository",
-}
+        raise GitFailed(f"{where}: {words(error)}") from None
 
 
 def repository(address: GitAddress, credentials: GitCredentials) -> Repository:
