@@ -123,6 +123,15 @@ async def test_a_restored_group_without_nodes_is_given_up_too(tmp_path: Path) ->
     await asyncio.wait({running})
 
 
+async def test_the_order_of_groups_counts(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    other = Group(match=NodeMatch(id="preview-login"), ref="main")
+    await world.declare({**GROUPS, "other": other})
+    assert world.assign(LOGIN, None) == NAME  # type: ignore[arg-type]
+    await world.declare({"other": other, **GROUPS})
+    assert world.assign(LOGIN, None) == "preview/other/main"  # type: ignore[arg-type]
+
+
 async def test_policy_servers_of_a_preview_belong_to_it_by_their_id(tmp_path: Path) -> None:
     world = World(tmp_path)
     await world.declare(GROUPS)

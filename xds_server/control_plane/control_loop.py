@@ -114,8 +114,8 @@ class GatewayState:
 
 
 def _unsent(compiled: Compiled) -> tuple[object, ...]:
-    """Return the sections that Envoys are not sent."""
-    return compiled.gateway.sections.rollout, compiled.gateway.sections.groups
+    """Return the sections that Envoys are not sent. The first group that matches a node decides, so their order counts."""
+    return compiled.gateway.sections.rollout, list(compiled.gateway.sections.groups.items())
 
 
 class _Labelled(logging.LoggerAdapter[logging.Logger]):

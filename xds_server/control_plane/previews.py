@@ -156,9 +156,9 @@ class Previews:
         """Groups of before a restart whose branch is not followed, with the time since when."""
 
     async def declare(self, compiled: Compiled) -> None:
-        """Bind nodes by the groups of the newest gateway. Nodes of another group than before connect again."""
+        """Bind nodes by the groups of a gateway, in their order. Nodes of another group than before connect again."""
         groups = compiled.gateway.sections.groups
-        if groups == self.groups:
+        if list(groups.items()) == list(self.groups.items()):
             return
         if self._parts.branch is None:
             log.warning("'groups' need a gateway in git; every node is served the folder until then")
