@@ -89,6 +89,15 @@ class Shared:
             lambda: self.versions() == wanted, lambda: f"{wanted}, it is {self.versions()}; {self.logs()}"
         )
 
+    def know_all(self) -> None:
+        """Wait until each replica knows the Envoys of both, because a step takes a share of those that are known."""
+
+        def known() -> bool:
+            pages = [httpx.get(f"http://{one.admin}/rollout").json() for one in self.replicas]
+            return all(page["envoys"] == 1 + len(OTHERS) for page in pages)
+
+        wait_for(known, lambda: f"the reports of both replicas; {self.logs()}")
+
     def logs(self) -> str:
         return "\n\n".join(f"{one.folder}:\n{one.log[-2500:]}" for one in self.replicas)
 
@@ -140,6 +149,7 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shared]:
             made.connect(made.one, FIRST)
             made.connect(made.two, *OTHERS)
             made.has("v1", "v1")
+            made.know_all()
             yield made
         finally:
             for envoy in made.envoys.values():
