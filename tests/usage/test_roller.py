@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from tests.support.usage import entry
+from xds_server.database import DatabaseFailed
 from xds_server.usage.metrics import UsageMetrics
 from xds_server.usage.roller import Roller
 from xds_server.usage.spool import Spool
-from xds_server.usage.store import Question, Store, StoreFailed
+from xds_server.usage.store import Question, Store
 
 NOW = 1_800_000_000
 IDENTITIES = [str(uuid.UUID(int=number)) for number in range(30)]
@@ -37,10 +38,10 @@ class Failing(Store):
     def add(self, *arguments: Any) -> int:
         how, self.fails = self.fails, "works"
         if how == "fails before":
-            raise StoreFailed("locked")
+            raise DatabaseFailed("locked")
         added = super().add(*arguments)
         if how == "fails after":
-            raise StoreFailed("the connection was lost")
+            raise DatabaseFailed("the connection was lost")
         return added
 
 
@@ -65,7 +66,7 @@ class Server:
     def count(self, how: str) -> None:
         """Count the next part. A transaction that fails is repeated."""
         add, self.store.fails = self.roller.counted_next(), how
-        with suppress(StoreFailed):
+        with suppress(DatabaseFailed):
             add()
             return
         add()

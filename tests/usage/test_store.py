@@ -15,11 +15,12 @@ from alembic.migration import MigrationContext
 
 from tests.support.postgres import Postgres
 from tests.support.usage import entry
+from xds_server.database import DatabaseFailed
 from xds_server.errors import EnvironmentFailed, WrongUsage
 from xds_server.usage.rollup import HOUR, Batch, Seen, count
 from xds_server.usage.schema import METADATA
 from xds_server.usage.spool import Position
-from xds_server.usage.store import KEPT, Question, Store, StoreFailed, StoreReplacedError
+from xds_server.usage.store import KEPT, Question, Store, StoreReplacedError
 
 NOW = 500_000 * HOUR
 
@@ -44,8 +45,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/usage.db"
     running: Postgres = request.getfixturevalue("postgres")
-    with database(running.url) as connection:
-        connection.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    running.clear()
     return running.url
 
 
@@ -158,7 +158,7 @@ def test_servers_that_start_together_make_the_tables_once(url: str) -> None:
         own = Store(url)
         try:
             own.migrate()
-        except StoreFailed as error:
+        except DatabaseFailed as error:
             errors.append(error)
         own.close()
 
@@ -185,7 +185,7 @@ def test_what_is_no_store_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailed, match="is no usage store"):
         Store(f"sqlite:///{tmp_path}/other.db", reads=True).report(Question())
     (tmp_path / "text.db").write_text("hello" * 1000)
-    with pytest.raises(StoreFailed, match="not a database"):
+    with pytest.raises(DatabaseFailed, match="not a database"):
         Store(f"sqlite:///{tmp_path}/text.db").migrate()
 
 
@@ -206,6 +206,6 @@ def test_a_url_with_a_bad_port_is_wrong_usage_and_hides_its_password() -> None:
 def test_an_error_never_shows_the_password() -> None:
     store = Store("postgresql://user:secret@127.0.0.1:1/usage")
     assert "secret" not in store.name
-    with pytest.raises(StoreFailed) as failure:
+    with pytest.raises(DatabaseFailed) as failure:
         store.migrate()
     assert "secret" not in str(failure.value)

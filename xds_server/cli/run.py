@@ -219,9 +219,9 @@ def run(arguments: argparse.Namespace, shape: Shape | None = None) -> int:
     # Envoy is started by fork and exec, which needs no support of gRPC's
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from xds_server.app import serve
+    from xds_server.database_url import checked
     from xds_server.run_options import RunOptions
     from xds_server.translate.route_trees import DEFAULT
-    from xds_server.usage.store_url import checked
 
     terminal = logs.start(arguments.log_format)
     options = RunOptions(

@@ -52,7 +52,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Report usage. Raises EnvironmentFailed, WrongUsage."""
-    from xds_server.usage.store import Question, Store, StoreFailed
+    from xds_server.database import DatabaseFailed
+    from xds_server.usage.store import Question, Store
 
     now = time.time()
     since, until = _hour("--since", arguments.since, now), int(now // 3600) + 1
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     question = Question(since=since, until=until, by=by, only=only)
     try:
         rows = Store(arguments.store, reads=True).report(question)
-    except StoreFailed as failure:
+    except DatabaseFailed as failure:
         raise EnvironmentFailed(f"the usage store cannot be read: {failure}") from None
     _print(rows, (*by, *SUMS), arguments, since, until)
     return 0

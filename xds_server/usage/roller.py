@@ -9,13 +9,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from xds_server.database import DatabaseFailed
 from xds_server.translate.usage_entry import SEPARATOR
 from xds_server.usage import rollup
 from xds_server.usage.metrics import UsageMetrics
 from xds_server.usage.rollup import Batch, Counted, Seen
 from xds_server.usage.spool import Part, Position, Spool
 from xds_server.usage.spool_format import Found
-from xds_server.usage.store import KEPT, Store, StoreFailed, StoreReplacedError
+from xds_server.usage.store import KEPT, Store, StoreReplacedError
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class Roller:
         while True:
             try:
                 work()
-            except StoreFailed as failure:
+            except DatabaseFailed as failure:
                 self._failed(str(failure))
             except Exception as error:  # the entries stay in the spool, and the next start tries them again
                 self._failed(repr(error))

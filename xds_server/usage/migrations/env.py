@@ -6,7 +6,7 @@ from alembic import context
 
 context.configure(
     connection=context.config.attributes["connection"],
-    version_table="usage_revision",
+    version_table=context.config.attributes["version_table"],
     transactional_ddl=True,
 )
 with context.begin_transaction():

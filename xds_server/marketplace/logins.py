@@ -1,0 +1,213 @@
+"""How people get in: invitations, sessions of browsers, and tokens of the admin API. No password is ever stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from xds_server.marketplace import names, people
+from xds_server.marketplace.actor import Actor
+from xds_server.marketplace.errors import Conflict, Forbidden, Invalid, NotFound
+from xds_server.marketplace.pages import FIRST, PageOf, Wanted, page
+from xds_server.marketplace.records import Invitation, MemberRole, Session, Token, User
+from xds_server.marketplace.schema import INVITATIONS, SESSIONS, TOKENS, USERS
+from xds_server.marketplace.store import Transaction, columns
+
+INVITED = 7 * 86_400
+"""Seconds for which an invitation can be accepted."""
+IDLE, LONGEST = 8 * 3600, 7 * 86_400
+"""Seconds after which a session ends: without a request, and in any case."""
+SCOPES = ("read", "write", "publish", "admin")
+"""Scopes of tokens: read; also change what the user's organisations have; also publish; also manage users."""
+_INVITATION, _TOKEN, _USER = columns(Invitation, INVITATIONS), columns(Token, TOKENS), columns(User, USERS)
+_REFUSED = "this link is unknown, was used already or is too old; ask for a new one"
+
+
+class Login(NamedTuple):
+    """A session with its user. `token` is what the cookie holds."""
+
+    token: str
+    session: Session
+    user: User
+
+
+def invite(
+    transaction: Transaction, email: str, *, organisation: str | None = None, role: str = "developer"
+) -> tuple[Invitation, str]:
+    """Invite a person. Returns the invitation, and the token of its link, which is nowhere else.
+
+    With an `organisation`, the person becomes a member: `role` is then ``member`` or ``owner``. Otherwise it is the role
+    of the user, and only admins may invite. Raises Invalid, NotFound, Forbidden.
+    """
+    if organisation is not None:
+        organisation = people.organisation(transaction, organisation).id
+        transaction.actor.require_owner(organisation)
+        people.one_of(role, people.MEMBER_ROLES, "role")
+    else:
+        transaction.actor.require_admin()
+        people.one_of(role, people.ROLES, "role")
+    token = names.new_secret()
+    values = {
+        "id": names.new_id(),
+        "token": names.digest(token),
+        "email": names.email(email),
+        "role": role,
+        "organisation": organisation,
+        "created": transaction.now,
+        "expires": transaction.now + INVITED,
+    }
+    transaction.add(INVITATIONS, "invitation", values, organisation)
+    statement = _INVITATION.where(INVITATIONS.c.id == values["id"])
+    return transaction.one(Invitation, statement, "invitation"), token
+
+
+def invitation(transaction: Transaction, token: str) -> Invitation:
+    """Return the invitation of a link that can still be accepted. Raises NotFound."""
+    found = transaction.maybe(Invitation, _INVITATION.where(INVITATIONS.c.token == names.digest(token)))
+    if found is None or found.used is not None or found.expires <= transaction.now:
+        raise NotFound(_REFUSED)
+    return found
+
+
+def accept(transaction: Transaction, token: str, *, name: str, language: str = "en") -> User:
+    """Accept an invitation once: the person becomes a user, or is one already. Raises NotFound, Invalid, Forbidden."""
+    found = invitation(transaction, token)
+    used = INVITATIONS.update().where(INVITATIONS.c.id == found.id, INVITATIONS.c.used.is_(None))
+    if transaction.connection.execute(used.values(used=transaction.now)).rowcount != 1:
+        raise NotFound(_REFUSED)
+    known = transaction.maybe(User, _USER.where(USERS.c.email == found.email))
+    if known is not None and known.disabled is not None:
+        raise Forbidden("this user is disabled; ask an admin")
+    if known is None:
+        role = "developer" if found.organisation is not None else found.role
+        known = people.new_user(transaction, email=found.email, name=name, role=role, language=language)
+    if found.organisation is not None:
+        role_there: MemberRole = "owner" if found.role == "owner" else "member"
+        people.join(transaction, found.organisation, known.id, role_there)
+    transaction.audit("accept", "invitation", found.id, found.organisation)
+    return known
+
+
+def identified(
+    transaction: Transaction,
+    *,
+    issuer: str,
+    subject: str,
+    email: str,
+    verified: bool,
+    name: str,
+    language: str,
+) -> User:
+    """Return the user that an OpenID provider has identified, who is added at the first login.
+
+    A user with the same address is taken over only if the provider has verified the address, and if no other identity has
+    it. Raises Invalid, Conflict, Forbidden.
+    """
+    known = transaction.maybe(User, _USER.where(USERS.c.issuer == issuer, USERS.c.subject == subject))
+    if known is None:
+        if not verified:
+            raise Forbidden("the provider has not verified the address of mail; verify it there first")
+        known = transaction.maybe(User, _USER.where(USERS.c.email == names.email(email)))
+        if known is not None and known.subject is not None:
+            raise Conflict("another identity has this address; ask an admin")
+        if known is None:
+            known = people.new_user(transaction, email=email, name=name, role="developer", language=language)
+        transaction.change(USERS, "user", known, {"issuer": issuer, "subject": subject}, action="identify")
+        known = transaction.one(User, _USER.where(USERS.c.id == known.id), "user")
+    if known.disabled is not None:
+        raise Forbidden("this user is disabled; ask an admin")
+    return known
+
+
+def open_session(transaction: Transaction, user: User) -> Login:
+    """Open a session of a user, with a new token and a new CSRF token."""
+    token, csrf = names.new_secret(), names.new_secret()
+    session = Session(user=user.id, csrf=csrf, created=transaction.now, seen=transaction.now)
+    values = {"user": user.id, "csrf": csrf, "created": session.created, "seen": session.seen}
+    transaction.connection.execute(SESSIONS.insert().values(token=names.digest(token), **values))
+    too_old = (SESSIONS.c.seen < transaction.now - IDLE) | (SESSIONS.c.created < transaction.now - LONGEST)
+    transaction.connection.execute(SESSIONS.delete().where(too_old))
+    transaction.audit("login", "user", user.id)
+    return Login(token, session, user)
+
+
+def login(transaction: Transaction, token: str) -> Login | None:
+    """Return the session of a cookie, None if it is unknown or has ended. It changes nothing."""
+    statement = columns(Session, SESSIONS).where(SESSIONS.c.token == names.digest(token))
+    session = transaction.maybe(Session, statement)
+    if (
+        session is None
+        or session.seen <= transaction.now - IDLE
+        or session.created <= transaction.now - LONGEST
+    ):
+        return None
+    user = transaction.maybe(User, _USER.where(USERS.c.id == session.user, USERS.c.disabled.is_(None)))
+    return None if user is None else Login(token, session, user)
+
+
+def touch(transaction: Transaction, token: str) -> None:
+    """Note that a session is in use."""
+    where = SESSIONS.c.token == names.digest(token)
+    transaction.connection.execute(SESSIONS.update().where(where).values(seen=transaction.now))
+
+
+def close_session(transaction: Transaction, token: str) -> None:
+    """End a session."""
+    transaction.connection.execute(SESSIONS.delete().where(SESSIONS.c.token == names.digest(token)))
+
+
+def add_token(
+    transaction: Transaction, name: str, scopes: Iterable[str], *, user: str = "", expires: int | None = None
+) -> tuple[Token, str]:
+    """Add a token of the actor, or of another user if the actor is an admin. Returns it with its secret, which is nowhere
+    else. Raises Invalid, NotFound, Forbidden.
+    """
+    owner = user or transaction.actor.user
+    if owner != transaction.actor.user:
+        transaction.actor.require_admin()
+        owner = people.user(transaction, owner).id
+    wanted = sorted({people.one_of(one, SCOPES, "scopes") for one in scopes})
+    if not wanted:
+        raise Invalid(f"write at least one of {', '.join(SCOPES)}", "scopes")
+    if expires is not None and expires <= transaction.now:
+        raise Invalid("write a moment in the future", "expires")
+    secret = names.new_secret(names.TOKEN_PREFIX)
+    values = {
+        "id": names.new_id(),
+        "token": names.digest(secret),
+        "user": owner,
+        "name": names.line(name, "name"),
+        "scopes": wanted,
+        "created": transaction.now,
+        "expires": expires,
+    }
+    transaction.add(TOKENS, "token", values)
+    return transaction.one(Token, _TOKEN.where(TOKENS.c.id == values["id"]), "token"), secret
+
+
+def tokens(transaction: Transaction, wanted: Wanted = FIRST) -> PageOf[Token]:
+    """Return the tokens of the actor, the newest first."""
+    statement = _TOKEN.where(TOKENS.c.user == transaction.actor.user, TOKENS.c.revoked.is_(None))
+    return page(transaction, Token, statement, TOKENS.c.id, wanted)
+
+
+def revoke_token(transaction: Transaction, id_: str) -> None:
+    """Revoke a token of the actor, or any if the actor is an admin. Raises NotFound."""
+    statement = _TOKEN.where(TOKENS.c.id == id_, TOKENS.c.revoked.is_(None))
+    if not transaction.actor.administers:
+        statement = statement.where(TOKENS.c.user == transaction.actor.user)
+    found = transaction.one(Token, statement, "token")
+    transaction.connection.execute(
+        TOKENS.update().where(TOKENS.c.id == found.id).values(revoked=transaction.now)
+    )
+    transaction.audit("revoke", "token", found.id, before={"name": found.name})
+
+
+def bearer(transaction: Transaction, secret: str) -> tuple[Actor, Token] | None:
+    """Return the actor of a token with the token, None if the token is unknown, revoked or too old."""
+    statement = _TOKEN.where(TOKENS.c.token == names.digest(secret), TOKENS.c.revoked.is_(None))
+    token = transaction.maybe(Token, statement)
+    if token is None or (token.expires is not None and token.expires <= transaction.now):
+        return None
+    user = transaction.maybe(User, _USER.where(USERS.c.id == token.user, USERS.c.disabled.is_(None)))
+    return None if user is None else (people.actor_of(transaction, user), token)
