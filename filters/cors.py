@@ -93,11 +93,11 @@ class CorsSettings:
                     value=method,
                 )
         for number, origin in enumerate(self.allow_origins):
-            if origin not in ("*", "null") and (fault := _fault(origin)) is not None:
+            if origin not in ("*", "null") and (fault := origin_fault(origin)) is not None:
                 yield Mistake(fault[0], fault[1], path=("allow_origins", number), value=origin)
 
 
-def _fault(origin: str) -> tuple[str, str] | None:
+def origin_fault(origin: str) -> tuple[str, str] | None:
     """The reason why browsers never send this origin, and the remedy, or None.
 
     The source is the HTML standard, serialization of an origin.

@@ -176,6 +176,13 @@ class Context:
     """The route that is checked. None while a route is translated."""
     series_until: str | None = None
     """The last consumer, in the order of names, that has metrics of its own. None if Envoy counts no consumers."""
+    apis: Mapping[str, str] = field(default_factory=dict)
+    """The name of the API to which a route belongs, by the name of the route."""
+
+    @property
+    def api(self) -> str | None:
+        """The name of the API of the catalogue to which the route belongs, or None."""
+        return self.apis.get(self.route)
 
     def needs_http2(self) -> Iterator[Mistake]:
         """Yield a mistake for each upstream of the checked route to which gRPC cannot be sent."""
@@ -209,6 +216,7 @@ class Context:
             errors=self.errors,
             shape=shape,
             series_until=self.series_until,
+            apis=self.apis,
         )
 
 

@@ -228,7 +228,7 @@ def _gateway_as_json(gateway: GatewayState, rollout: State, pin: Pin | None) -> 
 
 def _keys(sections: Sections) -> Iterator[Key]:
     for section in fields(Sections):
-        if section.name not in ("policies", "rollout", "groups"):
+        if section.name not in ("policies", "rollout", "groups", "portal"):
             for name in getattr(sections, section.name):
                 yield section.name, name
 

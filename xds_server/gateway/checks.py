@@ -19,7 +19,7 @@ from filters.model.shared_credentials import conflicts
 from filters.pipeline import POLICIES
 from filters.policy import Context, Policy, Shape
 from filters.reasons import BY_STATUS, OTHER, REASONS
-from xds_server.gateway import exposure, listener_checks, precedence, telemetry_checks
+from xds_server.gateway import catalog_checks, exposure, listener_checks, precedence, telemetry_checks
 from xds_server.gateway.files import File
 from xds_server.gateway.model.actions import Redirect, Respond
 from xds_server.gateway.model.gateway import FileRoutes, Sections
@@ -82,6 +82,7 @@ def check(
     problems += listener_checks.check(sections)
     problems += _reasons(sections.errors)
     problems += telemetry_checks.check(sections, routes, context)
+    problems += catalog_checks.check(sections, routes)
     own_headers = frozenset(header for policy in POLICIES for header in policy.own_headers(context))
     problems += memo.own.of(routes, (context,), lambda file: _own(file, sections, context, own_headers))
     around = (sections.listeners, sections.upstreams, context)

@@ -13,12 +13,13 @@ from xds_server.gateway import document
 from xds_server.gateway.model import precedence_rank
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.policies import Policies
+from xds_server.gateway.model.portal import Portal
 from xds_server.gateway.model.precedence_rank import Keys, Ranked
 from xds_server.gateway.model.rollout import Rollout
 from xds_server.gateway.model.telemetry import Telemetry
 
 NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?")
-RESERVED = ("catalog", "products", "portal", "graphql", "aggregate", "sources")
+RESERVED = ("graphql", "aggregate", "sources")
 HINTS = get_type_hints(Sections)
 
 
@@ -48,6 +49,7 @@ _WHOLE: dict[str, Decoder] = {
     "policies": Policies.decode_value,
     "telemetry": decoder_for(Telemetry),
     "rollout": decoder_for(Rollout),
+    "portal": decoder_for(Portal),
 }
 """Sections with fixed keys, which are decoded as a whole."""
 _ITEMS: dict[str, Decoder] = {

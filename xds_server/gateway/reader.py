@@ -23,6 +23,7 @@ from xds_server.gateway import certificates, checks, files, positions, unused
 from xds_server.gateway.files import File
 from xds_server.gateway.model.gateway import FileRoutes, Gateway, Sections
 from xds_server.gateway.model.policies import NONE, Policies, merge
+from xds_server.gateway.model.portal import Portal
 from xds_server.gateway.model.rollout import Rollout
 from xds_server.gateway.model.routes import Route
 from xds_server.gateway.model.telemetry import Telemetry
@@ -37,6 +38,10 @@ def no_compiler(files: Mapping[str, bytes]) -> bytes:
     """Compile nothing. Raises ProtoErrors."""
     message = "this program does not compile .proto files"
     raise ProtoErrors((ProtoFault(next(iter(files)), 1, 1, message),))
+
+
+_PUBLISHED = frozenset(("catalog", "products", "portal"))
+"""Sections whose files no policy needs, so that a changed page translates no route again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +88,12 @@ class Reader:
         names = frozenset[Path]().union(*(file.names for file in parsed.values()))
         problems += _collisions(parsed, names)
         sections = self._join(parsed)
-        sources, missing = load_sources(
-            [one for file in parsed.values() for one in file.references], load, environment, compile_protos
-        )
-        problems += missing
+        references = [one for file in parsed.values() for one in file.references]
+        served = [one for one in references if one[0][0] not in _PUBLISHED]
+        published = [one for one in references if one[0][0] in _PUBLISHED]
+        sources, missing = load_sources(served, load, environment, compile_protos)
+        documents, missing_documents = load_sources(published, load, environment, compile_protos)
+        problems += (*missing, *missing_documents)
         context = self._in_context(sections, sources)
         routes = self._merge(parsed, sections)
         policies = _union(file.policies for file in routes)
@@ -105,7 +112,7 @@ class Reader:
             policies=policies,
             ranked=ranked,
             files=routes,
-            contents=context.contents,
+            contents={**context.contents, **documents} if documents else context.contents,
             context=context,
             variables=tuple(pair for file in parsed.values() for pair in file.read.values()),
             place=positions.finder(parsed, dict(contents)),
@@ -143,10 +150,8 @@ class Reader:
                 joined[name] = old
             elif files.HINTS[name] is Policies:
                 joined[name] = Policies(merged)
-            elif files.HINTS[name] is Telemetry:
-                joined[name] = Telemetry(**merged)
-            elif files.HINTS[name] is Rollout:
-                joined[name] = Rollout(**merged)
+            elif files.HINTS[name] in (Telemetry, Rollout, Portal):
+                joined[name] = files.HINTS[name](**merged)
             else:
                 joined[name] = MappingProxyType({key: merged[key] for key in sorted(merged)})
         self._joined = Sections(**joined)
@@ -160,6 +165,7 @@ class Reader:
         )
         trailers = any(one.receives_trailers for one in sections.upstreams.values())
         series = _series_until(sections)
+        apis = {route: name for name, api in sections.catalog.items() for route in api.routes}
         if (
             old is None
             or old.providers is not sections.identity
@@ -171,6 +177,7 @@ class Reader:
             or old.trailers != trailers
             or old.errors is not sections.errors
             or old.series_until != series
+            or old.apis != apis
         ):
             self._context = Context(
                 providers=sections.identity,
@@ -182,6 +189,7 @@ class Reader:
                 trailers=trailers,
                 errors=sections.errors,
                 series_until=series,
+                apis=old.apis if old is not None and old.apis == apis else apis,
             )
         assert self._context is not None, "made above if there was none"
         return self._context

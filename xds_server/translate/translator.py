@@ -223,7 +223,10 @@ class Translator:
         grpc = frozenset(name for name, upstream in upstreams.items() if upstream.protocol == "grpc")
         if grpc != self._grpc:
             self._grpc = grpc
-        found = (context.providers, context.consumers, context.plans, context.contents, self._grpc)
+        found = (
+            *(context.providers, context.consumers, context.plans, context.contents, context.apis),
+            self._grpc,
+        )
         if len(self._surroundings) != len(found) or not all(map(is_, self._surroundings, found)):
             self._surroundings = found
 

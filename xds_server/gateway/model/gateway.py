@@ -11,10 +11,13 @@ from filters.error_overrides import ErrorOverride
 from filters.language import DataSource, Place, option
 from filters.model.identity import Consumer, Plan, Provider
 from filters.policy import Context
+from xds_server.gateway.model.catalog import Api
 from xds_server.gateway.model.groups import Group
 from xds_server.gateway.model.listeners import Listener, Secret
 from xds_server.gateway.model.policies import NONE, Policies
+from xds_server.gateway.model.portal import NO_PORTAL, Portal
 from xds_server.gateway.model.precedence_rank import Ranked
+from xds_server.gateway.model.products import Product
 from xds_server.gateway.model.rollout import NO_ROLLOUT, Rollout
 from xds_server.gateway.model.routes import Route
 from xds_server.gateway.model.stream_routes import StreamRoute
@@ -50,6 +53,11 @@ class Sections:
     groups: Mapping[str, Group] = option(
         "Envoys that are served another branch of the gateway's repository.", default=_EMPTY
     )
+    catalog: Mapping[str, Api] = option("APIs that developers find in the portal.", default=_EMPTY)
+    products: Mapping[str, Product] = option(
+        "What developers subscribe to: APIs with plans and prices.", default=_EMPTY
+    )
+    portal: Portal = option("The developer portal: its address, its look and its login.", default=NO_PORTAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,7 +78,7 @@ class Gateway:
     """A gateway without errors: its sections, the effective policies, and the position of every value.
 
     `policies` are the merged settings of each route by policy key. `ranked` decides which route wins. `files` has both
-    by file. `contents` has the content of each DataSource. `variables` are texts with the value of an environment variable, which may be secret,
+    by file. `contents` has the content of each DataSource, also of those of the catalogue, which no policy needs. `variables` are texts with the value of an environment variable, which may be secret,
     and how they are written. `place` returns the position of a path in the YAML, to attribute errors; it reads no file.
     """
 
