@@ -19,15 +19,12 @@ from google.protobuf import struct_pb2, wrappers_pb2
 from filters.language import Mistake, option
 from filters.language.tokens import TOKEN
 from filters.lua_literals import lua
+from filters.model import origins
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.reasons import Reason
 
 FILTER = "xds.cors"
 _SCRIPT = resources.files(__package__).joinpath("cors.lua").read_text()
-_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@\s*]+)")
-_SUBDOMAINS = re.compile(r"(https?)://\*\.([^/?#@\s*]+)")
-_HOST = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _FORBIDDEN = ("CONNECT", "TRACE", "TRACK")
 """Methods that browsers do not let a page use (Fetch standard, section 2.2.1)."""
 GRPC_WEB_HEADERS = ("content-type", "grpc-timeout", "x-grpc-web", "x-user-agent")
@@ -93,36 +90,8 @@ class CorsSettings:
                     value=method,
                 )
         for number, origin in enumerate(self.allow_origins):
-            if origin not in ("*", "null") and (fault := origin_fault(origin)) is not None:
+            if origin not in ("*", "null") and (fault := origins.fault(origin)) is not None:
                 yield Mistake(fault[0], fault[1], path=("allow_origins", number), value=origin)
-
-
-def origin_fault(origin: str) -> tuple[str, str] | None:
-    """The reason why browsers never send this origin, and the remedy, or None.
-
-    The source is the HTML standard, serialization of an origin.
-    """
-    match = _SUBDOMAINS.fullmatch(origin.lower()) or _ORIGIN.fullmatch(origin.lower())
-    if match is None:
-        return "not an origin", "write scheme and host, such as https://shop.example.com, without a path"
-    if origin != origin.lower():
-        return "browsers send origins in lower case", f"write {origin.lower()}"
-    scheme, host = match.groups()
-    if scheme not in _DEFAULT_PORTS:
-        return None
-    if not host.isascii():
-        try:
-            written = host.encode("idna").decode()
-        except UnicodeError:
-            written = "the host in ASCII"
-        return "browsers send hosts in ASCII (punycode)", f"write {origin.replace(host, written)}"
-    if host.endswith(_DEFAULT_PORTS[scheme]) and not host.endswith("]"):
-        port = _DEFAULT_PORTS[scheme]
-        return f"browsers leave the default port {port} out", f"write {origin.removesuffix(port)}"
-    found = _HOST.fullmatch(host)
-    if found is None or int((found[2] or ":1")[1:]) > 65535:
-        return "not an origin", "write scheme and host, such as https://shop.example.com, without a path"
-    return None
 
 
 def _rule(settings: CorsSettings, *, grpc_web: bool) -> Mapping[str, Any]:

@@ -176,6 +176,8 @@ class Context:
     """The route that is checked. None while a route is translated."""
     series_until: str | None = None
     """The last consumer, in the order of names, that has metrics of its own. None if Envoy counts no consumers."""
+    subscribers: bool = False
+    """True if the gateway has a portal, so that there are consumers that its files do not name."""
     apis: Mapping[str, str] = field(default_factory=dict)
     """The name of the API to which a route belongs, by the name of the route."""
 
@@ -216,6 +218,7 @@ class Context:
             errors=self.errors,
             shape=shape,
             series_until=self.series_until,
+            subscribers=self.subscribers,
             apis=self.apis,
         )
 

@@ -27,6 +27,8 @@ POLICY_SERVER = internal_cluster(SERVICE)
 """The cluster of the policy server."""
 NODE_CLUSTER = "policy-servers"
 """The `cluster` in the xDS node of policy servers."""
+SUBSCRIBERS_CLUSTER = "policy-servers-subscribers"
+"""The same for their streams of subscriptions, which do not wait for the gateway, nor the gateway for them."""
 
 
 FILTER = "xds.ext_authz"

@@ -97,7 +97,8 @@ class Table(Generic[T]):
 class Service:
     """A service of the policy server: unary methods, streams, and the tables of the rules by which they decide.
 
-    `name` is the full name of the gRPC service. `close` releases the resources of the service (threads, connections).
+    `name` is the full name of the gRPC service. `subscribers` are
+    tables of what comes from a marketplace and not from the gateway, over a stream of its own. `close` releases the resources of the service (threads, connections).
     `pages` are JSON documents that an operator may read, by the path on the admin address. `actions` are operations for
     an operator, which take a text. Both are called in a thread of their own.
     """
@@ -106,6 +107,7 @@ class Service:
     methods: tuple[UnaryMethod, ...] = ()
     streams: tuple[StreamMethod, ...] = ()
     tables: tuple[Table[Any], ...] = ()
+    subscribers: tuple[Table[Any], ...] = ()
     close: Callable[[], Awaitable[None] | None] = lambda: None
     pages: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     actions: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/rules.proto\x12\x10gateway.rules.v1\"+\n\x06\x41piKey\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x11\n\tnot_after\x18\x02 \x01(\x03\"X\n\x08\x43onsumer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12*\n\x08\x61pi_keys\x18\x03 \x03(\x0b\x32\x18.gateway.rules.v1.ApiKeyJ\x04\x08\x04\x10\x05\"}\n\x0cPythonPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\x0c\x12/\n\x07modules\x18\x05 \x03(\x0b\x32\x1e.gateway.rules.v1.PythonModule\"\x82\x01\n\x0fPythonProcessor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x12\n\nclass_name\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\x0c\x12/\n\x07modules\x18\x05 \x03(\x0b\x32\x1e.gateway.rules.v1.PythonModule\",\n\x0cPythonModule\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\x0c\"<\n\x05Users\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05users\x18\x02 \x03(\x0b\x32\x16.gateway.rules.v1.User\"$\n\x04User\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x63rypt\x18\x02 \x01(\t\"+\n\nValidation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/rules.proto\x12\x10gateway.rules.v1\"+\n\x06\x41piKey\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x11\n\tnot_after\x18\x02 \x01(\x03\"X\n\x08\x43onsumer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12*\n\x08\x61pi_keys\x18\x03 \x03(\x0b\x32\x18.gateway.rules.v1.ApiKeyJ\x04\x08\x04\x10\x05\"S\n\x10SubscriberBucket\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\x0bsubscribers\x18\x02 \x03(\x0b\x32\x1c.gateway.rules.v1.Subscriber\"b\n\nSubscriber\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x0c\n\x04\x61pis\x18\x03 \x03(\t\x12*\n\x08\x61pi_keys\x18\x04 \x03(\x0b\x32\x18.gateway.rules.v1.ApiKey\"}\n\x0cPythonPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\x0c\x12/\n\x07modules\x18\x05 \x03(\x0b\x32\x1e.gateway.rules.v1.PythonModule\"\x82\x01\n\x0fPythonProcessor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x12\n\nclass_name\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\x0c\x12/\n\x07modules\x18\x05 \x03(\x0b\x32\x1e.gateway.rules.v1.PythonModule\",\n\x0cPythonModule\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\x0c\"<\n\x05Users\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05users\x18\x02 \x03(\x0b\x32\x16.gateway.rules.v1.User\"$\n\x04User\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x63rypt\x18\x02 \x01(\t\"+\n\nValidation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,16 +35,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEY']._serialized_end=83
   _globals['_CONSUMER']._serialized_start=85
   _globals['_CONSUMER']._serialized_end=173
-  _globals['_PYTHONPOLICY']._serialized_start=175
-  _globals['_PYTHONPOLICY']._serialized_end=300
-  _globals['_PYTHONPROCESSOR']._serialized_start=303
-  _globals['_PYTHONPROCESSOR']._serialized_end=433
-  _globals['_PYTHONMODULE']._serialized_start=435
-  _globals['_PYTHONMODULE']._serialized_end=479
-  _globals['_USERS']._serialized_start=481
-  _globals['_USERS']._serialized_end=541
-  _globals['_USER']._serialized_start=543
-  _globals['_USER']._serialized_end=579
-  _globals['_VALIDATION']._serialized_start=581
-  _globals['_VALIDATION']._serialized_end=624
+  _globals['_SUBSCRIBERBUCKET']._serialized_start=175
+  _globals['_SUBSCRIBERBUCKET']._serialized_end=258
+  _globals['_SUBSCRIBER']._serialized_start=260
+  _globals['_SUBSCRIBER']._serialized_end=358
+  _globals['_PYTHONPOLICY']._serialized_start=360
+  _globals['_PYTHONPOLICY']._serialized_end=485
+  _globals['_PYTHONPROCESSOR']._serialized_start=488
+  _globals['_PYTHONPROCESSOR']._serialized_end=618
+  _globals['_PYTHONMODULE']._serialized_start=620
+  _globals['_PYTHONMODULE']._serialized_end=664
+  _globals['_USERS']._serialized_start=666
+  _globals['_USERS']._serialized_end=726
+  _globals['_USER']._serialized_start=728
+  _globals['_USER']._serialized_end=764
+  _globals['_VALIDATION']._serialized_start=766
+  _globals['_VALIDATION']._serialized_end=809
 # @@protoc_insertion_point(module_scope)

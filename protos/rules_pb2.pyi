@@ -24,6 +24,26 @@ class Consumer(_message.Message):
     api_keys: _containers.RepeatedCompositeFieldContainer[ApiKey]
     def __init__(self, name: _Optional[str] = ..., plan: _Optional[str] = ..., api_keys: _Optional[_Iterable[_Union[ApiKey, _Mapping]]] = ...) -> None: ...
 
+class SubscriberBucket(_message.Message):
+    __slots__ = ("name", "subscribers")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIBERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    subscribers: _containers.RepeatedCompositeFieldContainer[Subscriber]
+    def __init__(self, name: _Optional[str] = ..., subscribers: _Optional[_Iterable[_Union[Subscriber, _Mapping]]] = ...) -> None: ...
+
+class Subscriber(_message.Message):
+    __slots__ = ("name", "plan", "apis", "api_keys")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    APIS_FIELD_NUMBER: _ClassVar[int]
+    API_KEYS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    plan: str
+    apis: _containers.RepeatedScalarFieldContainer[str]
+    api_keys: _containers.RepeatedCompositeFieldContainer[ApiKey]
+    def __init__(self, name: _Optional[str] = ..., plan: _Optional[str] = ..., apis: _Optional[_Iterable[str]] = ..., api_keys: _Optional[_Iterable[_Union[ApiKey, _Mapping]]] = ...) -> None: ...
+
 class PythonPolicy(_message.Message):
     __slots__ = ("name", "file", "function", "source", "modules")
     NAME_FIELD_NUMBER: _ClassVar[int]

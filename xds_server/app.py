@@ -12,12 +12,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from filters.model.identity import Consumer
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from filters.policy_server import SERVICE, internal_cluster
+from filters.policy_server import SUBSCRIBERS_CLUSTER as SUBSCRIBERS
 from xds_server import admin_pages, git_pages, joined_metrics, rollout_stores
 from xds_server.admin import Admin, ask
 from xds_server.admin_pages import STATUS_TIMEOUT, in_event_loop, rollout_actions, rollout_pages
@@ -63,7 +65,12 @@ from xds_server.sources.git_source import GitSource
 from xds_server.translate.stand_ins import stand_in
 from xds_server.translate.usage_entry import SERVICE as USAGE
 
+if TYPE_CHECKING:
+    from xds_server.control_plane.subscriptions import Subscriptions
+
 log = logging.getLogger(__name__)
+
+_NOBODY: Mapping[str, Consumer] = {}
 
 
 async def serve(options: RunOptions) -> None:
@@ -113,7 +120,11 @@ async def _control_plane(
         return previews.serving(group) or control.serving
 
     store = _store(serving)
-    fleet = Fleet(lambda group, type_, name: serving(group).place_of(type_, name), proving=PROVING)
+    fleet = Fleet(
+        lambda group, type_, name: serving(group).place_of(type_, name),
+        proving=PROVING,
+        unseen=(SUBSCRIBERS,),
+    )
     prover = (
         Prover(store, place=lambda path: str(control.serving.place(path) or "")) if options.prove else None
     )
@@ -157,6 +168,7 @@ async def _control_plane(
         pin=lambda: git.pins.pin if git is not None else None,
         rollout=rollout,
         previews=previews,
+        subscriptions=_subscriptions(options, store, control.serving, stack),
     )
     admin = _admin(options, services, running, status, counted, git, stack)
     await _console(options, services, running, status, stack)
@@ -166,6 +178,25 @@ async def _control_plane(
         await publication.resume()
     log.info("control plane started xds=%s admin=%s", address, admin.url)
     return control, store
+
+
+def _subscriptions(
+    options: RunOptions, store: Store, serving: GatewayState, stack: AsyncExitStack
+) -> Subscriptions | None:
+    """Follow the marketplace, if there is one. Raises WrongUsage."""
+    if options.marketplace is None:
+        return None
+    from xds_server.control_plane.subscriptions import Subscriptions  # SQLAlchemy is large
+    from xds_server.marketplace.store import Marketplace
+
+    def written() -> Mapping[str, Consumer]:
+        return serving.compiled.gateway.sections.consumers if serving.compiled is not None else _NOBODY
+
+    marketplace = Marketplace(options.marketplace)
+    stack.callback(marketplace.close)
+    following = Subscriptions(marketplace, store, written)
+    in_background(following.run(), stack)
+    return following
 
 
 def _store(serving: Callable[[str], GatewayState]) -> Store:
@@ -288,7 +319,11 @@ def _servers(
     options: RunOptions, store: Store, reports: LoadReports, previews: Previews
 ) -> tuple[XdsServer, XdsServer]:
     """Return two servers on one store: one for the fleet, and one for the processes on this machine."""
-    everybody = (groups.Rule(group=POLICY_SERVERS, cluster=POLICY_SERVERS), groups.Rule(group=""))
+    everybody = (
+        groups.Rule(group=SUBSCRIBERS, cluster=SUBSCRIBERS),
+        groups.Rule(group=POLICY_SERVERS, cluster=POLICY_SERVERS),
+        groups.Rule(group=""),
+    )
     fleet = tuple(replace(rule, identities=options.identities) for rule in everybody)
     on_this_machine = (groups.Rule(group=PROVING, cluster=PROVING), *everybody)
     public = XdsServer(

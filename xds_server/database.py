@@ -60,6 +60,7 @@ class Database:
             self._ensure_file()
         self._writer = self._engine.execution_options(writes=True)
         self.name = self._engine.url.render_as_string(hide_password=True)
+        self._file: tuple[int, int] | None = None
 
     @property
     def dialect(self) -> sqlalchemy.Dialect:
@@ -104,8 +105,21 @@ class Database:
     @contextmanager
     def begin(self, *, writes: bool = True) -> Iterator[Connection]:
         """Begin a transaction, which is committed if the block ends well. Raises DatabaseFailed, DatabaseConflict."""
+        self._follow_file()
         with self._failing(), (self._writer if writes else self._engine).begin() as connection:
             yield connection
+
+    def _follow_file(self) -> None:
+        """Close the connections to a file of SQLite that was replaced, for example by a backup: they lead to the old one."""
+        if self._engine.dialect.name == "sqlite" and self._engine.url.database:
+            try:
+                found = Path(self._engine.url.database).stat()
+            except OSError:
+                return
+            file = found.st_dev, found.st_ino
+            if self._file not in (None, file):
+                self._engine.dispose()
+            self._file = file
 
     @contextmanager
     def _failing(self) -> Iterator[None]:

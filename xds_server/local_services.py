@@ -105,10 +105,11 @@ def _policy_server(
     # Envoy gets the other half: it works longer on a request than the policy server
     workers = max(1, cores() // 2) if options.limit_clock is None else 1
     clock = () if options.limit_clock is None else ("--limit-clock", str(options.limit_clock))
+    market = () if options.marketplace is None else ("--marketplace",)
     drain = ("--admin", admin, "--drain", str(options.drain), "--log-format", options.log_format)
     return Process(
         "the policy server",
-        (*command, *node, "--workers", str(workers), *clock, *drain),
+        (*command, *node, "--workers", str(workers), *clock, *market, *drain),
         patience=options.drain + 5,
         log=options.services_log,
     )

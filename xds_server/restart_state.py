@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from filters.policy_server import SUBSCRIBERS_CLUSTER
 from xds_server.control_plane.previews import Previews
 from xds_server.control_plane.progressive_rollout import ProgressiveRollout
 from xds_server.control_plane.prover import PROVING
@@ -44,7 +45,7 @@ def restore(
         rollout.restore(further)
         previews.restore(further)
 
-    kept = LastGood(path, store, without=PROVING, adapt=here, more=more, take=take)
+    kept = LastGood(path, store, without=(PROVING, SUBSCRIBERS_CLUSTER), adapt=here, more=more, take=take)
     rollout.changed, rollout.kept, previews.changed = kept.write, True, kept.write
     restored = kept.restore()
     if restored:

@@ -64,6 +64,8 @@ class RunOptions:
     usage_store: str = USAGE_STORE
     """The URL of the store of a usage server that this process starts."""
     usage_spool: Path = USAGE_SPOOL
+    marketplace: str | None = None
+    """The URL of the store of the marketplace; None if the gateway has no subscriptions."""
     state: Path | None = None
     rollout_store: str | None = None
     """The URL of the store through which replicas share rollouts; None if this control plane decides alone."""

@@ -14,26 +14,55 @@ from urllib.parse import unquote_to_bytes
 
 from envoy.config.core.v3 import base_pb2
 
-from filters.identity.key_lookup import CONSUMER
+from filters.identity.key_lookup import API, BUCKETS, CONSUMER, SUBSCRIBERS, SUBSCRIPTIONS
 from filters.identity.script_rules import LONGEST_CREDENTIAL
 from filters.rules import Table
 from protos import rules_pb2
 
 
 class KeyOwner(NamedTuple):
-    """The consumer and the plan of a key. `not_after` is in Unix seconds, 0 for a key without an end."""
+    """The consumer and the plan of a key. `not_after` is in Unix seconds, 0 for a key without an end.
+
+    `apis` are those of a subscription, None for a consumer of the gateway's files, who may call all. `covered` is false
+    if they lack the API of the route.
+    """
 
     consumer: str
     plan: str
     not_after: int
+    apis: tuple[str, ...] | None = None
+    covered: bool = True
+
+
+class NotComplete(Exception):  # noqa: N818 - an answer
+    """The key is unknown, and may belong to a subscription that has not arrived yet."""
 
 
 class KeyIndex:
-    """Consumers by the SHA-256 of their keys. `current` is replaced as a whole and never changed."""
+    """Consumers by the SHA-256 of their keys. `current` is replaced as a whole and never changed.
 
-    def __init__(self) -> None:
+    If it `follows` a marketplace, there are subscriptions too. `subscribed` changes in place, key by key, because there
+    may be many keys and many changes; a new key is added before an old one is removed.
+    """
+
+    def __init__(self, *, follows: bool = False) -> None:
         self.current: Mapping[bytes, KeyOwner] = {}
+        self.subscribed: dict[bytes, KeyOwner] = {}
+        self.follows = follows
         self.table: Table[tuple[tuple[bytes, KeyOwner], ...]] = Table(CONSUMER, _keys, self._changed)
+        self.subscribers: Table[Mapping[bytes, KeyOwner]] = Table(SUBSCRIBERS, _bucket, self._subscribed)
+
+    def _subscribed(
+        self,
+        before: Mapping[str, Mapping[bytes, KeyOwner]],
+        loaded: Mapping[str, Mapping[bytes, KeyOwner]],
+        removed: Collection[str],
+    ) -> None:
+        for name in (*loaded, *removed):
+            new = loaded.get(name, {})
+            self.subscribed.update(new)
+            for digest in before.get(name, {}).keys() - new.keys():
+                self.subscribed.pop(digest, None)
 
     def _changed(
         self,
@@ -51,17 +80,37 @@ class KeyIndex:
         self.current = current
 
     def find(self, rule: Mapping[str, Any], headers: Iterable[base_pb2.HeaderValue]) -> KeyOwner | None:
-        """The owner of a request's key, even if the key has expired. None without a key, and for an unknown key."""
+        """The owner of a request's key, even if the key has expired. None without a key, and for an unknown key.
+
+        Raises NotComplete.
+        """
         key = key_of(rule, headers)
         if not key or len(key) > LONGEST_CREDENTIAL:
             return None
-        return self.current.get(hashlib.sha256(key).digest())
+        digest = hashlib.sha256(key).digest()
+        owner = self.current.get(digest)
+        if owner is not None or not rule.get(SUBSCRIPTIONS):
+            return owner
+        subscriber = self.subscribed.get(digest)
+        if subscriber is not None:
+            return subscriber._replace(covered=rule[API] in (subscriber.apis or ()))
+        if self.follows and len(self.subscribers.current) < BUCKETS:
+            raise NotComplete
+        return None
 
 
 def _keys(message: rules_pb2.Consumer) -> tuple[tuple[bytes, KeyOwner], ...]:
     return tuple(
         (key.sha256, KeyOwner(message.name, message.plan, key.not_after)) for key in message.api_keys
     )
+
+
+def _bucket(message: rules_pb2.SubscriberBucket) -> Mapping[bytes, KeyOwner]:
+    return {
+        key.sha256: KeyOwner(one.name, one.plan, key.not_after, tuple(one.apis))
+        for one in message.subscribers
+        for key in one.api_keys
+    }
 
 
 def key_of(rule: Mapping[str, Any], headers: Iterable[base_pb2.HeaderValue]) -> bytes:

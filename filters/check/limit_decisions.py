@@ -48,6 +48,8 @@ def decide_for_key(
 
     The response omits the expiry, so clock skew cannot let Envoy accept a key that has expired here.
     """
+    if not owner.covered:
+        return responses.key(owner)
     if counting is not None and 0 < owner.not_after < counting.clock() // SECOND:
         return responses.key(owner._replace(not_after=1))
     if sum(one.key == header for one in attributes.request.http.header_map.headers) != 1:

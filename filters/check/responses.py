@@ -113,6 +113,9 @@ def key(owner: KeyOwner | None) -> bytes:
         answer["plan"].string_value = owner.plan
     if owner.not_after:
         answer["not_after"].number_value = owner.not_after
+    if owner.apis is not None:
+        answer["subscriber"].bool_value = True
+        answer["covered"].bool_value = owner.covered
     return response.SerializeToString()
 
 

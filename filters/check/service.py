@@ -17,7 +17,7 @@ from envoy.service.auth.v3 import external_auth_pb2
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from filters.check import limit_decisions, responses
-from filters.check.api_keys import KeyIndex
+from filters.check.api_keys import KeyIndex, NotComplete
 from filters.check.lazy_request import Attributes, identity, request
 from filters.check.passwords import Missing, Passwords
 from filters.ext_authz.decisions import Decision
@@ -54,7 +54,7 @@ Usage = Callable[[str, str, str], Awaitable[Mapping[str, Any]]]
 class Authorization:
     """The service. `clock` gives seconds for the metrics. `usage` reports their limits to consumers.
 
-    `counting` decides limits if a Check asks for them too.
+    `counting` decides limits if a Check asks for them too. With `subscribers`, keys of a marketplace are looked up too.
     """
 
     def __init__(
@@ -63,18 +63,20 @@ class Authorization:
         clock: Callable[[], float] = time.perf_counter,
         usage: Usage | None = None,
         counting: RateLimits | None = None,
+        *,
+        subscribers: bool = False,
     ) -> None:
         self._usage = usage
         self._counting = counting
         self.functions: Table[Function] = Table(POLICY, _function, self._policies_changed)
         self._leaving: Mapping[str, tuple[Function, float]] = {}
-        self.keys = KeyIndex()
+        self.keys = KeyIndex(follows=subscribers)
         self.passwords = Passwords()
         self._clock = clock
         decisions = Counter(
             "xds_policy_decisions",
             "Decisions of the service behind Envoy's ext_authz filters. outcome of a policy in Python: allowed, "
-            "denied, failed (it raised), timeout, busy or missing; of api_key: found or unknown; of basic_auth: "
+            "denied, failed (it raised), timeout, busy or missing; of api_key: found, unknown or missing; of basic_auth: "
             "found, wrong, busy or missing; of usage: told, denied or failed.",
             ["policy", "outcome"],
             registry=registry,
@@ -102,6 +104,7 @@ class Authorization:
             name=NAME,
             methods=(check,),
             tables=(self.functions, self.keys.table, self.passwords.table),
+            subscribers=(self.keys.subscribers,) if self.keys.follows else (),
             close=self._close,
         )
 
@@ -210,7 +213,11 @@ class Authorization:
     ) -> limit_decisions.Answer | Awaitable[limit_decisions.Answer]:
         extensions = attributes.context_extensions
         rule = _rule(extensions[key_lookup.EXTENSION])
-        owner = self.keys.find(rule, attributes.request.http.header_map.headers)
+        try:
+            owner = self.keys.find(rule, attributes.request.http.header_map.headers)
+        except NotComplete:
+            self._count("api_key", "missing")
+            raise RpcError(UNAVAILABLE, "the subscriptions of the marketplace are not here yet") from None
         self._count("api_key", "unknown" if owner is None else "found")
         if owner is None or one_call.EXTENSION not in extensions:
             return responses.key(owner)

@@ -14,6 +14,7 @@ from filters.language.tokens import TOKEN
 from filters.model.identity import Consumer
 from filters.model.methods import failure, keys_in_policy_server
 from filters.policy import NOTHING, Context, HttpFilter, Policy, RoutePart, Stage
+from filters.policy_server import SERVICE
 from filters.rate_limit import one_call
 from filters.rules import Rule
 
@@ -68,14 +69,15 @@ class ApiKey(Policy[ApiKeySettings]):
         failure("api_key_malformed", "The request has more than one API key"),
         failure("api_key_unknown", "The API key is unknown"),
         failure("api_key_expired", "The API key has expired"),
+        failure("api_not_subscribed", "The key's subscription does not have this API", 403),
         failure("identity_unavailable", "The credentials could not be verified", 503),
     )
     rule_types = (key_lookup.CONSUMER,)
 
     def check(self, settings: ApiKeySettings, context: Context) -> Iterator[Mistake]:
         """Yield a mistake if no consumer has a key."""
-        if not any(consumer.api_keys for consumer in context.consumers.values()):
-            yield Mistake("no consumer has an API key", "add api_keys to a consumer")
+        if not context.subscribers and not any(consumer.api_keys for consumer in context.consumers.values()):
+            yield Mistake("no consumer has an API key", "add api_keys to a consumer, or a portal")
 
     def identifies(self, consumer: Consumer) -> bool:
         return bool(consumer.api_keys)
@@ -84,18 +86,22 @@ class ApiKey(Policy[ApiKeySettings]):
         return (key_lookup.lookup_filter(settings.rule() for settings in used),)
 
     def on_route(self, settings: ApiKeySettings, context: Context) -> RoutePart:
-        if not keys_in_policy_server(context.consumers):
+        if not keys_in_policy_server(context.consumers, context.subscribers):
             return NOTHING
         more = one_call.extensions(context) if one_call.key_decides(context) else {}
-        return RoutePart(filter_configs=key_lookup.lookup(settings.rule(), **more))
+        rule = key_lookup.with_api(settings.rule(), context.api) if context.subscribers else settings.rule()
+        return RoutePart(filter_configs=key_lookup.lookup(rule, **more))
 
     def rules(self, used: Iterable[ApiKeySettings], context: Context) -> Iterator[Rule]:
-        if keys_in_policy_server(context.consumers) and any(True for _ in used):
+        if keys_in_policy_server(context.consumers, context.subscribers) and any(True for _ in used):
             for name, one in context.consumers.items():
                 if one.api_keys:
                     yield Rule(type=key_lookup.CONSUMER, name=name, value=one)
 
+    def internal_services(self, used: Iterable[ApiKeySettings], context: Context) -> Iterable[str]:
+        return (SERVICE,) if context.subscribers and any(True for _ in used) else ()
+
     def explain(self, settings: ApiKeySettings, context: Context) -> str:
-        if keys_in_policy_server(context.consumers):
+        if keys_in_policy_server(context.consumers, context.subscribers):
             return "policy server (hash to consumer), enforced by Envoy"
         return self.enforced_by

@@ -399,14 +399,18 @@ function METHODS.api_key(rule, handle)
   elseif #value > LONGEST then
     return nil, "api_key_unknown"
   end
-  local consumer, last_second
+  local consumer, last_second, answer
   if rule.elsewhere then
     -- Envoy called the policy server before this script. The metadata is missing if the policy server did not answer.
-    local answer = (handle:streamInfo():dynamicMetadata():get(POLICY_SERVER) or {}).api_key
+    answer = (handle:streamInfo():dynamicMetadata():get(POLICY_SERVER) or {}).api_key
     if answer == nil then
       return nil, "identity_unavailable"
     elseif answer.consumer ~= nil then
-      consumer = by_name[answer.consumer] or { name = answer.consumer, plan = answer.plan }
+      if answer.subscriber then
+        consumer = { name = answer.consumer, plan = answer.plan, subscriber = true }
+      else
+        consumer = by_name[answer.consumer] or { name = answer.consumer, plan = answer.plan }
+      end
       last_second = answer.not_after
     end
   else
@@ -418,6 +422,8 @@ function METHODS.api_key(rule, handle)
     return nil, "api_key_unknown"
   elseif last_second ~= nil and os.time() > last_second then
     return nil, "api_key_expired"
+  elseif consumer.subscriber and not answer.covered then
+    return nil, "api_not_subscribed"
   end
   return { consumer = consumer, place = place, name = name }
 end
@@ -553,7 +559,7 @@ local function write_identity(handle, found, names)
   if found.consumer ~= nil then
     metadata:set(NAMESPACE, "consumer", found.consumer.name)
     if SERIES_UNTIL ~= nil then
-      metadata:set(NAMESPACE, "series", found.consumer.name <= SERIES_UNTIL and found.consumer.name or "other")
+      metadata:set(NAMESPACE, "series", not found.consumer.subscriber and found.consumer.name <= SERIES_UNTIL and found.consumer.name or "other")
     end
     headers:replace(CONSUMER_HEADER, found.consumer.name)
     if found.consumer.plan ~= nil then
@@ -853,6 +859,10 @@ function envoy_on_request(handle)
   elseif reason ~= nil then
     handle:streamInfo():dynamicMetadata():set(NAMESPACE, "failure", reason)
     local status = reason:sub(-12) == "_unavailable" and "503" or "401"
-    handle:respond({ [":status"] = status, ["www-authenticate"] = challenges(rule_of(handle), reason) }, "")
+    local response = { [":status"] = status, ["www-authenticate"] = challenges(rule_of(handle), reason) }
+    if reason:sub(-11) == "_subscribed" then -- the key is right, so another one would not help
+      response = { [":status"] = "403" }
+    end
+    handle:respond(response, "")
   end
 end

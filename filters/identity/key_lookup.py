@@ -8,9 +8,10 @@ a lookup reveals nothing.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
@@ -39,6 +40,42 @@ def _message(name: str, consumer: Consumer) -> rules_pb2.Consumer:
 
 
 CONSUMER = RuleType(name="consumer", message=rules_pb2.Consumer, build=_message)
+BUCKETS = 1024
+"""The number of resources over which subscriptions are spread. A key of 100,000 changes one of some 10 kB."""
+
+
+def bucket_of(consumer: str) -> int:
+    """The number of the bucket of a subscription, by its consumer."""
+    return zlib.crc32(consumer.encode()) % BUCKETS
+
+
+def _bucket(name: str, subscribers: Iterable[Subscriber]) -> rules_pb2.SubscriberBucket:
+    bucket = rules_pb2.SubscriberBucket(name=name)
+    for one in sorted(subscribers):
+        keys = [rules_pb2.ApiKey(sha256=sha256, not_after=not_after) for sha256, not_after in one.keys]
+        bucket.subscribers.add(name=one.consumer, plan=one.plan, apis=one.apis, api_keys=keys)
+    return bucket
+
+
+SUBSCRIBERS = RuleType(name="subscribers", message=rules_pb2.SubscriberBucket, build=_bucket)
+
+
+class Subscriber(NamedTuple):
+    """A subscription of the marketplace: its keys by SHA-256, each with its end in Unix seconds or 0."""
+
+    consumer: str
+    plan: str
+    apis: tuple[str, ...]
+    keys: tuple[tuple[bytes, int], ...]
+
+
+API, SUBSCRIPTIONS = "api", "subscriptions"
+"""Keys of a rule: the API of the route, empty for none, and true if the gateway has subscriptions."""
+
+
+def with_api(rule: Mapping[str, Any], api: str | None) -> Mapping[str, Any]:
+    """The rule of a route of a gateway with subscriptions, which may call the API only if they have it."""
+    return {**rule, API: api or "", SUBSCRIPTIONS: True}
 
 
 def lookup_filter(rules: Iterable[Mapping[str, Any]]) -> HttpFilter:

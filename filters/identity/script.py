@@ -74,7 +74,7 @@ def script_rule(context: Context, *, limits: bool) -> ScriptRule:
         rule["jwt"] = _jwt_rule(context)
     if "api_key" in found:
         rule["api_key"] = context.effective["api_key"].rule()
-        if keys_in_policy_server(context.consumers):
+        if keys_in_policy_server(context.consumers, context.subscribers):
             rule["api_key"]["elsewhere"] = True
     if "basic_auth" in found:
         rule["basic_auth"] = context.effective["basic_auth"].rule()
@@ -160,14 +160,20 @@ def identity_filter(context: Context, lists: Lists) -> HttpFilter:
     """The filter of the script. `lists` are users in addition to those of the consumers."""
     config = lua_pb2.Lua(clear_route_cache=wrappers_pb2.BoolValue(value=False))
     series = "" if context.series_until is None else f"local SERIES_UNTIL = {lua(context.series_until)}\n"
-    text = series + script(context.consumers, lists, context.providers)
+    text = series + script(context.consumers, lists, context.providers, subscribers=context.subscribers)
     config.default_source_code.inline_string = text
     return HttpFilter(name=FILTER, config=config, dynamic=True)
 
 
-def script(consumers: Mapping[str, Consumer], lists: Lists, providers: Mapping[str, Provider]) -> str:
-    """The whole script: tables, hashes, code."""
-    consumers = _here(consumers, lists)
+def script(
+    consumers: Mapping[str, Consumer],
+    lists: Lists,
+    providers: Mapping[str, Provider],
+    *,
+    subscribers: bool = False,
+) -> str:
+    """The whole script: tables, hashes, code. With `subscribers`, a policy server has all keys."""
+    consumers = _here(consumers, lists, subscribers)
     tables = dict(_consumer_tables(consumers))
     numbers = _numbers(consumers) if lists else {}
     tables["USERS"] += _rows(_listed(lists, numbers))
@@ -179,9 +185,9 @@ def script(consumers: Mapping[str, Consumer], lists: Lists, providers: Mapping[s
     return "".join(f"{name} = [==[\n{rows}]==]\n" for name, rows in tables.items()) + _CODE
 
 
-def _here(consumers: Mapping[str, Consumer], lists: Lists) -> Mapping[str, Consumer]:
+def _here(consumers: Mapping[str, Consumer], lists: Lists, subscribers: bool) -> Mapping[str, Consumer]:
     """The consumers that the script needs. If a policy server has the keys, consumers with only keys are left out."""
-    if not keys_in_policy_server(consumers):
+    if not keys_in_policy_server(consumers, subscribers):
         return consumers
     listed = {name for users in lists.values() for name, _ in users}
     return {

@@ -58,8 +58,13 @@ MOST_KEYS = 10_000
 """With more API keys than this, a policy server looks them up, so that the script and its tables stay small."""
 
 
-def keys_in_policy_server(consumers: Mapping[str, Consumer]) -> bool:
-    """True if a policy server has the API keys. The last result is cached, because every route needs it."""
+def keys_in_policy_server(consumers: Mapping[str, Consumer], subscribers: bool) -> bool:
+    """True if a policy server has the API keys: with `subscribers` of a marketplace, or if there are very many keys.
+
+    The last count is cached, because every route needs it.
+    """
+    if subscribers:
+        return True
     if not _counted or _counted[0][0] is not consumers:
         _counted[:] = [
             (consumers, sum(len(consumer.api_keys) for consumer in consumers.values()) > MOST_KEYS)

@@ -79,7 +79,11 @@ def key_decides(context: Context) -> bool:
     The key must be in one header, and limits must not count by headers, because Envoy sends only that header.
     """
     key = context.effective.get("api_key")
-    if key is None or not keys_in_policy_server(context.consumers) or not _undisturbed(context):
+    if (
+        key is None
+        or not keys_in_policy_server(context.consumers, context.subscribers)
+        or not _undisturbed(context)
+    ):
         return False
     return (
         [*methods(context.effective)] == ["api_key"]

@@ -122,6 +122,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="file that keeps the last good rules: used after a start while the control plane is unreachable",
     )
     add(
+        "--marketplace",
+        action="store_true",
+        help="follow the keys of the marketplace that the control plane has, if it was started with --marketplace",
+    )
+    add(
         "--drain",
         type=flags.seconds,
         metavar="SECONDS",
@@ -239,6 +244,7 @@ def _services(arguments: argparse.Namespace, owner: Path | None = None) -> tuple
         owner,
         counters_timeout=arguments.counters_timeout,
         responses=arguments.cache,
+        subscribers=arguments.marketplace,
         clock=_clock(arguments.limit_clock),
     )
 

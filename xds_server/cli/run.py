@@ -99,6 +99,12 @@ def _add_own_services(parser: argparse.ArgumentParser) -> None:
         "default: this command starts one if the gateway needs it",
     )
     flags.add_usage_store(parser, "--usage-store", "--usage-spool")
+    add(
+        "--marketplace",
+        metavar="URL",
+        help="database of the marketplace, whose keys and subscriptions hold at once: sqlite:///FILE or "
+        "postgresql://USER:PASSWORD@HOST/DATABASE; default: none",
+    )
 
 
 def _add_lifecycle(parser: argparse.ArgumentParser) -> None:
@@ -241,6 +247,9 @@ def run(arguments: argparse.Namespace, shape: Shape | None = None) -> int:
         usage_server=_endpoint("--usage-server", arguments.usage_server),
         usage_store=checked(arguments.usage_store),
         usage_spool=arguments.usage_spool,
+        marketplace=checked(arguments.marketplace, "marketplace store")
+        if arguments.marketplace is not None
+        else None,
         state=arguments.state,
         rollout_store=arguments.rollout_store,
         rollout_name=arguments.rollout_name,

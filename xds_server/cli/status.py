@@ -45,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(status["gateway"], envoys)
         _print_previews(status["previews"])
+        if status["marketplace"] is not None:
+            _print_marketplace(status["marketplace"])
         _print_proof(status["prover"], status["held"])
         if line := rollout.short(status["rollout"]):
             print(line)
@@ -119,6 +121,20 @@ def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:
             print(f"  not acknowledged yet: {', '.join(others)}")
         if envoy["rejection"]:
             _print_rejection(envoy["rejection"])
+
+
+def _print_marketplace(market: dict[str, Any]) -> None:
+    print(
+        f"marketplace: {output.counted(market['subscriptions'], 'subscription')}, change {market['sequence']}"
+    )
+    if not market["complete"]:
+        print("  not read yet")
+    if market["problem"]:
+        print(f"  NOT READABLE: {market['problem']}; keys that are known stay, and new ones wait")
+    for name in market["clashes"]:
+        print(
+            f"  CLASH: the consumer '{name}' of the gateway has the name of a subscription; rename the consumer"
+        )
 
 
 def _print_previews(previews: list[dict[str, Any]]) -> None:

@@ -84,15 +84,20 @@ class StreamStatus:
 class Fleet:
     """Follows the events of a store. State is read and written in the thread of the event loop, or copied.
 
-    The group `proving` belongs to the proving Envoy, which is not of the fleet.
+    The group `proving` belongs to the proving Envoy, which is not of the fleet. Clients of the `unseen` groups are not
+    followed at all.
     """
 
     def __init__(
-        self, place_of: PlaceOf, clock: Callable[[], float] = time.time, proving: str | None = None
+        self,
+        place_of: PlaceOf,
+        clock: Callable[[], float] = time.time,
+        proving: str | None = None,
+        unseen: Collection[str] = (),
     ) -> None:
         self._place_of = place_of
         self._clock = clock
-        self._proving = proving
+        self._proving, self._unseen = proving, unseen
         self._streams: dict[int, StreamStatus] = {}
         self._bell = asyncio.Event()
 
@@ -116,6 +121,8 @@ class Fleet:
         """Handle one event."""
         self._bell.set()
         match event:
+            case Connected() if event.group in self._unseen:
+                return
             case Connected():
                 self._connected(event)
             case Disconnected():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filters.language import Place, Problem
 from filters.policy_server import NODE_CLUSTER
@@ -27,6 +27,9 @@ from xds_server.serving.store import Store
 from xds_server.sources.git_pin import Pin
 from xds_server.sources.source import Version
 from xds_server.translate import gateway_version, names
+
+if TYPE_CHECKING:
+    from xds_server.control_plane.subscriptions import Subscriptions
 
 Key = tuple[str, str]
 """The section and the name of an object."""
@@ -86,7 +89,7 @@ class StatusReader:
     """Reads the status, in the thread of the event loop. `clients` returns the open streams.
 
     `policy_server` is the admin address of the policy server that this process has started, None if there is none.
-    `pin` returns the pinned commit, None if none is.
+    `pin` returns the pinned commit, None if none is. `subscriptions` follow the marketplace, None if there is none.
     """
 
     gateway: GatewayState
@@ -97,6 +100,7 @@ class StatusReader:
     rollout: ProgressiveRollout
     previews: Previews
     policy_server: str | None = None
+    subscriptions: Subscriptions | None = None
     pin: Callable[[], Pin | None] = lambda: None
 
     def as_json(self) -> Mapping[str, Any]:
@@ -109,6 +113,7 @@ class StatusReader:
             "held": [held_as_json(one) for one in held],
             "rollout": asdict(self.rollout.state),
             "previews": self.previews.as_json(),
+            "marketplace": self.subscriptions.status().as_json() if self.subscriptions is not None else None,
             "envoys": self._envoys({(one.type.name, one.name) for one in held}),
         }
 

@@ -178,6 +178,7 @@ class Reader:
             or old.errors is not sections.errors
             or old.series_until != series
             or old.apis != apis
+            or old.subscribers != sections.portal.declared
         ):
             self._context = Context(
                 providers=sections.identity,
@@ -189,6 +190,7 @@ class Reader:
                 trailers=trailers,
                 errors=sections.errors,
                 series_until=series,
+                subscribers=sections.portal.declared,
                 apis=old.apis if old is not None and old.apis == apis else apis,
             )
         assert self._context is not None, "made above if there was none"

@@ -16,7 +16,7 @@ from typing import Any
 from envoy.config.core.v3 import base_pb2
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from filters.policy_server import NODE_CLUSTER
+from filters.policy_server import NODE_CLUSTER, SUBSCRIBERS_CLUSTER
 from filters.rules import Service
 from xds_server.admin import NONE, Actions, Admin, Page, Pages
 from xds_server.policy_server.delta_client import DeltaClient, Tls
@@ -76,13 +76,14 @@ async def serve(options: PolicyServerOptions, makes: Sequence[Make], registry: C
     services = [make(registry) for make in makes]
     server, complete = PolicyServer(services, options.grpc), asyncio.Event()
     rules = HeldRules(table for service in services for table in service.tables)
+    subscribers = _subscribers(options, services)
     state = LastRules(options.state, keeps=options.keeps) if options.state is not None else None
     restored = state is not None and state.restore(rules)
     client = DeltaClient(rules, options.xds, _node(options), complete.set, options.tls, state)
     admin = _admin(
         options.admin, {**_pages(server, client, rules, registry), **_read(services)}, _done(services)
     )
-    following: asyncio.Task[None] = asyncio.create_task(_follow(client, options.xds, complete))
+    following: asyncio.Task[None] = asyncio.create_task(_follow(client, options.xds, complete, subscribers))
     pauses = Pauses()
     pauses.watch()
     try:
@@ -100,12 +101,30 @@ async def serve(options: PolicyServerOptions, makes: Sequence[Make], registry: C
             admin.stop()
 
 
-async def _follow(client: DeltaClient, xds: str, complete: asyncio.Event) -> None:
+def _subscribers(options: PolicyServerOptions, services: Sequence[Service]) -> DeltaClient | None:
+    """Return the client of the stream of subscriptions, with those of an earlier process; None if they are not wanted."""
+    tables = [table for service in services for table in service.subscribers]
+    if not tables:
+        return None
+    held, state = HeldRules(tables), None
+    if options.state is not None:
+        state = LastRules(options.state.with_name(f"{options.state.name}.subscribers"), keeps=options.keeps)
+        state.restore(held)
+    node = _node(options, SUBSCRIBERS_CLUSTER)
+    return DeltaClient(held, options.xds, node, lambda: None, options.tls, state)
+
+
+async def _follow(
+    client: DeltaClient, xds: str, complete: asyncio.Event, subscribers: DeltaClient | None
+) -> None:
     if xds == NOBODY:
         complete.set()
         await asyncio.Event().wait()
     log.info("requesting rules from the control plane address=%s", xds)
-    await client.run()
+    if subscribers is None:
+        await client.run()
+    else:
+        await asyncio.gather(client.run(), subscribers.run())
 
 
 async def _enough(complete: asyncio.Event, client: DeltaClient, restored: bool) -> None:
@@ -203,6 +222,6 @@ def _status(server: PolicyServer, client: DeltaClient, rules: HeldRules) -> dict
     }
 
 
-def _node(options: PolicyServerOptions) -> base_pb2.Node:
+def _node(options: PolicyServerOptions, cluster: str = NODE_CLUSTER) -> base_pb2.Node:
     name = options.node_id or f"policy-server@{socket.gethostname()}"
-    return base_pb2.Node(id=name, cluster=NODE_CLUSTER, user_agent_name="xds policy-server")
+    return base_pb2.Node(id=name, cluster=cluster, user_agent_name="xds policy-server")

@@ -51,13 +51,14 @@ def services(
     *,
     counters_timeout: float | None = None,
     responses: str = "memory",
+    subscribers: bool = False,
     clock: Callable[[], int] = microseconds,
 ) -> tuple[Callable[[CollectorRegistry], Service], ...]:
     """Return functions that make one service each, whose metrics are in the registry.
 
     `counters`, `owner` and `counters_timeout` are those of `store`. `responses` is ``memory``, or the URL of a Redis that policy
     servers share for responses. `descriptors` is a file or folder with the limits of Envoys that
-    others configure. `clock` gives the moment of limits in microseconds since 1970; a Redis has its own.
+    others configure. With `subscribers`, keys of a marketplace are looked up. `clock` gives the moment of limits in microseconds since 1970; a Redis has its own.
     """
 
     @cache
@@ -65,7 +66,7 @@ def services(
         return RateLimits(registry, store(counters, owner, registry, counters_timeout), clock)
 
     return (
-        lambda registry: _authorization(limits(registry), registry),
+        lambda registry: _authorization(limits(registry), registry, subscribers),
         lambda registry: _limits(limits(registry), registry, descriptors),
         decoding.service,
         lambda registry: CacheService(registry, redis=_client(responses)).service(),
@@ -82,8 +83,9 @@ def _processing(registry: CollectorRegistry) -> Service:
     return Processing(registry, [(PROCESSOR, processors.load), (VALIDATION, validation)]).service()
 
 
-def _authorization(limits: RateLimits, registry: CollectorRegistry) -> Service:
-    return Authorization(registry, usage=usage_report.reader(limits), counting=limits).service()
+def _authorization(limits: RateLimits, registry: CollectorRegistry, subscribers: bool) -> Service:
+    usage = usage_report.reader(limits)
+    return Authorization(registry, usage=usage, counting=limits, subscribers=subscribers).service()
 
 
 def _limits(limits: RateLimits, registry: CollectorRegistry, descriptors: Path | None) -> Service:

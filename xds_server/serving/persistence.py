@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from envoy.service.discovery.v3 import discovery_pb2
@@ -128,7 +128,7 @@ class LastGood:
     """Keeps a file equal to the served snapshots of a store. It writes outside of the event loop; the newest state
     wins.
 
-    The group `without` is left out. `adapt` changes a restored snapshot into one that this process can serve. `more`
+    The groups `without` are left out. `adapt` changes a restored snapshot into one that this process can serve. `more`
     returns further snapshots by name that are kept in the file, and `take` gets those after a restart.
     """
 
@@ -136,7 +136,7 @@ class LastGood:
         self,
         path: Path,
         store: Store,
-        without: str | None = None,
+        without: Collection[str] = (),
         adapt: Callable[[Snapshot], Snapshot] = lambda snapshot: snapshot,
         more: Callable[[], Mapping[str, Snapshot]] = dict,
         take: Callable[[Mapping[str, Snapshot]], None] = lambda _snapshots: None,
@@ -168,7 +168,7 @@ class LastGood:
 
     def observe(self, event: Event) -> None:
         """Handle one event of the store: every publication is written."""
-        if isinstance(event, Published):
+        if isinstance(event, Published) and event.group not in self._without:
             self.write()
 
     def write(self) -> None:
@@ -187,7 +187,7 @@ class LastGood:
     async def _write(self) -> None:
         while self._again:
             self._again = False
-            names = [name for name in self._store.groups if name != self._without]
+            names = [name for name in self._store.groups if name not in self._without]
             accepted = {name: self._store.accepted(name) for name in names}
             served = {name: snapshot for name, snapshot in accepted.items() if snapshot is not None}
             await self._save({**served, **self._more()})

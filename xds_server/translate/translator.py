@@ -225,7 +225,7 @@ class Translator:
             self._grpc = grpc
         found = (
             *(context.providers, context.consumers, context.plans, context.contents, context.apis),
-            self._grpc,
+            *(context.subscribers, self._grpc),
         )
         if len(self._surroundings) != len(found) or not all(map(is_, self._surroundings, found)):
             self._surroundings = found

@@ -8,9 +8,9 @@ from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filters.check.api_keys import KeyIndex, KeyOwner, key_of
+from filters.check.api_keys import KeyIndex, KeyOwner, NotComplete, key_of
 from filters.identity import api_key
-from filters.identity.key_lookup import CONSUMER
+from filters.identity.key_lookup import BUCKETS, CONSUMER, SUBSCRIBERS, Subscriber, with_api
 from filters.identity.script import script
 from filters.model.identity import ApiKey, Consumer
 from filters.model.methods import MOST_KEYS, keys_in_policy_server
@@ -113,8 +113,9 @@ def test_the_key_is_found_where_the_script_finds_it(headers: dict[str, bytes], k
 
 def test_beyond_the_limit_the_script_knows_no_keys_and_changes_with_none() -> None:
     many = {"many": consumer(*map(str, range(MOST_KEYS + 1)))}
-    assert keys_in_policy_server(many)
-    assert not keys_in_policy_server({"few": consumer("one")})
+    assert keys_in_policy_server(many, subscribers=False)
+    assert not keys_in_policy_server({"few": consumer("one")}, subscribers=False)
+    assert keys_in_policy_server({}, subscribers=True)
     assert script(many, {}, {}) == script({**many, "new": consumer("new")}, {}, {})
 
 
@@ -135,3 +136,61 @@ def test_of_a_request_only_what_may_hold_a_key_or_is_counted_by_is_shown() -> No
     )
     assert _shown(*several) == [":path", "cookie", *counted_by[:1], "x-key", *counted_by[1:]]
     assert _shown() == []
+
+
+def bucket(*subscribers: Subscriber) -> bytes:
+    return SUBSCRIBERS.build("0", subscribers).SerializeToString()
+
+
+def subscriber(name: str, *keys: str, apis: tuple[str, ...] = ("orders",)) -> Subscriber:
+    return Subscriber(name, "gold", apis, tuple((bytes.fromhex(sha256(key)), 0) for key in keys))
+
+
+def owner(keys: KeyIndex, key: str, api: str | None = "orders") -> KeyOwner | None:
+    header = base_pb2.HeaderValue(key="x-api-key", raw_value=key.encode())
+    return keys.find(with_api(RULE, api), [header])
+
+
+def test_a_subscription_covers_its_apis_and_nothing_else() -> None:
+    keys = KeyIndex(follows=True)
+    keys.subscribers.replace({"0": bucket(subscriber("s", "one", apis=("orders", "payments")))}, ())
+    for api, covered in (("orders", True), ("payments", True), ("other", False), (None, False)):
+        found = owner(keys, "one", api)
+        assert found is not None
+        assert (found.consumer, found.plan, found.covered) == ("s", "gold", covered)
+    assert find(keys, "one") is None  # a gateway without subscriptions
+
+
+def test_an_unknown_key_may_be_one_that_has_not_arrived() -> None:
+    keys = KeyIndex(follows=True)
+    keys.table.replace({"a": body("a", consumer("written"))}, ())
+    assert owner(keys, "written") == KeyOwner("a", "pro", 0)
+    with pytest.raises(NotComplete):
+        owner(keys, "one")
+    keys.subscribers.replace({str(number): bucket() for number in range(BUCKETS)}, ())
+    assert owner(keys, "one") is None
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("ab"), st.dictionaries(st.sampled_from("xyz"), st.integers(0, 3), max_size=3)
+        )
+    )
+)
+def test_subscriptions_are_those_of_the_last_state_of_each_bucket(
+    changes: list[tuple[str, dict[str, int]]],
+) -> None:
+    """Each change gives a bucket other subscriptions. A key has a number, so that it differs from that of others."""
+    keys = KeyIndex(follows=True)
+    state: dict[str, dict[str, int]] = {}
+    for name, subscriptions in changes:
+        state[name] = subscriptions
+        made = [subscriber(name + one, f"{name}{one}{number}") for one, number in subscriptions.items()]
+        keys.subscribers.replace({name: bucket(*made)}, ())
+        expected = {
+            bytes.fromhex(sha256(f"{of}{one}{number}")): of + one
+            for of, held in state.items()
+            for one, number in held.items()
+        }
+        assert {digest: found.consumer for digest, found in keys.subscribed.items()} == expected

@@ -47,5 +47,7 @@ def test_the_script_answers_each_reason_with_its_status() -> None:
             assert status == 503, name
         elif name == "identity_failed":
             assert status == 500
+        elif name.endswith("_subscribed"):
+            assert status == 403, name
         elif status != 429:  # the policy server rejects by a limit
             assert status == 401, name

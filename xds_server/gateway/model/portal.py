@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from filters.cors import origin_fault
 from filters.language import DataSource, Mistake, Shorthand, option
 from filters.language.datasource import SecretSource
+from filters.model import origins
 from xds_server.gateway.model.catalog import MarkdownFile, repeated_pages
 
 CONTRAST = 4.5
@@ -123,7 +123,7 @@ class Portal(Mapping[str, Any]):
             address = getattr(self, key)
             if address is None:
                 yield Mistake(f"'{key}' is missing", f"add {key}: https://…")
-            elif (fault := origin_fault(_origin(address))) is not None:
+            elif (fault := origins.fault(_origin(address))) is not None:
                 yield Mistake(fault[0], fault[1], path=(key,), value=address)
         contrast = contrast_with_white(self.accent)
         if contrast < CONTRAST:
