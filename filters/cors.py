@@ -25,6 +25,8 @@ from filters.reasons import Reason
 
 FILTER = "xds.cors"
 _SCRIPT = resources.files(__package__).joinpath("cors.lua").read_text()
+_LABELS = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*"
+"""The text for which the ``*`` of an origin stands."""
 _FORBIDDEN = ("CONNECT", "TRACE", "TRACK")
 """Methods that browsers do not let a page use (Fetch standard, section 2.2.1)."""
 GRPC_WEB_HEADERS = ("content-type", "grpc-timeout", "x-grpc-web", "x-user-agent")
@@ -92,6 +94,19 @@ class CorsSettings:
         for number, origin in enumerate(self.allow_origins):
             if origin not in ("*", "null") and (fault := origins.fault(origin)) is not None:
                 yield Mistake(fault[0], fault[1], path=("allow_origins", number), value=origin)
+
+
+def allows(settings: CorsSettings, origin: str) -> bool:
+    """True if pages of an origin, in lower case, may read responses of a route with these settings."""
+    if not {"*", origin}.isdisjoint(settings.allow_origins):
+        return True
+    parts = (one.partition("*") for one in settings.allow_origins if "*." in one)
+    return any(
+        origin.startswith(before)
+        and origin.endswith(after)
+        and re.fullmatch(_LABELS, origin[len(before) : -len(after)])
+        for before, _, after in parts
+    )
 
 
 def _rule(settings: CorsSettings, *, grpc_web: bool) -> Mapping[str, Any]:

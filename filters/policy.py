@@ -139,6 +139,10 @@ class Shape:
     upgrades: bool
 
 
+LISTS = frozenset(("link",))
+"""Headers of `Context.lifecycle` of which a response may have several."""
+
+
 @dataclass(frozen=True, slots=True)
 class Levels:
     """Settings that apply together, each with the place where it was written, outermost first."""
@@ -180,11 +184,18 @@ class Context:
     """True if the gateway has a portal, so that there are consumers that its files do not name."""
     apis: Mapping[str, str] = field(default_factory=dict)
     """The name of the API to which a route belongs, by the name of the route."""
+    lifecycles: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    """Headers of all responses of an API, with their values, by the name of the API."""
 
     @property
     def api(self) -> str | None:
         """The name of the API of the catalogue to which the route belongs, or None."""
         return self.apis.get(self.route)
+
+    @property
+    def lifecycle(self) -> tuple[tuple[str, str], ...]:
+        """Headers of all responses of the route's API, with their values. `LISTS` are added to those of upstreams."""
+        return self.lifecycles.get(self.apis.get(self.route, ""), ())
 
     def needs_http2(self) -> Iterator[Mistake]:
         """Yield a mistake for each upstream of the checked route to which gRPC cannot be sent."""
@@ -220,6 +231,7 @@ class Context:
             series_until=self.series_until,
             subscribers=self.subscribers,
             apis=self.apis,
+            lifecycles=self.lifecycles,
         )
 
 

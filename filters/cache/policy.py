@@ -18,7 +18,7 @@ from filters.lua_literals import lua, script
 from filters.model import claims
 from filters.model.identity import NAMESPACE as IDENTITY
 from filters.model.methods import methods
-from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
+from filters.policy import LISTS, Context, HttpFilter, Policy, RoutePart, Stage
 from filters.policy_server import POLICY_SERVER, SERVICE
 from filters.reasons import Reason
 
@@ -124,10 +124,12 @@ def _owner(written: str) -> dict[str, Any]:
 
 def _added(context: Context) -> dict[str, int]:
     """How many values the route adds to each header of a response. Envoy adds them to a hit too."""
+    found = {name: 1 if name in LISTS else _ALL for name, _ in context.lifecycle}
     changes = context.effective.get("response_headers")
-    if changes is None:
-        return {}
-    return {**{name.lower(): 1 for name in changes.add}, **{name.lower(): _ALL for name in changes.set}}
+    if changes is not None:
+        found.update((name.lower(), found.get(name.lower(), 0) + 1) for name in changes.add)
+        found.update((name.lower(), _ALL) for name in changes.set)
+    return found
 
 
 class Cache(Policy[CacheSettings]):

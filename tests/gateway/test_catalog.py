@@ -11,7 +11,7 @@ from xds_server.gateway.model import portal
 from xds_server.gateway.model.catalog import MarkdownFile, Visibility, moment
 from xds_server.gateway.model.products import Price
 from xds_server.gateway.reader import Reader
-from xds_server.translate.translator import Translator
+from xds_server.translate.explain import applied
 
 GATEWAY = """
 listeners: {http: {port: 8080}}
@@ -111,14 +111,80 @@ def test_a_changed_page_translates_no_route_again() -> None:
     assert after.files == before.files
 
 
-def test_another_api_of_a_route_is_noticed() -> None:
-    reader, translator = Reader(), Translator()
-    before = _read(reader)
-    translator.translate(before)
-    text = GATEWAY.replace("routes: [orders]", "routes: [orders, admin]").replace(
-        "upstream: orders}", "upstream: orders, policies: {api_key: true}}"
+def _written(catalog: str) -> str:
+    return "listeners: {http: {port: 8080}}\nroutes: {a: {path: /a, respond: {body: a}}}\n" + catalog
+
+
+@pytest.mark.parametrize(
+    ("api", "expected"),
+    [
+        ("{routes: [a]}", {}),
+        ("{routes: [a], deprecated: 1970-01-02}", {"api": (("deprecation", "@86400"),)}),
+        (
+            "{routes: [a], sunset: 2026-12-31T23:30:00-01:00}",
+            {"api": (("sunset", "Fri, 01 Jan 2027 00:30:00 GMT"),)},
+        ),
+        ("{routes: [a], successor: next}", {}),
+    ],
+)
+def test_without_a_portal_there_are_links_only_where_they_are_written(
+    api: str, expected: dict[str, object]
+) -> None:
+    text = _written(f"catalog: {{api: {api}, next: {{routes: [b]}}}}").replace(
+        "routes: {a", "routes: {b: {path: /b, respond: {body: b}}, a"
     )
-    assert _read(reader, text=text).context.on_route("admin", {}).api == "orders"
+    gateway = read(text).gateway
+    assert gateway is not None
+    assert dict(gateway.context.lifecycles) == expected
+
+
+@pytest.mark.parametrize(
+    ("cors", "warned"),
+    [
+        ('{allow_origins: ["https://shop.test"]}', True),
+        ("off", True),
+        ('{allow_origins: ["*"]}', False),
+        ('{allow_origins: ["https://*.test"]}', False),
+        ('{allow_origins: ["https://shop.test", "https://portal.test"]}', False),
+    ],
+)
+def test_a_cors_policy_that_keeps_the_portal_out_is_warned_of(cors: str, warned: bool) -> None:
+    text = _written("""
+catalog: {api: {routes: [a]}}
+portal: {url: "https://portal.test/x", gateway: "https://api.test"}
+policies: {cors: CORS}
+""").replace("CORS", cors)
+    found = warnings(read(text))
+    assert found == (
+        [
+            (
+                "catalog.api.routes[0]: developers cannot try the route 'a' in the portal, because its policy cors does not "
+                "allow pages of https://portal.test"
+            )
+        ]
+        if warned
+        else []
+    )
+
+
+def test_a_portal_behind_the_gateway_needs_no_cors() -> None:
+    text = _written("""
+catalog: {api: {routes: [a]}}
+portal: {url: "https://api.test/portal", gateway: "https://api.test"}
+""")
+    gateway = read(text).gateway
+    assert gateway is not None
+    assert "cors" not in gateway.policies["a"]
+
+
+def test_explain_names_the_portal() -> None:
+    text = _written("""
+catalog: {api: {routes: [a]}}
+portal: {url: "https://portal.test", gateway: "https://api.test"}
+""")
+    gateway = read(text).gateway
+    assert gateway is not None
+    assert [(one.key, one.level) for one in applied(gateway, "a")] == [("cors", "the portal")]
 
 
 def test_a_sold_api_needs_callers_that_are_known() -> None:

@@ -34,6 +34,13 @@ UPSTREAMS = (
     "  users: {endpoints: ['127.0.0.1:2']}\n  more: {endpoints: ['127.0.0.1:3'], protocol: grpc}",
 )
 POLICIES = ("", "  request_id: true", "  response_headers: {set: {a: b}}", "  compression: true")
+PORTAL = "portal: {url: 'https://portal.example', gateway: 'https://api.example'}\n"
+CATALOGS = (
+    "",
+    "catalog: {one: {routes: [a0]}}\n" + PORTAL,
+    "catalog: {one: {routes: [a0, b0], deprecated: 2026-01-01}}\n",
+    "catalog: {one: {routes: [b0], deprecated: 2026-01-01}}\n" + PORTAL,
+)
 HOSTS = (
     "",
     "hosts: [a.example]",
@@ -68,7 +75,7 @@ def _file(draw: st.DrawFn, prefix: str) -> bytes:
     return "\n".join([*lines, ""]).encode()
 
 
-_SHARED = st.tuples(*map(st.sampled_from, (LISTENERS, UPSTREAMS, POLICIES)))
+_SHARED = st.tuples(*map(st.sampled_from, (LISTENERS, UPSTREAMS, POLICIES, CATALOGS)))
 _CHANGE = st.one_of(
     _SHARED.map(lambda parts: ("gateway.yaml", parts)),
     *(_file(name[0]).map(lambda content, name=name: (name, content)) for name in FILES),
@@ -81,7 +88,7 @@ _CHANGE = st.one_of(
 def test_each_change_gives_what_a_new_compiler_gives(changes: list[tuple[str, object]]) -> None:
     compiler = Compiler({}, shape=SHAPE)
     before = EMPTY
-    files = {"gateway.yaml": _shared((LISTENERS[1], UPSTREAMS[0], ""))}
+    files = {"gateway.yaml": _shared((LISTENERS[1], UPSTREAMS[0], "", ""))}
     for name, content in changes:
         if content is None:
             files.pop(name, None)
@@ -104,8 +111,8 @@ def test_each_change_gives_what_a_new_compiler_gives(changes: list[tuple[str, ob
 
 def _shared(parts: object) -> bytes:
     assert isinstance(parts, tuple)
-    sections = zip(("listeners", "upstreams", "policies"), parts, strict=True)
-    return "".join(f"{section}:\n{text}\n" for section, text in sections).encode()
+    sections = zip(("listeners", "upstreams", "policies"), parts[:3], strict=True)
+    return ("".join(f"{section}:\n{text}\n" for section, text in sections) + parts[3]).encode()
 
 
 def _compiled(compiler: Compiler, folder: Folder) -> tuple[Snapshot | None, tuple[Problem, ...]]:

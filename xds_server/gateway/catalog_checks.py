@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from filters.cors import allows
 from filters.language import Problem
 from filters.language.options import OFF
 from filters.pipeline import POLICIES
@@ -21,6 +22,7 @@ def check(sections: Sections, routes: Sequence[FileRoutes]) -> Iterator[Problem]
     for name in sections.products:
         yield from _hidden_apis(name, sections)
     yield from _open_routes(sections, routes)
+    yield from _unreachable_pages(sections, routes)
 
 
 def _shared_routes(sections: Sections) -> Iterator[Problem]:
@@ -90,7 +92,7 @@ def _open_routes(sections: Sections, files: Sequence[FileRoutes]) -> Iterator[Pr
     for name in sorted(sold & sections.catalog.keys()):
         routes = sections.catalog[name].routes
         for number, route in enumerate(routes):
-            settings = next((file.policies[route] for file in files if route in file.policies), None)
+            settings = _settings(route, files)
             if settings is not None and not _identifies(settings) and route not in routes[:number]:
                 yield Problem(
                     path=("catalog", name, "routes", number),
@@ -98,6 +100,30 @@ def _open_routes(sections: Sections, files: Sequence[FileRoutes]) -> Iterator[Pr
                     remedy="write api_key: true under its policies",
                     severity="warning",
                 )
+
+
+def _unreachable_pages(sections: Sections, files: Sequence[FileRoutes]) -> Iterator[Problem]:
+    """Yield a warning for each route whose own CORS keeps pages of the portal from trying calls."""
+    origin = sections.portal.origin if sections.portal.calls_other_origin else None
+    if origin is None:
+        return
+    for name, api in sections.catalog.items():
+        for number, route in enumerate(api.routes):
+            settings = _settings(route, files)
+            cors = (settings or {}).get("cors")
+            if settings is not None and (cors is None or not allows(cors, origin)):
+                yield Problem(
+                    path=("catalog", name, "routes", number),
+                    message=f"developers cannot try the route '{route}' in the portal, because its policy cors does not "
+                    f"allow pages of {origin}",
+                    remedy="add this origin to its allow_origins, or remove its cors",
+                    severity="warning",
+                )
+
+
+def _settings(route: str, files: Sequence[FileRoutes]) -> Mapping[str, Any] | None:
+    """Return the effective policies of a route, or None if it does not exist."""
+    return next((file.policies[route] for file in files if route in file.policies), None)
 
 
 def _identifies(settings: Mapping[str, Any]) -> bool:

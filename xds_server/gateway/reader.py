@@ -19,13 +19,13 @@ from filters.language import DataSource, Path, Place, Problem
 from filters.language.datasource import SecretSource
 from filters.language.problems import short_repr
 from filters.policy import Context
-from xds_server.gateway import certificates, checks, files, positions, unused
+from xds_server.gateway import certificates, checks, files, lifecycle, positions, unused
+from xds_server.gateway.effective_policies import EffectivePolicies
 from xds_server.gateway.files import File
-from xds_server.gateway.model.gateway import FileRoutes, Gateway, Sections
-from xds_server.gateway.model.policies import NONE, Policies, merge
+from xds_server.gateway.model.gateway import Gateway, Sections
+from xds_server.gateway.model.policies import Policies
 from xds_server.gateway.model.portal import Portal
 from xds_server.gateway.model.rollout import Rollout
-from xds_server.gateway.model.routes import Route
 from xds_server.gateway.model.telemetry import Telemetry
 
 Load = Callable[[str], bytes]
@@ -66,10 +66,8 @@ class Reader:
         self._joined: Sections | None = None
         self._joined_of: dict[str, tuple[Mapping[str, Any], ...]] = {}
         """The parts of each section, by its name."""
-        self._routes: dict[str, tuple[File, Policies, Any, FileRoutes]] = {}
+        self._policies = EffectivePolicies()
         self._context: Context | None = None
-        self._everywhere: tuple[Policies, Mapping[str, Any]] = (NONE, merge(("gateway", NONE)))
-        """The policies of the gateway, and the effective policies of a route without others."""
 
     def read(
         self,
@@ -95,7 +93,7 @@ class Reader:
         documents, missing_documents = load_sources(published, load, environment, compile_protos)
         problems += (*missing, *missing_documents)
         context = self._in_context(sections, sources)
-        routes = self._merge(parsed, sections)
+        routes = self._policies.of(parsed, sections, context.apis)
         policies = _union(file.policies for file in routes)
         ranked = _union(file.ranked for file in routes)
         if all(file.whole for file in parsed.values()):
@@ -166,6 +164,7 @@ class Reader:
         trailers = any(one.receives_trailers for one in sections.upstreams.values())
         series = _series_until(sections)
         apis = {route: name for name, api in sections.catalog.items() for route in api.routes}
+        lifecycles = lifecycle.headers(sections.catalog, sections.portal)
         if (
             old is None
             or old.providers is not sections.identity
@@ -179,6 +178,7 @@ class Reader:
             or old.series_until != series
             or old.apis != apis
             or old.subscribers != sections.portal.declared
+            or old.lifecycles != lifecycles
         ):
             self._context = Context(
                 providers=sections.identity,
@@ -192,26 +192,12 @@ class Reader:
                 series_until=series,
                 subscribers=sections.portal.declared,
                 apis=old.apis if old is not None and old.apis == apis else apis,
+                lifecycles=(
+                    old.lifecycles if old is not None and old.lifecycles == lifecycles else lifecycles
+                ),
             )
         assert self._context is not None, "made above if there was none"
         return self._context
-
-    def _merge(self, parsed: Mapping[str, File], sections: Sections) -> tuple[FileRoutes, ...]:
-        """Return the routes of each file with their effective policies.
-
-        They are the same objects as before for a file whose levels did not change.
-        """
-        found: dict[str, tuple[File, Policies, Any, FileRoutes]] = {}
-        if self._everywhere[0] is not sections.policies:
-            self._everywhere = (sections.policies, merge(("gateway", sections.policies)))
-        for name, file in parsed.items():
-            known = self._routes.get(name)
-            levels = (file, sections.policies, sections.policy_sets)
-            if known is None or not _same(known[:3], levels):
-                known = (*levels, _of_file(file, sections, self._everywhere[1]))
-            found[name] = known
-        self._routes = found
-        return tuple([known[3] for known in found.values()])
 
 
 def _series_until(sections: Sections) -> str | None:
@@ -234,29 +220,6 @@ def _union(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for part in parts:
         merged.update(part)
     return merged
-
-
-def _of_file(file: File, sections: Sections, everywhere: Mapping[str, Any]) -> FileRoutes:
-    routes = file.sections.get("routes", {})
-    policies = {key: _effective(key, route, sections, everywhere) for key, route in routes.items()}
-    used: dict[str, dict[int, Any]] = {}
-    for settings in {id(settings): settings for settings in policies.values()}.values():
-        for key, value in settings.items():
-            used.setdefault(key, {})[id(value)] = value
-    return FileRoutes(ranked=file.ranked, policies=policies, used=used)
-
-
-def _effective(
-    name: str, route: Route, sections: Sections, everywhere: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    own = dict(route.policies) if route.policies is not NONE else {}
-    for key in ("request_headers", "response_headers"):
-        if getattr(route, key) is not None:
-            own[key] = getattr(route, key)
-    if not own and not route.use:
-        return everywhere
-    sets = [(f"set/{used}", sections.policy_sets[used]) for used in route.use if used in sections.policy_sets]
-    return merge(("gateway", sections.policies), *sets, (f"route/{name}", own))
 
 
 def _collisions(parsed: Mapping[str, File], names: frozenset[Path]) -> list[Problem]:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from filters.language.options import OFF
 from filters.model import escapes
 from filters.policy import Policy
+from xds_server.gateway.effective_policies import of_portal
 from xds_server.gateway.model import regex
 from xds_server.gateway.model.actions import Backend, Redirect, Respond
 from xds_server.gateway.model.gateway import Gateway
@@ -356,4 +357,6 @@ def _level(gateway: Gateway, name: str, key: str) -> str:
     for one in reversed(route.use):
         if key in gateway.sections.policy_sets.get(one, ()):
             return f"policy set {one}"
+    if key not in gateway.sections.policies and key in of_portal(gateway.sections.portal):
+        return "the portal"
     return "all routes"

@@ -11,9 +11,10 @@ from typing import Any
 
 from filters.policy import Context
 from xds_server.gateway import precedence
+from xds_server.gateway.effective_policies import of_portal
 from xds_server.gateway.model.gateway import FileRoutes, Gateway
 from xds_server.gateway.model.hosts import wildcards
-from xds_server.gateway.model.policies import merge
+from xds_server.gateway.model.policies import NONE, merge
 from xds_server.gateway.model.ports import Port
 from xds_server.gateway.model.precedence_rank import Ranked
 from xds_server.translate import routes, virtual_hosts
@@ -149,7 +150,11 @@ class RouteTables:
             table.replace(old, old, added)
         if gone:
             self._refusals = {key: part for key, part in self._refusals.items() if key[0] in self._parts}
-        shared = routes.for_pages("", merge(("gateway", gateway.sections.policies)), gateway.context)
+        sections = gateway.sections
+        outermost = of_portal(sections.portal) if sections.catalog else NONE
+        shared = routes.for_pages(
+            "", merge(("portal", outermost), ("gateway", sections.policies)), gateway.context
+        )
         not_found = virtual_hosts.joined(routes.not_found(shared))
         if self._not_found.body != not_found:
             self._not_found = _Part({}, None, not_found)

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from filters import body_limit
 from filters.pipeline import POLICIES
-from filters.policy import NOTHING, Context, Policy, RoutePart, Variant, header
+from filters.policy import LISTS, NOTHING, Context, Policy, RoutePart, Variant, header
 from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.policies import by_key
 from xds_server.gateway.model.routes import Route, ValueMatch
@@ -149,7 +149,7 @@ def translate(
         for filter_name, config in _filter_configs(route):
             result.typed_per_filter_config[filter_name].CopyFrom(packed(config))
     here = context.on_route(name, settings, route.match.named_regex, forwards=bool(route.targets))
-    parts = list(_parts(settings, here))
+    parts = [*_lifecycle(here), *_parts(settings, here)]
     for part in parts:
         _add(part, result)
     if buffer := max((part.buffer for part in parts), default=0):
@@ -235,6 +235,15 @@ def _parts(settings: Mapping[str, Any], context: Context) -> Iterator[RoutePart]
         part = policy.on_route(settings[key], context) if key in settings else policy.off_route(context)
         if part is not NOTHING:
             yield part
+
+
+def _lifecycle(context: Context) -> Iterator[RoutePart]:
+    """Yield the headers by which responses announce the end of their API. Policies of the route may replace them."""
+    options = [
+        header(name, value.replace("%", "%%"), append=name in LISTS) for name, value in context.lifecycle
+    ]
+    if options:
+        yield RoutePart(response_headers=tuple(options))
 
 
 @cache
@@ -333,10 +342,10 @@ def has_port() -> pb.HeaderMatcher:
 
 
 def for_pages(name: str, settings: Mapping[str, Any], context: Context) -> tuple[RoutePart, ...]:
-    """Return the parts for responses of the gateway itself that browser pages may read."""
+    """Return the parts for responses of the gateway itself that browser pages may read, and the API's own headers."""
     here = context.on_route(name, settings)
     policies = {key: policy for key, policy in by_key().items() if policy.for_pages and key in settings}
-    return tuple(policy.on_route(settings[key], here) for key, policy in policies.items())
+    return (*_lifecycle(here), *(policy.on_route(settings[key], here) for key, policy in policies.items()))
 
 
 def not_found(parts: Iterable[RoutePart]) -> Iterator[bytes]:

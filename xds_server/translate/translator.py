@@ -224,8 +224,8 @@ class Translator:
         if grpc != self._grpc:
             self._grpc = grpc
         found = (
-            *(context.providers, context.consumers, context.plans, context.contents, context.apis),
-            *(context.subscribers, self._grpc),
+            *(context.providers, context.consumers, context.plans, context.contents),
+            *(context.apis, context.lifecycles, context.subscribers, self._grpc),
         )
         if len(self._surroundings) != len(found) or not all(map(is_, self._surroundings, found)):
             self._surroundings = found

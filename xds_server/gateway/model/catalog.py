@@ -13,7 +13,9 @@ from filters.grpc_transcoding.sources import DescriptorFile, ProtoFile
 from filters.language import DataSource, Mistake, Path, Shorthand, option
 from filters.validation.settings import OpenApiFile
 
-URL = r"https?://[^\s/?#@]+(/[^\s]*)?"
+_URI = r"!#-;=?-\[\]_a-z~"
+"""The characters of a URI (RFC 3986) and no others, in a class of a regular expression."""
+URL = rf"https?://[^\s/?#@\"<>]+([/?#][{_URI}]*)?"
 MOMENT = r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d))?"
 MOMENT_SHAPE = "a date such as 2026-11-01, or 2026-11-01T12:00:00Z"
 SLUG = r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?"

@@ -71,7 +71,7 @@ class PortalLogin:
             yield Mistake(message, "add openid", path=("scopes",), value=self.scopes)
 
 
-_BASE = r"https?://[^\s/?#@]+(/[^\s?#]*[^\s?#/])?"
+_BASE = r"https?://[^\s/?#@\"<>]+(/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*[A-Za-z0-9._~!$&'()*+,;=:@%-])?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +112,11 @@ class Portal(Mapping[str, Any]):
     def origin(self) -> str | None:
         """The origin of the portal's pages, as browsers send it, or None without a portal."""
         return None if self.url is None else _origin(self.url)
+
+    @property
+    def calls_other_origin(self) -> bool:
+        """True if pages of the portal call the gateway at another origin, so that CORS has to allow them."""
+        return self.url is not None and self.gateway is not None and self.origin != _origin(self.gateway)
 
     def api_url(self, name: str) -> str | None:
         """The address of the page of an API, or None without a portal."""
