@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "cache": "purge stored responses",
     "limits": "show or reset the counters of rate limits, quotas and concurrency limits",
     "usage": "report the requests of consumers, plans and routes by hour or day",
+    "portal": "serve the developer portal, or manage its users, products, subscriptions and keys",
     "usage-server": "take an entry for each request from Envoys, and count requests in a database",
     "bootstrap": "print a bootstrap for an Envoy that runs elsewhere",
     "descriptors": "write the descriptor set of a running gRPC server, for `grpc_transcoding`",

@@ -1,4 +1,4 @@
-"""Prices of plans: what is valid. Amounts are integers in minor units of a currency, such as cents. It does no IO."""
+"""Prices of plans as the store has them: what is valid, and the same price as in the gateway's YAML. It does no IO."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xds_server.gateway.model.products import MOST_CALLS, MOST_MONEY, Price, Tiers, TierStep, UnitPrice
 from xds_server.marketplace.errors import Invalid
 
-COUNTED = ("2xx", "3xx", "4xx")
-"""Statuses of responses that count if a price does not say which. 401, 403 and 429 never count, because the gateway
-rejected these requests itself.
-"""
-LARGEST = 10**15
-_STATUSES = frozenset({"1xx", "2xx", "3xx", "4xx", "5xx"})
 _KEYS = frozenset({"currency", "monthly", "included", "per_call", "tiers", "statuses"})
 
 
@@ -29,36 +24,69 @@ def checked(price: Any, field: str = "price") -> dict[str, Any] | None:
     per_call, tiers = price.get("per_call"), price.get("tiers")
     if per_call is not None and tiers is not None:
         raise Invalid("write per_call or tiers, and not both", f"{field}.tiers")
-    statuses = price.get("statuses", list(COUNTED))
-    if (
-        not isinstance(statuses, Sequence)
-        or isinstance(statuses, str)
-        or not statuses
-        or set(statuses) - _STATUSES
-    ):
-        raise Invalid("write a list of 2xx, 3xx, 4xx and 5xx", f"{field}.statuses")
     return {
         "currency": currency,
-        "monthly": _integer(price.get("monthly", 0), f"{field}.monthly"),
-        "included": _integer(price.get("included", 0), f"{field}.included"),
-        "per_call": None if per_call is None else _rate(per_call, f"{field}.per_call"),
+        "monthly": _integer(price.get("monthly", 0), f"{field}.monthly", 0, MOST_MONEY),
+        "included": _integer(price.get("included", 0), f"{field}.included", 0, MOST_CALLS),
+        "per_call": None if per_call is None else _unit(per_call, f"{field}.per_call", {"amount", "per"}),
         "tiers": None if tiers is None else _tiers(tiers, f"{field}.tiers"),
-        "statuses": sorted(set(statuses)),
+        "statuses": _statuses(price.get("statuses", ()), f"{field}.statuses"),
     }
 
 
-def _integer(value: Any, field: str, least: int = 0) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST:
-        raise Invalid(f"write an integer from {least} to {LARGEST}", field)
+def price(values: Mapping[str, Any]) -> Price:
+    """Return a price of the store, which `checked` has made, as the one that the gateway's YAML would have."""
+    per_call, tiers = values["per_call"], values["tiers"]
+    return Price(
+        currency=values["currency"],
+        monthly=values["monthly"],
+        included=values["included"],
+        per_call=UnitPrice(**per_call) if per_call is not None else None,
+        tiers=Tiers(mode=tiers["mode"], steps=tuple(TierStep(**one) for one in tiers["steps"]))
+        if tiers is not None
+        else None,
+        statuses=tuple(values["statuses"]),
+    )
+
+
+def written(of: Price) -> dict[str, Any]:
+    """Return a price of the gateway's YAML as the store has it."""
+    return {
+        "currency": of.currency,
+        "monthly": of.monthly,
+        "included": of.included,
+        "per_call": {"amount": of.per_call.amount, "per": of.per_call.per} if of.per_call else None,
+        "tiers": {
+            "mode": of.tiers.mode,
+            "steps": [{"amount": one.amount, "per": one.per, "up_to": one.up_to} for one in of.tiers.steps],
+        }
+        if of.tiers
+        else None,
+        "statuses": sorted(of.statuses),
+    }
+
+
+def _statuses(value: Any, field: str) -> list[str]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise Invalid("write a list of statuses such as 404 or 2xx", field)
+    for one in value:
+        if not isinstance(one, str) or not re.fullmatch(r"[1-5](xx|\d\d)", one):
+            raise Invalid("write statuses as texts such as '404' or '2xx'", field)
+    return sorted(set(value))
+
+
+def _integer(value: Any, field: str, least: int, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise Invalid(f"write an integer from {least} to {most}", field)
     return value
 
 
-def _rate(value: Any, field: str) -> dict[str, int]:
-    if not isinstance(value, Mapping) or not {"amount"} <= value.keys() <= {"amount", "per", "up_to"}:
-        raise Invalid("write an object with amount and per", field)
+def _unit(value: Any, field: str, keys: set[str]) -> dict[str, int]:
+    if not isinstance(value, Mapping) or "amount" not in value or value.keys() - keys:
+        raise Invalid(f"write an object with {', '.join(sorted(keys))}", field)
     return {
-        "amount": _integer(value["amount"], f"{field}.amount"),
-        "per": _integer(value.get("per", 1), f"{field}.per", 1),
+        "amount": _integer(value["amount"], f"{field}.amount", 0, MOST_MONEY),
+        "per": _integer(value.get("per", 1), f"{field}.per", 1, 10**9),
     }
 
 
@@ -73,11 +101,11 @@ def _tiers(value: Any, field: str) -> dict[str, Any]:
     found, before = [], 0
     for number, step in enumerate(steps):
         at = f"{field}.steps.{number}"
-        rate: dict[str, int | None] = dict(_rate(step, at))
+        unit: dict[str, int | None] = dict(_unit(step, at, {"amount", "per", "up_to"}))
         last = number == len(steps) - 1
         if last != (step.get("up_to") is None):
             raise Invalid("write up_to in every step but the last", f"{at}.up_to")
-        rate["up_to"] = None if last else _integer(step["up_to"], f"{at}.up_to", before + 1)
-        before = rate["up_to"] or before
-        found.append(rate)
+        unit["up_to"] = None if last else _integer(step["up_to"], f"{at}.up_to", before + 1, MOST_CALLS)
+        before = unit["up_to"] or before
+        found.append(unit)
     return {"mode": mode, "steps": found}

@@ -1,0 +1,230 @@
+"""The admin API: what each operation does, and what it rejects, with SQLite and with PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import product as pairs
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from tests.support.market import COMMERCE, Market
+from tests.support.portal import ApiOf, api_of
+from xds_server.portal.api.operations import OPERATIONS
+from xds_server.portal.application import API
+from xds_server.portal.attempts import Attempts
+
+
+def test_from_an_organisation_to_a_key(api: ApiOf) -> None:
+    publisher, developer = api.as_("pub"), api.as_("ada")
+    made = publisher.post("/products", COMMERCE)
+    assert (made.status_code, made.json()["state"], made.headers["etag"]) == (201, "draft", '"1"')
+    published = publisher.patch("/products/commerce", {"state": "published"}, **{"if-match": '"1"'})
+    assert published.json()["state"] == "published"
+    application = developer.post("/applications", {"organisation": "acme", "name": "Mobile"}).json()
+    wanted = {"application": application["id"], "product": "commerce", "plan": "gold"}
+    subscription = developer.post("/subscriptions", wanted).json()
+    assert (subscription["state"], subscription["consumer"]) == ("submitted", "acme.mobile.commerce")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", subscription["requested"])
+    approved = publisher.post(f"/subscriptions/{subscription['id']}/approve", {"note": "welcome"})
+    assert (approved.json()["state"], approved.json()["note"]) == ("active", "welcome")
+    key = developer.post(f"/subscriptions/{subscription['id']}/keys/primary")
+    assert key.status_code == 201
+    assert key.json()["secret"].endswith(key.json()["hint"])
+    assert key.headers["cache-control"] == "no-store"
+    listed = developer.get(f"/subscriptions/{subscription['id']}/keys").json()
+    assert [one["slot"] for one in listed] == ["primary"]
+    assert "secret" not in listed[0]
+    log = publisher.get(f"/audit?object={subscription['id']}").json()["items"]
+    assert [one["action"] for one in log] == ["make", "approve", "create"]
+
+
+def test_every_response_has_the_form_that_the_document_says(api: ApiOf) -> None:
+    document = api.client.get(f"{API}/openapi.json").json()
+    admin = api.as_("adm")
+    api.market.key(api.market.subscribe(api.market.application(), api.market.product()))
+    seen = 0
+    for one in OPERATIONS:
+        if one.method == "GET" and "{" not in one.path:
+            found = admin.get(one.path)
+            assert found.status_code == 200, found.text
+            name = f"{one.returns}Page" if one.lists else one.returns
+            schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+            jsonschema_rs.validator_for(schema, validate_formats=True).validate(found.json())
+            seen += 1
+    assert seen == 8
+
+
+def test_two_people_cannot_overwrite_each_other(api: ApiOf) -> None:
+    ada, other = api.as_("ada"), api.as_("ada")
+    first, second = ada.get("/organisations/acme"), other.get("/organisations/acme")
+    assert (
+        ada.patch("/organisations/acme", {"name": "A"}, **{"if-match": first.headers["etag"]}).status_code
+        == 200
+    )
+    stale = other.patch("/organisations/acme", {"name": "B"}, **{"if-match": second.headers["etag"]})
+    assert (stale.status_code, stale.json()["title"]) == (412, "Changed by somebody else")
+    assert other.patch("/organisations/acme", {"name": "B"}, **{"if-match": "text"}).status_code == 422
+    assert ada.get("/organisations/acme").json()["name"] == "A"
+
+
+def test_a_token_does_what_its_scopes_say(api: ApiOf) -> None:
+    reader = api.as_("ada", "read")
+    assert reader.get("/me").json()["email"] == "ada@example.com"
+    refused = reader.post("/organisations", {"name": "X"})
+    assert refused.status_code == 403
+    assert refused.headers["www-authenticate"] == 'Bearer error="insufficient_scope", scope="write"'
+    anonymous = api.client.get(f"{API}/me")
+    assert (anonymous.status_code, anonymous.headers["content-type"]) == (401, "application/problem+json")
+    assert anonymous.headers["www-authenticate"] == 'Bearer realm="portal"'
+    wrong = api.client.get(f"{API}/me", headers={"authorization": "Bearer xgt_wrong"})
+    assert 'error="invalid_token"' in wrong.headers["www-authenticate"]
+    (token,) = reader.get("/tokens").json()["items"]
+    assert api.as_("ada", "write").call("DELETE", f"/tokens/{token['id']}").status_code == 204
+    assert reader.get("/me").status_code == 401
+
+
+def test_who_tries_many_tokens_waits(market: Market) -> None:
+    with api_of(market, Attempts(most=3, per_minute=6)) as api:
+        statuses = [
+            api.client.get(f"{API}/me", headers={"authorization": f"Bearer {number}"}).status_code
+            for number in range(5)
+        ]
+        assert statuses == [401, 401, 401, 429, 429]
+        waiting = api.client.get(f"{API}/me", headers={"authorization": "Bearer 6"})
+        assert int(waiting.headers["retry-after"]) in range(1, 11)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "type_", "status", "field"),
+    [
+        ("POST", "/organisations", b"{", "application/json", 400, None),
+        ("POST", "/organisations", b'{"name": NaN}', "application/json", 400, None),
+        ("POST", "/organisations", b"[" * 100_000, "application/json", 400, None),
+        ("POST", "/organisations", b"[]", "application/json", 422, None),
+        ("POST", "/organisations", b"name=x", "application/x-www-form-urlencoded", 415, None),
+        ("POST", "/organisations", b"{}", "application/json", 422, ""),
+        ("POST", "/organisations", b'{"name": 5}', "application/json", 422, "name"),
+        ("POST", "/organisations", b'{"name": "x", "other": 1}', "application/json", 422, ""),
+        ("POST", "/organisations", b'{"name": "\\ud800"}', "application/json", 422, "name"),
+        ("POST", "/organisations", b'{"name": "a\\u0000b"}', "application/json", 422, "name"),
+        ("POST", "/organisations", b'{"name": "' + b"x" * (1 << 20) + b'"}', "application/json", 413, None),
+        ("GET", "/organisations?limit=0", b"", "", 422, "limit"),
+        ("GET", "/organisations?limit=x", b"", "", 422, "limit"),
+        ("GET", "/organisations?limit=1&limit=2", b"", "", 422, "limit"),
+        ("GET", "/organisations?page=2", b"", "", 422, "page"),
+        ("GET", "/audit?after=x", b"", "", 422, "after"),
+        ("GET", "/nothing", b"", "", 404, None),
+        ("PUT", "/organisations", b"", "", 405, None),
+    ],
+)  # fmt: skip
+def test_a_request_that_cannot_be_used_is_rejected_with_its_field(
+    api: ApiOf, method: str, path: str, content: bytes, type_: str, status: int, field: str | None
+) -> None:
+    headers = {
+        "authorization": f"Bearer {api.as_('adm').token}",
+        **({"content-type": type_} if type_ else {}),
+    }
+    found = api.client.request(method, API + path, content=content, headers=headers)
+    assert (found.status_code, found.headers["content-type"]) == (status, "application/problem+json"), (
+        found.text
+    )
+    if field is not None:
+        assert found.json().get("field", "") == field
+    assert found.json()["detail"]
+
+
+def test_another_host_is_refused(api: ApiOf) -> None:
+    for host in ("evil.example", "portal.example.evil", "portal.example@evil", ""):
+        assert api.client.get("/healthz", headers={"host": host}).status_code == 421
+    assert api.client.get("/healthz", headers={"host": "127.0.0.1:80"}).status_code == 200
+
+
+_FORBIDDEN, _MISSING = 403, 404
+
+
+def _prepared(api: ApiOf) -> dict[str, str]:
+    """Return one object of acme of each kind, by the name of its parameter."""
+    market = api.market
+    product, application = market.product(slug="hidden", visible_to=["acme"]), market.application()
+    subscription = market.subscribe(application, product)
+    market.key(subscription)
+    token = api.as_("ada").get("/tokens").json()["items"][0]
+    return {
+        "organisation": market.acme.id,
+        "user": market.users["ada"].id,
+        "product": product.id,
+        "application": application.id,
+        "subscription": subscription.id,
+        "slot": "primary",
+        "token": token["id"],
+    }
+
+
+_BODIES: dict[str, Any] = {
+    "change_user": {"name": "Mine"},
+    "rename_organisation": {"name": "Mine"},
+    "set_member": {"role": "owner"},
+    "invite_member": {"email": "x@example.com", "role": "owner"},
+    "change_product": {"title": "Mine"},
+    "change_application": {"name": "Mine"},
+    "change_subscription": {"plan": "free"},
+}
+
+
+def test_nobody_reaches_an_object_of_a_foreign_organisation(api: ApiOf) -> None:
+    """Every operation on an object, by a developer of another organisation: as if there were no such object."""
+    objects, eve = _prepared(api), api.as_("eve")
+    tried = 0
+    for one in OPERATIONS:
+        if "{" not in one.path:
+            continue
+        path = re.sub(r"\{(\w+)\}", lambda match: objects[match[1]], one.path)
+        found = eve.call(one.method, path, _BODIES.get(one.name, {} if one.body is not None else None))
+        allowed = {_FORBIDDEN, _MISSING} if one.scope in ("publish", "admin") else {_MISSING}
+        assert found.status_code in allowed, (one.name, found.status_code, found.text)
+        tried += 1
+    assert tried == 24
+    for path in ("/applications", "/subscriptions", "/products", "/tokens"):
+        assert all(one["name"] == "test" for one in eve.get(path).json()["items"]), path
+    for path in (f"/applications?organisation={objects['organisation']}", f"/subscriptions?application={objects['application']}", f"/audit?organisation={objects['organisation']}"):  # fmt: skip
+        assert eve.get(path).status_code == 404, path
+    unchanged = api.as_("adm")
+    assert unchanged.get(f"/subscriptions/{objects['subscription']}").json()["state"] == "active"
+    assert unchanged.get(f"/organisations/{objects['organisation']}").json()["name"] == "Acme"
+
+
+def test_who_does_not_publish_decides_nothing(api: ApiOf) -> None:
+    objects = _prepared(api)
+    for name, one in pairs(("ada", "bob"), OPERATIONS):
+        if one.scope not in ("publish", "admin") or one.name in ("read_user", "change_user"):
+            continue
+        path = re.sub(r"\{(\w+)\}", lambda match: objects[match[1]], one.path)
+        body = {
+            "add_user": {"email": "a@b.c", "name": "x"},
+            "invite_user": {"email": "a@b.c"},
+            "add_product": COMMERCE,
+        }
+        found = api.as_(name).call(one.method, path, body.get(one.name, _BODIES.get(one.name, {} if one.body is not None else None)))  # fmt: skip
+        assert found.status_code == _FORBIDDEN, (one.name, found.text)
+
+
+def test_a_store_that_fails_is_reported(api: ApiOf, request: pytest.FixtureRequest) -> None:
+    developer = api.as_("ada")
+    with api.market.store.begin(api.market.actor("adm")) as now:
+        now.connection.exec_driver_sql("ALTER TABLE market_users RENAME TO gone")
+    found = developer.get("/me")
+    assert (found.status_code, found.headers["retry-after"]) == (503, "1")
+    assert "gone" not in found.text
+
+
+def test_the_document_is_complete(api: ApiOf) -> None:
+    document = api.client.get(f"{API}/openapi.json").json()
+    assert document["openapi"] == "3.1.0"
+    listed = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert listed == {(one.method, one.path) for one in OPERATIONS}
+    text = json.dumps(document)
+    for name in re.findall(r'"#/components/schemas/(\w+)"', text):
+        assert name in document["components"]["schemas"], name

@@ -1,0 +1,1 @@
+"""The admin API: REST with an OpenAPI document that is made from the same declarations."""

@@ -1,0 +1,352 @@
+"""All operations of the API. What the actor may do is checked by the operations of the marketplace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xds_server.marketplace import applications, audit, logins, people, products, subscriptions
+from xds_server.marketplace.records import SLOTS, Product
+from xds_server.portal.api import schemas
+from xds_server.portal.api.declared import Asked, Operation, choice, listed, moment, text
+
+_ROLE, _MEMBER_ROLE, _SLOT = choice(*people.ROLES), choice(*people.MEMBER_ROLES), choice(*SLOTS)
+_STATE = choice("submitted", "active", "suspended", "cancelled", "expired")
+_NOTE = {"note": text(2000, description="A reason for the developer.")}
+_LONG = text(100_000)
+_PRICE = {"anyOf": [{"type": "object", "additionalProperties": True}, {"type": "null"}]}
+_PRODUCT: Mapping[str, Mapping[str, Any]] = {
+    "title": text(),
+    "summary": text(500),
+    "description": _LONG,
+    "apis": {"type": "array", "items": text(), "maxItems": products.MOST_LISTED},
+    "plans": {
+        "type": "array",
+        "maxItems": 100,
+        "items": {
+            "type": "object",
+            "properties": {"plan": text(), "approval": choice("automatic", "manual"), "price": _PRICE},
+            "required": ["plan"],
+            "additionalProperties": False,
+        },
+    },
+    "visible_to": {"anyOf": [{"type": "array", "items": text(63), "maxItems": 1000}, {"type": "null"}]},
+    "terms": _LONG,
+}
+
+
+def _me(asked: Asked) -> Any:
+    return people.user(asked.now, asked.now.actor.user)
+
+
+def _members(asked: Asked) -> Any:
+    found = people.members(asked.now, asked.path["organisation"])
+    return [{**schemas.as_json(member), "email": user.email, "name": user.name} for member, user in found]
+
+
+def _invite(asked: Asked) -> Any:
+    body = asked.body
+    made, token = logins.invite(
+        asked.now,
+        body["email"],
+        organisation=asked.path.get("organisation"),
+        role=body.get("role", "developer"),
+    )
+    base = asked.gateway.portal.url or ""
+    return {**schemas.as_json(made), "link": f"{base}/invitations/{token}"}
+
+
+def _add_token(asked: Asked) -> Any:
+    body = asked.body
+    made, secret = logins.add_token(
+        asked.now, body["name"], body["scopes"], user=body.get("user", ""), expires=asked.moment("expires")
+    )
+    return {**schemas.as_json(made), "secret": secret}
+
+
+def _make_key(asked: Asked) -> Any:
+    made = subscriptions.make_key(
+        asked.now, asked.path["subscription"], asked.path["slot"], asked.moment("not_after")
+    )
+    return {**schemas.as_json(made.key), "secret": made.secret}
+
+
+def _subscribe(asked: Asked) -> Any:
+    body = asked.body
+    return subscriptions.subscribe(
+        asked.now,
+        body["application"],
+        body["product"],
+        body["plan"],
+        taken=asked.gateway.consumers,
+        accepts_terms=body.get("accepts_terms", False),
+    )
+
+
+def _change_subscription(asked: Asked) -> Any:
+    found, version = subscriptions.subscription(asked.now, asked.path["subscription"]), asked.version
+    if "plan" in asked.body:
+        found = subscriptions.change_plan(asked.now, found.id, asked.body["plan"], version)
+        version = None
+    if "expires" in asked.body:
+        found = subscriptions.set_expiry(asked.now, found.id, asked.moment("expires"), version)
+    return found
+
+
+def _change_product(asked: Asked) -> Product:
+    values = {name: value for name, value in asked.body.items() if name != "state"}
+    return products.change_product(
+        asked.now,
+        asked.path["product"],
+        values,
+        asked.gateway.offered,
+        state=asked.body.get("state"),
+        version=asked.version,
+    )
+
+
+def _step(name: str, summary: str) -> Operation:
+    step = getattr(subscriptions, name)
+    return Operation(
+        method="POST",
+        path=f"/subscriptions/{{subscription}}/{name}",
+        name=f"{name}_subscription",
+        summary=summary,
+        tag="subscriptions",
+        scope="write" if name == "cancel" else "publish",
+        call=lambda asked: step(
+            asked.now, asked.path["subscription"], asked.body.get("note", ""), asked.version
+        ),
+        body=_NOTE,
+        returns="Subscription",
+    )
+
+
+PEOPLE = (
+    Operation(
+        method="GET", path="/me", name="read_me", summary="The user of the token.", tag="users", scope="read",
+        call=_me, returns="User",
+    ),
+    Operation(
+        method="GET", path="/users", name="list_users", summary="All users.", tag="users", scope="admin",
+        call=lambda asked: people.users(asked.now, asked.page), returns="User", lists=True,
+    ),
+    Operation(
+        method="POST", path="/users", name="add_user", summary="Add a user.", tag="users", scope="admin",
+        call=lambda asked: people.add_user(asked.now, **asked.body),
+        body={"email": text(320), "name": text(), "role": _ROLE, "language": choice(*people.LANGUAGES)},
+        needs=("email", "name"), returns="User", status=201,
+    ),
+    Operation(
+        method="GET", path="/users/{user}", name="read_user", summary="A user, by identifier or address.", tag="users",
+        scope="read", call=lambda asked: people.user(asked.now, asked.path["user"]), returns="User",
+    ),
+    Operation(
+        method="PATCH", path="/users/{user}", name="change_user", summary="Change a user.", tag="users", scope="admin",
+        call=lambda asked: people.change_user(asked.now, asked.path["user"], **asked.body, version=asked.version),
+        body={"name": text(), "language": choice(*people.LANGUAGES), "role": _ROLE, "disabled": {"type": "boolean"}},
+        returns="User",
+    ),
+    Operation(
+        method="POST", path="/invitations", name="invite_user", tag="users", scope="admin",
+        summary="Invite a person to the portal. The link is in this response only.", call=_invite,
+        body={"email": text(320), "role": _ROLE}, needs=("email",), returns="NewInvitation", status=201,
+    ),
+    Operation(
+        method="GET", path="/organisations", name="list_organisations", summary="Organisations.", tag="organisations",
+        scope="read", call=lambda asked: people.organisations(asked.now, asked.page), returns="Organisation", lists=True,
+    ),
+    Operation(
+        method="POST", path="/organisations", name="add_organisation", summary="Add an organisation, and own it.",
+        tag="organisations", scope="write", call=lambda asked: people.add_organisation(asked.now, **asked.body),
+        body={"name": text(), "slug": text(63)}, needs=("name",), returns="Organisation", status=201,
+    ),
+    Operation(
+        method="GET", path="/organisations/{organisation}", name="read_organisation", tag="organisations", scope="read",
+        summary="An organisation, by identifier or slug.",
+        call=lambda asked: people.organisation(asked.now, asked.path["organisation"]), returns="Organisation",
+    ),
+    Operation(
+        method="PATCH", path="/organisations/{organisation}", name="rename_organisation", tag="organisations",
+        scope="write", summary="Rename an organisation.",
+        call=lambda asked: people.rename_organisation(
+            asked.now, asked.path["organisation"], asked.body["name"], asked.version
+        ),
+        body={"name": text()}, needs=("name",), returns="Organisation",
+    ),
+    Operation(
+        method="GET", path="/organisations/{organisation}/members", name="list_members", tag="organisations",
+        scope="read", summary="The members of an organisation.", call=_members, returns="MemberList",
+    ),
+    Operation(
+        method="PUT", path="/organisations/{organisation}/members/{user}", name="set_member", tag="organisations",
+        scope="write", summary="Change the role of a member.",
+        call=lambda asked: people.set_member(
+            asked.now, asked.path["organisation"], asked.path["user"], asked.body["role"]
+        ),
+        body={"role": _MEMBER_ROLE}, needs=("role",), status=204,
+    ),
+    Operation(
+        method="DELETE", path="/organisations/{organisation}/members/{user}", name="remove_member",
+        tag="organisations", scope="write", summary="Remove a member.",
+        call=lambda asked: people.remove_member(asked.now, asked.path["organisation"], asked.path["user"]), status=204,
+    ),
+    Operation(
+        method="POST", path="/organisations/{organisation}/invitations", name="invite_member", tag="organisations",
+        scope="write", summary="Invite a person to an organisation. The link is in this response only.", call=_invite,
+        body={"email": text(320), "role": _MEMBER_ROLE}, needs=("email", "role"), returns="NewInvitation", status=201,
+    ),
+)  # fmt: skip
+PRODUCTS = (
+    Operation(
+        method="GET", path="/products", name="list_products", summary="Products.", tag="products", scope="read",
+        call=lambda asked: products.products(asked.now, asked.page), returns="Product", lists=True,
+    ),
+    Operation(
+        method="POST", path="/products", name="add_product", summary="Add a product as a draft.", tag="products",
+        scope="publish", call=lambda asked: products.add_product(asked.now, asked.body, asked.gateway.offered),
+        body={"slug": text(63), **_PRODUCT}, needs=("slug", "title", "apis", "plans"), returns="Product", status=201,
+    ),
+    Operation(
+        method="GET", path="/products/{product}", name="read_product", summary="A product, by identifier or slug.",
+        tag="products", scope="read", call=lambda asked: products.product(asked.now, asked.path["product"]),
+        returns="Product",
+    ),
+    Operation(
+        method="PATCH", path="/products/{product}", name="change_product", tag="products", scope="publish",
+        summary="Change a product, publish it or retire it.", call=_change_product,
+        body={**_PRODUCT, "state": choice(*products.STATES)}, returns="Product",
+    ),
+)  # fmt: skip
+APPLICATIONS = (
+    Operation(
+        method="GET", path="/applications", name="list_applications", summary="Applications.", tag="applications",
+        scope="read", query={"organisation": text(63)},
+        call=lambda asked: applications.applications(asked.now, asked.query.get("organisation"), asked.page),
+        returns="Application", lists=True,
+    ),
+    Operation(
+        method="POST", path="/applications", name="add_application", summary="Add an application.",
+        tag="applications", scope="write", call=lambda asked: applications.add_application(asked.now, **asked.body),
+        body={"organisation": text(63), "name": text(), "slug": text(63), "description": text(10_000)},
+        needs=("organisation", "name"), returns="Application", status=201,
+    ),
+    Operation(
+        method="GET", path="/applications/{application}", name="read_application", summary="An application.",
+        tag="applications", scope="read",
+        call=lambda asked: subscriptions.application(asked.now, asked.path["application"]), returns="Application",
+    ),
+    Operation(
+        method="PATCH", path="/applications/{application}", name="change_application", tag="applications",
+        scope="write", summary="Change an application.",
+        call=lambda asked: applications.change_application(
+            asked.now, asked.path["application"], **asked.body, version=asked.version
+        ),
+        body={"name": text(), "description": text(10_000)}, returns="Application",
+    ),
+    Operation(
+        method="DELETE", path="/applications/{application}", name="delete_application", tag="applications",
+        scope="write", summary="Delete an application, and cancel its subscriptions.",
+        call=lambda asked: applications.delete_application(asked.now, asked.path["application"], asked.version),
+        status=204,
+    ),
+)  # fmt: skip
+SUBSCRIPTIONS = (
+    Operation(
+        method="GET", path="/subscriptions", name="list_subscriptions", summary="Subscriptions.", tag="subscriptions",
+        scope="read", query={"state": _STATE, "application": text(36), "product": text(63)},
+        call=lambda asked: subscriptions.subscriptions(
+            asked.now,
+            state=asked.query.get("state"),
+            application_=asked.query.get("application"),
+            product=asked.query.get("product"),
+            wanted=asked.page,
+        ),
+        returns="Subscription", lists=True,
+    ),
+    Operation(
+        method="POST", path="/subscriptions", name="subscribe", tag="subscriptions", scope="write",
+        summary="Subscribe an application to a product.", call=_subscribe,
+        body={"application": text(36), "product": text(63), "plan": text(), "accepts_terms": {"type": "boolean"}},
+        needs=("application", "product", "plan"), returns="Subscription", status=201,
+    ),
+    Operation(
+        method="GET", path="/subscriptions/{subscription}", name="read_subscription", tag="subscriptions",
+        scope="read", summary="A subscription, by identifier or consumer.",
+        call=lambda asked: subscriptions.subscription(asked.now, asked.path["subscription"]), returns="Subscription",
+    ),
+    Operation(
+        method="PATCH", path="/subscriptions/{subscription}", name="change_subscription", tag="subscriptions",
+        scope="write", summary="Change the plan, or the end, which publishers may do.", call=_change_subscription,
+        body={"plan": text(), "expires": moment()}, returns="Subscription",
+    ),
+    _step("approve", "Let a submitted subscription begin."),
+    _step("reject", "End a submitted subscription."),
+    _step("suspend", "Make the keys fail until it is resumed."),
+    _step("resume", "Let a suspended subscription go on."),
+    _step("cancel", "End a subscription."),
+    Operation(
+        method="GET", path="/subscriptions/{subscription}/keys", name="list_keys", tag="keys", scope="read",
+        summary="What is known of the keys.",
+        call=lambda asked: subscriptions.keys(asked.now, asked.path["subscription"]), returns="KeyList",
+    ),
+    Operation(
+        method="POST", path="/subscriptions/{subscription}/keys/{slot}", name="make_key", tag="keys", scope="write",
+        summary="Make the primary or the secondary key. It is in this response only; the one before it stops to work.",
+        call=_make_key, body={"not_after": moment()}, returns="NewKey", status=201,
+    ),
+    Operation(
+        method="DELETE", path="/subscriptions/{subscription}/keys/{slot}", name="revoke_key", tag="keys",
+        scope="write", summary="Make a key stop to work.",
+        call=lambda asked: subscriptions.revoke_key(asked.now, asked.path["subscription"], asked.path["slot"]),
+        status=204,
+    ),
+)  # fmt: skip
+OTHERS = (
+    Operation(
+        method="GET", path="/tokens", name="list_tokens", summary="The tokens of the user.", tag="tokens",
+        scope="read", call=lambda asked: logins.tokens(asked.now, asked.page), returns="Token", lists=True,
+    ),
+    Operation(
+        method="POST", path="/tokens", name="add_token", tag="tokens", scope="write",
+        summary="Add a token. Its secret is in this response only.", call=_add_token,
+        body={
+            "name": text(),
+            "scopes": {"type": "array", "items": choice(*logins.SCOPES), "minItems": 1, "maxItems": 10},
+            "user": text(36),
+            "expires": moment(),
+        },
+        needs=("name", "scopes"), returns="NewToken", status=201,
+    ),
+    Operation(
+        method="DELETE", path="/tokens/{token}", name="revoke_token", summary="Revoke a token.", tag="tokens",
+        scope="write", call=lambda asked: logins.revoke_token(asked.now, asked.path["token"]), status=204,
+    ),
+    Operation(
+        method="GET", path="/audit", name="list_audit", summary="The audit log, the newest first.", tag="audit",
+        scope="read", query={"kind": text(32), "object": text(36), "organisation": text(36)},
+        call=lambda asked: audit.entries(
+            asked.now,
+            kind=asked.query.get("kind"),
+            object_=asked.query.get("object"),
+            organisation=asked.query.get("organisation"),
+            wanted=asked.page,
+        ),
+        returns="AuditEntry", lists=True,
+    ),
+)  # fmt: skip
+OPERATIONS: tuple[Operation, ...] = (*PEOPLE, *PRODUCTS, *APPLICATIONS, *SUBSCRIPTIONS, *OTHERS)
+EXTENDED: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
+    "NewKey": ("Key", {"secret": text(description="The key. It is shown once.")}),
+    "NewToken": ("Token", {"secret": text(description="The token. It is shown once.")}),
+    "NewInvitation": ("Invitation", {"link": text(2000, description="The link. It is shown once.")}),
+    "NamedMember": ("Member", {"email": text(320), "name": text()}),
+}
+"""Schemas that extend those of records."""
+LISTS: Mapping[str, str] = {"MemberList": "NamedMember", "KeyList": "Key"}
+"""Schemas of short lists, by those of their items."""
+
+
+def page_of(value: Any) -> Any:
+    """Return what an operation returns as JSON."""
+    return listed(value) if hasattr(value, "items") and hasattr(value, "next") else schemas.as_json(value)

@@ -1,0 +1,163 @@
+"""The portal as a process: it follows the gateway, and serves the API and the pages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uvicorn import Config, Server
+
+from xds_server.background_tasks import in_background
+from xds_server.control_plane.compiler import Compiled, Compiler
+from xds_server.control_plane.control_loop import ControlLoop
+from xds_server.database import DatabaseFailed
+from xds_server.errors import EnvironmentFailed
+from xds_server.marketplace import products, subscriptions
+from xds_server.marketplace.actor import CLOCK, GATEWAY
+from xds_server.marketplace.errors import MarketplaceError
+from xds_server.marketplace.store import Marketplace
+from xds_server.portal.application import application
+from xds_server.portal.attempts import Attempts
+from xds_server.portal.gateway_view import NOTHING, GatewayView, view
+from xds_server.processes.addresses import failed_to_listen, split
+from xds_server.sources.directory import Directory
+from xds_server.sources.gateway_folder import FolderReader, GatewayFolder
+
+if TYPE_CHECKING:
+    from xds_server.sources.git_source import GitSource
+
+log = logging.getLogger(__name__)
+
+LISTEN = "--listen"
+EXPIRY = 30.0
+"""Seconds between two looks for subscriptions whose time has come. Their keys have ended by themselves."""
+AGAIN = 1.0
+"""Seconds until products are taken from the gateway again, after the store failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortalOptions:
+    """The options of `xds portal run`. `gateway` names the Gateway of a folder of manifests. `git` makes the source of a gateway in git, None for a `folder` on disk.
+
+    `trusted_proxies` are addresses whose `x-forwarded-for` names the client.
+    """
+
+    folder: Path
+    gateway: tuple[str, str] | None
+    git: Callable[[], GitSource] | None
+    store: str
+    listen: str
+    trusted_proxies: str = "127.0.0.1"
+    poll: bool = False
+
+
+class Following:
+    """Keeps the view of the gateway, and the products of the store, as the gateway is now."""
+
+    def __init__(self, marketplace: Marketplace) -> None:
+        self.view: GatewayView = NOTHING
+        self._marketplace = marketplace
+        self._again = asyncio.Event()
+
+    async def publish(self, compiled: Compiled) -> None:
+        """Use a gateway."""
+        self.view = view(compiled.gateway)
+        if not self.view.portal.declared:
+            log.warning("the gateway has no portal; add portal: {url: …, gateway: …}")
+        self._again.set()
+
+    async def run(self) -> None:
+        """Take the products of the gateway into the store after each change, and end subscriptions, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(EXPIRY):
+                    await self._again.wait()
+            except TimeoutError:
+                pass
+            self._again.clear()
+            try:
+                await asyncio.to_thread(self._work, self.view)
+            except (DatabaseFailed, EnvironmentFailed) as failure:
+                log.error(
+                    "the marketplace store failed; trying again store=%s error=%s",
+                    self._marketplace.name,
+                    failure,
+                )
+                await asyncio.sleep(AGAIN)
+                self._again.set()
+
+    def _work(self, now: GatewayView) -> None:
+        if now is not NOTHING:
+            try:
+                with self._marketplace.begin(GATEWAY) as transaction:
+                    products.take_from_gateway(transaction, now.written_products(), now.offered)
+            except MarketplaceError as error:
+                log.error("the products of the gateway stay as they were: %s", error)
+        with self._marketplace.begin(CLOCK) as transaction:
+            ended = subscriptions.expire(transaction)
+        if ended:
+            log.info("subscriptions expired count=%d", ended)
+
+
+async def serve(options: PortalOptions) -> None:
+    """Serve until SIGINT or SIGTERM. Raises EnvironmentFailed, WrongUsage."""
+    marketplace = Marketplace(options.store)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        stack.callback(marketplace.close)
+        try:
+            await asyncio.to_thread(marketplace.migrate)
+        except DatabaseFailed as failure:
+            raise EnvironmentFailed(f"the marketplace store cannot be used: {failure}") from None
+        following = Following(marketplace)
+        source = options.git() if options.git is not None else Directory(options.folder, poll=options.poll)
+        control = ControlLoop(
+            GatewayFolder(source, FolderReader(options.gateway)), Compiler(metered=False), following.publish
+        )
+        app = application(marketplace, lambda: following.view, Attempts())
+        listening = _socket(options.listen)
+        stack.callback(listening.close)
+        server = Server(_config(app, options))
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined] # ours end it
+        for work in (control.run(), following.run()):
+            in_background(work, stack)
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        log.info("portal started address=http://%s", options.listen)
+        await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        log.info("stopping")
+        server.should_exit = True
+        await serving
+
+
+def _config(app: object, options: PortalOptions) -> Config:
+    return Config(
+        app,  # type: ignore[arg-type] # an ASGI application
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=5,
+        proxy_headers=True,
+        forwarded_allow_ips=options.trusted_proxies,
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+    )
+
+
+def _socket(address: str) -> socket.socket:
+    host, port = split(LISTEN, address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise failed_to_listen(LISTEN, address, error) from None
