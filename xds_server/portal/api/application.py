@@ -102,8 +102,9 @@ class _Handler:
 
     async def handle(self, request: Request) -> Response:
         try:
+            actor = await run_in_threadpool(self._actor, request)
             body = await self._read(request) if self._operation.body is not None else {}
-            return await run_in_threadpool(self._answer, request, body)
+            return await run_in_threadpool(self._answer, actor, request, body)
         except _Refused as refused:
             return refused.response
         except MarketplaceError as error:
@@ -118,14 +119,13 @@ class _Handler:
                 headers={"retry-after": "1"},
             )
 
-    def _answer(self, request: Request, body: Mapping[str, Any]) -> Response:
+    def _answer(self, actor: Actor, request: Request, body: Mapping[str, Any]) -> Response:
         operation = self._operation
         query = self._query(request)
         version = _version(request.headers.get("if-match"))
         self._checked(body)
         begin: Callable[[Actor], AbstractContextManager[Transaction]]
         begin = self._marketplace.begin if operation.changes else self._marketplace.read
-        actor = self._actor(request)
         with begin(actor) as now:
             asked = Asked(
                 now=now,
