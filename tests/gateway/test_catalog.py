@@ -54,7 +54,8 @@ portal:
   gateway: https://api.example.com
   login: {issuer: "https://idp.example.com", client_id: portal, client_secret: {env: SECRET}}
 """
-FILES = {"specs/orders.yaml": b"openapi: 3.1.0", "docs/First steps.md": b"# First steps"}
+DOCUMENT = b"openapi: 3.1.0\ninfo: {title: Orders, version: '1'}"
+FILES = {"specs/orders.yaml": DOCUMENT, "docs/First steps.md": b"# First steps"}
 
 
 def _read(reader: Reader, files: dict[str, bytes] = FILES, text: str = GATEWAY):  # type: ignore[no-untyped-def]
@@ -71,7 +72,7 @@ def test_every_key_is_read() -> None:
     gateway = _read(Reader())
     api, product = gateway.sections.catalog["orders"], gateway.sections.products["commerce"]
     assert (api.version, api.owner.name, api.docs[0].slug) == ("2.10", "Team Orders", "first-steps")
-    assert gateway.contents[api.openapi] == b"openapi: 3.1.0"
+    assert gateway.contents[api.openapi] == DOCUMENT
     assert gateway.contents[api.docs[0]] == b"# First steps"
     assert gateway.contents[product.terms] == b"Be kind."
     price = product.plans["gold"].price

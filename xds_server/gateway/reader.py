@@ -20,6 +20,7 @@ from filters.language.datasource import SecretSource
 from filters.language.problems import short_repr
 from filters.policy import Context
 from xds_server.gateway import certificates, checks, files, lifecycle, positions, unused
+from xds_server.gateway.catalog_documents import DocumentProblems
 from xds_server.gateway.effective_policies import EffectivePolicies
 from xds_server.gateway.files import File
 from xds_server.gateway.model.gateway import Gateway, Sections
@@ -67,6 +68,7 @@ class Reader:
         self._joined_of: dict[str, tuple[Mapping[str, Any], ...]] = {}
         """The parts of each section, by its name."""
         self._policies = EffectivePolicies()
+        self._documents = DocumentProblems()
         self._context: Context | None = None
 
     def read(
@@ -100,6 +102,7 @@ class Reader:
             problems += (problem for file in parsed.values() for problem in checks.references(file, names))
         problems += checks.check(sections, routes, ranked, parsed.values(), context, self._checked)
         problems += certificates.check(sections, context.contents, now)
+        problems += self._documents.of(sections.catalog, documents)
         if not any(problem.severity == "error" for problem in problems):
             problems += unused.unused(sections, routes, parsed.values(), self._checked)
         placed = tuple(positions.placed(problems, parsed, contents))

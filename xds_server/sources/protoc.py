@@ -61,6 +61,7 @@ def _compile(files: Mapping[str, bytes]) -> bytes | ProtoErrors:
             f"--descriptor_set_in={known}",
             f"--proto_path={root}",
             "--include_imports",
+            "--include_source_info",
             f"--descriptor_set_out={result}",
             str(root / first),
         ]
