@@ -8,11 +8,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from filters.language import Path
-from filters.language.problems import did_you_mean, short_repr
-from filters.validation.documents import DocumentError, parsed
+from filters.language.problems import did_you_mean
 from xds_server.api_documents.anchors import Anchors
-from xds_server.api_documents.faults import MOST_FAULTS, DocumentFaults, Fault, check_size
+from xds_server.api_documents.faults import MOST_FAULTS, DocumentFaults, Fault
 from xds_server.api_documents.openapi_schemas import BUNDLE, Schemas, is_remote, target
+from xds_server.api_documents.openapi_versions import opened
 from xds_server.api_documents.reference import (
     ABSENT,
     ANY,
@@ -36,7 +36,6 @@ _IGNORED = frozenset({"accept", "content-type", "authorization"})
 """Header parameters that OpenAPI says to ignore."""
 _LONGEST_CHAIN = 64
 """References, one to the next."""
-_LINE = re.compile(r"line (\d+): (.*)", re.DOTALL)
 _NAMES = re.compile(r"\{([^{}/]+)\}")
 _STATUS = re.compile(r"[1-5](?:\d\d|XX)|default")
 Object = Mapping[str, Any]
@@ -44,28 +43,7 @@ Object = Mapping[str, Any]
 
 def read(content: bytes, base_path: str | None = None) -> ApiReference:
     """Return the reference of a document. `base_path` replaces the path of its first server. Raises DocumentFaults."""
-    check_size(content)
-    try:
-        value = parsed(content)
-    except DocumentError as error:
-        found = _LINE.fullmatch(str(error))
-        line, message = (int(found[1]), found[2]) if found else (1, str(error))
-        raise DocumentFaults(Fault(message=message, line=line, column=1)) from None
-    version = str(value.get("openapi", "")) if isinstance(value, dict) else ""
-    if not re.fullmatch(r"3\.[0-2]\.\d+(-.*)?", version):
-        is_older = isinstance(value, dict) and "swagger" in value
-        raise DocumentFaults(
-            Fault(
-                message="this is no OpenAPI document of version 3.0, 3.1 or 3.2",
-                path=("swagger",) if is_older else ("openapi",),
-                line=0 if isinstance(value, dict) and (is_older or "openapi" in value) else 1,
-                column=1,
-                value=short_repr(value.get("swagger") if is_older else version)
-                if isinstance(value, dict)
-                else None,
-                remedy="convert it to OpenAPI 3.1" if is_older else "begin it with openapi: 3.1.0",
-            )
-        )
+    value, version = opened(content)
     reader = _Reader(value, old=version.startswith("3.0."))
     reference = reader.reference(base_path)
     if reader.faults:
