@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from filters.api_documents import graphql_sdl, grpc_descriptors, openapi
+from filters.api_documents.reference import ApiReference
 from tests.support.backend import Backend
-from xds_server.api_documents import graphql_sdl, grpc_descriptors, openapi
-from xds_server.api_documents.reference import ApiReference
 from xds_server.catalog.credentials import Credential, credential_of
 from xds_server.catalog.sample_requests import SampleRequest, sample_request
 from xds_server.catalog.samples import curl, python, samples, typescript

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from filters.api_documents.faults import DocumentFaults
+from filters.api_documents.reference import ApiReference
 from filters.language.options import OFF
-from xds_server.api_documents.faults import DocumentFaults
-from xds_server.api_documents.reference import ApiReference
 from xds_server.catalog.credentials import Credential, credential_of
 from xds_server.gateway.catalog_documents import inputs_of, reference_of
 from xds_server.gateway.model.catalog import Api, Lifecycle, MarkdownFile, Owner, Visibility, moment

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from xds_server.api_documents.example_values import of_parameter, of_schema
-from xds_server.api_documents.reference import ABSENT, ApiReference, MediaType, Operation, Parameter, Schema
+from filters.api_documents.example_values import of_parameter, of_schema
+from filters.api_documents.reference import ABSENT, ApiReference, MediaType, Operation, Parameter, Schema
 from xds_server.catalog.credentials import Credential
 
 JSON = "application/json"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from xds_server.api_documents.example_values import of_schema
-from xds_server.api_documents.reference import ABSENT, ApiReference, Operation
+from filters.api_documents.example_values import of_schema
+from filters.api_documents.reference import ABSENT, ApiReference, Operation
 from xds_server.catalog.credentials import Credential
 from xds_server.catalog.sample_requests import FORM, MULTIPART, SampleRequest, host_of, sample_request
 

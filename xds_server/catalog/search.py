@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 
-from xds_server.api_documents.reference import ApiReference
+from filters.api_documents.reference import ApiReference
 from xds_server.catalog.entries import Catalog, Entry
 from xds_server.catalog.tokens import query_words, words
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from filters.api_documents import grpc_descriptors, openapi
+from filters.api_documents.faults import DocumentFaults, Fault
+from filters.api_documents.reference import ApiReference
 from filters.language import DataSource, Path, Place, Problem
-from xds_server.api_documents import grpc_descriptors, openapi
-from xds_server.api_documents.faults import DocumentFaults, Fault
-from xds_server.api_documents.reference import ApiReference
 from xds_server.gateway.document import Positions
 from xds_server.gateway.model.catalog import Api
 
@@ -20,7 +20,7 @@ def reference_of(api: Api, contents: Contents) -> ApiReference | None:
     if api.openapi is not None and api.openapi in contents:
         return openapi.read(contents[api.openapi], api.openapi.base_path)
     if api.graphql is not None and api.graphql in contents:
-        from xds_server.api_documents import (
+        from filters.api_documents import (
             graphql_sdl,
         )  # takes a tenth of a second, which most gateways need not
 

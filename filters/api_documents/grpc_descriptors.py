@@ -7,10 +7,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from google.protobuf import descriptor_pb2
 from google.protobuf.message import DecodeError
 
-from filters.language.problems import did_you_mean
-from xds_server.api_documents.anchors import Anchors
-from xds_server.api_documents.faults import DocumentFaults, Fault, check_size
-from xds_server.api_documents.reference import (
+from filters.api_documents.anchors import Anchors
+from filters.api_documents.faults import DocumentFaults, Fault, check_size
+from filters.api_documents.reference import (
     ApiReference,
     Body,
     MediaType,
@@ -20,6 +19,7 @@ from xds_server.api_documents.reference import (
     Schema,
     Tag,
 )
+from filters.language.problems import did_you_mean
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _File = descriptor_pb2.FileDescriptorProto

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from filters.api_documents.faults import DocumentFaults, Fault, check_size
 from filters.language.problems import short_repr
 from filters.validation.documents import DocumentError, parsed
-from xds_server.api_documents.faults import DocumentFaults, Fault, check_size
 
 _LINE = re.compile(r"line (\d+): (.*)", re.DOTALL)
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")

@@ -29,9 +29,9 @@ from graphql import (
 )
 from graphql.validation.validate import validate_sdl
 
-from xds_server.api_documents.anchors import Anchors
-from xds_server.api_documents.faults import MOST_FAULTS, DocumentFaults, Fault, check_size
-from xds_server.api_documents.reference import (
+from filters.api_documents.anchors import Anchors
+from filters.api_documents.faults import MOST_FAULTS, DocumentFaults, Fault, check_size
+from filters.api_documents.reference import (
     ABSENT,
     ApiReference,
     MediaType,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from xds_server.api_documents import graphql_sdl
-from xds_server.api_documents.faults import DocumentFaults
+from filters.api_documents import graphql_sdl
+from filters.api_documents.faults import DocumentFaults
 
 SCHEMA = b'''
 """Everything about orders"""

@@ -6,8 +6,8 @@ import base64
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from xds_server.api_documents.matching_texts import LONGEST, Random, matching
-from xds_server.api_documents.reference import ABSENT, ApiReference, Parameter, Schema
+from filters.api_documents.matching_texts import LONGEST, Random, matching
+from filters.api_documents.reference import ABSENT, ApiReference, Parameter, Schema
 
 Side = Literal["request", "response"]
 _DEEPEST = 12

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from xds_server.api_documents import grpc_descriptors
-from xds_server.api_documents.example_values import of_schema
-from xds_server.api_documents.faults import DocumentFaults
-from xds_server.api_documents.reference import ApiReference, Schema
+from filters.api_documents import grpc_descriptors
+from filters.api_documents.example_values import of_schema
+from filters.api_documents.faults import DocumentFaults
+from filters.api_documents.reference import ApiReference, Schema
 from xds_server.sources.protoc import ProtoCompiler
 
 PROTO = b"""

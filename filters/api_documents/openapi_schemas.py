@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from filters.api_documents.reference import ABSENT, ANY, Property, Schema
 from filters.language import Path
 from filters.language.problems import did_you_mean
-from xds_server.api_documents.reference import ABSENT, ANY, Property, Schema
 
 Report = Callable[[Path, str, str], None]
 """Reports a fault: its path, its message and its remedy."""

@@ -7,13 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from filters.language import Path
-from filters.language.problems import did_you_mean
-from xds_server.api_documents.anchors import Anchors
-from xds_server.api_documents.faults import MOST_FAULTS, DocumentFaults, Fault
-from xds_server.api_documents.openapi_schemas import BUNDLE, Schemas, is_remote, target
-from xds_server.api_documents.openapi_versions import opened
-from xds_server.api_documents.reference import (
+from filters.api_documents.anchors import Anchors
+from filters.api_documents.faults import MOST_FAULTS, DocumentFaults, Fault
+from filters.api_documents.openapi_schemas import BUNDLE, Schemas, is_remote, target
+from filters.api_documents.openapi_versions import opened
+from filters.api_documents.reference import (
     ABSENT,
     ANY,
     ApiReference,
@@ -29,6 +27,8 @@ from xds_server.api_documents.reference import (
     Server,
     Tag,
 )
+from filters.language import Path
+from filters.language.problems import did_you_mean
 
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace", "query")
 _STYLES = {"path": "simple", "query": "form", "querystring": "form", "header": "simple", "cookie": "form"}

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from filters.api_documents import openapi
+from filters.api_documents.faults import LARGEST, DocumentFaults, Fault
+from filters.api_documents.reference import ABSENT, ApiReference, Operation
 from filters.validation.documents import parsed
-from xds_server.api_documents import openapi
-from xds_server.api_documents.faults import LARGEST, DocumentFaults, Fault
-from xds_server.api_documents.reference import ABSENT, ApiReference, Operation
 
 DOCUMENT = """
 openapi: 3.1.1

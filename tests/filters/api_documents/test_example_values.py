@@ -12,10 +12,10 @@ import re2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xds_server.api_documents import openapi
-from xds_server.api_documents.example_values import of_parameter, of_schema
-from xds_server.api_documents.matching_texts import matching
-from xds_server.api_documents.reference import ABSENT, ApiReference, Parameter, Schema
+from filters.api_documents import openapi
+from filters.api_documents.example_values import of_parameter, of_schema
+from filters.api_documents.matching_texts import matching
+from filters.api_documents.reference import ABSENT, ApiReference, Parameter, Schema
 
 NAMES = ("A", "B")
 
