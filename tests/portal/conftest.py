@@ -10,6 +10,7 @@ import pytest
 from tests.support.market import Clock, Market
 from tests.support.portal import ApiOf, api_of
 from tests.support.postgres import Postgres
+from tests.support.shop_portal import ShopPortal, shop_portal
 from xds_server.marketplace.store import Marketplace
 
 
@@ -49,4 +50,10 @@ def market(store: Marketplace, clock: Clock) -> Market:
 @pytest.fixture
 def api(market: Market) -> Iterator[ApiOf]:
     with api_of(market) as served:
+        yield served
+
+
+@pytest.fixture
+def portal(market: Market, tmp_path: Path) -> Iterator[ShopPortal]:
+    with shop_portal(market, tmp_path / "gateway") as served:
         yield served

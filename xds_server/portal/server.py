@@ -25,7 +25,8 @@ from xds_server.marketplace.errors import MarketplaceError
 from xds_server.marketplace.store import Marketplace
 from xds_server.portal.application import application
 from xds_server.portal.attempts import Attempts
-from xds_server.portal.gateway_view import NOTHING, GatewayView, view
+from xds_server.portal.gateway_view import NOTHING, GatewayView, Viewer
+from xds_server.portal.pages import web
 from xds_server.processes.addresses import failed_to_listen, split
 from xds_server.sources.directory import Directory
 from xds_server.sources.gateway_folder import FolderReader, GatewayFolder
@@ -64,11 +65,11 @@ class Following:
     def __init__(self, marketplace: Marketplace) -> None:
         self.view: GatewayView = NOTHING
         self._marketplace = marketplace
-        self._again = asyncio.Event()
+        self._viewer, self._again = Viewer(), asyncio.Event()
 
     async def publish(self, compiled: Compiled) -> None:
         """Use a gateway."""
-        self.view = view(compiled.gateway)
+        self.view = await asyncio.to_thread(self._viewer.view, compiled.gateway)
         if not self.view.portal.declared:
             log.warning("the gateway has no portal; add portal: {url: …, gateway: …}")
         self._again.set()
@@ -123,7 +124,9 @@ async def serve(options: PortalOptions) -> None:
         control = ControlLoop(
             GatewayFolder(source, FolderReader(options.gateway)), Compiler(metered=False), following.publish
         )
-        app = application(marketplace, lambda: following.view, Attempts())
+        attempts = Attempts()
+        pages = web.routes(marketplace, lambda: following.view, attempts)
+        app = application(marketplace, lambda: following.view, attempts, pages)
         listening = _socket(options.listen)
         stack.callback(listening.close)
         server = Server(_config(app, options))

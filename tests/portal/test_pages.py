@@ -1,0 +1,265 @@
+"""The pages without scripts: what each person sees, what forms do, and what no form of another site can do."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.market import Market
+from tests.support.shop_portal import ShopPortal, csrf_of, shop_portal
+from xds_server import portal as portal_package
+from xds_server.marketplace import logins
+from xds_server.marketplace.actor import COMMAND
+from xds_server.portal.pages.texts import KOREAN, chosen
+from xds_server.portal.pages.visits import local_path
+
+PACKAGE = Path(portal_package.__file__).parent
+PAGES = (
+    "/",
+    "/apis/orders",
+    "/apis/orders/docs/guide",
+    "/docs",
+    "/docs/start",
+    "/products",
+    "/products/shop",
+    "/login",
+)
+USERS_PAGES = ("/applications", "/organisations", "/organisations/acme", "/account")
+PUBLISHERS_PAGES = ("/manage", "/manage/products", "/manage/users", "/manage/audit")
+
+
+def test_visitors_see_what_is_public(portal: ShopPortal) -> None:
+    visitor = portal.as_(None)
+    for path in PAGES:
+        assert visitor.get(path).status_code == 200, path
+    first = visitor.get("/").text
+    assert "Buy things" in first
+    assert "Secret" not in first
+    assert visitor.get("/apis/secret").status_code == 404
+    for path in (*USERS_PAGES, *PUBLISHERS_PAGES):
+        answer = visitor.get(path)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login"), path
+    assert portal.as_("eve").get("/apis/secret").status_code == 200
+
+
+def test_an_api_has_its_reference_and_samples(portal: ShopPortal) -> None:
+    page = portal.as_(None).get("/apis/orders").text
+    for text in ("Read an order", "/orders/{id}", "Its number", "curl", "import httpx", "fetch(", "YOUR_API_KEY", "2027-05-01", "<strong>shop</strong>"):  # fmt: skip
+        assert text in page, text
+    document = portal.as_(None).get("/apis/orders/document")
+    assert document.headers["content-disposition"] == 'attachment; filename="orders.yaml"'
+    guide = portal.as_(None).get("/apis/orders/docs/guide").text
+    assert "<script>" not in guide
+    assert "javascript:" not in guide.split("<main")[1].replace("[bad](javascript:alert(1))", "")
+
+
+def test_a_search_finds_and_says_if_nothing_is_found(portal: ShopPortal) -> None:
+    visitor = portal.as_(None)
+    assert "/apis/orders" in visitor.get("/?q=order").text
+    assert "/apis/orders" in visitor.get("/?tag=commerce").text
+    assert "No API matches" in visitor.get("/?q=zebra").text
+    assert "&lt;img" in visitor.get("/", params={"q": "<img src=x>"}).text
+
+
+def test_from_an_application_to_a_key_and_its_end(portal: ShopPortal) -> None:
+    ada, publisher = portal.as_("ada"), portal.as_("pub")
+    made = ada.post("/applications", organisation=portal.market.acme.id, name="Mobile", description="App")
+    application = made.headers["location"]
+    product = ada.get("/products/shop").text
+    assert "EUR 29.00" in product
+    refused = ada.post("/products/shop/subscribe", application=application.rpartition("/")[2], plan="gold")
+    assert (refused.status_code, "accept the terms" in refused.text) == (422, True)
+    done = ada.post(
+        "/products/shop/subscribe",
+        application=application.rpartition("/")[2],
+        plan="gold",
+        accepts_terms="yes",
+    )
+    subscription = done.headers["location"].partition("#")[2]
+    assert "submitted" in ada.get(application).text
+    assert "acme.mobile.shop" in publisher.get("/manage").text
+    publisher.post(f"/manage/subscriptions/{subscription}", action="approve", note="welcome")
+    page = ada.get(application).text
+    assert "active" in page
+    assert "welcome" in page
+    key = ada.post(f"/subscriptions/{subscription}/keys", slot="primary")
+    secret = re.search(r"xgk_[\w-]{43}", key.text)
+    assert secret is not None
+    assert key.headers["cache-control"] == "no-store"
+    assert secret[0] not in ada.get(application).text
+    assert f"<code>{secret[0][-4:]}</code>" in ada.get(application).text
+    assert ada.post(f"/subscriptions/{subscription}", action="revoke", slot="primary").status_code == 303
+    assert ada.post(f"/subscriptions/{subscription}", action="plan", plan="free").status_code == 303
+    assert ada.post(f"/subscriptions/{subscription}", action="cancel").status_code == 303
+    assert "cancelled" in ada.get(application).text
+    assert ada.post(application, action="delete").headers["location"] == "/applications"
+    assert ada.get(application).status_code == 404
+    log = publisher.get("/manage/audit").text
+    assert "ada@example.com" in log
+    assert secret[0] not in log
+
+
+def test_people_are_invited_and_let_in_by_their_link(portal: ShopPortal) -> None:
+    ada = portal.as_("ada")
+    page = ada.post("/organisations/acme", action="invite", email="new@example.com", role="member").text
+    link = re.search(r"/invitations/[\w-]{43}", page)
+    assert link is not None
+    visitor = portal.as_(None)
+    assert "new@example.com" in visitor.get(link[0]).text
+    accepted = visitor.client.post(link[0], data={"name": "Newton"})
+    assert accepted.status_code == 303
+    cookie = accepted.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=lax" in cookie
+    assert "Newton" in visitor.get("/account").text
+    assert visitor.client.post(link[0], data={"name": "Again", "csrf": csrf_of(visitor.get("/account"))}).status_code == 404  # fmt: skip
+    assert visitor.get("/organisations/acme").status_code == 200
+    assert visitor.get("/organisations/other").status_code == 404
+
+
+def test_a_form_of_another_site_does_nothing(portal: ShopPortal) -> None:
+    ada = portal.as_("ada")
+    forms = {"organisation": portal.market.acme.id, "name": "Evil", "csrf": csrf_of(ada.get("/applications"))}
+    for headers in ({"origin": "https://evil.example"}, {"origin": "null"}):
+        assert ada.client.post("/applications", data=forms, headers=headers).status_code == 403
+    for token in ("", "wrong", csrf_of(portal.as_("bob").get("/applications"))):
+        assert ada.client.post("/applications", data={**forms, "csrf": token}).status_code == 403
+    plain = ada.client.post("/applications", json=forms)
+    assert plain.status_code == 413
+    assert "Evil" not in ada.get("/applications").text
+
+
+def test_headers_keep_pages_from_doing_more_than_they_should(portal: ShopPortal) -> None:
+    for path in ("/", "/apis/orders", "/nothing"):
+        headers = portal.as_(None).get(path).headers
+        assert headers["x-content-type-options"] == "nosniff", path
+    policy = portal.as_(None).get("/").headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "connect-src 'self' http://api.example;" in policy
+    assert "unsafe" not in policy
+    for file in (PACKAGE / "templates").iterdir():
+        text = file.read_text()
+        assert not re.search(r"\son\w+=|<style|style=|<script(?! src)", text), file
+
+
+def test_a_login_ends_with_logout_and_gets_a_new_token_each_time(portal: ShopPortal) -> None:
+    ada = portal.as_("ada")
+    assert ada.post("/logout").status_code == 303
+    assert ada.get("/account").status_code == 303
+    old = portal.as_("ada")
+    with portal.market.store.begin(COMMAND) as now:
+        _, token = logins.invite(now, "ada@example.com", role="developer")
+    accepted = old.client.post(
+        f"/invitations/{token}", data={"name": "Ada", "csrf": csrf_of(old.get("/account"))}
+    )
+    assert accepted.cookies["xds_portal"] != old.token
+    fresh = portal.as_(None)
+    fresh.client.cookies.set("xds_portal", old.token)
+    assert fresh.get("/account").status_code == 303
+
+
+def test_who_guesses_invitations_waits(market: Market, tmp_path: Path) -> None:
+    with shop_portal(market, tmp_path / "gateway", most=3) as portal:
+        visitor = portal.as_(None)
+        statuses = [visitor.get(f"/invitations/{number}").status_code for number in range(5)]
+        assert statuses == [404, 404, 404, 429, 429]
+        assert int(visitor.get("/invitations/x").headers["retry-after"]) >= 1
+
+
+def test_each_role_reaches_its_pages_and_no_other(portal: ShopPortal) -> None:
+    for name, users, publishers in (("ada", 200, 403), ("pub", 200, 200), ("adm", 200, 200)):
+        person = portal.as_(name)
+        for path in USERS_PAGES:
+            expected = 200 if path != "/organisations/acme" or name != "eve" else 404
+            assert person.get(path).status_code == expected == users, (name, path)
+        for path in PUBLISHERS_PAGES:
+            assert person.get(path).status_code == publishers, (name, path)
+    eve, market = portal.as_("eve"), portal.market
+    application = market.application()
+    subscription = market.subscribe(application, market.product(slug="other", terms=""))
+    assert eve.get(f"/applications/{application.id}").status_code == 404
+    for path, form in (
+        (f"/applications/{application.id}", {"action": "delete"}),
+        (f"/subscriptions/{subscription.id}", {"action": "cancel"}),
+        (f"/subscriptions/{subscription.id}/keys", {"slot": "primary"}),
+        ("/organisations/acme", {"action": "rename", "name": "Mine"}),
+        ("/applications", {"organisation": market.acme.id, "name": "Mine"}),
+        ("/products/other/subscribe", {"application": application.id, "plan": "free"}),
+    ):
+        assert eve.post(path, **form).status_code == 404, path
+    for path, form in (
+        (f"/manage/subscriptions/{subscription.id}", {"action": "suspend"}),
+        ("/manage/products", {"action": "add"}),
+        ("/manage/users", {"action": "invite", "email": "a@b.c"}),
+    ):
+        assert eve.post(path, **form).status_code == 403, path
+
+
+def test_publishers_make_and_change_products(portal: ShopPortal) -> None:
+    publisher = portal.as_("pub")
+    form = {"slug": "more", "title": "More", "summary": "", "description": "", "terms": "", "apis": "orders"}
+    wrong = publisher.post("/manage/products", action="add", **form, plans="[{")
+    assert (wrong.status_code, "plans: write JSON" in wrong.text) == (422, True)
+    assert (
+        publisher.post("/manage/products", action="add", **form, plans='[{"plan": "free"}]').status_code
+        == 303
+    )
+    page = publisher.get("/manage/products").text
+    product = re.search(r'name="product" value="([^"]+)"><input type="hidden" name="version" value="1"', page)
+    assert product is not None
+    assert portal.as_(None).get("/products/more").status_code == 404
+    assert publisher.post("/manage/products", action="publish", product=product[1]).status_code == 303
+    assert portal.as_(None).get("/products/more").status_code == 200
+    stale = publisher.post(
+        "/manage/products",
+        action="change",
+        product=product[1],
+        version="1",
+        **form,
+        plans='[{"plan": "gold"}]',
+    )
+    assert stale.status_code == 412
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("/apis/x?y=1", "/apis/x?y=1"), ("//evil.example", "/"), ("https://evil.example", "/"), ("/\\evil.example", "/"), ("/\nx", "/"), ("evil", "/"), ("", "/")],
+)  # fmt: skip
+def test_redirects_stay_here(text: str, path: str) -> None:
+    assert local_path(text) == path
+
+
+@pytest.mark.parametrize(
+    ("cookie", "accepted", "language"),
+    [("", "ko-KR,ko;q=0.9,en;q=0.8", "ko"), ("", "en;q=0.5, ko;q=0.7", "ko"), ("en", "ko", "en"), ("", "fr", "en"), ("x", "ko;q=0", "en"), ("", "ko;q=x,en", "en")],
+)  # fmt: skip
+def test_the_language_is_that_of_the_cookie_or_the_browser(cookie: str, accepted: str, language: str) -> None:
+    assert chosen(cookie, accepted) == language
+
+
+def test_every_text_is_there_in_korean(portal: ShopPortal) -> None:
+    used: set[str] = set()
+    for file in (PACKAGE / "templates").iterdir():
+        used |= set(re.findall(r"""_\("([^"]+)"\)""", file.read_text()))
+        used |= set(re.findall(r"""_\('([^']+)'\)""", file.read_text()))
+    for file in (PACKAGE / "pages").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "text"
+            ):
+                used |= {one.value for one in node.args if isinstance(one, ast.Constant)}
+    assert used - KOREAN.keys() == set()
+    ada = portal.as_("ada")
+    ada.post("/account", action="save", name="Ada", language="ko")
+    page = ada.get("/applications")
+    assert '<html lang="ko">' in page.text
+    assert "내 애플리케이션" in page.text
+    switched = portal.as_(None, "ko")
+    switched.get("/language", params={"language": "en", "to": "/docs"})
+    assert '<html lang="en">' in switched.get("/docs").text

@@ -1,0 +1,136 @@
+"""Pages of publishers and admins: what waits for approval, products, users and the audit log."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.responses import Response
+
+from xds_server.marketplace import audit, logins, people, products, subscriptions
+from xds_server.marketplace.errors import Invalid
+from xds_server.marketplace.pages import MOST, Wanted
+from xds_server.marketplace.store import Transaction
+from xds_server.portal.pages.visits import Visit, see
+
+_WIDE = Wanted(None, MOST)
+_STEPS = {
+    "approve": subscriptions.approve,
+    "reject": subscriptions.reject,
+    "suspend": subscriptions.suspend,
+    "resume": subscriptions.resume,
+    "cancel": subscriptions.cancel,
+}
+
+
+def queue(visit: Visit) -> Response:
+    """The subscriptions, first of all those that wait for approval."""
+    visit.actor.require_publisher()
+    state = visit.query.get("state", "submitted")
+    with visit.marketplace.read(visit.actor) as now:
+        listed = subscriptions.subscriptions(now, state=state, wanted=_page(visit))
+        rows = [_row(now, one) for one in listed.items]
+    return visit.page("queue.html", rows=rows, state=state, next=listed.next)
+
+
+def _row(now: Transaction, one: Any) -> dict[str, Any]:
+    return {"subscription": one, "product": products.named(now, one.product)}
+
+
+def decide(visit: Visit) -> Response:
+    """Take a step of a subscription."""
+    visit.actor.require_publisher()
+    step = _STEPS.get(visit.form.get("action", ""))
+    if step is None:
+        raise Invalid(f"write one of {', '.join(_STEPS)}", "action")
+    with visit.marketplace.begin(visit.actor) as now:
+        before = subscriptions.subscription(now, visit.path["subscription"])
+        step(now, before.id, visit.form.get("note", ""))
+    return see(f"/manage?state={before.state}")
+
+
+def all_products(visit: Visit, **shown: Any) -> Response:
+    """All products, and a form for another one."""
+    visit.actor.require_publisher()
+    with visit.marketplace.read(visit.actor) as now:
+        found = products.products(now, _WIDE).items
+    apis, plans = sorted(visit.gateway.entries), sorted(visit.gateway.plans)
+    return visit.page("manage_products.html", products=found, apis=apis, plans=plans, **shown)
+
+
+def change_product(visit: Visit) -> Response:
+    """Add, publish or retire a product, or change its prices."""
+    visit.actor.require_publisher()
+    form, action = visit.form, visit.form.get("action")
+    with visit.marketplace.begin(visit.actor) as now:
+        if action == "add":
+            products.add_product(now, _product(form), visit.gateway.offered)
+        elif action == "change":
+            values = {key: value for key, value in _product(form).items() if key != "slug"}
+            products.change_product(
+                now,
+                form.get("product", ""),
+                values,
+                visit.gateway.offered,
+                version=_number(form.get("version", "")),
+            )
+        else:
+            state = {"publish": "published", "retire": "retired"}.get(action or "", "")
+            products.change_product(now, form.get("product", ""), {}, visit.gateway.offered, state=state)
+    return see("/manage/products")
+
+
+def _product(form: Any) -> dict[str, Any]:
+    try:
+        plans = json.loads(form.get("plans", "[]"))
+    except (ValueError, RecursionError):
+        raise Invalid('write JSON such as [{"plan": "free"}]', "plans") from None
+    apis = [one.strip() for one in form.get("apis", "").split(",") if one.strip()]
+    return {
+        "slug": form.get("slug", ""),
+        "title": form.get("title", ""),
+        "summary": form.get("summary", ""),
+        "description": form.get("description", ""),
+        "terms": form.get("terms", ""),
+        "apis": apis,
+        "plans": plans,
+    }
+
+
+def users(visit: Visit, **shown: Any) -> Response:
+    """All users, and a form to invite another one."""
+    visit.actor.require_publisher()
+    with visit.marketplace.read(visit.actor) as now:
+        found = people.users(now, _page(visit))
+    return visit.page("users.html", users=found.items, next=found.next, roles=people.ROLES, **shown)
+
+
+def change_user(visit: Visit) -> Response:
+    """Invite a user, or change one."""
+    form, action = visit.form, visit.form.get("action")
+    with visit.marketplace.begin(visit.actor) as now:
+        if action == "invite":
+            _, token = logins.invite(now, form.get("email", ""), role=form.get("role", "developer"))
+        elif action == "role":
+            people.change_user(now, form.get("user", ""), role=form.get("role", ""))
+        else:
+            people.change_user(now, form.get("user", ""), disabled=action == "disable")
+    if action == "invite":
+        return users(visit, link=f"{visit.gateway.portal.url or ''}/invitations/{token}")
+    return see("/manage/users")
+
+
+def log(visit: Visit) -> Response:
+    """The audit log."""
+    visit.actor.require_publisher()
+    with visit.marketplace.read(visit.actor) as now:
+        found = audit.entries(now, wanted=_page(visit))
+    return visit.page("audit.html", entries=found.items, next=found.next)
+
+
+def _page(visit: Visit) -> Wanted:
+    return Wanted(visit.query.get("after") or None, 50)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else None

@@ -1,0 +1,292 @@
+"""The pages as routes: sessions, languages, forms and errors around the functions that make pages."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from xds_server.database import DatabaseFailed
+from xds_server.marketplace import logins, people
+from xds_server.marketplace.actor import VISITOR
+from xds_server.marketplace.errors import Conflict, Forbidden, Invalid, MarketplaceError, NotFound, Stale
+from xds_server.marketplace.store import Marketplace
+from xds_server.portal.api.schemas import as_json
+from xds_server.portal.attempts import Attempts
+from xds_server.portal.gateway_view import GatewayView
+from xds_server.portal.pages import developer, entrance, public, publisher, texts
+from xds_server.portal.pages.markdown import html
+from xds_server.portal.pages.openid import OpenId
+from xds_server.portal.pages.visits import Visit, form_of, require_own_page, see
+
+log = logging.getLogger(__name__)
+
+Page = Callable[[Visit], Response]
+_STATUSES: Mapping[type[MarketplaceError], int] = {
+    NotFound: 404,
+    Forbidden: 403,
+    Conflict: 409,
+    Stale: 412,
+    Invalid: 422,
+}
+_STATIC = {"portal.css": "text/css", "portal.js": "text/javascript"}
+_TOUCHED = 60
+"""Seconds between two notes that a session is in use."""
+
+
+def routes(marketplace: Marketplace, gateway: Callable[[], GatewayView], attempts: Attempts) -> list[Route]:
+    """Return the routes of all pages. `attempts` bounds logins, and a bound of its own the making of keys."""
+    web = _Web(marketplace, gateway)
+    door = entrance.Entrance(OpenId(), attempts)
+    keys = developer.Keys(Attempts(most=30, per_minute=10))
+    everybody: tuple[tuple[str, Page | None, Page | None], ...] = (
+        ("/", public.catalogue, None),
+        ("/apis/{api}", public.api, None),
+        ("/apis/{api}/docs/{page}", public.guide, None),
+        ("/apis/{api}/document", public.document, None),
+        ("/docs", public.docs, None),
+        ("/docs/{page}", public.docs, None),
+        ("/products", public.all_products, None),
+        ("/products/{product}", public.product, None),
+        ("/language", developer.language, None),
+        ("/login", door.login, None),
+        ("/login/callback", door.callback, None),
+        ("/invitations/{token}", door.invitation, door.accept),
+        ("/logout", None, door.logout),
+    )
+    users: tuple[tuple[str, Page | None, Page | None], ...] = (
+        ("/products/{product}/subscribe", None, public.subscribe),
+        ("/applications", developer.applications, developer.add_application),
+        ("/applications/{application}", developer.application, developer.change_application),
+        ("/subscriptions/{subscription}", None, developer.change_subscription),
+        ("/subscriptions/{subscription}/keys", None, keys.make),
+        ("/organisations", developer.organisations, developer.add_organisation),
+        ("/organisations/{organisation}", developer.organisation, developer.change_organisation),
+        ("/account", developer.account, developer.change_account),
+        ("/manage", publisher.queue, None),
+        ("/manage/subscriptions/{subscription}", None, publisher.decide),
+        ("/manage/products", publisher.all_products, publisher.change_product),
+        ("/manage/users", publisher.users, publisher.change_user),
+        ("/manage/audit", publisher.log, None),
+    )
+    found = [
+        Route(path, web.endpoint(get, post), methods=_methods(get, post)) for path, get, post in everybody
+    ]
+    found += [
+        Route(path, web.endpoint(get, post, users=True), methods=_methods(get, post))
+        for path, get, post in users
+    ]
+    return [
+        *found,
+        Route("/static/theme.css", web.theme),
+        Route("/static/logo", web.logo),
+        Route("/static/{name}", _static),
+    ]
+
+
+def _methods(get: Page | None, post: Page | None) -> list[str]:
+    return [*(["GET"] if get is not None else []), *(["POST"] if post is not None else [])]
+
+
+class _Web:
+    def __init__(self, marketplace: Marketplace, gateway: Callable[[], GatewayView]) -> None:
+        self._marketplace, self._gateway = marketplace, gateway
+        self._templates = Environment(
+            loader=PackageLoader("xds_server.portal"),
+            autoescape=select_autoescape(default=True),
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=StrictUndefined,
+        )
+        self._templates.filters |= {
+            "markdown": html,
+            "day": _day,
+            "moment": _moment,
+            "money": _money,
+            "json": _json,
+        }
+
+    def endpoint(
+        self, get: Page | None, post: Page | None, *, users: bool = False
+    ) -> Callable[[Request], Any]:
+        """Return the handler of a path. With `users`, visitors are sent to the login."""
+
+        async def handle(request: Request) -> Response:
+            if request.method == "POST":
+                form = await form_of(request)
+                if form is None:
+                    return PlainTextResponse("send a form of at most 512 KiB\n", 413)
+                return await run_in_threadpool(self._answer, request, post, form, users)
+            return await run_in_threadpool(self._answer, request, get, {}, users)
+
+        return handle
+
+    def _answer(self, request: Request, page: Page | None, form: Mapping[str, str], users: bool) -> Response:
+        assert page is not None
+        language = texts.chosen(
+            request.cookies.get("language", ""), request.headers.get("accept-language", "")
+        )
+        gateway = self._gateway()
+        visit = Visit(
+            request=request,
+            marketplace=self._marketplace,
+            gateway=gateway,
+            actor=VISITOR,
+            login=None,
+            language=language,
+            render=self._render,
+            form=form,
+        )
+        try:
+            visit = self._with_login(visit)
+            if request.method == "POST":
+                require_own_page(request, gateway.portal.origin or "", visit.login, form)
+            if users and visit.login is None:
+                return see("/login")
+            return page(visit)
+        except MarketplaceError as error:
+            where = f"{error.field}: " if error.field else ""
+            return visit.page("error.html", _STATUSES[type(error)], message=f"{where}{error.message}")
+        except entrance.TooMany as bound:
+            response = visit.page(
+                "error.html", 429, message=f"too many attempts; try again in {bound.seconds} s"
+            )
+            response.headers["retry-after"] = str(bound.seconds)
+            return response
+        except DatabaseFailed as failure:
+            log.error("the marketplace store failed; the request is rejected error=%s", failure)
+            response = visit.page("error.html", 503, message="the store cannot be reached; try again")
+            response.headers["retry-after"] = "1"
+            return response
+
+    def _with_login(self, visit: Visit) -> Visit:
+        secure = entrance.is_secure(visit.gateway.portal.url)
+        token = entrance.session_of(secure, visit.request.cookies)
+        if not token:
+            return visit
+        with self._marketplace.read(VISITOR) as now:
+            login = logins.login(now, token)
+            actor = people.actor_of(now, login.user) if login is not None else VISITOR
+        if login is None:
+            return visit
+        if now.now - login.session.seen >= _TOUCHED:
+            with self._marketplace.begin(actor) as later:
+                logins.touch(later, token)
+        language = visit.request.cookies.get("language") or login.user.language
+        values = {name: getattr(visit, name) for name in visit.__dataclass_fields__}
+        return Visit(**{**values, "login": login, "actor": actor, "language": language})
+
+    def _render(self, visit: Visit, template: str, status: int, **values: Any) -> Response:
+        portal = visit.gateway.portal
+        shown = {
+            "_": visit.text,
+            "language": visit.language,
+            "languages": texts.LANGUAGES,
+            "portal": portal,
+            "user": visit.login.user if visit.login is not None else None,
+            "csrf": visit.login.session.csrf if visit.login is not None else "",
+            "publishes": visit.actor.publishes,
+            "administers": visit.actor.administers,
+            "path": visit.request.url.path,
+            **values,
+        }
+        content = self._templates.get_template(template).render(**shown)
+        headers = {
+            "content-security-policy": _policy(portal.gateway),
+            "cache-control": "no-store",
+            "content-language": visit.language,
+            "vary": "cookie, accept-language",
+        }
+        return HTMLResponse(content, status, headers)
+
+    def theme(self, _request: Request) -> Response:
+        """The colors of the portal."""
+        accent = self._gateway().portal.accent
+        content = f":root {{ --accent: {accent}; --on-accent: #fff; }}\n"
+        content += f"@media (prefers-color-scheme: dark) {{ :root {{ --accent: {_lighter(accent)}; --on-accent: #11161c; }} }}\n"
+        return Response(content, media_type="text/css", headers={"cache-control": "max-age=60"})
+
+    def logo(self, _request: Request) -> Response:
+        """The logo, which may be an SVG: it is shown as an image, and opened by itself it may do nothing."""
+        gateway = self._gateway()
+        logo = gateway.portal.logo
+        if logo is None or logo not in gateway.contents:
+            return PlainTextResponse("not found\n", 404)
+        ending = (logo.file or "").lower().rpartition(".")[2]
+        type_ = {"svg": "image/svg+xml", "png": "image/png", "webp": "image/webp"}[ending]
+        headers = {"cache-control": "max-age=60", "content-security-policy": "default-src 'none'; sandbox"}
+        return Response(gateway.contents[logo], media_type=type_, headers=headers)
+
+
+@lru_cache(maxsize=8)
+def _policy(gateway: str | None) -> str:
+    """Return the content security policy. Pages call the gateway, and nothing else."""
+    parts = urlsplit(gateway or "")
+    calls = f" {parts.scheme}://{parts.netloc}" if parts.netloc else ""
+    return (
+        f"default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'{calls}; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+
+
+@lru_cache(maxsize=8)
+def _lighter(color: str) -> str:
+    """Return the darkest mixture of a color with white, in steps of 5 percent, that is readable on the dark background."""
+    shares = [int(color[at : at + 2], 16) for at in (1, 3, 5)]
+    for percent in range(0, 101, 5):
+        mixed = [one + (255 - one) * percent // 100 for one in shares]
+        if _luminance(mixed) + 0.05 >= 5.5 * (_luminance([0x18, 0x20, 0x29]) + 0.05):
+            return "#" + "".join(f"{one:02x}" for one in mixed)
+    return "#ffffff"
+
+
+def _luminance(color: list[int]) -> float:
+    """Return the relative luminance of a color (WCAG 2.2)."""
+    parts = [one / 255 for one in color]
+    red, green, blue = (one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _static(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in _STATIC:
+        return PlainTextResponse("not found\n", 404)
+    content = resources.files("xds_server.portal").joinpath("static", name).read_bytes()
+    return Response(content, media_type=_STATIC[name], headers={"cache-control": "max-age=300"})
+
+
+def _json(value: Any) -> str:
+    return json.dumps(as_json(value), ensure_ascii=False)
+
+
+def _day(seconds: int | None) -> str:
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+_WHOLE = frozenset({"BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"})  # fmt: skip
+"""Currencies without minor units (ISO 4217)."""
+_THOUSANDTHS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
+
+
+def _money(amount: int, currency: str) -> str:
+    """Return an amount of minor units as people write it, such as ``EUR 29.00``."""
+    digits = 0 if currency in _WHOLE else 3 if currency in _THOUSANDTHS else 2
+    sign, whole = ("-" if amount < 0 else ""), abs(amount)
+    if not digits:
+        return f"{currency} {sign}{whole:,}"
+    return f"{currency} {sign}{whole // 10**digits:,}.{whole % 10**digits:0{digits}}"
