@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 import nh3
@@ -39,16 +40,18 @@ _TAGS = frozenset(
         "ul",
     ]
 )
+_HEADING, _END = re.compile(r"<h([1-6])>"), re.compile(r"</h([1-6])>")
 _READER = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 
 
 @lru_cache(maxsize=256)
-def html(text: str) -> Markup:
-    """Return a text as HTML. Headings begin at h3, below those of the page."""
+def html(text: str, top: int = 2) -> Markup:
+    """Return a text as HTML. Its headings begin at the level `top`, below that of the page's own."""
     rendered = _READER.render(text[:LONGEST])
-    for level in (4, 3, 2, 1):
-        new = min(level + 2, 6)
-        rendered = rendered.replace(f"<h{level}>", f"<h{new}>").replace(f"</h{level}>", f"</h{new}>")
+    levels = [int(one) for one in _HEADING.findall(rendered)]
+    shift = top - min(levels, default=top)
+    rendered = _HEADING.sub(lambda match: f"<h{min(int(match[1]) + shift, 6)}>", rendered)
+    rendered = _END.sub(lambda match: f"</h{min(int(match[1]) + shift, 6)}>", rendered)
     cleaned = nh3.clean(
         rendered,
         tags=set(_TAGS),
@@ -56,3 +59,10 @@ def html(text: str) -> Markup:
         url_schemes={"http", "https", "mailto"},
     )
     return Markup(cleaned)  # noqa: S704 - nh3 has cleaned it
+
+
+def without_title(text: str, title: str) -> str:
+    """Return a text without its first heading, if that is the title, which the page shows itself."""
+    return re.sub(
+        rf"\A\ufeff?\s*#{{1,6}}[ \t]+{re.escape(title)}[ \t#]*$", "", text, count=1, flags=re.MULTILINE
+    )

@@ -11,6 +11,7 @@ from xds_server.catalog.samples import samples
 from xds_server.marketplace import applications, people, products, subscriptions
 from xds_server.marketplace.actor import not_found
 from xds_server.marketplace.pages import MOST, Wanted
+from xds_server.portal.pages.markdown import without_title
 from xds_server.portal.pages.visits import Visit, see
 
 _WIDE = Wanted(None, MOST)
@@ -104,7 +105,7 @@ def _page(visit: Visit, pages: tuple[Page, ...], back: str) -> Response:
     found = next((one for one in pages if one.slug == visit.path["page"]), None)
     if found is None:
         raise not_found("page")
-    return visit.page("page.html", title=found.title, text=found.text, back=back)
+    return visit.page("page.html", title=found.title, text=without_title(found.text, found.title), back=back)
 
 
 def all_products(visit: Visit) -> Response:
