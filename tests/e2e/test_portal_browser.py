@@ -20,6 +20,9 @@ from tests.support.ports import free_port
 from tests.support.running import Served
 from tests.support.shop_portal import FILES, YAML, ShopPortal, shop_portal
 from tests.support.wait import wait_for
+from xds_server.billing.amounts import of_calls
+from xds_server.gateway.model.products import Price, UnitPrice
+from xds_server.marketplace import statements
 from xds_server.marketplace.store import Marketplace
 
 pytestmark = pytest.mark.skipif(chromium.BINARY is None, reason="there is no Chromium; see make browser")
@@ -40,6 +43,9 @@ PAGES = {
     "organisations": "/organisations",
     "organisation": "/organisations/acme",
     "account": "/account",
+    "usage": "/usage",
+    "invoices": "/invoices",
+    "invoice": "",
     "queue": "/manage",
     "manage-products": "/manage/products",
     "users": "/manage/users",
@@ -72,7 +78,16 @@ def filled(portal: ShopPortal) -> dict[str, str]:
     ada.post("/products/shop/subscribe", application=application.id, plan="gold", accepts_terms="yes")
     more = market.subscribe(application, market.product(terms=""))
     market.key(more)
-    return {**PAGES, "application": f"/applications/{application.id}"}
+    lines = [
+        line.as_json() for line in of_calls(Price(currency="EUR", per_call=UnitPrice(amount=2)), "free", 9)
+    ]
+    with market.store.begin(market.actor("adm")) as now:
+        invoice = statements.add(now, more, "2026-11", "EUR", lines, {"free": 9})
+    return {
+        **PAGES,
+        "application": f"/applications/{application.id}",
+        "invoice": f"/invoices/{invoice.id}",
+    }
 
 
 def findings(browser: Chromium) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.market import COMMERCE, Market
 from tests.support.portal import ApiOf, api_of
+from xds_server.marketplace import statements
 from xds_server.portal.api.operations import OPERATIONS
 from xds_server.portal.application import API
 from xds_server.portal.attempts import Attempts
@@ -54,7 +55,7 @@ def test_every_response_has_the_form_that_the_document_says(api: ApiOf) -> None:
             schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
             jsonschema_rs.validator_for(schema, validate_formats=True).validate(found.json())
             seen += 1
-    assert seen == 8
+    assert seen == 9
 
 
 def test_two_people_cannot_overwrite_each_other(api: ApiOf) -> None:
@@ -152,7 +153,10 @@ def _prepared(api: ApiOf) -> dict[str, str]:
     subscription = market.subscribe(application, product)
     market.key(subscription)
     token = api.as_("ada").get("/tokens").json()["items"][0]
+    with market.store.begin(market.actor("adm")) as now:
+        closed = statements.add(now, subscription, "2026-11", "EUR", [], {})
     return {
+        "statement": closed.id,
         "organisation": market.acme.id,
         "user": market.users["ada"].id,
         "product": product.id,
@@ -186,8 +190,8 @@ def test_nobody_reaches_an_object_of_a_foreign_organisation(api: ApiOf) -> None:
         allowed = {_FORBIDDEN, _MISSING} if one.scope in ("publish", "admin") else {_MISSING}
         assert found.status_code in allowed, (one.name, found.status_code, found.text)
         tried += 1
-    assert tried == 24
-    for path in ("/applications", "/subscriptions", "/products", "/tokens"):
+    assert tried == 25
+    for path in ("/applications", "/subscriptions", "/products", "/statements", "/tokens"):
         assert all(one["name"] == "test" for one in eve.get(path).json()["items"]), path
     for path in (f"/applications?organisation={objects['organisation']}", f"/subscriptions?application={objects['application']}", f"/audit?organisation={objects['organisation']}"):  # fmt: skip
         assert eve.get(path).status_code == 404, path

@@ -51,6 +51,11 @@ def _run(parser: argparse.ArgumentParser) -> None:
     git.add(parser)
     _add_store(parser)
     add(
+        "--usage-store",
+        metavar="URL",
+        help="database of the usage server, for pages of usage and for statements; default: none",
+    )
+    add(
         "--listen",
         metavar="HOST:PORT",
         default="127.0.0.1:19090",
@@ -106,12 +111,35 @@ def _product(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("product", nargs="?", default="", help="slug of the product")
 
 
+def _billing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("close", "list", "export"))
+    parser.add_argument("period", nargs="?", default="", help="month, such as 2026-11; list and export: all")
+    parser.add_argument(
+        "--usage-store",
+        metavar="URL",
+        default=flags.USAGE_STORE,
+        help="database of the usage server, whose calls are counted",
+    )
+    parser.add_argument(
+        "--to", choices=("cloudevents", "lago", "stripe"), help="kind of the system to export to"
+    )
+    parser.add_argument("--url", help="address of that system")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="file with its token")
+    parser.add_argument(
+        "--customers",
+        type=Path,
+        metavar="FILE",
+        help="YAML file with Stripe's customers by consumer",
+    )
+
+
 _ACTIONS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "user": ("add, invite, list or disable users", _user),
     "token": ("make a token of the API for a user, which is shown once", _token),
     "product": ("list, publish or retire products", _product),
     "subscription": ("list subscriptions, or decide on one", _subscription),
     "key": ("list, make or revoke the keys of a subscription", _key),
+    "billing": ("close the statements of a month, list them, or export calls to a billing system", _billing),
 }
 
 
@@ -128,6 +156,11 @@ def run(arguments: argparse.Namespace) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         marketplace.migrate()
+        if arguments.portal_command == "billing":
+            from xds_server.cli import portal_billing
+
+            _show(portal_billing.run(marketplace, arguments), arguments.output)
+            return 0
         with marketplace.begin(COMMAND) as now:
             found = _DOES[arguments.portal_command](now, arguments)
     except MarketplaceError as error:
@@ -151,6 +184,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         gateway=arguments.gateway,
         git=found.source if found is not None else None,
         store=arguments.store,
+        usage=arguments.usage_store,
         listen=arguments.listen,
         trusted_proxies=arguments.trusted_proxies,
         poll=arguments.poll,
@@ -239,5 +273,5 @@ def _show(found: Any, form: str) -> None:
         print("  ".join(f"{key}={part}" for key, part in shown))
 
 
-_LONG = frozenset({"description", "terms", "version", "plans"})
+_LONG = frozenset({"description", "terms", "version", "plans", "lines"})
 """Fields that are not shown as text."""

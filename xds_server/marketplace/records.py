@@ -195,6 +195,25 @@ class AuditEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What a subscription owes for a month (`period`, such as ``2026-11``). It never changes.
+
+    `number` counts all statements. `total` and the amounts of the `lines` are integers in minor units of the `currency`.
+    `calls` are the counted calls by plan.
+    """
+
+    id: str
+    number: int
+    subscription: str
+    period: str
+    currency: str
+    total: int
+    lines: tuple[Mapping[str, Any], ...]
+    calls: Mapping[str, Any]
+    closed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subscriber:
     """A subscription as policy servers need it. `keys` are hashes with `not_after`, 0 for none; empty if no key works."""
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
     Text,
 )
 
-REVISION = "001"
+REVISION = "002"
 """The revision of the tables: the newest file in migrations/versions."""
 METADATA = MetaData()
 _JSON = JSON(none_as_null=True)
@@ -41,6 +41,10 @@ def _refers(name: str, table: str, *, nullable: bool = False, primary: bool = Fa
 
 def _text(name: str, length: int = 255, *, unique: bool = False) -> Column[str]:
     return Column(name, String(length), nullable=False, unique=unique)
+
+
+def _text_key(name: str, length: int = 255) -> Column[str]:
+    return Column(name, String(length), primary_key=True)
 
 
 def _number(name: str, *, nullable: bool = False) -> Column[int]:
@@ -223,3 +227,32 @@ AUDIT = Table(
     Index("market_audit_organisation", "organisation", "id"),
 )
 """Rows are only added: a trigger rejects every other change."""
+STATEMENTS = Table(
+    "market_statements",
+    METADATA,
+    _id(),
+    Column(
+        "number", BigInteger, nullable=False, unique=True, comment="without gaps, in the order of closing"
+    ),
+    _refers("subscription", "subscriptions"),
+    _text("period", 7),
+    _text("currency", 3),
+    _number("total"),
+    Column("lines", _JSON, nullable=False),
+    Column("calls", _JSON, nullable=False, comment="counted calls by plan"),
+    _number("closed"),
+    Index("market_statements_period", "subscription", "period", unique=True),
+)
+"""Closed statements. Rows are only added: a trigger rejects every other change. Amounts are minor units."""
+EXPORTS = Table(
+    "market_exports",
+    METADATA,
+    _text_key("target", 64),
+    _text_key("consumer"),
+    _text_key("plan"),
+    Column("hour", BigInteger, primary_key=True, autoincrement=False, comment="hours since 1970 in UTC"),
+    _number("sent"),
+    _number("pending", nullable=True),
+    Index("market_exports_pending", "target", "pending"),
+)
+"""How many calls of an hour a target has. `pending` is the number that it has after what is being sent now."""

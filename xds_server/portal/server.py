@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from typing import TYPE_CHECKING
 from uvicorn import Config, Server
 
 from xds_server.background_tasks import in_background
+from xds_server.billing import months
+from xds_server.billing.closing import SETTLED, close_month
+from xds_server.billing.usage_counts import counted_by
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.control_plane.control_loop import ControlLoop
 from xds_server.database import DatabaseFailed
@@ -30,6 +34,7 @@ from xds_server.portal.pages import web
 from xds_server.processes.addresses import failed_to_listen, split
 from xds_server.sources.directory import Directory
 from xds_server.sources.gateway_folder import FolderReader, GatewayFolder
+from xds_server.usage.store import Store
 
 if TYPE_CHECKING:
     from xds_server.sources.git_source import GitSource
@@ -39,6 +44,8 @@ log = logging.getLogger(__name__)
 LISTEN = "--listen"
 EXPIRY = 30.0
 """Seconds between two looks for subscriptions whose time has come. Their keys have ended by themselves."""
+CLOSING = 600.0
+"""Seconds between two looks for a month that can be closed."""
 AGAIN = 1.0
 """Seconds until products are taken from the gateway again, after the store failed."""
 
@@ -47,13 +54,14 @@ AGAIN = 1.0
 class PortalOptions:
     """The options of `xds portal run`. `gateway` names the Gateway of a folder of manifests. `git` makes the source of a gateway in git, None for a `folder` on disk.
 
-    `trusted_proxies` are addresses whose `x-forwarded-for` names the client.
+    `usage` is the URL of the usage store, None if there is none. `trusted_proxies` are addresses whose `x-forwarded-for` names the client.
     """
 
     folder: Path
     gateway: tuple[str, str] | None
     git: Callable[[], GitSource] | None
     store: str
+    usage: str | None
     listen: str
     trusted_proxies: str = "127.0.0.1"
     poll: bool = False
@@ -125,7 +133,8 @@ async def serve(options: PortalOptions) -> None:
             GatewayFolder(source, FolderReader(options.gateway)), Compiler(metered=False), following.publish
         )
         attempts = Attempts()
-        pages = web.routes(marketplace, lambda: following.view, attempts)
+        usage = _usage(options, stack)
+        pages = web.routes(marketplace, lambda: following.view, attempts, usage)
         app = application(marketplace, lambda: following.view, attempts, pages)
         listening = _socket(options.listen)
         stack.callback(listening.close)
@@ -133,12 +142,38 @@ async def serve(options: PortalOptions) -> None:
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined] # ours end it
         for work in (control.run(), following.run()):
             in_background(work, stack)
+        if usage is not None:
+            in_background(_close_months(marketplace, usage), stack)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         log.info("portal started address=http://%s", options.listen)
         await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping")
         server.should_exit = True
         await serving
+
+
+def _usage(options: PortalOptions, stack: AsyncExitStack) -> Store | None:
+    """Open the usage store, if there is one. Raises EnvironmentFailed, WrongUsage."""
+    if options.usage is None:
+        return None
+    usage = Store(options.usage, reads=True)
+    stack.callback(usage.close)
+    return usage
+
+
+async def _close_months(marketplace: Marketplace, usage: Store) -> None:
+    """Close each month when it has settled, until cancelled."""
+    while True:
+        now = time.time()
+        period = months.before(months.of(now))
+        try:
+            if now >= months.end(period) + SETTLED:
+                done = await asyncio.to_thread(close_month, marketplace, counted_by(usage), period, now)
+                if done.statements:
+                    log.info("statements closed period=%s count=%d", period, len(done.statements))
+        except (DatabaseFailed, EnvironmentFailed, MarketplaceError) as error:
+            log.error("the month could not be closed; trying again period=%s error=%s", period, error)
+        await asyncio.sleep(CLOSING)
 
 
 def _config(app: object, options: PortalOptions) -> Config:

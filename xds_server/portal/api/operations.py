@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from xds_server.marketplace import applications, audit, logins, people, products, subscriptions
+from xds_server.marketplace import applications, audit, logins, people, products, statements, subscriptions
 from xds_server.marketplace.records import SLOTS, Product
 from xds_server.portal.api import schemas
 from xds_server.portal.api.declared import Asked, Operation, choice, listed, moment, text
@@ -303,6 +303,23 @@ SUBSCRIPTIONS = (
     ),
 )  # fmt: skip
 OTHERS = (
+    Operation(
+        method="GET", path="/statements", name="list_statements", summary="Closed statements, the newest first.",
+        tag="billing", scope="read",
+        query={"subscription": text(255), "period": {"type": "string", "pattern": r"^2[0-9]{3}-[0-9]{2}$", "maxLength": 7}},
+        call=lambda asked: statements.statements(
+            asked.now,
+            subscription=asked.query.get("subscription"),
+            period=asked.query.get("period"),
+            wanted=asked.page,
+        ),
+        returns="Statement", lists=True,
+    ),
+    Operation(
+        method="GET", path="/statements/{statement}", name="read_statement", summary="A closed statement.",
+        tag="billing", scope="read", call=lambda asked: statements.statement(asked.now, asked.path["statement"]),
+        returns="Statement",
+    ),
     Operation(
         method="GET", path="/tokens", name="list_tokens", summary="The tokens of the user.", tag="tokens",
         scope="read", call=lambda asked: logins.tokens(asked.now, asked.page), returns="Token", lists=True,

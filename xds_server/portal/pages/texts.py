@@ -185,6 +185,15 @@ KOREAN: Mapping[str, str] = {
     "There are no calls in this time.": "이 기간에는 호출이 없습니다.",
     "This portal knows no usage store.": "이 포털에는 사용량 저장소가 없습니다.",
     "Average time": "평균 시간",
+    "Number": "번호",
+    "Month": "월",
+    "Total": "합계",
+    "Invoice": "청구서",
+    "Amount": "금액",
+    "There are no invoices yet.": "아직 청구서가 없습니다.",
+    "monthly": "월 기본료",
+    "included": "포함된 호출",
+    "correction": "정정",
 }  # fmt: skip
 
 

@@ -25,10 +25,11 @@ from xds_server.marketplace.store import Marketplace
 from xds_server.portal.api.schemas import as_json
 from xds_server.portal.attempts import Attempts
 from xds_server.portal.gateway_view import GatewayView
-from xds_server.portal.pages import developer, entrance, public, publisher, texts
+from xds_server.portal.pages import billing, developer, entrance, public, publisher, texts
 from xds_server.portal.pages.markdown import html
 from xds_server.portal.pages.openid import OpenId
 from xds_server.portal.pages.visits import Visit, form_of, require_own_page, see
+from xds_server.usage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +46,18 @@ _TOUCHED = 60
 """Seconds between two notes that a session is in use."""
 
 
-def routes(marketplace: Marketplace, gateway: Callable[[], GatewayView], attempts: Attempts) -> list[Route]:
-    """Return the routes of all pages. `attempts` bounds logins, and a bound of its own the making of keys."""
+def routes(
+    marketplace: Marketplace,
+    gateway: Callable[[], GatewayView],
+    attempts: Attempts,
+    usage: Store | None = None,
+) -> list[Route]:
+    """Return the routes of all pages. `attempts` bounds logins, and a bound of its own the making of keys. `usage` is the
+    usage store, None if there is none.
+    """
     web = _Web(marketplace, gateway)
     door = entrance.Entrance(OpenId(), attempts)
+    used = billing.BillingPages(usage)
     keys = developer.Keys(Attempts(most=30, per_minute=10))
     everybody: tuple[tuple[str, Page | None, Page | None], ...] = (
         ("/", public.catalogue, None),
@@ -73,6 +82,10 @@ def routes(marketplace: Marketplace, gateway: Callable[[], GatewayView], attempt
         ("/subscriptions/{subscription}/keys", None, keys.make),
         ("/organisations", developer.organisations, developer.add_organisation),
         ("/organisations/{organisation}", developer.organisation, developer.change_organisation),
+        ("/usage", used.usage, None),
+        ("/usage.csv", used.table, None),
+        ("/invoices", billing.invoices, None),
+        ("/invoices/{statement}", billing.invoice, None),
         ("/account", developer.account, developer.change_account),
         ("/manage", publisher.queue, None),
         ("/manage/subscriptions/{subscription}", None, publisher.decide),

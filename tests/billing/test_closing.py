@@ -1,0 +1,177 @@
+"""Statements: they are what the usage store has counted, once, and what comes late is a correction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy
+from sqlalchemy.exc import DBAPIError
+
+from tests.support.market import OFFERED, Market
+from xds_server.billing import months
+from xds_server.billing.closing import SETTLED, close_month
+from xds_server.database_url import checked
+from xds_server.marketplace import products, statements, subscriptions
+from xds_server.marketplace.actor import COMMAND
+from xds_server.marketplace.errors import Conflict, NotFound
+from xds_server.marketplace.records import Statement, Subscription
+
+PRICE = {"currency": "EUR", "monthly": 2900, "included": 100, "per_call": {"amount": 50, "per": 100}}
+PLANS = [{"plan": "free", "price": PRICE}, {"plan": "gold", "price": {**PRICE, "monthly": 9900}}]
+
+
+class Usage:
+    """The counts of a usage store: calls by consumer, month, plan and status."""
+
+    def __init__(self) -> None:
+        self.calls: dict[tuple[str, str], dict[tuple[str, int], int]] = {}
+
+    def add(self, consumer: str, month: str, calls: int, *, plan: str = "free", status: int = 200) -> None:
+        counts = self.calls.setdefault((consumer, month), {})
+        counts[plan, status] = counts.get((plan, status), 0) + calls
+
+    def __call__(self, consumer: str, since: int, until: int) -> dict[tuple[str, int], int]:
+        month = months.of(since)
+        assert (since, until) == (months.begin(month), months.end(month))
+        return self.calls.get((consumer, month), {})
+
+
+@pytest.fixture
+def usage() -> Usage:
+    return Usage()
+
+
+@pytest.fixture
+def subscription(market: Market) -> Subscription:
+    market.clock.now = months.begin("2026-11") + 86_400
+    return market.subscribe(market.application(), market.product(plans=PLANS, terms=""))
+
+
+def close(market: Market, usage: Usage, period: str = "2026-11") -> list[Statement]:
+    market.clock.now = months.end(period) + SETTLED
+    return close_month(market.store, usage, period, market.clock.now).statements
+
+
+def amounts(statement: Statement) -> list[tuple[Any, ...]]:
+    return [(line["kind"], line["plan"], line["calls"], line["amount"]) for line in statement.lines]
+
+
+def test_a_statement_has_the_month_the_included_calls_and_the_others(
+    market: Market, usage: Usage, subscription: Subscription
+) -> None:
+    usage.add(subscription.consumer, "2026-11", 300)
+    usage.add(subscription.consumer, "2026-11", 50, status=404)
+    for status in (401, 403, 429, 500, 503):
+        usage.add(subscription.consumer, "2026-11", 1000, status=status)
+    (statement,) = close(market, usage)
+    assert amounts(statement) == [
+        ("monthly", "free", 0, 2900),
+        ("included", "free", 100, 0),
+        ("calls", "free", 250, 125),
+    ]
+    assert (statement.number, statement.total, statement.currency, statement.calls) == (
+        1,
+        3025,
+        "EUR",
+        {"free": 350},
+    )
+    assert close(market, usage) == []
+
+
+def test_a_month_is_closed_after_it_has_settled(
+    market: Market, usage: Usage, subscription: Subscription
+) -> None:
+    now = months.end("2026-11") + SETTLED - 1
+    with pytest.raises(Conflict, match="two hours after"):
+        close_month(market.store, usage, "2026-11", now)
+    assert subscription.state == "active"
+
+
+def test_what_comes_late_is_a_correction_of_the_next_month_once(
+    market: Market, usage: Usage, subscription: Subscription
+) -> None:
+    usage.add(subscription.consumer, "2026-11", 300)
+    close(market, usage)
+    usage.add(subscription.consumer, "2026-11", 200)
+    (december,) = close(market, usage, "2026-12")
+    correction = december.lines[-1]
+    assert amounts(december)[-1] == ("correction", "free", 200, 100)
+    assert correction["period"] == "2026-11"
+    (january,) = close(market, usage, "2027-01")
+    assert amounts(january) == [("monthly", "free", 0, 2900)]
+
+
+def test_another_plan_within_the_month_has_lines_of_its_own(
+    market: Market, usage: Usage, subscription: Subscription
+) -> None:
+    with market.store.begin(market.actor("ada")) as now:
+        subscriptions.change_plan(now, subscription.id, "gold")
+    usage.add(subscription.consumer, "2026-11", 200)
+    usage.add(subscription.consumer, "2026-11", 300, plan="gold")
+    (statement,) = close(market, usage)
+    assert amounts(statement) == [
+        ("monthly", "gold", 0, 9900),
+        ("included", "free", 100, 0),
+        ("calls", "free", 100, 50),
+        ("included", "gold", 100, 0),
+        ("calls", "gold", 200, 100),
+    ]
+
+
+def test_only_subscriptions_of_the_month_and_with_a_price_have_statements(
+    market: Market, usage: Usage, subscription: Subscription
+) -> None:
+    free = market.subscribe(market.application("Free"), market.product(slug="free", terms=""))
+    with market.store.begin(market.actor("ada")) as now:
+        subscriptions.cancel(now, subscription.id)
+    assert [one.subscription for one in close(market, usage)] == [subscription.id]
+    done = close_month(market.store, usage, "2026-12", months.end("2026-12") + SETTLED)
+    assert (done.statements, done.without_price) == ([], 1)
+    assert free.state == "active"
+
+
+def test_a_price_that_changes_later_changes_no_closed_statement(
+    market: Market, usage: Usage, subscription: Subscription, url: str
+) -> None:
+    usage.add(subscription.consumer, "2026-11", 300)
+    (before,) = close(market, usage)
+    with market.store.begin(market.actor("pub")) as now:
+        products.change_product(now, subscription.product, {"plans": [{"plan": "free", "price": {**PRICE, "monthly": 1}}, {"plan": "gold"}]}, OFFERED)  # fmt: skip
+    with market.store.read(market.actor("ada")) as now:
+        assert statements.statement(now, before.id) == before
+        assert [one.total for one in statements.statements(now).items] == [3000]
+    with market.store.read(market.actor("eve")) as now:
+        assert statements.statements(now).items == []
+        with pytest.raises(NotFound):
+            statements.statement(now, before.id)
+    engine = sqlalchemy.create_engine(checked(url))
+    for change in ("UPDATE market_statements SET total = 0", "DELETE FROM market_statements"):
+        with pytest.raises(DBAPIError, match="only added"), engine.begin() as connection:
+            connection.exec_driver_sql(change)
+    engine.dispose()
+
+
+def test_closing_that_is_killed_goes_on_without_a_gap_in_the_numbers(
+    market: Market, usage: Usage, subscription: Subscription
+) -> None:
+    product = market.product(slug="more", plans=PLANS, terms="")
+    for number in range(4):
+        market.subscribe(market.application(f"App {number}"), product)
+    asked: list[str] = []
+
+    def dying(consumer: str, since: int, until: int) -> dict[tuple[str, int], int]:
+        asked.append(consumer)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return usage(consumer, since, until)
+
+    now = months.end("2026-11") + SETTLED
+    with pytest.raises(KeyboardInterrupt):
+        close_month(market.store, dying, "2026-11", now)
+    assert len(close(market, usage)) == 3
+    with market.store.read(COMMAND) as reading:
+        found = statements.statements(reading).items
+    assert [one.number for one in found] == [5, 4, 3, 2, 1]
+    assert len({one.subscription for one in found}) == 5
+    assert subscription.id in {one.subscription for one in found}

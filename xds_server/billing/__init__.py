@@ -1,0 +1,1 @@
+"""Billing: what calls cost, statements of months that add up with the usage, and exports to systems of others."""

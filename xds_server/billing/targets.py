@@ -1,0 +1,112 @@
+"""Billing systems to which calls are exported: CloudEvents over HTTP, Lago and Stripe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import urllib3
+
+from xds_server.billing.export import Event, ExportFailed
+from xds_server.usage.report import Row, cloud_events
+
+TIMEOUT = 10.0
+"""Seconds for an answer."""
+CODE = "calls"
+"""The name of what is counted: Lago's billable metric and Stripe's meter."""
+
+
+class _Http:
+    """Sends requests. A failure is told without the credentials."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False)
+        self._headers = dict(headers)
+
+    def post(self, url: str, body: bytes, content_type: str, **headers: str) -> None:
+        """Send a body. Raises ExportFailed."""
+        sent = {**self._headers, "content-type": content_type, **headers}
+        try:
+            answer = self._pool.request("POST", url, body=body, headers=sent, redirect=False)
+        except urllib3.exceptions.HTTPError as error:
+            raise ExportFailed(f"{url} cannot be reached: {type(error).__name__}") from None
+        if not 200 <= answer.status < 300:
+            text = answer.data[:300].decode("utf-8", "replace")
+            raise ExportFailed(f"{url} rejects the events with {answer.status}: {text}")
+
+
+class CloudEventsTarget:
+    """Any receiver of batches of CloudEvents 1.0.2 in JSON."""
+
+    def __init__(self, url: str, token: str = "", source: str = "/xds/billing") -> None:
+        self.name = f"cloudevents:{url}"[:64]
+        self._url, self._source = url, source
+        self._http = _Http({"authorization": f"Bearer {token}"} if token else {})
+
+    def send(self, events: Sequence[Event]) -> None:
+        """Send events. Raises ExportFailed."""
+        rows: list[Row] = [
+            {"consumer": one.consumer, "plan": one.plan, "hour": one.hour, "requests": one.calls}
+            for one in events
+        ]
+        batch = cloud_events(rows, self._source, 0, 0)
+        body = [{**made, "id": one.id} for made, one in zip(batch, events, strict=True)]
+        self._http.post(self._url, json.dumps(body).encode(), "application/cloudevents-batch+json")
+
+
+class LagoTarget:
+    """Lago: batches of events, whose `transaction_id` makes them count once (POST /api/v1/events/batch).
+
+    The external id of a subscription in Lago is the consumer.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        self.name = f"lago:{url}"[:64]
+        self._url = f"{url.rstrip('/')}/api/v1/events/batch"
+        self._http = _Http({"authorization": f"Bearer {token}"})
+
+    def send(self, events: Sequence[Event]) -> None:
+        """Send events. Raises ExportFailed."""
+        body = {"events": [self._event(one) for one in events]}
+        self._http.post(self._url, json.dumps(body).encode(), "application/json")
+
+    def _event(self, one: Event) -> dict[str, Any]:
+        return {
+            "transaction_id": one.id,
+            "external_subscription_id": one.consumer,
+            "code": CODE,
+            "timestamp": one.hour * 3600,
+            "properties": {"calls": one.calls, "plan": one.plan},
+        }
+
+
+class StripeTarget:
+    """Stripe: one meter event for each, whose `identifier` makes it count once (POST /v1/billing/meter_events).
+
+    `customers` are Stripe's customers by consumer; calls of others are not sent.
+    """
+
+    def __init__(self, url: str, token: str, customers: Mapping[str, str]) -> None:
+        self.name = f"stripe:{url}"[:64]
+        self._url = f"{url.rstrip('/')}/v1/billing/meter_events"
+        self._customers = customers
+        self._http = _Http({"authorization": f"Bearer {token}"})
+
+    def send(self, events: Sequence[Event]) -> None:
+        """Send events one by one. Raises ExportFailed."""
+        for one in events:
+            customer = self._customers.get(one.consumer)
+            if customer is None:
+                continue
+            form = {
+                "event_name": CODE,
+                "identifier": one.id,
+                "timestamp": one.hour * 3600,
+                "payload[stripe_customer_id]": customer,
+                "payload[value]": one.calls,
+            }
+            body = urlencode(form).encode()
+            key = {"idempotency-key": one.id}
+            self._http.post(self._url, body, "application/x-www-form-urlencoded", **key)

@@ -1,0 +1,40 @@
+"""Counts of the usage store as billing and the pages need them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from xds_server.usage.store import Question, Store
+
+HOUR = 3600
+
+
+def counted_by(store: Store) -> Callable[[str, int, int], Mapping[tuple[str, int], int]]:
+    """Return a function that counts the calls of a consumer by plan and status. It raises DatabaseFailed."""
+
+    def counted(consumer: str, since: int, until: int) -> Mapping[tuple[str, int], int]:
+        rows = store.report(
+            Question(
+                since=since // HOUR, until=until // HOUR, by=("plan", "status"), only={"consumer": [consumer]}
+            )
+        )
+        return {(str(row["plan"]), int(row["status"])): int(row["requests"]) for row in rows}
+
+    return counted
+
+
+def by_hour(store: Store, since: int, until: int) -> list[dict[str, Any]]:
+    """Return the calls of all consumers by hour, plan and status between two hours since 1970. Raises DatabaseFailed."""
+    return store.report(Question(since=since, until=until, by=("consumer", "plan", "hour", "status")))
+
+
+def by_day(store: Store, consumers: list[str], since: int, until: int) -> list[dict[str, Any]]:
+    """Return calls, bytes and time of some consumers by day, consumer, route and status, between two hours since 1970.
+
+    Raises DatabaseFailed.
+    """
+    if not consumers:
+        return []
+    groups = ("day", "consumer", "route", "status")
+    return store.report(Question(since=since, until=until, by=groups, only={"consumer": consumers}))

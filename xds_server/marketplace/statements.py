@@ -1,0 +1,95 @@
+"""Statements of subscriptions: added once for each month, and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import or_, select
+
+from xds_server.marketplace import names, subscriptions
+from xds_server.marketplace.actor import not_found
+from xds_server.marketplace.pages import FIRST, PageOf, Wanted, page
+from xds_server.marketplace.records import Statement, Subscription
+from xds_server.marketplace.schema import APPLICATIONS, COUNTERS, STATEMENTS, SUBSCRIPTIONS
+from xds_server.marketplace.store import Transaction, columns
+
+_STATEMENT, _SUBSCRIPTION = columns(Statement, STATEMENTS), columns(Subscription, SUBSCRIPTIONS)
+_COUNTER = "statements"
+
+
+def statement(transaction: Transaction, id_: str) -> Statement:
+    """Return a statement that the actor may see. Raises NotFound."""
+    found = transaction.maybe(Statement, _STATEMENT.where(STATEMENTS.c.id == id_))
+    if found is None:
+        raise not_found("statement")
+    subscriptions.subscription(transaction, found.subscription)
+    return found
+
+
+def statements(
+    transaction: Transaction,
+    *,
+    subscription: str | None = None,
+    period: str | None = None,
+    wanted: Wanted = FIRST,
+) -> PageOf[Statement]:
+    """Return the statements that the actor may see, the newest first. Raises NotFound."""
+    rows = _STATEMENT
+    if subscription is not None:
+        found = subscriptions.subscription(transaction, subscription)
+        rows = rows.where(STATEMENTS.c.subscription == found.id)
+    elif not transaction.actor.publishes:
+        theirs = APPLICATIONS.c.organisation.in_(transaction.actor.organisations)
+        joined = select(SUBSCRIPTIONS.c.id).join(
+            APPLICATIONS, APPLICATIONS.c.id == SUBSCRIPTIONS.c.application
+        )
+        rows = rows.where(STATEMENTS.c.subscription.in_(joined.where(theirs)))
+    if period is not None:
+        rows = rows.where(STATEMENTS.c.period == period)
+    return page(transaction, Statement, rows, STATEMENTS.c.number, wanted)
+
+
+def owing(transaction: Transaction, period: str, begin: int, end: int) -> list[Subscription]:
+    """Return the subscriptions that were active in a period, in Unix seconds, and have no statement of it."""
+    closed = select(STATEMENTS.c.subscription).where(STATEMENTS.c.period == period)
+    active = (SUBSCRIPTIONS.c.started < end) & or_(
+        SUBSCRIPTIONS.c.ended.is_(None), SUBSCRIPTIONS.c.ended >= begin
+    )
+    where = active & SUBSCRIPTIONS.c.id.not_in(closed)
+    return transaction.all(Subscription, _SUBSCRIPTION.where(where).order_by(SUBSCRIPTIONS.c.id))
+
+
+def earlier(transaction: Transaction, subscription: str, before: str) -> list[Statement]:
+    """Return the statements of a subscription before a period, the oldest first."""
+    where = (STATEMENTS.c.subscription == subscription) & (STATEMENTS.c.period < before)
+    return transaction.all(Statement, _STATEMENT.where(where).order_by(STATEMENTS.c.period))
+
+
+def add(
+    transaction: Transaction,
+    subscription: Subscription,
+    period: str,
+    currency: str,
+    lines: Iterable[Mapping[str, Any]],
+    calls: Mapping[str, int],
+) -> Statement:
+    """Close the statement of a month. Its number is the next one. Raises Conflict if there is one already."""
+    update = COUNTERS.update().where(COUNTERS.c.name == _COUNTER).values(value=COUNTERS.c.value + 1)
+    number = int(transaction.connection.execute(update.returning(COUNTERS.c.value)).scalar_one())
+    listed = [dict(one) for one in lines]
+    values = {
+        "id": names.new_id(),
+        "number": number,
+        "subscription": subscription.id,
+        "period": period,
+        "currency": currency,
+        "total": sum(one["amount"] for one in listed),
+        "lines": listed,
+        "calls": dict(calls),
+        "closed": transaction.now,
+    }
+    transaction.connection.execute(STATEMENTS.insert().values(**values))
+    shown = {"number": number, "period": period, "total": values["total"]}
+    transaction.audit("close", "statement", str(values["id"]), after=shown)
+    return transaction.one(Statement, _STATEMENT.where(STATEMENTS.c.id == values["id"]), "statement")
