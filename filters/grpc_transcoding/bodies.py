@@ -26,7 +26,8 @@ def table(found: Iterable[Rule], *, verbs: bool, names: bool) -> dict[str, Any]:
     """The requests with their messages, and the messages by full name, as the script reads them.
 
     A field has its number, so that two spellings of one name are the same, and the message of its value. A request has in
-    `input` the message of its query, and in `message` that of its JSON body, or False without `names`.
+    `input` the message of its query, and in `message` that of its JSON body, or False without `names`. `bodiless` is true if
+    its rule reads no body; of the table, it says whether ``all``, ``some`` or ``none`` of the requests are so.
     """
     rules = list(found)
     messages: dict[str, Any] = {}
@@ -45,10 +46,13 @@ def table(found: Iterable[Rule], *, verbs: bool, names: bool) -> dict[str, Any]:
             "verb": rule.template.verb,
             "input": rule.method.input_type.full_name,
             "message": _root(rule) if names and rule.json_body else False,
+            "bodiless": not rule.rule.body,
         }
         for rule in rules
     ]
-    return {"requests": requests, "messages": messages, "verbs": verbs}
+    count = sum(not rule.rule.body for rule in rules)
+    bodiless = "none" if count == 0 else "all" if count == len(rules) else "some"
+    return {"requests": requests, "messages": messages, "verbs": verbs, "bodiless": bodiless}
 
 
 def _root(rule: Rule) -> str | bool:

@@ -364,9 +364,31 @@ local function fault_of_body(handle)
   return fault and fault .. format(" (byte %d of the body)", at)
 end
 
+-- Why a request has a body that its method does not read, or nil. Envoy would take its fields into the message, unknown names
+-- and all. An empty object has no fields, and some clients always send one.
+local function fault_of_unread_body(handle)
+  local known = known_of(handle)
+  if known.bodiless == "some" then
+    local path = string.match(handle:headers():get(":path"), "^[^?]*")
+    for _, request in ipairs(known.requests) do
+      if not request.bodiless and fits(path, request, known.verbs) then
+        return nil
+      end
+    end
+  end
+  local body = known.bodiless ~= "none" and handle:body()
+  if not body or body:length() == 0 or find(body:getBytes(0, body:length()), "^%s*{%s*}%s*$") then
+    return nil
+  end
+  return "the method reads no body; write the fields as query parameters"
+end
+
 -- Rejects a request that is no message of its method. Returns true if it did.
 local function rejected(handle, has_body)
-  local fault = fault_of_head(handle) or has_body and fault_of_body(handle)
+  local fault = fault_of_head(handle)
+  if not fault then
+    fault = (has_body and fault_of_body or fault_of_unread_body)(handle)
+  end
   if not fault then
     return false
   end

@@ -184,6 +184,37 @@ def test_a_name_that_the_message_does_not_have_is_rejected(
     assert len(shop.calls) == before
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", BOOK),
+        ("GET", f"/fast{BOOK}"),
+        ("GET", "/v1/shelves/1/books"),
+        ("GET", "/set/v1/shelves/1/books"),
+        ("GET", "/v1/export/n"),
+        ("GET", "/set/plain/n"),
+        ("DELETE", BOOK),
+    ],
+)
+@pytest.mark.parametrize("body", [b'{"view":"x"}', b'{"no":1}', b"{'view':'x'}", b"x", b'{"a":1,"a":2}'])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_the_method_does_not_read_is_rejected(
+    either: httpx.Client, shop: Shop, method: str, path: str, body: bytes, chunked: bool
+) -> None:
+    """Envoy would take fields from it, and no policy has seen them."""
+    before = len(shop.calls)
+    answer = either.request(method, path, content=iter([body]) if chunked else body, headers=JSON)
+    assert (answer.status_code, problem(answer)["reason"]) == (400, "invalid_message")
+    assert answer.json()["detail"] == "the method reads no body; write the fields as query parameters"
+    assert len(shop.calls) == before
+
+
+def test_an_empty_object_is_no_body(either: httpx.Client, shop: Shop) -> None:
+    for body in (b"{}", b" {\n} ", b""):
+        assert either.request("DELETE", BOOK, content=body, headers=JSON).status_code == 200
+        assert asked(shop) == {"name": "shelves/1/books/2"}
+
+
 def test_a_body_with_a_content_coding_is_rejected(either: httpx.Client, shop: Shop) -> None:
     """The transcoder would read it as plain JSON, and a policy that decodes it would read something else."""
     before = len(shop.calls)
