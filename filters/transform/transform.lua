@@ -135,17 +135,22 @@ local function is_json(headers)
   return kind ~= nil and (kind == "application/json" or kind == "text/json" or kind:match("^[^/]+/[^/]+%+json$") ~= nil)
 end
 
-local function charset(headers)
-  return headers:get("content-type"):lower():match(';%s*charset%s*=%s*"?([^";%s]+)')
-end
-
 local UTF8 = { ["utf-8"] = true, ["us-ascii"] = true, utf8 = true }
+
+-- A charset of the body that is not UTF-8, or nil.
+local function foreign_charset(headers)
+  for set in headers:get("content-type"):lower():gmatch('charset%s*=%s*"?([^";,%s]*)') do
+    if not UTF8[set] then
+      return set
+    end
+  end
+end
 
 -- Applies the plans to a body of JSON. Returns a reason and a detail if it cannot be changed, else nil and true if the
 -- body is another one now.
 local function change_body(handle, plans, values, limit)
-  local set = charset(handle:headers())
-  if set ~= nil and not UTF8[set] then
+  local set = foreign_charset(handle:headers())
+  if set ~= nil then
     return "unsupported_charset", "JSON has the charset utf-8, not " .. set
   end
   local body = handle:body()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +17,8 @@ from filters.validation.schemas import MalformedError, Schema, parsed
 WITH_BODY = ("PATCH", "POST", "PUT", "QUERY")
 """Methods whose requests need a body if a schema of bodies is all that is known of them."""
 BODYLESS = (204, 205, 304)
+CHARSET = re.compile(r'charset\s*=\s*"?([^";,\s]*)', re.IGNORECASE)
+UTF8 = ("utf-8", "utf8", "us-ascii")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class BodySchema:
                 return None
             return _invalid([Fault("a body is required")])
         kind = head.headers.get("content-type", "")
-        return None if is_json(kind) else _media_type(kind, ("application/json",))
+        return _charset(kind) if is_json(kind) else _media_type(kind, ("application/json",))
 
     def compares_body(self, head: Head) -> bool:
         """True if the body of a request has a schema."""
@@ -82,7 +85,7 @@ class BodySchema:
             return _invalid_response(
                 [Fault(f"the media type is {_shown(headers.get('content-type', ''))} and not JSON")]
             )
-        return _of_response(_body(self._response, body))
+        return _of_response(_charset(headers.get("content-type", "")) or _body(self._response, body))
 
 
 class Described:
@@ -109,7 +112,10 @@ class Described:
                 kind = head.headers.get("content-type", "")
                 if best(operation.body.schemas, kind) is None and not faults:
                     return _media_type(kind, tuple(operation.body.schemas))
-        return _invalid(faults) if faults else None
+        if faults:
+            return _invalid(faults)
+        compared = head.body and _has_schema(operation.body, head.headers)
+        return _charset(head.headers.get("content-type", "")) if compared else None
 
     def compares_body(self, head: Head) -> bool:
         """True if the body of a request has a schema."""
@@ -152,7 +158,8 @@ class Described:
         kind = headers.get("content-type", "")
         if best(described.schemas, kind) is None:
             return _invalid_response([Fault(f"the media type {_shown(kind)} is not described")])
-        return _of_response(_described(described, kind, body))
+        wrong = _charset(kind) if _has_schema(described, headers) else None
+        return _of_response(wrong or _described(described, kind, body))
 
     def _operation(self, head: Head) -> Operation | None:
         found = self._document.find(head.method, head.path)
@@ -245,6 +252,14 @@ def _of_response(found: Rejection | None) -> Rejection | None:
     if found is None:
         return None
     return _invalid_response(found.faults or [Fault(found.detail)])
+
+
+def _charset(kind: str) -> Rejection | None:
+    """Why a text in this charset is not compared, or None: all are read as UTF-8 here, and elsewhere they may be read otherwise."""
+    for charset in CHARSET.findall(kind):
+        if charset.lower() not in UTF8:
+            return Rejection(415, "unsupported_charset", f"The charset is {_shown(charset)} and not utf-8.")
+    return None
 
 
 def _media_type(kind: str, known: Sequence[str]) -> Rejection:

@@ -10,6 +10,7 @@ TITLES: Mapping[str, str] = {
     "malformed_body": "The request body is malformed",
     "method_not_allowed": "The method is not allowed for this path",
     "not_found": "The API has no such path",
+    "unsupported_charset": "The charset of the request body is not supported",
     "unsupported_media_type": "The content type is not supported",
 }
 STATUSES: Mapping[str, int] = {
@@ -18,5 +19,6 @@ STATUSES: Mapping[str, int] = {
     "malformed_body": 400,
     "method_not_allowed": 405,
     "not_found": 404,
+    "unsupported_charset": 415,
     "unsupported_media_type": 415,
 }

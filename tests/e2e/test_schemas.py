@@ -121,6 +121,13 @@ BAD = [
     (b"NaN", JSON, 400, "malformed_body"),
     (b'{"name": "a"}', {"content-type": "text/plain"}, 415, "unsupported_media_type"),
     (b'{"name": "a"}', {}, 415, "unsupported_media_type"),
+    (b'{"name": "a"}', {"content-type": "application/json; charset=utf-16"}, 415, "unsupported_charset"),
+    (
+        b'{"name": "a"}',
+        {"content-type": 'application/json;CharSet=UTF-8; charset="utf-7"'},
+        415,
+        "unsupported_charset",
+    ),
     (b"x", {**JSON, "content-encoding": "gzip"}, 400, "malformed_content_coding"),
     (b"x", {**JSON, "content-encoding": "lzw"}, 415, "unsupported_content_coding"),
     (gzip.compress(b" " * 100_000, mtime=0), {**JSON, "content-encoding": "gzip"}, 413, "body_too_large"),
@@ -153,6 +160,9 @@ def test_a_response_is_compared(stack: Stack, echo: Backend) -> None:
     problem = answer.json()
     assert (problem["title"], problem["status"]) == ("Bad upstream", 502)
     assert "name" not in problem
+    echo.body, echo.headers = b'{"id": 1}', {"content-type": "application/json; charset=utf-16"}
+    assert stack.get("/both").headers["x-gateway-reason"] == "invalid_response"
+    echo.body, echo.headers = b'{"name": 1}', {}
     echo.status = 404
     assert stack.get("/both").json() == {"name": 1}
     echo.status = 200
@@ -188,6 +198,9 @@ def test_openapi_describes_parameters_methods_and_bodies(stack: Stack, echo: Bac
     assert (answer.status_code, answer.json()["reason"]) == (404, "not_found")
     assert stack.request("PUT", "/api/users/1", content="{}", headers=JSON).status_code == 400
     assert stack.request("PUT", "/api/users/1", content='{"name": 1}', headers=JSON).status_code == 200
+    latin = {"content-type": "application/json; charset=latin1"}
+    answer = stack.request("PUT", "/api/users/1", content='{"name": 1}', headers=latin)
+    assert (answer.status_code, answer.json()["reason"]) == (415, "unsupported_charset")
     echo.body = b"{}"
     answer = stack.get("/api/users/1")
     assert (answer.status_code, answer.headers["x-gateway-reason"]) == (502, "invalid_response")

@@ -227,8 +227,9 @@ def test_a_malformed_body_is_rejected(
     assert not echo.seen
 
 
-def test_another_charset_is_rejected(stack: Stack, echo: Backend) -> None:
-    headers = {"content-type": "application/json; charset=latin1"}
+@pytest.mark.parametrize("parameters", ["charset=latin1", 'charset="UTF-8";Charset=utf-7'])
+def test_another_charset_is_rejected(stack: Stack, echo: Backend, parameters: str) -> None:
+    headers = {"content-type": f"application/json; {parameters}"}
     answer = stack.request("POST", "/user", content=b"{}", headers=headers)
     assert (answer.status_code, answer.json()["reason"]) == (415, "unsupported_charset")
     assert not echo.seen
