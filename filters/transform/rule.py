@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from filters.lua_literals import lua
@@ -17,10 +18,13 @@ from filters.transform.settings import (
     ResponseTransform,
     TransformSettings,
 )
+from filters.transform.settings import sources as sources_of
 from filters.transform.sources import Setting, Source
 
 RESPONSE_REASONS = ("response_not_transformable", "response_too_large", "transform_failed")
 """The reasons for which the script itself replaces a response."""
+OF_CALLER = ("claim", "consumer", "ip", "plan")
+"""Kinds of sources whose values differ among the callers of one URL."""
 
 
 class _Numbers:
@@ -51,10 +55,21 @@ def rule(context: Context) -> dict[str, Any]:
         result |= _views(fields, numbers)
         own = result.setdefault("response", {})
         own["limit"] = max(own.get("limit", 0), int(fields.max_body))
+    if any(one.kind in OF_CALLER for one in _of_responses(response, fields)):
+        result["private"] = True
     if "response" in result and (errors := _errors(context)):
         result["errors"] = errors
     result["sources"] = [sources.rule(source, context) for source in numbers.known]
     return result
+
+
+def _of_responses(response: ResponseTransform | None, fields: FieldsSettings | None) -> Iterator[Source]:
+    """Yield the sources on which responses depend."""
+    if fields is not None:
+        yield fields.source
+    if response is not None:
+        headers = response.headers.settings().values() if response.headers is not None else ()
+        yield from sources_of((*response.changes()[1], *headers))
 
 
 def _errors(context: Context) -> dict[str, Any]:

@@ -280,6 +280,26 @@ local function add_vary(headers, name)
   headers:add("vary", name)
 end
 
+-- No shared cache may give this response to another caller (RFC 9111, section 5.2.2.7). The headers for caches of one kind
+-- (RFC 9213) would count more than Cache-Control.
+local function make_private(headers)
+  local parts, is_private = {}, false
+  for part in (whole_header(headers, "cache-control") or ""):gmatch("[^,]+") do
+    part = part:match("^%s*(.-)%s*$")
+    local name = part:lower()
+    is_private = is_private or name == "private" or name == "no-store"
+    if part ~= "" and name ~= "public" and not name:find("^s%-maxage") then
+      parts[#parts + 1] = part
+    end
+  end
+  if not is_private then
+    table.insert(parts, 1, "private")
+  end
+  headers:replace("cache-control", table.concat(parts, ", "))
+  headers:remove("cdn-cache-control")
+  headers:remove("surrogate-control")
+end
+
 -- The body that the client gets is made here, so only a weak validator fits it, and no part of it can be asked for.
 local function weaken(headers)
   local tag = headers:get("etag")
@@ -325,6 +345,9 @@ local function response(handle, known)
   end
   if rule.vary ~= nil then
     add_vary(headers, rule.vary)
+  end
+  if rule.private then
+    make_private(headers)
   end
   if status == 304 and (own.plan ~= nil or rule.views ~= nil) then
     weaken(headers)

@@ -91,6 +91,7 @@ routes:
       api_key: true
       fields: {by: plan, default: [], gold: [id]}
       transform: {request: {set: {consumer: {from: consumer}, plan: {from: plan}}}}
+  told: {path: /told, upstream: echo, policies: {transform: {response: {headers: {set: {x-you: {from: ip}}}}}}}
   claims:
     path: /claims
     upstream: echo
@@ -414,6 +415,33 @@ def test_a_view_by_plan_and_values_of_the_consumer(stack: Stack, echo: Backend) 
     answer = stack.request("POST", "/plan", content=b'{"plan":"forged"}', headers=headers)
     assert answer.text == '{"id":1}'
     assert echo.seen[-1]["body"] == '{"plan":"gold","consumer":"acme"}'
+
+
+@pytest.mark.parametrize("path", ["/plan", "/told"])
+@pytest.mark.parametrize(
+    ("sent", "got"),
+    [
+        ({}, "private"),
+        ({"cache-control": "Public, max-age=60, s-maxage=600"}, "private, max-age=60"),
+        ({"cache-control": "max-age=60, PRIVATE", "cdn-cache-control": "max-age=600"}, "max-age=60, PRIVATE"),
+        ({"cache-control": 'private="x-a, x-b", max-age=1'}, 'private, private="x-a, x-b", max-age=1'),
+        ({"cache-control": "no-store", "surrogate-control": "max-age=600"}, "no-store"),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 304, 404])
+def test_no_shared_cache_keeps_what_depends_on_the_caller(
+    stack: Stack, echo: Backend, path: str, sent: dict[str, str], got: str, status: int
+) -> None:
+    echo.headers, echo.status, echo.body = sent, status, b"{}" if status != 304 else b""
+    answer = stack.request("GET", path, headers={"x-api-key": KEY})
+    assert (answer.status_code, answer.headers.get_list("cache-control")) == (status, [got])
+    assert not {"cdn-cache-control", "surrogate-control"} & answer.headers.keys()
+
+
+def test_what_does_not_depend_on_the_caller_may_be_shared(stack: Stack, echo: Backend) -> None:
+    echo.headers, echo.body = {"cache-control": "public, max-age=60"}, b"{}"
+    for path in ("/views", "/both", "/response"):
+        assert stack.request("GET", path).headers["cache-control"] == "public, max-age=60"
 
 
 def test_claims_keep_their_types(stack: Stack, echo: Backend) -> None:
