@@ -19,6 +19,7 @@ from tests.support import tokens
 from tests.support.backend import Backend
 from tests.support.policy_server import Stack, Stacks
 from tests.support.wait import wait_for
+from xds_server.cli.main import main
 
 KEYS = {"acme": "k-acme", "beta": "k-beta"}
 YAML = """
@@ -613,3 +614,34 @@ def test_spellings_of_a_host_are_one(stack: Stack, echo: Backend) -> None:
     for host in ("example.com:80", "example.com.", "EXAMPLE.COM"):
         assert "hit" in cache_status(stack.get(path, headers={"host": host})), host
     assert "hit" not in cache_status(stack.get(path, headers={"host": "example.com:8080"}))
+
+
+def test_the_command_purges_in_several_policy_servers(
+    stacks: Stacks, echo: Backend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a Redis each policy server has responses of its own. One that is away holds the others not back."""
+    text = """
+    listeners: {http: {port: $port, address: 127.0.0.1}}
+    upstreams: {echo: {endpoints: ["$echo"]}}
+    routes: {a: {path: /*, upstream: echo, policies: {cache: 5m}}}
+    """
+    found = [stacks.start(text, echo=echo.address) for _ in range(2)]
+    admins = [f"--admin={stack.policy_server.admin}" for stack in found]
+
+    def hits(path: str) -> list[bool]:
+        return ["hit" in cache_status(stack.get(path, headers={"host": "shop.test"})) for stack in found]
+
+    for more, code in (([], 0), (["--admin=127.0.0.1:1"], 3)):
+        path = fresh("purged")
+        hits(path)
+        assert hits(path) == [True, True]
+        assert main(["cache", "purge", f"http://shop.test{path}", *more, *admins]) == code
+        for stack in found:
+            url = {"host": "shop.test", "cache-control": "only-if-cached"}
+            wait_for(lambda: stack.get(path, headers=url).status_code == 504, "the purge")  # noqa: B023
+        out, err = capsys.readouterr()
+        if code == 0:
+            assert out == "2 responses purged in 2 policy servers; Envoys follow within a second\n"
+        else:
+            assert "no policy server answers at 127.0.0.1:1" in err
+            assert "2 others purged" in err

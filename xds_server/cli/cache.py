@@ -1,10 +1,11 @@
-"""xds cache: purges stored responses, by a policy server's admin address."""
+"""xds cache: purges stored responses, by the admin addresses of policy servers."""
 
 from __future__ import annotations
 
 import argparse
 import http.client
 import json
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from xds_server.cli import flags, output, policy_servers
@@ -26,7 +27,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--tag", metavar="TAG", help="purge the responses that had this tag in their cache-tag header"
     )
     parser.add_argument("--all", action="store_true", help="purge everything")
-    parser.add_argument("--admin", default=flags.ADMIN, metavar="ADDRESS", help=policy_servers.ADMIN_HELP)
+    parser.add_argument(
+        "--admin",
+        action="append",
+        metavar="ADDRESS",
+        help=f"{policy_servers.ADMIN_HELP}; repeatable, and a name that has several IPv4 addresses stands for "
+        f"all of them (default: {flags.ADMIN})",
+    )
     flags.add_output(parser)
 
 
@@ -34,17 +41,34 @@ def run(arguments: argparse.Namespace) -> int:
     """Purge responses. All workers of the Envoys follow within a second. Raises EnvironmentFailed, WrongUsage."""
     kind, value = _what(arguments)
     body = json.dumps({"kind": kind, "value": value})
-    admin, status, done = policy_servers.found(arguments.admin, "POST", "/cache/purge", body)
-    if status != http.client.OK:
-        raise EnvironmentFailed(f"the policy server at {admin} did not purge: {done.get('error', status)}")
+    written = arguments.admin or [flags.ADMIN]
+    admins = tuple(dict.fromkeys(address for one in written for address in policy_servers.each(one)))
+    # All at once, so that one that does not answer does not hold the others up.
+    with ThreadPoolExecutor(len(admins)) as pool:
+        done = list(pool.map(lambda admin: _purge(admin, body), admins))
+    failed = [one for one in done if isinstance(one, str)]
+    if failed:
+        others = len(done) - len(failed)
+        told = f"; {output.counted(others, 'other')} purged" if others else ""
+        raise EnvironmentFailed("\n".join(failed) + told)
+    purged = sum(one for one in done if isinstance(one, int))
     if arguments.output != "text":
-        output.data(done, arguments.output)
+        output.data({"purged": purged, "policy_servers": len(done)}, arguments.output)
     else:
-        print(
-            output.counted(done["purged"], "response")
-            + " purged in the policy server; Envoys follow within a second"
-        )
+        where = "the policy server" if len(done) == 1 else f"{len(done)} policy servers"
+        print(f"{output.counted(purged, 'response')} purged in {where}; Envoys follow within a second")
     return 0
+
+
+def _purge(admin: str, body: str) -> int | str:
+    """Return the number of purged responses, or the reason why this policy server did not purge. Raises WrongUsage."""
+    try:
+        found, status, done = policy_servers.found(admin, "POST", "/cache/purge", body)
+    except EnvironmentFailed as error:
+        return str(error)
+    if status != http.client.OK:
+        return f"the policy server at {found} did not purge: {done.get('error', status)}"
+    return int(done["purged"])
 
 
 def _what(arguments: argparse.Namespace) -> tuple[str, str]:
