@@ -39,6 +39,9 @@ NARROW_FILTER = "xds.ext_authz.headers"
 
 It sends the headers that policies declare.
 """
+BODY_FILTER, LENIENT_BODY_FILTER = "xds.ext_authz.body", "xds.ext_authz.body.on_error_allow"
+"""Filters that send bodies as bytes. Envoy reads `pack_as_bytes` of a whole filter only, and without it each byte that is no
+UTF-8 becomes an exclamation mark. Services over HTTP get their bytes only without it."""
 USAGE = "usage"
 """The context extension of a route that answers consumers with their limits."""
 

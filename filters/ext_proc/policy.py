@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import ClassVar, Literal
 
-from filters.ext_authz.policy import PythonFile
+from filters.ext_authz.settings import PythonFile
 from filters.ext_proc.names import PROCESSOR, ProcessorSource
 from filters.ext_proc.written import UnclearError, phases
 from filters.language import Mistake, Shorthand, Size, option

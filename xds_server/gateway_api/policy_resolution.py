@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
-from filters.ext_authz.policy import PythonFile
+from filters.ext_authz.settings import PythonFile
 from filters.language import DataSource, Path
 from filters.language.problems import did_you_mean
 from xds_server.gateway_api import names

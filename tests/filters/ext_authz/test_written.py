@@ -176,7 +176,7 @@ def test_a_route_says_which_policy_how_long_and_what_it_needs(tmp_path: Path) ->
     packed = next(one for one in host.routes if one.name == "a").typed_per_filter_config
     assert "xds.ext_authz" not in packed
     checks = ext_authz_pb2.ExtAuthzPerRoute.FromString(
-        packed["xds.ext_authz.on_error_allow"].value
+        packed["xds.ext_authz.body.on_error_allow"].value
     ).check_settings
     assert dict(checks.context_extensions) == {
         "policy": "p.py:check", "route": "a", "timeout": "0.05", "body": "true", "path": "/a/(?P<id>[^/]+)",

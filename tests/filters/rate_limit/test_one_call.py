@@ -9,7 +9,7 @@ import pytest
 from filters.authorization import authorize
 from filters.decompression import policy as decompression
 from filters.decompression.policy import Decompression
-from filters.ext_authz.policy import ExtAuthzSettings, PythonFunction
+from filters.ext_authz.settings import ExtAuthzSettings, PythonFunction
 from filters.identity import key_lookup, password_lookup, script
 from filters.identity.api_key import ApiKey
 from filters.identity.basic_auth import BasicAuth
@@ -19,7 +19,7 @@ from filters.model.limits import ConcurrencyLimit, Limit
 from filters.model.methods import MOST_KEYS
 from filters.pipeline import POLICIES
 from filters.policy import Context, Levels
-from filters.policy_server import FILTER, LENIENT_FILTER, NARROW_FILTER
+from filters.policy_server import BODY_FILTER, FILTER, LENIENT_BODY_FILTER, LENIENT_FILTER, NARROW_FILTER
 from filters.rate_limit import one_call
 from filters.rate_limit.envoy import leases, local, local_headers
 from filters.rate_limit.policy import FILTER as LIMITS_FILTER
@@ -63,7 +63,8 @@ def test_a_check_decides_where_nothing_refuses_behind_it(context: Context, expec
 def test_between_the_policy_and_the_limits_only_local_limits_reject() -> None:
     names = [one.name for policy in POLICIES for one in policy.http_filters((), Context())]
     between = names[names.index(FILTER) + 1 : names.index(LIMITS_FILTER)]
-    assert between == ["xds.ext_authz.on_error_allow", local_headers.FILTER, local.FILTER, leases.FILTER]
+    others = [LENIENT_FILTER, BODY_FILTER, LENIENT_BODY_FILTER]  # a route uses one of them
+    assert between == [*others, local_headers.FILTER, local.FILTER, leases.FILTER]
 
 
 KEYS = {"a": Consumer(api_keys=tuple(KeyHash(sha256=f"{n:064x}") for n in range(MOST_KEYS + 1)))}
@@ -106,8 +107,9 @@ def test_nothing_stands_between_the_lookup_and_the_limits() -> None:
     names = [one.name for policy in POLICIES for one in policy.http_filters((), Context())]
     between = names[names.index(key_lookup.FILTER) + 1 : names.index(LIMITS_FILTER)]
     assert between[:3] == [password_lookup.FILTER, script.FILTER, authorize.FILTER]
-    assert between[3:7] == [decompression.FILTER, NARROW_FILTER, FILTER, LENIENT_FILTER]
-    assert between[7:] == [local_headers.FILTER, local.FILTER, leases.FILTER]
+    policies = [NARROW_FILTER, FILTER, LENIENT_FILTER, BODY_FILTER, LENIENT_BODY_FILTER]
+    assert between[3:9] == [decompression.FILTER, *policies]
+    assert between[9:] == [local_headers.FILTER, local.FILTER, leases.FILTER]
 
 
 def test_what_is_said_is_read() -> None:

@@ -10,7 +10,7 @@ from envoy.service.auth.v3 import external_auth_pb2
 from prometheus_client import CollectorRegistry
 
 from filters.check.service import Authorization
-from filters.ext_authz.policy import ExtAuthzSettings
+from filters.ext_authz.settings import ExtAuthzSettings
 from filters.identity.api_key import ApiKey
 from filters.model.identity import NAMESPACE, Plan
 from filters.model.limits import Limit
