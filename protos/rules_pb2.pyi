@@ -103,3 +103,17 @@ class Validation(_message.Message):
     name: str
     content: bytes
     def __init__(self, name: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
+
+class GrpcMethods(_message.Message):
+    __slots__ = ("name", "descriptors", "colons_in_ids", "ignore_query", "ignore_unknown_fields")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
+    COLONS_IN_IDS_FIELD_NUMBER: _ClassVar[int]
+    IGNORE_QUERY_FIELD_NUMBER: _ClassVar[int]
+    IGNORE_UNKNOWN_FIELDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    descriptors: bytes
+    colons_in_ids: bool
+    ignore_query: _containers.RepeatedScalarFieldContainer[str]
+    ignore_unknown_fields: bool
+    def __init__(self, name: _Optional[str] = ..., descriptors: _Optional[bytes] = ..., colons_in_ids: _Optional[bool] = ..., ignore_query: _Optional[_Iterable[str]] = ..., ignore_unknown_fields: _Optional[bool] = ...) -> None: ...

@@ -9,7 +9,9 @@ from urllib.parse import parse_qsl, unquote
 from envoy.service.auth.v3 import attribute_context_pb2
 from google.protobuf import struct_pb2
 
-from filters.ext_authz.decisions import Peer, Request
+from filters.check import grpc_calls
+from filters.ext_authz.decisions import GrpcCall, Peer, Request
+from filters.grpc_transcoding.messages import Methods
 from filters.model.headers import Headers
 from filters.model.identity import NAMESPACE
 from filters.model.path_params import normalized, path_params
@@ -21,27 +23,33 @@ Attributes = attribute_context_pb2.AttributeContext
 class _LazyRequest(Request):
     """A request whose fields are parsed on first access."""
 
-    __slots__ = ("_attributes",)
+    __slots__ = ("_attributes", "_methods")
     _attributes: Attributes
+    _methods: Methods | None
 
     def __getattr__(self, name: str) -> Any:
         """The value of a field. Python calls this only for a field without a value."""
         read = _READERS.get(name)
-        if read is None:
+        if read is not None:
+            value = read(self._attributes)
+        elif name == "grpc":
+            value = grpc_calls.call_of(self._attributes, self._methods)
+        else:
             raise AttributeError(name)
-        value = read(self._attributes)
         object.__setattr__(self, name, value)
         return value
 
     def __reduce__(self) -> tuple[Callable[..., Request], tuple[Mapping[str, Any]]]:
         """A copy is an ordinary request."""
-        return _whole, ({name: getattr(self, name) for name in _READERS},)
+        call = None if self.grpc is None else GrpcCall(method=self.grpc.method, message=self.grpc.message)
+        return _whole, ({**{name: getattr(self, name) for name in _READERS}, "grpc": call},)
 
 
-def request(attributes: Attributes) -> Request:
-    """The request of these attributes."""
+def request(attributes: Attributes, methods: Methods | None = None) -> Request:
+    """The request of these attributes. `methods` are those of its route, if policies get its messages."""
     one = object.__new__(_LazyRequest)
     object.__setattr__(one, "_attributes", attributes)
+    object.__setattr__(one, "_methods", methods)
     return one
 
 

@@ -9,20 +9,24 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from envoy.service.auth.v3 import external_auth_pb2
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from filters.check import limit_decisions, responses
+from filters.check import grpc_calls, limit_decisions, responses
 from filters.check.api_keys import KeyIndex, NotComplete
 from filters.check.lazy_request import Attributes, identity, request
+from filters.check.lingering import Lingering
 from filters.check.passwords import Missing, Passwords
-from filters.ext_authz.decisions import Decision
+from filters.ext_authz.decisions import Decision, Request, deny
 from filters.ext_authz.functions import Failed, Function, load
 from filters.ext_authz.names import POLICY
+from filters.grpc_transcoding.messages import Methods, NotAMessage
+from filters.grpc_transcoding.names import EXTENSION as METHODS_EXTENSION
+from filters.grpc_transcoding.names import METHODS
 from filters.identity import key_lookup, password_lookup
 from filters.policy_server import USAGE
 from filters.rate_limit import one_call
@@ -38,8 +42,6 @@ DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 4, 8, 14
 """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
 STEP = 0.005
 """Seconds between two lookups of a policy that has not arrived yet."""
-LINGER = 10.0
-"""Seconds for which a removed policy still decides: longer than a control plane waits for an Envoy to follow."""
 MOST_LABELS = 4096
 """Label sets of metrics that are cached."""
 _JSON = {"content-type": "application/json", "cache-control": "no-store"}
@@ -68,8 +70,10 @@ class Authorization:
     ) -> None:
         self._usage = usage
         self._counting = counting
-        self.functions: Table[Function] = Table(POLICY, _function, self._policies_changed)
-        self._leaving: Mapping[str, tuple[Function, float]] = {}
+        self._leaving: Lingering[Function] = Lingering(clock)
+        self.functions: Table[Function] = Table(POLICY, _function, self._leaving.note)
+        self._leaving_methods: Lingering[Methods] = Lingering(clock)
+        self.methods: Table[Methods] = Table(METHODS, grpc_calls.load, self._leaving_methods.note)
         self.keys = KeyIndex(follows=subscribers)
         self.passwords = Passwords()
         self._clock = clock
@@ -103,7 +107,7 @@ class Authorization:
         return Service(
             name=NAME,
             methods=(check,),
-            tables=(self.functions, self.keys.table, self.passwords.table),
+            tables=(self.functions, self.methods, self.keys.table, self.passwords.table),
             subscribers=(self.keys.subscribers,) if self.keys.follows else (),
             close=self._close,
         )
@@ -151,15 +155,15 @@ class Authorization:
         self, name: str, attributes: Attributes
     ) -> limit_decisions.Answer | Awaitable[limit_decisions.Answer]:
         """Call a policy. A coroutine that never waits is run at once, without a task."""
-        function = self.functions.current.get(name) or self._removed(name)
+        function = self.functions.current.get(name) or self._leaving.get(name)
         if function is None or not function.immediate:
             return self._wait_for(name, function, attributes)
         began = self._clock()
         try:
-            decision = function.at_once(request(attributes))
+            decision = function.at_once(self._request(attributes))
             response = self._decided(name, decision)
         except Failed as failed:
-            return self._failed(name, failed)
+            return self._failed(name, failed, attributes)
         finally:
             self._seconds(name).observe(self._clock() - began)
         return self._limited(attributes, decision, response)
@@ -174,7 +178,7 @@ class Authorization:
             return self._missing(name)
         began = self._clock()
         try:
-            decision = await function.decide(request(attributes), limit)
+            decision = await function.decide(self._request(attributes), limit)
             response = self._decided(name, decision)
         except TimeoutError:
             self._count(name, "timeout")
@@ -183,11 +187,16 @@ class Authorization:
             self._count(name, "busy")
             raise RpcError(RESOURCE_EXHAUSTED, str(busy)) from None
         except Failed as failed:
-            return self._failed(name, failed)
+            return self._failed(name, failed, attributes)
         finally:
             self._seconds(name).observe(self._clock() - began)
         answer = self._limited(attributes, decision, response)
         return await answer if isinstance(answer, Awaitable) else answer
+
+    def _request(self, attributes: Attributes) -> Request:
+        name = attributes.context_extensions.get(METHODS_EXTENSION, "")
+        methods = (self.methods.current.get(name) or self._leaving_methods.get(name)) if name else None
+        return request(attributes, methods)
 
     def _limited(
         self, attributes: Attributes, decision: Decision, response: bytes
@@ -203,7 +212,10 @@ class Authorization:
         self._count(name, "allowed" if decision.allowed else "denied")
         return response
 
-    def _failed(self, name: str, failed: Failed) -> bytes:
+    def _failed(self, name: str, failed: Failed, attributes: Attributes) -> bytes:
+        if isinstance(failed.__cause__, NotAMessage):  # the client's failure, and not the policy's
+            self._count(name, "denied")
+            return responses.decided(_not_a_message(failed.__cause__, attributes))
         log.error("policy failed; the request is rejected policy=%s", name, exc_info=failed)
         self._count(name, "failed")
         return responses.failure(str(failed))
@@ -237,19 +249,6 @@ class Authorization:
         self._count("basic_auth", "wrong" if user is None else "found")
         return responses.password(user)
 
-    def _policies_changed(
-        self, before: Mapping[str, Function], loaded: Mapping[str, Function], removed: Collection[str]
-    ) -> None:
-        now = self._clock()
-        kept = {name: one for name, one in self._leaving.items() if one[1] > now and name not in loaded}
-        gone = {name: (before[name], now + LINGER) for name in removed if name in before}
-        self._leaving = {**kept, **gone}
-
-    def _removed(self, name: str) -> Function | None:
-        """A policy that was removed here, while an Envoy may still have a route that calls it."""
-        function, until = self._leaving.get(name, (None, 0.0))
-        return function if until > self._clock() else None
-
     async def _arrival(self, name: str, limit: float) -> Function | None:
         """Wait for a new policy: the route and its policy arrive over two streams, and the route may be first."""
         for _ in range(int(limit / STEP) if name else 0):
@@ -263,6 +262,18 @@ class Authorization:
 
     def _close(self) -> None:
         self.passwords.close()
+
+
+def _not_a_message(why: NotAMessage, attributes: Attributes) -> Decision:
+    problem = {
+        "type": "about:blank",
+        "title": "The request does not fit the message of the method",
+        "status": 400,
+        "reason": "invalid_message",
+        "request_id": attributes.request.http.headers.get("x-request-id", ""),
+        "detail": str(why),
+    }
+    return deny(400, body=problem, headers={"content-type": "application/problem+json"})
 
 
 def _function(message: rules_pb2.PythonPolicy) -> Function:

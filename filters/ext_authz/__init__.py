@@ -3,7 +3,7 @@
 This is what policies import: ``from filters.ext_authz import Request, Decision, allow, deny``.
 """
 
-from filters.ext_authz.decisions import Decision, Peer, Request, allow, deny
+from filters.ext_authz.decisions import Decision, GrpcCall, Peer, Request, allow, deny
 from filters.model.headers import Headers
 
-__all__ = ["Decision", "Headers", "Peer", "Request", "allow", "deny"]
+__all__ = ["Decision", "GrpcCall", "Headers", "Peer", "Request", "allow", "deny"]

@@ -31,13 +31,26 @@ class Peer:
     """PEM."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class GrpcCall:
+    """A call of a gRPC method, also by a REST client. `method` is ``package.Service/Method``.
+
+    `message` has all fields by their names in the .proto file, with their default values if they are not set, and None if a
+    message or an `optional` field is not set. Enumerators are names. It is None for a stream of messages of the client.
+    """
+
+    method: str
+    message: Mapping[str, Any] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One request. `path` is normalized, without the query, with the digits of its escapes in upper case.
 
     `query` has the first value of each parameter, `query_string` is the whole query as the client sent it. `claims` are
     those of the verified token, `consumer` and `plan` those of the caller, `peer` is the verified client certificate.
-    `body` is None unless the policy has `body`; with `partial` it may be truncated.
+    `body` is None unless the policy has `body`; with `partial` it may be truncated. `grpc` is None unless the route has
+    `grpc_transcoding` with `for_policies`, and if the request calls no method.
     """
 
     method: str = "GET"
@@ -57,6 +70,7 @@ class Request:
     route: str = ""
     id: str = ""
     body: bytes | None = None
+    grpc: GrpcCall | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,9 @@ from filters import framing, unverified_certificates
 from filters.ext_authz.names import FAILED, POLICY, PROBLEM, PolicySource
 from filters.ext_authz.settings import ExtAuthzSettings, HttpService, PythonFile, PythonFunction
 from filters.ext_authz.sources import fault, no_python
+from filters.grpc_transcoding import names as grpc_names
+from filters.grpc_transcoding import rules as grpc_rules
+from filters.grpc_transcoding.settings import TranscodingSettings
 from filters.identity.authentication import without
 from filters.language import Mistake
 from filters.model.identity import NAMESPACE
@@ -115,7 +118,10 @@ def _without(settings: ExtAuthzSettings) -> Mapping[str, Message]:
 def _narrow(used: Iterable[ExtAuthzSettings]) -> HttpFilter:
     """The filter that sends the headers that any policy declares. The policy server gives each policy only its own."""
     one = _filter(NARROW_FILTER, lenient=False, with_bytes=True)
-    names = {*_OF_ENVOY, *(name for settings in used for name in settings.headers or ())}
+    found = tuple(used)
+    names = {*_OF_ENVOY, *(name for settings in found for name in settings.headers or ())}
+    if any(settings.body is not None for settings in found):
+        names.add("content-type")  # it tells the calls of gRPC clients from those of REST clients
     assert isinstance(one.config, pb.ExtAuthz)
     one.config.allowed_headers.CopyFrom(_listed(sorted(names)))
     return dataclasses.replace(one, dynamic=True)
@@ -146,6 +152,12 @@ def _filter_of(settings: ExtAuthzSettings, context: Context) -> str:
     if settings.headers is not None and not one_call.policy_decides(context):
         return NARROW_FILTER  # limits that are decided here may count by any header
     return BODY_FILTER if with_bytes else FILTER
+
+
+def _for_policies(context: Context) -> TranscodingSettings | None:
+    """The transcoding of the route, if policies get its messages."""
+    settings: TranscodingSettings | None = context.effective.get("grpc_transcoding")
+    return settings if settings is not None and settings.for_policies else None
 
 
 class ExtAuthz(Policy[ExtAuthzSettings]):
@@ -194,8 +206,14 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
     )
 
     def check(self, settings: ExtAuthzSettings, context: Context) -> Iterator[Mistake]:
-        """Yield a mistake if the source cannot be a policy."""
+        """Yield a mistake if the source cannot be a policy, or cannot get the messages that it should."""
         function = settings.python
+        whole = settings.body is not None and not settings.body.partial
+        if function is not None and _for_policies(context) is not None and not whole:
+            message = (
+                "the policy needs the whole body, because the route's grpc_transcoding has 'for_policies'"
+            )
+            yield Mistake(message, "write body: true", path=() if settings.body is None else ("body",))
         content = context.contents.get(function) if function is not None else None
         if function is not None and content is not None:
             why = fault(content, str(function.file), function.function) or next(
@@ -240,6 +258,10 @@ class ExtAuthz(Policy[ExtAuthzSettings]):
             extensions["path"] = context.path_regex
         if settings.body is not None:
             extensions["body"] = "true"
+        if (transcoding := _for_policies(context)) is not None:
+            methods = grpc_rules.methods_of(transcoding, context)
+            assert methods is not None, "mistakes are errors of the gateway"
+            extensions[grpc_names.EXTENSION] = methods.name
         if settings.headers is not None:
             extensions["headers"] = ",".join(name.lower() for name in settings.headers)
         if one_call.policy_decides(context):

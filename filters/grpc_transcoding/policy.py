@@ -26,12 +26,14 @@ from google.protobuf.message import Message
 
 from filters.framing import HEADERS
 from filters.grpc_transcoding import bodies, descriptors, rules, templates
+from filters.grpc_transcoding.names import METHODS
 from filters.grpc_transcoding.rules import Rule, Rules
 from filters.grpc_transcoding.settings import TranscodingSettings
 from filters.language import Mistake
 from filters.lua_literals import lua
 from filters.policy import NOTHING, Context, HttpFilter, Policy, RoutePart, Stage, Variant, header
 from filters.reasons import BAD_REQUEST, Reason, details_begin
+from filters.rules import Rule as PolicyRule
 
 FILTER, SCRIPT = "envoy.filters.http.grpc_json_transcoder", "xds.grpc_transcoding"
 TRAILERS, STREAM_TYPES = "xds.grpc_transcoding.trailers", "xds.grpc_transcoding.stream_types"
@@ -74,6 +76,7 @@ class GrpcTranscoding(Policy[TranscodingSettings]):
     stage = Stage.TRANSCODE
     settings = TranscodingSettings
     enforced_by = "Envoy (grpc_json_transcoder, Lua)"
+    rule_types = (METHODS,)
     reasons = (
         Reason(
             name=CONFLICT,
@@ -140,6 +143,11 @@ class GrpcTranscoding(Policy[TranscodingSettings]):
         found = rules.found(settings, context)
         assert found is not None, "mistakes are errors of the gateway"
         return RoutePart(variants=tuple(_variants(settings, found)))
+
+    def rules(self, used: Iterable[TranscodingSettings], context: Context) -> Iterator[PolicyRule]:
+        sources = (rules.methods_of(one, context) for one in used if one.for_policies)
+        for name, source in sorted({source.name: source for source in sources if source is not None}.items()):
+            yield PolicyRule(type=METHODS, name=name, value=source)
 
     def for_local_answers(self, settings: TranscodingSettings) -> TranscodingSettings | None:
         return None

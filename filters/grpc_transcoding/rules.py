@@ -10,6 +10,7 @@ from google.protobuf.descriptor import Descriptor, MethodDescriptor
 
 from filters.grpc_transcoding import descriptors, templates
 from filters.grpc_transcoding.descriptors import HTTP_BODY, Linked
+from filters.grpc_transcoding.names import MethodsSource
 from filters.grpc_transcoding.settings import VERBS, Binding, Bindings, TranscodingSettings
 from filters.grpc_transcoding.templates import Template
 from filters.language import DataSource, Mistake, Path
@@ -108,6 +109,16 @@ def found(settings: Bindings, context: Context) -> Rules | None:
     except Mistake:
         return None
     return None if result is None or result.mistakes else result
+
+
+def methods_of(settings: TranscodingSettings, context: Context) -> MethodsSource | None:
+    """The rule for the policy server, or None if there is a mistake."""
+    known = found(settings, context)
+    if known is None:
+        return None
+    described = descriptors.with_rules(known.linked, known.annotations)
+    lax = settings.unknown_fields == "ignore"
+    return MethodsSource(described, settings.colons_in_ids, tuple(sorted(set(settings.ignore_query))), lax)
 
 
 def _unknown(settings: Bindings, linked: Linked) -> Iterator[Mistake]:

@@ -140,6 +140,10 @@ class TranscodingSettings(Bindings):
         "What happens to a JSON body with a name that the message does not have: 400, or the name is ignored.",
         default="reject",
     )
+    for_policies: bool = option(
+        "A policy in Python of the route gets the method and the message of each call (`request.grpc`).",
+        default=False,
+    )
     colons_in_ids: bool = option(
         "A colon in the last segment belongs to the segment unless a verb (`:cancel`) follows it. Default: what "
         "follows a colon is a verb, and an unknown verb gets 404.",

@@ -19,12 +19,16 @@ _REMEDY = "write a template of google.api.http, such as /v1/{name=shelves/*}:che
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A parsed template. `segments` are literals, ``*`` and ``**``; `fields` are the paths of the bound fields."""
+    """A parsed template. `segments` are literals, ``*`` and ``**``; `fields` are the paths of the bound fields.
+
+    `spans` are the first segment of each field's value and the one after its last.
+    """
 
     text: str
     segments: tuple[str, ...]
     verb: str
     fields: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...]
 
     def regex(self, *, verbs: bool) -> str:
         """The RE2 for the whole path without a query.
@@ -42,6 +46,18 @@ class Template:
             return f"(?:(?:/[^/?]*)*/{end}*)?"
         return f"/{end}+" if segment == "*" else f"/{re.escape(segment)}"
 
+    def values(self, path: str) -> Iterator[tuple[str, str]]:
+        """Yield the bound fields of a path that matches, with their escaped values."""
+        segments = path.removesuffix(f":{self.verb}" if self.verb else "").split("/")[1:]
+        for field, (start, end) in zip(self.fields, self.spans, strict=True):
+            open_end = self.segments[end - 1] == "**"
+            yield field, "/".join(segments[start:] if open_end else segments[start:end])
+
+    def in_one_segment(self, field: str) -> bool:
+        """True if the value of a field is one segment, in which every escape is decoded, that of a slash too."""
+        start, end = self.spans[self.fields.index(field)]
+        return end - start == 1 and self.segments[start] == "*"
+
     @property
     def example(self) -> str:
         """A path that matches."""
@@ -57,19 +73,22 @@ def parse(text: str) -> Template:
     body, verb = _without_verb(text)
     segments: list[str] = []
     fields: list[str] = []
+    spans: list[tuple[int, int]] = []
     for part in _parts(body[1:], text):
         if part.startswith("{"):
             found = _VARIABLE.fullmatch(part[1:-1])
             if found is None:
                 raise Mistake(f"{part} is not a variable", "write {field} or {field=pattern}", value=text)
             fields.append(found[1])
+            start = len(segments)
             segments += (found[2] or "*").split("/")
+            spans.append((start, len(segments)))
         else:
             segments.append(part)
     _check(segments, verb, text)
     if len(set(fields)) != len(fields):
         raise Mistake("a field is bound twice in the template", "bind each field once", value=text)
-    return Template(text, tuple(segments), verb, tuple(fields))
+    return Template(text, tuple(segments), verb, tuple(fields), tuple(spans))
 
 
 def _without_verb(text: str) -> tuple[str, str]:

@@ -8,7 +8,8 @@ import pytest
 from envoy.service.auth.v3 import external_auth_pb2
 from prometheus_client import CollectorRegistry
 
-from filters.check.service import LINGER, Authorization
+from filters.check.lingering import LINGER
+from filters.check.service import Authorization
 from filters.ext_authz.names import POLICY, PolicySource
 from filters.unary import RpcError
 
