@@ -24,7 +24,8 @@ from filters.grpc_transcoding.descriptors import HTTP_BODY, annotation
 from filters.grpc_transcoding.templates import Template
 
 GRPC = "application/grpc"
-_TEXT = "application/grpc-web-text"
+_BINARY = tuple(f"{GRPC}{web}{codec}" for web in ("", "-web") for codec in ("", "+proto"))
+_TEXT = (f"{GRPC}-web-text", f"{GRPC}-web-text+proto")
 _QUERY = re.compile("[^&]+")
 _SLASH = re.compile("(%2[fF])")
 _WHOLE = re.compile(r"-?[0-9]{1,20}")
@@ -249,9 +250,12 @@ def _scalar(field: Any, text: str) -> Any:
 
 
 def _frame(body: bytes, content_type: str) -> bytes:
-    """The only message of a call (grpc/doc/PROTOCOL-HTTP2.md). Raises NotAMessage."""
-    if content_type.startswith(_TEXT):
-        body = base64.b64decode(body)
+    """The only message of a call (grpc/doc/PROTOCOL-HTTP2.md). Raises ValueError. Other codecs than protobuf are not read."""
+    kind = content_type.partition(";")[0].strip()
+    if kind in _TEXT:
+        body = base64.b64decode(body, validate=True)
+    elif kind not in _BINARY:
+        raise NotAMessage(f"the messages of {kind!r} are not read")
     if len(body) < 5 or body[0] != 0 or int.from_bytes(body[1:5], "big") != len(body) - 5:
         raise NotAMessage("the body is not one message without compression")
     return body[5:]

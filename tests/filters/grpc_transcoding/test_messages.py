@@ -153,6 +153,22 @@ def test_calls_of_grpc() -> None:
     assert Methods(SET).message("POST", "/v1/many", "", JSON, b"[]") is None
 
 
+@pytest.mark.parametrize("kind", ["application/grpc+json", "application/grpc-web+json", "application/grpcx"])
+def test_messages_in_another_codec_are_not_read(kind: str) -> None:
+    with pytest.raises(NotAMessage):
+        ask("POST", "/any.v1.Tree/Any", b"\0\0\0\0\3\x0a\1x", kind)
+
+
+def test_the_text_of_grpc_web_is_read_strictly() -> None:
+    """Two decoders could read texts with padding or other characters in the middle as two messages."""
+    one, two = b"AAAAAAMKAXg=", b"AAAAAAMKAXk="
+    kind = "application/grpc-web-text; charset=utf-8"
+    assert ask("POST", "/any.v1.Tree/Any", one, kind)[1] == {"id": "x"}
+    for body in (one + two, one[:4] + b"\n" + one[4:], one[:4] + b"-" + one[4:], one[:-1]):
+        with pytest.raises(NotAMessage):
+            ask("POST", "/any.v1.Tree/Any", body, kind)
+
+
 def test_options_of_a_route() -> None:
     assert ask("GET", "/v1/a?key=1&key=2", ignore_query=["key"])[1] == {"id": "a"}
     body = b'{"no":{"no":1},"left":{"no":1,"id":"l"}}'
