@@ -275,9 +275,9 @@ local function owner(handle, rule)
       else
         value = identity[by.kind]
       end
-      if type(value) ~= "string" then
-        return nil
-      end
+    end
+    if type(value) ~= "string" then
+      return nil
     end
     values[number] = #value .. ":" .. value
   end

@@ -46,6 +46,7 @@ routes:
   mine: {path: /mine/*, upstream: echo, policies: {api_key: true, cache: 5m, rate_limit: {requests: 1000000, per: hour}}}
   users: {path: /users/*, upstream: echo, policies: {jwt: corp, cache: 5m}}
   plan: {path: /plan/*, upstream: echo, policies: {api_key: true, cache: {ttl: 5m, by: plan}}}
+  tenants: {path: /tenants/*, upstream: echo, policies: {cache: {ttl: 5m, by: "header:x-tenant"}}}
   small: {path: /small/*, upstream: echo, policies: {cache: {ttl: 5m, max_body: 1KB}}}
   limited: {path: /limited/*, upstream: echo, policies: {cache: 5m, rate_limit: {requests: 3, per: hour, exact: true}}}
   fields: {path: /fields/*, upstream: echo, policies: {cache: 5m, fields: {by: "query:view", small: [path]}}}
@@ -264,6 +265,18 @@ def test_each_consumer_has_its_own(stack: Stack, echo: Backend) -> None:
     hit = stack.get(path, headers={"x-api-key": KEYS["acme"]})
     assert "hit" in cache_status(hit)
     assert hit.headers.get_list("x-ratelimit-limit") == ["1000000"]
+
+
+def test_each_value_of_a_header_has_its_own(stack: Stack, echo: Backend) -> None:
+    path = fresh("tenants")
+    for tenant in ("a", "b", "a, b"):
+        assert cache_status(stack.get(path, headers={"x-tenant": tenant})) == "gateway; fwd=uri-miss; stored"
+        assert "hit" in cache_status(stack.get(path, headers={"x-tenant": tenant}))
+    assert "hit" in cache_status(stack.get(path, headers=[("x-tenant", "a"), ("x-tenant", "b")]))
+    for _ in range(2):
+        assert cache_status(stack.get(path)) == "gateway; fwd=bypass"
+    answer = stack.get(path, headers={"cache-control": "only-if-cached"})
+    assert (answer.status_code, answer.json()["reason"]) == (504, "not_cached")
 
 
 def test_users_of_one_consumer_are_kept_apart(stack: Stack, echo: Backend) -> None:
