@@ -824,7 +824,8 @@ local function response(handle, known)
     return release(handle, known)
   elseif status == 304 and entry ~= nil then
     local again, names = renewed(headers, known, now)
-    local parts = known.status .. "; fwd-status=304" .. (names ~= nil and "; stored" or "")
+    local stored = names ~= nil and selected(known.values, names) ~= nil
+    local parts = known.status .. "; fwd-status=304" .. (stored and "; stored" or "")
     if unchanged(known, again) then
       headers:remove("cache-tag")
       add_status(headers, parts)
@@ -839,7 +840,11 @@ local function response(handle, known)
   local new, names = entry_of(headers, known, status, now)
   headers:remove("cache-tag")
   local length = tonumber(headers:get("content-length") or "")
-  if new == nil or (length ~= nil and length > known.rule.max_body) then
+  local second = new ~= nil and selected(known.values, names) or nil
+  if new ~= nil and second == nil then -- it varies by a header that was not kept; the next response can be stored
+    learn(known.key, names)
+  end
+  if second == nil or (length ~= nil and length > known.rule.max_body) then
     add_status(headers, known.status .. (known.collapsed and "; collapsed" or ""))
     return release(handle, known)
   end
