@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import re2
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -68,7 +67,6 @@ class _Rule:
     name: str
     method: MethodDescriptor
     template: Template
-    pattern: Any
     body: str
 
 
@@ -87,12 +85,14 @@ class Methods:
         self._pool = descriptor_pool.DescriptorPool()
         self._methods: dict[str, MethodDescriptor] = {}
         self._rules: dict[str, list[_Rule]] = {}
-        for verb, rule in self._read(descriptors, verbs=not colons_in_ids):
+        for verb, rule in self._read(descriptors):
             self._rules.setdefault(verb, []).append(rule)
+        every = (one.template.verb for rules in self._rules.values() for one in rules)
+        self._verbs = frozenset(every) if colons_in_ids else None
         for rules in self._rules.values():
             rules.sort(key=lambda one: _rank(one.template))
 
-    def _read(self, descriptors: bytes, *, verbs: bool) -> Iterator[tuple[str, _Rule]]:
+    def _read(self, descriptors: bytes) -> Iterator[tuple[str, _Rule]]:
         files = descriptor_pb2.FileDescriptorSet.FromString(descriptors).file
         for file in files:
             self._pool.Add(file)
@@ -108,15 +108,14 @@ class Methods:
                         kind = one.WhichOneof("pattern")
                         path = one.custom.path if kind == "custom" else getattr(one, str(kind))
                         template = templates.parse(path)
-                        pattern = re2.compile(template.regex(verbs=verbs))
                         verb = one.custom.kind if kind == "custom" else str(kind).upper()
-                        yield verb, _Rule(f"{full_name}/{name}", method, template, pattern, one.body)
+                        yield verb, _Rule(f"{full_name}/{name}", method, template, one.body)
 
     def name_of(self, verb: str, path: str, content_type: str) -> str | None:
         """The method that a request calls, as ``package.Service/Method``, or None. `path` has no query."""
         if content_type.startswith(GRPC):
             return path[1:] if path[1:] in self._methods else None
-        rule = self._rule(verb, path)
+        rule, _ = self._found(verb, path)
         return None if rule is None else rule.name
 
     def message(
@@ -124,7 +123,7 @@ class Methods:
     ) -> Mapping[str, Any] | None:
         """The message that the method of a request gets, None for a stream of messages. Raises NotAMessage."""
         native = content_type.startswith(GRPC)
-        rule = None if native else self._rule(verb, path)
+        rule, segments = (None, []) if native else self._found(verb, path)
         method = self._methods.get(path[1:]) if native else rule.method if rule is not None else None
         if method is None:
             raise NotAMessage("the request calls no method")
@@ -137,13 +136,23 @@ class Methods:
             else:
                 self._read_body(message, rule.body, content_type, body)
                 self._read_query(message, query)
-                self._read_path(message, rule.template, path)
+                self._read_path(message, rule.template, segments)
         except (ValueError, TypeError, DecodeError, json_format.Error, RecursionError) as error:
             raise NotAMessage(str(error)) from None
         return _plain(message, self._pool)
 
-    def _rule(self, verb: str, path: str) -> _Rule | None:
-        return next((one for one in self._rules.get(verb, ()) if one.pattern.fullmatch(path)), None)
+    def _found(self, method: str, path: str) -> tuple[_Rule | None, list[str]]:
+        """The rule of a path, and its segments. Envoy ignores empty segments at the end, and so is it here."""
+        head, colon, verb = path.rpartition(":")
+        if not colon or "/" in verb or (self._verbs is not None and verb not in self._verbs):
+            head, verb = path, ""
+        segments = head.split("/")[1:]
+        while segments and not segments[-1]:
+            segments.pop()
+        for one in self._rules.get(method, ()):
+            if one.template.verb == verb and one.template.fits(segments):
+                return one, segments
+        return None, segments
 
     def _read_body(self, message: Message, field_name: str, content_type: str, body: bytes) -> None:
         if not field_name or not body:
@@ -172,8 +181,8 @@ class Methods:
             if name not in self._ignored:
                 self._assign(message, name, unquote_to_bytes(value.replace("+", " ")).decode())
 
-    def _read_path(self, message: Message, template: Template, path: str) -> None:
-        for field, value in template.values(path):
+    def _read_path(self, message: Message, template: Template, segments: list[str]) -> None:
+        for field, value in template.values(segments):
             if template.in_one_segment(field):
                 text = unquote_to_bytes(value).decode()
             else:  # an escaped slash stays, so that segments can be told
@@ -214,9 +223,9 @@ class Methods:
         raise NotAMessage(f"{text!r} is no {message.DESCRIPTOR.full_name}")
 
 
-def _rank(template: Template) -> tuple[bool, list[int]]:
+def _rank(template: Template) -> list[int]:
     """Envoy prefers literal segments, and then * to **, from the first segment on."""
-    return not template.verb, [_RANKS.get(one, 0) for one in template.segments]
+    return [_RANKS.get(one, 0) for one in template.segments]
 
 
 def _field(message: Any, name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -46,9 +46,17 @@ class Template:
             return f"(?:(?:/[^/?]*)*/{end}*)?"
         return f"/{end}+" if segment == "*" else f"/{re.escape(segment)}"
 
-    def values(self, path: str) -> Iterator[tuple[str, str]]:
-        """Yield the bound fields of a path that matches, with their escaped values."""
-        segments = path.removesuffix(f":{self.verb}" if self.verb else "").split("/")[1:]
+    def fits(self, segments: Sequence[str]) -> bool:
+        """True if the template has the segments of a path, without its verb."""
+        if self.segments[-1:] == ("**",):
+            own, segments = self.segments[:-1], segments[: len(self.segments) - 1]
+        else:
+            own = self.segments
+        pairs = zip(own, segments, strict=False)
+        return len(own) == len(segments) and all(one in ("*", other) for one, other in pairs)
+
+    def values(self, segments: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yield the bound fields of segments that fit, with their escaped values."""
         for field, (start, end) in zip(self.fields, self.spans, strict=True):
             open_end = self.segments[end - 1] == "**"
             yield field, "/".join(segments[start:] if open_end else segments[start:end])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
@@ -314,3 +315,134 @@ def test_a_policy_needs_the_whole_body(stacks: Stacks, shop: Shop, body: str) ->
     """
     with pytest.raises(InvalidGateway, match=r"the policy needs the whole body, .*; write body: true"):
         stacks.start(text, files={"shop.proto": PROTO.read_text(), "p.py": POLICY}, shop=shop.port)
+
+
+TEMPLATES = (
+    "/p/{id=**}",
+    "/p/{id}",
+    "/p/a",
+    "/p/a/{id}",
+    "/p/{id}/b",
+    "/p/a/b",
+    "/p/{id=a/*}/c",
+    "/p/a/{id=**}",
+    "/p/{id=*/b/**}",
+    "/p/{id=*/*}/c",
+    "/p/b/{id}/c/d",
+    "/p/{id}:run",
+    "/p/a:run",
+    "/p/{id=**}:run",
+    "/p/a/{id=**}:stop",
+    "/p/{id=*/b}:stop",
+    "/q/{id}",
+    "/q/*/c",
+    "/q/{id}/**",
+)
+OVERLAPPING = "\n".join(
+    [
+        'syntax = "proto3";',
+        "package o.v1;",
+        'import "google/api/annotations.proto";',
+        "message M { string id = 1; }",
+        "service S {",
+        *(
+            f'  rpc M{number}(M) returns (M) {{ option (google.api.http) = {{ get: "{template}" }}; }}'
+            for number, template in enumerate(TEMPLATES)
+        ),
+        "}",
+    ]
+)
+
+
+class Named(grpc.GenericRpcHandler):
+    """A service that keeps for each call its method, its message, and what the policy has told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, bytes, dict[str, Any]]] = []
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        metadata = dict(details.invocation_metadata)
+
+        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+            self.calls.append((details.method[1:], request, metadata))
+            return request
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+@pytest.fixture(scope="module")
+def named() -> Iterator[tuple[Named, int]]:
+    handler = Named()
+    with ThreadPoolExecutor(2) as pool:
+        server = grpc.server(pool, handlers=(handler,))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield handler, port
+        server.stop(None).wait()
+
+
+@pytest.fixture(scope="module")
+def overlapping(stacks: Stacks, named: tuple[Named, int]) -> Stack:
+    text = """
+    listeners: {http: {port: $port, address: 127.0.0.1, escaped_slashes: keep}}
+    upstreams: {named: {endpoints: ["127.0.0.1:$named"], protocol: grpc}}
+    routes:
+      verbs:
+        path: /*
+        upstream: named
+        policies:
+          ext_authz: &told {python: "p.py:told", body: true, timeout: 20s}
+          grpc_transcoding: {protos: [o.proto], for_policies: true}
+      ids:
+        path: /ids/*
+        upstream: named
+        policies: {ext_authz: *told, grpc_transcoding: {protos: [o.proto], for_policies: true, colons_in_ids: true, prefix: /ids}}
+    """
+    return stacks.start(text, files={"o.proto": OVERLAPPING, "p.py": POLICY}, named=named[1])
+
+
+SEGMENT = st.sampled_from(
+    [
+        "a",
+        "b",
+        "c",
+        "d",
+        "x",
+        "%61",
+        "%2F",
+        "a%2Fb",
+        "a:run",
+        "b:stop",
+        "x:run",
+        "x:y",
+        ":run",
+        "run",
+        "stop",
+        "a%3Arun",
+        "",
+        ".",
+    ]
+)
+
+
+@given(
+    prefix=st.sampled_from(["", "/ids"]),
+    root=st.sampled_from(["p", "p", "p", "q", "p:run"]),
+    segments=st.lists(SEGMENT, max_size=4),
+)
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_no_path_leads_to_another_method_than_the_policy_gets(
+    overlapping: Stack, named: tuple[Named, int], prefix: str, root: str, segments: list[str]
+) -> None:
+    calls = named[0].calls
+    calls.clear()
+    answer = overlapping.get("/".join((prefix, root, *segments)))
+    assert answer.status_code in (200, 301, 307, 400, 404), answer.text
+    assert len(calls) == (answer.status_code == 200)
+    for method, request, metadata in calls:
+        assert metadata["x-method"] == method
+        assert frame(request)[7:].decode() == json.loads(metadata["x-message"])["id"]
