@@ -15,6 +15,7 @@ from tests.support.kubernetes.controller import containers
 from tests.support.kubernetes.shared import SharedServer
 from tests.support.logged_process import LoggedProcess
 from tests.support.wait import wait_for
+from xds_server.cli.main import main
 
 GROUP = "apis/xds-gateway.dev/v1alpha1"
 POLICIES = """
@@ -208,3 +209,28 @@ data:
     assert pod.status("/more") == 200
     pod.cluster.apply(config_map)
     wait_for(pod.cluster.programmed, "the Gateway again")
+
+
+def test_responses_are_purged_in_the_pod(
+    pod: Pod, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The policy server has an admin address in the folder of its pod, for `kubectl exec`."""
+    policy = """
+apiVersion: xds-gateway.dev/v1alpha1
+kind: GatewayPolicy
+metadata: {name: stored, namespace: NAME}
+spec:
+  targetRefs: [{kind: HTTPRoute, name: users}]
+  policies: {cache: 5m}
+"""
+    pod.cluster.apply(policy)
+    (admin,) = tmp_path.rglob("policy-server-admin.sock")
+
+    def cached(control: str = "max-stale") -> httpx.Response:
+        headers = {"x-api-key": "key-of-bob", "cache-control": control}
+        return httpx.get(f"{pod.cluster.url}/users/1", headers=headers, timeout=10)
+
+    wait_for(lambda: "hit" in cached().headers.get("cache-status", ""), "a stored response")
+    assert main(["cache", "purge", "--all", "--admin", f"unix:{admin}"]) == 0
+    assert "1 response purged in the policy server" in capsys.readouterr().out
+    wait_for(lambda: cached("only-if-cached").status_code == 504, "the purge")

@@ -55,6 +55,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="where the policy servers of Gateways count limits: memory, so that each Envoy has limits of its own, or a "
         "Redis as for xds policy-server --counters",
     )
+    add(
+        "--cache",
+        metavar="STORE",
+        default="memory",
+        help="where the policy servers of Gateways share responses of `cache` and purges: memory, so that each Envoy has "
+        "responses of its own, or a Redis as for xds policy-server --cache",
+    )
     add("--envoy-replicas", type=flags.positive, metavar="N", default=2, help="Envoys of each Gateway")
     add(
         "--webhook",
@@ -132,6 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
             replicas=arguments.envoy_replicas,
             own_image=arguments.image,
             counters=arguments.counters,
+            cache=arguments.cache,
         ),
     )
     asyncio.run(serve(options))

@@ -54,6 +54,8 @@ class EnvoySettings:
     own_image: str
     counters: str = "memory"
     """Where policy servers count limits: memory, or the URL of a Redis."""
+    cache: str = "memory"
+    """Where policy servers share responses and purges: memory (nowhere), or the URL of a Redis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,9 +171,11 @@ def _policy_server(shape: PodShape) -> dict[str, Any]:
         "--ca": str(MOUNTED.authorities),
         "--token": str(MOUNTED.token),
         "--listen": policy_servers.ADDRESS,
+        "--admin": policy_servers.ADMIN,
         "--node-id": "$(POD_NAME)",
         "--workers": "1",
         "--counters": shape.settings.counters,
+        "--cache": shape.settings.cache,
     }
     wait = ["python", "-ISc", f"import time; time.sleep({_drain_seconds(shape)})"]
     return {

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 FOLDER = "/run/xds"
 """A folder that the containers of a pod share."""
 ADDRESS = f"unix:{FOLDER}/policy-server.sock"
+ADMIN = f"unix:{FOLDER}/policy-server-admin.sock"
+"""The admin address of a policy server, which only its pod reaches: whoever may run commands there may purge and reset."""
 INTERNAL = {**INTERNAL_SERVICES, SERVICE: ADDRESS}
 """The addresses at which the Envoys of Gateways reach our own services."""
 
