@@ -187,6 +187,14 @@ class Context:
     lifecycles: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """Headers of all responses of an API, with their values, by the name of the API."""
 
+    mocks: Mapping[str, Any] = field(default_factory=dict)
+    """The mocks of upstreams (`mock.settings.Mock`), by the names of the routes to them."""
+
+    @property
+    def mock(self) -> Any:
+        """The mock that answers requests of the route, or None."""
+        return self.mocks.get(self.route)
+
     @property
     def api(self) -> str | None:
         """The name of the API of the catalogue to which the route belongs, or None."""
@@ -232,6 +240,7 @@ class Context:
             subscribers=self.subscribers,
             apis=self.apis,
             lifecycles=self.lifecycles,
+            mocks=self.mocks,
         )
 
 

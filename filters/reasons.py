@@ -51,6 +51,8 @@ def details_begin(*texts: str) -> str:
 
 
 POLICY_REJECTED = "policy_rejected"
+MOCK_RESPONDED, MOCK_UNANSWERED = "mock_responded", "mock_unanswered"
+"""Envoy's details of a response from the document of a mock, which stays as it is, and the reason if there is none."""
 GRPC_STATUS = "grpc-status"
 WEB_CLIENT, WEB = "xds.grpc_web", "web"
 """The filter that notes clients of gRPC-Web, which is also the namespace of its note `type`, and the value of the note."""
@@ -133,6 +135,12 @@ REASONS: tuple[Reason, ...] = (
         title="No route matches this request",
         status=404,
         when=f"{details('route_not_found')} || ({route_begins(NOT_FOUND)} && {details('direct_response')})",
+    ),
+    Reason(
+        name=MOCK_UNANSWERED,
+        title="The mock has no response for this request",
+        when=details(MOCK_UNANSWERED),
+        own_body=True,
     ),
     Reason(
         name="no_upstream", title="The upstream does not exist", status=503, when=details("cluster_not_found")

@@ -117,3 +117,17 @@ class GrpcMethods(_message.Message):
     ignore_query: _containers.RepeatedScalarFieldContainer[str]
     ignore_unknown_fields: bool
     def __init__(self, name: _Optional[str] = ..., descriptors: _Optional[bytes] = ..., colons_in_ids: _Optional[bool] = ..., ignore_query: _Optional[_Iterable[str]] = ..., ignore_unknown_fields: _Optional[bool] = ...) -> None: ...
+
+class Mock(_message.Message):
+    __slots__ = ("name", "document", "base_path", "plans", "dynamic")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    BASE_PATH_FIELD_NUMBER: _ClassVar[int]
+    PLANS_FIELD_NUMBER: _ClassVar[int]
+    DYNAMIC_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    document: bytes
+    base_path: str
+    plans: _containers.RepeatedScalarFieldContainer[str]
+    dynamic: bool
+    def __init__(self, name: _Optional[str] = ..., document: _Optional[bytes] = ..., base_path: _Optional[str] = ..., plans: _Optional[_Iterable[str]] = ..., dynamic: _Optional[bool] = ...) -> None: ...

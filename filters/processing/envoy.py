@@ -60,6 +60,8 @@ def _uses(context: Context) -> Iterator[Use]:
         settings = context.effective.get(key)
         if isinstance(settings, Uses):
             yield from settings.uses(context)
+    if context.mock is not None:
+        yield from context.mock.uses(context)
 
 
 def on_route(context: Context) -> RoutePart:

@@ -20,8 +20,6 @@ KNOWN = {
     ("releases.py", "filters.rate_limit.policy"),  # a fault of Envoy 1.36, which is no property of the policy
     ("local_replies.py", "filters.fault"),  # an aborted request looks like an answer of the route
     ("routes.py", "filters.headers"),
-    ("effective_policies.py", "filters.cors"),  # the portal calls APIs from pages of another origin
-    ("catalog_checks.py", "filters.cors"),  # as above
     ("actions.py", "filters.headers"),  # request_headers and response_headers are keys of a route too
 }
 

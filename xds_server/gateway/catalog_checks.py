@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from filters.cors import allows
 from filters.language import Problem
 from filters.language.options import OFF
+from filters.model.cors import allows
 from filters.pipeline import POLICIES
 from filters.policy import Policy
 from xds_server.gateway.model.gateway import FileRoutes, Sections

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from filters.api_documents import grpc_descriptors, openapi
 from filters.api_documents.faults import DocumentFaults, Fault
@@ -74,9 +74,16 @@ def _problems(name: str, api: Api, contents: Contents) -> Iterator[Problem]:
             for key, one in (("openapi", api.openapi), ("graphql", api.graphql), ("grpc", None))
             if key == "grpc" or one is not None
         )
-        place = _placing(source, contents)
-        for fault in faults.faults:
-            yield _problem(("catalog", name, key), fault, place)
+        yield from problems_of(("catalog", name, key), faults.faults, source, contents)
+
+
+def problems_of(
+    path: Path, faults: Iterable[Fault], source: DataSource | None, contents: Contents
+) -> Iterator[Problem]:
+    """Yield the faults of the document of a source, which stands at a path of the gateway."""
+    place = _placing(source, contents)
+    for fault in faults:
+        yield _problem(path, fault, place)
 
 
 def _placing(source: DataSource | None, contents: Contents) -> Callable[[Fault], Place | None]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from operator import is_
 from typing import Any
 
-from filters.cors import CorsSettings
+from filters.model.cors import CorsSettings
 from xds_server.gateway.files import File
 from xds_server.gateway.model.gateway import FileRoutes, Sections
 from xds_server.gateway.model.policies import NONE, Policies, merge

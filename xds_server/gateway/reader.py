@@ -19,7 +19,7 @@ from filters.language import DataSource, Path, Place, Problem
 from filters.language.datasource import SecretSource
 from filters.language.problems import short_repr
 from filters.policy import Context
-from xds_server.gateway import certificates, checks, files, lifecycle, positions, unused
+from xds_server.gateway import certificates, checks, files, lifecycle, mocks, positions, unused
 from xds_server.gateway.catalog_documents import DocumentProblems
 from xds_server.gateway.effective_policies import EffectivePolicies
 from xds_server.gateway.files import File
@@ -103,6 +103,7 @@ class Reader:
         problems += checks.check(sections, routes, ranked, parsed.values(), context, self._checked)
         problems += certificates.check(sections, context.contents, now)
         problems += self._documents.of(sections.catalog, documents)
+        problems += mocks.check(sections, context)
         if not any(problem.severity == "error" for problem in problems):
             problems += unused.unused(sections, routes, parsed.values(), self._checked)
         placed = tuple(positions.placed(problems, parsed, contents))
@@ -168,6 +169,7 @@ class Reader:
         series = _series_until(sections)
         apis = {route: name for name, api in sections.catalog.items() for route in api.routes}
         lifecycles = lifecycle.headers(sections.catalog, sections.portal)
+        mocked = mocks.by_route(sections)
         if (
             old is None
             or old.providers is not sections.identity
@@ -182,6 +184,7 @@ class Reader:
             or old.apis != apis
             or old.subscribers != sections.portal.declared
             or old.lifecycles != lifecycles
+            or old.mocks != mocked
         ):
             self._context = Context(
                 providers=sections.identity,
@@ -198,6 +201,7 @@ class Reader:
                 lifecycles=(
                     old.lifecycles if old is not None and old.lifecycles == lifecycles else lifecycles
                 ),
+                mocks=old.mocks if old is not None and old.mocks == mocked else mocked,
             )
         assert self._context is not None, "made above if there was none"
         return self._context

@@ -15,6 +15,9 @@ from filters.check.service import Authorization
 from filters.decompression import service as decoding
 from filters.ext_proc import rule as processors
 from filters.ext_proc.names import PROCESSOR
+from filters.mock import processor as mocks
+from filters.mock.names import MOCK
+from filters.processing.processor import Rule
 from filters.processing.service import Processing
 from filters.rate_limit.descriptor_files.reader import Domain
 from filters.rate_limit.engine.memory import Memory
@@ -24,7 +27,7 @@ from filters.rate_limit.server.leases import Leases
 from filters.rate_limit.server.service import RateLimits, microseconds
 from filters.rate_limit.stores.owner_client import OwnerStore
 from filters.rate_limit.stores.redis import RedisStore, connect
-from filters.rules import Service
+from filters.rules import RuleType, Service
 from filters.validation.names import VALIDATION
 from filters.validation.processor import load
 from filters.validation.reporting import Reporter
@@ -80,7 +83,12 @@ def _client(url: str) -> Any:
 
 def _processing(registry: CollectorRegistry) -> Service:
     validation = partial(load, report=Reporter(registry))
-    return Processing(registry, [(PROCESSOR, processors.load), (VALIDATION, validation)]).service()
+    rules: tuple[tuple[RuleType, Callable[[Any], Rule]], ...] = (
+        (PROCESSOR, processors.load),
+        (VALIDATION, validation),
+        (MOCK, mocks.load),
+    )
+    return Processing(registry, rules).service()
 
 
 def _authorization(limits: RateLimits, registry: CollectorRegistry, subscribers: bool) -> Service:

@@ -19,8 +19,9 @@ from filters.language import DataSource, Percent
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import CLUSTER, LISTENER
 from xds_server.gateway.model.gateway import Gateway
+from xds_server.gateway.model.resilience import CircuitBreaker
 from xds_server.gateway.model.telemetry import NO_TELEMETRY
-from xds_server.gateway.model.upstreams import CircuitBreaker, Endpoint, Upstream
+from xds_server.gateway.model.upstreams import Endpoint, Upstream
 from xds_server.translate.listeners import HCM
 from xds_server.translate.protobuf import packed
 

@@ -15,13 +15,8 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.type.v3 import http_pb2, percent_pb2, range_pb2
 
 from filters.policy_server import SERVICE, internal_cluster
-from xds_server.gateway.model.upstreams import (
-    HealthCheck,
-    OutlierDetection,
-    Upstream,
-    UpstreamTls,
-    parse_address,
-)
+from xds_server.gateway.model.resilience import HealthCheck, OutlierDetection
+from xds_server.gateway.model.upstreams import Upstream, UpstreamTls, parse_address
 from xds_server.gateway.raw import merged
 from xds_server.translate import endpoints, names, tls, usage_entry
 from xds_server.translate.protobuf import ads, duration, packed, uint32

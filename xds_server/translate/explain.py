@@ -117,7 +117,7 @@ def explain(gateway: Gateway, request: Request, listener: str | None = None) -> 
         candidates.append(Candidate(route=member, path=route.path, why_not=why_not))
         if not why_not:
             policies = tuple(applied(gateway, member))
-            action = _action(route)
+            action = _action(route) + _mocked(gateway, member)
             return _answer(name, chosen, path, tuple(candidates), member, action, policies, notes)
     allowed = _allowed(hosts[chosen], path, parts.query, request)
     action = f"405 with Allow: {allowed}" if allowed else "404: no route matches"
@@ -317,6 +317,14 @@ def _action(route: Route) -> str:
     if route.split is not None:
         return "split over " + ", ".join(f"{_share(one)} ({one.weight})" for one in route.backends)
     return _local(route.redirect, route.respond) or f"the policy '{route.policies.answering}' responds"
+
+
+def _mocked(gateway: Gateway, route: str) -> str:
+    """Return who gets responses from a document instead."""
+    mock = gateway.context.mocks.get(route)
+    if mock is None:
+        return ""
+    return f"; callers on {', '.join(mock.plans)} get its mock" if mock.plans else ", whose mock responds"
 
 
 def _local(redirect: Redirect | None, respond: Respond | None) -> str:

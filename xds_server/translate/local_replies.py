@@ -28,6 +28,7 @@ from filters.reasons import (
     GRPC_STATUSES,
     METHOD_NOT_ALLOWED,
     MISDIRECTED,
+    MOCK_RESPONDED,
     NOT_FOUND,
     OTHER,
     REASON_HEADER,
@@ -57,6 +58,8 @@ _OWN_ANSWER = (
     + details("direct_response")
     + " "
     + " ".join(f"&& !{route_begins(one)}" for one in _OWN_ROUTES)
+    + " || "
+    + details(MOCK_RESPONDED)
 )
 
 

@@ -14,6 +14,8 @@ from envoy.config.core.v3 import extension_pb2
 
 from filters.language import Mistake, Path, Problem
 from filters.language.problems import short_repr
+from filters.mock import names as mocks
+from filters.mock.names import MOCK
 from filters.pipeline import POLICIES
 from filters.policy import Context, HttpFilter
 from filters.policy_server import SERVICE
@@ -53,7 +55,8 @@ from xds_server.translate.route_tables import RouteTables
 from xds_server.translate.route_trees import DEFAULT, Shape
 
 RULE_TYPES: Mapping[str, ResourceType] = {
-    one.name: custom(one.name, one.full_name) for policy in POLICIES for one in policy.rule_types
+    one.name: custom(one.name, one.full_name)
+    for one in (*(one for policy in POLICIES for one in policy.rule_types), MOCK)
 }
 """The types that policy servers request. Every snapshot has all of them, so that they know when they have all rules."""
 
@@ -157,7 +160,7 @@ class Translator:
             (filters, logs, sections.errors, sections.telemetry, "access_log" in used),
             *(listeners.Common, filters, logs, sections.errors, sections.telemetry, "access_log" in used),
         )
-        if used.keys() <= _WITHOUT_OTHERS and not sections.errors:
+        if used.keys() <= _WITHOUT_OTHERS and not sections.errors and not context.mocks:
             common = dataclasses.replace(common, few=_few(filters, used, context))
         if common == self._common:  # a new upstream makes new filters, which are mostly the same
             common = self._common
@@ -225,7 +228,7 @@ class Translator:
             self._grpc = grpc
         found = (
             *(context.providers, context.consumers, context.plans, context.contents),
-            *(context.apis, context.lifecycles, context.subscribers, self._grpc),
+            *(context.apis, context.lifecycles, context.subscribers, context.mocks, self._grpc),
         )
         if len(self._surroundings) != len(found) or not all(map(is_, self._surroundings, found)):
             self._surroundings = found
@@ -244,10 +247,10 @@ class Translator:
     def _rules(self, used: Mapping[str, list[Any]], context: Context) -> dict[ResourceType, list[Resource]]:
         """Return the rules of all policies by type."""
         found: dict[ResourceType, list[Resource]] = {type_: [] for type_ in RULE_TYPES.values()}
-        for policy in POLICIES:
-            for rule in policy.rules(used.get(policy.key, ()), context):
-                type_ = RULE_TYPES[rule.type.name]
-                found[type_].append(self._each_rule.get((type_, rule.name), (rule.value,), _rule, rule))
+        rules = (rule for policy in POLICIES for rule in policy.rules(used.get(policy.key, ()), context))
+        for rule in chain(rules, mocks.rules(context)):
+            type_ = RULE_TYPES[rule.type.name]
+            found[type_].append(self._each_rule.get((type_, rule.name), (rule.value,), _rule, rule))
         self._each_rule.finish()
         return found
 

@@ -1,0 +1,1 @@
+"""Mocks of upstreams: the policy server answers from the examples and schemas of an OpenAPI document."""

@@ -1,0 +1,90 @@
+"""What keeps failing and slow endpoints of an upstream from harm: health checks, outlier detection, circuit breakers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar, Literal
+
+from filters.language import Mistake, Percent, Shorthand, option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck:
+    """Active health checks of every endpoint."""
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "a path such as /healthz")
+    type: Literal["http", "tcp", "grpc"] | None = option(
+        "Default: http with a path, grpc for protocol grpc, else tcp.", default=None
+    )
+    path: str | None = option(
+        "http: the path of the request.", default=None, pattern=r"/\S*", shape="a path such as /healthz"
+    )
+    host: str | None = option("http: the Host header; default the upstream's name.", default=None)
+    expected_statuses: tuple[int, ...] = option(
+        "http: statuses that mean healthy.", default=(200,), narrows=True
+    )
+    service: str = option("grpc: the service name in the request.", default="")
+    interval: timedelta = option("Between two checks.", default=timedelta(seconds=5), minimum=0.001)
+    timeout: timedelta = option("Timeout of one check.", default=timedelta(seconds=1), minimum=0.001)
+    unhealthy_after: int = option("Failures in a row.", default=3, minimum=1)
+    healthy_after: int = option("Successes in a row.", default=2, minimum=1)
+
+    @classmethod
+    def short(cls, value: Any) -> HealthCheck:
+        """Return a health check of a path. Raises Mistake."""
+        if not value.startswith("/"):
+            raise Mistake("not a path", "write a path such as /healthz")
+        return cls(path=value)
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield a mistake if the type needs a path and has none."""
+        if self.type == "http" and self.path is None:
+            yield Mistake("an http health check needs a path", "add 'path'")
+        for number, status in enumerate(self.expected_statuses):
+            if not 100 <= status <= 599:
+                yield Mistake(
+                    "not an HTTP status", "write 200", path=("expected_statuses", number), value=status
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutlierDetection:
+    """Failing endpoints get no traffic for a while."""
+
+    consecutive_5xx: int | None = option("Responses 5xx in a row.", default=5, minimum=1)
+    consecutive_gateway_failures: int | None = option(
+        "Responses 502, 503, 504 in a row.", default=None, minimum=1
+    )
+    consecutive_connect_failures: int | None = option(
+        "Connections that failed in a row.", default=None, minimum=1
+    )
+    interval: timedelta = option("Between two evaluations.", default=timedelta(seconds=10), minimum=0.001)
+    eject_for: timedelta = option(
+        "Time without traffic, multiplied by the number of ejections.",
+        default=timedelta(seconds=30),
+        minimum=0.001,
+    )
+    max_ejected: Percent = option("At most this share of the endpoints is ejected.", default=Percent(50))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitBreaker:
+    """Limits of concurrent use; 503 above them."""
+
+    max_connections: int = option("Connections.", default=1024, minimum=1, maximum=2**32 - 1)
+    max_pending: int = option(
+        "Requests that wait for a connection; the first one to an idle upstream waits too.",
+        default=1024,
+        minimum=1,
+        maximum=2**32 - 1,
+    )
+    max_requests: int = option("Requests.", default=1024, minimum=1, maximum=2**32 - 1)
+    max_retries: int | None = option(
+        "Retries; replaces the retry budget.", default=None, minimum=0, maximum=2**32 - 1
+    )
+    retry_budget: Percent = option("Retries as a share of the active requests.", default=Percent(20))
+    min_retries: int = option(
+        "Retries that the budget always allows.", default=3, minimum=0, maximum=2**32 - 1
+    )
