@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import NamedTuple
 
 import grpc
@@ -143,9 +142,9 @@ def test_each_body_is_accepted_whole_or_rejected_with_its_reason(
     shop.calls.clear()
     expected = (row.change, row.schema, row.process, row.books)[at]
     content = iter([row.body[:7], row.body[7:]]) if chunked and row.body else row.body
-    before = memory(stack)
+    before = stack.memory()
     answer = stack.request("POST", PATHS[at], content=content, headers={**JSON, **row.headers})
-    assert memory(stack) - before < 60_000_000
+    assert stack.memory() - before < 60_000_000
     if expected is None:
         assert answer.status_code == 200, answer.text
         if at < 3:
@@ -160,16 +159,6 @@ def test_each_body_is_accepted_whole_or_rejected_with_its_reason(
     assert not shop.calls
 
 
-def memory(stack: Stack) -> int:
-    """The most bytes that Envoy, the policy server and its workers have had in memory, together."""
-    main, envoy = stack.policy_server.process, stack.envoy.process
-    assert main is not None
-    assert envoy is not None
-    pids = [envoy.pid, main.pid, *stack.policy_server.children().values()]
-    lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
-
-
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("sized", [False, True])
 def test_a_body_of_100_mb_is_rejected_and_not_kept(
@@ -179,11 +168,11 @@ def test_a_body_of_100_mb_is_rejected_and_not_kept(
         for _ in range(100):
             yield b" " * 1_000_000
 
-    before = memory(stack)
+    before = stack.memory()
     headers = {**JSON, "content-length": "100000000"} if sized else JSON
     answer = stack.request("POST", path, content=pieces(), headers=headers)
     assert (answer.status_code, answer.headers["x-gateway-reason"]) == LARGE
-    assert memory(stack) - before < 60_000_000
+    assert stack.memory() - before < 60_000_000
     assert not echo.seen
 
 

@@ -103,6 +103,15 @@ class Stack:
         """Serve the folder as it is. Raises InvalidGateway."""
         self.control.publish(self._compiler.compile(read_folder(self.folder)).snapshot)
 
+    def memory(self) -> int:
+        """The most bytes that Envoy, the policy server and its workers have had in memory, together."""
+        main, envoy = self.policy_server.process, self.envoy.process
+        assert main is not None
+        assert envoy is not None
+        pids = [envoy.pid, main.pid, *self.policy_server.children().values()]
+        lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+        return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self.request("GET", path, **options)
 
