@@ -16,10 +16,10 @@ from_debian = command -v $(2) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v 
 		&& { apt-get install --yes --quiet $(1) || { apt-get update --quiet && apt-get install --yes --quiet $(1); }; } >/dev/null; } \
 		|| echo "$(2) is missing, so the tests $(3) are skipped; on Debian: apt-get install $(1)"
 
-.PHONY: help setup browser prometheus kubernetes conformance demo test unit check bench fuzz golden docs pictures protos clean
+.PHONY: help setup browser prometheus kubernetes conformance demo demo-portal test unit check bench fuzz golden docs pictures protos clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 setup: $(READY) ## the virtual environment, everything installed
 
@@ -47,6 +47,9 @@ conformance: $(READY) ## the official suite of the Gateway API against us, a PRO
 
 demo: $(READY) ## run the quickstart gateway with its two services
 	$(BIN)/python examples/quickstart/demo.py
+
+demo-portal: $(READY) ## run a gateway with a developer portal and sample data
+	$(BIN)/python examples/marketplace/demo.py
 
 test: check browser prometheus kubernetes ## everything: checks, unit, golden and end-to-end tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal

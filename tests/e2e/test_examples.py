@@ -87,7 +87,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
         def start(name: str, **environment: str) -> Example:
             environment = {"GATEWAY_PORT": str(free_port()), **environment}
             folder = _copied(name, tmp_path)
-            running = stack.enter_context(Running(folder, tmp_path, **environment))
+            usage = (
+                "--usage-store",
+                f"sqlite:///{tmp_path}/usage.db",
+                "--usage-spool",
+                str(tmp_path / "spool"),
+            )
+            running = stack.enter_context(Running(folder, tmp_path, *usage, **environment))
             running.says("ready ")
             assert running.status()["prover"]["proved"], running.log
             assert running.status()["held"] == []
