@@ -130,16 +130,17 @@ def product(visit: Visit) -> Response:
 
 
 def limits(visit: Visit, plan: str) -> Iterator[str]:
-    """Yield the limits of a plan as a user wrote them."""
+    """Yield the limits of a plan in the language of the visit."""
     found = visit.gateway.plans.get(plan)
     if found is None:
         return
     written = found.rate_limit if isinstance(found.rate_limit, tuple) else (found.rate_limit,)
     for one in written:
         if one is not None:
-            yield f"{one.requests} {visit.text('requests')} / {one.per}"
+            unit = visit.text(str(one.per))
+            yield visit.text("{number} requests per {unit}").format(number=f"{one.requests:,}", unit=unit)
     if found.concurrency is not None:
-        yield f"{found.concurrency} ×"
+        yield visit.text("{number} at the same time").format(number=f"{found.concurrency:,}")
 
 
 def subscribe(visit: Visit) -> Response:
