@@ -59,16 +59,29 @@ def cli() -> str:
         *(f"| [`xds {name}`](#xds-{name}) | {_sentence(text)} |" for name, text in COMMANDS.items()),
     ]
     for name, text in COMMANDS.items():
-        parts += ["", f"## xds {name}", "", _sentence(text), ""]
-        actions = [one for one in _parser(name)._actions if one.help not in (argparse.SUPPRESS, None)]
-        arguments = [one for one in actions if not isinstance(one, argparse._HelpAction)]
-        parts.append("```\n" + " ".join(["xds", name, *map(_short, arguments)]) + "\n```\n")
-        if arguments:
-            parts.append("| argument | default | |\n|---|---|---|")
-            parts += [
-                f"| {_spelling(one)} | {_code(default(one))} | {_cell(_help(one))} |" for one in arguments
-            ]
+        parts += ["", f"## xds {name}", "", _sentence(text), "", *_command(name, _parser(name))]
     return _page(parts)
+
+
+def _command(name: str, of: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield the lines of one command, and of those that it has."""
+    nested = next((one for one in of._actions if isinstance(one, argparse._SubParsersAction)), None)
+    if nested is not None:
+        summaries = {one.dest: one.help or "" for one in nested._choices_actions}
+        for word, one in nested.choices.items():
+            yield from (f"### xds {name} {word}", "", _sentence(summaries[word]), "")
+            yield from _command(f"{name} {word}", one)
+        return
+    actions = [one for one in of._actions if one.help not in (argparse.SUPPRESS, None)]
+    arguments = [one for one in actions if not isinstance(one, argparse._HelpAction)]
+    yield "```\n" + " ".join(["xds", name, *map(_short, arguments)]) + "\n```\n"
+    if arguments:
+        yield "| argument | default | |\n|---|---|---|"
+        yield from (
+            f"| {_spelling(one)} | {_code(default(one))} | {_cell(_help(one))} |" for one in arguments
+        )
+        if " " in name:
+            yield ""
 
 
 def _parser(name: str) -> argparse.ArgumentParser:

@@ -76,7 +76,9 @@ def _run(parser: argparse.ArgumentParser) -> None:
 
 
 def _user(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("add", "list", "invite", "disable", "enable", "role"))
+    parser.add_argument(
+        "action", choices=("add", "list", "invite", "disable", "enable", "role"), help="what to do"
+    )
     parser.add_argument("email", nargs="?", default="", help="address of the person")
     parser.add_argument("--name", default="", help="name of the person; default: the address")
     parser.add_argument("--role", choices=("developer", "publisher", "admin"), default="developer")
@@ -92,13 +94,15 @@ def _token(parser: argparse.ArgumentParser) -> None:
 
 
 def _key(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("list", "make", "revoke"))
+    parser.add_argument("action", choices=("list", "make", "revoke"), help="what to do")
     parser.add_argument("subscription", help="identifier or consumer of the subscription")
     parser.add_argument("slot", nargs="?", choices=("primary", "secondary"), default="primary")
 
 
 def _subscription(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("list", "approve", "reject", "suspend", "resume", "cancel"))
+    parser.add_argument(
+        "action", choices=("list", "approve", "reject", "suspend", "resume", "cancel"), help="what to do"
+    )
     parser.add_argument(
         "subscription", nargs="?", default="", help="identifier or consumer of the subscription"
     )
@@ -107,12 +111,12 @@ def _subscription(parser: argparse.ArgumentParser) -> None:
 
 
 def _product(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("list", "publish", "retire"))
+    parser.add_argument("action", choices=("list", "publish", "retire"), help="what to do")
     parser.add_argument("product", nargs="?", default="", help="slug of the product")
 
 
 def _billing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("close", "list", "export"))
+    parser.add_argument("action", choices=("close", "list", "export"), help="what to do")
     parser.add_argument("period", nargs="?", default="", help="month, such as 2026-11; list and export: all")
     parser.add_argument(
         "--usage-store",
