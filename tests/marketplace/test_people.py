@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError
@@ -81,6 +83,40 @@ def test_an_invitation_makes_a_user_and_a_member_once(market: Market) -> None:
     with market.store.begin(market.actor("ada")) as now, pytest.raises(Forbidden):
         logins.invite(now, "x@example.com", role="admin")
     assert made.expires == market.clock.now + logins.INVITED
+
+
+def test_a_link_to_an_organisation_lets_nobody_in_as_somebody_else(market: Market) -> None:
+    """Whoever invites has the link, and must not become the user who is invited."""
+    with market.store.begin(market.actor("eve")) as now:
+        _, token = logins.invite(now, "adm@example.com", organisation="other", role="member")
+    for who in (VISITOR, market.actor("eve")):
+        with market.store.begin(who) as now, pytest.raises(Forbidden, match=r"log in as adm@example\.com"):
+            logins.accept(now, token, name="Eve")
+    with market.store.begin(market.actor("adm")) as now:
+        assert logins.accept(now, token, name="x").id == market.users["adm"].id
+    with market.store.begin(market.actor("adm")) as now:
+        _, token = logins.invite(now, "bob@example.com")
+    with market.store.begin(VISITOR) as now:
+        assert logins.accept(now, token, name="x").id == market.users["bob"].id
+
+
+def test_the_first_login_at_a_provider_ends_what_others_opened(market: Market) -> None:
+    with market.store.begin(market.actor("eve")) as now:
+        _, link = logins.invite(now, "victim@example.com", organisation="other", role="member")
+    with market.store.begin(VISITOR) as now:
+        user = logins.accept(now, link, name="Not the victim")
+        opened = logins.open_session(now, user)
+        _, secret = logins.add_token(replace(now, actor=people.actor_of(now, user)), "t", ["read"])
+        who = {
+            "issuer": "https://idp",
+            "subject": "v",
+            "email": "victim@example.com",
+            "name": "V",
+            "language": "en",
+        }
+        assert logins.identified(now, verified=True, **who).id == user.id
+        assert logins.login(now, opened.token) is None
+        assert logins.bearer(now, secret) is None
 
 
 def test_an_invitation_that_is_too_old_is_refused(market: Market) -> None:

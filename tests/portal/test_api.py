@@ -137,6 +137,16 @@ def test_a_request_that_cannot_be_used_is_rejected_with_its_field(
     assert found.json()["detail"]
 
 
+def test_who_makes_keys_without_end_waits(api: ApiOf) -> None:
+    ada, market = api.as_("ada"), api.market
+    subscription = market.subscribe(market.application(), market.product())
+    path = f"/subscriptions/{subscription.id}/keys/primary"
+    statuses = [ada.post(path).status_code for _ in range(61)]
+    assert statuses == [201] * 60 + [429]
+    assert int(ada.post(path).headers["retry-after"]) >= 1
+    assert api.as_("bob").post(path).status_code == 201
+
+
 def test_another_host_is_refused(api: ApiOf) -> None:
     for host in ("evil.example", "portal.example.evil", "portal.example@evil", ""):
         assert api.client.get("/healthz", headers={"host": host}).status_code == 421

@@ -70,12 +70,18 @@ def invitation(transaction: Transaction, token: str) -> Invitation:
 
 
 def accept(transaction: Transaction, token: str, *, name: str, language: str = "en") -> User:
-    """Accept an invitation once: the person becomes a user, or is one already. Raises NotFound, Invalid, Forbidden."""
+    """Accept an invitation once: the person becomes a user, or is one already.
+
+    Whoever invites a person to an organisation has the link too. So a user who exists already must be the actor. A link of
+    an admin lets in whoever opens it, because admins may do everything anyway. Raises NotFound, Invalid, Forbidden.
+    """
     found = invitation(transaction, token)
+    known = transaction.maybe(User, _USER.where(USERS.c.email == found.email))
+    if known is not None and found.organisation is not None and transaction.actor.user != known.id:
+        raise Forbidden(f"log in as {found.email} first, and open the link again")
     used = INVITATIONS.update().where(INVITATIONS.c.id == found.id, INVITATIONS.c.used.is_(None))
     if transaction.connection.execute(used.values(used=transaction.now)).rowcount != 1:
         raise NotFound(_REFUSED)
-    known = transaction.maybe(User, _USER.where(USERS.c.email == found.email))
     if known is not None and known.disabled is not None:
         raise Forbidden("this user is disabled; ask an admin")
     if known is None:
@@ -112,6 +118,10 @@ def identified(
             raise Conflict("another identity has this address; ask an admin")
         if known is None:
             known = people.new_user(transaction, email=email, name=name, role="developer", language=language)
+        # Somebody else may have accepted an invitation for this address before.
+        transaction.connection.execute(SESSIONS.delete().where(SESSIONS.c.user == known.id))
+        revoked = TOKENS.update().where(TOKENS.c.user == known.id, TOKENS.c.revoked.is_(None))
+        transaction.connection.execute(revoked.values(revoked=transaction.now))
         transaction.change(USERS, "user", known, {"issuer": issuer, "subject": subject}, action="identify")
         known = transaction.one(User, _USER.where(USERS.c.id == known.id), "user")
     if known.disabled is not None:

@@ -63,7 +63,12 @@ def routes(
     attempts: Attempts,
     server: Callable[[], str],
 ) -> list[Route]:
-    """Return the routes of the API. `gateway` returns the newest view, and `server` the address of the API."""
+    """Return the routes of the API. `gateway` returns the newest view, and `server` the address of the API.
+
+    `attempts` bounds tokens that are unknown; a bound of its own is for what one user may not do often.
+    """
+
+    bounds = Attempts(most=60, per_minute=30)
 
     def describe(_request: Request) -> Response:
         return JSONResponse(document(server()))
@@ -73,7 +78,7 @@ def routes(
     for one in OPERATIONS:
         by_path.setdefault(one.path, []).append(one)
     for path, some in by_path.items():
-        handlers = {one.method: _Handler(one, marketplace, gateway, attempts) for one in some}
+        handlers = {one.method: _Handler(one, marketplace, gateway, attempts, bounds) for one in some}
         found.append(Route(path, _by_method(handlers), methods=[*handlers]))
     return found
 
@@ -95,9 +100,10 @@ class _Handler:
         marketplace: Marketplace,
         gateway: Callable[[], GatewayView],
         attempts: Attempts,
+        bounds: Attempts,
     ) -> None:
         self._operation, self._marketplace = operation, marketplace
-        self._gateway, self._attempts = gateway, attempts
+        self._gateway, self._attempts, self._bounds = gateway, attempts, bounds
         self._body = jsonschema_rs.validator_for(operation.body_schema, validate_formats=True)
 
     async def handle(self, request: Request) -> Response:
@@ -126,6 +132,11 @@ class _Handler:
         self._checked(body)
         begin: Callable[[Actor], AbstractContextManager[Transaction]]
         begin = self._marketplace.begin if operation.changes else self._marketplace.read
+        if operation.bounded:
+            wait = self._bounds.wait(actor.user)
+            if wait:
+                raise _Refused(429, "Too many", "wait before you do this again", {"retry-after": str(wait)})
+            self._bounds.failed(actor.user)
         with begin(actor) as now:
             asked = Asked(
                 now=now,

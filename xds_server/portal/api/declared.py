@@ -40,7 +40,8 @@ class Asked:
 class Operation:
     """An operation. `query` and `body` are JSON Schemas of parameters by name, and `needs` the required ones of the body.
 
-    `returns` names the schema of what it returns, None for nothing. `lists` is true if it returns a page of these.
+    `returns` names the schema of what it returns, None for nothing. `lists` is true if it returns a page of these. If it is
+    `bounded`, a user can do it some times a minute.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Operation:
     query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     body: Mapping[str, Mapping[str, Any]] | None = None
     needs: tuple[str, ...] = ()
+    bounded: bool = False
     status: int = 200
 
     @property

@@ -293,7 +293,7 @@ SUBSCRIPTIONS = (
     Operation(
         method="POST", path="/subscriptions/{subscription}/keys/{slot}", name="make_key", tag="keys", scope="write",
         summary="Make the primary or the secondary key. It is in this response only; the one before it stops to work.",
-        call=_make_key, body={"not_after": moment()}, returns="NewKey", status=201,
+        call=_make_key, body={"not_after": moment()}, returns="NewKey", status=201, bounded=True,
     ),
     Operation(
         method="DELETE", path="/subscriptions/{subscription}/keys/{slot}", name="revoke_key", tag="keys",

@@ -64,7 +64,7 @@ class Entrance:
                 name=who.name,
                 language=visit.language,
             )
-        response = self._open(visit, user, started.to)
+        response = self._open(visit, user, local_path(started.to))
         response.delete_cookie(_name(visit, LOGIN))
         return response
 
@@ -78,7 +78,7 @@ class Entrance:
     def accept(self, visit: Visit) -> Response:
         """Accept an invitation, and log the person in."""
         self._bound(visit)
-        with visit.marketplace.begin(VISITOR) as now:
+        with visit.marketplace.begin(visit.actor) as now:
             user = logins.accept(
                 now, visit.path["token"], name=visit.form.get("name", ""), language=visit.language
             )
