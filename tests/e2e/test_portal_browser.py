@@ -22,7 +22,7 @@ from tests.support.shop_portal import FILES, YAML, ShopPortal, shop_portal
 from tests.support.wait import wait_for
 from xds_server.billing.amounts import of_calls
 from xds_server.gateway.model.products import Price, UnitPrice
-from xds_server.marketplace import statements
+from xds_server.marketplace import notices, statements
 from xds_server.marketplace.store import Marketplace
 
 pytestmark = pytest.mark.skipif(chromium.BINARY is None, reason="there is no Chromium; see make browser")
@@ -49,6 +49,7 @@ PAGES = {
     "queue": "/manage",
     "manage-products": "/manage/products",
     "users": "/manage/users",
+    "notices": "/manage/notices",
     "audit": "/manage/audit",
     "login": "/login",
     "missing": "/apis/nothing",
@@ -82,6 +83,7 @@ def filled(portal: ShopPortal) -> dict[str, str]:
         line.as_json() for line in of_calls(Price(currency="EUR", per_call=UnitPrice(amount=2)), "free", 9)
     ]
     with market.store.begin(market.actor("adm")) as now:
+        notices.add_notice(now, "Maintenance", "On **Sunday**.")
         invoice = statements.add(now, more, "2026-11", "EUR", lines, {"free": 9})
     return {
         **PAGES,

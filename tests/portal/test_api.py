@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.market import COMMERCE, Market
 from tests.support.portal import ApiOf, api_of
-from xds_server.marketplace import statements
+from xds_server.marketplace import notices, statements
 from xds_server.portal.api.operations import OPERATIONS
 from xds_server.portal.application import API
 from xds_server.portal.attempts import Attempts
@@ -55,7 +55,7 @@ def test_every_response_has_the_form_that_the_document_says(api: ApiOf) -> None:
             schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
             jsonschema_rs.validator_for(schema, validate_formats=True).validate(found.json())
             seen += 1
-    assert seen == 9
+    assert seen == 10
 
 
 def test_two_people_cannot_overwrite_each_other(api: ApiOf) -> None:
@@ -164,9 +164,11 @@ def _prepared(api: ApiOf) -> dict[str, str]:
     market.key(subscription)
     token = api.as_("ada").get("/tokens").json()["items"][0]
     with market.store.begin(market.actor("adm")) as now:
+        notice = notices.add_notice(now, "Maintenance", "Tonight.")
         closed = statements.add(now, subscription, "2026-11", "EUR", [], {})
     return {
         "statement": closed.id,
+        "notice": notice.id,
         "organisation": market.acme.id,
         "user": market.users["ada"].id,
         "product": product.id,
@@ -200,7 +202,7 @@ def test_nobody_reaches_an_object_of_a_foreign_organisation(api: ApiOf) -> None:
         allowed = {_FORBIDDEN, _MISSING} if one.scope in ("publish", "admin") else {_MISSING}
         assert found.status_code in allowed, (one.name, found.status_code, found.text)
         tried += 1
-    assert tried == 25
+    assert tried == 26
     for path in ("/applications", "/subscriptions", "/products", "/statements", "/tokens"):
         assert all(one["name"] == "test" for one in eve.get(path).json()["items"]), path
     for path in (f"/applications?organisation={objects['organisation']}", f"/subscriptions?application={objects['application']}", f"/audit?organisation={objects['organisation']}"):  # fmt: skip
@@ -220,6 +222,7 @@ def test_who_does_not_publish_decides_nothing(api: ApiOf) -> None:
             "add_user": {"email": "a@b.c", "name": "x"},
             "invite_user": {"email": "a@b.c"},
             "add_product": COMMERCE,
+            "add_notice": {"title": "x", "text": "y"},
         }
         found = api.as_(name).call(one.method, path, body.get(one.name, _BODIES.get(one.name, {} if one.body is not None else None)))  # fmt: skip
         assert found.status_code == _FORBIDDEN, (one.name, found.text)

@@ -28,7 +28,7 @@ PAGES = (
     "/login",
 )
 USERS_PAGES = ("/applications", "/organisations", "/organisations/acme", "/account")
-PUBLISHERS_PAGES = ("/manage", "/manage/products", "/manage/users", "/manage/audit")
+PUBLISHERS_PAGES = ("/manage", "/manage/products", "/manage/users", "/manage/notices", "/manage/audit")
 
 
 def test_visitors_see_what_is_public(portal: ShopPortal) -> None:
@@ -223,6 +223,24 @@ def test_publishers_make_and_change_products(portal: ShopPortal) -> None:
         plans='[{"plan": "gold"}]',
     )
     assert stale.status_code == 412
+
+
+def test_a_notice_is_on_the_first_page_until_it_ends(portal: ShopPortal) -> None:
+    publisher, clock = portal.as_("pub"), portal.market.clock
+    publisher.post("/manage/notices", title="Maintenance", text="On **Sunday**. <script>", days="2")
+    first = portal.as_(None).get("/").text
+    assert "Maintenance" in first
+    assert "<strong>Sunday</strong>" in first
+    assert "<script>" not in first
+    clock.now += 2 * 86_400
+    assert "Maintenance" not in portal.as_(None).get("/").text
+    publisher = portal.as_("pub")
+    publisher.post("/manage/notices", title="Again", text="x")
+    notice = re.search(r'name="notice" value="([^"]+)"', publisher.get("/manage/notices").text)
+    assert notice is not None
+    publisher.post("/manage/notices", action="remove", notice=notice[1])
+    assert "Again" not in portal.as_(None).get("/").text
+    assert portal.as_("ada").post("/manage/notices", title="Mine", text="x").status_code == 403
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,17 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """What publishers announce to everybody, in Markdown. `until` is when it is no longer shown, None for never."""
+
+    id: str
+    title: str
+    text: str
+    created: int
+    until: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subscriber:
     """A subscription as policy servers need it. `keys` are hashes with `not_after`, 0 for none; empty if no key works."""
 

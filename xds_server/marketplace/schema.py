@@ -244,6 +244,15 @@ STATEMENTS = Table(
     Index("market_statements_period", "subscription", "period", unique=True),
 )
 """Closed statements. Rows are only added: a trigger rejects every other change. Amounts are minor units."""
+NOTICES = Table(
+    "market_notices",
+    METADATA,
+    _id(),
+    _text("title"),
+    Column("text", Text, nullable=False),
+    _number("created"),
+    _number("until", nullable=True),
+)
 EXPORTS = Table(
     "market_exports",
     METADATA,

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from xds_server.marketplace import applications, audit, logins, people, products, statements, subscriptions
+from xds_server.marketplace import (
+    applications,
+    audit,
+    logins,
+    notices,
+    people,
+    products,
+    statements,
+    subscriptions,
+)
 from xds_server.marketplace.records import SLOTS, Product
 from xds_server.portal.api import schemas
 from xds_server.portal.api.declared import Asked, Operation, choice, listed, moment, text
@@ -338,6 +347,24 @@ OTHERS = (
     Operation(
         method="DELETE", path="/tokens/{token}", name="revoke_token", summary="Revoke a token.", tag="tokens",
         scope="write", call=lambda asked: logins.revoke_token(asked.now, asked.path["token"]), status=204,
+    ),
+    Operation(
+        method="GET", path="/notices", name="list_notices", summary="Notices that are shown now.", tag="notices",
+        scope="read", call=lambda asked: notices.notices(asked.now, asked.page), returns="Notice", lists=True,
+    ),
+    Operation(
+        method="POST", path="/notices", name="add_notice", summary="Announce something to everybody.", tag="notices",
+        scope="publish",
+        call=lambda asked: notices.add_notice(
+            asked.now, asked.body["title"], asked.body["text"], asked.moment("until")
+        ),
+        body={"title": text(), "text": text(10_000), "until": moment()}, needs=("title", "text"), returns="Notice",
+        status=201,
+    ),
+    Operation(
+        method="DELETE", path="/notices/{notice}", name="remove_notice", summary="Show a notice no longer.",
+        tag="notices", scope="publish", call=lambda asked: notices.remove_notice(asked.now, asked.path["notice"]),
+        status=204,
     ),
     Operation(
         method="GET", path="/audit", name="list_audit", summary="The audit log, the newest first.", tag="audit",

@@ -14,7 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from xds_server.marketplace import records
 from xds_server.marketplace.errors import Invalid
 
-TIMES = frozenset({"at", "closed", "created", "decided", "deleted", "disabled", "ended", "expires", "not_after", "requested", "revoked", "started", "used"})  # fmt: skip
+TIMES = frozenset({"at", "closed", "created", "decided", "deleted", "disabled", "ended", "expires", "not_after", "requested", "revoked", "started", "until",
+        "used"})  # fmt: skip
 """Fields of records that are times."""
 SHOWN: Mapping[str, type[Any]] = {
     one.__name__: one
@@ -30,6 +31,7 @@ SHOWN: Mapping[str, type[Any]] = {
         records.Subscription,
         records.Key,
         records.Statement,
+        records.Notice,
         records.AuditEntry,
     )
 }

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from xds_server.catalog.entries import Entry, Page
 from xds_server.catalog.samples import samples
-from xds_server.marketplace import applications, people, products, subscriptions
+from xds_server.marketplace import applications, notices, people, products, subscriptions
 from xds_server.marketplace.actor import not_found
 from xds_server.marketplace.pages import MOST, Wanted
 from xds_server.portal.pages.markdown import without_title
@@ -43,8 +43,16 @@ def catalogue(visit: Visit) -> Response:
     else:
         found.sort(key=lambda one: (one.title.casefold(), one.name))
     shown = [one for one in found if not tag or tag in one.tags]
+    with visit.marketplace.read(visit.actor) as now:
+        news = notices.notices(now, Wanted(None, 5)).items if not (wanted or tag) else []
     return visit.page(
-        "catalogue.html", shown=shown[:_SHOWN], more=len(shown) - _SHOWN, q=wanted, tag=tag, tags=tags
+        "catalogue.html",
+        shown=shown[:_SHOWN],
+        more=len(shown) - _SHOWN,
+        q=wanted,
+        tag=tag,
+        tags=tags,
+        notices=news,
     )
 
 

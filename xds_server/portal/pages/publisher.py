@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from xds_server.marketplace import audit, logins, people, products, subscriptions
+from xds_server.marketplace import audit, logins, notices, people, products, subscriptions
 from xds_server.marketplace.errors import Invalid
 from xds_server.marketplace.pages import MOST, Wanted
 from xds_server.marketplace.store import Transaction
@@ -118,6 +118,27 @@ def change_user(visit: Visit) -> Response:
     if action == "invite":
         return users(visit, link=f"{visit.gateway.portal.url or ''}/invitations/{token}")
     return see("/manage/users")
+
+
+def announcements(visit: Visit) -> Response:
+    """The notices, and a form for another one."""
+    visit.actor.require_publisher()
+    with visit.marketplace.read(visit.actor) as now:
+        found = notices.notices(now, _WIDE).items
+    return visit.page("notices.html", notices=found)
+
+
+def change_announcements(visit: Visit) -> Response:
+    """Add or remove a notice."""
+    form = visit.form
+    with visit.marketplace.begin(visit.actor) as now:
+        if form.get("action") == "remove":
+            notices.remove_notice(now, form.get("notice", ""))
+        else:
+            days = _number(form.get("days", ""))
+            until = now.now + days * 86_400 if days and days <= 3650 else None
+            notices.add_notice(now, form.get("title", ""), form.get("text", ""), until)
+    return see("/manage/notices")
 
 
 def log(visit: Visit) -> Response:

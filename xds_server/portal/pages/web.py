@@ -91,6 +91,7 @@ def routes(
         ("/manage/subscriptions/{subscription}", None, publisher.decide),
         ("/manage/products", publisher.all_products, publisher.change_product),
         ("/manage/users", publisher.users, publisher.change_user),
+        ("/manage/notices", publisher.announcements, publisher.change_announcements),
         ("/manage/audit", publisher.log, None),
     )
     found = [

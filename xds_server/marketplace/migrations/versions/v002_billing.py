@@ -1,4 +1,4 @@
-"""Statements, and what was exported."""
+"""Statements, what was exported, and notices."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ def upgrade() -> None:
         sa.Column("closed", sa.BigInteger, nullable=False),
     )
     op.create_index("market_statements_period", "market_statements", ["subscription", "period"], unique=True)
+    op.create_table(
+        "market_notices",
+        sa.Column("id", sa.String(36), primary_key=True),
+        sa.Column("title", sa.String(255), nullable=False),
+        sa.Column("text", sa.Text, nullable=False),
+        sa.Column("created", sa.BigInteger, nullable=False),
+        sa.Column("until", sa.BigInteger, nullable=True),
+    )
     op.create_table(
         "market_exports",
         sa.Column("target", sa.String(64), primary_key=True),
@@ -63,5 +71,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Remove the tables."""
     op.drop_table("market_exports")
+    op.drop_table("market_notices")
     op.drop_table("market_statements")
     op.execute("DELETE FROM market_counters WHERE name = 'statements'")
