@@ -128,7 +128,7 @@ class Database:
         except IntegrityError as error:
             raise DatabaseConflict(_cause(error)) from None
         except (SQLAlchemyError, sqlite3.Error) as error:
-            raise DatabaseFailed(_cause(error)) from None
+            raise DatabaseFailed(f"{_cause(error)} ({self.name})") from None
 
     def _ensure_file(self) -> None:
         """Raise EnvironmentFailed if there is no file. SQLite would create an empty one."""

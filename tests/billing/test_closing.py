@@ -119,6 +119,36 @@ def test_another_plan_within_the_month_has_lines_of_its_own(
     ]
 
 
+def test_the_month_costs_what_the_dearest_plan_of_it_costs(
+    market: Market, usage: Usage, subscription: Subscription
+) -> None:
+    """A change in the last second, or after the month, makes no difference."""
+    with market.store.begin(market.actor("ada")) as now:
+        subscriptions.change_plan(now, subscription.id, "gold")
+    market.clock.now = months.end("2026-11") - 1
+    with market.store.begin(market.actor("ada")) as now:
+        subscriptions.change_plan(now, subscription.id, "free")
+    market.clock.now = months.end("2026-11") + 60
+    with market.store.begin(market.actor("ada")) as now:
+        subscriptions.change_plan(now, subscription.id, "gold")
+    (november,) = close(market, usage)
+    assert amounts(november) == [("monthly", "gold", 0, 9900)]
+    (december,) = close(market, usage, "2026-12")
+    assert amounts(december) == [("monthly", "gold", 0, 9900)]
+
+
+def test_late_calls_of_a_subscription_that_has_ended_are_billed(
+    market: Market, usage: Usage, subscription: Subscription
+) -> None:
+    with market.store.begin(market.actor("ada")) as now:
+        subscriptions.cancel(now, subscription.id)
+    close(market, usage)
+    usage.add(subscription.consumer, "2026-11", 300)
+    (december,) = close(market, usage, "2026-12")
+    assert amounts(december) == [("correction", "free", 300, 100)]
+    assert close(market, usage, "2027-01") == []
+
+
 def test_only_subscriptions_of_the_month_and_with_a_price_have_statements(
     market: Market, usage: Usage, subscription: Subscription
 ) -> None:
@@ -127,7 +157,7 @@ def test_only_subscriptions_of_the_month_and_with_a_price_have_statements(
         subscriptions.cancel(now, subscription.id)
     assert [one.subscription for one in close(market, usage)] == [subscription.id]
     done = close_month(market.store, usage, "2026-12", months.end("2026-12") + SETTLED)
-    assert (done.statements, done.without_price) == ([], 1)
+    assert (done.statements, done.nothing_due) == ([], 2)
     assert free.state == "active"
 
 

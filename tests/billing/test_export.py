@@ -24,6 +24,9 @@ class Receiver:
 
     name = "receiver"
 
+    def takes(self, consumer: str) -> bool:
+        return consumer != "unknown"
+
     def __init__(self) -> None:
         self.seen: dict[str, Event] = {}
         self.fails: list[str] = []
@@ -73,6 +76,26 @@ def test_the_receiver_has_what_was_counted(market: Market, steps: list[tuple[str
     export(market.store, receiver, lambda: rows(counts))
     assert receiver.calls() == counts
     assert export(market.store, receiver, lambda: rows(counts)) == 0
+
+
+def test_two_exports_at_once_and_consumers_that_are_unknown(market: Market) -> None:
+    """The second begins while the first sends; what nobody takes is kept."""
+    receiver, counts = Receiver(), {("a", "free", 1): 10, ("unknown", "free", 1): 7}
+    send = receiver.send
+
+    def slow(events: Sequence[Event]) -> None:
+        counts["a", "free", 1] = 15
+        receiver.send = send  # type: ignore[method-assign] # the first call only
+        export(market.store, receiver, lambda: rows(counts))
+        send(events)
+
+    receiver.send = slow  # type: ignore[method-assign] # as above
+    export(market.store, receiver, lambda: rows({("a", "free", 1): 10}))
+    export(market.store, receiver, lambda: rows(counts))
+    assert receiver.calls() == {("a", "free", 1): 15}
+    receiver.takes = lambda _consumer: True  # type: ignore[method-assign] # as above
+    export(market.store, receiver, lambda: rows(counts))
+    assert receiver.calls()["unknown", "free", 1] == 7
 
 
 def test_many_hours_are_sent_in_parts(market: Market) -> None:
@@ -141,8 +164,9 @@ def test_lago_gets_events_with_their_transaction(server: Server) -> None:
 
 
 def test_stripe_gets_meter_events_of_known_customers(server: Server) -> None:
-    others = Event(id="2", consumer="other", plan="gold", hour=1, calls=1)
-    StripeTarget(server.url, "secret", {"acme.mobile.shop": "cus_1"}).send([*EVENTS, others])
+    target = StripeTarget(server.url, "secret", {"acme.mobile.shop": "cus_1"})
+    assert (target.takes("acme.mobile.shop"), target.takes("other")) == (True, False)
+    target.send(EVENTS)
     ((path, headers, body),) = server.requests
     assert (path, headers["idempotency-key"]) == ("/v1/billing/meter_events", "1")
     assert parse_qs(body) == {

@@ -162,6 +162,17 @@ def test_a_user_who_is_disabled_is_out_at_once(market: Market) -> None:
         people.change_user(now, market.users["bob"].id, role="admin")
 
 
+def test_a_slug_that_opens_something_is_for_admins(market: Market) -> None:
+    market.product(visible_to=["secretco"])
+    for slug in ("secretco", "written"):
+        with market.store.begin(market.actor("eve")) as now, pytest.raises(Conflict, match="reserved"):
+            people.add_organisation(now, "Mine", slug, reserved=("written",))
+        with market.store.begin(market.actor("adm")) as now:
+            people.add_organisation(now, "Theirs", slug, reserved=("written",))
+    with market.store.begin(market.actor("eve")) as now:
+        assert people.add_organisation(now, "한국 앱").slug.startswith("org-")
+
+
 def test_an_identity_takes_over_only_an_address_that_is_verified_and_free(market: Market) -> None:
     who = {"issuer": "https://idp", "email": "ADA@example.com", "name": "Ada", "language": "en"}
     with market.store.begin(VISITOR) as now:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from typing import Any
@@ -155,6 +156,45 @@ def test_changes_at_once_are_numbered_without_a_gap(market: Market, url: str) ->
     assert seen == {one.consumer: one.sequence for one in told(market)}
 
 
+def test_a_key_that_is_made_while_the_subscription_ends_does_not_work(market: Market, url: str) -> None:
+    """Two transactions at once, again and again: whichever is last, an ended subscription has no keys."""
+    ada, pub = market.actor("ada"), market.actor("pub")
+    stores = Marketplace(url, market.clock), Marketplace(url, market.clock)
+    for number in range(25):
+        one = market.subscribe(market.application(f"App {number}"), market.product(slug=f"p{number}"))
+        end = subscriptions.cancel if number % 2 else subscriptions.suspend
+
+        def make(id_: str = one.id) -> None:
+            with contextlib.suppress(Conflict, Stale), stores[0].begin(ada) as now:
+                subscriptions.make_key(now, id_, "primary")
+
+        def stop(id_: str = one.id, end: Any = end) -> None:
+            with stores[1].begin(pub) as now:
+                end(now, id_)
+
+        threads = [threading.Thread(target=make), threading.Thread(target=stop)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        (row,) = [row for row in told(market) if row.consumer == one.consumer]
+        assert row.keys == ()
+    for store in stores:
+        store.close()
+
+
+def test_a_suspension_cannot_be_evaded(market: Market) -> None:
+    product = market.product()
+    subscription = market.subscribe(market.application(), product)
+    with market.store.begin(market.actor("pub")) as now:
+        subscriptions.suspend(now, subscription.id)
+    with market.store.begin(market.actor("ada")) as now, pytest.raises(Conflict, match="is suspended"):
+        subscriptions.cancel(now, subscription.id)
+    with market.store.begin(market.actor("ada")) as now, pytest.raises(Conflict, match="is suspended"):
+        applications.delete_application(now, subscription.application)
+    assert market.subscribe(market.application("Other"), product).state == "submitted"
+
+
 def test_another_list_of_apis_reaches_every_subscription(market: Market) -> None:
     product = market.product()
     for number in range(3):
@@ -193,6 +233,7 @@ def test_products_are_seen_by_those_for_whom_they_are(market: Market) -> None:
         ({"plans": [{"plan": "free", "price": {"currency": "EUR", "monthly": 1.5}}]}, "plans.0.price.monthly"),
         ({"plans": [{"plan": "free", "price": {"currency": "EUR", "monthly": -1}}]}, "plans.0.price.monthly"),
         ({"plans": [{"plan": "free", "price": {"currency": "EUR", "tiers": {"steps": [{"amount": 1, "up_to": 5}]}}}]}, "plans.0.price.tiers.steps.0.up_to"),
+        ({"plans": [{"plan": "free", "price": {"currency": "EUR"}}, {"plan": "gold", "price": {"currency": "KRW"}}]}, "plans"),
         ({"plans": "free"}, "plans"),
         ({"title": ""}, "title"),
         ({"title": 5}, "title"),

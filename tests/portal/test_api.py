@@ -87,6 +87,20 @@ def test_a_token_does_what_its_scopes_say(api: ApiOf) -> None:
     assert reader.get("/me").status_code == 401
 
 
+def test_a_token_makes_no_token_that_may_do_more(api: ApiOf) -> None:
+    writer, market = api.as_("adm", "write"), api.market
+    assert writer.post("/tokens", {"name": "x", "scopes": ["write", "admin"]}).status_code == 403
+    assert writer.post("/tokens", {"name": "x", "scopes": ["write"]}).status_code == 201
+    other = {"name": "x", "scopes": ["write"], "user": market.users["pub"].id}
+    assert writer.post("/tokens", other).status_code == 403
+    token = api.as_("ada").get("/tokens").json()["items"][0]["id"]
+    assert writer.call("DELETE", f"/tokens/{token}").status_code == 404
+    subscription = market.subscribe(market.application(), market.product())
+    end = {"expires": "2030-01-01T00:00:00Z"}
+    assert writer.patch(f"/subscriptions/{subscription.id}", end).status_code == 403
+    assert api.as_("adm", "read").get("/audit").status_code == 200
+
+
 def test_who_tries_many_tokens_waits(market: Market) -> None:
     with api_of(market, Attempts(most=3, per_minute=6)) as api:
         statuses = [
@@ -109,9 +123,12 @@ def test_who_tries_many_tokens_waits(market: Market) -> None:
         ("POST", "/organisations", b"{}", "application/json", 422, ""),
         ("POST", "/organisations", b'{"name": 5}', "application/json", 422, "name"),
         ("POST", "/organisations", b'{"name": "x", "other": 1}', "application/json", 422, ""),
-        ("POST", "/organisations", b'{"name": "\\ud800"}', "application/json", 422, "name"),
-        ("POST", "/organisations", b'{"name": "a\\u0000b"}', "application/json", 422, "name"),
+        ("POST", "/organisations", b'{"name": "\\ud800"}', "application/json", 422, None),
+        ("POST", "/organisations", b'{"name": "a\\u0000b"}', "application/json", 422, None),
         ("POST", "/organisations", b'{"name": "' + b"x" * (1 << 20) + b'"}', "application/json", 413, None),
+        ("POST", "/tokens", b'{"name": "x", "scopes": ["read"], "user": "\\ud800"}', "application/json", 422, None),
+        ("POST", "/tokens", b'{"name": "x", "scopes": ["read"], "expires": "9999-12-31T23:59:59-23:59"}', "application/json", 422, "expires"),
+        ("GET", "/audit?after=123456789012345678901234567890", b"", "", 422, "after"),
         ("GET", "/organisations?limit=0", b"", "", 422, "limit"),
         ("GET", "/organisations?limit=x", b"", "", 422, "limit"),
         ("GET", "/organisations?limit=1&limit=2", b"", "", 422, "limit"),

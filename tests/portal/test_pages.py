@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import base64
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -41,7 +43,10 @@ def test_visitors_see_what_is_public(portal: ShopPortal) -> None:
     assert visitor.get("/apis/secret").status_code == 404
     for path in (*USERS_PAGES, *PUBLISHERS_PAGES):
         answer = visitor.get(path)
-        assert (answer.status_code, answer.headers["location"]) == (303, "/login"), path
+        assert (answer.status_code, answer.headers["location"]) == (
+            303,
+            f"/login?to={quote(path, safe='')}",
+        ), path
     assert portal.as_("eve").get("/apis/secret").status_code == 200
 
 
@@ -160,6 +165,24 @@ def test_a_login_ends_with_logout_and_gets_a_new_token_each_time(portal: ShopPor
     fresh = portal.as_(None)
     fresh.client.cookies.set("xds_portal", old.token)
     assert fresh.get("/account").status_code == 303
+
+
+def test_an_address_with_nul_is_refused_and_a_form_with_nul_is_none(portal: ShopPortal) -> None:
+    ada = portal.as_("ada")
+    for path in ("/apis/a%00b", "/?q=a%00b", "/applications/%00"):
+        assert ada.get(path).status_code == 400, path
+    assert ada.post("/applications", organisation="a\0b", name="x").status_code == 404
+
+
+def test_a_login_cookie_of_somebody_else_is_refused(portal: ShopPortal) -> None:
+    visitor = portal.as_(None)
+    for content in (
+        "x",
+        base64.b64encode(b"[" * 3000).decode(),
+        base64.b64encode(b'{"state": "\\ud800"}').decode(),
+    ):
+        visitor.client.cookies.set("xds_portal_login", content)
+        assert visitor.get("/login/callback?state=x&code=y").status_code == 403
 
 
 def test_who_guesses_invitations_waits(market: Market, tmp_path: Path) -> None:

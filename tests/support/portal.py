@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import uvicorn
 from tests.support.market import Market
 from tests.support.ports import free_port
 from tests.support.wait import wait_for
+from xds_server.gateway.model.catalog import PUBLIC
 from xds_server.gateway.model.portal import Portal
 from xds_server.marketplace import logins
 from xds_server.portal.application import API, application
@@ -21,7 +23,7 @@ from xds_server.portal.gateway_view import GatewayView
 
 VIEW = GatewayView(
     portal=Portal(url="http://portal.example", gateway="http://api.example"),
-    entries={"orders": None, "payments": None},  # type: ignore[dict-item] # only their names matter
+    entries=dict.fromkeys(("orders", "payments"), SimpleNamespace(visibility=PUBLIC)),  # type: ignore[arg-type] # the rest does not matter
     plans={"free": None, "gold": None},  # type: ignore[dict-item] # only their names matter
     consumers=("acme",),
 )

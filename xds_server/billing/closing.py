@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from xds_server.billing import months
 from xds_server.billing.amounts import Line, cost, of_calls
 from xds_server.gateway.model.products import Price
-from xds_server.marketplace import prices, products, statements
+from xds_server.marketplace import prices, products, statements, subscriptions
 from xds_server.marketplace.actor import CLOCK
 from xds_server.marketplace.errors import Conflict
 from xds_server.marketplace.records import Product, Statement, Subscription
@@ -23,10 +23,10 @@ Counted = Callable[[str, int, int], Mapping[tuple[str, int], int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """What closing a month did. `without_price` are subscriptions whose plans cost nothing."""
+    """What closing a month did. `nothing_due` is the number of subscriptions that owe nothing."""
 
     statements: list[Statement]
-    without_price: int
+    nothing_due: int
 
 
 def close_month(marketplace: Marketplace, counted: Counted, period: str, now: float) -> Closed:
@@ -36,11 +36,12 @@ def close_month(marketplace: Marketplace, counted: Counted, period: str, now: fl
     has not settled yet, Invalid, DatabaseFailed.
     """
     months.checked(period)
-    begin, end = months.begin(period), months.end(period)
+    end = months.end(period)
     if now < end + SETTLED:
         raise Conflict(f"calls of {period} can arrive until two hours after its end; close it then", "period")
     with marketplace.read(CLOCK) as transaction:
-        due = statements.owing(transaction, period, begin, end)
+        ended_since = months.begin(period) - _CORRECTED * 31 * 86_400  # they may have calls that came late
+        due = statements.owing(transaction, period, ended_since, end)
     closed: list[Statement] = []
     without = 0
     for one in due:
@@ -50,7 +51,7 @@ def close_month(marketplace: Marketplace, counted: Counted, period: str, now: fl
             without += 1
         else:
             closed.append(made)
-    return Closed(statements=closed, without_price=without)
+    return Closed(statements=closed, nothing_due=without)
 
 
 def _close(
@@ -64,16 +65,33 @@ def _close(
     currency = next(iter(offered.values())).currency
     calls = counted_calls(product, counted(subscription.consumer, months.begin(period), months.end(period)))
     lines: list[Line] = []
-    monthly = offered.get(subscription.plan)
-    if monthly is not None and monthly.monthly:
-        lines.append(Line(kind="monthly", plan=subscription.plan, amount=monthly.monthly))
+    plan = _dearest(transaction, subscription, offered, period)
+    if plan is not None and offered[plan].monthly:
+        lines.append(Line(kind="monthly", plan=plan, amount=offered[plan].monthly))
     for plan, number in sorted(calls.items()):
         if plan in offered:
             lines += of_calls(offered[plan], plan, number)
     lines += _corrections(transaction, subscription, product, offered, counted, period)
+    if not lines and not _active(subscription, period):
+        return None  # it had ended, and nothing came late
     return statements.add(
         transaction, subscription, period, currency, [one.as_json() for one in lines], calls
     )
+
+
+def _active(subscription: Subscription, period: str) -> bool:
+    ended = subscription.ended
+    return ended is None or ended >= months.begin(period)
+
+
+def _dearest(
+    transaction: Transaction, subscription: Subscription, offered: Mapping[str, Price], period: str
+) -> str | None:
+    """Return the plan with the largest monthly amount among those that the subscription had in a month, None for none."""
+    if not _active(subscription, period):
+        return None
+    had = subscriptions.plans_between(transaction, subscription, months.begin(period), months.end(period))
+    return max((one for one in had if one in offered), key=lambda one: offered[one].monthly, default=None)
 
 
 def counted_calls(product: Product, counts: Mapping[tuple[str, int], int]) -> dict[str, int]:

@@ -41,6 +41,9 @@ class Target(Protocol):
 
     name: str
 
+    def takes(self, consumer: str) -> bool:
+        """True if the target knows a consumer. Calls of others are kept until it does."""
+
     def send(self, events: Sequence[Event]) -> None:
         """Send events; those that it knows already do nothing there. Raises ExportFailed."""
 
@@ -52,7 +55,11 @@ Counts = Callable[[], Iterable[tuple[str, str, int, int]]]
 def export(marketplace: Marketplace, target: Target, counts: Counts) -> int:
     """Send what the target does not have yet. Returns the calls that were sent. Raises ExportFailed, DatabaseFailed."""
     sent = _finish(marketplace, target)
-    wanted = {(consumer, plan, hour): calls for consumer, plan, hour, calls in counts() if calls}
+    wanted = {
+        (consumer, plan, hour): calls
+        for consumer, plan, hour, calls in counts()
+        if calls and target.takes(consumer)
+    }
     keys = sorted(wanted)
     for begin in range(0, len(keys), AT_ONCE):
         part = keys[begin : begin + AT_ONCE]
@@ -63,12 +70,12 @@ def export(marketplace: Marketplace, target: Target, counts: Counts) -> int:
 
 
 def _note(now: Transaction, target: str, wanted: dict[tuple[str, str, int], int]) -> None:
-    """Write down what is sent next."""
+    """Write down what is sent next. What another process sends now is left alone."""
     hours = {hour for _, _, hour in wanted}
     rows = now.connection.execute(
         select(EXPORTS).where(EXPORTS.c.target == target, EXPORTS.c.hour.in_(hours))
     ).mappings()
-    known = {(row["consumer"], row["plan"], row["hour"]): row["sent"] for row in rows}
+    known = {(row["consumer"], row["plan"], row["hour"]): row for row in rows}
     new = [
         {"target": target, "consumer": key[0], "plan": key[1], "hour": key[2], "sent": 0, "pending": calls}
         for key, calls in wanted.items()
@@ -77,13 +84,14 @@ def _note(now: Transaction, target: str, wanted: dict[tuple[str, str, int], int]
     more = [
         {"c": key[0], "p": key[1], "h": key[2], "pending": calls}
         for key, calls in wanted.items()
-        if key in known and calls > known[key]
+        if key in known and known[key]["pending"] is None and calls > known[key]["sent"]
     ]
     if new:
         now.connection.execute(EXPORTS.insert(), new)
     if more:
         where = (EXPORTS.c.consumer == bindparam("c")) & (EXPORTS.c.plan == bindparam("p"))
         where &= (EXPORTS.c.hour == bindparam("h")) & (EXPORTS.c.target == target)
+        where &= EXPORTS.c.pending.is_(None) & (EXPORTS.c.sent < bindparam("pending"))
         now.connection.execute(EXPORTS.update().where(where).values(pending=bindparam("pending")), more)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,13 +38,22 @@ class _Http:
             raise ExportFailed(f"{url} rejects the events with {answer.status}: {text}")
 
 
+def _name(kind: str, url: str) -> str:
+    """Return a name for a target, which is another one for each address."""
+    return f"{kind}:{hashlib.sha256(url.encode()).hexdigest()[:32]}"
+
+
 class CloudEventsTarget:
     """Any receiver of batches of CloudEvents 1.0.2 in JSON."""
 
     def __init__(self, url: str, token: str = "", source: str = "/xds/billing") -> None:
-        self.name = f"cloudevents:{url}"[:64]
+        self.name = _name("cloudevents", url)
         self._url, self._source = url, source
         self._http = _Http({"authorization": f"Bearer {token}"} if token else {})
+
+    def takes(self, consumer: str) -> bool:
+        """True: it takes all."""
+        return bool(consumer)
 
     def send(self, events: Sequence[Event]) -> None:
         """Send events. Raises ExportFailed."""
@@ -63,9 +73,13 @@ class LagoTarget:
     """
 
     def __init__(self, url: str, token: str) -> None:
-        self.name = f"lago:{url}"[:64]
+        self.name = _name("lago", url)
         self._url = f"{url.rstrip('/')}/api/v1/events/batch"
         self._http = _Http({"authorization": f"Bearer {token}"})
+
+    def takes(self, consumer: str) -> bool:
+        """True: it takes all."""
+        return bool(consumer)
 
     def send(self, events: Sequence[Event]) -> None:
         """Send events. Raises ExportFailed."""
@@ -85,21 +99,23 @@ class LagoTarget:
 class StripeTarget:
     """Stripe: one meter event for each, whose `identifier` makes it count once (POST /v1/billing/meter_events).
 
-    `customers` are Stripe's customers by consumer; calls of others are not sent.
+    `customers` are Stripe's customers by consumer; calls of others wait until they have one.
     """
 
     def __init__(self, url: str, token: str, customers: Mapping[str, str]) -> None:
-        self.name = f"stripe:{url}"[:64]
+        self.name = _name("stripe", url)
         self._url = f"{url.rstrip('/')}/v1/billing/meter_events"
         self._customers = customers
         self._http = _Http({"authorization": f"Bearer {token}"})
 
+    def takes(self, consumer: str) -> bool:
+        """True if the consumer has a customer."""
+        return consumer in self._customers
+
     def send(self, events: Sequence[Event]) -> None:
         """Send events one by one. Raises ExportFailed."""
         for one in events:
-            customer = self._customers.get(one.consumer)
-            if customer is None:
-                continue
+            customer = self._customers[one.consumer]
             form = {
                 "event_name": CODE,
                 "identifier": one.id,

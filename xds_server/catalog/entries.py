@@ -173,7 +173,8 @@ def _policies(api: Api, gateway: Gateway) -> Iterator[Mapping[str, Any]]:
 def _base_path(api: Api, reference: ApiReference | None) -> str:
     if api.graphql is not None:
         return api.graphql.path
-    return reference.base_path if reference is not None else ""
+    path = reference.base_path if reference is not None else ""
+    return path if path.startswith("/") else ""  # a server of another scheme has no path at the gateway
 
 
 def _document(name: str, api: Api, gateway: Gateway) -> Document | None:

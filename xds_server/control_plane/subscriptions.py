@@ -85,7 +85,7 @@ class Subscriptions:
             store=self._marketplace.name,
             complete=self._complete,
             sequence=self._seen,
-            subscriptions=sum(len(bucket) for bucket in self._buckets),
+            subscriptions=sum(bool(one.keys) for bucket in self._buckets for one in tuple(bucket.values())),
             clashes=tuple(sorted(self._clashes)),
             problem=self._problem,
         )
@@ -150,12 +150,7 @@ class Subscriptions:
             for row in rows:
                 number = bucket_of(row.consumer)
                 changed.add(number)
-                if row.keys:
-                    self._buckets[number][row.consumer] = Subscriber(
-                        row.consumer, row.plan, row.apis, row.keys
-                    )
-                else:
-                    self._buckets[number].pop(row.consumer, None)
+                self._buckets[number][row.consumer] = Subscriber(row.consumer, row.plan, row.apis, row.keys)
                 self._seen = row.sequence
             if len(rows) < _AT_ONCE:
                 return changed
@@ -187,6 +182,10 @@ class Subscriptions:
         made = {}
         for number in numbers:
             name = f"{number:04}"
-            served = [one for one in self._buckets[number].values() if one.consumer not in self._clashes]
+            served = [
+                one
+                for one in self._buckets[number].values()
+                if one.keys and one.consumer not in self._clashes
+            ]
             made[number] = Resource.of(SUBSCRIBERS.build(name, served), name)
         return made

@@ -25,19 +25,30 @@ class Actor:
     user: str = ""
     role: Role = "developer"
     organisations: Mapping[str, MemberRole] = field(default_factory=lambda: _NONE)
+    scopes: frozenset[str] | None = None
+    """Those of the token that the actor uses, None for a person without one, who may do all of the role."""
 
     @property
     def publishes(self) -> bool:
-        """True if the actor may publish products, decide on subscriptions and see all organisations."""
+        """True if the actor may see all organisations, and publish and decide unless a token has not that scope."""
         return self.role in ("publisher", "admin")
 
     @property
     def administers(self) -> bool:
         """True if the actor may manage users."""
-        return self.role == "admin"
+        return self.role == "admin" and self._has("admin")
+
+    def _has(self, scope: str) -> bool:
+        return self.scopes is None or scope in self.scopes
 
     def require_publisher(self) -> None:
-        """Raise Forbidden unless the actor publishes."""
+        """Raise Forbidden unless the actor may publish products and decide on subscriptions."""
+        self.require_sight_of_all()
+        if not self._has("publish"):
+            raise Forbidden("the token needs the scope publish; make another one")
+
+    def require_sight_of_all(self) -> None:
+        """Raise Forbidden unless the actor may see all organisations."""
         if not self.publishes:
             raise Forbidden("only publishers and admins may do this; ask one of them")
 

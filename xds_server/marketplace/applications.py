@@ -17,14 +17,17 @@ _APPLICATION = columns(Application, APPLICATIONS)
 
 
 def applications(
-    transaction: Transaction, organisation: str | None = None, wanted: Wanted = FIRST
+    transaction: Transaction, organisation: str | None = None, wanted: Wanted = FIRST, *, own: bool = False
 ) -> PageOf[Application]:
-    """Return the applications that the actor may see, the newest first. Raises NotFound."""
+    """Return the applications that the actor may see, or only those of the actor's `own` organisations, the newest first.
+
+    Raises NotFound.
+    """
     statement = _APPLICATION.where(APPLICATIONS.c.deleted.is_(None))
     if organisation is not None:
         found = people.organisation(transaction, organisation)
         statement = statement.where(APPLICATIONS.c.organisation == found.id)
-    elif not transaction.actor.publishes:
+    elif own or not transaction.actor.publishes:
         statement = statement.where(APPLICATIONS.c.organisation.in_(transaction.actor.organisations))
     return page(transaction, Application, statement, APPLICATIONS.c.id, wanted)
 
@@ -36,7 +39,7 @@ def add_application(
     owner = people.organisation(transaction, organisation)
     transaction.actor.require_member(owner.id, "organisation")
     name = names.line(name, "name")
-    slug = names.slug(slug or names.slug_of(name))
+    slug = names.slug(slug or names.slug_of(name) or names.any_slug("app"))
     theirs = select(APPLICATIONS.c.slug).where(APPLICATIONS.c.organisation == owner.id)
     taken = set(transaction.connection.execute(theirs).scalars())
     if slug in taken:

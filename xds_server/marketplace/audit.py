@@ -20,7 +20,7 @@ def entries(
     statement = columns(AuditEntry, AUDIT)
     if not transaction.actor.publishes:
         if organisation is None:
-            transaction.actor.require_publisher()
+            transaction.actor.require_sight_of_all()
         else:
             transaction.actor.require_owner(organisation)
     if organisation is not None:

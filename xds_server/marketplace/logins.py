@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from xds_server.marketplace import names, people
@@ -177,6 +178,8 @@ def add_token(
         transaction.actor.require_admin()
         owner = people.user(transaction, owner).id
     wanted = sorted({people.one_of(one, SCOPES, "scopes") for one in scopes})
+    if transaction.actor.scopes is not None and not transaction.actor.scopes.issuperset(wanted):
+        raise Forbidden(f"the token has only the scopes {', '.join(sorted(transaction.actor.scopes))}")
     if not wanted:
         raise Invalid(f"write at least one of {', '.join(SCOPES)}", "scopes")
     if expires is not None and expires <= transaction.now:
@@ -220,4 +223,6 @@ def bearer(transaction: Transaction, secret: str) -> tuple[Actor, Token] | None:
     if token is None or (token.expires is not None and token.expires <= transaction.now):
         return None
     user = transaction.maybe(User, _USER.where(USERS.c.id == token.user, USERS.c.disabled.is_(None)))
-    return None if user is None else (people.actor_of(transaction, user), token)
+    if user is None:
+        return None
+    return replace(people.actor_of(transaction, user), scopes=frozenset(token.scopes)), token

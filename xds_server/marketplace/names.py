@@ -53,6 +53,11 @@ def slug_of(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-")
 
 
+def any_slug(prefix: str) -> str:
+    """Return a name for URLs of something whose own name has no letters of ASCII."""
+    return f"{prefix}-{secrets.token_hex(4)}"
+
+
 def email(value: str, field: str = "email") -> str:
     """Return an address of mail in lower case. Raises Invalid."""
     if len(value) > 320 or not _EMAIL.fullmatch(value):

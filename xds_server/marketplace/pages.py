@@ -48,6 +48,9 @@ def page(
 
 def _typed(after: str, by: ColumnElement[Any]) -> Any:
     try:
-        return by.type.python_type(after)
+        found = by.type.python_type(after)
     except ValueError:
-        raise Invalid("use the value of `next` of the page before", "after") from None
+        found = None
+    if found is None or (isinstance(found, int) and not 0 <= found < 2**31):
+        raise Invalid("use the value of `next` of the page before", "after")
+    return found

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from collections.abc import Collection
+
+from sqlalchemy import String, cast, select
 
 from xds_server.marketplace import names
 from xds_server.marketplace.actor import Actor
 from xds_server.marketplace.errors import Conflict, Forbidden, Invalid
 from xds_server.marketplace.pages import FIRST, PageOf, Wanted, page
 from xds_server.marketplace.records import Member, MemberRole, Organisation, Role, User
-from xds_server.marketplace.schema import MEMBERS, ORGANISATIONS, SESSIONS, TOKENS, USERS
+from xds_server.marketplace.schema import MEMBERS, ORGANISATIONS, PRODUCTS, SESSIONS, TOKENS, USERS
 from xds_server.marketplace.store import Transaction, columns
 
 ROLES: tuple[Role, ...] = ("developer", "publisher", "admin")
@@ -33,21 +35,30 @@ def organisation(transaction: Transaction, id_: str) -> Organisation:
     return found
 
 
-def organisations(transaction: Transaction, wanted: Wanted = FIRST) -> PageOf[Organisation]:
-    """Return the organisations that the actor may see, the newest first."""
+def organisations(
+    transaction: Transaction, wanted: Wanted = FIRST, *, own: bool = False
+) -> PageOf[Organisation]:
+    """Return the organisations that the actor may see, or only the actor's `own`, the newest first."""
     statement = _ORGANISATION
-    if not transaction.actor.publishes:
+    if own or not transaction.actor.publishes:
         statement = statement.where(ORGANISATIONS.c.id.in_(transaction.actor.organisations))
     return page(transaction, Organisation, statement, ORGANISATIONS.c.id, wanted)
 
 
-def add_organisation(transaction: Transaction, name: str, slug: str = "") -> Organisation:
-    """Add an organisation. A user who adds one owns it. Raises Invalid, Conflict, Forbidden."""
+def add_organisation(
+    transaction: Transaction, name: str, slug: str = "", *, reserved: Collection[str] = ()
+) -> Organisation:
+    """Add an organisation. A user who adds one owns it. Raises Invalid, Conflict, Forbidden.
+
+    Only admins take slugs that are `reserved` or that a product is visible to, because they open what others do not see.
+    """
     actor = transaction.actor
     if not (actor.user or actor.administers):
         raise Forbidden("log in first")
     name = names.line(name, "name")
-    slug = names.slug(slug or names.slug_of(name))
+    slug = names.slug(slug or names.slug_of(name) or names.any_slug("org"))
+    if not actor.administers and (slug in reserved or _named_by_product(transaction, slug)):
+        raise Conflict(f"the slug '{slug}' is reserved; ask an admin for this organisation", "slug")
     taken = select(ORGANISATIONS.c.id).where(ORGANISATIONS.c.slug == slug)
     if transaction.connection.execute(taken).first() is not None:
         raise Conflict(f"there is an organisation '{slug}' already; choose another slug", "slug")
@@ -57,6 +68,11 @@ def add_organisation(transaction: Transaction, name: str, slug: str = "") -> Org
     if actor.user:
         _join(transaction, made.id, actor.user, "owner")
     return made
+
+
+def _named_by_product(transaction: Transaction, slug: str) -> bool:
+    named = cast(PRODUCTS.c.visible_to, String).contains(f'"{slug}"')
+    return transaction.connection.execute(select(PRODUCTS.c.id).where(named).limit(1)).first() is not None
 
 
 def rename_organisation(
@@ -84,7 +100,7 @@ def user(transaction: Transaction, id_: str) -> User:
 
 def users(transaction: Transaction, wanted: Wanted = FIRST) -> PageOf[User]:
     """Return all users, the newest first. Raises Forbidden."""
-    transaction.actor.require_publisher()
+    transaction.actor.require_sight_of_all()
     return page(transaction, User, _USER, USERS.c.id, wanted)
 
 

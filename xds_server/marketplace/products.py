@@ -112,12 +112,26 @@ def take_from_gateway(
                 "same name; rename one of them",
                 "slug",
             )
-        elif (changed := {**new, "state": "published"}) != {**_written(before), "state": before.state}:
+        elif (changed := {**_with_used_plans(transaction, before, new), "state": "published"}) != {
+            **_written(before),
+            "state": before.state,
+        }:
             _change(transaction, before, changed, None)
     gone = {name for name, one in known.items() if one.source == "gateway"} - {one["slug"] for one in written}
     for name in sorted(gone):
         if known[name].state != "retired":
             _change(transaction, known[name], {"state": "retired"}, None)
+
+
+def _with_used_plans(transaction: Transaction, before: Product, new: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a product of the YAML with the plans that it had before and that still have subscriptions.
+
+    They have their limits no longer if the YAML has no such plan, but their prices, and take no new subscription by itself.
+    """
+    written = {one["plan"] for one in new["plans"]}
+    used = subscribers.plans_in_use(transaction, before.id) - written
+    kept = [{**asdict(one), "approval": "manual"} for one in before.plans if one.plan in used]
+    return {**new, "plans": [*new["plans"], *kept]} if kept else new
 
 
 def _add(transaction: Transaction, values: Mapping[str, Any], *, source: str, state: str) -> Product:
@@ -177,6 +191,11 @@ def _checked(values: Mapping[str, Any], offered: Offered) -> dict[str, Any]:
     checked = [_plan(one, number, offered.plans) for number, one in enumerate(plans)]
     if len({one["plan"] for one in checked}) < len(checked):
         raise Invalid("write each plan once", "plans")
+    currencies = {one["price"]["currency"] for one in checked if one["price"] is not None}
+    if len(currencies) > 1:
+        raise Invalid(
+            f"write one currency for all plans of a product, not {' and '.join(sorted(currencies))}", "plans"
+        )
     if not apis or not checked:
         raise Invalid("a product needs at least one API and one plan", "plans" if apis else "apis")
     visible = values.get("visible_to")

@@ -51,7 +51,7 @@ def statements(
 
 
 def owing(transaction: Transaction, period: str, begin: int, end: int) -> list[Subscription]:
-    """Return the subscriptions that were active in a period, in Unix seconds, and have no statement of it."""
+    """Return the subscriptions that were active between two moments, in Unix seconds, and have no statement of a period."""
     closed = select(STATEMENTS.c.subscription).where(STATEMENTS.c.period == period)
     active = (SUBSCRIPTIONS.c.started < end) & or_(
         SUBSCRIPTIONS.c.ended.is_(None), SUBSCRIPTIONS.c.ended >= begin

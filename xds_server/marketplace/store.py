@@ -22,7 +22,7 @@ _TABLES = Tables(
     version_table="market_revision",
     lock=0x7864732D6D726B74,  # "xds-mrkt"
 )
-_SECRET = frozenset({"token", "sha256", "csrf"})
+_SECRET = frozenset({"token", "sha256", "csrf", "hint"})
 """Columns that no audit entry has."""
 
 

@@ -61,6 +61,9 @@ def _subscriber(row: RowMapping) -> Subscriber:
 def _refresh(transaction: Transaction, where: Any) -> None:
     joined = SUBSCRIPTIONS.join(PRODUCTS, PRODUCTS.c.id == SUBSCRIPTIONS.c.product)
     wanted = select(SUBSCRIPTIONS, PRODUCTS.c.apis).select_from(joined).where(where)
+    # The lock comes first: what is read before it may change until this transaction is committed.
+    lock = select(COUNTERS.c.value).where(COUNTERS.c.name == _COUNTER).with_for_update()
+    transaction.connection.execute(lock)
     found = transaction.connection.execute(wanted.order_by(SUBSCRIPTIONS.c.id)).mappings().all()
     if not found:
         return

@@ -13,7 +13,7 @@ from xds_server.marketplace.errors import Conflict, Forbidden, Invalid
 from xds_server.marketplace.pages import FIRST, PageOf, Wanted, page
 from xds_server.marketplace.people import one_of
 from xds_server.marketplace.records import SLOTS, Application, Key, NewKey, Subscription
-from xds_server.marketplace.schema import APPLICATIONS, KEYS, LIVE_STATES, ORGANISATIONS, SUBSCRIPTIONS
+from xds_server.marketplace.schema import APPLICATIONS, AUDIT, KEYS, LIVE_STATES, ORGANISATIONS, SUBSCRIPTIONS
 from xds_server.marketplace.store import Transaction, columns, made
 
 _APPLICATION, _SUBSCRIPTION, _KEY = (
@@ -43,7 +43,7 @@ def application(transaction: Transaction, id_: str) -> Application:
 
 def subscription(transaction: Transaction, id_: str) -> Subscription:
     """Return a subscription by its identifier or its consumer. Raises NotFound."""
-    return _found(transaction, id_)[0]
+    return _found(transaction, id_, changes=False)[0]
 
 
 def subscriptions(
@@ -104,7 +104,7 @@ def subscribe(
         raise Conflict(
             "the application has a subscription to this product already; cancel it first, or change its plan"
         )
-    automatic = chosen.approval == "automatic"
+    automatic = chosen.approval == "automatic" and not _suspended(transaction, caller.organisation, wanted.id)
     id_ = names.new_id()
     values = {
         "id": id_,
@@ -122,6 +122,30 @@ def subscribe(
     transaction.add(SUBSCRIPTIONS, "subscription", values, caller.organisation)
     subscribers.refresh(transaction, id_)
     return subscription(transaction, id_)
+
+
+def _suspended(transaction: Transaction, organisation: str, product: str) -> bool:
+    """True if a subscription of the organisation to the product is suspended: then another one needs approval."""
+    joined = select(SUBSCRIPTIONS.c.id).join(APPLICATIONS, APPLICATIONS.c.id == SUBSCRIPTIONS.c.application)
+    where = (APPLICATIONS.c.organisation == organisation) & (SUBSCRIPTIONS.c.product == product)
+    found = transaction.connection.execute(joined.where(where, SUBSCRIPTIONS.c.state == "suspended").limit(1))
+    return found.first() is not None
+
+
+def plans_between(transaction: Transaction, subscription_: Subscription, begin: int, end: int) -> list[str]:
+    """Return the plans that a subscription had between two moments (Unix seconds), by its entries of the audit log."""
+    statement = select(AUDIT.c.at, AUDIT.c.before, AUDIT.c.after).where(
+        AUDIT.c.kind == "subscription", AUDIT.c.object == subscription_.id, AUDIT.c.action == "change_plan"
+    )
+    changes = transaction.connection.execute(statement.order_by(AUDIT.c.id)).all()
+    plan = changes[0].before["plan"] if changes else subscription_.plan
+    found = [plan]
+    for change in changes:
+        if change.at >= end:
+            break
+        plan = change.after["plan"]
+        found = [plan] if change.at < begin else [*found, plan]
+    return found
 
 
 def approve(transaction: Transaction, id_: str, note: str = "", version: int | None = None) -> Subscription:
@@ -262,13 +286,19 @@ def _for_keys(transaction: Transaction, id_: str) -> tuple[Subscription, str]:
     return found, organisation
 
 
-def _found(transaction: Transaction, id_: str) -> tuple[Subscription, str]:
-    """Return a subscription with the organisation that it belongs to. Raises NotFound."""
+def _found(transaction: Transaction, id_: str, *, changes: bool = True) -> tuple[Subscription, str]:
+    """Return a subscription with the organisation that it belongs to. Raises NotFound.
+
+    If the transaction `changes` it, no other one can until this one ends.
+    """
     joined = select(*_SUBSCRIPTION.selected_columns, APPLICATIONS.c.organisation).join(
         APPLICATIONS, APPLICATIONS.c.id == SUBSCRIPTIONS.c.application
     )
     where = (SUBSCRIPTIONS.c.id == id_) | (SUBSCRIPTIONS.c.consumer == id_)
-    row: Any = transaction.connection.execute(joined.where(where)).mappings().one_or_none()
+    statement = joined.where(where)
+    if changes:
+        statement = statement.with_for_update(of=SUBSCRIPTIONS)
+    row: Any = transaction.connection.execute(statement).mappings().one_or_none()
     if row is None:
         raise not_found("subscription")
     transaction.actor.require_sight(row["organisation"], "subscription")
@@ -281,6 +311,8 @@ def _step(transaction: Transaction, action: str, id_: str, note: str, version: i
         transaction.actor.require_publisher()
     elif not transaction.actor.publishes:
         transaction.actor.require_member(organisation, "subscription")
+        if before.state == "suspended":
+            raise Conflict("the subscription is suspended; ask a publisher to resume or to end it")
     states, after = _STEPS[action]
     if before.state not in states:
         raise Conflict(

@@ -65,8 +65,12 @@ class _Guard:
             await self._app(scope, receive, send)
             return
         app: ASGIApp = self._app
-        if not self._here(Request(scope)):
+        if self._gateway().portal.url is None and scope["path"] != "/healthz":
+            app = PlainTextResponse("the gateway has no portal yet; see the log of xds portal run\n", 503)
+        elif not self._here(Request(scope)):
             app = PlainTextResponse("the portal is not at this host; open the address in portal.url\n", 421)
+        elif not scope["path"].startswith(API) and ("\0" in scope["path"] or b"%00" in scope["query_string"]):
+            app = PlainTextResponse("an address has no NUL\n", 400)
         await app(scope, receive, _with_headers(send))
 
     def _here(self, request: Request) -> bool:

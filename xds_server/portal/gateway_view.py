@@ -41,6 +41,13 @@ class GatewayView:
         """The names that products may use."""
         return Offered(apis=self.entries.keys(), plans=self.plans.keys())
 
+    @property
+    def reserved(self) -> frozenset[str]:
+        """Slugs of organisations that the YAML shows more than others. Only admins make such organisations."""
+        shown = [one.visibility for one in self.entries.values()]
+        shown += [one.visibility for one in self.products.values()]
+        return frozenset(slug for one in shown for slug in one.organisations)
+
     def text(self, source: DataSource | None) -> str:
         """Return a text of the gateway, empty if there is none."""
         return "" if source is None else self.contents.get(source, b"").decode("utf-8", "replace")

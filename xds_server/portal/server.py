@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 LISTEN = "--listen"
 EXPIRY = 30.0
 """Seconds between two looks for subscriptions whose time has come. Their keys have ended by themselves."""
+MISSED = 3
+"""Months that are closed if that was missed."""
 CLOSING = 600.0
 """Seconds between two looks for a month that can be closed."""
 AGAIN = 1.0
@@ -132,10 +134,9 @@ async def serve(options: PortalOptions) -> None:
         control = ControlLoop(
             GatewayFolder(source, FolderReader(options.gateway)), Compiler(metered=False), following.publish
         )
-        attempts = Attempts()
         usage = _usage(options, stack)
-        pages = web.routes(marketplace, lambda: following.view, attempts, usage)
-        app = application(marketplace, lambda: following.view, attempts, pages)
+        pages = web.routes(marketplace, lambda: following.view, Attempts(), usage)
+        app = application(marketplace, lambda: following.view, Attempts(), pages)
         listening = _socket(options.listen)
         stack.callback(listening.close)
         server = Server(_config(app, options))
@@ -153,26 +154,29 @@ async def serve(options: PortalOptions) -> None:
 
 
 def _usage(options: PortalOptions, stack: AsyncExitStack) -> Store | None:
-    """Open the usage store, if there is one. Raises EnvironmentFailed, WrongUsage."""
+    """Open the usage store, if there is one. The usage server may not have made it yet. Raises WrongUsage."""
     if options.usage is None:
         return None
-    usage = Store(options.usage, reads=True)
+    usage = Store(options.usage)
     stack.callback(usage.close)
     return usage
 
 
 async def _close_months(marketplace: Marketplace, usage: Store) -> None:
-    """Close each month when it has settled, until cancelled."""
+    """Close each month when it has settled, also those that were missed, until cancelled."""
     while True:
         now = time.time()
-        period = months.before(months.of(now))
-        try:
-            if now >= months.end(period) + SETTLED:
+        settled = [months.before(months.of(now - SETTLED))]
+        while len(settled) < MISSED:
+            settled.append(months.before(settled[-1]))
+        for period in reversed(settled):
+            try:
                 done = await asyncio.to_thread(close_month, marketplace, counted_by(usage), period, now)
                 if done.statements:
                     log.info("statements closed period=%s count=%d", period, len(done.statements))
-        except (DatabaseFailed, EnvironmentFailed, MarketplaceError) as error:
-            log.error("the month could not be closed; trying again period=%s error=%s", period, error)
+            except (DatabaseFailed, EnvironmentFailed, MarketplaceError) as error:
+                log.error("the month could not be closed; trying again period=%s error=%s", period, error)
+                break
         await asyncio.sleep(CLOSING)
 
 

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from xds_server.database import DatabaseFailed
 from xds_server.marketplace import logins
-from xds_server.marketplace.actor import VISITOR, Actor
+from xds_server.marketplace.actor import VISITOR, Actor, not_found
 from xds_server.marketplace.errors import Conflict, Forbidden, Invalid, MarketplaceError, NotFound, Stale
 from xds_server.marketplace.store import Marketplace, Transaction
 from xds_server.portal.api.declared import Asked, Operation
@@ -38,6 +38,8 @@ _STATUSES: Mapping[type[MarketplaceError], tuple[int, str]] = {
     Stale: (412, "Changed by somebody else"),
     Invalid: (422, "Invalid value"),
 }
+_UNUSABLE = re.compile(r"[\ud800-\udfff]|\\u0000")
+"""What no text of the store can hold, in JSON."""
 _IF_MATCH = re.compile(r'(?:W/)?"([1-9][0-9]{0,17})"')
 
 
@@ -127,6 +129,8 @@ class _Handler:
 
     def _answer(self, actor: Actor, request: Request, body: Mapping[str, Any]) -> Response:
         operation = self._operation
+        if any("\0" in one for one in request.path_params.values()):
+            raise not_found("object")
         query = self._query(request)
         version = _version(request.headers.get("if-match"))
         self._checked(body)
@@ -207,6 +211,8 @@ class _Handler:
             raise _Refused(400, "No JSON", f"the body is not JSON: {error}") from None
         if not isinstance(value, dict):
             raise _Refused(422, "Invalid value", "the body must be an object")
+        if _UNUSABLE.search(json.dumps(value, ensure_ascii=False)):
+            raise _Refused(422, "Invalid value", "remove NUL and half characters (surrogates) from the texts")
         return value
 
     def _checked(self, body: Mapping[str, Any]) -> None:
@@ -226,6 +232,8 @@ class _Handler:
                 raise Invalid(f"there is no such parameter; the parameters are: {known}", name[:100])
             if name in found:
                 raise Invalid("write it once", name)
+            if "\0" in value:
+                raise Invalid("remove NUL", name)
             found[name] = _typed(name, value, schemas[name])
         return found
 

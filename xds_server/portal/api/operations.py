@@ -167,7 +167,7 @@ PEOPLE = (
     ),
     Operation(
         method="POST", path="/organisations", name="add_organisation", summary="Add an organisation, and own it.",
-        tag="organisations", scope="write", call=lambda asked: people.add_organisation(asked.now, **asked.body),
+        tag="organisations", scope="write", call=lambda asked: people.add_organisation(asked.now, **asked.body, reserved=asked.gateway.reserved),
         body={"name": text(), "slug": text(63)}, needs=("name",), returns="Organisation", status=201,
     ),
     Operation(

@@ -36,6 +36,8 @@ SHOWN: Mapping[str, type[Any]] = {
     )
 }
 """The records that the API shows, by their names in the document."""
+_END = 253_402_300_800
+"""The first second after the year 9999."""
 _PLAIN: Mapping[Any, Mapping[str, Any]] = {str: {"type": "string"}, int: {"type": "integer"}, Any: {}}
 _MOMENT = {"type": "string", "format": "date-time"}
 
@@ -104,8 +106,8 @@ def seconds(text: str | None, field: str) -> int | None:
         return None
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise Invalid("write a moment such as 2027-01-31T12:00:00Z", field)
-    return int(found.timestamp())
+        if found.tzinfo is not None and (number := int(found.timestamp())) < _END:
+            return number
+    except (ValueError, OverflowError):
+        pass
+    raise Invalid("write a moment such as 2027-01-31T12:00:00Z", field)

@@ -20,12 +20,8 @@ _WIDE = Wanted(None, MOST)
 def applications(visit: Visit) -> Response:
     """The applications of the organisations of the user, and a form for another one."""
     with visit.marketplace.read(visit.actor) as now:
-        own = [one for one in people.organisations(now, _WIDE).items if one.id in visit.actor.organisations]
-        found = [
-            one
-            for one in stored.applications(now, None, _WIDE).items
-            if one.organisation in visit.actor.organisations
-        ]
+        own = people.organisations(now, _WIDE, own=True).items
+        found = stored.applications(now, None, _WIDE, own=True).items
     return visit.page("applications.html", organisations=own, applications=found)
 
 
@@ -102,14 +98,16 @@ def change_subscription(visit: Visit) -> Response:
 def organisations(visit: Visit) -> Response:
     """The organisations of the user, and a form for another one."""
     with visit.marketplace.read(visit.actor) as now:
-        own = [one for one in people.organisations(now, _WIDE).items if one.id in visit.actor.organisations]
+        own = people.organisations(now, _WIDE, own=True).items
     return visit.page("organisations.html", organisations=own)
 
 
 def add_organisation(visit: Visit) -> Response:
     """Add an organisation."""
     with visit.marketplace.begin(visit.actor) as now:
-        made = people.add_organisation(now, visit.form.get("name", ""), visit.form.get("slug", ""))
+        made = people.add_organisation(
+            now, visit.form.get("name", ""), visit.form.get("slug", ""), reserved=visit.gateway.reserved
+        )
     return see(f"/organisations/{made.slug}")
 
 

@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from xds_server.marketplace import logins
 from xds_server.marketplace.actor import VISITOR
-from xds_server.marketplace.errors import Forbidden
+from xds_server.marketplace.errors import Forbidden, MarketplaceError
 from xds_server.marketplace.records import User
 from xds_server.portal.attempts import Attempts
 from xds_server.portal.pages.openid import STARTED, OpenId, Started
@@ -32,7 +32,7 @@ class Entrance:
         login = visit.gateway.portal.login
         if login is None:
             return visit.page("login.html")
-        self._bound(visit)
+        self._check(visit)
         started, address = self._openid.begin(login, _callback(visit), local_path(visit.query.get("to", "/")))
         response = RedirectResponse(address, 303)
         value = base64.urlsafe_b64encode(json.dumps(asdict(started)).encode()).decode()
@@ -43,12 +43,19 @@ class Entrance:
 
     def callback(self, visit: Visit) -> Response:
         """End a login that the issuer has answered. Raises Forbidden."""
-        self._bound(visit)
+        self._check(visit)
+        try:
+            return self._ended(visit)
+        except MarketplaceError:
+            self._failed(visit)
+            raise
+
+    def _ended(self, visit: Visit) -> Response:
         login = visit.gateway.portal.login
         started = _started(visit.request.cookies.get(_name(visit, LOGIN), ""))
         if login is None or started is None:
             raise Forbidden("this login was not begun in this browser, or too long ago; log in again")
-        if not hmac.compare_digest(started.state.encode(), visit.query.get("state", "").encode()):
+        if not hmac.compare_digest(_bytes(started.state), _bytes(visit.query.get("state", ""))):
             raise Forbidden("this login was not begun in this browser; log in again")
         if "code" not in visit.query:
             raise Forbidden(f"the issuer refused the login: {visit.query.get('error', 'no code')[:100]}")
@@ -70,14 +77,18 @@ class Entrance:
 
     def invitation(self, visit: Visit) -> Response:
         """The page of an invitation."""
-        self._bound(visit)
-        with visit.marketplace.read(VISITOR) as now:
-            found = logins.invitation(now, visit.path["token"])
+        self._check(visit)
+        try:
+            with visit.marketplace.read(VISITOR) as now:
+                found = logins.invitation(now, visit.path["token"])
+        except MarketplaceError:
+            self._failed(visit)
+            raise
         return visit.page("invitation.html", invitation=found)
 
     def accept(self, visit: Visit) -> Response:
         """Accept an invitation, and log the person in."""
-        self._bound(visit)
+        self.invitation(visit)
         with visit.marketplace.begin(visit.actor) as now:
             user = logins.accept(
                 now, visit.path["token"], name=visit.form.get("name", ""), language=visit.language
@@ -110,12 +121,18 @@ class Entrance:
         )
         return response
 
-    def _bound(self, visit: Visit) -> None:
-        client = visit.request.client.host if visit.request.client is not None else ""
-        wait = self._attempts.wait(client)
+    def _check(self, visit: Visit) -> None:
+        """Raise TooMany if the client has failed too often."""
+        wait = self._attempts.wait(_client(visit))
         if wait:
             raise TooMany(wait)
-        self._attempts.failed(client)
+
+    def _failed(self, visit: Visit) -> None:
+        self._attempts.failed(_client(visit))
+
+
+def _client(visit: Visit) -> str:
+    return visit.request.client.host if visit.request.client is not None else ""
 
 
 class TooMany(Exception):  # noqa: N818 - a response
@@ -148,9 +165,13 @@ def _callback(visit: Visit) -> str:
     return f"{visit.gateway.portal.url or ''}/login/callback"
 
 
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
 def _started(cookie: str) -> Started | None:
     try:
         values = json.loads(base64.urlsafe_b64decode(cookie.encode()))
         return Started(**{name: str(values[name]) for name in ("state", "nonce", "verifier", "to")})
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -24,7 +24,11 @@ def visible(visit: Visit) -> Callable[[Entry], bool]:
     if visit.actor.publishes:
         return lambda _entry: True
     with visit.marketplace.read(visit.actor) as now:
-        own = {one.slug for one in people.organisations(now, _WIDE).items} if visit.actor.user else set()
+        own = (
+            {one.slug for one in people.organisations(now, _WIDE, own=True).items}
+            if visit.actor.user
+            else set()
+        )
     return lambda entry: entry.visibility.public or any(map(entry.visibility.allows, own))
 
 
@@ -127,8 +131,7 @@ def product(visit: Visit) -> Response:
     """A product with its plans, and the form to subscribe."""
     with visit.marketplace.read(visit.actor) as now:
         found = products.product(now, visit.path["product"])
-        own = applications.applications(now, None, _WIDE).items if visit.actor.user else []
-    mine = [one for one in own if one.organisation in visit.actor.organisations]
+        mine = applications.applications(now, None, _WIDE, own=True).items if visit.actor.user else []
     sees = visible(visit)
     apis = [visit.gateway.entries[one] for one in found.apis if one in visit.gateway.entries]
     plans = [{"plan": one, "limits": list(limits(visit, one.plan))} for one in found.plans]

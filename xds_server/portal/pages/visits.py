@@ -84,7 +84,7 @@ async def form_of(request: Request) -> Mapping[str, str] | None:
         return None
     for name, value in pairs:
         found[name] = f"{found[name]},{value}" if name in found else value
-    return found
+    return {name: value.replace("\0", "\N{REPLACEMENT CHARACTER}") for name, value in found.items()}
 
 
 def require_own_page(request: Request, own: str, login: Login | None, form: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import resources
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.concurrency import run_in_threadpool
@@ -167,7 +167,7 @@ class _Web:
             if request.method == "POST":
                 require_own_page(request, gateway.portal.origin or "", visit.login, form)
             if users and visit.login is None:
-                return see("/login")
+                return see(f"/login?{urlencode({'to': request.url.path})}")
             return page(visit)
         except MarketplaceError as error:
             where = f"{error.field}: " if error.field else ""
@@ -195,9 +195,13 @@ class _Web:
         if login is None:
             return visit
         if now.now - login.session.seen >= _TOUCHED:
-            with self._marketplace.begin(actor) as later:
-                logins.touch(later, token)
-        language = visit.request.cookies.get("language") or login.user.language
+            try:
+                with self._marketplace.begin(actor) as later:
+                    logins.touch(later, token)
+            except DatabaseFailed as failure:  # the page itself can still be read
+                log.warning("the use of a session could not be noted error=%s", failure)
+        cookie = visit.request.cookies.get("language")
+        language = cookie if cookie in texts.LANGUAGES else login.user.language
         values = {name: getattr(visit, name) for name in visit.__dataclass_fields__}
         return Visit(**{**values, "login": login, "actor": actor, "language": language})
 
