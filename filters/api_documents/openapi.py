@@ -51,14 +51,30 @@ def read(content: bytes, base_path: str | None = None) -> ApiReference:
     return reference
 
 
+class _Faults:
+    """The faults of a document. The reader and its schemas refer to it, and not to each other: a cycle would keep the
+    document until the next collection, and a compilation of many documents runs without any.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[Fault] = []
+
+    def report(self, path: Path, message: str, remedy: str) -> None:
+        fault = Fault(message=message, remedy=remedy, path=path)
+        if len(self.found) < MOST_FAULTS and fault not in self.found:
+            self.found.append(fault)
+
+
 class _Reader:
     """Reads one document. It goes on after a fault, to report all of them."""
 
     def __init__(self, root: Object, *, old: bool) -> None:
-        self.faults: list[Fault] = []
+        faults = _Faults()
+        self.faults = faults.found
         self._root = root
         self._old = old
-        self._schemas = Schemas(root, old=old, report=self._report)
+        self._report = faults.report
+        self._schemas = Schemas(root, old=old, report=faults.report)
 
     def reference(self, base_path: str | None) -> ApiReference:
         """Return the reference. It means nothing if there are faults."""
@@ -87,11 +103,6 @@ class _Reader:
         )
 
     # Values of a kind --------------------------------------------------------------------------------------------
-
-    def _report(self, path: Path, message: str, remedy: str) -> None:
-        fault = Fault(message=message, remedy=remedy, path=path)
-        if len(self.faults) < MOST_FAULTS and fault not in self.faults:
-            self.faults.append(fault)
 
     def _object(self, owner: Object, key: str, path: Path) -> Object:
         """Return the mapping below a key, or an empty one."""

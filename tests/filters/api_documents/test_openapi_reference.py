@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from contextlib import suppress
 from typing import Any
@@ -300,3 +301,16 @@ def _damaged(draw: st.DrawFn) -> Any:
 def test_a_damaged_document_is_read_or_has_faults(document: Any) -> None:
     with suppress(DocumentFaults):
         openapi.read(json.dumps(document).encode())
+
+
+def test_a_document_is_gone_without_the_garbage_collector() -> None:
+    """A compilation reads thousands of documents while the collector is off."""
+    content = b'{"openapi": "3.1.0", "info": {"title": "a", "version": "1"}, "paths": {}, "components": {"schemas": {"A": {"type": "object"}}}}'
+    openapi.read(content)
+    gc.collect()
+    gc.disable()
+    try:
+        openapi.read(content)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
