@@ -45,6 +45,12 @@ def named(transaction: Transaction, id_: str) -> Product | None:
     return _made(transaction, PRODUCTS.c.id == id_)
 
 
+def all_named(transaction: Transaction, ids: Iterable[str]) -> dict[str, Product]:
+    """Return the products with some identifiers, by them, whoever may see them."""
+    found = transaction.all(Product, _PRODUCT.where(PRODUCTS.c.id.in_(set(ids))))
+    return {one.id: _typed(one) for one in found}
+
+
 def products(transaction: Transaction, wanted: Wanted = FIRST) -> PageOf[Product]:
     """Return the products that the actor may see, the newest first."""
     statement = _PRODUCT

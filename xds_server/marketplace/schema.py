@@ -22,7 +22,7 @@ from sqlalchemy import (
     Text,
 )
 
-REVISION = "002"
+REVISION = "003"
 """The revision of the tables: the newest file in migrations/versions."""
 METADATA = MetaData()
 _JSON = JSON(none_as_null=True)
@@ -168,7 +168,13 @@ SUBSCRIPTIONS = Table(
     _number("version"),
     Index("market_subscriptions_application", "application"),
     Index("market_subscriptions_product", "product", "state"),
-    Index("market_subscriptions_state", "state", "requested"),
+    Index("market_subscriptions_state", "state", "id"),
+)
+Index(
+    "market_subscriptions_expires",
+    SUBSCRIPTIONS.c.expires,
+    sqlite_where=SUBSCRIPTIONS.c.expires.is_not(None),
+    postgresql_where=SUBSCRIPTIONS.c.expires.is_not(None),
 )
 Index(
     "market_subscriptions_live",

@@ -242,6 +242,24 @@ def keys(transaction: Transaction, id_: str) -> list[Key]:
     return transaction.all(Key, _KEY.where(KEYS.c.subscription == found.id).order_by(KEYS.c.slot))
 
 
+def all_keys(transaction: Transaction, application_: str) -> dict[str, dict[str, Key]]:
+    """Return what is known of the keys of an application, by subscription and slot. Raises NotFound."""
+    of = select(SUBSCRIPTIONS.c.id).where(
+        SUBSCRIPTIONS.c.application == application(transaction, application_).id
+    )
+    found: dict[str, dict[str, Key]] = {}
+    for key in transaction.all(Key, _KEY.where(KEYS.c.subscription.in_(of))):
+        found.setdefault(key.subscription, {})[key.slot] = key
+    return found
+
+
+def consumers(transaction: Transaction) -> list[str]:
+    """Return the consumers of all subscriptions of the actor's organisations, also of those that have ended."""
+    theirs = APPLICATIONS.c.organisation.in_(transaction.actor.organisations)
+    statement = select(SUBSCRIPTIONS.c.consumer).join(APPLICATIONS).where(theirs)
+    return list(transaction.connection.execute(statement.order_by(SUBSCRIPTIONS.c.consumer)).scalars())
+
+
 def make_key(transaction: Transaction, id_: str, slot: str, not_after: int | None = None) -> NewKey:
     """Make the primary or the secondary key of a subscription. The one before it stops to work; the other slot stays.
 

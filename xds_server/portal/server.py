@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -32,6 +33,7 @@ from xds_server.portal.attempts import Attempts
 from xds_server.portal.gateway_view import NOTHING, GatewayView, Viewer
 from xds_server.portal.pages import web
 from xds_server.processes.addresses import failed_to_listen, split
+from xds_server.processes.garbage import settle
 from xds_server.sources.directory import Directory
 from xds_server.sources.gateway_folder import FolderReader, GatewayFolder
 from xds_server.usage.store import Store
@@ -80,6 +82,8 @@ class Following:
     async def publish(self, compiled: Compiled) -> None:
         """Use a gateway."""
         self.view = await asyncio.to_thread(self._viewer.view, compiled.gateway)
+        gc.unfreeze()
+        settle()  # else a request now and then waits while the collector scans the catalogue
         if not self.view.portal.declared:
             log.warning("the gateway has no portal; add portal: {url: …, gateway: …}")
         self._again.set()

@@ -40,14 +40,9 @@ def application(visit: Visit, **shown: Any) -> Response:
     with visit.marketplace.read(visit.actor) as now:
         found = subscriptions.application(now, visit.path["application"])
         listed = subscriptions.subscriptions(now, application_=found.id, wanted=_WIDE).items
-        rows = [
-            {
-                "subscription": one,
-                "product": products.named(now, one.product),
-                "keys": {key.slot: key for key in subscriptions.keys(now, one.id)},
-            }
-            for one in listed
-        ]
+        of = products.all_named(now, (one.product for one in listed))
+        keys = subscriptions.all_keys(now, found.id)
+    rows = [{"subscription": one, "product": of[one.product], "keys": keys.get(one.id, {})} for one in listed]
     return visit.page("application.html", application=found, rows=rows, slots=SLOTS, **shown)
 
 

@@ -10,7 +10,6 @@ from starlette.responses import Response
 from xds_server.marketplace import audit, logins, notices, people, products, subscriptions
 from xds_server.marketplace.errors import Invalid
 from xds_server.marketplace.pages import MOST, Wanted
-from xds_server.marketplace.store import Transaction
 from xds_server.portal.pages.visits import Visit, see
 
 _WIDE = Wanted(None, MOST)
@@ -29,12 +28,9 @@ def queue(visit: Visit) -> Response:
     state = visit.query.get("state", "submitted")
     with visit.marketplace.read(visit.actor) as now:
         listed = subscriptions.subscriptions(now, state=state, wanted=_page(visit))
-        rows = [_row(now, one) for one in listed.items]
+        of = products.all_named(now, (one.product for one in listed.items))
+    rows = [{"subscription": one, "product": of[one.product]} for one in listed.items]
     return visit.page("queue.html", rows=rows, state=state, next=listed.next)
-
-
-def _row(now: Transaction, one: Any) -> dict[str, Any]:
-    return {"subscription": one, "product": products.named(now, one.product)}
 
 
 def decide(visit: Visit) -> Response:
