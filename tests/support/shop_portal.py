@@ -19,6 +19,7 @@ from xds_server.portal.application import application
 from xds_server.portal.attempts import Attempts
 from xds_server.portal.gateway_view import Viewer
 from xds_server.portal.pages import web
+from xds_server.usage.store import Store
 
 OPENAPI = """
 openapi: 3.1.0
@@ -112,11 +113,13 @@ def csrf_of(page: httpx.Response) -> str:
 
 
 @contextmanager
-def shop_portal(market: Market, folder: Path, yaml: str = YAML, most: int = 1000) -> Iterator[ShopPortal]:
-    """Serve the portal of a gateway that is written to a folder."""
+def shop_portal(
+    market: Market, folder: Path, yaml: str = YAML, most: int = 1000, usage: Store | None = None
+) -> Iterator[ShopPortal]:
+    """Serve the portal of a gateway that is written to a folder. `usage` is the usage store."""
     views: list[Any] = []
     attempts = Attempts(most=most)
-    pages = web.routes(market.store, lambda: views[-1], attempts)
+    pages = web.routes(market.store, lambda: views[-1], attempts, usage)
     app = application(market.store, lambda: views[-1], attempts, pages)
     with serving(app) as address:
         write(folder, FILES, gateway=filled(yaml, url=address))

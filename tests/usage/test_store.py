@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from tests.support.postgres import Postgres
 from tests.support.usage import entry
+from xds_server import usage
 from xds_server.database import DatabaseFailed
 from xds_server.errors import EnvironmentFailed, WrongUsage
 from xds_server.usage.rollup import HOUR, Batch, Seen, count
@@ -209,3 +212,53 @@ def test_an_error_never_shows_the_password() -> None:
     with pytest.raises(DatabaseFailed) as failure:
         store.migrate()
     assert "secret" not in str(failure.value)
+
+
+def test_sums_by_day_are_those_by_hour(store: Store) -> None:
+    day = NOW // HOUR // 24 * 24
+    batches = [
+        batch(bytes([65 + number]), entry(start=(day + hour) * HOUR, consumer=consumer, sent=number))
+        for number, (hour, consumer) in enumerate(
+            ((0, "a"), (5, "a"), (23, "b"), (24, "a"), (5, "b"), (-1, "a"))
+        )
+    ]
+    late = (day + 25) * HOUR
+    begin = START
+    for number, one in enumerate(batches, 1):
+        end = Position(1, number)
+        store.add("s", begin, end, [one], count([one._replace(arrival=late)], Seen()), late)
+        begin = end
+    add(store, Position(1, 5), Position(1, 6), batches[5], now=late)  # again, after a lost answer
+    groups = ("day", "consumer", "status")
+    by_day = store.report(Question(by=groups))
+    sums: dict[tuple[object, ...], list[int]] = {}
+    for row in store.report(Question(by=("hour", "consumer", "status"))):
+        key = row["hour"] - row["hour"] % 24, row["consumer"], row["status"]
+        found = sums.setdefault(key, [0, 0])
+        found[0] += row["requests"]
+        found[1] += row["bytes_sent"]
+    assert {tuple(row[one] for one in groups): [row["requests"], row["bytes_sent"]] for row in by_day} == sums
+    assert sum(row["requests"] for row in by_day) == 6
+    only = Question(since=day, until=day + 24, by=("consumer",), only={"consumer": ["a"]})
+    assert [row["requests"] for row in store.report(only)] == [2]
+    assert [row["requests"] for row in store.report(Question(since=day + 5, until=day + 24))] == [3]
+
+
+def test_a_store_without_sums_by_day_gets_them(store: Store, url: str) -> None:
+    add(
+        store,
+        START,
+        ONE,
+        batch(b"a", entry(start=NOW), entry(start=NOW + HOUR), entry(start=NOW, status=404)),
+    )
+    before = store.report(Question(by=("day", "consumer", "status")))
+    config = Config()
+    config.set_main_option("script_location", str(Path(usage.__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    with database(url) as connection:
+        config.attributes.update(connection=connection, version_table="usage_revision")
+        command.downgrade(config, "001")
+        assert not sqlalchemy.inspect(connection).has_table("usage_days")
+    store.migrate()
+    assert store.report(Question(by=("day", "consumer", "status"))) == before
+    assert [row["requests"] for row in before] == [2, 1]

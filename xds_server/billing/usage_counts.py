@@ -29,12 +29,15 @@ def by_hour(store: Store, since: int, until: int) -> list[dict[str, Any]]:
     return store.report(Question(since=since, until=until, by=("consumer", "plan", "hour", "status")))
 
 
-def by_day(store: Store, consumers: list[str], since: int, until: int) -> list[dict[str, Any]]:
-    """Return calls, bytes and time of some consumers by day, consumer, route and status, between two hours since 1970.
+def by_days(
+    store: Store, consumers: list[str] | None, first: int, last: int, groups: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """Return calls, bytes and time of some consumers, None for all, in some days, by groups.
 
-    Raises DatabaseFailed.
+    The days are given by an hour of the first and of the last one, in hours since 1970. Raises DatabaseFailed.
     """
-    if not consumers:
+    if consumers is not None and not consumers:
         return []
-    groups = ("day", "consumer", "route", "status")
-    return store.report(Question(since=since, until=until, by=groups, only={"consumer": consumers}))
+    only = {} if consumers is None else {"consumer": consumers}
+    since, until = first - first % 24, last - last % 24 + 24
+    return store.report(Question(since=since, until=until, by=groups, only=only))

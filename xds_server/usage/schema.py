@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, SmallInteger, String, Table
 
-REVISION = "001"
+REVISION = "002"
 """The revision of the tables: the newest file in migrations/versions."""
 METADATA = MetaData()
 
@@ -22,6 +22,27 @@ HOURS = Table(
     Column("duration_ms", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+DAYS = Table(
+    "usage_days",
+    METADATA,
+    Column("consumer", String(255), primary_key=True),
+    Column(
+        "day",
+        BigInteger,
+        primary_key=True,
+        autoincrement=False,
+        comment="the first hour of a day in UTC, in hours since 1970",
+    ),
+    Column("plan", String(255), primary_key=True),
+    Column("route", String(255), primary_key=True),
+    Column("status", SmallInteger, primary_key=True, autoincrement=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("bytes_received", BigInteger, nullable=False),
+    Column("bytes_sent", BigInteger, nullable=False),
+    Column("duration_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The sums of HOURS by day, which change in the same transaction. Those of a consumer are side by side."""
 BATCHES = Table(
     "usage_batches",
     METADATA,

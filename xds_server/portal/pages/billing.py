@@ -5,24 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from xds_server.billing.usage_counts import HOUR, by_day
+from xds_server.billing.usage_counts import HOUR, by_days
 from xds_server.errors import EnvironmentFailed
 from xds_server.marketplace import products, statements, subscriptions
 from xds_server.marketplace.actor import not_found
-from xds_server.marketplace.pages import MOST, Wanted
+from xds_server.marketplace.pages import Wanted
 from xds_server.portal.api.schemas import as_json
 from xds_server.portal.pages.visits import Visit
 from xds_server.usage.store import Store
 
 DAYS = ("30", "90")
-_WIDE = Wanted(None, MOST)
+_SHOWN = 200
+"""Subscriptions on the page, those with the most calls. The CSV has all."""
 _SUMS = ("requests", "bytes_received", "bytes_sent", "duration_ms")
 
 
@@ -39,61 +40,47 @@ class BillingPages:
             return visit.page(
                 "usage.html", days=days, all_days=DAYS, known=False, by_day=[], by_consumer=[], by_api=[]
             )
-        rows = self._rows(visit, days)
+        by_day, by_consumer, by_route = (
+            self._rows(visit, days, (one, "status")) for one in ("day", "consumer", "route")
+        )
         apis = {route: entry.title for entry in visit.gateway.entries.values() for route in entry.routes}
         return visit.page(
             "usage.html",
             days=days,
             all_days=DAYS,
             known=True,
-            by_day=_summed(rows, lambda row: _date(row["day"])),
-            by_consumer=_summed(rows, lambda row: str(row["consumer"])),
-            by_api=_summed(rows, lambda row: apis.get(row["route"], row["route"])),
+            by_day=_summed(by_day, lambda row: _date(row["day"])),
+            by_consumer=_most(_summed(by_consumer, lambda row: str(row["consumer"]))),
+            by_api=_summed(by_route, lambda row: apis.get(row["route"], row["route"])),
         )
 
     def table(self, visit: Visit) -> Response:
-        """The same as CSV (RFC 4180), by day, consumer, route and status."""
+        """The same as CSV (RFC 4180), by day, consumer, route and status. Publishers get the sums of all consumers."""
         if self._usage is None:
             raise not_found("usage store")
         out = io.StringIO()
         writer = csv.writer(out)
-        writer.writerow(("day", "consumer", "route", "status", *_SUMS))
-        for row in self._rows(visit, _days(visit)):
-            writer.writerow(
-                (
-                    _date(row["day"]),
-                    row["consumer"],
-                    row["route"],
-                    row["status"],
-                    *(row[one] for one in _SUMS),
-                )
-            )
+        groups = (
+            ("day", "route", "status") if visit.actor.publishes else ("day", "consumer", "route", "status")
+        )
+        writer.writerow((*groups, *_SUMS))
+        for row in self._rows(visit, _days(visit), groups):
+            writer.writerow((_date(row["day"]), *(row[one] for one in (*groups[1:], *_SUMS))))
         headers = {"content-disposition": 'attachment; filename="usage.csv"', "cache-control": "no-store"}
         return Response(out.getvalue(), media_type="text/csv", headers=headers)
 
-    def _rows(self, visit: Visit, days: str) -> list[dict[str, Any]]:
-        """Return the rows of the subscriptions of the user's organisations."""
+    def _rows(self, visit: Visit, days: str, groups: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Return the sums of the user's organisations, for a publisher those of all consumers."""
         assert self._usage is not None
-        with visit.marketplace.read(visit.actor) as now:
-            consumers = list(_consumers(visit, now))
-        until = int(time.time()) // HOUR + 1
-        since = until // 24 * 24 - (int(days) - 1) * 24
+        consumers = None
+        if not visit.actor.publishes:
+            with visit.marketplace.read(visit.actor) as now:
+                consumers = subscriptions.consumers(now)
+        last = int(time.time()) // HOUR
         try:
-            return by_day(self._usage, consumers, since, until)
+            return by_days(self._usage, consumers, last - (int(days) - 1) * 24, last, groups)
         except EnvironmentFailed:  # the usage server has counted nothing yet
             return []
-
-
-def _consumers(visit: Visit, now: Any) -> Iterator[str]:
-    wanted: Wanted = _WIDE
-    while True:
-        found = subscriptions.subscriptions(now, wanted=wanted)
-        for one in found.items:
-            if visit.actor.publishes or subscriptions.application(now, one.application):
-                yield one.consumer
-        if found.next is None:
-            return
-        wanted = Wanted(found.next, MOST)
 
 
 def _days(visit: Visit) -> str:
@@ -118,6 +105,12 @@ def _summed(rows: list[dict[str, Any]], name: Any) -> list[dict[str, Any]]:
         {**one, "average": round(one["time"] / one["calls"]), "share": one["calls"] / most}
         for _, one in sorted(sums.items())
     ]
+
+
+def _most(sums: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return those with the most calls, in the order of their names."""
+    shown = sorted(sums, key=lambda one: -one["calls"])[:_SHOWN]
+    return sorted(shown, key=lambda one: str(one["name"]))
 
 
 def invoices(visit: Visit) -> Response:

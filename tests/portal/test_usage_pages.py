@@ -1,0 +1,86 @@
+"""The pages of usage: whose calls they show, and that they add up."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.market import Market
+from tests.support.shop_portal import ShopPortal, shop_portal
+from xds_server.marketplace import applications
+from xds_server.usage.rollup import Counted
+from xds_server.usage.spool import Position
+from xds_server.usage.store import Store
+
+HOUR = int(time.time()) // 3600
+
+
+@pytest.fixture
+def usage(tmp_path: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{tmp_path}/usage.db")
+    store.migrate()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def shop(market: Market, tmp_path: Path, usage: Store) -> Iterator[ShopPortal]:
+    with shop_portal(market, tmp_path / "gateway", usage=usage) as served:
+        yield served
+
+
+def _count(usage: Store, calls: dict[tuple[int, str, str], int]) -> None:
+    sums = {
+        (hour, consumer, "free", "orders", status): [number, 1, 2, 3 * number]
+        for (hour, consumer, status), number in calls.items()
+    }
+    usage.add("s", Position(0, 0), Position(1, 1), (), Counted(sums, 0, frozenset(), 0), HOUR * 3600)
+
+
+def _calls(page: str, name: str) -> list[str]:
+    """Return the numbers of a row of the page."""
+    found = re.search(rf'<th scope="row">{re.escape(name)}</th>(.*?)</tr>', page)
+    return re.findall(r'class="number">([^<]*)<', found[1]) if found else []
+
+
+def test_developers_see_their_calls_and_publishers_all(
+    shop: ShopPortal, market: Market, usage: Store
+) -> None:
+    application = market.application()
+    mine = market.subscribe(application, market.product(slug="commerce")).consumer
+    _count(
+        usage,
+        {
+            (HOUR, mine, "200"): 7,
+            (HOUR - 1, mine, "404"): 1,
+            (HOUR - 80 * 24, mine, "200"): 100,
+            (HOUR, "other.app.shop", "200"): 1000,
+        },
+    )
+    page = shop.as_("ada").get("/usage").text
+    assert _calls(page, mine)[:2] == ["8", "1"]
+    assert "other.app.shop" not in page
+    assert _calls(shop.as_("ada").get("/usage?days=90").text, mine)[:2] == ["108", "1"]
+    assert _calls(shop.as_("ada").get("/usage?days=90").text, "Orders")[:2] == ["108", "1"]
+    assert "other.app.shop" in shop.as_("pub").get("/usage").text
+    assert mine not in shop.as_("eve").get("/usage").text
+    rows = list(csv.DictReader(io.StringIO(shop.as_("ada").get("/usage.csv?days=90").text)))
+    assert sum(int(row["requests"]) for row in rows) == 108
+    assert {row["consumer"] for row in rows} == {mine}
+    every = list(csv.DictReader(io.StringIO(shop.as_("pub").get("/usage.csv?days=90").text)))
+    assert sum(int(row["requests"]) for row in every) == 1108
+
+
+def test_calls_of_a_deleted_application_stay(shop: ShopPortal, market: Market, usage: Store) -> None:
+    application = market.application()
+    mine = market.subscribe(application, market.product(slug="commerce")).consumer
+    _count(usage, {(HOUR, mine, "200"): 7})
+    with market.store.begin(market.actor("ada")) as now:
+        applications.delete_application(now, application.id)
+    assert _calls(shop.as_("ada").get("/usage").text, mine)[:1] == ["7"]
