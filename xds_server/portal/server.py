@@ -141,7 +141,7 @@ async def serve(options: PortalOptions) -> None:
         usage = _usage(options, stack)
         pages = web.routes(marketplace, lambda: following.view, Attempts(), usage)
         app = application(marketplace, lambda: following.view, Attempts(), pages)
-        listening = _socket(options.listen)
+        listening = listening_socket(options.listen)
         stack.callback(listening.close)
         server = Server(_config(app, options))
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined] # ours end it
@@ -200,10 +200,15 @@ def _config(app: object, options: PortalOptions) -> Config:
     )
 
 
-def _socket(address: str) -> socket.socket:
+def listening_socket(address: str) -> socket.socket:
+    """Return a socket that listens at an address. Raises EnvironmentFailed, WrongUsage."""
     host, port = split(LISTEN, address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=512)
+        listening = socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
         raise failed_to_listen(LISTEN, address, error) from None
+    # Connections inherit it. asyncio does not set it, because it does not know that this is a socket of TCP. Without it, the
+    # body of a response waits until the client has acknowledged the head, which clients delay by 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
