@@ -12,25 +12,24 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
-from filters.model.identity import Consumer
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from filters.policy_server import SERVICE, internal_cluster
 from filters.policy_server import SUBSCRIBERS_CLUSTER as SUBSCRIBERS
-from xds_server import admin_pages, git_pages, joined_metrics, rollout_stores
+from xds_server import admin_pages, followed_marketplace, git_pages, joined_metrics, rollout_stores
 from xds_server.admin import Admin, ask
 from xds_server.admin_pages import STATUS_TIMEOUT, in_event_loop, rollout_actions, rollout_pages
 from xds_server.background_tasks import in_background
 from xds_server.commit_outcomes import CommitOutcomes
 from xds_server.console.console import Console
 from xds_server.console.source import Source
-from xds_server.control_plane.change_log import ChangeLog, status_line
+from xds_server.control_plane.change_log import ChangeLog, show_status
 from xds_server.control_plane.compiler import Compiler
 from xds_server.control_plane.control_loop import ControlLoop, GatewayState
-from xds_server.control_plane.fleet import Fleet
+from xds_server.control_plane.fleet import EnvoyState, Fleet
 from xds_server.control_plane.metrics import GatewayMetrics
 from xds_server.control_plane.preview_metrics import PreviewMetrics
 from xds_server.control_plane.previews import Parts, Previews
@@ -65,12 +64,7 @@ from xds_server.sources.git_source import GitSource
 from xds_server.translate.stand_ins import stand_in
 from xds_server.translate.usage_entry import SERVICE as USAGE
 
-if TYPE_CHECKING:
-    from xds_server.control_plane.subscriptions import Subscriptions
-
 log = logging.getLogger(__name__)
-
-_NOBODY: Mapping[str, Consumer] = {}
 
 
 async def serve(options: RunOptions) -> None:
@@ -95,7 +89,8 @@ async def serve(options: RunOptions) -> None:
         running.envoy = envoy
         store.observe(ReadinessLog(control.serving, store, envoy).observe)
         if options.show_status is not None:
-            in_background(_show_status(options.show_status, control.serving, store, running), stack)
+            states = partial(_states, running, store)
+            in_background(show_status(options.show_status, control.serving, states), stack)
         following = in_background(control.run(), stack)
         waiting = asyncio.create_task(stop.wait())
         await asyncio.wait({following, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -112,6 +107,10 @@ class _Running:
     fleet: Fleet | None = None
 
 
+def _states(running: _Running, store: Store) -> list[EnvoyState]:
+    return running.fleet.states(partial(store.current, "")) if running.fleet is not None else []
+
+
 async def _control_plane(
     options: RunOptions, services: LocalServices, running: _Running, stack: AsyncExitStack
 ) -> tuple[ControlLoop, Store]:
@@ -120,14 +119,8 @@ async def _control_plane(
         return previews.serving(group) or control.serving
 
     store = _store(serving)
-    fleet = Fleet(
-        lambda group, type_, name: serving(group).place_of(type_, name),
-        proving=PROVING,
-        unseen=(SUBSCRIBERS,),
-    )
-    prover = (
-        Prover(store, place=lambda path: str(control.serving.place(path) or "")) if options.prove else None
-    )
+    fleet = _fleet(serving)
+    prover = _prover(store, serving) if options.prove else None
     start = {internal_cluster(name): service.ensure for name, service in services.own.items()}
     publication = Publication(store, fleet, start, prover)
     git = options.git.source() if options.git is not None else None
@@ -147,15 +140,18 @@ async def _control_plane(
     rollout = _rollout(versions, agreement, store, reports, lambda: control.serving, git)
     outcomes = _outcomes(options, git, store, rollout, stack)
     previews = _previews(options, services, store, fleet, outcomes, streams)
-    published, judged = ChangeLog(fleet, partial(store.current, "")).published, outcomes.judged
-    control = ControlLoop(folder, compiler, rollout.publish, published, judged, unchanged=rollout.unchanged)
+    changes = ChangeLog(fleet, partial(store.current, ""))
+    published = followed_marketplace.warning(options.marketplace, changes.published)
+    control = ControlLoop(
+        *(folder, compiler, rollout.publish, published, outcomes.judged), unchanged=rollout.unchanged
+    )
     for part in (fleet, rollout, previews, *(() if prover is None else (prover,))):
         store.observe(part.observe)
     counted = _metrics(store, control.serving, fleet, rollout, previews)
     if options.state is not None:
         control.serving.restored = restore(options.state, store, services.addresses, rollout, previews, stack)
-    for work in (rollout.run(), previews.run()):
-        in_background(work, stack)
+    in_background(rollout.run(), stack)
+    in_background(previews.run(), stack)
     public, local = _servers(options, store, reports, previews)
     address = await _serve(options, services, public, local, stack)
     status = StatusReader(
@@ -168,7 +164,7 @@ async def _control_plane(
         pin=lambda: git.pins.pin if git is not None else None,
         rollout=rollout,
         previews=previews,
-        subscriptions=_subscriptions(options, store, control.serving, stack),
+        subscriptions=followed_marketplace.follow(options.marketplace, store, control.serving, stack),
     )
     admin = _admin(options, services, running, status, counted, git, stack)
     await _console(options, services, running, status, stack)
@@ -180,23 +176,16 @@ async def _control_plane(
     return control, store
 
 
-def _subscriptions(
-    options: RunOptions, store: Store, serving: GatewayState, stack: AsyncExitStack
-) -> Subscriptions | None:
-    """Follow the marketplace, if there is one. Raises WrongUsage."""
-    if options.marketplace is None:
-        return None
-    from xds_server.control_plane.subscriptions import Subscriptions  # SQLAlchemy is large
-    from xds_server.marketplace.store import Marketplace
+def _fleet(serving: Callable[[str], GatewayState]) -> Fleet:
+    return Fleet(
+        lambda group, type_, name: serving(group).place_of(type_, name),
+        proving=PROVING,
+        unseen=(SUBSCRIBERS,),
+    )
 
-    def written() -> Mapping[str, Consumer]:
-        return serving.compiled.gateway.sections.consumers if serving.compiled is not None else _NOBODY
 
-    marketplace = Marketplace(options.marketplace)
-    stack.callback(marketplace.close)
-    following = Subscriptions(marketplace, store, written)
-    in_background(following.run(), stack)
-    return following
+def _prover(store: Store, serving: Callable[[str], GatewayState]) -> Prover:
+    return Prover(store, place=lambda path: str(serving("").place(path) or ""))
 
 
 def _store(serving: Callable[[str], GatewayState]) -> Store:
@@ -369,19 +358,6 @@ def _credentials(files: Files) -> grpc.ServerCredentials:
         return tls.credentials(files)
     except (OSError, ValueError) as error:
         raise EnvironmentFailed(f"the xDS port cannot use TLS: {error}") from None
-
-
-async def _show_status(
-    show: Callable[[str], None], gateway: GatewayState, store: Store, running: _Running
-) -> None:
-    """Show a line about the gateway every second until cancelled."""
-    try:
-        while True:
-            states = running.fleet.states(partial(store.current, "")) if running.fleet is not None else []
-            show(status_line(gateway, states))
-            await asyncio.sleep(1)
-    finally:
-        show("")
 
 
 async def _console(

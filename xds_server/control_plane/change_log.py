@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from xds_server.control_plane.control_loop import GatewayState, Published
 from xds_server.control_plane.fleet import EnvoyState, Fleet, Served
@@ -45,6 +45,18 @@ def status_line(gateway: GatewayState, states: Sequence[EnvoyState]) -> str:
     elif gateway.problems:
         parts.append(f"{len(gateway.problems)} warnings")
     return "  ".join(parts)
+
+
+async def show_status(
+    show: Callable[[str], None], gateway: GatewayState, states: Callable[[], Sequence[EnvoyState]]
+) -> None:
+    """Show a line about the gateway every second until cancelled."""
+    try:
+        while True:
+            show(status_line(gateway, states()))
+            await asyncio.sleep(1)
+    finally:
+        show("")
 
 
 class ChangeLog:
