@@ -18,7 +18,7 @@ from xds_server.gateway.model.catalog import Api, Lifecycle, MarkdownFile, Owner
 from xds_server.gateway.model.gateway import Gateway
 
 _HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
-KEPT = 8_000_000
+KEPT = 2_000_000
 """Bytes of the documents whose references are kept. Those of others are made again when they are needed."""
 
 
