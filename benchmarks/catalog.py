@@ -23,8 +23,8 @@ KOREAN = ("주문", "결제", "날씨", "정보", "배송", "회원", "조회", 
 
 def main() -> None:
     """Print the table."""
-    words = _Words(random.Random(1))
-    files = {f"api{number}.json": _document(words) for number in range(APIS)}
+    words = Words(random.Random(1))
+    files = {f"api{number}.json": document(words) for number in range(APIS)}
     size = sum(map(len, files.values())) / 1e6
     reader, catalog, index = Reader(), Catalog(), SearchIndex()
     reading, gateway = _timed(lambda: _read(reader, files, "first"))
@@ -42,7 +42,7 @@ def main() -> None:
         _timed(lambda query=query: index.search(query, lambda entry: entry.listed(None)))[0]
         for query in queries
     )  # type: ignore[misc]
-    files["api7.json"] = _document(words)
+    files["api7.json"] = document(words)
     changing, _ = _timed(lambda: _changed(reader, catalog, index, files))
     rows = [
         (f"all documents read and checked, {size:.0f} MB of JSON", f"{reading:.2f} s", "", ""),
@@ -56,7 +56,9 @@ def main() -> None:
     show(f"Catalogue: {APIS:,} APIs with {OPERATIONS} operations each", HEADS, rows)
 
 
-class _Words:
+class Words:
+    """Texts of random words."""
+
     def __init__(self, source: random.Random) -> None:
         letters = "abcdefghijklmnopqrstuvwxyz"
         self._words = ["".join(source.choices(letters, k=source.randint(3, 9))) for _ in range(3000)]
@@ -64,13 +66,15 @@ class _Words:
         self._source = source
 
     def text(self, count: int) -> str:
+        """Return a number of words."""
         return " ".join(self._source.choices(self._words, k=count))
 
 
-def _document(words: _Words) -> bytes:
+def document(words: Words, operations: int = OPERATIONS) -> bytes:
+    """Return an OpenAPI document with random words."""
     answer = {"200": {"description": "x", "content": {"application/json": {"schema": {}}}}}
     paths = {}
-    for number in range(OPERATIONS):
+    for number in range(operations):
         schema = {"$ref": f"#/components/schemas/S{number % SCHEMAS}"}
         operation = {
             "operationId": f"op{number}",
@@ -90,8 +94,8 @@ def _document(words: _Words) -> bytes:
         for number in range(SCHEMAS)
     }
     info = {"title": words.text(2), "version": "1", "description": words.text(100)}
-    document = {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
-    return json.dumps(document).encode()
+    content = {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
+    return json.dumps(content).encode()
 
 
 def _read(reader: Reader, files: dict[str, bytes], summary: str) -> Gateway:
