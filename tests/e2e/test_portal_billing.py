@@ -112,8 +112,14 @@ def test_from_the_invitation_to_the_statement(
         paid += _calls(gateway, key[0], 30)
         again = re.search(r"xgk_[\w-]{43}", post(f"/subscriptions/{subscription}/keys", slot="primary").text)
         assert again is not None
-        while gateway.get("/orders/1", headers={"x-api-key": key[0]}).status_code == 200:
-            paid += 1  # the key works for a moment
+
+        def ended() -> bool:
+            nonlocal paid
+            status = gateway.get("/orders/1", headers={"x-api-key": key[0]}).status_code
+            paid += status == 200  # the key works for a moment
+            return status == 401
+
+        wait_for(ended, "the end of the key")
         kill(gateway, "policy-server")
         gateway.says("the policy server ended; it is started again")
         paid += _calls(gateway, again[0], 30)
