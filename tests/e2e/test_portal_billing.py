@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from tests.support.backend import Backend
+from tests.support.folder import filled, write
 from tests.support.ports import free_port
 from tests.support.running import Served
 from tests.support.server_process import ServerProcess
@@ -151,3 +152,21 @@ def _calls(gateway: Served, key: str, number: int) -> int:
     for _ in range(number):
         wanted += gateway.get("/orders/1", headers={"x-api-key": key}).status_code == 200
     return wanted
+
+
+def test_the_portal_follows_changes_that_no_envoy_is_sent(tmp_path: Path, portal_port: int) -> None:
+    """A price and a guide are no part of Envoy's configuration. Broken YAML leaves the last good state."""
+    folder, url = tmp_path / "gateway", f"http://127.0.0.1:{portal_port}"
+    text = filled(YAML, port=free_port(), echo="127.0.0.1:1", url=url)
+    write(folder, FILES, gateway=text)
+    with Portal(folder, tmp_path, portal_port) as portal, httpx.Client(base_url=url, timeout=30) as browser:
+        wait_for(lambda: "EUR 29.00" in browser.get("/products/shop").text, "the product")
+        write(folder, gateway=text.replace("monthly: 2900", "monthly: 3100"))
+        wait_for(lambda: "EUR 31.00" in browser.get("/products/shop").text, "the other price")
+        write(folder, {"guide.md": "# Other steps\n"})
+        wait_for(lambda: "Other steps" in browser.get("/apis/orders").text, "the other guide")
+        write(folder, gateway=text.replace("products:", "productss:"))
+        portal.says("unknown section 'productss'")
+        assert "EUR 31.00" in browser.get("/products/shop").text
+        write(folder, gateway=text)
+        wait_for(lambda: "EUR 29.00" in browser.get("/products/shop").text, "the first price")

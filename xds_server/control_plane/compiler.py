@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from filters.language import Place, Problem
-from xds_server.discovery.snapshot import Snapshot
+from xds_server.discovery.snapshot import EMPTY, Snapshot
 from xds_server.errors import InvalidGateway, UnreadableFolder
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.reader import Reader
@@ -34,7 +34,7 @@ class Compiler:
     """Compiles successive states of a source. Unchanged parts are neither read nor translated again.
 
     `internal_services` are the addresses at which Envoys reach our own services, by name. `shape` says which hosts
-    get a tree of routes. Without `metered`, no request counts as usage.
+    get a tree of routes. Without `metered`, no request counts as usage. Unless it `translates`, the snapshot is empty.
     """
 
     def __init__(
@@ -45,8 +45,9 @@ class Compiler:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         shape: Shape = DEFAULT,
         metered: bool = True,
+        translates: bool = True,
     ) -> None:
-        self._metered = metered
+        self._metered, self._translates = metered, translates
         self._reader = Reader()
         self._translator = Translator(internal_services, shape=shape)
         self._environment = os.environ if environment is None else environment
@@ -66,7 +67,7 @@ class Compiler:
             try:
                 commit = state.version.id if state.version is not None else ""
                 gateway = reading.gateway if self._metered else _unmetered(reading.gateway)
-                snapshot = self._translator.translate(gateway, commit)
+                snapshot = self._translator.translate(gateway, commit) if self._translates else EMPTY
             except Untranslatable as error:
                 placed = (replace(one, place=reading.gateway.place(one.path)) for one in error.problems)
                 raise InvalidGateway((*problems, *placed)) from None

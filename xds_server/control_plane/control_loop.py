@@ -118,6 +118,10 @@ def _unsent(compiled: Compiled) -> tuple[object, ...]:
     return compiled.gateway.sections.rollout, list(compiled.gateway.sections.groups.items())
 
 
+def _same_snapshot(before: Compiled, after: Compiled) -> bool:
+    return before.snapshot.versions == after.snapshot.versions
+
+
 class _Labelled(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: str, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
         label = (self.extra or {})["label"]
@@ -129,7 +133,8 @@ class ControlLoop:
 
     When that is done, it calls `published` with the previous one and the new one. It calls `judged` with each version
     of the source, again only if its problems change. `unchanged` is called with a good gateway
-    that Envoys would be sent as the previous one, if something that they are not sent has changed. Messages in the log begin with `label`.
+    that is the `same` as the previous one (by default: Envoys would be sent the same), if something that they are not sent
+    has changed. Messages in the log begin with `label`.
     """
 
     def __init__(
@@ -141,13 +146,14 @@ class ControlLoop:
         judged: Callable[[JudgedVersion], None] = lambda _verdict: None,
         *,
         unchanged: Callable[[Compiled], Awaitable[None]] | None = None,
+        same: Callable[[Compiled, Compiled], bool] = _same_snapshot,
         label: str = "",
     ) -> None:
         self.serving = GatewayState(source.name)
         self._source = source
         self._compiler = compiler
         self._publish, self._published, self._judged = publish, published, judged
-        self._unchanged = unchanged
+        self._unchanged, self._same = unchanged, same
         self._log = _Labelled(log, {"label": label})
         self._verdict: JudgedVersion | None = None
         self._last: tuple[object, ...] = ()
@@ -221,7 +227,7 @@ class ControlLoop:
         serving.version = version
         if version is not None:
             serving.note(version, gateway_version.portable(outcome.snapshot))
-        if serving.compiled is not None and serving.compiled.snapshot.versions == outcome.snapshot.versions:
+        if serving.compiled is not None and self._same(serving.compiled, outcome):
             earlier, serving.compiled = serving.compiled, outcome
             if self._unchanged is not None and _unsent(earlier) != _unsent(outcome):
                 await self._unchanged(outcome)

@@ -136,7 +136,10 @@ async def serve(options: PortalOptions) -> None:
         following = Following(marketplace)
         source = options.git() if options.git is not None else Directory(options.folder, poll=options.poll)
         control = ControlLoop(
-            GatewayFolder(source, FolderReader(options.gateway)), Compiler(metered=False), following.publish
+            GatewayFolder(source, FolderReader(options.gateway)),
+            Compiler(translates=False),
+            following.publish,
+            same=_never,
         )
         usage = _usage(options, stack)
         pages = web.routes(marketplace, lambda: following.view, Attempts(), usage)
@@ -155,6 +158,11 @@ async def serve(options: PortalOptions) -> None:
         log.info("stopping")
         server.should_exit = True
         await serving
+
+
+def _never(_before: Compiled, _after: Compiled) -> bool:
+    """Say that every state is another one: pages show more than Envoys are sent."""
+    return False
 
 
 def _usage(options: PortalOptions, stack: AsyncExitStack) -> Store | None:
