@@ -301,6 +301,7 @@ def test_every_text_is_there_in_korean(portal: ShopPortal) -> None:
     page = ada.get("/applications")
     assert '<html lang="ko">' in page.text
     assert "내 애플리케이션" in page.text
+    assert "해당 항목이 없습니다" in portal.as_(None, "ko").get("/nothing/here").text
     switched = portal.as_(None, "ko")
     switched.get("/language", params={"language": "en", "to": "/docs"})
     assert '<html lang="en">' in switched.get("/docs").text

@@ -60,6 +60,11 @@ def catalogue(visit: Visit) -> Response:
     )
 
 
+def missing(visit: Visit) -> Response:
+    """The page for an address at which there is nothing. Raises NotFound."""
+    raise not_found("page")
+
+
 def _entry(visit: Visit) -> Entry:
     found = visit.gateway.entries.get(visit.path["api"])
     if found is None or not visible(visit)(found):

@@ -208,6 +208,41 @@ KOREAN: Mapping[str, str] = {
 }  # fmt: skip
 
 
+_KOREAN_ERRORS: Mapping[str, str] = {
+    "there is no such": "해당 항목이 없습니다. 식별자를 확인하세요.",
+    "write at least one character": "한 글자 이상 입력하세요.",
+    "remove control characters": "제어 문자를 제거하세요.",
+    "write an address such as": "ada@example.com 같은 이메일 주소를 입력하세요.",
+    "accept the terms": "먼저 상품 약관에 동의하세요.",
+    "the page is too old": "페이지가 오래되었습니다. 뒤로 가서 새로 고친 뒤 다시 시도하세요.",
+    "a page of another site": "다른 사이트의 페이지에서는 할 수 없습니다. 포털을 열어 다시 시도하세요.",
+    "this link is unknown": "알 수 없거나 이미 사용되었거나 만료된 링크입니다. 새 링크를 요청하세요.",
+    "somebody else has changed": "읽은 뒤에 다른 사람이 변경했습니다. 다시 읽고 변경하세요.",
+    "somebody else did the same": "같은 순간에 다른 사람이 같은 작업을 했습니다. 결과를 확인하고 다시 시도하세요.",
+    "only publishers and admins": "게시자와 관리자만 할 수 있습니다.",
+    "only admins": "관리자만 할 수 있습니다.",
+    "only owners": "조직의 소유자만 할 수 있습니다.",
+    "only members": "조직의 구성원만 할 수 있습니다.",
+    "an organisation needs an owner": "조직에는 소유자가 필요합니다. 먼저 다른 구성원을 소유자로 지정하세요.",
+    "the application has a subscription": "이 애플리케이션은 이미 이 상품을 구독하고 있습니다.",
+    "the subscription is suspended": "정지된 구독입니다. 게시자에게 문의하세요.",
+    "this plan needs approval": "승인이 필요한 요금제입니다. 구독을 해지하고 이 요금제로 다시 신청하세요.",
+    "the store cannot be reached": "저장소에 연결할 수 없습니다. 다시 시도하세요.",
+    "too many": "시도가 너무 많습니다. 잠시 후 다시 시도하세요.",
+    "log in as": "초대받은 사용자로 먼저 로그인한 뒤 링크를 다시 여세요.",
+    "the slug": "예약된 슬러그입니다. 관리자에게 문의하세요.",
+    "write 1 to 63": "영문 소문자, 숫자, 하이픈으로 1~63자를 입력하세요.",
+}  # fmt: skip
+"""By the beginnings of messages, which the store writes in English."""
+
+
+def error(language: str, message: str) -> str:
+    """Return the message of an error in a language, in English if there is no translation."""
+    if language != "ko":
+        return message
+    return next((text for begin, text in _KOREAN_ERRORS.items() if message.startswith(begin)), message)
+
+
 def translator(language: str) -> Callable[[str], str]:
     """Return a function from English texts to those of a language."""
     if language == "ko":

@@ -34,6 +34,8 @@ from xds_server.usage.store import Store
 log = logging.getLogger(__name__)
 
 Page = Callable[[Visit], Response]
+Row = tuple[str, Page | None, Page | None]
+"""A path, and what GET and POST do there."""
 _STATUSES: Mapping[type[MarketplaceError], int] = {
     NotFound: 404,
     Forbidden: 403,
@@ -59,7 +61,19 @@ def routes(
     door = entrance.Entrance(OpenId(), attempts)
     used = billing.BillingPages(usage)
     keys = developer.Keys(Attempts(most=30, per_minute=10))
-    everybody: tuple[tuple[str, Page | None, Page | None], ...] = (
+    found = [web.route(*row) for row in _for_everybody(door)]
+    found += [web.route(*row, users=True) for row in _for_users(keys, used)]
+    return [
+        *found,
+        Route("/static/theme.css", web.theme),
+        Route("/static/logo", web.logo),
+        Route("/static/{name}", _static),
+        web.route("/{path:path}", public.missing, None),
+    ]
+
+
+def _for_everybody(door: entrance.Entrance) -> tuple[Row, ...]:
+    return (
         ("/", public.catalogue, None),
         ("/apis/{api}", public.api, None),
         ("/apis/{api}/docs/{page}", public.guide, None),
@@ -74,7 +88,10 @@ def routes(
         ("/invitations/{token}", door.invitation, door.accept),
         ("/logout", None, door.logout),
     )
-    users: tuple[tuple[str, Page | None, Page | None], ...] = (
+
+
+def _for_users(keys: developer.Keys, used: billing.BillingPages) -> tuple[Row, ...]:
+    return (
         ("/products/{product}/subscribe", None, public.subscribe),
         ("/applications", developer.applications, developer.add_application),
         ("/applications/{application}", developer.application, developer.change_application),
@@ -94,23 +111,6 @@ def routes(
         ("/manage/notices", publisher.announcements, publisher.change_announcements),
         ("/manage/audit", publisher.log, None),
     )
-    found = [
-        Route(path, web.endpoint(get, post), methods=_methods(get, post)) for path, get, post in everybody
-    ]
-    found += [
-        Route(path, web.endpoint(get, post, users=True), methods=_methods(get, post))
-        for path, get, post in users
-    ]
-    return [
-        *found,
-        Route("/static/theme.css", web.theme),
-        Route("/static/logo", web.logo),
-        Route("/static/{name}", _static),
-    ]
-
-
-def _methods(get: Page | None, post: Page | None) -> list[str]:
-    return [*(["GET"] if get is not None else []), *(["POST"] if post is not None else [])]
 
 
 class _Web:
@@ -131,10 +131,12 @@ class _Web:
             "json": _json,
         }
 
-    def endpoint(
-        self, get: Page | None, post: Page | None, *, users: bool = False
-    ) -> Callable[[Request], Any]:
-        """Return the handler of a path. With `users`, visitors are sent to the login."""
+    def route(self, path: str, get: Page | None, post: Page | None, *, users: bool = False) -> Route:
+        """Return the route of a path. With `users`, visitors are sent to the login."""
+        methods = [*(["GET"] if get is not None else []), *(["POST"] if post is not None else [])]
+        return Route(path, self._endpoint(get, post, users=users), methods=methods)
+
+    def _endpoint(self, get: Page | None, post: Page | None, *, users: bool) -> Callable[[Request], Any]:
 
         async def handle(request: Request) -> Response:
             if request.method == "POST":
@@ -170,8 +172,8 @@ class _Web:
                 return see(f"/login?{urlencode({'to': request.url.path})}")
             return page(visit)
         except MarketplaceError as error:
-            where = f"{error.field}: " if error.field else ""
-            return visit.page("error.html", _STATUSES[type(error)], message=f"{where}{error.message}")
+            status = _STATUSES[type(error)]
+            return visit.page("error.html", status, message=error.message, field=error.field)
         except entrance.TooMany as bound:
             response = visit.page(
                 "error.html", 429, message=f"too many attempts; try again in {bound.seconds} s"
@@ -217,8 +219,11 @@ class _Web:
             "publishes": visit.actor.publishes,
             "administers": visit.actor.administers,
             "path": visit.request.url.path,
+            "field": "",
             **values,
         }
+        if "message" in shown:
+            shown["message"] = texts.error(visit.language, str(shown["message"]))
         content = self._templates.get_template(template).render(**shown)
         headers = {
             "content-security-policy": _policy(portal.gateway),
