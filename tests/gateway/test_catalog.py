@@ -230,3 +230,13 @@ def test_callers_pay_for_answers_of_the_service() -> None:
 )
 def test_contrast_is_that_of_wcag(color: str, contrast: float) -> None:
     assert portal.contrast_with_white(color) == pytest.approx(contrast, abs=0.01)
+
+
+def test_a_bill_has_one_currency() -> None:
+    mixed = GATEWAY.replace("      free: {}\n", "      free: {price: {currency: KRW, monthly: 100}}\n")
+    problems = (
+        Reader().read({"gateway.yaml": mixed.encode()}, FILES.__getitem__, {"SECRET": "s" * 40}).problems
+    )
+    found = [str(one) for one in problems if "currency" in str(one)]
+    assert len(found) == 1
+    assert "products.commerce.plans: the plans have prices in EUR and KRW" in found[0]

@@ -144,6 +144,12 @@ class Product:
         """Yield a mistake for a product without plans, and for an API that is named twice."""
         if not self.plans:
             yield Mistake("nobody can subscribe without a plan", "write plans: {free: {}}", path=("plans",))
+        currencies = {one.price.currency for one in self.plans.values() if one.price is not None}
+        if len(currencies) > 1:
+            message = (
+                f"the plans have prices in {' and '.join(sorted(currencies))}, and a bill has one currency"
+            )
+            yield Mistake(message, "write a product for each currency", path=("plans",))
         for number, name in enumerate(self.apis):
             if name in self.apis[:number]:
                 yield Mistake("the API is named twice", "remove one", path=("apis", number), value=name)
