@@ -34,6 +34,7 @@ class OpenIdProvider:
         self.refreshes = True
         self.grants: list[str] = []
         self._codes: dict[str, dict[str, str]] = {}
+        self._nonce: dict[str, str] = {}
         self._refresh: set[str] = set()
         self._server: ThreadingHTTPServer | None = None
 
@@ -57,6 +58,15 @@ class OpenIdProvider:
         self._codes[code] = query
         return query["redirect_uri"] + "?" + urlencode({"code": code, "state": query["state"]})
 
+    def configuration(self) -> dict[str, str]:
+        """Its own description (OpenID Connect Discovery 1.0, section 3)."""
+        return {
+            "issuer": self.url,
+            "authorization_endpoint": f"{self.url}/authorize",
+            "token_endpoint": f"{self.url}/token",
+            "jwks_uri": f"{self.url}/jwks",
+        }
+
     def token(self, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
         """Tokens for a code or a refresh token (RFC 6749 sections 4.1.3 and 6, RFC 7636 section 4.6)."""
         self.grants.append(form.get("grant_type", ""))
@@ -74,13 +84,14 @@ class OpenIdProvider:
             "token_type": "Bearer",
             "expires_in": self.lifetime,
             "refresh_token": refresh,
-            "id_token": tokens.token(**{"aud": CLIENT, **self.claims}),
+            "id_token": tokens.token(**{"aud": CLIENT, **self._nonce, **self.claims}),
         }
 
     def _proves(self, form: dict[str, str]) -> bool:
         asked = self._codes.pop(form["code"], None)
         if asked is None or asked["redirect_uri"] != form["redirect_uri"]:
             return False
+        self._nonce = {"nonce": asked["nonce"]} if "nonce" in asked else {}
         digest = hashlib.sha256(form["code_verifier"].encode()).digest()
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == asked["code_challenge"]
 
@@ -95,6 +106,8 @@ class OpenIdProvider:
                     self.send_response(302)
                     self.send_header("location", provider.authorize(query))
                     self.end_headers()
+                elif url.path == "/.well-known/openid-configuration":
+                    self._json(200, provider.configuration())
                 else:
                     self._json(200, json.loads(tokens.jwks()))
 
