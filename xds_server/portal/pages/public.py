@@ -11,6 +11,8 @@ from xds_server.catalog.samples import samples
 from xds_server.marketplace import applications, notices, people, products, subscriptions
 from xds_server.marketplace.actor import not_found
 from xds_server.marketplace.pages import MOST, Wanted
+from xds_server.portal import generated_clients
+from xds_server.portal.generated_clients import PythonClients
 from xds_server.portal.pages.markdown import without_title
 from xds_server.portal.pages.visits import Visit, see
 
@@ -88,6 +90,7 @@ def api(visit: Visit) -> Response:
             for one in operations
             if reference is not None
         },
+        client=reference is not None and reference.kind == "openapi" and generated_clients.available(),
         products=[one for one in sold if one.state == "published"],
         gateway=visit.gateway.portal.gateway or "",
     )
@@ -103,6 +106,25 @@ def document(visit: Visit) -> Response:
         "cache-control": "no-store",
     }
     return Response(entry.document.content, media_type="application/octet-stream", headers=headers)
+
+
+class Downloads:
+    """Clients of APIs."""
+
+    def __init__(self) -> None:
+        self._clients = PythonClients()
+
+    def python(self, visit: Visit) -> Response:
+        """The client of an API in Python, as a ZIP file."""
+        entry = _entry(visit)
+        if entry.document is None or entry.document.kind != "openapi" or not generated_clients.available():
+            raise not_found("client")
+        content = self._clients.zipped(entry.name, entry.document)
+        headers = {
+            "content-disposition": 'attachment; filename="python-client.zip"',
+            "cache-control": "no-store",
+        }
+        return Response(content, media_type="application/zip", headers=headers)
 
 
 def guide(visit: Visit) -> Response:

@@ -38,6 +38,7 @@ KOREAN: Mapping[str, str] = {
     "Successor": "후속 API",
     "Guides": "가이드",
     "Document": "명세 문서",
+    "Client": "클라이언트",
     "There are more; search for them.": "더 많은 API가 있습니다. 검색해 보세요.",
     "Reference": "레퍼런스",
     "Operations": "작업",

@@ -78,6 +78,7 @@ def _for_everybody(door: entrance.Entrance) -> tuple[Row, ...]:
         ("/apis/{api}", public.api, None),
         ("/apis/{api}/docs/{page}", public.guide, None),
         ("/apis/{api}/document", public.document, None),
+        ("/apis/{api}/client/python.zip", public.Downloads().python, None),
         ("/docs", public.docs, None),
         ("/docs/{page}", public.docs, None),
         ("/products", public.all_products, None),
