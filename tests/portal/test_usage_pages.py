@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+import jsonschema_rs
 import pytest
 
 from tests.support.market import Market
 from tests.support.shop_portal import ShopPortal, shop_portal
-from xds_server.marketplace import applications
+from xds_server.marketplace import applications, logins
 from xds_server.usage.rollup import Counted
 from xds_server.usage.spool import Position
 from xds_server.usage.store import Store
@@ -67,7 +69,8 @@ def test_developers_see_their_calls_and_publishers_all(
     assert _calls(page, mine)[:2] == ["8", "1"]
     assert "other.app.shop" not in page
     assert _calls(shop.as_("ada").get("/usage?days=90").text, mine)[:2] == ["108", "1"]
-    assert _calls(shop.as_("ada").get("/usage?days=90").text, "Orders")[:2] == ["108", "1"]
+    for name in ("Orders", "free", "acme.mobile"):
+        assert _calls(shop.as_("ada").get("/usage?days=90").text, name)[:2] == ["108", "1"], name
     assert "other.app.shop" in shop.as_("pub").get("/usage").text
     assert mine not in shop.as_("eve").get("/usage").text
     rows = list(csv.DictReader(io.StringIO(shop.as_("ada").get("/usage.csv?days=90").text)))
@@ -75,6 +78,32 @@ def test_developers_see_their_calls_and_publishers_all(
     assert {row["consumer"] for row in rows} == {mine}
     every = list(csv.DictReader(io.StringIO(shop.as_("pub").get("/usage.csv?days=90").text)))
     assert sum(int(row["requests"]) for row in every) == 1108
+
+
+def test_the_api_tells_usage_too(shop: ShopPortal, market: Market, usage: Store) -> None:
+    market.clock.now = time.time()
+    mine = market.subscribe(market.application(), market.product(slug="commerce")).consumer
+    _count(usage, {(HOUR, mine, "200"): 7, (HOUR, mine, "404"): 1, (HOUR, "other.app.shop", "200"): 1000})
+
+    def asked(name: str, query: str) -> httpx.Response:
+        with market.store.begin(market.actor(name)) as now:
+            _, token = logins.add_token(now, "test", ["read"])
+        return httpx.get(f"{shop.address}/api/v1/usage{query}", headers={"authorization": f"Bearer {token}"})
+
+    by_consumer = asked("ada", "?by=consumer").json()
+    assert [(row["consumer"], row["status"], row["requests"]) for row in by_consumer] == [
+        (mine, 200, 7),
+        (mine, 404, 1),
+    ]
+    assert sum(row["requests"] for row in asked("pub", "?by=plan&days=2").json()) == 1008
+    assert [row["day"][:10] for row in asked("ada", "").json()] == [
+        time.strftime("%Y-%m-%d", time.gmtime())
+    ] * 2
+    assert asked("eve", "?by=route").json() == []
+    assert asked("ada", "?by=hour").status_code == 422
+    document = httpx.get(f"{shop.address}/api/v1/openapi.json").json()
+    schema = {"$ref": "#/components/schemas/UsageList", "components": document["components"]}
+    jsonschema_rs.validator_for(schema).validate(by_consumer)
 
 
 def test_calls_of_a_deleted_application_stay(shop: ShopPortal, market: Market, usage: Store) -> None:

@@ -120,7 +120,7 @@ def shop_portal(
     views: list[Any] = []
     attempts = Attempts(most=most)
     pages = web.routes(market.store, lambda: views[-1], attempts, usage)
-    app = application(market.store, lambda: views[-1], attempts, pages)
+    app = application(market.store, lambda: views[-1], attempts, pages, usage)
     with serving(app) as address:
         write(folder, FILES, gateway=filled(yaml, url=address))
         views.append(Viewer().view(compiled(folder).gateway))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from xds_server.errors import EnvironmentFailed
+from xds_server.marketplace import subscriptions
+from xds_server.marketplace.store import Transaction
 from xds_server.usage.store import Question, Store
 
 HOUR = 3600
@@ -27,6 +30,21 @@ def counted_by(store: Store) -> Callable[[str, int, int], Mapping[tuple[str, int
 def by_hour(store: Store, since: int, until: int) -> list[dict[str, Any]]:
     """Return the calls of all consumers by hour, plan and status between two hours since 1970. Raises DatabaseFailed."""
     return store.report(Question(since=since, until=until, by=("consumer", "plan", "hour", "status")))
+
+
+def of_actor(
+    store: Store, now: Transaction, days: int, groups: tuple[str, ...], at: float
+) -> list[dict[str, Any]]:
+    """Return the sums of the subscriptions of the actor's organisations, for a publisher those of all consumers.
+
+    They are those of some days until `at`, in Unix seconds. Raises DatabaseFailed.
+    """
+    consumers = None if now.actor.publishes else subscriptions.consumers(now)
+    last = int(at) // HOUR
+    try:
+        return by_days(store, consumers, last - (days - 1) * 24, last, groups)
+    except EnvironmentFailed:  # the usage server has counted nothing yet
+        return []
 
 
 def by_days(

@@ -19,6 +19,7 @@ from xds_server.marketplace.store import Marketplace
 from xds_server.portal.api import application as api
 from xds_server.portal.attempts import Attempts
 from xds_server.portal.gateway_view import GatewayView
+from xds_server.usage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ def application(
     gateway: Callable[[], GatewayView],
     attempts: Attempts,
     pages: Iterable[BaseRoute] = (),
+    usage: Store | None = None,
 ) -> ASGIApp:
     """Return the application. `gateway` returns the newest view of the gateway."""
 
@@ -43,7 +45,7 @@ def application(
 
     routes = [
         Route("/healthz", lambda _request: JSONResponse({"status": "ok"})),
-        Mount(API, routes=api.routes(marketplace, gateway, attempts, server)),
+        Mount(API, routes=api.routes(marketplace, gateway, attempts, server, usage)),
         *pages,
     ]
     app = Starlette(

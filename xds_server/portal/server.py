@@ -143,7 +143,7 @@ async def serve(options: PortalOptions) -> None:
         )
         usage = _usage(options, stack)
         pages = web.routes(marketplace, lambda: following.view, Attempts(), usage)
-        app = application(marketplace, lambda: following.view, Attempts(), pages)
+        app = application(marketplace, lambda: following.view, Attempts(), pages, usage)
         listening = listening_socket(options.listen)
         stack.callback(listening.close)
         server = Server(_config(app, options))

@@ -26,6 +26,7 @@ from xds_server.portal.api.document import PROBLEM, document
 from xds_server.portal.api.operations import OPERATIONS, page_of
 from xds_server.portal.attempts import Attempts
 from xds_server.portal.gateway_view import GatewayView
+from xds_server.usage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +65,10 @@ def routes(
     gateway: Callable[[], GatewayView],
     attempts: Attempts,
     server: Callable[[], str],
+    usage: Store | None = None,
 ) -> list[Route]:
-    """Return the routes of the API. `gateway` returns the newest view, and `server` the address of the API.
+    """Return the routes of the API. `gateway` returns the newest view, `server` the address of the API, and
+    `usage` is the usage store, None if there is none.
 
     `attempts` bounds tokens that are unknown; a bound of its own is for what one user may not do often.
     """
@@ -80,7 +83,7 @@ def routes(
     for one in OPERATIONS:
         by_path.setdefault(one.path, []).append(one)
     for path, some in by_path.items():
-        handlers = {one.method: _Handler(one, marketplace, gateway, attempts, bounds) for one in some}
+        handlers = {one.method: _Handler(one, marketplace, gateway, attempts, bounds, usage) for one in some}
         found.append(Route(path, _by_method(handlers), methods=[*handlers]))
     return found
 
@@ -103,9 +106,10 @@ class _Handler:
         gateway: Callable[[], GatewayView],
         attempts: Attempts,
         bounds: Attempts,
+        usage: Store | None,
     ) -> None:
         self._operation, self._marketplace = operation, marketplace
-        self._gateway, self._attempts, self._bounds = gateway, attempts, bounds
+        self._gateway, self._attempts, self._bounds, self._usage = gateway, attempts, bounds, usage
         self._body = jsonschema_rs.validator_for(operation.body_schema, validate_formats=True)
 
     async def handle(self, request: Request) -> Response:
@@ -149,6 +153,7 @@ class _Handler:
                 body=body,
                 version=version,
                 gateway=self._gateway(),
+                usage=self._usage,
             )
             result = operation.call(asked)
         if operation.returns is None:

@@ -10,6 +10,7 @@ from xds_server.marketplace.pages import MOST, PageOf, Wanted
 from xds_server.marketplace.store import Transaction
 from xds_server.portal.api import schemas
 from xds_server.portal.gateway_view import GatewayView
+from xds_server.usage.store import Store
 
 Scope = Literal["read", "write", "publish", "admin"]
 _TEXT: Mapping[str, Any] = {"type": "string", "maxLength": 255}
@@ -17,7 +18,7 @@ _TEXT: Mapping[str, Any] = {"type": "string", "maxLength": 255}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A valid request. `version` is that of If-Match, None without one."""
+    """A valid request. `version` is that of If-Match, and `usage` the usage store; both are None if there is none."""
 
     now: Transaction
     path: Mapping[str, str]
@@ -25,6 +26,7 @@ class Asked:
     body: Mapping[str, Any]
     version: int | None
     gateway: GatewayView
+    usage: Store | None = None
 
     @property
     def page(self) -> Wanted:

@@ -8,7 +8,7 @@ from typing import Any
 
 from xds_server.portal.api import schemas
 from xds_server.portal.api.declared import Operation
-from xds_server.portal.api.operations import EXTENDED, LISTS, OPERATIONS
+from xds_server.portal.api.operations import EXTENDED, LISTS, OPERATIONS, PLAIN
 
 PROBLEM = "application/problem+json"
 _ERRORS = {
@@ -58,6 +58,7 @@ def _schemas() -> Iterator[tuple[str, Any]]:
         plain = schemas.of_record(schemas.SHOWN[base])
         properties = {**plain["properties"], **{key: dict(value) for key, value in more.items()}}
         yield name, {**plain, "properties": properties, "required": sorted(properties)}
+    yield from PLAIN.items()
     for name, item in LISTS.items():
         yield name, {"type": "array", "items": schemas.reference(item)}
     for name in sorted({one.returns for one in OPERATIONS if one.lists and one.returns}):

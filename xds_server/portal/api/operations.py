@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from xds_server.billing.usage_counts import of_actor
 from xds_server.marketplace import (
     applications,
     audit,
     logins,
     notices,
-    people,
     products,
     statements,
     subscriptions,
 )
+from xds_server.marketplace.actor import not_found
 from xds_server.marketplace.records import SLOTS, Product
 from xds_server.portal.api import schemas
 from xds_server.portal.api.declared import Asked, Operation, choice, listed, moment, text
+from xds_server.portal.api.people_operations import PEOPLE
+from xds_server.usage import report
 
-_ROLE, _MEMBER_ROLE, _SLOT = choice(*people.ROLES), choice(*people.MEMBER_ROLES), choice(*SLOTS)
+_SLOT = choice(*SLOTS)
 _STATE = choice("submitted", "active", "suspended", "cancelled", "expired")
 _NOTE = {"note": text(2000, description="A reason for the developer.")}
 _LONG = text(100_000)
@@ -42,27 +45,6 @@ _PRODUCT: Mapping[str, Mapping[str, Any]] = {
     "visible_to": {"anyOf": [{"type": "array", "items": text(63), "maxItems": 1000}, {"type": "null"}]},
     "terms": _LONG,
 }
-
-
-def _me(asked: Asked) -> Any:
-    return people.user(asked.now, asked.now.actor.user)
-
-
-def _members(asked: Asked) -> Any:
-    found = people.members(asked.now, asked.path["organisation"])
-    return [{**schemas.as_json(member), "email": user.email, "name": user.name} for member, user in found]
-
-
-def _invite(asked: Asked) -> Any:
-    body = asked.body
-    made, token = logins.invite(
-        asked.now,
-        body["email"],
-        organisation=asked.path.get("organisation"),
-        role=body.get("role", "developer"),
-    )
-    base = asked.gateway.portal.url or ""
-    return {**schemas.as_json(made), "link": f"{base}/invitations/{token}"}
 
 
 def _add_token(asked: Asked) -> Any:
@@ -114,6 +96,14 @@ def _change_product(asked: Asked) -> Product:
     )
 
 
+def _usage(asked: Asked) -> Any:
+    if asked.usage is None:
+        raise not_found("usage store")
+    by = asked.query.get("by", "day")
+    rows = of_actor(asked.usage, asked.now, asked.query.get("days", 30), (by, "status"), asked.now.now)
+    return [{**row, by: report.readable([{by: row[by]}])[0][by]} for row in rows]
+
+
 def _step(name: str, summary: str) -> Operation:
     step = getattr(subscriptions, name)
     return Operation(
@@ -131,81 +121,6 @@ def _step(name: str, summary: str) -> Operation:
     )
 
 
-PEOPLE = (
-    Operation(
-        method="GET", path="/me", name="read_me", summary="The user of the token.", tag="users", scope="read",
-        call=_me, returns="User",
-    ),
-    Operation(
-        method="GET", path="/users", name="list_users", summary="All users.", tag="users", scope="admin",
-        call=lambda asked: people.users(asked.now, asked.page), returns="User", lists=True,
-    ),
-    Operation(
-        method="POST", path="/users", name="add_user", summary="Add a user.", tag="users", scope="admin",
-        call=lambda asked: people.add_user(asked.now, **asked.body),
-        body={"email": text(320), "name": text(), "role": _ROLE, "language": choice(*people.LANGUAGES)},
-        needs=("email", "name"), returns="User", status=201,
-    ),
-    Operation(
-        method="GET", path="/users/{user}", name="read_user", summary="A user, by identifier or address.", tag="users",
-        scope="read", call=lambda asked: people.user(asked.now, asked.path["user"]), returns="User",
-    ),
-    Operation(
-        method="PATCH", path="/users/{user}", name="change_user", summary="Change a user.", tag="users", scope="admin",
-        call=lambda asked: people.change_user(asked.now, asked.path["user"], **asked.body, version=asked.version),
-        body={"name": text(), "language": choice(*people.LANGUAGES), "role": _ROLE, "disabled": {"type": "boolean"}},
-        returns="User",
-    ),
-    Operation(
-        method="POST", path="/invitations", name="invite_user", tag="users", scope="admin",
-        summary="Invite a person to the portal. The link is in this response only.", call=_invite,
-        body={"email": text(320), "role": _ROLE}, needs=("email",), returns="NewInvitation", status=201,
-    ),
-    Operation(
-        method="GET", path="/organisations", name="list_organisations", summary="Organisations.", tag="organisations",
-        scope="read", call=lambda asked: people.organisations(asked.now, asked.page), returns="Organisation", lists=True,
-    ),
-    Operation(
-        method="POST", path="/organisations", name="add_organisation", summary="Add an organisation, and own it.",
-        tag="organisations", scope="write", call=lambda asked: people.add_organisation(asked.now, **asked.body, reserved=asked.gateway.reserved),
-        body={"name": text(), "slug": text(63)}, needs=("name",), returns="Organisation", status=201,
-    ),
-    Operation(
-        method="GET", path="/organisations/{organisation}", name="read_organisation", tag="organisations", scope="read",
-        summary="An organisation, by identifier or slug.",
-        call=lambda asked: people.organisation(asked.now, asked.path["organisation"]), returns="Organisation",
-    ),
-    Operation(
-        method="PATCH", path="/organisations/{organisation}", name="rename_organisation", tag="organisations",
-        scope="write", summary="Rename an organisation.",
-        call=lambda asked: people.rename_organisation(
-            asked.now, asked.path["organisation"], asked.body["name"], asked.version
-        ),
-        body={"name": text()}, needs=("name",), returns="Organisation",
-    ),
-    Operation(
-        method="GET", path="/organisations/{organisation}/members", name="list_members", tag="organisations",
-        scope="read", summary="The members of an organisation.", call=_members, returns="MemberList",
-    ),
-    Operation(
-        method="PUT", path="/organisations/{organisation}/members/{user}", name="set_member", tag="organisations",
-        scope="write", summary="Change the role of a member.",
-        call=lambda asked: people.set_member(
-            asked.now, asked.path["organisation"], asked.path["user"], asked.body["role"]
-        ),
-        body={"role": _MEMBER_ROLE}, needs=("role",), status=204,
-    ),
-    Operation(
-        method="DELETE", path="/organisations/{organisation}/members/{user}", name="remove_member",
-        tag="organisations", scope="write", summary="Remove a member.",
-        call=lambda asked: people.remove_member(asked.now, asked.path["organisation"], asked.path["user"]), status=204,
-    ),
-    Operation(
-        method="POST", path="/organisations/{organisation}/invitations", name="invite_member", tag="organisations",
-        scope="write", summary="Invite a person to an organisation. The link is in this response only.", call=_invite,
-        body={"email": text(320), "role": _MEMBER_ROLE}, needs=("email", "role"), returns="NewInvitation", status=201,
-    ),
-)  # fmt: skip
 PRODUCTS = (
     Operation(
         method="GET", path="/products", name="list_products", summary="Products.", tag="products", scope="read",
@@ -313,6 +228,14 @@ SUBSCRIPTIONS = (
 )  # fmt: skip
 OTHERS = (
     Operation(
+        method="GET", path="/usage", name="read_usage", tag="billing", scope="read", call=_usage, returns="UsageList",
+        summary="Calls, bytes and milliseconds of the user's organisations by one group, and by status; publishers get all.",
+        query={
+            "days": {"type": "integer", "minimum": 1, "maximum": 92, "default": 30},
+            "by": choice("day", "consumer", "route", "plan"),
+        },
+    ),
+    Operation(
         method="GET", path="/statements", name="list_statements", summary="Closed statements, the newest first.",
         tag="billing", scope="read",
         query={"subscription": text(255), "period": {"type": "string", "pattern": r"^2[0-9]{3}-[0-9]{2}$", "maxLength": 7}},
@@ -387,7 +310,23 @@ EXTENDED: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
     "NamedMember": ("Member", {"email": text(320), "name": text()}),
 }
 """Schemas that extend those of records."""
-LISTS: Mapping[str, str] = {"MemberList": "NamedMember", "KeyList": "Key"}
+PLAIN: Mapping[str, Mapping[str, Any]] = {
+    "UsageRow": {
+        "type": "object",
+        "description": "Sums of one group and one status. `day` is the begin of a day in UTC.",
+        "properties": {
+            **{name: {"type": "string"} for name in ("day", "consumer", "route", "plan")},
+            **{
+                name: {"type": "integer"}
+                for name in ("status", "requests", "bytes_received", "bytes_sent", "duration_ms")
+            },
+        },
+        "required": ["status", "requests", "bytes_received", "bytes_sent", "duration_ms"],
+        "additionalProperties": False,
+    }
+}
+"""Schemas that are not made from records."""
+LISTS: Mapping[str, str] = {"MemberList": "NamedMember", "KeyList": "Key", "UsageList": "UsageRow"}
 """Schemas of short lists, by those of their items."""
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from xds_server.billing.usage_counts import HOUR, by_days
-from xds_server.errors import EnvironmentFailed
+from xds_server.billing.usage_counts import HOUR, of_actor
 from xds_server.marketplace import products, statements, subscriptions
 from xds_server.marketplace.actor import not_found
 from xds_server.marketplace.pages import Wanted
@@ -34,14 +33,12 @@ class BillingPages:
         self._usage = usage
 
     def usage(self, visit: Visit) -> Response:
-        """Calls by day, API and subscription."""
+        """Calls by day, API, plan, application and subscription."""
         days = _days(visit)
         if self._usage is None:
-            return visit.page(
-                "usage.html", days=days, all_days=DAYS, known=False, by_day=[], by_consumer=[], by_api=[]
-            )
-        by_day, by_consumer, by_route = (
-            self._rows(visit, days, (one, "status")) for one in ("day", "consumer", "route")
+            return visit.page("usage.html", days=days, all_days=DAYS, known=False, by_day=[])
+        by_day, by_consumer, by_route, by_plan = (
+            self._rows(visit, days, (one, "status")) for one in ("day", "consumer", "route", "plan")
         )
         apis = {route: entry.title for entry in visit.gateway.entries.values() for route in entry.routes}
         return visit.page(
@@ -51,6 +48,8 @@ class BillingPages:
             known=True,
             by_day=_summed(by_day, lambda row: _date(row["day"])),
             by_consumer=_most(_summed(by_consumer, lambda row: str(row["consumer"]))),
+            by_plan=_summed(by_plan, lambda row: str(row["plan"])),
+            by_application=_most(_summed(by_consumer, lambda row: _application(str(row["consumer"])))),
             by_api=_summed(by_route, lambda row: apis.get(row["route"], row["route"])),
         )
 
@@ -72,15 +71,8 @@ class BillingPages:
     def _rows(self, visit: Visit, days: str, groups: tuple[str, ...]) -> list[dict[str, Any]]:
         """Return the sums of the user's organisations, for a publisher those of all consumers."""
         assert self._usage is not None
-        consumers = None
-        if not visit.actor.publishes:
-            with visit.marketplace.read(visit.actor) as now:
-                consumers = subscriptions.consumers(now)
-        last = int(time.time()) // HOUR
-        try:
-            return by_days(self._usage, consumers, last - (int(days) - 1) * 24, last, groups)
-        except EnvironmentFailed:  # the usage server has counted nothing yet
-            return []
+        with visit.marketplace.read(visit.actor) as now:
+            return of_actor(self._usage, now, int(days), groups, time.time())
 
 
 def _days(visit: Visit) -> str:
@@ -89,6 +81,13 @@ def _days(visit: Visit) -> str:
 
 def _date(hours: int) -> str:
     return datetime.fromtimestamp(hours * HOUR, UTC).strftime("%Y-%m-%d")
+
+
+def _application(consumer: str) -> str:
+    """Return the names of organisation and application in that of a consumer; a consumer of the YAML is none of these."""
+    organisation, _, rest = consumer.partition(".")
+    application, _, product = rest.partition(".")
+    return f"{organisation}.{application}" if product else "-"
 
 
 def _summed(rows: list[dict[str, Any]], name: Any) -> list[dict[str, Any]]:
