@@ -1,45 +1,5 @@
-"""The same store in SQLite and in PostgreSQL: every test here runs with both."""
+"""Every test here runs with SQLite and with PostgreSQL."""
 
-from __future__ import annotations
+from tests.support.market_fixtures import clock, market, postgres, store, url
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-from tests.support.market import Clock, Market
-from tests.support.postgres import Postgres
-from xds_server.marketplace.store import Marketplace
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    with Postgres() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/market.db"
-    running: Postgres = request.getfixturevalue("postgres")
-    running.clear()
-    return running.url
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(url: str, clock: Clock) -> Iterator[Marketplace]:
-    store = Marketplace(url, clock)
-    store.migrate()
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def market(store: Marketplace, clock: Clock) -> Market:
-    return Market(store, clock)
+__all__ = ["clock", "market", "postgres", "store", "url"]

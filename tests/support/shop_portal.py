@@ -118,7 +118,7 @@ def shop_portal(
 ) -> Iterator[ShopPortal]:
     """Serve the portal of a gateway that is written to a folder. `usage` is the usage store."""
     views: list[Any] = []
-    attempts = Attempts(most=most)
+    attempts = Attempts(most=most, clock=lambda: 0.0)
     pages = web.routes(market.store, lambda: views[-1], attempts, usage)
     app = application(market.store, lambda: views[-1], attempts, pages, usage)
     with serving(app) as address:
