@@ -6,6 +6,7 @@ SQLAlchemy is imported by this module, so a process that only checks a URL impor
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from xds_server.errors import EnvironmentFailed, WrongUsage
 
 BUSY = 5.0
 """Seconds to wait for another process that writes to SQLite."""
+MIGRATING = 15.0
+"""Seconds to wait for another process that makes the tables in SQLite."""
 _POSTGRESQL = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
 
@@ -68,7 +71,22 @@ class Database:
         return self._engine.dialect
 
     def migrate(self) -> None:
-        """Make or change the tables if needed. Raises DatabaseFailed, EnvironmentFailed."""
+        """Make or change the tables if needed. Raises DatabaseFailed, EnvironmentFailed.
+
+        Servers that start together wait for the first one, which may take longer than any other transaction.
+        """
+        end = time.monotonic() + MIGRATING
+        while True:
+            try:
+                self._migrate()
+            except DatabaseFailed as failure:
+                if "database is locked" not in str(failure) or time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
+
+    def _migrate(self) -> None:
         self._log_ahead()
         with self.begin() as connection:
             if connection.dialect.name == "postgresql":
