@@ -103,9 +103,9 @@ def test_what_is_served_outlives_the_repository(shop: Shop, tmp_path: Path) -> N
     with Running(shop.address, tmp_path, *QUICK, *state) as running:
         shop.answers("1")
         shop.server.down = True
-        running.says("503")
+        running.says("HTTP 503")
         shop.answers("1")
-        assert running.log.count("503") == 1  # told once, however often it fails
+        assert running.log.count("HTTP 503") == 1  # told once, however often it fails
         running.stop()
         running.start()
         shop.answers("1")
@@ -235,7 +235,7 @@ def test_a_rollback_needs_no_server_of_git(shop: Shop, tmp_path: Path) -> None:
         shop.push("Second", "2")
         shop.answers("2")
         shop.server.down = True
-        running.says("503")
+        running.says("HTTP 503")
         assert main(["rollback", "--admin", running.admin]) == 0
         shop.answers("1")
 
