@@ -26,6 +26,7 @@ from xds_server.marketplace.schema import (
     USERS,
 )
 from xds_server.marketplace.store import Marketplace, Transaction
+from xds_server.usage import latency
 from xds_server.usage.rollup import Counted
 from xds_server.usage.spool import Position
 from xds_server.usage.store import Store
@@ -133,8 +134,10 @@ def fill_usage(usage: Store, consumers: Sequence[str], until: int) -> None:
 
 
 def _sums(calls: int) -> list[int]:
-    """Return the calls, with bytes received and sent and milliseconds."""
-    return [calls, calls * 500, calls * 2000, calls * 20]
+    """Return the calls, with bytes received and sent and milliseconds: one half took 10 ms, one 30 ms."""
+    buckets = [0] * len(latency.COLUMNS)
+    buckets[latency.bucket(10)], buckets[latency.bucket(30)] = calls - calls // 2, calls // 2
+    return [calls, calls * 500, calls * 2000, calls * 20, *buckets]
 
 
 def _organisations(now: int) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,6 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import sqlalchemy
 import urllib3
 
 from xds_server.billing import months
@@ -22,7 +21,9 @@ from xds_server.marketplace import applications, logins, people, products, subsc
 from xds_server.marketplace.actor import COMMAND
 from xds_server.marketplace.errors import NotFound
 from xds_server.marketplace.store import Marketplace
-from xds_server.usage.schema import HOURS
+from xds_server.usage import latency
+from xds_server.usage.rollup import Counted
+from xds_server.usage.spool import Position
 from xds_server.usage.store import Store
 
 HERE = Path(__file__).resolve().parent
@@ -72,7 +73,7 @@ def main() -> int:
             _until_products(marketplace, running)
             links = _people(marketplace)
             key = _subscriptions(marketplace)
-            _history(usage)
+            _history(counted)
             now = time.time()
             close_month(
                 marketplace, counted_by(counted), months.before(months.of(now)), max(now, _settled(now))
@@ -133,28 +134,18 @@ def _subscriptions(marketplace: Marketplace) -> str:
         return subscriptions.make_key(now, sandbox.id, "primary").secret
 
 
-def _history(usage: str) -> None:
+def _history(usage: Store) -> None:
     """Add calls of the last 60 days to the usage store."""
     hour = int(time.time()) // 3600 // 24 * 24 - 12
-    rows = [
-        {
-            "hour": hour - 24 * day,
-            "consumer": "acme.web-shop.commerce",
-            "plan": "gold",
-            "route": "orders",
-            "status": status,
-            "requests": calls,
-            "bytes_received": 300 * calls,
-            "bytes_sent": 2000 * calls,
-            "duration_ms": 12 * calls,
-        }
-        for day in range(60)
-        for status, calls in ((200, 4000 + day % 7 * 900), (404, 20), (500, 3))
-    ]
-    engine = sqlalchemy.create_engine(usage)
-    with engine.begin() as connection:
-        connection.execute(HOURS.insert(), rows)
-    engine.dispose()
+    durations = [0] * len(latency.COLUMNS)
+    sums = {}
+    for day in range(60):
+        for status, calls, milliseconds in ((200, 4000 + day % 7 * 900, 12), (404, 20, 3), (500, 3, 900)):
+            buckets = list(durations)
+            buckets[latency.bucket(milliseconds)] = calls
+            key = hour - 24 * day, "acme.web-shop.commerce", "gold", "orders", str(status)
+            sums[key] = [calls, 300 * calls, 2000 * calls, milliseconds * calls, *buckets]
+    usage.add("demo", Position(0, 0), Position(1, 1), (), Counted(sums, 0, frozenset(), 0), int(time.time()))
 
 
 def _until_key(key: str) -> None:

@@ -39,7 +39,7 @@ def shop(market: Market, tmp_path: Path, usage: Store) -> Iterator[ShopPortal]:
 
 def _count(usage: Store, calls: dict[tuple[int, str, str], int]) -> None:
     sums = {
-        (hour, consumer, "free", "orders", status): [number, 1, 2, 3 * number]
+        (hour, consumer, "free", "orders", status): [number, 1, 2, 3 * number, 0, 0, number, *[0] * 11]
         for (hour, consumer, status), number in calls.items()
     }
     usage.add("s", Position(0, 0), Position(1, 1), (), Counted(sums, 0, frozenset(), 0), HOUR * 3600)
@@ -66,7 +66,7 @@ def test_developers_see_their_calls_and_publishers_all(
         },
     )
     page = shop.as_("ada").get("/usage").text
-    assert _calls(page, mine)[:2] == ["8", "1"]
+    assert _calls(page, mine) == ["8", "1", "6", "4", "5"]
     assert "other.app.shop" not in page
     assert _calls(shop.as_("ada").get("/usage?days=90").text, mine)[:2] == ["108", "1"]
     for name in ("Orders", "free", "acme.mobile"):
@@ -75,6 +75,7 @@ def test_developers_see_their_calls_and_publishers_all(
     assert mine not in shop.as_("eve").get("/usage").text
     rows = list(csv.DictReader(io.StringIO(shop.as_("ada").get("/usage.csv?days=90").text)))
     assert sum(int(row["requests"]) for row in rows) == 108
+    assert {row["p99_ms"] for row in rows} == {"5"}
     assert {row["consumer"] for row in rows} == {mine}
     every = list(csv.DictReader(io.StringIO(shop.as_("pub").get("/usage.csv?days=90").text)))
     assert sum(int(row["requests"]) for row in every) == 1108
@@ -95,6 +96,7 @@ def test_the_api_tells_usage_too(shop: ShopPortal, market: Market, usage: Store)
         (mine, 200, 7),
         (mine, 404, 1),
     ]
+    assert [(row["p50_ms"], row["p99_ms"]) for row in by_consumer] == [(4, 5)] * 2
     assert sum(row["requests"] for row in asked("pub", "?by=plan&days=2").json()) == 1008
     assert [row["day"][:10] for row in asked("ada", "").json()] == [
         time.strftime("%Y-%m-%d", time.gmtime())

@@ -51,11 +51,11 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 def test_a_table_has_aligned_columns(run: Run) -> None:
     assert run("--by", "consumer").splitlines() == [
-        "consumer  requests  bytes_received  bytes_sent  duration_ms",
-        "acme             2               2          12            6",
-        'b,"ob            1               1           2            3',
+        "consumer  requests  bytes_received  bytes_sent  duration_ms  p50_ms  p99_ms",
+        "acme             2               2          12            6       4       5",
+        'b,"ob            1               1           2            3       4       5',
     ]
-    assert run("--by", "none", "--route", "users").splitlines()[1].split() == ["2", "2", "12", "6"]
+    assert run("--by", "none", "--route", "users").splitlines()[1].split() == ["2", "2", "12", "6", "4", "5"]
 
 
 def test_csv_has_the_same_rows(run: Run) -> None:

@@ -24,8 +24,8 @@ def test_requests_bytes_and_milliseconds_are_summed_by_hour_and_names() -> None:
     other = entry(start=NOW - HOUR, status=404, consumer="-", plan="-")
     counted = count([batch(one, two), batch(other)], Seen())
     assert counted.sums == {
-        (500_000, "acme", "gold", "users", "200"): [2, 11, 22, 5],
-        (499_999, "-", "-", "users", "404"): [1, 1, 2, 3],
+        (500_000, "acme", "gold", "users", "200"): [2, 11, 22, 5, 0, 0, 1, *[0] * 11],
+        (499_999, "-", "-", "users", "404"): [1, 1, 2, 3, 0, 0, 1, *[0] * 11],
     }
     assert (counted.taken, counted.repeated, counted.misdated) == (3, frozenset(), 0)
 

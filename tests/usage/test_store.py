@@ -20,6 +20,7 @@ from tests.support.usage import entry
 from xds_server import usage
 from xds_server.database import DatabaseFailed
 from xds_server.errors import EnvironmentFailed, WrongUsage
+from xds_server.usage.latency import summarized
 from xds_server.usage.rollup import HOUR, Batch, Seen, count
 from xds_server.usage.schema import METADATA
 from xds_server.usage.spool import Position
@@ -244,6 +245,21 @@ def test_sums_by_day_are_those_by_hour(store: Store) -> None:
     assert [row["requests"] for row in store.report(Question(since=day + 5, until=day + 24))] == [3]
 
 
+def test_quantiles_are_those_of_all_hours(store: Store) -> None:
+    slow, fast = (entry(start=NOW + HOUR * 30, lasted=700), [entry(start=NOW, lasted=4) for _ in range(3)])
+    add(store, START, ONE, batch(b"a", slow, *fast, entry(start=NOW, lasted="-")))
+    row = store.report(Question(latency=True))[0]
+    assert (row["requests"], row["to_5ms"], row["to_1000ms"]) == (5, 3, 1)
+    assert summarized(row) == {
+        "requests": 5,
+        "bytes_received": 5,
+        "bytes_sent": 10,
+        "duration_ms": 712,
+        "p50_ms": 4,
+        "p99_ms": 980,
+    }
+
+
 def test_a_store_without_sums_by_day_gets_them(store: Store, url: str) -> None:
     add(
         store,
@@ -262,3 +278,5 @@ def test_a_store_without_sums_by_day_gets_them(store: Store, url: str) -> None:
     store.migrate()
     assert store.report(Question(by=("day", "consumer", "status"))) == before
     assert [row["requests"] for row in before] == [2, 1]
+    old = store.report(Question(latency=True))[0]  # the buckets went with the downgrade
+    assert summarized(old)["p50_ms"] is None

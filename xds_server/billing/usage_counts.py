@@ -50,7 +50,7 @@ def of_actor(
 def by_days(
     store: Store, consumers: list[str] | None, first: int, last: int, groups: tuple[str, ...]
 ) -> list[dict[str, Any]]:
-    """Return calls, bytes and time of some consumers, None for all, in some days, by groups.
+    """Return calls, bytes and times of some consumers, None for all, in some days, by groups.
 
     The days are given by an hour of the first and of the last one, in hours since 1970. Raises DatabaseFailed.
     """
@@ -58,4 +58,4 @@ def by_days(
         return []
     only = {} if consumers is None else {"consumer": consumers}
     since, until = first - first % 24, last - last % 24 + 24
-    return store.report(Question(since=since, until=until, by=groups, only=only))
+    return store.report(Question(since=since, until=until, by=groups, only=only, latency=True))

@@ -11,7 +11,6 @@ from xds_server.cli import flags, output
 from xds_server.errors import EnvironmentFailed, WrongUsage
 
 GROUPS = ("consumer", "plan", "route", "status", "hour", "day")
-SUMS = ("requests", "bytes_received", "bytes_sent", "duration_ms")
 FORMS = ("table", "csv", "json", "yaml", "cloudevents")
 
 
@@ -53,7 +52,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Report usage. Raises EnvironmentFailed, WrongUsage."""
     from xds_server.database import DatabaseFailed
-    from xds_server.usage.store import Question, Store
+    from xds_server.usage import latency
+    from xds_server.usage.store import SUMS, Question, Store
 
     now = time.time()
     since, until = _hour("--since", arguments.since, now), int(now // 3600) + 1
@@ -63,12 +63,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise WrongUsage("--since must be before --until, by at least an hour")
     by = _groups(arguments.by)
     only = {name: values for name in ("consumer", "plan", "route") if (values := getattr(arguments, name))}
-    question = Question(since=since, until=until, by=by, only=only)
+    quantiles = arguments.output != "cloudevents"  # receivers add up events, and quantiles do not add up
+    question = Question(since=since, until=until, by=by, only=only, latency=quantiles)
     try:
         rows = Store(arguments.store, reads=True).report(question)
     except DatabaseFailed as failure:
         raise EnvironmentFailed(f"the usage store cannot be read: {failure}") from None
-    _print(rows, (*by, *SUMS), arguments, since, until)
+    if quantiles:
+        rows = [latency.summarized(row) for row in rows]
+    _print(rows, (*by, *SUMS, *latency.QUANTILES), arguments, since, until)
     return 0
 
 

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from xds_server.usage.latency import QUANTILES
+
 Row = Mapping[str, Any]
 """Groups first, then sums. The groups `hour` and `day` are hours since 1970 in UTC."""
 
 EVENT_TYPE = "xds.gateway.usage"
 """The type of our CloudEvents. It is stable; another meaning of `data` would get another type."""
 _TIMES = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
-_NUMBERS = ("status", "requests", "bytes_received", "bytes_sent", "duration_ms")
+_NUMBERS = ("status", "requests", "bytes_received", "bytes_sent", "duration_ms", *QUANTILES)
 
 
 def readable(rows: Sequence[Row]) -> list[dict[str, Any]]:

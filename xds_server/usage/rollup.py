@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from xds_server.translate.usage_entry import SEPARATOR
 from xds_server.usage.entries import ABSENT
+from xds_server.usage.latency import COLUMNS, bucket
 
 HOUR = 3600
 EARLY, LATE = 24 * HOUR, 31 * 24 * HOUR
@@ -17,12 +18,16 @@ time is counted in the hour in which it arrived."""
 WINDOW = 1 << 19
 """An entry that arrives again in another batch is recognized among at least so many entries before it."""
 _MASK = (1 << 63) - 1
+_FIRST_BUCKET = 4
+WIDTH = _FIRST_BUCKET + len(COLUMNS)
+"""The number of sums of a key."""
 
 
 Key = tuple[int, str, str, str, str]
 """What is counted together: the hour since 1970 in UTC, consumer, plan, route and status. An absent value is ``-``."""
 Sums = dict[Key, list[int]]
-"""By key: the number of requests, the bytes of their bodies received and sent, and their milliseconds."""
+"""By key: the number of requests, the bytes of their bodies received and sent, their milliseconds, and how many of them
+are in each bucket of `latency`."""
 
 
 class Batch(NamedTuple):
@@ -121,12 +126,13 @@ def count_again(batches: Sequence[Batch], before: Counted, without: AbstractSet[
 
 
 def _add(sums: Sums, key: Key, received: str, sent: str, lasted: str) -> None:
-    milliseconds = 0 if lasted == ABSENT else int(lasted)
     total = sums.get(key)
     if total is None:
-        sums[key] = [1, int(received), int(sent), milliseconds]
-        return
+        total = sums[key] = [0] * WIDTH
     total[0] += 1
     total[1] += int(received)
     total[2] += int(sent)
-    total[3] += milliseconds
+    if lasted != ABSENT:
+        milliseconds = int(lasted)
+        total[3] += milliseconds
+        total[_FIRST_BUCKET + bucket(milliseconds)] += 1

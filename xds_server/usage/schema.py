@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, SmallInteger, String, Table
 
-REVISION = "002"
+from xds_server.usage import latency
+
+REVISION = "003"
 """The revision of the tables: the newest file in migrations/versions."""
 METADATA = MetaData()
+
+
+def _buckets() -> list[Column[int]]:
+    return [Column(name, BigInteger, nullable=False, server_default="0") for name in latency.COLUMNS]
+
 
 HOURS = Table(
     "usage_hours",
@@ -20,6 +27,7 @@ HOURS = Table(
     Column("bytes_received", BigInteger, nullable=False),
     Column("bytes_sent", BigInteger, nullable=False),
     Column("duration_ms", BigInteger, nullable=False),
+    *_buckets(),
     sqlite_with_rowid=False,
 )
 DAYS = Table(
@@ -40,6 +48,7 @@ DAYS = Table(
     Column("bytes_received", BigInteger, nullable=False),
     Column("bytes_sent", BigInteger, nullable=False),
     Column("duration_ms", BigInteger, nullable=False),
+    *_buckets(),
     sqlite_with_rowid=False,
 )
 """The sums of HOURS by day, which change in the same transaction. Those of a consumer are side by side."""

@@ -13,14 +13,15 @@ from sqlalchemy import Connection, Table, func, select
 
 from xds_server.database import Database, Tables
 from xds_server.errors import EnvironmentFailed
-from xds_server.usage import rollup
+from xds_server.usage import latency, rollup
 from xds_server.usage.rollup import Batch, Counted
 from xds_server.usage.schema import BATCHES, DAYS, HOURS, REVISION, SPOOLS
 from xds_server.usage.spool import Position
 
 KEPT = 6 * 3600
 """Seconds for which the store knows a batch. It must be longer than Envoy sends one again (usage_entry.PATIENCE)."""
-_SUMS = ("requests", "bytes_received", "bytes_sent", "duration_ms")
+SUMS = ("requests", "bytes_received", "bytes_sent", "duration_ms")
+"""The sums of reports, by their columns."""
 _TABLES = Tables(
     what="usage store",
     package="xds_server.usage",
@@ -36,12 +37,16 @@ class StoreReplacedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What a report contains. `since` and `until` are in hours since 1970; `by` are columns of the store or ``day``."""
+    """What a report contains. `since` and `until` are in hours since 1970; `by` are columns of the store or ``day``.
+
+    With `latency`, the report also has the counts of requests by how long they took, in the columns of `latency`.
+    """
 
     since: int | None = None
     until: int | None = None
     by: Sequence[str] = ()
     only: Mapping[str, Sequence[str]] | None = None
+    latency: bool = False
 
 
 class Store:
@@ -135,7 +140,7 @@ def _upsert(insert: Any, dialect: sqlalchemy.Dialect, table: Table) -> str:
     statement = insert(table)
     adding = statement.on_conflict_do_update(
         index_elements=list(table.primary_key),
-        set_={name: table.c[name] + statement.excluded[name] for name in _SUMS},
+        set_={name: table.c[name] + statement.excluded[name] for name in (*SUMS, *latency.COLUMNS)},
     )
     positional = type(dialect)(paramstyle="qmark" if dialect.name == "sqlite" else "format")  # type: ignore[call-arg] # a parameter of both dialects
     return str(adding.compile(dialect=positional))
@@ -172,7 +177,8 @@ def _report(question: Question) -> sqlalchemy.Select[Any]:
         table, time = HOURS, HOURS.c.hour
         day = (time - time % 24).label("day")
         groups = {name: day if name == "day" else table.c[name] for name in question.by}  # type: ignore[misc] # a label groups as a column does
-    sums = [func.coalesce(func.sum(table.c[name]), 0).label(name) for name in _SUMS]
+    summed = (*SUMS, *latency.COLUMNS) if question.latency else SUMS
+    sums = [func.coalesce(func.sum(table.c[name]), 0).label(name) for name in summed]
     statement = select(*groups.values(), *sums).group_by(*groups.values()).order_by(*groups.values())
     if question.since is not None:
         statement = statement.where(time >= question.since)

@@ -20,7 +20,8 @@ from xds_server.marketplace.records import SLOTS, Product
 from xds_server.portal.api import schemas
 from xds_server.portal.api.declared import Asked, Operation, choice, listed, moment, text
 from xds_server.portal.api.people_operations import PEOPLE
-from xds_server.usage import report
+from xds_server.usage import latency, report
+from xds_server.usage.store import SUMS
 
 _SLOT = choice(*SLOTS)
 _STATE = choice("submitted", "active", "suspended", "cancelled", "expired")
@@ -101,7 +102,7 @@ def _usage(asked: Asked) -> Any:
         raise not_found("usage store")
     by = asked.query.get("by", "day")
     rows = of_actor(asked.usage, asked.now, asked.query.get("days", 30), (by, "status"), asked.now.now)
-    return [{**row, by: report.readable([{by: row[by]}])[0][by]} for row in rows]
+    return report.readable([latency.summarized(row) for row in rows])
 
 
 def _step(name: str, summary: str) -> Operation:
@@ -313,15 +314,14 @@ EXTENDED: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
 PLAIN: Mapping[str, Mapping[str, Any]] = {
     "UsageRow": {
         "type": "object",
-        "description": "Sums of one group and one status. `day` is the begin of a day in UTC.",
+        "description": "Sums of one group and one status, and the milliseconds within which half of the requests and 99 % of them "
+        "ended, or null if that was not counted. `day` is the begin of a day in UTC.",
         "properties": {
             **{name: {"type": "string"} for name in ("day", "consumer", "route", "plan")},
-            **{
-                name: {"type": "integer"}
-                for name in ("status", "requests", "bytes_received", "bytes_sent", "duration_ms")
-            },
+            **{name: {"type": "integer"} for name in ("status", *SUMS)},
+            **{name: {"type": ["integer", "null"]} for name in latency.QUANTILES},
         },
-        "required": ["status", "requests", "bytes_received", "bytes_sent", "duration_ms"],
+        "required": ["status", *SUMS, *latency.QUANTILES],
         "additionalProperties": False,
     }
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -18,12 +18,12 @@ from xds_server.marketplace.actor import not_found
 from xds_server.marketplace.pages import Wanted
 from xds_server.portal.api.schemas import as_json
 from xds_server.portal.pages.visits import Visit
-from xds_server.usage.store import Store
+from xds_server.usage import latency
+from xds_server.usage.store import SUMS, Store
 
 DAYS = ("30", "90")
 _SHOWN = 200
 """Subscriptions on the page, those with the most calls. The CSV has all."""
-_SUMS = ("requests", "bytes_received", "bytes_sent", "duration_ms")
 
 
 class BillingPages:
@@ -62,9 +62,11 @@ class BillingPages:
         groups = (
             ("day", "route", "status") if visit.actor.publishes else ("day", "consumer", "route", "status")
         )
-        writer.writerow((*groups, *_SUMS))
+        columns = (*groups[1:], *SUMS, *latency.QUANTILES)
+        writer.writerow(("day", *columns))
         for row in self._rows(visit, _days(visit), groups):
-            writer.writerow((_date(row["day"]), *(row[one] for one in (*groups[1:], *_SUMS))))
+            values = latency.summarized(row)
+            writer.writerow((_date(row["day"]), *(values[one] for one in columns)))
         headers = {"content-disposition": 'attachment; filename="usage.csv"', "cache-control": "no-store"}
         return Response(out.getvalue(), media_type="text/csv", headers=headers)
 
@@ -90,20 +92,25 @@ def _application(consumer: str) -> str:
     return f"{organisation}.{application}" if product else "-"
 
 
-def _summed(rows: list[dict[str, Any]], name: Any) -> list[dict[str, Any]]:
-    """Return calls, errors, bytes and the average time for each name, in the order of the names."""
-    sums: dict[str, dict[str, Any]] = {}
+def _summed(rows: list[dict[str, Any]], name: Callable[[dict[str, Any]], str]) -> list[dict[str, Any]]:
+    """Return calls, errors, bytes and quantiles of the times for each name, in the order of the names."""
+    found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        one = sums.setdefault(name(row), {"name": name(row), "calls": 0, "errors": 0, "bytes": 0, "time": 0})
-        one["calls"] += row["requests"]
-        one["errors"] += row["requests"] if row["status"] >= 400 or row["status"] == 0 else 0
-        one["bytes"] += row["bytes_received"] + row["bytes_sent"]
-        one["time"] += row["duration_ms"]
-    most = max((one["calls"] for one in sums.values()), default=1)
-    return [
-        {**one, "average": round(one["time"] / one["calls"]), "share": one["calls"] / most}
-        for _, one in sorted(sums.items())
-    ]
+        found.setdefault(name(row), []).append(row)
+    sums = [_sum(one, of) for one, of in sorted(found.items())]
+    most = max((one["calls"] for one in sums), default=1)
+    return [{**one, "share": one["calls"] / most} for one in sums]
+
+
+def _sum(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the sums of some rows under one name."""
+    return {
+        "name": name,
+        "calls": sum(row["requests"] for row in rows),
+        "errors": sum(row["requests"] for row in rows if row["status"] >= 400 or row["status"] == 0),
+        "bytes": sum(row["bytes_received"] + row["bytes_sent"] for row in rows),
+        **latency.quantiles([sum(row[bucket] for row in rows) for bucket in latency.COLUMNS]),
+    }
 
 
 def _most(sums: list[dict[str, Any]]) -> list[dict[str, Any]]:

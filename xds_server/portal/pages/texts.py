@@ -196,7 +196,6 @@ KOREAN: Mapping[str, str] = {
     "as CSV": "CSV로 받기",
     "There are no calls in this time.": "이 기간에는 호출이 없습니다.",
     "This portal knows no usage store.": "이 포털에는 사용량 저장소가 없습니다.",
-    "Average time": "평균 시간",
     "Number": "번호",
     "Month": "월",
     "Total": "합계",
