@@ -1,21 +1,30 @@
-"""Clients in Python from the page of an API: one that calls a real server, and documents of which none can be made."""
+"""Clients in Python and TypeScript from the page of an API: one that calls a real server, and documents of which none can be made."""
 
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from tests.support.backend import Backend
-from tests.support.shop_portal import ShopPortal
+from tests.support.kubernetes.build import CACHE
+from tests.support.market import Market
+from tests.support.shop_portal import ShopPortal, shop_portal
 from xds_server.catalog.entries import Document
+from xds_server.errors import WrongUsage
 from xds_server.marketplace.errors import Conflict
-from xds_server.portal.generated_clients import PythonClients
+from xds_server.portal.generated_clients import GeneratedClients, installed
 
+OLD = Document(
+    kind="openapi", name="x.yaml", content=b"swagger: '2.0'\ninfo: {title: x, version: '1'}\npaths: {}\n"
+)
+BROKEN = Document(kind="openapi", name="x.yaml", content=b"openapi: 3.1.0\ninfo: {title: x\n")
 CALL = """
 import sys
 from orders_client import Client
@@ -43,9 +52,67 @@ def test_a_client_that_was_downloaded_calls_the_api(portal: ShopPortal, tmp_path
     assert portal.as_("eve").get("/apis/secret/client/python.zip").status_code == 404  # it has no document
 
 
-def test_a_document_of_which_no_client_can_be_made_is_reported() -> None:
-    document = Document(
-        kind="openapi", name="x.yaml", content=b"swagger: '2.0'\ninfo: {title: x, version: '1'}\npaths: {}\n"
-    )
+TYPESCRIPT = """
+import { Api } from "./client.js";
+const api = new Api({ baseUrl: process.argv[2], baseApiParams: { headers: { "x-api-key": "k" } } });
+const answer = await api.orders.getOrder("7");
+console.log(answer.status, answer.data.id);
+"""
+NPM_PACKAGE = "swagger-typescript-api@13.13.0"
+
+
+@pytest.fixture(scope="module")
+def programs() -> Path:
+    """The folder of the programs of the npm package, which is installed once for each user of the machine."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        pytest.skip("node and npm are not installed")
+    folder = CACHE / NPM_PACKAGE
+    if not folder.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as made:
+            install = [npm, "install", "--silent", "--prefix", made, NPM_PACKAGE]
+            if subprocess.run(install, check=False, timeout=300).returncode != 0:
+                pytest.skip(f"npm cannot install {NPM_PACKAGE}")
+            Path(made).rename(folder)
+            Path(made).mkdir()
+    return folder / "node_modules" / ".bin"
+
+
+def test_a_client_in_typescript_calls_the_api(market: Market, programs: Path, tmp_path: Path) -> None:
+    program = str(programs / "swagger-typescript-api")
+    with shop_portal(market, tmp_path / "gateway", typescript=program) as portal:
+        assert "/apis/orders/client/typescript.zip" in portal.as_(None).get("/apis/orders").text
+        answer = portal.as_(None).get("/apis/orders/client/typescript.zip")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        archive.extractall(tmp_path)
+    folder = tmp_path / "orders-client"
+    (folder / "call.mjs").write_text(TYPESCRIPT)
+    (folder / "package.json").write_text('{"type": "module"}')
+    compile_ = [programs / "tsc", "client.ts", "--target", "es2022", "--module", "es2022"]
+    subprocess.run(compile_, cwd=folder, check=True, timeout=120)
+    with Backend() as backend:
+        backend.body, backend.headers = b'{"id": "7"}', {"content-type": "application/json"}
+        command = ["node", "call.mjs", f"http://{backend.address}"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == ("200 7\n", "")
+    assert [one["path"] for one in backend.seen] == ["/orders/7"]
     with pytest.raises(Conflict, match="no client can be made"):
-        PythonClients().zipped("x", document)
+        GeneratedClients(installed(program)).zipped("typescript", "x", BROKEN)
+
+
+def test_languages_without_a_generator_are_not_offered(portal: ShopPortal) -> None:
+    assert "typescript" not in portal.as_(None).get("/apis/orders").text
+    for language in ("typescript", "rust"):
+        assert portal.as_(None).get(f"/apis/orders/client/{language}.zip").status_code == 404
+
+
+def test_a_generator_that_is_not_there_is_wrong_usage() -> None:
+    with pytest.raises(WrongUsage, match="npm install swagger-typescript-api"):
+        installed("/nowhere/swagger-typescript-api")
+
+
+def test_a_document_of_which_no_client_can_be_made_is_reported() -> None:
+    with pytest.raises(Conflict, match="no client can be made"):
+        GeneratedClients(installed()).zipped("python", "x", OLD)

@@ -18,6 +18,7 @@ from xds_server.marketplace.actor import GATEWAY, VISITOR
 from xds_server.portal.application import application
 from xds_server.portal.attempts import Attempts
 from xds_server.portal.gateway_view import Viewer
+from xds_server.portal.generated_clients import GeneratedClients, installed
 from xds_server.portal.pages import web
 from xds_server.usage.store import Store
 
@@ -114,12 +115,21 @@ def csrf_of(page: httpx.Response) -> str:
 
 @contextmanager
 def shop_portal(
-    market: Market, folder: Path, yaml: str = YAML, most: int = 1000, usage: Store | None = None
+    market: Market,
+    folder: Path,
+    yaml: str = YAML,
+    most: int = 1000,
+    usage: Store | None = None,
+    typescript: str | None = None,
 ) -> Iterator[ShopPortal]:
-    """Serve the portal of a gateway that is written to a folder. `usage` is the usage store."""
+    """Serve the portal of a gateway that is written to a folder.
+
+    `usage` is the usage store, and `typescript` the program that makes clients in TypeScript.
+    """
     views: list[Any] = []
     attempts = Attempts(most=most, clock=lambda: 0.0)
-    pages = web.routes(market.store, lambda: views[-1], attempts, usage)
+    clients = GeneratedClients(installed(typescript))
+    pages = web.routes(market.store, lambda: views[-1], attempts, usage, clients)
     app = application(market.store, lambda: views[-1], attempts, pages, usage)
     with serving(app) as address:
         write(folder, FILES, gateway=filled(yaml, url=address))

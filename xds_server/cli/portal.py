@@ -62,6 +62,11 @@ def _run(parser: argparse.ArgumentParser) -> None:
         help="address of the portal; browsers reach it at portal.url of the gateway, which may be a route to here",
     )
     add(
+        "--typescript-generator",
+        metavar="FILE",
+        help="program swagger-typescript-api of npm, with which pages of APIs offer clients in TypeScript; default: none",
+    )
+    add(
         "--trusted-proxies",
         metavar="ADDRESSES",
         default="127.0.0.1",
@@ -190,6 +195,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         store=arguments.store,
         usage=arguments.usage_store,
         listen=arguments.listen,
+        typescript_generator=arguments.typescript_generator,
         trusted_proxies=arguments.trusted_proxies,
         poll=arguments.poll,
     )

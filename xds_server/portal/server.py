@@ -31,6 +31,7 @@ from xds_server.marketplace.store import Marketplace
 from xds_server.portal.application import application
 from xds_server.portal.attempts import Attempts
 from xds_server.portal.gateway_view import NOTHING, GatewayView, Viewer
+from xds_server.portal.generated_clients import GeneratedClients, installed
 from xds_server.portal.pages import web
 from xds_server.processes.addresses import failed_to_listen, split
 from xds_server.processes.garbage import settle
@@ -59,6 +60,7 @@ class PortalOptions:
     """The options of `xds portal run`. `gateway` names the Gateway of a folder of manifests. `git` makes the source of a gateway in git, None for a `folder` on disk.
 
     `usage` is the URL of the usage store, None if there is none. `trusted_proxies` are addresses whose `x-forwarded-for` names the client.
+    `typescript_generator` is a program that makes clients in TypeScript, None for no such clients.
     """
 
     folder: Path
@@ -67,6 +69,7 @@ class PortalOptions:
     store: str
     usage: str | None
     listen: str
+    typescript_generator: str | None = None
     trusted_proxies: str = "127.0.0.1"
     poll: bool = False
 
@@ -124,6 +127,7 @@ class Following:
 async def serve(options: PortalOptions) -> None:
     """Serve until SIGINT or SIGTERM. Raises EnvironmentFailed, WrongUsage."""
     marketplace = Marketplace(options.store)
+    clients = GeneratedClients(installed(options.typescript_generator))
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -142,7 +146,7 @@ async def serve(options: PortalOptions) -> None:
             same=_never,
         )
         usage = _usage(options, stack)
-        pages = web.routes(marketplace, lambda: following.view, Attempts(), usage)
+        pages = web.routes(marketplace, lambda: following.view, Attempts(), usage, clients)
         app = application(marketplace, lambda: following.view, Attempts(), pages, usage)
         listening = listening_socket(options.listen)
         stack.callback(listening.close)

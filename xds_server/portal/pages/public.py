@@ -11,8 +11,7 @@ from xds_server.catalog.samples import samples
 from xds_server.marketplace import applications, notices, people, products, subscriptions
 from xds_server.marketplace.actor import not_found
 from xds_server.marketplace.pages import MOST, Wanted
-from xds_server.portal import generated_clients
-from xds_server.portal.generated_clients import PythonClients
+from xds_server.portal.generated_clients import GeneratedClients
 from xds_server.portal.pages.markdown import without_title
 from xds_server.portal.pages.visits import Visit, see
 
@@ -74,26 +73,48 @@ def _entry(visit: Visit) -> Entry:
     return found
 
 
-def api(visit: Visit) -> Response:
-    """The page of an API."""
-    entry = _entry(visit)
-    reference = visit.gateway.reference(entry.name)
-    operations = reference.operations if reference is not None else ()
-    with visit.marketplace.read(visit.actor) as now:
-        sold = [one for one in products.products(now, _WIDE).items if entry.name in one.apis]
-    return visit.page(
-        "api.html",
-        entry=entry,
-        reference=reference,
-        samples={
-            one.id: samples(one, reference, entry.base_url, entry.credential)
-            for one in operations
-            if reference is not None
-        },
-        client=reference is not None and reference.kind == "openapi" and generated_clients.available(),
-        products=[one for one in sold if one.state == "published"],
-        gateway=visit.gateway.portal.gateway or "",
-    )
+class ApiPages:
+    """The pages of APIs, with their clients for downloads."""
+
+    def __init__(self, clients: GeneratedClients) -> None:
+        self._clients = clients
+
+    def page(self, visit: Visit) -> Response:
+        """The page of an API."""
+        entry = _entry(visit)
+        reference = visit.gateway.reference(entry.name)
+        operations = reference.operations if reference is not None else ()
+        with visit.marketplace.read(visit.actor) as now:
+            sold = [one for one in products.products(now, _WIDE).items if entry.name in one.apis]
+        return visit.page(
+            "api.html",
+            entry=entry,
+            reference=reference,
+            samples={
+                one.id: samples(one, reference, entry.base_url, entry.credential)
+                for one in operations
+                if reference is not None
+            },
+            clients=self._clients.generators if _has_clients(entry) else {},
+            products=[one for one in sold if one.state == "published"],
+            gateway=visit.gateway.portal.gateway or "",
+        )
+
+    def client(self, visit: Visit) -> Response:
+        """The client of an API in a language, as a ZIP file."""
+        entry, language = _entry(visit), visit.path["language"]
+        if entry.document is None or not _has_clients(entry) or language not in self._clients.generators:
+            raise not_found("client")
+        headers = {
+            "content-disposition": f'attachment; filename="{language}-client.zip"',
+            "cache-control": "no-store",
+        }
+        content = self._clients.zipped(language, entry.name, entry.document)
+        return Response(content, media_type="application/zip", headers=headers)
+
+
+def _has_clients(entry: Entry) -> bool:
+    return entry.document is not None and entry.document.kind == "openapi"
 
 
 def document(visit: Visit) -> Response:
@@ -106,25 +127,6 @@ def document(visit: Visit) -> Response:
         "cache-control": "no-store",
     }
     return Response(entry.document.content, media_type="application/octet-stream", headers=headers)
-
-
-class Downloads:
-    """Clients of APIs."""
-
-    def __init__(self) -> None:
-        self._clients = PythonClients()
-
-    def python(self, visit: Visit) -> Response:
-        """The client of an API in Python, as a ZIP file."""
-        entry = _entry(visit)
-        if entry.document is None or entry.document.kind != "openapi" or not generated_clients.available():
-            raise not_found("client")
-        content = self._clients.zipped(entry.name, entry.document)
-        headers = {
-            "content-disposition": 'attachment; filename="python-client.zip"',
-            "cache-control": "no-store",
-        }
-        return Response(content, media_type="application/zip", headers=headers)
 
 
 def guide(visit: Visit) -> Response:

@@ -25,6 +25,7 @@ from xds_server.marketplace.store import Marketplace
 from xds_server.portal.api.schemas import as_json
 from xds_server.portal.attempts import Attempts
 from xds_server.portal.gateway_view import GatewayView
+from xds_server.portal.generated_clients import GeneratedClients
 from xds_server.portal.pages import billing, developer, entrance, public, publisher, texts
 from xds_server.portal.pages.markdown import html
 from xds_server.portal.pages.openid import OpenId
@@ -52,16 +53,17 @@ def routes(
     marketplace: Marketplace,
     gateway: Callable[[], GatewayView],
     attempts: Attempts,
-    usage: Store | None = None,
+    usage: Store | None,
+    clients: GeneratedClients,
 ) -> list[Route]:
     """Return the routes of all pages. `attempts` bounds logins, and a bound of its own the making of keys. `usage` is the
-    usage store, None if there is none.
+    usage store, None if there is none. `clients` makes those that the pages of APIs offer.
     """
     web = _Web(marketplace, gateway)
     door = entrance.Entrance(OpenId(), attempts)
     used = billing.BillingPages(usage)
     keys = developer.Keys(Attempts(most=30, per_minute=10))
-    found = [web.route(*row) for row in _for_everybody(door)]
+    found = [web.route(*row) for row in _for_everybody(door, public.ApiPages(clients))]
     found += [web.route(*row, users=True) for row in _for_users(keys, used)]
     return [
         *found,
@@ -72,13 +74,13 @@ def routes(
     ]
 
 
-def _for_everybody(door: entrance.Entrance) -> tuple[Row, ...]:
+def _for_everybody(door: entrance.Entrance, apis: public.ApiPages) -> tuple[Row, ...]:
     return (
         ("/", public.catalogue, None),
-        ("/apis/{api}", public.api, None),
+        ("/apis/{api}", apis.page, None),
         ("/apis/{api}/docs/{page}", public.guide, None),
         ("/apis/{api}/document", public.document, None),
-        ("/apis/{api}/client/python.zip", public.Downloads().python, None),
+        ("/apis/{api}/client/{language}.zip", apis.client, None),
         ("/docs", public.docs, None),
         ("/docs/{page}", public.docs, None),
         ("/products", public.all_products, None),
