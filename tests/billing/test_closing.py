@@ -14,7 +14,7 @@ from xds_server.billing.closing import SETTLED, close_month
 from xds_server.database_url import checked
 from xds_server.marketplace import products, statements, subscriptions
 from xds_server.marketplace.actor import COMMAND
-from xds_server.marketplace.errors import Conflict, NotFound
+from xds_server.marketplace.errors import Conflict, Forbidden, NotFound
 from xds_server.marketplace.records import Statement, Subscription
 
 PRICE = {"currency": "EUR", "monthly": 2900, "included": 100, "per_call": {"amount": 50, "per": 100}}
@@ -205,3 +205,29 @@ def test_closing_that_is_killed_goes_on_without_a_gap_in_the_numbers(
     assert [one.number for one in found] == [5, 4, 3, 2, 1]
     assert len({one.subscription for one in found}) == 5
     assert subscription.id in {one.subscription for one in found}
+
+
+def test_revenue_is_the_sum_of_the_statements_by_month_product_and_currency(
+    market: Market, usage: Usage, subscription: Subscription
+) -> None:
+    dollars = market.product(
+        slug="dollars", plans=[{"plan": "free", "price": {"currency": "USD", "monthly": 500}}], terms=""
+    )
+    for name in ("Other", "Third"):
+        market.subscribe(market.application(name), dollars)
+    usage.add(subscription.consumer, "2026-11", 300)
+    for period in ("2026-11", "2026-12"):
+        close(market, usage, period)
+    with market.store.begin(market.actor("pub")) as now:
+        assert [
+            (one.period, one.product, one.currency, one.statements, one.total)
+            for one in statements.revenue(now, 12)
+        ] == [
+            ("2026-12", "commerce", "EUR", 1, 2900),
+            ("2026-12", "dollars", "USD", 2, 1000),
+            ("2026-11", "commerce", "EUR", 1, 3000),
+            ("2026-11", "dollars", "USD", 2, 1000),
+        ]
+        assert {one.period for one in statements.revenue(now, 1)} == {"2026-12"}
+    with market.store.begin(market.actor("ada")) as now, pytest.raises(Forbidden):
+        statements.revenue(now, 12)

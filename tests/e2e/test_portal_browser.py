@@ -49,6 +49,7 @@ PAGES = {
     "queue": "/manage",
     "manage-products": "/manage/products",
     "users": "/manage/users",
+    "revenue": "/manage/revenue",
     "notices": "/manage/notices",
     "audit": "/manage/audit",
     "login": "/login",

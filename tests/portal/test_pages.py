@@ -30,7 +30,14 @@ PAGES = (
     "/login",
 )
 USERS_PAGES = ("/applications", "/organisations", "/organisations/acme", "/account")
-PUBLISHERS_PAGES = ("/manage", "/manage/products", "/manage/users", "/manage/notices", "/manage/audit")
+PUBLISHERS_PAGES = (
+    "/manage",
+    "/manage/products",
+    "/manage/users",
+    "/manage/revenue",
+    "/manage/notices",
+    "/manage/audit",
+)
 
 
 def test_visitors_see_what_is_public(portal: ShopPortal) -> None:

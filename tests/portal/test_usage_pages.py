@@ -15,7 +15,8 @@ import pytest
 
 from tests.support.market import Market
 from tests.support.shop_portal import ShopPortal, shop_portal
-from xds_server.marketplace import applications, logins
+from xds_server.marketplace import applications, logins, statements
+from xds_server.marketplace.actor import CLOCK
 from xds_server.usage.rollup import Counted
 from xds_server.usage.spool import Position
 from xds_server.usage.store import Store
@@ -115,3 +116,26 @@ def test_calls_of_a_deleted_application_stay(shop: ShopPortal, market: Market, u
     with market.store.begin(market.actor("ada")) as now:
         applications.delete_application(now, application.id)
     assert _calls(shop.as_("ada").get("/usage").text, mine)[:1] == ["7"]
+
+
+def test_publishers_see_the_revenue_and_who_belongs_to_which_organisation(
+    shop: ShopPortal, market: Market
+) -> None:
+    assert "There are no invoices yet." in shop.as_("pub").get("/manage/revenue").text
+    subscription = market.subscribe(market.application(), market.product(slug="commerce"))
+    with market.store.begin(CLOCK) as now:
+        for period, amount in (("2026-10", 2900), ("2026-11", 120_000)):
+            line = {"kind": "monthly", "plan": "free", "amount": amount}
+            statements.add(now, subscription, period, "EUR", [line], {})
+    page = shop.as_("pub").get("/manage/revenue").text
+    assert _calls(page, "2026-11") == ["EUR 1,200.00"]
+    assert _calls(page, "2026-10") == ["EUR 29.00"]
+    with market.store.begin(market.actor("pub")) as now:
+        _, token = logins.add_token(now, "test", ["publish"])
+    headers = {"authorization": f"Bearer {token}"}
+    answer = httpx.get(f"{shop.address}/api/v1/revenue?months=1", headers=headers).json()
+    assert answer == [
+        {"period": "2026-11", "product": "commerce", "currency": "EUR", "statements": 1, "total": 120_000}
+    ]
+    users = shop.as_("pub").get("/manage/users").text
+    assert re.search(r"<td>ada@example.com</td><td>developer</td><td>acme</td>", users)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from sqlalchemy import String, cast, select
 
@@ -184,6 +184,21 @@ def members(transaction: Transaction, organisation_: str) -> list[tuple[Member, 
         one.id: one for one in transaction.all(User, _USER.where(USERS.c.id.in_([row.user for row in rows])))
     }
     return [(row, people[row.user]) for row in rows]
+
+
+def memberships(transaction: Transaction, users_: Iterable[str]) -> dict[str, list[str]]:
+    """Return the slugs of the organisations of some users, by the users' identifiers. Raises Forbidden."""
+    transaction.actor.require_publisher()
+    rows = (
+        select(MEMBERS.c.user, ORGANISATIONS.c.slug)
+        .join(ORGANISATIONS, ORGANISATIONS.c.id == MEMBERS.c.organisation)
+        .where(MEMBERS.c.user.in_(list(users_)))
+        .order_by(ORGANISATIONS.c.slug)
+    )
+    found: dict[str, list[str]] = {}
+    for user_, slug in transaction.connection.execute(rows):
+        found.setdefault(user_, []).append(slug)
+    return found
 
 
 def set_member(transaction: Transaction, organisation_: str, user_: str, role: str) -> None:

@@ -214,6 +214,17 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Revenue:
+    """What the subscriptions of a product owe for a month, by currency: the sum of their closed statements, in minor units."""
+
+    period: str
+    product: str
+    currency: str
+    statements: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
     """What publishers announce to everybody, in Markdown. `until` is when it is no longer shown, None for never."""
 

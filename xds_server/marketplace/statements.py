@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 
 from xds_server.marketplace import names, subscriptions
 from xds_server.marketplace.actor import not_found
 from xds_server.marketplace.pages import FIRST, PageOf, Wanted, page
-from xds_server.marketplace.records import Statement, Subscription
-from xds_server.marketplace.schema import APPLICATIONS, COUNTERS, STATEMENTS, SUBSCRIPTIONS
+from xds_server.marketplace.records import Revenue, Statement, Subscription
+from xds_server.marketplace.schema import APPLICATIONS, COUNTERS, PRODUCTS, STATEMENTS, SUBSCRIPTIONS
 from xds_server.marketplace.store import Transaction, columns
 
 _STATEMENT, _SUBSCRIPTION = columns(Statement, STATEMENTS), columns(Subscription, SUBSCRIPTIONS)
@@ -48,6 +49,26 @@ def statements(
     if period is not None:
         rows = rows.where(STATEMENTS.c.period == period)
     return page(transaction, Statement, rows, STATEMENTS.c.number, wanted)
+
+
+def revenue(transaction: Transaction, months: int) -> list[Revenue]:
+    """Return the sums of the closed statements of the last months that have some, the newest first, by product and currency.
+
+    Raises Forbidden.
+    """
+    transaction.actor.require_publisher()
+    periods = select(STATEMENTS.c.period).distinct().order_by(STATEMENTS.c.period.desc()).limit(months)
+    groups = (STATEMENTS.c.period, PRODUCTS.c.slug, STATEMENTS.c.currency)
+    sums = (func.count().label("statements"), func.sum(STATEMENTS.c.total).label("total"))
+    rows = (
+        select(STATEMENTS.c.period, PRODUCTS.c.slug.label("product"), STATEMENTS.c.currency, *sums)
+        .join(SUBSCRIPTIONS, SUBSCRIPTIONS.c.id == STATEMENTS.c.subscription)
+        .join(PRODUCTS, PRODUCTS.c.id == SUBSCRIPTIONS.c.product)
+        .where(STATEMENTS.c.period.in_(periods.scalar_subquery()))
+        .group_by(*groups)
+        .order_by(STATEMENTS.c.period.desc(), PRODUCTS.c.slug, STATEMENTS.c.currency)
+    )
+    return [replace(one, total=int(one.total)) for one in transaction.all(Revenue, rows)]
 
 
 def owing(transaction: Transaction, period: str, begin: int, end: int) -> list[Subscription]:

@@ -254,6 +254,12 @@ OTHERS = (
         returns="Statement",
     ),
     Operation(
+        method="GET", path="/revenue", name="read_revenue", tag="billing", scope="publish", returns="RevenueList",
+        summary="What the closed statements of the last months add up to, by month, product and currency.",
+        query={"months": {"type": "integer", "minimum": 1, "maximum": 120, "default": 12}},
+        call=lambda asked: statements.revenue(asked.now, asked.query.get("months", 12)),
+    ),
+    Operation(
         method="GET", path="/tokens", name="list_tokens", summary="The tokens of the user.", tag="tokens",
         scope="read", call=lambda asked: logins.tokens(asked.now, asked.page), returns="Token", lists=True,
     ),
@@ -326,7 +332,12 @@ PLAIN: Mapping[str, Mapping[str, Any]] = {
     }
 }
 """Schemas that are not made from records."""
-LISTS: Mapping[str, str] = {"MemberList": "NamedMember", "KeyList": "Key", "UsageList": "UsageRow"}
+LISTS: Mapping[str, str] = {
+    "MemberList": "NamedMember",
+    "KeyList": "Key",
+    "UsageList": "UsageRow",
+    "RevenueList": "Revenue",
+}
 """Schemas of short lists, by those of their items."""
 
 

@@ -31,6 +31,7 @@ SHOWN: Mapping[str, type[Any]] = {
         records.Subscription,
         records.Key,
         records.Statement,
+        records.Revenue,
         records.Notice,
         records.AuditEntry,
     )

@@ -22,6 +22,8 @@ from xds_server.usage import latency
 from xds_server.usage.store import SUMS, Store
 
 DAYS = ("30", "90")
+MONTHS = 24
+"""Months on the page of revenue."""
 _SHOWN = 200
 """Subscriptions on the page, those with the most calls. The CSV has all."""
 
@@ -125,6 +127,17 @@ def invoices(visit: Visit) -> Response:
         found = statements.statements(now, wanted=Wanted(visit.query.get("after") or None, 50))
         names = {one.subscription: subscriptions.subscription(now, one.subscription) for one in found.items}
     return visit.page("invoices.html", statements=found.items, next=found.next, subscriptions=names)
+
+
+def revenue(visit: Visit) -> Response:
+    """What the closed statements add up to, for publishers."""
+    with visit.marketplace.read(visit.actor) as now:
+        rows = statements.revenue(now, MONTHS)
+    totals: dict[tuple[str, str], int] = {}
+    for one in rows:
+        key = one.period, one.currency
+        totals[key] = totals.get(key, 0) + one.total
+    return visit.page("revenue.html", rows=rows, totals=totals)
 
 
 def invoice(visit: Visit) -> Response:

@@ -98,7 +98,10 @@ def users(visit: Visit, **shown: Any) -> Response:
     visit.actor.require_publisher()
     with visit.marketplace.read(visit.actor) as now:
         found = people.users(now, _page(visit))
-    return visit.page("users.html", users=found.items, next=found.next, roles=people.ROLES, **shown)
+        of = people.memberships(now, (one.id for one in found.items))
+    return visit.page(
+        "users.html", users=found.items, organisations=of, next=found.next, roles=people.ROLES, **shown
+    )
 
 
 def change_user(visit: Visit) -> Response:

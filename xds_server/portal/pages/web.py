@@ -111,6 +111,7 @@ def _for_users(keys: developer.Keys, used: billing.BillingPages) -> tuple[Row, .
         ("/manage/subscriptions/{subscription}", None, publisher.decide),
         ("/manage/products", publisher.all_products, publisher.change_product),
         ("/manage/users", publisher.users, publisher.change_user),
+        ("/manage/revenue", billing.revenue, None),
         ("/manage/notices", publisher.announcements, publisher.change_announcements),
         ("/manage/audit", publisher.log, None),
     )
