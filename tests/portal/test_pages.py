@@ -312,3 +312,30 @@ def test_every_text_is_there_in_korean(portal: ShopPortal) -> None:
     switched = portal.as_(None, "ko")
     switched.get("/language", params={"language": "en", "to": "/docs"})
     assert '<html lang="en">' in switched.get("/docs").text
+
+
+def test_keys_and_subscriptions_end_on_a_day(portal: ShopPortal) -> None:
+    market = portal.market
+    market.clock.now = 1_800_000_000  # 2027-01-15
+    application = market.application()
+    subscription = market.subscribe(application, market.product(terms=""))
+    ada, publisher = portal.as_("ada"), portal.as_("pub")
+    keys = f"/subscriptions/{subscription.id}/keys"
+    for until, text in (
+        ("tomorrow", "2027-01-31"),
+        ("2027-01-14", "in the future"),
+        ("2027-13-01", "write a day"),
+    ):
+        assert text in ada.post(keys, slot="primary", until=until).text
+    made = ada.post(keys, slot="primary", until="2027-01-15")
+    assert "valid until 2027-01-15" in made.text
+    assert "valid until 2027" not in ada.post(keys, slot="secondary", until="").text.replace(
+        "valid until 2027-01-15", ""
+    )
+    manage = f"/manage/subscriptions/{subscription.id}"
+    assert publisher.post(manage, action="expire", until="2027-02-28").status_code == 303
+    assert 'value="2027-02-28"' in publisher.get("/manage?state=active").text
+    assert "2027-02-28" in ada.get(f"/applications/{application.id}").text
+    publisher.post(manage, action="expire", until="")
+    assert "2027-02-28" not in ada.get(f"/applications/{application.id}").text
+    assert ada.post(manage, action="expire", until="2027-02-28").status_code == 403

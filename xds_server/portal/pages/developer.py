@@ -12,7 +12,7 @@ from xds_server.marketplace.pages import MOST, Wanted
 from xds_server.marketplace.records import SLOTS
 from xds_server.portal.attempts import Attempts
 from xds_server.portal.pages.texts import LANGUAGES
-from xds_server.portal.pages.visits import Visit, local_path, see
+from xds_server.portal.pages.visits import Visit, end_of_day, local_path, see
 
 _WIDE = Wanted(None, MOST)
 
@@ -71,7 +71,8 @@ class Keys:
         self._attempts.failed(visit.actor.user)
         with visit.marketplace.begin(visit.actor) as now:
             found = subscriptions.subscription(now, visit.path["subscription"])
-            made = subscriptions.make_key(now, found.id, visit.form.get("slot", ""))
+            until = end_of_day(visit.form.get("until", ""), "until")
+            made = subscriptions.make_key(now, found.id, visit.form.get("slot", ""), until)
         visit.request.path_params["application"] = found.application
         return application(visit, made=made)
 

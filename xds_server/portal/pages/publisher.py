@@ -10,7 +10,7 @@ from starlette.responses import Response
 from xds_server.marketplace import audit, logins, notices, people, products, subscriptions
 from xds_server.marketplace.errors import Invalid
 from xds_server.marketplace.pages import MOST, Wanted
-from xds_server.portal.pages.visits import Visit, see
+from xds_server.portal.pages.visits import Visit, end_of_day, see
 
 _WIDE = Wanted(None, MOST)
 _STEPS = {
@@ -34,14 +34,17 @@ def queue(visit: Visit) -> Response:
 
 
 def decide(visit: Visit) -> Response:
-    """Take a step of a subscription."""
+    """Take a step of a subscription, or say when it ends."""
     visit.actor.require_publisher()
-    step = _STEPS.get(visit.form.get("action", ""))
-    if step is None:
-        raise Invalid(f"write one of {', '.join(_STEPS)}", "action")
+    action = visit.form.get("action", "")
+    if action not in (*_STEPS, "expire"):
+        raise Invalid(f"write one of {', '.join(_STEPS)}, expire", "action")
     with visit.marketplace.begin(visit.actor) as now:
         before = subscriptions.subscription(now, visit.path["subscription"])
-        step(now, before.id, visit.form.get("note", ""))
+        if action == "expire":
+            subscriptions.set_expiry(now, before.id, end_of_day(visit.form.get("until", ""), "until"))
+        else:
+            _STEPS[action](now, before.id, visit.form.get("note", ""))
     return see(f"/manage?state={before.state}")
 
 

@@ -186,6 +186,7 @@ KOREAN: Mapping[str, str] = {
     "Something is wrong": "문제가 있습니다",
     "Done.": "완료했습니다.",
     "Usage": "사용량",
+    "valid until": "만료일",
     "Revenue": "매출",
     "Invoices": "청구서",
     "Calls": "호출 수",

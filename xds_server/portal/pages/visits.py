@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -12,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from xds_server.marketplace.actor import Actor
-from xds_server.marketplace.errors import Forbidden
+from xds_server.marketplace.errors import Forbidden, Invalid
 from xds_server.marketplace.logins import Login
 from xds_server.marketplace.store import Marketplace
 from xds_server.portal.gateway_view import GatewayView
@@ -57,6 +58,17 @@ class Visit:
 def see(path: str) -> Response:
     """Return a redirect to a page of the portal after a form."""
     return RedirectResponse(path, 303)
+
+
+def end_of_day(text: str, field: str) -> int | None:
+    """Return the end of a day such as ``2027-01-31`` (UTC) in Unix seconds, None for an empty text. Raises Invalid."""
+    if not text:
+        return None
+    try:
+        begin = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        raise Invalid("write a day such as 2027-01-31", field) from None
+    return int(begin.timestamp()) + 86_400
 
 
 def local_path(text: str) -> str:

@@ -130,6 +130,7 @@ class _Web:
         self._templates.filters |= {
             "markdown": html,
             "day": _day,
+            "last_day": _last_day,
             "moment": _moment,
             "money": _money,
             "json": _json,
@@ -299,6 +300,11 @@ def _json(value: Any) -> str:
 
 def _day(seconds: int | None) -> str:
     return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+
+
+def _last_day(seconds: int) -> str:
+    """Return the last day of something that ends at a moment, which may be the end of that day."""
+    return _day(seconds - 1)
 
 
 def _moment(seconds: int) -> str:
