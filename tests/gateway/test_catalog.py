@@ -240,3 +240,14 @@ def test_a_bill_has_one_currency() -> None:
     found = [str(one) for one in problems if "currency" in str(one)]
     assert len(found) == 1
     assert "products.commerce.plans: the plans have prices in EUR and KRW" in found[0]
+
+
+def test_a_document_is_no_part_of_a_gateway_with_errors() -> None:
+    files = {
+        "gateway.yaml": GATEWAY.replace("catalog:", "catalogue:").encode(),
+        "specs/orders.yaml": DOCUMENT,
+    }
+    reading = Reader().read(files, load, {"SECRET": "hunter2"})
+    assert {one.place.file for one in reading.problems if one.place is not None} == {"gateway.yaml"}
+    alone = Reader().read({"specs/orders.yaml": DOCUMENT}, load, {})
+    assert {one.place.file for one in alone.problems if one.place is not None} == {"specs/orders.yaml"}

@@ -256,14 +256,24 @@ def _collisions(parsed: Mapping[str, File], names: frozenset[Path]) -> list[Prob
 
 
 def _without_sources(parsed: dict[str, File]) -> dict[str, File]:
-    """The files without those that another one refers to, such as an OpenAPI document: they describe no gateway."""
+    """The files without those that another one refers to, such as an OpenAPI document: they describe no gateway.
+
+    While a file has errors it is not known to which documents it refers, so no OpenAPI document counts as a part of the gateway.
+    """
     sources = {
         normpath(one.file)
         for name, file in parsed.items()
         for _, one in file.references
         if one.file is not None and normpath(one.file) != name
     }
+    documents = {name for name, file in parsed.items() if _describes_an_api(file)}
+    if any(one.severity == "error" for name in parsed.keys() - documents for one in parsed[name].problems):
+        sources |= documents
     return {name: file for name, file in parsed.items() if name not in sources} if sources else parsed
+
+
+def _describes_an_api(file: File) -> bool:
+    return any(problem.path in (("openapi",), ("swagger",)) for problem in file.problems)
 
 
 def load_sources(
