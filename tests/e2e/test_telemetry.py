@@ -191,11 +191,12 @@ def test_a_log_has_only_what_it_is_for(served: Served) -> None:
     for path in ("/open/fine", "/bad/errors", "/nowhere"):
         served.gateway.get(path)
     served.logged("/nowhere")
-    found = wait_for(
-        lambda: {(one["status"], one["path"]) for one in map(json.loads, served.lines("errors"))}, "errors"
-    )
-    assert {(503, "/bad/errors"), (404, "/nowhere")} <= found
-    assert all(status in (404, *range(500, 600)) for status, _ in found)
+
+    def logged() -> set[tuple[int, str]]:
+        return {(one["status"], one["path"]) for one in map(json.loads, served.lines("errors"))}
+
+    wait_for(lambda: {(503, "/bad/errors"), (404, "/nowhere")} <= logged(), "the errors")
+    assert all(status in (404, *range(500, 600)) for status, _ in logged())
     assert served.lines("never") == []
 
 
