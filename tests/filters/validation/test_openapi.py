@@ -283,6 +283,9 @@ def test_the_base_path_may_be_another() -> None:
         ({"paths": {"/x": {"$ref": "other.yaml#/x"}}}, "refers to 'other.yaml#/x'; only references within"),
         ({"paths": {"/x": {"$ref": "#/paths/~1x"}}}, "leads in a circle"),
         ({"paths": {"/x": {"$ref": "#/nothing"}}}, "/nothing does not exist"),
+        ({"servers": True}, "/servers is no list"),
+        ({"servers": [{"url": "/x", "variables": ["a"]}]}, "/servers/0/variables is no mapping"),
+        ({"paths": {"/x": {"additionalOperations": "COPY"}}}, "/additionalOperations is no mapping"),
     ],
 )
 def test_a_document_that_cannot_be_used(change: dict[str, Any], what: str) -> None:
@@ -299,6 +302,16 @@ def test_a_document_that_cannot_be_used(change: dict[str, Any], what: str) -> No
         ("{parameters: [{name: p, in: query, schema: {$ref: 'http://x.test/y'}}]}", "nothing is fetched"),
         ("{parameters: [{name: p, in: query, schema: {pattern: '(?=a)'}}]}", "lookaround"),
         ("{requestBody: {$ref: '#/components/none'}}", "/components/none does not exist"),
+        ("{parameters: {name: p}}", "/parameters is no list"),
+        ("{parameters: [{name: p, in: [query]}]}", "needs 'name', and 'in'"),
+        (
+            "{parameters: [{name: p, in: query, content: {application/json: text}}]}",
+            "/application~1json is no mapping",
+        ),
+        ("{parameters: [{name: p, in: query, schema: {type: {a: b}}}]}", "/schema"),
+        ("{responses: [1]}", "/responses is no mapping"),
+        ("{responses: {'200': {headers: [x]}}}", "/headers is no mapping"),
+        ("{requestBody: {content: [x]}}", "/content is no mapping"),
     ],
 )
 def test_an_operation_that_cannot_be_used(operation: str, what: str) -> None:
