@@ -10,20 +10,32 @@ from pathlib import Path
 
 import yaml
 
+from filters.language import Problem
 from xds_server.cli import flags, gateways, output
 from xds_server.control_plane.compiler import Compiler
-from xds_server.errors import UnreadableFolder, WrongUsage
+from xds_server.errors import InvalidGateway, UnreadableFolder, WrongUsage
+from xds_server.imports.kinds import FILE, KINDS, import_files
 from xds_server.sources.gateway_folder import ManifestState
 
-_KINDS = ("kubernetes",)
+_KUBERNETES = "kubernetes"
 _WIDTH = 110
 _SECRET = 0o600
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("kind", choices=_KINDS, help="what is imported: objects of Kubernetes")
-    flags.add_folder(parser, live=True)
+    kinds = {_KUBERNETES: "objects of Kubernetes", **{name: what for name, (what, _) in KINDS.items()}}
+    parser.add_argument(
+        "kind",
+        choices=kinds,
+        help="what is imported: " + "; ".join(f"{name}: {what}" for name, what in kinds.items()),
+    )
+    parser.add_argument(
+        "source",
+        nargs="+",
+        help="files, read as one. kubernetes: a folder of manifests, an address in git, or k8s: or k8s:CONTEXT for what a cluster has",
+    )
+    flags.add_gateway(parser)
     parser.add_argument(
         "-o",
         "--to",
@@ -35,14 +47,51 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the folder, and print what has no equal. Returns 1 if there is such. Raises InvalidGateway, UnreadableFolder, WrongUsage."""
+    """Write the folder, and print what has no equal.
+
+    Returns 1 if something of Kubernetes has none, if a rule of security of anything else has none, or if the new gateway has errors.
+    Raises InvalidGateway, UnreadableFolder, WrongUsage.
+    """
     folder: Path = arguments.to
-    state = gateways.read(arguments.folder, arguments.gateway)
-    if not isinstance(state, ManifestState):
-        raise WrongUsage(f"{arguments.folder} has no objects of Kubernetes")
-    compiled = Compiler().compile(state)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WrongUsage(f"--to: {folder} exists and is not empty; name a new folder")
+    if arguments.kind == _KUBERNETES:
+        return _kubernetes(arguments, folder)
+    imported = import_files(arguments.kind, dict(map(_content, arguments.source)))
+    if not imported.files:
+        raise InvalidGateway(imported.problems)
+    state = ManifestState(files={FILE: imported.files[FILE]}, contents=imported.files)
+    problems = (*imported.problems, *{str(one): one for one in _checked(state)}.values())
+    for name, content in imported.files.items():
+        _put(folder / name, content, None if name == FILE else _SECRET)
+    if problems:
+        output.problems(problems)
+    print(f"wrote {output.counted(len(imported.files), 'file')} to {folder}", file=sys.stderr)
+    return int(any(one.severity == "error" for one in problems))
+
+
+def _content(name: str) -> tuple[str, bytes]:
+    try:
+        return name, Path(name).read_bytes()
+    except OSError as error:
+        raise UnreadableFolder(f"{name} cannot be read: {error.strerror}") from None
+
+
+def _checked(state: ManifestState) -> tuple[Problem, ...]:
+    """Return the problems of the new gateway."""
+    try:
+        return Compiler().compile(state).warnings
+    except InvalidGateway as error:
+        return error.problems
+
+
+def _kubernetes(arguments: argparse.Namespace, folder: Path) -> int:
+    if len(arguments.source) > 1:
+        raise WrongUsage("kubernetes: name one folder, which has all manifests")
+    state = gateways.read(arguments.source[0], arguments.gateway)
+    if not isinstance(state, ManifestState):
+        raise WrongUsage(f"{arguments.source[0]} has no objects of Kubernetes")
+    compiled = Compiler().compile(state)
     for name in (*state.files, *state.contents):
         if ".." in name.split("/") or name.startswith("/"):
             raise WrongUsage(f"an object has the name '{name}', which leads out of --to; rename it")

@@ -1,0 +1,129 @@
+"""Gateways that were imported, through a real Envoy: requests are routed, changed and rejected as their sources say."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+
+from tests.support.backend import Backend
+from tests.support.policy_server import Stack, Stacks
+from xds_server.imports.kinds import FILE, import_files
+
+KONG = """
+_format_version: "3.0"
+services:
+  - name: orders
+    url: http://$echo/v2
+    routes:
+      - {name: orders, paths: [/orders], methods: [GET]}
+      - {name: kept, paths: [/kept], strip_path: false, preserve_host: true, hosts: [kept.example.com]}
+      - {name: regex, paths: ["~/things/\\\\d+$"], strip_path: false}
+      - name: staff
+        paths: [/staff]
+        plugins: [{name: acl, config: {allow: [staff]}}]
+      - name: tokens
+        paths: [/tokens]
+        plugins: [{name: oauth2}]
+    plugins: [{name: key-auth, config: {hide_credentials: true}}]
+  - name: open
+    url: http://$echo
+    routes:
+      - name: limited
+        paths: [/limited]
+        plugins:
+          - {name: rate-limiting, config: {hour: 2, limit_by: ip}}
+          - {name: request-transformer, config: {add: {headers: ["x-added:50%"]}, remove: {headers: [x-secret]}}}
+      - {name: stopped, paths: [/stopped], plugins: [{name: request-termination, config: {status_code: 410, message: gone}}]}
+consumers:
+  - {username: alice, keyauth_credentials: [{key: key-of-alice}], acls: [{group: staff}]}
+  - {username: bob, keyauth_credentials: [{key: key-of-bob}]}
+"""
+TRAEFIK = """
+http:
+  routers:
+    api: {rule: "PathPrefix(`/api`) && Method(`GET`, `POST`)", service: app, middlewares: [strip]}
+    both: {rule: "Host(`a.example.com`) || (Path(`/exact`) && !Header(`x-off`, `1`))", service: app, middlewares: [added]}
+    secure: {rule: "Path(`/secure`)", service: app, middlewares: [to-https]}
+    guarded: {rule: "Path(`/guarded`)", service: app, middlewares: [forward]}
+  services: {app: {loadBalancer: {servers: [{url: "http://$echo"}]}}}
+  middlewares:
+    strip: {stripPrefix: {prefixes: [/api]}}
+    added: {addPrefix: {prefix: /base}}
+    to-https: {redirectScheme: {scheme: https, permanent: true}}
+    forward: {forwardAuth: {address: "http://127.0.0.1:1/auth"}}
+"""
+OPENAPI = """
+openapi: 3.1.0
+info: {title: Orders, version: "1"}
+servers: [{url: "http://$echo/v1"}]
+paths:
+  /orders/{order-id}:
+    parameters: [{name: order-id, in: path, required: true, schema: {type: integer}}]
+    get: {operationId: read, responses: {"200": {description: one}}}
+    put:
+      operationId: write
+      security: [{key: []}]
+      requestBody: {required: true, content: {application/json: {schema: {type: object, required: [sku]}}}}
+      responses: {"200": {description: one}}
+components: {securitySchemes: {key: {type: apiKey, in: header, name: x-key}}}
+"""
+
+
+def started(stacks: Stacks, backend: Backend, kind: str, text: str) -> Stack:
+    files = import_files(kind, {"source.yaml": text.replace("$echo", backend.address).encode()}).files
+    gateway = re.sub(
+        r"port: \d+\}", "port: $port, address: 127.0.0.1}", files[FILE].decode().replace("$", "$$"), count=1
+    )
+    return stacks.start(gateway, files={name: one.decode() for name, one in files.items() if name != FILE})
+
+
+def test_a_gateway_of_kong(stacks: Stacks, backend: Backend) -> None:
+    stack = started(stacks, backend, "kong", KONG)
+
+    def get(path: str, key: str = "", **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return stack.get(path, headers={**named, **({"apikey": key} if key else {})})
+
+    alice, bob = "key-of-alice", "key-of-bob"
+    answer = get("/orders/7", alice)
+    assert (answer.status_code, answer.json()["path"]) == (200, "/v2/7")
+    assert answer.json()["headers"]["host"] == backend.address.partition(":")[0]
+    assert "apikey" not in answer.json()["headers"]
+    assert [
+        get("/orders").status_code,
+        get("/orders", "wrong").status_code,
+        get("/ordersx", alice).status_code,
+    ] == [401, 401, 404]
+    kept = get("/kept/x", bob, host="kept.example.com").json()
+    assert (kept["path"], kept["headers"]["host"]) == ("/v2/kept/x", "kept.example.com")
+    assert get("/things/12", bob).json()["path"] == "/v2/things/12"
+    assert get("/things/x", bob).status_code == 404
+    assert [get("/staff", alice).status_code, get("/staff", bob).status_code] == [200, 403]
+    assert [get("/tokens", alice).status_code, get("/tokens").status_code] == [403, 403]
+    limited = get("/limited", x_secret="1").json()["headers"]
+    assert limited["x-added"] == "50%"
+    assert "x-secret" not in limited
+    assert [get("/limited").status_code for _ in range(2)] == [200, 429]
+    stopped = get("/stopped")
+    assert (stopped.status_code, stopped.json()) == (410, {"message": "gone"})
+
+
+def test_a_gateway_of_traefik(stacks: Stacks, backend: Backend) -> None:
+    stack = started(stacks, backend, "traefik", TRAEFIK)
+    assert stack.get("/api/users").json()["path"] == "/users"
+    assert stack.get("/anything", headers={"host": "a.example.com"}).json()["path"] == "/base/anything"
+    assert stack.get("/exact").json()["path"] == "/base/exact"
+    assert stack.get("/exact", headers={"x-off": "1"}).status_code == 404
+    secure = stack.get("/secure", headers={"host": "s.example.com"})
+    assert (secure.status_code, secure.headers["location"]) == (301, "https://s.example.com/secure")
+    assert stack.get("/guarded").status_code == 403
+
+
+def test_a_gateway_of_an_openapi_document(stacks: Stacks, backend: Backend) -> None:
+    stack = started(stacks, backend, "openapi", OPENAPI)
+    assert stack.get("/v1/orders/7").json()["path"] == "/v1/orders/7"
+    assert stack.get("/v1/orders/x").status_code == 400
+    with httpx.Client(base_url=stack.url, timeout=30) as client:
+        assert client.put("/v1/orders/7", json={"sku": "a"}).status_code == 401
+        assert client.post("/v1/orders/7", json={}).status_code == 405

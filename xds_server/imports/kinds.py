@@ -1,0 +1,48 @@
+"""The kinds of configurations that can be imported, apart from Kubernetes, whose objects the server itself reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from filters.language import Problem
+from xds_server.gateway.document import Part, parse_all
+from xds_server.imports import kong, levels, openapi, traefik
+from xds_server.imports.draft import Draft
+from xds_server.imports.written import written
+
+KINDS: Mapping[str, tuple[str, Callable[[Sequence[Part], Mapping[str, bytes]], Draft]]] = {
+    "kong": ("declarative files of decK", kong.imported),
+    "openapi": ("documents of OpenAPI 3 and Swagger 2", openapi.imported),
+    "traefik": ("dynamic configuration of Traefik 3, as the file provider reads it", traefik.imported),
+}
+"""What each kind is, and what imports the documents of some files with these contents."""
+FILE = "gateway.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The files of the new gateway, and problems: errors are rules of security that are lost, or files that cannot be read."""
+
+    files: Mapping[str, bytes]
+    problems: tuple[Problem, ...]
+
+
+def import_files(kind: str, files: Mapping[str, bytes]) -> Imported:
+    """Return the gateway that some files of a kind describe. There are no files if one of them cannot be read."""
+    parts: list[Part] = []
+    problems: list[Problem] = []
+    for name, content in files.items():
+        found, faults = parse_all(name, content)
+        parts += found
+        problems += faults
+    if any(one.severity == "error" for one in problems):
+        return Imported({}, tuple(problems))
+    draft = KINDS[kind][1](parts, files)
+    levels.share(draft)
+    return Imported({FILE: written(draft.sections), **draft.files}, (*problems, *_sorted(draft.problems)))
+
+
+def _sorted(problems: Sequence[Problem]) -> list[Problem]:
+    """Return problems in the order of their places."""
+    return sorted(dict.fromkeys(problems), key=lambda one: (one.place is None, one.place or "", one.message))

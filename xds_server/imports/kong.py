@@ -1,0 +1,445 @@
+"""Kong's declarative configuration (decK, formats 1.1 and 3.0): services, routes, upstreams, consumers, certificates and plugins.
+
+Source: the documentation of decK and of Kong Gateway 3 (entities, traditional router, plugins).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from xds_server.gateway.document import Part
+from xds_server.imports import kong_plugins, placeholders
+from xds_server.imports.draft import CLOSED, NEVER, Draft, duration, network, usable
+from xds_server.imports.draft import url as split_url
+from xds_server.imports.kong_plugins import Plugins
+from xds_server.imports.source import Field
+
+_IGNORED = ("id", "tags", "created_at", "updated_at", "ws_id")
+"""Keys that change nothing of what a gateway does."""
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9._~/%-]*")
+"""What the traditional router before 3.0 took for a plain prefix and no regular expression."""
+_TIMEOUT = 60_000
+_BALANCING = {
+    "round-robin": "round_robin",
+    "least-connections": "least_request",
+    "latency": "least_request",
+    "consistent-hashing": "ring_hash",
+}
+_TLS = ("https", "grpcs", "tls", "wss")
+_PORTS = {"http": 80, "grpc": 80, "https": 443, "grpcs": 443, "wss": 443, "ws": 80}
+
+
+def imported(parts: Sequence[Part], _files: Mapping[str, bytes]) -> Draft:
+    """Return the gateway of decK files, which are read as one."""
+    return _Kong([Field.of(part) for part in parts]).draft
+
+
+class _Kong:
+    def __init__(self, roots: Sequence[Field]) -> None:
+        self.draft = Draft()
+        self._roots = roots
+        self._services: dict[str, Field] = {}
+        self._upstreams: dict[str, str] = {}
+        self._targets: dict[str, list[Field]] = {}
+        self._regex_by_tilde = all(root.text("_format_version", default="3.0") >= "3" for root in roots)
+        for root in roots:
+            root.read("_info"), root.read("_transform"), root.read("_comment")
+        groups = self._groups()
+        self._plugins = Plugins(self.draft, groups)
+        self._plugins.collect(self._all("plugins"))
+        self._listeners()
+        self._consumers()
+        self._of_services()
+        self._plugins.to_all()
+        placeholders.add(self.draft)
+        self.draft.rest(roots)
+
+    def _all(self, name: str) -> list[Field]:
+        return [one for root in self._roots for one in root.elements(name)]
+
+    def _listeners(self) -> None:
+        """Certificates become secrets. Kong's own listeners are in kong.conf, which is not imported."""
+        certificates: list[str] = []
+        for one in self._all("certificates"):
+            _ignore(one)
+            names = [sni.text("name") or sni.text() for sni in one.elements("snis")]
+            name = self.draft.name("secrets", names[0] if names else f"certificate-{len(certificates) + 1}")
+            folder = f"certificates/{name}"
+            self.draft.files[f"{folder}.crt"] = one.text("cert").encode()
+            self.draft.files[f"{folder}.key"] = one.text("key").encode()
+            secret = {"certificate": {"file": f"{folder}.crt"}, "private_key": {"file": f"{folder}.key"}}
+            certificates.append(self.draft.add("secrets", name, secret))
+        self.draft.add("listeners", "http", {"port": 8000})
+        if certificates:
+            self.draft.add("listeners", "https", {"port": 8443, "tls": {"certificates": certificates}})
+
+    def _groups(self) -> dict[str, list[str]]:
+        """Return the consumers of each group of the plugin `acl`."""
+        found: dict[str, list[str]] = {}
+        for one in self._all("consumers"):
+            for acl in one.elements("acls"):
+                found.setdefault(acl.text("group"), []).append(_name(one))
+        return found
+
+    def _consumers(self) -> None:
+        for one in self._all("consumers"):
+            _ignore(one)
+            one.text("custom_id")
+            value: dict[str, Any] = {}
+            keys = []
+            for key in one.elements("keyauth_credentials"):
+                _ignore(key)
+                keys.append({"sha256": _sha256(key.text("key"))})
+            if keys:
+                value["api_keys"] = keys
+            self._passwords(one, value)
+            for kind in (
+                "jwt_secrets",
+                "hmacauth_credentials",
+                "oauth2_credentials",
+                "mtls_auth_credentials",
+            ):
+                for secret in one.elements(kind):
+                    secret.read()
+                    self.draft.insecure(
+                        secret,
+                        f"credentials of {kind.removesuffix('_credentials').removesuffix('_secrets')} are not imported",
+                        "name the caller by a provider (identity, consumers.jwt) or give it an API key",
+                    )
+            self._plugins.of_consumer(one, value)
+            self.draft.add("consumers", _name(one), value)
+
+    def _passwords(self, consumer: Field, value: dict[str, Any]) -> None:
+        """Passwords of decK are plain, or hashed by Kong with a salt, which nothing else can verify."""
+        found = []
+        for one in consumer.elements("basicauth_credentials"):
+            _ignore(one)
+            password = one.text("password")
+            if re.fullmatch(r"[0-9a-f]{40}", password) or len(password) < _GENERATED:
+                self.draft.insecure(
+                    one,
+                    "the password is hashed by Kong, or too short to be kept as SHA-256",
+                    "write it to an htpasswd file (htpasswd -B) and name that under basic_auth",
+                )
+                one.read()
+            else:
+                found.append({"username": one.text("username"), "sha256": _sha256(password)})
+        if found:
+            value["basic_auth"] = found
+
+    def _of_services(self) -> None:
+        for one in self._all("upstreams"):
+            self._targets[one.text("name")] = [one]
+        alone = self._all("routes")
+        for service in self._all("services"):
+            name = _name(service)
+            self._services[name] = service
+            owned = [one for one in alone if name in (one.text("service", "name"), one.text("service"))]
+            self._service(service, [*service.elements("routes"), *owned])
+        for route in alone:
+            if (route.text("service", "name") or route.text("service")) not in self._services:
+                self._route(route, None, None)
+        for name, (field,) in self._targets.items():
+            if name not in self._upstreams:
+                self.draft.warn(
+                    field, "no service uses this upstream", "remove it, or name it as host of a service"
+                )
+                field.read()
+
+    def _service(self, service: Field, routes: Sequence[Field]) -> None:
+        _ignore(service)
+        if not service.true("enabled", default=True):
+            service.read()
+            for route in routes:
+                route.read()
+            return
+        upstream = self._upstream(service)
+        policies = self._plugins.of(service)
+        sets = []
+        if policies.rules and len(routes) > 1:
+            sets = [self.draft.add("policy_sets", _name(service), policies.rules)]
+        for route in routes:
+            self._route(route, service, upstream, policies, sets)
+
+    def _upstream(self, service: Field) -> str:
+        url = split_url(service.text("url"))
+        protocol = url.scheme or service.text("protocol", default="http")
+        host = url.hostname or service.text("host")
+        port = url.port or int(service.number("port") or _PORTS.get(protocol, 80))
+        service.text("path")
+        value: dict[str, Any] = {"endpoints": [network(host, port)]}
+        if host in self._targets:
+            value = self._balanced(self._targets[host][0], port)
+            self._upstreams[host] = host
+        if protocol.startswith("grpc"):
+            value["protocol"] = "grpc"
+        if protocol in _TLS:
+            value["tls"] = {"sni": host} if host not in self._targets else {}
+            if not service.true("tls_verify", default=True):
+                value["tls"]["verify"] = False
+            if not value["tls"]:
+                value["tls"] = {"verify": True}
+        if protocol not in _PORTS:
+            self.draft.warn(
+                service,
+                f"protocol {protocol} is not imported",
+                "write a listener with protocol: tcp and a stream route",
+            )
+        if (connect := service.number("connect_timeout")) and connect != _TIMEOUT:
+            value["connect_timeout"] = duration(connect)
+        return self.draft.add("upstreams", _name(service), value)
+
+    def _balanced(self, upstream: Field, port: int) -> dict[str, Any]:
+        _ignore(upstream)
+        endpoints: list[Any] = []
+        for one in upstream.elements("targets"):
+            _ignore(one)
+            address = one.text("target")
+            address = address if re.search(r":\d+$", address) else f"{address}:8000"
+            weight = int(one.number("weight") or 100)
+            endpoints.append({"address": address, "weight": weight})
+        if len({one["weight"] for one in endpoints}) == 1:
+            endpoints = [one["address"] for one in endpoints]
+        value: dict[str, Any] = {"endpoints": endpoints}
+        algorithm = upstream.text("algorithm", default="round-robin")
+        if _BALANCING.get(algorithm, "round_robin") != "round_robin":
+            value["load_balancing"] = _BALANCING[algorithm]
+        if hashed := upstream.get("hash_on"):
+            self.draft.warn(
+                hashed,
+                "the key of consistent hashing belongs to routes here",
+                "write session_affinity at the routes",
+            )
+            hashed.read()
+        self._health(upstream, value)
+        return value
+
+    def _health(self, upstream: Field, value: dict[str, Any]) -> None:
+        active = upstream.get("healthchecks", "active")
+        interval = active.number("healthy", "interval") if active else None
+        if active is not None and interval:
+            kind = active.text("type", default="http")
+            check: dict[str, Any] = {"interval": duration(interval * 1000)}
+            check |= {"type": "tcp"} if kind == "tcp" else {"path": active.text("http_path", default="/")}
+            if timeout := active.number("timeout"):
+                check["timeout"] = duration(timeout * 1000)
+            if successes := active.number("healthy", "successes"):
+                check["healthy_after"] = int(successes)
+            failures = active.number("unhealthy", "http_failures") or active.number(
+                "unhealthy", "tcp_failures"
+            )
+            if failures:
+                check["unhealthy_after"] = int(failures)
+            if statuses := active.elements("healthy", "http_statuses"):
+                check["expected_statuses"] = sorted(int(one.text()) for one in statuses)
+            value["health_check"] = check
+            for name in ("concurrency", "unhealthy"):
+                active.read(name)
+        elif active is not None:
+            active.read()
+        passive = upstream.get("healthchecks", "passive")
+        if passive is None:
+            return
+        failures = passive.number("unhealthy", "http_failures")
+        if failures:
+            value["outlier_detection"] = {"consecutive_5xx": int(failures)}
+        passive.read()
+
+    def _route(
+        self,
+        route: Field,
+        service: Field | None,
+        upstream: str | None,
+        inherited: kong_plugins.Policies | None = None,
+        sets: Sequence[str] = (),
+    ) -> None:
+        _ignore(route)
+        route.read("service")
+        own = self._plugins.of(route)
+        inherited = inherited or kong_plugins.Policies()
+        value: dict[str, Any] = {}
+        matches = self._matches(route)
+        if expression := route.get("expression"):
+            matches = self._expression(expression)
+            route.read("priority")
+        respond = own.respond or inherited.respond
+        if respond is not None:
+            value["respond"] = respond
+        elif upstream is None:
+            self.draft.warn(route, "the route has no service, so it answers 503", "write an upstream")
+            value["respond"] = {"status": 503}
+        else:
+            value["upstream"] = upstream
+            value |= self._forwarding(route, service)
+        value |= {**inherited.keys, **own.keys}
+        policies = {**({} if sets else inherited.rules), **own.rules}
+        if own.closed or inherited.closed:
+            policies |= CLOSED
+        if sets:
+            value["use"] = list(sets)
+        if policies:
+            value["policies"] = policies
+        name = _name(route)
+        routes = [{**match, **self._rewritten(route, service, match, value)} for match in matches]
+        self.draft.add_routes(name, routes)
+
+    def _forwarding(self, route: Field, service: Field | None) -> dict[str, Any]:
+        value: dict[str, Any] = {}
+        if service is None:
+            return value
+        longest = max(service.number("read_timeout") or _TIMEOUT, service.number("write_timeout") or _TIMEOUT)
+        value["timeout"] = duration(longest)
+        retries = service.number("retries")
+        if retries is None or retries:
+            value["retry"] = int(min(retries or 5, 20))
+        protocols = route.texts("protocols")
+        if "ws" in protocols or "wss" in protocols:
+            value["websocket"] = True
+        for name in ("request_buffering", "response_buffering", "path_handling"):
+            route.text(name)
+        return value
+
+    def _rewritten(
+        self, route: Field, service: Field | None, match: Mapping[str, Any], value: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return a route's value with the path and the host that the service gets."""
+        strips = route.true("strip_path", default=True)
+        keeps_host = route.true("preserve_host")
+        if "upstream" not in value or service is None:
+            return dict(value)
+        url = split_url(service.text("url"))
+        base = (url.path or service.text("path")).rstrip("/")
+        rewrite: dict[str, Any] = {}
+        path = match.get("path", "/*")
+        if path.startswith("~"):
+            if strips or base:
+                rewrite = {
+                    "regex": path[1:] if strips else "^",
+                    "substitution": f"{base}/" if strips else base,
+                }
+        elif path.endswith("/*"):
+            prefix = path.removesuffix("/*")
+            wanted = base + ("" if strips else prefix)
+            if wanted != prefix:
+                rewrite = {"path": f"{wanted}/*"}
+        host = url.hostname or service.text("host")
+        if not keeps_host and host not in self._targets:
+            rewrite["host"] = host
+        return {**value, "rewrite": rewrite} if rewrite else dict(value)
+
+    def _matches(self, route: Field) -> list[dict[str, Any]]:
+        """Return the conditions of our routes: one for each path and snippet of headers that has an equal."""
+        common: dict[str, Any] = {}
+        hosts = []
+        for one in route.elements("hosts"):
+            host = one.text()
+            if host.endswith(".*") or "*" in host.removeprefix("*."):
+                self.draft.warn(one, "a host with * at its end has no equal", "write the hosts one by one")
+            else:
+                hosts.append(re.sub(r":\d+$", "", host))
+        if hosts:
+            common["hosts"] = hosts
+        elif route.elements("hosts"):
+            common |= NEVER
+        if methods := route.texts("methods"):
+            common["methods"] = [one.upper() for one in methods]
+        headers = {
+            name: _either(values.texts() or [values.text()]) for name, values in _mapping(route, "headers")
+        }
+        if headers:
+            common["headers"] = headers
+        snis = route.get("snis")
+        if snis is not None:
+            common.setdefault("hosts", snis.texts())
+        protocols = set(route.texts("protocols")) or {"http", "https"}
+        if not protocols & {"http", "grpc", "ws"} and route.get("https_redirect_status_code"):
+            route.text("https_redirect_status_code")
+        if not protocols & {"http", "grpc", "ws"}:
+            common["listeners"] = ["https"] if "https" in self.draft.sections["listeners"] else []
+            if not common["listeners"]:
+                del common["listeners"]
+                self.draft.insecure(
+                    route,
+                    "the route is for TLS only, and there is no certificate",
+                    "write a listener with tls",
+                )
+        return [{**common, **path} for path in self._paths(route)] or [common]
+
+    def _paths(self, route: Field) -> Iterator[dict[str, Any]]:
+        priority = route.number("regex_priority")
+        for one in route.elements("paths"):
+            text = one.text()
+            regex = text.startswith("~") if self._regex_by_tilde else not _PLAIN_PATH.fullmatch(text)
+            if regex:
+                pattern = text.removeprefix("~")
+                # Kong's expressions match a prefix, ours the whole path
+                anchored = pattern if pattern.startswith("^") else f"^{pattern}"
+                found: dict[str, Any] = {"path": f"~{anchored}" + ("" if pattern.endswith("$") else ".*")}
+                if priority:
+                    found["order"] = -int(priority)
+                yield found
+                continue
+            path = text.rstrip("/")
+            if path and not text.endswith("/"):
+                self.draft.warn(
+                    one,
+                    f"Kong's prefix {text} also has {text}x, and {path}/* has only {text} and {text}/…",
+                    f"write another route if clients call {text}x",
+                )
+            yield {"path": f"{path}/*"}
+
+    def _expression(self, expression: Field) -> list[dict[str, Any]]:
+        """Return the conditions of an expression of the router `expressions`, if it is one of the simple ones."""
+        found: dict[str, Any] = {}
+        for term in re.split(r"\s*&&\s*", expression.text().strip("() ")):
+            match = re.fullmatch(r'\(?(http\.[a-z.]+)\s*(==|\^=|~)\s*"([^"]*)"\)?', term)
+            kind = match and (match[1], match[2])
+            if kind == ("http.path", "=="):
+                found["path"] = match[3]  # type: ignore[index]
+            elif kind == ("http.path", "^="):
+                found["path"] = match[3].rstrip("/") + "/*"  # type: ignore[index]
+            elif kind == ("http.path", "~"):
+                found["path"] = f"~{match[3]}"  # type: ignore[index]
+            elif kind == ("http.host", "=="):
+                found["hosts"] = [match[3]]  # type: ignore[index]
+            elif kind == ("http.method", "=="):
+                found["methods"] = [match[3]]  # type: ignore[index]
+            else:
+                self.draft.warn(
+                    expression,
+                    "the expression is not imported, so the route never matches",
+                    "write path, hosts and methods",
+                )
+                return [dict(NEVER)]
+        return [found]
+
+
+def _mapping(field: Field, name: str) -> Iterable[tuple[str, Field]]:
+    found = field.get(name)
+    return found.items() if found is not None else ()
+
+
+def _either(values: Sequence[str]) -> Any:
+    if len(values) == 1:
+        return values[0]
+    return {"regex": "|".join(re.escape(one) for one in values)}
+
+
+def _name(field: Field) -> str:
+    return usable(field.text("name") or field.text("username") or field.text("id") or "unnamed")
+
+
+def _ignore(field: Field) -> None:
+    for name in _IGNORED:
+        field.read(name)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+_GENERATED = 22
+"""Characters from which on a password can have 128 bits."""

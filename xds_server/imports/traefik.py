@@ -1,0 +1,236 @@
+"""Traefik's dynamic configuration (file provider, version 3): routers, services, middlewares and certificates.
+
+Source: Traefik 3, reference of the dynamic configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xds_server.gateway.document import Part
+from xds_server.imports import placeholders, traefik_rules
+from xds_server.imports.draft import CLOSED, NEVER, Draft, network, usable
+from xds_server.imports.draft import url as split_url
+from xds_server.imports.source import Field
+from xds_server.imports.traefik_middlewares import Middlewares
+
+_PORTS = {"http": 80, "https": 443, "h2c": 80}
+
+
+def imported(parts: Sequence[Part], _files: Mapping[str, bytes]) -> Draft:
+    """Return the gateway of files, which are read as one."""
+    return _Traefik([Field.of(part) for part in parts]).draft
+
+
+class _Traefik:
+    def __init__(self, roots: Sequence[Field]) -> None:
+        self.draft = Draft()
+        self._services = _named(roots, "services")
+        self._transports = _named(roots, "serversTransports")
+        self._middlewares = Middlewares(self.draft, _named(roots, "middlewares"))
+        self._upstreams: dict[str, dict[str, Any]] = {}
+        self._listeners(roots)
+        for name, router in _named(roots, "routers").items():
+            self._router(name, router)
+        placeholders.add(self.draft)
+        self.draft.rest(roots)
+
+    def _listeners(self, roots: Sequence[Field]) -> None:
+        """Entry points are in the static configuration, so these are Traefik's usual ones."""
+        self.draft.add("listeners", "web", {"port": 80})
+        certificates = []
+        for root in roots:
+            stores = root.get("tls", "stores")
+            if stores is not None:
+                self.draft.warn(
+                    stores, "stores of certificates have no equal", "name the certificates at the listener"
+                )
+                stores.read()
+            for one in root.elements("tls", "certificates") if root.get("tls") else []:
+                secret = {
+                    "certificate": {"file": one.text("certFile")},
+                    "private_key": {"file": one.text("keyFile")},
+                }
+                one.read("stores")
+                certificates.append(
+                    self.draft.add(
+                        "secrets", usable(one.text("certFile").rpartition("/")[2].rpartition(".")[0]), secret
+                    )
+                )
+        if certificates:
+            self.draft.add("listeners", "websecure", {"port": 443, "tls": {"certificates": certificates}})
+
+    def _router(self, name: str, router: Field) -> None:
+        rule = router.get("rule")
+        value: dict[str, Any] = {}
+        policies: dict[str, Any] = {}
+        sure = self._middlewares.apply(router, value, policies)
+        points = [one for one in router.texts("entryPoints") if one in self.draft.sections["listeners"]]
+        if points:
+            value["listeners"] = points
+        tls = router.get("tls")
+        if tls is not None:
+            tls.read()
+            if "websecure" in self.draft.sections["listeners"]:
+                value["listeners"] = ["websecure"]
+            else:
+                self.draft.warn(
+                    tls,
+                    "the certificates are in the static configuration or come by ACME",
+                    "write secrets, and a listener with tls",
+                )
+        if priority := router.get("priority"):
+            priority.read()
+            self.draft.warn(
+                priority,
+                "the most specific route wins here, whatever its priority",
+                "see xds explain; order decides between equal ones",
+            )
+        router.read("ruleSyntax"), router.read("observability")
+        service = router.text("service")
+        if "redirect" not in value:
+            value |= self._action(service, router)
+        if not sure:
+            policies |= CLOSED
+        for key in ("listeners",):
+            if len(value.get(key, ())) == len(self.draft.sections["listeners"]):
+                del value[key]
+        if policies:
+            value["policies"] = policies
+        conditions = self._conditions(rule, router)
+        self.draft.add_routes(name, [self._middlewares.finished({**one, **value}) for one in conditions])
+
+    def _conditions(self, rule: Field | None, router: Field) -> list[dict[str, Any]]:
+        if rule is None:
+            self.draft.warn(router, "the router has no rule, so it has no route", "write one")
+            return []
+        try:
+            alternatives = traefik_rules.alternatives(rule.text())
+            found = [each for one in alternatives for each in traefik_rules.conditions(one)]
+        except traefik_rules.RuleError as error:
+            self.draft.warn(
+                rule,
+                f"the rule is not imported, so the route never matches: {error}",
+                "write hosts, path and methods",
+            )
+            return [dict(NEVER)]
+        for one in found:
+            path = one.get("path", "")
+            if path.endswith("/*") and path != "/*" and not path.startswith("~"):
+                prefix = path.removesuffix("/*")
+                self.draft.warn(
+                    rule,
+                    f"PathPrefix(`{prefix}`) also has {prefix}x, and {path} has only {prefix} and {prefix}/…",
+                    f"write another route if clients call {prefix}x",
+                )
+        return found
+
+    def _action(self, service: str, router: Field) -> dict[str, Any]:
+        name, _, provider = service.partition("@")
+        found = self._services.get(name)
+        if found is None or provider not in ("", "file"):
+            self.draft.warn(
+                router,
+                f"the service '{service}' is not in these files, so the route answers 503",
+                "write an upstream",
+            )
+            return {"respond": {"status": 503}}
+        weighted = found.elements("weighted", "services") if found.get("weighted") else []
+        if weighted:
+            split = {}
+            for one in weighted:
+                upstream = self._upstream(one.text("name"), found)
+                if upstream is not None:
+                    split[upstream] = int(one.number("weight") or 1)
+            return {"split": split} if split else {"respond": {"status": 503}}
+        mirroring = found.get("mirroring")
+        if mirroring is not None:
+            action = self._action(mirroring.text("service"), router)
+            mirrors = [
+                {"upstream": upstream, "percent": int(one.number("percent") or 0)}
+                for one in mirroring.elements("mirrors")
+                if (upstream := self._upstream(one.text("name"), found)) is not None
+            ]
+            mirroring.read("maxBodySize"), mirroring.read("mirrorBody")
+            return {**action, "mirror": mirrors}
+        upstream = self._upstream(name, router)
+        if upstream is None:
+            return {"respond": {"status": 503}}
+        return {"upstream": upstream, **self._upstreams[name]}
+
+    def _upstream(self, name: str, user: Field) -> str | None:
+        """Return the upstream of a service with servers, None if it is no such service."""
+        service = self._services.get(name)
+        balancer = service.get("loadBalancer") if service is not None else None
+        if balancer is None:
+            self.draft.warn(user, f"the service '{name}' has no servers in these files", "write an upstream")
+            if service is not None:
+                service.read()
+            return None
+        if name in self._upstreams:
+            return usable(name)
+        urls = [split_url(one.text("url")) for one in balancer.elements("servers")]
+        weights = [one.number("weight") for one in balancer.elements("servers")]
+        addresses = [network(url.hostname or "", url.port or _PORTS.get(url.scheme, 80)) for url in urls]
+        endpoints: list[Any] = [
+            {"address": address, "weight": int(weight)} if weight else address
+            for address, weight in zip(addresses, weights, strict=True)
+        ]
+        value: dict[str, Any] = {"endpoints": endpoints}
+        route: dict[str, Any] = {}
+        if any(url.path.strip("/") for url in urls):
+            self.draft.warn(balancer, "paths of servers are not sent", "write rewrite at the routes")
+        if urls and urls[0].scheme == "https":
+            value["tls"] = self._tls(balancer)
+        elif urls and urls[0].scheme == "h2c":
+            value["protocol"] = "http2"
+        if health := balancer.get("healthCheck"):
+            value["health_check"] = _health(health)
+        if balancer.text("strategy") in ("p2c", "leasttime"):
+            value["load_balancing"] = "least_request"
+        elif balancer.text("strategy") == "hrw":
+            value["load_balancing"] = "maglev"
+            route["session_affinity"] = {"client_address": True}
+        if cookie := balancer.get("sticky", "cookie"):
+            route["session_affinity"] = {"cookie": {"name": cookie.text("name", default="_traefik")}}
+            cookie.read()
+        if not balancer.true("passHostHeader", default=True):
+            route["rewrite"] = {"host": "auto"}
+        balancer.read("responseForwarding")
+        self._upstreams[name] = route
+        return self.draft.add("upstreams", name, value)
+
+    def _tls(self, balancer: Field) -> dict[str, Any]:
+        transport = self._transports.get(balancer.text("serversTransport").partition("@")[0])
+        tls: dict[str, Any] = {"verify": True}
+        if transport is None:
+            return tls
+        if sni := transport.text("serverName"):
+            tls["sni"] = sni
+        if transport.true("insecureSkipVerify"):
+            tls["verify"] = False
+        authorities = transport.texts("rootCAs")
+        if authorities:
+            tls["ca"] = {"file": authorities[0]}
+        return tls
+
+
+def _health(field: Field) -> dict[str, Any]:
+    check: dict[str, Any] = {"path": field.text("path", default="/")}
+    for theirs, ours in (("interval", "interval"), ("timeout", "timeout"), ("hostname", "host")):
+        if value := field.text(theirs):
+            check[ours] = value
+    if status := field.number("status"):
+        check["expected_statuses"] = [int(status)]
+    field.read("followRedirects")
+    return check
+
+
+def _named(roots: Sequence[Field], section: str) -> dict[str, Field]:
+    return {
+        name: one
+        for root in roots
+        if (found := root.get("http", section)) is not None
+        for name, one in found.items()
+    }

@@ -1,0 +1,181 @@
+"""The rules of Traefik's routers: matchers with &&, || and !, as alternatives of conditions of routes.
+
+Source: Traefik 3, "Rules & Priority" of HTTP routers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+_TOKEN = re.compile(r"\s*(?:(&&|\|\||!|\(|\))|([A-Za-z]+)\s*\(\s*((?:`[^`]*`|\"[^\"]*\"|'[^']*')(?:\s*,\s*(?:`[^`]*`|\"[^\"]*\"|'[^']*'))*)\s*\))")  # fmt: skip
+_TEXT = re.compile(r"`([^`]*)`|\"([^\"]*)\"|'([^']*)'")
+_MOST = 64
+"""Alternatives of one rule."""
+
+
+class RuleError(Exception):
+    """The rule has no equal. The message says why."""
+
+
+class Matcher(NamedTuple):
+    """One matcher with its values. It is `negated` if a ! is before it."""
+
+    name: str
+    values: tuple[str, ...]
+    negated: bool = False
+
+
+Alternative = tuple[Matcher, ...]
+"""Matchers that must all match."""
+
+
+def alternatives(rule: str) -> list[Alternative]:
+    """Return the alternatives of a rule. Raises RuleError."""
+    tokens = list(_tokens(rule))
+    parser = _Parser(tokens)
+    found = parser.any()
+    if parser.at != len(tokens):
+        raise RuleError("it cannot be read to its end")
+    return found
+
+
+def _tokens(rule: str) -> Iterator[str | Matcher]:
+    at = 0
+    rule = rule.strip()
+    while at < len(rule):
+        found = _TOKEN.match(rule, at)
+        if found is None:
+            raise RuleError(f"it cannot be read at '{rule[at : at + 20]}'")
+        at = found.end()
+        if found[1]:
+            yield found[1]
+        else:
+            yield Matcher(
+                found[2],
+                tuple(
+                    next(one for one in text if one) if any(text) else "" for text in _TEXT.findall(found[3])
+                ),
+            )
+
+
+class _Parser:
+    def __init__(self, tokens: Sequence[str | Matcher]) -> None:
+        self._tokens, self.at = tokens, 0
+
+    def _next(self) -> str | Matcher | None:
+        return self._tokens[self.at] if self.at < len(self._tokens) else None
+
+    def any(self) -> list[Alternative]:
+        found = self._all()
+        while self._next() == "||":
+            self.at += 1
+            found = [*found, *self._all()]
+        return _bounded(found)
+
+    def _all(self) -> list[Alternative]:
+        found = self._one()
+        while self._next() == "&&":
+            self.at += 1
+            found = _bounded([(*one, *other) for one, other in product(found, self._one())])
+        return found
+
+    def _one(self) -> list[Alternative]:
+        token = self._next()
+        self.at += 1
+        if isinstance(token, Matcher):
+            return [(token,)]
+        if token == "!":  # noqa: S105 - an operator
+            return _not(self._one())
+        if token == "(":  # noqa: S105
+            found = self.any()
+            if self._next() != ")":
+                raise RuleError("a parenthesis is not closed")
+            self.at += 1
+            return found
+        raise RuleError("a matcher is missing")
+
+
+def _not(alternatives: list[Alternative]) -> list[Alternative]:
+    """Return what matches if none of the alternatives does (De Morgan)."""
+    negated = [[(one._replace(negated=not one.negated),) for one in some] for some in alternatives]
+    return _bounded([tuple(one for (one,) in chosen) for chosen in product(*negated)])
+
+
+def _bounded(found: list[Alternative]) -> list[Alternative]:
+    if len(found) > _MOST:
+        raise RuleError(f"it has more than {_MOST} alternatives")
+    return found
+
+
+def conditions(alternative: Alternative) -> list[dict[str, Any]]:
+    """Return the conditions of the routes for an alternative. Raises RuleError for matchers without an equal."""
+    found: list[dict[str, Any]] = []
+    for chosen in product(*map(_variants, alternative)):
+        one: dict[str, Any] = {}
+        for matcher in chosen:
+            _add(one, matcher)
+        found.append(one)
+    return found
+
+
+def _variants(one: Matcher) -> tuple[Matcher, ...]:
+    """Return matchers of which one must match. What is negated matches without the header too, and our condition does not."""
+    if not one.negated:
+        return (one,)
+    if one.name not in ("Header", "HeaderRegexp", "Query", "QueryRegexp"):
+        raise RuleError(f"!{one.name} has no equal")
+    absent = one._replace(name=one.name.removesuffix("Regexp"), values=one.values[:1])
+    return (absent,) if len(one.values) == 1 else (absent, one)
+
+
+def _add(found: dict[str, Any], one: Matcher) -> None:
+    name, values = one.name, one.values
+    if name == "Host":
+        _once(found, "hosts", [value.lower() for value in values])
+    elif name == "HostRegexp":
+        match = re.fullmatch(
+            r"\^?(?:\[\^\.\]\+|\[a-z0-9-\]\+|\.\+|\[a-zA-Z0-9-\]\+)((?:\\\.[A-Za-z0-9-]+)+)\$?", values[0]
+        )
+        if match is None:
+            raise RuleError(f"HostRegexp(`{values[0]}`) has no equal; write the hosts, or *.example.com")
+        _once(found, "hosts", ["*" + match[1].replace("\\", "")])
+    elif name == "Path":
+        _once(found, "path", values[0])
+    elif name == "PathPrefix":
+        _once(found, "path", values[0].rstrip("/") + "/*")
+    elif name == "PathRegexp":
+        anchored = values[0] if values[0].startswith("^") else f".*{values[0]}"
+        _once(found, "path", f"~{anchored}" + ("" if values[0].endswith("$") else ".*"))
+    elif name == "Method":
+        _once(found, "methods", [value.upper() for value in values])
+    elif name in ("Header", "Headers", "HeaderRegexp", "HeadersRegexp"):
+        _value(found.setdefault("headers", {}), one)
+    elif name in ("Query", "QueryRegexp"):
+        _value(found.setdefault("query", {}), one)
+    else:
+        raise RuleError(f"{name} has no equal")
+
+
+def _value(found: dict[str, Any], one: Matcher) -> None:
+    key = one.values[0]
+    if key in found:
+        raise RuleError(f"two conditions on {key} have no equal")
+    value = one.values[1] if len(one.values) > 1 else ""
+    if one.name.endswith("Regexp"):
+        condition: Any = {"regex": f".*(?:{value}).*" if not value.startswith("^") else value.removeprefix("^").removesuffix("$") + ("" if value.endswith("$") else ".*")}  # fmt: skip
+    elif len(one.values) == 1:
+        condition = {"present": not one.negated}
+    else:
+        condition = value
+    if one.negated and len(one.values) > 1:
+        condition = {**(condition if isinstance(condition, dict) else {"exact": condition}), "not": True}
+    found[key] = condition
+
+
+def _once(found: dict[str, Any], key: str, value: Any) -> None:
+    if key in found and found[key] != value:
+        raise RuleError(f"two conditions on the {key.removesuffix('s')} have no equal")
+    found[key] = value
