@@ -1,0 +1,168 @@
+"""The directives that bind fields to calls, as they are declared for every schema, and their values on one field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graphql import Node
+
+from filters.graphql.request_context import RequestContext
+from filters.graphql.selection import Pick
+from filters.graphql.templates import BodyTemplate, PathTemplate, Source, TextTemplate
+
+DECLARED = '''
+"""Any JSON value."""
+scalar JSON
+
+"""The value of the field is the answer to a call."""
+directive @rest(
+  "A name of `upstreams`." upstream: String!
+  "The path and query: `/users/{arg:id}`." path: String!
+  method: String! = "GET"
+  headers: [RestHeader!]! = []
+  "The JSON body: `{name: \\"{arg:name}\\"}`." body: JSON
+  "The part of the answer: a path, or `{from: PATH, fields: {NAME: PATH}}`." select: JSON
+  "How several of these calls become one." batch: RestBatch
+  "The longest time of the call, such as `300ms`." timeout: String
+) on FIELD_DEFINITION
+input RestHeader { name: String! value: String! }
+input RestBatch {
+  "The path for several keys, `{ids}`." path: String!
+  "The member of each object of the answer that is its key." by: String!
+  method: String! = "GET"
+  body: JSON
+  "The most keys of one call." size: Int! = 100
+}
+
+"""The value of the field is at this path of the parent's JSON, instead of the member with the field's name."""
+directive @value(from: String!) on FIELD_DEFINITION
+
+"""Who gets the field, or all fields of the type. All keys must match; other callers get null and an error."""
+directive @auth(
+  "On one of these plans." plans: [String!]
+  "With all of these scopes." scopes: [String!]
+  "One of these consumers." consumers: [String!]
+  "With all of these claims." claims: [AuthClaim!]
+) on FIELD_DEFINITION | OBJECT
+input AuthClaim { name: String! "It equals, or is a list that contains, one of these." values: [JSON!]! }
+
+"""What the field costs, without what is below it. Default: 1 for objects, 0 for scalars and enums."""
+directive @cost(weight: Int!) on FIELD_DEFINITION
+
+"""How many elements the list is assumed to have when the cost is computed."""
+directive @listSize(
+  assumedSize: Int
+  "Arguments that say how many." slicingArguments: [String!]! = []
+) on FIELD_DEFINITION
+
+"""Which member of the JSON tells the type of an object, and the types of its values. Default: `__typename`."""
+directive @discriminator(property: String!, mapping: [DiscriminatorValue!]! = []) on INTERFACE | UNION
+input DiscriminatorValue { value: String! type: String! }
+'''
+NAMES = frozenset({"rest", "value", "auth", "cost", "listSize", "discriminator"})
+"""The directives that clients do not see."""
+HELPERS = frozenset({"RestHeader", "RestBatch", "AuthClaim", "DiscriminatorValue"})
+"""The types that only these directives use."""
+FieldName = tuple[str, str]
+"""The names of a type and of one of its fields."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """How calls for several keys become one. `by` takes the key of an object of the answer."""
+
+    path: PathTemplate
+    method: str
+    body: BodyTemplate | None
+    by: Pick
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """The call of a field. `key` is the source whose values a batch has, `timeout` is in seconds."""
+
+    field: FieldName
+    upstream: str
+    method: str
+    path: PathTemplate
+    headers: tuple[tuple[str, TextTemplate], ...]
+    body: BodyTemplate | None
+    select: Pick
+    batch: Batch | None
+    key: Source | None
+    timeout: float | None
+    node: Node
+
+    @property
+    def safe(self) -> bool:
+        """True if equal calls of a request may be made once (RFC 9110 section 9.2.1)."""
+        return self.method in SAFE
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The sources of all templates but those of the batch."""
+        body = self.body.sources if self.body is not None else ()
+        headers = (one for _, text in self.headers for one in text.parts if isinstance(one, Source))
+        return (*self.path.sources, *headers, *body)
+
+
+SAFE = ("GET", "HEAD", "OPTIONS")
+Claim = tuple[str, tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """Who gets a field. Empty keys allow everybody."""
+
+    plans: tuple[str, ...] = ()
+    scopes: frozenset[str] = frozenset()
+    consumers: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+    def allows(self, context: RequestContext) -> bool:
+        """True if all keys match."""
+        return (
+            (not self.plans or context.plan in self.plans)
+            and (not self.consumers or context.consumer in self.consumers)
+            and (not self.scopes or self.scopes <= context.scopes)
+            and all(_has(context.claim(name), wanted) for name, wanted in self.claims)
+        )
+
+
+def _has(value: Any, wanted: Iterable[Any]) -> bool:
+    found = value if isinstance(value, list | tuple) else (value,)
+    return any(_equal(one, other) for one in found for other in wanted)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """True if two values are the same JSON: true is not 1."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListSize:
+    """The number of elements that a list is assumed to have."""
+
+    assumed: int | None
+    arguments: tuple[str, ...]
+
+    def of(self, arguments: Mapping[str, Any], default: int) -> int:
+        """The number for the arguments of a request."""
+        found = [value for name in self.arguments if isinstance(value := arguments.get(name), int)]
+        return max(0, *found) if found else self.assumed if self.assumed is not None else default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discriminator:
+    """Which member of the JSON tells the type of an object."""
+
+    property: str = "__typename"
+    mapping: tuple[tuple[str, str], ...] = ()
+
+    def type_of(self, value: Any) -> str | None:
+        """The name of the type, None if the value does not tell it."""
+        found = value.get(self.property) if isinstance(value, Mapping) else None
+        return dict(self.mapping).get(found, found) if isinstance(found, str) else None

@@ -1,0 +1,209 @@
+"""A schema whose fields are bound to calls: read from documents of SDL (https://spec.graphql.org/), with all faults."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphql import (
+    REMOVE,
+    DirectiveDefinitionNode,
+    DirectiveNode,
+    DocumentNode,
+    GraphQLError,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
+    GraphQLSchema,
+    GraphQLUnionType,
+    Node,
+    ScalarTypeDefinitionNode,
+    Source,
+    Visitor,
+    build_ast_schema,
+    parse,
+    validate_schema,
+    visit,
+)
+from graphql.execution import get_directive_values
+from graphql.validation.validate import validate_sdl
+
+from filters.graphql import directives, reading
+from filters.graphql.checks import check
+from filters.graphql.directives import Auth, Discriminator, FieldName, ListSize, Rest
+from filters.graphql.faults import SchemaFault, SchemaFaults, at, of_errors
+from filters.graphql.selection import Pick
+from filters.language import Mistake
+
+MOST_TOKENS = 1_000_000
+"""Tokens of the largest document of SDL that is read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SdlDocument:
+    """A document of SDL, and the name that faults give it."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundSchema:
+    """A schema as clients see it, and what the directives say of its types and fields. It is never changed."""
+
+    types: GraphQLSchema
+    calls: Mapping[FieldName, Rest]
+    values: Mapping[FieldName, Pick]
+    allowed: Mapping[FieldName, tuple[Auth, ...]]
+    weights: Mapping[FieldName, int]
+    sizes: Mapping[FieldName, ListSize]
+    discriminators: Mapping[str, Discriminator]
+
+
+def read(documents: Sequence[SdlDocument], upstreams: Collection[str] | None = None) -> BoundSchema:
+    """Return the schema of all documents together. Raises SchemaFaults. Without `upstreams` their names are not checked."""
+    written, declared = _parsed(documents)
+    whole = DocumentNode(definitions=(*declared.definitions, *written.definitions))
+    faults = [*of_errors(validate_sdl(whole))]
+    if faults:
+        raise SchemaFaults(faults)
+    known = build_ast_schema(whole, assume_valid_sdl=True)
+    types = build_ast_schema(_public(written, declared), assume_valid_sdl=True)
+    if types.query_type is None:
+        remedy = "add type Query {…}"
+        raise SchemaFaults([_at_begin(documents, "the schema has no queries", remedy)])
+    if errors := validate_schema(types):
+        raise SchemaFaults(of_errors(errors))
+    binder = _Binder(known, types)
+    bound = binder.bound()
+    faults = [*binder.faults] or [*check(bound, upstreams)]
+    if faults:
+        raise SchemaFaults(sorted(faults, key=lambda one: (one.file, one.line, one.column)))
+    return bound
+
+
+def _at_begin(documents: Sequence[SdlDocument], message: str, remedy: str) -> SchemaFault:
+    return SchemaFault(message=message, remedy=remedy, file=documents[0].name if documents else "")
+
+
+def _parsed(documents: Sequence[SdlDocument]) -> tuple[DocumentNode, DocumentNode]:
+    """The definitions of all documents, and those that every schema has."""
+    definitions: list[Any] = []
+    faults: list[SchemaFault] = []
+    for one in documents:
+        try:
+            definitions += parse(Source(one.text, one.name), max_tokens=MOST_TOKENS).definitions
+        except GraphQLError as error:
+            faults += of_errors([error])
+        except RecursionError:
+            faults.append(SchemaFault(message="the types are nested too deeply", file=one.name))
+    if faults:
+        raise SchemaFaults(faults)
+    declared = parse(Source(directives.DECLARED, "directives"))
+    return DocumentNode(definitions=tuple(definitions)), declared
+
+
+class _Undirected(Visitor):
+    """Removes the directives that bind fields."""
+
+    def enter_directive(self, node: DirectiveNode, *_args: Any) -> Any:
+        return REMOVE if node.name.value in directives.NAMES else None
+
+
+class _UsesJson(Visitor):
+    found = False
+
+    def enter_named_type(self, node: Any, *_args: Any) -> None:
+        self.found = self.found or node.name.value == "JSON"
+
+
+def _public(written: DocumentNode, declared: DocumentNode) -> DocumentNode:
+    """The schema that clients see: without our directives, and with the scalar JSON only if it is used."""
+    plain = visit(written, _Undirected())
+    uses = _UsesJson()
+    visit(plain, uses)
+    shared = [one for one in declared.definitions if isinstance(one, ScalarTypeDefinitionNode) and uses.found]
+    own = [
+        one
+        for one in plain.definitions
+        if not (isinstance(one, DirectiveDefinitionNode) and one.name.value in directives.NAMES)
+    ]
+    return DocumentNode(definitions=(*shared, *own))
+
+
+class _Binder:
+    """Reads the directives of all types and fields. It goes on after a fault, to report all of them."""
+
+    def __init__(self, known: GraphQLSchema, types: GraphQLSchema) -> None:
+        self.faults: list[SchemaFault] = []
+        self._known = known
+        self._types = types
+
+    def bound(self) -> BoundSchema:
+        """Return the schema. It means nothing if there are faults."""
+        calls: dict[FieldName, Rest] = {}
+        values: dict[FieldName, Pick] = {}
+        allowed: dict[FieldName, tuple[Auth, ...]] = {}
+        weights: dict[FieldName, int] = {}
+        sizes: dict[FieldName, ListSize] = {}
+        for kind in self._known.type_map.values():
+            if not isinstance(kind, GraphQLObjectType | GraphQLInterfaceType) or kind.name.startswith("__"):
+                continue
+            of_type = tuple(self._auths(*_nodes(kind)))
+            for name, one in kind.fields.items():
+                node, field = one.ast_node, (kind.name, name)
+                if node is None:
+                    continue
+                if (call := self._read("rest", node, reading.rest, field)) is not None:
+                    calls[field] = call
+                if (value := self._read("value", node, reading.value)) is not None:
+                    values[field] = value
+                if (weight := self._read("cost", node, reading.weight)) is not None:
+                    weights[field] = weight
+                if (size := self._read("listSize", node, reading.list_size)) is not None:
+                    sizes[field] = size
+                if auths := (*of_type, *self._auths(node)):
+                    allowed[field] = auths
+        return BoundSchema(
+            types=self._types,
+            calls=calls,
+            values=values,
+            allowed=allowed,
+            weights=weights,
+            sizes=sizes,
+            discriminators=dict(self._discriminators()),
+        )
+
+    def _auths(self, *nodes: Node) -> Iterator[Auth]:
+        for node in nodes:
+            if (auth := self._read("auth", node, reading.auth)) is not None:
+                yield auth
+
+    def _discriminators(self) -> Iterator[tuple[str, Discriminator]]:
+        for kind in self._known.type_map.values():
+            if isinstance(kind, GraphQLInterfaceType | GraphQLUnionType):
+                for node in _nodes(kind):
+                    if (one := self._read("discriminator", node, reading.discriminator)) is not None:
+                        yield kind.name, one
+
+    def _read(self, name: str, node: Any, reader: Any, *more: Any) -> Any:
+        """What `reader` makes of a directive of a node; None without it, or after a fault."""
+        directive = self._known.get_directive(name)
+        assert directive is not None, "every schema declares it"
+        place = next((one for one in node.directives or () if one.name.value == name), None)
+        if place is None:
+            return None
+        try:
+            return reader(get_directive_values(directive, node), place, *more)
+        except GraphQLError as error:
+            self.faults += of_errors([error])
+        except Mistake as mistake:
+            value = None if mistake.value is ... else str(mistake.value)
+            where = ".".join(map(str, mistake.path))
+            message = f"@{name}: {where}: {mistake.message}" if where else f"@{name}: {mistake.message}"
+            self.faults.append(at(place, message, mistake.remedy, value))
+        return None
+
+
+def _nodes(kind: Any) -> tuple[Node, ...]:
+    return tuple(one for one in (kind.ast_node, *kind.extension_ast_nodes) if one is not None)

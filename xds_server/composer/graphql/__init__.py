@@ -1,0 +1,1 @@
+"""The engine of `graphql`: it answers operations by calls to upstreams."""

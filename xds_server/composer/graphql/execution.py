@@ -1,0 +1,145 @@
+"""Executes prepared operations: the resolvers of a bound schema, and the result as clients get it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graphql import (
+    ExecutionResult,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
+    GraphQLResolveInfo,
+    GraphQLUnionType,
+    execute,
+    get_nullable_type,
+    is_list_type,
+)
+
+from filters.graphql import errors
+from filters.graphql.directives import Auth, Discriminator, Rest
+from filters.graphql.errors import FieldError
+from filters.graphql.operations import Operation
+from filters.graphql.request_context import RequestContext
+from filters.graphql.schema import BoundSchema
+from filters.graphql.selection import Pick
+from filters.graphql.settings import GraphqlLimits
+from xds_server.composer.calls import Caller
+from xds_server.composer.graphql.loading import Loader
+
+Resolver = Callable[..., Any]
+Info = GraphQLResolveInfo[Loader]
+_ROOT: Mapping[str, Any] = {}
+
+
+def bind(schema: BoundSchema) -> BoundSchema:
+    """Give the types of a schema their resolvers. It is called once, before the schema is used."""
+    for kind in schema.types.type_map.values():
+        if isinstance(kind, GraphQLInterfaceType | GraphQLUnionType):
+            kind.resolve_type = _type_resolver(schema.discriminators.get(kind.name, Discriminator()))
+        if not isinstance(kind, GraphQLObjectType) or kind.name.startswith("__"):
+            continue
+        for name, field in kind.fields.items():
+            key = (kind.name, name)
+            resolver: Resolver = _member
+            if key in schema.calls:
+                many = is_list_type(get_nullable_type(field.type))
+                resolver = _calling(schema.calls[key], many=many)
+            elif key in schema.values:
+                resolver = _taking(schema.values[key])
+            if key in schema.allowed:
+                resolver = _allowing(resolver, schema.allowed[key])
+            field.resolve = resolver
+    return schema
+
+
+def _member(parent: Any, info: Info, **_arguments: Any) -> Any:
+    if type(parent) is dict:
+        return parent.get(info.field_name)
+    raise FieldError(errors.UPSTREAM_INVALID, "The upstream's answer has no object here.")
+
+
+def _taking(pick: Pick) -> Resolver:
+    def resolve(parent: Any, _info: Info, **_arguments: Any) -> Any:
+        return pick(parent)
+
+    return resolve
+
+
+def _calling(rest: Rest, *, many: bool) -> Resolver:
+    def resolve(parent: Any, info: Info, **arguments: Any) -> Any:
+        return info.context.load(rest, parent, arguments, many=many)
+
+    return resolve
+
+
+def _allowing(resolver: Resolver, auths: tuple[Auth, ...]) -> Resolver:
+    def resolve(parent: Any, info: Info, **arguments: Any) -> Any:
+        context: RequestContext = info.context.context
+        if all(one.allows(context) for one in auths):
+            return resolver(parent, info, **arguments)
+        raise FieldError(errors.FORBIDDEN, "This caller may not have this field.")
+
+    return resolve
+
+
+def _type_resolver(discriminator: Discriminator) -> Resolver:
+    def resolve(value: Any, _info: Info, _kind: Any) -> str | None:
+        return discriminator.type_of(value)
+
+    return resolve
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The answer to one operation: `value` is the object of the response, `executed` is false for request errors."""
+
+    value: Mapping[str, Any]
+    executed: bool = True
+    cost: int = 0
+
+
+async def run(
+    operation: Operation,
+    variables: Mapping[str, Any],
+    caller: Caller,
+    context: RequestContext,
+    limits: GraphqlLimits,
+    loader: Loader | None = None,
+) -> Result:
+    """Execute an operation. Raises Refused if it costs too much. Being cancelled cancels its calls.
+
+    A `loader` is shared by the operations of one request, and stays open.
+    """
+    cost = operation.cost(variables)
+    own = loader or Loader(caller, context, limits)
+    try:
+        result = execute(
+            operation.schema.types,
+            operation.document,
+            root_value=_ROOT,
+            context_value=own,
+            variable_values=dict(variables),
+            hide_suggestions=True,
+        )
+        if not isinstance(result, ExecutionResult):
+            result = await result
+    finally:
+        if loader is None:
+            await own.close()
+    return Result(value=_response(result), executed=_executed(result), cost=cost)
+
+
+def _executed(result: ExecutionResult) -> bool:
+    """False if the variables were rejected, so that nothing ran: such errors have no path."""
+    return result.data is not None or any(one.path is not None for one in result.errors or ())
+
+
+def _response(result: ExecutionResult) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    if result.errors:
+        value["errors"] = [errors.formatted(one) for one in result.errors]
+    if _executed(result):
+        value["data"] = result.data
+    return value

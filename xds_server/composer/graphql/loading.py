@@ -1,0 +1,208 @@
+"""The calls of one request: equal ones are made once, those for several keys become one, and few are made at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any
+
+import jiter
+
+from filters.graphql import errors
+from filters.graphql.directives import Batch, Rest
+from filters.graphql.errors import FieldError
+from filters.graphql.request_context import RequestContext
+from filters.graphql.settings import GraphqlLimits
+from filters.graphql.templates import BodyTemplate, MissingValue, PathTemplate, UnusableValue, Values, scalar
+from xds_server.composer.calls import Answer, Call, Caller, CallFailed
+
+_FAILED = {
+    "timeout": (errors.UPSTREAM_TIMEOUT, "The upstream did not answer in time."),
+    "unreachable": (errors.UPSTREAM_UNREACHABLE, "The upstream cannot be reached."),
+    "too_large": (errors.UPSTREAM_TOO_LARGE, "The upstream's answer is too large."),
+}
+_NOT_FOUND = 404
+_Key = tuple[str, str, str, bytes, tuple[tuple[str, str], ...]]
+
+
+class Loader:
+    """Makes the calls of one request. After `close`, none of its calls is under way."""
+
+    def __init__(self, caller: Caller, context: RequestContext, limits: GraphqlLimits) -> None:
+        self.context = context
+        self._caller = caller
+        self._left = limits.calls
+        self._slots = asyncio.Semaphore(limits.parallel)
+        self._loop = asyncio.get_running_loop()
+        self._known: dict[_Key, asyncio.Task[Any]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._waiting: dict[int, tuple[Rest, bool, dict[str, tuple[Any, asyncio.Future[Any]]]]] = {}
+
+    def load(
+        self, rest: Rest, parent: Any, arguments: Mapping[str, Any], *, many: bool
+    ) -> Awaitable[Any] | None:
+        """The value of a field, or None if the parent lacks what the call needs. `many` is true for lists. Raises FieldError."""
+        values = Values(arguments, parent, self.context)
+        if rest.batch is not None and rest.key is not None:
+            key = values.of(rest.key)
+            if key is None:
+                return None
+            return self._batched(rest, _text(key, rest), key, many=many)
+        try:
+            call = _call(rest.upstream, rest.method, rest.path, rest.body, rest, values)
+        except MissingValue as missing:
+            if missing.source.kind == "parent":
+                return None
+            raise FieldError(errors.BAD_USER_INPUT, f"{missing}.") from None
+        return asyncio.shield(self._task(rest, call, safe=rest.safe))
+
+    async def close(self) -> None:
+        """Cancel the calls under way, and wait for their end."""
+        for one in self._tasks:
+            one.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _task(self, rest: Rest, call: Call, *, safe: bool) -> asyncio.Task[Any]:
+        """The task that makes a call and takes the part that the field selects; one task for equal safe calls."""
+        key = (call.upstream, call.method, call.path, call.body, tuple(call.headers.items()))
+        task = self._known.get(key) if safe else None
+        if task is None:
+            task = self._started(self._answer(call))
+            if safe:
+                self._known[key] = task
+        return self._started(_selected(task, rest))
+
+    def _started(self, work: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _answer(self, call: Call) -> Any:
+        """The JSON of an answer, None for a 404. Raises FieldError."""
+        if self._left <= 0:
+            raise FieldError(errors.TOO_MANY_CALLS, "The request needs too many calls to upstreams.")
+        self._left -= 1
+        async with self._slots:
+            try:
+                answer = await self._caller.call(call)
+            except CallFailed as failed:
+                code, text = _FAILED[failed.reason]
+                raise FieldError(code, text) from None
+        return _decoded(answer, call)
+
+    # Batches -----------------------------------------------------------------------------------------------------
+
+    def _batched(self, rest: Rest, text: str, key: Any, *, many: bool) -> Awaitable[Any]:
+        waiting = self._waiting.get(id(rest))
+        if waiting is None:
+            waiting = self._waiting[id(rest)] = (rest, many, {})
+            self._loop.call_soon(self._begin, rest)
+        known = waiting[2].get(text)
+        if known is None:
+            known = waiting[2][text] = (key, self._loop.create_future())
+        return asyncio.shield(known[1])
+
+    def _begin(self, rest: Rest) -> None:
+        """Start the calls for all keys that were collected since the first one."""
+        _, many, keys = self._waiting.pop(id(rest))
+        assert rest.batch is not None, "the field has a batch"
+        found = [*keys.items()]
+        for at in range(0, len(found), rest.batch.size):
+            self._started(self._fill(rest, rest.batch, dict(found[at : at + rest.batch.size]), many))
+
+    async def _fill(
+        self, rest: Rest, batch: Batch, keys: Mapping[str, tuple[Any, asyncio.Future[Any]]], many: bool
+    ) -> None:
+        """Give each key its value, or all of them the same error."""
+        try:
+            found = await self._found(rest, batch, [key for key, _ in keys.values()], many)
+        except FieldError as error:
+            for _, future in keys.values():
+                future.set_exception(error)
+                future.exception()  # a future that nobody awaits any more must not be reported
+        else:
+            for text, (_, future) in keys.items():
+                future.set_result(found.get(text, [] if many else None))
+
+    async def _found(self, rest: Rest, batch: Batch, keys: Sequence[Any], many: bool) -> Mapping[str, Any]:
+        """The values by the texts of their keys. A single key takes the call of the field. Raises FieldError."""
+        if len(keys) == 1 and rest.key is not None:
+            value = await self._task(rest, self._single(rest, keys[0]), safe=True)
+            return {} if value is None else {_text(keys[0], rest): value}
+        values = Values({}, {}, self.context, keys)
+        call = _call(rest.upstream, batch.method, batch.path, batch.body, rest, values)
+        answer = await self._task(rest, call, safe=True)
+        if not isinstance(answer, list):
+            raise FieldError(errors.UPSTREAM_INVALID, "The upstream's answer for several keys is no list.")
+        grouped: dict[str, Any] = {}
+        for one in answer:
+            key = batch.by(one)
+            if not isinstance(key, str | int | float) or isinstance(key, bool):
+                continue
+            if many:
+                grouped.setdefault(_text(key, rest), []).append(one)
+            else:
+                grouped.setdefault(_text(key, rest), one)
+        return grouped
+
+    def _single(self, rest: Rest, key: Any) -> Call:
+        assert rest.key is not None, "the field has a batch"
+        steps = rest.key.steps
+        value: Any = key
+        for step in reversed(steps):
+            value = {step: value}
+        return _call(rest.upstream, rest.method, rest.path, None, rest, Values(value, value, self.context))
+
+
+async def _selected(task: asyncio.Task[Any], rest: Rest) -> Any:
+    return rest.select(await asyncio.shield(task))
+
+
+def _text(key: Any, rest: Rest) -> str:
+    assert rest.key is not None, "the field has a batch"
+    try:
+        return scalar(key, rest.key)
+    except UnusableValue as error:
+        raise FieldError(errors.BAD_USER_INPUT, f"{error}.") from None
+
+
+def _call(
+    upstream: str, method: str, path: PathTemplate, body: BodyTemplate | None, rest: Rest, values: Values
+) -> Call:
+    """The call with the values of a request. Raises MissingValue, FieldError."""
+    try:
+        headers = {"accept": "application/json"}
+        for name, text in rest.headers:
+            if (rendered := text.render(values)) is not None:
+                headers[name] = rendered
+        sent = b""
+        if body is not None:
+            headers["content-type"] = "application/json"
+            sent = json.dumps(body.render(values), ensure_ascii=False, separators=(",", ":")).encode()
+        return Call(
+            upstream=upstream,
+            method=method,
+            path=path.render(values),
+            headers=headers,
+            body=sent,
+            timeout=rest.timeout,
+        )
+    except UnusableValue as error:
+        raise FieldError(errors.BAD_USER_INPUT, f"{error}.") from None
+
+
+def _decoded(answer: Answer, call: Call) -> Any:
+    """The JSON of an answer. Raises FieldError."""
+    if answer.status == _NOT_FOUND and call.method in ("GET", "HEAD"):
+        return None
+    if not 200 <= answer.status <= 299:
+        text = f"The upstream answered with the status {answer.status}."
+        raise FieldError(errors.UPSTREAM_ERROR, text, status=answer.status)
+    if not answer.body:
+        return None
+    try:
+        return jiter.from_json(answer.body, allow_inf_nan=False, cache_mode="keys")
+    except ValueError:
+        raise FieldError(errors.UPSTREAM_INVALID, "The upstream's answer is not JSON.") from None
