@@ -106,28 +106,28 @@ async def run(
     caller: Caller,
     context: RequestContext,
     limits: GraphqlLimits,
-    loader: Loader | None = None,
 ) -> Result:
-    """Execute an operation. Raises Refused if it costs too much. Being cancelled cancels its calls.
-
-    A `loader` is shared by the operations of one request, and stays open.
-    """
-    cost = operation.cost(variables)
-    own = loader or Loader(caller, context, limits)
+    """Execute an operation. Raises Refused if it costs too much. Being cancelled cancels its calls."""
+    loader = Loader(caller, context, limits)
     try:
-        result = execute(
-            operation.schema.types,
-            operation.document,
-            root_value=_ROOT,
-            context_value=own,
-            variable_values=dict(variables),
-            hide_suggestions=True,
-        )
-        if not isinstance(result, ExecutionResult):
-            result = await result
+        return await run_with(operation, variables, loader)
     finally:
-        if loader is None:
-            await own.close()
+        await loader.close()
+
+
+async def run_with(operation: Operation, variables: Mapping[str, Any], loader: Loader) -> Result:
+    """Execute an operation by a loader, which several operations of one request may share. Raises Refused."""
+    cost = operation.cost(variables)
+    result = execute(
+        operation.schema.types,
+        operation.document,
+        root_value=_ROOT,
+        context_value=loader,
+        variable_values=dict(variables),
+        hide_suggestions=True,
+    )
+    if not isinstance(result, ExecutionResult):
+        result = await result
     return Result(value=_response(result), executed=_executed(result), cost=cost)
 
 

@@ -1,0 +1,210 @@
+"""GraphQL over HTTP: media types, methods, statuses and persisted documents."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from aiohttp import web
+
+from filters.graphql.operations import Operations
+from filters.graphql.request_context import RequestContext
+from filters.graphql.settings import GraphqlLimits
+from tests.support import graphql_audit
+from tests.support.graphql_shop import Services, schema
+from xds_server.composer.graphql.endpoint import Endpoint, HttpResponse
+from xds_server.composer.graphql.requests import HttpRequest, PersistedDocuments, media_type, sha256_of
+
+JSON = "application/json"
+RESPONSE_JSON = "application/graphql-response+json"
+QUERY = "{ user(id: 1) { name } }"
+NAME = {"data": {"user": {"name": "user 1"}}}
+
+
+def endpoint(
+    persisted: PersistedDocuments | None = None, *, introspection: bool = False, **limits: int
+) -> Endpoint:
+    """An endpoint of the schema."""
+    bounds = GraphqlLimits(**limits)
+    return Endpoint(
+        operations=Operations(schema(), bounds, introspection=introspection),
+        limits=bounds,
+        persisted=persisted or PersistedDocuments(by_hash={}),
+    )
+
+
+async def post(
+    content: Any, at: Endpoint | None = None, services: Services | None = None, **headers: str
+) -> HttpResponse:
+    """The response to a POST. A `content` that is no text is sent as JSON."""
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    sent = {"content-type": JSON, "accept": RESPONSE_JSON} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
+    request = HttpRequest(method="POST", query="", headers=sent, body=body)
+    return await (at or endpoint()).respond(request, services or Services(), RequestContext())
+
+
+async def get(parameters: Mapping[str, str], at: Endpoint | None = None, **headers: str) -> HttpResponse:
+    """The response to a GET."""
+    request = HttpRequest(method="GET", query=urlencode(parameters), headers=headers, body=b"")
+    return await (at or endpoint()).respond(request, Services(), RequestContext())
+
+
+def value(response: HttpResponse) -> Any:
+    """The JSON of a response."""
+    assert isinstance(response.body, bytes)
+    return json.loads(response.body)
+
+
+def code(response: HttpResponse) -> Any:
+    """The code of the first error."""
+    return value(response)["errors"][0]["extensions"]["code"]
+
+
+async def test_a_query_is_posted() -> None:
+    response = await post({"query": "query a($id: ID!) { user(id: $id) { name } }", "variables": {"id": 1}})
+    assert (response.status, value(response)) == (200, NAME)
+    assert response.headers == {"content-type": f"{RESPONSE_JSON}; charset=utf-8", "x-graphql-cost": "1"}
+
+
+async def test_a_query_is_in_the_url() -> None:
+    parameters = {
+        "query": "query a($id: ID!) { user(id: $id) { name } } query b { me { id } }",
+        "operationName": "a",
+        "variables": '{"id": "1"}',
+    }
+    response = await get(parameters)
+    assert (response.status, value(response)) == (200, NAME)
+    assert response.headers["content-type"] == f"{JSON}; charset=utf-8"
+
+
+async def test_a_mutation_needs_post() -> None:
+    response = await get({"query": "mutation { place(user: 1) { id } }"})
+    assert (response.status, response.headers["allow"]) == (405, "POST")
+    response = await post({"query": "mutation { place(user: 1) { id } }"})
+    assert value(response) == {"data": {"place": {"id": "1"}}}
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status"),
+    [
+        (b"{", {}, 400),
+        (b"[" * 100_000, {}, 400),
+        (b"\xff", {}, 400),
+        (b"3", {}, 400),
+        ([], {}, 400),
+        ([3], {}, 400),
+        ({}, {}, 400),
+        ({"query": 3}, {}, 400),
+        ({"query": QUERY, "variables": []}, {}, 400),
+        ({"query": QUERY, "operationName": 3}, {}, 400),
+        ({"query": QUERY, "extensions": "x"}, {}, 400),
+        ({"extensions": {"persistedQuery": {"version": 2, "sha256Hash": "x"}}}, {}, 400),
+        ({"query": "{"}, {}, 400),
+        ({"query": "{ nothing }"}, {}, 400),
+        ({"query": "{ nothing }"}, {"accept": JSON}, 200),
+        ({"query": QUERY}, {"content_type": "text/plain"}, 415),
+        ({"query": QUERY}, {"accept": "text/html"}, 406),
+        ({"query": QUERY}, {"accept": "application/json;q=0"}, 406),
+        ({"query": "query ($id: ID!) { user(id: $id) { id } }"}, {}, 400),
+        ({"query": QUERY, "variables": {"a": [[[[[[[[[[[1]]]]]]]]]]]}}, {}, 400),
+        ([{"query": QUERY}, {"query": QUERY}], {}, 400),
+    ],
+)
+async def test_a_bad_request_has_a_status_and_an_error(
+    content: Any, headers: dict[str, str], status: int
+) -> None:
+    response = await post(content, **headers)
+    assert response.status == status
+    assert value(response)["errors"][0]["message"]
+    assert "data" not in value(response)
+
+
+async def test_a_field_that_fails_is_no_failed_request() -> None:
+    response = await post({"query": "{ me { id } }"})
+    assert (response.status, value(response)["data"]) == (200, {"me": None})
+
+
+async def test_a_list_of_operations_shares_its_calls() -> None:
+    services = Services()
+    content = [{"query": QUERY}, {"query": "{ nothing }"}, {"query": "{ user(id: 1) { id } }"}]
+    response = await post(content, endpoint(operations=3), services)
+    assert response.status == 200
+    first, second, third = value(response)
+    assert (first, third) == (NAME, {"data": {"user": {"id": "1"}}})
+    assert second["errors"][0]["extensions"]["code"] == "GRAPHQL_VALIDATION_FAILED"
+    assert (services.paths, response.headers["x-graphql-cost"]) == (["/users/1"], "2")
+
+
+async def test_persisted_documents_are_named_by_their_hash() -> None:
+    at = endpoint(PersistedDocuments.of((QUERY,), only=True))
+    name = sha256_of(QUERY)
+    extension = {"persistedQuery": {"version": 1, "sha256Hash": name}}
+    assert value(await post({"extensions": extension}, at)) == NAME
+    assert value(await post({"documentId": f"sha256:{name}"}, at)) == NAME
+    assert value(await post({"query": QUERY}, at)) == NAME
+    assert value(await get({"extensions": json.dumps(extension)}, at)) == NAME
+    assert value(await get({"documentId": name}, at)) == NAME
+
+
+async def test_other_documents_are_refused() -> None:
+    at = endpoint(PersistedDocuments.of((QUERY,), only=True))
+    assert code(await post({"documentId": "sha256:00"}, at)) == "PERSISTED_QUERY_NOT_FOUND"
+    assert code(await post({"query": "{ me { id } }"}, at)) == "PERSISTED_QUERY_ONLY"
+    wrong = {"persistedQuery": {"version": 1, "sha256Hash": "00"}}
+    assert code(await post({"query": QUERY, "extensions": wrong}, at)) == "BAD_USER_INPUT"
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        (None, JSON),
+        ("", JSON),
+        ("*/*", JSON),
+        ("application/*", JSON),
+        ("application/json", JSON),
+        ("application/json; charset=utf-8", JSON),
+        ("application/graphql-response+json, application/json;q=0.9", RESPONSE_JSON),
+        ("application/json;q=0.5, application/graphql-response+json;q=0.4", JSON),
+        ("text/html", None),
+        ("application/json;q=x", None),
+    ],
+)
+def test_the_media_type_is_negotiated(accept: str | None, expected: str | None) -> None:
+    assert media_type(accept) == expected
+
+
+async def _served(request: web.Request) -> web.Response:
+    found = HttpRequest(
+        method=request.method,
+        query=request.rel_url.raw_query_string,
+        headers={name.lower(): text for name, text in request.headers.items()},
+        body=await request.read(),
+    )
+    response = await endpoint(introspection=True).respond(found, Services(), RequestContext())
+    assert isinstance(response.body, bytes)
+    return web.Response(status=response.status, headers=response.headers, body=response.body)
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    """The URL of an HTTP server that has nothing but the endpoint."""
+    application = web.Application()
+    application.router.add_route("*", "/graphql", _served)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/graphql"
+    await runner.cleanup()
+
+
+async def test_the_audits_of_graphql_over_http_pass(url: str, tmp_path: Path) -> None:
+    folder = await asyncio.to_thread(graphql_audit.installed, tmp_path)
+    assert await asyncio.to_thread(graphql_audit.failures, folder, url) == []
