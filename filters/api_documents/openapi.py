@@ -221,6 +221,7 @@ class _Reader:
             id=anchors.new(_text(value, "operationId") or f"{method} {template}"),
             method=method,
             path=template,
+            operation_id=_text(value, "operationId"),
             summary=_text(value, "summary"),
             description=_text(value, "description"),
             tags=tuple(map(str, tags)),

@@ -182,12 +182,13 @@ class Operation:
 
     `method` and `path` are those of HTTP; ``query``, ``mutation`` or ``subscription`` and a field of GraphQL; ``unary``,
     ``client stream``, ``server stream`` or ``stream`` and ``/package.Service/Method`` of gRPC. Each of `security` suffices;
-    an empty one is no authentication.
+    an empty one is no authentication. `operation_id` is that of an OpenAPI document.
     """
 
     id: str
     method: str
     path: str
+    operation_id: str = ""
     summary: str = ""
     description: str = ""
     tags: tuple[str, ...] = ()

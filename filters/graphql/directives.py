@@ -15,6 +15,8 @@ from filters.graphql.templates import BodyTemplate, PathTemplate, Source, TextTe
 DECLARED = '''
 """Any JSON value."""
 scalar JSON
+"""A whole number of any size."""
+scalar BigInt
 
 """The value of the field is the answer to a call."""
 directive @rest(
@@ -36,8 +38,9 @@ input RestBatch {
   "The most keys of one call." size: Int! = 100
 }
 
-"""The value of the field is at this path of the parent's JSON, instead of the member with the field's name."""
-directive @value(from: String!) on FIELD_DEFINITION
+"""The value of the field is at this path of the parent's JSON, instead of the member with the field's name.
+Of an input field it is the name of the member that is sent."""
+directive @value(from: String!) on FIELD_DEFINITION | INPUT_FIELD_DEFINITION
 
 """Who gets the field, or all fields of the type. All keys must match; other callers get null and an error."""
 directive @auth(

@@ -15,6 +15,7 @@ from filters.graphql.templates import IDS, BodyTemplate, PathTemplate, Source, T
 from filters.language import Mistake, scalars
 from filters.language.tokens import TOKEN
 from filters.model import claims
+from filters.transform import paths
 
 Arguments = Mapping[str, Any]
 LARGEST_BATCH = 1000
@@ -129,6 +130,14 @@ def _varies(headers: Any) -> bool:
 def value(arguments: Arguments, _node: Node) -> Pick:
     """What takes the value of a field from its parent."""
     return _at("from", lambda: selection.path(arguments["from"]))
+
+
+def member(arguments: Arguments, _node: Node) -> str:
+    """The name of the member that an input field becomes."""
+    steps = _at("from", lambda: paths.names(arguments["from"]))
+    if len(steps) != 1:
+        raise Mistake("an input field becomes one member", "write one name", value=arguments["from"])
+    return paths.name_of(steps[0])
 
 
 def weight(arguments: Arguments, _node: Node) -> int:

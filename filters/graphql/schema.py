@@ -12,11 +12,14 @@ from graphql import (
     DirectiveNode,
     DocumentNode,
     GraphQLError,
+    GraphQLInputObjectType,
     GraphQLInterfaceType,
     GraphQLObjectType,
     GraphQLSchema,
     GraphQLUnionType,
     Node,
+    ObjectTypeDefinitionNode,
+    ObjectTypeExtensionNode,
     ScalarTypeDefinitionNode,
     Source,
     Visitor,
@@ -99,8 +102,29 @@ def _parsed(documents: Sequence[SdlDocument]) -> tuple[DocumentNode, DocumentNod
             faults.append(SchemaFault(message="the types are nested too deeply", file=one.name))
     if faults:
         raise SchemaFaults(faults)
+    for root in ("Query", "Mutation"):
+        _define(definitions, root)
     declared = parse(Source(directives.DECLARED, "directives"))
     return DocumentNode(definitions=tuple(definitions)), declared
+
+
+def _define(definitions: list[Any], root: str) -> None:
+    """Let the first extension of a root define it, if nothing else does: each document may extend it."""
+    found = [number for number, one in enumerate(definitions) if _is_named(one, root)]
+    if found and all(isinstance(definitions[number], ObjectTypeExtensionNode) for number in found):
+        first = definitions[found[0]]
+        definitions[found[0]] = ObjectTypeDefinitionNode(
+            name=first.name,
+            interfaces=first.interfaces,
+            directives=first.directives,
+            fields=first.fields,
+            loc=first.loc,
+        )
+
+
+def _is_named(definition: Any, name: str) -> bool:
+    kinds = ObjectTypeDefinitionNode | ObjectTypeExtensionNode
+    return isinstance(definition, kinds) and definition.name.value == name
 
 
 class _Undirected(Visitor):
@@ -110,19 +134,25 @@ class _Undirected(Visitor):
         return REMOVE if node.name.value in directives.NAMES else None
 
 
-class _UsesJson(Visitor):
-    found = False
+class _UsedTypes(Visitor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
 
     def enter_named_type(self, node: Any, *_args: Any) -> None:
-        self.found = self.found or node.name.value == "JSON"
+        self.names.add(node.name.value)
 
 
 def _public(written: DocumentNode, declared: DocumentNode) -> DocumentNode:
-    """The schema that clients see: without our directives, and with the scalar JSON only if it is used."""
+    """The schema that clients see: without our directives, and with the shared scalars that it uses."""
     plain = visit(written, _Undirected())
-    uses = _UsesJson()
-    visit(plain, uses)
-    shared = [one for one in declared.definitions if isinstance(one, ScalarTypeDefinitionNode) and uses.found]
+    used = _UsedTypes()
+    visit(plain, used)
+    shared = [
+        one
+        for one in declared.definitions
+        if isinstance(one, ScalarTypeDefinitionNode) and one.name.value in used.names
+    ]
     own = [
         one
         for one in plain.definitions
@@ -164,6 +194,7 @@ class _Binder:
                     sizes[field] = size
                 if auths := (*of_type, *self._auths(node)):
                     allowed[field] = auths
+        self._name_inputs()
         return BoundSchema(
             types=self._types,
             calls=calls,
@@ -173,6 +204,14 @@ class _Binder:
             sizes=sizes,
             discriminators=dict(self._discriminators()),
         )
+
+    def _name_inputs(self) -> None:
+        """Give input fields the names of the members that are sent."""
+        for name, kind in self._types.type_map.items():
+            known = self._known.type_map[name]
+            if isinstance(kind, GraphQLInputObjectType) and isinstance(known, GraphQLInputObjectType):
+                for field, one in kind.fields.items():
+                    one.out_name = self._read("value", known.fields[field].ast_node, reading.member) or field
 
     def _auths(self, *nodes: Node) -> Iterator[Auth]:
         for node in nodes:
