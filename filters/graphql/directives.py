@@ -64,6 +64,13 @@ directive @listSize(
 directive @discriminator(property: String!, mapping: [DiscriminatorValue!]! = []) on INTERFACE | UNION
 input DiscriminatorValue { value: String! type: String! }
 '''
+INCREMENTAL = '''
+"""Delivers the fragment after the rest."""
+directive @defer(if: Boolean! = true, label: String) on FRAGMENT_SPREAD | INLINE_FRAGMENT
+"""Delivers the elements of the list one after the other."""
+directive @stream(if: Boolean! = true, label: String, initialCount: Int! = 0) on FIELD
+'''
+"""The directives of operations that clients see, beside those of the specification."""
 NAMES = frozenset({"rest", "value", "auth", "cost", "listSize", "discriminator"})
 """The directives that clients do not see."""
 HELPERS = frozenset({"RestHeader", "RestBatch", "AuthClaim", "DiscriminatorValue"})

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphql import (
+    DirectiveNode,
     DocumentNode,
     FragmentDefinitionNode,
     GraphQLSyntaxError,
     OperationDefinitionNode,
     OperationType,
+    Visitor,
     parse,
     validate,
+    visit,
 )
 
 from filters.graphql import errors
@@ -41,6 +44,8 @@ class Operation:
     list_size: int
     most_cost: int
     fixed_cost: int | None
+    incremental: bool
+    """True if it has `@defer` or `@stream`."""
 
     @property
     def kind(self) -> OperationType:
@@ -95,15 +100,22 @@ class Operations:
             self._size -= len(oldest)
         return operation
 
-    def _prepared(self, text: str, name: str | None) -> Operation:
-        document = self._parsed(text)
-        node = _chosen(document, name)
+    def check(self, text: str) -> None:
+        """Check a document and all of its operations, but not their cost. Raises Refused."""
+        self._validate(self._parsed(text))
+
+    def _validate(self, document: DocumentNode) -> None:
         self._check_size(document)
         found = validate(
             self.schema.types, document, max_errors=MOST_ERRORS, hide_suggestions=not self._suggestions
         )
         if found:
             raise errors.coded(found[:MOST_ERRORS], errors.VALIDATION_FAILED)
+
+    def _prepared(self, text: str, name: str | None) -> Operation:
+        document = self._parsed(text)
+        node = _chosen(document, name)
+        self._validate(document)
         fragments = {
             one.name.value: one for one in document.definitions if isinstance(one, FragmentDefinitionNode)
         }
@@ -117,6 +129,7 @@ class Operations:
             list_size=self._limits.list_size,
             most_cost=self._limits.cost,
             fixed_cost=fixed,
+            incremental=_is_incremental(document),
         )
 
     def _parsed(self, text: str) -> DocumentNode:
@@ -151,6 +164,21 @@ class Operations:
                 raise refused(errors.TOO_MANY_ALIASES, message, [one], limit=limits.aliases)
             if found.introspects and not self._introspection:
                 raise refused(errors.INTROSPECTION_DISABLED, "Introspection is not allowed.", [one])
+
+
+class _Directives(Visitor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def enter_directive(self, node: DirectiveNode, *_args: object) -> None:
+        self.names.add(node.name.value)
+
+
+def _is_incremental(document: DocumentNode) -> bool:
+    found = _Directives()
+    visit(document, found)
+    return not found.names.isdisjoint(("defer", "stream"))
 
 
 def _chosen(document: DocumentNode, name: str | None) -> OperationDefinitionNode:

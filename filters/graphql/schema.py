@@ -158,7 +158,8 @@ def _public(written: DocumentNode, declared: DocumentNode) -> DocumentNode:
         for one in plain.definitions
         if not (isinstance(one, DirectiveDefinitionNode) and one.name.value in directives.NAMES)
     ]
-    return DocumentNode(definitions=(*shared, *own))
+    incremental = parse(Source(directives.INCREMENTAL, "directives"))
+    return DocumentNode(definitions=(*incremental.definitions, *shared, *own))
 
 
 class _Binder:

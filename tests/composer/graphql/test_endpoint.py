@@ -161,6 +161,42 @@ async def test_other_documents_are_refused() -> None:
     assert code(await post({"query": QUERY, "extensions": wrong}, at)) == "BAD_USER_INPUT"
 
 
+DEFERRED = "{ user(id: 1) { id ... @defer { orders { id } boss { id } email } } }"
+
+
+async def test_what_is_deferred_comes_in_a_part_of_its_own() -> None:
+    services = Services()
+    response = await post({"query": DEFERRED}, services=services, accept="multipart/mixed, application/json")
+    assert response.headers["content-type"] == 'multipart/mixed; boundary="-"'
+    assert not isinstance(response.body, bytes)
+    assert services.paths == ["/users/1"]
+    content = b"".join([one async for one in response.body])
+    assert services.paths == ["/users/1", "/orders?user=1"]
+    *parts, end = content.split(b"\r\n---")
+    assert end == b"--\r\n"
+    values = [json.loads(one.partition(b"\r\n\r\n")[2]) for one in parts[1:]]
+    assert values[0]["data"] == {"user": {"id": "1"}}
+    (deferred,) = (one for value in values for one in value.get("incremental", ()))
+    assert deferred["data"] == {"orders": [{"id": "11"}, {"id": "12"}], "boss": None, "email": None}
+    assert [one["extensions"]["code"] for one in deferred["errors"]] == ["FORBIDDEN"]
+    assert values[-1]["hasNext"] is False
+
+
+async def test_closing_a_response_in_parts_cancels_its_calls() -> None:
+    response = await post({"query": DEFERRED}, accept="multipart/mixed")
+    assert not isinstance(response.body, bytes)
+    first = await anext(response.body)
+    assert b"pending" in first
+    await response.body.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_client_that_accepts_no_parts_cannot_defer() -> None:
+    assert code(await post({"query": DEFERRED})) == "INCREMENTAL_NOT_ACCEPTED"
+    older = "multipart/mixed;deferSpec=20220824, application/json"
+    assert code(await post({"query": DEFERRED}, accept=older)) == "INCREMENTAL_NOT_ACCEPTED"
+    assert value(await post({"query": QUERY}, accept=older)) == NAME
+
+
 @pytest.mark.parametrize(
     ("accept", "expected"),
     [

@@ -21,7 +21,7 @@ def faults(*texts: str) -> list[str]:
 def test_clients_see_no_directive() -> None:
     text = print_schema(read([SdlDocument(name="a", text=SDL)], UPSTREAMS).types)
     assert "type User {\n  id: ID!\n" in text
-    for word in ("@", "RestBatch", "JSON", "upstream"):
+    for word in ("@rest", "@auth", "@value", "@listSize", "RestBatch", "JSON", "upstream"):
         assert word not in text
 
 

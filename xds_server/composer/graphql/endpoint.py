@@ -16,7 +16,7 @@ from filters.graphql.operations import Operation, Operations
 from filters.graphql.request_context import RequestContext
 from filters.graphql.settings import GraphqlLimits
 from xds_server.composer.calls import Caller
-from xds_server.composer.graphql import execution, requests
+from xds_server.composer.graphql import execution, incremental, requests
 from xds_server.composer.graphql.execution import Result
 from xds_server.composer.graphql.loading import Loader
 from xds_server.composer.graphql.requests import Asked, HttpError, HttpRequest, PersistedDocuments
@@ -54,6 +54,8 @@ class Endpoint:
             operation = self._prepared(asked)
             if request.method == "GET" and operation.kind is not OperationType.QUERY:
                 raise HttpError(405, "A mutation needs POST.", {"allow": "POST"})
+            if operation.incremental and media == requests.MULTIPART:
+                return await self._in_parts(operation, asked, caller, context)
             result = await execution.run(operation, asked.variables, caller, context, self.limits)
         except HttpError as error:
             return _response(error.status, media, _failed(str(error)), error.headers)
@@ -62,6 +64,23 @@ class Endpoint:
         return _response(
             _status(media, executed=result.executed), media, result.value, {COST: str(result.cost)}
         )
+
+    async def _in_parts(
+        self, operation: Operation, asked: Asked, caller: Caller, context: RequestContext
+    ) -> HttpResponse:
+        """The response to an operation with `@defer` or `@stream`. Raises Refused."""
+        loader = Loader(caller, context, self.limits)
+        try:
+            found = await execution.begin(operation, asked.variables, loader)
+        except BaseException:
+            await loader.close()
+            raise
+        if isinstance(found, Result):
+            await loader.close()
+            media = requests.MULTIPART
+            return _response(_status(media, executed=found.executed), media, found.value)
+        headers = {"content-type": incremental.CONTENT_TYPE, COST: str(operation.cost(asked.variables))}
+        return HttpResponse(status=200, headers=headers, body=incremental.parts(found, loader))
 
     def _prepared(self, asked: Asked) -> Operation:
         return self.operations.prepare(self.persisted.document(asked), asked.name)

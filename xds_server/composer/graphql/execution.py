@@ -12,9 +12,12 @@ from graphql import (
     GraphQLObjectType,
     GraphQLResolveInfo,
     GraphQLUnionType,
-    execute,
     get_nullable_type,
     is_list_type,
+)
+from graphql.execution import (
+    ExperimentalIncrementalExecutionResults,
+    experimental_execute_incrementally,
 )
 
 from filters.graphql import errors
@@ -117,8 +120,20 @@ async def run(
 
 async def run_with(operation: Operation, variables: Mapping[str, Any], loader: Loader) -> Result:
     """Execute an operation by a loader, which several operations of one request may share. Raises Refused."""
+    if operation.incremental:
+        text = "The response to @defer and @stream is multipart/mixed, which the request does not accept."
+        raise errors.refused(errors.NOT_INCREMENTAL, text)
+    found = await begin(operation, variables, loader)
+    assert isinstance(found, Result), "nothing is deferred"
+    return found
+
+
+async def begin(
+    operation: Operation, variables: Mapping[str, Any], loader: Loader
+) -> Result | ExperimentalIncrementalExecutionResults:
+    """Execute an operation up to what it defers. Raises Refused."""
     cost = operation.cost(variables)
-    result = execute(
+    result = experimental_execute_incrementally(
         operation.schema.types,
         operation.document,
         root_value=_ROOT,
@@ -126,8 +141,10 @@ async def run_with(operation: Operation, variables: Mapping[str, Any], loader: L
         variable_values=dict(variables),
         hide_suggestions=True,
     )
-    if not isinstance(result, ExecutionResult):
+    if not isinstance(result, ExecutionResult | ExperimentalIncrementalExecutionResults):
         result = await result
+    if isinstance(result, ExperimentalIncrementalExecutionResults):
+        return result
     return Result(value=_response(result), executed=_executed(result), cost=cost)
 
 

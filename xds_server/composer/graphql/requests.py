@@ -179,14 +179,17 @@ def sha256_of(text: str) -> str:
 
 
 def media_type(accept: str | None) -> str | None:
-    """The media type of the response to an Accept header, None if none of ours is accepted (RFC 9110 section 12.5.1)."""
+    """The media type of the response to an Accept header, None if none of ours is accepted (RFC 9110 section 12.5.1).
+
+    A client that names a `deferSpec` wants parts of an older form, so it gets one whole response.
+    """
     if accept is None or not accept.strip():
         return JSON
     best: tuple[float, int, str] | None = None
     for number, written in enumerate(accept.split(",")):
         kind, _, parameters = written.partition(";")
         quality = _quality(parameters)
-        found = _ours(kind.strip().lower())
+        found = None if "deferspec" in parameters.lower() else _ours(kind.strip().lower())
         if found is not None and quality > 0 and (best is None or quality > best[0]):
             best = (quality, number, found)
     return best[2] if best is not None else None
