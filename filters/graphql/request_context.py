@@ -11,12 +11,16 @@ from filters.model import claims
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestContext:
-    """What the gateway knows of a request and its caller. `headers` has lower-case names."""
+    """What the gateway knows of a request and its caller. The names of headers are in lower case.
+
+    `for_calls` are headers that every call hands on.
+    """
 
     consumer: str | None = None
     plan: str | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    for_calls: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
 
     def claim(self, name: str) -> Any:

@@ -78,7 +78,12 @@ class Services:
         """Answer a call."""
         self.calls.append(call)
         found = self._special(call)
-        return found if found is not None else answer(_content(call))
+        if found is not None:
+            return found
+        try:
+            return answer(_content(call))
+        except ValueError:  # an id that is no number
+            return answer(None, 404)
 
 
 def answer(content: Any, status: int = 200) -> Answer:
@@ -105,7 +110,7 @@ def _content(call: Call) -> Any:
         case ["orders"], {"users": users}:
             return [one for one in ORDERS if str(one["user_id"]) in users.split(",")]
         case _:
-            raise AssertionError(call.path)
+            return None
 
 
 async def ask(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from filters.graphql.operations import Operations
 from filters.graphql.request_context import RequestContext
 from filters.graphql.settings import GraphqlLimits
 from tests.support import graphql_audit
-from tests.support.graphql_shop import Services, schema
+from tests.support.graphql_shop import SDL, Services, schema
 from xds_server.composer.graphql.endpoint import Endpoint, HttpResponse
 from xds_server.composer.graphql.requests import HttpRequest, PersistedDocuments, media_type, sha256_of
 
@@ -27,12 +29,16 @@ NAME = {"data": {"user": {"name": "user 1"}}}
 
 
 def endpoint(
-    persisted: PersistedDocuments | None = None, *, introspection: bool = False, **limits: int
+    persisted: PersistedDocuments | None = None,
+    *,
+    introspection: bool = False,
+    sdl: str = SDL,
+    **limits: int,
 ) -> Endpoint:
     """An endpoint of the schema."""
     bounds = GraphqlLimits(**limits)
     return Endpoint(
-        operations=Operations(schema(), bounds, introspection=introspection),
+        operations=Operations(schema(sdl), bounds, introspection=introspection),
         limits=bounds,
         persisted=persisted or PersistedDocuments(by_hash={}),
     )
@@ -216,6 +222,11 @@ def test_the_media_type_is_negotiated(accept: str | None, expected: str | None) 
     assert media_type(accept) == expected
 
 
+HONEST = re.sub(r"  (me|strict): .*\n", "", SDL).replace("user(id: ID!)", "user(id: Int!)")
+"""The schema without fields that fail, whatever the arguments are."""
+CONTEXT = RequestContext(plan="pro", claims={"scope": "hr.read", "realm": {"roles": ["staff"]}})
+
+
 async def _served(request: web.Request) -> web.Response:
     found = HttpRequest(
         method=request.method,
@@ -223,7 +234,8 @@ async def _served(request: web.Request) -> web.Response:
         headers={name.lower(): text for name, text in request.headers.items()},
         body=await request.read(),
     )
-    response = await endpoint(introspection=True).respond(found, Services(), RequestContext())
+    at = endpoint(introspection=True, sdl=HONEST, cost=10**9, depth=100, aliases=1000, calls=10_000)
+    response = await at.respond(found, Services(), CONTEXT)
     assert isinstance(response.body, bytes)
     return web.Response(status=response.status, headers=response.headers, body=response.body)
 
@@ -244,3 +256,19 @@ async def url() -> AsyncIterator[str]:
 async def test_the_audits_of_graphql_over_http_pass(url: str, tmp_path: Path) -> None:
     folder = await asyncio.to_thread(graphql_audit.installed, tmp_path)
     assert await asyncio.to_thread(graphql_audit.failures, folder, url) == []
+
+
+OPTIONS = (
+    "--phases fuzzing --max-examples 30 --seed 12 --generation-deterministic --suppress-health-check all --workers 1 "
+    "--request-timeout 60 --no-color --continue-on-failure --warnings off"
+)
+
+
+async def test_schemathesis_finds_nothing(url: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "schemathesis.cli", "run", url, *OPTIONS.split()]
+    done = await asyncio.create_subprocess_exec(
+        *command, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await asyncio.wait_for(done.communicate(), 300)
+    assert done.returncode == 0, output.decode()[-10_000:]
+    assert "passed" in output.decode()

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from filters.graphql.errors import Refused
+from filters.graphql.operations import Operations
 from filters.graphql.request_context import RequestContext
 from filters.graphql.settings import GraphqlLimits
-from tests.support.graphql_shop import SDL, Services, answer, ask
+from tests.support.graphql_shop import SDL, Services, answer, ask, schema
 from xds_server.composer.calls import Answer, Call, CallFailed
+from xds_server.composer.graphql import execution
 
 
 async def test_values_are_picked_from_the_answer() -> None:
@@ -212,6 +214,26 @@ async def test_calls_at_the_same_time_have_a_bound() -> None:
     services.go.set()
     assert len((await asked)["data"]) == 7
     assert services.most == 3
+
+
+async def test_calls_have_the_time_that_is_left_and_the_headers_of_the_request() -> None:
+    services = Services(lambda _call: answer(None))
+    context = RequestContext(for_calls={"traceparent": "00-1", "accept": "text/html"})
+    operation = Operations(schema(), GraphqlLimits()).prepare("{ slow { id } user(id: 1) { id } }")
+    await execution.run(operation, {}, services, context, GraphqlLimits(), 60)
+    slow, user = services.calls
+    assert slow.timeout == 0.3
+    assert user.timeout is not None
+    assert 0 < user.timeout <= 60
+    assert user.headers == {"traceparent": "00-1", "accept": "application/json"}
+
+
+async def test_no_call_is_made_when_the_time_is_up() -> None:
+    services = Services()
+    operation = Operations(schema(), GraphqlLimits()).prepare("{ user(id: 1) { id } }")
+    result = await execution.run(operation, {}, services, RequestContext(), GraphqlLimits(), 0)
+    assert services.calls == []
+    assert result.value["errors"][0]["extensions"]["code"] == "UPSTREAM_TIMEOUT"
 
 
 async def test_a_client_that_goes_away_cancels_the_calls() -> None:

@@ -36,10 +36,14 @@ class HttpResponse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One schema with its limits and persisted documents. It is never changed: a new schema is a new endpoint."""
+    """One schema with its limits and persisted documents. It is never changed: a new schema is a new endpoint.
+
+    `timeout` is in seconds, for all calls of a request together.
+    """
 
     operations: Operations
     limits: GraphqlLimits
+    timeout: float | None = None
     persisted: PersistedDocuments = field(default_factory=lambda: PersistedDocuments(by_hash={}))
 
     async def respond(self, request: HttpRequest, caller: Caller, context: RequestContext) -> HttpResponse:
@@ -56,7 +60,9 @@ class Endpoint:
                 raise HttpError(405, "A mutation needs POST.", {"allow": "POST"})
             if operation.incremental and media == requests.MULTIPART:
                 return await self._in_parts(operation, asked, caller, context)
-            result = await execution.run(operation, asked.variables, caller, context, self.limits)
+            result = await execution.run(
+                operation, asked.variables, caller, context, self.limits, self.timeout
+            )
         except HttpError as error:
             return _response(error.status, media, _failed(str(error)), error.headers)
         except Refused as error:
@@ -69,7 +75,7 @@ class Endpoint:
         self, operation: Operation, asked: Asked, caller: Caller, context: RequestContext
     ) -> HttpResponse:
         """The response to an operation with `@defer` or `@stream`. Raises Refused."""
-        loader = Loader(caller, context, self.limits)
+        loader = Loader(caller, context, self.limits, self.timeout)
         try:
             found = await execution.begin(operation, asked.variables, loader)
         except BaseException:
@@ -93,7 +99,7 @@ class Endpoint:
         if len(asked) > most:
             text = f"The request has {len(asked)} operations, and at most {most} are allowed."
             raise refused(errors.TOO_MANY_OPERATIONS, text, limit=most)
-        loader = Loader(caller, context, self.limits)
+        loader = Loader(caller, context, self.limits, self.timeout)
         prepared = [self._prepared_or_refused(one) for one in asked]
         try:
             if any(isinstance(one, Operation) and one.kind is OperationType.MUTATION for one in prepared):

@@ -109,9 +109,13 @@ async def run(
     caller: Caller,
     context: RequestContext,
     limits: GraphqlLimits,
+    timeout: float | None = None,  # noqa: ASYNC109 - it is divided among the calls
 ) -> Result:
-    """Execute an operation. Raises Refused if it costs too much. Being cancelled cancels its calls."""
-    loader = Loader(caller, context, limits)
+    """Execute an operation. Raises Refused if it costs too much. Being cancelled cancels its calls.
+
+    `timeout` is in seconds, for all calls together.
+    """
+    loader = Loader(caller, context, limits, timeout)
     try:
         return await run_with(operation, variables, loader)
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jiter
@@ -27,14 +28,24 @@ _Key = tuple[str, str, str, bytes, tuple[tuple[str, str], ...]]
 
 
 class Loader:
-    """Makes the calls of one request. After `close`, none of its calls is under way."""
+    """Makes the calls of one request. After `close`, none of its calls is under way.
 
-    def __init__(self, caller: Caller, context: RequestContext, limits: GraphqlLimits) -> None:
+    `timeout` is in seconds from now, for all calls together.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        context: RequestContext,
+        limits: GraphqlLimits,
+        timeout: float | None = None,
+    ) -> None:
         self.context = context
         self._caller = caller
         self._left = limits.calls
         self._slots = asyncio.Semaphore(limits.parallel)
         self._loop = asyncio.get_running_loop()
+        self._end = None if timeout is None else self._loop.time() + timeout
         self._known: dict[_Key, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting: dict[int, tuple[Rest, bool, dict[str, tuple[Any, asyncio.Future[Any]]]]] = {}
@@ -86,11 +97,20 @@ class Loader:
         self._left -= 1
         async with self._slots:
             try:
-                answer = await self._caller.call(call)
+                answer = await self._caller.call(self._in_time(call))
             except CallFailed as failed:
                 code, text = _FAILED[failed.reason]
                 raise FieldError(code, text) from None
         return _decoded(answer, call)
+
+    def _in_time(self, call: Call) -> Call:
+        """The call with no more time than the request has left. Raises CallFailed."""
+        if self._end is None:
+            return call
+        left = self._end - self._loop.time()
+        if left <= 0:
+            raise CallFailed("timeout", "the time of the request is up")
+        return replace(call, timeout=left if call.timeout is None else min(left, call.timeout))
 
     # Batches -----------------------------------------------------------------------------------------------------
 
@@ -173,7 +193,7 @@ def _call(
 ) -> Call:
     """The call with the values of a request. Raises MissingValue, FieldError."""
     try:
-        headers = {"accept": "application/json"}
+        headers = {**values.context.for_calls, "accept": "application/json"}
         for name, text in rest.headers:
             if (rendered := text.render(values)) is not None:
                 headers[name] = rendered
