@@ -131,3 +131,13 @@ class Mock(_message.Message):
     plans: _containers.RepeatedScalarFieldContainer[str]
     dynamic: bool
     def __init__(self, name: _Optional[str] = ..., document: _Optional[bytes] = ..., base_path: _Optional[str] = ..., plans: _Optional[_Iterable[str]] = ..., dynamic: _Optional[bool] = ...) -> None: ...
+
+class Composition(_message.Message):
+    __slots__ = ("name", "kind", "content")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: str
+    content: bytes
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...

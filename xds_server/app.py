@@ -61,6 +61,7 @@ from xds_server.serving.tls import Files
 from xds_server.sources.directory import Directory
 from xds_server.sources.gateway_folder import FolderReader, GatewayFolder
 from xds_server.sources.git_source import GitSource
+from xds_server.translate.composer_entry import NODE_CLUSTER as COMPOSERS
 from xds_server.translate.stand_ins import stand_in
 from xds_server.translate.usage_entry import SERVICE as USAGE
 
@@ -125,7 +126,9 @@ async def _control_plane(
     publication = Publication(store, fleet, start, prover)
     git = options.git.source() if options.git is not None else None
     folder = _folder(options, git)
-    compiler = Compiler(internal_services=services.addresses, shape=options.shape)
+    compiler = Compiler(
+        internal_services=services.addresses, composer_calls=services.composer_calls, shape=options.shape
+    )
     running.fleet = fleet
     reports = LoadReports()
 
@@ -149,7 +152,7 @@ async def _control_plane(
         store.observe(part.observe)
     counted = _metrics(store, control.serving, fleet, rollout, previews)
     if options.state is not None:
-        control.serving.restored = restore(options.state, store, services.addresses, rollout, previews, stack)
+        control.serving.restored = restore(options.state, store, services, rollout, previews, stack)
     in_background(rollout.run(), stack)
     in_background(previews.run(), stack)
     public, local = _servers(options, store, reports, previews)
@@ -311,6 +314,7 @@ def _servers(
     everybody = (
         groups.Rule(group=SUBSCRIBERS, cluster=SUBSCRIBERS),
         groups.Rule(group=POLICY_SERVERS, cluster=POLICY_SERVERS),
+        groups.Rule(group=COMPOSERS, cluster=COMPOSERS),
         groups.Rule(group=""),
     )
     fleet = tuple(replace(rule, identities=options.identities) for rule in everybody)

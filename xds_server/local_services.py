@@ -1,4 +1,4 @@
-"""The policy server and the usage server that `xds run` starts when a gateway first needs them."""
+"""The policy server, the usage server and the composer that `xds run` starts when a gateway first needs them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from xds_server.processes.cpus import cores
 from xds_server.processes.process import Process
 from xds_server.run_options import RunOptions
 from xds_server.translate.clusters import INTERNAL_SERVICES
+from xds_server.translate.composer_entry import DEFAULT_CALLS
+from xds_server.translate.composer_entry import SERVICE as COMPOSER
 from xds_server.translate.usage_entry import SERVICE as USAGE
 
 LISTENING = 5.0
@@ -35,6 +37,8 @@ class LocalServices:
     own: Mapping[str, OwnService]
     another_policy_server: Callable[[str], OwnService] | None
     """Makes one more policy server, by the id of its node, which the caller ends. None if another operator runs them."""
+    composer_calls: str = DEFAULT_CALLS
+    """The address at which Envoys take calls of the composer."""
 
     def admin(self, name: str) -> str | None:
         """Return the admin address of a service that this process starts, or None if another operator runs it."""
@@ -68,6 +72,9 @@ async def local_services(options: RunOptions, stack: AsyncExitStack) -> LocalSer
     """Prepare our own services. Child processes connect over a Unix socket, where secrets are allowed without TLS."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xds-run-"))
     xds = f"unix:{folder}/xds.sock"
+    calls = options.composer_calls or (
+        f"unix:{folder}/composer-calls.sock" if options.proxy and options.composer is None else DEFAULT_CALLS
+    )
     addresses, own = dict(INTERNAL_SERVICES), dict[str, OwnService]()
     numbers = itertools.count(1)
 
@@ -82,6 +89,7 @@ async def local_services(options: RunOptions, stack: AsyncExitStack) -> LocalSer
     for name, address, make in (
         (SERVICE, options.policy_server, partial(_policy_server, options, xds)),
         (USAGE, options.usage_server, partial(_usage_server, options)),
+        (COMPOSER, options.composer, partial(_composer, options, xds, calls)),
     ):
         if address is not None:
             addresses[name] = address
@@ -93,6 +101,7 @@ async def local_services(options: RunOptions, stack: AsyncExitStack) -> LocalSer
         xds=xds,
         addresses=addresses,
         own=own,
+        composer_calls=calls,
         another_policy_server=another_policy_server if SERVICE in own else None,
     )
 
@@ -123,6 +132,30 @@ def _usage_server(options: RunOptions, address: str, admin: str) -> Process:
         "the usage server",
         (*command, *files, *drain),
         patience=2 * options.drain + 5,
+        log=options.services_log,
+    )
+
+
+def _composer(options: RunOptions, xds: str, calls: str, address: str, admin: str) -> Process:
+    command = (
+        sys.executable,
+        "-m",
+        "xds_server",
+        "composer",
+        "--xds",
+        xds,
+        "--listen",
+        address,
+        "--calls",
+        calls,
+    )
+    # Envoy gets the other half: it sends each call too
+    workers = ("--workers", str(max(1, cores() // 2)))
+    drain = ("--admin", admin, "--drain", str(options.drain), "--log-format", options.log_format)
+    return Process(
+        "the composer",
+        (*command, *workers, *drain),
+        patience=options.drain + 5,
         log=options.services_log,
     )
 

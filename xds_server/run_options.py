@@ -61,6 +61,10 @@ class RunOptions:
     """The address of a policy server that another operator runs; None starts one when a gateway needs it."""
     usage_server: str | None = None
     """The same for a usage server."""
+    composer: str | None = None
+    """The same for a composer."""
+    composer_calls: str | None = None
+    """The address at which Envoys take calls of the composer; None for a Unix socket of this process, or the default."""
     usage_store: str = USAGE_STORE
     """The URL of the store of a usage server that this process starts."""
     usage_spool: Path = USAGE_SPOOL

@@ -67,8 +67,8 @@ def setting(value: Any, place: Path) -> Setting:
     )
 
 
-def source(written: Any, place: Path) -> Source:
-    """The source that a user wrote, such as ``claim:tenant``. Raises Mistake."""
+def source(written: Any, place: Path, *, more: tuple[str, ...] = ()) -> Source:
+    """The source that a user wrote, such as ``claim:tenant``. Raises Mistake, which names `more` kinds with names too."""
     kind, colon, name = str(written).partition(":")
     if (kind in PLAIN and not colon) or (kind in NAMED and name):
         if kind == "header" and not re.fullmatch(TOKEN, name):
@@ -81,7 +81,9 @@ def source(written: Any, place: Path) -> Source:
         return Source(kind, name.lower() if kind == "header" else name)
     raise Mistake(
         "no source of a value has this name",
-        f"write one of {', '.join(_ALL)}" if kind not in NAMED else did_you_mean(kind, _ALL),
+        f"write one of {', '.join((*_ALL, *(f'{kind}:NAME' for kind in more)))}"
+        if kind not in NAMED
+        else did_you_mean(kind, _ALL),
         path=place,
         value=written,
     )

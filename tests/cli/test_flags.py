@@ -60,13 +60,14 @@ def test_a_former_spelling_means_the_same_and_is_hidden(
 def test_commands_use_the_same_words() -> None:
     has = {command: set(shown(command)) for command in COMMANDS}
     listening = {command for command in COMMANDS if "--xds" in has[command]}
-    assert listening == {"run", "policy-server", "watch", "bootstrap", "controller"}
+    assert listening == {"run", "policy-server", "composer", "watch", "bootstrap", "controller"}
     for command in listening - {"controller"}:  # it has an authority of its own
         assert {"--ca", "--certificate", "--private-key"} <= has[command]
     assert {command for command in COMMANDS if "--admin" in has[command]} == {
         "run",
         "controller",
         "policy-server",
+        "composer",
         "usage-server",
         "rollout",
         "status",

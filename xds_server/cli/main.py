@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "rollback": "serve the commit that was served before, or another one, until told otherwise",
     "pin": "serve one commit of a gateway in git until told otherwise",
     "watch": "connect to any xDS server as a client, and print its responses",
+    "composer": "answer routes with several calls to upstreams; a control plane sends the rules",
     "policy-server": "run the services that decide what Envoy cannot; a control plane sends them their rules",
     "controller": "serve the Gateways of a Kubernetes cluster",
     "redirect": "redirect the connections of a pod to its sidecar, as an init container",

@@ -98,6 +98,18 @@ def _add_own_services(parser: argparse.ArgumentParser) -> None:
         help="address at which Envoys reach a usage server that runs elsewhere; "
         "default: this command starts one if the gateway needs it",
     )
+    add(
+        "--composer",
+        metavar="ADDRESS",
+        help="address at which Envoys reach a composer that runs elsewhere; "
+        "default: this command starts one if the gateway needs it",
+    )
+    add(
+        "--composer-calls",
+        metavar="unix:/PATH",
+        help="Unix socket at which Envoys take the calls of the composer, for a composer that runs elsewhere; only the "
+        "user of Envoy can connect to it. Default: unix:/run/xds/composer-calls.sock with --no-proxy or --composer",
+    )
     flags.add_usage_store(parser, "--usage-store", "--usage-spool")
     add(
         "--marketplace",
@@ -245,6 +257,8 @@ def run(arguments: argparse.Namespace, shape: Shape | None = None) -> int:
         envoy_log_level=arguments.envoy_log_level,
         policy_server=_endpoint("--policy-server", arguments.policy_server),
         usage_server=_endpoint("--usage-server", arguments.usage_server),
+        composer=_endpoint("--composer", arguments.composer),
+        composer_calls=_socket("--composer-calls", arguments.composer_calls),
         usage_store=checked(arguments.usage_store),
         usage_spool=arguments.usage_spool,
         marketplace=checked(arguments.marketplace, "marketplace store")
@@ -301,6 +315,13 @@ def _loop(main) -> None:  # type: ignore[no-untyped-def] # a coroutine
         asyncio.run(main)
     else:
         uvloop.run(main)
+
+
+def _socket(flag: str, text: str | None) -> str | None:
+    """Return the address of a Unix socket. At a port, whoever reaches it would call upstreams without any policy."""
+    if text is not None and not text.startswith("unix:/"):
+        raise WrongUsage(f"{flag}: only a Unix socket keeps others away from upstreams; write unix:/PATH")
+    return text
 
 
 def _endpoint(flag: str, text: str | None) -> str | None:

@@ -55,6 +55,8 @@ def action(route: Route) -> str:
     """Return what a route does, in a few words."""
     if route.targets:
         return "forward"
+    if route.aggregate is not None:
+        return f"aggregate {len(route.aggregate.calls)} calls"
     if route.redirect is not None:
         return f"redirect {route.redirect.status}"
     return f"respond {route.respond.status}" if route.respond is not None else "answered by a policy"

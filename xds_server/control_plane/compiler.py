@@ -17,6 +17,7 @@ from xds_server.gateway.reader import Reader
 from xds_server.sources.protoc import ProtoCompiler
 from xds_server.sources.source import SourceState
 from xds_server.translate.clusters import INTERNAL_SERVICES
+from xds_server.translate.composer_entry import DEFAULT_CALLS
 from xds_server.translate.route_trees import DEFAULT, Shape
 from xds_server.translate.translator import Translator, Untranslatable
 
@@ -33,8 +34,8 @@ class Compiled:
 class Compiler:
     """Compiles successive states of a source. Unchanged parts are neither read nor translated again.
 
-    `internal_services` are the addresses at which Envoys reach our own services, by name. `shape` says which hosts
-    get a tree of routes. Without `metered`, no request counts as usage. Unless it `translates`, the snapshot is empty.
+    `internal_services` are the addresses at which Envoys reach our own services, by name. `composer_calls`
+    is the address at which Envoys take calls of the composer. `shape` says which hosts get a tree of routes. Without `metered`, no request counts as usage. Unless it `translates`, the snapshot is empty.
     """
 
     def __init__(
@@ -43,13 +44,14 @@ class Compiler:
         *,
         internal_services: Mapping[str, str] = INTERNAL_SERVICES,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        composer_calls: str = DEFAULT_CALLS,
         shape: Shape = DEFAULT,
         metered: bool = True,
         translates: bool = True,
     ) -> None:
         self._metered, self._translates = metered, translates
         self._reader = Reader()
-        self._translator = Translator(internal_services, shape=shape)
+        self._translator = Translator(internal_services, composer_calls=composer_calls, shape=shape)
         self._environment = os.environ if environment is None else environment
         self._clock = clock
         self._protos = ProtoCompiler()

@@ -10,6 +10,7 @@ from operator import is_
 from typing import Any
 from urllib.parse import urlsplit
 
+from filters import composer_reasons
 from filters.language import Mistake, Path, Problem
 from filters.language.options import OFF
 from filters.language.problems import did_you_mean, short_repr
@@ -19,7 +20,14 @@ from filters.model.shared_credentials import conflicts
 from filters.pipeline import POLICIES
 from filters.policy import Context, Policy, Shape
 from filters.reasons import BY_STATUS, OTHER, REASONS
-from xds_server.gateway import catalog_checks, exposure, listener_checks, precedence, telemetry_checks
+from xds_server.gateway import (
+    aggregate_checks,
+    catalog_checks,
+    exposure,
+    listener_checks,
+    precedence,
+    telemetry_checks,
+)
 from xds_server.gateway.files import File
 from xds_server.gateway.model.actions import Redirect, Respond
 from xds_server.gateway.model.gateway import FileRoutes, Sections
@@ -125,7 +133,11 @@ def _reasons(errors: Iterable[str]) -> Iterator[Problem]:
 @cache
 def _known_reasons() -> frozenset[str]:
     """Return the names of all reasons with which the gateway itself can respond."""
-    rows = [*REASONS, *(reason for policy in POLICIES for reason in policy.reasons)]
+    rows = [
+        *REASONS,
+        *composer_reasons.REASONS,
+        *(reason for policy in POLICIES for reason in policy.reasons),
+    ]
     return frozenset([*(row.name for row in rows), *(name for _, name, _ in BY_STATUS), OTHER[0]])
 
 
@@ -149,6 +161,7 @@ def _around(file: FileRoutes, sections: Sections, context: Context) -> Iterator[
     )
     for name, ranked in file.ranked.items():
         route = ranked.route
+        yield from aggregate_checks.check(name, route, sections)
         if route.targets:
             yield from _streams(name, route, file.policies[name], sections, context)
         if route.session_affinity is not None:
@@ -338,7 +351,7 @@ def _policies(
             message = f"'{same}' is also in the policy '{key}' of this route"
             yield Problem(path=("routes", name, same), message=message, remedy="keep one")
     for key, value in route.policies.items():
-        if not route.targets and _is_lost(key, value):
+        if not route.forwards and _is_lost(key, value):
             message = f"'{key}' has no effect if the gateway itself responds"
             path = ("routes", name, "policies", key)
             yield Problem(path=path, message=message, remedy=by_key()[key].remedy_if_local)
@@ -387,7 +400,7 @@ def _is_lost(key: str, value: Any) -> bool:
 
 def _without_effect(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
     """Yield a warning for policies of a set that need an upstream, unless the route switches them off."""
-    if route.targets or route.policies.answering is not None:
+    if route.forwards or route.policies.answering is not None:
         return
     for number, used in enumerate(route.use):
         for key, value in sections.policy_sets.get(used, {}).items():

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from envoy.config.core.v3 import base_pb2
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -37,6 +37,32 @@ NOBODY = "none"
 """The value of `xds` if there is no control plane."""
 PATIENCE = 3.0
 """Seconds without a response of the control plane after which the last good rules are used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """What a server is for the control plane: the prefix of its node's id, its node's cluster, and the command."""
+
+    name: str
+    cluster: str
+    command: str
+
+
+POLICY_SERVER = Role(name="policy-server", cluster=NODE_CLUSTER, command="xds policy-server")
+
+
+class Serving(Protocol):
+    """A server with a life. `healthy` says whether its rules have arrived, `busy` how many requests are in progress."""
+
+    healthy: bool
+
+    @property
+    def busy(self) -> int: ...
+
+    async def start(self, address: str, shared: Sequence[Shared] = ()) -> str: ...
+
+    async def stop(self, grace: float) -> None: ...
+
 
 Make = Callable[[CollectorRegistry], Service]
 """Makes a service, whose metrics are in the registry. It is called in the event loop that uses the service."""
@@ -66,6 +92,9 @@ class PolicyServerOptions:
     own_counters: bool = False
     state: Path | None = None
     keeps: bool = True
+    role: Role = POLICY_SERVER
+    server: Callable[[Sequence[Service], Kind], Serving] = PolicyServer
+    """Makes the server of the services. It is called in the event loop that uses the server."""
 
 
 async def serve(options: PolicyServerOptions, makes: Sequence[Make], registry: CollectorRegistry) -> None:
@@ -74,7 +103,7 @@ async def serve(options: PolicyServerOptions, makes: Sequence[Make], registry: C
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     services = [make(registry) for make in makes]
-    server, complete = PolicyServer(services, options.grpc), asyncio.Event()
+    server, complete = options.server(services, options.grpc), asyncio.Event()
     rules = HeldRules(table for service in services for table in service.tables)
     subscribers = _subscribers(options, services)
     state = LastRules(options.state, keeps=options.keeps) if options.state is not None else None
@@ -140,7 +169,7 @@ async def _enough(complete: asyncio.Event, client: DeltaClient, restored: bool) 
         log.warning("the control plane does not respond; deciding by the last good rules until it does")
 
 
-async def _listen(server: PolicyServer, options: PolicyServerOptions, rules: HeldRules) -> None:
+async def _listen(server: Serving, options: PolicyServerOptions, rules: HeldRules) -> None:
     """Listen only now: a process without rules must not accept connections from processes that share its port."""
     try:
         address = await server.start(options.listen, options.listening)
@@ -201,7 +230,7 @@ def listen_admin(address: str, pages: Pages, actions: Actions = NONE) -> Admin:
     return admin
 
 
-def _pages(server: PolicyServer, client: DeltaClient, rules: HeldRules, registry: CollectorRegistry) -> Pages:
+def _pages(server: Serving, client: DeltaClient, rules: HeldRules, registry: CollectorRegistry) -> Pages:
     return {
         "/healthz": lambda: Page.of({"status": "ok"}),
         "/ready": lambda: Page.of({"ready": server.healthy}, 200 if server.healthy else 503),
@@ -210,7 +239,7 @@ def _pages(server: PolicyServer, client: DeltaClient, rules: HeldRules, registry
     }
 
 
-def _status(server: PolicyServer, client: DeltaClient, rules: HeldRules) -> dict[str, Any]:
+def _status(server: Serving, client: DeltaClient, rules: HeldRules) -> dict[str, Any]:
     return {
         "process": os.getpid(),
         "ready": server.healthy,
@@ -222,6 +251,7 @@ def _status(server: PolicyServer, client: DeltaClient, rules: HeldRules) -> dict
     }
 
 
-def _node(options: PolicyServerOptions, cluster: str = NODE_CLUSTER) -> base_pb2.Node:
-    name = options.node_id or f"policy-server@{socket.gethostname()}"
-    return base_pb2.Node(id=name, cluster=cluster, user_agent_name="xds policy-server")
+def _node(options: PolicyServerOptions, cluster: str | None = None) -> base_pb2.Node:
+    role = options.role
+    name = options.node_id or f"{role.name}@{socket.gethostname()}"
+    return base_pb2.Node(id=name, cluster=cluster or role.cluster, user_agent_name=role.command)

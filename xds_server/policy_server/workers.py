@@ -78,7 +78,7 @@ def _work(
     shared: Sequence[Shared],
     folder: Path,
 ) -> int:
-    name = options.node_id or f"policy-server@{socket.gethostname()}"
+    name = options.node_id or f"{options.role.name}@{socket.gethostname()}"
     mine = dataclasses.replace(
         options,
         admin=_admin(folder, number),

@@ -18,10 +18,14 @@ from filters.policy_server import SERVICE, internal_cluster
 from xds_server.gateway.model.resilience import HealthCheck, OutlierDetection
 from xds_server.gateway.model.upstreams import Upstream, UpstreamTls, parse_address
 from xds_server.gateway.raw import merged
-from xds_server.translate import endpoints, names, tls, usage_entry
+from xds_server.translate import composer_entry, endpoints, names, tls, usage_entry
 from xds_server.translate.protobuf import ads, duration, packed, uint32
 
-INTERNAL_SERVICES: Mapping[str, str] = {SERVICE: "127.0.0.1:18001", usage_entry.SERVICE: "127.0.0.1:18002"}
+INTERNAL_SERVICES: Mapping[str, str] = {
+    SERVICE: "127.0.0.1:18001",
+    usage_entry.SERVICE: "127.0.0.1:18002",
+    composer_entry.SERVICE: "127.0.0.1:18003",
+}
 """The default addresses of our own services."""
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -120,7 +124,10 @@ _MOST_CALLS = {usage_entry.SERVICE: usage_entry.MOST_BATCHES}
 
 
 def internal_service(name: str, address: str) -> cluster_pb2.Cluster:
-    """Return the cluster of one of our own services: gRPC in plain text, on this machine or a trusted network."""
+    """Return the cluster of one of our own services, in plain text, on this machine or a trusted network.
+
+    All but the composer speak gRPC.
+    """
     parsed = parse_address(address)
     kind = cluster_pb2.Cluster.STRICT_DNS if parsed.kind == "name" else cluster_pb2.Cluster.STATIC
     result = cluster_pb2.Cluster(
@@ -134,11 +141,10 @@ def internal_service(name: str, address: str) -> cluster_pb2.Cluster:
     endpoint = result.load_assignment.endpoints.add().lb_endpoints.add().endpoint
     endpoint.address.CopyFrom(endpoints.address(parsed))
     options = http_protocol_options_pb2.HttpProtocolOptions()
-    http2 = options.explicit_http_config.http2_protocol_options
-    http2.hpack_table_size.value = _FIELD_TABLE
-    if name in _MOST_CALLS:  # a call that waits for very long must end with a connection that is dead
-        http2.connection_keepalive.interval.CopyFrom(duration(_KEEPALIVE))
-        http2.connection_keepalive.timeout.CopyFrom(duration(_KEEPALIVE))
+    if name == composer_entry.SERVICE:
+        options.explicit_http_config.http_protocol_options.SetInParent()
+    else:
+        _write_http2(name, options.explicit_http_config.http2_protocol_options)
     result.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(packed(options))
     most = uint32(_MOST_CALLS.get(name, _UNLIMITED))
     result.circuit_breakers.thresholds.add(
@@ -149,6 +155,13 @@ def internal_service(name: str, address: str) -> cluster_pb2.Cluster:
         track_remaining=name in _MOST_CALLS,
     )
     return result
+
+
+def _write_http2(name: str, http2: protocol_pb2.Http2ProtocolOptions) -> None:
+    http2.hpack_table_size.value = _FIELD_TABLE
+    if name in _MOST_CALLS:  # a call that waits for very long must end with a connection that is dead
+        http2.connection_keepalive.interval.CopyFrom(duration(_KEEPALIVE))
+        http2.connection_keepalive.timeout.CopyFrom(duration(_KEEPALIVE))
 
 
 def _discovery(name: str, upstream: Upstream, result: cluster_pb2.Cluster) -> None:

@@ -16,6 +16,7 @@ from filters.policy import Policy
 from xds_server.gateway.effective_policies import of_portal
 from xds_server.gateway.model import regex
 from xds_server.gateway.model.actions import Backend, Redirect, Respond
+from xds_server.gateway.model.aggregate import Aggregate
 from xds_server.gateway.model.gateway import Gateway
 from xds_server.gateway.model.listeners import Listener
 from xds_server.gateway.model.policies import by_key
@@ -316,7 +317,21 @@ def _action(route: Route) -> str:
         return f"forwarded to the upstream {route.upstream}"
     if route.split is not None:
         return "split over " + ", ".join(f"{_share(one)} ({one.weight})" for one in route.backends)
+    if route.aggregate is not None:
+        return _calls(route.aggregate)
     return _local(route.redirect, route.respond) or f"the policy '{route.policies.answering}' responds"
+
+
+def _calls(aggregate: Aggregate) -> str:
+    """Return the calls in the order in which they are made: those with + run at once."""
+
+    def written(name: str) -> str:
+        call = aggregate.calls[name]
+        optional = " (optional)" if call.optional else ""
+        return f"{name}{optional}: {call.verb} {call.upstream}{call.path}"
+
+    stages = (" + ".join(map(written, stage)) for stage in aggregate.stages)
+    return "the composer answers with " + ", then ".join(stages)
 
 
 def _mocked(gateway: Gateway, route: str) -> str:
@@ -351,7 +366,7 @@ def applied(gateway: Gateway, route: str) -> Iterator[Applied]:
 
 
 def _enforced(policy: Policy[Any], settings: Any, gateway: Gateway, route: str) -> str:
-    if settings is not OFF and not gateway.sections.routes[route].targets:
+    if settings is not OFF and not gateway.sections.routes[route].forwards:
         settings = policy.for_local_answers(settings)
         if settings is None:
             return "not applied: the gateway itself responds"

@@ -33,7 +33,7 @@ from xds_server.gateway.model.listeners import DownstreamTls, Listener
 from xds_server.gateway.model.ports import Port
 from xds_server.gateway.model.telemetry import Telemetry, Tracing
 from xds_server.gateway.raw import merged
-from xds_server.translate import local_replies, names, routes, stand_ins, streams, tls
+from xds_server.translate import compositions, local_replies, names, routes, stand_ins, streams, tls
 from xds_server.translate.access_log import access_logs, connection_logs
 from xds_server.translate.metrics import metrics
 from xds_server.translate.protobuf import ads, boolean, duration, packed, uint32
@@ -268,7 +268,11 @@ def _connection_manager(
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=label,
         rds=hcm_pb2.Rds(config_source=ads(), route_config_name=table),
-        http_filters=[*_first_filters(listener), *map(_http_filter, common.filters), *_own_filters(listener)],
+        http_filters=[
+            *_first_filters(listener),
+            *map(_http_filter, common.filters),
+            *_own_filters(listener, composes=common.explains),
+        ],
         early_header_mutation_extensions=[_without_claims(listener, common.telemetry.tracing)],
         use_remote_address=boolean(True),
         xff_num_trusted_hops=listener.trusted_proxies,
@@ -400,8 +404,10 @@ def _first_filters(listener: Listener) -> Iterator[hcm_pb2.HttpFilter]:
         yield _http_filter(unverified_certificates.filter_of_listener())
 
 
-def _own_filters(listener: Listener) -> Iterator[hcm_pb2.HttpFilter]:
-    """Yield filters that are not policies: body limits, session affinity by cookie, and the router."""
+def _own_filters(listener: Listener, *, composes: bool) -> Iterator[hcm_pb2.HttpFilter]:
+    """Yield filters that are not policies: that of the composer, body limits, session affinity by cookie, and the router."""
+    if composes:
+        yield _http_filter(compositions.FILTER)
     yield from map(_http_filter, body_limit.http_filters(listener.limits.max_body))
     session = packed(stateful_session_pb2.StatefulSession())
     yield hcm_pb2.HttpFilter(name=routes.STATEFUL_SESSION, typed_config=session, disabled=True)

@@ -16,11 +16,12 @@ from filters.language.options import OFF, About
 from filters.policy import Levels
 from filters.policy_server import internal_cluster
 from xds_server.discovery.snapshot import Snapshot
-from xds_server.discovery.types import CLUSTER, EXTENSION_CONFIG
+from xds_server.discovery.types import CLUSTER, EXTENSION_CONFIG, LISTENER
 from xds_server.gateway.model.gateway import Gateway, Sections
 from xds_server.gateway.schema import duration
 from xds_server.translate import gateway_version
 from xds_server.translate.clusters import INTERNAL_SERVICES
+from xds_server.translate.composer_entry import CALLS
 from xds_server.translate.readable import REDACTED
 
 Objects = Mapping[str, Mapping[str, Any]]
@@ -50,6 +51,7 @@ class ReadableGateway:
         without = {
             CLUSTER: frozenset(map(internal_cluster, INTERNAL_SERVICES)),
             EXTENSION_CONFIG: frozenset((gateway_version.NAME,)),
+            LISTENER: frozenset((CALLS,)),
         }
         return cls(
             objects={

@@ -144,11 +144,11 @@ def translate(
     """
     result = pb.Route(name=name)
     _match(route, route.methods, result.match)
-    write_action(route, result, grpc)
+    write_action(name, route, result, grpc)
     if route.max_body is not None or route.session_affinity is not None:
         for filter_name, config in _filter_configs(route):
             result.typed_per_filter_config[filter_name].CopyFrom(packed(config))
-    here = context.on_route(name, settings, route.match.named_regex, forwards=bool(route.targets))
+    here = context.on_route(name, settings, route.match.named_regex, forwards=route.forwards)
     parts = [*_lifecycle(here), *_parts(settings, here)]
     for part in parts:
         _add(part, result)

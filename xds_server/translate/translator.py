@@ -12,6 +12,7 @@ from typing import Any
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import extension_pb2
 
+from filters.error_overrides import ErrorOverride
 from filters.language import Mistake, Path, Problem
 from filters.language.problems import short_repr
 from filters.mock import names as mocks
@@ -35,10 +36,13 @@ from xds_server.gateway.model.gateway import Gateway, Sections
 from xds_server.gateway.model.hosts import ANY_HOST
 from xds_server.gateway.model.ports import Port, ports
 from xds_server.gateway.model.precedence_rank import Ranked
+from xds_server.gateway.model.routes import Route
 from xds_server.gateway.model.telemetry import Usage
 from xds_server.gateway.model.upstreams import Upstream
 from xds_server.translate import (
     clusters,
+    composer_entry,
+    compositions,
     endpoints,
     gateway_version,
     listeners,
@@ -50,13 +54,14 @@ from xds_server.translate import (
     virtual_hosts,
 )
 from xds_server.translate.access_log import logs_of
+from xds_server.translate.composer_entry import COMPOSITION
 from xds_server.translate.protobuf import packed
 from xds_server.translate.route_tables import RouteTables
 from xds_server.translate.route_trees import DEFAULT, Shape
 
 RULE_TYPES: Mapping[str, ResourceType] = {
     one.name: custom(one.name, one.full_name)
-    for one in (*(one for policy in POLICIES for one in policy.rule_types), MOCK)
+    for one in (*(one for policy in POLICIES for one in policy.rule_types), MOCK, COMPOSITION)
 }
 """The types that policy servers request. Every snapshot has all of them, so that they know when they have all rules."""
 
@@ -98,16 +103,19 @@ class Translator:
     """Translates successive gateways. Results depend on the gateway alone, never on the order of calls.
 
     `internal_services` are the addresses at which Envoys reach our own services, by name: ``HOST:PORT`` or
-    ``unix:/PATH``. `shape` says which hosts get a tree of routes.
+    ``unix:/PATH``. `composer_calls` is the address at which Envoys take calls of the composer. `shape` says which hosts
+    get a tree of routes.
     """
 
     def __init__(
         self,
         internal_services: Mapping[str, str] = clusters.INTERNAL_SERVICES,
         *,
+        composer_calls: str = composer_entry.DEFAULT_CALLS,
         shape: Shape = DEFAULT,
     ) -> None:
         self._internal_services, self._shape = internal_services, shape
+        self._composer_calls = composer_calls
         self._problems: list[Problem] = []
         self._surroundings: tuple[Any, ...] = ()
         self._grpc: frozenset[str] = frozenset()
@@ -168,11 +176,18 @@ class Translator:
         cds, eds = keep("upstreams", (sections.upstreams,), self._upstreams, sections.upstreams)
         surroundings = (sections.secrets, sections.upstreams, sections.listeners, context)
         self._ports = keep("ports", (sections.listeners, sections.stream_routes), ports, sections)
+        composed = keep(
+            "compositions",
+            (sections.routes, sections.errors),
+            self._compositions,
+            sections.routes,
+            sections.errors,
+        )
         resources = {
             CLUSTER: keep(
                 CLUSTER,
-                (cds, filters, rules, usage),
-                *(self._clusters, cds, filters, rules, used, context, usage),
+                (cds, filters, rules, usage, composed),
+                *(self._clusters, cds, filters, rules, used, context, usage, composed),
             ),
             ENDPOINT: eds,
             SECRET: keep(SECRET, surroundings, _secrets, sections, context),
@@ -180,11 +195,12 @@ class Translator:
             EXTENSION_CONFIG: keep(EXTENSION_CONFIG, (filters, http), _extensions, filters if http else ()),
             LISTENER: keep(
                 LISTENER,
-                (self._ports, common),
-                *(self._listeners, self._ports, common),
+                (self._ports, common, composed),
+                *(self._all_listeners, self._ports, common, composed),
             ),
             ROUTE: list(self._routes(gateway)),
             **rules,
+            RULE_TYPES[COMPOSITION.name]: composed,
         }
         self._memo.finish()
         return resources
@@ -202,8 +218,31 @@ class Translator:
         used: Mapping[str, list[Any]],
         context: Context,
         usage: Usage | None,
+        composed: list[Resource],
     ) -> list[Resource]:
-        return [*upstreams, *_called(filters), *self._called_services(used, rules, context, usage)]
+        services = self._called_services(used, rules, context, usage)
+        return [*upstreams, *_called(filters), *services, *self._composer(composed)]
+
+    def _composer(self, composed: list[Resource]) -> Iterator[Resource]:
+        """Return the cluster of the composer, if a route needs it."""
+        if composed:
+            address = self._internal_services[composer_entry.SERVICE]
+            yield Resource.of(clusters.internal_service(composer_entry.SERVICE, address))
+
+    def _compositions(
+        self, routes: Mapping[str, Route], errors: Mapping[str, ErrorOverride]
+    ) -> list[Resource]:
+        """Return the rules of the composer."""
+        return [_rule(rule) for rule in compositions.rules(routes, errors)]
+
+    def _all_listeners(
+        self, found: Iterable[Port], common: listeners.Common, composed: list[Resource]
+    ) -> list[Resource]:
+        own = self._listeners(found, common)
+        if composed:
+            message = compositions.calls_listener(self._composer_calls, common.telemetry.tracing)
+            own.append(Resource.of(message))
+        return own
 
     def warnings(self) -> Iterator[Problem]:
         """Yield a warning for each host of the last gateway whose requests Envoy compares with very many routes."""

@@ -13,6 +13,7 @@ from filters.headers import HeaderMutation
 from filters.language import Mistake, Path, Raw, Shorthand, Size, option
 from filters.language.problems import did_you_mean
 from filters.language.tokens import TOKEN
+from filters.transform.sources import segments
 from xds_server.gateway.model import hosts
 from xds_server.gateway.model.actions import (
     Backend,
@@ -23,6 +24,7 @@ from xds_server.gateway.model.actions import (
     as_tuple,
     check_regex,
 )
+from xds_server.gateway.model.aggregate import Aggregate
 from xds_server.gateway.model.paths import PathMatch, parse_path
 from xds_server.gateway.model.policies import NONE, Policies
 
@@ -168,13 +170,14 @@ class SessionAffinity:
 
 TIMEOUT = timedelta(seconds=15)
 """The default timeout of a response."""
+_ACTIONS = ("upstream", "split", "redirect", "respond", "aggregate")
 MOST_WEIGHT = 2**32 - 1
 """The largest sum of the weights of a split, which is Envoy's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """The requests that match, and how they are handled: one of upstream, split, redirect and respond."""
+    """The requests that match, and how they are handled: one of upstream, split, redirect, respond and aggregate."""
 
     path: str = option("`/x` exact, `/x/*` prefix, `/x/{id}` template, `~^/regex` RE2.", default="/*")
     hosts: tuple[str, ...] = option("Exact or `*.example.com`; all if left out.", default=(), narrows=True)
@@ -192,6 +195,9 @@ class Route:
     )
     redirect: Redirect | None = option("Redirect the client to another address.", default=None)
     respond: Respond | None = option("Respond from the gateway itself.", default=None)
+    aggregate: Aggregate | None = option(
+        "Answer with the answers of several calls to upstreams.", default=None
+    )
     rewrite: Rewrite | None = option("Change the request that the upstream gets.", default=None)
     mirror: Mirror | tuple[Mirror, ...] | None = option("Send copies to other upstreams.", default=None)
     timeout: timedelta | None = option(
@@ -202,7 +208,10 @@ class Route:
     idle_timeout: timedelta | None = option(
         "For a request without traffic; default the listener's.", default=None
     )
-    retry: Retry | None = option("Retry if it is safe.", default=None)
+    retry: Retry | None = option(
+        "Retry if it is safe. With `aggregate`, this is for calls by GET and HEAD; `backoff` has no effect there.",
+        default=None,
+    )
     hedge: Hedge | None = option("Retry without cancelling the slow attempt.", default=None)
     websocket: bool = option("Allow the WebSocket upgrade; the timeout then ends with it.", default=False)
     session_affinity: SessionAffinity | None = option(
@@ -250,25 +259,31 @@ class Route:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The upstreams that respond."""
+        """The upstreams to which requests are forwarded. An aggregate calls upstreams, and forwards to none."""
         if self.upstream is not None:
             return (self.upstream,)
         if isinstance(self.split, tuple):
             return tuple(dict.fromkeys(one.upstream for one in self.split if one.upstream is not None))
         return tuple(self.split or ())
 
+    @property
+    def forwards(self) -> bool:
+        """True if the response comes from outside of Envoy: from an upstream, or from the composer."""
+        return self.aggregate is not None or bool(self.targets)
+
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes between the keys of one route."""
         yield from self._check_match()
-        actions = [
-            key for key in ("upstream", "split", "redirect", "respond") if getattr(self, key) is not None
-        ]
+        actions = [key for key in _ACTIONS if getattr(self, key) is not None]
         if not actions and self.policies.answering is not None:
             yield from self._check_local(self.policies.answering)
         elif len(actions) != 1:
             found = "several: " + ", ".join(actions) if actions else "none"
             remedy = "keep one" if actions else "add one"
-            yield Mistake("a route has one of upstream, split, redirect and respond", remedy, value=found)
+            message = f"a route has one of {', '.join(_ACTIONS[:-1])} and {_ACTIONS[-1]}"
+            yield Mistake(message, remedy, value=found)
+        elif self.aggregate is not None:
+            yield from self._check_aggregate(self.aggregate)
         elif actions[0] in ("redirect", "respond"):
             yield from self._check_local(actions[0])
         else:
@@ -307,6 +322,24 @@ class Route:
                 "remove it",
                 path=("websocket",),
             )
+
+    def _check_aggregate(self, aggregate: Aggregate) -> Iterator[Mistake]:
+        for key in ("rewrite", "mirror", "hedge", "session_affinity", "idle_timeout"):
+            if getattr(self, key) is not None:
+                message = f"'{key}' needs an upstream, and this route has 'aggregate'"
+                yield Mistake(message, "remove it", path=(key,))
+        if self.websocket:
+            message = "'websocket' needs an upstream, and this route has 'aggregate'"
+            yield Mistake(message, "remove it", path=("websocket",))
+        try:
+            names, found = segments(parse_path(self.path).named_regex), list(aggregate.sources())
+        except Mistake:
+            return
+        for place, one in found:
+            if one.kind == "path" and one.name not in names:
+                remedy = f"write the path as a template, such as /users/{{{one.name}}}"
+                message = f"the path of this route has no segment {{{one.name}}}"
+                yield Mistake(message, remedy, path=("aggregate", *place), value=str(one))
 
     def _check_forward(self) -> Iterator[Mistake]:
         if self.split is not None:

@@ -1,0 +1,123 @@
+"""xds composer: answers routes with `aggregate`, by calls through Envoy, with rules of a control plane, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xds_server.cli import flags, logs
+from xds_server.errors import WrongUsage
+from xds_server.processes.addresses import Wanted, ensure_free
+
+if TYPE_CHECKING:
+    from xds_server.policy_server.lifecycle import PolicyServerOptions
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    add = parser.add_argument
+    logs.add_format(parser)
+    add(
+        "--xds",
+        metavar="ADDRESS",
+        default=flags.XDS,
+        help="address of the control plane: HOST:PORT or unix:/PATH",
+    )
+    add(
+        "--ca",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the authorities of the control plane's certificate",
+    )
+    add("--certificate", type=Path, metavar="FILE", help="PEM file of the certificate for the control plane")
+    add("--private-key", type=Path, metavar="FILE", help="PEM file of the certificate's private key")
+    add(
+        "--listen",
+        metavar="ADDRESS",
+        default="127.0.0.1:18003",
+        help="address to which Envoys send requests: HOST:PORT or unix:/PATH. Only Envoys may reach it, because it "
+        "believes them who the caller is",
+    )
+    add(
+        "--calls",
+        metavar="ADDRESS",
+        default=_default_calls(),
+        help="address at which the Envoy takes calls: that of --composer-calls of xds run",
+    )
+    add(
+        "--admin",
+        metavar="ADDRESS",
+        help="address of status, metrics and probes: HOST:PORT (port 0: any free port) or unix:/PATH; default: none",
+    )
+    add("--node-id", metavar="NAME", default="", help="name in `xds status`; default: composer@HOSTNAME")
+    add(
+        "--workers",
+        type=flags.positive,
+        metavar="N",
+        help="processes that share the address; default: one for each CPU",
+    )
+    add(
+        "--state",
+        type=Path,
+        metavar="FILE",
+        help="file that keeps the last good rules: used after a start while the control plane is unreachable",
+    )
+    add(
+        "--drain",
+        type=flags.seconds,
+        metavar="SECONDS",
+        default=5.0,
+        help="time that open requests get to finish when the command ends",
+    )
+
+
+def _default_calls() -> str:
+    from xds_server.translate.composer_entry import DEFAULT_CALLS
+
+    return DEFAULT_CALLS
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal arrives. Raises EnvironmentFailed, WrongUsage."""
+    from xds_server.processes.cpus import cores
+
+    wanted = [Wanted(flag="--listen", address=arguments.listen, shared=True)]
+    if arguments.admin is not None:
+        wanted.append(Wanted(flag="--admin", address=arguments.admin))
+    ensure_free(*wanted)
+    logs.start(arguments.log_format)
+    with tempfile.TemporaryDirectory(prefix="xds-composer-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when prometheus_client is imported
+        from xds_server.policy_server.workers import run as run_workers
+
+        options, made = _options(arguments)
+        code = run_workers(options, arguments.workers or cores(), (made,), Path(folder), None)
+    sys.stderr.flush()
+    return code
+
+
+def _options(arguments: argparse.Namespace) -> tuple[PolicyServerOptions, Any]:
+    from xds_server.composer.lifecycle import ROLE, made_by
+    from xds_server.policy_server.delta_client import Tls
+    from xds_server.policy_server.lifecycle import PolicyServerOptions
+
+    ca, certificate, key = arguments.ca, arguments.certificate, arguments.private_key
+    if (certificate is None) != (key is None) or (certificate is not None and ca is None):
+        raise WrongUsage("--certificate needs --private-key and --ca")
+    make, server = made_by(arguments.calls)
+    options = PolicyServerOptions(
+        xds=arguments.xds,
+        tls=Tls(ca=ca, certificate=certificate, private_key=key) if ca is not None else None,
+        listen=arguments.listen,
+        admin=arguments.admin,
+        node_id=arguments.node_id,
+        drain=arguments.drain,
+        state=arguments.state,
+        role=ROLE,
+        server=server,
+    )
+    return options, make

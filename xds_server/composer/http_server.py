@@ -1,0 +1,188 @@
+"""The HTTP/1.1 server of the composer. Envoy is its only client, and sends one request at a time over a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
+from typing import cast
+
+import httptools
+
+from xds_server.composer.messages import Request, Response
+from xds_server.processes.listening_ports import UNIX
+from xds_server.unary_server.accepting import Accepting, Shared
+
+MOST_BODY = 16 << 20
+"""Bytes of the body of a request; the gateway's own limits are usually smaller."""
+Respond = Callable[[Request], Awaitable[Response]]
+_REASONS = {one.value: one.phrase for one in HTTPStatus}
+
+
+class HttpServer:
+    """Serves requests. `busy` is the number of those in progress; `refuse` makes the response to a body that is too large."""
+
+    def __init__(self, respond: Respond, refuse: Callable[[Request], Response]) -> None:
+        self.respond, self.refuse = respond, refuse
+        self.busy = 0
+        self.draining = False
+        self._connections: set[_Connection] = set()
+        self._fewer = asyncio.Event()
+        self._accepting: list[Accepting] = []
+        self._servers: list[asyncio.Server] = []
+
+    async def start(self, address: str, shared: Sequence[Shared] = ()) -> None:
+        """Listen on ``HOST:PORT`` or ``unix:/PATH``, or at sockets that are already bound to it. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        if shared:
+            self._accepting = [Accepting(one, self._connection) for one in shared]
+        elif address.startswith(UNIX):
+            path = address.removeprefix(UNIX).removeprefix("//")
+            self._servers.append(await loop.create_unix_server(self._connection, path))
+        else:
+            host, _, port = address.rpartition(":")
+            server = await loop.create_server(self._connection, host.strip("[]") or None, int(port))
+            self._servers.append(server)
+
+    async def stop(self, grace: float) -> None:
+        """Accept no more, and give requests in progress `grace` seconds."""
+        self.draining = True
+        for accepting in self._accepting:
+            accepting.close()
+        for server in self._servers:
+            server.close()
+        for connection in tuple(self._connections):
+            connection.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._until_empty()
+        for connection in tuple(self._connections):
+            connection.abort()
+
+    async def _until_empty(self) -> None:
+        while self._connections:
+            self._fewer.clear()
+            await self._fewer.wait()
+
+    def _connection(self) -> _Connection:
+        return _Connection(self)
+
+    def opened(self, connection: _Connection) -> None:
+        """Count a connection."""
+        self._connections.add(connection)
+        self._count()
+
+    def closed(self, connection: _Connection) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+        self._fewer.set()
+        self._count()
+
+    def _count(self) -> None:
+        for one in self._accepting:
+            if not self.draining:
+                one.count(len(self._connections))
+
+
+class _Connection(asyncio.Protocol):
+    """A connection of Envoy. When it ends, so does its request."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self._size = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is of another class
+        self._server.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.closed(self)
+        if self._task is not None:
+            self._task.cancel()
+
+    def drain(self) -> None:
+        """Close it if it has no request."""
+        if self._task is None:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close it at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.abort()
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Keep a part of the path."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header. Several of one name are one list (RFC 9110 section 5.2), cookies too (RFC 9113 section 8.2.3)."""
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        if key in self._headers:
+            text = f"{self._headers[key]}{'; ' if key == 'cookie' else ', '}{text}"
+        self._headers[key] = text
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the body."""
+        self._size += len(body)
+        if self._size <= MOST_BODY:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """Answer the request."""
+        if self._task is not None:
+            self.abort()  # a second request before the first response
+            return
+        request = Request(
+            method=self._parser.get_method().decode("latin-1"),
+            path=self._url.decode("latin-1"),
+            headers=self._headers,
+            body=b"".join(self._body),
+        )
+        if self._size > MOST_BODY:
+            self._write(request, self._server.refuse(request))
+            return
+        self._task = self._loop.create_task(self._respond(request))
+
+    async def _respond(self, request: Request) -> None:
+        self._server.busy += 1
+        try:
+            response = await self._server.respond(request)
+        finally:
+            self._server.busy -= 1
+            self._task = None
+        self._write(request, response)
+
+    def _write(self, request: Request, response: Response) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        close = self._server.draining or not self._parser.should_keep_alive()
+        lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}"]
+        lines += [f"{name}: {value}" for name, value in response.headers]
+        lines.append(f"content-length: {len(response.body)}")
+        if close:
+            lines.append("connection: close")
+        head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+        self._transport.write(head if request.method == "HEAD" else head + response.body)
+        if close:
+            self._transport.close()

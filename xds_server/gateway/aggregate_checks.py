@@ -1,0 +1,40 @@
+"""Checks of aggregates across the gateway: upstreams that their calls cannot reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from filters.language import Problem
+from xds_server.gateway.model.gateway import Sections
+from xds_server.gateway.model.routes import Route
+from xds_server.gateway.model.upstreams import Upstream
+
+
+def check(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
+    """Yield a problem for each call to an upstream that has no answers in JSON over HTTP."""
+    if route.aggregate is None:
+        return
+    for call, one in route.aggregate.calls.items():
+        upstream = sections.upstreams.get(one.upstream)
+        found = _why_not(upstream) if upstream is not None else None
+        if found is not None:
+            message, remedy = found
+            yield Problem(
+                path=("routes", name, "aggregate", "calls", call, "upstream"),
+                message=f"the upstream '{one.upstream}' {message}",
+                remedy=remedy,
+            )
+
+
+def _why_not(upstream: Upstream) -> tuple[str, str] | None:
+    if upstream.protocol in ("grpc", "tcp"):
+        message = f"has protocol: {upstream.protocol}, and calls are requests of HTTP with answers in JSON"
+        return message, "name an upstream with another protocol"
+    if upstream.original_destination:
+        return (
+            "is wherever a client connects to, and a call is from no client",
+            "name an upstream with endpoints",
+        )
+    if upstream.mock is not None:
+        return "has a mock, which answers only requests of clients", "name an upstream without a mock"
+    return None
