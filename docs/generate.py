@@ -110,6 +110,8 @@ def _value(action: argparse.Action) -> str:
         return ""
     if action.choices is not None:
         return "|".join(map(str, action.choices))
+    if isinstance(action.metavar, tuple):
+        return " ".join(action.metavar)
     return str(action.metavar or action.dest.upper())
 
 

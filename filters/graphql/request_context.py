@@ -13,7 +13,7 @@ from filters.model import claims
 class RequestContext:
     """What the gateway knows of a request and its caller. The names of headers are in lower case.
 
-    `for_calls` are headers that every call hands on.
+    `for_calls` are headers that every call hands on, and `for_safe_calls` those of calls that may be repeated.
     """
 
     consumer: str | None = None
@@ -21,6 +21,7 @@ class RequestContext:
     claims: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     for_calls: Mapping[str, str] = field(default_factory=dict)
+    for_safe_calls: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
 
     def claim(self, name: str) -> Any:

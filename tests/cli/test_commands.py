@@ -134,6 +134,38 @@ def test_explain_says_which_route_matches_and_why_others_do_not(
     assert "(from all routes)" in printed
 
 
+SDL = """
+type Query { user(id: ID!): User @rest(upstream: "users", path: "/users/{arg:id}") }
+type User { id: ID! friends: [User!] @rest(upstream: "users", path: "/friends/{parent:id}") }
+"""
+
+
+def test_explain_shows_the_calls_of_a_query(
+    gateway: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    calls = [
+        "1. user: GET users /users/7 (1 call)",
+        "2. user.friends: GET users /friends/{parent:id} (1 call)",
+        "cost 11, at most 2 calls",
+    ]
+    schema, query = gateway / "schema.graphql", tmp_path / "query.graphql"
+    schema.write_text(SDL)
+    query.write_text("query ($id: ID!) { user(id: $id) { friends { id } } }")
+    assert main(["explain", "--graphql", str(schema), "{ user(id: 7) { friends { id } } }"]) == 0
+    assert capsys.readouterr().out.splitlines() == calls
+    (gateway / "more.yaml").write_text("routes: {api: {path: /api, graphql: {schema: schema.graphql}}}\n")
+    of_gateway = ["explain", "--graphql", str(gateway), str(query), "--variables"]
+    assert main([*of_gateway, '{"id": 7}']) == 0
+    assert capsys.readouterr().out.splitlines() == calls
+    assert main([*of_gateway, "{", "--route", "api"]) == 2
+    assert main([*of_gateway, "{}", "--route", "other"]) == 2
+    assert main(["explain", "--graphql", str(schema), "{ nothing }"]) == 1
+    assert "Cannot query field 'nothing'" in capsys.readouterr().err
+    schema.write_text("type Query { a: Int }")
+    assert main(["explain", "--graphql", str(schema), "{ a }"]) == 1
+    assert f"{schema}:1:14: nothing resolves 'Query.a'" in capsys.readouterr().err
+
+
 def test_explain_exits_with_1_where_nothing_matches_and_2_for_a_wrong_url(
     gateway: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

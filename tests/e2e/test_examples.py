@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -12,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -151,6 +153,33 @@ def test_bodies(start: Start, pair: tuple[Backend, Backend]) -> None:
         f"{example.url}/users", content='{"a":1,"a":2}', headers={"content-type": "application/json"}
     )
     assert (twice.status_code, twice.json()["reason"]) == (400, "malformed_body")
+
+
+def test_graphql(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    services = _module(EXAMPLES / "graphql" / "services.py")
+    users, orders = services.service("users", 0), services.service("orders", 0)
+    addresses = [f"127.0.0.1:{one.server_port}" for one in (users, orders)]
+    for one in (users, orders):
+        threading.Thread(target=one.serve_forever, daemon=True).start()
+    example = start("graphql", USERS_ADDRESS=addresses[0], ORDERS_ADDRESS=addresses[1])
+
+    def ask(query: str, **headers: str) -> Any:
+        return httpx.post(f"{example.url}/graphql", json={"query": query}, headers=headers, timeout=30).json()
+
+    found = ask("{ users(first: 3) { name orders { total } } }")
+    assert found["data"]["users"][2] == {"name": "Cleo", "orders": [{"total": 5}, {"total": 10}]}
+    assert capsys.readouterr().out == "users: GET /users?limit=3\norders: GET /orders?users=1,2,3\n"
+    assert ask("{ user(id: 1) { email } }")["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+    allowed = ask("{ user(id: 1) { email } }", **{"x-api-key": "secret-key"})
+    assert allowed == {"data": {"user": {"email": "ada@example.com"}}}
+    text = (example.folder / "queries" / "user.graphql").read_bytes().strip()
+    name = f"sha256:{hashlib.sha256(text).hexdigest()}"
+    assert name in (EXAMPLES / "graphql" / "README.md").read_text()
+    persisted = example.get("/app", params={"documentId": name, "variables": '{"id": 1}'})
+    assert persisted.json() == {"data": {"user": {"name": "Ada"}}}
+    for one in (users, orders):
+        one.shutdown()
+        one.server_close()
 
 
 def test_the_demo_runs_and_ends_with_ctrl_c(tmp_path: Path) -> None:

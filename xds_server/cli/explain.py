@@ -1,4 +1,7 @@
-"""xds explain: which route a request takes, why the other routes do not match, and which policies run where."""
+"""xds explain: which route a request takes, why the other routes do not match, and which policies run where.
+
+With `--graphql`, the calls of a query.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ from xds_server.translate.explanation_lines import NEAREST, lines
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    flags.add_folder(parser, live=True)
-    parser.add_argument("method", help="HTTP method of the request, such as GET")
-    parser.add_argument("url", help="URL of the request, such as http://api.example.com/api/users/1?x=1")
+    flags.add_folder(parser, live=True, optional=True)
+    parser.add_argument("method", nargs="?", help="HTTP method of the request, such as GET")
+    parser.add_argument(
+        "url", nargs="?", help="URL of the request, such as http://api.example.com/api/users/1?x=1"
+    )
     parser.add_argument(
         "-H",
         "--header",
@@ -33,11 +38,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--all", action="store_true", help="show every route, not only those with a similar path"
     )
+    parser.add_argument(
+        "--graphql",
+        nargs=2,
+        metavar=("FILE", "QUERY"),
+        help="instead of a request: show the calls of a query, without making them. FILE is a schema or the folder of a "
+        "gateway, QUERY a text or a file",
+    )
+    parser.add_argument("--variables", metavar="JSON", help="variables of the query")
+    parser.add_argument(
+        "--route", metavar="NAME", help="graphql route of the gateway; needed if there are several"
+    )
     flags.add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the explanation. Returns 1 if no route matches. Raises InvalidGateway, UnreadableFolder, WrongUsage."""
+    if arguments.graphql is not None:
+        from xds_server.cli import explained_query  # imports a large library
+
+        source, query = arguments.graphql
+        return explained_query.run(source, query, arguments.variables, arguments.route, arguments.output)
+    if None in (arguments.folder, arguments.method, arguments.url):
+        raise WrongUsage("write the folder of a gateway, a method and a URL, or --graphql FILE QUERY")
     compiled = Compiler().compile(gateways.read(arguments.folder, arguments.gateway))
     headers = {}
     for text in arguments.header:

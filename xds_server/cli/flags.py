@@ -64,7 +64,9 @@ def add_node(parser: argparse.ArgumentParser, node: str, what: str) -> None:
     )
 
 
-def add_folder(parser: argparse.ArgumentParser, *, live: bool = False, git: bool = False) -> None:
+def add_folder(
+    parser: argparse.ArgumentParser, *, live: bool = False, git: bool = False, optional: bool = False
+) -> None:
     """Add the folder of a gateway, and --gateway. With `git`, a commit may stand in its place, and with `live` a cluster too."""
     or_cluster = "; k8s: or k8s:CONTEXT for what a cluster has now" if live else ""
     or_git = (
@@ -73,7 +75,9 @@ def add_folder(parser: argparse.ArgumentParser, *, live: bool = False, git: bool
         else ""
     )
     parser.add_argument(
-        "folder", help=f"folder of the gateway's YAML files, or of Kubernetes manifests{or_git}{or_cluster}"
+        "folder",
+        nargs="?" if optional else None,
+        help=f"folder of the gateway's YAML files, or of Kubernetes manifests{or_git}{or_cluster}",
     )
     add_gateway(parser)
 

@@ -23,7 +23,7 @@ from filters.reasons import REASON_HEADER
 from xds_server.composer import aggregate_response
 from xds_server.composer.aggregate_plan import AggregatePlan, PlannedCall
 from xds_server.composer.aggregate_values import NoValue, Values, body_of, headers_of, path_of
-from xds_server.composer.calls import Answer, Call, Caller, CallFailed
+from xds_server.composer.calls import TIMEOUTS, Answer, Call, Caller, CallFailed
 from xds_server.composer.json_values import MISSING, Json, NotJson, encode, filled
 from xds_server.composer.messages import Request, Response
 from xds_server.composer.problems import problem
@@ -145,7 +145,7 @@ class _Run:
         except CallFailed as error:
             return Failure(error.reason)
         if (reason := answer.headers.get(REASON_HEADER)) is not None:
-            return Failure("timeout" if reason in _TIMEOUTS else "unreachable")
+            return Failure("timeout" if reason in TIMEOUTS else "unreachable")
         if not 200 <= answer.status <= 299:
             return Failure("status", answer.status)
         return self._read(call, answer)
@@ -237,10 +237,6 @@ class _Run:
                 yield one.name, "given_up" if one.name in self._begun else "not_made"
             else:
                 yield one.name, "unknown" if failure.why in _UNKNOWN else "failed"
-
-
-_TIMEOUTS = frozenset(("upstream_timeout", "stream_idle_timeout", "request_timeout"))
-"""Reasons of Envoy for a call that took too long."""
 
 
 def _rejection(failure: Failure) -> tuple[str, int | None]:

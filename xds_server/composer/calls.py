@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+TIMEOUTS = frozenset(("upstream_timeout", "stream_idle_timeout", "request_timeout"))
+"""Reasons (filters.reasons) with which Envoy answers a call that took too long."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:

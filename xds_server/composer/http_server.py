@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import cast
 
@@ -168,21 +168,52 @@ class _Connection(asyncio.Protocol):
         self._server.busy += 1
         try:
             response = await self._server.respond(request)
+            if not isinstance(response.body, bytes):
+                await self._write_parts(response, response.body)
         finally:
             self._server.busy -= 1
             self._task = None
-        self._write(request, response)
+        if isinstance(response.body, bytes):
+            self._write(request, response)
+        else:
+            self._end(close=self._must_close)
+
+    @property
+    def _must_close(self) -> bool:
+        return self._server.draining or not self._parser.should_keep_alive()
+
+    def _end(self, *, close: bool) -> None:
+        if close and self._transport is not None:
+            self._transport.close()
+
+    async def _write_parts(self, response: Response, body: AsyncGenerator[bytes]) -> None:
+        """Write a body as it is made, in chunks (RFC 9112 section 7.1). A body that fails is cut off."""
+        try:
+            async with contextlib.aclosing(body) as parts:
+                self._send(_head(response, "transfer-encoding: chunked", close=self._must_close))
+                async for part in parts:
+                    self._send(b"%x\r\n%b\r\n" % (len(part), part))
+        except Exception:
+            self.abort()
+            raise
+        self._send(b"0\r\n\r\n")
+
+    def _send(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     def _write(self, request: Request, response: Response) -> None:
-        if self._transport is None or self._transport.is_closing():
-            return
-        close = self._server.draining or not self._parser.should_keep_alive()
-        lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}"]
-        lines += [f"{name}: {value}" for name, value in response.headers]
-        lines.append(f"content-length: {len(response.body)}")
-        if close:
-            lines.append("connection: close")
-        head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
-        self._transport.write(head if request.method == "HEAD" else head + response.body)
-        if close:
-            self._transport.close()
+        assert isinstance(response.body, bytes), "others are written in parts"
+        close = self._must_close
+        head = _head(response, f"content-length: {len(response.body)}", close=close)
+        self._send(head if request.method == "HEAD" else head + response.body)
+        self._end(close=close)
+
+
+def _head(response: Response, length: str, *, close: bool) -> bytes:
+    lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}"]
+    lines += [f"{name}: {value}" for name, value in response.headers]
+    lines.append(length)
+    if close:
+        lines.append("connection: close")
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"

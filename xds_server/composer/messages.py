@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -86,11 +86,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """A response of the composer. `outcome` is a label of metrics."""
+    """A response of the composer. `outcome` is a label of metrics. A `body` in parts is an iterator, which is closed."""
 
     status: int
     headers: Iterable[tuple[str, str]] = ()
-    body: bytes = b""
+    body: bytes | AsyncGenerator[bytes] = b""
     outcome: str = field(default="complete")
 
 

@@ -31,8 +31,17 @@ ARRIVAL = 2.0
 """Seconds in which a rule must arrive that a request names, because an Envoy may have its route before."""
 MOST_REQUESTS = 4096
 """Requests that one process answers at once. More are rejected."""
+
+
+def _load_graphql(content: bytes) -> Composed:
+    from xds_server.composer import graphql_route  # a large library, which most gateways need not
+
+    return graphql_route.load(content)
+
+
 _LOADERS: Mapping[str, Callable[[bytes], Composed]] = {
     "aggregate": lambda content: AggregateRoute(load_aggregate(content)),
+    "graphql": _load_graphql,
 }
 
 

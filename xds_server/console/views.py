@@ -57,6 +57,8 @@ def action(route: Route) -> str:
         return "forward"
     if route.aggregate is not None:
         return f"aggregate {len(route.aggregate.calls)} calls"
+    if route.graphql is not None:
+        return "graphql"
     if route.redirect is not None:
         return f"redirect {route.redirect.status}"
     return f"respond {route.respond.status}" if route.respond is not None else "answered by a policy"

@@ -16,7 +16,7 @@ def check(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
         return
     for call, one in route.aggregate.calls.items():
         upstream = sections.upstreams.get(one.upstream)
-        found = _why_not(upstream) if upstream is not None else None
+        found = why_not(upstream) if upstream is not None else None
         if found is not None:
             message, remedy = found
             yield Problem(
@@ -26,7 +26,8 @@ def check(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
             )
 
 
-def _why_not(upstream: Upstream) -> tuple[str, str] | None:
+def why_not(upstream: Upstream) -> tuple[str, str] | None:
+    """Return why no call of the composer can have an answer of an upstream, and a remedy."""
     if upstream.protocol in ("grpc", "tcp"):
         message = f"has protocol: {upstream.protocol}, and calls are requests of HTTP with answers in JSON"
         return message, "name an upstream with another protocol"

@@ -19,7 +19,7 @@ from xds_server.gateway.model.rollout import Rollout
 from xds_server.gateway.model.telemetry import Telemetry
 
 NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?")
-RESERVED = ("graphql", "sources")
+RESERVED = ("sources",)
 HINTS = get_type_hints(Sections)
 
 

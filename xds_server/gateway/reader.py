@@ -23,6 +23,7 @@ from xds_server.gateway import certificates, checks, files, lifecycle, mocks, po
 from xds_server.gateway.catalog_documents import DocumentProblems
 from xds_server.gateway.effective_policies import EffectivePolicies
 from xds_server.gateway.files import File
+from xds_server.gateway.graphql_schemas import GraphqlSchemas
 from xds_server.gateway.model.gateway import Gateway, Sections
 from xds_server.gateway.model.policies import Policies
 from xds_server.gateway.model.portal import Portal
@@ -69,6 +70,7 @@ class Reader:
         """The parts of each section, by its name."""
         self._policies = EffectivePolicies()
         self._documents = DocumentProblems()
+        self._graphql = GraphqlSchemas()
         self._context: Context | None = None
 
     def read(
@@ -104,8 +106,10 @@ class Reader:
         problems += certificates.check(sections, context.contents, now)
         problems += self._documents.of(sections.catalog, documents)
         problems += mocks.check(sections, context)
+        problems += self._graphql.problems(sections, context.contents)
         if not any(problem.severity == "error" for problem in problems):
-            problems += unused.unused(sections, routes, parsed.values(), self._checked)
+            called = self._graphql.upstreams
+            problems += unused.unused(sections, routes, parsed.values(), self._checked, called)
         placed = tuple(positions.placed(problems, parsed, contents))
         if any(problem.severity == "error" for problem in placed):
             return Reading(None, placed)

@@ -25,10 +25,17 @@ REFERRED = ("secrets", "upstreams", "identity", "plans", "policy_sets")
 
 
 def unused(
-    sections: Sections, routes: Sequence[FileRoutes], files: Iterable[File], memo: CheckCache
+    sections: Sections,
+    routes: Sequence[FileRoutes],
+    files: Iterable[File],
+    memo: CheckCache,
+    called: Iterable[str] = (),
 ) -> Iterator[Problem]:
-    """Yield warnings for unused objects, consumers that no route can identify, and routes without listeners."""
-    targets = frozenset[Path]().union(*(file.targets for file in files))
+    """Yield warnings for unused objects, consumers that no route can identify, and routes without listeners.
+
+    `called` are upstreams that schemas of GraphQL call.
+    """
+    targets = frozenset(("upstreams", name) for name in called).union(*(file.targets for file in files))
     idle = [
         (section, name)
         for section in REFERRED

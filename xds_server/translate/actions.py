@@ -15,6 +15,7 @@ from envoy.type.v3 import percent_pb2
 from filters.headers import request_changes, response_changes
 from filters.model import escapes
 from filters.policy import RoutePart, header
+from xds_server.gateway.graphql_schemas import Contents
 from xds_server.gateway.model.actions import Backend, Mirror, Redirect, Respond, Rewrite
 from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.routes import Retry, Route, SessionAffinity
@@ -37,14 +38,14 @@ _REDIRECTS = {
 }
 
 
-def write_action(name: str, route: Route, result: pb.Route, grpc: bool) -> None:
+def write_action(name: str, route: Route, result: pb.Route, contents: Contents, grpc: bool) -> None:
     """Write what happens to the requests of a route. `grpc` is true if all its targets use gRPC."""
     if route.redirect is not None:
         result.redirect.CopyFrom(_redirect(route.redirect, route.match))
     elif route.respond is not None:
         _respond(route.respond, result)
-    elif route.aggregate is not None:
-        compositions.write_action(name, route, result)
+    elif route.composed is not None:
+        compositions.write_action(name, route, result, contents)
     elif route.targets:
         _forward(route, result.route, grpc)
     else:  # a policy responds before this

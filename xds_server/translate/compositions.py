@@ -30,9 +30,11 @@ from filters.rules import Rule
 from filters.transform import paths
 from filters.transform.plans import Change, Plan, plan
 from filters.transform.sources import Source, segments
+from xds_server.gateway.graphql_schemas import Contents, SdlText, persisted_texts, sdl_texts
 from xds_server.gateway.model import call_values
 from xds_server.gateway.model.aggregate import SAFE, Aggregate, AggregatedCall
 from xds_server.gateway.model.call_values import CALL, Constant, FromSource, ListOf, ObjectOf, Template
+from xds_server.gateway.model.graphql import Graphql
 from xds_server.gateway.model.routes import Retry, Route
 from xds_server.gateway.model.telemetry import Tracing
 from xds_server.gateway.model.upstreams import parse_address
@@ -64,7 +66,9 @@ def _reasons() -> header_mutation_pb2.HeaderMutationPerRoute:
 _REASONS = _reasons()
 
 
-def rules(routes: Mapping[str, Route], errors: Mapping[str, ErrorOverride]) -> Iterator[Rule]:
+def rules(
+    routes: Mapping[str, Route], errors: Mapping[str, ErrorOverride], contents: Contents
+) -> Iterator[Rule]:
     """Yield the rules of all routes that the composer answers. `errors` are the overrides of the gateway's own responses."""
     overrides = {
         name: {one.name: value for one in fields(override) if (value := getattr(override, one.name))}
@@ -72,20 +76,19 @@ def rules(routes: Mapping[str, Route], errors: Mapping[str, ErrorOverride]) -> I
         if name in composer_reasons.BY_NAME
     }
     for name, route in sorted(routes.items()):
-        if route.aggregate is not None:
-            content = entry.as_json({**_content(route)[1], "overrides": overrides})
-            value = entry.Composition("aggregate", content)
-            yield Rule(type=entry.COMPOSITION, name=rule_name(name, route), value=value)
+        if route.composed is not None:
+            content = entry.as_json({**_content(route, contents)[1], "overrides": overrides})
+            value = entry.Composition("graphql" if route.aggregate is None else "aggregate", content)
+            yield Rule(type=entry.COMPOSITION, name=rule_name(name, route, contents), value=value)
 
 
-def rule_name(name: str, route: Route) -> str:
+def rule_name(name: str, route: Route, contents: Contents) -> str:
     """Return the name of the rule of a route: it changes with its content, so that two versions can be served at once."""
-    return f"{name}/{_content(route)[0]}"
+    return f"{name}/{_content(route, contents)[0]}"
 
 
-def write_action(name: str, route: Route, result: pb.Route) -> None:
+def write_action(name: str, route: Route, result: pb.Route, contents: Contents) -> None:
     """Write the route to the composer, with headers that say what it shall do and who the caller is."""
-    assert route.aggregate is not None
     action = result.route
     action.cluster = internal_cluster(entry.SERVICE)
     action.cluster_not_found_response_code = pb.RouteAction.SERVICE_UNAVAILABLE
@@ -96,8 +99,9 @@ def write_action(name: str, route: Route, result: pb.Route) -> None:
     action.retry_policy.num_retries.value = _RETRIES
     fill(action.retry_policy.retry_back_off.base_interval, timedelta(milliseconds=50))
     fill(action.retry_policy.retry_back_off.max_interval, timedelta(milliseconds=500))
-    kinds = {one.kind for _, one in route.aggregate.sources()}
-    trusted = {entry.COMPOSITION_HEADER: rule_name(name, route).replace("%", "%%")}
+    # a schema may allow each field to some callers
+    kinds = OF_CALLER if route.aggregate is None else {one.kind for _, one in route.aggregate.sources()}
+    trusted = {entry.COMPOSITION_HEADER: rule_name(name, route, contents).replace("%", "%%")}
     if kinds & OF_CALLER:
         trusted[entry.CALLER_HEADER] = f"%DYNAMIC_METADATA({NAMESPACE})%"
     if "ip" in kinds:
@@ -111,10 +115,15 @@ def _grace(limit: timedelta) -> timedelta:
     return max(timedelta(milliseconds=250), limit / 10)
 
 
-def _content(route: Route) -> tuple[str, Mapping[str, Any]]:
+def _content(route: Route, contents: Contents) -> tuple[str, Mapping[str, Any]]:
     """Return a hash of the rule of a route, and its content without what all routes share."""
-    assert route.aggregate is not None
     limit = route.time_limit(grpc=False).total_seconds()
+    if route.graphql is not None:
+        texts = sdl_texts(route.graphql, contents)
+        return _hashed_graphql(
+            route.graphql, texts, persisted_texts(route.graphql, contents), limit, route.retry
+        )
+    assert route.aggregate is not None
     return _hashed(_Key(route.aggregate), route.match.named_regex, limit, route.retry)
 
 
@@ -141,6 +150,28 @@ def _hashed(key: _Key, path_regex: str, limit: float, retry: Retry | None) -> tu
         "response": None if aggregate.template is None else _template(aggregate.template, path_regex),
         "errors": aggregate.errors == "body",
         "max_answer": int(aggregate.max_answer),
+        "timeout": limit or None,
+        "retry": _retry(retry) if retry is not None else {},
+    }
+    return hashlib.sha256(entry.as_json(content)).hexdigest()[:16], content
+
+
+@lru_cache(maxsize=256)
+def _hashed_graphql(
+    graphql: Graphql,
+    texts: tuple[SdlText, ...],
+    persisted: tuple[str, ...],
+    limit: float,
+    retry: Retry | None,
+) -> tuple[str, Mapping[str, Any]]:
+    content = {
+        "documents": [list(one) for one in texts],
+        "limits": {one.name: getattr(graphql.limits, one.name) for one in fields(graphql.limits)},
+        "introspection": graphql.introspection,
+        "suggestions": graphql.suggestions,
+        "persisted": list(persisted),
+        "only_persisted": graphql.persisted is not None and graphql.persisted.only,
+        "max_answer": int(graphql.max_answer),
         "timeout": limit or None,
         "retry": _retry(retry) if retry is not None else {},
     }

@@ -319,6 +319,8 @@ def _action(route: Route) -> str:
         return "split over " + ", ".join(f"{_share(one)} ({one.weight})" for one in route.backends)
     if route.aggregate is not None:
         return _calls(route.aggregate)
+    if route.graphql is not None:
+        return "the composer answers GraphQL; --graphql shows the calls of a query"
     return _local(route.redirect, route.respond) or f"the policy '{route.policies.answering}' responds"
 
 

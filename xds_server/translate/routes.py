@@ -144,7 +144,7 @@ def translate(
     """
     result = pb.Route(name=name)
     _match(route, route.methods, result.match)
-    write_action(name, route, result, grpc)
+    write_action(name, route, result, context.contents, grpc)
     if route.max_body is not None or route.session_affinity is not None:
         for filter_name, config in _filter_configs(route):
             result.typed_per_filter_config[filter_name].CopyFrom(packed(config))

@@ -32,6 +32,7 @@ from xds_server.discovery.types import (
     ResourceType,
     custom,
 )
+from xds_server.gateway.graphql_schemas import Contents
 from xds_server.gateway.model.gateway import Gateway, Sections
 from xds_server.gateway.model.hosts import ANY_HOST
 from xds_server.gateway.model.ports import Port, ports
@@ -178,10 +179,8 @@ class Translator:
         self._ports = keep("ports", (sections.listeners, sections.stream_routes), ports, sections)
         composed = keep(
             "compositions",
-            (sections.routes, sections.errors),
-            self._compositions,
-            sections.routes,
-            sections.errors,
+            (sections.routes, sections.errors, context.contents),
+            *(self._compositions, sections.routes, sections.errors, context.contents),
         )
         resources = {
             CLUSTER: keep(
@@ -230,10 +229,10 @@ class Translator:
             yield Resource.of(clusters.internal_service(composer_entry.SERVICE, address))
 
     def _compositions(
-        self, routes: Mapping[str, Route], errors: Mapping[str, ErrorOverride]
+        self, routes: Mapping[str, Route], errors: Mapping[str, ErrorOverride], contents: Contents
     ) -> list[Resource]:
         """Return the rules of the composer."""
-        return [_rule(rule) for rule in compositions.rules(routes, errors)]
+        return [_rule(rule) for rule in compositions.rules(routes, errors, contents)]
 
     def _all_listeners(
         self, found: Iterable[Port], common: listeners.Common, composed: list[Resource]

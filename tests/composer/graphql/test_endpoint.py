@@ -193,7 +193,7 @@ async def test_closing_a_response_in_parts_cancels_its_calls() -> None:
     assert not isinstance(response.body, bytes)
     first = await anext(response.body)
     assert b"pending" in first
-    await response.body.aclose()  # type: ignore[attr-defined]
+    await response.body.aclose()
 
 
 async def test_a_client_that_accepts_no_parts_cannot_defer() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,7 @@ class HttpResponse:
 
     status: int
     headers: Mapping[str, str]
-    body: bytes | AsyncIterator[bytes]
+    body: bytes | AsyncGenerator[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

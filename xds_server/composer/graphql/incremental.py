@@ -6,7 +6,7 @@ https://github.com/graphql/graphql-over-http/blob/main/rfcs/IncrementalDelivery.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from graphql.execution import ExperimentalIncrementalExecutionResults
@@ -19,7 +19,7 @@ _PART = b"\r\n---\r\ncontent-type: application/json; charset=utf-8\r\n\r\n"
 _END = b"\r\n-----\r\n"
 
 
-async def parts(found: ExperimentalIncrementalExecutionResults, loader: Loader) -> AsyncIterator[bytes]:
+async def parts(found: ExperimentalIncrementalExecutionResults, loader: Loader) -> AsyncGenerator[bytes]:
     """Yield the parts of a response. Closing the iterator cancels the calls."""
     try:
         initial: dict[str, Any] = dict(found.initial_result.formatted)

@@ -16,7 +16,8 @@ from filters.graphql.errors import FieldError
 from filters.graphql.request_context import RequestContext
 from filters.graphql.settings import GraphqlLimits
 from filters.graphql.templates import BodyTemplate, MissingValue, PathTemplate, UnusableValue, Values, scalar
-from xds_server.composer.calls import Answer, Call, Caller, CallFailed
+from filters.reasons import REASON_HEADER
+from xds_server.composer.calls import TIMEOUTS, Answer, Call, Caller, CallFailed
 
 _FAILED = {
     "timeout": (errors.UPSTREAM_TIMEOUT, "The upstream did not answer in time."),
@@ -193,10 +194,12 @@ def _call(
 ) -> Call:
     """The call with the values of a request. Raises MissingValue, FieldError."""
     try:
-        headers = {**values.context.for_calls, "accept": "application/json"}
+        context = values.context
+        headers = {**context.for_calls, **(context.for_safe_calls if rest.safe else {})}
+        headers["accept"] = "application/json"
         for name, text in rest.headers:
             if (rendered := text.render(values)) is not None:
-                headers[name] = rendered
+                headers[name] = rendered.encode().decode("latin-1")  # one character for each byte
         sent = b""
         if body is not None:
             headers["content-type"] = "application/json"
@@ -215,6 +218,9 @@ def _call(
 
 def _decoded(answer: Answer, call: Call) -> Any:
     """The JSON of an answer. Raises FieldError."""
+    if (reason := answer.headers.get(REASON_HEADER)) is not None:  # Envoy itself has answered
+        code, text = _FAILED["timeout" if reason in TIMEOUTS else "unreachable"]
+        raise FieldError(code, text)
     if answer.status == _NOT_FOUND and call.method in ("GET", "HEAD"):
         return None
     if not 200 <= answer.status <= 299:

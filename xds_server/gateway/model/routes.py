@@ -25,6 +25,7 @@ from xds_server.gateway.model.actions import (
     check_regex,
 )
 from xds_server.gateway.model.aggregate import Aggregate
+from xds_server.gateway.model.graphql import Graphql
 from xds_server.gateway.model.paths import PathMatch, parse_path
 from xds_server.gateway.model.policies import NONE, Policies
 
@@ -170,14 +171,14 @@ class SessionAffinity:
 
 TIMEOUT = timedelta(seconds=15)
 """The default timeout of a response."""
-_ACTIONS = ("upstream", "split", "redirect", "respond", "aggregate")
+_ACTIONS = ("upstream", "split", "redirect", "respond", "aggregate", "graphql")
 MOST_WEIGHT = 2**32 - 1
 """The largest sum of the weights of a split, which is Envoy's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """The requests that match, and how they are handled: one of upstream, split, redirect, respond and aggregate."""
+    """The requests that match, and how they are handled: one of upstream, split, redirect, respond, aggregate and graphql."""
 
     path: str = option("`/x` exact, `/x/*` prefix, `/x/{id}` template, `~^/regex` RE2.", default="/*")
     hosts: tuple[str, ...] = option("Exact or `*.example.com`; all if left out.", default=(), narrows=True)
@@ -198,6 +199,7 @@ class Route:
     aggregate: Aggregate | None = option(
         "Answer with the answers of several calls to upstreams.", default=None
     )
+    graphql: Graphql | None = option("Answer GraphQL by calls to upstreams.", default=None)
     rewrite: Rewrite | None = option("Change the request that the upstream gets.", default=None)
     mirror: Mirror | tuple[Mirror, ...] | None = option("Send copies to other upstreams.", default=None)
     timeout: timedelta | None = option(
@@ -209,7 +211,7 @@ class Route:
         "For a request without traffic; default the listener's.", default=None
     )
     retry: Retry | None = option(
-        "Retry if it is safe. With `aggregate`, this is for calls by GET and HEAD; `backoff` has no effect there.",
+        "Retry if it is safe. With `aggregate` and `graphql`, this is for calls by GET and HEAD; `backoff` has no effect there.",
         default=None,
     )
     hedge: Hedge | None = option("Retry without cancelling the slow attempt.", default=None)
@@ -259,7 +261,7 @@ class Route:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The upstreams to which requests are forwarded. An aggregate calls upstreams, and forwards to none."""
+        """The upstreams to which requests are forwarded. The composer calls upstreams, and forwards to none."""
         if self.upstream is not None:
             return (self.upstream,)
         if isinstance(self.split, tuple):
@@ -269,7 +271,12 @@ class Route:
     @property
     def forwards(self) -> bool:
         """True if the response comes from outside of Envoy: from an upstream, or from the composer."""
-        return self.aggregate is not None or bool(self.targets)
+        return self.composed is not None or bool(self.targets)
+
+    @property
+    def composed(self) -> Aggregate | Graphql | None:
+        """What the composer does for this route."""
+        return self.aggregate if self.aggregate is not None else self.graphql
 
     def check(self) -> Iterator[Mistake]:
         """Yield mistakes between the keys of one route."""
@@ -282,8 +289,8 @@ class Route:
             remedy = "keep one" if actions else "add one"
             message = f"a route has one of {', '.join(_ACTIONS[:-1])} and {_ACTIONS[-1]}"
             yield Mistake(message, remedy, value=found)
-        elif self.aggregate is not None:
-            yield from self._check_aggregate(self.aggregate)
+        elif self.composed is not None:
+            yield from self._check_composed(actions[0])
         elif actions[0] in ("redirect", "respond"):
             yield from self._check_local(actions[0])
         else:
@@ -323,14 +330,15 @@ class Route:
                 path=("websocket",),
             )
 
-    def _check_aggregate(self, aggregate: Aggregate) -> Iterator[Mistake]:
-        for key in ("rewrite", "mirror", "hedge", "session_affinity", "idle_timeout"):
-            if getattr(self, key) is not None:
-                message = f"'{key}' needs an upstream, and this route has 'aggregate'"
+    def _check_composed(self, action: str) -> Iterator[Mistake]:
+        for key in ("rewrite", "mirror", "hedge", "session_affinity", "idle_timeout", "websocket"):
+            if getattr(self, key) not in (None, False):
+                message = f"'{key}' needs an upstream, and this route has '{action}'"
                 yield Mistake(message, "remove it", path=(key,))
-        if self.websocket:
-            message = "'websocket' needs an upstream, and this route has 'aggregate'"
-            yield Mistake(message, "remove it", path=("websocket",))
+        if self.aggregate is not None:
+            yield from self._check_sources(self.aggregate)
+
+    def _check_sources(self, aggregate: Aggregate) -> Iterator[Mistake]:
         try:
             names, found = segments(parse_path(self.path).named_regex), list(aggregate.sources())
         except Mistake:

@@ -1,0 +1,130 @@
+"""The schemas of `graphql` routes: their documents, and the faults of these as problems with a place in the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from filters.api_documents import openapi
+from filters.api_documents.faults import DocumentFaults
+from filters.language import DataSource, Path, Problem
+from xds_server.gateway.catalog_documents import problems_of
+from xds_server.gateway.model.gateway import Sections
+from xds_server.gateway.model.graphql import FromOpenApi, Graphql, OperationsFile
+from xds_server.gateway.model.upstreams import Upstream
+
+Contents = Mapping[DataSource, bytes]
+SdlText = tuple[str, str]
+"""The name of a document for people, and its text."""
+_Inputs = tuple[object, ...]
+GENERATED = "from_openapi"
+"""The beginning of the names of documents that no file has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The problems of one schema, and the upstreams that it calls."""
+
+    problems: tuple[Problem, ...]
+    upstreams: frozenset[str]
+
+
+def sdl_texts(graphql: Graphql, contents: Contents) -> tuple[SdlText, ...]:
+    """The documents of a schema: those that are written, and those made of OpenAPI. Raises DocumentFaults."""
+    written = [
+        (one.file or "", contents[one].decode("utf-8-sig", "replace"))
+        for one in graphql.documents
+        if one in contents
+    ]
+    made = [
+        (f"{GENERATED}[{number}]", _generated(contents[one], one))
+        for number, one in enumerate(graphql.from_openapi)
+        if one in contents
+    ]
+    return (*written, *made)
+
+
+@lru_cache(maxsize=64)
+def _generated(content: bytes, source: FromOpenApi) -> str:
+    from filters.graphql import openapi_sdl  # imports a large library, which most gateways need not
+
+    reference = openapi.read(content, source.base_path)
+    return openapi_sdl.generate(reference, source.upstream, source.prefix).text
+
+
+def persisted_texts(graphql: Graphql, contents: Contents) -> tuple[str, ...]:
+    """The persisted documents. Raises ValueError for a manifest that cannot be read."""
+    files = graphql.persisted.files if graphql.persisted is not None else ()
+    return tuple(dict.fromkeys(text for one in files for text in persisted_of(one, contents)))
+
+
+def persisted_of(source: OperationsFile, contents: Contents) -> Iterator[str]:
+    """Yield the documents of one file. Raises ValueError for a manifest that cannot be read."""
+    if source not in contents:
+        return
+    text = contents[source].decode("utf-8-sig", "replace")
+    if (source.file or "").endswith(".json"):
+        yield from _manifest(text)
+    else:
+        yield from dict.fromkeys((text, text.strip()))  # clients send no line end behind it
+
+
+def _manifest(text: str) -> Iterator[str]:
+    """The texts of a manifest: a map from names to texts, or Apollo's list of operations with bodies."""
+    value = json.loads(text)
+    operations = value.get("operations") if isinstance(value, dict) else None
+    if isinstance(operations, list):
+        texts = [one.get("body") if isinstance(one, dict) else None for one in operations]
+    else:
+        texts = list(value.values()) if isinstance(value, dict) else [None]
+    for one in texts:
+        if not isinstance(one, str):
+            raise ValueError("a manifest is a map from hashes to texts, or {operations: [{body: …}]}")
+        yield one
+
+
+class GraphqlSchemas:
+    """The schemas of all routes. One that did not change is not read again. `upstreams` are those that they call."""
+
+    def __init__(self) -> None:
+        self.upstreams: frozenset[str] = frozenset()
+        self._kept: dict[str, tuple[_Inputs, Found]] = {}
+
+    def problems(self, sections: Sections, contents: Contents) -> Iterator[Problem]:
+        """Yield the problems of the schemas of all routes."""
+        kept: dict[str, tuple[_Inputs, Found]] = {}
+        for name, route in sections.routes.items():
+            if route.graphql is None:
+                continue
+            sources = (contents.get(one) for one in _sources(route.graphql))
+            inputs = (route.graphql, sections.upstreams, *sources)
+            known = self._kept.get(name)
+            if known is None or known[0] != inputs:
+                path = ("routes", name, "graphql")
+                known = (inputs, _found(path, route.graphql, sections.upstreams, contents))
+            kept[name] = known
+        self._kept = kept
+        self.upstreams = frozenset[str]().union(*(found.upstreams for _, found in kept.values()))
+        for _, found in kept.values():
+            yield from found.problems
+
+
+def _sources(graphql: Graphql) -> tuple[DataSource, ...]:
+    persisted = graphql.persisted.files if graphql.persisted is not None else ()
+    return (*graphql.documents, *graphql.from_openapi, *persisted)
+
+
+def _found(path: Path, graphql: Graphql, upstreams: Mapping[str, Upstream], contents: Contents) -> Found:
+    if any(one not in contents for one in _sources(graphql)):
+        return Found(problems=(), upstreams=frozenset())  # which is a problem already
+    for number, one in enumerate(graphql.from_openapi):
+        try:
+            openapi.read(contents[one], one.base_path)
+        except DocumentFaults as faults:
+            problems = problems_of((*path, "from_openapi", number), faults.faults, one, contents)
+            return Found(problems=tuple(problems), upstreams=frozenset())
+    from xds_server.gateway import graphql_faults  # imports a large library, which most gateways need not
+
+    return graphql_faults.found(path, graphql, upstreams, contents)
