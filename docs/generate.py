@@ -15,11 +15,13 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from filters import composer_reasons
 from filters.log_fields import FIELDS
 from filters.pipeline import POLICIES
 from filters.reasons import BY_STATUS, OTHER, REASONS, Reason
 from xds_server.cli.flags import default
 from xds_server.cli.main import COMMANDS, parser
+from xds_server.composer.metrics import ComposerMetrics
 from xds_server.control_plane.control_loop import GatewayState
 from xds_server.control_plane.fleet import Fleet
 from xds_server.control_plane.metrics import GatewayMetrics
@@ -125,14 +127,15 @@ def _help(action: argparse.Action) -> str:
 
 
 def metrics() -> str:
-    """Every metric of Prometheus, of the control plane, of policy servers and of usage servers."""
-    control_plane, policy_server, usage_server = _Collectors(), _Collectors(), _Collectors()
+    """Every metric of Prometheus, of the control plane, of policy servers, usage servers and composers."""
+    control_plane, policy_server, usage_server, composer = (_Collectors() for _ in range(4))
     Metrics(Store(), control_plane)
     fleet, version = Fleet(lambda _group, _type, _name: None), Version(id="", author="", subject="", time=0.0)
     GatewayMetrics(GatewayState(""), fleet, lambda _release, _node: None, control_plane, lambda: version)
     PreviewMetrics(tuple, control_plane)
     RolloutMetrics(State, Plan, {"completed": 0, "withdrawn": 0}, str, control_plane)
     UsageMetrics(usage_server)
+    ComposerMetrics(composer)
     asyncio.run(_register(policy_server))
     return _page(
         [
@@ -140,7 +143,7 @@ def metrics() -> str:
             (
                 "Made by `make docs` from the metrics that the processes register. All kinds of processes show them in the text "
                 "format of Prometheus at `/metrics` of their `--admin` address. `/metrics/all` of `xds run` is one page with the metrics of the "
-                "control plane, and of the policy server, the usage server and the Envoy that it has started. [Telemetry](telemetry.md#metrics) lists "
+                "control plane, and of the policy server, the usage server, the composer and the Envoy that it has started. [Telemetry](telemetry.md#metrics) lists "
                 "the metrics of routes and consumers, which Envoy counts.\n"
             ),
             (
@@ -162,6 +165,8 @@ def metrics() -> str:
             ),
             "\n## Usage server (`xds usage-server`)\n",
             *_metrics(usage_server.found),
+            "\n## Composer (`xds composer`)\n",
+            *_metrics(composer.found),
         ]
     )
 
@@ -218,6 +223,8 @@ def reasons() -> str:
             row(reason, policy.enforced_by, policy.key)
     for reason in REASONS:
         row(reason, "Envoy")
+    for reason in composer_reasons.REASONS:
+        row(reason, "the composer")
     for status, name, title in BY_STATUS:
         if name not in rows:
             row(Reason(name=name, title=title, status=status, when=""), "Envoy, if only the status is known")

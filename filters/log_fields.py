@@ -122,6 +122,11 @@ FIELDS = (
         "Version of the gateway: a hash of everything that it serves. `xds status` shows the newest one.",
     ),
     Field(
+        "partial",
+        "%RESP(X-GATEWAY-PARTIAL)%",
+        "Optional calls of an [aggregate](aggregates.md) that failed, so that their answers are missing.",
+    ),
+    Field(
         "commit",
         f"%DYNAMIC_METADATA({VERSION_METADATA}:commit)%",
         "The commit that the gateway is from, if it is in git.",

@@ -18,11 +18,12 @@ from xds_server.control_plane.status import StatusReader
 from xds_server.local_services import LocalServices
 from xds_server.proxy.envoy import EnvoySupervisor
 from xds_server.serving import metrics
+from xds_server.translate.composer_entry import SERVICE as COMPOSER
 from xds_server.translate.readable_gateway import ReadableGateway
 from xds_server.translate.usage_entry import SERVICE as USAGE
 
 T = TypeVar("T")
-_PROCESSES = {SERVICE: "policy-server", USAGE: "usage-server"}
+_PROCESSES = {SERVICE: "policy-server", USAGE: "usage-server", COMPOSER: "composer"}
 """The processes of our own services, as `xds_process_up` names them."""
 STATUS_TIMEOUT = 30.0
 """Seconds in which the event loop has to read the status of the objects."""

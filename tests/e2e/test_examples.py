@@ -182,6 +182,30 @@ def test_graphql(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
         one.server_close()
 
 
+def test_bff(start: Start) -> None:
+    services = _module(EXAMPLES / "bff" / "services.py")
+    ports = {name: free_port() for name in ("USERS", "ORDERS", "RECOMMENDATIONS")}
+    with ExitStack() as stack:
+        for port, answer in zip(ports.values(), services.ANSWERS.values(), strict=True):
+            server = services.service(port, answer)
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        example = start("bff", **{f"{name}_ADDRESS": f"127.0.0.1:{port}" for name, port in ports.items()})
+        web = example.get("/home/7").json()
+        assert web["user"] == {
+            "id": 7,
+            "name": "Ada",
+            "email": "ada@example.com",
+            "address": {"city": "London"},
+        }
+        assert (len(web["orders"]), len(web["recommendations"])) == (2, 1)
+        mobile = example.get("/home/7", headers={"x-client": "mobile"}).json()
+        assert mobile["orders"] == [{"id": 1, "title": "A lamp"}, {"id": 2, "title": "A chair"}]
+        tv = example.get("/home/7", headers={"x-client": "tv"}).json()
+        assert tv == {"user": {"name": "Ada"}, "orders": [{"title": "A lamp"}, {"title": "A chair"}]}
+
+
 def test_the_demo_runs_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     gateway, users, orders = free_port(), free_port(), free_port()
     environment = {

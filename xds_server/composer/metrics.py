@@ -12,27 +12,27 @@ class ComposerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
-            "composer_requests",
+            "xds_composer_requests",
             "Requests that the composer answered, by route and outcome: complete, partial, or the reason of an error.",
             ("route", "outcome"),
             registry=registry,
         )
         self.calls = Counter(
-            "composer_calls",
+            "xds_composer_calls",
             "Calls of the composer, by upstream and result: the class of the status, such as 2xx, or timeout, "
             "unreachable, too_large.",
             ("upstream", "result"),
             registry=registry,
         )
         self.seconds = Histogram(
-            "composer_request_duration_seconds",
+            "xds_composer_request_duration_seconds",
             "Seconds until the composer answered a request, by route.",
             ("route",),
             buckets=_BUCKETS,
             registry=registry,
         )
         self.under_way = Gauge(
-            "composer_requests_under_way",
+            "xds_composer_requests_under_way",
             "Requests that the composer is answering.",
             registry=registry,
             multiprocess_mode="livesum",

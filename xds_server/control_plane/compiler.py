@@ -35,7 +35,9 @@ class Compiler:
     """Compiles successive states of a source. Unchanged parts are neither read nor translated again.
 
     `internal_services` are the addresses at which Envoys reach our own services, by name. `composer_calls`
-    is the address at which Envoys take calls of the composer. `shape` says which hosts get a tree of routes. Without `metered`, no request counts as usage. Unless it `translates`, the snapshot is empty.
+    is the address at which Envoys take calls of the composer. `shape` says which hosts get a tree of routes. Without
+    `metered`, no request counts as usage, and without `composed` a route that needs a composer is an error. Unless it
+    `translates`, the snapshot is empty.
     """
 
     def __init__(
@@ -47,9 +49,10 @@ class Compiler:
         composer_calls: str = DEFAULT_CALLS,
         shape: Shape = DEFAULT,
         metered: bool = True,
+        composed: bool = True,
         translates: bool = True,
     ) -> None:
-        self._metered, self._translates = metered, translates
+        self._metered, self._composed, self._translates = metered, composed, translates
         self._reader = Reader()
         self._translator = Translator(internal_services, composer_calls=composer_calls, shape=shape)
         self._environment = os.environ if environment is None else environment
@@ -64,7 +67,9 @@ class Compiler:
             environment = self._environment if state.environment is None else state.environment
             reading = self._reader.read(state.files, state.read, environment, self._clock(), self._protos)
             problems = (*state.findings, *reading.problems, *map(_not_read, state.ignored))
-            if reading.gateway is None or any(one.severity == "error" for one in state.findings):
+            if not self._composed and reading.gateway is not None:
+                problems = (*problems, *_without_composer(reading.gateway))
+            if reading.gateway is None or any(one.severity == "error" for one in problems):
                 raise InvalidGateway(problems)
             try:
                 commit = state.version.id if state.version is not None else ""
@@ -77,6 +82,19 @@ class Compiler:
                 replace(one, place=reading.gateway.place(one.path)) for one in self._translator.warnings()
             )
         return Compiled(gateway, snapshot, (*problems, *slow))
+
+
+def _without_composer(gateway: Gateway) -> Iterator[Problem]:
+    """Yield an error for each route that needs a composer."""
+    for name, route in gateway.sections.routes.items():
+        if route.aggregate is not None:
+            path = ("routes", name, "aggregate")
+            yield Problem(
+                path=path,
+                message="a preview has no composer, which answers this route",
+                remedy="serve the branch with an xds run of its own",
+                place=gateway.place(path),
+            )
 
 
 def _unmetered(gateway: Gateway) -> Gateway:

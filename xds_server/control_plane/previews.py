@@ -91,7 +91,7 @@ class Preview:
         allowed = Allowed(environment=group.environment, files=group.files, python=group.python)
         self.control = ControlLoop(
             BranchSource(GatewayFolder(self.source, FolderReader(parts.gateway)), allowed),
-            Compiler(internal_services=addresses, shape=parts.shape, metered=False),
+            Compiler(internal_services=addresses, shape=parts.shape, metered=False, composed=False),
             Publication(parts.store, parts.fleet, start, group=of.name).publish,
             judged=lambda verdict: parts.judged(of, verdict),
             label=f"preview of {of.branch}",

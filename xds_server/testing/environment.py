@@ -36,6 +36,7 @@ from xds_server.serving.store import Store
 from xds_server.testing.stubbed import on_loopback, with_stubs
 from xds_server.testing.stubs import Stubs
 from xds_server.translate import names
+from xds_server.translate.composer_entry import NODE_CLUSTER as COMPOSERS
 from xds_server.translate.translator import Translator
 
 PATIENCE = 60.0
@@ -46,7 +47,11 @@ _FLUSH = 20
 _ARGUMENTS = ("--concurrency", "1", "--file-flush-interval-msec", str(_FLUSH))
 _TYPES = (CLUSTER, ENDPOINT, LISTENER, ROUTE)
 """The types of which Envoy has every resource."""
-_GROUPS = (groups.Rule(group=POLICY_SERVERS, cluster=POLICY_SERVERS), groups.Rule(group=""))
+_GROUPS = (
+    groups.Rule(group=POLICY_SERVERS, cluster=POLICY_SERVERS),
+    groups.Rule(group=COMPOSERS, cluster=COMPOSERS),
+    groups.Rule(group=""),
+)
 
 
 class AccessLog:
@@ -140,7 +145,8 @@ async def running(
     async with AsyncExitStack() as stack:
         services = await local_services(options, stack)
         stubbed = with_stubs(gateway, stubs.socket, jwks)
-        snapshot = Translator(services.addresses).translate(stubbed)
+        translator = Translator(services.addresses, composer_calls=services.composer_calls)
+        snapshot = translator.translate(stubbed)
         snapshot = on_loopback(snapshot, gateway.sections.upstreams, log)
         admin = await _serve(
             Compiled(gateway=stubbed, snapshot=snapshot, warnings=()), services, envoy, stack
@@ -213,7 +219,8 @@ async def _ports(session: aiohttp.ClientSession, admin: str | None) -> Mapping[s
             listed = json.loads(await response.read()).get("listener_statuses", [])
     except (aiohttp.ClientError, OSError):
         return {}
-    return {one["name"]: one["local_address"]["socket_address"]["port_value"] for one in listed}
+    sockets = {one["name"]: one["local_address"].get("socket_address") for one in listed}
+    return {name: socket["port_value"] for name, socket in sockets.items() if socket is not None}
 
 
 @asynccontextmanager

@@ -330,7 +330,7 @@ def _calls(aggregate: Aggregate) -> str:
     def written(name: str) -> str:
         call = aggregate.calls[name]
         optional = " (optional)" if call.optional else ""
-        return f"{name}{optional}: {call.verb} {call.upstream}{call.path}"
+        return f"{name}{optional}: {call.verb} {call.upstream} {call.path}"
 
     stages = (" + ".join(map(written, stage)) for stage in aggregate.stages)
     return "the composer answers with " + ", then ".join(stages)

@@ -1,0 +1,125 @@
+"""The life of the composer: rules that change under load, a worker and a supervisor that die, and who starts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.load import Load
+from tests.support.running import Served
+from tests.support.scripted_backend import ScriptedBackend
+from tests.support.wait import wait_for
+
+YAML = """
+listeners: {http: {port: $port, address: 127.0.0.1}}
+upstreams: {users: {endpoints: [$users]}}
+routes:
+  version: {path: /version, respond: {body: "$version"}}
+  home:
+    path: /home
+    $home
+"""
+AGGREGATE = "aggregate: {calls: {user: {upstream: users, path: '/VERSION'}}, response: {version: 'VERSION', user: {from: call:user.version}}}"
+
+
+@pytest.fixture
+def users() -> Iterator[ScriptedBackend]:
+    with ScriptedBackend() as running:
+        for version in ("1", "2", "3"):
+            running.answer(f"/{version}", {"version": version})
+        yield running
+
+
+class Composed(Served):
+    """`xds run` whose only route is an aggregate of a version, or none."""
+
+    def __init__(self, root: Path, users: ScriptedBackend) -> None:
+        super().__init__(root, YAML, users=users.address, home="upstream: users")
+
+    def write_version(self, version: str) -> None:
+        self.write(version, home=AGGREGATE.replace("VERSION", version))
+
+    def composers(self) -> dict[str, int]:
+        """The processes of the composer by name: its supervisor and its children."""
+        assert self.process is not None
+        supervisor = next(
+            (pid for pid in _children(self.process.pid) if "composer" in _command(pid).split("\0")), None
+        )
+        if supervisor is None:
+            return {}
+        found = {Path(f"/proc/{pid}/comm").read_text().strip(): pid for pid in _children(supervisor)}
+        return {"supervisor": supervisor, **found}
+
+
+def _children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+@pytest.fixture
+def served(tmp_path: Path, users: ScriptedBackend) -> Iterator[Composed]:
+    running = Composed(tmp_path, users)
+    running.write("0")
+    with running:
+        running.until("0")
+        yield running
+
+
+def answer(served: Composed) -> object:
+    response = served.get("/home")
+    return response.json() if response.status_code == 200 else response.status_code
+
+
+def test_a_change_under_load_loses_no_request_and_mixes_no_versions(served: Composed) -> None:
+    assert served.composers() == {}
+    served.write_version("1")
+    wait_for(lambda: answer(served) == {"version": "1", "user": "1"}, "the aggregate")
+    with Load(served.port, "/home") as load:
+        for version in ("2", "1", "3"):
+            served.write_version(version)
+            served.until(version)
+            done = load.done
+            wait_for(lambda done=done: load.done > done + 50, "more requests")
+    assert not load.failures
+    assert answer(served) == {"version": "3", "user": "3"}
+
+
+@pytest.mark.parametrize("which", ["xds-worker-0", "supervisor"])
+def test_a_composer_that_is_killed_is_started_again(served: Composed, which: str) -> None:
+    served.write_version("1")
+    wait_for(lambda: answer(served) == {"version": "1", "user": "1"}, "the aggregate")
+    before = served.composers()
+    with Load(served.port, "/home") as load:
+        wait_for(lambda: load.done > 50, "load")
+        os.kill(before[which], signal.SIGKILL)
+        wait_for(lambda: served.composers().get(which, before[which]) != before[which], "another process")
+        wait_for(
+            lambda: answer(served) == {"version": "1", "user": "1"}, lambda: f"answers\n{served.log[-3000:]}"
+        )
+    told = {failure.partition(" ")[0] for failure in load.failures}
+    assert told <= {"502", "503"}, load.failures
+    for failure in load.failures:
+        assert "upstream_reset" in failure or "upstream_unreachable" in failure
+
+
+def test_the_last_good_gateway_finds_its_composer_after_a_restart(
+    tmp_path: Path, users: ScriptedBackend
+) -> None:
+    running = Composed(tmp_path, users)
+    running._command += ["--state", str(tmp_path / "state")]
+    running.write_version("1")
+    with running:
+        wait_for(lambda: answer(running) == {"version": "1", "user": "1"}, "the aggregate")
+        running.stop()
+        (running.folder / "gateway.yaml").write_text("routes: {x: 1}")
+        running.start()
+        wait_for(
+            lambda: answer(running) == {"version": "1", "user": "1"}, lambda: f"it\n{running.log[-3000:]}"
+        )
