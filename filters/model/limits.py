@@ -22,6 +22,10 @@ MOST_BYTES = 2**53
 RATE_SCHEMA = {"type": "string", "pattern": r"^\d[\d_]*\s*/\s*(second|minute|hour|day|month)$"}
 _HEADER = re.compile(rf"header:{TOKEN}")
 _CLAIM = re.compile(r"claim:[^\x00-\x1f]+")
+GRAPHQL = "graphql"
+"""The cost of operations, which the composer reports in a header of its response."""
+GRAPHQL_COST_HEADER = "x-graphql-cost"
+"""That header."""
 BY_SHAPE = "consumer, ip, route, header:NAME or claim:NAME"
 
 
@@ -56,7 +60,10 @@ class Limit:
     )
     shadow: bool = option("Count and report but never reject.", default=False)
     count: tuple[int, ...] = option("Count only responses with these statuses.", default=(), narrows=True)
-    cost: int | str = option("The cost of a request: a number, or header:NAME.", default=1)
+    cost: int | str = option(
+        "The cost of a request: a number, header:NAME, or graphql for that of its operations, which is counted at the end.",
+        default=1,
+    )
     exact: bool = option(
         "Ask the policy server about each request, and let Envoy admit none by a lease.", default=False
     )
@@ -79,8 +86,9 @@ class Limit:
         most = (self.burst or self.requests) if self.bucket else self.requests
         if isinstance(self.cost, int) and not 1 <= self.cost <= most:
             yield Mistake("no request could cost this", f"write 1 to {most}", path=("cost",), value=self.cost)
-        if isinstance(self.cost, str) and not _HEADER.fullmatch(self.cost):
-            yield Mistake("not a cost", "write a number or header:NAME", path=("cost",), value=self.cost)
+        if isinstance(self.cost, str) and self.cost != GRAPHQL and not _HEADER.fullmatch(self.cost):
+            remedy = "write a number, header:NAME or graphql"
+            yield Mistake("not a cost", remedy, path=("cost",), value=self.cost)
         for number, status in enumerate(self.count):
             if not 100 <= status <= 599:
                 yield Mistake("not a status", "write one such as 200", path=("count", number), value=status)
@@ -230,4 +238,4 @@ def _counts(limit: Limit | Quota) -> tuple[object, ...]:
     by = frozenset((limit.by,) if isinstance(limit.by, str) else limit.by or ("consumer",))
     if isinstance(limit, Quota):
         return by, limit.direction
-    return by, limit.scope, frozenset(limit.count)
+    return by, limit.scope, frozenset(limit.count), limit.cost == GRAPHQL

@@ -10,7 +10,14 @@ from filters.language.options import OFF
 from filters.model.limits import ConcurrencyLimit, Limit
 from filters.model.methods import methods
 from filters.policy import Context, Levels
-from filters.rate_limit.limit_rules import DeclaredLimit, as_tuple, by_of, limits_of_plan, shared
+from filters.rate_limit.limit_rules import (
+    DeclaredLimit,
+    as_tuple,
+    by_of,
+    counts_graphql,
+    limits_of_plan,
+    shared,
+)
 
 Styles = tuple[Literal["x-ratelimit", "ietf"], ...]
 KEYS = ("rate_limit", "quota", "concurrency")
@@ -26,8 +33,13 @@ class EffectiveLimits:
 
     @property
     def everything(self) -> bool:
-        """True if a limit needs the end of each request: to count bytes or statuses, or to give back slots."""
-        return any(not isinstance(limit, Limit) or limit.count for limit in self.written)
+        """True if a limit needs the end of each request: to count bytes, statuses or costs, or to give back slots."""
+        return self.graphql or any(not isinstance(limit, Limit) or limit.count for limit in self.written)
+
+    @property
+    def graphql(self) -> bool:
+        """True if a limit counts the cost of operations of GraphQL."""
+        return counts_graphql(self.written)
 
     @property
     def slots(self) -> bool:

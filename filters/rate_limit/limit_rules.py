@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from filters.language.scalars import PERIODS, Period
 from filters.model.identity import Plan
-from filters.model.limits import ConcurrencyLimit, Quota
+from filters.model.limits import GRAPHQL, ConcurrencyLimit, Quota
 from filters.model.limits import Limit as RateLimit
 from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow, Limit, SlidingWindow, TokenBucket
 from filters.rules import Refused, RuleType
@@ -38,7 +38,7 @@ class Counted:
     @property
     def afterwards(self) -> bool:
         """True if the cost of a request is known only at its end."""
-        return bool(self.statuses) or self.limit.unit == "content-bytes"
+        return bool(self.statuses) or self.limit.unit == "content-bytes" or self.cost_header == GRAPHQL
 
 
 def as_tuple(written: Any) -> tuple[DeclaredLimit, ...]:
@@ -50,6 +50,11 @@ def limits_of_plan(plan: Plan) -> tuple[DeclaredLimit, ...]:
     """All limits of a plan."""
     concurrency = () if plan.concurrency is None else (ConcurrencyLimit(requests=plan.concurrency),)
     return (*as_tuple(plan.rate_limit), *as_tuple(plan.quota), *concurrency)
+
+
+def counts_graphql(limits: Iterable[DeclaredLimit]) -> bool:
+    """True if one of the limits counts the cost of operations of GraphQL."""
+    return any(isinstance(one, RateLimit) and one.cost == GRAPHQL for one in limits)
 
 
 def by_of(written: DeclaredLimit) -> tuple[str, ...]:
@@ -68,7 +73,8 @@ def name_of(place: str, written: DeclaredLimit) -> str:
         which = "" if written.direction == "both" else f"-{written.direction}"
         return f"{before}bytes{which}-per-{written.per}{by}"
     only = "".join(f"-{status}" for status in sorted(set(written.count)))
-    return f"{before}requests-per-{written.per}{by}{only and f'-of{only}'}"
+    what = "graphql-cost" if written.cost == GRAPHQL else "requests"
+    return f"{before}{what}-per-{written.per}{by}{only and f'-of{only}'}"
 
 
 def _limit(place: str, written: DeclaredLimit) -> pb.Limit:
@@ -184,3 +190,5 @@ def _window(one: pb.Limit) -> Iterable[str]:
         yield f"{one.per}{zone}{rolling}"
     if one.statuses:
         yield ",".join(map(str, one.statuses))
+    if one.cost_header == GRAPHQL:
+        yield GRAPHQL

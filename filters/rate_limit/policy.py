@@ -20,7 +20,7 @@ from filters.policy import NOTHING, Context, HttpFilter, Levels, Policy, RoutePa
 from filters.policy_server import grpc_service
 from filters.rate_limit import client_headers, one_call
 from filters.rate_limit.effective import EffectiveLimits, Styles, effective_limits, local_places, places
-from filters.rate_limit.envoy import descriptors, leases, local
+from filters.rate_limit.envoy import descriptors, graphql_cost, leases, local
 from filters.rate_limit.limit_rules import LIMITS, as_tuple, limits_of_plan, plan_rule, shared
 from filters.reasons import Reason, details
 from filters.rules import Rule
@@ -79,10 +79,12 @@ def _counted_by_policy_server(found: EffectiveLimits, context: Context) -> Itera
             asked = (leases.asked(),)
             yield leases.FILTER, leases.on_route(context.route, found, _styles(context))
         limits = [route_components_pb2.RateLimit(actions=(*asked, *entries))]
+    if found.graphql:
+        yield graphql_cost.FILTER, graphql_cost.on_route()
     if found.everything:
         limits.append(
             route_components_pb2.RateLimit(
-                actions=[*entries, *descriptors.ended()], apply_on_stream_done=True
+                actions=[*entries, *descriptors.ended(graphql=found.graphql)], apply_on_stream_done=True
             )
         )
     if limits:
@@ -156,6 +158,11 @@ class RateLimit(_Cumulative):
             when=details("rate_limiter_error"),
         ),
     )
+
+    def http_filters(self, used: Iterable[Levels], context: Context) -> tuple[HttpFilter, ...]:
+        of_plans = [one for plan in context.plans.values() for one in limits_of_plan(plan)]
+        of_routes = [one for some in used for _, written in some.places for one in as_tuple(written)]
+        return tuple(graphql_cost.http_filters((*of_plans, *of_routes)))
 
     def check(self, settings: Levels, context: Context) -> Iterator[Mistake]:
         """Yield mistakes of the nearest level."""

@@ -51,6 +51,13 @@ routes:
   open:
     path: /open
     graphql: {schema: honest.graphql, introspection: true, limits: {cost: 1000000000, depth: 100, aliases: 1000, calls: 10000}}
+  limited:
+    path: /limited
+    graphql: {schema: schema.graphql}
+    policies:
+      rate_limit:
+        - {requests: 20, per: month, cost: graphql, by: "header:x-client"}
+        - {requests: 1000, per: month, by: "header:x-client"}
   persisted:
     path: /persisted
     graphql: {schema: schema.graphql, persisted: {files: [name.graphql]}}
@@ -196,6 +203,25 @@ def test_only_persisted_documents_are_executed(served: Served) -> None:
     assert found.json() == {"data": {"user": {"name": "user 2"}}}
     refused = ask(served, "{ user(id: 1) { id } }", "/persisted")
     assert refused.json()["errors"][0]["extensions"]["code"] == "PERSISTED_QUERY_ONLY"
+
+
+def test_the_cost_of_operations_is_limited(served: Served, backend: ShopBackend) -> None:
+    one, other = {"x-client": "one"}, {"x-client": "other"}
+
+    def left(headers: dict[str, str]) -> str:
+        # an operation that is refused costs nothing
+        limits = ask(served, "{ nothing }", "/limited", headers=headers).headers["ratelimit"]
+        return limits.partition("graphql-cost")[2].partition("r=")[2].partition(";")[0]
+
+    assert left(one) == "20"
+    query = "{ users(first: 15) { id } }"
+    assert ask(served, query, "/limited", headers=one).status_code == 200
+    wait_for(lambda: left(one) == "5", "the cost to be counted")
+    assert ask(served, query, "/limited", headers=one).status_code == 200, "it is counted behind the request"
+    wait_for(
+        lambda: ask(served, query, "/limited", headers=one).status_code == 429, "the limit to be exceeded"
+    )
+    assert ask(served, query, "/limited", headers=other).status_code == 200
 
 
 def test_an_openapi_document_is_a_schema(served: Served) -> None:

@@ -15,6 +15,7 @@ from envoy.type.metadata.v3 import metadata_pb2
 from google.protobuf import any_pb2, wrappers_pb2
 
 from filters.model.identity import NAMESPACE
+from filters.model.limits import GRAPHQL
 
 DOMAIN = "xds"
 """The domain of our own compiled gateways."""
@@ -26,6 +27,8 @@ UNUSABLE = "\tunusable"
 """The text of a claim that has no exact text. No claim has the same text, because texts have no control characters."""
 REQUEST_ID, CONNECTION, BEGAN, LEASE = "request_id", "connection", "began", "lease"
 STATUS, DETAILS, SENT, RECEIVED = "status", "details", "sent", "received"
+COST_NAMESPACE = "xds.cost"
+"""The namespace of metadata into which Envoy copies the cost of operations of GraphQL."""
 REJECTED = "request_rate_limited"
 """Envoy's `response.code_details` of a request that the rate limit service rejected."""
 CHECKED, CHECKED_LEASE = "envoy.filters.http.ext_authz", "xds.lease"
@@ -126,8 +129,15 @@ def checked_lease() -> Iterator[Action]:
     yield expression(LEASE, f"metadata.filter_metadata['{CHECKED}']['{CHECKED_LEASE}']")
 
 
-def ended() -> Iterator[Action]:
+def ended(*, graphql: bool) -> Iterator[Action]:
     """The entries that are known only at the end of a request."""
+    if graphql:
+        # not an expression: those of descriptors see no headers of the response
+        metadata = metadata_pb2.MetadataKey(key=COST_NAMESPACE)
+        metadata.path.add(key=GRAPHQL)
+        yield Action(
+            metadata=Action.MetaData(descriptor_key=GRAPHQL, metadata_key=metadata, skip_if_absent=True)
+        )
     yield word(DONE, "true")
     yield expression(STATUS, "response.code")
     yield expression(DETAILS, "response.code_details")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from filters.model.limits import MOST
+from filters.model.limits import GRAPHQL, MOST
 from filters.rate_limit.engine.decision import Hit
 from filters.rate_limit.engine.keys import bounded
 from filters.rate_limit.envoy import descriptors
@@ -65,10 +65,18 @@ def hit_after(counted: Counted, entries: Entries) -> Hit:
     """The hit of a request that has ended, of a limit that counts afterwards."""
     if counted.limit.unit == "content-bytes":
         cost = sum(_size(one, entries) for one in _directions(counted.direction))
+    elif counted.statuses and not _counts(counted, entries):
+        cost = 0
+    elif counted.cost_header == GRAPHQL and not entries.get(GRAPHQL, "").strip("0"):
+        cost = 0  # no operation was executed
     else:
-        status = entries.get(descriptors.STATUS, "")
-        cost = _cost(counted, entries) if status.isdigit() and int(status) in counted.statuses else 0
+        cost = _cost(counted, entries)
     return Hit(counted.limit, key(counted, entries), cost)
+
+
+def _counts(counted: Counted, entries: Entries) -> bool:
+    status = entries.get(descriptors.STATUS, "")
+    return status.isdigit() and int(status) in counted.statuses
 
 
 def _directions(direction: str) -> tuple[str, ...]:

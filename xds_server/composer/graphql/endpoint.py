@@ -15,14 +15,12 @@ from filters.graphql.errors import Refused, refused
 from filters.graphql.operations import Operation, Operations
 from filters.graphql.request_context import RequestContext
 from filters.graphql.settings import GraphqlLimits
+from filters.model.limits import GRAPHQL_COST_HEADER
 from xds_server.composer.calls import Caller
 from xds_server.composer.graphql import execution, incremental, requests
 from xds_server.composer.graphql.execution import Result
 from xds_server.composer.graphql.loading import Loader
 from xds_server.composer.graphql.requests import Asked, HttpError, HttpRequest, PersistedDocuments
-
-COST = "x-graphql-cost"
-"""The header of the response with the cost of the operations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +66,10 @@ class Endpoint:
         except Refused as error:
             return _response(_status(media, executed=False), media, _refusal(error))
         return _response(
-            _status(media, executed=result.executed), media, result.value, {COST: str(result.cost)}
+            _status(media, executed=result.executed),
+            media,
+            result.value,
+            {GRAPHQL_COST_HEADER: str(result.cost)},
         )
 
     async def _in_parts(
@@ -85,7 +86,10 @@ class Endpoint:
             await loader.close()
             media = requests.MULTIPART
             return _response(_status(media, executed=found.executed), media, found.value)
-        headers = {"content-type": incremental.CONTENT_TYPE, COST: str(operation.cost(asked.variables))}
+        headers = {
+            "content-type": incremental.CONTENT_TYPE,
+            GRAPHQL_COST_HEADER: str(operation.cost(asked.variables)),
+        }
         return HttpResponse(status=200, headers=headers, body=incremental.parts(found, loader))
 
     def _prepared(self, asked: Asked) -> Operation:
@@ -111,7 +115,7 @@ class Endpoint:
         finally:
             await loader.close()
         cost = sum(one.cost for one in results)
-        return _response(200, media, [one.value for one in results], {COST: str(cost)})
+        return _response(200, media, [one.value for one in results], {GRAPHQL_COST_HEADER: str(cost)})
 
     def _prepared_or_refused(self, asked: Asked) -> Operation | Refused:
         try:
