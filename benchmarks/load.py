@@ -17,7 +17,9 @@ from typing import cast
 import uvloop
 
 CONNECTIONS = 32
-_LENGTH = re.compile(rb"content-length: (\d+)\r\n")
+_LENGTH = re.compile(rb"content-length: (\d+)\r\n", re.IGNORECASE)
+_CHUNKED = re.compile(rb"transfer-encoding: chunked\r\n", re.IGNORECASE)
+_LAST_CHUNK = b"0\r\n\r\n"
 
 
 class _Asking(asyncio.Protocol):
@@ -46,7 +48,11 @@ class _Asking(asyncio.Protocol):
         if not head.startswith(self._expected):
             raise RuntimeError(head.decode())
         length = _LENGTH.search(head)
-        if len(self._buffer) >= end + 4 + (int(length[1]) if length else 0):
+        if _CHUNKED.search(head):
+            complete = self._buffer.endswith(_LAST_CHUNK)
+        else:
+            complete = len(self._buffer) >= end + 4 + (int(length[1]) if length else 0)
+        if complete:
             self._buffer = b""
             self.answers += 1
             self._ask()

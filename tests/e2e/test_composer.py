@@ -7,8 +7,10 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from tests.support.collector import Collector
 from tests.support.load import Load
 from tests.support.running import Served
 from tests.support.scripted_backend import ScriptedBackend
@@ -123,3 +125,49 @@ def test_the_last_good_gateway_finds_its_composer_after_a_restart(
         wait_for(
             lambda: answer(running) == {"version": "1", "user": "1"}, lambda: f"it\n{running.log[-3000:]}"
         )
+
+
+TRACED = """
+listeners: {http: {port: $port, address: 127.0.0.1}}
+telemetry: {tracing: {upstream: otlp, sample: 100%}}
+upstreams: {users: {endpoints: [$users]}, otlp: {endpoints: [$otlp], protocol: grpc}}
+routes:
+  version: {path: /version, respond: {body: "$version"}}
+  home: {path: /home, aggregate: {calls: {a: {upstream: users, path: /1}, b: {upstream: users, path: /2}}}}
+"""
+
+
+def test_calls_are_spans_of_the_trace_of_their_request(tmp_path: Path, users: ScriptedBackend) -> None:
+    with Collector() as collector:
+        running = Served(tmp_path, TRACED, users=users.address, otlp=collector.address)
+        running.write("1")
+        with running:
+            running.until("1")
+            response = running.get("/home", headers={"x-request-id": "abc"})
+            assert response.json() == {"version": "2"}
+            wait_for(
+                lambda: (
+                    sorted(one.name for one in collector.spans if one.name in ("users", "home"))
+                    == ["home", "users", "users"]
+                ),
+                lambda: f"spans {[one.name for one in collector.spans]}",
+            )
+        calls = [one for one in collector.spans if one.name == "users"]
+        (request,) = [one for one in collector.spans if one.name == "home"]
+        assert {one.trace for one in calls} == {request.trace}
+        parents = {one.span: one for one in collector.spans}
+        for one in calls:
+            first = one
+            while first.parent in parents:
+                first = parents[first.parent]
+            assert first == request
+        assert {seen.headers["traceparent"].split("-")[1] for seen in users.seen} == {request.trace}
+        assert len({seen.headers["x-request-id"] for seen in users.seen}) == 1
+
+
+def test_head_has_no_body(served: Composed) -> None:
+    served.write_version("1")
+    wait_for(lambda: answer(served) == {"version": "1", "user": "1"}, "the aggregate")
+    response = httpx.head(f"{served.url}/home", timeout=30)
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["content-length"] == "26"

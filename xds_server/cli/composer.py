@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -90,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         wanted.append(Wanted(flag="--admin", address=arguments.admin))
     ensure_free(*wanted)
     logs.start(arguments.log_format)
+    _allow_many_connections()
     with tempfile.TemporaryDirectory(prefix="xds-composer-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when prometheus_client is imported
         from xds_server.policy_server.workers import run as run_workers
@@ -98,6 +100,12 @@ def run(arguments: argparse.Namespace) -> int:
         code = run_workers(options, arguments.workers or cores(), (made,), Path(folder), None)
     sys.stderr.flush()
     return code
+
+
+def _allow_many_connections() -> None:
+    """Raise the limit of open files to the largest that is allowed: each request and each call has a connection."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _options(arguments: argparse.Namespace) -> tuple[PolicyServerOptions, Any]:

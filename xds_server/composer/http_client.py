@@ -16,7 +16,7 @@ import httptools
 from xds_server.composer.calls import Answer, Call, CallFailed
 from xds_server.translate.composer_entry import CALL_HEADER, CALL_VALUE, UPSTREAM_HEADER
 
-MOST = 512
+MOST = 2048
 """Calls of one process at once, each with a connection. Others wait for one of them."""
 IDLE = 60.0
 """Seconds after which an unused connection is closed: before Envoy would close it."""

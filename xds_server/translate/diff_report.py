@@ -117,6 +117,8 @@ def _action(route: Mapping[str, Any]) -> str:
         return f"redirect {_value(route['redirect'])}"
     if "respond" in route:
         return f"responds {_value(route['respond'])}"
+    if "aggregate" in route:
+        return f"{len(route['aggregate'].get('calls', ()))} calls, one response"
     return "a policy responds"
 
 
