@@ -19,5 +19,5 @@ def planned(aggregate: dict[str, Any], path: str = "/x/{id}", **more: Any) -> Ag
     written = {"path": path, "aggregate": {**aggregate, "calls": calls}, **more}
     route = decoder_for(Route)(written, (), problems)
     assert route is not INVALID, problems
-    (rule,) = rules({"r": route}, {})
+    (rule,) = rules({"r": route}, {}, {})
     return load(rule.value.content)

@@ -96,7 +96,7 @@ async def test_calls_are_made_at_once_and_those_that_use_answers_after_them() ->
         }
     }
     running = asyncio.create_task(answer(plan, calls))
-    await began.wait()
+    await asyncio.wait({running, asyncio.create_task(began.wait())}, return_when=asyncio.FIRST_COMPLETED)
     assert "d" not in seen
     calls.replies["a"].set()
     calls.replies["b"].set()
