@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tests.support.load import Load
 from tests.support.running import Served
 from tests.support.scripted_backend import ScriptedBackend
 from tests.support.wait import wait_for
+from xds_server.cli.main import main
 
 YAML = """
 listeners: {http: {port: $port, address: 127.0.0.1}}
@@ -171,3 +174,29 @@ def test_head_has_no_body(served: Composed) -> None:
     response = httpx.head(f"{served.url}/home", timeout=30)
     assert (response.status_code, response.content) == (200, b"")
     assert response.headers["content-length"] == "26"
+
+
+def test_a_composer_of_its_own_beside_envoy(tmp_path: Path, users: ScriptedBackend) -> None:
+    listen, calls = f"unix:{tmp_path}/composer.sock", f"unix:{tmp_path}/calls.sock"
+    running = Composed(tmp_path, users)
+    running._command += ["--composer", listen, "--composer-calls", calls]
+    running.write_version("1")
+    with running:
+        running.until("1")
+        assert answer(running) == 503
+        assert running.composers() == {}
+        command = (sys.executable, "-m", "xds_server", "composer", "--xds", running.xds_address)
+        with subprocess.Popen((*command, "--listen", listen, "--calls", calls, "--workers", "2")) as composer:
+            try:
+                wait_for(lambda: answer(running) == {"version": "1", "user": "1"}, "the aggregate")
+                running.write_version("2")
+                wait_for(lambda: answer(running) == {"version": "2", "user": "2"}, "the next one")
+            finally:
+                composer.terminate()
+        assert composer.returncode == 0
+        assert "composer@" in running.log
+
+
+def test_calls_are_taken_at_a_unix_socket_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", ".", "--composer-calls", "127.0.0.1:18004"]) == 2
+    assert "only a Unix socket keeps others away from upstreams; write unix:/PATH" in capsys.readouterr().err
