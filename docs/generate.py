@@ -154,7 +154,7 @@ def metrics() -> str:
             *_metrics(control_plane.found),
             (
                 "\n`type` is a type of resource, such as `cluster`, or `unknown` for types that only a client asked for. `group` is "
-                "empty for the fleet of Envoys, `proving` for the Envoy that proves changes, and `policy-servers`. `protocol` is "
+                "empty for the fleet of Envoys, `proving` for the Envoy that proves changes, `policy-servers` and `composers`. `protocol` is "
                 "`sotw` or `delta`."
             ),
             "\n## Policy server (`xds policy-server`)\n",

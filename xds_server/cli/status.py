@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from typing import Any
 
 from filters.policy_server import NODE_CLUSTER
@@ -11,6 +12,11 @@ from xds_server.cli import flags, output, rollout
 from xds_server.cli.admin_address import page
 from xds_server.discovery.rejection import essence
 from xds_server.errors import EnvironmentFailed
+from xds_server.translate.composer_entry import NODE_CLUSTER as COMPOSERS
+
+_KINDS = ("Envoy", "policy server", "composer")
+_SERVICES = {NODE_CLUSTER: "policy server", COMPOSERS: "composer"}
+"""Our own services by the cluster of their node. All other nodes are Envoys."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,9 +109,10 @@ def _print(gateway: dict[str, Any], envoys: list[dict[str, Any]]) -> None:
         )
     for problem in gateway["problems"]:
         print(f"  {problem}")
-    servers = sum(one["cluster"] == NODE_CLUSTER for one in envoys)
-    also = f" and {output.counted(servers, 'policy server')}" if servers else ""
-    print(f"{output.counted(len(envoys) - servers, 'Envoy')}{also} connected")
+    of = Counter(_SERVICES.get(one["cluster"], "Envoy") for one in envoys)
+    print(
+        f"{' and '.join(output.counted(of[kind], kind) for kind in _KINDS if of[kind] or kind == 'Envoy')} connected"
+    )
     for envoy in envoys:
         age = _age(envoy["connected_since"])
         release = f"  {envoy['release']}" if envoy["release"] else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -30,10 +30,4 @@ class ComposerMetrics:
             ("route",),
             buckets=_BUCKETS,
             registry=registry,
-        )
-        self.under_way = Gauge(
-            "xds_composer_requests_under_way",
-            "Requests that the composer is answering.",
-            registry=registry,
-            multiprocess_mode="livesum",
         )

@@ -63,7 +63,7 @@ class Composer:
         self._arrived = asyncio.Event()
         self._clock = clock
         self._metrics = ComposerMetrics(registry)
-        self._counted: dict[tuple[int, str, str], Any] = {}
+        self._known_series: dict[tuple[Any, tuple[str, ...]], Any] = {}
         self.connections = Connections(calls)
         self.server = HttpServer(self.respond, self._too_large)
 
@@ -84,7 +84,6 @@ class Composer:
         name = request.headers.get(COMPOSITION_HEADER, "")
         route = name.rpartition("/")[0]
         begun = self._clock()
-        self._metrics.under_way.inc()
         try:
             response = await self._respond(name, request)
         except Exception:
@@ -92,10 +91,8 @@ class Composer:
                 "a request could not be answered: this is a fault of xds, please report it route=%s", route
             )
             response = problem(request, "internal_error", overrides={})
-        finally:
-            self._metrics.under_way.dec()
-        self._count(self._metrics.requests, route, response.outcome)
-        self._metrics.seconds.labels(route).observe(self._clock() - begun)
+        self._series(self._metrics.requests, route, response.outcome).inc()
+        self._series(self._metrics.seconds, route).observe(self._clock() - begun)
         return response
 
     async def _respond(self, name: str, request: Request) -> Response:
@@ -126,14 +123,15 @@ class Composer:
 
     def count_call(self, upstream: str, result: str) -> None:
         """Count a call."""
-        self._count(self._metrics.calls, upstream, result)
+        self._series(self._metrics.calls, upstream, result).inc()
 
-    def _count(self, counter: Any, first: str, second: str) -> None:
-        key = (id(counter), first, second)
-        child = self._counted.get(key)
-        if child is None:
-            child = self._counted[key] = counter.labels(first, second)
-        child.inc()
+    def _series(self, metric: Any, *labels: str) -> Any:
+        """Return the series of a metric with these labels. prometheus_client's own lookup takes a lock each time."""
+        key = (metric, labels)
+        found = self._known_series.get(key)
+        if found is None:
+            found = self._known_series[key] = metric.labels(*labels)
+        return found
 
 
 class _Caller:

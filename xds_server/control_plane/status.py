@@ -27,6 +27,7 @@ from xds_server.serving.store import Store
 from xds_server.sources.git_pin import Pin
 from xds_server.sources.source import Version
 from xds_server.translate import gateway_version, names
+from xds_server.translate.composer_entry import NODE_CLUSTER as COMPOSERS
 
 if TYPE_CHECKING:
     from xds_server.control_plane.subscriptions import Subscriptions
@@ -160,8 +161,8 @@ class StatusReader:
         }
 
     def _held(self) -> tuple[Held, ...]:
-        """What is held back from Envoys and from policy servers."""
-        return (*self.store.held(), *self.store.held(NODE_CLUSTER))
+        """What is held back from Envoys, policy servers and composers."""
+        return (*self.store.held(), *self.store.held(NODE_CLUSTER), *self.store.held(COMPOSERS))
 
     def objects(self) -> tuple[ObjectStatus, ...]:
         """Return the status of every object, by section and name. Call it in the thread of the event loop."""
