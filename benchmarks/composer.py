@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
@@ -28,7 +29,7 @@ from tests.support.running import Running
 from tests.support.wait import wait_for
 
 SECONDS, TURNS = 3, 5
-RATE, LONG = 200, 10
+RATE, LONG = 200, 8
 """Requests per second, and seconds, for the 99th percentile."""
 UNDER_WAY, HELD = 1000, 4.0
 """Requests at once, and the seconds for which services hold their answers, for the memory."""
@@ -73,7 +74,7 @@ def main() -> None:
                 command = [program, *arguments]
                 running[variable.capitalize()] = stack.enter_context(_theirs(folder, command, ports))
         rates = _rates(running)
-        late = {name: uvloop.run(_p99(port)) for name, (port, _) in running.items()}
+        late = _late(running)
         held = uvloop.run(_memory(running["composer"]))
     rows = [
         (f"{name}: requests per second of processor time", f"{statistics.median(one):,.0f}", "", "")
@@ -83,19 +84,24 @@ def main() -> None:
         shares = [mine / theirs for mine, theirs in zip(rates["composer"], rates[name], strict=True)]
         found = f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
         rows.append(
-            (f"share of {name}", found, f"≥ {TARGET}", "yes" if statistics.median(shares) >= TARGET else "no")
+            (f"share of {name}", found, f"≥ {TARGET}", "yes" if statistics.median(shares) >= TARGET else "NO")
         )
-        found = late["composer"] / late[name]
+        ratio = statistics.median(
+            mine / theirs for mine, theirs in zip(late["composer"], late[name], strict=True)
+        )
         rows.append(
-            (f"p99 at {RATE}/s beside {name}", f"{found:.2f}", "≤ 1.5", "yes" if found <= 1.5 else "no")
+            (f"p99 at {RATE}/s beside {name}", f"{ratio:.2f}", "≤ 1.5", "yes" if ratio <= 1.5 else "NO")
         )
-    rows += [(f"{name}: p99 at {RATE}/s", f"{one * 1000:.1f} ms", "", "") for name, one in late.items()]
+    rows += [
+        (f"{name}: p99 at {RATE}/s", f"{statistics.median(one) * 1000:.1f} ms", "", "")
+        for name, one in late.items()
+    ]
     rows.append(
         (
             f"memory of a worker at {UNDER_WAY:,} requests",
             f"{held:.0f} MiB",
             "≤ 120 MiB",
-            "yes" if held <= 120 else "no",
+            "yes" if held <= 120 else "NO",
         )
     )
     if len(rates) == 1:
@@ -117,13 +123,22 @@ def _rates(running: dict[str, tuple[int, Processes]]) -> dict[str, list[float]]:
     return found
 
 
+def _late(running: dict[str, tuple[int, Processes]]) -> dict[str, list[float]]:
+    """Return the 99th percentiles of each, which take turns."""
+    found: dict[str, list[float]] = {name: [] for name in running}
+    for _ in range(TURNS):
+        for name, (port, _processes) in running.items():
+            found[name].append(uvloop.run(_p99(port)))
+    return found
+
+
 async def _p99(port: int) -> float:
     """Return the 99th percentile in seconds, of requests that begin at a constant rate."""
-    loop = asyncio.get_running_loop()
     free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
     took: list[float] = []
 
-    async def one(due: float) -> None:
+    async def one() -> None:
+        due = time.perf_counter()
         reader, writer = free.pop() if free else await asyncio.open_connection("127.0.0.1", port)
         writer.write(get("/home"))
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -131,15 +146,15 @@ async def _p99(port: int) -> float:
             await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
         else:
             await reader.readuntil(b"\r\n0\r\n\r\n")
-        took.append(loop.time() - due)
+        took.append(time.perf_counter() - due)
         free.append((reader, writer))
 
-    begin = loop.time() + 0.1
+    begin = time.perf_counter() + 0.1
     tasks = []
     for number in range(RATE * LONG):
         due = begin + number / RATE
-        await asyncio.sleep(max(0.0, due - loop.time()))
-        tasks.append(asyncio.create_task(one(due)))
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        tasks.append(asyncio.create_task(one()))
     await asyncio.gather(*tasks)
     return statistics.quantiles(took[RATE:], n=100)[98]
 
