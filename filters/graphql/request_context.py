@@ -13,6 +13,7 @@ from filters.model import claims
 class RequestContext:
     """What the gateway knows of a request and its caller. The names of headers are in lower case.
 
+    Texts of `headers` have one character for each byte (Latin-1).
     `for_calls` are headers that every call hands on, and `for_safe_calls` those of calls that may be repeated.
     """
 
@@ -23,6 +24,13 @@ class RequestContext:
     for_calls: Mapping[str, str] = field(default_factory=dict)
     for_safe_calls: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
+
+    def header(self, name: str) -> str | None:
+        """The text of a header, None without it."""
+        found = self.headers.get(name)
+        return (
+            found if found is None or found.isascii() else found.encode("latin-1").decode("utf-8", "replace")
+        )
 
     def claim(self, name: str) -> Any:
         """The value of a claim, whose name is written as in `authorize`; None if the token does not have it."""

@@ -74,7 +74,7 @@ class Values:
             case "claim":
                 return self.context.claim(source.name)
             case "header":
-                return self.context.headers.get(source.name)
+                return self.context.header(source.name)
             case "ids":
                 return self.ids
             case kind:

@@ -47,16 +47,11 @@ class GraphqlRoute:
             consumer=found.get("consumer"),
             plan=found.get("plan"),
             claims=found.get("claims") or {},
-            headers={name: _utf8(value) for name, value in request.headers.items()},
+            headers=request.headers,
             for_calls={**request.for_calls, "host": request.headers.get("host", "")},
             for_safe_calls=self.retry,
             request_id=request.id,
         )
-
-
-def _utf8(text: str) -> str:
-    """A header as text: it has one character for each byte."""
-    return text if text.isascii() else text.encode("latin-1").decode("utf-8", "replace")
 
 
 def load(content: bytes) -> GraphqlRoute:

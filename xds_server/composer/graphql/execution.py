@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import CoroutineType
+from typing import Any, TypeGuard
 
 from graphql import (
     ExecutionResult,
@@ -34,6 +36,7 @@ from xds_server.composer.graphql.loading import Loader
 Resolver = Callable[..., Any]
 Info = GraphQLResolveInfo[Loader]
 _ROOT: Mapping[str, Any] = {}
+_AWAITABLE = (asyncio.Future, CoroutineType)
 
 
 def bind(schema: BoundSchema) -> BoundSchema:
@@ -144,12 +147,18 @@ async def begin(
         context_value=loader,
         variable_values=dict(variables),
         hide_suggestions=True,
+        is_awaitable=_is_awaitable,
     )
     if not isinstance(result, ExecutionResult | ExperimentalIncrementalExecutionResults):
         result = await result
     if isinstance(result, ExperimentalIncrementalExecutionResults):
         return result
     return Result(value=_response(result), executed=_executed(result), cost=cost)
+
+
+def _is_awaitable(value: Any) -> TypeGuard[Awaitable[Any]]:
+    """True for what resolvers and the executor itself return to be awaited. It is called several times for each field."""
+    return isinstance(value, _AWAITABLE)
 
 
 def _executed(result: ExecutionResult) -> bool:

@@ -14,6 +14,7 @@ from filters.graphql import errors
 from filters.graphql.directives import Batch, Rest
 from filters.graphql.errors import FieldError
 from filters.graphql.request_context import RequestContext
+from filters.graphql.selection import Pick
 from filters.graphql.settings import GraphqlLimits
 from filters.graphql.templates import BodyTemplate, MissingValue, PathTemplate, UnusableValue, Values, scalar
 from filters.reasons import REASON_HEADER
@@ -67,7 +68,7 @@ class Loader:
             if missing.source.kind == "parent":
                 return None
             raise FieldError(errors.BAD_USER_INPUT, f"{missing}.") from None
-        return asyncio.shield(self._task(rest, call, safe=rest.safe))
+        return self._value(rest, call, safe=rest.safe)
 
     async def close(self) -> None:
         """Cancel the calls under way, and wait for their end."""
@@ -75,15 +76,30 @@ class Loader:
             one.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _task(self, rest: Rest, call: Call, *, safe: bool) -> asyncio.Task[Any]:
-        """The task that makes a call and takes the part that the field selects; one task for equal safe calls."""
+    def _value(self, rest: Rest, call: Call, *, safe: bool) -> asyncio.Future[Any]:
+        """The part of a call's answer that a field selects. Equal safe calls are made once."""
         key = (call.upstream, call.method, call.path, call.body, tuple(call.headers.items()))
         task = self._known.get(key) if safe else None
         if task is None:
             task = self._started(self._answer(call))
             if safe:
                 self._known[key] = task
-        return self._started(_selected(task, rest))
+        return self._following(task, rest.select)
+
+    def _following(self, task: asyncio.Task[Any], pick: Pick) -> asyncio.Future[Any]:
+        """What is picked of a task's result. Cancelling it does not cancel the task, which others may wait for too."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def follow(ended: asyncio.Task[Any]) -> None:
+            if ended.cancelled():
+                future.cancel()
+            elif (error := ended.exception()) is not None:
+                _fail(future, error)
+            elif not future.done():
+                future.set_result(pick(ended.result()))
+
+        task.add_done_callback(follow)
+        return future
 
     def _started(self, work: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = self._loop.create_task(work)
@@ -141,8 +157,7 @@ class Loader:
             found = await self._found(rest, batch, [key for key, _ in keys.values()], many)
         except FieldError as error:
             for _, future in keys.values():
-                future.set_exception(error)
-                future.exception()  # a future that nobody awaits any more must not be reported
+                _fail(future, error)
         else:
             for text, (_, future) in keys.items():
                 future.set_result(found.get(text, [] if many else None))
@@ -150,11 +165,11 @@ class Loader:
     async def _found(self, rest: Rest, batch: Batch, keys: Sequence[Any], many: bool) -> Mapping[str, Any]:
         """The values by the texts of their keys. A single key takes the call of the field. Raises FieldError."""
         if len(keys) == 1 and rest.key is not None:
-            value = await self._task(rest, self._single(rest, keys[0]), safe=True)
+            value = await self._value(rest, self._single(rest, keys[0]), safe=True)
             return {} if value is None else {_text(keys[0], rest): value}
         values = Values({}, {}, self.context, keys)
         call = _call(rest.upstream, batch.method, batch.path, batch.body, rest, values)
-        answer = await self._task(rest, call, safe=True)
+        answer = await self._value(rest, call, safe=True)
         if not isinstance(answer, list):
             raise FieldError(errors.UPSTREAM_INVALID, "The upstream's answer for several keys is no list.")
         grouped: dict[str, Any] = {}
@@ -177,8 +192,10 @@ class Loader:
         return _call(rest.upstream, rest.method, rest.path, None, rest, Values(value, value, self.context))
 
 
-async def _selected(task: asyncio.Task[Any], rest: Rest) -> Any:
-    return rest.select(await asyncio.shield(task))
+def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # a future that nobody awaits any more must not be reported
 
 
 def _text(key: Any, rest: Rest) -> str:

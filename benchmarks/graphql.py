@@ -1,0 +1,136 @@
+"""GraphQL: what a query of 20 fields and 3 calls adds to its slowest call, and what planning costs the second time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import httpx
+import uvloop
+
+from benchmarks.tables import HEADS, show
+from filters.graphql.operations import Operations
+from filters.graphql.schema import SdlDocument, read
+from filters.graphql.settings import GraphqlLimits
+from tests.support.folder import write
+from tests.support.ports import free_port
+from tests.support.running import Running
+from tests.support.wait import wait_for
+
+DELAY = 0.01
+"""Seconds that the service takes for each call."""
+TURNS = 400
+FIELDS = "abcdef"
+SDL = f"""
+type Query {{
+  user: Thing @rest(upstream: "service", path: "/user")
+  orders: Thing @rest(upstream: "service", path: "/orders")
+  more: Thing @rest(upstream: "service", path: "/more")
+}}
+type Thing {{ {" ".join(f"{one}: String" for one in FIELDS)} }}
+"""
+QUERY = "{" + " ".join(f"{name} {{ {' '.join(FIELDS)} }}" for name in ("user", "orders", "more")) + "}"
+"""21 fields, and 3 calls."""
+GATEWAY = """
+listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
+upstreams: {{service: {{endpoints: ["127.0.0.1:{service}"]}}}}
+routes:
+  graphql: {{path: /graphql, graphql: {{schema: schema.graphql}}}}
+  rest: {{path: /user, upstream: service}}
+"""
+
+
+def main() -> None:
+    """Print the table."""
+    first, second = _planning()
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        service, port = stack.enter_context(_service()), free_port()
+        folder = Path(name) / "gateway"
+        write(folder, gateway=GATEWAY.format(port=port, service=service))
+        (folder / "schema.graphql").write_text(SDL)
+        stack.enter_context(Running(folder, Path(name)))
+        url = f"http://127.0.0.1:{port}/graphql"
+        wait_for(lambda: httpx.post(url, json={"query": QUERY}).status_code == 200, "the route")
+        direct, called, asked = uvloop.run(_latencies(service, port))
+    added = (asked - direct) * 1000
+    rows = [
+        ("a call to the service itself, p50", f"{direct * 1000:.2f} ms", "", ""),
+        ("the same call through Envoy, p50", f"{called * 1000:.2f} ms", "", ""),
+        ("the query of 3 such calls, p50", f"{asked * 1000:.2f} ms", "", ""),
+        ("added to the slowest call", f"{added:.2f} ms", "≤ 2 ms", "yes" if added <= 2 else "no"),
+        ("planning, the first time", f"{first * 1e6:.0f} µs", "", ""),
+        ("planning, the second time", f"{second * 1e6:.2f} µs", "", ""),
+        ("faster by", f"{first / second:,.0f}", "≥ 5", "yes" if first / second >= 5 else "no"),
+    ]
+    show(f"GraphQL: a query of 21 fields and 3 calls ({TURNS} turns)", HEADS, rows)
+
+
+def _planning() -> tuple[float, float]:
+    """Return the seconds for a document that was not seen before, and for one that was."""
+    operations = Operations(read([SdlDocument(name="benchmark", text=SDL)]), GraphqlLimits())
+    first, second = [], []
+    for turn in range(TURNS):
+        text = f"query Q{turn} {QUERY}"
+        for found in (first, second):
+            begun = time.perf_counter()
+            operations.prepare(text).cost({})
+            found.append(time.perf_counter() - begun)
+    return statistics.median(first), statistics.median(second)
+
+
+async def _latencies(service: int, port: int) -> tuple[float, float, float]:
+    """Return the medians of the call to the service, of that through Envoy, and of the query, in turns."""
+    body = json.dumps({"query": QUERY}).encode()
+    post = f"POST /graphql HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    get = b"GET /user HTTP/1.1\r\nhost: a\r\n\r\n"
+    sent = ((service, get), (port, get), (port, post.encode() + body))
+    connections = [await asyncio.open_connection("127.0.0.1", one) for one, _ in sent]
+    took: list[list[float]] = [[], [], []]
+    for turn in range(TURNS + 20):
+        for (_, request), (reader, writer), found in zip(sent, connections, took, strict=True):
+            begun = time.perf_counter()
+            writer.write(request)
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+            if turn >= 20:
+                found.append(time.perf_counter() - begun)
+    direct, called, asked = map(statistics.median, took)
+    return direct, called, asked
+
+
+@contextlib.contextmanager
+def _service() -> Iterator[int]:
+    port = free_port()
+    process = multiprocessing.get_context("fork").Process(target=_serve, args=(port,), daemon=True)
+    process.start()
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(port: int) -> None:
+    body = json.dumps({one: "x" * 300 for one in FIELDS}).encode()
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    uvloop.run(_serving(port, head.encode() + body))
+
+
+async def _serving(port: int, answer: bytes) -> None:
+    class Answering(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = cast("asyncio.Transport", transport)
+
+        def data_received(self, data: bytes) -> None:
+            asyncio.get_running_loop().call_later(DELAY, self.transport.write, answer)
+
+    await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", port)
+    await asyncio.Event().wait()
