@@ -119,7 +119,7 @@ def _service() -> Iterator[int]:
 
 
 def _serve(port: int) -> None:
-    body = json.dumps({one: "x" * 300 for one in FIELDS}).encode()
+    body = json.dumps(dict.fromkeys(FIELDS, "x" * 300)).encode()
     head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     uvloop.run(_serving(port, head.encode() + body))
 

@@ -28,11 +28,8 @@ if TYPE_CHECKING:
 
 def check(schema: BoundSchema, upstreams: Collection[str] | None) -> Iterator[SchemaFault]:
     """Yield all faults."""
-    if (root := schema.types.subscription_type) is not None:
-        yield at(
-            root.ast_node, "subscriptions are not supported", "remove the type; clients can repeat a query"
-        )
-    roots = {one.name for one in (schema.types.query_type, schema.types.mutation_type) if one is not None}
+    found = (schema.types.query_type, schema.types.mutation_type, schema.types.subscription_type)
+    roots = {one.name for one in found if one is not None}
     for kind in schema.types.type_map.values():
         if kind.name.startswith("__"):
             continue
@@ -59,14 +56,19 @@ def _field(
     schema: BoundSchema, kind: GraphQLObjectType, name: str, *, root: bool, upstreams: Collection[str] | None
 ) -> Iterator[SchemaFault]:
     one = kind.fields[name]
-    call = schema.calls.get((kind.name, name))
+    streams = kind is schema.types.subscription_type
+    call = (schema.streams if streams else schema.calls).get((kind.name, name))
+    if (kind.name, name) in (schema.calls if streams else schema.streams):
+        message = "@sse is for the fields of Subscription, and @rest for all others"
+        yield at(one.ast_node, message, "write @sse" if streams else "write @rest")
     if (kind.name, name) in schema.values and (call is not None or root):
         remedy = "use select: of @rest" if call is not None else "write @rest"
         yield at(one.ast_node, f"'{kind.name}.{name}' has no parent's JSON to take a value from", remedy)
     if call is not None:
         yield from _call(schema, kind, call, root=root, upstreams=upstreams)
     elif root:
-        yield at(one.ast_node, f"nothing resolves '{kind.name}.{name}'", "add @rest(upstream: …, path: …)")
+        remedy = f"add @{'sse' if streams else 'rest'}(upstream: …, path: …)"
+        yield at(one.ast_node, f"nothing resolves '{kind.name}.{name}'", remedy)
     used = {source.steps[0] for source in call.sources if source.kind == "arg"} if call is not None else set()
     for argument, declared in one.args.items():
         if argument not in used:

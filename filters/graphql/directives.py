@@ -38,6 +38,14 @@ input RestBatch {
   "The most keys of one call." size: Int! = 100
 }
 
+"""The field of a subscription has the events of a stream (server-sent events), whose data is JSON."""
+directive @sse(
+  upstream: String!
+  path: String!
+  headers: [RestHeader!]! = []
+  "The part of the data: as for `@rest`." select: JSON
+) on FIELD_DEFINITION
+
 """The value of the field is at this path of the parent's JSON, instead of the member with the field's name.
 Of an input field it is the name of the member that is sent."""
 directive @value(from: String!) on FIELD_DEFINITION | INPUT_FIELD_DEFINITION
@@ -71,7 +79,7 @@ directive @defer(if: Boolean! = true, label: String) on FRAGMENT_SPREAD | INLINE
 directive @stream(if: Boolean! = true, label: String, initialCount: Int! = 0) on FIELD
 '''
 """The directives of operations that clients see, beside those of the specification."""
-NAMES = frozenset({"rest", "value", "auth", "cost", "listSize", "discriminator"})
+NAMES = frozenset({"rest", "sse", "value", "auth", "cost", "listSize", "discriminator"})
 """The directives that clients do not see."""
 HELPERS = frozenset({"RestHeader", "RestBatch", "AuthClaim", "DiscriminatorValue"})
 """The types that only these directives use."""

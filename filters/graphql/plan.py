@@ -119,6 +119,8 @@ class _Planner:
     def _calls_of(self, parent: GraphQLNamedType, name: str) -> list[Rest]:
         """The calls of a field: one, or those of the types of an interface."""
         schema = self.operation.schema
+        if (parent.name, name) in schema.streams:
+            return [schema.streams[parent.name, name]]
         if (parent.name, name) in schema.calls:
             return [schema.calls[parent.name, name]]
         possible = [parent.name]

@@ -44,6 +44,11 @@ def rest(arguments: Arguments, node: Node, field: FieldName) -> Rest:
     )
 
 
+def sse(arguments: Arguments, node: Node, field: FieldName) -> Rest:
+    """The stream of a field of a subscription."""
+    return rest({**arguments, "method": "GET"}, node, field)
+
+
 def _at(key: str, make: Callable[[], _Result]) -> _Result:
     try:
         return make()

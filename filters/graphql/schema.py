@@ -56,11 +56,17 @@ class BoundSchema:
 
     types: GraphQLSchema
     calls: Mapping[FieldName, Rest]
+    streams: Mapping[FieldName, Rest]
     values: Mapping[FieldName, Pick]
     allowed: Mapping[FieldName, tuple[Auth, ...]]
     weights: Mapping[FieldName, int]
     sizes: Mapping[FieldName, ListSize]
     discriminators: Mapping[str, Discriminator]
+
+    @property
+    def upstream_calls(self) -> tuple[Rest, ...]:
+        """The calls and streams of all fields."""
+        return (*self.calls.values(), *self.streams.values())
 
 
 def read(documents: Sequence[SdlDocument], upstreams: Collection[str] | None = None) -> BoundSchema:
@@ -102,7 +108,7 @@ def _parsed(documents: Sequence[SdlDocument]) -> tuple[DocumentNode, DocumentNod
             faults.append(SchemaFault(message="the types are nested too deeply", file=one.name))
     if faults:
         raise SchemaFaults(faults)
-    for root in ("Query", "Mutation"):
+    for root in ("Query", "Mutation", "Subscription"):
         _define(definitions, root)
     declared = parse(Source(directives.DECLARED, "directives"))
     return DocumentNode(definitions=tuple(definitions)), declared
@@ -173,6 +179,7 @@ class _Binder:
     def bound(self) -> BoundSchema:
         """Return the schema. It means nothing if there are faults."""
         calls: dict[FieldName, Rest] = {}
+        streams: dict[FieldName, Rest] = {}
         values: dict[FieldName, Pick] = {}
         allowed: dict[FieldName, tuple[Auth, ...]] = {}
         weights: dict[FieldName, int] = {}
@@ -187,6 +194,8 @@ class _Binder:
                     continue
                 if (call := self._read("rest", node, reading.rest, field)) is not None:
                     calls[field] = call
+                if (stream := self._read("sse", node, reading.sse, field)) is not None:
+                    streams[field] = stream
                 if (value := self._read("value", node, reading.value)) is not None:
                     values[field] = value
                 if (weight := self._read("cost", node, reading.weight)) is not None:
@@ -199,6 +208,7 @@ class _Binder:
         return BoundSchema(
             types=self._types,
             calls=calls,
+            streams=streams,
             values=values,
             allowed=allowed,
             weights=weights,

@@ -51,6 +51,10 @@ routes:
   open:
     path: /open
     graphql: {schema: honest.graphql, introspection: true, limits: {cost: 1000000000, depth: 100, aliases: 1000, calls: 10000}}
+  events:
+    path: /events
+    timeout: 0
+    graphql: {schema: schema.graphql}
   limited:
     path: /limited
     graphql: {schema: schema.graphql}
@@ -65,7 +69,9 @@ routes:
     path: /generated
     graphql: {from_openapi: [{file: openapi.yml, upstream: users}]}
 """
-HONEST = re.sub(r"  (me|strict|email|salary): .*\n", "", SDL).replace("user(id: ID!)", "user(id: Int!)")
+HONEST = re.sub(r"  (me|strict|email|salary): .*\n|(?s:type Subscription .*?\n}\n)", "", SDL).replace(
+    "user(id: ID!)", "user(id: Int!)"
+)
 """The schema without fields that fail, whatever the arguments and the caller are."""
 
 
@@ -254,6 +260,36 @@ def test_deferred_parts_are_streamed(served: Served, backend: ShopBackend) -> No
     del backend.answers["/orders"]
     assert '"total":3' in text
     assert text.endswith("-----\r\n")
+
+
+def test_events_of_an_upstream_are_results_of_a_subscription(served: Served, backend: ShopBackend) -> None:
+    query = {"query": "subscription { placed(user: 2) { id user { name } } }"}
+    headers = {"accept": "text/event-stream"}
+    with httpx.stream("POST", f"{served.url}/events", json=query, headers=headers, timeout=30) as response:
+        assert (response.status_code, response.headers["content-type"]) == (200, "text/event-stream")
+        lines = (line for line in response.iter_lines() if line.startswith(("event", "data")))
+        backend.events.put(b'{"order": {"id": 1, "user_id": 2}}')
+        assert next(lines) == "event: next"
+        assert next(lines) == 'data: {"data":{"placed":{"id":"1","user":{"name":"user 2"}}}}'
+        backend.events.put(b'{"order": {"id": 2}}')
+        backend.events.put(None)
+        assert [*lines] == [
+            "event: next",
+            'data: {"data":{"placed":{"id":"2","user":null}}}',
+            "event: complete",
+            "data:",
+        ]
+
+
+def test_a_client_that_leaves_ends_the_stream_of_the_upstream(served: Served, backend: ShopBackend) -> None:
+    backend.left.clear()
+    url, query = f"{served.url}/events", {"query": "subscription { placed { id } }"}
+    with httpx.stream(
+        "GET", url, params=query, headers={"accept": "text/event-stream"}, timeout=30
+    ) as response:
+        backend.events.put(b'{"order": {"id": 1}}')
+        assert next(line for line in response.iter_lines() if line.startswith("data")).startswith("data: {")
+    assert backend.left.wait(20)
 
 
 def test_a_schema_that_changes_is_used_without_a_failed_request(served: Served, backend: ShopBackend) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -29,6 +29,10 @@ type Mutation {
   place(user: ID!, note: String, lines: [Line!]): Order
     @rest(upstream: "orders", path: "/orders", method: "POST", body: {
       user_id: "{arg:user}", note: "{arg:note}", lines: "{arg:lines}", from: "user {arg:user}", fixed: [1, true]})
+}
+type Subscription {
+  placed(user: ID): Order @sse(upstream: "orders", path: "/placed?user={arg:user}", select: "order")
+  salaries: Int @auth(plans: ["pro"]) @sse(upstream: "users", path: "/salaries")
 }
 input Line { sku: String! count: Int = 1 }
 type User {
@@ -67,12 +71,22 @@ class Services:
 
     def __init__(self, special: Callable[[Call], Answer | None] = lambda _call: None) -> None:
         self.calls: list[Call] = []
+        self.events: list[bytes] = []
         self._special = special
 
     @property
     def paths(self) -> list[str]:
         """The paths of all calls."""
         return [one.path for one in self.calls]
+
+    async def stream(self, call: Call) -> AsyncGenerator[Answer | bytes]:
+        """Yield the events of `events`, as two parts."""
+        self.calls.append(call)
+        found = self._special(call)
+        yield found or Answer(status=200, headers={"content-type": "text/event-stream"}, body=b"")
+        content = b"".join(b"data: " + one + b"\n\n" for one in self.events)
+        yield content[:7]
+        yield content[7:]
 
     async def call(self, call: Call) -> Answer:
         """Answer a call."""

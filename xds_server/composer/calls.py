@@ -1,6 +1,6 @@
 """A call of the composer to an upstream of the gateway, its answer, and who makes it."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -45,4 +45,8 @@ class Caller(Protocol):
 
     async def call(self, call: Call) -> Answer:
         """Make a call and return the whole answer, whatever its status. Raises CallFailed."""
+        ...
+
+    def stream(self, call: Call) -> AsyncGenerator[Answer | bytes]:
+        """Make a call, and yield the answer without its body, then the parts of the body. Raises CallFailed."""
         ...

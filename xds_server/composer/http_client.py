@@ -33,7 +33,7 @@ class Connections:
     """Makes calls through the listener of Envoy at `address`: ``unix:/PATH`` or ``HOST:PORT``."""
 
     def __init__(self, address: str, *, most: int = MOST) -> None:
-        self._address = address
+        self.address = address
         self._most = most
         self._idle: deque[_Connection] = deque()
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -74,7 +74,7 @@ class Connections:
                 return
 
     async def _exchange(self, call: Call, end: float | None, max_answer: int) -> Answer:
-        request = _written(call)
+        request = written(call)
         connection = self._kept()
         if connection is not None:
             try:
@@ -107,10 +107,10 @@ class Connections:
         def make() -> _Connection:
             return _Connection(self._idle.append)
 
-        if self._address.startswith("unix:"):
-            path = self._address.removeprefix("unix:")
+        if self.address.startswith("unix:"):
+            path = self.address.removeprefix("unix:")
             return (await self._loop.create_unix_connection(make, path))[1]
-        host, _, port = self._address.rpartition(":")
+        host, _, port = self.address.rpartition(":")
         return (await self._loop.create_connection(make, host.strip("[]"), int(port)))[1]
 
     def close(self) -> None:
@@ -119,7 +119,8 @@ class Connections:
             self._idle.pop().close()
 
 
-def _written(call: Call) -> bytes:
+def written(call: Call) -> bytes:
+    """The request of a call, as it is sent."""
     lines = [f"{call.method} {call.path} HTTP/1.1", f"{UPSTREAM_HEADER}: {call.upstream}", _CALL]
     lines += [f"{name}: {value}" for name, value in call.headers.items()]
     if call.timeout is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
 from time import monotonic
 from typing import Any
 
@@ -17,6 +18,7 @@ from xds_server.composer.aggregate_plan import load as load_aggregate
 from xds_server.composer.calls import Answer, Call, CallFailed
 from xds_server.composer.http_client import Connections
 from xds_server.composer.http_server import HttpServer
+from xds_server.composer.http_stream import stream
 from xds_server.composer.messages import Composed, Request, Response
 from xds_server.composer.metrics import ComposerMetrics
 from xds_server.composer.problems import problem
@@ -151,6 +153,18 @@ class _Caller:
             raise
         self._composer.count_call(call.upstream, f"{answer.status // 100}xx")
         return answer
+
+    async def stream(self, call: Call) -> AsyncGenerator[Answer | bytes]:
+        """Make a call whose answer comes in parts. Raises CallFailed."""
+        try:
+            async with aclosing(stream(self._composer.connections.address, call)) as parts:
+                async for part in parts:
+                    if isinstance(part, Answer):
+                        self._composer.count_call(call.upstream, f"{part.status // 100}xx")
+                    yield part
+        except CallFailed as error:
+            self._composer.count_call(call.upstream, error.reason)
+            raise
 
 
 class ComposerServer:

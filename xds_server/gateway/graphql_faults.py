@@ -25,7 +25,7 @@ def found(path: Path, graphql: Graphql, upstreams: Mapping[str, Upstream], conte
     except SchemaFaults as faults:
         return Found(problems=tuple(_problem(path, one) for one in faults.faults), upstreams=frozenset())
     problems = (*_uncallable(path, schema, upstreams), *_persisted(path, graphql, schema, contents))
-    called = frozenset(one.upstream for one in schema.calls.values())
+    called = frozenset(one.upstream for one in schema.upstream_calls)
     return Found(problems=problems, upstreams=called)
 
 
@@ -38,7 +38,7 @@ def _problem(path: Path, fault: SchemaFault) -> Problem:
 
 
 def _uncallable(path: Path, schema: BoundSchema, upstreams: Mapping[str, Upstream]) -> Iterator[Problem]:
-    for call in schema.calls.values():
+    for call in schema.upstream_calls:
         upstream = upstreams.get(call.upstream)
         if upstream is not None and (reason := why_not(upstream)) is not None:
             message, remedy = reason

@@ -18,7 +18,7 @@ from filters.graphql.operations import Operations
 from filters.graphql.request_context import RequestContext
 from filters.graphql.settings import GraphqlLimits
 from tests.support import graphql_audit
-from tests.support.graphql_shop import SDL, Services, schema
+from tests.support.graphql_shop import SDL, Services, answer, schema
 from xds_server.composer.graphql.endpoint import Endpoint, HttpResponse
 from xds_server.composer.graphql.requests import HttpRequest, PersistedDocuments, media_type, sha256_of
 
@@ -203,6 +203,67 @@ async def test_a_client_that_accepts_no_parts_cannot_defer() -> None:
     assert value(await post({"query": QUERY}, accept=older)) == NAME
 
 
+async def events(query: str, services: Services) -> list[tuple[str, Any]]:
+    """The events of a response: their names and their data."""
+    response = await post({"query": query}, services=services, accept="text/event-stream")
+    assert (response.status, response.headers["content-type"]) == (200, "text/event-stream")
+    content = (
+        response.body if isinstance(response.body, bytes) else b"".join([one async for one in response.body])
+    )
+    found = [one.split(b"\n") for one in content.split(b"\n\n") if one not in (b"", b":")]
+    return [(name[7:].decode(), json.loads(data[6:] or b"null")) for name, data in found]
+
+
+async def test_events_of_a_stream_are_results_of_a_subscription() -> None:
+    services = Services()
+    services.events = [b'{"order": {"id": 1, "user_id": 2}}', b'{"order": {"id": 3, "user_id": 99}}']
+    found = await events('subscription { placed(user: "2") { id user { name } } }', services)
+    assert found == [
+        ("next", {"data": {"placed": {"id": "1", "user": {"name": "user 2"}}}}),
+        ("next", {"data": {"placed": {"id": "3", "user": None}}}),
+        ("complete", None),
+    ]
+    assert services.paths == ["/placed?user=2", "/users/2", "/users/99"]
+    assert services.calls[0].headers["accept"] == "text/event-stream"
+
+
+@pytest.mark.parametrize(
+    ("services", "codes"),
+    [
+        (Services(lambda _call: answer({"secret": 1}, 500)), ["UPSTREAM_ERROR"]),
+        (Services(lambda _call: answer({"secret": 1})), ["UPSTREAM_INVALID_RESPONSE"]),
+    ],
+)
+async def test_a_subscription_that_cannot_begin_is_one_error(services: Services, codes: list[str]) -> None:
+    (_, value), complete = await events("subscription { placed { id } }", services)
+    assert [one["extensions"]["code"] for one in value["errors"]] == codes
+    assert complete[0] == "complete"
+    assert "secret" not in json.dumps(value)
+
+
+async def test_a_bad_event_ends_a_subscription() -> None:
+    services = Services()
+    services.events = [b'{"order": {"id": 1}}', b"secret", b'{"order": {"id": 2}}']
+    first, second, complete = await events("subscription { placed { id } }", services)
+    assert first[1] == {"data": {"placed": {"id": "1"}}}
+    assert second[1]["errors"][0]["extensions"]["code"] == "UPSTREAM_INVALID_RESPONSE"
+    assert complete == ("complete", None)
+
+
+async def test_a_caller_may_not_subscribe_to_every_field() -> None:
+    services = Services()
+    (_, value), _ = await events("subscription { salaries }", services)
+    assert (value["errors"][0]["extensions"]["code"], services.calls) == ("FORBIDDEN", [])
+
+
+async def test_a_query_can_be_answered_by_events() -> None:
+    assert await events(QUERY, Services()) == [("next", NAME), ("complete", None)]
+
+
+async def test_a_subscription_needs_events() -> None:
+    assert code(await post({"query": "subscription { salaries }"})) == "SUBSCRIPTION_NOT_ACCEPTED"
+
+
 @pytest.mark.parametrize(
     ("accept", "expected"),
     [
@@ -222,7 +283,9 @@ def test_the_media_type_is_negotiated(accept: str | None, expected: str | None) 
     assert media_type(accept) == expected
 
 
-HONEST = re.sub(r"  (me|strict): .*\n", "", SDL).replace("user(id: ID!)", "user(id: Int!)")
+HONEST = re.sub(r"  (me|strict): .*\n|(?s:type Subscription .*?\n}\n)", "", SDL).replace(
+    "user(id: ID!)", "user(id: Int!)"
+)
 """The schema without fields that fail, whatever the arguments are."""
 CONTEXT = RequestContext(plan="pro", claims={"scope": "hr.read", "realm": {"roles": ["staff"]}})
 

@@ -43,6 +43,13 @@ async def test_a_plan_has_the_calls_in_their_order() -> None:
     assert len(services.calls) <= 1 + 1 + 1 + 3 + 1 + 3 + 10
 
 
+def test_a_subscription_begins_with_its_stream() -> None:
+    assert planned('subscription { placed(user: "1") { user { id } } }') == [
+        "1. placed: GET orders /placed?user=1 (1 call)",
+        "2. placed.user: GET users /users/{parent:user_id} (1 call)",
+    ]
+
+
 def test_mutations_are_one_after_the_other() -> None:
     query = "mutation { a: place(user: 1) { user { id } } b: place(user: 1) { id } }"
     assert planned(query) == [

@@ -109,7 +109,7 @@ REST = '@rest(upstream: "users", path: "/")'
         (f"type Query {{ a: Int {REST} @cost(weight: -1) }}", "1:57: @cost: weight: a weight is not below 0"),
         (
             f"type Query {{ a: Int {REST} }} type Subscription {{ b: Int }}",
-            "1:59: subscriptions are not supported; remove the type; clients can repeat a query",
+            "1:79: nothing resolves 'Subscription.b'; add @sse(upstream: …, path: …)",
         ),
         (
             f"type Query {{ a: I {REST} }} interface I {{ b: Int {REST} }} type T implements I {{ b: Int }}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,19 +17,17 @@ from filters.graphql.request_context import RequestContext
 from filters.graphql.settings import GraphqlLimits
 from filters.model.limits import GRAPHQL_COST_HEADER
 from xds_server.composer.calls import Caller
-from xds_server.composer.graphql import execution, incremental, requests
+from xds_server.composer.graphql import event_stream, execution, incremental, requests
 from xds_server.composer.graphql.execution import Result
 from xds_server.composer.graphql.loading import Loader
-from xds_server.composer.graphql.requests import Asked, HttpError, HttpRequest, PersistedDocuments
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpResponse:
-    """A response. A `body` that comes in parts is an iterator, which must be closed."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes | AsyncGenerator[bytes]
+from xds_server.composer.graphql.requests import (
+    Asked,
+    HttpError,
+    HttpRequest,
+    HttpResponse,
+    PersistedDocuments,
+)
+from xds_server.composer.graphql.subscriptions import Subscriber, results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +52,10 @@ class Endpoint:
             if isinstance(asked, list):
                 return await self._several(asked, media, caller, context)
             operation = self._prepared(asked)
-            if request.method == "GET" and operation.kind is not OperationType.QUERY:
+            if request.method == "GET" and operation.kind is OperationType.MUTATION:
                 raise HttpError(405, "A mutation needs POST.", {"allow": "POST"})
+            if operation.kind is OperationType.SUBSCRIPTION and media == requests.EVENTS:
+                return self._subscribed(operation, asked, Subscriber(caller, context, self.limits))
             if operation.incremental and media == requests.MULTIPART:
                 return await self._in_parts(operation, asked, caller, context)
             result = await execution.run(
@@ -65,12 +65,20 @@ class Endpoint:
             return _response(error.status, media, _failed(str(error)), error.headers)
         except Refused as error:
             return _response(_status(media, executed=False), media, _refusal(error))
+        if media == requests.EVENTS and result.executed:
+            return event_stream.response(event_stream.whole(result.value), result.cost)
         return _response(
             _status(media, executed=result.executed),
             media,
             result.value,
             {GRAPHQL_COST_HEADER: str(result.cost)},
         )
+
+    def _subscribed(self, operation: Operation, asked: Asked, subscriber: Subscriber) -> HttpResponse:
+        """The response to a subscription. Raises Refused."""
+        cost = operation.cost(asked.variables)
+        found = results(operation, asked.variables, subscriber)
+        return event_stream.response(event_stream.events(found), cost)
 
     async def _in_parts(
         self, operation: Operation, asked: Asked, caller: Caller, context: RequestContext
@@ -146,7 +154,7 @@ def _refusal(error: Refused) -> Mapping[str, Any]:
 
 
 def _response(status: int, media: str, value: Any, headers: Mapping[str, str] | None = None) -> HttpResponse:
-    media = requests.RESPONSE_JSON if media == requests.MULTIPART else media
+    media = requests.RESPONSE_JSON if media in (requests.MULTIPART, requests.EVENTS) else media
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     return HttpResponse(
         status=status, headers={"content-type": f"{media}; charset=utf-8", **(headers or {})}, body=body

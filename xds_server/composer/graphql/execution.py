@@ -14,6 +14,7 @@ from graphql import (
     GraphQLObjectType,
     GraphQLResolveInfo,
     GraphQLUnionType,
+    OperationType,
     get_nullable_type,
     is_list_type,
 )
@@ -32,6 +33,7 @@ from filters.graphql.selection import Pick
 from filters.graphql.settings import GraphqlLimits
 from xds_server.composer.calls import Caller
 from xds_server.composer.graphql.loading import Loader
+from xds_server.composer.graphql.subscriptions import subscribing
 
 Resolver = Callable[..., Any]
 Info = GraphQLResolveInfo[Loader]
@@ -49,7 +51,10 @@ def bind(schema: BoundSchema) -> BoundSchema:
         for name, field in kind.fields.items():
             key = (kind.name, name)
             resolver: Resolver = _member
-            if key in schema.calls:
+            if key in schema.streams:
+                field.subscribe = subscribing(schema.streams[key], schema.allowed.get(key, ()))
+                resolver = _event
+            elif key in schema.calls:
                 many = is_list_type(get_nullable_type(field.type))
                 resolver = _calling(schema.calls[key], many=many)
             elif key in schema.values:
@@ -64,6 +69,12 @@ def _member(parent: Any, info: Info, **_arguments: Any) -> Any:
     if type(parent) is dict:
         return parent.get(info.field_name)
     raise FieldError(errors.UPSTREAM_INVALID, "The upstream's answer has no object here.")
+
+
+def _event(event: Any, _info: Info, **_arguments: Any) -> Any:
+    if isinstance(event, FieldError):
+        raise event
+    return event
 
 
 def _taking(pick: Pick) -> Resolver:
@@ -127,6 +138,9 @@ async def run(
 
 async def run_with(operation: Operation, variables: Mapping[str, Any], loader: Loader) -> Result:
     """Execute an operation by a loader, which several operations of one request may share. Raises Refused."""
+    if operation.kind is OperationType.SUBSCRIPTION:
+        text = "The response to a subscription is text/event-stream, which the request does not accept."
+        raise errors.refused(errors.NOT_SUBSCRIBED, text)
     if operation.incremental:
         text = "The response to @defer and @stream is multipart/mixed, which the request does not accept."
         raise errors.refused(errors.NOT_INCREMENTAL, text)
@@ -135,25 +149,41 @@ async def run_with(operation: Operation, variables: Mapping[str, Any], loader: L
     return found
 
 
+async def execute_event(
+    operation: Operation, variables: Mapping[str, Any], event: Any, loader: Loader
+) -> Result:
+    """The result of a subscription for one event."""
+    found = await _executed_from(event, operation, variables, loader)
+    assert isinstance(found, ExecutionResult), "nothing of a subscription is deferred"
+    return Result(value=_response(found), executed=True)
+
+
 async def begin(
     operation: Operation, variables: Mapping[str, Any], loader: Loader
 ) -> Result | ExperimentalIncrementalExecutionResults:
     """Execute an operation up to what it defers. Raises Refused."""
     cost = operation.cost(variables)
+    result = await _executed_from(_ROOT, operation, variables, loader)
+    if isinstance(result, ExperimentalIncrementalExecutionResults):
+        return result
+    return Result(value=_response(result), executed=_executed(result), cost=cost)
+
+
+async def _executed_from(
+    root: Any, operation: Operation, variables: Mapping[str, Any], loader: Loader
+) -> ExecutionResult | ExperimentalIncrementalExecutionResults:
     result = experimental_execute_incrementally(
         operation.schema.types,
         operation.document,
-        root_value=_ROOT,
+        root_value=root,
         context_value=loader,
         variable_values=dict(variables),
         hide_suggestions=True,
         is_awaitable=_is_awaitable,
     )
-    if not isinstance(result, ExecutionResult | ExperimentalIncrementalExecutionResults):
-        result = await result
-    if isinstance(result, ExperimentalIncrementalExecutionResults):
+    if isinstance(result, ExecutionResult | ExperimentalIncrementalExecutionResults):
         return result
-    return Result(value=_response(result), executed=_executed(result), cost=cost)
+    return await result
 
 
 def _is_awaitable(value: Any) -> TypeGuard[Awaitable[Any]]:

@@ -63,7 +63,7 @@ class Loader:
                 return None
             return self._batched(rest, _text(key, rest), key, many=many)
         try:
-            call = _call(rest.upstream, rest.method, rest.path, rest.body, rest, values)
+            call = call_of(rest, values)
         except MissingValue as missing:
             if missing.source.kind == "parent":
                 return None
@@ -116,8 +116,7 @@ class Loader:
             try:
                 answer = await self._caller.call(self._in_time(call))
             except CallFailed as failed:
-                code, text = _FAILED[failed.reason]
-                raise FieldError(code, text) from None
+                raise failure(failed) from None
         return _decoded(answer, call)
 
     def _in_time(self, call: Call) -> Call:
@@ -233,16 +232,32 @@ def _call(
         raise FieldError(errors.BAD_USER_INPUT, f"{error}.") from None
 
 
-def _decoded(answer: Answer, call: Call) -> Any:
-    """The JSON of an answer. Raises FieldError."""
+def failure(failed: CallFailed) -> FieldError:
+    """The error of a field whose call has no answer."""
+    code, text = _FAILED[failed.reason]
+    return FieldError(code, text)
+
+
+def call_of(rest: Rest, values: Values) -> Call:
+    """The call of a field with the values of a request. Raises MissingValue, FieldError."""
+    return _call(rest.upstream, rest.method, rest.path, rest.body, rest, values)
+
+
+def check_status(answer: Answer) -> None:
+    """Raise FieldError unless the status says that there is a value."""
     if (reason := answer.headers.get(REASON_HEADER)) is not None:  # Envoy itself has answered
         code, text = _FAILED["timeout" if reason in TIMEOUTS else "unreachable"]
         raise FieldError(code, text)
-    if answer.status == _NOT_FOUND and call.method in ("GET", "HEAD"):
-        return None
     if not 200 <= answer.status <= 299:
         text = f"The upstream answered with the status {answer.status}."
         raise FieldError(errors.UPSTREAM_ERROR, text, status=answer.status)
+
+
+def _decoded(answer: Answer, call: Call) -> Any:
+    """The JSON of an answer. Raises FieldError."""
+    if answer.status == _NOT_FOUND and REASON_HEADER not in answer.headers and call.method in ("GET", "HEAD"):
+        return None
+    check_status(answer)
     if not answer.body:
         return None
     try:

@@ -6,7 +6,7 @@ https://graphql.github.io/graphql-over-http/draft/
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -19,7 +19,8 @@ from filters.graphql.errors import refused
 RESPONSE_JSON = "application/graphql-response+json"
 JSON = "application/json"
 MULTIPART = "multipart/mixed"
-MEDIA_TYPES = (RESPONSE_JSON, JSON, MULTIPART)
+EVENTS = "text/event-stream"
+MEDIA_TYPES = (RESPONSE_JSON, JSON, MULTIPART, EVENTS)
 _METHODS = "GET, POST"
 _MOST_PARAMETERS = 50
 
@@ -41,6 +42,15 @@ class HttpRequest:
     query: str
     headers: Mapping[str, str]
     body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpResponse:
+    """A response. A `body` that comes in parts is an iterator, which must be closed."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes | AsyncGenerator[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
