@@ -19,11 +19,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from filters.reasons import REASON_HEADER
 from xds_server.composer import aggregate_response
 from xds_server.composer.aggregate_plan import AggregatePlan, PlannedCall
 from xds_server.composer.aggregate_values import NoValue, Values, body_of, headers_of, path_of
-from xds_server.composer.calls import TIMEOUTS, Answer, Call, Caller, CallFailed
+from xds_server.composer.calls import Answer, Call, Caller, CallFailed
 from xds_server.composer.json_values import MISSING, Json, NotJson, encode, filled
 from xds_server.composer.messages import Request, Response
 from xds_server.composer.problems import problem
@@ -144,8 +143,6 @@ class _Run:
             return Failure("no_value", of_request=error.of_request)
         except CallFailed as error:
             return Failure(error.reason)
-        if (reason := answer.headers.get(REASON_HEADER)) is not None:
-            return Failure("timeout" if reason in TIMEOUTS else "unreachable")
         if not 200 <= answer.status <= 299:
             return Failure("status", answer.status)
         return self._read(call, answer)

@@ -4,9 +4,6 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-TIMEOUTS = frozenset(("upstream_timeout", "stream_idle_timeout", "request_timeout"))
-"""Reasons (filters.reasons) with which Envoy answers a call that took too long."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
@@ -44,7 +41,7 @@ class Caller(Protocol):
     """Makes calls to upstreams. Cancelling `call` cancels the request to the upstream."""
 
     async def call(self, call: Call) -> Answer:
-        """Make a call and return the whole answer, whatever its status. Raises CallFailed."""
+        """Make a call and return the whole answer of the upstream, whatever its status. Raises CallFailed."""
         ...
 
     def stream(self, call: Call) -> AsyncGenerator[Answer | bytes]:

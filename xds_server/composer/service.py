@@ -11,6 +11,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from filters.reasons import REASON_HEADER
 from filters.rules import Refused, Service, Table
 from protos import rules_pb2
 from xds_server.composer.aggregate import AggregateRoute
@@ -33,6 +34,8 @@ ARRIVAL = 2.0
 """Seconds in which a rule must arrive that a request names, because an Envoy may have its route before."""
 MOST_REQUESTS = 4096
 """Requests that one process answers at once. More are rejected."""
+_TIMEOUTS = frozenset(("upstream_timeout", "stream_idle_timeout", "request_timeout"))
+"""Reasons of Envoy for a call that took too long."""
 
 
 def _load_graphql(content: bytes) -> Composed:
@@ -58,12 +61,16 @@ class Composer:
     """Answers requests. Make it in the event loop that uses it. `calls` is the address at which Envoy takes calls."""
 
     def __init__(
-        self, calls: str, registry: CollectorRegistry, clock: Callable[[], float] = monotonic
+        self,
+        calls: str,
+        registry: CollectorRegistry,
+        clock: Callable[[], float] = monotonic,
+        arrival: float = ARRIVAL,
     ) -> None:
         self._table = Table(COMPOSITION, _load, self._changed)
         self._retired: dict[str, tuple[float, Composed]] = {}
         self._arrived = asyncio.Event()
-        self._clock = clock
+        self._clock, self._patience = clock, arrival
         self._metrics = ComposerMetrics(registry)
         self._known_series: dict[tuple[Any, tuple[str, ...]], Any] = {}
         self.connections = Connections(calls)
@@ -112,7 +119,7 @@ class Composer:
     async def _arrival(self, name: str) -> Composed | None:
         """Wait for a rule. Returns None if it does not arrive."""
         try:
-            async with asyncio.timeout(ARRIVAL):
+            async with asyncio.timeout(self._patience):
                 while (found := self._known(name)) is None:
                     self._arrived.clear()
                     await self._arrived.wait()
@@ -147,7 +154,7 @@ class _Caller:
     async def call(self, call: Call) -> Answer:
         """Make a call. Raises CallFailed."""
         try:
-            answer = await self._composer.connections.call(call, self._max_answer)
+            answer = of_upstream(await self._composer.connections.call(call, self._max_answer))
         except CallFailed as error:
             self._composer.count_call(call.upstream, error.reason)
             raise
@@ -160,11 +167,20 @@ class _Caller:
             async with aclosing(stream(self._composer.connections.address, call)) as parts:
                 async for part in parts:
                     if isinstance(part, Answer):
+                        of_upstream(part)
                         self._composer.count_call(call.upstream, f"{part.status // 100}xx")
                     yield part
         except CallFailed as error:
             self._composer.count_call(call.upstream, error.reason)
             raise
+
+
+def of_upstream(answer: Answer) -> Answer:
+    """Return an answer of an upstream. Raises CallFailed if it is Envoy's own, which has a reason: upstreams' are removed."""
+    reason = answer.headers.get(REASON_HEADER)
+    if reason is not None:
+        raise CallFailed("timeout" if reason in _TIMEOUTS else "unreachable", reason)
+    return answer
 
 
 class ComposerServer:

@@ -17,8 +17,7 @@ from filters.graphql.request_context import RequestContext
 from filters.graphql.selection import Pick
 from filters.graphql.settings import GraphqlLimits
 from filters.graphql.templates import BodyTemplate, MissingValue, PathTemplate, UnusableValue, Values, scalar
-from filters.reasons import REASON_HEADER
-from xds_server.composer.calls import TIMEOUTS, Answer, Call, Caller, CallFailed
+from xds_server.composer.calls import Answer, Call, Caller, CallFailed
 
 _FAILED = {
     "timeout": (errors.UPSTREAM_TIMEOUT, "The upstream did not answer in time."),
@@ -245,9 +244,6 @@ def call_of(rest: Rest, values: Values) -> Call:
 
 def check_status(answer: Answer) -> None:
     """Raise FieldError unless the status says that there is a value."""
-    if (reason := answer.headers.get(REASON_HEADER)) is not None:  # Envoy itself has answered
-        code, text = _FAILED["timeout" if reason in TIMEOUTS else "unreachable"]
-        raise FieldError(code, text)
     if not 200 <= answer.status <= 299:
         text = f"The upstream answered with the status {answer.status}."
         raise FieldError(errors.UPSTREAM_ERROR, text, status=answer.status)
@@ -255,7 +251,7 @@ def check_status(answer: Answer) -> None:
 
 def _decoded(answer: Answer, call: Call) -> Any:
     """The JSON of an answer. Raises FieldError."""
-    if answer.status == _NOT_FOUND and REASON_HEADER not in answer.headers and call.method in ("GET", "HEAD"):
+    if answer.status == _NOT_FOUND and call.method in ("GET", "HEAD"):
         return None
     check_status(answer)
     if not answer.body:
