@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
+import crossplane
 import httpx
 
 from tests.support.backend import Backend
 from tests.support.policy_server import Stack, Stacks
-from xds_server.imports.kinds import FILE, import_files
+from xds_server.imports.kinds import FILE, NGINX, import_files
 
 KONG = """
 _format_version: "3.0"
@@ -68,10 +71,41 @@ paths:
       responses: {"200": {description: one}}
 components: {securitySchemes: {key: {type: apiKey, in: header, name: x-key}}}
 """
+APISIX = """
+routes:
+  - {id: posts, uris: [/posts, "/posts/*", "/authors/:name"], methods: [GET], upstream_id: blog, plugins: {key-auth: {header: X-Key}},
+     vars: [["arg_page", "~~", "^[0-9]+$"]]}
+  - {id: fixed, uri: /raw*, upstream_id: blog, plugins: {proxy-rewrite: {uri: /index.html, headers: {set: {X-From: apisix}}}}}
+  - {id: closed, uri: /private, upstream_id: blog, plugins: {jwt-auth: {}}}
+  - {id: limited, uris: [/a, /b], upstream_id: blog, plugins: {limit-count: {count: 2, time_window: 3600, policy: redis}}}
+upstreams: [{id: blog, nodes: {"$echo": 1}}]
+consumers: [{username: jane, plugins: {key-auth: {key: key-of-jane}}}]
+"""
+NGINX_CONF = """
+events {}
+http {
+    upstream shop { server $echo; }
+    server {
+        listen 8080;
+        location / { proxy_pass http://shop; proxy_set_header Host $host; }
+        location /api/ { proxy_pass http://shop/v1/; proxy_set_header X-Real-IP $remote_addr; add_header X-Served yes; }
+        location = /ping { return 200 "pong"; }
+        location ~ ^/items/[0-9]+$ { return 302 https://items.example.com$request_uri; }
+        location /inner/ { allow 192.0.2.0/24; deny all; proxy_pass http://shop; }
+        location /odd/ { if ($http_x_old) { return 403; } proxy_pass http://shop; }
+        location /slow/ { limit_req zone=few; proxy_pass http://shop; }
+    }
+    limit_req_zone $binary_remote_addr zone=few:1m rate=2r/m;
+}
+"""
 
 
-def started(stacks: Stacks, backend: Backend, kind: str, text: str) -> Stack:
-    files = import_files(kind, {"source.yaml": text.replace("$echo", backend.address).encode()}).files
+def started(stacks: Stacks, backend: Backend, kind: str, text: str, folder: Path = Path()) -> Stack:
+    content = text.replace("$echo", backend.address).encode()
+    if kind == NGINX:
+        (folder / "nginx.conf").write_bytes(content)
+        content = json.dumps(crossplane.parse(str(folder / "nginx.conf"), combine=True)).encode()
+    files = import_files(kind, {"source.yaml": content}).files
     gateway = re.sub(
         r"port: \d+\}", "port: $port, address: 127.0.0.1}", files[FILE].decode().replace("$", "$$"), count=1
     )
@@ -127,3 +161,32 @@ def test_a_gateway_of_an_openapi_document(stacks: Stacks, backend: Backend) -> N
     with httpx.Client(base_url=stack.url, timeout=30) as client:
         assert client.put("/v1/orders/7", json={"sku": "a"}).status_code == 401
         assert client.post("/v1/orders/7", json={}).status_code == 405
+
+
+def test_a_gateway_of_apisix(stacks: Stacks, backend: Backend) -> None:
+    stack = started(stacks, backend, "apisix", APISIX)
+    key = {"x-key": "key-of-jane"}
+    for path in ("/posts?page=1", "/posts/7?page=1", "/authors/ann?page=1"):
+        assert stack.get(path, headers=key).json()["path"] == path
+    assert [stack.get("/posts?page=1").status_code, stack.get("/posts?page=x", headers=key).status_code] == [
+        401,
+        404,
+    ]
+    fixed = stack.get("/rawest").json()
+    assert (fixed["path"], fixed["headers"]["x-from"]) == ("/index.html", "apisix")
+    assert stack.get("/private", headers=key).status_code == 403
+    assert [stack.get(path).status_code for path in ("/a", "/b", "/a", "/b")] == [200, 200, 429, 429]
+
+
+def test_a_gateway_of_nginx(stacks: Stacks, backend: Backend, tmp_path: Path) -> None:
+    stack = started(stacks, backend, NGINX, NGINX_CONF, tmp_path)
+    assert stack.get("/x", headers={"host": "a.example.com"}).json()["headers"]["host"] == "a.example.com"
+    api = stack.get("/api/users")
+    assert (api.json()["path"], api.headers["x-served"]) == ("/v1/users", "yes")
+    assert api.json()["headers"]["x-real-ip"] == "127.0.0.1"
+    assert api.json()["headers"]["host"] == "shop"
+    assert stack.get("/ping").text == "pong"
+    items = stack.get("/items/7?a=1")
+    assert (items.status_code, items.headers["location"]) == (302, "https://items.example.com/items/7?a=1")
+    assert [stack.get("/inner/x").status_code, stack.get("/odd/x").status_code] == [403, 403]
+    assert [stack.get("/slow/x").status_code for _ in range(3)] == [200, 200, 429]

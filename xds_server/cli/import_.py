@@ -13,9 +13,9 @@ import yaml
 from filters.language import Problem
 from xds_server.cli import flags, gateways, output
 from xds_server.control_plane.compiler import Compiler
-from xds_server.errors import InvalidGateway, UnreadableFolder, WrongUsage
-from xds_server.imports.kinds import FILE, KINDS, import_files
-from xds_server.sources.gateway_folder import ManifestState
+from xds_server.errors import EnvironmentFailed, InvalidGateway, UnreadableFolder, WrongUsage
+from xds_server.imports.kinds import FILE, KINDS, NGINX, import_files
+from xds_server.sources.gateway_folder import ManifestState, read_gateway
 
 _KUBERNETES = "kubernetes"
 _WIDTH = 110
@@ -57,13 +57,16 @@ def run(arguments: argparse.Namespace) -> int:
         raise WrongUsage(f"--to: {folder} exists and is not empty; name a new folder")
     if arguments.kind == _KUBERNETES:
         return _kubernetes(arguments, folder)
-    imported = import_files(arguments.kind, dict(map(_content, arguments.source)))
+    read = _parsed if arguments.kind == NGINX else _content
+    imported = import_files(arguments.kind, dict(map(read, arguments.source)))
     if not imported.files:
         raise InvalidGateway(imported.problems)
-    state = ManifestState(files={FILE: imported.files[FILE]}, contents=imported.files)
-    problems = (*imported.problems, *{str(one): one for one in _checked(state)}.values())
-    for name, content in imported.files.items():
-        _put(folder / name, content, None if name == FILE else _SECRET)
+    try:
+        for name, content in imported.files.items():
+            _put(folder / name, content, None if name == FILE else _SECRET)
+    except OSError as error:
+        raise UnreadableFolder(f"{error.filename or folder} cannot be written: {error.strerror}") from None
+    problems = (*imported.problems, *{str(one): one for one in _checked(folder)}.values())
     if problems:
         output.problems(problems)
     print(f"wrote {output.counted(len(imported.files), 'file')} to {folder}", file=sys.stderr)
@@ -77,10 +80,21 @@ def _content(name: str) -> tuple[str, bytes]:
         raise UnreadableFolder(f"{name} cannot be read: {error.strerror}") from None
 
 
-def _checked(state: ManifestState) -> tuple[Problem, ...]:
+def _parsed(name: str) -> tuple[str, bytes]:
+    """Return a configuration of nginx as crossplane parses it, as JSON."""
+    _content(name)
+    try:
+        import crossplane
+    except ImportError:
+        raise EnvironmentFailed("import nginx needs crossplane: pip install 'xds-gateway[nginx]'") from None
+    payload = crossplane.parse(name, combine=True, comments=False)
+    return name, json.dumps(payload).encode()
+
+
+def _checked(folder: Path) -> tuple[Problem, ...]:
     """Return the problems of the new gateway."""
     try:
-        return Compiler().compile(state).warnings
+        return Compiler().compile(read_gateway(folder)).warnings
     except InvalidGateway as error:
         return error.problems
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-from filters.language import Problem
+from filters.language import Path, Place, Problem
 from filters.language.problems import short_repr
 from xds_server.imports.source import Field
 
@@ -34,6 +34,22 @@ NEVER: Mapping[str, Any] = {"hosts": ["not-imported.invalid"]}
 COUNTED = frozenset({"rate_limit", "quota", "concurrency"})
 """Policies that count. In a policy set, they count all routes that use it together."""
 _LONGEST = 100
+
+
+class Written(Protocol):
+    """A part of a source, with its place."""
+
+    @property
+    def value(self) -> Any:
+        """What is written there."""
+
+    @property
+    def path(self) -> Path:
+        """Its keys from the top of the document."""
+
+    @property
+    def place(self) -> Place:
+        """Where it is written."""
 
 
 class Draft:
@@ -73,11 +89,11 @@ class Draft:
             name, number = f"{base}-{number}", number + 1
         return name
 
-    def warn(self, field: Field, message: str, remedy: str = "") -> None:
+    def warn(self, field: Written, message: str, remedy: str = "") -> None:
         """Report something that is not as before."""
         self._report(field, message, remedy, "warning")
 
-    def insecure(self, field: Field, message: str, remedy: str = "") -> None:
+    def insecure(self, field: Written, message: str, remedy: str = "") -> None:
         """Report that a rule of security is lost. The importer must close what it protects."""
         self._report(field, message, remedy, "error")
 
@@ -87,7 +103,7 @@ class Draft:
             for one in root.unread():
                 self.warn(one, "has no equal and is left out", "see whether you need it")
 
-    def _report(self, field: Field, message: str, remedy: str, severity: Any) -> None:
+    def _report(self, field: Written, message: str, remedy: str, severity: Any) -> None:
         value = None if isinstance(field.value, dict | list) else short_repr(field.value)
         self.problems.append(
             Problem(

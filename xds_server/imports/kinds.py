@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 from filters.language import Problem
 from xds_server.gateway.document import Part, parse_all
-from xds_server.imports import apisix, kong, levels, openapi, traefik
+from xds_server.imports import apisix, kong, levels, nginx, openapi, traefik
 from xds_server.imports.draft import Draft
 from xds_server.imports.written import written
 
+NGINX = "nginx"
+"""Its files are no YAML: they are read as crossplane has parsed them, as JSON."""
 KINDS: Mapping[str, tuple[str, Callable[[Sequence[Part], Mapping[str, bytes]], Draft]]] = {
     "apisix": ("apisix.yaml of the standalone mode, or files of ADC", apisix.imported),
     "kong": ("declarative files of decK", kong.imported),
+    NGINX: ("configuration of nginx, with what it includes", nginx.imported),
     "openapi": ("documents of OpenAPI 3 and Swagger 2", openapi.imported),
     "traefik": ("dynamic configuration of Traefik 3, as the file provider reads it", traefik.imported),
 }
