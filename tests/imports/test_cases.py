@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import InvalidGateway
+from xds_server.imports.coverage import table
 from xds_server.imports.kinds import FILE, NGINX, Imported, import_files
 from xds_server.sources.gateway_folder import ManifestState
 
@@ -60,6 +61,18 @@ def test_what_is_written_is_a_gateway_without_mistakes(name: str) -> None:
     compiled = Compiler().compile(ManifestState(files={FILE: found.files[FILE]}, contents=found.files))
     assert compiled.gateway.sections.routes
     assert imported(name) == found
+
+
+def test_the_coverage_counts_values_by_section() -> None:
+    rows = {one.section: (one.values, one.reported) for one in imported("kong-shop").coverage}
+    assert rows["upstreams"] == (12, 0)
+    assert rows["consumers"][1] > 0
+    assert table(imported("kong-shop").coverage).splitlines()[0].split() == [
+        "section",
+        "values",
+        "imported",
+        "reported",
+    ]
 
 
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

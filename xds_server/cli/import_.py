@@ -14,6 +14,7 @@ from filters.language import Problem
 from xds_server.cli import flags, gateways, output
 from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import EnvironmentFailed, InvalidGateway, UnreadableFolder, WrongUsage
+from xds_server.imports.coverage import table
 from xds_server.imports.kinds import FILE, KINDS, NGINX, import_files
 from xds_server.sources.gateway_folder import ManifestState, read_gateway
 
@@ -36,6 +37,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="files, read as one. kubernetes: a folder of manifests, an address in git, or k8s: or k8s:CONTEXT for what a cluster has",
     )
     flags.add_gateway(parser)
+    parser.add_argument(
+        "--coverage",
+        action="store_true",
+        help="print how many values of each section of the source were imported; not for kubernetes, which xds why explains",
+    )
     parser.add_argument(
         "-o",
         "--to",
@@ -69,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     problems = (*imported.problems, *{str(one): one for one in _checked(folder)}.values())
     if problems:
         output.problems(problems)
+    if arguments.coverage:
+        print(table(imported.coverage))
     print(f"wrote {output.counted(len(imported.files), 'file')} to {folder}", file=sys.stderr)
     return int(any(one.severity == "error" for one in problems))
 

@@ -10,6 +10,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from filters.language import Path, Place, Problem
 from filters.language.problems import short_repr
+from xds_server.imports.coverage import Source
+from xds_server.imports.nginx_directives import Directive
 from xds_server.imports.source import Field
 
 SECTIONS = (
@@ -59,6 +61,8 @@ class Draft:
         self.sections: dict[str, dict[str, Any]] = {}
         self.files: dict[str, bytes] = {}
         self.problems: list[Problem] = []
+        self.sources: list[Source] = []
+        """What was imported."""
 
     def add(self, section: str, wanted: str, value: Mapping[str, Any]) -> str:
         """Add an object under a name that is like the wanted one, and return the name."""
@@ -97,11 +101,16 @@ class Draft:
         """Report that a rule of security is lost. The importer must close what it protects."""
         self._report(field, message, remedy, "error")
 
-    def rest(self, roots: Iterable[Field]) -> None:
+    def rest(self, roots: Iterable[Field | Directive]) -> None:
         """Report what nobody has read."""
         for root in roots:
-            for one in root.unread():
-                self.warn(one, "has no equal and is left out", "see whether you need it")
+            self.sources.append(root)
+            self.unread(root)
+
+    def unread(self, root: Field | Directive) -> None:
+        """Report what nobody has read of a part of a source."""
+        for one in root.unread():
+            self.warn(one, "has no equal and is left out", "see whether you need it")
 
     def _report(self, field: Written, message: str, remedy: str, severity: Any) -> None:
         value = None if isinstance(field.value, dict | list) else short_repr(field.value)

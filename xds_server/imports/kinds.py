@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from filters.language import Problem
 from xds_server.gateway.document import Part, parse_all
 from xds_server.imports import apisix, kong, levels, nginx, openapi, traefik
+from xds_server.imports.coverage import Row, rows
 from xds_server.imports.draft import Draft
 from xds_server.imports.written import written
 
@@ -26,10 +27,14 @@ FILE = "gateway.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The files of the new gateway, and problems: errors are rules of security that are lost, or files that cannot be read."""
+    """The files of the new gateway, problems, and how much of the source was imported.
+
+    Errors are rules of security that are lost, or files that cannot be read.
+    """
 
     files: Mapping[str, bytes]
     problems: tuple[Problem, ...]
+    coverage: tuple[Row, ...] = ()
 
 
 def import_files(kind: str, files: Mapping[str, bytes]) -> Imported:
@@ -44,7 +49,11 @@ def import_files(kind: str, files: Mapping[str, bytes]) -> Imported:
         return Imported({}, tuple(problems))
     draft = KINDS[kind][1](parts, files)
     levels.share(draft)
-    return Imported({FILE: written(draft.sections), **draft.files}, (*problems, *_sorted(draft.problems)))
+    return Imported(
+        files={FILE: written(draft.sections), **draft.files},
+        problems=(*problems, *_sorted(draft.problems)),
+        coverage=tuple(rows(draft.sources, draft.problems)),
+    )
 
 
 def _sorted(problems: Sequence[Problem]) -> list[Problem]:

@@ -68,9 +68,7 @@ class _Nginx:
                 self._http(one)
             elif one.name in _SILENT:
                 one.skip()
-        for one in top:
-            for left in one.unread():
-                draft.warn(left, "has no equal and is left out", "see whether you need it")
+        draft.rest(top)
 
     def _http(self, http: Directive) -> None:
         self._policies = Policies(self.draft, http)
@@ -121,8 +119,9 @@ class _Nginx:
         return self.draft.add("upstreams", name, value)
 
     def _server(self, http: Directive, server: Directive) -> None:
-        names = [name for one in server.all("server_name") for name in one.arguments]
-        hosts = [name for name in names if self._usable(server, name)]
+        named = [(one, name) for one in server.all("server_name") for name in one.arguments]
+        names = [name for _, name in named]
+        hosts = [name for one, name in named if self._usable(one, name)]
         base: dict[str, Any] = {"hosts": hosts} if hosts else {}
         if names and not hosts and names != ["_"]:
             base["hosts"] = ["not-imported.invalid"]
@@ -149,12 +148,12 @@ class _Nginx:
                 "write routes for its cases",
             )
 
-    def _usable(self, server: Directive, name: str) -> bool:
+    def _usable(self, directive: Directive, name: str) -> bool:
         if name in ("_", "", '""'):
             return False
         if name.startswith(("~", ".")) or name.endswith(".*"):
             self.draft.warn(
-                server, f"the server name {name} has no equal", "write the hosts, or *.example.com"
+                directive, f"the server name {name} has no equal", "write the hosts, or *.example.com"
             )
             return False
         return True

@@ -50,6 +50,13 @@ class Directive:
         for one in self.block:
             one.skip()
 
+    def leaves(self) -> Iterator[Path]:
+        """Yield the paths of all directives without a block."""
+        if not self.block:
+            yield self.path
+        for one in self.block:
+            yield from one.leaves()
+
     def unread(self) -> Iterator[Directive]:
         """Yield what nobody has read."""
         if not self.seen:

@@ -75,7 +75,9 @@ class _Document:
                 "requests are compared with documents of version 3 only",
                 "convert the document, and write validate: {openapi: FILE}",
             )
-        self._draft.rest(_extensions(self._root))
+        self._draft.sources.append(self._root)
+        for one in _extensions(self._root):
+            self._draft.unread(one)
 
     def _operation(self, path: str, item: Field, method: str, operation: Field) -> None:
         own = self._kong(operation, item)

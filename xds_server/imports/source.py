@@ -7,6 +7,7 @@ from typing import Any
 
 from filters.language import Path, Place
 from xds_server.gateway.document import Part
+from xds_server.imports.coverage import leaves_of
 
 
 class Field:
@@ -97,6 +98,10 @@ class Field:
             return
         for key, value in _parts(self.value):
             yield from self.part(key, value).unread()
+
+    def leaves(self) -> Iterator[Path]:
+        """Yield the paths of all values that have no parts."""
+        return leaves_of(self.value, self.path)
 
     def part(self, key: str | int, value: Any) -> Field:
         """Return the part with a key, whose value this is."""
