@@ -10,13 +10,22 @@ from xds_server.imports.draft import Draft, duration
 from xds_server.imports.source import Field
 
 _PERIODS = ("second", "minute", "hour", "day", "month")
+_SCOPES = ("service", "route", "consumer", "consumer_group")
+_DECIDING = frozenset({"ip_access", "authorize", "cors", "api_key", "basic_auth"})
+"""Policies that decide who may call."""
 _METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 _BY = {"consumer": "consumer", "credential": "consumer", "ip": "ip", "service": "route", "route": "route"}
-_AUTHENTICATION = frozenset(
-    ("jwt", "jwt-signer", "oauth2", "oauth2-introspection", "hmac-auth", "ldap-auth", "ldap-auth-advanced", "mtls-auth",
-     "openid-connect", "session", "key-auth-enc", "vault-auth", "opa", "header-cert-auth", "ace")
+_CHANGING = frozenset(
+    ("request-transformer-advanced", "response-transformer-advanced", "route-transformer-advanced", "aws-lambda", "azure-functions", "openwhisk",
+     "forward-proxy", "grpc-gateway", "canary", "mocking", "redirect", "exit-transformer", "jq", "degraphql", "kafka-upstream", "kafka-log", "proxy-cache-advanced",
+     "http-log", "upstream-timeout", "route-by-header", "standard-webhooks", "session", "websocket-size-limit")
 )  # fmt: skip
-"""Plugins that decide who may call, and that are not imported."""
+"""Plugins that change requests, and reject none."""
+_PROTECTING = frozenset(
+    ("bot-detection", "rate-limiting-advanced", "response-ratelimiting", "service-protection", "websocket-validator", "request-validator", "oas-validation",
+     "json-threat-protection", "xml-threat-protection", "injection-protection", "graphql-rate-limiting-advanced")
+)  # fmt: skip
+"""Plugins that protect upstreams, and do not decide who may call."""
 _OBSERVING = {
     "prometheus": "xds serves metrics at /metrics/all; routes and consumers: telemetry.metrics",
     "http-log": "write telemetry.access_logs with grpc or file",
@@ -56,11 +65,17 @@ class Plugins:
     def collect(self, plugins: Iterable[Field]) -> None:
         """Note the plugins that are written at the top, by the object that they are for."""
         for one in plugins:
-            for kind in ("service", "route", "consumer", "consumer_group"):
-                name = one.text(kind, "name") or one.text(kind, "username") or one.text(kind)
-                if name:
-                    self._of.setdefault((kind, name), []).append(one)
-                    break
+            owners = [(kind, name) for kind in _SCOPES if (name := _owner(one, kind))]
+            if len(owners) > 1:
+                one.read()
+                scope = " and ".join(f"the {kind} '{name}'" for kind, name in owners)
+                self._draft.insecure(
+                    one,
+                    f"the plugin {one.text('name')} for {scope} together has no equal",
+                    "write its policy at a route",
+                )
+            elif owners:
+                self._of.setdefault(owners[0], []).append(one)
             else:
                 self._global.append(one)
 
@@ -83,11 +98,17 @@ class Plugins:
                 limit.pop("by", None)
         if limits:
             value["plan"] = self._draft.add("plans", owner.text("username"), limits)
-        for key in found.rules.keys() - limits.keys():
-            self._draft.warn(
+        if found.closed or found.respond is not None or found.rules.keys() & _DECIDING:
+            for key in ("api_keys", "basic_auth"):
+                value.pop(key, None)
+            self._draft.insecure(
                 owner,
-                f"a policy {key} for one consumer has no equal",
-                "write it at a route for this consumer",
+                "a plugin that decides for this consumer alone has no equal, so the consumer has no credentials",
+                "write authorize or ip_access at routes, then the credentials",
+            )
+        for key in sorted(found.rules.keys() - limits.keys() - _DECIDING | found.keys.keys()):
+            self._draft.warn(
+                owner, f"'{key}' for one consumer has no equal", "write it at a route for this consumer"
             )
 
     def to_all(self) -> None:
@@ -105,8 +126,10 @@ class Plugins:
         for (kind, name), plugins in self._of.items():
             for one in plugins:
                 one.read()
-                self._draft.warn(
-                    one, f"the plugin is for the {kind} '{name}', which is not imported", "remove it"
+                self._draft.insecure(
+                    one,
+                    f"the plugin {one.text('name')} is for the {kind} '{name}', which is not imported",
+                    "write its policy, or remove it",
                 )
 
     def policies(self, plugins: Iterable[Field]) -> Policies:
@@ -132,19 +155,29 @@ class Plugins:
             config = one.get("config") or one
             if name in _PLUGINS:
                 _PLUGINS[name](self, config, into)
-            elif name in _AUTHENTICATION:
-                into.closed = True
-                one.read()
-                self._draft.insecure(
-                    one,
-                    f"the plugin {name} is not imported, so its routes are closed for everybody",
-                    "write identity and policies (jwt, oidc, mtls or ext_authz), and remove ip_access",
-                )
             else:
-                one.read()
-                remedy = _OBSERVING.get(name, "see docs/reference/policies.md for what comes near it")
-                self._draft.warn(one, f"the plugin {name} is not imported", remedy)
+                self._lost(name, one, into)
         return into
+
+    def _lost(self, name: str, plugin: Field, into: Policies) -> None:
+        """Report a plugin that is not imported. One that is not known may decide who may call."""
+        plugin.read()
+        if name in _OBSERVING or name in _CHANGING:
+            remedy = _OBSERVING.get(name, "see docs/reference/policies.md for what comes near it")
+            self._draft.warn(plugin, f"the plugin {name} is not imported", remedy)
+        elif name in _PROTECTING:
+            self._draft.insecure(
+                plugin,
+                f"the plugin {name} is not imported, and it protects upstreams",
+                "write rate_limit, validate or authorize",
+            )
+        else:
+            into.closed = True
+            self._draft.insecure(
+                plugin,
+                f"the plugin {name} is not imported, so its routes are closed for everybody",
+                "write identity and policies (jwt, oidc, mtls or ext_authz), and remove ip_access",
+            )
 
     def key_auth(self, config: Field, into: Policies) -> None:
         """key-auth: the first name of the key."""
@@ -328,6 +361,10 @@ class Plugins:
         """grpc-web."""
         config.read()
         into.rules["grpc_web"] = True
+
+
+def _owner(plugin: Field, kind: str) -> str:
+    return plugin.text(kind, "name") or plugin.text(kind, "username") or plugin.text(kind)
 
 
 _PLUGINS: Mapping[str, Callable[[Plugins, Field, Policies], None]] = {

@@ -18,7 +18,10 @@ _PERIOD = {
     "1h0m0s": "hour",
     "24h": "day",
 }
-_SECURITY = frozenset(("digestauth", "passtlsclientcert", "plugin"))
+_OTHERS = frozenset(
+    ("circuitbreaker", "contenttype", "encodedcharacters", "errors", "grpcweb", "redirectregex")
+)
+"""Middlewares that reject no requests by who calls."""
 _STRIPPED = "_strip"
 """Prefixes that are taken off, until the path of the route is known."""
 
@@ -73,7 +76,7 @@ class Middlewares:
                 sure &= self.apply(settings, value, policies)
             elif kind.lower() in _KINDS:
                 sure &= _KINDS[kind.lower()](self, settings, value, policies) is not False
-            elif kind.lower() in _SECURITY:
+            elif kind.lower() not in _OTHERS:  # one that is not known may decide who may call
                 sure = False
                 settings.read()
                 self._draft.insecure(
