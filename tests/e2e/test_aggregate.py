@@ -252,6 +252,14 @@ def test_cache_and_cors_hold_and_nothing_partial_is_kept(served: Served, users: 
         assert "age" not in response.headers
 
 
+def test_what_an_upstream_keeps_to_itself_is_not_cached(served: Served, users: ScriptedBackend) -> None:
+    for name in ("alice", "bob"):
+        users.answer("/cached", {"x": name}, headers={"cache-control": "private, no-store", "vary": "x-who"})
+        response = served.get("/cached?mine", headers={"x-who": name})
+        assert (response.json(), response.headers["cache-control"]) == ({"x": name}, "no-store, private")
+        assert "x-who" in response.headers["vary"]
+
+
 def test_each_kind_of_client_has_its_view(
     served: Served, users: ScriptedBackend, orders: ScriptedBackend
 ) -> None:

@@ -114,6 +114,27 @@ def test_a_composer_that_is_killed_is_started_again(served: Composed, which: str
         assert "upstream_reset" in failure or "upstream_unreachable" in failure
 
 
+def test_the_proving_envoy_leaves_the_socket_of_calls_to_the_one_that_serves(served: Composed) -> None:
+    served.write_version("1")
+    wait_for(lambda: answer(served) == {"version": "1", "user": "1"}, "the aggregate")
+    command = _command(served.composers()["supervisor"]).split("\0")
+    socket = Path(command[command.index("--calls") + 1].removeprefix("unix:"))
+    before = socket.stat().st_ino
+    proving = served.envoy(proving=True)
+    os.kill(proving, signal.SIGKILL)
+    wait_for(lambda: _proving(served) not in (None, proving), "another proving Envoy")
+    served.write_version("2")
+    wait_for(lambda: answer(served) == {"version": "2", "user": "2"}, "the change")
+    assert socket.stat().st_ino == before
+
+
+def _proving(served: Composed) -> int | None:
+    try:
+        return served.envoy(proving=True)
+    except (StopIteration, OSError):
+        return None
+
+
 def test_the_last_good_gateway_finds_its_composer_after_a_restart(
     tmp_path: Path, users: ScriptedBackend
 ) -> None:

@@ -152,3 +152,14 @@ def test_replaced_routes_stand_where_the_others_stood_and_the_rest_is_untouched(
 
 def _parsed(one: Resource) -> route_pb2.RouteConfiguration:
     return route_pb2.RouteConfiguration.FromString(one.body)
+
+
+def test_a_unix_socket_is_left_to_the_envoy_that_serves() -> None:
+    address = address_pb2.Address(pipe=address_pb2.Pipe(path="/run/calls.sock"))
+    message = listener_pb2.Listener(name="calls", address=address)
+    copied = _copied_listener(message)
+    assert (copied.address.socket_address.address, copied.address.socket_address.port_value) == (
+        "127.0.0.1",
+        0,
+    )
+    assert not copied.bind_to_port.value

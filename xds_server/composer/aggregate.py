@@ -15,11 +15,11 @@ reports what became of each.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from xds_server.composer import aggregate_response
+from xds_server.composer import aggregate_response, caching
 from xds_server.composer.aggregate_plan import AggregatePlan, PlannedCall
 from xds_server.composer.aggregate_values import NoValue, Values, body_of, headers_of, path_of
 from xds_server.composer.calls import Answer, Call, Caller, CallFailed
@@ -89,6 +89,8 @@ class _Run:
         self._ended = {name: self._loop.create_future() for name in plan.awaited}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._begun: set[str] = set()
+        self._headers: list[Mapping[str, str]] = []
+        """The headers of the answers."""
         self._failed: int | None = None
         """The position of the first required call that has failed."""
 
@@ -145,6 +147,7 @@ class _Run:
             return Failure(error.reason)
         if not 200 <= answer.status <= 299:
             return Failure("status", answer.status)
+        self._headers.append(answer.headers)
         return self._read(call, answer)
 
     def _read(self, call: PlannedCall, answer: Answer) -> Failure | None:
@@ -189,9 +192,11 @@ class _Run:
         missing = [one.name for one in self._plan.calls if one.name in self._failures]
         body = self._body()
         headers = [("content-type", _JSON)]
+        # a cache would keep a response without what is missing now
+        kept = [*self._headers, {"cache-control": "no-store"}] if missing else self._headers
+        headers += caching.headers_of(kept)
         if missing:
-            # a cache would keep the response without what is missing now
-            headers += [(PARTIAL_HEADER, ",".join(missing)), ("cache-control", "no-store")]
+            headers.append((PARTIAL_HEADER, ",".join(missing)))
             if self._plan.errors:
                 body[aggregate_response.ERRORS] = [self._failures[name].as_json(name) for name in missing]
         outcome = "partial" if missing else "complete"

@@ -52,8 +52,8 @@ MODE = 0o600
 """The mode of the Unix socket for calls: only the user of Envoy may connect."""
 _NEVER = timedelta(0)
 _HOUR = timedelta(hours=1)
-_RETRIES = 4
-"""Attempts to connect to the composer again, while it is started anew."""
+_RETRIES = 16
+"""Attempts to connect to the composer again, while it is started anew: some seconds, because Python needs one to start."""
 
 
 def _reasons() -> header_mutation_pb2.HeaderMutationPerRoute:
@@ -297,6 +297,9 @@ def _manager(traces: Tracing | None) -> listener_components_pb2.Filter:
         route_config=_routes(),
     )
     manager.common_http_protocol_options.idle_timeout.CopyFrom(duration(_HOUR))
+    fill(
+        manager.delayed_close_timeout, _NEVER
+    )  # an answer that is cut off ends at once, and not a second later
     if traces is not None:
         manager.tracing.CopyFrom(tracing(traces))
     return listener_components_pb2.Filter(name=HCM, typed_config=packed(manager))

@@ -65,14 +65,20 @@ def _copies(
 def _listener(resource: Resource) -> bytes:
     """Return a listener without an open port; a UDP listener gets any free port on loopback, because Envoy opens one.
 
+    So does a listener at a Unix socket: Envoy binds its path whatever `bind_to_port` says, and takes the socket away from the
+    Envoy that serves.
+
     TLS needs a certificate. All other certificates, and authorities, are proved separately.
     """
     message = listener_pb2.Listener.FromString(resource.body)
     tls_secrets.separate(message, keep=1)
-    socket = message.address.socket_address
-    if socket.protocol == address_pb2.SocketAddress.UDP:
-        socket.CopyFrom(address_pb2.SocketAddress(protocol=socket.protocol, address=LOOPBACK, port_value=0))
-    else:
+    udp = message.address.socket_address.protocol == address_pb2.SocketAddress.UDP
+    if udp or message.address.HasField("pipe"):
+        protocol = address_pb2.SocketAddress.UDP if udp else address_pb2.SocketAddress.TCP
+        message.address.socket_address.CopyFrom(
+            address_pb2.SocketAddress(protocol=protocol, address=LOOPBACK, port_value=0)
+        )
+    if not udp:
         message.bind_to_port.value = False
     return message.SerializeToString(deterministic=True)
 
