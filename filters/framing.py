@@ -24,6 +24,9 @@ HEADERS = frozenset(
 )
 """RFC 9110 sections 6.6.2, 7.2, 7.6.1, 7.8, 8.6 and 10.1.4, RFC 9112 section 6.1, RFC 7540 section 3.2.1."""
 
+OF_ENVOY = ("x-envoy-", "x-gateway-")
+"""How headers begin that say to Envoy, or to our own services, how to handle a request."""
+
 BODYLESS = frozenset([204, 205, 304])
 """Statuses of responses without a body (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5)."""
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from graphql import Node
 
+from filters.framing import OF_ENVOY
 from filters.graphql import selection
 from filters.graphql.directives import SAFE, Auth, Batch, Discriminator, FieldName, ListSize, Rest
 from filters.graphql.selection import Pick
@@ -78,7 +79,7 @@ _FORBIDDEN = ("host", "content-length", "transfer-encoding", "connection", "cont
 
 def _header(written: Arguments) -> tuple[str, TextTemplate]:
     name = written["name"].lower()
-    if not re.fullmatch(TOKEN, name) or name in _FORBIDDEN or name.startswith(":"):
+    if not re.fullmatch(TOKEN, name) or name in _FORBIDDEN or name.startswith((":", *OF_ENVOY)):
         raise Mistake("not a header that a call can have", "use another name", value=name)
     return name, TextTemplate(parse(written["value"]))
 

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from filters.language import Problem
+from xds_server.gateway.model.aggregate import SAFE
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.routes import Route
 from xds_server.gateway.model.upstreams import Upstream
 
 
 def check(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
-    """Yield a problem for each call to an upstream that has no answers in JSON over HTTP."""
+    """Yield a problem for each call to an upstream that has no answers in JSON over HTTP, and for calls that a GET would make."""
     if route.aggregate is None:
         return
+    writes = [call for call, one in route.aggregate.calls.items() if one.verb not in SAFE]
+    if writes and not route.methods:
+        yield Problem(
+            path=("routes", name),
+            message=f"the call '{writes[0]}' changes something, and is made for requests with any method, also GET and HEAD",
+            remedy="write methods: [POST]",
+            severity="warning",
+        )
     for call, one in route.aggregate.calls.items():
         upstream = sections.upstreams.get(one.upstream)
         found = why_not(upstream) if upstream is not None else None

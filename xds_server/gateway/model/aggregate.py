@@ -115,6 +115,13 @@ class AggregatedCall:
                 yield Mistake(
                     "not a header's name", "use letters, digits and -", path=("headers", name), value=name
                 )
+            elif name.lower().startswith(framing.OF_ENVOY):
+                yield Mistake(
+                    "a header between Envoy and the composer",
+                    "use another name",
+                    path=("headers", name),
+                    value=name,
+                )
             elif (fault := framing.check(name, ("headers", name))) is not None and name.lower() != "host":
                 yield fault
         if self.body is not None and self.verb in SAFE:
