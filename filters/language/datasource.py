@@ -22,6 +22,11 @@ class DataSource:
     env: str | None = option("An environment variable of the control plane.", default=None)
     inline: str | None = option("The value itself; never for secrets.", default=None, multiline=True)
 
+    @property
+    def pattern(self) -> bool:
+        """True if the file is a pattern, whose content is the paths of the files that it stands for, one a line."""
+        return False
+
     def referenced(self, content: bytes) -> Iterable[DataSource]:
         """The further files that `content` refers to, if they exist. `content` is the content of this source."""
         return ()

@@ -42,6 +42,9 @@ class Commit:
         except KeyError:
             raise FileNotFoundError(2, "No such file or directory", path) from None
 
+    def names(self, folder: str) -> tuple[str, ...]:
+        raise FileNotFoundError(2, "No such file or directory", folder)
+
 
 class History:
     """Commits, one after the other. A state that looks half-written is settled: a commit is always whole."""

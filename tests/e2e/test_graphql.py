@@ -64,7 +64,7 @@ routes:
         - {requests: 1000, per: month, by: "header:x-client"}
   persisted:
     path: /persisted
-    graphql: {schema: schema.graphql, persisted: {files: [name.graphql]}}
+    graphql: {schema: schema.graphql, persisted: {files: ["queries/*.graphql"]}}
   generated:
     path: /generated
     graphql: {from_openapi: [{file: openapi.yml, upstream: users}]}
@@ -89,7 +89,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, backend: ShopBackend) -> It
     running.folder.mkdir()
     (running.folder / "schema.graphql").write_text(SDL)
     (running.folder / "honest.graphql").write_text(HONEST)
-    (running.folder / "name.graphql").write_text(f"{PERSISTED}\n")
+    (running.folder / "queries").mkdir()
+    (running.folder / "queries" / "name.graphql").write_text(f"{PERSISTED}\n")
     (running.folder / "openapi.yml").write_text(OPENAPI)
     running.write("1")
     with running:
@@ -209,6 +210,16 @@ def test_only_persisted_documents_are_executed(served: Served) -> None:
     assert found.json() == {"data": {"user": {"name": "user 2"}}}
     refused = ask(served, "{ user(id: 1) { id } }", "/persisted")
     assert refused.json()["errors"][0]["extensions"]["code"] == "PERSISTED_QUERY_ONLY"
+
+
+def test_a_document_that_is_added_to_the_folder_is_executed(served: Served) -> None:
+    query = "query Added { user(id: 3) { name } }"
+    asked = {"documentId": f"sha256:{hashlib.sha256(query.encode()).hexdigest()}"}
+    unknown = served.get("/persisted", params=asked).json()
+    assert unknown["errors"][0]["extensions"]["code"] == "PERSISTED_QUERY_NOT_FOUND"
+    (served.folder / "queries" / "added.graphql").write_text(query)
+    wait_for(lambda: "data" in served.get("/persisted", params=asked).json(), "the new document")
+    assert served.get("/persisted", params=asked).json() == {"data": {"user": {"name": "user 3"}}}
 
 
 def test_the_cost_of_operations_is_limited(served: Served, backend: ShopBackend) -> None:

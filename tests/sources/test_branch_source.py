@@ -28,6 +28,17 @@ def test_a_file_of_the_machine_is_read_only_if_it_is_allowed(tmp_path: Path) -> 
         state().read(str(allowed))
 
 
+def test_only_allowed_files_of_a_folder_of_the_machine_are_named(tmp_path: Path) -> None:
+    for name in ("a.graphql", "key.pem"):
+        (tmp_path / name).write_text(name)
+    own = state(files=(f"{tmp_path}/*.graphql",))
+    assert [*own.names(f"{tmp_path}/../{tmp_path.name}")] == ["a.graphql"]
+    assert own.reads == {tmp_path}
+    for folder in (tmp_path.parent, f"{tmp_path}/inner"):
+        with pytest.raises(PermissionError, match="allow its files in groups"):
+            own.names(str(folder))
+
+
 def test_a_link_before_two_dots_does_not_lead_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "certs").mkdir()
     (tmp_path / "elsewhere" / "deep").mkdir(parents=True)

@@ -65,7 +65,9 @@ class Compiler:
             raise UnreadableFolder("\n".join(state.problems))
         with _without_collection():
             environment = self._environment if state.environment is None else state.environment
-            reading = self._reader.read(state.files, state.read, environment, self._clock(), self._protos)
+            reading = self._reader.read(
+                state.files, state.read, environment, self._clock(), self._protos, state.names
+            )
             problems = (*state.findings, *reading.problems, *map(_not_read, state.ignored))
             if not self._composed and reading.gateway is not None:
                 problems = (*problems, *_without_composer(reading.gateway))

@@ -11,7 +11,14 @@ from filters.graphql.schema import BoundSchema, SdlDocument, read
 from filters.language import Path, Place, Problem
 from filters.language.problems import short_repr
 from xds_server.gateway.aggregate_checks import why_not
-from xds_server.gateway.graphql_schemas import GENERATED, Contents, Found, persisted_of, sdl_texts
+from xds_server.gateway.graphql_schemas import (
+    GENERATED,
+    Contents,
+    Found,
+    persisted_files,
+    persisted_of,
+    sdl_texts,
+)
 from xds_server.gateway.model.graphql import Graphql
 from xds_server.gateway.model.upstreams import Upstream
 
@@ -47,7 +54,7 @@ def _uncallable(path: Path, schema: BoundSchema, upstreams: Mapping[str, Upstrea
 
 def _persisted(path: Path, graphql: Graphql, schema: BoundSchema, contents: Contents) -> Iterator[Problem]:
     operations = Operations(schema, graphql.limits, introspection=graphql.introspection)
-    for number, source in enumerate(graphql.persisted.files if graphql.persisted is not None else ()):
+    for source, number in persisted_files(graphql, contents):
         where = (*path, "persisted", "files", number)
         try:
             for text in persisted_of(source, contents):

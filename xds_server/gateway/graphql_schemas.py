@@ -10,6 +10,7 @@ from functools import lru_cache
 from filters.api_documents import openapi
 from filters.api_documents.faults import DocumentFaults
 from filters.language import DataSource, Path, Problem
+from filters.language.problems import short_repr
 from xds_server.gateway.catalog_documents import problems_of
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.graphql import FromOpenApi, Graphql, OperationsFile
@@ -56,8 +57,17 @@ def _generated(content: bytes, source: FromOpenApi) -> str:
 
 def persisted_texts(graphql: Graphql, contents: Contents) -> tuple[str, ...]:
     """The persisted documents. Raises ValueError for a manifest that cannot be read."""
-    files = graphql.persisted.files if graphql.persisted is not None else ()
-    return tuple(dict.fromkeys(text for one in files for text in persisted_of(one, contents)))
+    files = persisted_files(graphql, contents)
+    return tuple(dict.fromkeys(text for one, _ in files for text in persisted_of(one, contents)))
+
+
+def persisted_files(graphql: Graphql, contents: Contents) -> Iterator[tuple[OperationsFile, int]]:
+    """Yield the files with persisted documents, those of a pattern too, with the number of their place in the list."""
+    for number, one in enumerate(graphql.persisted.files if graphql.persisted is not None else ()):
+        if one.pattern and one in contents:
+            yield from ((file, number) for file in one.referenced(contents[one]))
+        else:
+            yield one, number
 
 
 def persisted_of(source: OperationsFile, contents: Contents) -> Iterator[str]:
@@ -98,7 +108,7 @@ class GraphqlSchemas:
         for name, route in sections.routes.items():
             if route.graphql is None:
                 continue
-            sources = (contents.get(one) for one in _sources(route.graphql))
+            sources = (contents.get(one) for one in _sources(route.graphql, contents))
             inputs = (route.graphql, sections.upstreams, *sources)
             known = self._kept.get(name)
             if known is None or known[0] != inputs:
@@ -111,14 +121,15 @@ class GraphqlSchemas:
             yield from found.problems
 
 
-def _sources(graphql: Graphql) -> tuple[DataSource, ...]:
-    persisted = graphql.persisted.files if graphql.persisted is not None else ()
+def _sources(graphql: Graphql, contents: Contents) -> tuple[DataSource, ...]:
+    persisted = (one for one, _ in persisted_files(graphql, contents))
     return (*graphql.documents, *graphql.from_openapi, *persisted)
 
 
 def _found(path: Path, graphql: Graphql, upstreams: Mapping[str, Upstream], contents: Contents) -> Found:
-    if any(one not in contents for one in _sources(graphql)):
-        return Found(problems=(), upstreams=frozenset())  # which is a problem already
+    if any(one not in contents for one in _sources(graphql, contents)):
+        # other files that cannot be read are told where they are read
+        return Found(problems=tuple(_unread(path, graphql, contents)), upstreams=frozenset())
     for number, one in enumerate(graphql.from_openapi):
         try:
             openapi.read(contents[one], one.base_path)
@@ -128,3 +139,16 @@ def _found(path: Path, graphql: Graphql, upstreams: Mapping[str, Upstream], cont
     from xds_server.gateway import graphql_faults  # imports a large library, which most gateways need not
 
     return graphql_faults.found(path, graphql, upstreams, contents)
+
+
+def _unread(path: Path, graphql: Graphql, contents: Contents) -> Iterator[Problem]:
+    """Yield a problem for each file of a pattern that could not be read."""
+    written = graphql.persisted.files if graphql.persisted is not None else ()
+    for one, number in persisted_files(graphql, contents):
+        if one not in contents and one is not written[number]:
+            yield Problem(
+                path=(*path, "persisted", "files", number),
+                message=f"the file {one.file} cannot be read",
+                remedy="make it readable, or begin its name with _",
+                value=short_repr(written[number].file),
+            )

@@ -5,12 +5,13 @@ No code here does IO: the bytes of the files are arguments, and `load` reads the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import posixpath
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from fnmatch import fnmatchcase
 from operator import is_
-from posixpath import normpath
 from types import MappingProxyType
 from typing import Any
 
@@ -32,6 +33,8 @@ from xds_server.gateway.model.telemetry import Telemetry
 
 Load = Callable[[str], bytes]
 """Reads a file that the gateway refers to. Raises OSError."""
+Names = Callable[[str], Collection[str]]
+"""Returns the names of the files in a folder that the gateway refers to. Raises OSError."""
 CompileProtos = Callable[[Mapping[str, bytes]], bytes]
 """Compiles the first .proto file, with its imports by their names, to a descriptor set. Raises ProtoErrors."""
 
@@ -40,6 +43,11 @@ def no_compiler(files: Mapping[str, bytes]) -> bytes:
     """Compile nothing. Raises ProtoErrors."""
     message = "this program does not compile .proto files"
     raise ProtoErrors((ProtoFault(next(iter(files)), 1, 1, message),))
+
+
+def no_folders(folder: str) -> Collection[str]:
+    """Raise OSError, because there are no folders."""
+    raise FileNotFoundError(2, "there is no such folder", folder)
 
 
 _PUBLISHED = frozenset(("catalog", "products", "portal"))
@@ -80,6 +88,7 @@ class Reader:
         environment: Mapping[str, str],
         now: datetime | None = None,
         compile_protos: CompileProtos = no_compiler,
+        names_in: Names = no_folders,
     ) -> Reading:
         """Read all files as one document. Never raises for errors of the user.
 
@@ -93,7 +102,7 @@ class Reader:
         references = [one for file in parsed.values() for one in file.references]
         served = [one for one in references if one[0][0] not in _PUBLISHED]
         published = [one for one in references if one[0][0] in _PUBLISHED]
-        sources, missing = load_sources(served, load, environment, compile_protos)
+        sources, missing = load_sources(served, load, environment, compile_protos, names_in)
         documents, missing_documents = load_sources(published, load, environment, compile_protos)
         problems += (*missing, *missing_documents)
         context = self._in_context(sections, sources)
@@ -265,10 +274,10 @@ def _without_sources(parsed: dict[str, File]) -> dict[str, File]:
     While a file has errors it is not known to which documents it refers, so no OpenAPI document counts as a part of the gateway.
     """
     sources = {
-        normpath(one.file)
+        posixpath.normpath(one.file)
         for name, file in parsed.items()
         for _, one in file.references
-        if one.file is not None and normpath(one.file) != name
+        if one.file is not None and posixpath.normpath(one.file) != name
     }
     documents = {name for name, file in parsed.items() if _describes_an_api(file)}
     if any(one.severity == "error" for name in parsed.keys() - documents for one in parsed[name].problems):
@@ -285,8 +294,12 @@ def load_sources(
     load: Load,
     environment: Mapping[str, str],
     compile_protos: CompileProtos,
+    names_in: Names = no_folders,
 ) -> tuple[dict[DataSource, bytes], list[Problem]]:
-    """Return the content of each source, with what is compiled from it, and problems. `references` have the paths too."""
+    """Return the content of each source, with what is compiled from it, and problems. `references` have the paths too.
+
+    The content of a pattern such as ``queries/*.graphql`` is the names of its files.
+    """
     contents: dict[DataSource, bytes] = {}
     problems: list[Problem] = []
     for path, source in references:
@@ -300,7 +313,7 @@ def load_sources(
                 contents[source] = environment[source.env].encode()
         elif source.file is not None:
             try:
-                contents[source] = load(source.file)
+                contents[source] = _matching(source, names_in) if source.pattern else load(source.file)
                 _follow(source, contents, load)
             except OSError as error:
                 reason = error.strerror or type(error).__name__
@@ -352,6 +365,19 @@ def _compiled(
                 remedy=_MISSING if "was not found" in fault.message else "mend the .proto file",
                 place=Place(file, fault.line, fault.column),
             )
+
+
+def _matching(source: DataSource, names_in: Names) -> bytes:
+    """Return the paths of the files that a pattern stands for, one a line. Raises OSError if there are none."""
+    folder, _, pattern = (source.file or "").rpartition("/")
+    if "*" in folder:
+        raise FileNotFoundError(2, "only the last part of a path may be a pattern", source.file)
+    found = sorted(
+        name for name in names_in(folder or ".") if name[0] not in "._" and fnmatchcase(name, pattern)
+    )
+    if not found:
+        raise FileNotFoundError(2, "no file has such a name", source.file)
+    return "\n".join(posixpath.join(folder, name) for name in found).encode("utf-8", "surrogateescape")
 
 
 _MISSING = "add it to the gateway's folder, or write {file: FILE, import_path: FOLDER}"

@@ -82,6 +82,18 @@ class BranchState:
             raise _forbidden(path, "allow it in groups.NAME.files")
         return self.state.read(same)
 
+    def names(self, folder: str) -> Collection[str]:
+        """Return the names of the files in a folder, of those outside of the repository only what the branch may read.
+
+        Raises OSError.
+        """
+        if not folder.startswith("/"):
+            return self.state.names(folder)
+        same = posixpath.normpath(folder)
+        if not any(posixpath.dirname(pattern) == same for pattern in self.allowed.files):
+            raise _forbidden(folder, "allow its files in groups.NAME.files")
+        return [name for name in self.state.names(same) if self.allowed.permits(f"{same}/{name}")]
+
 
 def _forbidden(path: str, remedy: str) -> PermissionError:
     return PermissionError(1, f"a preview may not read it; {remedy} of the main branch", path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,7 @@ class Folder:
     """The content of a folder at one moment. `files` are its YAML files by relative name.
 
     `problems` are errors of reading; a folder with problems is never served. `reads` collects the paths that `read`
-    was called with, so that they can be watched too. `ignored` are files whose names look like those of the gateway's
+    was called with, and ``FOLDER/*`` for `names`, so that they can be watched too. `ignored` are files whose names look like those of the gateway's
     files. A folder has no `findings` and no `version`, and its files read the environment of this process.
     """
 
@@ -38,6 +38,16 @@ class Folder:
         file = self.root / path
         self.reads.add(file)
         return file.read_bytes()
+
+    def names(self, folder: str) -> Collection[str]:
+        """Return the names of the files in a folder, relative to this one. Raises OSError."""
+        self.reads.add(self.root / folder / "*")
+        return names_in(self.root / folder)
+
+
+def names_in(folder: Path) -> Collection[str]:
+    """Return the names of the files in a folder of this machine. Raises OSError."""
+    return [one.name for one in folder.iterdir() if one.is_file()]
 
 
 def read_folder(path: Path | str) -> Folder:

@@ -50,6 +50,10 @@ class ManifestState:
         except KeyError:
             raise FileNotFoundError(2, "there is no such Secret", path) from None
 
+    def names(self, folder: str) -> Collection[str]:
+        """Raise OSError, because objects have no folders."""
+        raise FileNotFoundError(2, "objects have no folders; name each file", folder)
+
 
 class FolderReader:
     """Reads successive states of a folder. `gateway` is the Gateway to serve, None if there is only one."""

@@ -16,7 +16,7 @@ from dulwich.objects import ObjectID, parse_tree
 
 from filters.language import Problem
 from filters.language.problems import printable
-from xds_server.sources.folder import SUFFIXES
+from xds_server.sources.folder import SUFFIXES, names_in
 from xds_server.sources.source import Version
 
 if TYPE_CHECKING:
@@ -72,6 +72,15 @@ class CommitFolder:
             raise FileNotFoundError(2, "no commit was read", path)
         return self.tree.read(path)
 
+    def names(self, folder: str) -> Collection[str]:
+        """Return the names of the files in a folder. Raises OSError."""
+        if folder.startswith("/"):
+            self.reads.add(Path(folder))
+            return names_in(Path(folder))
+        if self.tree is None:
+            raise FileNotFoundError(2, "no commit was read", folder)
+        return self.tree.names(folder)
+
 
 class CommitTree:
     """The files of a folder of a commit. `root` is the id of the tree of the whole repository."""
@@ -85,6 +94,18 @@ class CommitTree:
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(21, "it is a folder in git", path)
         return self._content(found, path)
+
+    def names(self, path: str) -> Collection[str]:
+        """Return the names of the files and links in a folder, by its path in this one. Raises OSError as `read` does."""
+        mode, found = self._find(posixpath.join(self._folder, path))
+        if not stat.S_ISDIR(mode):
+            raise NotADirectoryError(20, "it is a file in git", path)
+        entries = parse_tree(self._object(found), _ID_BYTES)
+        return [
+            name.decode("utf-8", "replace")
+            for name, kind, _ in entries
+            if stat.S_ISREG(kind) or stat.S_ISLNK(kind)
+        ]
 
     def folder(self, version: Version, *, allow_empty: bool) -> CommitFolder:
         """Read the YAML files, by the rules of a folder on disk: without `tests/` and names that begin with . or _."""

@@ -52,10 +52,13 @@ class SourceState(Protocol):
 
     @property
     def reads(self) -> Collection[Path]:
-        """The files that `read` was called for."""
+        """The files that `read` was called for, and what changes with a folder that `names` was called for."""
 
     def read(self, path: str) -> bytes:
         """Return the content of a file that the gateway refers to, by its name in the source. Raises OSError."""
+
+    def names(self, folder: str) -> Collection[str]:
+        """Return the names of the files in a folder that the gateway refers to, by its name in the source. Raises OSError."""
 
 
 class Source(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,14 +24,28 @@ class SdlFile(DataSource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationsFile(DataSource):
-    """Operations that clients name by the SHA-256 of their text: a `.graphql` file, or a manifest in JSON."""
+    """Operations that clients name by the SHA-256 of their text: a `.graphql` file, or a manifest in JSON.
 
-    SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "a file")
+    ``FOLDER/*.graphql`` stands for all such files of a folder.
+    """
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "a file, or FOLDER/*.graphql")
 
     @classmethod
     def short(cls, value: str) -> OperationsFile:
         """The operations in a file."""
         return cls(file=value)
+
+    @property
+    def pattern(self) -> bool:
+        """True for several files of a folder."""
+        return "*" in (self.file or "")
+
+    def referenced(self, content: bytes) -> Iterable[OperationsFile]:
+        """The files of a pattern."""
+        if not self.pattern:
+            return ()
+        return [OperationsFile(file=path) for path in content.decode("utf-8", "surrogateescape").split("\n")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +72,8 @@ class Persisted:
     """Documents that clients name by their hash, instead of sending them."""
 
     files: tuple[OperationsFile, ...] = option(
-        "`.graphql` files, each with one document exactly as clients would send it, and manifests (JSON, as Apollo and Relay write them).",
+        "`.graphql` files, each with one document exactly as clients would send it, and manifests (JSON, as Apollo and Relay write them). "
+        "`FOLDER/*.graphql` stands for all such files of a folder, except those that begin with `.` or `_`.",
         minimum_items=1,
     )
     only: bool = option("Whether no other document is executed.", default=True)
