@@ -197,6 +197,31 @@ def test_head_has_no_body(served: Composed) -> None:
     assert response.headers["content-length"] == "26"
 
 
+REDIRECTED = """
+listeners:
+  outbound: {port: $port, protocol: tcp, original_destination: true}
+  users: {port: $port, original_destination: true, destination_port: $port}
+upstreams:
+  users: {endpoints: [$users]}
+  outbound: {endpoints: [], original_destination: true, protocol: tcp}
+stream_routes: {outbound: {listeners: [outbound], upstream: outbound}}
+routes:
+  version: {path: /version, listeners: [users], respond: {body: "$version"}}
+  home: {path: /home, listeners: [users], aggregate: {calls: {user: {upstream: users, path: /nobody}}}}
+"""
+
+
+def test_errors_of_redirected_connections_have_their_reason(tmp_path: Path, users: ScriptedBackend) -> None:
+    users.answer("/nobody", {}, status=404)
+    running = Served(tmp_path, REDIRECTED, users=users.address)
+    running.write("1")
+    with running:
+        running.until("1")
+        response = running.get("/home")
+    assert (response.status_code, response.headers["x-gateway-reason"]) == (404, "call_rejected")
+    assert "x-gateway-composer-reason" not in response.headers
+
+
 def test_a_composer_of_its_own_beside_envoy(tmp_path: Path, users: ScriptedBackend) -> None:
     listen, calls = f"unix:{tmp_path}/composer.sock", f"unix:{tmp_path}/calls.sock"
     running = Composed(tmp_path, users)

@@ -61,7 +61,15 @@ def _compiled(folder: Path) -> Compiled:
     return Compiler({}).compile(_WithFiles(folder, {"in.yaml": (folder / "in.yaml").read_bytes()}))
 
 
-LISTENERS = ("errors", "listeners", "original-destination", "shared-ports", "stream-routes", "tls")
+LISTENERS = (
+    "composed-unbound",
+    "errors",
+    "listeners",
+    "original-destination",
+    "shared-ports",
+    "stream-routes",
+    "tls",
+)
 """Cases that show their listeners: in the others these would only repeat the chain of filters."""
 
 

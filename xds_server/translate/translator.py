@@ -169,7 +169,12 @@ class Translator:
             (filters, logs, sections.errors, sections.telemetry, "access_log" in used),
             *(listeners.Common, filters, logs, sections.errors, sections.telemetry, "access_log" in used),
         )
-        if used.keys() <= _WITHOUT_OTHERS and not sections.errors and not context.mocks:
+        composed = keep(
+            "compositions",
+            (sections.routes, sections.errors, context.contents),
+            *(self._compositions, sections.routes, sections.errors, context.contents),
+        )
+        if used.keys() <= _WITHOUT_OTHERS and not (sections.errors or context.mocks or composed):
             common = dataclasses.replace(common, few=_few(filters, used, context))
         if common == self._common:  # a new upstream makes new filters, which are mostly the same
             common = self._common
@@ -177,11 +182,6 @@ class Translator:
         cds, eds = keep("upstreams", (sections.upstreams,), self._upstreams, sections.upstreams)
         surroundings = (sections.secrets, sections.upstreams, sections.listeners, context)
         self._ports = keep("ports", (sections.listeners, sections.stream_routes), ports, sections)
-        composed = keep(
-            "compositions",
-            (sections.routes, sections.errors, context.contents),
-            *(self._compositions, sections.routes, sections.errors, context.contents),
-        )
         resources = {
             CLUSTER: keep(
                 CLUSTER,
