@@ -222,6 +222,16 @@ def test_errors_of_redirected_connections_have_their_reason(tmp_path: Path, user
     assert "x-gateway-composer-reason" not in response.headers
 
 
+def test_a_client_cannot_say_which_version_of_the_gateway_problems_have(
+    served: Composed, users: ScriptedBackend
+) -> None:
+    users.answer("/4", {}, status=404)
+    served.write_version("4")
+    wait_for(lambda: "call_rejected" in served.get("/home").text, "the aggregate")
+    problem = served.get("/home", headers={"x-gateway-version": '{"version": "mine"}'}).json()
+    assert (problem["reason"], "version" in problem) == ("call_rejected", False)
+
+
 def test_a_composer_of_its_own_beside_envoy(tmp_path: Path, users: ScriptedBackend) -> None:
     listen, calls = f"unix:{tmp_path}/composer.sock", f"unix:{tmp_path}/calls.sock"
     running = Composed(tmp_path, users)

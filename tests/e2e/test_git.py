@@ -330,13 +330,19 @@ def test_problems_and_the_access_log_name_the_commit(shop: Shop, tmp_path: Path)
         "telemetry:\n  problem_version: true\n  access_logs:\n"
         f"    main: {{to: {{file: '{log}'}}, fields: [path, status, version, commit]}}\n"
     )
-    shop.tree.commit("Telemetry", **{"gateway/telemetry": telemetry})
+    failing = "upstreams: {nobody: {endpoints: ['127.0.0.1:1']}}\nroutes:\n"
+    failing += "  home: {path: /home, aggregate: {calls: {user: {upstream: nobody, path: /user}}}}\n"
+    shop.tree.commit("Telemetry", **{"gateway/telemetry": telemetry, "gateway/home": failing})
     with Running(shop.address, tmp_path, *QUICK) as running:
         for number in ("1", "2"):
             commit = shop.push(f"Version {number}", number)
             shop.answers(number)
             problem = shop.problem_of(commit)
             assert problem["version"] == running.status()["gateway"]["version"]
+            mine = {"x-gateway-version": '{"version": "mine"}'}
+            composed = httpx.get(f"http://127.0.0.1:{shop.port}/home", headers=mine, timeout=30).json()
+            assert composed["reason"] == "call_failed", running.log[-3000:]
+            assert (composed["version"], composed["commit"]) == (problem["version"], commit)
             shop.answers(number)
 
             def logged(commit: str = commit) -> bool:

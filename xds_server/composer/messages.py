@@ -11,7 +11,12 @@ import msgspec
 
 from filters import framing
 from xds_server.composer.calls import Caller
-from xds_server.translate.composer_entry import CALLER_HEADER, CLIENT_ADDRESS_HEADER, TRUSTED_HEADERS
+from xds_server.translate.composer_entry import (
+    CALLER_HEADER,
+    CLIENT_ADDRESS_HEADER,
+    TRUSTED_HEADERS,
+    VERSION_HEADER,
+)
 
 _NOTHING: Mapping[str, Any] = {}
 _OF_MESSAGE = frozenset(
@@ -37,6 +42,7 @@ _OF_MESSAGE = frozenset(
         *("if-range", "if-unmodified-since", "keep-alive", "proxy-connection", "range", "te", "trailer"),
         *("transfer-encoding", "upgrade"),
         *TRUSTED_HEADERS,
+        VERSION_HEADER,
     )
 )
 """Headers of a request that are about its own body, its connection or its answer, so that calls do not have them."""
@@ -68,6 +74,12 @@ class Request:
             return _NOTHING
         found = msgspec.json.decode(text.encode("latin-1"))
         return found if isinstance(found, dict) else _NOTHING
+
+    @property
+    def gateway_version(self) -> Mapping[str, str]:
+        """The version of the gateway and its commit, empty if problems do not have them."""
+        text = self.headers.get(VERSION_HEADER)
+        return _NOTHING if text is None else msgspec.json.decode(text.encode("latin-1"), type=dict[str, str])
 
     @property
     def client_address(self) -> str | None:

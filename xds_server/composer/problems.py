@@ -35,6 +35,7 @@ def problem(
             "request_id": request.id,
             **({"detail": override["detail"]} if override.get("detail") else {}),
             **(more or {}),
+            **request.gateway_version,
         }
     headers = (
         ("content-type", "application/problem+json"),

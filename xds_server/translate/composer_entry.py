@@ -24,6 +24,9 @@ CALL_HEADER, CALL_VALUE = "x-gateway-call", "127.0.0.1"
 """The header by which Envoy trusts the time limit and the retries of a call. It has to be an address."""
 TRUSTED_HEADERS = (CALL_HEADER, CALLER_HEADER, CLIENT_ADDRESS_HEADER, COMPOSITION_HEADER, UPSTREAM_HEADER)
 """Request headers between Envoy and the composer. Those of clients are removed."""
+VERSION_HEADER = "x-gateway-version"
+"""The request header with the version of the gateway and its commit as JSON, if problems have them. A filter of the
+listener sets it, or removes that of a client."""
 REASON_HEADER = "x-gateway-composer-reason"
 """The response header with the reason of an error of the composer. Envoy gives it the name that its own errors have, and
 removes a header of that name from all upstreams."""

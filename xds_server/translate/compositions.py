@@ -21,6 +21,7 @@ from envoy.extensions.request_id.uuid.v3 import uuid_pb2
 
 from filters import composer_reasons
 from filters.error_overrides import ErrorOverride
+from filters.log_fields import VERSION_METADATA
 from filters.model import claims
 from filters.model.identity import NAMESPACE
 from filters.policy import HttpFilter, header
@@ -46,14 +47,27 @@ from xds_server.translate.tracing import tracing
 HCM = "envoy.filters.network.http_connection_manager"
 OF_CALLER = frozenset(("claim", "consumer", "plan"))
 """Kinds of sources that authentication finds."""
-FILTER = HttpFilter(name="xds.composer", config=header_mutation_pb2.HeaderMutation())
-"""The filter that gives the reasons of the composer's errors the name of the gateway's own reasons."""
+FILTER = "xds.composer"
+"""The name of `http_filter`. It runs on the routes that the composer answers."""
 MODE = 0o600
 """The mode of the Unix socket for calls: only the user of Envoy may connect."""
 _NEVER = timedelta(0)
 _HOUR = timedelta(hours=1)
 _RETRIES = 16
 """Attempts to connect to the composer again, while it is started anew: some seconds, because Python needs one to start."""
+
+
+def http_filter(*, with_version: bool) -> HttpFilter:
+    """Return the filter that gives the reasons of the composer's errors the name of the gateway's own reasons.
+
+    If it is `with_version`, it tells the composer the version of the gateway, for its problems.
+    """
+    config = header_mutation_pb2.HeaderMutation()
+    config.mutations.request_mutations.add(remove=entry.VERSION_HEADER)
+    if with_version:
+        version = header(entry.VERSION_HEADER, f"%DYNAMIC_METADATA({VERSION_METADATA})%")
+        config.mutations.request_mutations.add(append=version)
+    return HttpFilter(name=FILTER, config=config)
 
 
 def _reasons() -> header_mutation_pb2.HeaderMutationPerRoute:
@@ -106,7 +120,7 @@ def write_action(name: str, route: Route, result: pb.Route, contents: Contents) 
         trusted[entry.CALLER_HEADER] = f"%DYNAMIC_METADATA({NAMESPACE})%"
     if "ip" in kinds:
         trusted[entry.CLIENT_ADDRESS_HEADER] = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
-    result.typed_per_filter_config[FILTER.name].CopyFrom(packed(_REASONS))
+    result.typed_per_filter_config[FILTER].CopyFrom(packed(_REASONS))
     result.request_headers_to_remove.extend(entry.TRUSTED_HEADERS)
     result.request_headers_to_add.extend(header(key, value) for key, value in sorted(trusted.items()))
 

@@ -271,7 +271,7 @@ def _connection_manager(
         http_filters=[
             *_first_filters(listener),
             *map(_http_filter, common.filters),
-            *_own_filters(listener, composes=common.explains),
+            *_own_filters(listener, common),
         ],
         early_header_mutation_extensions=[_without_claims(listener, common.telemetry.tracing)],
         use_remote_address=boolean(True),
@@ -404,10 +404,10 @@ def _first_filters(listener: Listener) -> Iterator[hcm_pb2.HttpFilter]:
         yield _http_filter(unverified_certificates.filter_of_listener())
 
 
-def _own_filters(listener: Listener, *, composes: bool) -> Iterator[hcm_pb2.HttpFilter]:
+def _own_filters(listener: Listener, common: Common) -> Iterator[hcm_pb2.HttpFilter]:
     """Yield filters that are not policies: that of the composer, body limits, session affinity by cookie, and the router."""
-    if composes:
-        yield _http_filter(compositions.FILTER)
+    if common.explains:
+        yield _http_filter(compositions.http_filter(with_version=common.telemetry.problem_version))
     yield from map(_http_filter, body_limit.http_filters(listener.limits.max_body))
     session = packed(stateful_session_pb2.StatefulSession())
     yield hcm_pb2.HttpFilter(name=routes.STATEFUL_SESSION, typed_config=session, disabled=True)
