@@ -66,12 +66,15 @@ def test_the_guide_names_every_unit_and_every_file() -> None:
 
 
 def test_the_processes_find_each_other() -> None:
-    run, policies, usage = (
-        _arguments(f"xds-{name}") for name in ("control-plane", "policy-server", "usage-server")
+    run, policies, usage, composer = (
+        _arguments(f"xds-{name}") for name in ("control-plane", "policy-server", "usage-server", "composer")
     )
     assert run.no_proxy
     assert (run.policy_server, run.usage_server) == (policies.listen, usage.listen)
-    assert policies.xds == run.xds
+    assert (run.composer, run.composer_calls) == (composer.listen, composer.calls)
+    assert policies.xds == composer.xds == run.xds
+    for key in ("User", "RuntimeDirectory", "RuntimeDirectoryMode", "RuntimeDirectoryPreserve"):
+        assert _setting("xds-envoy", key) == _setting("xds-composer", key), key
     command = re.search(r"xds bootstrap (.*?) >", GUIDE)
     assert command is not None
     envoy = parser("bootstrap").parse_args(["bootstrap", *shlex.split(command[1])])
@@ -79,6 +82,7 @@ def test_the_processes_find_each_other() -> None:
     (drain, _) = _setting("xds-envoy", "ExecStop")
     assert f":{envoy.admin_port}/" in drain
     addresses = [run.xds, run.admin, run.console, policies.listen, policies.admin, usage.listen, usage.admin]
+    addresses += [composer.listen, composer.calls, composer.admin]
     assert len(set(map(str, addresses))) == len(addresses)
 
 
@@ -128,12 +132,17 @@ upstreams:
 telemetry: {{usage: true}}
 routes:
   limited: {{path: /limited, upstream: echo, policies: {{rate_limit: 2/hour}}}}
+  composed: {{path: /composed, aggregate: {{calls: {{a: {{upstream: echo, path: /a}}}}, response: {{called: true}}}}}}
 """
 
 
 def test_the_units_run_a_gateway(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    ports = {str(port): str(free_port()) for port in (18000, 18001, 18002, 19000, 19001, 19002, 19080, 9901)}
+    ports = {
+        str(port): str(free_port()) for port in (18000, 18001, 18002, 19000, 19001, 19002, 19003, 19080, 9901)
+    }
     places = {PROGRAMS: f"{Path(sys.executable).parent}/", "/etc/xds": f"{tmp_path}/etc"}
+    (tmp_path / "run").mkdir()
+    places |= {"/run/xds-envoy": f"{tmp_path}/run"}
     places |= {"/var/lib": f"{tmp_path}/state", "%H": "edge"} | {
         f":{old}": f":{new}" for old, new in ports.items()
     }
@@ -169,7 +178,11 @@ def test_the_units_run_a_gateway(tmp_path: Path, capfd: pytest.CaptureFixture[st
             return "".join(file.read_text()[-1500:] for file in tmp_path.glob("*.log"))
 
         wait_for(lambda: status() == 429, lambda: f"the limit:\n{logs()}")
-        for number in ("19000", "19001", "19002"):
+        composed = f"http://127.0.0.1:{port}/composed"
+        wait_for(
+            lambda: httpx.get(composed, timeout=30).text == '{"called":true}', lambda: f"calls:\n{logs()}"
+        )
+        for number in ("19000", "19001", "19002", "19003"):
             wait_for(
                 lambda url=f"http://127.0.0.1:{ports[number]}/ready": httpx.get(url).status_code == 200,
                 number,
