@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -258,3 +258,36 @@ async def test_requests_under_way_are_finished_at_the_end(tmp_path: Path) -> Non
         assert await reader.read() == b"done"
         writer.close()
         await stopping
+
+
+async def test_a_body_in_parts_is_made_no_faster_than_it_is_read(tmp_path: Path) -> None:
+    made, part, parts = 0, b"x" * (64 << 10), 1000
+
+    async def body() -> AsyncGenerator[bytes]:
+        nonlocal made
+        for _ in range(parts):
+            made += 1
+            yield part
+
+    async def respond(request: Request) -> Response:
+        return Response(status=200, body=body() if request.path == "/large" else b"{}")
+
+    async with server(tmp_path / "s", respond) as running:
+        slow, to_slow = await asyncio.open_unix_connection(tmp_path / "s", limit=1)
+        to_slow.write(b"GET /large HTTP/1.1\r\n\r\n")
+        await eventually(lambda: made > 0, "the first part")
+        other, to_other = await asyncio.open_unix_connection(tmp_path / "s")
+        to_other.write(b"GET /small HTTP/1.1\r\n\r\n")
+        await head(other)
+        assert (made < parts // 10, running.busy) == (True, 1)
+        size = 0
+        while not (data := await slow.read(1 << 20)).endswith(b"0\r\n\r\n"):
+            size += len(data)
+        assert (made, running.busy) == (parts, 0)
+        assert size + len(data) > parts * len(part)
+        # a client that leaves ends a body that waits for it
+        to_slow.write(b"GET /large HTTP/1.1\r\n\r\n")
+        await eventually(lambda: running.busy == 1, "the request")
+        to_slow.close()
+        await eventually(lambda: running.busy == 0, "its end")
+        to_other.close()

@@ -30,6 +30,13 @@ routes:
 """
 AGGREGATE = "aggregate: {calls: {user: {upstream: users, path: '/VERSION'}}, response: {version: 'VERSION', user: {from: call:user.version}}}"
 
+GRAPHQL = """graphql:
+      schema:
+        inline: |
+          type Query { user: User @rest(upstream: "users", path: "/1") }
+          type User { version: String }"""
+ASKED = "/home?query=%7Buser%7Bversion%7D%7D"
+
 
 @pytest.fixture
 def users() -> Iterator[ScriptedBackend]:
@@ -133,6 +140,25 @@ def _proving(served: Composed) -> int | None:
         return served.envoy(proving=True)
     except (StopIteration, OSError):
         return None
+
+
+def test_a_composer_of_graphql_that_is_killed_loses_only_requests_under_way(served: Composed) -> None:
+    def answers() -> bool:
+        response = served.get(ASKED)
+        return response.status_code == 200 and response.json() == {"data": {"user": {"version": "1"}}}
+
+    served.write("1", home=GRAPHQL)
+    wait_for(answers, lambda: f"the query\n{served.log[-3000:]}")
+    before = served.composers()
+    worker = "xds-worker-0"
+    with Load(served.port, ASKED) as load:
+        wait_for(lambda: load.done > 50, "load")
+        os.kill(before[worker], signal.SIGKILL)
+        wait_for(lambda: served.composers().get(worker, before[worker]) != before[worker], "another process")
+        wait_for(answers, lambda: f"answers\n{served.log[-3000:]}")
+    for failure in load.failures:
+        assert failure.startswith(("502 ", "503 ")), load.failures
+        assert "upstream_reset" in failure or "upstream_unreachable" in failure
 
 
 def test_the_last_good_gateway_finds_its_composer_after_a_restart(

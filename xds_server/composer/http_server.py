@@ -94,6 +94,8 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._begin()
 
     def _begin(self) -> None:
@@ -110,6 +112,14 @@ class _Connection(asyncio.Protocol):
         self._server.closed(self)
         if self._task is not None:
             self._task.cancel()
+
+    def pause_writing(self) -> None:
+        """Make no more parts of a body until Envoy has taken some: its client is slow."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._writable.set()
 
     def drain(self) -> None:
         """Close it if it has no request."""
@@ -187,12 +197,13 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
     async def _write_parts(self, response: Response, body: AsyncGenerator[bytes]) -> None:
-        """Write a body as it is made, in chunks (RFC 9112 section 7.1). A body that fails is cut off."""
+        """Write a body as it is made, in chunks (RFC 9112 section 7.1), no faster than it is read. One that fails is cut off."""
         try:
             async with contextlib.aclosing(body) as parts:
                 self._send(_head(response, "transfer-encoding: chunked", close=self._must_close))
                 async for part in parts:
                     self._send(b"%x\r\n%b\r\n" % (len(part), part))
+                    await self._writable.wait()
         except Exception:
             self.abort()
             raise
