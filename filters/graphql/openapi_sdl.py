@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from filters.api_documents.faults import Fault
 from filters.api_documents.reference import ANY, ApiReference, Operation, Parameter, Property, Schema
 
 _PLAIN = re.compile(r"_?[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*")
@@ -47,10 +48,10 @@ def _type_name(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedSdl:
-    """The text of a schema, and the operations that it does not have, each with the reason."""
+    """The text of a schema, and why it lacks some operations, each at its path in the document."""
 
     text: str
-    left_out: tuple[str, ...]
+    left_out: tuple[Fault, ...]
 
 
 def generate(reference: ApiReference, upstream: str, prefix: str = "") -> GeneratedSdl:
@@ -75,18 +76,24 @@ class _Generator:
         self._upstream = upstream
         self._prefix = prefix
         self._types: dict[str, str | None] = {}
-        self._left_out: list[str] = []
+        self._left_out: list[Fault] = []
 
     def generated(self) -> GeneratedSdl:
         """The text. Types are in the order in which operations refer to them."""
         roots: dict[str, list[str]] = {"Query": [], "Mutation": []}
         for one in self._reference.operations:
+            if one.method not in _METHODS:
+                continue  # their answers have no values, so nobody misses a field
             try:
-                if one.method not in _METHODS:
-                    raise _LeftOut(f"no field can have the method {one.method}")
                 roots["Query" if one.method == "GET" else "Mutation"].append(self._operation(one))
             except _LeftOut as reason:
-                self._left_out.append(f"{one.method} {one.path}: {reason}")
+                self._left_out.append(
+                    Fault(
+                        message=f"the schema has no field for this operation, because {reason}",
+                        remedy="give it a route of its own",
+                        path=("paths", one.path, one.method.lower()),
+                    )
+                )
         parts = [f"extend type {name} {{\n{''.join(fields)}}}\n" for name, fields in roots.items() if fields]
         parts += [text for text in self._types.values() if text is not None]
         return GeneratedSdl(text="\n".join(parts), left_out=tuple(self._left_out))

@@ -15,6 +15,7 @@ from xds_server.gateway.graphql_schemas import (
     GENERATED,
     Contents,
     Found,
+    left_out,
     persisted_files,
     persisted_of,
     sdl_texts,
@@ -31,7 +32,11 @@ def found(path: Path, graphql: Graphql, upstreams: Mapping[str, Upstream], conte
         schema = read(documents, {*upstreams, *(one.upstream for one in graphql.from_openapi)})
     except SchemaFaults as faults:
         return Found(problems=tuple(_problem(path, one) for one in faults.faults), upstreams=frozenset())
-    problems = (*_uncallable(path, schema, upstreams), *_persisted(path, graphql, schema, contents))
+    problems = (
+        *_uncallable(path, schema, upstreams),
+        *_persisted(path, graphql, schema, contents),
+        *left_out(path, graphql, contents),
+    )
     called = frozenset(one.upstream for one in schema.upstream_calls)
     return Found(problems=problems, upstreams=called)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from filters.api_documents import openapi
 from filters.api_documents.faults import DocumentFaults
@@ -15,6 +16,9 @@ from xds_server.gateway.catalog_documents import problems_of
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.graphql import FromOpenApi, Graphql, OperationsFile
 from xds_server.gateway.model.upstreams import Upstream
+
+if TYPE_CHECKING:
+    from filters.graphql.openapi_sdl import GeneratedSdl
 
 Contents = Mapping[DataSource, bytes]
 SdlText = tuple[str, str]
@@ -40,7 +44,7 @@ def sdl_texts(graphql: Graphql, contents: Contents) -> tuple[SdlText, ...]:
         if one in contents
     ]
     made = [
-        (f"{GENERATED}[{number}]", _generated(contents[one], one))
+        (f"{GENERATED}[{number}]", _generated(contents[one], one).text)
         for number, one in enumerate(graphql.from_openapi)
         if one in contents
     ]
@@ -48,11 +52,19 @@ def sdl_texts(graphql: Graphql, contents: Contents) -> tuple[SdlText, ...]:
 
 
 @lru_cache(maxsize=64)
-def _generated(content: bytes, source: FromOpenApi) -> str:
+def _generated(content: bytes, source: FromOpenApi) -> GeneratedSdl:
     from filters.graphql import openapi_sdl  # imports a large library, which most gateways need not
 
     reference = openapi.read(content, source.base_path)
-    return openapi_sdl.generate(reference, source.upstream, source.prefix).text
+    return openapi_sdl.generate(reference, source.upstream, source.prefix)
+
+
+def left_out(path: Path, graphql: Graphql, contents: Contents) -> Iterator[Problem]:
+    """Yield a warning for each operation of an OpenAPI document for which there is no field."""
+    for number, one in enumerate(graphql.from_openapi):
+        faults = _generated(contents[one], one).left_out
+        for problem in problems_of((*path, "from_openapi", number), faults, one, contents):
+            yield replace(problem, severity="warning")
 
 
 def persisted_texts(graphql: Graphql, contents: Contents) -> tuple[str, ...]:

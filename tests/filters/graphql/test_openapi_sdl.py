@@ -98,7 +98,11 @@ def test_operations_and_schemas_become_fields_and_types() -> None:
 
 def test_operations_that_cannot_be_called_are_left_out() -> None:
     found = generate(openapi.read(json.dumps(DOCUMENT).encode()), "users")
-    assert found.left_out == ("PUT /files: its body is not JSON",)
+    (fault,) = found.left_out
+    assert (fault.path, fault.message.partition(", because ")[2]) == (
+        ("paths", "/files", "put"),
+        "its body is not JSON",
+    )
 
 
 async def test_calls_have_the_arguments_where_the_document_says() -> None:

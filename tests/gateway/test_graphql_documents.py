@@ -1,4 +1,4 @@
-"""Persisted documents of a folder: a pattern stands for its files, on disk and in a commit."""
+"""Documents of GraphQL routes: persisted ones of a folder, on disk and in a commit, and what OpenAPI documents lack."""
 
 from __future__ import annotations
 
@@ -105,3 +105,32 @@ def test_a_document_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Path, "read_bytes", read)
     (error,) = _errors(folder)
     assert "the file queries/b.graphql cannot be read" in error
+
+
+OPENAPI = """\
+openapi: 3.1.0
+info: {title: files, version: "1"}
+paths:
+  /files/{id}:
+    parameters: [{name: id, in: path, required: true, schema: {type: string}}]
+    get:
+      operationId: file
+      responses: {"200": {description: "", content: {application/json: {schema: {type: object}}}}}
+    options: {responses: {"204": {description: ""}}}
+    put:
+      requestBody: {required: true, content: {image/png: {}}}
+      responses: {"204": {description: ""}}
+"""
+
+
+def test_an_operation_without_a_field_is_a_warning_at_its_place(tmp_path: Path) -> None:
+    (tmp_path / "files.yml").write_text(OPENAPI)
+    (tmp_path / "gateway.yaml").write_text(
+        GATEWAY.partition("routes:")[0]
+        + "routes: {app: {path: /app, graphql: {from_openapi: [{file: files.yml, upstream: users}]}}}\n"
+    )
+    (warning,) = Compiler({}).compile(read_folder(tmp_path)).warnings
+    assert str(warning) == (
+        "files.yml:10:5: warning: routes.app.graphql.from_openapi[0]: paths[/files/{id}].put: the schema has no field "
+        "for this operation, because its body is not JSON; give it a route of its own"
+    )
