@@ -170,6 +170,40 @@ async def test_a_failed_batch_fails_each_of_its_fields() -> None:
     assert [one["path"] for one in response["errors"]] == [["users", 0, "orders"], ["users", 1, "orders"]]
 
 
+TENANT = """
+type Query { users(first: Int = 3): [User!] @rest(upstream: "users", path: "/users?limit={arg:first}", select: "data.items") }
+type User {
+  id: ID!
+  orders: [Order!] @rest(upstream: "orders", path: "/orders/{header:x-tenant}?user={parent:id}",
+                         batch: {path: "/orders/{header:x-tenant}?users={ids}", by: "user_id"})
+}
+type Order { id: ID! }
+"""
+
+
+@pytest.mark.parametrize("first", [1, 2])
+async def test_a_batch_that_needs_a_value_that_the_request_lacks_is_null(first: int) -> None:
+    services = Services()
+    asked = ask("query ($n: Int) { users(first: $n) { orders { id } } }", services, {"n": first}, sdl=TENANT)
+    response = await asyncio.wait_for(asked, 60)
+    assert response["data"] == {"users": [{"orders": None}] * first}
+    assert [one["extensions"] for one in response["errors"]] == [{"code": "BAD_USER_INPUT"}] * first
+    assert services.paths == [f"/users?limit={first}"]
+
+
+async def test_a_fault_of_ours_leaves_no_field_waiting() -> None:
+    def faulty(call: Call) -> Answer | None:
+        if call.upstream == "orders":
+            raise RuntimeError("secret")
+        return None
+
+    response = await asyncio.wait_for(
+        ask("{ users(first: 2) { id orders { id } } user(id: 1) { orders { id } } }", Services(faulty)), 60
+    )
+    assert [one["orders"] for one in response["data"]["users"]] == [None, None]
+    assert "secret" not in json.dumps(response)
+
+
 async def test_a_request_has_a_bound_of_calls() -> None:
     services = Services()
     response = await ask(

@@ -66,7 +66,7 @@ class Loader:
         except MissingValue as missing:
             if missing.source.kind == "parent":
                 return None
-            raise FieldError(errors.BAD_USER_INPUT, f"{missing}.") from None
+            raise _lacking(missing) from None
         return self._value(rest, call, safe=rest.safe)
 
     async def close(self) -> None:
@@ -90,12 +90,12 @@ class Loader:
         future: asyncio.Future[Any] = self._loop.create_future()
 
         def follow(ended: asyncio.Task[Any]) -> None:
-            if ended.cancelled():
-                future.cancel()
-            elif (error := ended.exception()) is not None:
-                _fail(future, error)
-            elif not future.done():
+            if future.done():
+                return
+            try:
                 future.set_result(pick(ended.result()))
+            except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+                _fail(future, error)
 
         task.add_done_callback(follow)
         return future
@@ -150,12 +150,14 @@ class Loader:
     async def _fill(
         self, rest: Rest, batch: Batch, keys: Mapping[str, tuple[Any, asyncio.Future[Any]]], many: bool
     ) -> None:
-        """Give each key its value, or all of them the same error."""
+        """Give each key its value, or all of them the same error, whatever it is: else the request would wait for ever."""
         try:
             found = await self._found(rest, batch, [key for key, _ in keys.values()], many)
-        except FieldError as error:
+        except BaseException as error:
             for _, future in keys.values():
                 _fail(future, error)
+            if not isinstance(error, FieldError):
+                raise
         else:
             for text, (_, future) in keys.items():
                 future.set_result(found.get(text, [] if many else None))
@@ -165,8 +167,7 @@ class Loader:
         if len(keys) == 1 and rest.key is not None:
             value = await self._value(rest, self._single(rest, keys[0]), safe=True)
             return {} if value is None else {_text(keys[0], rest): value}
-        values = Values({}, {}, self.context, keys)
-        call = _call(rest.upstream, batch.method, batch.path, batch.body, rest, values)
+        call = _needed(rest, batch.method, batch.path, batch.body, Values({}, {}, self.context, keys))
         answer = await self._value(rest, call, safe=True)
         if not isinstance(answer, list):
             raise FieldError(errors.UPSTREAM_INVALID, "The upstream's answer for several keys is no list.")
@@ -187,11 +188,17 @@ class Loader:
         value: Any = key
         for step in reversed(steps):
             value = {step: value}
-        return _call(rest.upstream, rest.method, rest.path, None, rest, Values(value, value, self.context))
+        return _needed(rest, rest.method, rest.path, None, Values(value, value, self.context))
+
+
+def _lacking(missing: MissingValue) -> FieldError:
+    return FieldError(errors.BAD_USER_INPUT, f"{missing}.")
 
 
 def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
-    if not future.done():
+    if isinstance(error, asyncio.CancelledError):
+        future.cancel()
+    elif not future.done():
         future.set_exception(error)
         future.exception()  # a future that nobody awaits any more must not be reported
 
@@ -204,9 +211,15 @@ def _text(key: Any, rest: Rest) -> str:
         raise FieldError(errors.BAD_USER_INPUT, f"{error}.") from None
 
 
-def _call(
-    upstream: str, method: str, path: PathTemplate, body: BodyTemplate | None, rest: Rest, values: Values
-) -> Call:
+def _needed(rest: Rest, method: str, path: PathTemplate, body: BodyTemplate | None, values: Values) -> Call:
+    """The call of a batch, whose keys are known. Raises FieldError if the request lacks a value."""
+    try:
+        return _call(rest, method, path, body, values)
+    except MissingValue as missing:
+        raise _lacking(missing) from None
+
+
+def _call(rest: Rest, method: str, path: PathTemplate, body: BodyTemplate | None, values: Values) -> Call:
     """The call with the values of a request. Raises MissingValue, FieldError."""
     try:
         context = values.context
@@ -220,7 +233,7 @@ def _call(
             headers["content-type"] = "application/json"
             sent = json.dumps(body.render(values), ensure_ascii=False, separators=(",", ":")).encode()
         return Call(
-            upstream=upstream,
+            upstream=rest.upstream,
             method=method,
             path=path.render(values),
             headers=headers,
@@ -239,7 +252,7 @@ def failure(failed: CallFailed) -> FieldError:
 
 def call_of(rest: Rest, values: Values) -> Call:
     """The call of a field with the values of a request. Raises MissingValue, FieldError."""
-    return _call(rest.upstream, rest.method, rest.path, rest.body, rest, values)
+    return _call(rest, rest.method, rest.path, rest.body, values)
 
 
 def check_status(answer: Answer) -> None:
