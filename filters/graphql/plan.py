@@ -62,7 +62,7 @@ def plan(operation: Operation, variables: Mapping[str, Any]) -> list[PlannedCall
 class _Planner:
     operation: Operation
     variables: Mapping[str, Any]
-    _known: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    _known: dict[tuple[str, str, str, float | None], str] = field(default_factory=dict)
     _last: int = 0
 
     def calls(self) -> Iterator[PlannedCall]:
@@ -147,9 +147,12 @@ class _Planner:
                 keys=rest.batch.size,
             )
         path, complete = _rendered(rest.path, arguments_of(node, declared, self.variables))
-        key = (rest.upstream, rest.method, path)
+        if not rest.safe:
+            self._known.clear()  # what is read behind it is read again
+        key = (rest.upstream, rest.method, path, rest.timeout)
         equal = self._known.get(key, "") if rest.safe and complete and not rest.headers else ""
-        self._known.setdefault(key, place)
+        if rest.safe:
+            self._known.setdefault(key, place)
         most = 1 if complete and rest.safe else times
         return PlannedCall(
             step=step,

@@ -63,6 +63,32 @@ async def test_mutations_run_one_after_the_other_and_each_is_made() -> None:
     assert services.calls[0].headers["content-type"] == "application/json"
 
 
+COUNTED = """
+type Query {
+  count: Count @rest(upstream: "users", path: "/count")
+  soon: Count @rest(upstream: "users", path: "/count", timeout: "300ms")
+}
+type Mutation { add: Added @rest(upstream: "users", path: "/count", method: "POST") }
+type Added { count: Count @rest(upstream: "users", path: "/count") }
+type Count { n: Int }
+"""
+
+
+async def test_what_is_read_behind_a_change_is_read_again() -> None:
+    services = Services(lambda _call: answer({"n": sum(one.method == "POST" for one in services.calls)}))
+    response = await ask(
+        "mutation { a: add { x: count { n } y: count { n } } b: add { count { n } } }", services, sdl=COUNTED
+    )
+    assert response["data"] == {"a": {"x": {"n": 1}, "y": {"n": 1}}, "b": {"count": {"n": 2}}}
+    assert [one.method for one in services.calls] == ["POST", "GET", "POST", "GET"]
+
+
+async def test_calls_with_another_timeout_are_not_equal() -> None:
+    services = Services(lambda _call: answer({"n": 1}))
+    await ask("{ soon { n } count { n } again: count { n } }", services, sdl=COUNTED)
+    assert [one.timeout for one in services.calls] == [0.3, None]
+
+
 async def test_values_of_the_caller_are_used() -> None:
     services = Services()
     await ask("{ me { id } }", services, context=RequestContext(claims={"sub": "2"}, plan="pro"))

@@ -57,3 +57,15 @@ def test_mutations_are_one_after_the_other() -> None:
         "2. a.user: GET users /users/{parent:user_id} (1 call)",
         "3. b: POST orders /orders (1 call)",
     ]
+
+
+def test_what_is_read_behind_a_mutation_is_read_again() -> None:
+    sdl = """
+    type Query { count: Int @rest(upstream: "users", path: "/count") }
+    type Mutation { add: Added @rest(upstream: "users", path: "/count", method: "POST") }
+    type Added { count: Int @rest(upstream: "users", path: "/count") }
+    """
+    operation = Operations(schema(sdl), GraphqlLimits()).prepare(
+        "mutation { a: add { x: count y: count } b: add { count } }"
+    )
+    assert [one.equal_to for one in plan(operation, {})] == ["", "", "a.x", "", ""]

@@ -25,7 +25,7 @@ _FAILED = {
     "too_large": (errors.UPSTREAM_TOO_LARGE, "The upstream's answer is too large."),
 }
 _NOT_FOUND = 404
-_Key = tuple[str, str, str, bytes, tuple[tuple[str, str], ...]]
+_Key = tuple[str, str, str, bytes, tuple[tuple[str, str], ...], float | None]
 
 
 class Loader:
@@ -76,13 +76,17 @@ class Loader:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _value(self, rest: Rest, call: Call, *, safe: bool) -> asyncio.Future[Any]:
-        """The part of a call's answer that a field selects. Equal safe calls are made once."""
-        key = (call.upstream, call.method, call.path, call.body, tuple(call.headers.items()))
-        task = self._known.get(key) if safe else None
+        """The part of a call's answer that a field selects. Equal safe calls are made once, if no call between them changes something."""
+        if not safe:
+            self._known.clear()
+            change = self._started(self._answer(call))
+            change.add_done_callback(lambda _ended: self._known.clear())  # those made meanwhile may be older
+            return self._following(change, rest.select)
+        headers = tuple(call.headers.items())
+        key = (call.upstream, call.method, call.path, call.body, headers, call.timeout)
+        task = self._known.get(key)
         if task is None:
-            task = self._started(self._answer(call))
-            if safe:
-                self._known[key] = task
+            task = self._known[key] = self._started(self._answer(call))
         return self._following(task, rest.select)
 
     def _following(self, task: asyncio.Task[Any], pick: Pick) -> asyncio.Future[Any]:
