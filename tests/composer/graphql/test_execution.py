@@ -230,6 +230,40 @@ async def test_a_fault_of_ours_leaves_no_field_waiting() -> None:
     assert "secret" not in json.dumps(response)
 
 
+ANY = """
+type Query {
+  any: JSON @rest(upstream: "users", path: "/any")
+  echo(f: Float): JSON @rest(upstream: "users", path: "/echo?f={arg:f}")
+}
+type Mutation { send(value: JSON): JSON @rest(upstream: "users", path: "/send", method: "POST", body: {v: "{arg:value}"}) }
+"""
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"-1E+0999", b"1" + b"0" * 400 + b".5"])
+async def test_a_number_that_no_response_can_have_is_invalid(number: bytes) -> None:
+    body = b'{"a": [1e300, ' + number + b"]}"
+    services = Services(lambda _call: Answer(status=200, headers={}, body=body))
+    response = await ask("{ any }", services, sdl=ANY)
+    assert response["data"] == {"any": None}
+    assert response["errors"][0]["extensions"] == {"code": "UPSTREAM_INVALID_RESPONSE"}
+
+
+async def test_large_numbers_are_handed_on() -> None:
+    body = b'{"a": 1e300, "text": "1e999", "whole": 1' + b"0" * 400 + b"}"
+    response = await ask(
+        "{ any }", Services(lambda _call: Answer(status=200, headers={}, body=body)), sdl=ANY
+    )
+    assert response["data"]["any"] == {"a": 1e300, "text": "1e999", "whole": 10**400}
+
+
+@pytest.mark.parametrize("query", ["{ echo(f: 1e999) }", "mutation { send(value: {a: [-1e999]}) }"])
+async def test_a_number_that_no_call_can_have_is_bad_input(query: str) -> None:
+    services = Services()
+    response = await ask(query, services, sdl=ANY)
+    assert services.calls == []
+    assert [one["extensions"]["code"] for one in response["errors"]] == ["BAD_USER_INPUT"]
+
+
 async def test_a_request_has_a_bound_of_calls() -> None:
     services = Services()
     response = await ask(

@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import jiter
-
 from filters.graphql import errors
 from filters.graphql.directives import Batch, Rest
 from filters.graphql.errors import FieldError
@@ -18,6 +16,7 @@ from filters.graphql.selection import Pick
 from filters.graphql.settings import GraphqlLimits
 from filters.graphql.templates import BodyTemplate, MissingValue, PathTemplate, UnusableValue, Values, scalar
 from xds_server.composer.calls import Answer, Call, Caller, CallFailed
+from xds_server.composer.graphql import upstream_json
 
 _FAILED = {
     "timeout": (errors.UPSTREAM_TIMEOUT, "The upstream did not answer in time."),
@@ -235,7 +234,7 @@ def _call(rest: Rest, method: str, path: PathTemplate, body: BodyTemplate | None
         sent = b""
         if body is not None:
             headers["content-type"] = "application/json"
-            sent = json.dumps(body.render(values), ensure_ascii=False, separators=(",", ":")).encode()
+            sent = _json(body.render(values))
         return Call(
             upstream=rest.upstream,
             method=method,
@@ -246,6 +245,14 @@ def _call(rest: Rest, method: str, path: PathTemplate, body: BodyTemplate | None
         )
     except UnusableValue as error:
         raise FieldError(errors.BAD_USER_INPUT, f"{error}.") from None
+
+
+def _json(value: Any) -> bytes:
+    """A value as JSON. Raises FieldError for a number that JSON does not have."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except ValueError:
+        raise FieldError(errors.BAD_USER_INPUT, "A number is too large.") from None
 
 
 def failure(failed: CallFailed) -> FieldError:
@@ -274,6 +281,6 @@ def _decoded(answer: Answer, call: Call) -> Any:
     if not answer.body:
         return None
     try:
-        return jiter.from_json(answer.body, allow_inf_nan=False, cache_mode="keys")
+        return upstream_json.decoded(answer.body)
     except ValueError:
         raise FieldError(errors.UPSTREAM_INVALID, "The upstream's answer is not JSON.") from None

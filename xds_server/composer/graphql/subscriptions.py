@@ -7,7 +7,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-import jiter
 from graphql import ExecutionResult, GraphQLResolveInfo
 from graphql.execution import Executor, create_source_event_stream
 
@@ -20,7 +19,7 @@ from filters.graphql.request_context import RequestContext
 from filters.graphql.settings import GraphqlLimits
 from filters.graphql.templates import MissingValue, Values
 from xds_server.composer.calls import Answer, Caller, CallFailed
-from xds_server.composer.graphql import loading
+from xds_server.composer.graphql import loading, upstream_json
 from xds_server.composer.graphql.loading import Loader
 
 Results = AsyncGenerator[Mapping[str, Any]]
@@ -74,7 +73,7 @@ async def _events(parts: AsyncGenerator[Answer | bytes], rest: Rest) -> AsyncGen
             async for part in parts:
                 assert isinstance(part, bytes), "the answer came before"
                 for data in events.feed(part):
-                    yield rest.select(jiter.from_json(data, allow_inf_nan=False))
+                    yield rest.select(upstream_json.decoded(data))
         except ValueError:
             yield FieldError(errors.UPSTREAM_INVALID, "An event of the upstream is not JSON.")
         except TooLarge:
