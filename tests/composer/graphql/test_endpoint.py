@@ -19,6 +19,7 @@ from filters.graphql.request_context import RequestContext
 from filters.graphql.settings import GraphqlLimits
 from tests.support import graphql_audit
 from tests.support.graphql_shop import SDL, Services, answer, schema
+from xds_server.composer.calls import Answer, Call
 from xds_server.composer.graphql.endpoint import Endpoint, HttpResponse
 from xds_server.composer.graphql.requests import HttpRequest, PersistedDocuments, media_type, sha256_of
 
@@ -76,7 +77,11 @@ def code(response: HttpResponse) -> Any:
 async def test_a_query_is_posted() -> None:
     response = await post({"query": "query a($id: ID!) { user(id: $id) { name } }", "variables": {"id": 1}})
     assert (response.status, value(response)) == (200, NAME)
-    assert response.headers == {"content-type": f"{RESPONSE_JSON}; charset=utf-8", "x-graphql-cost": "1"}
+    assert response.headers == {
+        "content-type": f"{RESPONSE_JSON}; charset=utf-8",
+        "vary": "accept",
+        "x-graphql-cost": "1",
+    }
 
 
 async def test_a_query_is_in_the_url() -> None:
@@ -135,6 +140,52 @@ async def test_a_bad_request_has_a_status_and_an_error(
 async def test_a_field_that_fails_is_no_failed_request() -> None:
     response = await post({"query": "{ me { id } }"})
     assert (response.status, value(response)["data"]) == (200, {"me": None})
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", {"query": "{ nothing }"}, {"query": "{ me { id } }"}, {"query": "{ broken { id } }"}]
+)
+async def test_nobody_stores_a_response_with_errors(content: Any) -> None:
+    response = await post(content, services=Services(_failing))
+    assert (response.headers["cache-control"], response.headers["vary"]) == ("no-store", "accept")
+
+
+async def test_nobody_stores_a_list_with_an_error_or_a_response_in_parts() -> None:
+    response = await post([{"query": QUERY}, {"query": "{ nothing }"}], endpoint(operations=2))
+    assert response.headers["cache-control"] == "no-store"
+    for accept in ("multipart/mixed", "text/event-stream"):
+        response = await post({"query": DEFERRED if accept == "multipart/mixed" else QUERY}, accept=accept)
+        assert response.headers["cache-control"] == "no-store"
+        if not isinstance(response.body, bytes):
+            await response.body.aclose()
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"cache-control": "max-age=60"}, {"vary": "accept"}),
+        ({"cache-control": "max-age=60, Private"}, {"vary": "accept", "cache-control": "private, no-store"}),
+        ({"cache-control": 'private="x", a=b'}, {"vary": "accept", "cache-control": "private, no-store"}),
+        ({"cache-control": "no-store"}, {"vary": "accept", "cache-control": "private, no-store"}),
+        ({"vary": "X-Tenant, accept"}, {"vary": "accept, x-tenant"}),
+        ({"vary": "*"}, {"vary": "accept, *"}),
+    ],
+)
+async def test_what_an_upstream_says_about_storing_holds_for_the_response(
+    headers: dict[str, str], expected: dict[str, str]
+) -> None:
+    def special(call: Call) -> Answer | None:
+        return Answer(status=200, headers=headers, body=b"[]") if call.upstream == "orders" else None
+
+    query = {"query": "{ user(id: 1) { orders { id } } }"}
+    for content in (query, [query, {"query": QUERY}]):
+        response = await post(content, endpoint(operations=2), Services(special))
+        found = {name: text for name, text in response.headers.items() if name in ("vary", "cache-control")}
+        assert found == expected
+
+
+def _failing(call: Call) -> Answer | None:
+    return answer(None, 500) if call.path == "/broken" else None
 
 
 async def test_a_list_of_operations_shares_its_calls() -> None:

@@ -18,6 +18,7 @@ from filters.graphql.settings import GraphqlLimits
 from filters.model.limits import GRAPHQL_COST_HEADER
 from xds_server.composer.calls import Caller
 from xds_server.composer.graphql import event_stream, execution, incremental, requests
+from xds_server.composer.graphql.caching import NOT_STORED, Caching
 from xds_server.composer.graphql.execution import Result
 from xds_server.composer.graphql.loading import Loader
 from xds_server.composer.graphql.requests import (
@@ -72,6 +73,7 @@ class Endpoint:
             media,
             result.value,
             {GRAPHQL_COST_HEADER: str(result.cost)},
+            result.caching,
         )
 
     def _subscribed(self, operation: Operation, asked: Asked, subscriber: Subscriber) -> HttpResponse:
@@ -93,9 +95,11 @@ class Endpoint:
         if isinstance(found, Result):
             await loader.close()
             media = requests.MULTIPART
-            return _response(_status(media, executed=found.executed), media, found.value)
+            executed = _status(media, executed=found.executed)
+            return _response(executed, media, found.value, caching=found.caching)
         headers = {
             "content-type": incremental.CONTENT_TYPE,
+            **NOT_STORED,
             GRAPHQL_COST_HEADER: str(operation.cost(asked.variables)),
         }
         return HttpResponse(status=200, headers=headers, body=incremental.parts(found, loader))
@@ -123,7 +127,8 @@ class Endpoint:
         finally:
             await loader.close()
         cost = sum(one.cost for one in results)
-        return _response(200, media, [one.value for one in results], {GRAPHQL_COST_HEADER: str(cost)})
+        values = [one.value for one in results]
+        return _response(200, media, values, {GRAPHQL_COST_HEADER: str(cost)}, loader.caching)
 
     def _prepared_or_refused(self, asked: Asked) -> Operation | Refused:
         try:
@@ -153,9 +158,19 @@ def _refusal(error: Refused) -> Mapping[str, Any]:
     return {"errors": [errors.formatted(one) for one in error.errors]}
 
 
-def _response(status: int, media: str, value: Any, headers: Mapping[str, str] | None = None) -> HttpResponse:
+def _response(
+    status: int,
+    media: str,
+    value: Any,
+    headers: Mapping[str, str] | None = None,
+    caching: Caching | None = None,
+) -> HttpResponse:
     media = requests.RESPONSE_JSON if media in (requests.MULTIPART, requests.EVENTS) else media
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    failed = any("errors" in one for one in (value if isinstance(value, list) else [value]))
+    stored = (caching or Caching()).headers(failed=failed)
     return HttpResponse(
-        status=status, headers={"content-type": f"{media}; charset=utf-8", **(headers or {})}, body=body
+        status=status,
+        headers={"content-type": f"{media}; charset=utf-8", **stored, **(headers or {})},
+        body=body,
     )

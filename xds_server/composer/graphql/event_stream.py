@@ -12,6 +12,7 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from filters.model.limits import GRAPHQL_COST_HEADER
+from xds_server.composer.graphql.caching import NOT_STORED
 from xds_server.composer.graphql.requests import EVENTS, HttpResponse
 from xds_server.composer.graphql.subscriptions import Results
 
@@ -23,7 +24,7 @@ _COMMENT = b":\n\n"
 
 def response(body: bytes | AsyncGenerator[bytes], cost: int) -> HttpResponse:
     """The response with these events."""
-    headers = {"content-type": EVENTS, "cache-control": "no-cache", GRAPHQL_COST_HEADER: str(cost)}
+    headers = {"content-type": EVENTS, **NOT_STORED, GRAPHQL_COST_HEADER: str(cost)}
     return HttpResponse(status=200, headers=headers, body=body)
 
 

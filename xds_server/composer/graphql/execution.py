@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import CoroutineType
 from typing import Any, TypeGuard
 
@@ -32,6 +32,7 @@ from filters.graphql.schema import BoundSchema
 from filters.graphql.selection import Pick
 from filters.graphql.settings import GraphqlLimits
 from xds_server.composer.calls import Caller
+from xds_server.composer.graphql.caching import Caching
 from xds_server.composer.graphql.loading import Loader
 from xds_server.composer.graphql.subscriptions import subscribing
 
@@ -48,20 +49,20 @@ def bind(schema: BoundSchema) -> BoundSchema:
             kind.resolve_type = _type_resolver(schema.discriminators.get(kind.name, Discriminator()))
         if not isinstance(kind, GraphQLObjectType) or kind.name.startswith("__"):
             continue
-        for name, field in kind.fields.items():
+        for name, one in kind.fields.items():
             key = (kind.name, name)
             resolver: Resolver = _member
             if key in schema.streams:
-                field.subscribe = subscribing(schema.streams[key], schema.allowed.get(key, ()))
+                one.subscribe = subscribing(schema.streams[key], schema.allowed.get(key, ()))
                 resolver = _event
             elif key in schema.calls:
-                many = is_list_type(get_nullable_type(field.type))
+                many = is_list_type(get_nullable_type(one.type))
                 resolver = _calling(schema.calls[key], many=many)
             elif key in schema.values:
                 resolver = _taking(schema.values[key])
             if key in schema.allowed:
                 resolver = _allowing(resolver, schema.allowed[key])
-            field.resolve = resolver
+            one.resolve = resolver
     return schema
 
 
@@ -110,11 +111,15 @@ def _type_resolver(discriminator: Discriminator) -> Resolver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The answer to one operation: `value` is the object of the response, `executed` is false for request errors."""
+    """The answer to one operation: `value` is the object of the response, `executed` is false for request errors.
+
+    `caching` has what the answers of upstreams say, if any call was possible.
+    """
 
     value: Mapping[str, Any]
     executed: bool = True
     cost: int = 0
+    caching: Caching = field(default_factory=Caching)
 
 
 async def run(
@@ -166,7 +171,7 @@ async def begin(
     result = await _executed_from(_ROOT, operation, variables, loader)
     if isinstance(result, ExperimentalIncrementalExecutionResults):
         return result
-    return Result(value=_response(result), executed=_executed(result), cost=cost)
+    return Result(value=_response(result), executed=_executed(result), cost=cost, caching=loader.caching)
 
 
 async def _executed_from(

@@ -17,6 +17,7 @@ from filters.graphql.settings import GraphqlLimits
 from filters.graphql.templates import BodyTemplate, MissingValue, PathTemplate, UnusableValue, Values, scalar
 from xds_server.composer.calls import Answer, Call, Caller, CallFailed
 from xds_server.composer.graphql import upstream_json
+from xds_server.composer.graphql.caching import Caching
 
 _FAILED = {
     "timeout": (errors.UPSTREAM_TIMEOUT, "The upstream did not answer in time."),
@@ -30,7 +31,7 @@ _Key = tuple[str, str, str, bytes, tuple[tuple[str, str], ...], float | None]
 class Loader:
     """Makes the calls of one request. After `close`, none of its calls is under way.
 
-    `timeout` is in seconds from now, for all calls together.
+    `timeout` is in seconds from now, for all calls together. `caching` has what the answers say about storing them.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Loader:
         timeout: float | None = None,
     ) -> None:
         self.context = context
+        self.caching = Caching()
         self._caller = caller
         self._left = limits.calls
         self._slots = asyncio.Semaphore(limits.parallel)
@@ -119,6 +121,7 @@ class Loader:
                 answer = await self._caller.call(self._in_time(call))
             except CallFailed as failed:
                 raise failure(failed) from None
+        self.caching.add(answer.headers)
         return _decoded(answer, call)
 
     def _in_time(self, call: Call) -> Call:
