@@ -1,7 +1,8 @@
 """What an operation costs: the weights of its fields, times the sizes of their lists.
 
 The directives `@cost` and `@listSize` are those of https://ibm.github.io/graphql-specs/cost-spec.html, with default
-weights of 1 for objects and 0 for scalars. A field that is written twice counts twice.
+weights of 1 for objects and 0 for scalars. A field with a call weighs at least 1, because its call is made even if nothing else
+counts. A field that is written twice counts twice.
 """
 
 from __future__ import annotations
@@ -103,12 +104,13 @@ class Cost:
         if field is None:
             return 0  # __typename, __schema and __type
         kind = get_named_type(field.type)
-        weight = self._schema.weights.get((parent.name, name), 1 if is_composite_type(kind) else 0)
+        own = self._schema.weights.get((parent.name, name), 1 if is_composite_type(kind) else 0)
+        weight = own
         if node.selection_set is not None:
             weight += self._selections(node.selection_set, kind)
         if weight and is_list_type(get_nullable_type(field.type)):
             weight *= self.size(node, parent.name, field)
-        return weight
+        return weight if own or not self._schema.calls_of(parent, name) else weight + 1
 
     def size(self, node: FieldNode, parent: str, field: GraphQLField) -> int:
         """The elements that the list of a field is assumed to have."""

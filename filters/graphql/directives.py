@@ -59,7 +59,7 @@ directive @auth(
 ) on FIELD_DEFINITION | OBJECT
 input AuthClaim { name: String! "It equals, or is a list that contains, one of these." values: [JSON!]! }
 
-"""What the field costs, without what is below it. Default: 1 for objects, 0 for scalars and enums."""
+"""What the field costs, without what is below it. Default: 1 for objects and for fields with a call, 0 for others."""
 directive @cost(weight: Int!) on FIELD_DEFINITION
 
 """How many elements the list is assumed to have when the cost is computed."""
@@ -168,9 +168,9 @@ class ListSize:
     arguments: tuple[str, ...]
 
     def of(self, arguments: Mapping[str, Any], default: int) -> int:
-        """The number for the arguments of a request."""
+        """The number for the arguments of a request. It is at least 1, because services read 0 and -1 as they like."""
         found = [value for name in self.arguments if isinstance(value := arguments.get(name), int)]
-        return max(0, *found) if found else self.assumed if self.assumed is not None else default
+        return max(1, *found) if found else max(1, default if self.assumed is None else self.assumed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

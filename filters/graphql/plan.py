@@ -100,7 +100,7 @@ class _Planner:
             return
         name = node.alias.value if node.alias is not None else node.name.value
         here = f"{place}.{name}" if place else name
-        possible = self._calls_of(parent, node.name.value)
+        possible = self.operation.schema.calls_of(parent, node.name.value)
         if possible:
             serial = not place and self.operation.kind is OperationType.MUTATION
             step = (self._last if serial else step) + 1  # mutations wait for all calls of those before
@@ -115,19 +115,6 @@ class _Planner:
         for one in self._selections(node.selection_set, get_named_type(declared.type), here, step, times):
             self._last = max(self._last, one.step)
             yield one
-
-    def _calls_of(self, parent: GraphQLNamedType, name: str) -> list[Rest]:
-        """The calls of a field: one, or those of the types of an interface."""
-        schema = self.operation.schema
-        if (parent.name, name) in schema.streams:
-            return [schema.streams[parent.name, name]]
-        if (parent.name, name) in schema.calls:
-            return [schema.calls[parent.name, name]]
-        possible = [parent.name]
-        kind: Any = parent
-        if hasattr(kind, "resolve_type"):
-            possible = [one.name for one in schema.types.get_possible_types(kind)]
-        return [schema.calls[one, name] for one in possible if (one, name) in schema.calls]
 
     def _size(self, node: FieldNode, parent: GraphQLNamedType, declared: GraphQLField) -> int:
         cost = Cost(self.operation.schema, self.operation.fragments, self.variables, self.operation.list_size)

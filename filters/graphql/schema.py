@@ -14,6 +14,7 @@ from graphql import (
     GraphQLError,
     GraphQLInputObjectType,
     GraphQLInterfaceType,
+    GraphQLNamedType,
     GraphQLObjectType,
     GraphQLSchema,
     GraphQLUnionType,
@@ -62,6 +63,18 @@ class BoundSchema:
     weights: Mapping[FieldName, int]
     sizes: Mapping[FieldName, ListSize]
     discriminators: Mapping[str, Discriminator]
+
+    def calls_of(self, parent: GraphQLNamedType, name: str) -> tuple[Rest, ...]:
+        """The calls or the stream of a field; for an interface, those of the types that implement it."""
+        field = (parent.name, name)
+        if field in self.streams:
+            return (self.streams[field],)
+        if field in self.calls:
+            return (self.calls[field],)
+        if not isinstance(parent, GraphQLInterfaceType):
+            return ()
+        possible = ((one.name, name) for one in self.types.get_possible_types(parent))
+        return tuple(self.calls[one] for one in possible if one in self.calls)
 
     @property
     def upstream_calls(self) -> tuple[Rest, ...]:

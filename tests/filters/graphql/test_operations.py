@@ -80,6 +80,28 @@ def test_the_cost_is_weights_times_sizes() -> None:
     assert refusal("{ users { orders { id } } }", list_size=2) == 9
 
 
+def test_every_call_costs() -> None:
+    sdl = """
+    type Query {
+      echo(x: String): JSON @rest(upstream: "users", path: "/echo?x={arg:x}")
+      free: Int @rest(upstream: "users", path: "/free") @cost(weight: 0)
+      several: [Int] @rest(upstream: "users", path: "/several")
+      users(first: Int): [User] @rest(upstream: "users", path: "/users?n={arg:first}") @listSize(slicingArguments: ["first"])
+      node: Node @rest(upstream: "users", path: "/node")
+    }
+    interface Node { more: Int }
+    type User implements Node { name: String more: Int @rest(upstream: "users", path: "/more/{parent:id}") }
+    """
+    operations = Operations(read([SdlDocument(name="calls", text=sdl)], UPSTREAMS), GraphqlLimits())
+
+    def cost(text: str) -> int:
+        return operations.prepare(text).cost({})
+
+    assert cost('{ a: echo(x: "1") b: echo(x: "2") free several }') == 4
+    assert [cost(f"{{ users(first: {number}) {{ name more }} }}") for number in (-5, 0, 1, 2)] == [2, 2, 2, 4]
+    assert cost("{ node { more } }") == 2
+
+
 def test_no_suggestion_is_given_unless_it_is_allowed() -> None:
     def message(*, suggestions: bool) -> str:
         with pytest.raises(Refused) as refused:
