@@ -43,6 +43,8 @@ class Operation:
     fragments: Mapping[str, FragmentDefinitionNode]
     list_size: int
     most_cost: int
+    most_depth: int
+    """Levels of the values of variables."""
     fixed_cost: int | None
     incremental: bool
     """True if it has `@defer` or `@stream`."""
@@ -51,6 +53,14 @@ class Operation:
     def kind(self) -> OperationType:
         """Whether it is a query or a mutation."""
         return self.node.operation
+
+    def declared(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """The variables that it declares, of those that were sent; others are not looked at. Raises Refused if they are too deep."""
+        names = [one.variable.name.value for one in self.node.variable_definitions or ()]
+        found = {name: variables[name] for name in names if name in variables}
+        if _is_deeper(found, self.most_depth):
+            raise refused(errors.TOO_DEEP, f"The variables have more than {self.most_depth} levels.")
+        return found
 
     def cost(self, variables: Mapping[str, Any]) -> int:
         """The cost with the values of variables. Raises Refused if it is too high."""
@@ -128,6 +138,7 @@ class Operations:
             fragments=fragments,
             list_size=self._limits.list_size,
             most_cost=self._limits.cost,
+            most_depth=self._limits.variables_depth,
             fixed_cost=fixed,
             incremental=_is_incremental(document),
         )
@@ -164,6 +175,21 @@ class Operations:
                 raise refused(errors.TOO_MANY_ALIASES, message, [one], limit=limits.aliases)
             if found.introspects and not self._introspection:
                 raise refused(errors.INTROSPECTION_DISABLED, "Introspection is not allowed.", [one])
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """True if a value has more levels of lists and objects."""
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return any(isinstance(one, dict | list) for one in level)
 
 
 class _Directives(Visitor):

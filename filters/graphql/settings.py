@@ -11,6 +11,12 @@ from filters.language import Size, option
 class GraphqlLimits:
     """What an operation may have. All but `calls` are checked before anything runs."""
 
+    request: Size = option(
+        "The size of the largest body of a request: documents, variables and all.",
+        default=Size(1_000_000),
+        minimum=1,
+        maximum=16_000_000,
+    )
     document: Size = option(
         "The size of the largest document.", default=Size(100_000), minimum=1, maximum=10_000_000
     )
@@ -34,6 +40,11 @@ class GraphqlLimits:
     operations: int = option(
         "Operations in one request, sent as a JSON array.", default=1, minimum=1, maximum=100
     )
-    variables_depth: int = option("Levels of the values of variables.", default=10, minimum=1, maximum=100)
+    variables_depth: int = option(
+        "Levels of the values of the variables that an operation declares.",
+        default=10,
+        minimum=1,
+        maximum=100,
+    )
     calls: int = option("Calls to upstreams for one request.", default=100, minimum=1, maximum=10_000)
     parallel: int = option("Calls to upstreams at the same time.", default=20, minimum=1, maximum=1000)

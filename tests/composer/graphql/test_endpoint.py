@@ -124,7 +124,12 @@ async def test_a_mutation_needs_post() -> None:
         ({"query": QUERY}, {"accept": "text/html"}, 406),
         ({"query": QUERY}, {"accept": "application/json;q=0"}, 406),
         ({"query": "query ($id: ID!) { user(id: $id) { id } }"}, {}, 400),
-        ({"query": QUERY, "variables": {"a": [[[[[[[[[[[1]]]]]]]]]]]}}, {}, 400),
+        (
+            {"query": "query ($a: ID!) { user(id: $a) { id } }", "variables": {"a": [[[[[[[[[[[1]]]]]]]]]]]}},
+            {},
+            400,
+        ),
+        ({"query": QUERY, "variables": {"a": "x" * 1_000_000}}, {}, 413),
         ([{"query": QUERY}, {"query": QUERY}], {}, 400),
     ],
 )
@@ -135,6 +140,21 @@ async def test_a_bad_request_has_a_status_and_an_error(
     assert response.status == status
     assert value(response)["errors"][0]["message"]
     assert "data" not in value(response)
+
+
+async def test_variables_that_are_not_declared_are_not_looked_at() -> None:
+    response = await post({"query": QUERY, "variables": {"a": [[[[[[[[[[[[1]]]]]]]]]]]]}})
+    assert (response.status, value(response)) == (200, NAME)
+
+
+async def test_a_body_has_the_size_that_is_allowed() -> None:
+    at = endpoint(request=100)
+    assert value(await post({"query": QUERY}, at)) == NAME
+    response = await post({"query": QUERY + " " * 100}, at)
+    assert (response.status, value(response)["errors"][0]["message"]) == (
+        413,
+        "The body is larger than 100 bytes.",
+    )
 
 
 async def test_a_field_that_fails_is_no_failed_request() -> None:

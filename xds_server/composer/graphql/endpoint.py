@@ -49,19 +49,18 @@ class Endpoint:
         if media is None:
             return _response(406, requests.JSON, _failed("No media type of the response is acceptable."))
         try:
-            asked = requests.read(request, self.limits.variables_depth)
+            asked = requests.read(request, self.limits.request)
             if isinstance(asked, list):
                 return await self._several(asked, media, caller, context)
             operation = self._prepared(asked)
             if request.method == "GET" and operation.kind is OperationType.MUTATION:
                 raise HttpError(405, "A mutation needs POST.", {"allow": "POST"})
+            variables = operation.declared(asked.variables)
             if operation.kind is OperationType.SUBSCRIPTION and media == requests.EVENTS:
-                return self._subscribed(operation, asked, Subscriber(caller, context, self.limits))
+                return self._subscribed(operation, variables, Subscriber(caller, context, self.limits))
             if operation.incremental and media == requests.MULTIPART:
-                return await self._in_parts(operation, asked, caller, context)
-            result = await execution.run(
-                operation, asked.variables, caller, context, self.limits, self.timeout
-            )
+                return await self._in_parts(operation, variables, caller, context)
+            result = await execution.run(operation, variables, caller, context, self.limits, self.timeout)
         except HttpError as error:
             return _response(error.status, media, _failed(str(error)), error.headers)
         except Refused as error:
@@ -76,19 +75,21 @@ class Endpoint:
             result.caching,
         )
 
-    def _subscribed(self, operation: Operation, asked: Asked, subscriber: Subscriber) -> HttpResponse:
+    def _subscribed(
+        self, operation: Operation, variables: Mapping[str, Any], subscriber: Subscriber
+    ) -> HttpResponse:
         """The response to a subscription. Raises Refused."""
-        cost = operation.cost(asked.variables)
-        found = results(operation, asked.variables, subscriber)
+        cost = operation.cost(variables)
+        found = results(operation, variables, subscriber)
         return event_stream.response(event_stream.events(found), cost)
 
     async def _in_parts(
-        self, operation: Operation, asked: Asked, caller: Caller, context: RequestContext
+        self, operation: Operation, variables: Mapping[str, Any], caller: Caller, context: RequestContext
     ) -> HttpResponse:
         """The response to an operation with `@defer` or `@stream`. Raises Refused."""
         loader = Loader(caller, context, self.limits, self.timeout)
         try:
-            found = await execution.begin(operation, asked.variables, loader)
+            found = await execution.begin(operation, variables, loader)
         except BaseException:
             await loader.close()
             raise
@@ -100,7 +101,7 @@ class Endpoint:
         headers = {
             "content-type": incremental.CONTENT_TYPE,
             **NOT_STORED,
-            GRAPHQL_COST_HEADER: str(operation.cost(asked.variables)),
+            GRAPHQL_COST_HEADER: str(operation.cost(variables)),
         }
         return HttpResponse(status=200, headers=headers, body=incremental.parts(found, loader))
 
@@ -140,7 +141,7 @@ class Endpoint:
         if isinstance(operation, Refused):
             return Result(value=_refusal(operation), executed=False)
         try:
-            return await execution.run_with(operation, asked.variables, loader)
+            return await execution.run_with(operation, operation.declared(asked.variables), loader)
         except Refused as error:
             return Result(value=_refusal(error), executed=False)
 
