@@ -133,12 +133,13 @@ Claim = tuple[str, tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Auth:
-    """Who gets a field. Empty keys allow everybody."""
+    """Who gets a field. Empty keys allow everybody. `node` is where it is written."""
 
     plans: tuple[str, ...] = ()
     scopes: frozenset[str] = frozenset()
     consumers: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    node: Node | None = None
 
     def allows(self, context: RequestContext) -> bool:
         """True if all keys match."""

@@ -162,7 +162,7 @@ def list_size(arguments: Arguments, _node: Node) -> ListSize:
     return ListSize(assumed=assumed, arguments=tuple(arguments["slicingArguments"]))
 
 
-def auth(arguments: Arguments, _node: Node) -> Auth:
+def auth(arguments: Arguments, node: Node) -> Auth:
     """Who gets a field."""
     for key in ("plans", "scopes", "consumers", "claims"):
         if arguments.get(key) == []:
@@ -179,6 +179,7 @@ def auth(arguments: Arguments, _node: Node) -> Auth:
         scopes=frozenset(arguments.get("scopes") or ()),
         consumers=tuple(arguments.get("consumers") or ()),
         claims=tuple((one["name"], tuple(one["values"])) for one in arguments.get("claims") or ()),
+        node=node,
     )
 
 

@@ -77,6 +77,11 @@ class BoundSchema:
         return tuple(self.calls[one] for one in possible if one in self.calls)
 
     @property
+    def auths(self) -> tuple[Auth, ...]:
+        """Every `@auth` once, in the order of the fields."""
+        return tuple({id(one): one for found in self.allowed.values() for one in found}.values())
+
+    @property
     def upstream_calls(self) -> tuple[Rest, ...]:
         """The calls and streams of all fields."""
         return (*self.calls.values(), *self.streams.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from filters.graphql.directives import Auth
 from filters.graphql.errors import Refused
 from filters.graphql.faults import SchemaFault, SchemaFaults, at
 from filters.graphql.operations import Operations
@@ -11,6 +12,7 @@ from filters.graphql.schema import BoundSchema, SdlDocument, read
 from filters.language import Path, Place, Problem
 from filters.language.problems import short_repr
 from xds_server.gateway.aggregate_checks import why_not
+from xds_server.gateway.graphql_auth import AuthUse
 from xds_server.gateway.graphql_schemas import (
     GENERATED,
     Contents,
@@ -31,19 +33,39 @@ def found(path: Path, graphql: Graphql, upstreams: Mapping[str, Upstream], conte
         # that the upstream of an OpenAPI document exists is checked where it is written
         schema = read(documents, {*upstreams, *(one.upstream for one in graphql.from_openapi)})
     except SchemaFaults as faults:
-        return Found(problems=tuple(_problem(path, one) for one in faults.faults), upstreams=frozenset())
+        return Found(problems=tuple(_problem(path, one) for one in faults.faults))
     problems = (
         *_uncallable(path, schema, upstreams),
         *_persisted(path, graphql, schema, contents),
         *left_out(path, graphql, contents),
     )
     called = frozenset(one.upstream for one in schema.upstream_calls)
-    return Found(problems=problems, upstreams=called)
+    return Found(problems=problems, upstreams=called, auths=tuple(map(_use, schema.auths)))
+
+
+def _use(auth: Auth) -> AuthUse:
+    scopes = ("claim:scope",) if auth.scopes else ()
+    return AuthUse(
+        place=_place(at(auth.node, "", "")),
+        plans=auth.plans,
+        consumers=auth.consumers,
+        sources=(
+            *(("plan",) if auth.plans else ()),
+            *(("consumer",) if auth.consumers else ()),
+            *scopes,
+            *(f"claim:{name}" for name, _ in auth.claims),
+        ),
+    )
+
+
+def _place(fault: SchemaFault) -> Place | None:
+    """The place in a file, None if no file has it."""
+    written = bool(fault.file) and not fault.file.startswith(GENERATED)
+    return Place(fault.file, fault.line, fault.column) if written else None
 
 
 def _problem(path: Path, fault: SchemaFault) -> Problem:
-    written = bool(fault.file) and not fault.file.startswith(GENERATED)
-    place = Place(fault.file, fault.line, fault.column) if written else None
+    place = _place(fault)
     value = None if fault.value is None else short_repr(fault.value)
     message = fault.message if place is not None else f"line {fault.line}: {fault.message}"
     return Problem(path=path, message=message, remedy=fault.remedy, value=value, place=place)

@@ -6,13 +6,15 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filters.api_documents import openapi
 from filters.api_documents.faults import DocumentFaults
 from filters.language import DataSource, Path, Problem
 from filters.language.problems import short_repr
+from xds_server.gateway import graphql_auth
 from xds_server.gateway.catalog_documents import problems_of
+from xds_server.gateway.graphql_auth import AuthUse
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.graphql import FromOpenApi, Graphql, OperationsFile
 from xds_server.gateway.model.upstreams import Upstream
@@ -30,10 +32,11 @@ GENERATED = "from_openapi"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The problems of one schema, and the upstreams that it calls."""
+    """The problems of one schema, the upstreams that it calls, and its `@auth`."""
 
     problems: tuple[Problem, ...]
-    upstreams: frozenset[str]
+    upstreams: frozenset[str] = frozenset()
+    auths: tuple[AuthUse, ...] = ()
 
 
 def sdl_texts(graphql: Graphql, contents: Contents) -> tuple[SdlText, ...]:
@@ -114,8 +117,10 @@ class GraphqlSchemas:
         self.upstreams: frozenset[str] = frozenset()
         self._kept: dict[str, tuple[_Inputs, Found]] = {}
 
-    def problems(self, sections: Sections, contents: Contents) -> Iterator[Problem]:
-        """Yield the problems of the schemas of all routes."""
+    def problems(
+        self, sections: Sections, contents: Contents, policies: Mapping[str, Mapping[str, Any]]
+    ) -> Iterator[Problem]:
+        """Yield the problems of the schemas of all routes. `policies` are the effective ones of each route."""
         kept: dict[str, tuple[_Inputs, Found]] = {}
         for name, route in sections.routes.items():
             if route.graphql is None:
@@ -129,8 +134,9 @@ class GraphqlSchemas:
             kept[name] = known
         self._kept = kept
         self.upstreams = frozenset[str]().union(*(found.upstreams for _, found in kept.values()))
-        for _, found in kept.values():
+        for name, (_, found) in kept.items():
             yield from found.problems
+            yield from graphql_auth.problems(name, found.auths, policies.get(name, {}), sections)
 
 
 def _sources(graphql: Graphql, contents: Contents) -> tuple[DataSource, ...]:
@@ -141,13 +147,13 @@ def _sources(graphql: Graphql, contents: Contents) -> tuple[DataSource, ...]:
 def _found(path: Path, graphql: Graphql, upstreams: Mapping[str, Upstream], contents: Contents) -> Found:
     if any(one not in contents for one in _sources(graphql, contents)):
         # other files that cannot be read are told where they are read
-        return Found(problems=tuple(_unread(path, graphql, contents)), upstreams=frozenset())
+        return Found(problems=tuple(_unread(path, graphql, contents)))
     for number, one in enumerate(graphql.from_openapi):
         try:
             openapi.read(contents[one], one.base_path)
         except DocumentFaults as faults:
             problems = problems_of((*path, "from_openapi", number), faults.faults, one, contents)
-            return Found(problems=tuple(problems), upstreams=frozenset())
+            return Found(problems=tuple(problems))
     from xds_server.gateway import graphql_faults  # imports a large library, which most gateways need not
 
     return graphql_faults.found(path, graphql, upstreams, contents)

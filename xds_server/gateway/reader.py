@@ -115,7 +115,7 @@ class Reader:
         problems += certificates.check(sections, context.contents, now)
         problems += self._documents.of(sections.catalog, documents)
         problems += mocks.check(sections, context)
-        problems += self._graphql.problems(sections, context.contents)
+        problems += self._graphql.problems(sections, context.contents, policies)
         if not any(problem.severity == "error" for problem in problems):
             called = self._graphql.upstreams
             problems += unused.unused(sections, routes, parsed.values(), self._checked, called)
