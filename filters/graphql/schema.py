@@ -16,6 +16,7 @@ from graphql import (
     GraphQLInterfaceType,
     GraphQLNamedType,
     GraphQLObjectType,
+    GraphQLScalarType,
     GraphQLSchema,
     GraphQLUnionType,
     Node,
@@ -32,7 +33,7 @@ from graphql import (
 from graphql.execution import get_directive_values
 from graphql.validation.validate import validate_sdl
 
-from filters.graphql import directives, reading
+from filters.graphql import big_int, directives, reading
 from filters.graphql.checks import check
 from filters.graphql.directives import Auth, Discriminator, FieldName, ListSize, Rest
 from filters.graphql.faults import SchemaFault, SchemaFaults, at, of_errors
@@ -101,6 +102,9 @@ def read(documents: Sequence[SdlDocument], upstreams: Collection[str] | None = N
         raise SchemaFaults([_at_begin(documents, "the schema has no queries", remedy)])
     if errors := validate_schema(types):
         raise SchemaFaults(of_errors(errors))
+    for scalar in (known.get_type(big_int.NAME), types.get_type(big_int.NAME)):
+        if isinstance(scalar, GraphQLScalarType):
+            big_int.bind(scalar)
     binder = _Binder(known, types)
     bound = binder.bound()
     faults = [*binder.faults] or [*check(bound, upstreams)]

@@ -264,6 +264,34 @@ async def test_a_number_that_no_call_can_have_is_bad_input(query: str) -> None:
     assert [one["extensions"]["code"] for one in response["errors"]] == ["BAD_USER_INPUT"]
 
 
+BIG = """
+type Query { n(first: BigInt): BigInt @rest(upstream: "users", path: "/n?first={arg:first}") }
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(10**30, 10**30), ("-12", -12), (3.0, 3), ("12x", None), (1.5, None), (True, None), ({}, None)],
+)
+async def test_a_big_int_is_a_whole_number(value: Any, expected: int | None) -> None:
+    response = await ask("{ n }", Services(lambda _call: answer(value)), sdl=BIG)
+    assert response["data"] == {"n": expected}
+    codes = [one["extensions"]["code"] for one in response.get("errors", ())]
+    assert codes == (["UPSTREAM_INVALID_RESPONSE"] if expected is None else [])
+
+
+async def test_clients_send_whole_numbers_as_big_int() -> None:
+    services = Services(lambda _call: answer(1))
+    query = "query ($n: BigInt) { n(first: $n) }"
+    assert "errors" not in await ask(query, services, {"n": 10**30}, sdl=BIG)
+    assert "errors" not in await ask(f"{{ n(first: {10**30}) }}", services, sdl=BIG)
+    assert services.paths == [f"/n?first={10**30}"] * 2
+    response = await ask(query, services, {"n": "12x"}, sdl=BIG)
+    assert response["errors"][0]["extensions"] == {"code": "BAD_USER_INPUT"}
+    with pytest.raises(Refused):
+        await ask("{ n(first: 1.5) }", services, sdl=BIG)
+
+
 async def test_a_request_has_a_bound_of_calls() -> None:
     services = Services()
     response = await ask(
