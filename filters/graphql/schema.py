@@ -24,6 +24,7 @@ from graphql import (
     ObjectTypeExtensionNode,
     ScalarTypeDefinitionNode,
     Source,
+    TypeDefinitionNode,
     Visitor,
     build_ast_schema,
     parse,
@@ -91,6 +92,8 @@ class BoundSchema:
 def read(documents: Sequence[SdlDocument], upstreams: Collection[str] | None = None) -> BoundSchema:
     """Return the schema of all documents together. Raises SchemaFaults. Without `upstreams` their names are not checked."""
     written, declared = _parsed(documents)
+    if faults := [*_declared_again(written, declared)]:
+        raise SchemaFaults(faults)
     whole = DocumentNode(definitions=(*declared.definitions, *written.definitions))
     faults = [*of_errors(validate_sdl(whole))]
     if faults:
@@ -134,6 +137,22 @@ def _parsed(documents: Sequence[SdlDocument]) -> tuple[DocumentNode, DocumentNod
         _define(definitions, root)
     declared = parse(Source(directives.DECLARED, "directives"))
     return DocumentNode(definitions=tuple(definitions)), declared
+
+
+def _declared_again(written: DocumentNode, declared: DocumentNode) -> Iterator[SchemaFault]:
+    """The faults of definitions that every schema has anyway."""
+    known = {(type(one) is DirectiveDefinitionNode, one.name.value) for one in _named(declared)}
+    for one in _named(written):
+        directive, name = type(one) is DirectiveDefinitionNode, one.name.value
+        if (directive, name) in known:
+            word = f"@{name}" if directive else f"'{name}'"
+            yield at(one, f"{word} is declared for every schema", "remove this declaration")
+
+
+def _named(document: DocumentNode) -> Iterator[DirectiveDefinitionNode | TypeDefinitionNode]:
+    return (
+        one for one in document.definitions if isinstance(one, DirectiveDefinitionNode | TypeDefinitionNode)
+    )
 
 
 def _define(definitions: list[Any], root: str) -> None:
@@ -181,13 +200,8 @@ def _public(written: DocumentNode, declared: DocumentNode) -> DocumentNode:
         for one in declared.definitions
         if isinstance(one, ScalarTypeDefinitionNode) and one.name.value in used.names
     ]
-    own = [
-        one
-        for one in plain.definitions
-        if not (isinstance(one, DirectiveDefinitionNode) and one.name.value in directives.NAMES)
-    ]
     incremental = parse(Source(directives.INCREMENTAL, "directives"))
-    return DocumentNode(definitions=(*incremental.definitions, *shared, *own))
+    return DocumentNode(definitions=(*incremental.definitions, *shared, *plain.definitions))
 
 
 class _Binder:

@@ -40,6 +40,15 @@ REST = '@rest(upstream: "users", path: "/")'
     [
         ("type Query {", "1:13: Expected Name, found <EOF>; correct the schema"),
         ("type Query { a: X }", "1:17: Unknown type 'X'; correct the schema"),
+        ("\n  scalar JSON", "2:3: 'JSON' is declared for every schema; remove this declaration"),
+        (
+            "input RestBatch { a: Int }",
+            "1:1: 'RestBatch' is declared for every schema; remove this declaration",
+        ),
+        (
+            "type Query { a: Int }\ndirective @rest(path: String) on FIELD_DEFINITION",
+            "2:1: @rest is declared for every schema; remove this declaration",
+        ),
         ("type A { b: Int }", "1:1: the schema has no queries; add type Query {…}"),
         ("type Query { a: Int }", "1:14: nothing resolves 'Query.a'; add @rest(upstream: …, path: …)"),
         (
