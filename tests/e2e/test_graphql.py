@@ -47,7 +47,11 @@ routes:
     path: /graphql
     timeout: 5s
     graphql: {schema: schema.graphql, limits: {operations: 3}, max_answer: 100KB}
-    policies: {api_key: {optional: true}}
+    policies: {api_key: {optional: true}, request_headers: {remove: [x-private]}}
+  cached:
+    path: /cached
+    graphql: {schema: schema.graphql}
+    policies: {api_key: {optional: true}, cache: 60s}
   open:
     path: /open
     graphql: {schema: honest.graphql, introspection: true, limits: {cost: 1000000000, depth: 100, aliases: 1000, calls: 10000}}
@@ -116,6 +120,32 @@ def test_one_query_becomes_few_calls(served: Served, backend: ShopBackend) -> No
 
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_calls_have_the_headers_of_the_client(served: Served, backend: ShopBackend) -> None:
+    backend.seen.clear()
+    sent = {"cookie": "a=b", "authorization": "Basic x", "x-private": "1", "if-none-match": "x"}
+    assert "errors" not in ask(served, "{ user(id: 3) { id } }", headers=sent).json()
+    (seen,) = backend.seen
+    assert (seen.headers["cookie"], seen.headers["authorization"]) == ("a=b", "Basic x")
+    assert seen.headers["accept"] == "application/json"
+    assert not {"x-private", "if-none-match", "content-type"}.intersection(seen.headers)
+
+
+def test_the_cache_has_no_errors_and_each_media_type_for_itself(served: Served, backend: ShopBackend) -> None:
+    def got(accept: str) -> httpx.Response:
+        headers = {"accept": accept, "x-api-key": "secret-key"}
+        url = f"{served.url}/cached"
+        return httpx.get(url, params={"query": "{ broken { id } }"}, headers=headers, timeout=30)
+
+    backend.answer("/broken", {}, status=500)
+    assert got("application/json").json()["data"] == {"broken": None}
+    backend.answer("/broken", {"id": 7})
+    assert got("application/json").json() == {"data": {"broken": {"id": "7"}}}
+    backend.answer("/broken", {"id": 8})
+    assert got("application/json").json() == {"data": {"broken": {"id": "7"}}}, "it is in the cache"
+    other = got("application/graphql-response+json")
+    assert other.headers["content-type"].startswith("application/graphql-response+json")
 
 
 def test_mutations_send_json(served: Served, backend: ShopBackend) -> None:
