@@ -121,6 +121,7 @@ async def test_a_mutation_needs_post() -> None:
         ({"query": "{ nothing }"}, {}, 400),
         ({"query": "{ nothing }"}, {"accept": JSON}, 200),
         ({"query": QUERY}, {"content_type": "text/plain"}, 415),
+        ({"query": QUERY}, {"content_encoding": "gzip"}, 415),
         ({"query": QUERY}, {"accept": "text/html"}, 406),
         ({"query": QUERY}, {"accept": "application/json;q=0"}, 406),
         ({"query": "query ($id: ID!) { user(id: $id) { id } }"}, {}, 400),

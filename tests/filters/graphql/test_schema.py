@@ -87,6 +87,13 @@ REST = '@rest(upstream: "users", path: "/")'
             'type Query { a: Int @rest(upstream: "users", path: "/", body: {a: 1}) }',
             '1:21: @rest: body: a call with GET has no body; write method: "POST", or put the values into the query',
         ),
+        *(
+            (
+                f'type Query {{ a: Int @rest(upstream: "users", path: "/", headers: [{{name: "{name}", value: ""}}]) }}',
+                f"1:21: @rest: headers: not a header that a call can have (found '{name.lower()}'); use another name",
+            )
+            for name in ("Host", "x-gateway-upstream", "X-Envoy-Retry-On", ":path")
+        ),
         (
             'type Query { a: Int @rest(upstream: "users", path: "/", timeout: "3") }',
             "1:21: @rest: timeout: not a duration (found '3'); write a duration such as 250ms, 5s, 2m or 1h",

@@ -72,6 +72,8 @@ def read(request: HttpRequest, most: int) -> Asked | list[Asked]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != JSON:
         raise HttpError(415, f"The content-type must be {JSON}.", {"accept-post": JSON})
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HttpError(415, "The body must have no content-encoding.", {"accept-encoding": "identity"})
     if len(request.body) > most:
         raise HttpError(413, f"The body is larger than {most} bytes.")
     try:
