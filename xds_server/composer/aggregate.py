@@ -15,13 +15,14 @@ reports what became of each.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from xds_server.composer import aggregate_response, caching
+from xds_server.composer import aggregate_response
 from xds_server.composer.aggregate_plan import AggregatePlan, PlannedCall
 from xds_server.composer.aggregate_values import NoValue, Values, body_of, headers_of, path_of
+from xds_server.composer.caching import Caching
 from xds_server.composer.calls import Answer, Call, Caller, CallFailed
 from xds_server.composer.json_values import MISSING, Json, NotJson, encode, filled
 from xds_server.composer.messages import Request, Response
@@ -89,8 +90,7 @@ class _Run:
         self._ended = {name: self._loop.create_future() for name in plan.awaited}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._begun: set[str] = set()
-        self._headers: list[Mapping[str, str]] = []
-        """The headers of the answers."""
+        self._caching = Caching()
         self._failed: int | None = None
         """The position of the first required call that has failed."""
 
@@ -147,7 +147,7 @@ class _Run:
             return Failure(error.reason)
         if not 200 <= answer.status <= 299:
             return Failure("status", answer.status)
-        self._headers.append(answer.headers)
+        self._caching.add(answer.headers)
         return self._read(call, answer)
 
     def _read(self, call: PlannedCall, answer: Answer) -> Failure | None:
@@ -193,8 +193,7 @@ class _Run:
         body = self._body()
         headers = [("content-type", _JSON)]
         # a cache would keep a response without what is missing now
-        kept = [*self._headers, {"cache-control": "no-store"}] if missing else self._headers
-        headers += caching.headers_of(kept)
+        headers += self._caching.headers(failed=bool(missing)).items()
         if missing:
             headers.append((PARTIAL_HEADER, ",".join(missing)))
             if self._plan.errors:

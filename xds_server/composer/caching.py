@@ -1,35 +1,34 @@
-"""Caching of a response that is made of several answers: it is kept no longer, and by nobody else, than each of them (RFC 9111)."""
+"""Whether a response may be stored, by what the answers say of which it is made (RFC 9111)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-_FORBIDDING = ("no-store", "private", "no-cache")
-_LIFETIMES = ("s-maxage", "max-age")
-
-
-def headers_of(answers: Iterable[Mapping[str, str]]) -> list[tuple[str, str]]:
-    """Return `cache-control` and `vary` for a response, from the headers of the answers in it.
-
-    What one answer forbids, the response forbids. Its lifetime is the shortest, if all have one.
-    """
-    found = list(answers)
-    directives = [_directives(one.get("cache-control", "")) for one in found]
-    told = [name for name in _FORBIDDING if any(name in one for one in directives)]
-    if not told and found and None not in (lifetimes := [_lifetime(one) for one in directives]):
-        told = [f"max-age={min(one for one in lifetimes if one is not None)}"]
-    headers = [("cache-control", ", ".join(told))] if told else []
-    names = {
-        name.strip().lower(): None for one in found for name in one.get("vary", "").split(",") if name.strip()
-    }
-    return [*headers, ("vary", ", ".join(names))] if names else headers
+_FORBIDDING = frozenset(("no-store", "no-cache", "private"))
 
 
-def _directives(text: str) -> dict[str, str]:
-    parts = (one.partition("=") for one in text.split(","))
-    return {name.strip().lower(): value.strip().strip('"') for name, _, value in parts if name.strip()}
+class Caching:
+    """Collects what answers say. `vary` are the request headers on which a response depends by itself."""
+
+    def __init__(self, *vary: str) -> None:
+        self._forbidden = False
+        self._vary = dict.fromkeys(vary)
+
+    def add(self, headers: Mapping[str, str]) -> None:
+        """Add what the headers of one answer say. Their names are in lower case."""
+        if _FORBIDDING.intersection(one.partition("=")[0] for one in _listed(headers, "cache-control")):
+            self._forbidden = True
+        self._vary.update(dict.fromkeys(_listed(headers, "vary")))
+
+    def headers(self, *, failed: bool) -> dict[str, str]:
+        """The headers of the response. `failed` is true if a part of it is missing."""
+        found = {"vary": ", ".join(self._vary)} if self._vary else {}
+        if self._forbidden:
+            found["cache-control"] = "private, no-store"
+        elif failed:
+            found["cache-control"] = "no-store"
+        return found
 
 
-def _lifetime(directives: Mapping[str, str]) -> int | None:
-    found = next((directives[name] for name in _LIFETIMES if name in directives), "")
-    return int(found) if found.isdecimal() and found.isascii() else None
+def _listed(headers: Mapping[str, str], name: str) -> list[str]:
+    return [word for one in headers.get(name, "").lower().split(",") if (word := one.strip())]

@@ -16,9 +16,9 @@ from filters.graphql.operations import Operation, Operations
 from filters.graphql.request_context import RequestContext
 from filters.graphql.settings import GraphqlLimits
 from filters.model.limits import GRAPHQL_COST_HEADER
+from xds_server.composer.caching import Caching
 from xds_server.composer.calls import Caller
 from xds_server.composer.graphql import event_stream, execution, incremental, requests
-from xds_server.composer.graphql.caching import NOT_STORED, Caching
 from xds_server.composer.graphql.execution import Result
 from xds_server.composer.graphql.loading import Loader
 from xds_server.composer.graphql.requests import (
@@ -100,7 +100,7 @@ class Endpoint:
             return _response(executed, media, found.value, caching=found.caching)
         headers = {
             "content-type": incremental.CONTENT_TYPE,
-            **NOT_STORED,
+            **requests.NOT_STORED,
             GRAPHQL_COST_HEADER: str(operation.cost(variables)),
         }
         return HttpResponse(status=200, headers=headers, body=incremental.parts(found, loader))
@@ -169,7 +169,7 @@ def _response(
     media = requests.RESPONSE_JSON if media in (requests.MULTIPART, requests.EVENTS) else media
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     failed = any("errors" in one for one in (value if isinstance(value, list) else [value]))
-    stored = (caching or Caching()).headers(failed=failed)
+    stored = (caching or Caching(requests.VARY)).headers(failed=failed)
     return HttpResponse(
         status=status,
         headers={"content-type": f"{media}; charset=utf-8", **stored, **(headers or {})},

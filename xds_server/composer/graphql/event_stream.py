@@ -12,8 +12,7 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from filters.model.limits import GRAPHQL_COST_HEADER
-from xds_server.composer.graphql.caching import NOT_STORED
-from xds_server.composer.graphql.requests import EVENTS, HttpResponse
+from xds_server.composer.graphql.requests import EVENTS, NOT_STORED, HttpResponse
 from xds_server.composer.graphql.subscriptions import Results
 
 PING = 12.0

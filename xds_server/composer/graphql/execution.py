@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import CoroutineType
 from typing import Any, TypeGuard
 
@@ -31,9 +32,10 @@ from filters.graphql.request_context import RequestContext
 from filters.graphql.schema import BoundSchema
 from filters.graphql.selection import Pick
 from filters.graphql.settings import GraphqlLimits
+from xds_server.composer.caching import Caching
 from xds_server.composer.calls import Caller
-from xds_server.composer.graphql.caching import Caching
 from xds_server.composer.graphql.loading import Loader
+from xds_server.composer.graphql.requests import VARY
 from xds_server.composer.graphql.subscriptions import subscribing
 
 Resolver = Callable[..., Any]
@@ -119,7 +121,7 @@ class Result:
     value: Mapping[str, Any]
     executed: bool = True
     cost: int = 0
-    caching: Caching = field(default_factory=Caching)
+    caching: Caching = field(default_factory=partial(Caching, VARY))
 
 
 async def run(

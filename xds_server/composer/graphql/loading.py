@@ -15,9 +15,10 @@ from filters.graphql.request_context import RequestContext
 from filters.graphql.selection import Pick
 from filters.graphql.settings import GraphqlLimits
 from filters.graphql.templates import BodyTemplate, MissingValue, PathTemplate, UnusableValue, Values, scalar
+from xds_server.composer.caching import Caching
 from xds_server.composer.calls import Answer, Call, Caller, CallFailed
 from xds_server.composer.graphql import upstream_json
-from xds_server.composer.graphql.caching import Caching
+from xds_server.composer.graphql.requests import VARY
 
 _FAILED = {
     "timeout": (errors.UPSTREAM_TIMEOUT, "The upstream did not answer in time."),
@@ -42,7 +43,7 @@ class Loader:
         timeout: float | None = None,
     ) -> None:
         self.context = context
-        self.caching = Caching()
+        self.caching = Caching(VARY)
         self._caller = caller
         self._left = limits.calls
         self._slots = asyncio.Semaphore(limits.parallel)

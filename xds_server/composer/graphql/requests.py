@@ -21,6 +21,10 @@ JSON = "application/json"
 MULTIPART = "multipart/mixed"
 EVENTS = "text/event-stream"
 MEDIA_TYPES = (RESPONSE_JSON, JSON, MULTIPART, EVENTS)
+VARY = "accept"
+"""The header that chooses the media type of every response."""
+NOT_STORED: Mapping[str, str] = {"cache-control": "no-store", "vary": VARY}
+"""The headers of a response that nobody may store, because it comes in parts."""
 _METHODS = "GET, POST"
 _MOST_PARAMETERS = 50
 
