@@ -299,7 +299,7 @@ class _Apisix:
                 check["healthy_after"] = int(number)
             if number := active.number("unhealthy", "http_failures"):
                 check["unhealthy_after"] = int(number)
-            if statuses := [int(one.number() or 200) for one in active.elements("healthy", "http_statuses")]:
+            if statuses := active.numbers("healthy", "http_statuses"):
                 check["expected_statuses"] = statuses
             value["health_check"] = check
             active.read("unhealthy", "interval")

@@ -11,23 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from xds_server.gateway.document import Part
-from xds_server.imports import kong_plugins, placeholders
+from xds_server.imports import kong_plugins, kong_upstreams, placeholders
 from xds_server.imports.draft import CLOSED, NEVER, Draft, duration, network, usable
 from xds_server.imports.draft import url as split_url
 from xds_server.imports.kong_plugins import Plugins
+from xds_server.imports.kong_upstreams import ignore
 from xds_server.imports.source import Field
 
-_IGNORED = ("id", "tags", "created_at", "updated_at", "ws_id")
-"""Keys that change nothing of what a gateway does."""
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._~/%-]*")
 """What the traditional router before 3.0 took for a plain prefix and no regular expression."""
 _TIMEOUT = 60_000
-_BALANCING = {
-    "round-robin": "round_robin",
-    "least-connections": "least_request",
-    "latency": "least_request",
-    "consistent-hashing": "ring_hash",
-}
 _TLS = ("https", "grpcs", "tls", "wss")
 _PORTS = {"http": 80, "grpc": 80, "https": 443, "grpcs": 443, "wss": 443, "ws": 80}
 
@@ -64,7 +57,7 @@ class _Kong:
         """Certificates become secrets. Kong's own listeners are in kong.conf, which is not imported."""
         certificates: list[str] = []
         for one in self._all("certificates"):
-            _ignore(one)
+            ignore(one)
             names = [sni.text("name") or sni.text() for sni in one.elements("snis")]
             name = self.draft.name("secrets", names[0] if names else f"certificate-{len(certificates) + 1}")
             folder = f"certificates/{name}"
@@ -86,12 +79,12 @@ class _Kong:
 
     def _consumers(self) -> None:
         for one in self._all("consumers"):
-            _ignore(one)
+            ignore(one)
             one.text("custom_id")
             value: dict[str, Any] = {}
             keys = []
             for key in one.elements("keyauth_credentials"):
-                _ignore(key)
+                ignore(key)
                 keys.append({"sha256": _sha256(key.text("key"))})
             if keys:
                 value["api_keys"] = keys
@@ -116,7 +109,7 @@ class _Kong:
         """Passwords of decK are plain, or hashed by Kong with a salt, which nothing else can verify."""
         found = []
         for one in consumer.elements("basicauth_credentials"):
-            _ignore(one)
+            ignore(one)
             password = one.text("password")
             if re.fullmatch(r"[0-9a-f]{40}", password) or len(password) < _GENERATED:
                 self.draft.insecure(
@@ -150,7 +143,7 @@ class _Kong:
                 field.read()
 
     def _service(self, service: Field, routes: Sequence[Field]) -> None:
-        _ignore(service)
+        ignore(service)
         if not service.true("enabled", default=True):
             service.read()
             for route in routes:
@@ -172,7 +165,7 @@ class _Kong:
         service.text("path")
         value: dict[str, Any] = {"endpoints": [network(host, port)]}
         if host in self._targets:
-            value = self._balanced(self._targets[host][0], port)
+            value = kong_upstreams.balanced(self._targets[host][0], self.draft)
             self._upstreams[host] = host
         if protocol.startswith("grpc"):
             value["protocol"] = "grpc"
@@ -192,62 +185,6 @@ class _Kong:
             value["connect_timeout"] = duration(connect)
         return self.draft.add("upstreams", _name(service), value)
 
-    def _balanced(self, upstream: Field, port: int) -> dict[str, Any]:
-        _ignore(upstream)
-        endpoints: list[Any] = []
-        for one in upstream.elements("targets"):
-            _ignore(one)
-            address = one.text("target")
-            address = address if re.search(r":\d+$", address) else f"{address}:8000"
-            weight = int(one.number("weight") or 100)
-            endpoints.append({"address": address, "weight": weight})
-        if len({one["weight"] for one in endpoints}) == 1:
-            endpoints = [one["address"] for one in endpoints]
-        value: dict[str, Any] = {"endpoints": endpoints}
-        algorithm = upstream.text("algorithm", default="round-robin")
-        if _BALANCING.get(algorithm, "round_robin") != "round_robin":
-            value["load_balancing"] = _BALANCING[algorithm]
-        if hashed := upstream.get("hash_on"):
-            self.draft.warn(
-                hashed,
-                "the key of consistent hashing belongs to routes here",
-                "write session_affinity at the routes",
-            )
-            hashed.read()
-        self._health(upstream, value)
-        return value
-
-    def _health(self, upstream: Field, value: dict[str, Any]) -> None:
-        active = upstream.get("healthchecks", "active")
-        interval = active.number("healthy", "interval") if active else None
-        if active is not None and interval:
-            kind = active.text("type", default="http")
-            check: dict[str, Any] = {"interval": duration(interval * 1000)}
-            check |= {"type": "tcp"} if kind == "tcp" else {"path": active.text("http_path", default="/")}
-            if timeout := active.number("timeout"):
-                check["timeout"] = duration(timeout * 1000)
-            if successes := active.number("healthy", "successes"):
-                check["healthy_after"] = int(successes)
-            failures = active.number("unhealthy", "http_failures") or active.number(
-                "unhealthy", "tcp_failures"
-            )
-            if failures:
-                check["unhealthy_after"] = int(failures)
-            if statuses := active.elements("healthy", "http_statuses"):
-                check["expected_statuses"] = sorted(int(one.text()) for one in statuses)
-            value["health_check"] = check
-            for name in ("concurrency", "unhealthy"):
-                active.read(name)
-        elif active is not None:
-            active.read()
-        passive = upstream.get("healthchecks", "passive")
-        if passive is None:
-            return
-        failures = passive.number("unhealthy", "http_failures")
-        if failures:
-            value["outlier_detection"] = {"consecutive_5xx": int(failures)}
-        passive.read()
-
     def _route(
         self,
         route: Field,
@@ -256,7 +193,7 @@ class _Kong:
         inherited: kong_plugins.Policies | None = None,
         sets: Sequence[str] = (),
     ) -> None:
-        _ignore(route)
+        ignore(route)
         route.read("service")
         own = self._plugins.of(route)
         inherited = inherited or kong_plugins.Policies()
@@ -430,11 +367,6 @@ def _either(values: Sequence[str]) -> Any:
 
 def _name(field: Field) -> str:
     return usable(field.text("name") or field.text("username") or field.text("id") or "unnamed")
-
-
-def _ignore(field: Field) -> None:
-    for name in _IGNORED:
-        field.read(name)
 
 
 def _sha256(text: str) -> str:

@@ -349,8 +349,8 @@ class Plugins:
         settings: dict[str, Any] = {"ttl": duration((config.number("cache_ttl") or 300) * 1000)}
         if not config.true("cache_control"):
             settings["override"] = True
-        if statuses := config.elements("response_code"):
-            settings["statuses"] = [int(one.text()) for one in statuses]
+        if statuses := config.numbers("response_code"):
+            settings["statuses"] = statuses
         if headers := config.texts("vary_headers"):
             settings["vary"] = headers
         for name in ("strategy", "memory", "storage_ttl", "request_method", "content_type"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from math import isfinite
 from typing import Any
 
 from filters.language import Path, Place
@@ -72,9 +73,14 @@ class Field:
         """Return a number, None if there is none."""
         text = self.text(*names)
         try:
-            return float(text) if text else None
+            found = float(text) if text else None
         except ValueError:
             return None
+        return found if found is None or isfinite(found) else None
+
+    def numbers(self, *names: str) -> list[int]:
+        """Return the whole parts of the numbers of a list."""
+        return [int(found) for one in self.elements(*names) if (found := one.number()) is not None]
 
     def true(self, *names: str, default: bool = False) -> bool:
         """Return a truth."""
