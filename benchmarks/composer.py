@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import multiprocessing
 import os
 import statistics
 import subprocess
@@ -17,10 +16,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
 
 import uvloop
 
+from benchmarks.json_service import json_service
 from benchmarks.load import cpu, get, measure
 from benchmarks.tables import HEADS, show
 from tests.support.folder import write
@@ -36,6 +35,9 @@ UNDER_WAY, HELD = 1000, 4.0
 TARGET = 0.3
 """The share of KrakenD's requests per second of processor time."""
 NAMES = ("user", "orders", "more")
+_ITEM = {"id": 4711, "name": "a name", "price": 12.50, "tags": ["a", "b"], "note": "y" * 20}
+_CONTENT = {"id": 7, "items": [_ITEM | {"id": one} for one in range(20)]}
+"""What each service answers: 2 KB."""
 GATEWAY = """
 listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
 upstreams:
@@ -66,7 +68,7 @@ def main() -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        ports = {one: stack.enter_context(_backend()) for one in NAMES}
+        ports = {one: stack.enter_context(json_service(_CONTENT, {b" /held ": HELD})) for one in NAMES}
         running = {"composer": stack.enter_context(_ours(folder, ports))}
         for variable, arguments in (("KRAKEND", ("run", "-c")), ("LURA", ())):
             program = os.environ.get(variable)
@@ -236,38 +238,3 @@ def _theirs(folder: Path, command: list[str], ports: dict[str, int]) -> Iterator
     finally:
         process.terminate()
         process.wait()
-
-
-@contextlib.contextmanager
-def _backend() -> Iterator[int]:
-    """Run a service in a process of its own, which answers each request at once with 2 KB."""
-    port = free_port()
-    process = multiprocessing.get_context("fork").Process(target=_serve, args=(port,), daemon=True)
-    process.start()
-    try:
-        yield port
-    finally:
-        process.terminate()
-        process.join()
-
-
-def _serve(port: int) -> None:
-    item = {"id": 4711, "name": "a name", "price": 12.50, "tags": ["a", "b"], "note": "y" * 20}
-    body = json.dumps({"id": 7, "items": [item | {"id": one} for one in range(20)]}).encode()
-    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    uvloop.run(_serving(port, head.encode() + body))
-
-
-async def _serving(port: int, answer: bytes) -> None:
-    class Answering(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self.transport = cast("asyncio.Transport", transport)
-
-        def data_received(self, data: bytes) -> None:
-            if b" /held " in data:
-                asyncio.get_running_loop().call_later(HELD, self.transport.write, answer)
-            else:
-                self.transport.write(answer * data.count(b"\r\n\r\n"))
-
-    await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", port)
-    await asyncio.Event().wait()

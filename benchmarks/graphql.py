@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import httpx
 import uvloop
 
+from benchmarks.json_service import json_service
 from benchmarks.tables import HEADS, show
 from filters.graphql.operations import Operations
 from filters.graphql.schema import SdlDocument, read
@@ -52,7 +50,10 @@ def main() -> None:
     """Print the table."""
     first, second = _planning()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        service, port = stack.enter_context(_service()), free_port()
+        service, port = (
+            stack.enter_context(json_service(dict.fromkeys(FIELDS, "x" * 300), {b" ": DELAY})),
+            free_port(),
+        )
         folder = Path(name) / "gateway"
         write(folder, gateway=GATEWAY.format(port=port, service=service))
         (folder / "schema.graphql").write_text(SDL)
@@ -104,33 +105,3 @@ async def _latencies(service: int, port: int) -> tuple[float, float, float]:
                 found.append(time.perf_counter() - begun)
     direct, called, asked = map(statistics.median, took)
     return direct, called, asked
-
-
-@contextlib.contextmanager
-def _service() -> Iterator[int]:
-    port = free_port()
-    process = multiprocessing.get_context("fork").Process(target=_serve, args=(port,), daemon=True)
-    process.start()
-    try:
-        yield port
-    finally:
-        process.terminate()
-        process.join()
-
-
-def _serve(port: int) -> None:
-    body = json.dumps(dict.fromkeys(FIELDS, "x" * 300)).encode()
-    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    uvloop.run(_serving(port, head.encode() + body))
-
-
-async def _serving(port: int, answer: bytes) -> None:
-    class Answering(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self.transport = cast("asyncio.Transport", transport)
-
-        def data_received(self, data: bytes) -> None:
-            asyncio.get_running_loop().call_later(DELAY, self.transport.write, answer)
-
-    await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", port)
-    await asyncio.Event().wait()
