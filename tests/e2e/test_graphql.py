@@ -360,8 +360,8 @@ def test_a_schema_that_changes_is_used_without_a_failed_request(served: Served, 
     served.until("4")
 
 
-async def test_the_audits_of_graphql_over_http_pass(served: Served, tmp_path: Path) -> None:
-    folder = await asyncio.to_thread(graphql_audit.installed, tmp_path)
+async def test_the_audits_of_graphql_over_http_pass(served: Served) -> None:
+    folder = await asyncio.to_thread(graphql_audit.installed)
     assert await asyncio.to_thread(graphql_audit.failures, folder, f"{served.url}/open") == []
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import io
-import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.support import npm
 from tests.support.backend import Backend
-from tests.support.kubernetes.build import CACHE
 from tests.support.market import Market
 from tests.support.shop_portal import ShopPortal, shop_portal
 from xds_server.catalog.entries import Document
@@ -63,20 +61,8 @@ NPM_PACKAGE = "swagger-typescript-api@13.13.0"
 
 @pytest.fixture(scope="module")
 def programs() -> Path:
-    """The folder of the programs of the npm package, which is installed once for each user of the machine."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("node and npm are not installed")
-    folder = CACHE / NPM_PACKAGE
-    if not folder.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as made:
-            install = [npm, "install", "--silent", "--prefix", made, NPM_PACKAGE]
-            if subprocess.run(install, check=False, timeout=300).returncode != 0:
-                pytest.skip(f"npm cannot install {NPM_PACKAGE}")
-            Path(made).rename(folder)
-            Path(made).mkdir()
-    return folder / "node_modules" / ".bin"
+    """The folder of the programs of the npm package."""
+    return npm.installed(NPM_PACKAGE) / "node_modules" / ".bin"
 
 
 def test_a_client_in_typescript_calls_the_api(market: Market, programs: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests.support import npm
 
 PACKAGES = ("graphql-http@1.23.1", "graphql@16.12.0")
 _SCRIPT = """
@@ -17,19 +17,9 @@ console.log(JSON.stringify(results.map((one) => ({ id: one.id, name: one.name, s
 """
 
 
-def installed(folder: Path) -> Path:
-    """A folder with the audits. Skips the test if there is no node, or if npm cannot install them."""
-    npm, node = shutil.which("npm"), shutil.which("node")
-    if npm is None or node is None:
-        pytest.skip("node and npm are not installed")
-    command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *PACKAGES]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm does not answer")
-    if done.returncode != 0:
-        pytest.skip(f"npm cannot install the audits: {done.stderr[-300:]}")
-    return folder
+def installed() -> Path:
+    """A folder with the audits. Skips the test if they cannot be installed."""
+    return npm.installed(*PACKAGES)
 
 
 def failures(folder: Path, url: str) -> list[str]:

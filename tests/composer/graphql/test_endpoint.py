@@ -388,8 +388,8 @@ async def url() -> AsyncIterator[str]:
     await runner.cleanup()
 
 
-async def test_the_audits_of_graphql_over_http_pass(url: str, tmp_path: Path) -> None:
-    folder = await asyncio.to_thread(graphql_audit.installed, tmp_path)
+async def test_the_audits_of_graphql_over_http_pass(url: str) -> None:
+    folder = await asyncio.to_thread(graphql_audit.installed)
     assert await asyncio.to_thread(graphql_audit.failures, folder, url) == []
 
 
