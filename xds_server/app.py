@@ -126,9 +126,7 @@ async def _control_plane(
     publication = Publication(store, fleet, start, prover)
     git = options.git.source() if options.git is not None else None
     folder = _folder(options, git)
-    compiler = Compiler(
-        internal_services=services.addresses, composer_calls=services.composer_calls, shape=options.shape
-    )
+    compiler = _compiler(options, services)
     running.fleet = fleet
     reports = LoadReports()
 
@@ -171,12 +169,29 @@ async def _control_plane(
     )
     admin = _admin(options, services, running, status, counted, git, stack)
     await _console(options, services, running, status, stack)
-    if prover is not None:
-        prover.available = await proving_envoy(options.envoy, services.xds, stack)
-    if control.serving.restored:
-        await publication.resume()
+    await _begin(options, services, prover, publication if control.serving.restored else None, stack)
     log.info("control plane started xds=%s admin=%s", address, admin.url)
     return control, store
+
+
+async def _begin(
+    options: RunOptions,
+    services: LocalServices,
+    prover: Prover | None,
+    restored: Publication | None,
+    stack: AsyncExitStack,
+) -> None:
+    """Start the proving Envoy, and serve what a state file had, if there are such."""
+    if prover is not None:
+        prover.available = await proving_envoy(options.envoy, services.xds, stack)
+    if restored is not None:
+        await restored.resume()
+
+
+def _compiler(options: RunOptions, services: LocalServices) -> Compiler:
+    return Compiler(
+        internal_services=services.addresses, composer_calls=services.composer_calls, shape=options.shape
+    )
 
 
 def _fleet(serving: Callable[[str], GatewayState]) -> Fleet:

@@ -24,6 +24,8 @@ BUSY = 5.0
 """Seconds to wait for another process that writes to SQLite."""
 MIGRATING = 15.0
 """Seconds to wait for another process that makes the tables in SQLite."""
+_PAUSE = 0.05
+"""Seconds until a migration is tried again, because SQLite tells nobody when a lock is free."""
 _POSTGRESQL = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
 
@@ -82,7 +84,7 @@ class Database:
             except DatabaseFailed as failure:
                 if "database is locked" not in str(failure) or time.monotonic() > end:
                     raise
-                time.sleep(0.05)
+                time.sleep(_PAUSE)
             else:
                 return
 

@@ -10,8 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xds_server.cli import flags, logs
-from xds_server.errors import WrongUsage
+from xds_server.cli import flags, logs, rules_flags
 from xds_server.processes.addresses import Wanted, ensure_free
 
 if TYPE_CHECKING:
@@ -54,26 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="address of status, metrics and probes: HOST:PORT (port 0: any free port) or unix:/PATH; default: none",
     )
-    add("--node-id", metavar="NAME", default="", help="name in `xds status`; default: composer@HOSTNAME")
-    add(
-        "--workers",
-        type=flags.positive,
-        metavar="N",
-        help="processes that share the address; default: one for each CPU",
-    )
-    add(
-        "--state",
-        type=Path,
-        metavar="FILE",
-        help="file that keeps the last good rules: used after a start while the control plane is unreachable",
-    )
-    add(
-        "--drain",
-        type=flags.seconds,
-        metavar="SECONDS",
-        default=5.0,
-        help="time that open requests get to finish when the command ends",
-    )
+    rules_flags.add_life(parser, "composer", "the address")
 
 
 def _default_calls() -> str:
@@ -110,16 +90,12 @@ def _allow_many_connections() -> None:
 
 def _options(arguments: argparse.Namespace) -> tuple[PolicyServerOptions, Any]:
     from xds_server.composer.lifecycle import ROLE, made_by
-    from xds_server.policy_server.delta_client import Tls
     from xds_server.policy_server.lifecycle import PolicyServerOptions
 
-    ca, certificate, key = arguments.ca, arguments.certificate, arguments.private_key
-    if (certificate is None) != (key is None) or (certificate is not None and ca is None):
-        raise WrongUsage("--certificate needs --private-key and --ca")
     make, server = made_by(arguments.calls)
     options = PolicyServerOptions(
         xds=arguments.xds,
-        tls=Tls(ca=ca, certificate=certificate, private_key=key) if ca is not None else None,
+        tls=rules_flags.tls(arguments),
         listen=arguments.listen,
         admin=arguments.admin,
         node_id=arguments.node_id,

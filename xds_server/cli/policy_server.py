@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xds_server.cli import flags, logs
+from xds_server.cli import flags, logs, rules_flags
 from xds_server.errors import WrongUsage
 from xds_server.processes.addresses import Wanted, ensure_free
 
@@ -73,13 +73,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="address of status, metrics, probes and counters: HOST:PORT (port 0: any free port) or unix:/PATH; "
         "default: none",
     )
-    add("--node-id", metavar="NAME", default="", help="name in `xds status`; default: policy-server@HOSTNAME")
-    add(
-        "--workers",
-        type=flags.positive,
-        metavar="N",
-        help="processes that share the address and the counters; default: one for each CPU",
-    )
+    rules_flags.add_life(parser, "policy-server", "the address and the counters")
     add(
         "--counters",
         metavar="STORE",
@@ -116,22 +110,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="file or folder in the format of envoyproxy/ratelimit: limits for Envoys with the standard filter",
     )
     add(
-        "--state",
-        type=Path,
-        metavar="FILE",
-        help="file that keeps the last good rules: used after a start while the control plane is unreachable",
-    )
-    add(
         "--marketplace",
         action="store_true",
         help="follow the keys of the marketplace that the control plane has, if it was started with --marketplace",
-    )
-    add(
-        "--drain",
-        type=flags.seconds,
-        metavar="SECONDS",
-        default=5.0,
-        help="time that open requests get to finish when the command ends",
     )
     add(
         "--grpc",
@@ -170,19 +151,11 @@ def _workers(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> PolicyServerOptions:
-    from xds_server.policy_server.delta_client import Tls
     from xds_server.policy_server.lifecycle import PolicyServerOptions
 
-    ca, certificate, key = arguments.ca, arguments.certificate, arguments.private_key
-    if (certificate is None) != (key is None) or (certificate is not None and ca is None):
-        raise WrongUsage("--certificate needs --private-key and --ca")
-    if arguments.token is not None and ca is None:
-        raise WrongUsage("--token needs --ca: a token is sent over TLS only")
     return PolicyServerOptions(
         xds=arguments.xds,
-        tls=Tls(ca=ca, certificate=certificate, private_key=key, token=arguments.token)
-        if ca is not None
-        else None,
+        tls=rules_flags.tls(arguments, arguments.token),
         listen=arguments.listen,
         admin=arguments.admin,
         node_id=arguments.node_id,
