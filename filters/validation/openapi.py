@@ -6,12 +6,13 @@ References within the document are followed. Nothing is ever fetched. https://sp
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, Literal
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
+from filters.validation.document_parts import Pointer, base_path, mapping, sequence
 from filters.validation.documents import DocumentError
 from filters.validation.faults import pointer
 from filters.validation.parameters import Parameter, Shape
@@ -32,7 +33,6 @@ _IGNORED = frozenset({"accept", "content-type", "authorization"})
 """Header parameters that OpenAPI says to ignore."""
 _DEEPEST = 64
 """References, one to the next, and levels of nested schemas that are looked at for the written form of a parameter."""
-Pointer = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class OpenApi:
         self._old = version.startswith("3.0.")
         self._document = document
         self._formats = formats
-        self._base = (_base(document) if base is None else base).rstrip("/")
+        self._base = (base_path(document) if base is None else base).rstrip("/")
         self._paths = sorted(self._all_paths(), key=lambda one: (len(one.names), one.template))
         self._operations: dict[Pointer, Operation] = {}
 
@@ -122,7 +122,7 @@ class OpenApi:
                 raise DocumentError(f"the path '{template}' does not begin with a slash")
             item, where = self._resolved(("paths", template))
             methods = {one.upper(): (*where, one) for one in METHODS if one in item}
-            for name in _mapping(item, "additionalOperations", where):
+            for name in mapping(item, "additionalOperations", where):
                 methods[name] = (*where, "additionalOperations", name)
             regex, names = _template(self._base + template)
             yield _Path(regex, names, template, methods)
@@ -175,7 +175,7 @@ class OpenApi:
         operation, where = self._resolved(where)
         parameters: dict[tuple[str, str], Parameter] = {}
         for owner in (where[:-1], where):
-            for number in range(len(_sequence(self._at(owner), "parameters", owner))):
+            for number in range(len(sequence(self._at(owner), "parameters", owner))):
                 one = self._parameter((*owner, "parameters", str(number)))
                 if not (one.where == "header" and one.name.lower() in _IGNORED):
                     parameters[one.where, one.name] = one
@@ -188,7 +188,7 @@ class OpenApi:
             body=self._body((*where, "requestBody")) if "requestBody" in operation else None,
             responses={
                 str(status).upper(): self._response((*where, "responses", status))
-                for status in _mapping(operation, "responses", where)
+                for status in mapping(operation, "responses", where)
                 if not status.startswith("x-")
             },
         )
@@ -207,11 +207,11 @@ class OpenApi:
         style = str(value.get("style") or _STYLES[place])
         if style not in _ALLOWED[place]:
             raise DocumentError(f"{pointer(where)}: in '{place}' there is no style '{style}'")
-        content = _mapping(value, "content", where)
+        content = mapping(value, "content", where)
         if content:
             kind = next(iter(content))
             at, json = (*where, "content", kind, "schema"), is_json(kind)
-            known = "schema" in _mapping(content, kind, (*where, "content"))
+            known = "schema" in mapping(content, kind, (*where, "content"))
         else:
             at, json, known = (*where, "schema"), False, "schema" in value
         return Parameter(
@@ -232,19 +232,19 @@ class OpenApi:
     def _content(self, value: Mapping[str, Any], where: Pointer, side: Side, *, required: bool) -> Body:
         schemas: dict[str, Schema | None] = {}
         forms: dict[str, tuple[Parameter, ...]] = {}
-        for kind in _mapping(value, "content", where):
+        for kind in mapping(value, "content", where):
             media, place = self._resolved((*where, "content", kind))
             at = (*place, "schema")
             name = kind.partition(";")[0].strip().lower()
             schemas[name] = self._schema(at, side) if "schema" in media else None
             if name == FORM and "schema" in media:
-                forms[name] = tuple(self._form(at, _mapping(media, "encoding", place), side))
+                forms[name] = tuple(self._form(at, mapping(media, "encoding", place), side))
         return Body(required, schemas, forms)
 
     def _form(self, where: Pointer, encoding: Mapping[str, Any], side: Side) -> Iterator[Parameter]:
         """The members of a form as parameters of a query."""
         for name, shape in (self._shape(where).properties or {}).items():
-            own = _mapping(encoding, name, where)
+            own = mapping(encoding, name, where)
             style = str(own.get("style") or "form")
             yield Parameter(
                 name=name,
@@ -259,7 +259,7 @@ class OpenApi:
     def _response(self, where: Pointer) -> tuple[Body, tuple[Parameter, ...]]:
         value, where = self._resolved(where)
         headers = []
-        for name in _mapping(value, "headers", where):
+        for name in mapping(value, "headers", where):
             if name.lower() != "content-type":
                 described, at = self._resolved((*where, "headers", name))
                 headers.append(self._described(described, at, name, "header", "response"))
@@ -274,12 +274,12 @@ class OpenApi:
             return Shape()
         parts = [self._shape(where_, depth + 1) for where_ in self._parts(schema, where)]
         own = schema.get("type", [])
-        types = {own} if isinstance(own, str) else set(map(str, _sequence(schema, "type", where)))
+        types = {own} if isinstance(own, str) else set(map(str, sequence(schema, "type", where)))
         if schema.get("nullable") is True and types:
             types.add("null")
         properties = {
             name: self._shape((*where, "properties", name), depth + 1)
-            for name in _mapping(schema, "properties", where)
+            for name in mapping(schema, "properties", where)
         }
         elements = (
             self._shape((*where, "items"), depth + 1) if isinstance(schema.get("items"), dict) else None
@@ -324,39 +324,6 @@ def status_of(responses: Mapping[str, Any], status: int) -> str | None:
         if one in responses:
             return one
     return None
-
-
-def _base(document: Mapping[str, Any]) -> str:
-    """Return the path of the first server. Raises DocumentError."""
-    servers = _sequence(document, "servers", ())
-    if not servers or not isinstance(servers[0], dict):
-        return ""
-    where = ("servers", "0")
-    url = str(servers[0].get("url", "/"))
-    variables = _mapping(servers[0], "variables", where)
-    for name in variables:
-        default = _mapping(variables, name, (*where, "variables")).get("default", "")
-        url = url.replace(f"{{{name}}}", str(default))
-    try:
-        return urlsplit(url).path
-    except ValueError as error:
-        raise DocumentError(f"{pointer((*where, 'url'))} is no URL: {error}") from None
-
-
-def _mapping(owner: Mapping[str, Any], name: str, where: Pointer) -> Mapping[str, Any]:
-    """Return a mapping of an object, an empty one if it is absent or null. Raises DocumentError."""
-    value = owner.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise DocumentError(f"{pointer((*where, name))} is no mapping")
-    return value or {}
-
-
-def _sequence(owner: Any, name: str, where: Pointer) -> Sequence[Any]:
-    """Return a list of an object, an empty one if it is absent or null. Raises DocumentError."""
-    value = owner.get(name) if isinstance(owner, dict) else None
-    if value is not None and not isinstance(value, list):
-        raise DocumentError(f"{pointer((*where, name))} is no list")
-    return value or ()
 
 
 _NAME = re.compile(r"\{([^{}/]+)\}")
