@@ -34,19 +34,15 @@ Fragments = Mapping[str, FragmentDefinitionNode]
 
 def arguments_of(node: FieldNode, field: GraphQLField, variables: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a field as they were sent, with the defaults of the schema."""
-    found = {
-        name: one.default_value if one.default_value is not None else None for name, one in field.args.items()
-    }
-    written = {
+    defaults = {
         name: value_from_ast_untyped(one.ast_node.default_value)
         for name, one in field.args.items()
         if one.ast_node is not None and one.ast_node.default_value is not None
     }
-    found |= written
-    found |= {
+    sent = {
         one.name.value: value_from_ast_untyped(one.value, dict(variables)) for one in node.arguments or ()
     }
-    return found
+    return {**dict.fromkeys(field.args), **defaults, **sent}
 
 
 def defaults_of(operation: OperationDefinitionNode, variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 
 from filters.api_documents.faults import Fault
 from filters.api_documents.reference import ANY, ApiReference, Operation, Parameter, Property, Schema
+from filters.graphql.directives import HELPERS
 
 _PLAIN = re.compile(r"_?[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*")
 _RESERVED = frozenset({"Query", "Mutation", "Subscription", "JSON", "BigInt"})
 _RESERVED_SCALARS = frozenset({"Int", "Float", "String", "Boolean", "ID"})
-_HELPERS = frozenset({"RestHeader", "RestBatch", "AuthClaim", "DiscriminatorValue"})
-_NO_TYPES = _RESERVED | _RESERVED_SCALARS | _HELPERS
+_NO_TYPES = _RESERVED | _RESERVED_SCALARS | HELPERS
 _SCALARS = {"string": "String", "number": "Float", "integer": "BigInt", "boolean": "Boolean"}
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_ANY_JSON = "JSON"
 _IN_PATH = re.compile(r"\{([^{}/]+)\}")
 _CIRCLE = 20
 """References, one to the next, behind which a schema is any JSON."""
@@ -178,7 +179,7 @@ class _Generator:
                 content = next((media for media in found.content if _is_json(media.name)), None)
                 if content is not None:
                     return self._type(content.schema, f"{type_name}__answer", inputs=False)
-        return self._any()
+        return _ANY_JSON
 
     # Types -------------------------------------------------------------------------------------------------------
 
@@ -198,8 +199,8 @@ class _Generator:
             elif len(schema.all_of) == 1 and not schema.properties and not alternatives:
                 schema = schema.all_of[0]
             else:
-                return self._any() if alternatives else self._of(schema, name, inputs=inputs)
-        return self._any()
+                return _ANY_JSON if alternatives else self._of(schema, name, inputs=inputs)
+        return _ANY_JSON
 
     def _of(self, schema: Schema, name: str, *, inputs: bool) -> str:
         properties = [*self._properties(schema, inputs=inputs)]
@@ -212,10 +213,7 @@ class _Generator:
             return "Int"
         if len(types) == 1 and types[0] in _SCALARS:
             return _SCALARS[types[0]]
-        return self._any()
-
-    def _any(self) -> str:
-        return "JSON"
+        return _ANY_JSON
 
     def _properties(self, schema: Schema, depth: int = 0, *, inputs: bool) -> Iterator[Property]:
         """The properties of an object and of all that it consists of."""
