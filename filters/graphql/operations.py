@@ -22,7 +22,7 @@ from graphql import (
 
 from filters.graphql import errors
 from filters.graphql.cost import Cost, defaults_of
-from filters.graphql.errors import Refused, refused
+from filters.graphql.errors import refused
 from filters.graphql.measure import LONGEST_CHAIN, measure
 from filters.graphql.schema import BoundSchema
 from filters.graphql.settings import GraphqlLimits
@@ -222,6 +222,3 @@ def _chosen(document: DocumentNode, name: str | None) -> OperationDefinitionNode
         if one.name is not None and one.name.value == name:
             return one
     raise refused(errors.NO_OPERATION, "The document has no operation with this name.")
-
-
-__all__ = ["Operation", "Operations", "Refused"]
