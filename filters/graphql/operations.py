@@ -29,8 +29,8 @@ from filters.graphql.settings import GraphqlLimits
 
 MOST_ERRORS = 5
 """Errors of validation that a client gets."""
-MOST_KEPT = 1_000_000
-"""Characters of the documents that are kept. A parsed document takes some hundred bytes for each."""
+MOST_KEPT = 200_000
+"""Characters of the documents that are kept. A parsed document takes some 160 bytes for each, so this is some 30 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
