@@ -189,6 +189,8 @@ class Context:
 
     mocks: Mapping[str, Any] = field(default_factory=dict)
     """The mocks of upstreams (`mock.settings.Mock`), by the names of the routes to them."""
+    graphql_costs: Mapping[str, int] = field(default_factory=dict)
+    """The most that a request of GraphQL may cost, by the name of its route."""
 
     @property
     def mock(self) -> Any:
@@ -241,6 +243,7 @@ class Context:
             apis=self.apis,
             lifecycles=self.lifecycles,
             mocks=self.mocks,
+            graphql_costs=self.graphql_costs,
         )
 
 

@@ -48,3 +48,8 @@ class GraphqlLimits:
     )
     calls: int = option("Calls to upstreams for one request.", default=100, minimum=1, maximum=10_000)
     parallel: int = option("Calls to upstreams at the same time.", default=20, minimum=1, maximum=1000)
+
+    @property
+    def most_cost(self) -> int:
+        """The most that a request may cost: that of all its operations."""
+        return self.cost * self.operations

@@ -80,7 +80,7 @@ def _counted_by_policy_server(found: EffectiveLimits, context: Context) -> Itera
             yield leases.FILTER, leases.on_route(context.route, found, _styles(context))
         limits = [route_components_pb2.RateLimit(actions=(*asked, *entries))]
     if found.graphql:
-        yield graphql_cost.FILTER, graphql_cost.on_route()
+        yield graphql_cost.FILTER, graphql_cost.on_route(context.graphql_costs.get(context.route, 0))
     if found.everything:
         limits.append(
             route_components_pb2.RateLimit(

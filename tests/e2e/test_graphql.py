@@ -271,6 +271,20 @@ def test_the_cost_of_operations_is_limited(served: Served, backend: ShopBackend)
     assert ask(served, query, "/limited", headers=other).status_code == 200
 
 
+def test_a_client_that_leaves_before_the_answer_pays_the_most_that_it_could_cost(
+    served: Served, backend: ShopBackend
+) -> None:
+    slow = backend.answer("/users/9", {"id": 9}, release=threading.Event())
+    sent = {"x-client": "impatient"}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{served.url}/limited", json={"query": "{ user(id: 9) { id } }"}, headers=sent, timeout=1)
+    assert slow.given_up.wait(20)
+    wait_for(
+        lambda: ask(served, "{ nothing }", "/limited", headers=sent).status_code == 429,
+        "the cost to be counted",
+    )
+
+
 def test_an_openapi_document_is_a_schema(served: Served) -> None:
     response = ask(served, "{ getUser(id: 3) { id email } }", "/generated")
     assert response.json() == {"data": {"getUser": {"id": 3, "email": "3@example.com"}}}

@@ -183,6 +183,11 @@ class Reader:
         apis = {route: name for name, api in sections.catalog.items() for route in api.routes}
         lifecycles = lifecycle.headers(sections.catalog, sections.portal)
         mocked = mocks.by_route(sections)
+        costs = {
+            name: one.graphql.limits.most_cost
+            for name, one in sections.routes.items()
+            if one.graphql is not None
+        }
         if (
             old is None
             or old.providers is not sections.identity
@@ -198,6 +203,7 @@ class Reader:
             or old.subscribers != sections.portal.declared
             or old.lifecycles != lifecycles
             or old.mocks != mocked
+            or old.graphql_costs != costs
         ):
             self._context = Context(
                 providers=sections.identity,
@@ -215,6 +221,7 @@ class Reader:
                     old.lifecycles if old is not None and old.lifecycles == lifecycles else lifecycles
                 ),
                 mocks=old.mocks if old is not None and old.mocks == mocked else mocked,
+                graphql_costs=old.graphql_costs if old is not None and old.graphql_costs == costs else costs,
             )
         assert self._context is not None, "made above if there was none"
         return self._context

@@ -266,7 +266,8 @@ class Translator:
             self._grpc = grpc
         found = (
             *(context.providers, context.consumers, context.plans, context.contents),
-            *(context.apis, context.lifecycles, context.subscribers, context.mocks, self._grpc),
+            *(context.apis, context.lifecycles, context.subscribers, context.mocks),
+            *(context.graphql_costs, self._grpc),
         )
         if len(self._surroundings) != len(found) or not all(map(is_, self._surroundings, found)):
             self._surroundings = found

@@ -20,7 +20,24 @@ def http_filters(limits: Iterable[DeclaredLimit]) -> Iterator[HttpFilter]:
         yield HttpFilter(name=FILTER, config=pb.Config())
 
 
-def on_route() -> pb.Config:
-    """The configuration of a route that needs it."""
-    value = pb.Config.KeyValuePair(metadata_namespace=COST_NAMESPACE, key=GRAPHQL, type=pb.Config.STRING)
-    return pb.Config(response_rules=[pb.Config.Rule(header=GRAPHQL_COST_HEADER, on_header_present=value)])
+def on_route(most: int) -> pb.Config:
+    """The configuration of a route that needs it, whose requests cost at most `most`.
+
+    A request costs `most` until its response begins, so a client that leaves before does not get its calls for nothing. A
+    response without the header is none of the composer's, and costs nothing.
+    """
+    return pb.Config(
+        request_rules=[pb.Config.Rule(header=":path", on_header_present=_cost(str(most)))],
+        response_rules=[
+            pb.Config.Rule(
+                header=GRAPHQL_COST_HEADER, on_header_present=_cost(""), on_header_missing=_cost("0")
+            )
+        ],
+    )
+
+
+def _cost(value: str) -> pb.Config.KeyValuePair:
+    """What is set: the value, or that of the header if it is empty."""
+    return pb.Config.KeyValuePair(
+        metadata_namespace=COST_NAMESPACE, key=GRAPHQL, value=value, type=pb.Config.STRING
+    )
