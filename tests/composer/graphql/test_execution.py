@@ -40,6 +40,33 @@ async def test_a_batch_has_at_most_its_size() -> None:
     ]  # fmt: skip
 
 
+async def test_a_batch_waits_for_all_calls_above_it() -> None:
+    class LastFirst(Services):
+        started = 0
+
+        async def call(self, call: Call) -> Answer:
+            self.started += 1
+            for _ in range((10 - self.started) * 7):
+                await asyncio.sleep(0)
+            return await super().call(call)
+
+    services = LastFirst()
+    await ask("{ users(first: 7) { orders { user { orders { id } } } } }", services)
+    assert services.paths == [
+        "/users?limit=7",
+        "/orders?users=1,2,3,4,5,6,7",
+        *(f"/users/{number}" for number in range(7, 0, -1)),
+        "/orders?users=7,6,5,4,3,2,1",
+    ]
+
+
+async def test_a_path_that_is_too_long_is_an_error_of_the_client() -> None:
+    services = Services()
+    response = await ask("query($id: ID!) { user(id: $id) { id } }", services, {"id": "9" * 40_000})
+    assert response["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
+    assert services.calls == []
+
+
 async def test_equal_calls_are_made_once() -> None:
     services = Services()
     await ask("{ a: user(id: 1) { name } b: user(id: 1) { orders { user { id } } } }", services)

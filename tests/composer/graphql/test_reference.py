@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,8 +22,17 @@ from filters.graphql.settings import GraphqlLimits
 from xds_server.composer.calls import Answer, Call
 from xds_server.composer.graphql import execution
 
+LONGEST = 4
+"""Elements of the longest list, so that the numbers of calls that a plan says are as small as they can be."""
 WIDE = GraphqlLimits(
-    document=1_000_000, tokens=100_000, depth=100, aliases=10_000, cost=10**9, calls=10_000, parallel=5
+    document=1_000_000,
+    tokens=100_000,
+    depth=100,
+    aliases=10_000,
+    cost=10**9,
+    calls=10_000,
+    parallel=5,
+    list_size=LONGEST,
 )
 SCALARS = {
     "Int": st.integers(-(2**31), 2**31 - 1),
@@ -47,7 +57,7 @@ class World:
 def worlds(draw: st.DrawFn) -> World:
     """A random schema of types with ids, scalars and links, each with a call, batched or not, and renamed or not."""
     names = [f"T{number}" for number in range(draw(st.integers(1, 3)))]
-    ids = {name: list(range(1, draw(st.integers(3, 5)))) for name in names}
+    ids = {name: list(range(1, draw(st.integers(3, LONGEST + 1)))) for name in names}
     objects: dict[str, dict[int, dict[str, Any]]] = {}
     links: dict[tuple[str, str], tuple[str, str]] = {}
     sdl, plain, roots = [], [], []
@@ -120,13 +130,15 @@ def nested(draw: st.DrawFn, world: World) -> str:
 class _Rest:
     """The services of a world."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, seed: int) -> None:
         self.world = world
         self.calls: list[str] = []
+        self._random = Random(seed)
 
     async def call(self, call: Call) -> Answer:
         self.calls.append(call.path)
-        await asyncio.sleep(0)
+        for _ in range(self._random.randrange(20)):  # turns of the loop, so that answers come in any order
+            await asyncio.sleep(0)
         found = self._found(call.path)
         if found is None:
             return Answer(status=404, headers={}, body=b"secret")
@@ -183,7 +195,7 @@ def test_any_query_gives_what_the_reference_gives(world: World, data: st.DataObj
     query = data.draw(nested(world) | queries(world.plain, print_ast=print_ast))
     schema = execution.bind(read([SdlDocument(name="world", text=world.sdl)], ["u"]))
     operation = Operations(schema, WIDE).prepare(query)
-    services = _Rest(world)
+    services = _Rest(world, data.draw(st.integers(0, 2**16)))
     result = asyncio.run(execution.run(operation, {}, services, RequestContext(), WIDE))
     assert dict(result.value) == _reference(world, query)
     safe = [one for one in services.calls if not one.startswith("/batch/")]

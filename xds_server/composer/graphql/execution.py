@@ -23,6 +23,7 @@ from graphql.execution import (
     ExperimentalIncrementalExecutionResults,
     experimental_execute_incrementally,
 )
+from graphql.pyutils import Path
 
 from filters.graphql import errors
 from filters.graphql.directives import Auth, Discriminator, Rest
@@ -34,7 +35,7 @@ from filters.graphql.selection import Pick
 from filters.graphql.settings import GraphqlLimits
 from xds_server.composer.caching import Caching
 from xds_server.composer.calls import Caller
-from xds_server.composer.graphql.loading import Loader
+from xds_server.composer.graphql.loading import Loader, Place
 from xds_server.composer.graphql.requests import VARY
 from xds_server.composer.graphql.subscriptions import subscribing
 
@@ -89,9 +90,20 @@ def _taking(pick: Pick) -> Resolver:
 
 def _calling(rest: Rest, *, many: bool) -> Resolver:
     def resolve(parent: Any, info: Info, **arguments: Any) -> Any:
-        return info.context.load(rest, parent, arguments, many=many)
+        return info.context.load(rest, parent, arguments, _place(info.path), many=many)
 
     return resolve
+
+
+def _place(path: Path | None) -> Place:
+    """Where a field is in its operation: its path without the indexes of lists."""
+    found: list[str] = []
+    while path is not None:
+        if isinstance(path.key, str):
+            found.append(path.key)
+        path = path.prev
+    found.reverse()
+    return tuple(found)
 
 
 def _allowing(resolver: Resolver, auths: tuple[Auth, ...]) -> Resolver:

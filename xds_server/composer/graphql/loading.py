@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from filters.graphql import errors
@@ -26,7 +27,21 @@ _FAILED = {
     "too_large": (errors.UPSTREAM_TOO_LARGE, "The upstream's answer is too large."),
 }
 _NOT_FOUND = 404
+_MOST_PATH = 32_000
+"""Characters of the path of a call: Envoy rejects requests whose headers have more than 60 KiB."""
+Place = tuple[str, ...]
+"""The fields from the root of an operation down to one, without the indexes of lists."""
 _Key = tuple[str, str, str, bytes, tuple[tuple[str, str], ...], float | None]
+
+
+@dataclass(slots=True)
+class _Keys:
+    """The keys of one field that wait for more of them, by their texts, and where the field is in the operation."""
+
+    rest: Rest
+    many: bool
+    futures: dict[str, tuple[Any, asyncio.Future[Any]]] = field(default_factory=dict)
+    places: set[Place] = field(default_factory=set)
 
 
 class Loader:
@@ -51,18 +66,31 @@ class Loader:
         self._end = None if timeout is None else self._loop.time() + timeout
         self._known: dict[_Key, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._waiting: dict[int, tuple[Rest, bool, dict[str, tuple[Any, asyncio.Future[Any]]]]] = {}
+        self._awaited: Counter[Place] = Counter()
+        self._waiting: dict[int, _Keys] = {}
 
     def load(
-        self, rest: Rest, parent: Any, arguments: Mapping[str, Any], *, many: bool
+        self, rest: Rest, parent: Any, arguments: Mapping[str, Any], place: Place, *, many: bool
     ) -> Awaitable[Any] | None:
-        """The value of a field, or None if the parent lacks what the call needs. `many` is true for lists. Raises FieldError."""
+        """The value of the field at a place, or None if the parent lacks what the call needs. `many` is true for lists.
+
+        Raises FieldError.
+        """
+        found = self._found_or_awaited(rest, parent, arguments, place, many=many)
+        if found is not None:
+            self._awaited[place] += 1
+            found.add_done_callback(lambda _ended: self._ended(place))
+        return found
+
+    def _found_or_awaited(
+        self, rest: Rest, parent: Any, arguments: Mapping[str, Any], place: Place, *, many: bool
+    ) -> asyncio.Future[Any] | None:
         values = Values(arguments, parent, self.context)
         if rest.batch is not None and rest.key is not None:
             key = values.of(rest.key)
             if key is None:
                 return None
-            return self._batched(rest, _text(key, rest), key, many=many)
+            return self._batched(rest, _text(key, rest), key, place, many=many)
         try:
             call = call_of(rest, values)
         except MissingValue as missing:
@@ -136,23 +164,38 @@ class Loader:
 
     # Batches -----------------------------------------------------------------------------------------------------
 
-    def _batched(self, rest: Rest, text: str, key: Any, *, many: bool) -> Awaitable[Any]:
+    def _batched(self, rest: Rest, text: str, key: Any, place: Place, *, many: bool) -> asyncio.Future[Any]:
         waiting = self._waiting.get(id(rest))
         if waiting is None:
-            waiting = self._waiting[id(rest)] = (rest, many, {})
-            self._loop.call_soon(self._begin, rest)
-        known = waiting[2].get(text)
+            waiting = self._waiting[id(rest)] = _Keys(rest, many)
+            self._loop.call_soon(self._begin_ready)
+        waiting.places.add(place)
+        known = waiting.futures.get(text)
         if known is None:
-            known = waiting[2][text] = (key, self._loop.create_future())
+            known = waiting.futures[text] = (key, self._loop.create_future())
         return asyncio.shield(known[1])
 
-    def _begin(self, rest: Rest) -> None:
-        """Start the calls for all keys that were collected since the first one."""
-        _, many, keys = self._waiting.pop(id(rest))
-        assert rest.batch is not None, "the field has a batch"
-        found = [*keys.items()]
-        for at in range(0, len(found), rest.batch.size):
-            self._started(self._fill(rest, rest.batch, dict(found[at : at + rest.batch.size]), many))
+    def _ended(self, place: Place) -> None:
+        """Note that a field has its value, which may be the last that others waited for to have all of their keys."""
+        self._awaited[place] -= 1
+        if not self._awaited[place]:
+            del self._awaited[place]
+            if self._waiting:
+                # the executor goes to the fields below in this turn of the loop, or in the next
+                self._loop.call_soon(self._loop.call_soon, self._begin_ready)
+
+    def _begin_ready(self) -> None:
+        """Start the calls for keys to which no field above them can add any more."""
+        for waiting in list(self._waiting.values()):
+            if any(place[:end] in self._awaited for place in waiting.places for end in range(1, len(place))):
+                continue
+            rest = waiting.rest
+            del self._waiting[id(rest)]
+            assert rest.batch is not None, "the field has a batch"
+            found = [*waiting.futures.items()]
+            for at in range(0, len(found), rest.batch.size):
+                part = dict(found[at : at + rest.batch.size])
+                self._started(self._fill(rest, rest.batch, part, waiting.many))
 
     async def _fill(
         self, rest: Rest, batch: Batch, keys: Mapping[str, tuple[Any, asyncio.Future[Any]]], many: bool
@@ -239,10 +282,13 @@ def _call(rest: Rest, method: str, path: PathTemplate, body: BodyTemplate | None
         if body is not None:
             headers["content-type"] = "application/json"
             sent = _json(body.render(values))
+        where = path.render(values)
+        if len(where) > _MOST_PATH:
+            raise FieldError(errors.BAD_USER_INPUT, "The path of the call to the upstream would be too long.")
         return Call(
             upstream=rest.upstream,
             method=method,
-            path=path.render(values),
+            path=where,
             headers=headers,
             body=sent,
             timeout=rest.timeout,
