@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from filters.api_documents.faults import Fault
 from filters.api_documents.reference import ANY, ApiReference, Operation, Parameter, Property, Schema
 from filters.graphql.directives import HELPERS
+from filters.graphql.reading import is_header_of_call
 
 _PLAIN = re.compile(r"_?[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*")
 _RESERVED = frozenset({"Query", "Mutation", "Subscription", "JSON", "BigInt"})
@@ -253,6 +254,8 @@ def _unusable(parameter: Parameter, schema: Schema) -> str:
     """Why a parameter cannot be an argument, or ""."""
     if parameter.where in ("cookie", "querystring") or parameter.json:
         return f"is in a {parameter.where}" if not parameter.json else "is JSON"
+    if parameter.where == "header" and not is_header_of_call(parameter.name):
+        return "is a header that a call cannot have"
     if parameter.style not in ("simple", "form"):
         return f"has the style {parameter.style}"
     return "is an object" if schema.properties or "object" in schema.types else ""

@@ -79,9 +79,17 @@ _FORBIDDEN = ("host", "content-length", "transfer-encoding", "connection", "cont
 
 def _header(written: Arguments) -> tuple[str, TextTemplate]:
     name = written["name"].lower()
-    if not re.fullmatch(TOKEN, name) or name in _FORBIDDEN or name.startswith((":", *OF_ENVOY)):
+    if not is_header_of_call(name):
         raise Mistake("not a header that a call can have", "use another name", value=name)
     return name, TextTemplate(parse(written["value"]))
+
+
+def is_header_of_call(name: str) -> bool:
+    """True if a schema may set this header of a call: it is none of HTTP itself, and none that Envoy acts on."""
+    lower = name.lower()
+    return (
+        re.fullmatch(TOKEN, lower) is not None and lower not in _FORBIDDEN and not lower.startswith(OF_ENVOY)
+    )
 
 
 def _timeout(written: str | None) -> float | None:

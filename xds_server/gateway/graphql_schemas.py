@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from filters.api_documents import openapi
 from filters.api_documents.faults import DocumentFaults
-from filters.language import DataSource, Path, Problem
+from filters.language import DataSource, Path, Place, Problem
 from filters.language.problems import short_repr
 from xds_server.gateway import graphql_auth
 from xds_server.gateway.catalog_documents import problems_of
@@ -120,7 +120,10 @@ class GraphqlSchemas:
     def problems(
         self, sections: Sections, contents: Contents, policies: Mapping[str, Mapping[str, Any]]
     ) -> Iterator[Problem]:
-        """Yield the problems of the schemas of all routes. `policies` are the effective ones of each route."""
+        """Yield the problems of the schemas of all routes. `policies` are the effective ones of each route.
+
+        What is wrong with a file that several routes use is reported once.
+        """
         kept: dict[str, tuple[_Inputs, Found]] = {}
         for name, route in sections.routes.items():
             if route.graphql is None:
@@ -134,8 +137,13 @@ class GraphqlSchemas:
             kept[name] = known
         self._kept = kept
         self.upstreams = frozenset[str]().union(*(found.upstreams for _, found in kept.values()))
+        told: set[tuple[Place, str]] = set()
         for name, (_, found) in kept.items():
-            yield from found.problems
+            for one in found.problems:
+                if one.place is None or (one.place, one.message) not in told:
+                    yield one
+                if one.place is not None:
+                    told.add((one.place, one.message))
             yield from graphql_auth.problems(name, found.auths, policies.get(name, {}), sections)
 
 

@@ -29,6 +29,7 @@ DOCUMENT: dict[str, Any] = {
                 "summary": "One user",
                 "parameters": [
                     {"name": "X-Tenant", "in": "header", "schema": {"type": "string"}},
+                    {"name": "X-Envoy-Max-Retries", "in": "header", "schema": {"type": "integer"}},
                     {"name": "id", "in": "query", "schema": {"type": "string"}},
                     {"name": "expand[]", "in": "query", "schema": {"type": "array", "items": {"type": "string"}}},
                     {"name": "csv", "in": "query", "explode": False,
