@@ -132,6 +132,11 @@ def test_a_policy_server_names_another_program(workers: int) -> None:
             assert found == [f"xds: {expected}"]
 
 
+def test_a_composer_listens_for_this_machine_only() -> None:
+    (found,) = refused("composer", "--listen", "0.0.0.0:18003", code=2)
+    assert "is not of this machine only" in found
+
+
 def test_the_workers_of_a_policy_server_are_named_by_the_process_that_ends_them(tmp_path: Path) -> None:
     descriptors = write(tmp_path / "limits", limits="domain: a\ndescriptors: [{key: k}]\n")
     more = ("--workers", "2", "--descriptors", str(descriptors))

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xds_server.cli import flags, logs, rules_flags
-from xds_server.processes.addresses import Wanted, ensure_free
+from xds_server.processes.addresses import Wanted, ensure_free, ensure_local
 
 if TYPE_CHECKING:
     from xds_server.policy_server.lifecycle import PolicyServerOptions
+
+
+_PRIVATE = 0o077
+"""The umask: no other user connects to the socket of --listen, nor reads the state."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +43,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--listen",
         metavar="ADDRESS",
         default="127.0.0.1:18003",
-        help="address to which Envoys send requests: HOST:PORT or unix:/PATH. Only Envoys may reach it, because it "
-        "believes them who the caller is",
+        help="address to which the Envoy sends requests: unix:/PATH, or HOST:PORT with a host of loopback, because the "
+        "composer believes whoever reaches it who the caller is",
     )
     add(
         "--calls",
@@ -66,12 +70,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal arrives. Raises EnvironmentFailed, WrongUsage."""
     from xds_server.processes.cpus import cores
 
+    ensure_local("--listen", arguments.listen)
     wanted = [Wanted(flag="--listen", address=arguments.listen, shared=True)]
     if arguments.admin is not None:
         wanted.append(Wanted(flag="--admin", address=arguments.admin))
     ensure_free(*wanted)
     logs.start(arguments.log_format)
     _allow_many_connections()
+    os.umask(_PRIVATE)
     with tempfile.TemporaryDirectory(prefix="xds-composer-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when prometheus_client is imported
         from xds_server.policy_server.workers import run as run_workers

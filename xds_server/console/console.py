@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import secrets
 import socket
 import threading
 from typing import TYPE_CHECKING
+
+from xds_server.processes.addresses import is_loopback
 
 if TYPE_CHECKING:
     from xds_server.console.source import Source
@@ -102,13 +103,3 @@ class Console:
         if self._thread is not None:
             self._thread.join(2)
         self._socket.close()
-
-
-def is_loopback(host: str) -> bool:
-    """True if only processes of this machine can reach a host."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

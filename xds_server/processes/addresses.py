@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 from dataclasses import dataclass
@@ -40,6 +41,26 @@ def split(flag: str, address: str) -> tuple[str, int]:
             f"{flag}: '{address}' is not HOST:PORT, such as 127.0.0.1:{EXAMPLE_PORTS.get(flag, 19000)}, nor unix:/PATH"
         )
     return host.strip("[]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """True if only processes of this machine can reach a host."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def ensure_local(flag: str, address: str) -> None:
+    """Verify that only processes of this machine can reach an address. Raises WrongUsage."""
+    host, _ = split(flag, address)
+    if not host.startswith(UNIX) and not is_loopback(host):
+        raise WrongUsage(
+            f"{flag}: '{address}' is not of this machine only, and whoever reaches it says who the caller is; "
+            "write unix:/PATH, or a host of loopback"
+        )
 
 
 def ensure_free(*wanted: Wanted) -> None:
