@@ -1,4 +1,4 @@
-# Control plane, policy server, usage server and Envoy in one image. The command decides which of them runs.
+# Control plane, policy server, composer, usage server and Envoy in one image. The command decides which of them runs.
 FROM python:3.11.13-slim-bookworm
 # nftables: for xds redirect, the init container of pods with a sidecar
 RUN apt-get update && apt-get install --yes --no-install-recommends nftables && rm -rf /var/lib/apt/lists/*
@@ -8,10 +8,11 @@ COPY xds_server xds_server
 COPY filters filters
 COPY protos protos
 RUN pip install --no-cache-dir --constraint constraints.txt '.[postgresql]'
-# a volume at /var/lib/xds gets its owner from here
-RUN useradd --system --uid 10001 xds && install --directory --owner xds --mode 0700 /var/lib/xds
+# volumes at /var/lib/xds (state) and /run/xds (sockets of Envoy and its composer) get their owner from here
+RUN useradd --system --uid 10001 xds && install --directory --owner xds --mode 0700 /var/lib/xds /run/xds
 USER xds
-# 8080: the gateway, 18000: xDS, 18001: policy server, 18002: usage server, 19000 to 19002: their admin addresses, 19080: console
-EXPOSE 8080 18000 18001 18002 19000 19001 19002 19080
+# 8080: the gateway, 18000: xDS, 18001: policy server, 18002: usage server, 19000 to 19003: admin addresses of these and of the composer,
+# 19080: console
+EXPOSE 8080 18000 18001 18002 19000 19001 19002 19003 19080
 ENTRYPOINT ["xds"]
 CMD ["run", "/gateway"]

@@ -61,7 +61,8 @@ def _listens(name: str) -> set[int]:
     if name in OURS:
         arguments = _arguments(name)
         flags = {"run": ("xds", "admin", "console")}.get(words[0], ("listen", "admin"))
-        return {_port(getattr(arguments, flag)) for flag in flags}
+        addresses = [getattr(arguments, flag) for flag in flags]
+        return {_port(one) for one in addresses if not one.startswith("unix:")}
     if name == "envoy":
         sections = [_gateway(folder) for folder in (QUICKSTART, FULL)]
         return {listener.port for one in sections for listener in one.listeners.values()}
@@ -186,6 +187,18 @@ def test_the_control_plane_sends_envoy_to_the_servers_of_the_file() -> None:
         assert {_port(_arguments(name).listen) for name in behind} == {int(port)}
 
 
+def test_the_composer_and_envoy_share_the_sockets_that_the_control_plane_names() -> None:
+    control, composer = _arguments("control-plane"), _arguments("composer")
+    assert (control.composer, control.composer_calls) == (composer.listen, composer.calls)
+    (volume,) = SERVICES["composer"]["volumes"]
+    name, _, folder = volume.partition(":")
+    assert {str(Path(one.removeprefix("unix:")).parent) for one in (composer.listen, composer.calls)} == {
+        folder
+    }
+    assert volume in SERVICES["envoy"]["volumes"]
+    assert name in COMPOSE["volumes"]
+
+
 def test_policy_servers_share_their_counters() -> None:
     stores = {_arguments(name).counters for name in OURS if name.startswith("policy-server")}
     assert stores == {"redis://counters:6379"}
@@ -200,9 +213,12 @@ def test_the_usage_server_opens_the_database_of_the_file() -> None:
     assert "'.[postgresql]'" in DOCKERFILE
 
 
-def test_the_spool_is_in_a_folder_that_the_user_of_the_image_owns() -> None:
-    (volume,) = SERVICES["usage-server"]["volumes"]
-    assert f"--owner xds --mode 0700 {volume.split(':')[1]}\n" in DOCKERFILE
+@pytest.mark.parametrize("name", ["usage-server", "composer"])
+def test_a_volume_is_at_a_folder_that_the_user_of_the_image_owns(name: str) -> None:
+    (volume,) = SERVICES[name]["volumes"]
+    owned = re.search(r"--owner xds --mode 0700 (.+)\n", DOCKERFILE)
+    assert owned is not None
+    assert volume.split(":")[1] in owned[1].split()
 
 
 def test_the_image_runs_the_command_by_default() -> None:
