@@ -48,6 +48,7 @@ PAGES = {
     "invoice": "",
     "queue": "/manage",
     "manage-products": "/manage/products",
+    "manage-product": "/manage/products/new",
     "users": "/manage/users",
     "revenue": "/manage/revenue",
     "notices": "/manage/notices",

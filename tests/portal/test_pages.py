@@ -13,7 +13,7 @@ import pytest
 from tests.support.market import Market
 from tests.support.shop_portal import ShopPortal, csrf_of, shop_portal
 from xds_server import portal as portal_package
-from xds_server.marketplace import logins
+from xds_server.marketplace import logins, products
 from xds_server.marketplace.actor import COMMAND
 from xds_server.portal.pages.texts import KOREAN, chosen
 from xds_server.portal.pages.visits import local_path
@@ -33,6 +33,7 @@ USERS_PAGES = ("/applications", "/organisations", "/organisations/acme", "/accou
 PUBLISHERS_PAGES = (
     "/manage",
     "/manage/products",
+    "/manage/products/new",
     "/manage/users",
     "/manage/revenue",
     "/manage/notices",
@@ -232,14 +233,42 @@ def test_each_role_reaches_its_pages_and_no_other(portal: ShopPortal) -> None:
 def test_publishers_make_and_change_products(portal: ShopPortal) -> None:
     publisher = portal.as_("pub")
     form = {"slug": "more", "title": "More", "summary": "", "description": "", "terms": "", "apis": "orders"}
-    wrong = publisher.post("/manage/products", action="add", **form, plans="[{")
-    assert (wrong.status_code, "plans: write JSON" in wrong.text) == (422, True)
-    assert (
-        publisher.post("/manage/products", action="add", **form, plans='[{"plan": "free"}]').status_code
-        == 303
+    gold = {
+        "plan-0": "gold",
+        "currency-0": "eur",
+        "monthly-0": "29.5",
+        "charge-0": "graduated",
+        "included-0": "100",
+    }
+    steps = {
+        "up_to-0-0": "1000",
+        "amount-0-0": "0.02",
+        "amount-0-1": "1",
+        "per-0-1": "100",
+        "approval-0": "manual",
+    }
+    wrong = publisher.post(
+        "/manage/products", action="add", **form, **gold, **steps | {"amount-0-1": "1.234"}
     )
+    assert (wrong.status_code, "amount-0-1: write an amount such as 29.00" in wrong.text) == (422, True)
+    made = publisher.post("/manage/products", action="add", **form, **gold, **steps, **{"plan-1": "free"})
+    assert made.status_code == 303
+    with portal.market.store.read(portal.market.actor("pub")) as now:
+        plans = products.product(now, "more").plans
+    assert [(one.plan, one.approval) for one in plans] == [("gold", "manual"), ("free", "automatic")]
+    assert plans[0].price == {
+        "currency": "EUR",
+        "monthly": 2950,
+        "included": 100,
+        "per_call": None,
+        "tiers": {
+            "mode": "graduated",
+            "steps": [{"amount": 2, "per": 1, "up_to": 1000}, {"amount": 100, "per": 100, "up_to": None}],
+        },
+        "statuses": [],
+    }
     page = publisher.get("/manage/products").text
-    product = re.search(r'name="product" value="([^"]+)"><input type="hidden" name="version" value="1"', page)
+    product = re.search(r'href="/manage/products/([^"]+)" aria-label="Change: More"', page)
     assert product is not None
     assert portal.as_(None).get("/products/more").status_code == 404
     assert publisher.post("/manage/products", action="publish", product=product[1]).status_code == 303
@@ -250,7 +279,7 @@ def test_publishers_make_and_change_products(portal: ShopPortal) -> None:
         product=product[1],
         version="1",
         **form,
-        plans='[{"plan": "gold"}]',
+        **{"plan-0": "gold"},
     )
     assert stale.status_code == 412
 

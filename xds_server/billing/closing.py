@@ -59,7 +59,7 @@ def _close(
 ) -> Statement | None:
     product = products.named(transaction, subscription.product)
     assert product is not None, "a product with subscriptions is never deleted"
-    offered = {one.plan: prices.price(one.price) for one in product.plans if one.price is not None}
+    offered = {one.plan: prices.as_price(one.price) for one in product.plans if one.price is not None}
     if not offered:
         return None
     currency = next(iter(offered.values())).currency
@@ -101,7 +101,7 @@ def counted_calls(product: Product, counts: Mapping[tuple[str, int], int]) -> di
         known = product.plan(plan)
         if known is None:
             continue
-        price = prices.price(known.price) if known.price is not None else _FREE
+        price = prices.as_price(known.price) if known.price is not None else _FREE
         if price.counts(status):
             found[plan] = found.get(plan, 0) + number
     return found

@@ -24,7 +24,7 @@ def checked(price: Any, field: str = "price") -> dict[str, Any] | None:
     per_call, tiers = price.get("per_call"), price.get("tiers")
     if per_call is not None and tiers is not None:
         raise Invalid("write per_call or tiers, and not both", f"{field}.tiers")
-    return {
+    found = {
         "currency": currency,
         "monthly": _integer(price.get("monthly", 0), f"{field}.monthly", 0, MOST_MONEY),
         "included": _integer(price.get("included", 0), f"{field}.included", 0, MOST_CALLS),
@@ -32,9 +32,12 @@ def checked(price: Any, field: str = "price") -> dict[str, Any] | None:
         "tiers": None if tiers is None else _tiers(tiers, f"{field}.tiers"),
         "statuses": _statuses(price.get("statuses", ()), f"{field}.statuses"),
     }
+    for mistake in as_price(found).check():
+        raise Invalid(f"{mistake.message}; {mistake.remedy}", f"{field}.{mistake.path[0]}")
+    return found
 
 
-def price(values: Mapping[str, Any]) -> Price:
+def as_price(values: Mapping[str, Any]) -> Price:
     """Return a price of the store, which `checked` has made, as the one that the gateway's YAML would have."""
     per_call, tiers = values["per_call"], values["tiers"]
     return Price(

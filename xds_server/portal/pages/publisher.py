@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response
 
 from xds_server.marketplace import audit, logins, notices, people, products, subscriptions
-from xds_server.marketplace.errors import Invalid
+from xds_server.marketplace.errors import Conflict, Invalid
 from xds_server.marketplace.pages import MOST, Wanted
+from xds_server.portal.pages import plan_forms
 from xds_server.portal.pages.visits import Visit, end_of_day, see
 
 _WIDE = Wanted(None, MOST)
+_NEW = "new"
+"""The path of the form for a product that there is not yet."""
 _STEPS = {
     "approve": subscriptions.approve,
     "reject": subscriptions.reject,
@@ -48,13 +51,30 @@ def decide(visit: Visit) -> Response:
     return see(f"/manage?state={before.state}")
 
 
-def all_products(visit: Visit, **shown: Any) -> Response:
-    """All products, and a form for another one."""
+def all_products(visit: Visit) -> Response:
+    """All products."""
     visit.actor.require_publisher()
     with visit.marketplace.read(visit.actor) as now:
         found = products.products(now, _WIDE).items
-    apis, plans = sorted(visit.gateway.entries), sorted(visit.gateway.plans)
-    return visit.page("manage_products.html", products=found, apis=apis, plans=plans, **shown)
+    return visit.page("manage_products.html", products=found)
+
+
+def product_form(visit: Visit) -> Response:
+    """A form for a product of the portal, or for another one."""
+    visit.actor.require_publisher()
+    found = None
+    if (wanted := visit.path["product"]) != _NEW:
+        with visit.marketplace.read(visit.actor) as now:
+            found = products.product(now, wanted)
+        if found.source != "portal":
+            raise Conflict("the product is written in the gateway's YAML; change it there")
+    return visit.page(
+        "manage_product.html",
+        product=found,
+        rows=plan_forms.shown(found.plans if found is not None else ()),
+        apis=sorted(visit.gateway.entries),
+        plans=sorted(visit.gateway.plans),
+    )
 
 
 def change_product(visit: Visit) -> Response:
@@ -79,21 +99,21 @@ def change_product(visit: Visit) -> Response:
     return see("/manage/products")
 
 
-def _product(form: Any) -> dict[str, Any]:
-    try:
-        plans = json.loads(form.get("plans", "[]"))
-    except (ValueError, RecursionError):
-        raise Invalid('write JSON such as [{"plan": "free"}]', "plans") from None
-    apis = [one.strip() for one in form.get("apis", "").split(",") if one.strip()]
+def _product(form: Mapping[str, str]) -> dict[str, Any]:
     return {
         "slug": form.get("slug", ""),
         "title": form.get("title", ""),
         "summary": form.get("summary", ""),
         "description": form.get("description", ""),
         "terms": form.get("terms", ""),
-        "apis": apis,
-        "plans": plans,
+        "apis": _listed(form.get("apis", "")),
+        "plans": plan_forms.read(form),
+        "visible_to": _listed(form.get("visible_to", "")) or None,
     }
+
+
+def _listed(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",") if one.strip()]
 
 
 def users(visit: Visit, **shown: Any) -> Response:

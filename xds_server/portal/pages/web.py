@@ -26,7 +26,7 @@ from xds_server.portal.api.schemas import as_json
 from xds_server.portal.attempts import Attempts
 from xds_server.portal.gateway_view import GatewayView
 from xds_server.portal.generated_clients import GeneratedClients
-from xds_server.portal.pages import billing, developer, entrance, public, publisher, texts
+from xds_server.portal.pages import billing, developer, entrance, money, public, publisher, texts
 from xds_server.portal.pages.markdown import html
 from xds_server.portal.pages.openid import OpenId
 from xds_server.portal.pages.visits import Visit, form_of, require_own_page, see
@@ -110,6 +110,7 @@ def _for_users(keys: developer.Keys, used: billing.BillingPages) -> tuple[Row, .
         ("/manage", publisher.queue, None),
         ("/manage/subscriptions/{subscription}", None, publisher.decide),
         ("/manage/products", publisher.all_products, publisher.change_product),
+        ("/manage/products/{product}", publisher.product_form, None),
         ("/manage/users", publisher.users, publisher.change_user),
         ("/manage/revenue", billing.revenue, None),
         ("/manage/notices", publisher.announcements, publisher.change_announcements),
@@ -132,7 +133,7 @@ class _Web:
             "day": _day,
             "last_day": _last_day,
             "moment": _moment,
-            "money": _money,
+            "money": money.formatted,
             "json": _json,
         }
 
@@ -309,17 +310,3 @@ def _last_day(seconds: int) -> str:
 
 def _moment(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-_WHOLE = frozenset({"BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"})  # fmt: skip
-"""Currencies without minor units (ISO 4217)."""
-_THOUSANDTHS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
-
-
-def _money(amount: int, currency: str) -> str:
-    """Return an amount of minor units as people write it, such as ``EUR 29.00``."""
-    digits = 0 if currency in _WHOLE else 3 if currency in _THOUSANDTHS else 2
-    sign, whole = ("-" if amount < 0 else ""), abs(amount)
-    if not digits:
-        return f"{currency} {sign}{whole:,}"
-    return f"{currency} {sign}{whole // 10**digits:,}.{whole % 10**digits:0{digits}}"
