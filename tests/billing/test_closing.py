@@ -156,9 +156,88 @@ def test_only_subscriptions_of_the_month_and_with_a_price_have_statements(
     with market.store.begin(market.actor("ada")) as now:
         subscriptions.cancel(now, subscription.id)
     assert [one.subscription for one in close(market, usage)] == [subscription.id]
-    done = close_month(market.store, usage, "2026-12", months.end("2026-12") + SETTLED)
-    assert (done.statements, done.nothing_due) == ([], 2)
+    assert close(market, usage, "2026-12") == []
     assert free.state == "active"
+
+
+def test_a_price_that_comes_later_does_not_bill_closed_months(market: Market, usage: Usage) -> None:
+    market.clock.now = months.begin("2026-09") + 86_400
+    product = market.product(terms="")
+    subscription = market.subscribe(market.application(), product)
+    for month in ("2026-10", "2026-11"):
+        usage.add(subscription.consumer, month, 1000)
+        assert close(market, usage, month) == []
+    change(market, product.id, [{"plan": "free", "price": PRICE}, {"plan": "gold"}])
+    assert close(market, usage, "2026-11") == []
+    usage.add(subscription.consumer, "2026-11", 50)
+    (december,) = close(market, usage, "2026-12")
+    assert amounts(december) == [("monthly", "free", 0, 2900)]
+
+
+def test_a_plan_of_a_month_that_is_not_closed_stays_with_its_product(
+    market: Market, usage: Usage, subscription: Subscription
+) -> None:
+    usage.add(subscription.consumer, "2026-11", 300)
+    with market.store.begin(market.actor("ada")) as now:
+        subscriptions.change_plan(now, subscription.id, "gold")
+        subscriptions.cancel(now, subscription.id)
+    for plan in ("free", "gold"):
+        kept = [one for one in PLANS if one["plan"] != plan]
+        with pytest.raises(Conflict, match=f"'{plan}' has calls of 2026-11"):
+            change(market, subscription.product, kept)
+    (november,) = close(market, usage)
+    assert november.total == 9900 + 100
+    change(market, subscription.product, PLANS[:1])
+
+
+def test_months_that_are_closed_in_another_order_correct_late_calls_once(
+    market: Market, usage: Usage, subscription: Subscription
+) -> None:
+    usage.add(subscription.consumer, "2026-11", 300)
+    close(market, usage, "2026-11")
+    usage.add(subscription.consumer, "2026-11", 100)
+    (january,) = close(market, usage, "2027-01")
+    assert amounts(january)[-1] == ("correction", "free", 100, 50)
+    (december,) = close(market, usage, "2026-12")
+    assert amounts(december) == [("monthly", "free", 0, 2900)]
+
+
+def test_late_calls_cost_what_their_month_cost(
+    market: Market, usage: Usage, subscription: Subscription
+) -> None:
+    usage.add(subscription.consumer, "2026-11", 300)
+    usage.add(subscription.consumer, "2026-11", 1000, status=404)
+    change(market, subscription.product, [{"plan": "free", "price": {**PRICE, "statuses": ["2xx"]}}])
+    (november,) = close(market, usage)
+    assert november.total == 3000
+    change(market, subscription.product, [{"plan": "free", "price": {**PRICE, "monthly": 0, "per_call": {"amount": 7}}}])  # fmt: skip
+    (december,) = close(market, usage, "2026-12")
+    assert amounts(december) == []
+    usage.add(subscription.consumer, "2026-11", 200)
+    (january,) = close(market, usage, "2027-01")
+    assert amounts(january) == [("correction", "free", 200, 100)]
+
+
+def test_a_product_with_subscriptions_keeps_its_currency(market: Market, subscription: Subscription) -> None:
+    with pytest.raises(Conflict, match="keeps its currency"):
+        change(market, subscription.product, [{"plan": "free", "price": {**PRICE, "currency": "KRW"}}])
+
+
+def test_an_amount_that_is_too_large_does_not_stop_the_others(
+    market: Market, usage: Usage, subscription: Subscription
+) -> None:
+    dear = market.product(slug="dear", plans=[{"plan": "free", "price": {"currency": "EUR", "per_call": {"amount": 10**12}}}], terms="")  # fmt: skip
+    much = market.subscribe(market.application("Much"), dear)
+    usage.add(much.consumer, "2026-11", 10**8)
+    market.clock.now = months.end("2026-11") + SETTLED
+    done = close_month(market.store, usage, "2026-11", market.clock.now)
+    assert [one.subscription for one in done.statements] == [subscription.id]
+    assert [much.consumer in one for one in done.failed] == [True]
+
+
+def change(market: Market, product: str, plans: list[dict[str, Any]]) -> None:
+    with market.store.begin(market.actor("pub")) as now:
+        products.change_product(now, product, {"plans": plans}, OFFERED)
 
 
 def test_a_price_that_changes_later_changes_no_closed_statement(

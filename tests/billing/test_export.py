@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.market import Market
-from xds_server.billing.export import Event, ExportFailed, export
+from xds_server.billing.export import Event, EventsRejected, ExportFailed, export
 from xds_server.billing.targets import CloudEventsTarget, LagoTarget, StripeTarget
 from xds_server.marketplace.actor import COMMAND
 
@@ -106,6 +106,30 @@ def test_many_hours_are_sent_in_parts(market: Market) -> None:
         export(market.store, receiver, lambda: rows(counts))
     assert len(receiver.seen) == 300
     assert export(market.store, receiver, lambda: rows(counts)) == 150
+    assert receiver.calls() == counts
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_events_that_are_rejected_do_not_hold_the_others_back(market: Market, together: bool) -> None:
+    receiver = Receiver()
+    send = receiver.send
+
+    def picky(events: Sequence[Event]) -> None:
+        if any(one.consumer == "gone" for one in events):
+            raise EventsRejected("no such customer")
+        send(events)
+
+    receiver.send = picky  # type: ignore[method-assign] # a target that rejects one customer
+    hours = range(3) if together else range(150)
+    counts = {(consumer, "free", hour): 2 for consumer in ("a", "gone", "z") for hour in hours}
+    for _ in range(2):
+        with pytest.raises(ExportFailed, match="those of gone"):
+            export(market.store, receiver, lambda: rows(counts))
+        assert receiver.calls() == {key: 2 for key in counts if key[0] != "gone"}
+    receiver.takes = lambda consumer: consumer != "gone"  # type: ignore[method-assign] # taken off the list
+    assert export(market.store, receiver, lambda: rows(counts)) == 0
+    receiver.takes, receiver.send = (lambda _consumer: True), send  # type: ignore[method-assign] # mended
+    assert export(market.store, receiver, lambda: rows(counts)) == 2 * len(hours)
     assert receiver.calls() == counts
 
 

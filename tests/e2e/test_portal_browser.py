@@ -86,7 +86,7 @@ def filled(portal: ShopPortal) -> dict[str, str]:
     ]
     with market.store.begin(market.actor("adm")) as now:
         notices.add_notice(now, "Maintenance", "On **Sunday**.")
-        invoice = statements.add(now, more, "2026-11", "EUR", lines, {"free": 9})
+        invoice = statements.add(now, more, "2026-11", "EUR", lines, {"free": 9}, {})
     return {
         **PAGES,
         "application": f"/applications/{application.id}",

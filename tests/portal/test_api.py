@@ -185,7 +185,7 @@ def _prepared(api: ApiOf) -> dict[str, str]:
     token = api.as_("ada").get("/tokens").json()["items"][0]
     with market.store.begin(market.actor("adm")) as now:
         notice = notices.add_notice(now, "Maintenance", "Tonight.")
-        closed = statements.add(now, subscription, "2026-11", "EUR", [], {})
+        closed = statements.add(now, subscription, "2026-11", "EUR", [], {}, {})
     return {
         "statement": closed.id,
         "notice": notice.id,

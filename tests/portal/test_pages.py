@@ -368,3 +368,14 @@ def test_keys_and_subscriptions_end_on_a_day(portal: ShopPortal) -> None:
     publisher.post(manage, action="expire", until="")
     assert "2027-02-28" not in ada.get(f"/applications/{application.id}").text
     assert ada.post(manage, action="expire", until="2027-02-28").status_code == 403
+
+
+def test_a_product_of_the_yaml_is_changed_there(portal: ShopPortal) -> None:
+    publisher = portal.as_("pub")
+    with portal.market.store.read(portal.market.actor("pub")) as now:
+        shop = products.product(now, "shop")
+    assert shop.source == "gateway"
+    for form in ({"action": "retire"}, {"action": "change", "title": "Mine", "slug": "shop"}):
+        assert publisher.post("/manage/products", product=shop.id, **form).status_code == 409
+    assert publisher.get(f"/manage/products/{shop.id}").status_code == 409
+    assert f'value="{shop.id}"' not in publisher.get("/manage/products").text

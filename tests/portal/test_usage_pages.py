@@ -126,7 +126,7 @@ def test_publishers_see_the_revenue_and_who_belongs_to_which_organisation(
     with market.store.begin(CLOCK) as now:
         for period, amount in (("2026-10", 2900), ("2026-11", 120_000)):
             line = {"kind": "monthly", "plan": "free", "amount": amount}
-            statements.add(now, subscription, period, "EUR", [line], {})
+            statements.add(now, subscription, period, "EUR", [line], {}, {})
     page = shop.as_("pub").get("/manage/revenue").text
     assert _calls(page, "2026-11") == ["EUR 1,200.00"]
     assert _calls(page, "2026-10") == ["EUR 29.00"]

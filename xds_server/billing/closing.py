@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from xds_server.billing import months
 from xds_server.billing.amounts import Line, cost, of_calls
@@ -21,19 +23,29 @@ Counted = Callable[[str, int, int], Mapping[tuple[str, int], int]]
 """The counts of the usage store of a consumer between two moments (Unix seconds, at full hours): calls by plan and status."""
 
 
+Prices = Mapping[str, Mapping[str, Any] | None]
+"""Prices by plan, as `marketplace.prices.checked` makes them; None for a plan that is free of charge."""
+_FREE = Price(currency="XXX")
+_CORRECTED = 3
+"""Earlier months that are looked at."""
+
+log = logging.getLogger("xds.billing")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """What closing a month did. `nothing_due` is the number of subscriptions that owe nothing."""
+    """What closing a month did. `failed` tells why the month of a subscription could not be closed."""
 
     statements: list[Statement]
-    nothing_due: int
+    failed: list[str]
 
 
 def close_month(marketplace: Marketplace, counted: Counted, period: str, now: float) -> Closed:
-    """Close the statements of a month, one transaction each, so that it can be killed and repeated.
+    """Close the month for each subscription, one transaction each, so that it can be killed and repeated.
 
-    Calls that were counted after an earlier month was closed are corrections in this one. Raises Conflict if the month
-    has not settled yet, Invalid, DatabaseFailed.
+    Calls that were counted after an earlier month was closed are corrections in this one. A subscription that owes nothing
+    has no statement, and its month is closed all the same. Raises Conflict if the month has not settled yet, Invalid,
+    DatabaseFailed.
     """
     months.checked(period)
     end = months.end(period)
@@ -43,15 +55,32 @@ def close_month(marketplace: Marketplace, counted: Counted, period: str, now: fl
         ended_since = months.begin(period) - _CORRECTED * 31 * 86_400  # they may have calls that came late
         due = statements.owing(transaction, period, ended_since, end)
     closed: list[Statement] = []
-    without = 0
+    failed: list[str] = []
     for one in due:
-        with marketplace.begin(CLOCK) as transaction:
-            made = _close(transaction, one, counted, period)
-        if made is None:
-            without += 1
-        else:
+        try:
+            with marketplace.begin(CLOCK) as transaction:
+                made = _close(transaction, one, counted, period)
+        except Conflict as error:
+            failed.append(str(error))
+            continue
+        if made is not None:
             closed.append(made)
-    return Closed(statements=closed, nothing_due=without)
+    return Closed(statements=closed, failed=failed)
+
+
+def prices_of(product: Product) -> Prices:
+    """Return the prices that a product has now."""
+    return {one.plan: one.price for one in product.plans}
+
+
+def counted_calls(offered: Prices, counts: Mapping[tuple[str, int], int]) -> dict[str, int]:
+    """Return the calls that count by plan. Without a price, the statuses of a price without `statuses` count."""
+    rules = {plan: _FREE if one is None else prices.as_price(one) for plan, one in offered.items()}
+    found: dict[str, int] = {}
+    for (plan, status), number in counts.items():
+        if plan in rules and rules[plan].counts(status):
+            found[plan] = found.get(plan, 0) + number
+    return found
 
 
 def _close(
@@ -59,24 +88,41 @@ def _close(
 ) -> Statement | None:
     product = products.named(transaction, subscription.product)
     assert product is not None, "a product with subscriptions is never deleted"
-    offered = {one.plan: prices.as_price(one.price) for one in product.plans if one.price is not None}
-    if not offered:
-        return None
-    currency = next(iter(offered.values())).currency
-    calls = counted_calls(product, counted(subscription.consumer, months.begin(period), months.end(period)))
+    offered = prices_of(product)
+    priced = _priced(offered)
+    calls = counted_calls(offered, counted(subscription.consumer, months.begin(period), months.end(period)))
     lines: list[Line] = []
-    plan = _dearest(transaction, subscription, offered, period)
-    if plan is not None and offered[plan].monthly:
-        lines.append(Line(kind="monthly", plan=plan, amount=offered[plan].monthly))
+    plan = _dearest(transaction, subscription, priced, period)
+    if plan is not None and priced[plan].monthly:
+        lines.append(Line(kind="monthly", plan=plan, amount=priced[plan].monthly))
     for plan, number in sorted(calls.items()):
-        if plan in offered:
-            lines += of_calls(offered[plan], plan, number)
-    lines += _corrections(transaction, subscription, product, offered, counted, period)
-    if not lines and not _active(subscription, period):
-        return None  # it had ended, and nothing came late
+        if plan in priced:
+            lines += of_calls(priced[plan], plan, number)
+    earlier = statements.of_subscription(transaction, subscription.id)
+    currency = _currency(priced, earlier)
+    lines += _corrections(subscription, earlier, offered, currency, counted, period)
+    if not lines and not (priced and _active(subscription, period)):
+        statements.nothing_due(transaction, subscription, period)
+        return None
     return statements.add(
-        transaction, subscription, period, currency, [one.as_json() for one in lines], calls
+        transaction,
+        subscription,
+        period,
+        currency,
+        [one.as_json() for one in lines],
+        calls,
+        offered,
     )
+
+
+def _priced(offered: Prices) -> dict[str, Price]:
+    return {plan: prices.as_price(one) for plan, one in offered.items() if one is not None}
+
+
+def _currency(priced: Mapping[str, Price], earlier: Sequence[Statement]) -> str:
+    """Return the currency of a product, that of the last statement if it has become free of charge."""
+    currencies = (*(one.currency for one in priced.values()), *(one.currency for one in reversed(earlier)))
+    return currencies[0] if currencies else ""
 
 
 def _active(subscription: Subscription, period: str) -> bool:
@@ -85,61 +131,54 @@ def _active(subscription: Subscription, period: str) -> bool:
 
 
 def _dearest(
-    transaction: Transaction, subscription: Subscription, offered: Mapping[str, Price], period: str
+    transaction: Transaction, subscription: Subscription, priced: Mapping[str, Price], period: str
 ) -> str | None:
     """Return the plan with the largest monthly amount among those that the subscription had in a month, None for none."""
     if not _active(subscription, period):
         return None
     had = subscriptions.plans_between(transaction, subscription, months.begin(period), months.end(period))
-    return max((one for one in had if one in offered), key=lambda one: offered[one].monthly, default=None)
-
-
-def counted_calls(product: Product, counts: Mapping[tuple[str, int], int]) -> dict[str, int]:
-    """Return the calls that count by plan. Without a price, the statuses of a price without `statuses` count."""
-    found: dict[str, int] = {}
-    for (plan, status), number in counts.items():
-        known = product.plan(plan)
-        if known is None:
-            continue
-        price = prices.as_price(known.price) if known.price is not None else _FREE
-        if price.counts(status):
-            found[plan] = found.get(plan, 0) + number
-    return found
-
-
-_FREE = Price(currency="XXX")
+    return max((one for one in had if one in priced), key=lambda one: priced[one].monthly, default=None)
 
 
 def _corrections(
-    transaction: Transaction,
     subscription: Subscription,
-    product: Product,
-    offered: Mapping[str, Price],
+    earlier: Sequence[Statement],
+    offered: Prices,
+    currency: str,
     counted: Counted,
     period: str,
 ) -> list[Line]:
-    """Return a line for each earlier month and plan whose calls are not those of its statement and earlier corrections."""
-    earlier = statements.earlier(transaction, subscription.id, period)
-    known: dict[tuple[str, str], int] = {}
-    for one in earlier:
-        for plan, number in one.calls.items():
-            known[one.period, plan] = known.get((one.period, plan), 0) + number
-        for line in one.lines:
-            if line["kind"] == "correction":
-                key = line["period"], line["plan"]
-                known[key] = known.get(key, 0) + line["calls"]
-    lines = []
-    for month in [one.period for one in earlier][-_CORRECTED:]:
-        counts = counted(subscription.consumer, months.begin(month), months.end(month))
-        for plan, number in sorted(counted_calls(product, counts).items()):
-            before = known.get((month, plan), 0)
-            if number != before and plan in offered:
-                amount = cost(offered[plan], number) - cost(offered[plan], before)
-                lines.append(
-                    Line(kind="correction", plan=plan, calls=number - before, amount=amount, period=month)
-                )
+    """Return a line for each earlier month and plan whose calls are not those of all statements so far.
+
+    They cost what they would have cost in the statement of their month.
+    """
+    known = _billed(earlier)
+    lines: list[Line] = []
+    for one in [one for one in earlier if one.period < period][-_CORRECTED:]:
+        then = one.prices or offered
+        priced = _priced(then)
+        counts = counted(subscription.consumer, months.begin(one.period), months.end(one.period))
+        for plan, number in sorted(counted_calls(then, counts).items()):
+            change = number - known.get((one.period, plan), 0)
+            if not change or plan not in priced:
+                continue
+            if one.currency != currency:
+                text = "calls of a month in another currency are not billed consumer=%s period=%s plan=%s calls=%d"
+                log.warning(text, subscription.consumer, one.period, plan, change)
+                continue
+            amount = cost(priced[plan], number) - cost(priced[plan], number - change)
+            lines.append(Line(kind="correction", plan=plan, calls=change, amount=amount, period=one.period))
     return lines
 
 
-_CORRECTED = 3
-"""Earlier months that are looked at."""
+def _billed(earlier: Sequence[Statement]) -> dict[tuple[str, str], int]:
+    """Return the calls by month and plan that statements have, corrections included."""
+    found: dict[tuple[str, str], int] = {}
+    for one in earlier:
+        for plan, number in one.calls.items():
+            found[one.period, plan] = found.get((one.period, plan), 0) + number
+        for line in one.lines:
+            if line["kind"] == "correction":
+                key = line["period"], line["plan"]
+                found[key] = found.get(key, 0) + line["calls"]
+    return found

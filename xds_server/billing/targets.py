@@ -10,11 +10,13 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from xds_server.billing.export import Event, ExportFailed
+from xds_server.billing.export import Event, EventsRejected, ExportFailed
 from xds_server.usage.report import Row, cloud_events
 
 TIMEOUT = 10.0
 """Seconds for an answer."""
+_OF_THE_BODY = (400, 404, 413, 422)
+"""Statuses with which a target says that it will not take what was sent. Lago answers 404 and 422, Stripe 400 and 404."""
 CODE = "calls"
 """The name of what is counted: Lago's billable metric and Stripe's meter."""
 
@@ -27,7 +29,7 @@ class _Http:
         self._headers = dict(headers)
 
     def post(self, url: str, body: bytes, content_type: str, **headers: str) -> None:
-        """Send a body. Raises ExportFailed."""
+        """Send a body. Raises ExportFailed, and EventsRejected for a status by which the body itself is wrong."""
         sent = {**self._headers, "content-type": content_type, **headers}
         try:
             answer = self._pool.request("POST", url, body=body, headers=sent, redirect=False)
@@ -35,7 +37,8 @@ class _Http:
             raise ExportFailed(f"{url} cannot be reached: {type(error).__name__}") from None
         if not 200 <= answer.status < 300:
             text = answer.data[:300].decode("utf-8", "replace")
-            raise ExportFailed(f"{url} rejects the events with {answer.status}: {text}")
+            failed = EventsRejected if answer.status in _OF_THE_BODY else ExportFailed
+            raise failed(f"{url} rejects the events with {answer.status}: {text}")
 
 
 def _name(kind: str, url: str) -> str:
@@ -56,7 +59,7 @@ class CloudEventsTarget:
         return bool(consumer)
 
     def send(self, events: Sequence[Event]) -> None:
-        """Send events. Raises ExportFailed."""
+        """Send events. Raises ExportFailed, EventsRejected."""
         rows: list[Row] = [
             {"consumer": one.consumer, "plan": one.plan, "hour": one.hour, "requests": one.calls}
             for one in events
@@ -82,7 +85,7 @@ class LagoTarget:
         return bool(consumer)
 
     def send(self, events: Sequence[Event]) -> None:
-        """Send events. Raises ExportFailed."""
+        """Send events. Raises ExportFailed, EventsRejected."""
         body = {"events": [self._event(one) for one in events]}
         self._http.post(self._url, json.dumps(body).encode(), "application/json")
 
@@ -113,7 +116,7 @@ class StripeTarget:
         return consumer in self._customers
 
     def send(self, events: Sequence[Event]) -> None:
-        """Send events one by one. Raises ExportFailed."""
+        """Send events one by one. Raises ExportFailed, EventsRejected."""
         for one in events:
             customer = self._customers[one.consumer]
             form = {

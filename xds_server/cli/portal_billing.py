@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from xds_server.billing import months
-from xds_server.billing.closing import SETTLED, close_month, counted_calls
+from xds_server.billing.closing import SETTLED, Prices, close_month, counted_calls, prices_of
 from xds_server.billing.export import ExportFailed, Target, export
 from xds_server.billing.targets import CloudEventsTarget, LagoTarget, StripeTarget
 from xds_server.billing.usage_counts import HOUR, by_hour, counted_by
@@ -21,7 +21,6 @@ from xds_server.marketplace import products, statements, subscriptions
 from xds_server.marketplace.actor import COMMAND
 from xds_server.marketplace.errors import NotFound
 from xds_server.marketplace.pages import MOST, Wanted
-from xds_server.marketplace.records import Product
 from xds_server.marketplace.store import Marketplace
 from xds_server.usage.store import Store
 
@@ -38,7 +37,13 @@ def run(marketplace: Marketplace, arguments: argparse.Namespace) -> Any:
     with closing(Store(arguments.usage_store, reads=True)) as usage:
         if arguments.action == "close":
             wanted = period or months.before(months.of(time.time()))
-            return close_month(marketplace, counted_by(usage), wanted, time.time()).statements
+            done = close_month(marketplace, counted_by(usage), wanted, time.time())
+            if done.failed:
+                raise EnvironmentFailed(
+                    f"{len(done.failed)} of {len(done.failed) + len(done.statements)} statements could not be closed; "
+                    f"{done.failed[0]}"
+                )
+            return done.statements
         target = _target(arguments)
         try:
             sent = export(marketplace, target, lambda: _settled(marketplace, usage, period))
@@ -81,20 +86,27 @@ def _settled(
     for row in by_hour(usage, since, until):
         counts = sums.setdefault((row["consumer"], row["hour"]), {})
         counts[row["plan"], row["status"]] = row["requests"]
-    known: dict[str, Product | None] = {}
+    offers: dict[tuple[str, str], Prices] = {}
     for (consumer, hour), counts in sorted(sums.items()):
-        if consumer not in known:
-            known[consumer] = _product(marketplace, consumer)
-        product = known[consumer]
-        if product is not None:
-            for plan, calls in sorted(counted_calls(product, counts).items()):
-                yield consumer, plan, hour, calls
+        month = months.of(hour * HOUR)
+        if (consumer, month) not in offers:
+            offers[consumer, month] = _offered(marketplace, consumer, month)
+        for plan, calls in sorted(counted_calls(offers[consumer, month], counts).items()):
+            yield consumer, plan, hour, calls
 
 
-def _product(marketplace: Marketplace, consumer: str) -> Product | None:
-    """Return the product of a subscription, None for a consumer of the gateway's files."""
+def _offered(marketplace: Marketplace, consumer: str, month: str) -> Prices:
+    """Return the prices of a subscription in a month, nothing for a consumer of the gateway's files.
+
+    Those of a closed month are those of its statement, so that a later change exports no call again.
+    """
     with marketplace.read(COMMAND) as now:
         try:
-            return products.named(now, subscriptions.subscription(now, consumer).product)
+            found = subscriptions.subscription(now, consumer)
         except NotFound:
-            return None
+            return {}
+        for one in statements.statements(now, subscription=found.id, period=month).items:
+            if one.prices:
+                return one.prices
+        product = products.named(now, found.product)
+        return prices_of(product) if product is not None else {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import String, cast, or_, select
 
-from xds_server.marketplace import names, prices, subscribers
+from xds_server.marketplace import names, prices, subscribers, unbilled
 from xds_server.marketplace.actor import not_found
 from xds_server.marketplace.errors import Conflict, Invalid
 from xds_server.marketplace.pages import FIRST, PageOf, Wanted, page
@@ -87,8 +87,10 @@ def change_product(
     """
     transaction.actor.require_publisher()
     before = product(transaction, id_)
-    if values and before.source == "gateway":
-        raise Conflict("this product is written in the gateway's YAML; change it there")
+    if before.source == "gateway":
+        raise Conflict(
+            "this product is written in the gateway's YAML; change it there, or remove it to retire it"
+        )
     new = dict(_checked({**_written(before), **values}, offered)) if values else {}
     if new.get("slug", before.slug) != before.slug:
         raise Conflict("a slug never changes; make another product", "slug")
@@ -130,12 +132,12 @@ def take_from_gateway(
 
 
 def _with_used_plans(transaction: Transaction, before: Product, new: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a product of the YAML with the plans that it had before and that still have subscriptions.
+    """Return a product of the YAML with the plans that it had before, and that subscriptions or statements still need.
 
     They have their limits no longer if the YAML has no such plan, but their prices, and take no new subscription by itself.
     """
     written = {one["plan"] for one in new["plans"]}
-    used = subscribers.plans_in_use(transaction, before.id) - written
+    used = {*subscribers.plans_in_use(transaction, before.id), *_unbilled(transaction, before)} - written
     kept = [{**asdict(one), "approval": "manual"} for one in before.plans if one.plan in used]
     return {**new, "plans": [*new["plans"], *kept]} if kept else new
 
@@ -153,15 +155,37 @@ def _add(transaction: Transaction, values: Mapping[str, Any], *, source: str, st
 def _change(
     transaction: Transaction, before: Product, values: Mapping[str, Any], version: int | None
 ) -> None:
-    if "plans" in values:
-        kept = {one["plan"] for one in values["plans"]}
-        used = subscribers.plans_in_use(transaction, before.id) - kept
-        if used and before.source == "portal":
-            raise Conflict(f"the plan '{min(used)}' has subscriptions; cancel them first", "plans")
+    if "plans" in values and before.source == "portal":
+        _require_plans(transaction, before, values["plans"])
     plain = Product(**{name: getattr(before, name) for name in before.__dataclass_fields__})
     transaction.change(PRODUCTS, "product", _as_row(plain), values, version=version)
     if "apis" in values and tuple(values["apis"]) != before.apis:
         subscribers.refresh_product(transaction, before.id)
+
+
+def _require_plans(transaction: Transaction, before: Product, plans: Sequence[Mapping[str, Any]]) -> None:
+    """Raise Conflict if new plans lack one, or have another currency, that subscriptions or statements need."""
+    kept = {one["plan"] for one in plans}
+    used, owed = subscribers.plans_in_use(transaction, before.id), _unbilled(transaction, before)
+    if lost := used - kept:
+        raise Conflict(f"the plan '{min(lost)}' has subscriptions; cancel them first", "plans")
+    if lost := owed.keys() - kept:
+        plan = min(lost)
+        raise Conflict(
+            f"the plan '{plan}' has calls of {owed[plan]}, which is not closed yet; remove it then", "plans"
+        )
+    currencies = [
+        {one["currency"] for one in found if one is not None}
+        for found in ([one.price for one in before.plans], [one["price"] for one in plans])
+    ]
+    if (used or owed) and all(currencies) and currencies[0] != currencies[1]:
+        raise Conflict("a product with subscriptions keeps its currency; make another product", "plans")
+
+
+def _unbilled(transaction: Transaction, before: Product) -> Mapping[str, str]:
+    """Return the plans with a price that months which are not closed need, with one of these months."""
+    priced = {one.plan for one in before.plans if one.price is not None}
+    return {plan: month for plan, month in unbilled.plans(transaction, before.id).items() if plan in priced}
 
 
 class _Row:

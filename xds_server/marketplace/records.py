@@ -101,7 +101,7 @@ class ProductPlan:
 class Product:
     """APIs that are subscribed to together. `visible_to` has slugs of organisations, None if everybody sees it.
 
-    A product of the `source` ``gateway`` is written in the gateway's YAML, and only its state is here.
+    A product of the `source` ``gateway`` is written in the gateway's YAML, and follows it.
     """
 
     id: str
@@ -199,7 +199,7 @@ class Statement:
     """What a subscription owes for a month (`period`, such as ``2026-11``). It never changes.
 
     `number` counts all statements. `total` and the amounts of the `lines` are integers in minor units of the `currency`.
-    `calls` are the counted calls by plan.
+    `calls` are the counted calls by plan, and `prices` those of all plans when it was closed, None for one that was free.
     """
 
     id: str
@@ -211,6 +211,7 @@ class Statement:
     lines: tuple[Mapping[str, Any], ...]
     calls: Mapping[str, Any]
     closed: int
+    prices: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from sqlalchemy import (
     Text,
 )
 
-REVISION = "003"
+REVISION = "004"
 """The revision of the tables: the newest file in migrations/versions."""
 METADATA = MetaData()
 _JSON = JSON(none_as_null=True)
@@ -247,9 +247,17 @@ STATEMENTS = Table(
     Column("lines", _JSON, nullable=False),
     Column("calls", _JSON, nullable=False, comment="counted calls by plan"),
     _number("closed"),
+    Column("prices", _JSON, nullable=False, server_default="{}"),
     Index("market_statements_period", "subscription", "period", unique=True),
 )
 """Closed statements. Rows are only added: a trigger rejects every other change. Amounts are minor units."""
+MONTHS_WITHOUT = Table(
+    "market_months_without",
+    METADATA,
+    Column("subscription", String(36), ForeignKey("market_subscriptions.id"), primary_key=True),
+    _text_key("period", 7),
+)
+"""Closed months of subscriptions in which nothing was due, so that there is no statement."""
 NOTICES = Table(
     "market_notices",
     METADATA,

@@ -6,17 +6,27 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, union_all
 
 from xds_server.marketplace import names, subscriptions
 from xds_server.marketplace.actor import not_found
+from xds_server.marketplace.errors import Conflict
 from xds_server.marketplace.pages import FIRST, PageOf, Wanted, page
 from xds_server.marketplace.records import Revenue, Statement, Subscription
-from xds_server.marketplace.schema import APPLICATIONS, COUNTERS, PRODUCTS, STATEMENTS, SUBSCRIPTIONS
+from xds_server.marketplace.schema import (
+    APPLICATIONS,
+    COUNTERS,
+    MONTHS_WITHOUT,
+    PRODUCTS,
+    STATEMENTS,
+    SUBSCRIPTIONS,
+)
 from xds_server.marketplace.store import Transaction, columns
 
 _STATEMENT, _SUBSCRIPTION = columns(Statement, STATEMENTS), columns(Subscription, SUBSCRIPTIONS)
 _COUNTER = "statements"
+MOST_TOTAL = 2**63 - 1
+"""Minor units of the largest statement, which is what the databases have room for."""
 
 
 def statement(transaction: Transaction, id_: str) -> Statement:
@@ -72,8 +82,10 @@ def revenue(transaction: Transaction, months: int) -> list[Revenue]:
 
 
 def owing(transaction: Transaction, period: str, begin: int, end: int) -> list[Subscription]:
-    """Return the subscriptions that were active between two moments, in Unix seconds, and have no statement of a period."""
-    closed = select(STATEMENTS.c.subscription).where(STATEMENTS.c.period == period)
+    """Return the subscriptions that were active between two moments, in Unix seconds, and whose period is not closed."""
+    closed = union_all(
+        *(select(one.c.subscription).where(one.c.period == period) for one in (STATEMENTS, MONTHS_WITHOUT))
+    )
     active = (SUBSCRIPTIONS.c.started < end) & or_(
         SUBSCRIPTIONS.c.ended.is_(None), SUBSCRIPTIONS.c.ended >= begin
     )
@@ -81,10 +93,16 @@ def owing(transaction: Transaction, period: str, begin: int, end: int) -> list[S
     return transaction.all(Subscription, _SUBSCRIPTION.where(where).order_by(SUBSCRIPTIONS.c.id))
 
 
-def earlier(transaction: Transaction, subscription: str, before: str) -> list[Statement]:
-    """Return the statements of a subscription before a period, the oldest first."""
-    where = (STATEMENTS.c.subscription == subscription) & (STATEMENTS.c.period < before)
+def of_subscription(transaction: Transaction, subscription: str) -> list[Statement]:
+    """Return all statements of a subscription, the oldest period first."""
+    where = STATEMENTS.c.subscription == subscription
     return transaction.all(Statement, _STATEMENT.where(where).order_by(STATEMENTS.c.period))
+
+
+def nothing_due(transaction: Transaction, subscription: Subscription, period: str) -> None:
+    """Close a month in which a subscription owes nothing, so that later prices do not change that."""
+    values = {"subscription": subscription.id, "period": period}
+    transaction.connection.execute(MONTHS_WITHOUT.insert().values(**values))
 
 
 def add(
@@ -94,21 +112,29 @@ def add(
     currency: str,
     lines: Iterable[Mapping[str, Any]],
     calls: Mapping[str, int],
+    prices: Mapping[str, Any],
 ) -> Statement:
-    """Close the statement of a month. Its number is the next one. Raises Conflict if there is one already."""
+    """Close the statement of a month. Its number is the next one.
+
+    Raises Conflict if there is one already, or if the store has no room for its amount.
+    """
     update = COUNTERS.update().where(COUNTERS.c.name == _COUNTER).values(value=COUNTERS.c.value + 1)
     number = int(transaction.connection.execute(update.returning(COUNTERS.c.value)).scalar_one())
     listed = [dict(one) for one in lines]
+    total = sum(one["amount"] for one in listed)
+    if abs(total) > MOST_TOTAL:
+        raise Conflict(f"the amount of {subscription.consumer}, {total}, is too large; correct the price")
     values = {
         "id": names.new_id(),
         "number": number,
         "subscription": subscription.id,
         "period": period,
         "currency": currency,
-        "total": sum(one["amount"] for one in listed),
+        "total": total,
         "lines": listed,
         "calls": dict(calls),
         "closed": transaction.now,
+        "prices": dict(prices),
     }
     transaction.connection.execute(STATEMENTS.insert().values(**values))
     shown = {"number": number, "period": period, "total": values["total"]}

@@ -190,6 +190,8 @@ async def _close_months(marketplace: Marketplace, usage: Store) -> None:
                 done = await asyncio.to_thread(close_month, marketplace, counted_by(usage), period, now)
                 if done.statements:
                     log.info("statements closed period=%s count=%d", period, len(done.statements))
+                for one in done.failed:
+                    log.error("a statement could not be closed; trying again period=%s error=%s", period, one)
             except (DatabaseFailed, EnvironmentFailed, MarketplaceError) as error:
                 log.error("the month could not be closed; trying again period=%s error=%s", period, error)
                 break
