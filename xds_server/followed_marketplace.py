@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from filters.model.identity import Consumer
+from filters.model.identity import Consumer, Plan
 from xds_server.background_tasks import in_background
 from xds_server.control_plane.control_loop import GatewayState, Published
 from xds_server.serving.store import Store
@@ -33,9 +33,12 @@ def follow(
     def written() -> Mapping[str, Consumer]:
         return serving.compiled.gateway.sections.consumers if serving.compiled is not None else _NOBODY
 
+    def plans() -> Mapping[str, Plan] | None:
+        return serving.compiled.gateway.sections.plans if serving.compiled is not None else None
+
     marketplace = Marketplace(url)
     stack.callback(marketplace.close)
-    following = Subscriptions(marketplace, store, written)
+    following = Subscriptions(marketplace, store, written, plans)
     in_background(following.run(), stack)
     return following
 

@@ -292,6 +292,17 @@ def test_a_name_that_both_have_is_reported_and_the_files_win(gateway: Gateway, m
     gateway.answers("/orders", key, 200)
 
 
+def test_a_plan_that_the_gateway_does_not_have_is_reported(gateway: Gateway, market: Market) -> None:
+    _, subscription = subscribed(market, "old", plans=[{"plan": "old"}, {"plan": "gold"}])
+    key = market.key(subscription)
+    gateway.answers("/orders", key, 200)
+    gateway.says("the gateway has no plan 'old'")
+    assert gateway.status()["marketplace"]["without_limits"] == {"old": 1}
+    with market.store.begin(market.actor("ada")) as now:
+        subscriptions.change_plan(now, subscription.id, "gold")
+    wait_for(lambda: gateway.status()["marketplace"]["without_limits"] == {}, "the change of the plan")
+
+
 def test_a_user_who_is_disabled_keeps_the_keys_of_the_organisation(gateway: Gateway, market: Market) -> None:
     _, subscription = subscribed(market)
     approve(market, subscription)

@@ -11,7 +11,7 @@ from xds_server.marketplace.products import Offered
 from xds_server.marketplace.records import Application, NewKey, Organisation, Product, Subscription
 from xds_server.marketplace.store import Marketplace
 
-OFFERED = Offered(apis=("orders", "payments"), plans=("free", "gold"))
+OFFERED = Offered(apis=("orders", "payments"), plans=("free", "gold", "old"))
 COMMERCE: dict[str, Any] = {
     "slug": "commerce",
     "title": "Commerce",

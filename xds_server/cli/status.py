@@ -142,6 +142,10 @@ def _print_marketplace(market: dict[str, Any]) -> None:
         print(
             f"  CLASH: the consumer '{name}' of the gateway has the name of a subscription; rename the consumer"
         )
+    for name, count in sorted(market["without_limits"].items()):
+        print(
+            f"  NO LIMITS: the gateway has no plan '{name}', which {output.counted(count, 'subscription')} have"
+        )
 
 
 def _print_previews(previews: list[dict[str, Any]]) -> None:

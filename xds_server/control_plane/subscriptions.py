@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,13 +40,18 @@ _AT_ONCE = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionsStatus:
-    """What is served. `sequence` numbers the last change; `clashes` are names that the gateway's files have too."""
+    """What is served. `sequence` numbers the last change; `clashes` are names that the gateway's files have too.
+
+    `without_limits` are the plans that the gateway's files do not have, with the number of their subscriptions: no limits of a
+    plan hold for these.
+    """
 
     store: str
     complete: bool
     sequence: int
     subscriptions: int
     clashes: tuple[str, ...]
+    without_limits: Mapping[str, int]
     problem: str
 
     def as_json(self) -> dict[str, Any]:
@@ -56,6 +62,7 @@ class SubscriptionsStatus:
             "sequence": self.sequence,
             "subscriptions": self.subscriptions,
             "clashes": list(self.clashes),
+            "without_limits": dict(self.without_limits),
             "problem": self.problem,
         }
 
@@ -64,13 +71,19 @@ class Subscriptions:
     """Follows a marketplace and publishes its subscriptions in a store.
 
     `written` returns the consumers of the gateway's files, which have precedence over a subscription with the same name.
-    It returns the same object while they are the same.
+    It returns the same object while they are the same. `plans` returns their plans, None before there are any.
     """
 
     def __init__(
-        self, marketplace: Marketplace, store: Store, written: Callable[[], Collection[str]]
+        self,
+        marketplace: Marketplace,
+        store: Store,
+        written: Callable[[], Collection[str]],
+        plans: Callable[[], Collection[str] | None],
     ) -> None:
-        self._marketplace, self._store, self._written = marketplace, store, written
+        self._marketplace, self._store, self._written, self._plans = marketplace, store, written, plans
+        self._on_plan: Counter[str] = Counter()
+        self._without_limits: Mapping[str, int] = {}
         self._buckets: list[dict[str, Subscriber]] = [{} for _ in range(BUCKETS)]
         self._resources: dict[int, Resource] = {}
         self._seen = 0
@@ -87,6 +100,7 @@ class Subscriptions:
             sequence=self._seen,
             subscriptions=sum(bool(one.keys) for bucket in self._buckets for one in tuple(bucket.values())),
             clashes=tuple(sorted(self._clashes)),
+            without_limits=self._without_limits,
             problem=self._problem,
         )
 
@@ -117,6 +131,7 @@ class Subscriptions:
             self._migrated = True
         changed = await asyncio.to_thread(self._read)
         changed |= self._look_for_clashes(changed)
+        self._look_for_plans()
         if not self._complete:
             changed |= set(range(BUCKETS))
         if not changed:
@@ -145,11 +160,17 @@ class Subscriptions:
                     changed = {number for number, bucket in enumerate(self._buckets) if bucket}
                     for bucket in self._buckets:
                         bucket.clear()
+                    self._on_plan.clear()
                     self._seen = 0
                 rows = subscribers.changed_since(now, self._seen, _AT_ONCE)
             for row in rows:
                 number = bucket_of(row.consumer)
                 changed.add(number)
+                before = self._buckets[number].get(row.consumer)
+                if before is not None and before.keys:
+                    self._on_plan[before.plan] -= 1
+                if row.keys:
+                    self._on_plan[row.plan] += 1
                 self._buckets[number][row.consumer] = Subscriber(row.consumer, row.plan, row.apis, row.keys)
                 self._seen = row.sequence
             if len(rows) < _AT_ONCE:
@@ -176,6 +197,21 @@ class Subscriptions:
                 name,
             )
         return {bucket_of(name) for name in found ^ before}
+
+    def _look_for_plans(self) -> None:
+        """Find plans of subscriptions that the gateway's files do not have, and report those that are new."""
+        plans = self._plans()
+        if plans is None:
+            return
+        found = {name: count for name, count in self._on_plan.items() if count and name not in plans}
+        for name in sorted(found.keys() - self._without_limits.keys()):
+            log.error(
+                "the gateway has no plan '%s', so no limits of a plan hold for its subscriptions; write the plan, or change "
+                "the subscriptions subscriptions=%d",
+                name,
+                found[name],
+            )
+        self._without_limits = found
 
     def _made(self, numbers: Iterable[int]) -> Mapping[int, Resource]:
         """Return the resources of some buckets."""
