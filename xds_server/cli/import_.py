@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     kinds = {_KUBERNETES: "objects of Kubernetes", **{name: what for name, (what, _) in KINDS.items()}}
     parser.add_argument(
         "kind",
-        choices=kinds,
+        choices=tuple(kinds),
         help="what is imported: " + "; ".join(f"{name}: {what}" for name, what in kinds.items()),
     )
     parser.add_argument(

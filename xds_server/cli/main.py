@@ -39,18 +39,19 @@ COMMANDS: dict[str, str] = {
     "bootstrap": "print a bootstrap for an Envoy that runs elsewhere",
     "descriptors": "write the descriptor set of a running gRPC server, for `grpc_transcoding`",
     "schema": "print the JSON Schema of the gateway language",
+    "completion": "print what a shell needs to complete commands and flags",
     "version": "print the versions of this command, of Envoy and of the main libraries",
 }
 """Each command is a module of this package (with underscores), with `arguments(parser)` and `run(arguments)`."""
 
 
-def parser(name: str | None) -> argparse.ArgumentParser:
-    """Return the parser, with the arguments of the command `name`."""
+def parser(*names: str) -> argparse.ArgumentParser:
+    """Return the parser, with the arguments of the commands `names`."""
     result = argparse.ArgumentParser(prog="xds", description="An API gateway as a folder of YAML, on Envoy.")
     commands = result.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command, summary in COMMANDS.items():
         subparser = commands.add_parser(command, help=summary, description=summary, formatter_class=Help)
-        if command == name:
+        if command in names:
             _module(command).arguments(subparser)
     return result
 
@@ -58,7 +59,7 @@ def parser(name: str | None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 fine, 1 the input is wrong, 2 wrong usage, 3 the environment failed."""
     words = sys.argv[1:] if argv is None else list(argv)
-    name = next((word for word in words if not word.startswith("-")), None)
+    name = next((word for word in words if not word.startswith("-")), "")
     arguments = parser(name).parse_args(words)
     try:
         return _run(arguments)

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument(
         "action",
-        choices=_ACTIONS,
+        choices=tuple(_ACTIONS),
         nargs="?",
         default="status",
         help="; ".join(f"{name}: {text}" for name, text in _ACTIONS.items()),
