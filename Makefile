@@ -16,7 +16,7 @@ from_debian = command -v $(2) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v 
 		&& { apt-get install --yes --quiet $(1) || { apt-get update --quiet && apt-get install --yes --quiet $(1); }; } >/dev/null; } \
 		|| echo "$(2) is missing, so the tests $(3) are skipped; on Debian: apt-get install $(1)"
 
-.PHONY: help setup browser prometheus kubernetes conformance demo demo-portal test unit check bench fuzz golden docs pictures protos clean
+.PHONY: help setup browser prometheus kubernetes conformance demo demo-portal test unit check bench fuzz golden docs pictures site sbom protos clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -84,6 +84,13 @@ pictures: ## draw the pictures of docs/pictures/ again from their DOT texts (nee
 		dot -Tsvg "$$text" > "$${text%.dot}.svg" && \
 		echo "<!-- SHA-256 of $${text##*/}: $$(sha256sum < "$$text" | cut -d' ' -f1) -->" >> "$${text%.dot}.svg" || exit 1; \
 	done
+
+site: $(READY) ## build the site of the documentation into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+sbom: $(READY) ## write the software bill of materials (CycloneDX) of this environment to build/sbom.cdx.json
+	@mkdir -p build
+	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --output-file build/sbom.cdx.json $(BIN)/python
 
 protos: $(READY) ## compile our own contracts again
 	$(BIN)/python -m protos.generate ours

@@ -120,13 +120,14 @@ def test_every_volume_is_used() -> None:
 
 def test_every_file_that_the_image_copies_exists() -> None:
     for line in DOCKERFILE.splitlines():
-        if line.startswith("COPY "):
+        if line.startswith("COPY ") and "--from=" not in line:
             for source in line.split()[1:-1]:
                 assert (ROOT / source).exists(), source
 
 
 def test_images_are_pinned() -> None:
-    (base,) = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    (base, *stages) = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert set(stages) <= set(re.findall(r" AS (\S+)$", DOCKERFILE, re.MULTILINE))
     for image in (base, *(SERVICES[name]["image"] for name in IMAGES)):
         assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+[\w.-]*", image), image
 
