@@ -27,6 +27,7 @@ from graphql import (
     TypeDefinitionNode,
     Visitor,
     build_ast_schema,
+    is_specified_scalar_type,
     parse,
     validate_schema,
     visit,
@@ -34,7 +35,7 @@ from graphql import (
 from graphql.execution import get_directive_values
 from graphql.validation.validate import validate_sdl
 
-from filters.graphql import big_int, directives, reading
+from filters.graphql import big_int, directives, json_scalars, reading
 from filters.graphql.checks import check
 from filters.graphql.directives import Auth, Discriminator, FieldName, ListSize, Rest
 from filters.graphql.faults import SchemaFault, SchemaFaults, at, of_errors
@@ -105,9 +106,9 @@ def read(documents: Sequence[SdlDocument], upstreams: Collection[str] | None = N
         raise SchemaFaults([_at_begin(documents, "the schema has no queries", remedy)])
     if errors := validate_schema(types):
         raise SchemaFaults(of_errors(errors))
-    for scalar in (known.get_type(big_int.NAME), types.get_type(big_int.NAME)):
-        if isinstance(scalar, GraphQLScalarType):
-            big_int.bind(scalar)
+    for scalar in (*known.type_map.values(), *types.type_map.values()):
+        if isinstance(scalar, GraphQLScalarType) and not is_specified_scalar_type(scalar):
+            (big_int if scalar.name == big_int.NAME else json_scalars).bind(scalar)
     binder = _Binder(known, types)
     bound = binder.bound()
     faults = [*binder.faults] or [*check(bound, upstreams)]
