@@ -73,7 +73,7 @@ fuzz: $(READY) ## look for input that breaks the gRPC server, for SECONDS (60)
 	$(BIN)/python -m tests.fuzz.unary_server $(or $(SECONDS),60)
 
 golden: $(READY) ## rewrite the golden files and prune what no input claims
-	$(BIN)/python -m pytest tests/translate tests/gateway_api tests/imports tests/test_docs.py --update-golden
+	$(BIN)/python -m pytest tests/translate tests/gateway_api tests/imports tests/exports tests/test_docs.py --update-golden
 
 docs: $(READY) ## write the pages of docs/reference again that are made from the code
 	$(BIN)/python -m docs.generate

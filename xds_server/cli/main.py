@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "explain": "show which route handles a request, and why",
     "why": "show what a route of Kubernetes does at its Gateways, and why a part of it has no effect",
     "import": "write a gateway of Kubernetes as a folder of the gateway language",
+    "export": "write a gateway as configuration of something else",
     "diff": "show what changes between two gateways",
     "rollout": "show or steer the rollout of a new version",
     "status": "show every connected Envoy, and what it acknowledged or rejected",
