@@ -127,6 +127,55 @@ def test_an_invitation_that_is_too_old_is_refused(market: Market) -> None:
         logins.accept(now, token, name="Late")
 
 
+def test_a_link_does_not_outlive_the_rights_of_who_made_it(market: Market) -> None:
+    with market.store.begin(market.actor("ada")) as now:
+        people.set_member(now, "acme", market.users["bob"].id, "owner")
+    with market.store.begin(market.actor("bob")) as now:
+        _, back = logins.invite(now, "new@example.com", organisation="acme", role="owner")
+    with market.store.begin(market.actor("ada")) as now:
+        people.set_member(now, "acme", market.users["bob"].id, "member")
+    with market.store.begin(COMMAND) as now:
+        other = people.add_user(now, "adm2@example.com", "Adm", "admin")
+    with market.store.begin(market.actor("adm")) as now:
+        _, link = logins.invite(
+            replace(now, actor=people.actor_of(now, other)), "x@example.com", role="admin"
+        )
+        people.change_user(now, other.id, disabled=True)
+    for token in (back, link):
+        with market.store.begin(VISITOR) as now, pytest.raises(NotFound, match="may no longer invite"):
+            logins.accept(now, token, name="Late")
+    with market.store.begin(market.actor("ada")) as now:
+        people.set_member(now, "acme", market.users["bob"].id, "owner")
+    with market.store.begin(VISITOR) as now:
+        assert logins.accept(now, back, name="New").email == "new@example.com"
+
+
+def test_invitations_are_listed_and_revoked_by_those_who_may_invite(market: Market) -> None:
+    with market.store.begin(market.actor("ada")) as now:
+        first, link = logins.invite(now, "new@example.com", organisation="acme", role="member")
+    with market.store.begin(COMMAND) as now:
+        second, _ = logins.invite(now, "x@example.com", role="publisher")
+        assert [one.id for one in logins.invitations(now).items] == [second.id, first.id]
+    with market.store.begin(market.actor("ada")) as now:
+        (listed,) = logins.invitations(now, "acme").items
+        assert (listed.email, listed.invited_by) == ("new@example.com", market.users["ada"].id)
+        with pytest.raises(NotFound):
+            logins.revoke_invitation(now, second.id)
+        with pytest.raises(Forbidden):
+            logins.invitations(now)
+    for name in ("bob", "pub"):
+        with market.store.begin(market.actor(name)) as now:
+            with pytest.raises(Forbidden):
+                logins.invitations(now, "acme")
+            with pytest.raises(NotFound):
+                logins.revoke_invitation(now, first.id)
+    with market.store.begin(market.actor("ada")) as now:
+        logins.revoke_invitation(now, first.id)
+        assert logins.invitations(now, "acme").items == []
+    with market.store.begin(VISITOR) as now, pytest.raises(NotFound, match="unknown"):
+        logins.accept(now, link, name="Late")
+
+
 def test_a_session_ends_without_use_and_after_its_longest_time(market: Market) -> None:
     with market.store.begin(VISITOR) as now:
         opened = logins.open_session(now, market.users["ada"])

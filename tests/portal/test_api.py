@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.market import COMMERCE, Market
 from tests.support.portal import ApiOf, api_of
-from xds_server.marketplace import notices, statements
+from xds_server.marketplace import logins, notices, statements
 from xds_server.portal.api.operations import OPERATIONS
 from xds_server.portal.application import API
 from xds_server.portal.attempts import Attempts
@@ -55,7 +55,7 @@ def test_every_response_has_the_form_that_the_document_says(api: ApiOf) -> None:
             schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
             jsonschema_rs.validator_for(schema, validate_formats=True).validate(found.json())
             seen += 1
-    assert seen == 11
+    assert seen == 12
 
 
 def test_two_people_cannot_overwrite_each_other(api: ApiOf) -> None:
@@ -186,6 +186,7 @@ def _prepared(api: ApiOf) -> dict[str, str]:
     with market.store.begin(market.actor("adm")) as now:
         notice = notices.add_notice(now, "Maintenance", "Tonight.")
         closed = statements.add(now, subscription, "2026-11", "EUR", [], {}, {})
+        invitation, _ = logins.invite(now, "x@example.com", organisation="acme", role="member")
     return {
         "statement": closed.id,
         "notice": notice.id,
@@ -196,6 +197,7 @@ def _prepared(api: ApiOf) -> dict[str, str]:
         "subscription": subscription.id,
         "slot": "primary",
         "token": token["id"],
+        "invitation": invitation.id,
     }
 
 
@@ -222,7 +224,7 @@ def test_nobody_reaches_an_object_of_a_foreign_organisation(api: ApiOf) -> None:
         allowed = {_FORBIDDEN, _MISSING} if one.scope in ("publish", "admin") else {_MISSING}
         assert found.status_code in allowed, (one.name, found.status_code, found.text)
         tried += 1
-    assert tried == 26
+    assert tried == 28
     for path in ("/applications", "/subscriptions", "/products", "/statements", "/tokens"):
         assert all(one["name"] == "test" for one in eve.get(path).json()["items"]), path
     for path in (f"/applications?organisation={objects['organisation']}", f"/subscriptions?application={objects['application']}", f"/audit?organisation={objects['organisation']}"):  # fmt: skip

@@ -133,6 +133,20 @@ def test_people_are_invited_and_let_in_by_their_link(portal: ShopPortal) -> None
     assert visitor.get("/organisations/other").status_code == 404
 
 
+def test_an_invitation_is_revoked_on_the_page(portal: ShopPortal) -> None:
+    for who, page, more in (("ada", "/organisations/acme", {"role": "member"}), ("adm", "/manage/users", {})):
+        person = portal.as_(who)
+        shown = person.post(page, action="invite", email=f"new-{who}@example.com", **more).text
+        link = re.search(r"/invitations/[\w-]{43}", shown)
+        invitation = re.search(r'name="invitation" value="([^"]+)"', shown)
+        assert link is not None
+        assert invitation is not None
+        assert f"new-{who}@example.com" in person.get(page).text
+        assert person.post(page, action="revoke", invitation=invitation[1]).status_code == 303
+        assert f"new-{who}@example.com" not in person.get(page).text
+        assert portal.as_(None).get(link[0]).status_code == 404
+
+
 def test_a_form_of_another_site_does_nothing(portal: ShopPortal) -> None:
     ada = portal.as_("ada")
     forms = {"organisation": portal.market.acme.id, "name": "Evil", "csrf": csrf_of(ada.get("/applications"))}

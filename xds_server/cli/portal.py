@@ -90,6 +90,11 @@ def _user(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--organisation", help="slug of the organisation of an invitation")
 
 
+def _invitation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("list", "revoke"), help="what to do")
+    parser.add_argument("invitation", nargs="?", default="", help="identifier of the invitation")
+
+
 def _token(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("email", help="address of the user")
     parser.add_argument("--name", default="from the shell", help="name of the token")
@@ -144,6 +149,7 @@ def _billing(parser: argparse.ArgumentParser) -> None:
 
 _ACTIONS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "user": ("add, invite, list or disable users", _user),
+    "invitation": ("list the invitations that can still be accepted, or revoke one", _invitation),
     "token": ("make a token of the API for a user, which is shown once", _token),
     "product": ("list, publish or retire products", _product),
     "subscription": ("list subscriptions, or decide on one", _subscription),
@@ -221,6 +227,16 @@ def _do_user(now: Transaction, arguments: argparse.Namespace) -> Any:
     return people.change_user(now, email, disabled=action == "disable")
 
 
+def _do_invitation(now: Transaction, arguments: argparse.Namespace) -> Any:
+    from xds_server.marketplace import logins
+    from xds_server.marketplace.pages import MOST, Wanted
+
+    if arguments.action == "list":
+        return logins.invitations(now, wanted=Wanted(None, MOST)).items
+    logins.revoke_invitation(now, arguments.invitation)
+    return {"revoked": arguments.invitation}
+
+
 def _do_token(now: Transaction, arguments: argparse.Namespace) -> Any:
     from xds_server.marketplace import logins, people
 
@@ -264,6 +280,7 @@ def _do_key(now: Transaction, arguments: argparse.Namespace) -> Any:
 
 _DOES: Mapping[str, Callable[[Transaction, argparse.Namespace], Any]] = {
     "user": _do_user,
+    "invitation": _do_invitation,
     "token": _do_token,
     "product": _do_product,
     "subscription": _do_subscription,

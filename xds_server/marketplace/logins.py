@@ -56,18 +56,64 @@ def invite(
         "organisation": organisation,
         "created": transaction.now,
         "expires": transaction.now + INVITED,
+        "invited_by": transaction.actor.user or None,
     }
     transaction.add(INVITATIONS, "invitation", values, organisation)
     statement = _INVITATION.where(INVITATIONS.c.id == values["id"])
     return transaction.one(Invitation, statement, "invitation"), token
 
 
+def invitations(
+    transaction: Transaction, organisation: str | None = None, wanted: Wanted = FIRST
+) -> PageOf[Invitation]:
+    """Return the invitations that can still be accepted, the newest first.
+
+    With an `organisation` they are its own, for its owners, and otherwise all, for admins. Raises NotFound, Forbidden.
+    """
+    statement = _INVITATION.where(INVITATIONS.c.used.is_(None), INVITATIONS.c.expires > transaction.now)
+    if organisation is None:
+        transaction.actor.require_admin()
+    else:
+        found = people.organisation(transaction, organisation)
+        transaction.actor.require_owner(found.id)
+        statement = statement.where(INVITATIONS.c.organisation == found.id)
+    return page(transaction, Invitation, statement, INVITATIONS.c.id, wanted)
+
+
+def revoke_invitation(transaction: Transaction, id_: str) -> None:
+    """Make a link that nobody has used useless. Owners of its organisation may do that, and admins. Raises NotFound."""
+    statement = _INVITATION.where(INVITATIONS.c.id == id_, INVITATIONS.c.used.is_(None))
+    if not transaction.actor.administers:
+        owned = [id_ for id_, role in transaction.actor.organisations.items() if role == "owner"]
+        statement = statement.where(INVITATIONS.c.organisation.in_(owned))
+    found = transaction.one(Invitation, statement, "invitation")
+    transaction.connection.execute(INVITATIONS.delete().where(INVITATIONS.c.id == found.id))
+    before = {"email": found.email, "role": found.role}
+    transaction.audit("revoke", "invitation", found.id, found.organisation, before=before)
+
+
 def invitation(transaction: Transaction, token: str) -> Invitation:
-    """Return the invitation of a link that can still be accepted. Raises NotFound."""
+    """Return the invitation of a link that can still be accepted.
+
+    It cannot if whoever made it may no longer invite: a person who is removed takes no links along. Raises NotFound.
+    """
     found = transaction.maybe(Invitation, _INVITATION.where(INVITATIONS.c.token == names.digest(token)))
     if found is None or found.used is not None or found.expires <= transaction.now:
         raise NotFound(_REFUSED)
+    if found.invited_by is not None and not _may_invite(transaction, found.invited_by, found.organisation):
+        raise NotFound("whoever made this link may no longer invite people; ask somebody else for a new one")
     return found
+
+
+def _may_invite(transaction: Transaction, user: str, organisation: str | None) -> bool:
+    """True if a user can invite to an organisation now, or to the portal if there is none."""
+    inviter = transaction.maybe(User, _USER.where(USERS.c.id == user, USERS.c.disabled.is_(None)))
+    if inviter is None:
+        return False
+    actor = people.actor_of(transaction, inviter)
+    return actor.administers or (
+        organisation is not None and actor.organisations.get(organisation) == "owner"
+    )
 
 
 def accept(transaction: Transaction, token: str, *, name: str, language: str = "en") -> User:

@@ -54,7 +54,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invitation:
-    """A link by which a person becomes a user, and a member of the organisation if there is one."""
+    """A link by which a person becomes a user, and a member of the organisation if there is one.
+
+    `invited_by` is the user who made it, None for the command ``xds portal``.
+    """
 
     id: str
     email: str
@@ -63,6 +66,7 @@ class Invitation:
     created: int
     expires: int
     used: int | None
+    invited_by: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

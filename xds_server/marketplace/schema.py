@@ -22,7 +22,7 @@ from sqlalchemy import (
     Text,
 )
 
-REVISION = "004"
+REVISION = "005"
 """The revision of the tables: the newest file in migrations/versions."""
 METADATA = MetaData()
 _JSON = JSON(none_as_null=True)
@@ -95,6 +95,8 @@ INVITATIONS = Table(
     _number("created"),
     _number("expires"),
     _number("used", nullable=True),
+    _refers("invited_by", "users", nullable=True),
+    Index("market_invitations_organisation", "organisation", "id"),
 )
 SESSIONS = Table(
     "market_sessions",

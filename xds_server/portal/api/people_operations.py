@@ -63,6 +63,16 @@ PEOPLE = (
         body={"email": text(320), "role": _ROLE}, needs=("email",), returns="NewInvitation", status=201,
     ),
     Operation(
+        method="GET", path="/invitations", name="list_invitations", tag="users", scope="admin",
+        summary="All invitations that can still be accepted.",
+        call=lambda asked: logins.invitations(asked.now, wanted=asked.page), returns="Invitation", lists=True,
+    ),
+    Operation(
+        method="DELETE", path="/invitations/{invitation}", name="revoke_invitation", tag="users", scope="write",
+        summary="Make the link of an invitation useless.",
+        call=lambda asked: logins.revoke_invitation(asked.now, asked.path["invitation"]), status=204,
+    ),
+    Operation(
         method="GET", path="/organisations", name="list_organisations", summary="Organisations.", tag="organisations",
         scope="read", call=lambda asked: people.organisations(asked.now, asked.page), returns="Organisation", lists=True,
     ),
@@ -100,6 +110,12 @@ PEOPLE = (
         method="DELETE", path="/organisations/{organisation}/members/{user}", name="remove_member",
         tag="organisations", scope="write", summary="Remove a member.",
         call=lambda asked: people.remove_member(asked.now, asked.path["organisation"], asked.path["user"]), status=204,
+    ),
+    Operation(
+        method="GET", path="/organisations/{organisation}/invitations", name="list_member_invitations",
+        tag="organisations", scope="read", summary="Invitations to an organisation that can still be accepted.",
+        call=lambda asked: logins.invitations(asked.now, asked.path["organisation"], asked.page),
+        returns="Invitation", lists=True,
     ),
     Operation(
         method="POST", path="/organisations/{organisation}/invitations", name="invite_member", tag="organisations",

@@ -112,18 +112,23 @@ def organisation(visit: Visit, **shown: Any) -> Response:
     with visit.marketplace.read(visit.actor) as now:
         found = people.organisation(now, visit.path["organisation"])
         members = people.members(now, found.id)
-    owns = visit.actor.organisations.get(found.id) == "owner" or visit.actor.administers
-    return visit.page("organisation.html", organisation=found, members=members, owns=owns, **shown)
+        owns = visit.actor.organisations.get(found.id) == "owner" or visit.actor.administers
+        invited = logins.invitations(now, found.id, _WIDE).items if owns else []
+    return visit.page(
+        "organisation.html", organisation=found, members=members, owns=owns, invited=invited, **shown
+    )
 
 
 def change_organisation(visit: Visit) -> Response:
-    """Rename an organisation, invite a person, or change a member."""
+    """Rename an organisation, invite a person, revoke an invitation, or change a member."""
     form, action, id_ = visit.form, visit.form.get("action"), visit.path["organisation"]
     with visit.marketplace.begin(visit.actor) as now:
         if action == "invite":
             _, token = logins.invite(
                 now, form.get("email", ""), organisation=id_, role=form.get("role", "member")
             )
+        elif action == "revoke":
+            logins.revoke_invitation(now, form.get("invitation", ""))
         elif action == "rename":
             people.rename_organisation(now, id_, form.get("name", ""))
         elif action == "remove":

@@ -122,17 +122,26 @@ def users(visit: Visit, **shown: Any) -> Response:
     with visit.marketplace.read(visit.actor) as now:
         found = people.users(now, _page(visit))
         of = people.memberships(now, (one.id for one in found.items))
+        invited = logins.invitations(now, wanted=_WIDE).items if visit.actor.administers else []
     return visit.page(
-        "users.html", users=found.items, organisations=of, next=found.next, roles=people.ROLES, **shown
+        "users.html",
+        users=found.items,
+        organisations=of,
+        next=found.next,
+        roles=people.ROLES,
+        invited=invited,
+        **shown,
     )
 
 
 def change_user(visit: Visit) -> Response:
-    """Invite a user, or change one."""
+    """Invite a user, revoke an invitation, or change a user."""
     form, action = visit.form, visit.form.get("action")
     with visit.marketplace.begin(visit.actor) as now:
         if action == "invite":
             _, token = logins.invite(now, form.get("email", ""), role=form.get("role", "developer"))
+        elif action == "revoke":
+            logins.revoke_invitation(now, form.get("invitation", ""))
         elif action == "role":
             people.change_user(now, form.get("user", ""), role=form.get("role", ""))
         else:
