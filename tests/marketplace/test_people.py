@@ -119,6 +119,70 @@ def test_the_first_login_at_a_provider_ends_what_others_opened(market: Market) -
         assert logins.bearer(now, secret) is None
 
 
+@pytest.mark.parametrize("way", ["role", "member", "invitation"])
+def test_who_opened_the_link_of_another_person_is_out_when_an_admin_vouches(market: Market, way: str) -> None:
+    """The owner of any organisation can take any unused address, for which nobody has vouched."""
+    with market.store.begin(market.actor("eve")) as now:
+        _, link = logins.invite(now, "boss@example.com", organisation="other", role="member")
+    with market.store.begin(VISITOR) as now:
+        user = logins.accept(now, link, name="Not the boss")
+        assert user.verified is None
+        taken = people.actor_of(now, user)
+        opened = logins.open_session(now, user)
+        _, secret = logins.add_token(replace(now, actor=taken), "t", ["read"])
+    with market.store.begin(market.actor("adm")) as now:
+        if way == "role":
+            user = people.change_user(now, user.id, role="publisher")
+        elif way == "member":
+            people.set_member(now, "acme", user.id, "owner")
+        else:
+            _, theirs = logins.invite(now, user.email)
+    if way == "invitation":
+        with market.store.begin(VISITOR) as now:
+            user = logins.accept(now, theirs, name="Boss")
+    with market.store.begin(VISITOR) as now:
+        assert logins.login(now, opened.token) is None
+        assert logins.bearer(now, secret) is None
+        with pytest.raises(Forbidden, match="logins have ended"):
+            logins.add_token(replace(now, actor=taken), "t", ["read"])
+        again = logins.open_session(now, people.user(replace(now, actor=COMMAND), user.id))
+    with market.store.begin(market.actor("adm")) as now:
+        people.change_user(now, user.id, role="admin")  # the address is verified now
+        assert logins.login(now, again.token) is not None
+
+
+def test_an_invitation_of_an_admin_gives_its_role_or_is_refused(market: Market) -> None:
+    with market.store.begin(market.actor("adm")) as now:
+        with pytest.raises(Conflict, match="with the role developer"):
+            logins.invite(now, "ADA@example.com", role="publisher")
+        assert logins.invite(now, "pub@example.com")[0].role == "publisher"
+        _, link = logins.invite(now, "new@example.com", role="admin")
+    with market.store.begin(market.actor("eve")) as now:
+        _, first = logins.invite(now, "new@example.com", organisation="other", role="member")
+    with market.store.begin(VISITOR) as now:
+        assert logins.accept(now, first, name="Eve").role == "developer"
+        assert logins.accept(now, link, name="New").role == "admin"
+
+
+def test_with_a_login_no_link_of_an_organisation_makes_a_user(market: Market) -> None:
+    with market.store.begin(market.actor("eve")) as now:
+        _, link = logins.invite(now, "new@example.com", organisation="other", role="member")
+    with market.store.begin(VISITOR) as now:
+        with pytest.raises(Forbidden, match=r"log in as new@example\.com"):
+            logins.accept(now, link, name="New", makes_users=False)
+        who = {
+            "issuer": "https://idp",
+            "subject": "n",
+            "email": "new@example.com",
+            "name": "N",
+            "language": "en",
+        }
+        user = logins.identified(now, verified=True, **who)
+        assert user.verified == now.now
+        joined = replace(now, actor=people.actor_of(now, user))
+        assert logins.accept(joined, link, name="New", makes_users=False).id == user.id
+
+
 def test_an_invitation_that_is_too_old_is_refused(market: Market) -> None:
     with market.store.begin(market.actor("adm")) as now:
         _, token = logins.invite(now, "new@example.com", role="publisher")

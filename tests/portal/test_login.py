@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from tests.support import tokens
 from tests.support.market import Market
 from tests.support.openid import CLIENT, SECRET, OpenIdProvider
-from tests.support.shop_portal import YAML, ShopPortal, Visitor, shop_portal
+from tests.support.shop_portal import YAML, ShopPortal, Visitor, csrf_of, shop_portal
 
 
 @pytest.fixture
@@ -70,6 +71,21 @@ def test_a_user_who_was_there_is_taken_over_by_a_verified_address_only(
     assert "ada@example.com" in visitor.get("/account").text
     provider.claims["sub"] = "2"
     assert logged_in(portal.as_(None)).status_code == 409
+
+
+def test_a_link_of_an_organisation_leads_to_the_login_first(portal: ShopPortal) -> None:
+    page = portal.as_("ada").post(
+        "/organisations/acme", action="invite", email="new@example.com", role="owner"
+    )
+    link = re.search(r"/invitations/[\w-]{43}", page.text)
+    assert link is not None
+    visitor = portal.as_(None)
+    assert f'href="/login?to={link[0]}"' in visitor.get(link[0]).text
+    assert visitor.client.post(link[0], data={"name": "Ada"}).status_code == 403
+    assert logged_in(visitor, link[0]).headers["location"] == link[0]
+    csrf = csrf_of(visitor.get(link[0]))
+    assert visitor.client.post(link[0], data={"name": "New", "csrf": csrf}).status_code == 303
+    assert visitor.get("/organisations/acme").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xds_server.cli import flags, git, logs, output
-from xds_server.errors import EnvironmentFailed, XdsError
+from xds_server.errors import EnvironmentFailed, WrongUsage, XdsError
 
 if TYPE_CHECKING:
     from xds_server.marketplace.store import Transaction
@@ -86,7 +86,11 @@ def _user(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("email", nargs="?", default="", help="address of the person")
     parser.add_argument("--name", default="", help="name of the person; default: the address")
-    parser.add_argument("--role", choices=("developer", "publisher", "admin"), default="developer")
+    parser.add_argument(
+        "--role",
+        choices=("developer", "publisher", "admin"),
+        help="role of the person; default: developer, and that of a user who is there already",
+    )
     parser.add_argument("--organisation", help="slug of the organisation of an invitation")
 
 
@@ -217,12 +221,13 @@ def _do_user(now: Transaction, arguments: argparse.Namespace) -> Any:
     if action == "list":
         return people.users(now, Wanted(None, MOST)).items
     if action == "add":
-        return people.add_user(now, email, arguments.name or email, arguments.role)
+        return people.add_user(now, email, arguments.name or email, arguments.role or "developer")
     if action == "invite":
-        role = "member" if arguments.organisation and arguments.role == "developer" else arguments.role
-        made, token = logins.invite(now, email, organisation=arguments.organisation, role=role)
+        made, token = logins.invite(now, email, organisation=arguments.organisation, role=arguments.role)
         return {"email": made.email, "path": f"/invitations/{token}"}
     if action == "role":
+        if arguments.role is None:
+            raise WrongUsage("name the new role with --role")
         return people.change_user(now, email, role=arguments.role)
     return people.change_user(now, email, disabled=action == "disable")
 

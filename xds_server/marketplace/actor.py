@@ -24,6 +24,8 @@ class Actor:
     name: str
     user: str = ""
     role: Role = "developer"
+    verified: int | None = None
+    """When somebody had vouched for the address of the user as the actor came in."""
     organisations: Mapping[str, MemberRole] = field(default_factory=lambda: _NONE)
     scopes: frozenset[str] | None = None
     """Those of the token that the actor uses, None for a person without one, who may do all of the role."""

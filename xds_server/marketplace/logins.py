@@ -33,25 +33,33 @@ class Login(NamedTuple):
 
 
 def invite(
-    transaction: Transaction, email: str, *, organisation: str | None = None, role: str = "developer"
+    transaction: Transaction, email: str, *, organisation: str | None = None, role: str | None = None
 ) -> tuple[Invitation, str]:
     """Invite a person. Returns the invitation, and the token of its link, which is nowhere else.
 
     With an `organisation`, the person becomes a member: `role` is then ``member`` or ``owner``. Otherwise it is the role
-    of the user, and only admins may invite. Raises Invalid, NotFound, Forbidden.
+    of the user, and only admins may invite; a user who is there already keeps the role. Raises Invalid, NotFound,
+    Forbidden, Conflict.
     """
+    email = names.email(email)
     if organisation is not None:
         organisation = people.organisation(transaction, organisation).id
         transaction.actor.require_owner(organisation)
-        people.one_of(role, people.MEMBER_ROLES, "role")
+        role = people.one_of(role or "member", people.MEMBER_ROLES, "role")
     else:
         transaction.actor.require_admin()
-        people.one_of(role, people.ROLES, "role")
+        known = transaction.maybe(User, _USER.where(USERS.c.email == email))
+        role = people.one_of(role or (known.role if known else "developer"), people.ROLES, "role")
+        if known is not None and known.role != role:
+            raise Conflict(
+                f"there is a user {email} already, with the role {known.role}; change the role of this user, and then invite",
+                "role",
+            )
     token = names.new_secret()
     values = {
         "id": names.new_id(),
         "token": names.digest(token),
-        "email": names.email(email),
+        "email": email,
         "role": role,
         "organisation": organisation,
         "created": transaction.now,
@@ -116,29 +124,49 @@ def _may_invite(transaction: Transaction, user: str, organisation: str | None) -
     )
 
 
-def accept(transaction: Transaction, token: str, *, name: str, language: str = "en") -> User:
+def accept(
+    transaction: Transaction, token: str, *, name: str, language: str = "en", makes_users: bool = True
+) -> User:
     """Accept an invitation once: the person becomes a user, or is one already.
 
-    Whoever invites a person to an organisation has the link too. So a user who exists already must be the actor. A link of
-    an admin lets in whoever opens it, because admins may do everything anyway. Raises NotFound, Invalid, Forbidden.
+    Whoever invites a person to an organisation has the link too. So a user who exists already must be the actor, and there
+    must be one unless such a link `makes_users`, whose address nobody has verified. A link of an admin lets in whoever opens
+    it, because admins may do everything anyway. Raises NotFound, Invalid, Forbidden.
     """
     found = invitation(transaction, token)
     known = transaction.maybe(User, _USER.where(USERS.c.email == found.email))
-    if known is not None and found.organisation is not None and transaction.actor.user != known.id:
+    comes_in = makes_users if known is None else transaction.actor.user == known.id
+    if found.organisation is not None and not comes_in:
         raise Forbidden(f"log in as {found.email} first, and open the link again")
     used = INVITATIONS.update().where(INVITATIONS.c.id == found.id, INVITATIONS.c.used.is_(None))
     if transaction.connection.execute(used.values(used=transaction.now)).rowcount != 1:
         raise NotFound(_REFUSED)
     if known is not None and known.disabled is not None:
         raise Forbidden("this user is disabled; ask an admin")
+    by_admin = found.organisation is None
     if known is None:
-        role = "developer" if found.organisation is not None else found.role
-        known = people.new_user(transaction, email=found.email, name=name, role=role, language=language)
+        role = found.role if by_admin else "developer"
+        known = people.new_user(
+            transaction, email=found.email, name=name, role=role, language=language, verified=by_admin
+        )
+    elif by_admin:
+        known = _vouched(transaction, known, found)
     if found.organisation is not None:
         role_there: MemberRole = "owner" if found.role == "owner" else "member"
         people.join(transaction, found.organisation, known.id, role_there)
     transaction.audit("accept", "invitation", found.id, found.organisation)
     return known
+
+
+def _vouched(transaction: Transaction, known: User, found: Invitation) -> User:
+    """Return a user after an invitation of an admin. One who came after it was made gets its role."""
+    changed = people.vouched(transaction, known)
+    if known.id > found.id and known.role != found.role:
+        changed["role"] = found.role
+    if not changed:
+        return known
+    transaction.change(USERS, "user", known, changed, action="verify")
+    return transaction.one(User, _USER.where(USERS.c.id == known.id), "user")
 
 
 def identified(
@@ -164,12 +192,13 @@ def identified(
         if known is not None and known.subject is not None:
             raise Conflict("another identity has this address; ask an admin")
         if known is None:
-            known = people.new_user(transaction, email=email, name=name, role="developer", language=language)
-        # Somebody else may have accepted an invitation for this address before.
-        transaction.connection.execute(SESSIONS.delete().where(SESSIONS.c.user == known.id))
-        revoked = TOKENS.update().where(TOKENS.c.user == known.id, TOKENS.c.revoked.is_(None))
-        transaction.connection.execute(revoked.values(revoked=transaction.now))
-        transaction.change(USERS, "user", known, {"issuer": issuer, "subject": subject}, action="identify")
+            known = people.new_user(
+                transaction, email=email, name=name, role="developer", language=language, verified=True
+            )
+        # Somebody else may have opened a link for this address before.
+        people.end_logins(transaction, known.id)
+        values = {"issuer": issuer, "subject": subject, **people.vouched(transaction, known)}
+        transaction.change(USERS, "user", known, values, action="identify")
         known = transaction.one(User, _USER.where(USERS.c.id == known.id), "user")
     if known.disabled is not None:
         raise Forbidden("this user is disabled; ask an admin")
@@ -223,6 +252,11 @@ def add_token(
     if owner != transaction.actor.user:
         transaction.actor.require_admin()
         owner = people.user(transaction, owner).id
+    elif (
+        transaction.one(User, _USER.where(USERS.c.id == owner).with_for_update(), "user").verified
+        != transaction.actor.verified
+    ):
+        raise Forbidden("your logins have ended; log in again")
     wanted = sorted({people.one_of(one, SCOPES, "scopes") for one in scopes})
     if transaction.actor.scopes is not None and not transaction.actor.scopes.issuperset(wanted):
         raise Forbidden(f"the token has only the scopes {', '.join(sorted(transaction.actor.scopes))}")

@@ -109,11 +109,13 @@ def add_user(
 ) -> User:
     """Add a user. Raises Invalid, Conflict, Forbidden."""
     transaction.actor.require_admin()
-    return new_user(transaction, email=email, name=name, role=role, language=language)
+    return new_user(transaction, email=email, name=name, role=role, language=language, verified=True)
 
 
-def new_user(transaction: Transaction, *, email: str, name: str, role: str, language: str) -> User:
-    """Add a user who has proved who they are. Raises Invalid, Conflict."""
+def new_user(
+    transaction: Transaction, *, email: str, name: str, role: str, language: str, verified: bool
+) -> User:
+    """Add a user. The address is `verified` if an admin or the OpenID provider vouches for it. Raises Invalid, Conflict."""
     address = names.email(email)
     known = select(USERS.c.id).where(USERS.c.email == address)
     if transaction.connection.execute(known).first() is not None:
@@ -126,6 +128,7 @@ def new_user(transaction: Transaction, *, email: str, name: str, role: str, lang
         "language": one_of(language, LANGUAGES, "language"),
         "created": transaction.now,
         "version": 1,
+        "verified": transaction.now if verified else None,
     }
     transaction.add(USERS, "user", values)
     return transaction.one(User, _USER.where(USERS.c.id == values["id"]), "user")
@@ -143,7 +146,8 @@ def change_user(
 ) -> User:
     """Change what is not None. Users change their own name and language, and admins everything.
 
-    A user who is disabled loses all sessions and tokens at once. Raises Invalid, NotFound, Forbidden, Conflict, Stale.
+    A user who is disabled loses all sessions and tokens at once, and so does one whose address nobody has verified, if the
+    role becomes a higher one. Raises Invalid, NotFound, Forbidden, Conflict, Stale.
     """
     before = user(transaction, id_)
     if before.id != transaction.actor.user or role is not None or disabled is not None:
@@ -155,19 +159,36 @@ def change_user(
         values["language"] = one_of(language, LANGUAGES, "language")
     if role is not None:
         values["role"] = one_of(role, ROLES, "role")
+        if ROLES.index(values["role"]) > ROLES.index(before.role):
+            values |= vouched(transaction, before)
     if disabled is not None:
         values["disabled"] = transaction.now if disabled else None
     if before.id == transaction.actor.user and (disabled or role not in (None, before.role)):
         raise Conflict("you would lock yourself out; let another admin do this")
     transaction.change(USERS, "user", before, values, version=version)
     if disabled:
-        transaction.connection.execute(SESSIONS.delete().where(SESSIONS.c.user == before.id))
-        transaction.connection.execute(
-            TOKENS.update()
-            .where(TOKENS.c.user == before.id, TOKENS.c.revoked.is_(None))
-            .values(revoked=transaction.now)
-        )
+        end_logins(transaction, before.id)
     return transaction.one(User, _USER.where(USERS.c.id == before.id), "user")
+
+
+def vouched(transaction: Transaction, known: User) -> dict[str, object]:
+    """Return the change of a user for whose address somebody vouches.
+
+    If nobody has before, all logins end: whoever opened them may be another person, who was shown a link for this address.
+    """
+    if known.verified is not None:
+        return {}
+    # A token that is added at this moment waits for this lock, and is refused then.
+    transaction.connection.execute(select(USERS.c.id).where(USERS.c.id == known.id).with_for_update())
+    end_logins(transaction, known.id)
+    return {"verified": transaction.now}
+
+
+def end_logins(transaction: Transaction, user_: str) -> None:
+    """End all sessions and tokens of a user."""
+    transaction.connection.execute(SESSIONS.delete().where(SESSIONS.c.user == user_))
+    revoked = TOKENS.update().where(TOKENS.c.user == user_, TOKENS.c.revoked.is_(None))
+    transaction.connection.execute(revoked.values(revoked=transaction.now))
 
 
 def members(transaction: Transaction, organisation_: str) -> list[tuple[Member, User]]:
@@ -209,7 +230,10 @@ def set_member(transaction: Transaction, organisation_: str, user_: str, role: s
     wanted = one_of(role, MEMBER_ROLES, "role")
     if known is None:
         transaction.actor.require_admin()  # an owner invites people, so that nobody is added without knowing
-        _join(transaction, found.id, user(transaction, user_).id, wanted)
+        new = user(transaction, user_)
+        if changed := vouched(transaction, new):
+            transaction.change(USERS, "user", new, changed, action="verify")
+        _join(transaction, found.id, new.id, wanted)
         return
     _keep_an_owner(transaction, found.id, user_, wanted)
     where = (MEMBERS.c.organisation == found.id) & (MEMBERS.c.user == user_)
@@ -262,7 +286,13 @@ def actor_of(transaction: Transaction, user_: User) -> Actor:
     """Return a user as an actor, with the organisations of now."""
     statement = select(MEMBERS.c.organisation, MEMBERS.c.role).where(MEMBERS.c.user == user_.id)
     organisations_ = {row.organisation: row.role for row in transaction.connection.execute(statement)}
-    return Actor(name=user_.email, user=user_.id, role=user_.role, organisations=organisations_)
+    return Actor(
+        name=user_.email,
+        user=user_.id,
+        role=user_.role,
+        verified=user_.verified,
+        organisations=organisations_,
+    )
 
 
 def one_of(value: str, values: tuple[str, ...], field: str) -> str:

@@ -28,7 +28,10 @@ class Organisation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """A person. `issuer` and `subject` identify the person at the OpenID provider, None before the first login."""
+    """A person. `issuer` and `subject` identify the person at the OpenID provider, None before the first login.
+
+    `verified` is when an admin or the provider vouched for the address, None if nobody has.
+    """
 
     id: str
     email: str
@@ -40,6 +43,7 @@ class User:
     created: int
     disabled: int | None
     version: int
+    verified: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

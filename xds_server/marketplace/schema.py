@@ -22,7 +22,7 @@ from sqlalchemy import (
     Text,
 )
 
-REVISION = "005"
+REVISION = "006"
 """The revision of the tables: the newest file in migrations/versions."""
 METADATA = MetaData()
 _JSON = JSON(none_as_null=True)
@@ -73,6 +73,7 @@ USERS = Table(
     _number("created"),
     _number("disabled", nullable=True),
     _number("version"),
+    _number("verified", nullable=True),
     Index("market_users_subject", "issuer", "subject", unique=True),
 )
 MEMBERS = Table(

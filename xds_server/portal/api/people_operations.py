@@ -26,7 +26,7 @@ def _invite(asked: Asked) -> Any:
         asked.now,
         body["email"],
         organisation=asked.path.get("organisation"),
-        role=body.get("role", "developer"),
+        role=body.get("role"),
     )
     base = asked.gateway.portal.url or ""
     return {**schemas.as_json(made), "link": f"{base}/invitations/{token}"}

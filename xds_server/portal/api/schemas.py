@@ -15,7 +15,7 @@ from xds_server.marketplace import records
 from xds_server.marketplace.errors import Invalid
 
 TIMES = frozenset({"at", "closed", "created", "decided", "deleted", "disabled", "ended", "expires", "not_after", "requested", "revoked", "started", "until",
-        "used"})  # fmt: skip
+        "used", "verified"})  # fmt: skip
 """Fields of records that are times."""
 SHOWN: Mapping[str, type[Any]] = {
     one.__name__: one

@@ -91,7 +91,11 @@ class Entrance:
         self.invitation(visit)
         with visit.marketplace.begin(visit.actor) as now:
             user = logins.accept(
-                now, visit.path["token"], name=visit.form.get("name", ""), language=visit.language
+                now,
+                visit.path["token"],
+                name=visit.form.get("name", ""),
+                language=visit.language,
+                makes_users=visit.gateway.portal.login is None,
             )
         return self._open(visit, user, "/")
 

@@ -135,6 +135,8 @@ KOREAN: Mapping[str, str] = {
     "Change": "변경",
     "Your name": "이름",
     "Accept invitation": "초대 수락",
+    "Log in with this address first. Then you come back here.": "먼저 이 주소로 로그인하세요. 로그인한 뒤 이 페이지로 돌아옵니다.",
+    "not verified": "확인되지 않음",
     "You are invited as": "초대받은 주소",
     "People log in with their account of": "다음 계정으로 로그인합니다",
     "This portal has no login; open the link of your invitation.": "이 포털에는 로그인이 없습니다. 초대 링크를 열어 주세요.",
