@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.market import COMMERCE, Market
 from tests.support.portal import ApiOf, api_of
-from xds_server.marketplace import logins, notices, statements
+from xds_server.marketplace import logins, notices, people, statements
 from xds_server.portal.api.operations import OPERATIONS
 from xds_server.portal.application import API
 from xds_server.portal.attempts import Attempts
@@ -85,6 +85,27 @@ def test_a_token_does_what_its_scopes_say(api: ApiOf) -> None:
     (token,) = reader.get("/tokens").json()["items"]
     assert api.as_("ada", "write").call("DELETE", f"/tokens/{token['id']}").status_code == 204
     assert reader.get("/me").status_code == 401
+
+
+def test_a_token_decides_nothing_without_the_scope(api: ApiOf) -> None:
+    """The user is a publisher, and the token can only write: what a member may, and nothing in other organisations."""
+    market, writer = api.market, api.as_("pub", "read", "write")
+    product = market.product()
+    subscription = market.subscribe(market.application(), product)
+    market.key(subscription)
+    path = f"/subscriptions/{subscription.id}"
+    for method, at in (("DELETE", f"{path}/keys/primary"), ("POST", f"{path}/cancel"), ("POST", f"{path}/keys/primary")):  # fmt: skip
+        assert writer.call(method, at).status_code == 403, at
+    assert writer.patch(path, {"plan": "free"}).status_code == 403
+    assert api.as_("pub").call("DELETE", f"{path}/keys/primary").status_code == 204
+    with market.store.begin(market.actor("adm")) as now:
+        people.set_member(now, "acme", market.users["pub"].id, "member")
+    assert writer.patch(path, {"plan": "gold"}).status_code == 403  # it needs approval
+    assert api.as_("pub").patch(path, {"plan": "gold"}).status_code == 200
+    api.as_("pub").post(f"{path}/suspend")
+    assert writer.post(f"{path}/cancel").status_code == 409
+    api.as_("pub").post(f"{path}/resume")
+    assert writer.post(f"{path}/cancel").json()["state"] == "cancelled"
 
 
 def test_a_token_makes_no_token_that_may_do_more(api: ApiOf) -> None:

@@ -32,8 +32,13 @@ class Actor:
 
     @property
     def publishes(self) -> bool:
-        """True if the actor may see all organisations, and publish and decide unless a token has not that scope."""
+        """True if the actor may see all organisations."""
         return self.role in ("publisher", "admin")
+
+    @property
+    def decides(self) -> bool:
+        """True if the actor may publish products and decide on subscriptions. A token needs the scope for that."""
+        return self.publishes and self._has("publish")
 
     @property
     def administers(self) -> bool:
@@ -46,7 +51,7 @@ class Actor:
     def require_publisher(self) -> None:
         """Raise Forbidden unless the actor may publish products and decide on subscriptions."""
         self.require_sight_of_all()
-        if not self._has("publish"):
+        if not self.decides:
             raise Forbidden("the token needs the scope publish; make another one")
 
     def require_sight_of_all(self) -> None:
@@ -73,6 +78,12 @@ class Actor:
         self.require_sight(organisation, what)
         if organisation not in self.organisations and not self.administers:
             raise Forbidden("only members of the organisation may do this; ask one of its owners to add you")
+
+    def require_member_or_decider(self, organisation: str, what: str) -> None:
+        """Raise NotFound or Forbidden unless the actor is a member of an organisation, decides, or is an admin."""
+        self.require_sight(organisation, what)
+        if organisation not in self.organisations and not self.administers:
+            self.require_publisher()
 
     def require_owner(self, organisation: str) -> None:
         """Raise NotFound or Forbidden unless the actor owns an organisation, or is an admin."""

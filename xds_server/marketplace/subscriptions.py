@@ -186,7 +186,7 @@ def change_plan(transaction: Transaction, id_: str, plan: str, version: int | No
     chosen = product.plan(plan) if product is not None else None
     if chosen is None:
         raise Invalid("the product has no such plan", "plan")
-    if chosen.approval == "manual" and not transaction.actor.publishes:
+    if chosen.approval == "manual" and not transaction.actor.decides:
         raise Forbidden("this plan needs approval; cancel the subscription and request one on this plan")
     change = {"plan": plan}
     transaction.change(
@@ -284,8 +284,7 @@ def make_key(transaction: Transaction, id_: str, slot: str, not_after: int | Non
 def revoke_key(transaction: Transaction, id_: str, slot: str) -> None:
     """Make a key stop to work. Publishers may do that too. Raises Invalid, NotFound, Forbidden."""
     found, organisation = _found(transaction, id_)
-    if not transaction.actor.publishes:
-        transaction.actor.require_member(organisation, "subscription")
+    transaction.actor.require_member_or_decider(organisation, "subscription")
     one_of(slot, SLOTS, "slot")
     if not _drop(transaction, found.id, slot):
         raise not_found("key")
@@ -329,9 +328,9 @@ def _step(transaction: Transaction, action: str, id_: str, note: str, version: i
     before, organisation = _found(transaction, id_)
     if action in PUBLISHERS_STEPS:
         transaction.actor.require_publisher()
-    elif not transaction.actor.publishes:
-        transaction.actor.require_member(organisation, "subscription")
-        if before.state == "suspended":
+    else:
+        transaction.actor.require_member_or_decider(organisation, "subscription")
+        if before.state == "suspended" and not transaction.actor.decides:
             raise Conflict("the subscription is suspended; ask a publisher to resume or to end it")
     states, after = _STEPS[action]
     if before.state not in states:
