@@ -6,6 +6,8 @@ import io
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,11 @@ from tests.support import npm
 from tests.support.backend import Backend
 from tests.support.market import Market
 from tests.support.shop_portal import ShopPortal, shop_portal
+from tests.support.wait import wait_for
 from xds_server.catalog.entries import Document
 from xds_server.errors import WrongUsage
 from xds_server.marketplace.errors import Conflict
-from xds_server.portal.generated_clients import GeneratedClients, installed
+from xds_server.portal.generated_clients import FAILED, ClientsBusy, GeneratedClients, can_be_made, installed
 
 OLD = Document(
     kind="openapi", name="x.yaml", content=b"swagger: '2.0'\ninfo: {title: x, version: '1'}\npaths: {}\n"
@@ -102,3 +105,108 @@ def test_a_generator_that_is_not_there_is_wrong_usage() -> None:
 def test_a_document_of_which_no_client_can_be_made_is_reported() -> None:
     with pytest.raises(Conflict, match="no client can be made"):
         GeneratedClients(installed()).zipped("python", "x", OLD)
+
+
+class _Slow:
+    """A generator that goes on when the file `go` is there, and notes how often it has begun in `begun`."""
+
+    title = "Slow"
+    _PROGRAM = "import os, sys, time\nopen(sys.argv[1] + '/begun', 'a').write('x')\nwhile not os.path.exists(sys.argv[1] + '/go'): time.sleep(0.02)\nif sys.argv[2]: os.mkdir(sys.argv[2])"
+
+    def __init__(self, folder: Path, *, fails: bool = False) -> None:
+        self._folder, self._fails = folder, fails
+
+    def command(self, document: str, project: str) -> Sequence[str]:
+        return (sys.executable, "-c", self._PROGRAM, str(self._folder), "" if self._fails else project)
+
+    def environment(self) -> dict[str, str]:
+        return {}
+
+    @property
+    def begun(self) -> int:
+        file = self._folder / "begun"
+        return len(file.read_text()) if file.exists() else 0
+
+
+def _document(number: int) -> Document:
+    return Document(kind="openapi", name="x.yaml", content=b"openapi: 3.1.0 # %d" % number)
+
+
+def test_a_client_is_made_once_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    slow = _Slow(tmp_path)
+    clients = GeneratedClients({"slow": slow})
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(clients.zipped, "slow", "x", _document(1))
+        wait_for(lambda: slow.begun == 1, "the first client")
+        with pytest.raises(ClientsBusy):
+            clients.zipped("slow", "x", _document(1))
+        second = pool.submit(clients.zipped, "slow", "x", _document(2))
+        wait_for(lambda: slow.begun == 2, "the second client")
+        with pytest.raises(ClientsBusy):
+            clients.zipped("slow", "x", _document(3))
+        (tmp_path / "go").touch()
+        assert first.result(60) != b""
+        assert second.result(60) != b""
+    assert clients.zipped("slow", "x", _document(1)) == first.result()
+    assert slow.begun == 2
+
+
+def test_a_failure_is_kept_for_a_while(tmp_path: Path) -> None:
+    (tmp_path / "go").touch()
+    slow, clock = _Slow(tmp_path, fails=True), [0.0]
+    clients = GeneratedClients({"slow": slow}, lambda: clock[0])
+    for _ in range(3):
+        with pytest.raises(Conflict, match="no client can be made of this document in Slow; download"):
+            clients.zipped("slow", "x", _document(1))
+    assert slow.begun == 1
+    clock[0] = FAILED
+    with pytest.raises(Conflict):
+        clients.zipped("slow", "x", _document(1))
+    assert slow.begun == 2
+
+
+def test_a_client_that_is_being_made_is_announced(
+    market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> bytes:
+        raise ClientsBusy(10)
+
+    monkeypatch.setattr(GeneratedClients, "zipped", busy)
+    with shop_portal(market, tmp_path / "gateway") as portal:
+        answer = portal.as_(None, "ko").get("/apis/orders/client/python.zip")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+    assert "클라이언트를 만들고 있습니다" in answer.text
+
+
+NEWER = b"""
+openapi: 3.2.0
+$self: https://example.com/x
+info: {title: x, version: '1'}
+tags: [{name: a, kind: nav, summary: A}]
+paths:
+  /orders/{id}:
+    %s:
+      operationId: getOrder
+      tags: [a]
+      parameters: [{name: id, in: path, required: true, schema: {type: string}}]
+      responses: {'200': {content: {application/json: {schema: {type: object, properties: {id: {type: string}}}}}}}
+"""
+
+
+def test_a_client_is_made_of_what_openapi_3_1_can_say_too() -> None:
+    document = Document(kind="openapi", name="x.yaml", content=NEWER % b"get")
+    assert can_be_made(document)
+    with zipfile.ZipFile(
+        io.BytesIO(GeneratedClients(installed()).zipped("python", "x", document))
+    ) as archive:
+        assert "x-client/x_client/api/a/get_order.py" in archive.namelist()
+
+
+def test_no_client_is_offered_of_what_only_openapi_3_2_can_say(market: Market, tmp_path: Path) -> None:
+    with shop_portal(
+        market, tmp_path / "gateway", files={"orders.yaml": (NEWER % b"query").decode()}
+    ) as portal:
+        page = portal.as_(None).get("/apis/orders").text
+        assert "QUERY" in page
+        assert "python.zip" not in page
+        assert portal.as_(None).get("/apis/orders/client/python.zip").status_code == 404

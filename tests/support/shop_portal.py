@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -121,10 +122,12 @@ def shop_portal(
     most: int = 1000,
     usage: Store | None = None,
     typescript: str | None = None,
+    files: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[ShopPortal]:
     """Serve the portal of a gateway that is written to a folder.
 
-    `usage` is the usage store, and `typescript` the program that makes clients in TypeScript.
+    `usage` is the usage store, `typescript` the program that makes clients in TypeScript, and `files` are others than those
+    of the shop.
     """
     views: list[Any] = []
     attempts = Attempts(most=most, clock=lambda: 0.0)
@@ -132,7 +135,7 @@ def shop_portal(
     pages = web.routes(market.store, lambda: views[-1], attempts, usage, clients)
     app = application(market.store, lambda: views[-1], attempts, pages, usage)
     with serving(app) as address:
-        write(folder, FILES, gateway=filled(yaml, url=address))
+        write(folder, {**FILES, **files}, gateway=filled(yaml, url=address))
         views.append(Viewer().view(compiled(folder).gateway))
         with market.store.begin(GATEWAY) as now:
             products.take_from_gateway(now, views[-1].written_products(), views[-1].offered)

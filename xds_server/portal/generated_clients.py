@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import re
 import shutil
@@ -14,16 +15,21 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from xds_server.catalog.entries import Document
 from xds_server.errors import WrongUsage
 from xds_server.marketplace.errors import Conflict
+from xds_server.portal import openapi_31
+
+log = logging.getLogger(__name__)
+_Kept = TypeVar("_Kept")
 
 TIMEOUT = 60.0
 """Seconds for one client."""
@@ -32,11 +38,16 @@ MEMORY = 1 << 30
 LARGEST = 20 << 20
 """Bytes of a client, without compression."""
 KEPT = 32
-"""Clients that are kept in memory."""
+"""Clients, and also failures, that are kept in memory."""
 AT_ONCE = 2
+"""Clients that are made at once."""
+AGAIN = 10
+"""Seconds after which a client may be there that is being made."""
+FAILED = 600.0
+"""Seconds for which a failure is kept. Another document is tried at once."""
 _OPTION = "--typescript-generator"
 _BOUNDED = (
-    "import os, resource, sys; "
+    "import os, resource, sys; os.nice(10); "
     f"resource.setrlimit(resource.RLIMIT_CPU, ({int(TIMEOUT)}, {int(TIMEOUT)})); "
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
@@ -113,41 +124,78 @@ def installed(typescript: str | None = None) -> dict[str, Generator]:
     return found
 
 
-class GeneratedClients:
-    """Makes clients, and keeps the last ones. `generators` are those of `installed`."""
+class ClientsBusy(Exception):  # noqa: N818 - a response
+    """The client, or too many others, are being made. Try again in `seconds`."""
 
-    def __init__(self, generators: Mapping[str, Generator]) -> None:
+    def __init__(self, seconds: int) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class GeneratedClients:
+    """Makes clients, and keeps the last ones, and for a while those that cannot be made. `generators` are those of `installed`.
+
+    Anybody may ask for a client. So at most `AT_ONCE` threads work, and whoever asks for what is being made comes back later.
+    """
+
+    def __init__(
+        self, generators: Mapping[str, Generator], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.generators = generators
+        self._clock = clock
         self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._slots = threading.BoundedSemaphore(AT_ONCE)
+        self._failed: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._making: set[str] = set()
         self._lock = threading.Lock()
 
     def zipped(self, language: str, api: str, document: Document) -> bytes:
-        """Return the client of an API in a language as a ZIP file. Raises Conflict if there can be none."""
+        """Return the client of an API in a language as a ZIP file. Raises Conflict if there can be none, and ClientsBusy."""
         parts = (language.encode(), api.encode(), document.content)
         key = hashlib.sha256(b"\0".join(parts)).hexdigest()
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        if not self._slots.acquire(timeout=TIMEOUT):
-            raise Conflict("other clients are made now; try again")
+            until, message = self._failed.get(key, (0.0, ""))
+            if until > self._clock():
+                raise Conflict(message)
+            if key in self._making or len(self._making) >= AT_ONCE:
+                raise ClientsBusy(AGAIN)
+            self._making.add(key)
         try:
             made = _made(self.generators[language], api, document)
+        except Conflict as failure:
+            with self._lock:
+                _keep(self._failed, key, (self._clock() + FAILED, failure.message))
+            raise
+        else:
+            with self._lock:
+                _keep(self._kept, key, made)
+            return made
         finally:
-            self._slots.release()
-        with self._lock:
-            self._kept[key] = made
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        return made
+            with self._lock:
+                self._making.discard(key)
+
+
+def can_be_made(document: Document) -> bool:
+    """True if generators know the version of a document, or its parts are those of one that they know."""
+    return document.kind == "openapi" and openapi_31.is_sayable(document.content)
+
+
+def _keep(kept: OrderedDict[str, _Kept], key: str, value: _Kept) -> None:
+    kept[key] = value
+    if len(kept) > KEPT:
+        kept.popitem(last=False)
 
 
 def _made(generator: Generator, api: str, document: Document) -> bytes:
     with tempfile.TemporaryDirectory(prefix="xds-client-") as name:
         folder = Path(name)
         project = f"{_word(api)}-client"
-        (folder / document.name).write_bytes(document.content)
+        content = openapi_31.as_31(document.content)
+        if content is None:
+            raise Conflict("no client can be made of this document: only OpenAPI 3.2 can say a part of it")
+        (folder / document.name).write_bytes(content)
         (folder / "config.json").write_text(
             f'{{"post_hooks": [], "project_name_override": "{project}", '
             f'"package_name_override": "{project.replace("-", "_")}"}}'
@@ -163,8 +211,11 @@ def _made(generator: Generator, api: str, document: Document) -> bytes:
                 f"the client was not made within {TIMEOUT:.0f} s; the document is too large"
             ) from None
         if done.returncode != 0 or not (folder / project).is_dir():
-            text = " ".join((done.stdout + done.stderr).decode("utf-8", "replace").split())[-300:]
-            raise Conflict(f"no client can be made of this document: {text}")
+            text = " ".join((done.stdout + done.stderr).decode("utf-8", "replace").split())[-1000:]
+            log.warning("no client can be made api=%s language=%s output=%s", api, generator.title, text)
+            raise Conflict(
+                f"no client can be made of this document in {generator.title}; download the document and use another generator"
+            )
         return _zip(folder / project)
 
 

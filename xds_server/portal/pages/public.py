@@ -11,7 +11,7 @@ from xds_server.catalog.samples import samples
 from xds_server.marketplace import applications, notices, people, products, subscriptions
 from xds_server.marketplace.actor import not_found
 from xds_server.marketplace.pages import MOST, Wanted
-from xds_server.portal.generated_clients import GeneratedClients
+from xds_server.portal.generated_clients import GeneratedClients, can_be_made
 from xds_server.portal.pages.markdown import without_title
 from xds_server.portal.pages.visits import Visit, see
 
@@ -114,7 +114,7 @@ class ApiPages:
 
 
 def _has_clients(entry: Entry) -> bool:
-    return entry.document is not None and entry.document.kind == "openapi"
+    return entry.document is not None and can_be_made(entry.document)
 
 
 def document(visit: Visit) -> Response:

@@ -25,7 +25,7 @@ from xds_server.marketplace.store import Marketplace
 from xds_server.portal.api.schemas import as_json
 from xds_server.portal.attempts import Attempts
 from xds_server.portal.gateway_view import GatewayView
-from xds_server.portal.generated_clients import GeneratedClients
+from xds_server.portal.generated_clients import ClientsBusy, GeneratedClients
 from xds_server.portal.pages import billing, developer, entrance, money, public, publisher, texts
 from xds_server.portal.pages.markdown import html
 from xds_server.portal.pages.openid import OpenId
@@ -185,6 +185,12 @@ class _Web:
                 "error.html", 429, message=f"too many attempts; try again in {bound.seconds} s"
             )
             response.headers["retry-after"] = str(bound.seconds)
+            return response
+        except ClientsBusy as busy:
+            response = visit.page(
+                "error.html", 503, message="the client is being made; try again in a moment"
+            )
+            response.headers["retry-after"] = str(busy.seconds)
             return response
         except DatabaseFailed as failure:
             log.error("the marketplace store failed; the request is rejected error=%s", failure)
